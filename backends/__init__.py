@@ -1,0 +1,1 @@
+"""Hold the backends: one file each, options in, text out."""

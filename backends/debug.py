@@ -1,0 +1,43 @@
+"""[Tool] Debugging executor. It will reflect the last input."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncGenerator
+
+from kuwa_min import LLMExecutor, Modelfile, generation
+from kuwa_min.modelfile import Message
+
+REQUIRES: tuple[str, ...] = ()
+OPTIONS = (
+    generation.Option("delay", float, 0.02, "seconds to wait after each character", least=0),
+)
+
+
+class DebugExecutor(LLMExecutor):
+    """Send the last message back, one character a piece."""
+
+    def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add --delay."""
+        generation.add_arguments(parser, OPTIONS)
+
+    def setup(self) -> None:
+        """Read the options."""
+        self.settings = generation.settings(OPTIONS, self.args)
+
+    def reply(self, history: list[Message]) -> str:
+        """Return the whole answer."""
+        return history[-1]["content"] if history else ""
+
+    async def llm_compute(
+        self, history: list[Message], modelfile: Modelfile
+    ) -> AsyncGenerator[str, None]:
+        """Yield the answer's characters, with a pause after each."""
+        import asyncio  # costs more than all the rest at the start, so only when somebody chats
+
+        options = generation.for_request(OPTIONS, self.settings, modelfile.parameters["llm_"])
+        delay: float = options["delay"]
+        for character in self.reply(history):
+            yield character
+            if delay:
+                await asyncio.sleep(delay)

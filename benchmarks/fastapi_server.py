@@ -1,0 +1,76 @@
+"""Serve the debug executor's bytes with FastAPI on uvicorn, by default its fastest setup.
+
+`--plain` runs on asyncio and h11, what uvicorn brings along, in place of uvloop and httptools.
+`--without_sleep` leaves out the `await asyncio.sleep(0)` between pieces.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from urllib.parse import parse_qs
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+
+Pieces = Callable[[str], AsyncIterator[str]]
+
+
+def sleeping(delay: float) -> Pieces:
+    """Return a source that sleeps after each character, as the old executor does even at 0."""
+
+    async def pieces(text: str) -> AsyncIterator[str]:
+        for character in text:
+            yield character
+            await asyncio.sleep(delay)
+
+    return pieces
+
+
+async def hurrying(text: str) -> AsyncIterator[str]:
+    """Yield character after character, never waiting."""
+    for character in text:
+        yield character
+
+
+def application(pieces: Pieces) -> FastAPI:
+    """Return an application with the executor's routes."""
+    app = FastAPI()
+
+    @app.get("/health")
+    async def health() -> Response:
+        return Response(status_code=204)
+
+    @app.post("/chat")
+    @app.post("/chat/{slot}")
+    async def chat(request: Request) -> StreamingResponse:
+        form = parse_qs((await request.body()).decode())
+        text = json.loads(form["input"][0])[-1]["msg"]
+        return StreamingResponse(pieces(text), media_type="text/event-stream")
+
+    return app
+
+
+def main() -> None:
+    """Read the options and serve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--delay", type=float, default=0.02)
+    parser.add_argument("--without_sleep", action="store_true")
+    parser.add_argument("--plain", action="store_true")
+    args = parser.parse_args()
+    app = application(hurrying if args.without_sleep else sleeping(args.delay))
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=args.port,
+        loop="asyncio" if args.plain else "uvloop",
+        http="h11" if args.plain else "httptools",
+        lifespan="off",
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    main()

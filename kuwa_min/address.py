@@ -1,0 +1,102 @@
+"""Find out which address the Kernel is told, and where we listen."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import secrets
+import socket
+from urllib.parse import urlsplit
+
+from .errors import StartError
+
+LOOPBACK, EVERYWHERE = "127.0.0.1", {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+RESERVED_PATHS = ("/health", "/metrics", "/status")
+PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
+HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}(%\w+)?")
+
+
+def port_number(text: str) -> int:
+    """Read a port from the command line."""
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+    return int(text)
+
+
+def host_name(text: str) -> str:
+    """Read a host name or address from the command line; brackets of IPv6 are taken off."""
+    name = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not HOST.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"a host name or IP address is needed, not {text!r}")
+    return name
+
+
+def web_address(text: str) -> str:
+    """Read an http(s) URL from the command line."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not text.isascii() or re.search(r"[\s?#]", text):
+        raise argparse.ArgumentTypeError(
+            f"a URL such as http://127.0.0.1:9000/ is needed, not {text!r}"
+        )
+    return text
+
+
+def chat_path(text: str) -> str:
+    """Read the chat endpoint's path; `auto` makes one that nobody can guess."""
+    if text == "auto":
+        return f"/{secrets.token_hex(16)}/chat"
+    path = "/" + text.strip("/")
+    if not PATH.fullmatch(path):
+        raise argparse.ArgumentTypeError(f"a path such as /chat is needed, not {text!r}")
+    if path.startswith(RESERVED_PATHS):
+        raise argparse.ArgumentTypeError(f"{path} is taken by the executor itself")
+    return path
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Read HOST:PORT from the command line."""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"HOST:PORT is needed, not {text!r}")
+    return host_name(host), port_number(port)
+
+
+def join(host: str, port: int) -> str:
+    """Return host:port as URLs write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def towards(kernel_url: str) -> str:
+    """Return the local address that the Kernel sees us under; sends nothing."""
+    parts = urlsplit(kernel_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        family, kind, proto, _, target = socket.getaddrinfo(
+            parts.hostname, port, type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise StartError(
+            f"cannot tell which address of this machine the Kernel at {parts.hostname} can reach "
+            f"({error.strerror or error}); give it with --host"
+        ) from None
+
+
+def listening(host: str) -> str:
+    """Return where to listen for a host that the Kernel is told: there if it is ours, else all."""
+    try:
+        family, _, _, _, target = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    except OSError:
+        return EVERYWHERE[socket.AF_INET]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(target)
+        except OSError:
+            return EVERYWHERE[family]
+    return str(target[0])

@@ -1,0 +1,170 @@
+"""The command line: argv to a backend, a .py file or a verb. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__, address, log, options, process, registry
+from .errors import KuwaError, UsageError
+from .executor import has_served
+from .httpd import describe
+
+PROGRAM = "kuwa-executor"
+LIST_HEAD = "Available model executors:"
+LIST_TAIL = 'Use "{} [executor] --help" to get more information.'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code, or raise SystemExit as argparse does."""
+    process.open_standard_streams()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    program = _program()
+    try:
+        return _dispatch(program, arguments)
+    except UsageError as error:
+        return _complain(program, error, 2)
+    except KuwaError as error:
+        return _complain(program, error, 1)
+    except BrokenPipeError:  # the reader of --list or --help has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - nothing left to say
+        return 1
+
+
+def _complain(program: str, error: KuwaError, code: int) -> int:
+    print(f"{program}: error: {log.one_line(str(error))}", file=sys.stderr)
+    return code
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "python -m kuwa_min" if name == "__main__.py" else name or PROGRAM
+
+
+def _dispatch(program: str, arguments: list[str]) -> int:
+    at = next((i for i, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
+    parser = _create_parser(program)
+    asked = parser.parse_args(arguments[: at + 1])
+    if asked.list:
+        print(list_text(program))
+    elif asked.version:
+        print(version_text())
+    elif asked.executor is None:
+        parser.error(f"name an executor: {', '.join(registry.names())} (--list describes them)")
+    else:
+        _run(program, asked.executor, arguments[at + 1 :])
+    return 0
+
+
+def _create_parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Put a language model behind a Kuwa Kernel.",
+        usage="%(prog)s [-h] [--list] [--version] executor [options]",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "executor",
+        nargs="?",
+        help="a backend, the path of a .py file with an LLMExecutor, or `kernel`",
+    )
+    parser.add_argument("--list", action="store_true", help="describe the backends of this build")
+    parser.add_argument("--version", action="store_true", help="say what this build is made of")
+    return parser
+
+
+def list_text(program: str) -> str:
+    """Return what --list prints."""
+    cards = registry.cards()
+    width = max(map(len, cards), default=0)
+    lines = [f"{card.name:<{width}}: {card.summary}" for card in cards.values()]
+    return "\n".join([LIST_HEAD, "", *lines, "", LIST_TAIL.format(program)])
+
+
+def version_text() -> str:
+    """Return what --version prints: the build's manifest, or the version alone."""
+    from . import manifest
+
+    found = manifest.read_manifest()
+    return manifest.describe(found) if found else f"kuwa-min {__version__}"
+
+
+def _run(program: str, name: str, rest: list[str]) -> None:
+    if name in VERBS:
+        VERBS[name](f"{program} {name}", rest)
+    elif name.endswith(".py"):
+        run_file(name, rest)
+    elif name in registry.names():
+        registry.load(name)().run(rest, program=f"{program} {name}")
+    else:
+        known = [*registry.names(), *VERBS]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"unknown executor {name!r}: this build has {', '.join(known)}, "
+            f"and the path of a .py file works too{hint}"
+        )
+
+
+def run_file(path: str, rest: list[str]) -> None:
+    """Run a custom executor's file, as `python FILE` would, with `kuwa.executor` importable."""
+    import runpy
+
+    from . import compat
+
+    if not Path(path).is_file():
+        raise UsageError(f"{path}: there is no such file")
+    compat.install()
+    sys.argv = [path, *rest]
+    sys.path.insert(0, str(Path(path).resolve().parent))
+    try:
+        namespace = runpy.run_path(path, run_name="__main__")
+    except SyntaxError as error:
+        raise KuwaError(f"{path}: line {error.lineno}: {error.msg}") from None
+    except Exception as error:  # noqa: BLE001 - somebody else's code
+        raise KuwaError(f"{path}: {describe(error)}: {error}") from None
+    if not has_served():
+        registry.executor_in(namespace, "__main__")().run(rest, program=Path(path).name)
+
+
+def run_kernel(program: str, rest: list[str]) -> None:
+    """Run the embedded Kernel alone, until a signal says stop."""
+    from .embedded_kernel import EmbeddedKernel
+
+    args = _kernel_parser(program).parse_args(rest)
+    process.prepare(args.log)
+    with contextlib.suppress(process.Stopped), process.Stop().on_signals() as stop:
+        with EmbeddedKernel(
+            args.host, args.port, version=args.version, allowed_hosts=args.allowed_hosts
+        ):
+            stop.eager = False
+            stop.event.wait()
+    logging.shutdown()
+
+
+def _kernel_parser(program: str) -> argparse.ArgumentParser:
+    host, port = address.host_and_port(options.KERNEL_ADDRESS)
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Run a small Kernel with a chat page, to try executors with. It has no users, "
+        "no passwords and no storage: do not put it on an open network.",
+        formatter_class=options.HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", type=address.host_name, default=host, help="listen here")
+    parser.add_argument("--port", type=address.port_number, default=port, help="and on this port")
+    parser.add_argument(
+        "--version", type=options.version, default=options.INTERFACE_VERSION, help="part of URLs"
+    )
+    options.add_allowed_hosts(parser)
+    options.add_log_level(parser)
+    return parser
+
+
+VERBS: dict[str, Callable[[str, list[str]], None]] = {"kernel": run_kernel}

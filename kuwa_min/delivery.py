@@ -1,0 +1,264 @@
+"""Bring a streamed body to its reader: at once when it is quiet, in one write when it piles up.
+
+The thread that makes the text writes it to the socket itself as long as the socket takes it and
+pieces are at least QUIET apart: no other thread is woken for a piece. What comes faster, or what a
+slow reader leaves behind, piles up and is written by one courier thread for all bodies, which also
+notices readers that left, or that stopped reading. Knows nothing of requests or chats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+
+from . import http1
+from .errors import Gone
+
+QUIET = 0.001  # seconds; pieces closer than this are collected into one write
+ROOM = 64 << 10  # characters that may pile up before the writer waits for the reader
+TICK = 0.5  # seconds between two looks at readers that stopped reading
+
+
+class Delivery:
+    """The body of one response on its way; `write` and `finish` may come from any thread."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        courier: Courier,
+        *,
+        peek: Callable[[], bytes],
+        not_yet: tuple[type[OSError], ...],
+        chunked: bool,
+        stall_seconds: float,
+    ) -> None:
+        self.sock, self._courier = sock, courier
+        self._peek, self._not_yet, self._chunked = peek, not_yet, chunked
+        self._stall_seconds = stall_seconds
+        self._room = threading.Condition(threading.Lock())
+        self._pieces: list[str] = []  # not framed yet
+        self._piled = 0  # characters in them
+        self._wire = b""  # framed, not taken by the socket yet
+        self._written = self._progress = 0.0  # time.monotonic() of the last write, of the last send
+        self._posted = self._finished = self._closed = self.gone = False
+        self.watching = selectors.EVENT_READ
+        self.on_gone: Callable[[], None] = lambda: None
+
+    def write(self, text: str) -> None:
+        """Take text on its way; wait while too much is piled up; raises Gone if nobody reads."""
+        with self._room:
+            if self.gone or self._finished:
+                raise Gone
+            self._pieces.append(text)
+            self._piled += len(text)
+            if not self._posted:
+                self._send_or_post()
+            while self._piled > ROOM and not self.gone and not self._finished:
+                self._room.wait()
+
+    def _send_or_post(self) -> None:
+        now = time.monotonic()
+        if now - self._written >= QUIET:
+            self._flush(now)
+        if self._pieces or self._wire:
+            self._posted = True
+            self._courier.post(self)
+
+    def finish(self) -> None:
+        """End the body and wait until the reader's system has all of it; raises Gone if not."""
+        with self._room:
+            if not self._finished and not self.gone:
+                self._finished = True
+                self._room.notify_all()
+                self._flush(time.monotonic())
+                if self._wire:
+                    self._courier.post(self)
+            while self._wire and not self.gone:
+                self._room.wait()
+            if self.gone:
+                raise Gone
+
+    def abandon(self) -> None:
+        """End the body although its writer has not ended, and the connection with it."""
+        with contextlib.suppress(Gone, OSError):
+            self.finish()
+            self.sock.shutdown(socket.SHUT_WR)
+        with self._room:
+            self._lose()
+
+    def carry(self) -> bool:
+        """Write what has piled up; return whether some of it must wait for the reader."""
+        with self._room:
+            self._posted = False
+            if self.gone:
+                return False
+            self._flush(time.monotonic())
+            lost, waiting = self.gone, bool(self._wire)
+        if lost:
+            self.on_gone()
+        return waiting
+
+    def look(self) -> bool:
+        """Look whether the reader left; return whether looking again makes sense."""
+        with self._room:
+            if self.gone:
+                return False
+            try:
+                if self._peek():
+                    return False  # the next request is waiting; its end would look the same
+            except self._not_yet:
+                return True
+            except (OSError, ValueError):
+                pass
+            self._lose()
+        self.on_gone()
+        return False
+
+    def check_stall(self, now: float) -> None:
+        """Give the reader up if it has taken nothing for too long."""
+        with self._room:
+            if self.gone or not self._wire or now - self._progress < self._stall_seconds:
+                return
+            self._lose()
+        self.on_gone()
+
+    def _flush(self, now: float) -> None:
+        """Frame and send what the socket takes now; the lock is held."""
+        self._written = now
+        if not self._wire:
+            self._progress = now
+        while True:
+            self._frame()
+            if not self._wire:
+                return None
+            try:
+                sent = self.sock.send(self._wire)
+            except self._not_yet:
+                return None
+            except (OSError, ValueError):
+                return self._lose()
+            self._wire = self._wire[sent:]
+            self._progress = now
+            if not self._wire:
+                self._room.notify_all()
+
+    def _frame(self) -> None:
+        """Turn piled-up text into wire bytes once the wire is free, then the last chunk."""
+        if self._wire:
+            return
+        if self._pieces:
+            data = "".join(self._pieces).encode("utf-8", "replace")
+            self._pieces.clear()
+            self._piled = 0
+            self._wire = http1.chunk(data) if self._chunked and data else data
+        if self._finished and not self._closed:
+            self._closed = True
+            self._wire += http1.LAST_CHUNK if self._chunked else b""
+
+    def _lose(self) -> None:
+        self.gone = True
+        self._pieces.clear()
+        self._piled, self._wire = 0, b""
+        self._room.notify_all()
+
+
+class Courier:
+    """One thread that writes piled-up text and watches the readers of all bodies."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._notices_changes = hasattr(self._selector, "fileno")  # epoll and kqueue do
+        self._guard = threading.Lock()
+        self._posted: deque[Delivery] = deque()
+        self._waiting: set[Delivery] = set()
+        self._rung = self._closing = False
+        self._ear, self._bell = socket.socketpair()
+        self._ear.setblocking(False)
+        self._bell.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+
+    def __enter__(self) -> Courier:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the thread; what is not written by now is lost."""
+        self._closing = True
+        self._ring()
+        self._thread.join()
+        self._selector.close()
+        self._ear.close()
+        self._bell.close()
+
+    def watch(self, delivery: Delivery) -> None:
+        """Notice when this body's reader leaves."""
+        with self._guard:
+            self._selector.register(delivery.sock, selectors.EVENT_READ, delivery)
+        if not self._notices_changes:
+            self._ring()
+
+    def forget(self, delivery: Delivery) -> None:
+        """Let go of this body's socket, which may be closed or reused from now on."""
+        with self._guard, contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(delivery.sock)
+        self._waiting.discard(delivery)
+
+    def post(self, delivery: Delivery) -> None:
+        """Ask for a body's piled-up text to be written soon."""
+        self._posted.append(delivery)
+        self._ring()
+
+    def _ring(self) -> None:
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(BlockingIOError):
+                self._bell.send(b".")
+
+    def _run(self) -> None:
+        while not self._closing:
+            for key, events in self._selector.select(TICK if self._waiting else None):
+                if key.data is None:
+                    self._ear.recv(4096)
+                else:
+                    self._serve(key.data, events)
+            self._rung = False
+            while self._posted:
+                self._carry(self._posted.popleft())
+            now = time.monotonic()
+            for delivery in tuple(self._waiting):
+                delivery.check_stall(now)
+
+    def _serve(self, delivery: Delivery, events: int) -> None:
+        if events & selectors.EVENT_READ and not delivery.look():
+            delivery.watching = 0
+        self._carry(delivery)
+
+    def _carry(self, delivery: Delivery) -> None:
+        waiting = delivery.carry()
+        known = self._waiting.add if waiting else self._waiting.discard
+        known(delivery)
+        self._set_interest(delivery, delivery.watching | (selectors.EVENT_WRITE if waiting else 0))
+
+    def _set_interest(self, delivery: Delivery, events: int) -> None:
+        """Watch for these events from now on, unless the socket was let go."""
+        with self._guard, contextlib.suppress(KeyError, ValueError):
+            known = self._selector.get_key(delivery.sock)
+            if known.data is not delivery or known.events == events:
+                return
+            if events:
+                self._selector.modify(delivery.sock, events, delivery)
+            else:
+                self._selector.unregister(delivery.sock)

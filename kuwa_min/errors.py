@@ -1,0 +1,31 @@
+"""Say what went wrong: one root, few leaves; the message is the help."""
+
+
+class KuwaError(Exception):
+    """Stand for everything that this program explains; the message says what to do."""
+
+
+class UsageError(KuwaError):
+    """Report a wrong option, file or name; the process ends with code 2."""
+
+
+class StartError(KuwaError):
+    """Report that the process cannot start or go on; it ends with code 1."""
+
+
+class AnswerError(KuwaError):
+    """End an answer with this message, which the person in the chat reads."""
+
+
+class Refused(KuwaError):
+    """Answer a request with an HTTP status and a short friendly message."""
+
+    def __init__(self, status: int, message: str = "", **fields: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.fields = {name.replace("_", "-"): value for name, value in fields.items()}
+
+
+class Gone(KuwaError):
+    """Say that the other side of a connection left or stopped reading."""

@@ -1,0 +1,169 @@
+"""Options as tables: argparse, configuration file and Modelfile all come from one list.
+
+Precedence: the table's default < the -c file < the command line < the Modelfile's llm_*; None
+never overrides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import AnswerError, UsageError
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: a name as on the command line, its type, default, help and lowest value."""
+
+    name: str
+    kind: type[int] | type[float] | type[str] | type[bool]
+    default: Any
+    help: str
+    least: float | None = None
+
+    def convert(self, value: Any) -> Any:
+        """Return the value in this option's type; raises ValueError saying what is wanted."""
+        wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        try:
+            if self.kind is bool:
+                return _truth(value)
+            if isinstance(value, bool) or (self.kind is int and float(value) != int(value)):
+                raise ValueError
+            converted = self.kind(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"{self.name} must be {wanted[self.kind]}") from None
+        if isinstance(converted, float) and not math.isfinite(converted):
+            raise ValueError(f"{self.name} must be a finite number")
+        if self.least is not None and not isinstance(converted, str) and converted < self.least:
+            raise ValueError(f"{self.name} must be at least {self.least:g}")
+        return converted
+
+
+Table = Sequence[Option]
+
+
+def _truth(value: Any) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
+    """Add the table's options and -c to a parser; what is not given stays None."""
+    group = parser.add_argument_group("generation options")
+    group.add_argument(
+        "-c",
+        "--generation_config",
+        metavar="FILE",
+        help="read these options from a .json, .yaml, .yml or .toml file (default: None)",
+    )
+    for option in table:
+        group.add_argument(
+            f"--{option.name}",
+            type=_argument(option),
+            metavar=option.kind.__name__.upper(),
+            default=argparse.SUPPRESS,
+            help=f"{option.help} (default: {option.default})",
+        )
+
+
+def _argument(option: Option) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return option.convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
+
+    return convert
+
+
+def settings(table: Table, args: argparse.Namespace) -> dict[str, Any]:
+    """Merge defaults, the -c file and the command line; raises UsageError for a bad file."""
+    defaults = {option.name: option.default for option in table}
+    from_file = _read_options(table, args.generation_config) if args.generation_config else {}
+    given = {name: value for name, value in vars(args).items() if name in defaults}
+    return merge_config(merge_config(defaults, from_file), given)
+
+
+def for_request(table: Table, base: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a Modelfile's llm_* over the settings; raises AnswerError for an impossible value."""
+    known = {option.name: option for option in table}
+    try:
+        wanted = {
+            name: known[name].convert(value)
+            for name, value in asked.items()
+            if name in known and value is not None
+        }
+    except ValueError as error:
+        raise AnswerError(f"[The option llm_{error}.]") from None
+    return merge_config(dict(base), wanted)
+
+
+def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Return base with top's values over it; None never overrides."""
+    return {**base, **{name: value for name, value in top.items() if value is not None}}
+
+
+def _read_options(table: Table, path: str) -> dict[str, Any]:
+    known = {option.name: option for option in table}
+    options = {}
+    for name, value in read_config(path).items():
+        if name not in known:
+            raise UsageError(f"{path}: unknown option {name!r}; known are {', '.join(known)}")
+        try:
+            options[name] = None if value is None else known[name].convert(value)
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}, not {value!r}") from None
+    return options
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Read a .json, .yaml, .yml or .toml file of options; raises UsageError naming the file."""
+    reader = _READERS.get(Path(path).suffix.lower())
+    if reader is None:
+        raise UsageError(f"{path}: the name must end in {', '.join(_READERS)}")
+    try:
+        content = reader(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is malformed: {str(error).splitlines()[0]}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: must hold names and values, not {type(content).__name__}")
+    return content
+
+
+def _read_toml(text: str) -> Any:
+    try:
+        import tomllib
+    except ImportError:
+        raise UsageError("TOML files need Python 3.11 or newer; use .json instead") from None
+    return tomllib.loads(text)
+
+
+def _read_yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise UsageError("YAML files need the PyYAML library; use .json instead") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    ".json": json.loads,
+    ".yaml": _read_yaml,
+    ".yml": _read_yaml,
+    ".toml": _read_toml,
+}

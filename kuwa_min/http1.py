@@ -1,0 +1,131 @@
+"""HTTP/1.1 framing, strictly: bytes to objects and back; no sockets here.
+
+Facts: Python's own parser ends the headers at a line without a colon, takes the first of two
+Content-Lengths, accepts folded lines, bare CR and LF, and answers 0.9 requests; each of these lets
+one request be read as two. So the head is parsed here, and whatever is doubtful is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from .errors import Refused
+
+HEAD_LIMIT = 32 << 10  # bytes of request line and fields
+FIELDS_LIMIT = 100
+LINE_LIMIT = 4096  # bytes of a chunk-size or trailer line
+LAST_CHUNK = b"0\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+REQUEST_LINE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/1\.([01])" % TOKEN)
+OTHER_VERSION = re.compile(rb".* HTTP/[0-9]+\.[0-9]+", re.DOTALL)
+FIELD_NAME = re.compile(TOKEN)
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+BARE_LF = re.compile(rb"(?<!\r)\n")
+LENGTH = re.compile(r"[0-9]{1,19}")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?")
+CHUNKED = -1
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a request: method, path without query, and fields by lower-case name."""
+
+    method: str
+    path: str
+    authority: str | None  # of an absolute-form target; replaces Host
+    http10: bool
+    fields: dict[str, list[str]]
+
+    def field(self, name: str) -> str | None:
+        """Return the only value of a field, or None; twice is refused."""
+        values = self.fields.get(name, [])
+        if len(values) > 1:
+            raise Refused(400, f"The header {name} came more than once.")
+        return values[0] if values else None
+
+    @property
+    def keep_alive(self) -> bool:
+        """Tell whether the connection may carry another request."""
+        options = ",".join(self.fields.get("connection", [])).lower()
+        return not self.http10 and "close" not in [word.strip() for word in options.split(",")]
+
+    @property
+    def expects_continue(self) -> bool:
+        """Tell whether the client waits to be told to send its body."""
+        return not self.http10 and "100-continue" in ",".join(self.fields.get("expect", [])).lower()
+
+
+def parse_head(raw: bytes) -> Head:
+    """Parse a head without its final empty line; raises Refused for anything doubtful."""
+    first, *lines = raw.split(b"\r\n")
+    found = REQUEST_LINE.fullmatch(first)
+    if not found:
+        raise Refused(505 if OTHER_VERSION.fullmatch(first) else 400)
+    if len(lines) > FIELDS_LIMIT:
+        raise Refused(431)
+    fields: dict[str, list[str]] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not FIELD_NAME.fullmatch(name) or CONTROL.search(value):
+            raise Refused(400)
+        values = fields.setdefault(name.decode().lower(), [])
+        values.append(value.strip(b" \t").decode("latin-1"))
+    path, authority = _split_target(found[2].decode())
+    return Head(found[1].decode(), path, authority, found[3] == b"0", fields)
+
+
+def _split_target(target: str) -> tuple[str, str | None]:
+    """Return path and authority of a request target; the query is of no use here."""
+    if target.startswith("/"):
+        return target.partition("?")[0], None
+    if not target.lower().startswith(("http://", "https://")):
+        raise Refused(404 if target == "*" else 400)
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise Refused(400) from None
+    return parts.path or "/", parts.netloc
+
+
+def body_length(head: Head) -> int:
+    """Return the body's length in bytes, or CHUNKED; raises Refused for doubtful framing."""
+    codings, length = head.fields.get("transfer-encoding"), head.field("content-length")
+    if codings:
+        if length is not None or head.http10:
+            raise Refused(400, "The body's length is given in two ways.")
+        if [coding.lower() for coding in codings] != ["chunked"]:
+            raise Refused(501)
+        return CHUNKED
+    if length is None:
+        return 0
+    if not LENGTH.fullmatch(length):
+        raise Refused(400)
+    return int(length)
+
+
+def chunk_size(line: bytes) -> int:
+    """Return the size in a chunk's first line; raises Refused if it is not one."""
+    found = CHUNK_SIZE.fullmatch(line)
+    if not found:
+        raise Refused(400)
+    return int(found[1], 16)
+
+
+def chunk(data: bytes) -> bytes:
+    """Frame bytes as one chunk."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def response_head(status: int, fields: Iterable[tuple[str, str]], *, keep_alive: bool) -> bytes:
+    """Return status line and fields, ending with the empty line."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in fields]
+    lines += ["X-Content-Type-Options: nosniff"]
+    lines += ["Connection: keep-alive" if keep_alive else "Connection: close"]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")

@@ -1,0 +1,163 @@
+"""Count and measure what the executor does, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+PREFIX = "executor_framework_"
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5)
+PROCESS_SECONDS = (*SECONDS, 10, 20, 30, 40, 50, 60)
+LENGTHS = (*range(10, 100, 10), *range(100, 2001, 100))
+RATES = (1, 5, *range(10, 101, 10), 200)
+
+
+def _number(value: float) -> str:
+    return repr(float(value))
+
+
+def _labels(pairs: Mapping[str, str]) -> str:
+    escaped = (
+        '{}="{}"'.format(name, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+        for name, value in pairs.items()
+    )
+    return "{" + ",".join(escaped) + "}"
+
+
+class Metric:
+    """One named number; `lines` gives its samples."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, text: str, labels: Mapping[str, str]) -> None:
+        self.name, self.text, self.labels = PREFIX + name, text, dict(labels)
+        self._lock = threading.Lock()
+        self._value = 0.0
+
+    def set(self, value: float) -> None:
+        """Set the number."""
+        self._value = value
+
+    def lines(self) -> list[str]:
+        """Return the samples, without help and type."""
+        return [f"{self.name}{_labels(self.labels)} {_number(self._value)}"]
+
+    def render(self) -> list[str]:
+        """Return help, type and samples."""
+        head = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} {self.kind}"]
+        return head + self.lines()
+
+
+class Counter(Metric):
+    """A number that only grows; its name ends in _total."""
+
+    kind = "counter"
+
+    def inc(self, amount: float = 1) -> None:
+        """Add to the number."""
+        with self._lock:
+            self._value += amount
+
+
+class State(Metric):
+    """One of several named states; the current one is 1, the others 0."""
+
+    def __init__(
+        self, name: str, text: str, labels: Mapping[str, str], states: Sequence[str]
+    ) -> None:
+        super().__init__(name, text, labels)
+        self._states, self.current = states, states[0]
+
+    def lines(self) -> list[str]:
+        """Return a sample per state."""
+        return [
+            f"{self.name}{_labels({**self.labels, self.name: state})} "
+            f"{_number(state == self.current)}"
+            for state in self._states
+        ]
+
+
+class Histogram(Metric):
+    """Observations counted in buckets of at most `bounds`."""
+
+    kind = "histogram"
+
+    def __init__(
+        self, name: str, text: str, labels: Mapping[str, str], bounds: Sequence[float]
+    ) -> None:
+        super().__init__(name, text, labels)
+        self._bounds, self._counts = tuple(bounds), [0] * (len(bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        with self._lock:
+            self._counts[bisect_left(self._bounds, value)] += 1
+            self._value += value
+
+    def lines(self) -> list[str]:
+        """Return cumulative buckets, count and sum."""
+        with self._lock:
+            counts, total = list(self._counts), self._value
+        lines, seen = [], 0
+        for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
+            seen += count
+            le = "+Inf" if bound == float("inf") else _number(bound)
+            lines.append(f"{self.name}_bucket{_labels({**self.labels, 'le': le})} {seen}")
+        own = _labels(self.labels)
+        return [*lines, f"{self.name}_count{own} {seen}", f"{self.name}_sum{own} {_number(total)}"]
+
+
+class Metrics:
+    """Everything an executor measures, under the name of its first access code."""
+
+    def __init__(self, executor_name: str, *, backend: str, version: str, slots: int) -> None:
+        labels = {"executor_name": executor_name}
+        self.state = State("state", "What the executor does now.", labels, ("idle", "busy"))
+        self.failed = Counter("failed_total", "Answers that ended in an error.", labels)
+        self.aborted = Counter("aborted_total", "Answers that a person stopped.", labels)
+        self.disconnected = Counter("disconnected_total", "Answers whose reader left.", labels)
+        self.refused = Counter("refused_total", "Chats refused: busy, loading, stopping.", labels)
+        self.process_time = Histogram(
+            "process_time_seconds", "Seconds from request to end.", labels, PROCESS_SECONDS
+        )
+        self.output_length = Histogram(
+            "output_length_charters", "Characters of an answer.", labels, LENGTHS
+        )
+        self.throughput = Histogram(
+            "output_throughput_charters_per_second", "Characters per second.", labels, RATES
+        )
+        self.first_piece = Histogram(
+            "time_to_first_piece_seconds", "Seconds to the first text.", labels, PROCESS_SECONDS
+        )
+        self.tokens_in = Counter("input_tokens_total", "Prompt tokens, where known.", labels)
+        self.tokens_out = Counter("output_tokens_total", "Answer tokens, where known.", labels)
+        self.slots = Metric("slots", "Chats that can run at once.", labels)
+        self.slots.set(slots)
+        self.busy_slots = Metric("busy_slots", "Chats running now.", labels)
+        self.load_seconds = Metric("model_load_seconds", "Seconds that setup took.", labels)
+        self.registered = Metric("registered", "1 while the Kernel lists every endpoint.", labels)
+        self.registrations = Counter(
+            "re_registrations_total", "Times the Kernel had lost us.", labels
+        )
+        self.build = Metric(
+            "build_info", "What runs here.", {**labels, "version": version, "backend": backend}
+        )
+        self.build.set(1)
+
+    def busy(self, count: int) -> None:
+        """Note how many chats run now."""
+        self.busy_slots.set(count)
+        self.state.current = "busy" if count else "idle"
+
+    def answered(self, seconds: float, characters: int) -> None:
+        """Note an answer that ended well."""
+        self.process_time.observe(seconds)
+        self.output_length.observe(characters)
+        if seconds > 0:
+            self.throughput.observe(characters / seconds)
+
+    def render(self) -> bytes:
+        """Return all of it as Prometheus text."""
+        metrics = (value for value in vars(self).values() if isinstance(value, Metric))
+        return ("\n".join(line for metric in metrics for line in metric.render()) + "\n").encode()

@@ -1,0 +1,128 @@
+"""Read the Modelfile that comes with a chat: a JSON list of {"name", "args"}."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+WORDS = {"true": True, "false": False, "none": None}
+QUOTES = ('"""', '"', "'")
+
+
+def convert_value(value: str | None) -> Any:
+    """Turn a parameter's text into int, else float, else true, false or none, else leave it."""
+    if value is None:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return WORDS.get(value.lower(), value)
+
+
+def extract_text_from_quotes(text: str) -> str:
+    """Take surrounding quotes off if the same quote opens and closes the whole text."""
+    text = text.strip()
+    for quote in QUOTES:
+        if len(text) >= 2 * len(quote) and text.startswith(quote) and text.endswith(quote):
+            return text[len(quote) : -len(quote)]
+    return text
+
+
+class ParameterDict(dict[str, Any]):
+    """A dictionary whose missing key is a prefix: d["llm_"] holds every llm_* without it."""
+
+    def __missing__(self, prefix: str) -> dict[str, Any]:
+        """Return the entries whose name begins with the prefix, prefix removed."""
+        return {key[len(prefix) :]: self[key] for key in self if key.startswith(prefix)}
+
+
+@dataclass
+class Modelfile:
+    """What a bot's author asks of the model for this chat; empty text where nothing was asked."""
+
+    override_system_prompt: str = ""
+    messages: list[Message] = field(default_factory=list)
+    template: str = ""
+    before_prompt: str = ""
+    after_prompt: str = ""
+    parameters: ParameterDict = field(default_factory=ParameterDict)
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Modelfile:
+        """Parse a JSON list of commands; absent, empty and null are an empty Modelfile.
+
+        Raises ValueError (or RecursionError) when the text is not a JSON list.
+        """
+        commands = json.loads(text) if text else []
+        if commands is None:
+            commands = []
+        if not isinstance(commands, list):
+            raise ValueError("the modelfile is not a JSON list")
+        modelfile = cls()
+        for command in commands:
+            modelfile._apply(command)
+        return modelfile
+
+    def _apply(self, command: object) -> None:
+        """Carry out one command; an unknown or malformed one is logged and skipped."""
+        if not isinstance(command, dict):
+            return logger.warning("a Modelfile entry is not an object: skipped")
+        name, args = command.get("name"), command.get("args")
+        if not isinstance(name, str) or not isinstance(args, str):
+            return logger.warning("a Modelfile entry lacks a name or args: skipped")
+        if name.startswith("#"):
+            return None
+        run = _COMMANDS.get(name.lower())
+        if run is None:
+            return logger.info("unknown Modelfile command %.40r: skipped", name)
+        return run(self, args)
+
+    def _system(self, args: str) -> None:
+        self.override_system_prompt += extract_text_from_quotes(args)
+
+    def _before_prompt(self, args: str) -> None:
+        self.before_prompt += extract_text_from_quotes(args)
+
+    def _after_prompt(self, args: str) -> None:
+        self.after_prompt += extract_text_from_quotes(args)
+
+    def _template(self, args: str) -> None:
+        self.template = extract_text_from_quotes(args)
+
+    def _message(self, args: str) -> None:
+        role, _, content = args.strip().partition(" ")
+        role, content = extract_text_from_quotes(role).lower(), extract_text_from_quotes(content)
+        if role == "system":
+            self.override_system_prompt += content
+        elif role in ("user", "assistant"):
+            self.messages.append({"role": role, "content": content})
+        else:
+            logger.info("unknown role in a Modelfile message: skipped")
+
+    def _parameter(self, args: str) -> None:
+        key, _, value = args.strip().partition(" ")
+        if not value.strip():
+            return logger.info("a Modelfile parameter has no value: skipped")
+        self.parameters[extract_text_from_quotes(key)] = convert_value(
+            extract_text_from_quotes(value)
+        )
+        return None
+
+
+_COMMANDS = {
+    "system": Modelfile._system,
+    "before-prompt": Modelfile._before_prompt,
+    "after-prompt": Modelfile._after_prompt,
+    "template": Modelfile._template,
+    "message": Modelfile._message,
+    "parameter": Modelfile._parameter,
+    "kuwaparam": Modelfile._parameter,
+}

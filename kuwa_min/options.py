@@ -1,0 +1,159 @@
+"""The command-line options that every executor has."""
+
+from __future__ import annotations
+
+import argparse
+
+from . import address, log
+
+KERNEL_URL = "http://127.0.0.1:9000/"
+KERNEL_ADDRESS = "127.0.0.1:9000"
+INTERFACE_VERSION = "v1.0"
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show every default once, and keep the lines as wide as a plain terminal."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if "(default:" in text or action.default is argparse.SUPPRESS:
+            return text
+        return text + " (default: %(default)s)"
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read a finite number of seconds of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+    return value
+
+
+def version(text: str) -> str:
+    """Read the version of the Kernel's interface, which is part of its URLs."""
+    if not text or not all(letter.isalnum() or letter in "._-" for letter in text):
+        raise argparse.ArgumentTypeError(f"a version such as v1.0 is needed, not {text!r}")
+    return text
+
+
+def create_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """Return a parser with the general options."""
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+    add_kernel_options(parser.add_argument_group("options of the Kernel"))
+    add_serving_options(parser.add_argument_group("options of the server"))
+    add_log_options(parser.add_argument_group("options of the log"))
+    return parser
+
+
+def add_kernel_options(group: argparse._ArgumentGroup) -> None:
+    """Add what the Kernel is told and where it is."""
+    group.add_argument(
+        "--access_code",
+        nargs="+",
+        metavar="NAME",
+        help="name or names under which the Kernel knows this executor",
+    )
+    group.add_argument(
+        "--version",
+        type=version,
+        default=INTERFACE_VERSION,
+        help="version of the executor interface, part of the Kernel's URLs",
+    )
+    group.add_argument(
+        "--kernel_url", type=address.web_address, default=KERNEL_URL, help="base URL of the Kernel"
+    )
+    group.add_argument("--ignore_kernel", action="store_true", help="do not register with a Kernel")
+    group.add_argument(
+        "--embedded_kernel",
+        type=address.host_and_port,
+        nargs="?",
+        const=address.host_and_port(KERNEL_ADDRESS),
+        metavar="HOST:PORT",
+        help="start a small Kernel with a chat page in this process and register with it; "
+        f"without an address it listens on {KERNEL_ADDRESS}",
+    )
+
+
+def add_serving_options(group: argparse._ArgumentGroup) -> None:
+    """Add where and how we serve."""
+    group.add_argument(
+        "--host",
+        type=address.host_name,
+        help="name or address stored in the Kernel; None: the local address that the Kernel sees",
+    )
+    group.add_argument(
+        "--bind",
+        type=address.host_name,
+        metavar="ADDRESS",
+        help="address to listen on; None: that of --host if it is this machine's, else all",
+    )
+    group.add_argument("--port", type=address.port_number, help="port; None: an unused one")
+    group.add_argument(
+        "--executor_path",
+        type=address.chat_path,
+        default="/chat",
+        metavar="PATH",
+        help="path of the chat endpoint; auto: one that nobody can guess",
+    )
+    group.add_argument(
+        "--https",
+        action="store_true",
+        help="register with the https scheme, for a TLS proxy in front; see --tls_cert",
+    )
+    group.add_argument("--tls_cert", metavar="FILE", help="serve TLS with this certificate chain")
+    group.add_argument("--tls_key", metavar="FILE", help="private key of --tls_cert")
+    add_allowed_hosts(group)
+    group.add_argument(
+        "--concurrent_req_limit",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="chats that may run at once; the Kernel is given as many endpoints",
+    )
+    group.add_argument(
+        "--drain_timeout",
+        type=seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="how long running answers may go on after a signal to stop",
+    )
+
+
+def add_log_options(group: argparse._ArgumentGroup) -> None:
+    """Add what is logged."""
+    add_log_level(group)
+    group.add_argument(
+        "--log_content",
+        action="store_true",
+        help="let the log hold what people write and models answer",
+    )
+
+
+def add_allowed_hosts(group: argparse._ActionsContainer) -> None:
+    """Add the names that may stand in Host and Origin."""
+    group.add_argument(
+        "--allowed_hosts",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="further host names under which browsers and proxies may call",
+    )
+
+
+def add_log_level(group: argparse._ActionsContainer) -> None:
+    """Add the least level that is logged."""
+    group.add_argument(
+        "--log", type=str.upper, choices=log.LEVELS, default="INFO", help="least level to log"
+    )

@@ -1,0 +1,83 @@
+"""What concerns the whole process: its signals, standard streams, file limit and thread switching."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from . import log
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
+SWITCH_SECONDS = 0.0005  # how long a busy backend may keep other threads from running
+OPEN_FILES = 65536  # a running chat takes four
+
+
+class Stopped(BaseException):
+    """Leave whatever the main thread does: somebody asked the process to stop."""
+
+
+class Stop:
+    """The wish to end: a signal sets the event; while `eager`, it also interrupts."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.eager = True
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[Stop]:
+        """Listen to SIGTERM, SIGINT and SIGHUP where they exist; only on the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+        former = {number: signal.signal(number, self._receive) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.event.set()
+        if self.eager:
+            raise Stopped
+
+
+def prepare(log_level: str) -> None:
+    """Set the process up to serve many people at once."""
+    log.configure(log_level)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    _raise_file_limit()
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us."""
+    if os.name != "posix":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null in place of a closed stream: a client's socket must never become fd 0 to 2."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for the whole life

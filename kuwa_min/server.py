@@ -1,0 +1,95 @@
+"""The executor's routes: chat and abort for each slot, health, metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+
+from . import protocol
+from .errors import Refused
+from .httpd import Reply, Request, Routes, Streaming, message
+from .metrics import Metrics
+from .slots import Answer, Slots
+
+logger = logging.getLogger(__name__)
+
+EVENT_STREAM = "text/event-stream; charset=utf-8"
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+LOADING = "The model is still loading. Please try again in a moment."
+
+Compute = Callable[[protocol.Chat], AsyncGenerator[str, None]]
+
+
+class ExecutorRoutes:
+    """Answer the Kernel: bytes in, an Answer in a slot, text out."""
+
+    def __init__(
+        self,
+        paths: list[str],
+        slots: Slots,
+        metrics: Metrics,
+        compute: Compute,
+        *,
+        interrupt: Callable[[], None],
+        log_content: bool = False,
+    ) -> None:
+        self._paths, self._slots, self._metrics = paths, slots, metrics
+        self._compute, self._interrupt, self._log_content = compute, interrupt, log_content
+        self.ready = False
+
+    def table(self) -> Routes:
+        """Return every route by path and method."""
+        routes: dict[str, dict[str, Callable[[Request], Reply | Streaming]]] = {
+            "/health": {"GET": self.health},
+            "/metrics": {"GET": self.metrics},
+        }
+        for index, path in enumerate(self._paths):
+            routes[path] = {"POST": partial(self.chat, index)}
+            routes[f"{path}/abort"] = {"GET": partial(self.abort, index)}
+        return routes
+
+    def chat(self, index: int, request: Request) -> Streaming:
+        """Start an answer in this slot; it streams while the connection's thread computes it."""
+        try:
+            return self._start(index, request)
+        except Refused as refusal:
+            self._metrics.refused.inc()
+            logger.info("slot %d: refused a chat: %d %s", index, refusal.status, refusal.message)
+            raise
+
+    def _start(self, index: int, request: Request) -> Streaming:
+        if not self.ready:
+            raise Refused(503, LOADING, Retry_After="5")
+        form = protocol.parse_form(request.body, request.field("content-type") or "")
+        chat = protocol.parse_chat(form, request.field("accept-language"))
+        answer = Answer(
+            index,
+            self._slots,
+            self._metrics,
+            partial(self._compute, chat),
+            interrupt=self._interrupt,
+            listen=partial(logger.info, "slot %d: out: %s", index) if self._log_content else None,
+        )
+        self._slots.take(index, answer)
+        if self._log_content:
+            logger.info("slot %d: in: %s", index, chat.history)
+        return Streaming(answer.produce, EVENT_STREAM)
+
+    def abort(self, index: int, _: Request) -> Reply:
+        """Stop the answer in this slot, and no other."""
+        answer = self._slots.at(index)
+        if answer is None:
+            return message(200, "No process to abort")
+        answer.abort()
+        return message(200, "Aborted")
+
+    def health(self, _: Request) -> Reply:
+        """Say 204 when chats are welcome, 503 while the model loads."""
+        if not self.ready:
+            raise Refused(503, LOADING, Retry_After="5")
+        return Reply(204)
+
+    def metrics(self, _: Request) -> Reply:
+        """Show every metric as Prometheus text."""
+        return Reply(200, self._metrics.render(), PROMETHEUS)

@@ -1,0 +1,206 @@
+"""N slots, each of which runs one chat at a time: take, answer, abort, free, drain."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from .delivery import Delivery
+from .errors import AnswerError, Gone, Refused
+from .httpd import UNEXPECTED, describe
+from .metrics import Metrics
+from .protocol import BUSY
+from .stream import Stream
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 0.05  # seconds that a cancelled generator gets to end its answer itself
+STOPPING = "This executor is being stopped. Please try again in a moment."
+CUT_SHORT = "\n<<<WARNING>>>The executor was stopped: this answer ends early.<<</WARNING>>>"
+
+Compute = Callable[[], AsyncGenerator[str, None]]
+
+
+class Slots:
+    """Who runs where. A slot is free as soon as its answer is ended or given up."""
+
+    def __init__(self, count: int, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._changed = threading.Condition()
+        self._running: list[Answer | None] = [None] * count
+        self._left_behind: list[Stream | None] = [None] * count
+        self._closed = False
+
+    def take(self, index: int, answer: Answer) -> None:
+        """Give a slot to an answer; raises Refused while another one runs there."""
+        with self._changed:
+            if self._closed:
+                raise Refused(503, STOPPING, Retry_After="5")
+            if self._running[index] is not None:
+                raise Refused(429, BUSY)
+            answer.stream = Stream(after=self._left_behind[index])
+            self._left_behind[index] = None
+            self._running[index] = answer
+            self._count()
+
+    def free(self, answer: Answer) -> bool:
+        """Take an answer's slot back; return whether it still had one."""
+        with self._changed:
+            if self._running[answer.index] is not answer:
+                return False
+            self._running[answer.index] = None
+            if not answer.stream.ended.is_set():
+                self._left_behind[answer.index] = answer.stream
+            self._count()
+            self._changed.notify_all()
+            return True
+
+    def _count(self) -> None:
+        self._metrics.busy(len(self.running()))
+
+    def running(self) -> list[Answer]:
+        """Return the answers that run now."""
+        return [answer for answer in self._running if answer is not None]
+
+    def at(self, index: int) -> Answer | None:
+        """Return the answer that runs in this slot now."""
+        return self._running[index]
+
+    def close(self) -> None:
+        """Refuse new chats from now on."""
+        with self._changed:
+            self._closed = True
+
+    def drain(self, seconds: float) -> None:
+        """Let running answers end for so long, then cut the rest cleanly."""
+        deadline = time.monotonic() + seconds
+        if not self._wait_until_idle(deadline):
+            for answer in self.running():
+                answer.cut_short()
+            self._wait_until_idle(time.monotonic() + 1)
+
+    def _wait_until_idle(self, deadline: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self.running(), max(0.0, deadline - time.monotonic())
+            )
+
+
+class Answer:
+    """One chat from the moment it has a slot to its last chunk."""
+
+    stream: Stream
+
+    def __init__(
+        self,
+        index: int,
+        slots: Slots,
+        metrics: Metrics,
+        compute: Compute,
+        *,
+        interrupt: Callable[[], None],
+        listen: Callable[[str], None] | None = None,
+    ) -> None:
+        self.index, self._slots, self._metrics = index, slots, metrics
+        self._compute, self._interrupt, self._listen = compute, interrupt, listen
+        self._delivery: Delivery | None = None
+        self._started = time.monotonic()
+        self._characters = 0
+        self._outcome = "answered"
+        self._farewell = ""
+
+    def produce(self, delivery: Delivery) -> None:
+        """Run the backend and bring its text to the reader; the slot is free before the end."""
+        self._delivery = delivery
+        delivery.on_gone = self._reader_left
+        if delivery.gone:
+            self._reader_left()
+        self._run(delivery)
+        self._slots.free(self)  # before the last chunk: the Kernel may send the next chat at once
+        self._report()
+        delivery.finish()
+
+    def _run(self, delivery: Delivery) -> None:
+        try:
+            self.stream.run(self._compute(), self._write)
+            if self._farewell:
+                delivery.write(self._farewell)
+            elif not self.stream.cancelled:
+                self._metrics.answered(time.monotonic() - self._started, self._characters)
+        except Gone:
+            self._reader_left()
+        except BaseException as error:  # noqa: BLE001 - a backend may raise anything
+            self._fail(delivery, error)
+
+    def _fail(self, delivery: Delivery, error: BaseException) -> None:
+        """End the answer with the cause, if it is meant for the person, else with an apology."""
+        if self.stream.cancelled:
+            return logger.debug("a cancelled answer ended in %s", describe(error))
+        if isinstance(error, AnswerError):
+            self._outcome, sentence = "declined", str(error)
+        else:
+            self._outcome, sentence = "failed", UNEXPECTED
+            self._metrics.failed.inc()
+            logger.error("the backend failed: %s", describe(error))
+        if self._listen is not None:
+            self._listen(f"{type(error).__name__}: {error}")
+        try:
+            delivery.write(sentence)
+        except Gone:
+            self._reader_left()
+        return None
+
+    def _write(self, piece: Any) -> None:
+        if not isinstance(piece, str):
+            raise TypeError(f"llm_compute yielded {type(piece).__name__} instead of str")
+        if not piece:
+            return
+        if not self._characters:
+            self._metrics.first_piece.observe(time.monotonic() - self._started)
+        self._characters += len(piece)
+        if self._listen is not None:
+            self._listen(piece)
+        assert self._delivery is not None
+        self._delivery.write(piece)
+
+    def _reader_left(self) -> None:
+        """Stop the backend for a reader who is no longer there; never waits."""
+        if self._slots.free(self):
+            self._outcome = "left by the reader"
+            self._metrics.disconnected.inc()
+            self.stream.cancel()
+            self._interrupt()
+
+    def abort(self) -> None:
+        """Stop the backend because the person said so; the answer ends within PATIENCE."""
+        self._outcome = "aborted"
+        self._metrics.aborted.inc()
+        self._stop()
+
+    def cut_short(self) -> None:
+        """Stop the backend because the process ends, and tell the person."""
+        self._outcome, self._farewell = "cut short", CUT_SHORT
+        self._stop()
+
+    def _stop(self) -> None:
+        self.stream.cancel()
+        self._interrupt()
+        if self.stream.ended.wait(PATIENCE) or not self._slots.free(self):
+            return
+        if self._delivery is not None:
+            logger.info("slot %d: the backend blocks; its answer ends without it", self.index)
+            if self._farewell:
+                self._delivery.write(self._farewell)
+            self._delivery.abandon()
+
+    def _report(self) -> None:
+        logger.info(
+            "slot %d: %s, %d characters in %.2f s",
+            self.index,
+            self._outcome,
+            self._characters,
+            time.monotonic() - self._started,
+        )

@@ -1,0 +1,98 @@
+"""Drive a backend's async iterator of text on one thread; anybody may cancel it from another.
+
+asyncio is imported at the first chat (or by `warm_up`), not at the start of the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+PATIENCE = 0.05  # seconds between two looks whether a predecessor has ended
+
+
+def warm_up() -> None:
+    """Import what the first chat would otherwise wait for."""
+    import asyncio  # noqa: F401
+
+
+class Stream:
+    """One generation. A generator that blocks cannot be interrupted, only left behind."""
+
+    def __init__(self, *, after: Stream | None = None) -> None:
+        self._after = after  # a cancelled generation that may not have ended yet
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.cancelled = False
+        self.ended = threading.Event()
+
+    def run(self, pieces: AsyncGenerator[str, None], write: Callable[[str], None]) -> None:
+        """Hand every piece to `write` until the end; what the generator raises is raised here.
+
+        The generator is closed on this thread, whatever happens.
+        """
+        try:
+            self._wait_for_predecessor()
+            self._drive(self._pump(pieces, write))
+        finally:
+            self.ended.set()
+
+    def cancel(self) -> None:
+        """Interrupt the generator at its next await or piece; never waits."""
+        with self._lock:
+            self.cancelled = True
+            if self._loop is not None and self._task is not None:
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def _wait_for_predecessor(self) -> None:
+        while self._after is not None and not self.cancelled:
+            if self._after.ended.wait(PATIENCE):
+                self._after = None
+
+    async def _pump(self, pieces: AsyncGenerator[str, None], write: Callable[[str], None]) -> None:
+        try:
+            if self.cancelled:
+                return
+            async for piece in pieces:
+                if self.cancelled:
+                    return
+                write(piece)
+        finally:
+            await pieces.aclose()
+
+    def _drive(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        try:
+            task = loop.create_task(coroutine)
+            with self._lock:
+                self._loop, self._task = loop, task
+            with contextlib.suppress(asyncio.CancelledError):
+                loop.run_until_complete(task)
+        finally:
+            with self._lock:
+                self._loop = self._task = None
+            _tidy(loop)
+
+
+def _tidy(loop: asyncio.AbstractEventLoop) -> None:
+    """End what a generator left running on its loop, then close the loop."""
+    import asyncio
+
+    try:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
