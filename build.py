@@ -43,14 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="build.py", description=DESCRIPTION)
     parser.add_argument("backend", nargs="*", help="what to build; --list shows what there is")
     parser.add_argument("--list", action="store_true", help="list the buildable backends and exit")
-    output = {"type": Path, "default": Path("dist"), "metavar": "DIR"}
-    parser.add_argument("--output", help="where the files go; default: %(default)s", **output)
+    parser.add_argument("--output", metavar="DIR", default="dist", help="default: %(default)s")
     options = parser.parse_args(argv)
     if not (options.backend or options.list):
         parser.error("name at least one backend; --list shows them")
     try:
-        return _list(cards()) if options.list else _build_all(options.backend, options.output)
-    except UsageError as error:
+        return _list(cards()) if options.list else _build_all(options.backend, Path(options.output))
+    except (UsageError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
 

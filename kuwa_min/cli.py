@@ -139,12 +139,12 @@ def run_kernel(program: str, rest: list[str]) -> None:
 
     args = _kernel_parser(program).parse_args(rest)
     process.prepare(args.log)
-    with contextlib.suppress(process.Stopped), process.Stop().on_signals() as stop:
-        with EmbeddedKernel(
-            args.host, args.port, version=args.version, allowed_hosts=args.allowed_hosts
-        ):
-            stop.eager = False
-            stop.event.wait()
+    kernel = EmbeddedKernel(
+        args.host, args.port, version=args.version, allowed_hosts=args.allowed_hosts
+    )
+    with contextlib.suppress(process.Stopped), process.Stop().on_signals() as stop, kernel:
+        stop.eager = False
+        stop.event.wait()
     logging.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""What concerns the whole process: its signals, standard streams, file limit and thread switching."""
+"""What concerns the whole process: signals, standard streams, file limit, thread switching."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ def test_stop_keeps_what_was_said_and_the_next_chat_works(page: Page, debug: str
     page.say(LONG)
     page.partial()
     page.one("#stop").click()
-    kept = page.whole(seconds=1.5)
+    kept = page.whole(seconds=2)
     assert kept
     assert LONG.startswith(kept)
     assert kept != LONG
@@ -336,7 +336,7 @@ def test_the_keyboard_is_enough(page: Page, debug: str) -> None:
     box.send_keys(Keys.ENTER)
     page.partial()
     page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
-    assert page.whole(seconds=1.5) != LONG
+    assert page.whole(seconds=2) != LONG
     assert page.focused == "message"
 
 
@@ -374,7 +374,7 @@ def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(page: Page, kernel:
         page.say("My turn?")
         page.wait(lambda: page.texts(".assistant .meta") == ["Waiting for a free slot…"])
         page.one("#stop").click()
-        assert page.whole(seconds=1.5) == ""
+        assert page.whole(seconds=2) == ""
     assert page.texts(".assistant .meta") == ["Stopped"]
     assert page.texts(".note") == []
     assert page.one("#message").get_attribute("value") == "My turn?"
