@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__, address, log, options, process, registry
-from .errors import KuwaError, UsageError
+from .errors import KuwaError, UsageError, describe
 from .executor import has_served
-from .httpd import describe
 
 PROGRAM = "kuwa-executor"
 LIST_HEAD = "Available model executors:"

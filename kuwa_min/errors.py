@@ -1,5 +1,7 @@
 """Say what went wrong: one root, few leaves; the message is the help."""
 
+from pathlib import Path
+
 
 class KuwaError(Exception):
     """Stand for everything that this program explains; the message says what to do."""
@@ -29,3 +31,13 @@ class Refused(KuwaError):
 
 class Gone(KuwaError):
     """Say that the other side of a connection left or stopped reading."""
+
+
+def describe(error: BaseException) -> str:
+    """Name an exception and its place, without its message, which may quote a person."""
+    trace, place = error.__traceback__, "?"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{Path(code.co_filename).name}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {place}"

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from . import address, log, options, process, protocol, stream
-from .errors import KuwaError, StartError, UsageError
-from .httpd import Limits, Server, describe
+from .errors import KuwaError, StartError, UsageError, describe
+from .exchange import Limits
+from .httpd import Server
 from .metrics import Metrics
 from .server import ExecutorRoutes
 from .slots import Slots

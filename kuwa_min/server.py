@@ -8,7 +8,7 @@ from functools import partial
 
 from . import protocol
 from .errors import Refused
-from .httpd import Reply, Request, Routes, Streaming, message
+from .exchange import Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
 from .slots import Answer, Slots
 

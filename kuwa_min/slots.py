@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from .connection import UNEXPECTED
 from .delivery import Delivery
-from .errors import AnswerError, Gone, Refused
-from .httpd import UNEXPECTED, describe
+from .errors import AnswerError, Gone, Refused, describe
 from .metrics import Metrics
 from .protocol import BUSY
 from .stream import Stream

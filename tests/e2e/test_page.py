@@ -374,7 +374,7 @@ def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(page: Page, kernel:
         page.say("My turn?")
         page.wait(lambda: page.texts(".assistant .meta") == ["Waiting for a free slot…"])
         page.one("#stop").click()
-        assert page.whole(seconds=2) == ""
+        assert page.whole(seconds=1) == ""
     assert page.texts(".assistant .meta") == ["Stopped"]
     assert page.texts(".note") == []
     assert page.one("#message").get_attribute("value") == "My turn?"

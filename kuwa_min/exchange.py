@@ -1,0 +1,67 @@
+"""What a route gets and gives: requests, replies, streamed replies; and a client's limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from . import http1
+from .delivery import Delivery
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of everything a client may take: bytes, seconds, connections."""
+
+    body_bytes: int = 8 << 20
+    head_seconds: float = 10
+    body_seconds: float = 20
+    idle_seconds: float = 8
+    send_seconds: float = 10
+    connections: int = 1024
+
+
+@dataclass(frozen=True)
+class Request:
+    """One complete request; its body is read already."""
+
+    method: str
+    path: str
+    head: http1.Head
+    body: bytes
+
+    def field(self, name: str) -> str | None:
+        """Return the value of a header field, or None; several are joined with commas."""
+        values = self.head.fields.get(name)
+        return ", ".join(values) if values else None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A complete answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """A 200 whose body `produce` writes on the connection's thread; it must finish the delivery."""
+
+    produce: Callable[[Delivery], None]
+    content_type: str
+
+
+Route = Callable[[Request], "Reply | Streaming"]
+Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what answers
+
+
+def message(status: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Reply:
+    """Answer with the short JSON sentence that the Kernel shows to people."""
+    return Reply(status, json.dumps({"msg": text}, ensure_ascii=False).encode(), JSON, fields)

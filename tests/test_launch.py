@@ -1,0 +1,156 @@
+"""The launcher: one line for an old Python, the program for every other one, however it starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import kuwa_min.launch
+
+LAUNCHER = Path(kuwa_min.launch.__file__).read_text(encoding="utf-8")
+MAIN = "# -*- coding: utf-8 -*-\nimport kuwa_launch\nkuwa_launch.main()\n"
+PROGRAM = """
+import sys
+
+def main():
+    import os
+    os.chdir("/")
+    from kuwa_min import late
+    print(sys.path[0], sys.argv, late.HERE)
+    return 7
+"""
+NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")
+
+
+def python_of(minor: str) -> str:
+    """Find an interpreter of this minor: pyenv's own ones first, its shims may be switched off."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"))
+    for folder in os.get_exec_path():
+        if "shims" not in folder:
+            found += Path(folder).glob(f"python{minor}")
+    if not found:
+        pytest.skip(f"there is no Python {minor} here")
+    return str(found[0])
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Make a file of the launcher and a program that only tells how it was started."""
+    path = tmp_path / "kuwa-some.pyz"
+    with path.open("wb") as file:
+        file.write(f"#!{sys.executable}\n".encode())
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
+            made.writestr("__main__.py", MAIN)
+            made.writestr("kuwa_launch.py", LAUNCHER)
+            made.writestr("site-packages/kuwa_min/__init__.py", "")
+            made.writestr("site-packages/kuwa_min/late.py", "HERE = 'late'")
+            made.writestr("site-packages/kuwa_min/cli.py", PROGRAM)
+    path.chmod(0o755)
+    return path
+
+
+def start(*command: object, cwd: Path | None = None, **variables: str) -> tuple[int, str, str]:
+    """Run a command with an empty environment; return code, standard output, standard error."""
+    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", **variables}
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, check=False)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def told(archive: Path, *arguments: str, name: str | None = None) -> tuple[int, str, str]:
+    """Return what the program of this archive says when it was started under this name."""
+    argv = [name or str(archive), *arguments]
+    return 7, f"{archive}/site-packages {argv} late\n", ""
+
+
+@pytest.mark.parametrize("minor", NEWER)
+def test_a_newer_python_runs_the_program(minor: str, archive: Path) -> None:
+    """Every Python from the needed one on starts the program and ends with its code."""
+    assert start(python_of(minor), "-Werror", archive, "a", "b") == told(archive, "a", "b")
+
+
+@pytest.mark.parametrize("minor", OLDER)
+def test_an_older_python_is_refused_in_one_line(minor: str, archive: Path) -> None:
+    """An old Python says what is needed, what was found and what to do; no traceback, code 3."""
+    python = python_of(minor)
+    code, output, error = start(python, archive, "debug")
+    assert (code, output) == (3, "")
+    line = (
+        rf"{re.escape(str(archive))} needs Python 3\.10 or newer; this is Python {minor}\.\d+, "
+        rf"at .*/python.*; start it with a newer one, for example: python3\.10 \S+\n"
+    )
+    assert re.fullmatch(line, error)
+
+
+def test_the_refusal_names_this_python() -> None:
+    """The sentence tells the version that runs it."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    assert f"this is Python {found}, at {sys.executable};" in kuwa_min.launch.refusal()
+
+
+@pytest.mark.parametrize("flags", [["-I"], ["-S"], ["-IS"], ["-E", "-s"], ["-O"], ["-B"], ["-OO"]])
+def test_the_flags_of_python_do_not_matter(flags: list[str], archive: Path) -> None:
+    """Isolated, without site, optimised: it starts."""
+    assert start(sys.executable, *flags, archive) == told(archive)
+
+
+def test_the_file_is_a_program(archive: Path) -> None:
+    """It starts as ./kuwa-some.pyz, and still finds itself after a change of directory."""
+    expected = told(archive, "x", name="./kuwa-some.pyz")
+    assert start("./kuwa-some.pyz", "x", cwd=archive.parent) == expected
+
+
+def test_a_relative_path_survives_a_change_of_directory(archive: Path) -> None:
+    """A module imported late is found although the path on the command line was relative."""
+    folder = archive.parent
+    for cwd, name in ((folder, archive.name), (folder.parent, f"{folder.name}/{archive.name}")):
+        assert start(sys.executable, name, cwd=cwd) == told(archive, name=name)
+
+
+def test_a_renamed_or_linked_file_starts(archive: Path) -> None:
+    """Neither the file's name nor a symbolic link to it matters."""
+    renamed = archive.rename(archive.with_name("program"))
+    link = archive.with_name("link.pyz")
+    link.symlink_to(renamed)
+    assert start(sys.executable, renamed) == told(renamed)
+    assert start(link) == told(link)
+
+
+def test_odd_directories_do_not_matter(archive: Path) -> None:
+    """Spaces and characters beyond ASCII in the path are fine, in any locale."""
+    folder = archive.parent / "with spaces é 資料夾"
+    folder.mkdir()
+    moved = archive.rename(folder / archive.name)
+    assert start(sys.executable, moved) == told(moved)
+    assert start(sys.executable, moved, LC_ALL="C")[0] == 7
+
+
+def test_the_archive_comes_before_pythonpath(archive: Path, tmp_path: Path) -> None:
+    """A package of our name on PYTHONPATH does not replace the one in the file."""
+    impostor = tmp_path / "path" / "kuwa_min"
+    impostor.mkdir(parents=True)
+    (impostor / "__init__.py").write_text("raise SystemExit('the wrong one')", encoding="utf-8")
+    assert start(sys.executable, archive, PYTHONPATH=str(impostor.parent)) == told(archive)
+
+
+def test_the_root_of_the_archive_leaves_the_path(archive: Path, monkeypatch) -> None:
+    """Only site-packages stands on sys.path, in the root's place."""
+    monkeypatch.setattr(sys, "path", [str(archive), "/somewhere"])
+    monkeypatch.setattr(kuwa_min.launch, "__file__", f"{archive}/kuwa_launch.pyc")
+    kuwa_min.launch.make_importable()
+    assert sys.path == [f"{archive}/site-packages", "/somewhere"]
+
+
+def test_nothing_is_written_at_home(archive: Path, tmp_path: Path) -> None:
+    """An empty HOME that cannot be written stays empty."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o555)
+    assert start(sys.executable, archive, HOME=str(home)) == told(archive)
+    assert not list(home.iterdir())
