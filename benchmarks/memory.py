@@ -3,6 +3,7 @@
 Counted is the resident memory of the whole process tree, each time in a fresh server.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
@@ -17,7 +18,8 @@ from table import Row, Table, at_most, beside
 STREAMS = 500
 DELAY = 0.05
 TEXT = "a" * 4_000
-HOLD_SECONDS = 4.0
+START_SECONDS = 30.0
+HOLD_SECONDS = 2.0
 KIB, MIB = 1024, 1024 * 1024
 
 Command = Callable[[int], list[str]]
@@ -58,23 +60,28 @@ def weigh(command: Command) -> Weights:
         one = server.rss_bytes()
         chats += flowing(port, range(1, STREAMS))
         every = server.rss_bytes()
-        still_open(chats)
+        check_open(chats)
         close_all(chats)
     return idle, one, every
 
 
 def flowing(port: int, slots: range) -> list[Chat]:
-    """Open a stream in every slot and read for a while."""
+    """Open a stream in every slot, and read until all have flowed for a while."""
     chats = [Chat(port, slot_path(slot), TEXT) for slot in slots]
-    read_together(chats, HOLD_SECONDS if len(chats) > 1 else 1.0)
+    deadline = time.monotonic() + START_SECONDS
+    while not all(chat.started_flowing() for chat in chats):
+        if time.monotonic() > deadline:
+            raise WrongAnswerError(f"not every stream flowed within {START_SECONDS:g} s")
+        read_together(chats, 0.5)
+    read_together(chats, HOLD_SECONDS)
     return chats
 
 
-def still_open(chats: list[Chat]) -> None:
-    """Raise WrongAnswerError if a stream did not flow or came to its end."""
+def check_open(chats: list[Chat]) -> None:
+    """Raise WrongAnswerError if a stream came to its end while it was weighed."""
     for chat in chats:
-        if not chat.started_flowing() or chat.complete():
-            raise WrongAnswerError(f"a stream was not open: {b''.join(chat.parts)[:200]!r}")
+        if chat.over:
+            raise WrongAnswerError(f"a stream ended early: {b''.join(chat.parts)[:200]!r}")
 
 
 def middle(weights: list[Weights]) -> Weights:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
-import secrets
 import socket
 from urllib.parse import urlsplit
 
@@ -48,7 +48,7 @@ def web_address(text: str) -> str:
 def chat_path(text: str) -> str:
     """Read the chat endpoint's path; `auto` makes one that nobody can guess."""
     if text == "auto":
-        return f"/{secrets.token_hex(16)}/chat"
+        return f"/{os.urandom(16).hex()}/chat"
     path = "/" + text.strip("/")
     if not PATH.fullmatch(path):
         raise argparse.ArgumentTypeError(f"a path such as /chat is needed, not {text!r}")

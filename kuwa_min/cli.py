@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import logging
 import os
 import sys
@@ -102,6 +101,8 @@ def _run(program: str, name: str, rest: list[str]) -> None:
     elif name in registry.names():
         registry.load(name)().run(rest, program=f"{program} {name}")
     else:
+        import difflib
+
         known = [*registry.names(), *VERBS]
         near = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

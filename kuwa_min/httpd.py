@@ -9,7 +9,6 @@ look-up at the start. Knows nothing of chats or Kernels: routes are functions of
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
 import re
@@ -141,11 +140,11 @@ class Server(ThreadingHTTPServer):
     def _is_ours(self, name: str) -> bool:
         if name in self.hosts:
             return True
-        try:
-            ipaddress.ip_address(name.strip("[]"))
-        except ValueError:
-            return False
-        return True
+        for family, literal in ((socket.AF_INET, name), (socket.AF_INET6, name.strip("[]"))):
+            with contextlib.suppress(OSError, ValueError):
+                socket.inet_pton(family, literal)
+                return True
+        return False
 
     def _is_same(self, origin: str, host: str | None) -> bool:
         authority = origin.lower().partition("://")[2]

@@ -1,0 +1,266 @@
+"""Check LLMExecutor as people subclass it, and the life of its process."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from fakes.kernel_hangs import hanging_kernel
+from programs import Program, call, chat_through, fetch, said, table, until
+
+from kuwa_min import LLMExecutor, Modelfile
+from kuwa_min.embedded_kernel import EmbeddedKernel
+
+ALONE = ("--ignore_kernel", "--host", "127.0.0.1")
+
+
+def custom(folder: Path, body: str) -> tuple[str, ...]:
+    """Write an executor's file and return the option that runs it."""
+    path = folder / "custom.py"
+    path.write_text(f"from kuwa_min import LLMExecutor\n\n\n{body}")
+    return (str(path),)
+
+
+def test_the_older_form_gets_the_raw_form_and_the_newer_one_history_and_modelfile() -> None:
+    """Tell both forms of llm_compute apart."""
+
+    class Old(LLMExecutor):
+        async def llm_compute(self, data):  # type: ignore[no-untyped-def, override]
+            """Take the form."""
+            yield data["input"]
+
+    class New(LLMExecutor):
+        async def llm_compute(self, history, modelfile: Modelfile):  # type: ignore[no-untyped-def]
+            """Take history and modelfile."""
+            yield history[0]["content"]
+
+    assert Old()._takes_form
+    assert not New()._takes_form
+
+
+def test_options_read_before_run_are_those_of_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Read self.args in __init__, as Kuwa's own executors may."""
+    monkeypatch.setattr(sys, "argv", ["prog", "--port", "1234", "--log", "debug"])
+
+    class Early(LLMExecutor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = self.args.port
+
+    one = Early()
+    assert one.seen == 1234
+    assert one.in_debug()
+    assert one.kernel_url == "http://127.0.0.1:9000/"
+
+
+def test_the_access_code_defaults_to_the_backends_name() -> None:
+    """Parse nothing."""
+
+    class ParrotExecutor(LLMExecutor):
+        pass
+
+    assert ParrotExecutor().parse([]).access_code == ["parrot"]
+    assert ParrotExecutor().parse(["--access_code", "a", "b"]).access_code == ["a", "b"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_unregisters_and_ends_with_code_0(number: signal.Signals) -> None:
+    """Stop an idle executor in each way."""
+    with EmbeddedKernel("127.0.0.1", 0) as kernel:
+        with Program("debug", "--kernel_url", kernel.url) as program:
+            until(lambda: "debug" in kernel.records.table())
+            program.process.send_signal(number)
+            assert program.end() == 0
+        assert kernel.records.table() == {}
+
+
+def test_sigterm_lets_a_running_answer_end_whole() -> None:
+    """Stop in the middle of an answer of about a second."""
+    with EmbeddedKernel("127.0.0.1", 0) as kernel:
+        base = kernel.url.rstrip("/")
+        answers: list[str] = []
+        with Program("debug", "--kernel_url", kernel.url, "--delay", "0.02") as program:
+            chat = threading.Thread(
+                target=lambda: answers.append(chat_through(base, "debug", "x" * 50))
+            )
+            until(lambda: "debug" in kernel.records.table())
+            chat.start()
+            until(lambda: table(base)["debug"][0][1] == "BUSY")
+            program.process.terminate()
+            assert program.end() == 0
+            chat.join()
+        assert answers == ["x" * 50]
+        assert kernel.records.table() == {}
+
+
+def test_sigterm_cuts_an_answer_that_takes_too_long_and_refuses_new_chats() -> None:
+    """Stop with little patience."""
+    options = ("--delay", "0.05", "--drain_timeout", "0.5", "--concurrent_req_limit", "2")
+    with Program("debug", *ALONE, *options) as program:
+        with call(program.url, said("x" * 1000)) as response:
+            assert response.read(1) == b"x"
+            program.process.terminate()
+            program.wait_for("stopping")
+            assert fetch(f"{program.url}/1", said("y"))[0] == 503
+            rest = response.read().decode()
+        assert rest.endswith("<<</WARNING>>>")
+        assert program.end() == 0
+
+
+def test_a_hanging_kernel_delays_the_end_by_a_few_seconds_only() -> None:
+    """Stop while the Kernel says nothing."""
+    with hanging_kernel() as url, Program("debug", "--kernel_url", url) as program:
+        assert fetch(f"{program.url.removesuffix('/chat')}/health")[0] == 204
+        started = time.monotonic()
+        program.process.terminate()
+        assert program.end() == 0
+        assert time.monotonic() - started < 6
+
+
+def test_health_says_503_while_setup_runs_and_a_signal_interrupts_it(tmp_path: Path) -> None:
+    """Load for a long time, then think better of it."""
+    body = """
+import time
+
+
+class Slow(LLMExecutor):
+    def setup(self):
+        print("loading at", self.args.port, flush=True)
+        time.sleep(60)
+
+
+Slow().run()
+"""
+    with Program(*custom(tmp_path, body), *ALONE, "--port", str(_free_port())) as program:
+        port = program.wait_for(r"loading at (\d+)")[1]
+        assert fetch(f"http://127.0.0.1:{port}/health")[0] == 503
+        assert fetch(f"http://127.0.0.1:{port}/chat", said("x"))[0] == 503
+        program.process.terminate()
+        assert program.end() == 0
+
+
+def test_setup_that_fails_is_one_line_and_code_1(tmp_path: Path) -> None:
+    """Raise in setup."""
+    body = """
+class Broken(LLMExecutor):
+    def setup(self):
+        raise OSError("no such model")
+
+
+Broken().run()
+"""
+    with Program(*custom(tmp_path, body), *ALONE) as program:
+        assert program.end() == 1
+    assert "setup failed: OSError at custom.py:7 in setup: no such model" in program.log
+    assert "Traceback" not in program.log
+
+
+def test_a_port_in_use_is_one_line_and_code_1() -> None:
+    """Start two on one port."""
+    with Program("debug", *ALONE) as first:
+        port = first.url.rsplit(":", 1)[1].split("/")[0]
+        with Program("debug", *ALONE, "--port", port) as second:
+            assert second.end() == 1
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in second.log
+    assert "Traceback" not in second.log
+
+
+def test_abort_calls_the_subclasss_abort_which_may_unblock_it(tmp_path: Path) -> None:
+    """Abort a backend that blocks until its own abort() is called."""
+    body = """
+import threading
+
+
+class Blocking(LLMExecutor):
+    def setup(self):
+        self.stop = threading.Event()
+
+    async def llm_compute(self, history, modelfile):
+        yield "start"
+        self.stop.wait(60)
+        yield "never"
+
+    async def abort(self):
+        self.stop.set()
+
+
+Blocking().run()
+"""
+    with Program(*custom(tmp_path, body), *ALONE) as program:
+        with call(program.url, said("x")) as response:
+            assert response.read(5) == b"start"
+            assert fetch(f"{program.url}/abort")[1] == '{"msg": "Aborted"}'
+            assert response.read() == b""
+        assert fetch(program.url, said("y")) == (200, "startnever")
+
+
+def test_a_secret_path_is_registered_and_not_logged() -> None:
+    """Let the executor choose a path that nobody can guess."""
+    with EmbeddedKernel("127.0.0.1", 0) as kernel:
+        options = ("--kernel_url", kernel.url, "--executor_path", "auto")
+        with Program("debug", *options) as program:
+            until(lambda: "debug" in kernel.records.table())
+            endpoint = kernel.records.table()["debug"][0][0]
+            path = endpoint.split("/", 3)[3]
+            assert len(path) == len("/chat") + 32
+            assert chat_through(kernel.url.rstrip("/"), "debug", "hello") == "hello"
+            assert path not in program.log
+
+
+def test_tls_is_served_and_registered(tmp_path: Path) -> None:
+    """Chat over TLS with a certificate made for the test."""
+    import ssl
+    import subprocess
+    import urllib.request
+
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    options = ("--tls_cert", str(certificate), "--tls_key", str(key))
+    with Program("debug", *ALONE, *options, "--delay", "0") as program:
+        assert program.url.startswith("https://127.0.0.1:")
+        context = ssl.create_default_context(cafile=str(certificate))
+        form = "&".join(f"{k}={v}" for k, v in {"input": '[{"isbot":false,"msg":"hi"}]'}.items())
+        with urllib.request.urlopen(program.url, form.encode(), context=context) as answer:
+            assert answer.read() == b"hi"
+
+
+def test_content_is_logged_only_when_asked_for() -> None:
+    """Chat with and without --log_content."""
+    for options, expected in (((), False), (("--log_content",), True)):
+        with Program("debug", *ALONE, "--delay", "0", "--log", "DEBUG", *options) as program:
+            fetch(program.url, said("a private matter", openai_token="sk-secret-token-value"))
+            program.wait_for("slot 0: answered")
+            assert ("a private matter" in program.log) is expected
+            assert "sk-secret" not in program.log
+
+
+def test_the_modelfile_overrides_the_command_line() -> None:
+    """Slow a quick executor down for one chat, then ask for the impossible."""
+    modelfile = '[{"name": "parameter", "args": "llm_delay 0.2"}]'
+    with Program("debug", *ALONE, "--delay", "0") as program:
+        started = time.monotonic()
+        assert fetch(program.url, said("abc", modelfile=modelfile))[1] == "abc"
+        assert time.monotonic() - started > 0.5
+        bad = modelfile.replace("0.2", "-1")
+        assert fetch(program.url, said("abc", modelfile=bad))[1] == (
+            "[The option llm_delay must be at least 0.]"
+        )
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -1,0 +1,177 @@
+"""Check that "the Kernel lists us" is kept true, against the embedded Kernel and odd ones."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from fakes.kernel_hangs import hanging_kernel
+from fakes.kernel_talks_garbage import garbage_kernel
+from programs import until
+
+from kuwa_min import registration
+from kuwa_min.embedded_kernel import EmbeddedKernel
+from kuwa_min.metrics import Metrics
+from kuwa_min.registration import Registration
+
+ENDPOINTS = ["http://127.0.0.1:5/chat", "http://127.0.0.1:5/chat/1"]
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "BEAT", 0.05)
+    monkeypatch.setattr(registration, "FIRST_WAIT", 0.02)
+    monkeypatch.setattr(registration, "TIMEOUT", 0.5)
+    monkeypatch.setattr(registration, "GOODBYE_TIMEOUT", 0.5)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Make metrics for one executor."""
+    return Metrics("bot", backend="Test", version="0", slots=2)
+
+
+@pytest.fixture
+def kernel() -> Iterator[EmbeddedKernel]:
+    """Run a Kernel for one test."""
+    with EmbeddedKernel("127.0.0.1", 0) as one:
+        yield one
+
+
+def registered(
+    url: str, metrics: Metrics, names: tuple[str, ...] = ("bot",), slots: int = 2
+) -> Registration:
+    """Make a registration of two slots."""
+    return Registration(
+        url, "v1.0", names=names, endpoints=ENDPOINTS[:slots], metrics=metrics
+    )
+
+
+def rows(kernel: EmbeddedKernel, name: str = "bot") -> list[str]:
+    """Return the endpoints that the Kernel lists."""
+    return [row[0] for row in kernel.records.table().get(name, [])]
+
+
+def free_port() -> int:
+    """Find a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_every_endpoint_is_registered_under_every_name_and_removed_at_the_end(
+    kernel: EmbeddedKernel, metrics: Metrics
+) -> None:
+    """Register two slots under two names."""
+    with registered(kernel.url, metrics, ("bot", "alias")):
+        until(lambda: rows(kernel) == ENDPOINTS and rows(kernel, "alias") == ENDPOINTS)
+    assert kernel.records.table() == {}
+
+
+def test_a_base_path_needs_no_final_slash(kernel: EmbeddedKernel, metrics: Metrics) -> None:
+    """Give the Kernel's address without its slash."""
+    with registered(kernel.url.rstrip("/"), metrics):
+        until(lambda: rows(kernel) == ENDPOINTS)
+
+
+def test_a_left_over_record_is_taken_over(kernel: EmbeddedKernel, metrics: Metrics) -> None:
+    """Start where a killed process left a reserved record."""
+    kernel.records.add("bot", ENDPOINTS[0])
+    kernel.records.schedule("bot", "1", "1")
+    with registered(kernel.url, metrics, slots=1):
+        until(lambda: kernel.records.table()["bot"] == [[ENDPOINTS[0], "READY", -1, -1]])
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_lost_record_is_registered_again(
+    kernel: EmbeddedKernel, metrics: Metrics, slots: int
+) -> None:
+    """Take the records away, as a restarted Kernel does."""
+    with registered(kernel.url, metrics, slots=slots):
+        until(lambda: rows(kernel) == ENDPOINTS[:slots])
+        kernel.records.remove("bot", ENDPOINTS[0])
+        until(lambda: rows(kernel) == ENDPOINTS[:slots])
+    assert b"re_registrations_total{" in metrics.render()
+
+
+def test_one_lost_slot_is_registered_again_and_the_others_are_left_alone(
+    kernel: EmbeddedKernel, metrics: Metrics
+) -> None:
+    """Lose the second slot while somebody chats in the first."""
+    with registered(kernel.url, metrics):
+        until(lambda: rows(kernel) == ENDPOINTS)
+        kernel.records.schedule("bot", "1", "1")
+        kernel.records.drop("bot", kernel.records._names["bot"][1])
+        until(lambda: rows(kernel) == ENDPOINTS)
+        assert kernel.records.table()["bot"][0][2:] == ["1", "1"]
+
+
+def test_a_kernel_that_is_not_up_is_waited_for_and_said_once(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Start the executor first."""
+    caplog.set_level(logging.INFO)
+    port = free_port()
+    with registered(f"http://127.0.0.1:{port}/", metrics):
+        until(lambda: "waiting for the Kernel" in caplog.text)
+        with EmbeddedKernel("127.0.0.1", port) as kernel:
+            until(lambda: rows(kernel) == ENDPOINTS)
+            until(lambda: "registered as bot" in caplog.text)
+    assert caplog.text.count("waiting for the Kernel") == 1
+
+
+def test_a_kernel_that_goes_away_and_comes_back_is_noticed(
+    metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Restart the Kernel empty on the same port."""
+    caplog.set_level(logging.INFO)
+    port = free_port()
+    with registered(f"http://127.0.0.1:{port}/", metrics):
+        with EmbeddedKernel("127.0.0.1", port) as kernel:
+            until(lambda: rows(kernel) == ENDPOINTS)
+        until(lambda: "lost the Kernel" in caplog.text)
+        with EmbeddedKernel("127.0.0.1", port) as kernel:
+            until(lambda: rows(kernel) == ENDPOINTS)
+            until(lambda: "registered again" in caplog.text)
+
+
+def test_a_hanging_kernel_does_not_hold_the_end_up(metrics: Metrics) -> None:
+    """Stop while the Kernel says nothing."""
+    with hanging_kernel() as url:
+        started = time.monotonic()
+        with registered(url, metrics):
+            pass
+        assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\xff\x00garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nSucc",
+        b"HTTP/1.1 500 Broken\r\nContent-Length: 4\r\n\r\nOops",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nMaybe?",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70000 + b"\r\n\r\n",
+        b"",
+    ],
+)
+def test_garbage_is_a_reason_to_wait_not_to_die(
+    metrics: Metrics, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Talk to something that is no Kernel."""
+    with garbage_kernel(answer) as url, registered(url, metrics) as one:
+        until(lambda: "waiting for the Kernel" in caplog.text)
+        assert one._thread.is_alive()
+
+
+def test_no_proxy_of_the_environment_is_used(
+    kernel: EmbeddedKernel, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Point every proxy variable at nobody."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("no_proxy", "")
+    with registered(kernel.url, metrics):
+        until(lambda: rows(kernel) == ENDPOINTS)

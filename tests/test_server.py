@@ -1,0 +1,387 @@
+"""Check the executor's routes over real sockets, with backends of a few lines each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from programs import call, fetch, said, until
+from prometheus_client.parser import text_string_to_metric_families
+
+from kuwa_min.errors import AnswerError
+from kuwa_min.httpd import Server
+from kuwa_min.metrics import Metrics
+from kuwa_min.protocol import Chat, slot_path
+from kuwa_min.server import ExecutorRoutes
+from kuwa_min.slots import Slots
+
+LONG = 20.0
+Compute = Callable[[Chat], AsyncGenerator[str, None]]
+
+
+class Running:
+    """An executor's routes behind a listening socket."""
+
+    def __init__(self, compute: Compute, slots: int, interrupt: Callable[[], None]) -> None:
+        self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
+        self.slots = Slots(slots, self.metrics)
+        paths = [slot_path("/chat", index) for index in range(slots)]
+        self.routes = ExecutorRoutes(
+            paths, self.slots, self.metrics, compute, interrupt=interrupt
+        )
+        self.routes.ready = True
+        self.server = Server(("127.0.0.1", 0), self.routes.table())
+        self.base = f"http://127.0.0.1:{self.server.port}"
+        self.chat = f"{self.base}/chat"
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return one sample of /metrics."""
+        for family in text_string_to_metric_families(fetch(f"{self.base}/metrics")[1]):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return float(sample.value)
+        raise LookupError(name)
+
+
+@contextmanager
+def running(
+    compute: Compute, *, slots: int = 1, interrupt: Callable[[], None] = lambda: None
+) -> Iterator[Running]:
+    """Serve a backend for the length of a test."""
+    one = Running(compute, slots, interrupt)
+    with one.server:
+        yield one
+
+
+async def echo(chat: Chat) -> AsyncGenerator[str, None]:
+    """Repeat the last message, a character a piece."""
+    for character in chat.history[-1]["content"]:
+        yield character
+
+
+async def silent(chat: Chat) -> AsyncGenerator[str, None]:
+    """Say one word, then nothing for a long time."""
+    yield "word"
+    await asyncio.sleep(LONG)
+
+
+def test_a_chat_streams_utf8_without_framing_of_its_own() -> None:
+    """Look at status, headers and body."""
+    with running(echo) as one, call(one.chat, said("héllo 你好 🙂")) as response:
+        assert response.status == 200
+        assert response.getheader("Content-Type") == "text/event-stream; charset=utf-8"
+        assert response.getheader("Transfer-Encoding") == "chunked"
+        assert response.read().decode() == "héllo 你好 🙂"
+
+
+def test_headers_go_out_before_the_first_piece() -> None:
+    """Wait for the head of an answer that has no text yet."""
+    release = threading.Event()
+
+    async def late(_: Chat) -> AsyncGenerator[str, None]:
+        release.wait(LONG)
+        yield "late"
+
+    with running(late) as one, call(one.chat, said("x")) as response:
+        assert response.status == 200
+        release.set()
+        assert response.read() == b"late"
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "text"),
+    [
+        ({}, 400, "Received empty request!"),
+        ({"input": "nonsense"}, 400, "could not be read"),
+        ({"input": '{"isbot": false}'}, 400, "could not be read"),
+        ({"input": '[{"isbot": "no", "msg": "x"}]'}, 400, "could not be read"),
+        ({"input": "[" * 100_000}, 400, "could not be read"),
+        ({"input": '[{"isbot": false, "msg": "\\ud800"}]'}, 400, "could not be read"),
+        ({"input": "[]", "modelfile": "{}"}, 400, "Modelfile"),
+    ],
+)
+def test_malformed_chats_get_a_short_sentence(
+    form: dict[str, str], status: int, text: str
+) -> None:
+    """Send forms that no Kernel should send."""
+    with running(echo) as one:
+        code, body = fetch(one.chat, form)
+    assert code == status
+    assert text in json.loads(body)["msg"]
+    assert len(body) < 200
+
+
+def test_a_busy_slot_answers_429_and_other_slots_are_not_touched() -> None:
+    """Fill one slot of two."""
+    with running(silent, slots=2) as one, call(one.chat, said("x")) as first:
+        assert first.read(4) == b"word"
+        assert fetch(one.chat, said("y")) == (429, '{"msg": "Processing another request."}')
+        with call(f"{one.chat}/1", said("y")) as second:
+            assert second.read(4) == b"word"
+            assert one.value("executor_framework_busy_slots") == 2
+
+
+def test_abort_ends_a_silent_answer_at_once_and_only_its_own_slot() -> None:
+    """Abort the second of two silent chats."""
+    with running(silent, slots=2) as one, ExitStack() as stack:
+        first = stack.enter_context(call(one.chat, said("x")))
+        second = stack.enter_context(call(f"{one.chat}/1", said("y")))
+        assert first.read(4) == second.read(4) == b"word"
+        started = time.monotonic()
+        assert fetch(f"{one.chat}/1/abort") == (200, '{"msg": "Aborted"}')
+        assert second.read() == b""
+        assert time.monotonic() - started < 2
+        assert one.value("executor_framework_busy_slots") == 1
+        assert one.value("executor_framework_aborted_total") == 1
+
+
+def test_abort_of_an_idle_slot_says_so() -> None:
+    """Abort nothing."""
+    with running(echo) as one:
+        assert fetch(f"{one.chat}/abort") == (200, '{"msg": "No process to abort"}')
+
+
+def test_after_an_abort_the_next_chat_works() -> None:
+    """Abort, then chat in the same slot."""
+
+    async def either(chat: Chat) -> AsyncGenerator[str, None]:
+        async for piece in silent(chat) if chat.history[-1]["content"] == "wait" else echo(chat):
+            yield piece
+
+    with running(either) as one:
+        with call(one.chat, said("wait")) as response:
+            assert response.read(4) == b"word"
+            fetch(f"{one.chat}/abort")
+            assert response.read() == b""
+        assert fetch(one.chat, said("next")) == (200, "next")
+
+
+def test_an_answer_ends_although_its_backend_blocks_and_the_next_one_waits_for_it() -> None:
+    """Abort a backend that cannot be interrupted."""
+    blocked, release, ends = threading.Event(), threading.Event(), list[str]()
+
+    async def stubborn(chat: Chat) -> AsyncGenerator[str, None]:
+        if chat.history[-1]["content"] == "block":
+            yield "start"
+            blocked.set()
+            release.wait(LONG)
+            ends.append("blocked one ended")
+        else:
+            ends.append("next one began")
+            yield "next"
+
+    with running(stubborn) as one:
+        with call(one.chat, said("block")) as response:
+            assert response.read(5) == b"start"
+            assert blocked.wait(LONG)
+            assert fetch(f"{one.chat}/abort")[1] == '{"msg": "Aborted"}'
+            assert response.read() == b""  # whole: the last chunk came
+        with call(one.chat, said("next")) as response:
+            assert response.status == 200  # not 429: the slot is free for the Kernel
+            assert ends == []
+            release.set()
+            assert response.read() == b"next"
+    assert ends == ["blocked one ended", "next one began"]
+
+
+def test_a_reader_who_leaves_stops_a_silent_backend_and_frees_the_slot() -> None:
+    """Hang up during silence."""
+    closed = threading.Event()
+
+    async def attentive(_: Chat) -> AsyncGenerator[str, None]:
+        try:
+            yield "word"
+            await asyncio.sleep(LONG)
+        finally:
+            closed.set()
+
+    with running(attentive) as one:
+        with call(one.chat, said("x")) as response:
+            assert response.read(4) == b"word"
+        assert closed.wait(1)
+        until(lambda: one.value("executor_framework_busy_slots") == 0)
+        assert one.value("executor_framework_disconnected_total") == 1
+
+
+def test_the_interrupt_hook_is_called_for_aborts_and_for_readers_who_leave() -> None:
+    """Count the calls."""
+    calls = threading.Semaphore(0)
+    with running(silent, interrupt=calls.release) as one:
+        with call(one.chat, said("x")) as response:
+            response.read(4)
+            fetch(f"{one.chat}/abort")
+        assert calls.acquire(timeout=LONG)
+        with call(one.chat, said("x")) as response:
+            response.read(4)
+        assert calls.acquire(timeout=LONG)
+
+
+def test_the_slot_is_free_before_the_last_chunk() -> None:
+    """Start the next chat the very moment that the last one has ended, many times."""
+    with running(echo) as one:
+        for number in range(200):
+            assert fetch(one.chat, said(f"chat {number}")) == (200, f"chat {number}")
+
+
+def test_a_failing_backend_ends_the_answer_with_an_apology(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Raise something that quotes the person."""
+
+    async def failing(chat: Chat) -> AsyncGenerator[str, None]:
+        yield "half "
+        raise ValueError(f"could not handle {chat.history[-1]['content']}")
+
+    with running(failing) as one:
+        answer = fetch(one.chat, said("a private matter"))
+        assert answer == (200, "half Error occurred. Please consult support.")
+        assert one.value("executor_framework_failed_total") == 1
+        assert one.value("executor_framework_process_time_seconds_count") == 0
+        assert fetch(one.chat, said("again"))[0] == 200
+    assert "ValueError at test_server.py" in caplog.text
+    assert "private" not in caplog.text
+
+
+def test_an_answer_error_is_what_the_person_reads() -> None:
+    """Raise a sentence that is meant for the person."""
+
+    async def declining(_: Chat) -> AsyncGenerator[str, None]:
+        yield ""
+        raise AnswerError("[No input message entered]")
+
+    with running(declining) as one:
+        assert fetch(one.chat, said("x")) == (200, "[No input message entered]")
+        assert one.value("executor_framework_failed_total") == 0
+
+
+@pytest.mark.parametrize("piece", [None, b"bytes", 7])
+def test_a_piece_that_is_not_text_is_a_failure_not_a_hang(piece: object) -> None:
+    """Yield the wrong type."""
+
+    async def odd(_: Chat) -> AsyncGenerator[str, None]:
+        yield piece  # type: ignore[misc]
+
+    with running(odd) as one:
+        assert fetch(one.chat, said("x")) == (200, "Error occurred. Please consult support.")
+
+
+def test_a_backend_that_exits_does_not_take_the_answer_or_the_slot_with_it() -> None:
+    """Call sys.exit() in the middle of an answer."""
+
+    async def leaving(_: Chat) -> AsyncGenerator[str, None]:
+        yield "bye "
+        raise SystemExit(1)
+
+    with running(leaving) as one:
+        assert fetch(one.chat, said("x"))[1].startswith("bye Error occurred.")
+        assert fetch(one.chat, said("x"))[0] == 200
+
+
+def test_while_the_model_loads_health_and_chats_say_503() -> None:
+    """Ask too early."""
+    with running(echo) as one:
+        one.routes.ready = False
+        assert fetch(f"{one.base}/health")[0] == 503
+        status, text = fetch(one.chat, said("x"))
+        assert status == 503
+        assert "loading" in text
+        one.routes.ready = True
+        assert fetch(f"{one.base}/health") == (204, "")
+        assert fetch(one.chat, said("x")) == (200, "x")
+
+
+def test_health_metrics_and_abort_answer_while_a_backend_hogs_the_processor() -> None:
+    """Ask during a computation that never awaits and yields nothing."""
+    stop = threading.Event()
+
+    async def hog(_: Chat) -> AsyncGenerator[str, None]:
+        while not stop.is_set():
+            sum(range(1000))
+        yield "done"
+
+    with running(hog, slots=2) as one, call(one.chat, said("x")) as response:
+        times = []
+        for path in ("/health", "/metrics", "/chat/1/abort") * 3:
+            started = time.monotonic()
+            assert fetch(one.base + path)[0] in (200, 204)
+            times.append(time.monotonic() - started)
+        stop.set()
+        assert response.read() == b"done"
+    assert sorted(times)[len(times) // 2] < 0.1
+
+
+def test_closed_slots_refuse_and_draining_lets_answers_end_whole() -> None:
+    """Close during an answer, then drain."""
+    started, release = threading.Event(), threading.Event()
+
+    async def slow(_: Chat) -> AsyncGenerator[str, None]:
+        yield "one "
+        started.set()
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        yield "two"
+
+    with running(slow) as one, call(one.chat, said("x")) as response:
+        assert started.wait(LONG)
+        one.slots.close()
+        assert fetch(one.chat, said("y"))[0] == 503
+        drain = threading.Thread(target=one.slots.drain, args=(LONG,))
+        drain.start()
+        release.set()
+        assert response.read() == b"one two"
+        drain.join(LONG)
+        assert not drain.is_alive()
+
+
+def test_draining_cuts_what_does_not_end_and_says_so() -> None:
+    """Drain with no patience."""
+    with running(silent) as one, call(one.chat, said("x")) as response:
+        assert response.read(4) == b"word"
+        one.slots.close()
+        one.slots.drain(0)
+        note = response.read().decode()
+    assert note.strip().startswith("<<<WARNING>>>")
+    assert note.strip().endswith("<<</WARNING>>>")
+
+
+def test_only_answers_that_ended_well_are_observed() -> None:
+    """Answer once, abort once."""
+    with running(echo) as one:
+        fetch(one.chat, said("x" * 25))
+        assert one.value("executor_framework_output_length_charters_sum") == 25
+        assert one.value("executor_framework_output_length_charters_bucket", le="20.0") == 0
+        assert one.value("executor_framework_output_length_charters_bucket", le="30.0") == 1
+        assert one.value("executor_framework_time_to_first_piece_seconds_count") == 1
+    with running(silent) as one:
+        with call(one.chat, said("x")) as response:
+            response.read(4)
+            fetch(f"{one.chat}/abort")
+            response.read()
+        assert one.value("executor_framework_output_length_charters_count") == 0
+
+
+def test_the_kernel_may_say_multipart_over_an_urlencoded_body() -> None:
+    """Send what the Kernel forwards for a multipart client."""
+    fields = {"Content-Type": "multipart/form-data; boundary=xyz"}
+    with running(echo) as one:
+        assert fetch(one.chat, said("hello"), fields=fields) == (200, "hello")
+
+
+def test_a_request_waiting_behind_a_stream_is_answered_after_it() -> None:
+    """Pipeline a health check behind a chat."""
+    with running(echo) as one:
+        form = b"input=%5B%7B%22isbot%22%3Afalse%2C%22msg%22%3A%22hi%22%7D%5D"
+        with socket.create_connection(("127.0.0.1", one.server.port), LONG) as sock:
+            sock.sendall(
+                b"POST /chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
+                b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                % (len(form), form)
+            )
+            answer = b"".join(iter(lambda: sock.recv(4096), b""))
+    assert answer.index(b"0\r\n\r\n") < answer.index(b"HTTP/1.1 204")

@@ -1,0 +1,189 @@
+"""Check that a backend's generator is driven, cancelled and closed as promised."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+
+from kuwa_min.stream import Stream
+
+LONG = 20.0
+
+
+def run(
+    stream: Stream, make: Callable[[], AsyncGenerator[str, None]]
+) -> tuple[list[str], list[BaseException]]:
+    """Run a generator through a stream; return its pieces and what it raised."""
+    pieces: list[str] = []
+    raised: list[BaseException] = []
+    try:
+        stream.run(make(), pieces.append)
+    except BaseException as error:  # noqa: BLE001 - that is what is looked at
+        raised.append(error)
+    return pieces, raised
+
+
+def in_background(
+    stream: Stream, generator: AsyncGenerator[str, None], write: Callable[[str], None]
+) -> threading.Thread:
+    """Run a stream on a thread of its own."""
+    thread = threading.Thread(target=stream.run, args=(generator, write))
+    thread.start()
+    return thread
+
+
+def test_pieces_arrive_in_order_and_the_stream_has_ended() -> None:
+    """Yield with and without awaiting."""
+
+    async def count() -> AsyncGenerator[str, None]:
+        for number in range(100):
+            yield str(number)
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+
+    stream = Stream()
+    pieces, raised = run(stream, count)
+    assert pieces == [str(number) for number in range(100)]
+    assert not raised
+    assert stream.ended.is_set()
+
+
+def test_what_the_generator_raises_is_raised_after_its_pieces() -> None:
+    """Fail in the middle."""
+
+    async def fail() -> AsyncGenerator[str, None]:
+        yield "before"
+        raise LookupError("the middle")
+
+    pieces, raised = run(Stream(), fail)
+    assert pieces == ["before"]
+    assert [type(error) for error in raised] == [LookupError]
+
+
+def test_what_the_writer_raises_closes_the_generator() -> None:
+    """Leave as a reader would."""
+    closed = threading.Event()
+
+    async def endless() -> AsyncGenerator[str, None]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            closed.set()
+
+    def leave(_: str) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        Stream().run(endless(), leave)
+    assert closed.is_set()
+
+
+def test_cancelling_interrupts_a_silent_generator_and_runs_its_cleanup() -> None:
+    """Cancel while it awaits something that never comes."""
+    waiting, closed = threading.Event(), threading.Event()
+
+    async def silent() -> AsyncGenerator[str, None]:
+        try:
+            yield "first"
+            waiting.set()
+            await asyncio.sleep(LONG)
+        finally:
+            closed.set()
+
+    stream = Stream()
+    thread = in_background(stream, silent(), lambda _: None)
+    assert waiting.wait(LONG)
+    stream.cancel()
+    assert stream.ended.wait(1)
+    assert closed.is_set()
+    thread.join()
+
+
+def test_cancelling_stops_a_generator_that_never_awaits() -> None:
+    """Cancel between two pieces."""
+    started = threading.Event()
+
+    async def flat_out() -> AsyncGenerator[str, None]:
+        while True:
+            yield "x"
+
+    stream = Stream()
+    thread = in_background(stream, flat_out(), lambda _: started.set())
+    assert started.wait(LONG)
+    stream.cancel()
+    assert stream.ended.wait(1)
+    thread.join()
+
+
+def test_a_stream_cancelled_before_it_starts_yields_nothing() -> None:
+    """Cancel first."""
+
+    async def one() -> AsyncGenerator[str, None]:
+        yield "never"
+
+    stream = Stream()
+    stream.cancel()
+    assert run(stream, one) == ([], [])
+    assert stream.ended.is_set()
+
+
+def test_a_stream_waits_for_the_one_it_follows() -> None:
+    """Leave a blocking generation behind and start the next."""
+    release, order = threading.Event(), list[str]()
+
+    async def blocking() -> AsyncGenerator[str, None]:
+        release.wait(LONG)
+        order.append("first ended")
+        yield "too late"
+
+    async def quick() -> AsyncGenerator[str, None]:
+        yield "second began"
+
+    first = Stream()
+    before = in_background(first, blocking(), order.append)
+    first.cancel()
+    second = Stream(after=first)
+    behind = in_background(second, quick(), order.append)
+    assert not second.ended.wait(0.1)
+    release.set()
+    before.join()
+    behind.join()
+    assert order == ["first ended", "second began"]
+
+
+def test_a_waiting_stream_can_be_cancelled() -> None:
+    """Cancel before the predecessor ends."""
+
+    async def one() -> AsyncGenerator[str, None]:
+        yield "never"
+
+    pieces: list[str] = []
+    stream = Stream(after=Stream())
+    thread = in_background(stream, one(), pieces.append)
+    stream.cancel()
+    thread.join(LONG)
+    assert not thread.is_alive()
+    assert pieces == []
+
+
+def test_tasks_that_a_generator_leaves_behind_are_ended() -> None:
+    """Leave a task running on the loop."""
+    ended = threading.Event()
+
+    async def forgotten() -> None:
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            ended.set()
+
+    async def careless() -> AsyncGenerator[str, None]:
+        task = asyncio.get_running_loop().create_task(forgotten())
+        await asyncio.sleep(0)
+        yield "done" if not task.done() else "?"
+
+    assert run(Stream(), careless) == (["done"], [])
+    assert ended.is_set()
