@@ -24,6 +24,7 @@ from pathlib import Path
 
 from kuwa_min import __version__
 from kuwa_min.errors import UsageError
+from kuwa_min.launch import bytecode_name
 from kuwa_min.manifest import MANIFEST, Manifest
 from kuwa_min.registry import Card, cards
 
@@ -34,7 +35,17 @@ SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never trav
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SITE_PACKAGES = "site-packages"
-COMPILE = ["-Xno_debug_ranges", "-Ss", "-mcompileall", "-qb", "-o2"]
+COMPILE_LAUNCHER = ("-mcompileall", "-qb", "-o2", "--invalidation-mode=unchecked-hash")
+COMPILE_MODULES = """
+import marshal, sys
+codes = {}
+for path in sys.argv[1:]:
+    name = path.removeprefix("site-packages/").removesuffix(".py").removesuffix("/__init__")
+    with open(path, "rb") as source:
+        code = compile(source.read(), path, "exec", dont_inherit=True, optimize=2)
+    codes[name.replace("/", ".")] = code
+sys.stdout.buffer.write(marshal.dumps(codes))
+"""
 ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: what a zip's timestamps can say
 
 
@@ -92,7 +103,7 @@ def build(backend: str, output: Path) -> Path:
         staging = Path(directory, "archive")
         _stage(staging, manifest)
         made = _run_shiv(staging, manifest)
-        _compile(staging)
+        _compile(staging, backend)
         files = (path for path in staging.rglob("*") if path.is_file())
         ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
         _write(target, made | ours)
@@ -178,18 +189,34 @@ def _run_shiv(staging: Path, manifest: Manifest) -> dict[str, bytes]:
         return {name: made.read(name) for name in names}
 
 
-def _compile(staging: Path) -> None:
-    """Put bytecode that is never compared with its source (PEP 552) beside every source.
+def _compile(staging: Path, backend: str) -> None:
+    """Add the launcher's .pyc (PEP 552, unchecked) and one block of bytecode for the other modules.
 
-    A Python of another minor sees a foreign magic number and reads the source instead. A process of
-    its own with a fixed hash seed, because the bytes depend on the order of sets and on which names
-    the compiling process happens to share; relative paths, because they end up in tracebacks;
-    neither docstrings nor columns, because they are a third of the bytes (line numbers stay).
+    One block, because a .pyc beside each module makes the file a seventh larger and the start
+    slower: kuwa_min/launch.py reads it. A Python of another minor reads the sources instead.
+    """
+    _run_python(staging, *COMPILE_LAUNCHER, f"{LAUNCHER}.py")
+    backends = staging / SITE_PACKAGES / "backends"
+    wanted = [backends / f"{backend}.py", *backends.glob("_*.py")]
+    wanted += (staging / SITE_PACKAGES / "kuwa_min").rglob("*.py")
+    names = sorted(path.relative_to(staging).as_posix() for path in wanted)
+    block = _run_python(staging, "-c", COMPILE_MODULES, *names)
+    (staging / bytecode_name()).write_bytes(block)
+
+
+def _run_python(staging: Path, *arguments: str) -> bytes:
+    """Run a compiling Python in the archive's root; return its output.
+
+    In a process of its own with a fixed hash seed, because bytecode depends on the order of sets
+    and on which names the process happens to share; with relative paths, because they end up in
+    tracebacks; without columns (line numbers stay) and docstrings: a third of the bytes.
     """
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    mode = "--invalidation-mode=unchecked-hash"
-    command = [sys.executable, *COMPILE, mode, SITE_PACKAGES, f"{LAUNCHER}.py"]
-    subprocess.run(command, cwd=staging, env=clean | {"PYTHONHASHSEED": "0"}, check=True)
+    clean["PYTHONHASHSEED"] = "0"
+    command = [sys.executable, "-Ss", "-Xno_debug_ranges", *arguments]
+    return subprocess.run(
+        command, cwd=staging, env=clean, stdout=subprocess.PIPE, check=True
+    ).stdout
 
 
 def _write(target: Path, entries: dict[str, bytes]) -> None:

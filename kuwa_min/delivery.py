@@ -92,6 +92,12 @@ class Delivery:
         with self._room:
             self._lose()
 
+    def break_off(self) -> None:
+        """Let the connection end without the body's end: the reader shall know that it is cut."""
+        with self._room:
+            self._flush(time.monotonic())
+            self._lose()
+
     def carry(self) -> bool:
         """Write what has piled up; return whether some of it must wait for the reader."""
         with self._room:

@@ -18,7 +18,7 @@ def main():
     if sys.version_info < NEEDED:
         sys.stderr.write(refusal() + "\n")
         sys.exit(REFUSED)
-    make_importable()
+    use_bytecode(make_importable())
     from kuwa_min.cli import main as run
 
     sys.exit(run())
@@ -35,11 +35,56 @@ def refusal():
 
 
 def make_importable():
-    # type: () -> None
-    """Put the archive's site-packages first on sys.path, instead of the archive's root."""
+    # type: () -> str
+    """Put the archive's site-packages on sys.path in place of its root, first; return its path."""
     import os.path  # loaded by Python itself before any archive runs, so it costs nothing
 
     root = os.path.dirname(__file__)
     # The path may be relative; made absolute, late imports survive a change of directory.
     packages = os.path.join(os.path.abspath(root), "site-packages")
     sys.path[:] = [packages] + [entry for entry in sys.path if entry != root]
+    return packages
+
+
+def bytecode_name():
+    # type: () -> str
+    """Name the entry of an archive that holds bytecode for the Python that runs this."""
+    from importlib.util import MAGIC_NUMBER  # loaded by runpy before any archive runs
+
+    return "bytecode-%d" % int.from_bytes(MAGIC_NUMBER[:2], "little")
+
+
+def use_bytecode(packages):
+    # type: (str) -> None
+    """Import what is below this path from the block that build.py made, if it suits this Python.
+
+    The block maps the names of modules to their code. It saves compiling, and zipimport's habit to
+    get the code of every module twice: first to learn its file's name, then to run it.
+    """
+    import marshal
+    import os.path
+    from zipimport import zipimporter
+
+    try:
+        codes = marshal.loads(__loader__.get_data(bytecode_name()))
+    except OSError:
+        return  # the bytecode is another Python's, this one compiles the sources
+
+    class Importer(zipimporter):
+        """Know the modules of the block, and the rest as zipimporter does."""
+
+        def get_code(self, fullname):  # type: ignore[no-untyped-def]
+            return codes.get(fullname) or zipimporter.get_code(self, fullname)
+
+        def get_filename(self, fullname):  # type: ignore[no-untyped-def]
+            if fullname in codes:
+                return os.path.join(self.archive, codes[fullname].co_filename)
+            return zipimporter.get_filename(self, fullname)
+
+    def importer(path):
+        # type: (str) -> Importer
+        if not path.startswith(packages):
+            raise ImportError
+        return Importer(path)
+
+    sys.path_hooks.insert(0, importer)

@@ -33,19 +33,27 @@ class Relay:
 
     def __init__(self, records: Records, name: str, executor: Executor, request: Request) -> None:
         self._records, self._name, self._executor = records, name, executor
-        self._request = request
+        self._request, self._begun = request, False
 
     def produce(self, delivery: Delivery) -> None:
         """Post the form to the executor and stream what it says, whatever its status is."""
         try:
             self._relay(delivery)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, ConnectionRefusedError):
-                self._records.drop(self._name, self._executor)
-            logger.warning("%s did not answer: %s", self._executor.endpoint, type(error).__name__)
+            self._fail(delivery, error)
         finally:
             self._records.end(self._executor)
         delivery.finish()
+
+    def _fail(self, delivery: Delivery, error: Exception) -> None:
+        """Forget an executor that is not there; show an answer that breaks off as broken off."""
+        if delivery.gone:
+            return
+        logger.warning("%s did not answer: %s", self._executor.endpoint, type(error).__name__)
+        if isinstance(error, ConnectionRefusedError):
+            self._records.drop(self._name, self._executor)
+        elif self._begun:
+            delivery.break_off()
 
     def _relay(self, delivery: Delivery) -> None:
         form = protocol.parse_form(self._request.body, self._request.field("content-type") or "")
@@ -59,6 +67,7 @@ class Relay:
             fields={"Accept-Language": language} if language else {},
         )
         with contextlib.closing(answer):
+            self._begun = True
             delivery.on_gone = answer.hang_up
             if delivery.gone:
                 raise Gone

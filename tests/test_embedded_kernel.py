@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from collections.abc import Iterator
 
 import pytest
+from fakes.kernel_talks_garbage import garbage_kernel
 from programs import call, chat_through, fetch, said, table, until
 from test_server import Running, echo, running, silent
 
@@ -170,6 +172,19 @@ def test_what_an_executor_refuses_is_shown_as_its_answer(kernel: str) -> None:
         join(kernel, one)
         one.routes.ready = False
         assert "loading" in chat_through(kernel.rstrip("/"), "bot", "x")
+
+
+def test_an_answer_that_breaks_off_is_not_passed_on_as_whole(kernel: str) -> None:
+    """Let the executor die in the middle of its answer."""
+    half = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+    ids = {"name": "bot", "history_id": "1", "user_id": "1"}
+    with garbage_kernel(half) as url:
+        word(f"{kernel}{WORKER}/register", name="bot", endpoint=f"{url}chat")
+        word(f"{kernel}{WORKER}/schedule", **ids)
+        with call(f"{kernel}{CHAT}/completions", {**ids, **said("x")}) as response:
+            with pytest.raises(http.client.IncompleteRead) as error:
+                response.read()
+            assert error.value.partial == b"half"
 
 
 def test_the_page_is_whole_and_guarded(kernel: str) -> None:

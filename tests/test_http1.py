@@ -174,7 +174,7 @@ def test_the_length_of_a_body_is_read(fields: bytes, length: int) -> None:
         (b"Content-Length: \xb2", 400),
         (b"Content-Length: 5\xa0", 400),
         (b"Content-Length: 10000000000000000000", 400),
-        (b"Content-Length: " + b"9" * 5000, 400),
+        (b"Content-Length: " + b"9" * 500, 400),
         (b"Transfer-Encoding: chunked\r\nContent-Length: 5", 400),
         (b"Content-Length: 5\r\nTransfer-Encoding: chunked", 400),
         (b"Content-Length: 5\r\nTransfer-Encoding: identity", 400),
@@ -290,9 +290,7 @@ def test_bytes_are_framed_as_one_chunk(data: bytes, framed: bytes) -> None:
     assert http1.chunk(data) == framed
 
 
-@pytest.mark.parametrize(
-    ("keep_alive", "connection"), [(True, b"keep-alive"), (False, b"close")]
-)
+@pytest.mark.parametrize(("keep_alive", "connection"), [(True, b"keep-alive"), (False, b"close")])
 def test_a_response_head_is_these_bytes(keep_alive: bool, connection: bytes) -> None:
     """Write status, fields, nosniff and the connection's fate, and no Server."""
     fields = [("Allow", "GET"), ("Content-Length", "2")]

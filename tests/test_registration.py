@@ -45,9 +45,7 @@ def registered(
     url: str, metrics: Metrics, names: tuple[str, ...] = ("bot",), slots: int = 2
 ) -> Registration:
     """Make a registration of two slots."""
-    return Registration(
-        url, "v1.0", names=names, endpoints=ENDPOINTS[:slots], metrics=metrics
-    )
+    return Registration(url, "v1.0", names=names, endpoints=ENDPOINTS[:slots], metrics=metrics)
 
 
 def rows(kernel: EmbeddedKernel, name: str = "bot") -> list[str]:

@@ -32,9 +32,7 @@ class Running:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
         self.slots = Slots(slots, self.metrics)
         paths = [slot_path("/chat", index) for index in range(slots)]
-        self.routes = ExecutorRoutes(
-            paths, self.slots, self.metrics, compute, interrupt=interrupt
-        )
+        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute, interrupt=interrupt)
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
         self.base = f"http://127.0.0.1:{self.server.port}"
@@ -106,9 +104,7 @@ def test_headers_go_out_before_the_first_piece() -> None:
         ({"input": "[]", "modelfile": "{}"}, 400, "Modelfile"),
     ],
 )
-def test_malformed_chats_get_a_short_sentence(
-    form: dict[str, str], status: int, text: str
-) -> None:
+def test_malformed_chats_get_a_short_sentence(form: dict[str, str], status: int, text: str) -> None:
     """Send forms that no Kernel should send."""
     with running(echo) as one:
         code, body = fetch(one.chat, form)

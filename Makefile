@@ -1,0 +1,60 @@
+# Needs make and Python 3.10 or newer; everything else is installed into .venv.
+PYTHON ?= python3
+KERNEL ?= 127.0.0.1:9000
+BACKENDS = debug dummy
+
+VENV = .venv
+BIN = $(VENV)/bin
+SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
+
+.PHONY: run build test check lint bench browser clean
+
+run: build ## build, start an executor with its own Kernel, and say where the chat page is
+	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
+
+build: $(BACKENDS:%=dist/kuwa-%.pyz)
+
+dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
+	$(BIN)/python build.py $*
+
+test: $(VENV)/test-ready browser lint ## everything: lint, types, all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: build ## ratios against bare sockets and against FastAPI with uvicorn
+	$(MAKE) .venv-bench/ready
+	.venv-bench/bin/python benchmarks/run.py
+
+browser: ## the page's tests need Chromium; without it they are skipped, and say so
+	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
+	  && apt-get install -qq -y --no-install-recommends chromium chromium-driver; } \
+	  || echo "no Chromium here: the tests of the chat page will be skipped"
+
+$(VENV)/python-ready:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV) || { test "$$(id -u)" = 0 && apt-get update -qq \
+	  && apt-get install -qq -y python3-venv && $(PYTHON) -m venv $(VENV); }
+	touch $@
+
+$(VENV)/build-ready: $(VENV)/python-ready pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[build]'
+	touch $@
+
+$(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[test,check]'
+	touch $@
+
+.venv-bench/ready: benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet -r benchmarks/requirements.txt
+	touch $@
+
+clean:
+	rm -rf dist build *.egg-info $(VENV) .venv-bench

@@ -1,0 +1,96 @@
+"""Run the commands and code that the documents show."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from programs import ROOT, Program, chat_through, fetch, said
+
+pytestmark = pytest.mark.slow
+README, TWIN = ROOT / "README.md", ROOT / "docs" / "README.zh-TW.md"
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Return a document's code blocks of a language, without indentation."""
+    found = BLOCK.findall(path.read_text(encoding="utf-8"))
+    return [
+        "\n".join(map(str.strip, text.splitlines())) for name, text in found if name == language
+    ]
+
+
+def test_both_languages_show_the_same_commands() -> None:
+    """Compare the two READMEs."""
+    assert blocks(README, "sh") == blocks(TWIN, "sh")
+
+
+@pytest.mark.parametrize(
+    "path", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name
+)
+def test_every_link_of_a_document_leads_somewhere(path: Path) -> None:
+    """Follow the relative links."""
+    for target in LINK.findall(path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_commands_of_the_air_gap_walk_through_work(dist: Path) -> None:
+    """Run each command of the README, the servers for as long as a chat takes."""
+    shown = [line for block in blocks(README, "sh") for line in block.splitlines()]
+    commands = [line.removeprefix("cd dist && ") for line in shown if "kuwa-dummy.pyz" in line]
+    assert len(commands) == 4
+    for command in commands:
+        words = command.replace("HOST", "127.0.0.1").split()
+        if "--embedded_kernel" in words:
+            words += ["127.0.0.1:0"]
+        words[0] = words[0].replace("python3", sys.executable)
+        if "dummy" not in words:
+            subprocess.run(words, cwd=dist, check=True, capture_output=True)
+            continue
+        words[1] = str(dist / words[1])
+        with Program(*words[2:], command=(words[0], words[1])) as program:
+            program.wait_for("registered as dummy" if "127.0.0.1:0" in words else "ready")
+            program.process.terminate()
+            assert program.end() == 0
+
+
+def test_make_has_the_targets_that_the_readme_names() -> None:
+    """Ask make what it would do."""
+    for line in blocks(README, "sh"):
+        for command in re.findall(r"^make .*$", line, re.MULTILINE):
+            subprocess.run([*command.split(), "-n"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+    """Compare .ci/run with the README."""
+    assert "exec make test" in (ROOT / ".ci" / "run").read_text()
+    assert "make test" in blocks(README, "sh")[0]
+
+
+def test_the_executor_in_the_documents_runs(built: Callable[[str], Path], tmp_path: Path) -> None:
+    """Save the example, run it with the built file, chat with it."""
+    path = ROOT / "docs" / "custom-executors.md"
+    source = BLOCK.search(path.read_text(encoding="utf-8"))
+    assert source is not None
+    (tmp_path / "parrot.py").write_text(source[2])
+    options = ("--access_code", "parrot", "--embedded_kernel", "127.0.0.1:0")
+    command = (sys.executable, str(built("debug")))
+    with Program(str(tmp_path / "parrot.py"), *options, command=command) as program:
+        program.wait_for("registered as parrot")
+        assert fetch(program.url, said("hello you")) == (200, "HELLO YOU ")
+        assert chat_through(program.kernel_url, "parrot", "hi") == "HI "
+
+
+def test_the_console_script_is_the_same_program() -> None:
+    """Run kuwa-executor where the package is installed."""
+    script = shutil.which("kuwa-executor", path=str(Path(sys.executable).parent))
+    if script is None:
+        pytest.skip("the package is not installed beside this Python")
+    done = subprocess.run([script, "--list"], capture_output=True, text=True, check=True)
+    assert 'Use "kuwa-executor [executor] --help" to get more information.' in done.stdout

@@ -1,0 +1,179 @@
+"""Live through what happens to executors and Kernels, with the built files."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from programs import Program, call, chat_through, fetch, said, table, until
+from pythons import python_of
+
+pytestmark = pytest.mark.slow
+Built = Callable[[str], Path]
+RESTORED_SECONDS = 15.0  # within which a lost executor is listed again
+
+
+def start(built: Built, *options: str, python: str = sys.executable, **environment: str) -> Program:
+    """Start a built file."""
+    return Program(*options, command=(python, str(built(options[0]))), **environment)
+
+
+def kernel_on(built: Built, port: int) -> Program:
+    """Start a Kernel of a built file on a port."""
+    return Program("kernel", "--port", str(port), command=(sys.executable, str(built("debug"))))
+
+
+def free_port() -> int:
+    """Find a port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def test_one_file_alone_in_an_empty_read_only_home_is_enough_to_chat(
+    built: Built, tmp_path: Path
+) -> None:
+    """Copy the file to an empty folder and start it there."""
+    home, place = tmp_path / "home", tmp_path / "place"
+    home.mkdir(mode=0o500)
+    place.mkdir()
+    lone = Path(shutil.copy(built("debug"), place / "renamed.pyz"))
+    options = ("debug", "--embedded_kernel", f"127.0.0.1:{free_port()}")
+    with Program(*options, command=(sys.executable, str(lone)), HOME=str(home)) as program:
+        program.wait_for("registered as debug")
+        assert chat_through(program.kernel_url, "debug", "hello 你好") == "hello 你好"
+        assert "<title>" in fetch(f"{program.kernel_url}/")[1]
+        program.process.terminate()
+        assert program.end() == 0
+    assert list(home.iterdir()) == []
+    assert [path.name for path in place.iterdir()] == ["renamed.pyz"]
+
+
+def test_a_killed_executor_that_starts_again_on_its_port_chats_at_once(built: Built) -> None:
+    """Kill -9 in the middle of an answer, then start again."""
+    port = str(free_port())
+    with kernel_on(built, 0) as kernel:
+        url = kernel.kernel_url
+        options = ("debug", "--kernel_url", url, "--port", port)
+        with start(built, *options, "--delay", "0.05") as first:
+            first.wait_for("registered as debug")
+            ids = {"name": "debug", "history_id": "1", "user_id": "7"}
+            fetch(f"{url}/v1.0/worker/schedule", ids)
+            form = {**ids, **said("x" * 1000)}
+            with call(f"{url}/v1.0/chat/completions", form) as response:
+                assert response.read(1) == b"x"
+                first.process.kill()
+                first.end()
+        assert "debug" in table(url)
+        fetch(f"{url}/v1.0/worker/schedule", ids)  # a reservation that nobody will ever use
+        with start(built, *options, "--delay", "0") as second:
+            second.wait_for("registered as debug")
+            assert chat_through(url, "debug", "again") == "again"
+
+
+def test_a_kernel_that_is_killed_and_comes_back_empty_has_the_executor_again(
+    built: Built,
+) -> None:
+    """Kill -9 the Kernel, start another on its port."""
+    port = free_port()
+    with kernel_on(built, port) as kernel:
+        url = kernel.kernel_url
+        options = ("--kernel_url", url, "--delay", "0", "--concurrent_req_limit", "2")
+        with start(built, "debug", *options) as program:
+            program.wait_for("registered as debug")
+            kernel.process.kill()
+            kernel.end()
+            with kernel_on(built, port) as newborn:
+                newborn.wait_for("the chat page is at")
+                until(lambda: len(table(url).get("debug", [])) == 2, RESTORED_SECONDS)
+                assert chat_through(url, "debug", "hello") == "hello"
+
+
+def test_sigterm_in_the_middle_of_an_answer_lets_it_end_whole(built: Built) -> None:
+    """Stop while a person reads."""
+    with kernel_on(built, 0) as kernel:
+        url, answers = kernel.kernel_url, list[str]()
+        with start(built, "debug", "--kernel_url", url) as program:
+            program.wait_for("registered as debug")
+            chat = threading.Thread(
+                target=lambda: answers.append(chat_through(url, "debug", "x" * 100))
+            )
+            chat.start()
+            until(lambda: table(url)["debug"][0][1] == "BUSY")
+            program.process.terminate()
+            assert program.end() == 0
+            chat.join()
+        assert answers == ["x" * 100]
+        assert table(url) == {}
+
+
+def test_eight_people_chat_at_once_through_one_process(built: Built) -> None:
+    """Give each of eight people one of eight slots."""
+    options = ("--embedded_kernel", "127.0.0.1:0", "--concurrent_req_limit", "8")
+    with start(built, "debug", *options, "--delay", "0.005") as program:
+        program.wait_for("registered as debug")
+        url, answers = program.kernel_url, dict[int, str]()
+
+        def person(number: int) -> None:
+            answers[number] = chat_through(url, "debug", f"{number} " * 50, number + 1)
+
+        people = [threading.Thread(target=person, args=(number,)) for number in range(8)]
+        for one in people:
+            one.start()
+        for one in people:
+            one.join()
+    assert answers == {number: f"{number} " * 50 for number in range(8)}
+
+
+@pytest.mark.parametrize("minor", [10, 11, 12, 13, 14])
+def test_every_python_that_is_here_runs_the_file(built: Built, minor: int) -> None:
+    """Chat, abort and stop on each minor version."""
+    python = python_of(f"3.{minor}")
+    options = ("--ignore_kernel", "--host", "127.0.0.1", "--concurrent_req_limit", "2")
+    with start(built, "debug", *options, python=python) as program:
+        assert fetch(program.url, said("hi")) == (200, "hi")
+        with call(f"{program.url}/1", said("x" * 1000)) as response:
+            assert response.read(1) == b"x"
+            assert fetch(f"{program.url}/1/abort")[1] == '{"msg": "Aborted"}'
+            assert len(response.read()) < 900
+        program.process.terminate()
+        assert program.end() == 0
+    assert "Traceback" not in program.log
+
+
+def test_list_imports_nothing_outside_the_standard_library(built: Built) -> None:
+    """Look at what --list imports, module by module."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", str(built("debug")), "--list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {
+        line.rpartition("|")[2].strip().partition(".")[0]
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    headings = {"imported package", "org"}  # copy.py asks for Jython's org.python.core
+    ours = {"kuwa_min", "backends", "kuwa_launch"}
+    assert ours <= imported
+    assert imported - ours - headings <= set(sys.stdlib_module_names)
+
+
+def test_the_file_names_itself_in_its_list_and_version(built: Built) -> None:
+    """Run --list and --version."""
+    path = str(built("dummy"))
+    listed = subprocess.run(
+        [sys.executable, path, "--list"], capture_output=True, text=True, check=True
+    ).stdout
+    assert 'Use "kuwa-dummy.pyz [executor] --help" to get more information.' in listed
+    version = subprocess.run(
+        [sys.executable, path, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    assert version.startswith("kuwa-min 0.")
+    assert "sha256:" in version
