@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import queue
 import re
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from urllib.parse import parse_qs, urlencode
 from urllib.request import urlopen
 
 import pytest
+from programs import Program
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -23,9 +21,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-ROOT = Path(__file__).parents[2]
-PAGE_IS_AT = re.compile(r"the chat page is at (http://\S+/)")
-READY = re.compile(r"registered as ")
+PAGE_IS_AT = r"the chat page is at (http://\S+/)\s"
+READY = "registered as "
 LONG = "This question is long enough to be stopped while debug says it back. " * 20
 
 pytestmark = [
@@ -37,54 +34,28 @@ pytestmark = [
 ]
 
 
-def command(backend: str) -> list[str]:
-    """Return the words that start an executor of this backend."""
-    return [sys.executable, "-m", "kuwa_min", backend]
-
-
 @contextlib.contextmanager
-def executor(backend: str, *options: str, until: re.Pattern[str]) -> Iterator[re.Match[str]]:
-    """Run an executor; its block starts when this line was logged, and gets it."""
-    lines: queue.Queue[str | None] = queue.Queue()
-
-    def read() -> None:
-        for line in process.stderr or ():
-            lines.put(line)
-        lines.put(None)
-
-    with subprocess.Popen(
-        [*command(backend), *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as process:
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
-            seen = []
-            while not (found := until.search((line := lines.get(timeout=30)) or "")):
-                seen.append(line)
-                assert line is not None, f"{backend} ended: {seen}"
-            yield found
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-            reader.join()
+def executor(backend: str, *options: str, dist: Path, until: str) -> Iterator[re.Match[str]]:
+    """Run a built file; the block starts when its log says this, and gets it."""
+    command = (sys.executable, str(dist / f"kuwa-{backend}.pyz"))
+    with Program(backend, *options, command=command) as program:
+        yield program.wait_for(until)
+        program.process.terminate()
+        program.end()
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[str]:
+def kernel(dist: Path) -> Iterator[str]:
     """Return the address of an embedded Kernel; its own process is a dummy executor."""
     options = ("--embedded_kernel", "127.0.0.1:0", "--delay", "0.003")
-    with executor("dummy", *options, until=PAGE_IS_AT) as found:
+    with executor("dummy", *options, dist=dist, until=PAGE_IS_AT) as found:
         yield found[1]
 
 
 @pytest.fixture(scope="module")
-def debug(kernel: str) -> Iterator[str]:
+def debug(dist: Path, kernel: str) -> Iterator[str]:
     """Return the access code of an executor that says the question back."""
-    with executor("debug", "--kernel_url", kernel, "--delay", "0.004", until=READY):
+    with executor("debug", "--kernel_url", kernel, "--delay", "0.004", dist=dist, until=READY):
         yield "debug"
 
 
@@ -351,11 +322,11 @@ def test_an_input_method_that_is_choosing_characters_does_not_send(page: Page) -
 
 
 def test_an_executor_that_left_is_told_and_the_question_is_offered_again(
-    page: Page, kernel: str
+    page: Page, kernel: str, dist: Path
 ) -> None:
     """No machine: an error note, and the question is back in the box."""
     options = ("--kernel_url", kernel, "--access_code", "brief")
-    with executor("debug", *options, until=READY):
+    with executor("debug", *options, dist=dist, until=READY):
         page.choose("brief")
     page.say("Anybody?")
     page.wait(lambda: page.texts(".note.error"))
@@ -364,9 +335,12 @@ def test_an_executor_that_left_is_told_and_the_question_is_offered_again(
     assert page.one("#message").get_attribute("value") == "Anybody?"
 
 
-def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(page: Page, kernel: str) -> None:
+def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(
+    page: Page, kernel: str, dist: Path
+) -> None:
     """Somebody else has the only slot: the page waits and says so until Stop."""
-    with executor("debug", "--kernel_url", kernel, "--access_code", "taken", until=READY):
+    options = ("--kernel_url", kernel, "--access_code", "taken")
+    with executor("debug", *options, dist=dist, until=READY):
         somebody = urlencode({"name": "taken", "history_id": 1, "user_id": 1}).encode()
         with urlopen(f"{kernel}v1.0/worker/schedule", somebody, timeout=10) as answer:
             assert answer.read() == b"READY"
