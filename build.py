@@ -35,15 +35,17 @@ SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never trav
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SITE_PACKAGES = "site-packages"
-COMPILE_LAUNCHER = ("-mcompileall", "-qb", "-o2", "--invalidation-mode=unchecked-hash")
-COMPILE_MODULES = """
-import marshal, sys
+COMPILE = """
+import ast, marshal, sys
 codes = {}
 for path in sys.argv[1:]:
-    name = path.removeprefix("site-packages/").removesuffix(".py").removesuffix("/__init__")
     with open(path, "rb") as source:
-        code = compile(source.read(), path, "exec", dont_inherit=True, optimize=2)
-    codes[name.replace("/", ".")] = code
+        tree = ast.parse(source.read())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
+            node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
+    name = path.removeprefix("site-packages/").removesuffix(".py").removesuffix("/__init__")
+    codes[name.replace("/", ".")] = compile(tree, path, "exec", dont_inherit=True, optimize=0)
 sys.stdout.buffer.write(marshal.dumps(codes))
 """
 ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: what a zip's timestamps can say
@@ -103,7 +105,7 @@ def build(backend: str, output: Path) -> Path:
         staging = Path(directory, "archive")
         _stage(staging, manifest)
         made = _run_shiv(staging, manifest)
-        _compile(staging, backend)
+        _compile(staging)
         files = (path for path in staging.rglob("*") if path.is_file())
         ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
         _write(target, made | ours)
@@ -189,34 +191,21 @@ def _run_shiv(staging: Path, manifest: Manifest) -> dict[str, bytes]:
         return {name: made.read(name) for name in names}
 
 
-def _compile(staging: Path, backend: str) -> None:
-    """Add the launcher's .pyc (PEP 552, unchecked) and one block of bytecode for the other modules.
+def _compile(staging: Path) -> None:
+    """Add one block of bytecode for this Python's minor; every other one compiles the sources.
 
-    One block, because a .pyc beside each module makes the file a seventh larger and the start
-    slower: kuwa_min/launch.py reads it. A Python of another minor reads the sources instead.
+    One block, because a .pyc beside each source makes the file a sixth larger and the start
+    slower. Without functions' docstrings and without columns, a third of it (line numbers stay).
+    By a process of its own with a fixed hash seed, because the bytes depend on the order of sets
+    and on which names the process shares; with relative paths, because tracebacks show them.
     """
-    _run_python(staging, *COMPILE_LAUNCHER, f"{LAUNCHER}.py")
-    backends = staging / SITE_PACKAGES / "backends"
-    wanted = [backends / f"{backend}.py", *backends.glob("_*.py")]
-    wanted += (staging / SITE_PACKAGES / "kuwa_min").rglob("*.py")
-    names = sorted(path.relative_to(staging).as_posix() for path in wanted)
-    block = _run_python(staging, "-c", COMPILE_MODULES, *names)
-    (staging / bytecode_name()).write_bytes(block)
-
-
-def _run_python(staging: Path, *arguments: str) -> bytes:
-    """Run a compiling Python in the archive's root; return its output.
-
-    In a process of its own with a fixed hash seed, because bytecode depends on the order of sets
-    and on which names the process happens to share; with relative paths, because they end up in
-    tracebacks; without columns (line numbers stay) and docstrings: a third of the bytes.
-    """
+    modules = (staging / SITE_PACKAGES).rglob("*.py")
+    names = sorted(path.relative_to(staging).as_posix() for path in modules)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     clean["PYTHONHASHSEED"] = "0"
-    command = [sys.executable, "-Ss", "-Xno_debug_ranges", *arguments]
-    return subprocess.run(
-        command, cwd=staging, env=clean, stdout=subprocess.PIPE, check=True
-    ).stdout
+    command = [sys.executable, "-Ss", "-Xno_debug_ranges", "-c", COMPILE, *names]
+    with (staging / bytecode_name()).open("wb") as block:
+        subprocess.run(command, cwd=staging, env=clean, stdout=block, check=True)
 
 
 def _write(target: Path, entries: dict[str, bytes]) -> None:

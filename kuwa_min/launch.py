@@ -65,18 +65,21 @@ def use_bytecode(packages):
     import os.path
     from zipimport import zipimporter
 
+    loader = __spec__.loader
+    if not isinstance(loader, zipimporter):
+        return  # somebody unpacked the archive
     try:
-        codes = marshal.loads(__loader__.get_data(bytecode_name()))
+        codes = marshal.loads(loader.get_data(bytecode_name()))
     except OSError:
-        return  # the bytecode is another Python's, this one compiles the sources
+        return  # the bytecode is another Python's; this one compiles the sources
 
     class Importer(zipimporter):
         """Know the modules of the block, and the rest as zipimporter does."""
 
-        def get_code(self, fullname):  # type: ignore[no-untyped-def]
+        def get_code(self, fullname):
             return codes.get(fullname) or zipimporter.get_code(self, fullname)
 
-        def get_filename(self, fullname):  # type: ignore[no-untyped-def]
+        def get_filename(self, fullname):
             if fullname in codes:
                 return os.path.join(self.archive, codes[fullname].co_filename)
             return zipimporter.get_filename(self, fullname)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from pythons import python_of
 
 import kuwa_min.launch
 
@@ -25,19 +27,14 @@ def main():
     print(sys.path[0], sys.argv, late.HERE)
     return 7
 """
+PLACE = """
+import inspect
+
+def main():
+    from kuwa_min import late
+    print(late.__file__, inspect.getsource(late).strip())
+"""
 NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")
-
-
-def python_of(minor: str) -> str:
-    """Find an interpreter of this minor: pyenv's own ones first, its shims may be switched off."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found = sorted(root.glob(f"versions/{minor}.*/bin/python{minor}"))
-    for folder in os.get_exec_path():
-        if "shims" not in folder:
-            found += Path(folder).glob(f"python{minor}")
-    if not found:
-        pytest.skip(f"there is no Python {minor} here")
-    return str(found[0])
 
 
 @pytest.fixture
@@ -87,6 +84,47 @@ def test_an_older_python_is_refused_in_one_line(minor: str, archive: Path) -> No
         rf"at .*/python.*; start it with a newer one, for example: python3\.10 \S+\n"
     )
     assert re.fullmatch(line, error)
+
+
+def add_bytecode(archive: Path) -> None:
+    """Give the archive a block of bytecode that does not say what its source says."""
+    code = compile("HERE = 'block'", "site-packages/kuwa_min/late.py", "exec")
+    with zipfile.ZipFile(archive, "a") as made:
+        block = marshal.dumps({"kuwa_min.late": code})
+        made.writestr(kuwa_min.launch.bytecode_name(), block)
+
+
+def test_bytecode_for_this_python_is_used(archive: Path) -> None:
+    """A module of the block comes from the block, the others from their sources."""
+    add_bytecode(archive)
+    code, output, error = start(sys.executable, "-Werror", archive)
+    assert (code, output.split()[-1], error) == (7, "block", "")
+
+
+def test_a_module_of_the_block_knows_its_place(archive: Path) -> None:
+    """Its file is the path inside the archive, and its source can be read there."""
+    add_bytecode(archive)
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr("site-packages/kuwa_min/cli/__init__.py", PLACE)
+    place = f"{archive}/site-packages/kuwa_min/late.py HERE = 'late'\n"
+    assert start(sys.executable, archive) == (0, place, "")
+
+
+@pytest.mark.parametrize("minor", NEWER)
+def test_bytecode_for_another_python_is_ignored_in_silence(minor: str, archive: Path) -> None:
+    """Every other minor reads the sources."""
+    if minor == f"{sys.version_info.major}.{sys.version_info.minor}":
+        pytest.skip("this is the Python of the block")
+    add_bytecode(archive)
+    assert start(python_of(minor), "-Werror", archive) == told(archive)
+
+
+def test_an_unpacked_archive_runs(archive: Path, tmp_path: Path) -> None:
+    """Somebody may unzip the file and start the folder."""
+    add_bytecode(archive)
+    with zipfile.ZipFile(archive) as made:
+        made.extractall(tmp_path / "folder")
+    assert start(sys.executable, tmp_path / "folder") == told(tmp_path / "folder")
 
 
 def test_the_refusal_names_this_python() -> None:
