@@ -198,7 +198,9 @@ def test_an_entry_whose_name_begins_with_a_number_sign_is_a_comment(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", ["from", "adapter", "license", "", "x" * 1000])
+@pytest.mark.parametrize(
+    "name", ["from", "adapter", "license", "", pytest.param("x" * 1000, id="long")]
+)
 def test_an_unknown_command_is_logged_and_skipped(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,7 +245,9 @@ def test_a_malformed_entry_is_logged_and_skipped(
     assert ["skipped" in message for message in caplog.messages] == [True]
 
 
-@pytest.mark.parametrize("text", ["{}", '"system"', "7", "true", "not JSON", "[", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["{}", '"system"', "7", "true", "not JSON", "[", pytest.param("[" * 100_000, id="deep")]
+)
 def test_what_is_not_a_json_list_is_refused(text: str) -> None:
     """The caller hears of it with ValueError or RecursionError, and nothing else."""
     with pytest.raises((ValueError, RecursionError)):
