@@ -46,17 +46,19 @@ def _program() -> str:
 
 
 def _dispatch(program: str, arguments: list[str]) -> int:
-    at = next((i for i, word in enumerate(arguments) if not word.startswith("-")), len(arguments))
+    if arguments and not arguments[0].startswith("-"):
+        _run(program, arguments[0], arguments[1:])
+        return 0
     parser = _create_parser(program)
-    asked = parser.parse_args(arguments[: at + 1])
-    if asked.list:
+    asked, others = parser.parse_known_args(arguments)
+    if others or asked.executor:
+        parser.error(f"the executor's name comes first, then {' '.join(others) or 'its options'}")
+    elif asked.list:
         print(list_text(program))
     elif asked.version:
         print(version_text())
-    elif asked.executor is None:
-        parser.error(f"name an executor: {', '.join(registry.names())} (--list describes them)")
     else:
-        _run(program, asked.executor, arguments[at + 1 :])
+        parser.error(f"name an executor: {', '.join(registry.names())} (--list describes them)")
     return 0
 
 
@@ -69,8 +71,8 @@ def _create_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "executor",
-        nargs="?",
-        help="a backend, the path of a .py file with an LLMExecutor, or `kernel`",
+        nargs="*",
+        help="a backend, the path of a .py file with an LLMExecutor, or `kernel`; comes first",
     )
     parser.add_argument("--list", action="store_true", help="describe the backends of this build")
     parser.add_argument("--version", action="store_true", help="say what this build is made of")
@@ -98,18 +100,22 @@ def _run(program: str, name: str, rest: list[str]) -> None:
         VERBS[name](f"{program} {name}", rest)
     elif name.endswith(".py"):
         run_file(name, rest)
-    elif name in registry.names():
+    elif registry.knows(name):
         registry.load(name)().run(rest, program=f"{program} {name}")
     else:
-        import difflib
+        raise UsageError(_unknown(name))
 
-        known = [*registry.names(), *VERBS]
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(
-            f"unknown executor {name!r}: this build has {', '.join(known)}, "
-            f"and the path of a .py file works too{hint}"
-        )
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    known = [*registry.names(), *VERBS]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return (
+        f"unknown executor {name!r}: this build has {', '.join(known)}, "
+        f"and the path of a .py file works too{hint}"
+    )
 
 
 def run_file(path: str, rest: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import http1
 from .delivery import Delivery
@@ -13,8 +13,7 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How much of everything a client may take: bytes, seconds, connections."""
 
     body_bytes: int = 8 << 20
@@ -25,8 +24,7 @@ class Limits:
     connections: int = 1024
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One complete request; its body is read already."""
 
     method: str
@@ -40,8 +38,7 @@ class Request:
         return ", ".join(values) if values else None
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """A complete answer."""
 
     status: int
@@ -50,8 +47,7 @@ class Reply:
     fields: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Streaming:
+class Streaming(NamedTuple):
     """A 200 whose body `produce` writes on the connection's thread; it must finish the delivery."""
 
     produce: Callable[[Delivery], None]

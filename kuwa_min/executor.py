@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import logging
 import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+WARM_UP_AFTER = 0.2  # seconds; whoever waits for /health comes first
 IDLE_CONNECTIONS = 1024  # besides one for each slot
 
 _served = threading.Event()
@@ -48,7 +49,6 @@ class LLMExecutor:
         self._args: argparse.Namespace | None = None
         self._program = Path(sys.argv[0]).name
         self._slots: Slots | None = None
-        self._takes_form = _takes_form(self.llm_compute)
 
     # -- what subclasses give
 
@@ -104,7 +104,7 @@ class LLMExecutor:
     def parse(self, argv: Sequence[str] | None, program: str | None = None) -> argparse.Namespace:
         """Parse options (None: the process's own); errors end the process with code 2."""
         self._program = program or self._program
-        parser = options.create_parser(self._program, inspect.getdoc(type(self)) or "")
+        parser = options.create_parser(self._program, type(self).__doc__ or "")
         parser.set_defaults(access_code=[self.access_code or _code_name(type(self))])
         self.extend_arguments(parser)
         args = parser.parse_args(argv)
@@ -141,7 +141,8 @@ class LLMExecutor:
             stop.eager = False
             routes.ready = True
             with self._registration(server) or contextlib.nullcontext():
-                stream.warm_up()
+                if not stop.event.wait(WARM_UP_AFTER):
+                    stream.warm_up()
                 stop.event.wait()
                 logger.info("stopping: running answers may take %g s", self.args.drain_timeout)
                 self._slots_in_use().close()
@@ -229,8 +230,17 @@ class LLMExecutor:
         assert self._slots is not None
         return self._slots
 
+    @cached_property
+    def takes_form(self) -> bool:
+        """Tell whether this backend has the older form: llm_compute(self, data)."""
+        import inspect  # by now asyncio has loaded it
+
+        parameters = inspect.signature(self.llm_compute).parameters.values()
+        plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        return len(plain) == 1 and not any(p.kind == p.VAR_POSITIONAL for p in parameters)
+
     def _answer(self, chat: protocol.Chat) -> AsyncGenerator[str, None]:
-        if self._takes_form:
+        if self.takes_form:
             return cast(Any, self.llm_compute)(chat.form)  # type: ignore[no-any-return]
         return self.llm_compute(chat.history, chat.modelfile)
 
@@ -247,13 +257,6 @@ class LLMExecutor:
             asyncio.run(cast(Any, self.abort()))
         except Exception as error:  # noqa: BLE001 - the backend's own code
             logger.error("abort() failed: %s", describe(error))
-
-
-def _takes_form(llm_compute: Any) -> bool:
-    """Tell whether a backend has the older form: llm_compute(self, data)."""
-    parameters = inspect.signature(llm_compute).parameters.values()
-    plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(plain) == 1 and not any(p.kind == p.VAR_POSITIONAL for p in parameters)
 
 
 def _code_name(kind: type) -> str:

@@ -10,15 +10,13 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import AnswerError, UsageError
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option: a name as on the command line, its type, default, help and lowest value."""
 
     name: str

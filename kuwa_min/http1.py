@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .errors import Refused
@@ -32,8 +32,7 @@ CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?")
 CHUNKED = -1
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """The head of a request: method, path without query, and fields by lower-case name."""
 
     method: str

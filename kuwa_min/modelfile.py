@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -44,16 +43,23 @@ class ParameterDict(dict[str, Any]):
         return {key[len(prefix) :]: self[key] for key in self if key.startswith(prefix)}
 
 
-@dataclass
 class Modelfile:
     """What a bot's author asks of the model for this chat; empty text where nothing was asked."""
 
-    override_system_prompt: str = ""
-    messages: list[Message] = field(default_factory=list)
-    template: str = ""
-    before_prompt: str = ""
-    after_prompt: str = ""
-    parameters: ParameterDict = field(default_factory=ParameterDict)
+    def __init__(
+        self,
+        override_system_prompt: str = "",
+        messages: list[Message] | None = None,
+        template: str = "",
+        before_prompt: str = "",
+        after_prompt: str = "",
+        parameters: ParameterDict | None = None,
+    ) -> None:
+        self.override_system_prompt = override_system_prompt
+        self.messages: list[Message] = [] if messages is None else messages
+        self.template = template
+        self.before_prompt, self.after_prompt = before_prompt, after_prompt
+        self.parameters = ParameterDict() if parameters is None else parameters
 
     @classmethod
     def from_json(cls, text: str | None) -> Modelfile:

@@ -19,8 +19,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from .errors import Refused
@@ -41,8 +40,7 @@ Record = list[Any]  # [endpoint, state, history_id, user_id]
 Table = dict[str, list[Record]]
 
 
-@dataclass(frozen=True)
-class Chat:
+class Chat(NamedTuple):
     """One request of a person: what was said, the bot's Modelfile, and the raw form."""
 
     history: list[Message]

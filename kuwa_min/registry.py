@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import pkgutil
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import UsageError
 from .executor import LLMExecutor
@@ -13,8 +12,7 @@ from .executor import LLMExecutor
 PACKAGE = "backends"
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """What a backend says of itself: name, one line, and the third-party modules it imports."""
 
     name: str
@@ -24,9 +22,16 @@ class Card:
 
 def names() -> list[str]:
     """Return the backends' names: the files of the package that do not begin with _."""
+    import pkgutil
+
     package = importlib.import_module(PACKAGE)
     found = [module.name for module in pkgutil.iter_modules(package.__path__)]
     return sorted(name for name in found if not name.startswith("_"))
+
+
+def knows(name: str) -> bool:
+    """Tell whether this build has a backend of this name, without looking at the others."""
+    return name.isidentifier() and not name.startswith("_") and _is_here(f"{PACKAGE}.{name}")
 
 
 def cards() -> dict[str, Card]:
