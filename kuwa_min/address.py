@@ -13,7 +13,7 @@ from .errors import StartError
 LOOPBACK, EVERYWHERE = "127.0.0.1", {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 RESERVED_PATHS = ("/health", "/metrics", "/status")
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
-HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}(%\w+)?")
+HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
 def port_number(text: str) -> int:
@@ -26,9 +26,17 @@ def port_number(text: str) -> int:
 def host_name(text: str) -> str:
     """Read a host name or address from the command line; brackets of IPv6 are taken off."""
     name = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if not HOST.fullmatch(name):
+    if not (_is_ipv6(name) if ":" in name else HOST.fullmatch(name)):
         raise argparse.ArgumentTypeError(f"a host name or IP address is needed, not {text!r}")
     return name
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, name.partition("%")[0])
+    except OSError:
+        return False
+    return True
 
 
 def web_address(text: str) -> str:
@@ -52,7 +60,7 @@ def chat_path(text: str) -> str:
     path = "/" + text.strip("/")
     if not PATH.fullmatch(path):
         raise argparse.ArgumentTypeError(f"a path such as /chat is needed, not {text!r}")
-    if path.startswith(RESERVED_PATHS):
+    if f"/{path.split('/')[1]}" in RESERVED_PATHS:
         raise argparse.ArgumentTypeError(f"{path} is taken by the executor itself")
     return path
 
@@ -81,10 +89,11 @@ def towards(kernel_url: str) -> str:
         with socket.socket(family, kind, proto) as probe:
             probe.connect(target)
             return str(probe.getsockname()[0])
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise StartError(
             f"cannot tell which address of this machine the Kernel at {parts.hostname} can reach "
-            f"({error.strerror or error}); give it with --host"
+            f"({reason}); give it with --host"
         ) from None
 
 
@@ -92,7 +101,7 @@ def listening(host: str) -> str:
     """Return where to listen for a host that the Kernel is told: there if it is ours, else all."""
     try:
         family, _, _, _, target = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    except OSError:
+    except (OSError, UnicodeError):
         return EVERYWHERE[socket.AF_INET]
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:

@@ -29,11 +29,7 @@ class Option(NamedTuple):
         """Return the value in this option's type; raises ValueError saying what is wanted."""
         wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         try:
-            if self.kind is bool:
-                return _truth(value)
-            if isinstance(value, bool) or (self.kind is int and float(value) != int(value)):
-                raise ValueError
-            converted = self.kind(value)
+            converted = _CONVERTERS[self.kind](value)
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{self.name} must be {wanted[self.kind]}") from None
         if isinstance(converted, float) and not math.isfinite(converted):
@@ -51,6 +47,32 @@ def _truth(value: Any) -> bool:
     if text not in ("true", "false"):
         raise ValueError
     return text == "true"
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    return str(value)
+
+
+_CONVERTERS: dict[type, Callable[[Any], Any]] = {
+    bool: _truth,
+    int: _whole,
+    float: _real,
+    str: _text,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
@@ -129,6 +151,8 @@ def read_config(path: str) -> dict[str, Any]:
         raise UsageError(f"{path}: the name must end in {', '.join(_READERS)}")
     try:
         content = reader(Path(path).read_text(encoding="utf-8"))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import queue
 import re
 import sys
 import threading
+from collections import deque
 from typing import TextIO
 
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -35,7 +35,7 @@ class SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for this record."""
         line = super().format(record)
-        for secret in _secrets:
+        for secret in sorted(_secrets, key=len, reverse=True):
             line = line.replace(secret, "***")
         return one_line(line)
 
@@ -46,35 +46,49 @@ class PatientHandler(logging.Handler):
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(CAPACITY)
-        self._dropped = 0
+        self._changed = threading.Condition()
+        self._lines: deque[str] = deque()
+        self._lost, self._closed = 0, False
         self._writer = threading.Thread(target=self._write, name="log", daemon=True)
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the record's line, or count it as lost when nobody reads."""
         try:
-            self._lines.put_nowait(self.format(record))
-        except queue.Full:
-            self._dropped += 1
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001 - a library's bad log call
+            line = f"a record of {record.name} could not be formatted: {type(error).__name__}"
+        with self._changed:
+            if len(self._lines) >= CAPACITY:
+                self._lost += 1
+                return
+            if self._lost:
+                line = f"{line} ({self._lost} lines before it were lost: nobody read the log)"
+                self._lost = 0
+            self._lines.append(line)
+            self._changed.notify()
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
-            lost, self._dropped = self._dropped, 0
-            if lost:
-                line = f"{line} ({lost} lines before it were lost: nobody read the log)"
+        while (line := self._next()) is not None:
             try:
                 self._stream.write(line + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
                 continue  # a full disk or a closed pipe is no reason to stop serving
 
+    def _next(self) -> str | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._closed)
+            return self._lines.popleft() if self._lines else None
+
     def close(self) -> None:
         """Write what is queued, for at most a second."""
-        try:
-            self._lines.put_nowait(None)
-        except queue.Full:
-            return
+        with self._changed:
+            if self._lost:
+                self._lines.append(f"{self._lost} lines were lost here: nobody read the log")
+                self._lost = 0
+            self._closed = True
+            self._changed.notify()
         self._writer.join(1)
         super().close()
 

@@ -13,7 +13,7 @@ URL = re.compile(r"https?://\S+")
 def to_openai_chat_format(history: list[dict[str, Any]]) -> list[Message]:
     """Convert [{"isbot", "msg"}] to [{"role", "content"}]; a null msg is empty text."""
     return [
-        {"role": "assistant" if entry["isbot"] else "user", "content": entry["msg"] or ""}
+        {"role": "assistant" if entry["isbot"] else "user", "content": entry.get("msg") or ""}
         for entry in history
     ]
 

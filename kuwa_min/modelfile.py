@@ -35,6 +35,15 @@ def extract_text_from_quotes(text: str) -> str:
     return text
 
 
+def is_unicode(text: str) -> bool:
+    """Tell whether text has no lone surrogate, which no UTF-8 can carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class ParameterDict(dict[str, Any]):
     """A dictionary whose missing key is a prefix: d["llm_"] holds every llm_* without it."""
 
@@ -86,6 +95,8 @@ class Modelfile:
             return logger.warning("a Modelfile entry lacks a name or args: skipped")
         if name.startswith("#"):
             return None
+        if not is_unicode(name + args):
+            raise ValueError("the modelfile holds half a character")
         run = _COMMANDS.get(name.lower())
         if run is None:
             return logger.info("unknown Modelfile command %.40r: skipped", name)

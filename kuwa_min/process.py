@@ -38,6 +38,9 @@ class Stop:
             yield self
             return
         numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+        hup = getattr(signal, "SIGHUP", None)
+        if hup is not None and signal.getsignal(hup) is signal.SIG_IGN:
+            numbers.remove(hup)  # nohup asked for that
         former = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield self

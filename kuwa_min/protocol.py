@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from .errors import Refused
 from .messages import rectify_chat_history, to_openai_chat_format
-from .modelfile import Message, Modelfile
+from .modelfile import Message, Modelfile, is_unicode
 
 FORM_FIELDS = 100
 EMPTY, BUSY = "Received empty request!", "Processing another request."
@@ -50,9 +50,10 @@ class Chat(NamedTuple):
 
 def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     """Read an urlencoded or multipart form, whichever the body really is; the last value wins."""
-    boundary = BOUNDARY.search(content_type)
-    if boundary and body.lstrip().startswith(b"--" + boundary[1].encode("latin-1", "replace")):
-        return _parse_multipart(body, boundary[1].encode("latin-1", "replace"))
+    found = BOUNDARY.search(content_type)
+    mark = b"--" + found[1].rstrip().encode("latin-1", "replace") if found else b""
+    if mark and body.lstrip().startswith(mark):
+        return _parse_multipart(b"\r\n" + body.lstrip(), b"\r\n" + mark)
     try:
         pairs = parse_qsl(
             body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS
@@ -62,13 +63,13 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
+def _parse_multipart(body: bytes, mark: bytes) -> dict[str, str]:
     form = {}
-    for part in body.split(b"--" + boundary)[1 : FORM_FIELDS + 1]:
+    for part in body.split(mark)[1 : FORM_FIELDS + 1]:
         head, found, content = part.partition(b"\r\n\r\n")
         name = FIELD_NAME.search(head.decode("utf-8", "replace"))
         if found and name:
-            form[name[1]] = content.removesuffix(b"\r\n").decode("utf-8", "replace")
+            form[name[1]] = content.decode("utf-8", "replace")
     return form
 
 
@@ -87,10 +88,10 @@ def parse_chat(form: dict[str, str], accept_language: str | None) -> Chat:
         modelfile = Modelfile.from_json(form.get("modelfile"))
     except (ValueError, RecursionError):
         raise Refused(400, MALFORMED_MODELFILE) from None
-    modelfile.parameters["_lang"] = accept_language
     for name, value in form.items():
         if name not in ("input", "modelfile"):
             modelfile.parameters[f"_{name}"] = value
+    modelfile.parameters["_lang"] = accept_language
     return Chat(rectify_chat_history(to_openai_chat_format(history)), modelfile, form)
 
 
@@ -98,16 +99,7 @@ def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("isbot"), bool):
         return False
     text = entry.get("msg", "")
-    return text is None or (isinstance(text, str) and _is_unicode(text))
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether text has no lone surrogate, which no UTF-8 can carry."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text is None or (isinstance(text, str) and is_unicode(text))
 
 
 def message(text: str) -> bytes:
