@@ -77,7 +77,7 @@ class Connection(BaseHTTPRequestHandler):
         self._answer(message(error.status, error.message or _phrase(error.status), fields))
         if error.status == HTTPStatus.REQUEST_TIMEOUT:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, Refused):
             self.request.shutdown(socket.SHUT_WR)
             deadline, left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
             while left > 0:

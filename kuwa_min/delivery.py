@@ -9,6 +9,7 @@ notices readers that left, or that stopped reading. Knows nothing of requests or
 from __future__ import annotations
 
 import contextlib
+import logging
 import selectors
 import socket
 import threading
@@ -18,10 +19,13 @@ from collections.abc import Callable
 from types import TracebackType
 
 from . import http1
-from .errors import Gone
+from .errors import Gone, describe
+
+logger = logging.getLogger(__name__)
 
 QUIET = 0.001  # seconds; pieces closer than this are collected into one write
 ROOM = 64 << 10  # characters that may pile up before the writer waits for the reader
+PATIENCE = 0.1  # seconds that an abandoned body gets to reach its reader
 TICK = 0.5  # seconds between two looks at readers that stopped reading
 
 
@@ -46,7 +50,8 @@ class Delivery:
         self._piled = 0  # characters in them
         self._wire = b""  # framed, not taken by the socket yet
         self._written = self._progress = 0.0  # time.monotonic() of the last write, of the last send
-        self._posted = self._finished = self._closed = self.gone = False
+        self._posted = self._finished = self._closed = False
+        self.gone = self.let_go = False
         self.watching = selectors.EVENT_READ
         self.on_gone: Callable[[], None] = lambda: None
 
@@ -61,6 +66,8 @@ class Delivery:
                 self._send_or_post()
             while self._piled > ROOM and not self.gone and not self._finished:
                 self._room.wait()
+            if self.gone:
+                raise Gone
 
     def _send_or_post(self) -> None:
         now = time.monotonic()
@@ -73,12 +80,7 @@ class Delivery:
     def finish(self) -> None:
         """End the body and wait until the reader's system has all of it; raises Gone if not."""
         with self._room:
-            if not self._finished and not self.gone:
-                self._finished = True
-                self._room.notify_all()
-                self._flush(time.monotonic())
-                if self._wire:
-                    self._courier.post(self)
+            self._end()
             while self._wire and not self.gone:
                 self._room.wait()
             if self.gone:
@@ -86,11 +88,27 @@ class Delivery:
 
     def abandon(self) -> None:
         """End the body although its writer has not ended, and the connection with it."""
-        with contextlib.suppress(Gone, OSError):
-            self.finish()
-            self.sock.shutdown(socket.SHUT_WR)
         with self._room:
+            self._end()
+            self._room.wait_for(lambda: not self._wire, PATIENCE)
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_WR)
             self._lose()
+
+    def _end(self) -> None:
+        """Let no more text in and send what is there; the lock is held."""
+        if self._finished or self.gone:
+            return
+        self._finished = True
+        self._room.notify_all()
+        self._flush(time.monotonic())
+        if self._wire:
+            self._courier.post(self)
+
+    def release(self) -> None:
+        """Touch the socket no more: it belongs to whoever reads the next request."""
+        with self._room:
+            self.let_go = True
 
     def break_off(self) -> None:
         """Let the connection end without the body's end: the reader shall know that it is cut."""
@@ -102,18 +120,18 @@ class Delivery:
         """Write what has piled up; return whether some of it must wait for the reader."""
         with self._room:
             self._posted = False
-            if self.gone:
+            if self.gone or self.let_go:
                 return False
             self._flush(time.monotonic())
             lost, waiting = self.gone, bool(self._wire)
         if lost:
-            self.on_gone()
+            self._tell()
         return waiting
 
     def look(self) -> bool:
         """Look whether the reader left; return whether looking again makes sense."""
         with self._room:
-            if self.gone:
+            if self.gone or self.let_go:
                 return False
             try:
                 if self._peek():
@@ -123,7 +141,7 @@ class Delivery:
             except (OSError, ValueError):
                 pass
             self._lose()
-        self.on_gone()
+        self._tell()
         return False
 
     def check_stall(self, now: float) -> None:
@@ -132,7 +150,14 @@ class Delivery:
             if self.gone or not self._wire or now - self._progress < self._stall_seconds:
                 return
             self._lose()
-        self.on_gone()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Call on_gone; its failure must not end the thread that serves all bodies."""
+        try:
+            self.on_gone()
+        except Exception as error:  # noqa: BLE001 - the thread goes on for everybody else
+            logger.error("giving up an answer failed: %s", describe(error))
 
     def _flush(self, now: float) -> None:
         """Frame and send what the socket takes now; the lock is held."""
@@ -218,6 +243,7 @@ class Courier:
 
     def forget(self, delivery: Delivery) -> None:
         """Let go of this body's socket, which may be closed or reused from now on."""
+        delivery.release()
         with self._guard, contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(delivery.sock)
         self._waiting.discard(delivery)
@@ -235,7 +261,7 @@ class Courier:
 
     def _run(self) -> None:
         while not self._closing:
-            for key, events in self._selector.select(TICK if self._waiting else None):
+            for key, events in self._wait():
                 if key.data is None:
                     self._ear.recv(4096)
                 else:
@@ -246,6 +272,12 @@ class Courier:
             now = time.monotonic()
             for delivery in tuple(self._waiting):
                 delivery.check_stall(now)
+
+    def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
+        try:
+            return self._selector.select(TICK if self._waiting else None)
+        except (OSError, ValueError):
+            return []  # select() was looking at a socket that has been closed since
 
     def _serve(self, delivery: Delivery, events: int) -> None:
         if events & selectors.EVENT_READ and not delivery.look():
@@ -261,10 +293,12 @@ class Courier:
     def _set_interest(self, delivery: Delivery, events: int) -> None:
         """Watch for these events from now on, unless the socket was let go."""
         with self._guard, contextlib.suppress(KeyError, ValueError):
-            known = self._selector.get_key(delivery.sock)
-            if known.data is not delivery or known.events == events:
+            if delivery.let_go:
                 return
-            if events:
-                self._selector.modify(delivery.sock, events, delivery)
-            else:
+            known = self._selector.get_map().get(delivery.sock)
+            if known is None and events:
+                self._selector.register(delivery.sock, events, delivery)
+            elif known is not None and not events:
                 self._selector.unregister(delivery.sock)
+            elif known is not None and known.events != events:
+                self._selector.modify(delivery.sock, events, delivery)

@@ -23,7 +23,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 REQUEST_LINE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/1\.([01])" % TOKEN)
-OTHER_VERSION = re.compile(rb".* HTTP/[0-9]+\.[0-9]+", re.DOTALL)
+OTHER_VERSION = re.compile(rb"%s [\x21-\x7e]+ HTTP/[0-9]+\.[0-9]+" % TOKEN)
 FIELD_NAME = re.compile(TOKEN)
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 BARE_LF = re.compile(rb"(?<!\r)\n")

@@ -60,7 +60,6 @@ class Server(ThreadingHTTPServer):
             import ssl
 
             self.not_yet += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        self.courier = Courier()
         self.closing = False
         self._guard = threading.Lock()
         self._open: dict[int, tuple[socket.socket, bool]] = {}  # oldest first; True while busy
@@ -74,6 +73,7 @@ class Server(ThreadingHTTPServer):
                 f"cannot listen on {address[0]} port {address[1]}: {reason}; "
                 "choose another --port or --bind"
             ) from None
+        self.courier = Courier()
 
     def __enter__(self) -> Server:
         """Serve from now on, on threads of its own."""
@@ -94,6 +94,10 @@ class Server(ThreadingHTTPServer):
         self.closing = True
         self.shutdown()
         self.server_close()
+        with self._guard:
+            left = [sock for sock, _ in self._open.values()]
+        for sock in left:
+            _hang_up(sock)
         self.courier.__exit__(None, None, None)
 
     @property
@@ -114,14 +118,16 @@ class Server(ThreadingHTTPServer):
         """Do the TLS handshake, if there is to be one."""
         if self.tls is None:
             return sock
-        sock.settimeout(self.limits.head_seconds)
-        try:
-            secured = self.tls.wrap_socket(sock, server_side=True)
-        except (OSError, ValueError):
-            raise Gone from None
+        secured = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         with self._guard:
             self._open.pop(id(sock), None)
             self._open[id(secured)] = (secured, False)
+        secured.settimeout(self.limits.head_seconds)
+        try:
+            secured.do_handshake()
+        except (OSError, ValueError):
+            self.shutdown_request(secured)
+            raise Gone from None
         return secured
 
     def screen(self, head: http1.Head) -> None:
@@ -167,15 +173,21 @@ class Server(ThreadingHTTPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection on a thread of its own, if there is room for one."""
+        """Serve a connection on a thread of its own, making room by dropping the oldest idle one.
+
+        The newest may be the Kernel, which forgets whoever does not answer: it is always answered.
+        """
+        with self._guard:
+            others = len(self._open)
+        if others >= self.limits.connections:
+            self._drop_oldest_idle()
         with self._guard:
             self._open[id(request)] = (request, False)
-            full = len(self._open) > self.limits.connections
-        if full:
-            self._drop_oldest_idle()
         try:
+            if others >= 2 * self.limits.connections:
+                raise RuntimeError("too many connections are busy")
             super().process_request(request, client_address)
-        except RuntimeError:  # no more threads: the Kernel forgets whoever does not answer
+        except RuntimeError:  # or no more threads
             self._turn_away(request)
 
     def _turn_away(self, request: socket.socket) -> None:
@@ -188,10 +200,10 @@ class Server(ThreadingHTTPServer):
 
     def _drop_oldest_idle(self) -> None:
         with self._guard:
-            idle = next((sock for sock, busy in self._open.values() if not busy), None)
-        if idle is not None:
-            with contextlib.suppress(OSError):
-                idle.shutdown(socket.SHUT_RDWR)
+            idle = next((key for key, (_, busy) in self._open.items() if not busy), None)
+            sock = self._open.pop(idle)[0] if idle is not None else None
+        if sock is not None:
+            _hang_up(sock)
 
     def shutdown_request(self, request: Any) -> None:
         """Forget and close a connection."""
@@ -204,3 +216,9 @@ class Server(ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if error is not None:
             logger.error("a connection failed: %s", describe(error))
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """Wake whoever waits for this socket; its own thread closes it."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
