@@ -131,12 +131,15 @@ def run_file(path: str, rest: list[str]) -> None:
     sys.path.insert(0, str(Path(path).resolve().parent))
     try:
         namespace = runpy.run_path(path, run_name="__main__")
+        if not has_served():
+            registry.executor_in(namespace, "__main__", path)().run(rest, program=Path(path).name)
+    except KuwaError:
+        raise
     except SyntaxError as error:
-        raise KuwaError(f"{path}: line {error.lineno}: {error.msg}") from None
+        line = f"line {error.lineno}: " if error.lineno else ""
+        raise KuwaError(f"{error.filename or path}: {line}{error.msg}") from None
     except Exception as error:  # noqa: BLE001 - somebody else's code
         raise KuwaError(f"{path}: {describe(error)}: {error}") from None
-    if not has_served():
-        registry.executor_in(namespace, "__main__")().run(rest, program=Path(path).name)
 
 
 def run_kernel(program: str, rest: list[str]) -> None:

@@ -33,7 +33,9 @@ def expose_function_parameter(
     doc = inspect.getdoc(function) or ""
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        kinds = typing.get_args(hints.get(name)) or (hints.get(name),)
+        hint = hints.get(name)
+        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        kinds = typing.get_args(hint) if union else (hint,)
         kind = next((one for one in accepted_types if one in kinds), None)
         if kind is None:
             continue

@@ -8,15 +8,12 @@ import socket
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from . import http1
-from .delivery import Delivery
+from .delivery import Courier, Delivery
 from .errors import Gone, Refused, describe
-from .exchange import Reply, Request, Streaming, message
-
-if TYPE_CHECKING:
-    from .httpd import Server
+from .exchange import Limits, Reply, Request, Routes, Streaming, message
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +22,33 @@ DEAD_PEER_MS = 30_000  # unacknowledged data for this long: the peer is dead
 UNEXPECTED = "Error occurred. Please consult support."
 
 
+class Host(Protocol):
+    """What a connection needs of the server that accepted it."""
+
+    routes: Routes
+    limits: Limits
+    courier: Courier
+    closing: bool
+    tls: Any
+    not_yet: tuple[type[OSError], ...]
+
+    def secure(self, sock: socket.socket) -> socket.socket:
+        """Do the TLS handshake, if there is to be one."""
+
+    def screen(self, head: http1.Head) -> None:
+        """Raise Refused for hosts and origins that are not ours."""
+
+    def note(self, sock: socket.socket, *, busy: bool) -> None:
+        """Remember whether a request is under way."""
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget and close a connection."""
+
+
 class Connection(BaseHTTPRequestHandler):
     """One client's connection, served on a thread of its own."""
 
-    server: Server
+    server: Host  # type: ignore[assignment]
     request: socket.socket
 
     def setup(self) -> None:

@@ -116,6 +116,7 @@ class LLMExecutor:
 
     def run(self, argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
         """Serve until a signal says stop; ends the process with one line if that cannot be."""
+        process.open_standard_streams()
         _served.set()
         if self._args is None:
             self._args = self.parse(argv, program)
@@ -161,14 +162,13 @@ class LLMExecutor:
             version=__version__,
             slots=count,
         )
-        self._slots = Slots(count, self.metrics)
+        self._slots = Slots(count, self.metrics, self._interrupt)
         self._paths = [protocol.slot_path(self.args.executor_path, n) for n in range(count)]
         return ExecutorRoutes(
             self._paths,
             self._slots,
             self.metrics,
             self._answer,
-            interrupt=self._interrupt,
             log_content=self.args.log_content,
         )
 
@@ -231,7 +231,7 @@ class LLMExecutor:
         return self._slots
 
     @cached_property
-    def takes_form(self) -> bool:
+    def _takes_form(self) -> bool:
         """Tell whether this backend has the older form: llm_compute(self, data)."""
         import inspect  # by now asyncio has loaded it
 
@@ -240,23 +240,27 @@ class LLMExecutor:
         return len(plain) == 1 and not any(p.kind == p.VAR_POSITIONAL for p in parameters)
 
     def _answer(self, chat: protocol.Chat) -> AsyncGenerator[str, None]:
-        if self.takes_form:
+        if self._takes_form:
             return cast(Any, self.llm_compute)(chat.form)  # type: ignore[no-any-return]
         return self.llm_compute(chat.history, chat.modelfile)
 
-    def _interrupt(self) -> None:
-        """Call a subclass's abort() on a thread of its own, unless other chats would suffer."""
-        alone = len(self._slots_in_use().running()) <= 1
-        if alone and type(self).abort is not LLMExecutor.abort:
-            threading.Thread(target=self._call_abort, name="abort", daemon=True).start()
+    def _interrupt(self) -> threading.Event | None:
+        """Call a subclass's abort() on a thread of its own; return what is set at its end."""
+        if type(self).abort is LLMExecutor.abort:
+            return None
+        ended = threading.Event()
+        threading.Thread(target=self._call_abort, args=(ended,), name="abort", daemon=True).start()
+        return ended
 
-    def _call_abort(self) -> None:
+    def _call_abort(self, ended: threading.Event) -> None:
         import asyncio
 
         try:
             asyncio.run(cast(Any, self.abort()))
         except Exception as error:  # noqa: BLE001 - the backend's own code
             logger.error("abort() failed: %s", describe(error))
+        finally:
+            ended.set()
 
 
 def _code_name(kind: type) -> str:

@@ -69,7 +69,7 @@ def load(name: str) -> type[LLMExecutor]:
             f"{name} needs {', '.join(missing)}, which this Python does not have; "
             f"use the file kuwa-{name}.pyz, which `python build.py {name}` makes"
         )
-    return executor_in(vars(module), module.__name__)
+    return executor_in(vars(module), module.__name__, module.__name__)
 
 
 def _is_here(module: str) -> bool:
@@ -79,13 +79,13 @@ def _is_here(module: str) -> bool:
         return False
 
 
-def executor_in(namespace: dict[str, object], module: str) -> type[LLMExecutor]:
-    """Return the last executor that a module defines; raises UsageError if there is none."""
+def executor_in(namespace: dict[str, object], module: str, place: str) -> type[LLMExecutor]:
+    """Return the last executor that a module defines; raises UsageError naming the place."""
     kinds = [
         kind
         for kind in namespace.values()
         if isinstance(kind, type) and issubclass(kind, LLMExecutor) and kind.__module__ == module
     ]
     if not kinds:
-        raise UsageError(f"{module} defines no subclass of LLMExecutor")
+        raise UsageError(f"{place} defines no subclass of LLMExecutor")
     return kinds[-1]

@@ -31,11 +31,10 @@ class ExecutorRoutes:
         metrics: Metrics,
         compute: Compute,
         *,
-        interrupt: Callable[[], None],
         log_content: bool = False,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
-        self._compute, self._interrupt, self._log_content = compute, interrupt, log_content
+        self._compute, self._log_content = compute, log_content
         self.ready = False
 
     def table(self) -> Routes:
@@ -68,7 +67,6 @@ class ExecutorRoutes:
             self._slots,
             self._metrics,
             partial(self._compute, chat),
-            interrupt=self._interrupt,
             listen=partial(logger.info, "slot %d: out: %s", index) if self._log_content else None,
         )
         self._slots.take(index, answer)

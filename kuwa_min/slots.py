@@ -22,16 +22,18 @@ STOPPING = "This executor is being stopped. Please try again in a moment."
 CUT_SHORT = "\n<<<WARNING>>>The executor was stopped: this answer ends early.<<</WARNING>>>"
 
 Compute = Callable[[], AsyncGenerator[str, None]]
+Interrupt = Callable[[], "threading.Event | None"]  # starts abort(); the event is set at its end
 
 
 class Slots:
     """Who runs where. A slot is free as soon as its answer is ended or given up."""
 
-    def __init__(self, count: int, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, count: int, metrics: Metrics, interrupt: Interrupt) -> None:
+        self._metrics, self._interrupt = metrics, interrupt
         self._changed = threading.Condition()
         self._running: list[Answer | None] = [None] * count
-        self._left_behind: list[Stream | None] = [None] * count
+        self._left_behind: list[list[threading.Event]] = [[] for _ in range(count)]
+        self._interrupts: list[threading.Event] = []
         self._closed = False
 
     def take(self, index: int, answer: Answer) -> None:
@@ -41,8 +43,9 @@ class Slots:
                 raise Refused(503, STOPPING, Retry_After="5")
             if self._running[index] is not None:
                 raise Refused(429, BUSY)
-            answer.stream = Stream(after=self._left_behind[index])
-            self._left_behind[index] = None
+            left = self._left_behind[index] = _pending(self._left_behind[index])
+            self._interrupts = _pending(self._interrupts)
+            answer.stream = Stream(after=[*left, *self._interrupts])
             self._running[index] = answer
             self._count()
 
@@ -52,11 +55,17 @@ class Slots:
             if self._running[answer.index] is not answer:
                 return False
             self._running[answer.index] = None
-            if not answer.stream.ended.is_set():
-                self._left_behind[answer.index] = answer.stream
+            self._left_behind[answer.index].append(answer.stream.ended)
             self._count()
             self._changed.notify_all()
             return True
+
+    def interrupt(self, answer: Answer) -> None:
+        """Call the backend's own abort(), which knows no slots, unless others would suffer."""
+        with self._changed:
+            if all(other is answer for other in self.running()):
+                ended = self._interrupt()
+                self._interrupts += [ended] if ended is not None else []
 
     def _count(self) -> None:
         self._metrics.busy(len(self.running()))
@@ -89,6 +98,10 @@ class Slots:
             )
 
 
+def _pending(events: list[threading.Event]) -> list[threading.Event]:
+    return [event for event in events if not event.is_set()]
+
+
 class Answer:
     """One chat from the moment it has a slot to its last chunk."""
 
@@ -101,11 +114,10 @@ class Answer:
         metrics: Metrics,
         compute: Compute,
         *,
-        interrupt: Callable[[], None],
         listen: Callable[[str], None] | None = None,
     ) -> None:
         self.index, self._slots, self._metrics = index, slots, metrics
-        self._compute, self._interrupt, self._listen = compute, interrupt, listen
+        self._compute, self._listen = compute, listen
         self._delivery: Delivery | None = None
         self._started = time.monotonic()
         self._characters = 0
@@ -172,7 +184,7 @@ class Answer:
             self._outcome = "left by the reader"
             self._metrics.disconnected.inc()
             self.stream.cancel()
-            self._interrupt()
+            self._slots.interrupt(self)
 
     def abort(self) -> None:
         """Stop the backend because the person said so; the answer ends within PATIENCE."""
@@ -187,7 +199,7 @@ class Answer:
 
     def _stop(self) -> None:
         self.stream.cancel()
-        self._interrupt()
+        self._slots.interrupt(self)
         if self.stream.ended.wait(PATIENCE) or not self._slots.free(self):
             return
         if self._delivery is not None:

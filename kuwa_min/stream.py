@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def warm_up() -> None:
 class Stream:
     """One generation. A generator that blocks cannot be interrupted, only left behind."""
 
-    def __init__(self, *, after: Stream | None = None) -> None:
-        self._after = after  # a cancelled generation that may not have ended yet
+    def __init__(self, *, after: Sequence[threading.Event] = ()) -> None:
+        self._after = after  # what must have ended first: a generation that was left behind
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -51,9 +51,9 @@ class Stream:
                 self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _wait_for_predecessor(self) -> None:
-        while self._after is not None and not self.cancelled:
-            if self._after.ended.wait(PATIENCE):
-                self._after = None
+        for ended in self._after:
+            while not self.cancelled and not ended.wait(PATIENCE):
+                pass
 
     async def _pump(self, pieces: AsyncGenerator[str, None], write: Callable[[str], None]) -> None:
         try:

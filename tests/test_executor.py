@@ -38,8 +38,8 @@ def test_the_older_form_gets_the_raw_form_and_the_newer_one_history_and_modelfil
             """Take history and modelfile."""
             yield history[0]["content"]
 
-    assert Old().takes_form
-    assert not New().takes_form
+    assert Old()._takes_form
+    assert not New()._takes_form
 
 
 def test_options_read_before_run_are_those_of_the_command_line(

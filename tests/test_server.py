@@ -28,11 +28,13 @@ Compute = Callable[[Chat], AsyncGenerator[str, None]]
 class Running:
     """An executor's routes behind a listening socket."""
 
-    def __init__(self, compute: Compute, slots: int, interrupt: Callable[[], None]) -> None:
+    def __init__(
+        self, compute: Compute, slots: int, interrupt: Callable[[], threading.Event | None]
+    ) -> None:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
-        self.slots = Slots(slots, self.metrics)
+        self.slots = Slots(slots, self.metrics, interrupt)
         paths = [slot_path("/chat", index) for index in range(slots)]
-        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute, interrupt=interrupt)
+        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute)
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
         self.base = f"http://127.0.0.1:{self.server.port}"
@@ -49,7 +51,10 @@ class Running:
 
 @contextmanager
 def running(
-    compute: Compute, *, slots: int = 1, interrupt: Callable[[], None] = lambda: None
+    compute: Compute,
+    *,
+    slots: int = 1,
+    interrupt: Callable[[], threading.Event | None] = lambda: None,
 ) -> Iterator[Running]:
     """Serve a backend for the length of a test."""
     one = Running(compute, slots, interrupt)

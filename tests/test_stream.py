@@ -133,9 +133,10 @@ def test_a_stream_cancelled_before_it_starts_yields_nothing() -> None:
 
 def test_a_stream_waits_for_the_one_it_follows() -> None:
     """Leave a blocking generation behind and start the next."""
-    release, order = threading.Event(), list[str]()
+    began, release, order = threading.Event(), threading.Event(), list[str]()
 
     async def blocking() -> AsyncGenerator[str, None]:
+        began.set()
         release.wait(LONG)
         order.append("first ended")
         yield "too late"
@@ -145,8 +146,9 @@ def test_a_stream_waits_for_the_one_it_follows() -> None:
 
     first = Stream()
     before = in_background(first, blocking(), order.append)
+    assert began.wait(LONG)
     first.cancel()
-    second = Stream(after=first)
+    second = Stream(after=[first.ended])
     behind = in_background(second, quick(), order.append)
     assert not second.ended.wait(0.1)
     release.set()
@@ -162,7 +164,7 @@ def test_a_waiting_stream_can_be_cancelled() -> None:
         yield "never"
 
     pieces: list[str] = []
-    stream = Stream(after=Stream())
+    stream = Stream(after=[threading.Event()])
     thread = in_background(stream, one(), pieces.append)
     stream.cancel()
     thread.join(LONG)
