@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REFUSED_NAMES = 10  # names that are explained in the log
 PORT = re.compile(r":\d+$")
 
 
@@ -61,6 +62,7 @@ class Server(ThreadingHTTPServer):
 
             self.not_yet += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self.closing = False
+        self._refused: set[str] = set()
         self._guard = threading.Lock()
         self._open: dict[int, tuple[socket.socket, bool]] = {}  # oldest first; True while busy
         if ":" in address[0]:
@@ -136,12 +138,22 @@ class Server(ThreadingHTTPServer):
         if host is None and not head.http10:
             raise Refused(400, "The request has no Host.")
         if host is not None and not self._is_ours(PORT.sub("", host).lower()):
+            self._explain(PORT.sub("", host).lower())
             raise Refused(421, "This host name is not known here; --allowed_hosts adds one.")
         origin = head.field("origin")
         if origin is not None and not self._is_same(origin, host):
+            self._explain(PORT.sub("", origin.lower().partition("://")[2]))
             raise Refused(403, "Requests from other web sites are refused.")
         if origin is None and head.field("sec-fetch-site") in ("cross-site", "same-site"):
             raise Refused(403, "Requests from other web sites are refused.")
+
+    def _explain(self, name: str) -> None:
+        """Tell the operator once about each name that is refused, up to a few names."""
+        if len(self._refused) < REFUSED_NAMES and name not in self._refused:
+            self._refused.add(name)
+            logger.warning(
+                "requests for or from %.80r are refused; --allowed_hosts would let them in", name
+            )
 
     def _is_ours(self, name: str) -> bool:
         if name in self.hosts:

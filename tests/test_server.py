@@ -386,3 +386,15 @@ def test_a_request_waiting_behind_a_stream_is_answered_after_it() -> None:
             )
             answer = b"".join(iter(lambda: sock.recv(4096), b""))
     assert answer.index(b"0\r\n\r\n") < answer.index(b"HTTP/1.1 204")
+
+
+def test_a_host_name_that_is_refused_is_explained_in_the_log_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Call twice under a name that nobody allowed."""
+    with running(echo) as one:
+        for _ in range(2):
+            status, text = fetch(one.chat, said("x"), fields={"Host": "kernel.example:9000"})
+            assert status == 421
+            assert "--allowed_hosts" in text
+    assert caplog.text.count("'kernel.example'") == 1
