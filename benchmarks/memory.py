@@ -18,6 +18,7 @@ from table import Row, Table, at_most, beside
 STREAMS = 500
 DELAY = 0.05
 TEXT = "a" * 4_000
+SETTLE_SECONDS = 1.0
 START_SECONDS = 30.0
 HOLD_SECONDS = 2.0
 KIB, MIB = 1024, 1024 * 1024
@@ -55,6 +56,7 @@ def weigh(command: Command) -> Weights:
     """Return a server's resident bytes: idle, with one stream, with all streams."""
     port = free_port()
     with Server(command(port), port) as server:
+        time.sleep(SETTLE_SECONDS)  # what is loaded in the background belongs to an idle server
         idle = server.rss_bytes()
         chats = flowing(port, range(1))
         one = server.rss_bytes()
