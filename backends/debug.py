@@ -17,6 +17,8 @@ OPTIONS = (
 class DebugExecutor(LLMExecutor):
     """Send the last message back, one character a piece."""
 
+    uses_asyncio = False
+
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add --delay."""
         generation.add_arguments(parser, OPTIONS)
@@ -33,11 +35,9 @@ class DebugExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer's characters, with a pause after each."""
-        import asyncio  # costs more than all the rest at the start, so only when somebody chats
-
         options = generation.for_request(OPTIONS, self.settings, modelfile.parameters["llm_"])
         delay: float = options["delay"]
         for character in self.reply(history):
             yield character
             if delay:
-                await asyncio.sleep(delay)
+                await self.pause(delay)

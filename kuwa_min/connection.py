@@ -84,9 +84,11 @@ class Connection(BaseHTTPRequestHandler):
         self._head = head = self._read_head()
         self.server.note(self.request, busy=True)
         self.server.screen(head)
-        body = self._read_body(head)
+        request = Request(head.method, head.path, head, self._read_body(head))
         self._keep = head.keep_alive
-        self._answer(self._route(Request(head.method, head.path, head, body)))
+        reply = self._route(request)
+        del request  # its body may be large, and an answer takes long
+        self._answer(reply)
         self._served = True
         self.server.note(self.request, busy=False)
 

@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+VARIABLE_ARGUMENTS = 0x04  # the flag of a function's code that means *args
 WARM_UP_AFTER = 0.2  # seconds; whoever waits for /health comes first
 IDLE_CONNECTIONS = 1024  # besides one for each slot
 
@@ -44,6 +45,7 @@ class LLMExecutor:
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`."""
 
     access_code = ""  # the default of --access_code; empty: taken from the class's name
+    uses_asyncio = True  # False: llm_compute awaits nothing but self.pause(), and needs no loop
 
     def __init__(self) -> None:
         self._args: argparse.Namespace | None = None
@@ -77,6 +79,14 @@ class LLMExecutor:
         """
 
     # -- what subclasses may ask
+
+    def pause(self, seconds: float) -> Awaitable[None]:
+        """Wait in llm_compute; a stop ends the wait at once, which time.sleep would not."""
+        if not self.uses_asyncio:
+            return stream.Pause(seconds)
+        import asyncio
+
+        return asyncio.sleep(seconds)
 
     @property
     def args(self) -> argparse.Namespace:
@@ -142,7 +152,7 @@ class LLMExecutor:
             stop.eager = False
             routes.ready = True
             with self._registration(server) or contextlib.nullcontext():
-                if not stop.event.wait(WARM_UP_AFTER):
+                if self.uses_asyncio and not stop.event.wait(WARM_UP_AFTER):
                     stream.warm_up()
                 stop.event.wait()
                 logger.info("stopping: running answers may take %g s", self.args.drain_timeout)
@@ -169,6 +179,7 @@ class LLMExecutor:
             self._slots,
             self.metrics,
             self._answer,
+            on_loop=self.uses_asyncio,
             log_content=self.args.log_content,
         )
 
@@ -233,11 +244,10 @@ class LLMExecutor:
     @cached_property
     def _takes_form(self) -> bool:
         """Tell whether this backend has the older form: llm_compute(self, data)."""
-        import inspect  # by now asyncio has loaded it
-
-        parameters = inspect.signature(self.llm_compute).parameters.values()
-        plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        return len(plain) == 1 and not any(p.kind == p.VAR_POSITIONAL for p in parameters)
+        function: Any = type(self).llm_compute
+        function = getattr(function, "__wrapped__", function)  # inspect would cost milliseconds
+        code = function.__code__
+        return bool(code.co_argcount == 2 and not code.co_flags & VARIABLE_ARGUMENTS)
 
     def _answer(self, chat: protocol.Chat) -> AsyncGenerator[str, None]:
         if self._takes_form:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 SWITCH_SECONDS = 0.0005  # how long a busy backend may keep other threads from running
+CHATS_PER_SWITCH = 8  # each waiting thread wakes that often: with more chats, less often
+LONGEST_SWITCH = 0.005  # Python's own
 OPEN_FILES = 65536  # a running chat takes four
 
 
@@ -57,8 +59,14 @@ class Stop:
 def prepare(log_level: str) -> None:
     """Set the process up to serve many people at once."""
     log.configure(log_level)
-    sys.setswitchinterval(SWITCH_SECONDS)
+    share_processor(1)
     _raise_file_limit()
+
+
+def share_processor(chats: int) -> None:
+    """Let threads take turns so often that nobody waits long, but not so often that all do."""
+    turn = SWITCH_SECONDS * max(1, chats / CHATS_PER_SWITCH)
+    sys.setswitchinterval(min(turn, LONGEST_SWITCH))
 
 
 def _raise_file_limit() -> None:

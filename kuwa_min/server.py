@@ -31,10 +31,11 @@ class ExecutorRoutes:
         metrics: Metrics,
         compute: Compute,
         *,
+        on_loop: bool = True,
         log_content: bool = False,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
-        self._compute, self._log_content = compute, log_content
+        self._compute, self._on_loop, self._log_content = compute, on_loop, log_content
         self.ready = False
 
     def table(self) -> Routes:
@@ -67,6 +68,7 @@ class ExecutorRoutes:
             self._slots,
             self._metrics,
             partial(self._compute, chat),
+            on_loop=self._on_loop,
             listen=partial(logger.info, "slot %d: out: %s", index) if self._log_content else None,
         )
         self._slots.take(index, answer)

@@ -12,6 +12,7 @@ from .connection import UNEXPECTED
 from .delivery import Delivery
 from .errors import AnswerError, Gone, Refused, describe
 from .metrics import Metrics
+from .process import share_processor
 from .protocol import BUSY
 from .stream import Stream
 
@@ -68,7 +69,9 @@ class Slots:
                 self._interrupts += [ended] if ended is not None else []
 
     def _count(self) -> None:
-        self._metrics.busy(len(self.running()))
+        running = len(self.running())
+        self._metrics.busy(running)
+        share_processor(running)
 
     def running(self) -> list[Answer]:
         """Return the answers that run now."""
@@ -114,10 +117,12 @@ class Answer:
         metrics: Metrics,
         compute: Compute,
         *,
+        on_loop: bool = True,
         listen: Callable[[str], None] | None = None,
     ) -> None:
         self.index, self._slots, self._metrics = index, slots, metrics
-        self._compute, self._listen = compute, listen
+        self._compute: Compute | None = compute
+        self._on_loop, self._listen = on_loop, listen
         self._delivery: Delivery | None = None
         self._started = time.monotonic()
         self._characters = 0
@@ -135,9 +140,15 @@ class Answer:
         self._report()
         delivery.finish()
 
+    def _pieces(self) -> AsyncGenerator[str, None]:
+        """Call the backend once, and forget the request, which may be large."""
+        assert self._compute is not None
+        compute, self._compute = self._compute, None
+        return compute()
+
     def _run(self, delivery: Delivery) -> None:
         try:
-            self.stream.run(self._compute(), self._write)
+            self.stream.run(self._pieces(), self._write, on_loop=self._on_loop)
             if self._farewell:
                 delivery.write(self._farewell)
             elif not self.stream.cancelled:

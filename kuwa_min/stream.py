@@ -1,19 +1,36 @@
-"""Drive a backend's async iterator of text on one thread; anybody may cancel it from another.
+"""Drive a backend's async generator of text on one thread; anybody may cancel it from another.
 
-asyncio is imported at the first chat (or by `warm_up`), not at the start of the process.
+A backend that says so is driven without asyncio: it may await nothing but a Pause. That saves an
+event loop per chat, and asyncio itself. For all others asyncio is imported at the first chat, or by
+`warm_up`, not at the start of the process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
 
 PATIENCE = 0.05  # seconds between two looks whether a predecessor has ended
+
+
+class Cancelled(BaseException):
+    """Leave a Pause: the answer is not wanted any more."""
+
+
+class Pause:
+    """Something to await without asyncio, for so many seconds; cancelling ends it at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __await__(self) -> Generator[Pause, None, None]:
+        """Hand the wish to the thread that drives the generator."""
+        yield self
 
 
 def warm_up() -> None:
@@ -29,17 +46,25 @@ class Stream:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._wake = threading.Event()
         self.cancelled = False
         self.ended = threading.Event()
 
-    def run(self, pieces: AsyncGenerator[str, None], write: Callable[[str], None]) -> None:
+    def run(
+        self,
+        pieces: AsyncGenerator[str, None],
+        write: Callable[[str], None],
+        *,
+        on_loop: bool = True,
+    ) -> None:
         """Hand every piece to `write` until the end; what the generator raises is raised here.
 
         The generator is closed on this thread, whatever happens.
         """
+        drive = self._drive_on_loop if on_loop else self._drive_alone
         try:
             self._wait_for_predecessor()
-            self._drive(self._pump(pieces, write))
+            drive(self._pump(pieces, write))
         finally:
             self.ended.set()
 
@@ -47,6 +72,7 @@ class Stream:
         """Interrupt the generator at its next await or piece; never waits."""
         with self._lock:
             self.cancelled = True
+            self._wake.set()
             if self._loop is not None and self._task is not None:
                 self._loop.call_soon_threadsafe(self._task.cancel)
 
@@ -66,10 +92,30 @@ class Stream:
         finally:
             await pieces.aclose()
 
-    def _drive(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _drive_alone(self, coroutine: Coroutine[Pause, None, None]) -> None:
+        try:
+            asked = coroutine.send(None)
+            while not self._wake.wait(asked.seconds):
+                asked = coroutine.send(None)
+            coroutine.throw(Cancelled())
+        except (StopIteration, Cancelled):
+            pass
+        finally:
+            coroutine.close()
+
+    def _drive_on_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
         import asyncio
 
         loop = asyncio.new_event_loop()
+        tasks: set[asyncio.Task[Any]] = set()
+
+        def create(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
+            task = asyncio.Task(work, loop=loop, **more)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+            return task
+
+        loop.set_task_factory(create)
         try:
             task = loop.create_task(coroutine)
             with self._lock:
@@ -79,15 +125,18 @@ class Stream:
         finally:
             with self._lock:
                 self._loop = self._task = None
-            _tidy(loop)
+            _tidy(loop, tasks)
 
 
-def _tidy(loop: asyncio.AbstractEventLoop) -> None:
-    """End what a generator left running on its loop, then close the loop."""
+def _tidy(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
+    """End what a generator left running on its loop, then close the loop.
+
+    The tasks were collected on the way: asyncio.all_tasks looks at the tasks of all loops.
+    """
     import asyncio
 
     try:
-        left = asyncio.all_tasks(loop)
+        left = list(tasks)
         for task in left:
             task.cancel()
         if left:
