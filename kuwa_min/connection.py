@@ -12,14 +12,13 @@ from typing import Any, Protocol
 
 from . import http1
 from .delivery import Courier, Delivery
-from .errors import Gone, Refused, describe
+from .errors import UNEXPECTED, Gone, Refused, describe
 from .exchange import Limits, Reply, Request, Routes, Streaming, message
 
 logger = logging.getLogger(__name__)
 
 LINGER_SECONDS, LINGER_BYTES = 2.0, 1 << 20
 DEAD_PEER_MS = 30_000  # unacknowledged data for this long: the peer is dead
-UNEXPECTED = "Error occurred. Please consult support."
 
 
 class Host(Protocol):

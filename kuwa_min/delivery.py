@@ -86,9 +86,11 @@ class Delivery:
             if self.gone:
                 raise Gone
 
-    def abandon(self) -> None:
+    def abandon(self, last_words: str = "") -> None:
         """End the body although its writer has not ended, and the connection with it."""
         with self._room:
+            if last_words and not self._finished and not self.gone:
+                self._pieces.append(last_words)
             self._end()
             self._room.wait_for(lambda: not self._wire, PATIENCE)
             with contextlib.suppress(OSError):

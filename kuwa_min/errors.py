@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+UNEXPECTED = "Error occurred. Please consult support."  # the person reads no more than this
+
 
 class KuwaError(Exception):
     """Stand for everything that this program explains; the message says what to do."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VARIABLE_ARGUMENTS = 0x04  # the flag of a function's code that means *args
+ABORT_SECONDS = 5.0  # for which the next chat waits for a subclass's abort()
+SECRET_OPTIONS = ("_key", "_token", "_password", "_secret")  # whose values the log never holds
 WARM_UP_AFTER = 0.2  # seconds; whoever waits for /health comes first
 IDLE_CONNECTIONS = 1024  # besides one for each slot
 
@@ -42,15 +44,18 @@ def has_served() -> bool:
 
 
 class LLMExecutor:
-    """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`."""
+    """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
+
+    Its own members begin with two underscores, so that a subclass may use any name it likes.
+    """
 
     access_code = ""  # the default of --access_code; empty: taken from the class's name
     uses_asyncio = True  # False: llm_compute awaits nothing but self.pause(), and needs no loop
 
     def __init__(self) -> None:
-        self._args: argparse.Namespace | None = None
-        self._program = Path(sys.argv[0]).name
-        self._slots: Slots | None = None
+        self.__args: argparse.Namespace | None = None
+        self.__program = Path(sys.argv[0]).name
+        self.__slots: Slots | None = None
 
     # -- what subclasses give
 
@@ -91,9 +96,18 @@ class LLMExecutor:
     @property
     def args(self) -> argparse.Namespace:
         """Return the parsed options; before `run`, those of the process's command line."""
-        if self._args is None:
-            self._args = self.parse(None)
-        return self._args
+        if self.__args is None:
+            self.__args = self.__parse(None)
+        return self.__args
+
+    @property
+    def LLM_name(self) -> list[str]:  # noqa: N802 - what older files written for Kuwa look for
+        """Return the access codes."""
+        return list(self.args.access_code)
+
+    @LLM_name.setter
+    def LLM_name(self, names: str | list[str]) -> None:  # noqa: N802
+        self.args.access_code = [names] if isinstance(names, str) else list(names)
 
     @property
     def kernel_url(self) -> str:
@@ -111,10 +125,10 @@ class LLMExecutor:
 
     # -- the life of the process
 
-    def parse(self, argv: Sequence[str] | None, program: str | None = None) -> argparse.Namespace:
+    def __parse(self, argv: Sequence[str] | None, program: str | None = None) -> argparse.Namespace:
         """Parse options (None: the process's own); errors end the process with code 2."""
-        self._program = program or self._program
-        parser = options.create_parser(self._program, type(self).__doc__ or "")
+        self.__program = program or self.__program
+        parser = options.create_parser(self.__program, type(self).__doc__ or "")
         parser.set_defaults(access_code=[self.access_code or _code_name(type(self))])
         self.extend_arguments(parser)
         args = parser.parse_args(argv)
@@ -128,76 +142,79 @@ class LLMExecutor:
         """Serve until a signal says stop; ends the process with one line if that cannot be."""
         process.open_standard_streams()
         _served.set()
-        if self._args is None:
-            self._args = self.parse(argv, program)
+        if self.__args is None:
+            self.__args = self.__parse(argv, program)
         try:
-            self.serve()
+            self.__serve()
         except process.Stopped:
             logger.info("stopped before it was ready")
         except UsageError as error:
-            sys.exit(_complain(self._program, error, 2))
+            sys.exit(_complain(self.__program, error, 2))
         except KuwaError as error:
-            sys.exit(_complain(self._program, error, 1))
+            sys.exit(_complain(self.__program, error, 1))
         finally:
             logging.shutdown()
 
-    def serve(self) -> None:
+    def __serve(self) -> None:
         """Listen, load, register, wait, unregister, drain; raises KuwaError."""
+        for name, value in vars(self.args).items():
+            if name.endswith(SECRET_OPTIONS):
+                log.hide(value)
         process.prepare(self.args.log)
         with process.Stop().on_signals() as stop, contextlib.ExitStack() as stack:
-            routes = self._create_routes()
-            server = stack.enter_context(self._listen(routes))
-            self._embed_kernel(stack)
-            self._load()
+            routes = self.__create_routes()
+            server = stack.enter_context(self.__listen(routes))
+            self.__embed_kernel(stack)
+            self.__load()
             stop.eager = False
             routes.ready = True
-            with self._registration(server) or contextlib.nullcontext():
+            with self.__registration(server) or contextlib.nullcontext():
                 if self.uses_asyncio and not stop.event.wait(WARM_UP_AFTER):
                     stream.warm_up()
                 stop.event.wait()
                 logger.info("stopping: running answers may take %g s", self.args.drain_timeout)
-                self._slots_in_use().close()
+                self.__slots_in_use().close()
                 started = time.monotonic()
             left = self.args.drain_timeout - (time.monotonic() - started)
-            self._slots_in_use().drain(max(0.0, left))
+            self.__slots_in_use().drain(max(0.0, left))
         logger.info("stopped")
 
-    def _create_routes(self) -> ExecutorRoutes:
+    def __create_routes(self) -> ExecutorRoutes:
         from . import __version__
 
         count = self.args.concurrent_req_limit
-        self.metrics = Metrics(
+        self.__metrics = Metrics(
             self.args.access_code[0],
             backend=type(self).__name__,
             version=__version__,
             slots=count,
         )
-        self._slots = Slots(count, self.metrics, self._interrupt)
-        self._paths = [protocol.slot_path(self.args.executor_path, n) for n in range(count)]
+        self.__slots = Slots(count, self.__metrics, self.__interrupt)
+        self.__paths = [protocol.slot_path(self.args.executor_path, n) for n in range(count)]
         return ExecutorRoutes(
-            self._paths,
-            self._slots,
-            self.metrics,
-            self._answer,
+            self.__paths,
+            self.__slots,
+            self.__metrics,
+            self.__answer,
             on_loop=self.uses_asyncio,
             log_content=self.args.log_content,
         )
 
-    def _listen(self, routes: ExecutorRoutes) -> Server:
+    def __listen(self, routes: ExecutorRoutes) -> Server:
         args = self.args
-        self._host = args.host or address.towards(args.kernel_url)
-        bind = args.bind or address.listening(self._host)
+        self.__host = args.host or address.towards(args.kernel_url)
+        bind = args.bind or address.listening(self.__host)
         kernel_host = "" if args.embedded_kernel else urlsplit(args.kernel_url).hostname
         return Server(
             (bind, args.port or 0),
             routes.table(),
-            hosts=[name for name in (self._host, kernel_host) if name],
+            hosts=[name for name in (self.__host, kernel_host) if name],
             origins=args.allowed_hosts,
             limits=Limits(connections=IDLE_CONNECTIONS + args.concurrent_req_limit),
             tls=_tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None,
         )
 
-    def _embed_kernel(self, stack: contextlib.ExitStack) -> None:
+    def __embed_kernel(self, stack: contextlib.ExitStack) -> None:
         if self.args.embedded_kernel:
             from .embedded_kernel import EmbeddedKernel
 
@@ -207,7 +224,7 @@ class LLMExecutor:
             )
             self.args.kernel_url = stack.enter_context(kernel).url
 
-    def _load(self) -> None:
+    def __load(self) -> None:
         started = time.monotonic()
         try:
             self.setup()
@@ -216,13 +233,13 @@ class LLMExecutor:
         except Exception as error:
             logger.debug("setup failed", exc_info=True)
             raise StartError(f"setup failed: {describe(error)}: {error}") from None
-        self.metrics.load_seconds.set(time.monotonic() - started)
+        self.__metrics.load_seconds.set(time.monotonic() - started)
 
-    def _registration(self, server: Server) -> Registration | None:
+    def __registration(self, server: Server) -> Registration | None:
         args = self.args
         scheme = "https" if args.https or args.tls_cert else "http"
-        base = f"{scheme}://{address.join(self._host, server.port)}"
-        logger.info("ready: %d slot(s) at %s%s", len(self._paths), base, _shown(self._paths[0]))
+        base = f"{scheme}://{address.join(self.__host, server.port)}"
+        logger.info("ready: %d slot(s) at %s%s", len(self.__paths), base, _shown(self.__paths[0]))
         if args.ignore_kernel:
             return None
         from .registration import Registration
@@ -231,46 +248,52 @@ class LLMExecutor:
             args.kernel_url,
             args.version,
             names=args.access_code,
-            endpoints=[base + path for path in self._paths],
-            metrics=self.metrics,
+            endpoints=[base + path for path in self.__paths],
+            metrics=self.__metrics,
         )
 
     # -- a chat
 
-    def _slots_in_use(self) -> Slots:
-        assert self._slots is not None
-        return self._slots
+    def __slots_in_use(self) -> Slots:
+        assert self.__slots is not None
+        return self.__slots
 
     @cached_property
-    def _takes_form(self) -> bool:
+    def __takes_form(self) -> bool:
         """Tell whether this backend has the older form: llm_compute(self, data)."""
         function: Any = type(self).llm_compute
-        function = getattr(function, "__wrapped__", function)  # inspect would cost milliseconds
+        while hasattr(function, "__wrapped__"):  # inspect would cost milliseconds
+            function = function.__wrapped__
         code = function.__code__
         return bool(code.co_argcount == 2 and not code.co_flags & VARIABLE_ARGUMENTS)
 
-    def _answer(self, chat: protocol.Chat) -> AsyncGenerator[str, None]:
-        if self._takes_form:
+    def __answer(self, chat: protocol.Chat) -> AsyncGenerator[str, None]:
+        if self.__takes_form:
             return cast(Any, self.llm_compute)(chat.form)  # type: ignore[no-any-return]
         return self.llm_compute(chat.history, chat.modelfile)
 
-    def _interrupt(self) -> threading.Event | None:
+    def __interrupt(self) -> threading.Event | None:
         """Call a subclass's abort() on a thread of its own; return what is set at its end."""
         if type(self).abort is LLMExecutor.abort:
             return None
         ended = threading.Event()
-        threading.Thread(target=self._call_abort, args=(ended,), name="abort", daemon=True).start()
+        threading.Thread(target=self.__time_abort, args=(ended,), name="abort", daemon=True).start()
         return ended
 
-    def _call_abort(self, ended: threading.Event) -> None:
+    def __time_abort(self, ended: threading.Event) -> None:
+        """Let abort() run, but let nobody wait for it too long."""
+        call = threading.Thread(target=self.__call_abort, name="abort", daemon=True)
+        call.start()
+        call.join(ABORT_SECONDS)
+        ended.set()
+
+    def __call_abort(self) -> None:
         import asyncio
 
         try:
             asyncio.run(cast(Any, self.abort()))
         except Exception as error:  # noqa: BLE001 - the backend's own code
             logger.error("abort() failed: %s", describe(error))
-        finally:
-            ended.set()
 
 
 def _code_name(kind: type) -> str:

@@ -76,7 +76,7 @@ _CONVERTERS: dict[type, Callable[[Any], Any]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
-    """Add the table's options and -c to a parser; what is not given stays None."""
+    """Add the table's options and -c to a parser; `settings` reads them back."""
     group = parser.add_argument_group("generation options")
     group.add_argument(
         "-c",

@@ -120,7 +120,10 @@ class Server(ThreadingHTTPServer):
         """Do the TLS handshake, if there is to be one."""
         if self.tls is None:
             return sock
-        secured = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        try:
+            secured = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        except (OSError, ValueError):  # it left, or said something before the handshake
+            raise Gone from None
         with self._guard:
             self._open.pop(id(sock), None)
             self._open[id(secured)] = (secured, False)

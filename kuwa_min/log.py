@@ -18,15 +18,20 @@ UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _secrets: set[str] = set()
 
 
-def hide(secret: str | None) -> None:
+def hide(secret: object) -> None:
     """Never let this text appear in a log line."""
-    if secret and len(secret) >= SECRET_LENGTH:
+    if isinstance(secret, str) and len(secret) >= SECRET_LENGTH:
         _secrets.add(secret)
 
 
 def one_line(text: str) -> str:
     """Escape whatever could forge a line or drive a terminal."""
-    return UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\u{number:04x}" if number > 0xFF else f"\\x{number:02x}"
 
 
 class SafeFormatter(logging.Formatter):
@@ -84,6 +89,8 @@ class PatientHandler(logging.Handler):
     def close(self) -> None:
         """Write what is queued, for at most a second."""
         with self._changed:
+            if self._closed:
+                return
             if self._lost:
                 self._lines.append(f"{self._lost} lines were lost here: nobody read the log")
                 self._lost = 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
+REASONS = 5  # different reasons that one log line names
 WORDS = {"true": True, "false": False, "none": None}
 QUOTES = ('"""', '"', "'")
 
@@ -82,25 +84,25 @@ class Modelfile:
         if not isinstance(commands, list):
             raise ValueError("the modelfile is not a JSON list")
         modelfile = cls()
-        for command in commands:
-            modelfile._apply(command)
+        skipped = [reason for reason in map(modelfile._apply, commands) if reason]
+        if skipped:
+            reasons = ", ".join(list(dict.fromkeys(skipped))[:REASONS])
+            logger.info("skipped %d Modelfile entries: %s", len(skipped), reasons)
         return modelfile
 
-    def _apply(self, command: object) -> None:
-        """Carry out one command; an unknown or malformed one is logged and skipped."""
+    def _apply(self, command: object) -> str | None:
+        """Carry out one command; return why it was skipped if it was."""
         if not isinstance(command, dict):
-            return logger.warning("a Modelfile entry is not an object: skipped")
+            return "not an object"
         name, args = command.get("name"), command.get("args")
         if not isinstance(name, str) or not isinstance(args, str):
-            return logger.warning("a Modelfile entry lacks a name or args: skipped")
+            return "without name or args"
         if name.startswith("#"):
             return None
         if not is_unicode(name + args):
             raise ValueError("the modelfile holds half a character")
         run = _COMMANDS.get(name.lower())
-        if run is None:
-            return logger.info("unknown Modelfile command %.40r: skipped", name)
-        return run(self, args)
+        return run(self, args) if run else f"unknown command {name[:40]!r}"
 
     def _system(self, args: str) -> None:
         self.override_system_prompt += extract_text_from_quotes(args)
@@ -114,7 +116,7 @@ class Modelfile:
     def _template(self, args: str) -> None:
         self.template = extract_text_from_quotes(args)
 
-    def _message(self, args: str) -> None:
+    def _message(self, args: str) -> str | None:
         role, _, content = args.strip().partition(" ")
         role, content = extract_text_from_quotes(role).lower(), extract_text_from_quotes(content)
         if role == "system":
@@ -122,19 +124,20 @@ class Modelfile:
         elif role in ("user", "assistant"):
             self.messages.append({"role": role, "content": content})
         else:
-            logger.info("unknown role in a Modelfile message: skipped")
+            return "message of an unknown role"
+        return None
 
-    def _parameter(self, args: str) -> None:
+    def _parameter(self, args: str) -> str | None:
         key, _, value = args.strip().partition(" ")
         if not value.strip():
-            return logger.info("a Modelfile parameter has no value: skipped")
+            return "parameter without a value"
         self.parameters[extract_text_from_quotes(key)] = convert_value(
             extract_text_from_quotes(value)
         )
         return None
 
 
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[[Modelfile, str], str | None]] = {
     "system": Modelfile._system,
     "before-prompt": Modelfile._before_prompt,
     "after-prompt": Modelfile._after_prompt,

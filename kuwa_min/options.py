@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import address, log
+from .modelfile import is_unicode
 
 KERNEL_URL = "http://127.0.0.1:9000/"
 KERNEL_ADDRESS = "127.0.0.1:9000"
@@ -39,6 +40,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def access_code(text: str) -> str:
+    """Read a name under which the Kernel knows us."""
+    if not text.strip() or not is_unicode(text):
+        raise argparse.ArgumentTypeError(f"a name in UTF-8 is needed, not {text!r}")
+    return text
+
+
 def version(text: str) -> str:
     """Read the version of the Kernel's interface, which is part of its URLs."""
     if not text or not all(letter.isalnum() or letter in "._-" for letter in text):
@@ -61,6 +69,7 @@ def add_kernel_options(group: argparse._ArgumentGroup) -> None:
     """Add what the Kernel is told and where it is."""
     group.add_argument(
         "--access_code",
+        type=access_code,
         nargs="+",
         metavar="NAME",
         help="name or names under which the Kernel knows this executor",

@@ -27,6 +27,7 @@ from .messages import rectify_chat_history, to_openai_chat_format
 from .modelfile import Message, Modelfile, is_unicode
 
 FORM_FIELDS = 100
+TOO_MANY = f"The form has more than {FORM_FIELDS} fields."
 EMPTY, BUSY = "Received empty request!", "Processing another request."
 MALFORMED = "The chat history could not be read: it must be a JSON list of messages."
 MALFORMED_MODELFILE = "The Modelfile of this bot could not be read: it must be a JSON list."
@@ -54,18 +55,23 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     mark = b"--" + found[1].rstrip().encode("latin-1", "replace") if found else b""
     if mark and body.lstrip().startswith(mark):
         return _parse_multipart(b"\r\n" + body.lstrip(), b"\r\n" + mark)
+    if b"=" not in body:
+        return {}
     try:
         pairs = parse_qsl(
             body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS
         )
     except ValueError:
-        raise Refused(400, f"The form has more than {FORM_FIELDS} fields.") from None
+        raise Refused(400, TOO_MANY) from None
     return dict(pairs)
 
 
 def _parse_multipart(body: bytes, mark: bytes) -> dict[str, str]:
     form = {}
-    for part in body.split(mark)[1 : FORM_FIELDS + 1]:
+    parts = body.split(mark, FORM_FIELDS + 2)
+    if len(parts) > FORM_FIELDS + 2:  # what stands before the first mark and after the last
+        raise Refused(400, TOO_MANY)
+    for part in parts[1:]:
         head, found, content = part.partition(b"\r\n\r\n")
         name = FIELD_NAME.search(head.decode("utf-8", "replace"))
         if found and name:

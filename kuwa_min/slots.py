@@ -8,9 +8,8 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from .connection import UNEXPECTED
 from .delivery import Delivery
-from .errors import AnswerError, Gone, Refused, describe
+from .errors import UNEXPECTED, AnswerError, Gone, Refused, describe
 from .metrics import Metrics
 from .process import share_processor
 from .protocol import BUSY
@@ -61,12 +60,21 @@ class Slots:
             self._changed.notify_all()
             return True
 
+    def give_up(self, answer: Answer) -> bool:
+        """Interrupt an answer and take its slot back; return whether it still had one."""
+        with self._changed:
+            if self._running[answer.index] is not answer:
+                return False
+            self.interrupt(answer)
+            return self.free(answer)
+
     def interrupt(self, answer: Answer) -> None:
         """Call the backend's own abort(), which knows no slots, unless others would suffer."""
         with self._changed:
             if all(other is answer for other in self.running()):
                 ended = self._interrupt()
-                self._interrupts += [ended] if ended is not None else []
+                if ended is not None:
+                    self._interrupts.append(ended)
 
     def _count(self) -> None:
         running = len(self.running())
@@ -191,11 +199,10 @@ class Answer:
 
     def _reader_left(self) -> None:
         """Stop the backend for a reader who is no longer there; never waits."""
-        if self._slots.free(self):
+        if self._slots.give_up(self):
             self._outcome = "left by the reader"
             self._metrics.disconnected.inc()
             self.stream.cancel()
-            self._slots.interrupt(self)
 
     def abort(self) -> None:
         """Stop the backend because the person said so; the answer ends within PATIENCE."""
@@ -215,9 +222,7 @@ class Answer:
             return
         if self._delivery is not None:
             logger.info("slot %d: the backend blocks; its answer ends without it", self.index)
-            if self._farewell:
-                self._delivery.write(self._farewell)
-            self._delivery.abandon()
+            self._delivery.abandon(self._farewell)
 
     def _report(self) -> None:
         logger.info(

@@ -38,8 +38,9 @@ def test_the_older_form_gets_the_raw_form_and_the_newer_one_history_and_modelfil
             """Take history and modelfile."""
             yield history[0]["content"]
 
-    assert Old()._takes_form
-    assert not New()._takes_form
+    old, new = Old(), New()
+    assert old._LLMExecutor__takes_form  # type: ignore[attr-defined]
+    assert not new._LLMExecutor__takes_form  # type: ignore[attr-defined]
 
 
 def test_options_read_before_run_are_those_of_the_command_line(
@@ -59,14 +60,17 @@ def test_options_read_before_run_are_those_of_the_command_line(
     assert one.kernel_url == "http://127.0.0.1:9000/"
 
 
-def test_the_access_code_defaults_to_the_backends_name() -> None:
-    """Parse nothing."""
+def test_the_access_code_defaults_to_the_backends_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse nothing, then two names."""
 
     class ParrotExecutor(LLMExecutor):
         pass
 
-    assert ParrotExecutor().parse([]).access_code == ["parrot"]
-    assert ParrotExecutor().parse(["--access_code", "a", "b"]).access_code == ["a", "b"]
+    monkeypatch.setattr(sys, "argv", ["prog"])
+    assert ParrotExecutor().args.access_code == ["parrot"]
+    monkeypatch.setattr(sys, "argv", ["prog", "--access_code", "a", "b"])
+    assert ParrotExecutor().args.access_code == ["a", "b"]
+    assert ParrotExecutor().LLM_name == ["a", "b"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -1,0 +1,107 @@
+"""The public interface: what files of other people rely on, pinned."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import kuwa_min
+from kuwa_min import LLMExecutor, Modelfile, errors
+
+FRONT_DOOR = Path(kuwa_min.__file__)
+SIGNATURES = {
+    "__init__": "(self) -> 'None'",
+    "extend_arguments": "(self, parser: 'argparse.ArgumentParser') -> 'None'",
+    "setup": "(self) -> 'None'",
+    "llm_compute": (
+        "(self, history: 'list[dict[str, str]]', modelfile: 'Any') -> 'AsyncGenerator[str, None]'"
+    ),
+    "abort": "(self) -> 'None'",
+    "pause": "(self, seconds: 'float') -> 'Awaitable[None]'",
+    "in_debug": "(self) -> 'bool'",
+    "run": (
+        "(self, argv: 'Sequence[str] | None' = None, *, program: 'str | None' = None) -> 'None'"
+    ),
+}
+PROPERTIES = {"LLM_name", "args", "kernel_url", "log_level"}
+ATTRIBUTES = {"access_code": "", "uses_asyncio": True}
+
+
+def test_the_package_offers_three_names() -> None:
+    """LLMExecutor, Modelfile and the version."""
+    assert sorted(kuwa_min.__all__) == ["LLMExecutor", "Modelfile", "__version__"]
+    assert all(hasattr(kuwa_min, name) for name in kuwa_min.__all__)
+
+
+def test_the_version_has_three_numbers() -> None:
+    """As packaging tools and the manifest expect it."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", kuwa_min.__version__)
+
+
+def test_the_front_door_is_short() -> None:
+    """A docstring, the imports, the version and __all__: nothing else."""
+    lines = FRONT_DOOR.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 10
+    assert not [line for line in lines if re.match(r"\s*(def|class|if|for|try|with)\b", line)]
+
+
+def test_an_executor_has_these_methods() -> None:
+    """No public method is added or lost without somebody noticing here."""
+    public = {name for name in vars(LLMExecutor) if not name.startswith("_")}
+    assert public == set(SIGNATURES) - {"__init__"} | PROPERTIES | set(ATTRIBUTES)
+    assert all(isinstance(vars(LLMExecutor)[name], property) for name in PROPERTIES)
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_method_keeps_its_signature(name: str) -> None:
+    """Subclasses override it and call it this way."""
+    assert str(inspect.signature(getattr(LLMExecutor, name))) == SIGNATURES[name]
+
+
+def test_a_class_says_what_is_special_about_it() -> None:
+    """Without a word of the subclass, the name comes from the class and asyncio is there."""
+    assert {name: getattr(LLMExecutor, name) for name in ATTRIBUTES} == ATTRIBUTES
+
+
+def test_abort_is_awaited() -> None:
+    """A subclass writes `async def abort(self)`."""
+    assert inspect.iscoroutinefunction(LLMExecutor.abort)
+
+
+@pytest.mark.parametrize("name", [*SIGNATURES, *PROPERTIES])
+def test_every_public_method_says_what_it_is_for(name: str) -> None:
+    """A docstring is the help of whoever writes a custom executor."""
+    if name != "__init__":
+        assert inspect.getdoc(vars(LLMExecutor)[name])
+
+
+def test_a_modelfile_has_these_fields() -> None:
+    """The names are Kuwa's."""
+    assert list(inspect.signature(Modelfile).parameters) == [
+        "override_system_prompt",
+        "messages",
+        "template",
+        "before_prompt",
+        "after_prompt",
+        "parameters",
+    ]
+
+
+def test_an_answer_error_is_an_error_of_ours() -> None:
+    """The one error that custom executors raise: its message is for the person."""
+    assert issubclass(errors.AnswerError, errors.KuwaError)
+    assert issubclass(errors.KuwaError, Exception)
+    assert str(errors.AnswerError("[No input message entered]")) == "[No input message entered]"
+
+
+def test_an_executor_without_llm_compute_says_so() -> None:
+    """The sentence names the class."""
+
+    class Forgetful(LLMExecutor):
+        """Somebody's first try."""
+
+    with pytest.raises(NotImplementedError, match="Forgetful lacks llm_compute"):
+        Forgetful().llm_compute([], Modelfile())

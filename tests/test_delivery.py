@@ -1,0 +1,550 @@
+"""Streamed bodies on socket pairs: exact chunks, slow readers, absent readers, one courier."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from programs import until
+
+from kuwa_min import delivery as module
+from kuwa_min.delivery import ROOM, Courier, Delivery
+from kuwa_min.errors import Gone
+
+PATIENCE = 10.0  # seconds until a test gives up
+SHORT = 0.3  # seconds that a test waits for
+SLACK = 5.0  # seconds by which a busy machine may miss a limit
+NEVER = float("inf")
+LAST = b"0\r\n\r\n"
+
+
+class Body:
+    """A body on its way through a socket pair, with its reader's end."""
+
+    def __init__(
+        self, courier: Courier, *, chunked: bool = True, stall_seconds: float = PATIENCE
+    ) -> None:
+        near, self.reader = socket.socketpair()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        near.setblocking(False)
+        self.reader.settimeout(PATIENCE)
+        self.peeks = 0
+        self.near, self._courier = near, courier
+        self.delivery = Delivery(
+            near,
+            courier,
+            peek=self._peek,
+            not_yet=(BlockingIOError, InterruptedError),
+            chunked=chunked,
+            stall_seconds=stall_seconds,
+        )
+        self.left = threading.Event()
+        self.delivery.on_gone = self.left.set
+        courier.watch(self.delivery)
+
+    def _peek(self) -> bytes:
+        self.peeks += 1
+        return self.near.recv(1, socket.MSG_PEEK)
+
+    def close(self) -> None:
+        """Let go of the body and close both ends."""
+        self._courier.forget(self.delivery)
+        self.near.close()
+        self.reader.close()
+
+    def write(self, *pieces: str) -> Body:
+        """Write these pieces."""
+        for piece in pieces:
+            self.delivery.write(piece)
+        return self
+
+    def read(self, size: int) -> bytes:
+        """Read exactly so many bytes."""
+        data = b""
+        while len(data) < size:
+            more = self.reader.recv(size - len(data))
+            assert more, f"the body ended after {data!r}"
+            data += more
+        return data
+
+    def chunks(self) -> list[bytes]:
+        """Read every chunk up to the last."""
+        with self.reader.makefile("rb") as file:
+            chunks = []
+            while size := int(file.readline(), 16):
+                chunks.append(file.read(size))
+                assert file.readline() == b"\r\n"
+            assert file.readline() == b"\r\n"
+            return chunks
+
+    def text(self) -> str:
+        """Read the whole body; no chunk may split a character."""
+        return "".join(chunk.decode() for chunk in self.chunks())
+
+    def blocks(self) -> bool:
+        """Tell whether the socket takes no more and the courier knows it."""
+        return bool(self.delivery._wire) and not self.delivery._posted
+
+    def fill(self) -> int:
+        """Write until neither the socket nor the pile takes more; return the characters."""
+        count, piece = 0, "x" * 4096
+        while not (self.blocks() and self.delivery._piled > ROOM - len(piece)):
+            if self.delivery._piled > ROOM - len(piece):
+                until(self.blocks)
+            else:
+                self.delivery.write(piece)
+                count += len(piece)
+        return count
+
+
+@pytest.fixture(params=[selectors.DefaultSelector, selectors.SelectSelector])
+def courier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Courier]:
+    """Run a courier, once with the best selector and once with the one that all systems have."""
+    monkeypatch.setattr(selectors, "DefaultSelector", request.param)
+    with Courier() as running:
+        yield running
+
+
+@pytest.fixture
+def bodies(courier: Courier) -> Iterator[Callable[..., Body]]:
+    """Make bodies that are let go at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> Body:
+            return stack.enter_context(contextlib.closing(Body(courier, **options)))
+
+        yield make
+
+
+@pytest.fixture
+def asleep() -> Iterator[Courier]:
+    """Give a courier that was not started; start it so that it can be ended."""
+    courier = Courier()
+    yield courier
+    if not courier._thread.ident:
+        courier.__enter__()
+    courier.__exit__(None, None, None)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Run writers beside the test."""
+    with ThreadPoolExecutor(100) as threads:
+        yield threads
+
+
+def took(action: Callable[[], object]) -> float:
+    """Return the seconds that something took."""
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+# -- what goes out
+
+
+def test_quiet_pieces_go_out_at_once_without_another_thread(asleep: Courier) -> None:
+    """Write and read in turn while the courier does not run."""
+    with contextlib.closing(Body(asleep)) as body:
+        for piece, wire in (("one", b"3\r\none\r\n"), ("你好", "6\r\n你好\r\n".encode())):
+            body.write(piece)
+            assert body.read(len(wire)) == wire
+            until(lambda: time.monotonic() - body.delivery._written > module.QUIET)
+        body.delivery.finish()
+        assert body.read(5) == LAST
+        assert not asleep._posted
+
+
+def test_what_piles_up_goes_out_in_one_chunk_and_in_order(
+    asleep: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write faster than the courier, then let it run."""
+    monkeypatch.setattr(module, "QUIET", NEVER)
+    with contextlib.closing(Body(asleep)) as body:
+        body.write("one", "two", "three", "four")
+        body.reader.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            body.reader.recv(1)
+        body.reader.settimeout(PATIENCE)
+        asleep.__enter__()
+        assert body.read(20) == b"f\r\nonetwothreefour\r\n"
+
+
+def test_the_end_brings_what_piled_up_in_the_same_write(
+    asleep: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finish right after two pieces."""
+    monkeypatch.setattr(module, "QUIET", NEVER)
+    with contextlib.closing(Body(asleep)) as body:
+        body.write("one", "two").delivery.finish()
+        assert body.reader.recv(100) == b"6\r\nonetwo\r\n" + LAST
+
+
+def test_20_000_pieces_arrive_whole_and_in_order(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Write as fast as possible while somebody reads."""
+    body, pieces = bodies(), [f"{number} " for number in range(20_000)]
+
+    def work() -> None:
+        body.write(*pieces).delivery.finish()
+
+    writing = pool.submit(work)
+    assert body.text() == "".join(pieces)
+    writing.result(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("piece", "wire"),
+    [
+        ("\ud800", b"1\r\n?\r\n"),
+        ("a\ud83d\ude00b", b"4\r\na??b\r\n"),
+        ("\x00\r\n", b"3\r\n\x00\r\n\r\n"),
+        ("😀", b"4\r\n\xf0\x9f\x98\x80\r\n"),
+        ("", b""),
+    ],
+)
+def test_a_piece_becomes_these_bytes(bodies: Callable[..., Body], piece: str, wire: bytes) -> None:
+    """Replace lone surrogates, and never write a chunk of nothing, which would be the last."""
+    body = bodies()
+    body.write(piece, "").delivery.finish()
+    assert body.read(len(wire) + 5) == wire + LAST
+
+
+def test_no_chunk_splits_a_character(bodies: Callable[..., Body], pool: ThreadPoolExecutor) -> None:
+    """Write characters of one to four bytes past a small buffer."""
+    body, some = bodies(), random.Random(1)
+    pieces = ["".join(some.choices("aé你😀", k=some.randrange(400))) for _ in range(3000)]
+    writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
+    chunks = body.chunks()
+    assert b"".join(chunks).decode() == "".join(pieces)
+    assert all(chunk.decode() for chunk in chunks)
+    writing.result(PATIENCE)
+
+
+def test_an_http_1_0_body_has_no_chunks(bodies: Callable[..., Body]) -> None:
+    """Write the text alone."""
+    body = bodies(chunked=False)
+    body.write("one", "", "two").delivery.finish()
+    body.near.shutdown(socket.SHUT_WR)
+    assert body.read(6) == b"onetwo"
+    assert body.reader.recv(1) == b""
+
+
+def test_a_body_ends_once(bodies: Callable[..., Body]) -> None:
+    """Finish twice; nothing may follow."""
+    body = bodies()
+    body.write("one").delivery.finish()
+    body.delivery.finish()
+    with pytest.raises(Gone):
+        body.delivery.write("two")
+    body.near.shutdown(socket.SHUT_WR)
+    assert body.chunks() == [b"one"]
+    assert body.reader.recv(1) == b""
+
+
+def test_a_body_that_breaks_off_has_no_end(bodies: Callable[..., Body]) -> None:
+    """Send what there is, but not the last chunk."""
+    body = bodies()
+    body.write("one").delivery.break_off()
+    with pytest.raises(Gone):
+        body.delivery.finish()
+    body.near.shutdown(socket.SHUT_WR)
+    assert body.read(8) == b"3\r\none\r\n"
+    assert body.reader.recv(1) == b""
+
+
+# -- slow readers
+
+
+def test_a_slow_reader_loses_nothing_and_holds_the_writer(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Write two megabytes; the writer waits, and only so much piles up meanwhile."""
+    body, pieces, most = bodies(), [f"{number:07} " * 100 for number in range(2500)], 0
+
+    def write() -> None:
+        nonlocal most
+        for piece in pieces:
+            body.delivery.write(piece)
+            most = max(most, body.delivery._piled)
+        body.delivery.finish()
+
+    writing = pool.submit(write)
+    until(body.blocks)
+    assert not writing.done()
+    assert body.text() == "".join(pieces)
+    writing.result(PATIENCE)
+    assert most <= ROOM
+
+
+def test_a_reader_that_takes_a_little_now_and_then_is_not_given_up(
+    bodies: Callable[..., Body],
+) -> None:
+    """Count the stall limit from what was taken last, not from the first byte that waits."""
+    body = bodies(stall_seconds=100)
+    body.fill()
+    before = body.delivery._progress
+    while body.delivery._progress == before:
+        body.reader.recv(4096)
+    body.delivery.check_stall(before + 100)
+    assert not body.left.is_set()
+    body.delivery.check_stall(body.delivery._progress + 100)
+    assert body.left.is_set()
+
+
+def test_a_reader_that_never_reads_is_given_up(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fill what there is to fill: the writer gets Gone at the stall limit, not before."""
+    monkeypatch.setattr(module, "TICK", 0.05)
+    body = bodies(stall_seconds=SHORT)
+
+    def write() -> None:
+        while True:
+            body.delivery.write("x" * 4096)
+
+    started = time.monotonic()
+    with pytest.raises(Gone):
+        pool.submit(write).result(PATIENCE)
+    assert SHORT <= time.monotonic() - started < SHORT + SLACK
+    assert body.left.is_set()
+    assert not body.delivery._wire
+    assert not body.delivery._pieces
+
+
+def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
+    bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finish although nobody reads."""
+    monkeypatch.setattr(module, "TICK", 0.05)
+    body = bodies(stall_seconds=SHORT)
+    body.fill()
+    started = time.monotonic()
+    with pytest.raises(Gone):
+        body.delivery.finish()
+    assert time.monotonic() - started < SHORT + SLACK
+
+
+# -- readers that leave
+
+
+def test_a_reader_that_leaves_is_noticed_while_the_writer_is_silent(
+    bodies: Callable[..., Body],
+) -> None:
+    """Hang up during silence; of five tries the best takes at most a tenth of a second."""
+
+    def notice() -> None:
+        body = bodies()
+        body.write("one")
+        body.reader.close()
+        assert body.left.wait(PATIENCE)
+        assert body.delivery.gone
+
+    assert min(took(notice) for _ in range(5)) < 0.1
+
+
+def test_a_reader_that_closes_its_half_is_gone(bodies: Callable[..., Body]) -> None:
+    """Treat a half-closed connection as a reader that left."""
+    body = bodies()
+    body.reader.shutdown(socket.SHUT_WR)
+    assert body.left.wait(PATIENCE)
+    with pytest.raises(Gone):
+        body.delivery.write("one")
+    with pytest.raises(Gone):
+        body.delivery.finish()
+
+
+def test_a_reader_that_leaves_frees_a_writer_that_waits(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Hang up while a writer waits for room, and while one waits for the end."""
+    ending, writing = bodies(), bodies()
+    for body in (ending, writing):
+        body.fill()
+    end: Future[None] = pool.submit(ending.delivery.finish)
+    write = pool.submit(writing.write, *["x" * ROOM] * 2)
+    until(lambda: ending.delivery._finished and writing.delivery._piled > ROOM)
+    for body, waiting in ((ending, end), (writing, write)):
+        body.reader.close()
+        with pytest.raises(Gone):
+            waiting.result(PATIENCE)
+
+
+def test_the_write_that_finds_the_reader_gone_says_so(asleep: Courier) -> None:
+    """Raise in this very write: a silent backend may not make another one for a long time."""
+    with contextlib.closing(Body(asleep)) as body:
+        body.reader.close()
+        with pytest.raises(Gone):
+            body.delivery.write("one")
+
+
+def test_the_write_whose_wait_ends_in_a_lost_reader_says_so(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Raise in the write that waited for room."""
+    body = bodies()
+    body.fill()
+    writing: Future[None] = pool.submit(body.delivery.write, "x" * ROOM)
+    until(lambda: body.delivery._piled > ROOM)
+    body.reader.close()
+    with pytest.raises(Gone):
+        writing.result(PATIENCE)
+
+
+def test_a_failing_notice_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
+    """Raise in on_gone; other bodies go on."""
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    first, second = bodies(), bodies()
+    first.delivery.on_gone = fail
+    first.reader.close()
+    until(lambda: first.delivery.gone)
+    second.reader.close()
+    assert second.left.wait(2)
+
+
+# -- ends that come from outside
+
+
+def test_abandon_ends_a_body_whose_writer_is_silent(bodies: Callable[..., Body]) -> None:
+    """End it from another thread: the reader gets a whole body and the end of the connection."""
+    body = bodies()
+    body.write("one").delivery.abandon()
+    assert body.chunks() == [b"one"]
+    assert body.reader.recv(1) == b""
+    with pytest.raises(Gone):
+        body.delivery.write("two")
+    with pytest.raises(Gone):
+        body.delivery.finish()
+
+
+def test_abandon_frees_a_writer_that_waits_for_room(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End a body from another thread while its writer waits; a quick reader gets all before it."""
+    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+    body = bodies()
+    count = body.fill()
+    writing = pool.submit(body.write, "y" * ROOM, "never taken")
+    until(lambda: body.delivery._piled > ROOM)
+    ending: Future[None] = pool.submit(body.delivery.abandon)
+    with pytest.raises(Gone):
+        writing.result(PATIENCE)
+    assert body.text() == "x" * count + "y" * ROOM
+    ending.result(PATIENCE)
+
+
+def test_abandon_does_not_wait_for_a_reader_that_does_not_read(
+    bodies: Callable[..., Body],
+) -> None:
+    """Return soon: whoever aborts an answer waits for this, and the Kernel at most 10 s."""
+    body = bodies()
+    body.fill()
+    assert took(body.delivery.abandon) < 2
+
+
+# -- the next request during a body
+
+
+def test_a_next_request_is_left_alone(bodies: Callable[..., Body]) -> None:
+    """Read not a byte of what the client sends early."""
+    body = bodies()
+    body.reader.sendall(b"GET /next")
+    until(lambda: not body.delivery.watching)
+    body.write("one").delivery.finish()
+    assert body.chunks() == [b"one"]
+    assert body.near.recv(100) == b"GET /next"
+    assert not body.left.is_set()
+
+
+def test_a_slow_reader_that_sent_its_next_request_still_loses_nothing(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Keep waiting for room in the socket when there is nothing to look out for any more."""
+    body, pieces = bodies(), [f"{number:07} " * 100 for number in range(500)]
+    body.reader.sendall(b"GET /next")
+    until(lambda: not body.delivery.watching)
+    writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
+    until(body.blocks)
+    body.reader.settimeout(2)
+    assert body.text() == "".join(pieces)
+    writing.result(PATIENCE)
+
+
+def test_a_body_that_was_let_go_is_never_looked_at_again(
+    courier: Courier, bodies: Callable[..., Body]
+) -> None:
+    """Leave the socket to whoever reads the next request, even if an event is on its way."""
+    body = bodies()
+    body.delivery.finish()
+    courier.forget(body.delivery)
+    body.near.settimeout(PATIENCE)
+    peeks = body.peeks
+    assert took(lambda: courier._serve(body.delivery, selectors.EVENT_READ)) < 1
+    assert body.peeks == peeks
+    assert not body.left.is_set()
+
+
+# -- many bodies, one courier
+
+
+def test_many_bodies_share_a_courier(bodies: Callable[..., Body], pool: ThreadPoolExecutor) -> None:
+    """Stream to 40 readers, of whom every fourth never reads: the others get all of theirs."""
+    streams = [bodies() for _ in range(40)]
+    texts = [f"{number:03} " * 20_000 for number in range(40)]
+
+    def write(body: Body, text: str) -> None:
+        for at in range(0, len(text), 1000):
+            body.delivery.write(text[at : at + 1000])
+        body.delivery.finish()
+
+    writers = [pool.submit(write, *pair) for pair in zip(streams, texts, strict=True)]
+    readers = {n: pool.submit(body.text) for n, body in enumerate(streams) if n % 4}
+    for number, reading in readers.items():
+        assert reading.result(PATIENCE) == texts[number]
+        writers[number].result(PATIENCE)
+    for number in range(0, 40, 4):
+        assert not writers[number].done()
+        streams[number].reader.close()
+        with pytest.raises(Gone):
+            writers[number].result(PATIENCE)
+
+
+def test_nothing_is_left_of_bodies_that_ended(courier: Courier, pool: ThreadPoolExecutor) -> None:
+    """Let go of 200 bodies of all fates."""
+
+    def live(number: int) -> None:
+        with contextlib.closing(Body(courier)) as body, contextlib.suppress(Gone):
+            if number % 4 == 0:
+                body.reader.close()
+            if number % 4 == 1:
+                body.fill()
+                body.reader.close()
+            body.write("one", "two", "three")
+            body.delivery.finish()
+
+    for future in [pool.submit(live, number) for number in range(200)]:
+        future.result(PATIENCE)
+    until(lambda: not courier._posted)
+    until(lambda: not courier._waiting, 2)
+    assert len(courier._selector.get_map()) == 1  # its own bell
+
+
+def test_a_courier_ends_with_its_block() -> None:
+    """Leave no thread and no descriptor."""
+    with Courier() as courier:
+        thread = courier._thread
+        assert thread.is_alive()
+    assert not thread.is_alive()
+    assert courier._bell.fileno() == courier._ear.fileno() == -1

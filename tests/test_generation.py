@@ -1,0 +1,373 @@
+"""Options as tables: what wins over what, and one helpful line for every mistake in a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kuwa_min import generation
+from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.generation import Option
+
+TABLE = (
+    Option("delay", float, 0.02, "seconds to wait", least=0),
+    Option("max_tokens", int, None, "longest answer", least=1),
+    Option("seed", int, None, "seed of the dice"),
+    Option("model", str, "small", "name of the model"),
+    Option("do_sample", bool, False, "whether to throw dice"),
+)
+DEFAULTS = {
+    "delay": 0.02,
+    "max_tokens": None,
+    "seed": None,
+    "model": "small",
+    "do_sample": False,
+}
+HAS_TOML = pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+
+
+def settings(*argv: object) -> dict[str, Any]:
+    """Return what the table's options are with this command line."""
+    parser = argparse.ArgumentParser()
+    generation.add_arguments(parser, TABLE)
+    return generation.settings(TABLE, parser.parse_args([str(word) for word in argv]))
+
+
+def write(path: Path, content: str | dict[str, Any]) -> Path:
+    """Write text, or options as JSON, and return the path."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def complaint(path: Path) -> str:
+    """Return the one line that reading this -c file ends in."""
+    with pytest.raises(UsageError) as refused:
+        settings("-c", path)
+    sentence = str(refused.value)
+    assert sentence.splitlines() == [sentence], "one line"
+    assert str(path) in sentence, "it names the file"
+    return sentence
+
+
+@pytest.fixture
+def fake_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand in for PyYAML, with JSON, which is YAML."""
+
+    class YAMLError(Exception):
+        """What PyYAML raises; its messages have several lines."""
+
+    def safe_load(text: str) -> Any:
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise YAMLError("while parsing\n  line 1,\n  column 2") from None
+
+    library = types.ModuleType("yaml")
+    vars(library).update(YAMLError=YAMLError, safe_load=safe_load)
+    monkeypatch.setitem(sys.modules, "yaml", library)
+
+
+# -- precedence
+
+
+def test_the_order_is_default_file_command_line_modelfile(tmp_path: Path) -> None:
+    """Each level wins over the ones before it, option by option."""
+    path = write(tmp_path / "c.json", {"delay": 1, "max_tokens": 10, "seed": 5})
+    assert settings() == DEFAULTS
+    assert settings("-c", path) == {**DEFAULTS, "delay": 1, "max_tokens": 10, "seed": 5}
+    base = settings("-c", path, "--delay", 2, "--seed", 6)
+    assert base == {**DEFAULTS, "delay": 2, "max_tokens": 10, "seed": 6}
+    chosen = generation.for_request(TABLE, base, {"delay": 3, "model": "large"})
+    assert chosen == {**base, "delay": 3, "model": "large"}
+    assert base["delay"] == 2, "a request changes nothing for the next one"
+
+
+def test_the_place_of_the_file_on_the_command_line_does_not_matter(tmp_path: Path) -> None:
+    """An option wins over the file, whichever comes first; both spellings of -c are one."""
+    path = write(tmp_path / "c.json", {"delay": 1})
+    assert settings("--delay", 2, "-c", path)["delay"] == 2
+    assert settings(f"--generation_config={path}")["delay"] == 1
+
+
+@pytest.mark.parametrize("argv", [["--delay", "0.9"], ["--delay=0.9"]])
+def test_both_spellings_of_an_option_count(argv: list[str], tmp_path: Path) -> None:
+    """--delay=0.9 is --delay 0.9: over the default and over the file."""
+    path = write(tmp_path / "c.json", {"delay": 1})
+    assert settings(*argv)["delay"] == 0.9
+    assert settings("-c", path, *argv)["delay"] == 0.9
+
+
+def test_an_option_given_its_default_value_still_wins_over_the_file(tmp_path: Path) -> None:
+    """What counts is that it was given."""
+    path = write(tmp_path / "c.json", {"delay": 1, "do_sample": True})
+    chosen = settings("-c", path, "--delay", 0.02, "--do_sample", "false")
+    assert chosen == DEFAULTS
+
+
+def test_none_never_overrides(tmp_path: Path) -> None:
+    """A null in a file or a none in a Modelfile leaves what was there."""
+    path = write(tmp_path / "c.json", {"delay": None, "model": None})
+    assert settings("-c", path) == DEFAULTS
+    assert generation.for_request(TABLE, DEFAULTS, {"delay": None}) == DEFAULTS
+    assert generation.merge_config({"a": 1, "b": 2}, {"a": None, "b": 3}) == {"a": 1, "b": 3}
+
+
+def test_zero_false_and_empty_text_override(tmp_path: Path) -> None:
+    """They are values, unlike None."""
+    path = write(tmp_path / "c.json", {"delay": 0, "model": "", "do_sample": False})
+    assert settings("-c", path) == {**DEFAULTS, "delay": 0, "model": "", "do_sample": False}
+
+
+def test_merging_leaves_its_arguments_alone() -> None:
+    """The result is a dictionary of its own."""
+    base, top = {"a": 1}, {"b": 2}
+    assert generation.merge_config(base, top) == {"a": 1, "b": 2}
+    assert (base, top) == ({"a": 1}, {"b": 2})
+
+
+def test_options_of_others_on_the_command_line_are_not_generation_options() -> None:
+    """Only the table's names are settings."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port")
+    generation.add_arguments(parser, TABLE)
+    assert generation.settings(TABLE, parser.parse_args(["--port", "1"])) == DEFAULTS
+
+
+def test_the_help_shows_type_and_default_of_every_option() -> None:
+    """What an option takes and what holds without it."""
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    generation.add_arguments(parser, TABLE)
+    words = " ".join(parser.format_help().split())
+    for option in TABLE:
+        assert f"--{option.name} {option.kind.__name__.upper()}" in words
+        assert words.count(f"{option.help} (default: {option.default})") == 1
+    assert "-c" in words
+
+
+# -- values
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "converted"),
+    [
+        ("delay", 1, 1.0),
+        ("delay", "0.5", 0.5),
+        ("delay", "1e-3", 0.001),
+        ("delay", 0, 0.0),
+        ("max_tokens", 3, 3),
+        ("max_tokens", 3.0, 3),
+        ("max_tokens", "3", 3),
+        ("seed", -1, -1),
+        ("seed", "-1", -1),
+        ("seed", 2**53 + 1, 2**53 + 1),
+        ("seed", str(2**63 - 1), 2**63 - 1),
+        ("model", "large", "large"),
+        ("model", 7, "7"),
+        ("model", 4.5, "4.5"),
+        ("do_sample", True, True),
+        ("do_sample", "false", False),
+        ("do_sample", "TRUE", True),
+    ],
+)
+def test_a_value_is_taken_in_its_options_type(name: str, value: Any, converted: Any) -> None:
+    """From argv, from a file or from a Modelfile, exactly."""
+    option = next(option for option in TABLE if option.name == name)
+    result = option.convert(value)
+    assert result == converted
+    assert type(result) is type(converted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("delay", "soon", "delay must be a number"),
+        ("delay", "", "delay must be a number"),
+        ("delay", True, "delay must be a number"),
+        ("delay", [1], "delay must be a number"),
+        ("delay", {}, "delay must be a number"),
+        ("delay", -0.1, "delay must be at least 0"),
+        ("delay", "nan", "delay must be a finite number"),
+        ("delay", float("inf"), "delay must be a finite number"),
+        ("delay", 10**400, "delay must be a number"),
+        ("max_tokens", 0, "max_tokens must be at least 1"),
+        ("max_tokens", 1.5, "max_tokens must be a whole number"),
+        ("max_tokens", "1.5", "max_tokens must be a whole number"),
+        ("max_tokens", True, "max_tokens must be a whole number"),
+        ("max_tokens", "many", "max_tokens must be a whole number"),
+        ("max_tokens", float("nan"), "max_tokens must be a whole number"),
+        ("max_tokens", float("inf"), "max_tokens must be a whole number"),
+        ("max_tokens", [], "max_tokens must be a whole number"),
+        ("model", True, "model must be text"),
+        ("model", ["a", "b"], "model must be text"),
+        ("model", {"a": 1}, "model must be text"),
+        ("do_sample", 1, "do_sample must be true or false"),
+        ("do_sample", "yes", "do_sample must be true or false"),
+        ("do_sample", [], "do_sample must be true or false"),
+    ],
+)
+def test_an_impossible_value_says_what_is_wanted(name: str, value: Any, reason: str) -> None:
+    """The option's name and what it takes, in every place where a value can come from."""
+    option = next(option for option in TABLE if option.name == name)
+    with pytest.raises(ValueError) as refused:
+        option.convert(value)
+    assert str(refused.value) == reason
+    with pytest.raises(AnswerError) as answer:
+        generation.for_request(TABLE, DEFAULTS, {name: value})
+    assert str(answer.value) == f"[The option llm_{reason}.]"
+
+
+@pytest.mark.parametrize("argv", [["--delay", "soon"], ["--delay=-1"], ["--max_tokens", "1.5"]])
+def test_an_impossible_value_on_the_command_line_ends_with_code_2(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Argparse says which option, what is wanted and what was found."""
+    with pytest.raises(SystemExit) as ended:
+        settings(*argv)
+    assert ended.value.code == 2
+    name, _, value = argv[0].partition("=")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {name}: {name[2:]} must be " in last
+    assert repr(value or argv[1]) in last
+
+
+def test_unknown_options_of_a_modelfile_are_left_alone() -> None:
+    """A bot may be written for another backend."""
+    asked = {"delay": 1, "retriever": "x", "mirostat": [1]}
+    assert generation.for_request(TABLE, DEFAULTS, asked) == {**DEFAULTS, "delay": 1}
+
+
+# -- files
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["c.json", "c.JSON", pytest.param("c.toml", marks=HAS_TOML), "c.yaml", "c.yml"],
+)
+def test_every_kind_of_file_is_read(name: str, tmp_path: Path, fake_yaml: None) -> None:
+    """The ending of the name says what it is; text is UTF-8."""
+    options = {"delay": 1.5, "max_tokens": 3, "model": "模型", "do_sample": True}
+    toml = 'delay = 1.5\nmax_tokens = 3\nmodel = "模型"\ndo_sample = true\n'
+    path = write(tmp_path / name, toml if name.endswith("toml") else options)
+    assert generation.read_config(str(path)) == options
+    assert settings("-c", path) == {**DEFAULTS, **options}
+
+
+@pytest.mark.parametrize("name", [pytest.param("c.toml", marks=HAS_TOML), "c.yaml", "c.yml"])
+def test_an_empty_file_asks_for_nothing(name: str, tmp_path: Path, fake_yaml: None) -> None:
+    """In TOML and YAML, emptiness is well formed."""
+    assert settings("-c", write(tmp_path / name, "")) == DEFAULTS
+
+
+@pytest.mark.parametrize("content", ["{}", "null", " {\n} "])
+def test_an_empty_json_object_asks_for_nothing(content: str, tmp_path: Path) -> None:
+    """And so does null."""
+    assert settings("-c", write(tmp_path / "c.json", content)) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("c.json", ""),
+        ("c.json", '{"delay": 1'),
+        ("c.json", "delay: 1"),
+        ("c.json", "{'delay': 1}"),
+        pytest.param("c.json", '{"delay":' * 100_000, id="deep.json"),
+        pytest.param("c.toml", "delay 1", marks=HAS_TOML),
+        pytest.param("c.toml", "delay = 1\ndelay = 2", marks=HAS_TOML),
+        ("c.yaml", "a: b: c"),
+        ("c.yml", "["),
+    ],
+)
+def test_a_malformed_file_is_one_line(
+    name: str, content: str, tmp_path: Path, fake_yaml: None
+) -> None:
+    """It names the file and what the reader tripped over."""
+    assert "is malformed" in complaint(write(tmp_path / name, content))
+
+
+def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are malformed."""
+    path = tmp_path / "c.json"
+    path.write_bytes(b"\xff\xfe{\x00}\x00")
+    assert "is malformed" in complaint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("missing.json", "No such file or directory"), ("folder.json", "Is a directory")],
+)
+def test_an_unreadable_file_is_one_line(name: str, reason: str, tmp_path: Path) -> None:
+    """It says why."""
+    (tmp_path / "folder.json").mkdir()
+    assert complaint(tmp_path / name).endswith(f"cannot be read: {reason}")
+
+
+@pytest.mark.parametrize("name", ["c.txt", "c", "c.json.bak", "json"])
+def test_an_unknown_kind_of_file_is_one_line(name: str, tmp_path: Path) -> None:
+    """It lists the endings that work, whether or not the file is there."""
+    assert complaint(tmp_path / name).endswith("the name must end in .json, .yaml, .yml, .toml")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [("[]", "list"), ("7", "int"), ('"delay"', "str"), ("true", "bool")]
+)
+def test_a_file_of_something_else_than_options_is_one_line(
+    content: str, kind: str, tmp_path: Path
+) -> None:
+    """It says what was found instead of names and values."""
+    found = complaint(write(tmp_path / "c.json", content))
+    assert found.endswith(f"must hold names and values, not {kind}")
+
+
+@pytest.mark.parametrize("name", ["temprature", "Delay", "", "--delay", "llm_delay", "a\nb"])
+def test_an_unknown_key_is_one_line(name: str, tmp_path: Path) -> None:
+    """It names the key and the ones there are."""
+    found = complaint(write(tmp_path / "c.json", {"delay": 1, name: 1}))
+    assert repr(name) in found
+    assert found.endswith("known are delay, max_tokens, seed, model, do_sample")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"delay": "soon"}, "delay must be a number, not 'soon'"),
+        ({"delay": [1, 2]}, "delay must be a number, not [1, 2]"),
+        ({"delay": -1}, "delay must be at least 0, not -1"),
+        ({"max_tokens": 1.5}, "max_tokens must be a whole number, not 1.5"),
+        ({"model": {"name": "x"}}, "model must be text, not {'name': 'x'}"),
+        ({"do_sample": "yes\nno"}, r"do_sample must be true or false, not 'yes\nno'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_line(
+    options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    """It names the file, the key, what is wanted and what was found."""
+    assert complaint(write(tmp_path / "c.json", options)).endswith(f": {words}")
+
+
+@pytest.mark.parametrize(("name", "library"), [("c.yaml", "PyYAML"), ("c.yml", "PyYAML")])
+def test_without_the_yaml_library_a_yaml_file_is_one_line(
+    name: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the library and the way out."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    found = complaint(write(tmp_path / name, "delay: 1"))
+    assert library in found
+    assert ".json" in found
+
+
+def test_on_python_310_a_toml_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says which Python reads TOML, and the way out."""
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    found = complaint(write(tmp_path / "c.toml", "delay = 1"))
+    assert "Python 3.11" in found
+    assert ".json" in found

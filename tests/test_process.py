@@ -1,0 +1,160 @@
+"""The process: signals that stop it, streams that are missing, limits that it raises."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from programs import ROOT
+
+from kuwa_min.process import OPEN_FILES, SWITCH_SECONDS, Stop, Stopped
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Give every signal its handler back, whatever the test does."""
+    former = {number: signal.getsignal(number) for number in NUMBERS}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+def run(program: str, *shell: str) -> subprocess.CompletedProcess[str]:
+    """Run a small program, below a shell command if there is one."""
+    return subprocess.run(
+        [*shell, sys.executable, "-Werror", "-c", program],
+        cwd=ROOT,
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_interrupts_while_eager(number: signal.Signals) -> None:
+    """Loading a model ends at once, and no except of a library holds it up."""
+    with pytest.raises(Stopped), Stop().on_signals() as stop:
+        assert stop.eager
+        signal.raise_signal(number)
+    assert stop.event.is_set()
+    assert not issubclass(Stopped, Exception)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_only_sets_the_event_while_serving(number: signal.Signals) -> None:
+    """Running answers are not torn; a second signal changes nothing."""
+    with Stop().on_signals() as stop:
+        stop.eager = False
+        assert not stop.event.is_set()
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert stop.event.is_set()
+
+
+def test_former_handlers_come_back() -> None:
+    """Also when the block ends by a signal."""
+    before = [signal.getsignal(number) for number in NUMBERS]
+    with Stop().on_signals():
+        assert before != [signal.getsignal(number) for number in NUMBERS]
+    with pytest.raises(Stopped), Stop().on_signals():
+        signal.raise_signal(signal.SIGTERM)
+    assert before == [signal.getsignal(number) for number in NUMBERS]
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    """Python takes handlers on the main thread only; a test or a notebook may run us elsewhere."""
+    before = [signal.getsignal(number) for number in NUMBERS]
+    seen = []
+
+    def elsewhere() -> None:
+        with Stop().on_signals() as stop:
+            seen.append((stop.eager, [signal.getsignal(number) for number in NUMBERS]))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [(True, before)]
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    """People start executors with nohup so that they outlive the terminal."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Stop().on_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stop.event.is_set()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_prepare_raises_the_limit_of_open_files_and_switches_threads_often() -> None:
+    """As far as the system allows, and never down; the log is set up, too."""
+    done = run(
+        "import logging, resource, sys\n"
+        "from kuwa_min import process\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "process.prepare('WARNING')\n"
+        "process.prepare('WARNING')\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE), hard, sys.getswitchinterval())\n"
+        "print(logging.getLogger().getEffectiveLevel())\n"
+    )
+    assert done.stderr == ""
+    soft, after, before, interval, level = done.stdout.split()
+    assert after == before
+    assert int(soft) == (OPEN_FILES if before == "-1" else min(int(before), OPEN_FILES))
+    assert float(interval) == pytest.approx(SWITCH_SECONDS)
+    assert int(level) == 30
+
+
+def test_prepare_never_lowers_the_limit_of_open_files() -> None:
+    """Somebody may have asked for more than we need."""
+    done = run(
+        "import resource\n"
+        "from kuwa_min import process\n"
+        "process.OPEN_FILES = 64\n"
+        "before = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "process.prepare('INFO')\n"
+        "print(before == resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_missing_standard_stream_becomes_dev_null(closed: str, tmp_path: Path) -> None:
+    """The next socket gets a number above 2, and printing works and harms nobody."""
+    result = tmp_path / "result"
+    program = (
+        "import os, socket, sys\n"
+        "from kuwa_min import process\n"
+        "process.open_standard_streams()\n"
+        "null = os.stat(os.devnull).st_rdev\n"
+        "kinds = [os.fstat(number).st_rdev == null for number in range(3)]\n"
+        "number = socket.socket().detach()\n"
+        "print('x', flush=True)\n"
+        "print('x', file=sys.stderr, flush=True)\n"
+        f"open({str(result)!r}, 'w').write(f'{{kinds}} {{number > 2}}')\n"
+    )
+    run(program, "sh", "-c", f'exec "$@" {closed}', "sh")
+    expected = ["<&-" in closed, " >&-" in f" {closed}", "2>&-" in closed]
+    assert result.read_text(encoding="utf-8") == f"{expected} True"
+
+
+def test_present_streams_stay_as_they_are() -> None:
+    """Nothing is replaced without need."""
+    program = (
+        "import sys\n"
+        "from kuwa_min import process\n"
+        "streams = sys.stdout, sys.stderr\n"
+        "process.open_standard_streams()\n"
+        "print(streams == (sys.stdout, sys.stderr))\n"
+    )
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

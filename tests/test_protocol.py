@@ -1,0 +1,395 @@
+"""The Kernel's wire: forms, chats, addresses and the table of records, byte by byte."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+
+from kuwa_min import protocol
+from kuwa_min.errors import Refused
+from kuwa_min.modelfile import Modelfile
+
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=----WebKitFormBoundaryAbC123"
+HISTORY = [{"isbot": False, "msg": "hi"}]
+
+
+def multipart(*fields: tuple[str, str], boundary: str = "----WebKitFormBoundaryAbC123") -> bytes:
+    """Write fields as browsers do."""
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields
+    ]
+    return ("".join(parts) + f"--{boundary}--\r\n").encode()
+
+
+def refusal(form: dict[str, str]) -> tuple[int, str]:
+    """Return status and sentence with which this chat is refused."""
+    with pytest.raises(Refused) as refused:
+        protocol.parse_chat(form, None)
+    return refused.value.status, refused.value.message
+
+
+# -- forms
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        URLENCODED,
+        f"{URLENCODED}; charset=utf-8",
+        "",
+        "text/plain",
+        MULTIPART,
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        'multipart/form-data; boundary=""',
+        "multipart/form-data; boundary=;boundary=x",
+    ],
+)
+def test_an_urlencoded_body_is_read_whatever_the_header_says(content_type: str) -> None:
+    """The Kernel forwards its client's Content-Type over a body of its own."""
+    form = {"name": "debug", "input": json.dumps(HISTORY), "msg": "a+b&c=d 測試 %41", "empty": ""}
+    assert protocol.parse_form(urlencode(form).encode(), content_type) == form
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        MULTIPART,
+        'multipart/form-data; boundary="----WebKitFormBoundaryAbC123"',
+        "Multipart/Form-Data; charset=utf-8; Boundary=----WebKitFormBoundaryAbC123",
+        "multipart/form-data; boundary=----WebKitFormBoundaryAbC123; charset=utf-8",
+        "multipart/form-data; boundary=----WebKitFormBoundaryAbC123 ; charset=utf-8",
+    ],
+)
+def test_a_real_multipart_body_is_read(content_type: str) -> None:
+    """Values come back byte for byte: no percent-decoding, line ends inside stay."""
+    fields = {
+        "name": "debug",
+        "input": json.dumps(HISTORY),
+        "msg": "a+b&c=d 測試 %41\r\n\r\nnext\r\n",
+        "empty": "",
+    }
+    assert protocol.parse_form(multipart(*fields.items()), content_type) == fields
+
+
+def test_a_multipart_part_may_carry_more_headers() -> None:
+    """A file name and a type do not hide the field's name."""
+    body = (
+        b'--X\r\ncontent-disposition: form-data; filename="a.txt"; name="file"\r\n'
+        b"Content-Type: text/plain\r\n\r\ncontent\r\n"
+        b'--X\r\nContent-Disposition: form-data; name="b"\r\n\r\n2\r\n--X--\r\n'
+    )
+    form = protocol.parse_form(body, "multipart/form-data; boundary=X")
+    assert form == {"file": "content", "b": "2"}
+
+
+def test_the_boundary_counts_only_at_the_start_of_a_line() -> None:
+    """A text that mentions the boundary arrives whole."""
+    text = "what does --X mean? and\n--X?"
+    body = multipart(("input", text), ("name", "debug"), boundary="X")
+    form = protocol.parse_form(body, "multipart/form-data; boundary=X")
+    assert form == {"input": text, "name": "debug"}
+
+
+def test_a_preamble_of_line_ends_is_skipped() -> None:
+    """Some clients begin with an empty line."""
+    body = b"\r\n" + multipart(("a", "1"), boundary="X")
+    assert protocol.parse_form(body, "multipart/form-data; boundary=X") == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--X",
+        b"--X--\r\n",
+        b"--X\r\n\r\nvalue\r\n--X--\r\n",
+        b'--X\r\nContent-Disposition: form-data; name="a"\r\n--X--\r\n',
+        b'--X\r\nContent-Disposition: form-data; filename="a"\r\n\r\nvalue\r\n--X--\r\n',
+    ],
+)
+def test_a_multipart_body_without_fields_is_an_empty_form(body: bytes) -> None:
+    """Nothing is made up."""
+    assert protocol.parse_form(body, "multipart/form-data; boundary=X") == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"&", b"&&&"])
+def test_a_body_without_fields_is_an_empty_form(body: bytes) -> None:
+    """Separators alone are no fields."""
+    assert protocol.parse_form(body, URLENCODED) == {}
+
+
+def test_the_last_value_of_a_field_wins() -> None:
+    """In both kinds of forms."""
+    assert protocol.parse_form(b"a=1&b=2&a=3", URLENCODED) == {"a": "3", "b": "2"}
+    body = multipart(("a", "1"), ("a", "3"), boundary="X")
+    assert protocol.parse_form(body, "multipart/form-data; boundary=X") == {"a": "3"}
+
+
+@pytest.mark.parametrize("body", [b"a=%ff%fe", b"a=\xff\xfe"])
+def test_bytes_that_are_not_utf8_are_replaced(body: bytes) -> None:
+    """Broken text is readable text with replacement characters."""
+    assert protocol.parse_form(body, URLENCODED) == {"a": "\ufffd\ufffd"}
+
+
+def test_a_form_has_at_most_100_fields() -> None:
+    """One more is refused, and 100 are fine."""
+    fields = [f"f{n}=1" for n in range(101)]
+    assert len(protocol.parse_form("&".join(fields[:100]).encode(), URLENCODED)) == 100
+    with pytest.raises(Refused) as refused:
+        protocol.parse_form("&".join(fields).encode(), URLENCODED)
+    assert refused.value.status == 400
+    assert "100 fields" in refused.value.message
+
+
+# -- chats
+
+
+def test_a_chat_is_history_modelfile_and_form() -> None:
+    """Every part of the contract's form arrives where it belongs."""
+    form = {
+        "input": json.dumps(
+            [
+                {"isbot": True, "msg": "Welcome!"},
+                {"isbot": False, "msg": "hi"},
+                {"isbot": True, "msg": None},
+                {"isbot": False, "msg": "嗨"},
+            ]
+        ),
+        "modelfile": json.dumps(
+            [
+                {"name": "system", "args": '"Be kind."'},
+                {"name": "parameter", "args": "llm_delay 0.5"},
+            ]
+        ),
+        "name": "debug",
+        "user_id": "1",
+        "history_id": "-2",
+        "openai_token": "sk-o",
+        "google_token": "g",
+        "third_party_token": "t",
+        "user_token": "u",
+    }
+    chat = protocol.parse_chat(form, "zh-TW,zh;q=0.9")
+    assert chat.history == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": ""},
+        {"role": "user", "content": "嗨"},
+    ]
+    assert chat.modelfile.override_system_prompt == "Be kind."
+    assert chat.modelfile.parameters["llm_"] == {"delay": 0.5}
+    assert chat.modelfile.parameters["_"] == {
+        "lang": "zh-TW,zh;q=0.9",
+        "name": "debug",
+        "user_id": "1",
+        "history_id": "-2",
+        "openai_token": "sk-o",
+        "google_token": "g",
+        "third_party_token": "t",
+        "user_token": "u",
+    }
+    assert chat.form == form
+
+
+def test_the_languages_come_from_the_header_alone() -> None:
+    """A form field of that name does not replace Accept-Language."""
+    chat = protocol.parse_chat({"input": "[]", "lang": "xx"}, "zh-TW")
+    assert chat.modelfile.parameters["_lang"] == "zh-TW"
+
+
+def test_no_accept_language_is_none() -> None:
+    """The parameter is there all the same."""
+    chat = protocol.parse_chat({"input": "[]"}, None)
+    assert "_lang" in chat.modelfile.parameters
+    assert chat.modelfile.parameters["_lang"] is None
+
+
+def test_form_fields_win_over_the_bots_parameters() -> None:
+    """A bot's author cannot pretend to be another user."""
+    modelfile = json.dumps([{"name": "parameter", "args": "_user_id 1"}])
+    form = {"input": "[]", "modelfile": modelfile, "user_id": "7"}
+    assert protocol.parse_chat(form, None).modelfile.parameters["_user_id"] == "7"
+
+
+@pytest.mark.parametrize("modelfile", [{}, {"modelfile": ""}, {"modelfile": "null"}])
+def test_a_modelfile_may_be_absent_empty_or_null(modelfile: dict[str, str]) -> None:
+    """All of them are no Modelfile."""
+    chat = protocol.parse_chat({"input": json.dumps(HISTORY), **modelfile}, None)
+    assert vars(chat.modelfile) == vars(Modelfile(parameters=chat.modelfile.parameters))
+    assert chat.modelfile.parameters == {"_lang": None}
+
+
+@pytest.mark.parametrize("form", [{"name": "debug"}, {"input": ""}, {"input": "[]"}])
+def test_a_chat_without_input_is_an_empty_history(form: dict[str, str]) -> None:
+    """What to say to that is the backend's business."""
+    assert protocol.parse_chat(form, None).history == []
+
+
+def test_a_message_without_text_is_an_empty_one() -> None:
+    """A missing msg does not break the chat."""
+    chat = protocol.parse_chat({"input": '[{"isbot": false}]'}, None)
+    assert chat.history == [{"role": "user", "content": ""}]
+
+
+def test_an_empty_form_is_refused_with_the_old_words() -> None:
+    """People and scripts know this sentence."""
+    assert refusal({}) == (400, "Received empty request!")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hello",
+        "[",
+        "{}",
+        "null",
+        '"text"',
+        "7",
+        "[7]",
+        "[null]",
+        '["text"]',
+        "[[]]",
+        "[{}]",
+        '[{"msg": "no isbot"}]',
+        '[{"isbot": "false", "msg": "x"}]',
+        '[{"isbot": 0, "msg": "x"}]',
+        '[{"isbot": null, "msg": "x"}]',
+        '[{"isbot": false, "msg": 7}]',
+        '[{"isbot": false, "msg": ["x"]}]',
+        r'[{"isbot": false, "msg": "\ud800"}]',
+        r'[{"isbot": false, "msg": "\udc00\ud800"}]',
+        '[{"isbot": false, "msg": "fine"}, {"isbot": false, "msg": {}}]',
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param('[{"isbot":' * 50_000, id="deep objects"),
+    ],
+)
+def test_a_malformed_history_is_refused_with_a_sentence(text: str) -> None:
+    """400 and a short friendly sentence without any of the text in it."""
+    status, sentence = refusal({"input": text})
+    assert status == 400
+    assert sentence == "The chat history could not be read: it must be a JSON list of messages."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FROM x",
+        "{}",
+        "7",
+        '"text"',
+        pytest.param("[" * 100_000, id="deep"),
+        r'[{"name": "system", "args": "\ud800"}]',
+        r'[{"name": "parameter", "args": "llm_stop \udfff"}]',
+    ],
+)
+def test_a_malformed_modelfile_is_refused_with_a_sentence(text: str) -> None:
+    """400 and a short friendly sentence; text that no UTF-8 can carry is malformed too."""
+    status, sentence = refusal({"input": "[]", "modelfile": text})
+    assert status == 400
+    assert sentence == "The Modelfile of this bot could not be read: it must be a JSON list."
+
+
+def test_a_surrogate_pair_is_a_character() -> None:
+    """JSON's way to write an emoji is not malformed."""
+    chat = protocol.parse_chat({"input": r'[{"isbot": false, "msg": "\ud83d\ude00"}]'}, None)
+    assert chat.history == [{"role": "user", "content": "\U0001f600"}]
+
+
+# -- answers, addresses and records
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        (protocol.EMPTY, b'{"msg": "Received empty request!"}'),
+        (protocol.BUSY, b'{"msg": "Processing another request."}'),
+        ('say "嗨"', '{"msg": "say \\"嗨\\""}'.encode()),
+    ],
+)
+def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: bytes) -> None:
+    """A JSON object with one key, in UTF-8."""
+    assert protocol.message(text) == data
+
+
+@pytest.mark.parametrize(
+    ("path", "index", "result"),
+    [("/chat", 0, "/chat"), ("/chat", 1, "/chat/1"), ("/a/b", 12, "/a/b/12")],
+)
+def test_slots_have_paths_of_their_own(path: str, index: int, result: str) -> None:
+    """The first slot keeps the plain path."""
+    assert protocol.slot_path(path, index) == result
+
+
+@pytest.mark.parametrize(
+    ("kernel_url", "verb", "url"),
+    [
+        ("http://127.0.0.1:9000/", "register", "http://127.0.0.1:9000/v1.0/worker/register"),
+        ("http://127.0.0.1:9000", "unregister", "http://127.0.0.1:9000/v1.0/worker/unregister"),
+        ("https://k/base", "list", "https://k/base/v1.0/worker/list"),
+        ("https://k/base/", "debug", "https://k/base/v1.0/worker/debug"),
+    ],
+)
+def test_the_kernels_routes_stand_below_its_base_url(kernel_url: str, verb: str, url: str) -> None:
+    """With or without a slash at the end; a base path is kept."""
+    assert protocol.worker_url(kernel_url, "v1.0", verb) == url
+
+
+def test_register_and_unregister_take_name_and_endpoint() -> None:
+    """An urlencoded form of exactly these two fields."""
+    form = protocol.worker_form("名字 & co", "http://[::1]:80/chat")
+    assert parse_qsl(form.decode("ascii"), strict_parsing=True) == [
+        ("name", "名字 & co"),
+        ("endpoint", "http://[::1]:80/chat"),
+    ]
+    plain = protocol.worker_form("debug", "http://h:1/chat")
+    assert plain == b"name=debug&endpoint=http%3A%2F%2Fh%3A1%2Fchat"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {},
+        {"debug": []},
+        {"debug": [["http://h:1/chat", "READY", -1, -1], ["http://h:1/chat/1", "BUSY", 7, 1]]},
+        {"</textarea><script>": [["http://h:1/a?b&amp;c", "READY", -1, -1]], "名字": []},
+    ],
+)
+def test_a_table_that_is_shown_can_be_read(table: dict[str, list[Any]]) -> None:
+    """Nothing in a name ends the page's text early."""
+    page = protocol.show_table(table).decode()
+    assert protocol.parse_table(page) == table
+    assert page.count("</textarea>") == 1
+    assert "<script>" not in page
+
+
+def test_the_real_kernels_page_is_read() -> None:
+    """Attributes, line ends and any case do not matter."""
+    page = """<!DOCTYPE html><h1>Debug</h1><form method="post">
+    <TextArea name="data" rows="10">{&#34;debug&#34;: [[&#34;http://h:1/chat&#34;, "READY",
+    -1, -1]]}
+    </TextArea><input type="submit"></form>"""
+    assert protocol.parse_table(page) == {"debug": [["http://h:1/chat", "READY", -1, -1]]}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "",
+        "Not found",
+        "<textarea>",
+        "<textarea></textarea>",
+        "<textarea>not JSON</textarea>",
+        "<textarea>[]</textarea>",
+        "<textarea>null</textarea>",
+        '<textarea>{"debug": 7}</textarea>',
+        '<textarea>{"debug": null}</textarea>',
+    ],
+)
+def test_a_page_without_a_table_is_a_value_error(page: str) -> None:
+    """The caller knows that it knows nothing."""
+    with pytest.raises(ValueError):
+        protocol.parse_table(page)

@@ -1,0 +1,144 @@
+"""The registry: backends are known from their source, and imported only when they are asked for."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from programs import ROOT
+
+from kuwa_min import LLMExecutor, registry
+from kuwa_min.errors import UsageError
+
+NEEDED = {"debug", "dummy"}
+LINES = {
+    "debug": "[Tool] Debugging executor. It will reflect the last input.",
+    "dummy": "[Tool] Dummy executor. It will reply fixed message regardless of the user prompt.",
+    "geminipro": "[Cloud model] Google Gemini-Pro. Need API key.",
+    "chatgpt": "[Cloud model] OpenAI ChatGPT. Need API key.",
+    "huggingface": "[On-premises model] Download and run Huggingface model locally.",
+    "llamacpp": "[On-premises model] Run the GGUF model locally.",
+}
+FILES = {
+    "__init__.py": '"""Hold some backends."""\n',
+    "plain.py": (
+        '"""[Tool] A plain one.\n\nMore about it."""\n'
+        "from kuwa_min import LLMExecutor\n"
+        "from .second import Second\n"
+        "class Step(LLMExecutor): ...\n"
+        "class Plain(Second): ...\n"
+        "Other = Second\n"
+        "REQUIRES = ()\n"
+    ),
+    "second.py": "from kuwa_min import LLMExecutor\nclass Second(LLMExecutor): ...\n",
+    "heavy.py": (
+        '"""[Model] A heavy one."""\n'
+        "from kuwa_min import LLMExecutor\n"
+        'REQUIRES: tuple[str, ...] = ("json", "no_such_library", "no_such.inner", "json.no_such")\n'
+        "class Heavy(LLMExecutor): ...\n"
+    ),
+    "explosive.py": '"""[Tool] Nobody may import this."""\nraise SystemExit("imported")\n',
+    "silent.py": "REQUIRES = ('json',)\nLIMIT: int\n",
+    "without.py": '"""Without an executor."""\nfrom kuwa_min import LLMExecutor\n',
+    "_engine.py": "raise SystemExit('imported')\n",
+    "notes.txt": "not a module",
+}
+
+
+@pytest.fixture
+def backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put a package of our own in the place of the backends."""
+    folder = tmp_path / "some_backends"
+    (folder / "package").mkdir(parents=True)
+    (folder / "package" / "__init__.py").write_text('"""A package."""\n', encoding="utf-8")
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "PACKAGE", "some_backends")
+    former = set(sys.modules)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield
+    for name in set(sys.modules) - former:
+        if name.startswith("some_backends"):
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("backends")
+def test_every_module_is_a_backend_unless_its_name_begins_with_an_underscore() -> None:
+    """Sorted by name."""
+    expected = ["explosive", "heavy", "package", "plain", "second", "silent", "without"]
+    assert registry.names() == expected
+
+
+@pytest.mark.usefixtures("backends")
+def test_a_card_is_read_out_of_the_source() -> None:
+    """The docstring's first line and REQUIRES, annotated or not; nothing is imported."""
+    cards = registry.cards()
+    assert cards["plain"] == registry.Card("plain", "[Tool] A plain one.", ())
+    assert cards["heavy"] == registry.Card(
+        "heavy",
+        "[Model] A heavy one.",
+        ("json", "no_such_library", "no_such.inner", "json.no_such"),
+    )
+    assert cards["explosive"].summary == "[Tool] Nobody may import this."
+    assert cards["silent"] == registry.Card("silent", "", ("json",))
+    assert cards["package"].summary == "A package."
+    assert not [name for name in sys.modules if name.startswith("some_backends.")]
+
+
+@pytest.mark.usefixtures("backends")
+def test_loading_gives_the_last_executor_that_the_module_defines() -> None:
+    """Imported ones and other names of them do not count."""
+    kind = registry.load("plain")
+    assert (kind.__name__, kind.__module__) == ("Plain", "some_backends.plain")
+    assert issubclass(kind, LLMExecutor)
+
+
+@pytest.mark.usefixtures("backends")
+def test_missing_libraries_are_one_line_that_helps() -> None:
+    """All of them, and only they, with the file that has them and the command that makes it."""
+    with pytest.raises(UsageError) as refused:
+        registry.load("heavy")
+    assert str(refused.value) == (
+        "heavy needs no_such_library, no_such.inner, json.no_such, which this Python does not "
+        "have; use the file kuwa-heavy.pyz, which `python build.py heavy` makes"
+    )
+
+
+@pytest.mark.usefixtures("backends")
+def test_a_module_without_an_executor_is_one_line() -> None:
+    """The imported LLMExecutor itself is none."""
+    with pytest.raises(UsageError, match=r"some_backends\.without defines no subclass"):
+        registry.load("without")
+
+
+def test_the_real_backends_are_described_in_kuwas_words() -> None:
+    """Every name that Kuwa has keeps its line."""
+    cards = registry.cards()
+    assert set(cards) >= NEEDED
+    for name, card in cards.items():
+        assert card.summary == LINES.get(name, card.summary)
+        assert card.summary.startswith("["), f"{name} says what kind it is"
+
+
+def test_every_file_of_the_folder_is_listed() -> None:
+    """What the registry finds is what lies there."""
+    files = {path.stem for path in (ROOT / "backends").glob("[!_]*.py")}
+    assert set(registry.names()) == files
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_backend_says_what_it_requires(name: str) -> None:
+    """REQUIRES is a literal at the top, which a reader of text can take."""
+    tree = ast.parse((ROOT / "backends" / f"{name}.py").read_text(encoding="utf-8"))
+    targets = {
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    }
+    assert "REQUIRES" in targets
