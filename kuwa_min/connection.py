@@ -158,18 +158,21 @@ class Connection(BaseHTTPRequestHandler):
         )
         head = http1.response_head(200, fields, keep_alive=self._keep)
         try:
-            self._send(head)
-        except Gone:
-            delivery.gone = True  # the producer must still run, to give back what it holds
-        else:
-            self.request.settimeout(0)
-            self.server.courier.watch(delivery)
-        try:
+            self._start_stream(head, delivery)
             reply.produce(delivery)
         finally:
             self.server.courier.forget(delivery)
         if delivery.gone:
             self._keep = False
+
+    def _start_stream(self, head: bytes, delivery: Delivery) -> None:
+        """Send the head; if nobody is there, the producer must still run, to give back its slot."""
+        try:
+            self._send(head)
+            self.request.settimeout(0)
+            self.server.courier.watch(delivery)
+        except (Gone, OSError, ValueError):
+            delivery.gone = True
 
     # -- reading and writing, each with a deadline
 

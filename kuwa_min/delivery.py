@@ -274,6 +274,8 @@ class Courier:
             now = time.monotonic()
             for delivery in tuple(self._waiting):
                 delivery.check_stall(now)
+                if delivery.let_go:
+                    self._waiting.discard(delivery)
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
         try:

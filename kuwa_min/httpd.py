@@ -81,7 +81,7 @@ class Server(ThreadingHTTPServer):
         """Serve from now on, on threads of its own."""
         self.courier.__enter__()
         self._thread = threading.Thread(
-            target=self.serve_forever, args=(0.2,), name="httpd", daemon=True
+            target=self.serve_forever, args=(0.1,), name="httpd", daemon=True
         )
         self._thread.start()
         return self

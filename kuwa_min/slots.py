@@ -18,6 +18,7 @@ from .stream import Stream
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.05  # seconds that a cancelled generator gets to end its answer itself
+CUT_SECONDS = 0.5  # that cancelled generations get at the end of the process
 STOPPING = "This executor is being stopped. Please try again in a moment."
 CUT_SHORT = "\n<<<WARNING>>>The executor was stopped: this answer ends early.<<</WARNING>>>"
 
@@ -96,17 +97,21 @@ class Slots:
 
     def drain(self, seconds: float) -> None:
         """Let running answers end for so long, then cut the rest cleanly."""
-        deadline = time.monotonic() + seconds
-        if not self._wait_until_idle(deadline):
-            for answer in self.running():
-                answer.cut_short()
-            self._wait_until_idle(time.monotonic() + 1)
+        if self._wait_until_idle(seconds):
+            return
+        for answer in self.running():
+            answer.cut_short()
+        if self._wait_until_idle(CUT_SECONDS):
+            return
+        ends = [threading.Thread(target=one.leave_behind, daemon=True) for one in self.running()]
+        for end in ends:
+            end.start()
+        for end in ends:
+            end.join()
 
-    def _wait_until_idle(self, deadline: float) -> bool:
+    def _wait_until_idle(self, seconds: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(
-                lambda: not self.running(), max(0.0, deadline - time.monotonic())
-            )
+            return self._changed.wait_for(lambda: not self.running(), seconds)
 
 
 def _pending(events: list[threading.Event]) -> list[threading.Event]:
@@ -209,18 +214,21 @@ class Answer:
         self._outcome = "aborted"
         self._metrics.aborted.inc()
         self._stop()
+        if not self.stream.ended.wait(PATIENCE):
+            self.leave_behind()
 
     def cut_short(self) -> None:
-        """Stop the backend because the process ends, and tell the person."""
+        """Stop the backend because the process ends, and tell the person; never waits."""
         self._outcome, self._farewell = "cut short", CUT_SHORT
         self._stop()
 
     def _stop(self) -> None:
         self.stream.cancel()
         self._slots.interrupt(self)
-        if self.stream.ended.wait(PATIENCE) or not self._slots.free(self):
-            return
-        if self._delivery is not None:
+
+    def leave_behind(self) -> None:
+        """End the answer without its backend, which blocks."""
+        if self._slots.free(self) and self._delivery is not None:
             logger.info("slot %d: the backend blocks; its answer ends without it", self.index)
             self._delivery.abandon(self._farewell)
 
