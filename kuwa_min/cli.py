@@ -26,18 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = _program()
     try:
         return _dispatch(program, arguments)
-    except UsageError as error:
-        return _complain(program, error, 2)
     except KuwaError as error:
-        return _complain(program, error, 1)
+        return log.complain(program, error)
     except BrokenPipeError:  # the reader of --list or --help has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - nothing left to say
         return 1
-
-
-def _complain(program: str, error: KuwaError, code: int) -> int:
-    print(f"{program}: error: {log.one_line(str(error))}", file=sys.stderr)
-    return code
 
 
 def _program() -> str:

@@ -8,9 +8,13 @@ UNEXPECTED = "Error occurred. Please consult support."  # the person reads no mo
 class KuwaError(Exception):
     """Stand for everything that this program explains; the message says what to do."""
 
+    exit_code = 1
+
 
 class UsageError(KuwaError):
     """Report a wrong option, file or name; the process ends with code 2."""
+
+    exit_code = 2
 
 
 class StartError(KuwaError):

@@ -9,6 +9,8 @@ import threading
 from collections import deque
 from typing import TextIO
 
+from .errors import KuwaError
+
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CAPACITY = 2000  # lines that may wait for a reader of the log; later ones are counted and dropped
@@ -32,6 +34,12 @@ def one_line(text: str) -> str:
 def _escape(found: re.Match[str]) -> str:
     number = ord(found[0])
     return f"\\u{number:04x}" if number > 0xFF else f"\\x{number:02x}"
+
+
+def complain(program: str, error: KuwaError) -> int:
+    """Write why the process ends to standard error, in one line; return its exit code."""
+    sys.stderr.write(f"{program}: error: {one_line(str(error))}\n")
+    return error.exit_code
 
 
 class SafeFormatter(logging.Formatter):

@@ -25,6 +25,7 @@ LAYERS = (
     ("httpd", "relay"),
     ("registration", "slots"),
     ("server", "embedded_kernel"),
+    ("service",),
     ("executor",),
     ("__init__",),  # the front door
     ("registry", "compat"),
