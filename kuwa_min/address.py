@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import StartError
@@ -79,14 +80,17 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _resolve(host: str, port: int, kind: int) -> tuple[Any, ...]:
+    """Look a host up; bytes spare Python the import of its codec for names beyond ASCII."""
+    return socket.getaddrinfo(host.encode() if host.isascii() else host, port, type=kind)[0]
+
+
 def towards(kernel_url: str) -> str:
     """Return the local address that the Kernel sees us under; sends nothing."""
     parts = urlsplit(kernel_url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        family, kind, proto, _, target = socket.getaddrinfo(
-            parts.hostname, port, type=socket.SOCK_DGRAM
-        )[0]
+        family, kind, proto, _, target = _resolve(parts.hostname or "", port, socket.SOCK_DGRAM)
         with socket.socket(family, kind, proto) as probe:
             probe.connect(target)
             return str(probe.getsockname()[0])
@@ -101,7 +105,7 @@ def towards(kernel_url: str) -> str:
 def listening(host: str) -> str:
     """Return where to listen for a host that the Kernel is told: there if it is ours, else all."""
     try:
-        family, _, _, _, target = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, target = _resolve(host, 0, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return EVERYWHERE[socket.AF_INET]
     with socket.socket(family, socket.SOCK_STREAM) as probe:

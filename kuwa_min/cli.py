@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from . import __version__, address, log, options, process, registry
 from .errors import KuwaError, UsageError, describe
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _program() -> str:
-    name = Path(sys.argv[0]).name
+    name = process.program_name()
     return "python -m kuwa_min" if name == "__main__.py" else name or PROGRAM
 
 
@@ -114,6 +113,7 @@ def _unknown(name: str) -> str:
 def run_file(path: str, rest: list[str]) -> None:
     """Run a custom executor's file, as `python FILE` would, with `kuwa.executor` importable."""
     import runpy
+    from pathlib import Path
 
     from . import compat
 

@@ -1,7 +1,5 @@
 """Say what went wrong: one root, few leaves; the message is the help."""
 
-from pathlib import Path
-
 UNEXPECTED = "Error occurred. Please consult support."  # the person reads no more than this
 
 
@@ -44,6 +42,7 @@ def describe(error: BaseException) -> str:
     trace, place = error.__traceback__, "?"
     while trace is not None:
         code = trace.tb_frame.f_code
-        place = f"{Path(code.co_filename).name}:{trace.tb_lineno} in {code.co_name}"
+        file = code.co_filename.replace("\\", "/").rpartition("/")[2]
+        place = f"{file}:{trace.tb_lineno} in {code.co_name}"
         trace = trace.tb_next
     return f"{type(error).__name__} at {place}"

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, cast
 
 from . import log, options, process, protocol, stream
@@ -38,7 +37,7 @@ class LLMExecutor:
 
     def __init__(self) -> None:
         self.__args: argparse.Namespace | None = None
-        self.__program = Path(sys.argv[0]).name
+        self.__program = process.program_name()
 
     # -- what subclasses give
 

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import AnswerError, UsageError
@@ -146,6 +145,8 @@ def _read_options(table: Table, path: str) -> dict[str, Any]:
 
 def read_config(path: str) -> dict[str, Any]:
     """Read a .json, .yaml, .yml or .toml file of options; raises UsageError naming the file."""
+    from pathlib import Path
+
     reader = _READERS.get(Path(path).suffix.lower())
     if reader is None:
         raise UsageError(f"{path}: the name must end in {', '.join(_READERS)}")

@@ -56,6 +56,11 @@ class Stop:
             raise Stopped
 
 
+def program_name() -> str:
+    """Return the name of the file that was started."""
+    return os.path.basename(sys.argv[0])  # noqa: PTH119 - pathlib would cost a millisecond
+
+
 def prepare(log_level: str) -> None:
     """Set the process up to serve many people at once."""
     log.configure(log_level)

@@ -33,9 +33,10 @@ MALFORMED = "The chat history could not be read: it must be a JSON list of messa
 MALFORMED_MODELFILE = "The Modelfile of this bot could not be read: it must be a JSON list."
 SUCCESS, FAILED = "Success", "Failed"
 READY, RESERVED_NOBODY = "READY", -1
-LIST_CONTENT = re.compile(r"<textarea[^>]*>(.*?)</textarea>", re.DOTALL | re.IGNORECASE)
-BOUNDARY = re.compile(r'boundary="?([^";,]{1,200})"?', re.IGNORECASE)
-FIELD_NAME = re.compile(r'\bname="([^"]{1,200})"')
+# Patterns are compiled at their first use: no start needs one of them.
+LIST_CONTENT = r"(?is)<textarea[^>]*>(.*?)</textarea>"
+BOUNDARY = r'(?i)boundary="?([^";,]{1,200})"?'
+FIELD_NAME = r'\bname="([^"]{1,200})"'
 
 Record = list[Any]  # [endpoint, state, history_id, user_id]
 Table = dict[str, list[Record]]
@@ -51,7 +52,7 @@ class Chat(NamedTuple):
 
 def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     """Read an urlencoded or multipart form, whichever the body really is; the last value wins."""
-    found = BOUNDARY.search(content_type)
+    found = re.search(BOUNDARY, content_type)
     mark = b"--" + found[1].rstrip().encode("latin-1", "replace") if found else b""
     if mark and body.lstrip().startswith(mark):
         return _parse_multipart(b"\r\n" + body.lstrip(), b"\r\n" + mark)
@@ -73,7 +74,7 @@ def _parse_multipart(body: bytes, mark: bytes) -> dict[str, str]:
         raise Refused(400, TOO_MANY)
     for part in parts[1:]:
         head, found, content = part.partition(b"\r\n\r\n")
-        name = FIELD_NAME.search(head.decode("utf-8", "replace"))
+        name = re.search(FIELD_NAME, head.decode("utf-8", "replace"))
         if found and name:
             form[name[1]] = content.decode("utf-8", "replace")
     return form
@@ -136,7 +137,7 @@ def show_table(table: Table) -> bytes:
 
 def parse_table(page: str) -> Table:
     """Read the records out of a Kernel's debug page; raises ValueError if there are none."""
-    found = LIST_CONTENT.search(page)
+    found = re.search(LIST_CONTENT, page)
     table = json.loads(html.unescape(found[1])) if found else None
     if not isinstance(table, dict) or not all(isinstance(rows, list) for rows in table.values()):
         raise ValueError("the page holds no table of records")
