@@ -15,6 +15,8 @@ import pytest
 from programs import ROOT
 from pythons import python_of
 
+pytestmark = pytest.mark.slow  # real processes, time limits or builds
+
 pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8")
 
 LIMIT = 150_000

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from programs import MODULE, ROOT, Program, call, fetch, said, until
 
+pytestmark = pytest.mark.slow  # real processes, time limits or builds
+
 MINE, KUWAS = "examples/my_executor.py", "examples/kuwa_executor.py"
 ALONE = ("--ignore_kernel", "--host", "127.0.0.1", "--port", "0")
 READY = r"ready: 1 slot\(s\) at (http://127\.0\.0\.1:\d+/chat)\s"

@@ -15,6 +15,8 @@ from programs import Program, call, chat_through, fetch, said, table, until
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.embedded_kernel import EmbeddedKernel
 
+pytestmark = pytest.mark.slow  # real processes, time limits or builds
+
 ALONE = ("--ignore_kernel", "--host", "127.0.0.1")
 
 

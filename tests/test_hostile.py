@@ -63,7 +63,10 @@ class Counting(LLMExecutor):
         self.inside -= 1
 """
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc"),
+]
 
 
 @contextlib.contextmanager

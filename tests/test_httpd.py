@@ -30,6 +30,8 @@ from kuwa_min.errors import Refused, StartError
 from kuwa_min.exchange import TEXT, Limits, Reply, Request, Streaming
 from kuwa_min.httpd import Server
 
+pytestmark = pytest.mark.slow  # real processes, time limits or builds
+
 PATIENCE = 10.0  # seconds until a client of these tests gives up
 SHORT = 0.3  # seconds of a limit that a test waits for
 SLACK = 5.0  # seconds by which a busy machine may miss a limit
