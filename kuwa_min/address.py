@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from .errors import StartError
 
-LOOPBACK, EVERYWHERE = "127.0.0.1", {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 RESERVED_PATHS = ("/health", "/metrics", "/status")
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")

@@ -17,7 +17,6 @@ import sys
 import threading
 from collections.abc import Collection
 from http.server import ThreadingHTTPServer
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import http1
@@ -86,12 +85,7 @@ class Server(ThreadingHTTPServer):
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop listening; idle connections end, running answers are cut."""
         self.closing = True
         self.shutdown()
@@ -100,7 +94,7 @@ class Server(ThreadingHTTPServer):
             left = [sock for sock, _ in self._open.values()]
         for sock in left:
             _hang_up(sock)
-        self.courier.__exit__(None, None, None)
+        self.courier.__exit__()
 
     @property
     def port(self) -> int:

@@ -109,11 +109,6 @@ def _is_entry(entry: object) -> bool:
     return text is None or (isinstance(text, str) and is_unicode(text))
 
 
-def message(text: str) -> bytes:
-    """Wrap a sentence as the Kernel's users know it: {"msg": ...}."""
-    return json.dumps({"msg": text}, ensure_ascii=False).encode()
-
-
 def slot_path(path: str, index: int) -> str:
     """Return the path of one slot's endpoint: the first keeps the plain path."""
     return f"{path}/{index}" if index else path

@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from . import protocol
@@ -49,12 +48,7 @@ class Registration:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Unregister; a Kernel that hangs delays the end by GOODBYE_TIMEOUT at most."""
         self._stop.set()
         goodbye = threading.Thread(target=self._unregister_all, name="goodbye", daemon=True)

@@ -72,7 +72,7 @@ class Slots:
     def interrupt(self, answer: Answer) -> None:
         """Call the backend's own abort(), which knows no slots, unless others would suffer."""
         with self._changed:
-            if all(other is answer for other in self.running()):
+            if self.running() == [answer]:
                 ended = self._interrupt()
                 if ended is not None:
                     self._interrupts.append(ended)

@@ -886,7 +886,7 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
                 client.answer()
     until(lambda: not server._open)
     until(lambda: threading.active_count() <= threads)
-    assert len(list(descriptors.iterdir())) <= files
+    until(lambda: len(list(descriptors.iterdir())) <= files)  # the last threads are closing theirs
     assert not server.courier._waiting
     assert not server.courier._posted
     assert len(server.courier._selector.get_map()) == 1  # its own bell

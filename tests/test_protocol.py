@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from kuwa_min import protocol
+from kuwa_min import exchange, protocol
 from kuwa_min.errors import Refused
 from kuwa_min.modelfile import Modelfile
 
@@ -312,7 +312,7 @@ def test_a_surrogate_pair_is_a_character() -> None:
 )
 def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: bytes) -> None:
     """A JSON object with one key, in UTF-8."""
-    assert protocol.message(text) == data
+    assert exchange.message(200, text).body == data
 
 
 @pytest.mark.parametrize(
