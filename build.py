@@ -1,226 +1,172 @@
-"""Make one reproducible file per backend: python build.py debug dummy.
+"""Make one file per backend, for this machine or another: python build.py huggingface.
 
-shiv's builder makes the archive of the core and of all backends' sources. What it leaves to us: our
-own launcher, so that the program runs straight from the zip and nothing is ever unpacked; bytecode,
-so that the first start is as fast as any other; a manifest; and the same bytes from the same
-sources and the same Python, wherever and whenever it is.
+Everything a build does is in kuwa_min/packing; this is its command line.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.metadata
-import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 
-from kuwa_min import __version__
-from kuwa_min.errors import UsageError
-from kuwa_min.launch import bytecode_name
-from kuwa_min.manifest import MANIFEST, Manifest
+from kuwa_min.errors import KuwaError, UsageError
+from kuwa_min.manifest import size_text
+from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, check_model, make
 from kuwa_min.registry import Card, cards
 
-DESCRIPTION = "Make one dist/kuwa-<backend>.pyz and its .sha256 per backend."
-ROOT = Path(__file__).resolve().parent
-PACKAGES = ("kuwa_min", "backends")
-SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
-LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
-INTERPRETER = "/usr/bin/env python3"
-SITE_PACKAGES = "site-packages"
-COMPILE = """
-import ast, marshal, sys
-codes = {}
-for path in sys.argv[1:]:
-    with open(path, "rb") as source:
-        tree = ast.parse(source.read())
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node):
-            node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
-    name = path.removeprefix("site-packages/").removesuffix(".py").removesuffix("/__init__")
-    codes[name.replace("/", ".")] = compile(tree, path, "exec", dont_inherit=True, optimize=0)
-sys.stdout.buffer.write(marshal.dumps(codes))
-"""
-UNHURRIED = ("compat", "embedded_kernel", "records", "relay")  # small gain, eight kilobytes
-ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: what a zip's timestamps can say
+DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
+THIN = ("torch",)  # what --thin leaves to the host, with all that only it needs
+MODEL = "take this model along: a folder, or a .gguf file"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build what the command line names; return the process's exit code."""
-    parser = argparse.ArgumentParser(prog="build.py", description=DESCRIPTION)
-    parser.add_argument("backend", nargs="*", help="what to build; --list shows what there is")
-    parser.add_argument("--list", action="store_true", help="list the buildable backends and exit")
-    parser.add_argument("--output", metavar="DIR", default="dist", help="default: %(default)s")
+    parser = _parser()
     options = parser.parse_args(argv)
     if not (options.backend or options.list):
         parser.error("name at least one backend; --list shows them")
     try:
-        return _list(cards()) if options.list else _build_all(options.backend, Path(options.output))
-    except (UsageError, OSError) as error:
+        return _list(cards()) if options.list else _build_all(options)
+    except (KuwaError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="build.py", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("backend", nargs="*", help="what to build; --list shows what there is")
+    parser.add_argument("--list", action="store_true", help="list the backends and exit")
+    parser.add_argument("--output", metavar="DIR", default="dist", help="default: %(default)s")
+    _add_target(parser.add_argument_group("the machine that the file is for; default: this one"))
+    _add_sources(parser.add_argument_group("where the libraries come from"))
+    _add_contents(parser.add_argument_group("what travels"))
+    return parser
+
+
+def _add_target(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--python", metavar="MINOR", help="its Python, such as 3.12")
+    group.add_argument("--platform", metavar="TAG", help="such as manylinux_2_28_x86_64")
+    group.add_argument("--cpu", action="store_true", help="torch without CUDA")
+    group.add_argument("--cuda", metavar="VARIANT", help="torch for this CUDA, such as cu128")
+
+
+def _add_sources(group: argparse._ArgumentGroup) -> None:
+    index = "https://download.pytorch.org/whl"
+    group.add_argument("--lock", metavar="FILE", type=Path, help="made if absent, else followed")
+    group.add_argument(
+        "--wheels", metavar="DIR", type=Path, action="append", default=[],
+        help="use the wheels in here, whatever the index has",
+    )  # fmt: skip
+    group.add_argument(
+        "--find_links", metavar="DIR", action="append", default=[],
+        help="look for wheels here too: a folder or an address",
+    )  # fmt: skip
+    group.add_argument("--no_index", action="store_true", help="ask no index: offline")
+    group.add_argument(
+        "--torch_index", metavar="URL", default=index,
+        help="where --cpu and --cuda find their torch; default: %(default)s",
+    )  # fmt: skip
+    group.add_argument(
+        "--wheelhouse", metavar="DIR", type=Path, default=Path("build/wheels"),
+        help="keep what was downloaded or compiled for the next build; default: %(default)s",
+    )  # fmt: skip
+
+
+def _add_contents(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--prune", action="store_true", help="leave out what inference never needs")
+    group.add_argument("--pyc", action="store_true", help="compile what is imported; first start")
+    group.add_argument("--thin", action="store_true", help="use the torch that the host has")
+    group.add_argument("--model", metavar="PATH", type=Path, help=MODEL)
+    group.add_argument("--embed_model", action="store_true", help="put the model inside the file")
+    group.add_argument("--kit", metavar="DIR", type=Path, help="make a folder to carry in")
 
 
 def _list(known: dict[str, Card]) -> int:
     width = max(map(len, known))
     for name, card in known.items():
-        if not card.requires:
-            print(f"{name:{width}}: {card.summary}")
+        print(f"{name:{width}}: {card.summary}")
     return 0
 
 
-def _build_all(backends: Sequence[str], output: Path) -> int:
+def _build_all(options: argparse.Namespace) -> int:
     """Build these backends, or none of them and raise UsageError."""
     known = cards()
-    for backend in backends:
-        _check(backend, known)
-    for backend in dict.fromkeys(backends):
-        target = build(backend, output)
-        print(f"{target}  {target.stat().st_size:,} bytes")
+    for backend in options.backend:
+        if backend not in known:
+            raise UsageError(f"no backend is called {backend!r}; known are {', '.join(known)}")
+    _check(options)
+    for backend in dict.fromkeys(options.backend):
+        _build(known[backend], options)
     return 0
 
 
-def _check(backend: str, known: dict[str, Card]) -> None:
-    if backend not in known:
-        raise UsageError(f"no backend is called {backend!r}; known are {', '.join(known)}")
-    if known[backend].requires:
-        raise UsageError(
-            f"{backend} needs {', '.join(known[backend].requires)}: this build.py cannot yet "
-            "package third-party libraries; heavy backends come with a later version"
-        )
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what does not go together, before anything is done."""
+    if options.model:
+        check_model(options.model)
+    if options.model and not (options.embed_model or options.kit):
+        raise UsageError("--model goes with --embed_model (inside the file) or --kit DIR (beside)")
+    if options.embed_model and not options.model:
+        raise UsageError("--embed_model needs --model PATH")
+    if options.cpu and options.cuda:
+        raise UsageError("--cpu and --cuda cannot both be")
+    if len(options.backend) > 1 and (options.lock or options.kit):
+        raise UsageError("--lock and --kit are for one backend at a time")
 
 
-def build(backend: str, output: Path) -> Path:
-    """Make <output>/kuwa-<backend>.pyz and its .sha256; return the path of the .pyz."""
-    manifest = _manifest(backend)
-    output.mkdir(parents=True, exist_ok=True)
-    target = output / f"kuwa-{backend}.pyz"
-    with tempfile.TemporaryDirectory(prefix="kuwa-build-") as directory:
-        staging = Path(directory, "archive")
-        _stage(staging, manifest)
-        made = _run_shiv(staging, manifest)
-        _compile(staging)
-        files = (path for path in staging.rglob("*") if path.is_file())
-        ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
-        _write(target, made | ours)
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    target.with_name(f"{target.name}.sha256").write_bytes(f"{digest}  {target.name}\n".encode())
-    return target
+def _build(card: Card, options: argparse.Namespace) -> None:
+    model = options.model if options.embed_model else None
+    if model and not card.requires:
+        raise UsageError(f"{card.name} has no use for a model")
+    libraries = _libraries(card, options) if card.requires else NO_LIBRARIES
+    target = make(Recipe(card, Path(options.output), libraries, model, options.pyc), tell)
+    print(f"{target}  {target.stat().st_size:,} bytes")
+    if options.embed_model:
+        tell(f"the model is inside; it takes {size_text(_size(model))} twice: file and cache")
+    if options.kit:
+        _make_kit(target, card, options)
 
 
-def _stage(staging: Path, manifest: Manifest) -> None:
-    """Lay out the archive's sources and manifest as they will stand in the zip."""
-    for source in _sources():
-        name = source.relative_to(ROOT).as_posix()
-        copy = staging / (f"{LAUNCHER}.py" if name == LAUNCH else f"{SITE_PACKAGES}/{name}")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)
-    (staging / MANIFEST).write_bytes(json.dumps(manifest, indent=2).encode() + b"\n")
+def _libraries(card: Card, options: argparse.Namespace) -> Libraries:
+    """Find what the backend needs, for the machine that was named."""
+    from kuwa_min.packing import supply
+    from kuwa_min.packing.box import Box
+    from kuwa_min.packing.resolve import Sources
+
+    here = Box.of_this_machine()
+    box = Box.of(options.python or here.python, options.platform or here.platform)
+    sources = Sources(
+        wheels=tuple(options.wheels),
+        find_links=tuple(options.find_links),
+        no_index=options.no_index,
+        torch_index=options.torch_index,
+        torch_variant="cpu" if options.cpu else options.cuda or "",
+    )
+    host = THIN if options.thin else ()
+    order = supply.Order(card, box, sources, options.lock, options.wheelhouse, host)
+    return supply.find(order, "needed" if options.prune else "all", tell)
 
 
-def _sources() -> list[Path]:
-    """List the files that travel, in the order of their names."""
-    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
-    shipped = (path for path in found if path.suffix in SHIPPED and path.name[0] != ".")
-    return sorted(shipped, key=Path.as_posix)
+def _make_kit(target: Path, card: Card, options: argparse.Namespace) -> None:
+    from kuwa_min.packing.kit import make_kit
+
+    beside = None if options.embed_model else options.model
+    make_kit(options.kit, target, card.name, beside)
+    print(f"{options.kit}  the kit to carry in; its README.md says how to start")
 
 
-def _manifest(backend: str) -> Manifest:
-    """Say what is in the file; kuwa_min.manifest is the reader and holds the types."""
-    return {
-        "name": "kuwa-min",
-        "version": __version__,
-        "backend": backend,
-        "built_for": {
-            "python": ">=3.10",
-            "implementation": sys.implementation.name,
-            "bytecode": f"{sys.version_info.major}.{sys.version_info.minor}",
-            "platform": "any",
-        },
-        "packages": [{"name": "kuwa-min", "version": __version__, "sha256": _sources_sha256()}],
-        "shiv_version": _shiv_version(),
-        "built_at": _built_at(),
-    }
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
 
 
-def _sources_sha256() -> str:
-    """Hash what `sha256sum` prints for the sources, named from the project's root and sorted."""
-    total = hashlib.sha256()
-    for source in _sources():
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        total.update(f"{digest}  {source.relative_to(ROOT).as_posix()}\n".encode())
-    return total.hexdigest()
-
-
-def _built_at() -> str:
-    """Return the time of SOURCE_DATE_EPOCH in shiv's format, else a fixed one."""
-    text = os.environ.get("SOURCE_DATE_EPOCH", str(ZIP_EPOCH))
-    try:
-        seconds = min(max(int(text), ZIP_EPOCH), ZIP_END)
-    except ValueError:
-        raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds") from None
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _shiv_version() -> str:
-    try:
-        return importlib.metadata.version("shiv")
-    except importlib.metadata.PackageNotFoundError:
-        raise UsageError("shiv is missing: pip install shiv==1.0.8 (or run make)") from None
-
-
-def _run_shiv(staging: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Let shiv make the archive; return its entries without the bootstrap we replace."""
-    from shiv.bootstrap.environment import Environment
-    from shiv.builder import create_archive
-
-    facts = {key: manifest[key] for key in ("built_at", "shiv_version")}
-    entry = "kuwa_min.cli:main"
-    environment = Environment(entry_point=entry, compile_pyc=False, reproducible=True, **facts)
-    archive = staging.with_suffix(".pyz")
-    sources = [staging / SITE_PACKAGES]
-    create_archive(sources, archive, INTERPRETER, f"{LAUNCHER}:main", environment, compressed=True)
-    with zipfile.ZipFile(archive) as made:
-        names = [name for name in made.namelist() if not name.startswith("_bootstrap/")]
-        return {name: made.read(name) for name in names}
-
-
-def _compile(staging: Path) -> None:
-    """Add one block of bytecode for this Python's minor; every other one compiles the sources.
-
-    One block, because a .pyc beside each source makes the file a sixth larger and the start
-    slower. Without functions' docstrings and without columns, a third of it (line numbers stay).
-    By a process of its own with a fixed hash seed, because the bytes depend on the order of sets
-    and on which names the process shares; with relative paths, because tracebacks show them.
-    """
-    modules = [p for p in (staging / SITE_PACKAGES).rglob("*.py") if p.stem not in UNHURRIED]
-    names = sorted(path.relative_to(staging).as_posix() for path in modules)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    clean["PYTHONHASHSEED"] = "0"
-    command = [sys.executable, "-Ss", "-Xno_debug_ranges", "-c", COMPILE, *names]
-    with (staging / bytecode_name()).open("wb") as block:
-        subprocess.run(command, cwd=staging, env=clean, stdout=block, check=True)
-
-
-def _write(target: Path, entries: dict[str, bytes]) -> None:
-    """Write the archive in a fixed order and form; a program that runs from an old one lives on."""
-    part = target.with_name(f"{target.name}.part")
-    with part.open("wb") as file:
-        file.write(f"#!{INTERPRETER}\n".encode())
-        with zipfile.ZipFile(file, "w") as archive:
-            for name in sorted(entries):
-                entry = zipfile.ZipInfo(name)  # of 1980
-                entry.create_system, entry.external_attr = 3, 0o100644 << 16  # Unix, -rw-r--r--
-                archive.writestr(entry, entries[name], zipfile.ZIP_DEFLATED, compresslevel=9)
-    part.chmod(0o755)
-    part.replace(target)
+def tell(text: str) -> None:
+    """Write a line about a step to standard error."""
+    print(f"build.py: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

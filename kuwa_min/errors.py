@@ -19,6 +19,12 @@ class StartError(KuwaError):
     """Report that the process cannot start or go on; it ends with code 1."""
 
 
+class WrongMachine(KuwaError):
+    """Report that this file cannot run here, a line per reason; the process ends with code 3."""
+
+    exit_code = 3
+
+
 class AnswerError(KuwaError):
     """End an answer with this message, which the person in the chat reads."""
 

@@ -3,46 +3,87 @@
 It parses on every Python since 2.7: an old one gets a sentence instead of a SyntaxError. It imports
 nothing of the rest before it knows that the rest can run here.
 """
-# ruff: noqa: PTH100, PTH118, PTH120
-# (pathlib would cost milliseconds at every start.)
 
+import os.path  # loaded by Python itself before any archive runs, so it costs nothing
 import sys
 
 NEEDED = (3, 10)
 REFUSED = 3
+ARGUMENTS = "kuwa.args"  # beside the file: an argument a line, for who starts it without any
+AIM = "target"  # an entry of an archive with payloads: what its libraries are for, a fact a line
 
 
 def main():
     # type: () -> None
-    """Check this Python, make the archive importable, run the program and end with its code."""
+    """Check this Python, have what the file carries on disk, run the program, end with its code."""
+    aim = read_aim()
     if sys.version_info < NEEDED:
-        sys.stderr.write(refusal() + "\n")
+        sys.stderr.write(refusal(aim) + "\n")
         sys.exit(REFUSED)
-    use_bytecode(make_importable())
+    add_arguments()
+    packages = make_importable()
+    use_bytecode(packages)
+    libraries = None
+    if aim:
+        from kuwa_min.libraries import open_libraries
+
+        libraries = open_libraries(os.path.dirname(packages), aim)
     import gc
 
     gc.disable()  # imports make no garbage; looking for it would cost a tenth of the start
     from kuwa_min.cli import main as run
 
     gc.enable()
-    sys.exit(run())
+    code = run()
+    if code and libraries:
+        libraries.start_again_if_mended()
+    sys.exit(code)
 
 
-def refusal():
-    # type: () -> str
+def refusal(aim):
+    # type: (dict[str, list[str]]) -> str
     """Say which Python is needed, which one was found and what to do."""
-    program, needed = sys.argv[0], "%d.%d" % NEEDED
+    needed = "".join(aim.get("python", [])) or "%d.%d or newer" % NEEDED
     found = "Python %d.%d.%d" % tuple(sys.version_info[:3])
     place = "%s, at %s" % (found, sys.executable or "an unknown place")
-    remedy = "start it with a newer one, for example: python%s %s" % (needed, program)
-    return "%s needs Python %s or newer; this is %s; %s" % (program, needed, place, remedy)
+    example = "python%s %s" % (needed.split()[0], sys.argv[0])
+    remedy = "start it with a newer one, for example: %s" % example
+    return "%s needs Python %s; this is %s; %s" % (sys.argv[0], needed, place, remedy)
+
+
+def read_aim():
+    # type: () -> dict[str, list[str]]
+    """Read what the archive's libraries are for; nothing when it carries none."""
+    try:
+        text = __loader__.get_data(AIM).decode("ascii")  # type: ignore[name-defined]
+    except (OSError, AttributeError):
+        return {}
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+
+
+def add_arguments():
+    # type: () -> None
+    """Put the arguments of kuwa.args before those of the command line, which win.
+
+    They are for one executor, the first of them, and apply when that or nothing is asked for.
+    """
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        with open(os.path.join(here, ARGUMENTS), "rb") as file:
+            lines = [line.strip() for line in file.read().decode("utf-8").splitlines()]
+    except OSError:
+        return
+    except ValueError:
+        sys.stderr.write("%s is not UTF-8 text: it was not read\n" % ARGUMENTS)
+        return
+    given = [line.replace("{here}", here) for line in lines if line and line[0] != "#"]
+    if sys.argv[1:2] in ([], given[:1]):
+        sys.argv[1:2] = given
 
 
 def make_importable():
     # type: () -> str
     """Put the archive's site-packages on sys.path in place of its root, first; return its path."""
-    import os.path  # loaded by Python itself before any archive runs, so it costs nothing
-
     root = os.path.dirname(__file__)
     # The path may be relative; made absolute, late imports survive a change of directory.
     packages = os.path.join(os.path.abspath(root), "site-packages")
@@ -66,7 +107,6 @@ def use_bytecode(packages):
     get the code of every module twice: first to learn its file's name, then to run it.
     """
     import marshal
-    import os.path
     from zipimport import zipimporter
 
     loader = __spec__.loader

@@ -1,0 +1,163 @@
+"""Make one backend's file: the table of contents of a build."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from kuwa_min import __version__
+from kuwa_min.archive import Archive
+from kuwa_min.errors import UsageError
+from kuwa_min.inventory import is_licence, licences, sbom
+from kuwa_min.launch import NEEDED
+from kuwa_min.manifest import Manifest, Package, Payload, Target
+from kuwa_min.registry import Card
+
+from . import core
+from .file import Cargo, files_of, write_file
+from .wheels import Content
+
+ANYWHERE: Target = {
+    "python": ">={}.{}".format(*NEEDED),
+    "implementation": "cpython",
+    "abi": "any",
+    "bytecode": "",
+    "platform": "any",
+    "os": "any",
+    "machine": "any",
+    "glibc": "",
+    "libraries": {},
+    "cpu": [],
+    "cuda": "",
+    "driver": "",
+}
+MODEL_SUFFIXES = (".gguf",)  # a model that is one file; every other one is a folder
+
+Tell = Callable[[str], None]
+
+
+class Libraries(NamedTuple):
+    """What a backend's wheels give: where they run, what they are, what of them travels."""
+
+    target: Target
+    packages: list[Package]
+    contents: list[Content]
+    host_packages: list[str]
+
+
+NO_LIBRARIES = Libraries(ANYWHERE, [], [], [])
+
+
+class Recipe(NamedTuple):
+    """One file to be made."""
+
+    card: Card
+    output: Path
+    libraries: Libraries
+    model: Path | None  # to be put inside
+    with_bytecode: bool
+
+
+def make(recipe: Recipe, tell: Tell) -> Path:
+    """Make <output>/kuwa-<backend>.pyz and what lies beside it; return the path of the .pyz."""
+    core.shiv_version()
+    recipe.output.mkdir(parents=True, exist_ok=True)
+    target = recipe.output / f"kuwa-{recipe.card.name}.pyz"
+    with tempfile.TemporaryDirectory(prefix="kuwa-build-", dir=recipe.output) as directory:
+        folder = Path(directory)
+        contents = recipe.libraries.contents
+        if recipe.with_bytecode:
+            contents = [*contents, *_bytecode(recipe, folder, tell)]
+        _write(target, recipe, contents, folder / "core")
+    _write_papers(target)
+    return target
+
+
+def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path) -> None:
+    cargo = [Cargo("libraries", contents)] if contents else []
+    if recipe.model:
+        cargo.append(Cargo("model", files_of(recipe.model)))
+    minor = recipe.libraries.target["python"]
+    python = core.python_for(minor) if contents else core.python_for(core.this_minor())
+
+    def entries(payloads: list[Payload]) -> dict[str, bytes]:
+        manifest = _manifest(recipe, payloads, python)
+        return core.make_core(manifest, _aim(recipe, payloads), python, staging)
+
+    write_file(target, cargo, entries)
+
+
+def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
+    """Say what is in the file; kuwa_min.manifest is the reader and holds the types."""
+    libraries, name = recipe.libraries, recipe.card.name
+    own = core.sources_sha256(name, with_payload=bool(payloads))
+    minor = libraries.target["python"].removeprefix(">=") if libraries.contents else ""
+    bytecode = (minor or core.this_minor()) if python else ""
+    package: Package = {
+        "name": "kuwa-min",
+        "version": __version__,
+        "wheel": "",
+        "sha256": own,
+        "licence": "MIT",
+    }
+    return {
+        "name": "kuwa-min",
+        "version": __version__,
+        "backend": name,
+        "built_for": {**libraries.target, "bytecode": bytecode},
+        "packages": [package, *libraries.packages],
+        "payloads": payloads,
+        "host_packages": libraries.host_packages,
+        "shiv_version": core.shiv_version(),
+        "built_at": core.built_at(),
+    }
+
+
+def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
+    """Write what the launcher must know before it reads the manifest: a fact a line."""
+    lines = {payload["kind"]: [payload["id"]] for payload in payloads}
+    if not lines:
+        return ""
+    if recipe.model and recipe.model.is_file():
+        lines["model"].append(recipe.model.name)
+    lines |= {"python": [recipe.libraries.target["python"]], "serves": [recipe.card.name]}
+    if recipe.libraries.host_packages:
+        lines["host"] = recipe.libraries.host_packages
+    return "".join(f"{key} {' '.join(words)}\n" for key, words in sorted(lines.items()))
+
+
+def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
+    """Make the file once without bytecode, unpack it, and compile what is imported from it."""
+    from kuwa_min import unpacking
+
+    from .bytecode import compiled
+
+    name, minor = recipe.card.name, recipe.libraries.target["python"]
+    python = core.python_for(minor)
+    if not python:
+        raise UsageError(f"--pyc needs python{minor} on this machine, and there is none")
+    tell(f"unpacking, to compile what {name} imports")
+    draft = folder / f"{name}.pyz"
+    _write(draft, recipe._replace(model=None), recipe.libraries.contents, folder / "draft")
+    entry = unpacking.unpack_to(str(draft), str(folder / "root"))[0]
+    return compiled(name, recipe.card.requires, Path(entry.tree), python)
+
+
+def _write_papers(target: Path) -> None:
+    """Write what people want to read without running the file: its parts and their licences."""
+    archive = Archive(str(target))
+    bill = target.with_name(f"{target.name}.cdx.json")
+    bill.write_text(sbom(archive.manifest), encoding="utf-8", newline="\n")
+    paper = target.with_name(f"{target.name}.licenses.txt")
+    paper.write_text(licences(archive.manifest, archive.texts(is_licence)), "utf-8", newline="\n")
+
+
+def check_model(path: Path) -> Path:
+    """Return the path of a model to take along; raises UsageError if there is none."""
+    if path.is_file() and path.suffix in MODEL_SUFFIXES:
+        return path
+    if path.is_dir() and any(path.iterdir()):
+        return path
+    raise UsageError(f"{path} is neither a folder with a model nor a .gguf file")

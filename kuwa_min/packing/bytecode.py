@@ -1,0 +1,89 @@
+"""Compile the modules that a backend really imports, so that the first start is no slower.
+
+Compiling all of torch and transformers takes many times longer, and eight of nine modules are
+never imported. Needs the Python that the file is for, and a machine that can run its libraries.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import zlib
+from pathlib import Path
+
+from kuwa_min.errors import UsageError
+
+from .core import ROOT, run_python
+from .wheels import Content
+
+IMPORT = """
+import json, os, sys
+tree, statements = sys.argv[1], sys.argv[2]
+sys.path.insert(0, tree)
+sys.dont_write_bytecode = True
+exec(statements)
+found = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+inside = (os.path.relpath(path, tree) for path in found if path.startswith(tree + os.sep))
+print("\\n" + json.dumps(sorted(path for path in inside if path.endswith(".py"))))
+"""
+COMPILE = """
+import importlib.util, json, os, py_compile, sys
+tree, out = sys.argv[1], sys.argv[2]
+made = {}
+for number, path in enumerate(json.load(sys.stdin)):
+    target = os.path.join(out, str(number))
+    hashed = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    source = os.path.join(tree, path)
+    py_compile.compile(source, target, path, doraise=True, invalidation_mode=hashed)
+    made[os.path.relpath(importlib.util.cache_from_source(path))] = target
+print(json.dumps(made))
+"""
+
+
+def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) -> list[Content]:
+    """Return the bytecode of what the backend imports from this unpacked tree.
+
+    Lies in a folder beside the tree, which must stay until the contents were written.
+    """
+    statements = "\n".join(import_statements(backend, requires))
+    try:
+        told = run_python(python, ["-c", IMPORT, str(tree), statements], tree)
+    except subprocess.CalledProcessError:
+        raise UsageError(
+            f"--pyc imports what {backend} imports, and that failed here (see above); "
+            "leave --pyc out, then the first start compiles it"
+        ) from None
+    paths = told.decode().rstrip().rpartition("\n")[2]
+    folder = tree.with_name(f"{tree.name}-bytecode")
+    folder.mkdir()
+    made = run_python(python, ["-c", COMPILE, str(tree), str(folder)], tree, paths.encode())
+    return [_deflated(Path(source), path) for path, source in sorted(json.loads(made).items())]
+
+
+def import_statements(backend: str, requires: dict[str, str]) -> list[str]:
+    """Return the statements by which a backend's sources import its libraries."""
+    found = {f"import {name}" for name in requires}
+    for source in sorted((ROOT / "backends").glob("*.py")):
+        if source.stem == backend or source.stem.startswith("_"):
+            for node in ast.walk(ast.parse(source.read_bytes())):
+                if _imports(node, requires):
+                    found.add(ast.unparse(node))
+    return sorted(found)
+
+
+def _imports(node: ast.AST, requires: dict[str, str]) -> bool:
+    if isinstance(node, ast.Import):
+        return any(alias.name.partition(".")[0] in requires for alias in node.names)
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return (node.module or "").partition(".")[0] in requires
+    return False
+
+
+def _deflated(source: Path, path: str) -> Content:
+    """Return bytecode as a deflated content; replaces the file by its stream."""
+    data = source.read_bytes()
+    deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    stream = deflate.compress(data) + deflate.flush()
+    source.write_bytes(stream)
+    return Content(path, False, len(data), len(stream), 8, zlib.crc32(data), "", source, 0)

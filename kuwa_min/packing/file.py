@@ -1,0 +1,73 @@
+"""Put one file together: shebang line, payloads, and the core archive that the program is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kuwa_min.manifest import Payload
+
+from .core import SHEBANG, zip_of
+from .wheels import Content
+from .writer import Output, Written, write_payload
+
+
+class Cargo(NamedTuple):
+    """What one payload will hold."""
+
+    kind: str  # "libraries" or "model"
+    contents: Iterable[Content]
+
+
+def write_file(
+    target: Path, cargo: Sequence[Cargo], core: Callable[[list[Payload]], dict[str, bytes]]
+) -> str:
+    """Write a whole file in one step and its .sha256 beside it; return that, in hex.
+
+    core makes the entries of the zip once it is known where the payloads lie. A program that runs
+    from an old file of the same name lives on.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            out = Output(file)
+            if cargo:  # positions in a zip that follows gigabytes count from its own beginning
+                out.write(SHEBANG)
+            written = [(one.kind, write_payload(one.contents, out)) for one in cargo]
+            payloads = [_payload(kind, one, out.position) for kind, one in written]
+            out.write(zip_of(core(payloads), b"" if cargo else SHEBANG))
+            digest = out.sha256()
+        part.chmod(0o755)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    target.with_name(f"{target.name}.sha256").write_bytes(f"{digest}  {target.name}\n".encode())
+    return digest
+
+
+def _payload(kind: str, written: Written, zip_start: int) -> Payload:
+    return {
+        "kind": kind,
+        "id": written.id,
+        "position": zip_start - written.start,
+        "index_position": zip_start - written.index_start,
+        "index_size": written.index_size,
+        "files": written.files,
+        "bytes": written.bytes,
+        "sha256": written.sha256,
+    }
+
+
+def files_of(folder: Path) -> list[Content]:
+    """Return every file of a folder, or the one file that this is, as contents to be stored."""
+    if folder.is_file():
+        return [content_of(folder, folder.name)]
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [content_of(path, path.relative_to(folder).as_posix()) for path in paths]
+
+
+def content_of(source: Path, path: str) -> Content:
+    """Return a file as a content to be stored at this path of the tree."""
+    size = source.stat().st_size
+    return Content(path, False, size, size, 0, None, "", source, 0)

@@ -1,0 +1,126 @@
+"""What the carry-in kit says: its README, defaults, service and start script.
+
+They are templates, in kit/ beside this module; @word@ stands for a fact.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from kuwa_min.errors import UsageError
+from kuwa_min.manifest import Manifest, Target, describe, size_text
+from kuwa_min.modelfile import is_unicode
+
+TEMPLATES = Path(__file__).with_name("kit")
+TEXTS = {
+    "README.md": "readme.txt",
+    "kuwa.args": "args.txt",
+    "kuwa.service": "service.txt",
+    "start.sh": "start.txt",
+}
+SUMS = "SHA256SUMS"
+BESIDE = {
+    ".sha256": ("its hash", "它的雜湊值"),
+    ".cdx.json": ("what it is made of, for tools: CycloneDX", "它的組成，供工具讀取：CycloneDX"),
+    ".licenses.txt": ("the licences of what is inside", "內含套件的授權條款"),
+}
+UNPACKED = {
+    "disk_en": "the first start unpacks {files:,} files, {size}, into `~/.cache/kuwa`; later ones "
+    "use them as they lie. `KUWA_ROOT` names another place. Where the home cannot be written, it "
+    "is `.kuwa` in this folder.",
+    "disk_zh": "首次啟動會把 {files:,} 個檔案（{size}）解開到 `~/.cache/kuwa`，之後直接使用。"
+    "`KUWA_ROOT` 可指定其他位置；家目錄無法寫入時，改放本資料夾的 `.kuwa`。",
+    "remove_en": "delete this folder and `~/.cache/kuwa`.",
+    "remove_zh": "刪除本資料夾與 `~/.cache/kuwa`。",
+}
+NOT_UNPACKED = {
+    "disk_en": "nothing is unpacked; the program runs straight from its file.",
+    "disk_zh": "不需解開任何檔案，程式直接從檔案執行。",
+    "remove_en": "delete this folder.",
+    "remove_zh": "刪除本資料夾。",
+}
+NEWEST_MINOR = 15  # of Python 3, to look for where any will do
+
+
+def texts(
+    manifest: Manifest, arguments: Sequence[str], program: Sequence[str], model_size: int
+) -> dict[str, str]:
+    """Return the kit's texts by file name.
+
+    arguments are the defaults of the program, its executor first; program names the built file and
+    then what lies beside it; model_size is in bytes, 0 without a model. Raises UsageError for an
+    argument that cannot stand in kuwa.args.
+    """
+    facts = _facts(manifest, program[0], arguments[0])
+    facts |= _rows(program, model_size) | {"arguments": _lines(arguments)}
+    return {
+        name: _fill((TEMPLATES / template).read_text(encoding="utf-8"), facts)
+        for name, template in TEXTS.items()
+    }
+
+
+def _lines(arguments: Sequence[str]) -> str:
+    """Write arguments as kuwa.args has them: a line each, as they are."""
+    for argument in arguments:
+        is_line = argument.splitlines() == [argument.strip()] and is_unicode(argument)
+        if not is_line or argument.startswith("#"):
+            raise UsageError(f"{argument!r} cannot stand in kuwa.args: a line of text is needed")
+    return "\n".join(arguments)
+
+
+def _facts(manifest: Manifest, name: str, backend: str) -> dict[str, str]:
+    payloads = manifest["payloads"]
+    files, size = (sum(one[key] for one in payloads) for key in ("files", "bytes"))
+    disk = UNPACKED if payloads else NOT_UNPACKED
+    target = manifest["built_for"]
+    return {
+        "backend": backend,
+        "title": f"{name}, {manifest['name']} {manifest['version']}",
+        "facts": describe(manifest),
+        "quoted_name": shlex.quote(name),
+        **_python(target),
+        **{key: text.format(files=files, size=size_text(size)) for key, text in disk.items()},
+    }
+
+
+def _python(target: Target) -> dict[str, str]:
+    """Say which Python is needed: in words, as commands to try, and as a condition."""
+    version = target["python"].removeprefix(">=")
+    minor = int(version.partition(".")[2])
+    if target["python"].startswith(">="):
+        others = (f"python3.{number}" for number in range(NEWEST_MINOR, minor - 1, -1))
+        return {
+            "python": f"Python {version} or newer",
+            "python_zh": f"Python {version} 以上的版本",
+            "pythons": " ".join(["python3", *others]),
+            "suits": f"sys.version_info >= (3, {minor})",
+        }
+    threads = "t" if target["abi"].endswith("t") else ""  # "cp313t": without the GIL
+    return {
+        "python": f"Python {version}{threads}",
+        "python_zh": f"Python {version}{threads}",
+        "pythons": " ".join(dict.fromkeys([f"python{version}{threads}", "python3"])),
+        "suits": f"sys.version_info[:2] == (3, {minor})",
+    }
+
+
+def _rows(program: Sequence[str], model_size: int) -> dict[str, str]:
+    """Describe what the kit took over, as rows of a table in both languages."""
+    archive, *companions = program
+    told = {archive: ("the program, in one file", "程式，單一檔案")}
+    told |= {path: BESIDE[path.removeprefix(archive)] for path in companions}
+    if model_size:
+        size = size_text(model_size)
+        told["model/"] = (f"the model, {size}", f"模型，{size}")
+    told[SUMS] = ("the hashes of all of it", "全部檔案的雜湊值")
+    return {
+        key: "\n".join(f"| `{path}` | {words[language]} |" for path, words in told.items())
+        for language, key in enumerate(("rows_en", "rows_zh"))
+    }
+
+
+def _fill(template: str, facts: dict[str, str]) -> str:
+    return re.sub(r"@(\w+)@", lambda word: facts[word[1]], template)

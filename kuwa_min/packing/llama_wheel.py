@@ -1,0 +1,126 @@
+"""Build the wheel of llama-cpp-python, which PyPI has as sources alone, for this kind of machine.
+
+The wheel runs on every processor of its kind: it holds llama.cpp's CPU code in a variant for each
+generation, and the best one is loaded when the program starts. The backend has to ask for that:
+ggml_backend_load_all_from_path(<llama_cpp>/lib), through the handle of libllama, before a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from kuwa_min.errors import UsageError
+
+from .gather import pip_command
+from .lock import parse_requirement
+
+EVERYWHERE = (
+    "-DGGML_NATIVE=OFF",  # else it is for this very processor
+    "-DLLAVA_BUILD=OFF",  # pictures: a fifth of the size, and no backend of ours sends any
+    "-DCMAKE_INSTALL_BINDIR=llama_cpp/lib",  # else the variants lie in a bin of their own,
+    "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib",  # all libraries twice,
+    "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",  # and each of those under three names
+)
+VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
+COMPILERS = ("c++", "g++", "clang++")
+TICK = 15.0  # seconds between two lines that say that it still compiles
+LOG = "build.log"
+
+
+def build_llama_wheel(requirement: str, wheelhouse: Path, tell: Callable[[str], None]) -> Path:
+    """Compile the wheel, or return the one that was compiled alike before; raises UsageError."""
+    arguments = cmake_args(os.environ, platform.machine())
+    key = hashlib.sha256(arguments.encode()).hexdigest()[:12]
+    folder = wheelhouse / f"{canonicalize_name(parse_requirement(requirement).name)}-{key}"
+    kept = _kept(requirement, folder)
+    if kept:
+        tell(f"{kept.name} was compiled before, with the same CMAKE_ARGS")
+        return kept
+    _check_compiler(os.environ)
+    folder.mkdir(parents=True, exist_ok=True)
+    tell(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
+    return _compile(requirement, folder, {**os.environ, "CMAKE_ARGS": arguments}, tell)
+
+
+def cmake_args(environment: Mapping[str, str], machine: str) -> str:
+    """Compose CMAKE_ARGS: what makes the wheel portable, then the user's own, which win."""
+    own = environment.get("CMAKE_ARGS", "").split()
+    return " ".join([*EVERYWHERE, *VARIANTS.get(machine, ()), *own])
+
+
+def _kept(requirement: str, folder: Path) -> Path | None:
+    """Return the newest wheel of the folder that meets the requirement."""
+    wanted = parse_requirement(requirement).specifier
+    found = [(parse_wheel_filename(path.name)[1], path) for path in folder.glob("*.whl")]
+    fitting = [one for one in found if wanted.contains(one[0], prereleases=True)]
+    return max(fitting)[1] if fitting else None
+
+
+def _check_compiler(environment: Mapping[str, str]) -> None:
+    named = environment.get("CXX", "").split()[:1]
+    if not any(map(shutil.which, named or COMPILERS)):
+        raise UsageError(
+            f"no C++ compiler is here ({', '.join(named or COMPILERS)}), and llama-cpp-python must "
+            "be compiled: install one (apt-get install g++), or give a wheel by --wheels DIR"
+        )
+
+
+def _compile(
+    requirement: str, folder: Path, environment: Mapping[str, str], tell: Callable[[str], None]
+) -> Path:
+    """Run pip in a folder beside, so that a wheel is there whole or not at all."""
+    log = folder / LOG
+    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
+        command = [*_build_command(requirement), "--wheel-dir", part, requirement]
+        if _run(command, log, environment, tell):
+            raise UsageError(
+                f"{requirement} was not compiled: {_reason(log)}; the whole output is in {log}"
+            )
+        made = next(Path(part).glob("*.whl"))
+        return made.replace(folder / made.name)
+
+
+def _build_command(requirement: str) -> list[str]:
+    """Build from sources and past pip's cache, which knows nothing of CMAKE_ARGS."""
+    name = parse_requirement(requirement).name
+    options = ("--no-deps", "--no-binary", name, "--no-cache-dir", "--verbose")
+    return [*pip_command(), "wheel", *options]
+
+
+def _run(
+    command: list[str], log: Path, environment: Mapping[str, str], tell: Callable[[str], None]
+) -> int:
+    """Return the exit code, saying now and then that the process is still at it."""
+    start = time.monotonic()
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process,
+    ):
+        while True:
+            try:
+                return process.wait(TICK)
+            except subprocess.TimeoutExpired:
+                tell(f"compiling for {_duration(time.monotonic() - start)}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _reason(log: Path) -> str:
+    """Return the first line that names an error, else the last one."""
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
+    said = [line for line in lines if line]
+    errors = [line for line in said if "error:" in line.lower()]
+    return (errors or said[-1:] or ["it says nothing"])[0][:200]

@@ -1,0 +1,150 @@
+"""The lock: exactly which packages go into a file, as a requirements.txt that pip reads too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from kuwa_min.errors import UsageError
+
+from .box import Box
+
+TITLE = "# kuwa lock: the packages of one file; build.py --lock makes it, pip can read it"
+PIN = re.compile(r"(\w[\w.-]*)==([^\s;]+)((?:\s+--hash=sha256:[0-9a-f]{64})*)", re.ASCII)
+
+
+class Pin(NamedTuple):
+    """One package of a lock; any file with one of the hashes will do."""
+
+    name: str  # as the index spells it: "llama-cpp-python"
+    version: str
+    hashes: tuple[str, ...]  # sha256, in hex
+
+    def text(self) -> str:
+        """Return the lines that pip reads."""
+        hashes = (f"--hash=sha256:{digest}" for digest in self.hashes)
+        return " \\\n    ".join([f"{self.name}=={self.version}", *hashes]) + "\n"
+
+
+class Lock(NamedTuple):
+    """The packages of one file, and what they were resolved for."""
+
+    backend: str
+    box: Box
+    pins: tuple[Pin, ...]
+    torch_variant: str = ""  # "cpu", "cu130"; "" when the usual index says what torch is
+    host_packages: tuple[str, ...] = ()  # what --thin leaves to the host's Python
+
+    def text(self) -> str:
+        """Return the whole file; the same lock gives the same bytes."""
+        facts = {
+            "backend": self.backend,
+            "python": self.box.python,
+            "platform": self.box.platform,
+            "torch": self.torch_variant,
+            "host": " ".join(sorted(self.host_packages)),
+        }
+        header = "".join(f"# {name}: {fact}\n" for name, fact in facts.items() if fact)
+        return f"{TITLE}\n{header}\n" + "".join(pin.text() for pin in _in_order(self.pins))
+
+    def narrowed(self, used: Iterable[str]) -> Lock:
+        """Keep the hashes of the files that went in, so that every later build takes the same."""
+        kept = frozenset(used)
+        return self._replace(
+            pins=tuple(
+                pin._replace(hashes=tuple(digest for digest in pin.hashes if digest in kept))
+                for pin in self.pins
+            )
+        )
+
+
+def _in_order(pins: Iterable[Pin]) -> list[Pin]:
+    return sorted(pin._replace(hashes=tuple(sorted(set(pin.hashes)))) for pin in pins)
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock; raises UsageError when the file is missing or is not one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"there is no lock {path}; build.py --lock {path} makes it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the lock {path} cannot be read: {error}") from None
+    if not text.startswith(TITLE):
+        raise UsageError(f"{path} is not a kuwa lock; remove it, and build.py --lock makes one")
+    facts = dict(re.findall(r"^# (\w+): (.+)$", text.removeprefix(TITLE), re.MULTILINE))
+    missing = [name for name in ("backend", "python", "platform") if name not in facts]
+    if missing:
+        raise UsageError(f"the lock {path} does not say its {', '.join(missing)}; make it anew")
+    box = Box.of(facts["python"], facts["platform"])
+    host = tuple(facts.get("host", "").split())
+    pins = read_pins(text, str(path))
+    return Lock(facts["backend"], box, pins, facts.get("torch", ""), host)
+
+
+def read_pins(text: str, place: str) -> tuple[Pin, ...]:
+    """Read pins as pip and uv write them, in order of their names; the place is for messages."""
+    lines = (line.strip() for line in text.replace("\\\n", " ").splitlines())
+    return tuple(_in_order(_pin(line, place) for line in lines if line and line[0] != "#"))
+
+
+def _pin(line: str, place: str) -> Pin:
+    found = PIN.fullmatch(line)
+    if not found:
+        raise UsageError(f"{place} has a line that is not name==version with hashes: {line[:80]}")
+    hashes = re.findall(r"sha256:(\w+)", found[3])
+    return Pin(canonicalize_name(found[1]), found[2], tuple(sorted(set(hashes))))
+
+
+def check(
+    lock: Lock,
+    backend: str,
+    box: Box,
+    requirements: Iterable[str],
+    *,
+    torch_variant: str = "",
+    host_packages: Iterable[str] = (),
+) -> None:
+    """Refuse a lock that was made for something else or holds too little; raises UsageError."""
+    wanted = _described(backend, box, torch_variant or lock.torch_variant, host_packages)
+    found = _described(lock.backend, lock.box, lock.torch_variant, lock.host_packages)
+    if found != wanted:
+        raise UsageError(f"the lock is for {found}, this build for {wanted}; make another lock")
+    bare = [pin.name for pin in lock.pins if not pin.hashes]
+    if bare:
+        raise UsageError(f"the lock has no hashes for {', '.join(bare)}; make the lock anew")
+    versions = {pin.name: pin.version for pin in lock.pins}
+    for requirement in requirements:
+        _check_floor(requirement, versions, box)
+
+
+def _described(backend: str, box: Box, variant: str, host: Iterable[str]) -> str:
+    packages = ", ".join(sorted(host))
+    torch = f" with torch for {variant}" if variant else ""
+    return f"{backend}, {box}{torch}" + (f", without {packages}" if packages else "")
+
+
+def _check_floor(text: str, versions: dict[str, str], box: Box) -> None:
+    needed = parse_requirement(text)
+    if needed.marker and not needed.marker.evaluate(box.environment):
+        return
+    version = versions.get(canonicalize_name(needed.name))
+    if version is None:
+        raise UsageError(f"the lock lacks {needed.name}, which is needed; make the lock anew")
+    if not needed.specifier.contains(version, prereleases=True):
+        raise UsageError(
+            f"the lock has {needed.name} {version}, needed is {needed.specifier}; make it anew"
+        )
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Read a PEP 508 requirement; raises UsageError naming it."""
+    try:
+        return Requirement(text)
+    except InvalidRequirement as error:
+        raise UsageError(f"{text!r} is no requirement: {str(error).splitlines()[0]}") from None

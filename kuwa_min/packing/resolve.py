@@ -1,0 +1,177 @@
+"""Decide which versions go into a file: uv resolves for the target, not for this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.utils import canonicalize_name
+
+from kuwa_min.errors import UsageError
+
+from .box import Box
+from .lock import Lock, Pin, parse_requirement, read_pins
+from .shelf import Found, Shelf, local_folder, read_shelf, sha256_of
+
+PYTORCH = "https://download.pytorch.org/whl"
+UV_OPTIONS = ("--only-binary", ":all:", "--generate-hashes", "--no-header", "--no-annotate")
+UV_MANNERS = ("--quiet", "--color", "never", "--no-progress", "--no-python-downloads")
+MISLEADING = ("UV_NO_SOURCES", "UV_TORCH_BACKEND", "UV_WORKING_DIR", "UV_PROJECT")
+LONGEST = 700  # characters of uv's words that a person gets
+
+
+class Sources(NamedTuple):
+    """Where wheels come from. The user's own are used exactly, whatever the indexes have."""
+
+    wheels: tuple[Path, ...] = ()  # folders: --wheels
+    find_links: tuple[str, ...] = ()  # folders or addresses, as pip takes them
+    no_index: bool = False
+    torch_index: str = PYTORCH
+    torch_variant: str = ""  # "cpu", "cu130": the part of that index; "" for the usual index
+
+    @property
+    def torch_url(self) -> str:
+        """Return the address of the index that has torch alone; "" where none is asked for."""
+        if not self.torch_variant or self.no_index:
+            return ""
+        return f"{self.torch_index.rstrip('/')}/{self.torch_variant}"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return every local folder of wheels, those of --wheels first."""
+        links = (local_folder(link) for link in self.find_links)
+        return (*self.wheels, *(folder for folder in links if folder))
+
+
+def resolve(
+    backend: str,
+    requirements: Iterable[str],
+    box: Box,
+    sources: Sources,
+    host_packages: Iterable[str] = (),
+) -> Lock:
+    """Choose versions and hashes for the box; raises UsageError when no set of wheels will do."""
+    host = tuple(sorted({_name(one) for one in host_packages}))
+    needed = [one for one in requirements if _name(one) not in host]
+    if sources.torch_variant and "torch" not in map(_name, needed):
+        raise UsageError(f"{backend} takes no torch along: leave the choice of its variant out")
+    shelf = read_shelf(sources.wheels, box)
+    own = {**_torch_without_index(sources, box), **shelf.newest()}
+    index = "" if "torch" in own else sources.torch_url
+    _check_variant(own, sources.torch_variant)
+    with tempfile.TemporaryDirectory(prefix="kuwa-resolve-") as directory:
+        folder = Path(directory)
+        folder.joinpath("pyproject.toml").write_text(_project(backend, needed, index), "utf-8")
+        _write_lines(folder / "pins.txt", (f"{one.name}=={one.version}" for one in own.values()))
+        _write_lines(folder / "host.txt", host)
+        text = _run_uv(_options(box, sources), folder, box)
+    pins = tuple(_of_own(pin, own, shelf, box) for pin in read_pins(text, "the answer of uv"))
+    return Lock(backend, box, pins, sources.torch_variant, host)
+
+
+def _name(requirement: str) -> str:
+    return canonicalize_name(parse_requirement(requirement).name)
+
+
+def _torch_without_index(sources: Sources, box: Box) -> dict[str, Found]:
+    """Without indexes, a variant of torch is a local version in one of the folders."""
+    variant = sources.torch_variant
+    if not (variant and sources.no_index):
+        return {}
+    found = read_shelf(sources.folders, box).newest(variant).get("torch")
+    if found is None:
+        places = ", ".join(map(str, sources.folders)) or "no folder"
+        raise UsageError(f"no torch+{variant} for {box} in {places}: carry its wheel in")
+    return {"torch": found}
+
+
+def _check_variant(own: Mapping[str, Found], variant: str) -> None:
+    local = own["torch"].version.local if "torch" in own else None
+    if variant and local and local != variant:
+        raise UsageError(f"{own['torch'].path} is not torch for {variant}: leave one of them out")
+
+
+def _project(backend: str, needed: Iterable[str], index: str) -> str:
+    """Write the project that uv resolves; torch_index is the one place that torch may come from."""
+    lines = ["[project]", f'name = "kuwa-{backend}"', 'version = "0"']
+    lines += [f"dependencies = {json.dumps([*needed])}", "[tool.uv]"]  # ends uv's look for others
+    if index:
+        lines += ["[tool.uv.sources]", 'torch = { index = "kuwa-torch" }']
+        lines += ["[[tool.uv.index]]", 'name = "kuwa-torch"', f"url = {json.dumps(index)}"]
+        lines += ["explicit = true"]
+    return "\n".join(lines) + "\n"
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _options(box: Box, sources: Sources) -> list[str]:
+    links = [*map(str, sources.wheels), *sources.find_links]
+    folders = ((link, local_folder(link)) for link in links)
+    absolute = [str(folder.absolute()) if folder else link for link, folder in folders]
+    return [
+        *("pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_MANNERS),
+        *("--constraints", "pins.txt", "--excludes", "host.txt"),
+        *("--python", _interpreter(box), "--python-version", box.python.removesuffix("t")),
+        *("--python-platform", box.uv_platform),
+        *(part for link in absolute for part in ("--find-links", link)),
+        *(["--no-index"] if sources.no_index else []),
+    ]
+
+
+def _interpreter(box: Box) -> str:
+    """Choose whose ABI uv takes: it can change the minor, not whether threads are free."""
+    alike = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) == box.python.endswith("t")
+    return sys.executable if alike else box.python
+
+
+def _run_uv(options: Sequence[str], folder: Path, box: Box) -> str:
+    """Run uv in a folder of its own, so that no project's settings nearby are picked up."""
+    known = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    command = [_uv(), *options]
+    done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True)
+    if done.returncode:
+        raise UsageError(explain(done.stderr, box))
+    return done.stdout
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if not found:
+        raise UsageError("uv is missing: pip install uv==0.13.9 (or run make)")
+    return found
+
+
+def explain(said: str, box: Box) -> str:
+    """Make one line of what uv says when it fails: the package without wheels, or its reasons."""
+    bare = re.findall(r"Wheels are required for `([^`]+)`", said)
+    if bare:
+        return (
+            f"{', '.join(dict.fromkeys(bare))}: the index has no wheel for {box}, and nothing is "
+            "compiled here; build or fetch the wheel and give its folder: --wheels DIR"
+        )
+    kept = re.sub(r"(?m)^error: (No solution found.*\n)?|^For more information.*$", "", said)
+    kept = re.sub(r"^ *cause: |(?m:^hint: )", "", kept).replace("we can conclude that", "so")
+    line = " ".join(re.sub(r"\n *cause: ", ": ", kept).split())
+    return f"uv finds no packages for {box}: {line[:LONGEST]}"
+
+
+def _of_own(pin: Pin, own: Mapping[str, Found], shelf: Shelf, box: Box) -> Pin:
+    """Give a package of the user's wheels the hash of that very file."""
+    if pin.name in shelf.others:
+        raise UsageError(
+            f"{shelf.others[pin.name]} is not for {box}, and {pin.name} is needed there: "
+            "add a wheel that is, or take this one away"
+        )
+    return pin._replace(hashes=(sha256_of(own[pin.name].path),)) if pin.name in own else pin

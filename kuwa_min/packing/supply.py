@@ -1,0 +1,107 @@
+"""Find a backend's libraries: from what it requires to wheels whose needs are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from kuwa_min.errors import UsageError
+from kuwa_min.registry import Card
+
+from .assemble import Libraries, Tell
+from .box import Box
+from .gather import gather
+from .llama_wheel import build_llama_wheel
+from .lock import Lock, check, parse_requirement, read_lock
+from .needs import combine, remembered_survey
+from .prune import prune
+from .resolve import Sources, resolve
+from .shelf import read_shelf
+from .wheels import Content, Wheel, read_wheel
+
+LLAMA = "llama-cpp-python"  # no wheels of it are published
+
+
+class Order(NamedTuple):
+    """What to find, for which machine, and where."""
+
+    card: Card
+    box: Box
+    sources: Sources
+    lock: Path | None  # kept and reused; None: resolved anew
+    wheelhouse: Path  # what is downloaded and compiled stays here for the next build
+    host_packages: tuple[str, ...]  # what the machine has already: --thin
+
+
+def find(order: Order, keep: str, tell: Tell) -> Libraries:
+    """Return the libraries of a backend; raises UsageError. keep is "all" or "needed"."""
+    order = _with_llama(order, tell)
+    lock = _lock(order, tell)
+    digests = gather(lock, order.sources, order.wheelhouse, tell)
+    if order.lock:
+        order.lock.write_text(lock.narrowed(digests.values()).text(), encoding="utf-8")
+    wheels = [read_wheel(path, digest) for path, digest in digests.items()]
+    return Libraries(
+        target=_target(order, wheels, digests),
+        packages=[wheel.package for wheel in wheels],
+        contents=KEEP[keep]([content for wheel in wheels for content in wheel.contents]),
+        host_packages=[*order.host_packages],
+    )
+
+
+KEEP = {"all": list[Content], "needed": prune}
+
+
+def _with_llama(order: Order, tell: Tell) -> Order:
+    """Compile the one library that is published as source only, unless its wheel is given."""
+    wanted = [one for one in order.card.requires.values() if parse_requirement(one).name == LLAMA]
+    given = read_shelf(order.sources.folders, order.box).newest()
+    if not wanted or LLAMA in given:
+        return order
+    if not order.box.is_here:
+        raise UsageError(
+            f"{LLAMA} has no published wheels and cannot be compiled here for {order.box}: build "
+            "its wheel on such a machine and give its folder: --wheels DIR"
+        )
+    wheel = build_llama_wheel(wanted[0], order.wheelhouse, tell)
+    wheels = (*order.sources.wheels, wheel.parent)
+    return order._replace(sources=order.sources._replace(wheels=wheels))
+
+
+def _lock(order: Order, tell: Tell) -> Lock:
+    name, requirements = order.card.name, [*order.card.requires.values()]
+    needed = [one for one in requirements if parse_requirement(one).name not in order.host_packages]
+    if order.lock and order.lock.exists():
+        lock = read_lock(order.lock)
+    else:
+        tell(f"resolving {', '.join(needed)} for {order.box}")
+        lock = resolve(name, requirements, order.box, order.sources, order.host_packages)
+    variant = order.sources.torch_variant
+    check(lock, name, order.box, needed, torch_variant=variant, host_packages=order.host_packages)
+    return lock
+
+
+def _target(
+    order: Order, wheels: Sequence[Wheel], digests: Mapping[Path, str]
+) -> dict[str, object]:
+    box, folder = order.box, order.wheelhouse / "surveys"
+    with ThreadPoolExecutor(1) as pool:
+        surveys = list(pool.map(lambda one: remembered_survey(*one, folder), digests.items()))
+    packages = {wheel.package["name"]: wheel.package["version"] for wheel in wheels}
+    needs = combine(surveys, packages)
+    return {
+        "python": box.python,
+        "implementation": box.implementation,
+        "abi": box.abi,
+        "bytecode": "",
+        "platform": box.platform,
+        "os": box.os,
+        "machine": box.machine,
+        "glibc": needs.glibc,
+        "libraries": needs.libraries,
+        "cpu": needs.cpu,
+        "cuda": needs.cuda,
+        "driver": needs.driver,
+    }

@@ -1,0 +1,136 @@
+"""Read wheels: what each is, and where its members' compressed streams lie."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import io
+import struct
+import zipfile
+from collections.abc import Iterator
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.utils import parse_wheel_filename
+
+from kuwa_min.errors import UsageError
+from kuwa_min.manifest import Package
+
+from .licence import licence_of
+
+IN_THE_TREE = ("purelib", "platlib", "data")  # what of a wheel's .data lands beside its packages
+LOCAL_HEADER = 30  # bytes, before a member's name
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class Content(NamedTuple):
+    """One file of the tree: its path there, what it is, and the stream that holds it."""
+
+    path: str
+    executable: bool
+    size: int  # bytes, inflated
+    stored: int  # bytes, as they lie
+    method: int  # 0 stored, 8 deflated
+    crc: int | None  # None: counted while copying, for what is stored
+    sha256: str  # of the inflated bytes, in hex; "" when the publisher says none
+    source: Path
+    offset: int  # of the stream, in bytes from the source's beginning
+
+
+class Wheel(NamedTuple):
+    """One wheel: its file, its package and its contents in the order they lie in the file."""
+
+    path: Path
+    package: Package
+    contents: tuple[Content, ...]
+
+
+def read_wheel(path: Path, sha256: str) -> Wheel:
+    """Read a wheel whose hash is known; raises UsageError when it is not one."""
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+            info = _dist_info(archive, path)
+            hashes = _record(archive, info)
+            contents = tuple(_contents(archive, raw, path, hashes))
+            return Wheel(path, _package(archive, info, path, sha256), contents)
+    except (zipfile.BadZipFile, KeyError, struct.error) as error:
+        raise UsageError(f"{path} is not a whole wheel ({error}): fetch it again") from None
+
+
+def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:
+    tops = {name.partition("/")[0] for name in archive.namelist()}
+    found = {top for top in tops if top.endswith(".dist-info")}
+    if len(found) != 1:
+        raise UsageError(f"{path} has {len(found)} .dist-info folders and a wheel has one")
+    return found.pop()
+
+
+def _record(archive: zipfile.ZipFile, info: str) -> dict[str, str]:
+    """Return the sha256 in hex of every member that RECORD gives one for."""
+    hashes = {}
+    for row in csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())):
+        kind, _, text = row[1].partition("=") if len(row) > 1 else ("", "", "")
+        if kind == "sha256":
+            padded = text + "=" * (-len(text) % 4)
+            hashes[row[0]] = binascii.hexlify(base64.urlsafe_b64decode(padded)).decode()
+    return hashes
+
+
+def _package(archive: zipfile.ZipFile, info: str, path: Path, sha256: str) -> Package:
+    metadata = archive.read(f"{info}/METADATA").decode("utf-8", "replace")
+    fields = HeaderParser().parsestr(metadata, headersonly=True)
+    name, version, _, _ = parse_wheel_filename(path.name)
+    return {
+        "name": str(fields["Name"] or name),
+        "version": str(fields["Version"] or version),
+        "wheel": path.name,
+        "sha256": sha256,
+        "licence": licence_of(metadata),
+    }
+
+
+def _contents(
+    archive: zipfile.ZipFile, raw: io.BufferedReader, path: Path, hashes: dict[str, str]
+) -> Iterator[Content]:
+    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+        place = _place(entry.filename)
+        if entry.is_dir() or not place:
+            continue
+        _refuse_strange(entry, place, path)
+        yield Content(
+            path=place,
+            executable=bool((entry.external_attr >> 16) & 0o100),
+            size=entry.file_size,
+            stored=entry.compress_size,
+            method=entry.compress_type,
+            crc=entry.CRC,
+            sha256=hashes.get(entry.filename, ""),
+            source=path,
+            offset=_stream_offset(raw, entry.header_offset),
+        )
+
+
+def _place(name: str) -> str:
+    """Return a member's path in the tree; "" for scripts and headers, which nothing here uses."""
+    first, _, rest = name.partition("/")
+    if not first.endswith(".data"):
+        return name
+    kind, _, inside = rest.partition("/")
+    return inside if kind in IN_THE_TREE else ""
+
+
+def _refuse_strange(entry: zipfile.ZipInfo, place: str, path: Path) -> None:
+    parts = place.split("/")
+    if place.startswith("/") or ".." in parts or "\\" in place or ":" in parts[0]:
+        raise UsageError(f"{path} has a member outside of its tree, {place!r}: do not use it")
+    if entry.compress_type not in METHODS or entry.flag_bits & 1:
+        raise UsageError(f"{path}: {place} is neither stored nor deflated: repack the wheel")
+
+
+def _stream_offset(raw: io.BufferedReader, header: int) -> int:
+    raw.seek(header)
+    lengths = raw.read(LOCAL_HEADER)[26:]
+    name, extra = struct.unpack("<HH", lengths)
+    return header + LOCAL_HEADER + int(name) + int(extra)
