@@ -58,7 +58,8 @@ def _user_cache() -> str:
     """Return the user's cache folder; "" when there is none: HOME may be empty or unknown."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
-        base = os.path.join(os.path.expanduser("~"), ".cache")
+        home = os.path.expanduser("~")
+        base = "" if home == "/" else os.path.join(home, ".cache")
     return base if os.path.isabs(base) else ""
 
 
@@ -75,6 +76,8 @@ def intruders(path: str) -> str:
             status = os.lstat(folder)
         except FileNotFoundError:
             continue
+        except OSError as error:
+            return f"{folder} cannot be looked at ({error.strerror})"
         if me != status.st_uid != 0:
             return f"{folder} belongs to user {status.st_uid}"
         if status.st_mode & OTHERS_WRITE and (is_last or not status.st_mode & stat.S_ISVTX):
@@ -120,7 +123,7 @@ class Entry:
 
     def check(self) -> None:
         """Raise StartError if somebody else could have put or changed what lies here."""
-        found = intruders(self.path)
+        found = intruders(self.root) or intruders(self.path)
         if found:
             raise StartError(
                 f"{found}, so what lies in {self.path} is not run: remove it, or name a folder of "

@@ -34,10 +34,12 @@ def main():
     from kuwa_min.cli import main as run
 
     gc.enable()
-    code = run()
-    if code and libraries:
-        libraries.start_again_if_mended()
-    sys.exit(code)
+    try:
+        sys.exit(run())
+    except SystemExit as end:
+        if end.code and libraries:
+            libraries.start_again_if_mended()
+        raise
 
 
 def refusal(aim):

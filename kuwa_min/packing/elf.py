@@ -83,7 +83,9 @@ class _Reader:
         self.file = file
         self.machine, programs = self._header()
         segments = [struct.unpack("<IIQQQQQQ", programs[i : i + 56]) for i in _steps(programs, 56)]
-        self.loads = [(s[3], s[2], s[5]) for s in segments if s[0] == LOAD]
+        self.loads: list[tuple[int, int, int]] = [
+            (s[3], s[2], s[5]) for s in segments if s[0] == LOAD
+        ]
         self.dynamic = [(s[2], s[5]) for s in segments if s[0] == DYNAMIC]
 
     def _header(self) -> tuple[str, bytes]:

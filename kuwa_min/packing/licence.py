@@ -11,7 +11,7 @@ from kuwa_min.inventory import is_expression
 LONGEST = 60  # characters of a field that is a name; what is longer is a text
 NO_NAMES = ("unknown", "none", "dual license")
 
-# Names that people give to what SPDX has an id for; lower case, without "the", "license" and commas.
+# Names that people give to what SPDX has an id for; lower case, without the, license and commas.
 ALIASES = {
     "mit": "MIT",
     "mit (mit)": "MIT",

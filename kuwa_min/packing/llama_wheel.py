@@ -61,7 +61,7 @@ def cmake_args(environment: Mapping[str, str], machine: str) -> str:
 def _kept(requirement: str, folder: Path) -> Path | None:
     """Return the newest wheel of the folder that meets the requirement."""
     wanted = parse_requirement(requirement).specifier
-    found = [(parse_wheel_filename(path.name)[1], path) for path in folder.glob("*.whl")]
+    found = [(parse_wheel_filename(path.name)[1], path) for path in folder.glob("[0-9]*/*.whl")]
     fitting = [one for one in found if wanted.contains(one[0], prereleases=True)]
     return max(fitting)[1] if fitting else None
 
@@ -87,7 +87,9 @@ def _compile(
                 f"{requirement} was not compiled: {_reason(log)}; the whole output is in {log}"
             )
         made = next(Path(part).glob("*.whl"))
-        return made.replace(folder / made.name)
+        home = folder / str(parse_wheel_filename(made.name)[1])  # alone, as --wheels would have it
+        home.mkdir(exist_ok=True)
+        return made.replace(home / made.name)
 
 
 def _build_command(requirement: str) -> list[str]:

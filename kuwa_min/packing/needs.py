@@ -7,7 +7,8 @@ cufile's for InfiniBand), and what those wish for must not keep a file from star
    llama-cpp-python or NVIDIA's, has its libraries loaded by name: there each one counts.
 2. The loader loads what these need, and what that needs, in whichever of the wheels it is.
 3. A manylinux wheel needs nothing of the system but the libraries of the policy; that is what its
-   tag promises (PEP 600). What else it names is a sibling's, the driver's or optional.
+   tag promises (PEP 600). What else it names is a sibling's or the driver's. A library that names
+   what no sibling has, as bitsandbytes's for ROCm does, cannot load here and does not count.
 """
 
 from __future__ import annotations
@@ -150,11 +151,12 @@ def combine(surveys: Iterable[Survey], packages: Mapping[str, str]) -> Needs:
     surveys = list(surveys)
     inside = _by_name(surveys)
     running = _running(surveys, inside)
+    libraries = _outside(running, inside)
     tags = [survey.glibc for survey in surveys if survey.glibc]
-    cuda = _cuda(packages, running)
+    cuda = _cuda(packages, libraries)
     return Needs(
         glibc=max([*tags, *_glibc_of_libraries(running)], key=_numbers, default=""),
-        libraries=_outside(running, inside),
+        libraries=libraries,
         cpu=sorted({flag for library in running for flag in _flags(library)}),
         cuda=cuda,
         driver=DRIVERS.get(cuda.partition(".")[0], ""),
@@ -216,12 +218,14 @@ def _by_name(surveys: list[Survey]) -> dict[str, list[_Library]]:
 
 
 def _running(surveys: list[Survey], inside: dict[str, list[_Library]]) -> list[_Library]:
-    """List what is loaded once everything is imported: see the rules 1 and 2 above."""
+    """List what is loaded once everything is imported: see the rules above."""
     waiting = [library for survey in surveys for library in _first_loaded(survey)]
     loaded: dict[tuple[str, str], _Library] = {}
     while waiting:
         library = waiting.pop()
-        if loaded.setdefault((library.survey.wheel, library.path), library) is library:
+        place = (library.survey.wheel, library.path)
+        if place not in loaded and _can_load(library, inside):
+            loaded[place] = library
             waiting += [found for name in library.elf.needed for found in inside.get(name, ())]
     return list(loaded.values())
 
@@ -232,20 +236,23 @@ def _first_loaded(survey: Survey) -> list[_Library]:
     return [_Library(survey, *item) for item in (modules or by_name).items()]
 
 
+def _can_load(library: _Library, inside: dict[str, list[_Library]]) -> bool:
+    if not library.survey.glibc:
+        return True  # no tag, no promise
+    return all(
+        name in inside or name in POLICY or GLIBC.fullmatch(name) or DRIVER.fullmatch(name)
+        for name in library.elf.needed
+    )
+
+
 def _outside(running: list[_Library], inside: dict[str, list[_Library]]) -> dict[str, list[str]]:
     """Return what the system must have: sonames, and the versions of symbols in each."""
     found: dict[str, set[str]] = {}
     for library in running:
-        for soname in library.elf.needed:
-            if soname not in inside and _is_the_systems(soname, library.survey):
-                found.setdefault(soname, set()).update(library.elf.versions.get(soname, ()))
-    return {soname: _highest(found[soname]) for soname in sorted(found)}
-
-
-def _is_the_systems(soname: str, survey: Survey) -> bool:
-    if GLIBC.fullmatch(soname) or DRIVER.fullmatch(soname):
-        return False
-    return soname in POLICY or not survey.glibc  # rule 3
+        for name in library.elf.needed:
+            if not (name in inside or GLIBC.fullmatch(name) or DRIVER.fullmatch(name)):
+                found.setdefault(name, set()).update(library.elf.versions.get(name, ()))
+    return {name: _highest(found[name]) for name in sorted(found)}
 
 
 def _highest(versions: set[str]) -> list[str]:
@@ -279,17 +286,14 @@ def _flags(library: _Library) -> Iterator[str]:
             yield from GGML.get(name, ()) if value else ()
 
 
-def _cuda(packages: Mapping[str, str], running: list[_Library]) -> str:
-    """Tell CUDA's version by its runtime, else by what was built for it; "" without CUDA."""
+def _cuda(packages: Mapping[str, str], libraries: Iterable[str]) -> str:
+    """Tell CUDA's version by its runtime, inside or outside, or by what was built for it."""
     runtimes = (version for name, version in packages.items() if RUNTIME.fullmatch(_plain(name)))
-    builds = filter(None, map(LOCAL_VERSION.fullmatch, packages.values()))
-    needed = (soname for library in running for soname in library.elf.needed)
-    sonames = filter(None, map(CUDART.fullmatch, needed))
     for runtime in runtimes:
         return ".".join(runtime.split(".")[:2])
-    for build in builds:
+    for build in filter(None, map(LOCAL_VERSION.fullmatch, packages.values())):
         return f"{build[1]}.{build[2]}"
-    return max((match[1] for match in sonames), key=_numbers, default="")
+    return max((match[1] for match in map(CUDART.fullmatch, libraries) if match), default="")
 
 
 def _plain(name: str) -> str:

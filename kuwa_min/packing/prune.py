@@ -24,7 +24,9 @@ NEVER_NEEDED = re.compile(
             r"nvidia/.*/include/.*",
             r"nvidia/.*\.a",
             r"googleapiclient/discovery_cache/documents/.*",
-            r"(lib|include|bin)/.*",  # llama-cpp-python's second copy; no module lives there
+            r"(lib|include)/.*",  # llama-cpp-python's second copy; no module lives there
+            r"llama_cpp/lib/(cmake|pkgconfig)/.*",
+            r"llama_cpp/lib/libllama-common\.so.*",  # of its command-line tools
             r".*\.pyi",
             r".*\.pxd",
         )

@@ -101,7 +101,7 @@ def _check_variant(own: Mapping[str, Found], variant: str) -> None:
 
 
 def _project(backend: str, needed: Iterable[str], index: str) -> str:
-    """Write the project that uv resolves; torch_index is the one place that torch may come from."""
+    """Write the project that uv resolves; an index given here has torch, and torch alone."""
     lines = ["[project]", f'name = "kuwa-{backend}"', 'version = "0"']
     lines += [f"dependencies = {json.dumps([*needed])}", "[tool.uv]"]  # ends uv's look for others
     if index:
@@ -132,7 +132,10 @@ def _options(box: Box, sources: Sources) -> list[str]:
 def _interpreter(box: Box) -> str:
     """Choose whose ABI uv takes: it can change the minor, not whether threads are free."""
     alike = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) == box.python.endswith("t")
-    return sys.executable if alike else box.python
+    found = sys.executable if alike else shutil.which(f"python{box.python}")
+    if not found:
+        raise UsageError(f"to build for Python {box.python}, run build.py with python{box.python}")
+    return found
 
 
 def _run_uv(options: Sequence[str], folder: Path, box: Box) -> str:

@@ -1,0 +1,305 @@
+"""The cache: where it may be, who may touch it, what happens when things go wrong there."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kuwa_min import cache
+from kuwa_min.cache import Entry
+from kuwa_min.errors import StartError
+
+KEY = "0123456789abcdef0123"
+HOLD = """
+import sys
+from kuwa_min.cache import Entry
+print(Entry(sys.argv[1], sys.argv[2]).hold(), flush=True)
+sys.stdin.read()
+"""
+is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Make an empty cache."""
+    cache.make_root(str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+def filled(root: Path, key: str = KEY) -> Entry:
+    """Make a complete entry with one file."""
+    entry = Entry(str(root), key)
+    with entry.fresh_folder(0o077) as folder:
+        Path(folder, "tree").mkdir()
+        Path(folder, "tree", "file").write_text("content", encoding="ascii")
+    return entry
+
+
+def places(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[tuple[str, bool]]:
+    """Return where the cache of /opt/kuwa.pyz may be with these variables alone."""
+    for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return [tuple(place) for place in cache.places("/opt/kuwa.pyz")]
+
+
+# -- where it may be
+
+BESIDE = ("/opt/.kuwa", False)
+PLACES = (
+    ({"KUWA_ROOT": "/some/where", "HOME": "/home/me"}, [("/some/where", True)]),
+    ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, [("/x/kuwa", False), BESIDE]),
+    ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, [("/home/me/.cache/kuwa", False), BESIDE]),
+    ({"XDG_CACHE_HOME": "", "HOME": "/home/me"}, [("/home/me/.cache/kuwa", False), BESIDE]),
+    ({"HOME": ""}, [BESIDE]),
+)
+
+
+@pytest.mark.parametrize(("variables", "expected"), PLACES)
+def test_places_are_tried_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    expected: list[tuple[str, bool]],
+) -> None:
+    """What was asked for alone; else the user's cache, then beside the file."""
+    assert places(monkeypatch, **variables) == expected
+
+
+def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs with a made-up number."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert places(monkeypatch) == [BESIDE]
+
+
+# -- who may touch it
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_it_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    """The folder, its entries and their files."""
+    former = os.umask(umask)
+    try:
+        cache.make_root(str(tmp_path / "root"))
+        entry = filled(tmp_path / "root")
+    finally:
+        os.umask(former)
+    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (tmp_path / "root", entry.path)]
+    assert modes == [0o700, 0o700]
+    assert stat.S_IMODE(os.stat(Path(entry.tree, "file")).st_mode) == 0o600
+    assert entry.check() is None
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_a_root_that_others_may_write_to_is_not_run_from(root: Path, mode: int) -> None:
+    """Not even a sticky one: the next entry could be anybody's."""
+    entry = filled(root)
+    root.chmod(mode)
+    with pytest.raises(StartError, match="others may write to .*root.*is not run"):
+        entry.check()
+
+
+def test_a_parent_that_others_may_write_to_is_refused_unless_sticky(root: Path) -> None:
+    """They could put another folder in its place."""
+    entry = filled(root)
+    root.parent.chmod(0o777)
+    assert cache.intruders(entry.path) == f"others may write to {root.parent}"
+    root.parent.chmod(0o1777)
+    assert cache.intruders(entry.path) == ""
+
+
+@is_root
+@pytest.mark.parametrize("whose", ["root", "entry"])
+def test_what_belongs_to_another_user_is_not_run(root: Path, whose: str) -> None:
+    """A planted cache: root would run it, too."""
+    entry = filled(root)
+    os.chown(root if whose == "root" else entry.path, 12345, 12345)
+    with pytest.raises(StartError, match="belongs to user 12345"):
+        entry.check()
+
+
+@is_root
+def test_what_root_unpacked_others_may_run() -> None:
+    """As in an image: a root-owned folder that nobody else can write to."""
+    program = """
+import os, sys
+from kuwa_min import cache
+os.setuid(12345)
+print(repr(cache.intruders(sys.argv[1])))
+"""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        command = [sys.executable, "-c", program, folder]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b"''\n"
+
+
+def test_a_link_to_a_folder_of_mine_is_followed(root: Path, tmp_path: Path) -> None:
+    """A cache on a larger disk; what counts is where it leads."""
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    filled(root)
+    assert Entry(str(link), KEY).check() is None
+
+
+# -- what goes wrong
+
+
+def test_an_entry_appears_in_one_step(root: Path) -> None:
+    """While it is being filled nobody sees it."""
+    entry = Entry(str(root), KEY)
+    with entry.fresh_folder(0o077) as folder:
+        assert not entry.is_complete
+        Path(folder, "tree").mkdir()
+    assert entry.is_complete
+    assert [path.name for path in root.iterdir() if ".tmp-" in path.name] == []
+
+
+def test_a_failure_leaves_nothing_behind(root: Path) -> None:
+    """No entry, no temporary folder."""
+    entry = Entry(str(root), KEY)
+    with pytest.raises(OSError, match="No space"), entry.fresh_folder(0o077):
+        raise OSError(28, "No space left on device")
+    assert sorted(path.name for path in root.iterdir()) == ["CACHEDIR.TAG"]
+    assert not entry.is_complete
+
+
+def test_left_overs_of_a_killed_start_are_swept_away_and_never_used(root: Path) -> None:
+    """shiv merges them into the new cache; code that somebody put there would run."""
+    old = root / f"{KEY}.tmp-abc" / "tree"
+    old.mkdir(parents=True)
+    (old / "evil.pth").write_text("import evil", encoding="ascii")
+    other = root / "ffffffffffffffffffff.tmp-x"
+    other.mkdir()
+    entry = filled(root)
+    assert sorted(path.name for path in Path(entry.tree).iterdir()) == ["file"]
+    assert not old.exists()
+    assert other.exists()  # somebody else may be filling that one
+
+
+def test_one_fills_and_the_other_waits_and_says_so(root: Path) -> None:
+    """The second starter hears why nothing happens, then has the entry."""
+    first, second = Entry(str(root), KEY), Entry(str(root), KEY)
+    heard: list[str] = []
+    waiting = threading.Event()
+
+    def hear(text: str) -> None:
+        heard.append(text)
+        waiting.set()
+
+    def wait() -> None:
+        with second.alone(hear):
+            assert second.is_complete
+
+    with first.alone(heard.append):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert waiting.wait(10)
+        with first.fresh_folder(0o077):
+            pass
+    thread.join(10)
+    assert not thread.is_alive()
+    assert heard == [f"another process is unpacking to {first.path}; waiting for it"]
+
+
+def test_an_entry_whose_files_may_be_hollow_is_known(root: Path) -> None:
+    """The machine went down before the disk had everything: another boot, no durable mark."""
+    entry = filled(root)
+    assert not entry.survived_a_crash
+    made = Path(entry.path, "made")
+    made.write_text("boot 00000000-0000-0000-0000-000000000000\n", encoding="ascii")
+    assert entry.survived_a_crash
+    entry.settle()
+    assert not entry.survived_a_crash
+
+
+OBSTACLES = (
+    ((10**18, 1), "are needed and .* are free"),
+    ((1, 10**15), "inodes are needed"),
+)
+
+
+@pytest.mark.parametrize(("needs", "reason"), OBSTACLES)
+def test_too_little_room_is_said_before_anything_is_written(
+    tmp_path: Path, needs: tuple[int, int], reason: str
+) -> None:
+    """With what is needed and what is there."""
+    import re
+
+    assert re.search(reason, cache.obstacle(str(tmp_path / "a" / "b"), *needs, runs=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_an_obstacle(tmp_path: Path) -> None:
+    """Not a traceback of mkdir."""
+    (tmp_path / "file").write_text("", encoding="ascii")
+    assert cache.obstacle(str(tmp_path / "file" / "x"), 1, 1, runs=True).endswith("is not a folder")
+
+
+def test_a_good_place_has_no_obstacle(tmp_path: Path) -> None:
+    """And still nothing is written."""
+    assert cache.obstacle(str(tmp_path / "a"), 1, 1, runs=True) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- old entries
+
+
+def aged(root: Path, days: float, number: int) -> Entry:
+    """Make an entry that was last used so many days ago."""
+    entry = filled(root, f"{number:020}")
+    assert entry.hold()
+    entry.release()
+    then = time.time() - days * 86400
+    os.utime(f"{entry.path}.lock", (then, then))
+    return entry
+
+
+def test_old_entries_go_but_the_newest_two_stay(root: Path) -> None:
+    """Whatever their age: a box that is started twice a year does not unpack each time."""
+    made = [aged(root, days, number) for number, days in enumerate((100, 50, 90, 29, 40))]
+    assert {entry.key for entry in cache.prune(str(root))} == {made[0].key, made[2].key, made[1].key}
+    assert [entry.key for entry in cache.entries(str(root))] == [made[3].key, made[4].key]
+
+
+def test_an_entry_in_use_is_kept_whatever_its_age(root: Path) -> None:
+    """Another process holds it."""
+    entry = aged(root, 100, 1)
+    command = [sys.executable, "-c", HOLD, str(root), entry.key]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout and holder.stdout.readline() == b"True\n"
+        assert cache.prune(str(root), days=0, keep=0) == []
+        assert entry.is_complete
+        holder.communicate()
+    assert [one.key for one in cache.prune(str(root), days=0, keep=0)] == [entry.key]
+    assert not entry.is_complete
+
+
+def test_to_start_from_an_entry_makes_it_new_again(root: Path) -> None:
+    """Its lock's time is when it was last used."""
+    entry = aged(root, 100, 1)
+    assert time.time() - entry.last_used > 99 * 86400
+    assert entry.hold()
+    assert time.time() - entry.last_used < 60
+
+
+def test_backups_leave_it_out(root: Path) -> None:
+    """By the tag that backup programs look for."""
+    tag = (root / "CACHEDIR.TAG").read_text(encoding="ascii")
+    assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def test_the_size_counts_a_file_with_two_names_once(root: Path) -> None:
+    """What the disk has, not what names say."""
+    entry = filled(root)
+    big = Path(entry.tree, "big")
+    big.write_bytes(b"x" * 1_000_000)
+    os.link(big, Path(entry.tree, "again"))
+    assert 1_000_000 <= cache.size_of(entry) < 1_100_000
