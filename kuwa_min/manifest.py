@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TypedDict, cast
 from zipimport import zipimporter
 
 MANIFEST = "manifest.json"  # at the root of the archive, UTF-8
+NEXT_UNIT, TWO_DIGITS = 999.5, 9.95  # what rounds to 1000 and to 10
+Fact = tuple[str, str]  # a title and what is so
 
 
 class Target(TypedDict):
@@ -14,7 +17,7 @@ class Target(TypedDict):
     python: str  # ">=3.10", or exactly one minor: "3.12"
     implementation: str  # as sys.implementation.name says: "cpython"
     abi: str  # "any", or as wheels say: "cp312", "cp313t"
-    bytecode: str  # the Python minor that starts it without compiling the core
+    bytecode: str  # the Python minor that starts it without compiling the core; "" where none
     platform: str  # "any", or as pip says: "manylinux_2_28_x86_64"
     os: str  # "any", or as os.uname() says, in lower case: "linux"
     machine: str  # "any", or as os.uname() says: "x86_64"
@@ -77,28 +80,99 @@ def read_manifest() -> Manifest | None:
 
 
 def describe(manifest: Manifest) -> str:
-    """Return the text of --version: name and version, then one aligned line per fact."""
-    facts = [*_facts(manifest), *(("package", line) for line in _packages(manifest["packages"]))]
+    """Return the text of --version: name and version, then one aligned line per fact.
+
+    Of the packages it names our own; the libraries are counted, and describe_fully names them.
+    """
+    own = [package for package in manifest["packages"] if not package["wheel"]]
+    return _aligned(manifest, [*_facts(manifest), *_titled("package", _rows(own, _hash))])
+
+
+def describe_fully(manifest: Manifest) -> str:
+    """Return the text of --info: that of --version, every package, and what the host must have."""
+    packages = _titled("package", _rows(manifest["packages"], _hash_and_licence))
+    hosts = _titled("host package", manifest["host_packages"])
+    return _aligned(manifest, [*_facts(manifest), *packages, *hosts])
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes as a person reads it, in decimal units: "1.3 GB", "144 KB"."""
+    value, units = float(size), ["bytes", "KB", "MB", "GB", "TB"]
+    while value >= NEXT_UNIT and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    digits = 1 if value < TWO_DIGITS and units[0] != "bytes" else 0
+    return f"{value:.{digits}f} {units[0]}"
+
+
+def _aligned(manifest: Manifest, facts: list[Fact]) -> str:
     width = max(len(title) for title, _ in facts)
     lines = [f"{title:{width}}  {fact}" for title, fact in facts]
     return "\n".join([f"{manifest['name']} {manifest['version']}", *lines])
 
 
-def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+def _titled(title: str, lines: Iterable[str]) -> list[Fact]:
+    return [(title, line) for line in lines]
+
+
+def _facts(manifest: Manifest) -> list[Fact]:
     target = manifest["built_for"]
+    abi = "" if target["abi"] == "any" else f" ({target['abi']})"
+    bytecode = [f"{target['implementation']} {target['bytecode']}"] if target["bytecode"] else []
     return [
         ("backend", manifest["backend"]),
-        ("built for", f"Python {target['python']}, platform {target['platform']}"),
-        ("bytecode", f"{target['implementation']} {target['bytecode']}"),
+        ("built for", f"Python {target['python']}{abi}, platform {target['platform']}"),
+        *_titled("bytecode", bytecode),
         ("built at", f"{manifest['built_at']} UTC"),
         ("built with", f"shiv {manifest['shiv_version']}"),
+        *((payload["kind"], _payload(payload, manifest)) for payload in manifest["payloads"]),
+        *_titled("needs", _needs(target)),
     ]
 
 
-def _packages(packages: list[Package]) -> list[str]:
-    names = max(len(package["name"]) for package in packages)
-    versions = max(len(package["version"]) for package in packages)
+def _payload(payload: Payload, manifest: Manifest) -> str:
+    wheels = sum(1 for package in manifest["packages"] if package["wheel"])
+    packages = f"{wheels} packages, " if payload["kind"] == "libraries" else ""
+    files = f"{payload['files']:,} {'file' if payload['files'] == 1 else 'files'}"
+    return f"{packages}{files}, {size_text(payload['bytes'])} unpacked (id {payload['id']})"
+
+
+def _needs(target: Target) -> list[str]:
+    """Say what the machine must have, a line for each kind of thing."""
+    libraries = [_library(*library) for library in sorted(target["libraries"].items())]
+    driver = f" with NVIDIA driver {target['driver']} or newer" if target["driver"] else ""
+    facts = {
+        "glibc {} or newer": target["glibc"],
+        "system libraries {}": ", ".join(libraries),
+        "a CPU with {}": ", ".join(target["cpu"]),
+        "CUDA {}" + driver: target["cuda"],
+    }
+    return [text.format(fact) for text, fact in facts.items() if fact]
+
+
+def _library(soname: str, versions: list[str]) -> str:
+    """Name a library, and of its symbol versions the newest of each family."""
+    newest: dict[str, str] = {}
+    for version in sorted(versions, key=_numbers):
+        newest[version.rpartition("_")[0]] = version
+    return f"{soname} ({', '.join(newest.values())})" if newest else soname
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.rpartition("_")[2].split(".") if part.isdigit()]
+
+
+def _hash(package: Package) -> str:
+    return f"sha256:{package['sha256']}"
+
+
+def _hash_and_licence(package: Package) -> str:
+    return f"{_hash(package)}  {package['licence']}".rstrip()
+
+
+def _rows(packages: list[Package], tell: Callable[[Package], str]) -> list[str]:
+    names = max((len(package["name"]) for package in packages), default=0)
+    versions = max((len(package["version"]) for package in packages), default=0)
     return [
-        f"{package['name']:{names}}  {package['version']:{versions}}  sha256:{package['sha256']}"
+        f"{package['name']:{names}}  {package['version']:{versions}}  {tell(package)}"
         for package in packages
     ]

@@ -8,26 +8,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+from manifests import EXAMPLE, HEAVY
+
 from kuwa_min import manifest
 
 PACKAGE = Path(manifest.__file__).parent
-EXAMPLE: manifest.Manifest = {
-    "name": "kuwa-min",
-    "version": "0.1.0",
-    "backend": "debug",
-    "built_for": {
-        "python": ">=3.10",
-        "implementation": "cpython",
-        "bytecode": "3.11",
-        "platform": "any",
-    },
-    "packages": [
-        {"name": "kuwa-min", "version": "0.1.0", "sha256": "a" * 64},
-        {"name": "some-library", "version": "10.20.30", "sha256": "b" * 64},
-    ],
-    "shiv_version": "1.0.8",
-    "built_at": "1980-01-01 00:00:00",
-}
 READ = (
     "from kuwa_min.manifest import read_manifest; import json; print(json.dumps(read_manifest()))"
 )
@@ -75,15 +61,82 @@ def test_a_manifest_in_the_current_directory_is_not_ours(tmp_path: Path, monkeyp
     assert manifest.read_manifest() is None
 
 
+PLAIN = [
+    "kuwa-min 0.1.0",
+    "backend     debug",
+    "built for   Python >=3.10, platform any",
+    "bytecode    cpython 3.11",
+    "built at    1980-01-01 00:00:00 UTC",
+    "built with  shiv 1.0.8",
+    "package     kuwa-min  0.1.0  sha256:" + "a" * 64,
+]
+FACTS = [
+    "kuwa-min 0.1.0",
+    "backend     huggingface",
+    "built for   Python 3.12 (cp312), platform manylinux_2_28_x86_64",
+    "bytecode    cpython 3.12",
+    "built at    1980-01-01 00:00:00 UTC",
+    "built with  shiv 1.0.8",
+    "libraries   2 packages, 21,169 files, 4.7 GB unpacked (id 0123456789abcdef0123)",
+    "model       1 file, 448 KB unpacked (id 3210fedcba9876543210)",
+    "needs       glibc 2.28 or newer",
+    "needs       system libraries libgomp.so.1, libstdc++.so.6 (CXXABI_1.3, GLIBCXX_3.4.29)",
+    "needs       a CPU with avx2, fma",
+    "needs       CUDA 13.0 with NVIDIA driver 580.65 or newer",
+]
+
+
 def test_the_description_is_aligned_and_complete() -> None:
     """The first line is name and version; every other line is a title and a fact."""
-    assert manifest.describe(EXAMPLE).splitlines() == [
-        "kuwa-min 0.1.0",
-        "backend     debug",
-        "built for   Python >=3.10, platform any",
-        "bytecode    cpython 3.11",
-        "built at    1980-01-01 00:00:00 UTC",
-        "built with  shiv 1.0.8",
-        "package     kuwa-min      0.1.0     sha256:" + "a" * 64,
-        "package     some-library  10.20.30  sha256:" + "b" * 64,
+    assert manifest.describe(EXAMPLE).splitlines() == PLAIN
+
+
+def test_a_file_without_bytecode_has_no_line_on_it() -> None:
+    """Say nothing rather than half a fact."""
+    bare: manifest.Manifest = {**EXAMPLE, "built_for": {**EXAMPLE["built_for"], "bytecode": ""}}
+    assert manifest.describe(bare).splitlines() == [*PLAIN[:3], *PLAIN[4:]]
+
+
+def test_the_full_description_of_a_plain_file_adds_the_licence() -> None:
+    """There is nothing else to add."""
+    assert manifest.describe_fully(EXAMPLE).splitlines() == [*PLAIN[:-1], f"{PLAIN[-1]}  MIT"]
+
+
+def test_the_description_counts_what_rides_along_and_says_what_is_needed() -> None:
+    """Libraries by number and size, not by name; of symbol versions the newest of each family."""
+    own = "package     kuwa-min  0.1.0  sha256:" + "a" * 64
+    assert manifest.describe(HEAVY).splitlines() == [*FACTS, own]
+
+
+def test_the_full_description_names_every_package() -> None:
+    """One aligned line for each, with the wheel's hash and the licence; then the host's part."""
+    lines = manifest.describe_fully(HEAVY).splitlines()
+    assert [line.split() for line in lines[: len(FACTS)]] == [line.split() for line in FACTS]
+    assert lines[len(FACTS) :] == [
+        "package       kuwa-min       0.1.0   sha256:" + "a" * 64 + "  MIT",
+        "package       nvidia-cublas  13.1    sha256:" + "b" * 64,
+        "package       torch          2.13.0  sha256:" + "c" * 64 + "  BSD-3-Clause",
+        "host package  numpy>=2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 KB"),
+        (9_949, "9.9 KB"),
+        (9_950, "10 KB"),
+        (144_000, "144 KB"),
+        (999_499, "999 KB"),
+        (999_500, "1.0 MB"),
+        (26_700_000, "27 MB"),
+        (1_300_000_000, "1.3 GB"),
+        (4_700_000_000, "4.7 GB"),
+        (2 * 10**15, "2000 TB"),
+    ],
+)
+def test_sizes_are_for_people(size: int, text: str) -> None:
+    """Decimal units, two digits of what matters, never 1000 of anything but the largest."""
+    assert manifest.size_text(size) == text

@@ -1,0 +1,216 @@
+"""What a built file is made of, for those who must account for it: a CycloneDX SBOM, licences."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from .manifest import Manifest, Package
+
+# Of SPDX's ids those that Python packages use; a licence that is not here goes by its name.
+SPDX_IDS = """
+0BSD AFL-2.1 AFL-3.0 AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 Artistic-2.0 BSD-1-Clause
+BSD-2-Clause BSD-3-Clause BSD-4-Clause BSL-1.0 BlueOak-1.0.0 CC-BY-4.0 CC-BY-SA-4.0 CC0-1.0
+CNRI-Python ECL-2.0 EPL-1.0 EPL-2.0 EUPL-1.2 FTL GPL-2.0-only GPL-2.0-or-later GPL-3.0-only
+GPL-3.0-or-later HPND ISC LGPL-2.0-or-later LGPL-2.1-only LGPL-2.1-or-later LGPL-3.0-only
+LGPL-3.0-or-later Libpng MIT MIT-0 MIT-CMU MPL-1.1 MPL-2.0 NCSA OFL-1.1 OLDAP-2.8 OpenSSL
+PSF-2.0 PostgreSQL Python-2.0 TCL Unicode-3.0 Unicode-DFS-2016 Unlicense UPL-1.0 W3C WTFPL X11
+ZPL-2.1 Zlib bzip2-1.0.6 curl libpng-2.0
+"""
+SPDX = frozenset(SPDX_IDS.split())
+OPERATORS = ("AND", "OR", "WITH")
+OWN_WORDS = re.compile(r"(DocumentRef-[\w.-]+:)?LicenseRef-[\w.-]+|[\w.-]+-exception(-[\w.]+)?")
+PROPRIETARY = re.compile(r"proprietary|nvidia|eula", re.IGNORECASE)
+NVIDIA = re.compile(r"(nvidia|cuda)[-_.]", re.IGNORECASE)  # beginnings of names
+FOLDER = re.compile(r"\.dist-info/(license|license_files|licenses)/")
+LICENCE = re.compile(
+    r"(^|[-_.])(un)?(licen[cs]es?|copying|copyrights?|notices?|authors|eula"
+    r"|third[-_]?party[-_]?(licen[cs]es?|notices?|programs))($|[-_.])",
+    re.IGNORECASE,
+)
+CODE = (".py", ".pyc", ".pyi", ".so", ".h", ".hpp", ".c", ".cpp", ".cu", ".js", ".css", ".json")
+UNSAID = "(not stated)"
+RULE = "=" * 78
+
+NOTICE = """\
+These packages are proprietary, or come from NVIDIA and do not say that they are free software:
+
+{}
+
+What they allow is in their licences below, and it binds whoever passes this file on."""
+NVIDIA_NOTICE = """\
+NVIDIA's libraries may be redistributed only under the terms of NVIDIA's agreements: the EULA of
+the CUDA Toolkit, whose attachment A lists the files that may be distributed with an application,
+and the agreements of cuDNN, NCCL and others, which lie in their packages. Read them before you
+pass this file on to another organisation: https://docs.nvidia.com/cuda/eula/"""
+NO_NOTICE = "No package in this file says that it is proprietary."
+
+
+def is_expression(licence: str) -> bool:
+    """Tell whether a text is an expression of SPDX made of ids that we know."""
+    words = licence.replace("(", " ").replace(")", " ").split()
+    names, operators = words[::2], words[1::2]
+    return (
+        len(names) == len(operators) + 1
+        and licence.count("(") == licence.count(")")
+        and all(name in SPDX or OWN_WORDS.fullmatch(name) for name in names)
+        and all(operator in OPERATORS for operator in operators)
+    )
+
+
+def is_proprietary(package: Package) -> bool:
+    """Tell whether a package may be passed on only as its owner allows; in doubt, yes."""
+    licence = package["licence"]
+    if PROPRIETARY.search(licence):
+        return True
+    return _is_nvidia(package) and not is_expression(licence)
+
+
+def _is_nvidia(package: Package) -> bool:
+    return NVIDIA.match(package["name"]) is not None
+
+
+def is_licence(path: str) -> bool:
+    """Tell whether a path of a wheel's tree is a licence, a notice or a list of authors."""
+    name = path.rpartition("/")[2]
+    named = LICENCE.search(name) is not None and not name.lower().endswith(CODE)
+    return named or FOLDER.search(path) is not None
+
+
+# -- CycloneDX 1.6: https://cyclonedx.org/docs/1.6/json/
+
+
+def sbom(manifest: Manifest) -> str:
+    """Return the file's bill of materials, CycloneDX 1.6 in JSON; the same for the same file."""
+    bill = _bill(manifest)
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill, sort_keys=True))
+    head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": serial.urn}
+    return json.dumps({**head, "version": 1, **bill}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _bill(manifest: Manifest) -> dict[str, object]:
+    root = _root(manifest)
+    parts = [*map(_component, manifest["packages"]), *_models(manifest)]
+    refs = sorted(str(part["bom-ref"]) for part in parts)
+    return {
+        "metadata": {
+            "timestamp": f"{manifest['built_at'].replace(' ', 'T')}Z",
+            "lifecycles": [{"phase": "build"}],
+            "tools": {"components": _tools(manifest)},
+            "component": root,
+        },
+        "components": parts,
+        "dependencies": [{"ref": root["bom-ref"], "dependsOn": refs}],
+    }
+
+
+def _root(manifest: Manifest) -> dict[str, object]:
+    name = f"{manifest['name']}-{manifest['backend']}"
+    target = manifest["built_for"]
+    facts = [(f"built for {key}", target[key]) for key in ("python", "platform", "cuda", "driver")]
+    facts += [("taken from the host", requirement) for requirement in manifest["host_packages"]]
+    return {
+        "type": "application",
+        "bom-ref": name,
+        "name": name,
+        "version": manifest["version"],
+        "properties": [_property(title, fact) for title, fact in facts if fact],
+    }
+
+
+def _property(title: str, fact: str) -> dict[str, str]:
+    return {"name": f"kuwa-min:{title}", "value": fact}
+
+
+def _tools(manifest: Manifest) -> list[dict[str, str]]:
+    tools = {"build.py": manifest["version"], "shiv": manifest["shiv_version"]}
+    return [
+        {"type": "application", "name": name, "version": version} for name, version in tools.items()
+    ]
+
+
+def _component(package: Package) -> dict[str, object]:
+    purl = _purl(package)
+    component: dict[str, object] = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": package["name"],
+        "version": package["version"],
+        "hashes": [{"alg": "SHA-256", "content": package["sha256"]}],
+        "purl": purl,
+        "properties": [_property("sha256 of", package["wheel"] or "the sources")],
+    }
+    return component | _licenses(package["licence"])
+
+
+def _purl(package: Package) -> str:
+    """Name a package as purl-spec says: PyPI's normalised name, all else in percents."""
+    name = re.sub(r"[-_.]+", "-", package["name"]).lower()
+    return f"pkg:pypi/{name}@{quote(package['version'], safe='')}"
+
+
+def _licenses(licence: str) -> dict[str, object]:
+    if not licence:
+        return {}
+    declared = {"acknowledgement": "declared"}
+    if licence in SPDX:
+        return {"licenses": [{"license": {"id": licence, **declared}}]}
+    if is_expression(licence):
+        return {"licenses": [{"expression": licence, **declared}]}
+    return {"licenses": [{"license": {"name": licence, **declared}}]}
+
+
+def _models(manifest: Manifest) -> list[dict[str, object]]:
+    return [
+        {
+            "type": "machine-learning-model",
+            "bom-ref": f"model:{payload['id']}",
+            "name": "model",
+            "version": payload["id"],
+            "hashes": [{"alg": "SHA-256", "content": payload["sha256"]}],
+        }
+        for payload in manifest["payloads"]
+        if payload["kind"] == "model"
+    ]
+
+
+# -- licences
+
+
+def licences(manifest: Manifest, texts: Iterable[tuple[str, str]]) -> str:
+    """Return a table of licences, a notice on proprietary packages, and the texts.
+
+    texts are pairs: the path inside the tree and what stands there. A text that several packages
+    share is printed once, below all of its paths.
+    """
+    title = f"Licences of {manifest['name']} {manifest['version']}, {manifest['backend']}"
+    parts = [title, _table(manifest["packages"]), RULE, _notice(manifest["packages"])]
+    return "\n\n".join([*parts, *_texts(texts)]) + "\n"
+
+
+def _table(packages: list[Package]) -> str:
+    rows = [("package", "version", "licence")]
+    rows += [(one["name"], one["version"], one["licence"] or UNSAID) for one in packages]
+    names, versions, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(
+        f"{name:{names}}  {version:{versions}}  {licence}" for name, version, licence in rows
+    )
+
+
+def _notice(packages: list[Package]) -> str:
+    named = [package for package in packages if is_proprietary(package)]
+    if not named:
+        return NO_NOTICE
+    lines = (f"  {one['name']} {one['version']}: {one['licence'] or UNSAID}" for one in named)
+    notice = NOTICE.format("\n".join(lines))
+    return f"{notice}\n\n{NVIDIA_NOTICE}" if any(map(_is_nvidia, named)) else notice
+
+
+def _texts(texts: Iterable[tuple[str, str]]) -> list[str]:
+    paths: dict[str, list[str]] = {}
+    for path, text in sorted(texts):
+        paths.setdefault(text.strip(), []).append(path)
+    return [f"{RULE}\n{chr(10).join(where)}\n{RULE}\n\n{text}" for text, where in paths.items()]

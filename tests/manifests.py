@@ -1,0 +1,99 @@
+"""Manifests to test with: of a file that carries nothing, and of one that carries everything."""
+
+from __future__ import annotations
+
+from kuwa_min.manifest import Manifest, Package, Target
+
+ANYWHERE: Target = {
+    "python": ">=3.10",
+    "implementation": "cpython",
+    "abi": "any",
+    "bytecode": "3.11",
+    "platform": "any",
+    "os": "any",
+    "machine": "any",
+    "glibc": "",
+    "libraries": {},
+    "cpu": [],
+    "cuda": "",
+    "driver": "",
+}
+OWN: Package = {
+    "name": "kuwa-min",
+    "version": "0.1.0",
+    "wheel": "",
+    "sha256": "a" * 64,
+    "licence": "MIT",
+}
+EXAMPLE: Manifest = {
+    "name": "kuwa-min",
+    "version": "0.1.0",
+    "backend": "debug",
+    "built_for": ANYWHERE,
+    "packages": [OWN],
+    "payloads": [],
+    "host_packages": [],
+    "shiv_version": "1.0.8",
+    "built_at": "1980-01-01 00:00:00",
+}
+HEAVY: Manifest = {
+    **EXAMPLE,
+    "backend": "huggingface",
+    "built_for": {
+        "python": "3.12",
+        "implementation": "cpython",
+        "abi": "cp312",
+        "bytecode": "3.12",
+        "platform": "manylinux_2_28_x86_64",
+        "os": "linux",
+        "machine": "x86_64",
+        "glibc": "2.28",
+        "libraries": {
+            "libstdc++.so.6": ["GLIBCXX_3.4.9", "GLIBCXX_3.4.29", "CXXABI_1.3"],
+            "libgomp.so.1": [],
+        },
+        "cpu": ["avx2", "fma"],
+        "cuda": "13.0",
+        "driver": "580.65",
+    },
+    "packages": [
+        OWN,
+        {
+            "name": "nvidia-cublas",
+            "version": "13.1",
+            "wheel": "nvidia_cublas-13.1-py3-none-manylinux_2_27_x86_64.whl",
+            "sha256": "b" * 64,
+            "licence": "",
+        },
+        {
+            "name": "torch",
+            "version": "2.13.0",
+            "wheel": "torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl",
+            "sha256": "c" * 64,
+            "licence": "BSD-3-Clause",
+        },
+    ],
+    "payloads": [
+        {
+            "kind": "libraries",
+            "id": "0123456789abcdef0123",
+            "position": 1,
+            "index_position": 1,
+            "index_size": 1,
+            "files": 21169,
+            "bytes": 4_700_000_000,
+            "sha256": "d" * 64,
+        },
+        {
+            "kind": "model",
+            "id": "3210fedcba9876543210",
+            "position": 1,
+            "index_position": 1,
+            "index_size": 1,
+            "files": 1,
+            "bytes": 448_000,
+            "sha256": "e" * 64,
+        },
+    ],
+    "host_packages": ["numpy>=2"],
+}
