@@ -1,0 +1,129 @@
+"""The lock: its bytes, reading it back, and what it is refused for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kuwa_min.errors import UsageError
+from kuwa_min.packing.box import Box
+from kuwa_min.packing.lock import Lock, Pin, check, read_lock, read_pins
+
+BOX = Box("3.12", "manylinux_2_28_x86_64")
+ONE, TWO = "1" * 64, "2" * 64
+TORCH = Pin("torch", "2.13.0+cpu", (ONE,))
+NUMPY = Pin("numpy", "2.4.6", (ONE, TWO))
+LOCK = Lock("huggingface", BOX, (NUMPY, TORCH), "cpu")
+TEXT = f"""\
+# kuwa lock: the packages of one file; build.py --lock makes it, pip can read it
+# backend: huggingface
+# python: 3.12
+# platform: manylinux_2_28_x86_64
+# torch: cpu
+
+numpy==2.4.6 \\
+    --hash=sha256:{ONE} \\
+    --hash=sha256:{TWO}
+torch==2.13.0+cpu \\
+    --hash=sha256:{ONE}
+"""
+
+
+def test_the_same_lock_is_the_same_text() -> None:
+    """Whatever order packages and hashes came in."""
+    assert LOCK.text() == TEXT
+    turned = Pin("numpy", "2.4.6", (TWO, ONE, TWO))
+    assert LOCK._replace(pins=(TORCH, turned)).text() == TEXT
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    """And written again, it is the same."""
+    path = tmp_path / "kuwa.lock"
+    for lock in (LOCK, LOCK._replace(torch_variant="", host_packages=("numpy", "torch"))):
+        path.write_text(lock.text(), encoding="utf-8")
+        assert read_lock(path) == lock
+        assert read_lock(path).text() == lock.text()
+
+
+def test_names_are_read_as_the_index_spells_them() -> None:
+    """Comments and empty lines are nothing."""
+    text = f"# a comment\n\nJinja2==3.1.6 --hash=sha256:{ONE}\n  # via\nA_B.c==1\n"
+    assert read_pins(text, "here") == (Pin("a-b-c", "1", ()), Pin("jinja2", "3.1.6", (ONE,)))
+
+
+def test_a_narrowed_lock_names_the_files_that_were_used() -> None:
+    """So every later build takes the same ones."""
+    assert LOCK.narrowed([TWO, ONE]) == LOCK
+    assert LOCK.narrowed([ONE]).pins == (NUMPY._replace(hashes=(ONE,)), TORCH)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("numpy==1\n", "is not a kuwa lock"),
+        (TEXT.replace("# python: 3.12\n", ""), "does not say its python"),
+        (TEXT.replace("3.12", "2.7"), "--python is '2.7'"),
+        (TEXT + "torch>=2\n", "a line that is not name==version with hashes: torch>=2"),
+        (TEXT + "-r other.txt\n", "a line that is not name==version with hashes: -r other.txt"),
+        (TEXT + "a @ https://example.org/a.whl\n", "a line that is not name==version"),
+        (TEXT.replace(f"{ONE} \\", f"{ONE[:-1]} \\"), "a line that is not name==version"),
+    ],
+)
+def test_what_is_no_lock(tmp_path: Path, text: str, words: str) -> None:
+    """One line says which file and why."""
+    path = tmp_path / "kuwa.lock"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        read_lock(path)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_lock_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    """The first line says how to make one."""
+    path = tmp_path / "kuwa.lock"
+    with pytest.raises(UsageError, match=r"there is no lock .*kuwa.lock; build.py --lock"):
+        read_lock(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"kuwa.lock cannot be read"):
+        read_lock(path)
+
+
+def test_a_lock_that_does() -> None:
+    """Floors are met, local versions and markers are understood."""
+    check(LOCK, "huggingface", BOX, ["torch>=2.6", "numpy", 'tomli; python_version < "3.11"'])
+    check(LOCK, "huggingface", BOX, ["Torch>=2.6,<3"], torch_variant="cpu")
+
+
+@pytest.mark.parametrize(
+    ("backend", "box", "requirements", "words"),
+    [
+        ("llamacpp", BOX, (), "is for huggingface, Python 3.12 .* this build for llamacpp,"),
+        ("huggingface", BOX._replace(python="3.13"), (), "this build for huggingface, Python 3.13"),
+        ("huggingface", Box("3.12", "manylinux_2_17_x86_64"), (), "manylinux_2_17_x86_64"),
+        ("huggingface", BOX, ["transformers>=5.5.0"], "lacks transformers"),
+        ("huggingface", BOX, ["numpy>=2.5"], r"has numpy 2.4.6, needed is >=2.5"),
+        ("huggingface", BOX, ["numpy>"], "'numpy>' is no requirement"),
+    ],
+)
+def test_a_lock_for_something_else(
+    backend: str, box: Box, requirements: list[str], words: str
+) -> None:
+    """One line says what it is for, or what it lacks."""
+    with pytest.raises(UsageError, match=words):
+        check(LOCK, backend, box, requirements)
+
+
+def test_a_lock_for_another_torch_or_another_host() -> None:
+    """What --cuda and --thin ask for must be what the lock was made with."""
+    with pytest.raises(UsageError, match=r"with torch for cpu, this build for .* torch for cu130"):
+        check(LOCK, "huggingface", BOX, (), torch_variant="cu130")
+    with pytest.raises(UsageError, match=r"this build for .*, without torch"):
+        check(LOCK, "huggingface", BOX, (), host_packages=["torch"])
+
+
+def test_a_lock_without_hashes() -> None:
+    """Nothing is fetched on trust."""
+    bare = LOCK._replace(pins=(NUMPY._replace(hashes=()), TORCH))
+    with pytest.raises(UsageError, match="no hashes for numpy;"):
+        check(bare, "huggingface", BOX, ())
