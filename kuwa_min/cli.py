@@ -14,6 +14,13 @@ from .errors import KuwaError, UsageError, describe
 from .executor import has_served
 
 PROGRAM = "kuwa-executor"
+FILE_VERBS = ("verify", "cache", "unpack")
+PAPERS = {
+    "check": "say whether this file can run on this machine, and end",
+    "info": "say all that is in this file: packages, hashes, licences, needs",
+    "sbom": "print the bill of materials (CycloneDX JSON)",
+    "licenses": "print every package's licence",
+}
 LIST_HEAD = "Available model executors:"
 LIST_TAIL = 'Use "{} [executor] --help" to get more information.'
 
@@ -49,6 +56,8 @@ def _dispatch(program: str, arguments: list[str]) -> int:
         print(list_text(program))
     elif asked.version:
         print(version_text())
+    elif asked.paper:
+        print_paper(asked.paper)
     else:
         parser.error(f"name an executor: {', '.join(registry.names())} (--list describes them)")
     return 0
@@ -58,17 +67,28 @@ def _create_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Put a language model behind a Kuwa Kernel.",
-        usage="%(prog)s [-h] [--list] [--version] executor [options]",
+        usage="%(prog)s [-h] [--list] [--version] [--check] executor [options]",
         allow_abbrev=False,
     )
     parser.add_argument(
         "executor",
         nargs="*",
-        help="a backend, the path of a .py file with an LLMExecutor, or `kernel`; comes first",
+        help="a backend, the path of a .py file with an LLMExecutor, or a verb; comes first",
     )
     parser.add_argument("--list", action="store_true", help="describe the backends of this build")
     parser.add_argument("--version", action="store_true", help="say what this build is made of")
+    for name, about in PAPERS.items():
+        parser.add_argument(f"--{name}", action="store_const", const=name, dest="paper", help=about)
     return parser
+
+
+def print_paper(name: str) -> None:
+    """Print what this file says of itself, or whether it can run on this machine."""
+    from . import file_verbs
+
+    papers = {"info": file_verbs.info, "sbom": file_verbs.sbom, "licenses": file_verbs.licences}
+    for line in file_verbs.check() if name == "check" else [papers[name]()]:
+        print(line, flush=True)
 
 
 def list_text(program: str) -> str:
@@ -90,18 +110,39 @@ def version_text() -> str:
 def _run(program: str, name: str, rest: list[str]) -> None:
     if name in VERBS:
         VERBS[name](f"{program} {name}", rest)
+    elif name in FILE_VERBS:
+        run_file_verb(name, f"{program} {name}", rest)
     elif name.endswith(".py"):
         run_file(name, rest)
     elif registry.knows(name):
-        registry.load(name)().run(rest, program=f"{program} {name}")
+        run_backend(name, f"{program} {name}", rest)
     else:
         raise UsageError(_unknown(name))
+
+
+def run_backend(name: str, program: str, rest: list[str]) -> None:
+    """Run a backend of this build; its options can be read without its libraries."""
+    if "--check" in rest:
+        print_paper("check")
+        return
+    executor = registry.load(name)
+    if not {"-h", "--help"}.intersection(rest):
+        registry.check_libraries(name)
+    executor().run(rest, program=program)
+
+
+def run_file_verb(name: str, program: str, rest: list[str]) -> None:
+    """Do what concerns the file that this program runs from, and print what comes of it."""
+    from . import file_verbs
+
+    for line in getattr(file_verbs, name)(program, rest):
+        print(line, flush=True)
 
 
 def _unknown(name: str) -> str:
     import difflib
 
-    known = [*registry.names(), *VERBS]
+    known = [*registry.names(), *VERBS, *FILE_VERBS]
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return (
