@@ -3,11 +3,14 @@ PYTHON ?= python3
 KERNEL ?= 127.0.0.1:9000
 BACKENDS = debug dummy
 
+# For torch without CUDA where pip finds the other one: --index-url https://download.pytorch.org/whl/cpu
+TORCH_FROM ?=
+
 VENV = .venv
 BIN = $(VENV)/bin
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint bench browser clean
+.PHONY: run build test check lint heavy bench browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -17,7 +20,7 @@ build: $(BACKENDS:%=dist/kuwa-%.pyz)
 dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
-test: $(VENV)/test-ready browser lint ## everything: lint, types, all tests
+test: $(VENV)/test-ready browser lint heavy ## everything: lint, types, all tests
 	$(BIN)/python -m pytest
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -27,6 +30,21 @@ lint: $(VENV)/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+heavy: build/torch/ready build/wheels/llama-ready $(VENV)/heavy-ready ## torch, transformers, llama.cpp
+
+build/torch/ready: $(VENV)/test-ready
+	$(BIN)/pip download --quiet --no-deps $(TORCH_FROM) -d build/torch torch==2.13.0
+	touch $@
+
+build/wheels/llama-ready: $(VENV)/test-ready ## compiles for ten minutes, once
+	$(BIN)/python build.py llamacpp
+	touch $@
+
+$(VENV)/heavy-ready: build/wheels/llama-ready build/torch/ready
+	$(BIN)/pip install --quiet --find-links build/torch $(TORCH_FROM) '.[heavy]' \
+	  build/wheels/llama-cpp-python-*/*/*.whl
+	touch $@
 
 bench: build ## ratios against bare sockets and against FastAPI with uvicorn
 	$(MAKE) .venv-bench/ready

@@ -71,7 +71,7 @@ class Program:
         """Return what was written so far."""
         return "".join(self.lines)
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
         """Wait until the log matches."""
 
         def look() -> re.Match[str] | None:
@@ -79,7 +79,7 @@ class Program:
             assert found or self.process.poll() is None, f"it ended:\n{self.log}"
             return found
 
-        match: re.Match[str] = until(look)
+        match: re.Match[str] = until(look, seconds)
         return match
 
     @property
