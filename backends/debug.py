@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from kuwa_min import LLMExecutor, Modelfile, generation
 from kuwa_min.modelfile import Message
 
-REQUIRES: tuple[str, ...] = ()
+REQUIRES: dict[str, str] = {}
 OPTIONS = (
     generation.Option("delay", float, 0.02, "seconds to wait after each character", least=0),
 )

@@ -6,7 +6,7 @@ from kuwa_min.modelfile import Message
 
 from .debug import DebugExecutor
 
-REQUIRES: tuple[str, ...] = ()
+REQUIRES: dict[str, str] = {}
 TEXT = """Hello! I am the dummy executor: whatever you ask, this is what I say.
 <<<WARNING>>>This is a side note: text for the person that is not part of the answer.<<</WARNING>>>
 你好！無論您問什麼，我都會這樣回答。

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from typing import NamedTuple
 
 from .errors import UsageError
 from .executor import LLMExecutor
 
 PACKAGE = "backends"
+KINDS = ("[Tool]", "[Cloud model]", "[On-premises model]")  # the order of Kuwa's own list
+REQUIREMENT = re.compile(r"([\w.-]+)(?:>=([\d.]+))?")  # of PEP 508, as much as backends use
+RELEASE = re.compile(r"\d+(?:\.\d+)*")  # of a version, without what follows it
 
 
 class Card(NamedTuple):
-    """What a backend says of itself: name, one line, and the third-party modules it imports."""
+    """What a backend says of itself: name, one line, and the libraries it imports.
+
+    requires: the name to import -> the requirement, {"PIL": "pillow>=11.0"}.
+    """
 
     name: str
     summary: str
-    requires: tuple[str, ...]
+    requires: dict[str, str]
 
 
 def names() -> list[str]:
@@ -35,8 +42,14 @@ def knows(name: str) -> bool:
 
 
 def cards() -> dict[str, Card]:
-    """Read every backend's card out of its source, as text."""
-    return {name: _read_card(name) for name in names()}
+    """Read every backend's card out of its source, as text; tools first, models after them."""
+    found = sorted((_read_card(name) for name in names()), key=_rank)
+    return {card.name: card for card in found}
+
+
+def _rank(card: Card) -> int:
+    ranks = [rank for rank, kind in enumerate(KINDS) if card.summary.startswith(kind)]
+    return ranks[0] if ranks else len(KINDS)
 
 
 def _read_card(name: str) -> Card:
@@ -44,13 +57,13 @@ def _read_card(name: str) -> Card:
 
     tree = ast.parse(_source(name))
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
-    requires: tuple[str, ...] = ()
+    requires: dict[str, str] = {}
     for node in tree.body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         if isinstance(target, ast.Name) and target.id == "REQUIRES":
-            requires = tuple(ast.literal_eval(node.value))
+            requires = dict(ast.literal_eval(node.value))
     return Card(name, summary, requires)
 
 
@@ -61,15 +74,48 @@ def _source(name: str) -> str:
 
 
 def load(name: str) -> type[LLMExecutor]:
-    """Import a backend and return its executor; raises UsageError if a library is missing."""
+    """Import a backend and return its executor; its libraries are imported in its setup()."""
     module = importlib.import_module(f"{PACKAGE}.{name}")
-    missing = [one for one in getattr(module, "REQUIRES", ()) if not _is_here(one)]
+    return executor_in(vars(module), module.__name__, module.__name__)
+
+
+def check_libraries(name: str) -> None:
+    """Look for a backend's libraries without importing them; raises UsageError saying which."""
+    module = importlib.import_module(f"{PACKAGE}.{name}")
+    requires: dict[str, str] = getattr(module, "REQUIRES", {})
+    advice = f"use the file kuwa-{name}.pyz, which `python build.py {name}` makes"
+    missing = [one for one in requires if not _is_here(one)]
     if missing:
         raise UsageError(
-            f"{name} needs {', '.join(missing)}, which this Python does not have; "
-            f"use the file kuwa-{name}.pyz, which `python build.py {name}` makes"
+            f"{name} needs {', '.join(missing)}, which this Python does not have; {advice}"
         )
-    return executor_in(vars(module), module.__name__, module.__name__)
+    for requirement in requires.values():
+        here = _too_old(requirement)
+        if here:
+            raise UsageError(f"{name} needs {requirement}; this Python has {here}; {advice}")
+
+
+def _too_old(requirement: str) -> str:
+    """Return name and version of what is installed if it is below the floor, else nothing."""
+    import importlib.metadata
+
+    parts = REQUIREMENT.fullmatch(requirement.replace(" ", ""))
+    if parts is None or parts[2] is None:
+        return ""
+    try:
+        version = importlib.metadata.version(parts[1])
+    except importlib.metadata.PackageNotFoundError:
+        return ""  # it is importable, and does not say what it is
+    return f"{parts[1]} {version}" if _release(version) < _release(parts[2]) else ""
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return a version's release numbers without zeros at the end: 2.6.0+cpu is (2, 6)."""
+    found = RELEASE.match(version)
+    numbers = [int(number) for number in found[0].split(".")] if found else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _is_here(module: str) -> bool:

@@ -18,7 +18,7 @@ from programs import ROOT
 # A module may import from the lines above its own, and from no other.
 LAYERS = (
     ("errors", "manifest"),
-    ("log", "modelfile", "metrics", "address", "http1", "stream", "generation"),
+    ("log", "modelfile", "metrics", "address", "http1", "stream", "generation", "text"),
     ("messages", "options", "process", "delivery"),
     ("protocol", "exchange"),
     ("connection", "records"),

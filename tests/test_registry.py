@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ from programs import ROOT
 from kuwa_min import LLMExecutor, registry
 from kuwa_min.errors import UsageError
 
-NEEDED = {"debug", "dummy"}
+NEEDED = {"debug", "dummy", "huggingface", "llamacpp"}
 LINES = {
     "debug": "[Tool] Debugging executor. It will reflect the last input.",
     "dummy": "[Tool] Dummy executor. It will reply fixed message regardless of the user prompt.",
@@ -31,17 +33,22 @@ FILES = {
         "class Step(LLMExecutor): ...\n"
         "class Plain(Second): ...\n"
         "Other = Second\n"
-        "REQUIRES = ()\n"
+        "REQUIRES = {}\n"
     ),
     "second.py": "from kuwa_min import LLMExecutor\nclass Second(LLMExecutor): ...\n",
     "heavy.py": (
         '"""[Model] A heavy one."""\n'
         "from kuwa_min import LLMExecutor\n"
-        'REQUIRES: tuple[str, ...] = ("json", "no_such_library", "no_such.inner", "json.no_such")\n'
+        'REQUIRES: dict[str, str] = {"json": "json>=99", "no_such_library": "no-such>=1.5",'
+        ' "no_such.inner": "no-such", "json.no_such": "json"}\n'
         "class Heavy(LLMExecutor): ...\n"
     ),
     "explosive.py": '"""[Tool] Nobody may import this."""\nraise SystemExit("imported")\n',
-    "silent.py": "REQUIRES = ('json',)\nLIMIT: int\n",
+    "silent.py": "REQUIRES = {'json': 'json'}\nLIMIT: int\n",
+    "old.py": (
+        '"""[Tool] One that needs new libraries."""\n'
+        'REQUIRES = {"json": "json-library>=2.6", "ast": "ast-library>=1.0"}\n'
+    ),
     "without.py": '"""Without an executor."""\nfrom kuwa_min import LLMExecutor\n',
     "_engine.py": "raise SystemExit('imported')\n",
     "notes.txt": "not a module",
@@ -69,7 +76,7 @@ def backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("backends")
 def test_every_module_is_a_backend_unless_its_name_begins_with_an_underscore() -> None:
     """Sorted by name."""
-    expected = ["explosive", "heavy", "package", "plain", "second", "silent", "without"]
+    expected = ["explosive", "heavy", "old", "package", "plain", "second", "silent", "without"]
     assert registry.names() == expected
 
 
@@ -77,14 +84,19 @@ def test_every_module_is_a_backend_unless_its_name_begins_with_an_underscore() -
 def test_a_card_is_read_out_of_the_source() -> None:
     """The docstring's first line and REQUIRES, annotated or not; nothing is imported."""
     cards = registry.cards()
-    assert cards["plain"] == registry.Card("plain", "[Tool] A plain one.", ())
+    assert cards["plain"] == registry.Card("plain", "[Tool] A plain one.", {})
     assert cards["heavy"] == registry.Card(
         "heavy",
         "[Model] A heavy one.",
-        ("json", "no_such_library", "no_such.inner", "json.no_such"),
+        {
+            "json": "json>=99",
+            "no_such_library": "no-such>=1.5",
+            "no_such.inner": "no-such",
+            "json.no_such": "json",
+        },
     )
     assert cards["explosive"].summary == "[Tool] Nobody may import this."
-    assert cards["silent"] == registry.Card("silent", "", ("json",))
+    assert cards["silent"] == registry.Card("silent", "", {"json": "json"})
     assert cards["package"].summary == "A package."
     assert not [name for name in sys.modules if name.startswith("some_backends.")]
 
@@ -101,10 +113,53 @@ def test_loading_gives_the_last_executor_that_the_module_defines() -> None:
 def test_missing_libraries_are_one_line_that_helps() -> None:
     """All of them, and only they, with the file that has them and the command that makes it."""
     with pytest.raises(UsageError) as refused:
-        registry.load("heavy")
+        registry.check_libraries("heavy")
     assert str(refused.value) == (
         "heavy needs no_such_library, no_such.inner, json.no_such, which this Python does not "
         "have; use the file kuwa-heavy.pyz, which `python build.py heavy` makes"
+    )
+
+
+@pytest.mark.usefixtures("backends")
+def test_loading_does_not_ask_for_the_libraries() -> None:
+    """The help of a backend needs none of them."""
+    assert registry.load("heavy").__name__ == "Heavy"
+
+
+@pytest.mark.usefixtures("backends")
+@pytest.mark.parametrize(
+    ("versions", "found"),
+    [
+        ({"json-library": "2.5.9", "ast-library": "1.0"}, "json-library>=2.6;json-library 2.5.9"),
+        ({"json-library": "2.6", "ast-library": "0.9"}, "ast-library>=1.0;ast-library 0.9"),
+        ({"json-library": "2.1.0+cpu"}, "json-library>=2.6;json-library 2.1.0+cpu"),
+        ({"json-library": "2.6.0", "ast-library": "1"}, None),
+        ({"json-library": "2.6.0+cpu", "ast-library": "1.0.0.dev3"}, None),
+        ({"json-library": "2.10rc1", "ast-library": "10"}, None),
+        ({"ast-library": "1.1"}, None),
+        ({}, None),
+    ],
+)
+def test_a_library_below_its_floor_is_one_line(
+    versions: dict[str, str], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is needed and what is here; one that does not say its version is let be."""
+
+    def version(name: str) -> str:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    if found is None:
+        registry.check_libraries("old")
+        return
+    needed, here = found.split(";")
+    with pytest.raises(UsageError) as refused:
+        registry.check_libraries("old")
+    assert str(refused.value) == (
+        f"old needs {needed}; this Python has {here}; "
+        "use the file kuwa-old.pyz, which `python build.py old` makes"
     )
 
 
@@ -113,6 +168,13 @@ def test_a_module_without_an_executor_is_one_line() -> None:
     """The imported LLMExecutor itself is none."""
     with pytest.raises(UsageError, match=r"some_backends\.without defines no subclass"):
         registry.load("without")
+
+
+def test_tools_are_listed_before_models() -> None:
+    """In the order of Kuwa's own list."""
+    kinds = [card.summary.partition("]")[0] for card in registry.cards().values()]
+    order = ["[Tool", "[Cloud model", "[On-premises model"]
+    assert kinds == sorted(kinds, key=order.index)
 
 
 def test_the_real_backends_are_described_in_kuwas_words() -> None:
@@ -142,3 +204,24 @@ def test_a_backend_says_what_it_requires(name: str) -> None:
         if isinstance(target, ast.Name)
     }
     assert "REQUIRES" in targets
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_requirement_has_a_floor_that_is_understood(name: str) -> None:
+    """A name to import, and a distribution with the least version."""
+    for module, requirement in registry.cards()[name].requires.items():
+        assert module.isidentifier()
+        assert re.fullmatch(r"[a-z0-9-]+>=\d+(\.\d+)+", requirement)
+
+
+def test_the_floors_are_above_known_holes() -> None:
+    """Versions before these run code of a model's author."""
+    needed = {
+        requirement.partition(">=")[0]: requirement.partition(">=")[2]
+        for card in registry.cards().values()
+        for requirement in card.requires.values()
+    }
+    assert needed["torch"] == "2.6"
+    assert needed["transformers"] == "5.5.0"
+    assert needed["jinja2"] == "3.1.6"
+    assert needed["llama-cpp-python"] == "0.3.16"

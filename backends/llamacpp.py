@@ -1,0 +1,101 @@
+"""[On-premises model] Run the GGUF model locally."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+
+from kuwa_min import generation
+
+from ._model_executor import Model, ModelExecutor
+
+REQUIRES: dict[str, str] = {
+    "llama_cpp": "llama-cpp-python>=0.3.16",
+    "jinja2": "jinja2>=3.1.6",
+}
+LONGEST_CONTEXT, MOST_THREADS = 2**24, 512  # beyond these llama.cpp only eats the memory
+OPTIONS = (
+    generation.Option(
+        "max_tokens", int, None, "longest answer in tokens; None: the context is the limit", least=1
+    ),
+    generation.Option(
+        "temperature", float, 0.8, "how freely to draw; 0: take the likeliest", least=0
+    ),
+    generation.Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=0),
+    generation.Option("top_p", float, 0.95, "draw from this share of the tokens", least=0),
+    generation.Option(
+        "min_p", float, 0.05, "least share of the likeliest token's probability", least=0
+    ),
+    generation.Option("typical_p", float, 1.0, "draw from the typical tokens; 1: off", least=0),
+    generation.Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
+    generation.Option(
+        "repeat_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01
+    ),
+    generation.Option(
+        "frequency_penalty", float, 0.0, "avoid tokens the more, the more often said", least=-2
+    ),
+    generation.Option("presence_penalty", float, 0.0, "avoid tokens that were said", least=-2),
+    generation.Option("mirostat_mode", int, 0, "1 or 2 hold the surprise steady; 0: off", least=0),
+    generation.Option("mirostat_tau", float, 5.0, "the surprise that mirostat holds", least=0),
+    generation.Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
+)
+
+
+class LlamacppExecutor(ModelExecutor):
+    """Run a GGUF file with llama.cpp; one chat at a time, the others wait."""
+
+    access_code = "llamacpp"
+    table = OPTIONS
+
+    def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what is to be loaded, and where it runs."""
+        add = parser.add_argument_group("options of the model").add_argument
+        add("--model_path", required=True, metavar="FILE", help="GGUF file of the model")
+        add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
+        add(
+            "--ngl",
+            type=_count(-1),
+            default=0,
+            metavar="N",
+            help="layers to compute on graphics cards; -1: all",
+        )
+        add(
+            "--context_window",
+            type=_count(0, most=LONGEST_CONTEXT),
+            default=4096,
+            metavar="TOKENS",
+            help="tokens that prompt and answer may have together; 0: as the model says",
+        )
+        add(
+            "--threads",
+            type=_count(1, most=MOST_THREADS),
+            metavar="N",
+            help="threads that compute; None: one for each core",
+        )
+        super().extend_arguments(parser)
+
+    def load(self) -> Model:
+        """Set what the library reads when it is imported, then import it."""
+        if self.args.visible_gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
+        from ._llama_engine import LlamaModel
+
+        return LlamaModel(self.args)
+
+
+def _count(least: int, *, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """Return what reads a whole number that the library can take: it ends the process else."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"a whole number from {least} to {most} is needed, not {text!r}"
+            )
+        return value
+
+    return convert

@@ -1,0 +1,67 @@
+"""Drive a backend as a slot does, without a server."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from kuwa_min import LLMExecutor, Modelfile
+from kuwa_min.stream import Stream
+
+Said = list[dict[str, str]]
+
+
+class Talker:
+    """A loaded backend, and what it answers."""
+
+    def __init__(self, executor: LLMExecutor) -> None:
+        self.executor = executor
+
+    def pieces(self, *said: str, **commands: str) -> list[str]:
+        """Return the pieces of an answer to what user and assistant said in turn."""
+        taken: list[str] = []
+        self.stream(Stream(), taken.append, *said, **commands)
+        return taken
+
+    def stream(
+        self, stream: Stream, write: Callable[[str], object], *said: str, **commands: str
+    ) -> None:
+        """Let a stream drive the answer."""
+        roles = ("user", "assistant")
+        history = [{"role": roles[n % 2], "content": text} for n, text in enumerate(said)]
+        entries = [{"name": name, "args": text} for name, text in commands.items()]
+        modelfile = Modelfile.from_json(json.dumps(entries))
+        generator = self.executor.llm_compute(history, modelfile)
+        stream.run(generator, write, on_loop=self.executor.uses_asyncio)
+
+    def first(self, count: int, *said: str) -> list[str]:
+        """Return the first pieces of an answer that is stopped then."""
+        taken: list[str] = []
+        stream = Stream()
+
+        def write(piece: str) -> None:
+            taken.append(piece)
+            if len(taken) == count:
+                stream.cancel()
+
+        self.stream(stream, write, *said)
+        return taken
+
+
+Load = Callable[..., Talker]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Give what makes a loaded backend of its class and its command line."""
+
+    def make(kind: type[LLMExecutor], *options: object) -> Talker:
+        monkeypatch.setattr(sys, "argv", ["kuwa", *map(str, options)])
+        executor = kind()
+        executor.setup()
+        return Talker(executor)
+
+    return make

@@ -1,0 +1,171 @@
+"""The engine: one thread computes one request after the other, and a failure stays with its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from backends._engine import Engine, Request
+
+LONG = 20.0
+
+
+def request(*, stop: tuple[str, ...] = (), seconds: float | None = None) -> Request:
+    """Return a request whose prompt does not matter."""
+    return Request([1], {}, stop=stop, seconds=seconds)
+
+
+@contextmanager
+def running(compute: Callable[[Request], None]) -> Iterator[Engine]:
+    """Run an engine for a while."""
+    engine = Engine(compute)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def read(one: Request) -> str:
+    """Return the whole text of an answer."""
+    text = ""
+    while not one.ended:
+        text += one.take(LONG)
+    return text
+
+
+def count(one: Request) -> None:
+    """Say the numbers from 1 to 9 until it is over."""
+    for number in range(1, 10):
+        if one.over:
+            return
+        one.say(str(number))
+
+
+def test_requests_are_computed_in_their_order() -> None:
+    """One at a time, whoever waits."""
+    order: list[Request] = []
+
+    def compute(one: Request) -> None:
+        order.append(one)
+        count(one)
+
+    requests = [request() for _ in range(5)]
+    with running(compute) as engine:
+        for one in requests:
+            engine.submit(one)
+        assert [read(one) for one in requests] == ["123456789"] * 5
+    assert order == requests
+
+
+def test_a_failure_belongs_to_its_request() -> None:
+    """It is raised where that answer is read, after its text; the next one is computed."""
+    failing = [True, False]
+
+    def compute(one: Request) -> None:
+        one.say("a")
+        if failing.pop(0):
+            raise LookupError("the middle")
+
+    first, second = request(), request()
+    with running(compute) as engine:
+        engine.submit(first)
+        engine.submit(second)
+        assert first.take(LONG) == "a"
+        with pytest.raises(LookupError):
+            first.take(LONG)
+        assert first.ended
+        assert read(second) == "a"
+
+
+def test_a_request_that_was_cancelled_in_line_is_not_computed() -> None:
+    """Nobody waits for it."""
+    computed: list[Request] = []
+    go = threading.Event()
+
+    def compute(one: Request) -> None:
+        computed.append(one)
+        assert go.wait(LONG)
+
+    first, second, third = request(), request(), request()
+    with running(compute) as engine:
+        for one in (first, second, third):
+            engine.submit(one)
+        second.cancel()
+        go.set()
+        assert read(second) == read(third) == ""
+    assert computed == [first, third]
+
+
+def test_nothing_to_take_is_no_end() -> None:
+    """A silent model is still at work."""
+    one = request()
+    assert one.take(0.001) == ""
+    assert not one.ended
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"), [(("45",), "123"), (("x",), "123456789"), (("9x",), "123456789")]
+)
+def test_an_answer_ends_before_a_stop_word(stop: tuple[str, ...], text: str) -> None:
+    """And what was held back for one that did not come is said at the end."""
+    one = request(stop=stop)
+    with running(count) as engine:
+        engine.submit(one)
+        assert read(one) == text
+
+
+def test_the_time_of_an_answer_counts_from_its_turn() -> None:
+    """Whoever waits in line has lost none; one that takes too long ends with a side note."""
+    go = threading.Event()
+
+    def compute(one: Request) -> None:
+        assert not one.late
+        one.say("begun ")
+        while not one.over:
+            go.wait(0.001)
+
+    one, two = request(seconds=0.05), request(seconds=0.05)
+    with running(compute) as engine:
+        engine.submit(one)
+        engine.submit(two)
+        late = "<<<WARNING>>>The answer took longer than 0.05 s and was cut off.<<</WARNING>>>"
+        assert read(one) == f"begun \n{late}"
+        assert read(two) == f"begun \n{late}"
+
+
+def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
+    """Whoever got what he asked for needs no note."""
+
+    def compute(one: Request) -> None:
+        count(one)
+        one.note("NOTE")
+
+    plain, stopped = request(stop=("9x",)), request(stop=("5",))
+    with running(compute) as engine:
+        engine.submit(plain)
+        engine.submit(stopped)
+        assert read(plain) == "123456789NOTE"
+        assert read(stopped) == "1234"
+
+
+def test_closing_stops_what_is_computed_and_what_waits() -> None:
+    """The process may end: no thread is left in the middle of native code."""
+    begun = threading.Event()
+
+    def compute(one: Request) -> None:
+        begun.set()
+        while not one.over:
+            one.say("a")
+
+    first, second = request(), request()
+    engine = Engine(compute)
+    engine.submit(first)
+    engine.submit(second)
+    assert begun.wait(LONG)
+    engine.close()
+    assert first.cancelled
+    assert set(read(first)) <= {"a"}
+    assert read(second) == ""

@@ -1,0 +1,195 @@
+"""Make tiny but real models in a moment, without a download: a transformers folder and a GGUF.
+
+Both have a vocabulary of single bytes and random weights. A greedy answer never ends by chance and
+is always text: special tokens and bytes that are no characters are never the likeliest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+PAD, END = 0, 2
+LAYERS, HIDDEN, HEADS, KV_HEADS, CONTEXT = 2, 64, 4, 2, 2048
+SPREAD = 0.08  # of the weights: wide enough that the likeliest token is no near tie
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+REFUSING_TEMPLATE = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
+    + TEMPLATE
+)
+
+
+def byte_letters() -> list[str]:
+    """Return the letter by which byte-level vocabularies write each byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = (chr(256 + number) for number in range(256))
+    return [chr(byte) if byte in plain else next(others) for byte in range(256)]
+
+
+def write_folder(path: Path, *, template: str | None = TEMPLATE, context: int = CONTEXT) -> Path:
+    """Write a transformers folder; return its path."""
+    tokenizer = _tokenizer(template)
+    tokenizer.save_pretrained(path)
+    _model(len(tokenizer), context).save_pretrained(path)
+    return path
+
+
+def _tokenizer(template: str | None) -> Any:
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *byte_letters()])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    # AutoTokenizer makes every tokenizer of a qwen2 model work like this one
+    like = Qwen2Tokenizer().backend_tokenizer
+    inner.pre_tokenizer, inner.normalizer = like.pre_tokenizer, like.normalizer
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(list(SPECIAL))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token=SPECIAL[END],
+        pad_token=SPECIAL[PAD],
+        chat_template=template,
+    )
+
+
+def _model(vocabulary: int, context: int) -> Any:
+    import torch
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=HIDDEN,
+        intermediate_size=2 * HIDDEN,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KV_HEADS,
+        max_position_embeddings=context,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=PAD,
+    )
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.dim() > 1:
+                weights.normal_(0, SPREAD)
+        model.lm_head.weight[_never_said()] = 0
+    model.generation_config = GenerationConfig(eos_token_id=END, pad_token_id=PAD)
+    return model
+
+
+def _never_said() -> list[int]:
+    """Return the tokens that are special, control characters or no whole character."""
+    return [*range(3), *range(3, 3 + 32), *range(3 + 127, 3 + 256)]
+
+
+# -- GGUF: a head of names and values, then tensors, each at a multiple of 32 bytes
+
+U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+PACKED = {U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}
+NORMAL, CONTROL = 1, 3  # kinds of tokens
+
+
+def write_gguf(path: Path, *, template: str | None = TEMPLATE, context: int = CONTEXT) -> Path:
+    """Write a GGUF file of the llama architecture; return its path."""
+    import numpy
+
+    tokens = [*SPECIAL, *byte_letters()]
+    tensors = _tensors(len(tokens))
+    fields = _fields(tokens, context)
+    if template is not None:
+        fields.append(_field("tokenizer.chat_template", STRING, template))
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields)) + b"".join(fields)
+    at, data = 0, b""
+    for name, values in tensors.items():
+        shape = b"".join(struct.pack("<Q", size) for size in reversed(values.shape))
+        head += _text(name) + struct.pack("<I", values.ndim) + shape + struct.pack("<IQ", 0, at)
+        data += _padded(values.astype(numpy.dtype("<f4")).tobytes())
+        at = len(data)
+    path.write_bytes(_padded(head) + data)
+    return path
+
+
+def _tensors(vocabulary: int) -> dict[str, Any]:
+    import numpy
+
+    dice = numpy.random.default_rng(0)
+    narrow = HIDDEN // HEADS * KV_HEADS
+
+    def matrix(rows: int, columns: int) -> Any:
+        return dice.standard_normal((rows, columns)) * SPREAD
+
+    tensors = {
+        "token_embd.weight": matrix(vocabulary, HIDDEN),
+        "output_norm.weight": numpy.ones(HIDDEN),
+        "output.weight": matrix(vocabulary, HIDDEN),
+    }
+    tensors["output.weight"][_never_said()] = 0
+    shapes = {
+        "attn_q": (HIDDEN, HIDDEN),
+        "attn_k": (narrow, HIDDEN),
+        "attn_v": (narrow, HIDDEN),
+        "attn_output": (HIDDEN, HIDDEN),
+        "ffn_gate": (2 * HIDDEN, HIDDEN),
+        "ffn_up": (2 * HIDDEN, HIDDEN),
+        "ffn_down": (HIDDEN, 2 * HIDDEN),
+    }
+    for layer in range(LAYERS):
+        for name in ("attn_norm", "ffn_norm"):
+            tensors[f"blk.{layer}.{name}.weight"] = numpy.ones(HIDDEN)
+        for name, shape in shapes.items():
+            tensors[f"blk.{layer}.{name}.weight"] = matrix(*shape)
+    return tensors
+
+
+def _fields(tokens: Sequence[str], context: int) -> list[bytes]:
+    kinds = [CONTROL] * len(SPECIAL) + [NORMAL] * (len(tokens) - len(SPECIAL))
+    return [
+        _field("general.architecture", STRING, "llama"),
+        _field("general.name", STRING, "tiny"),
+        _field("llama.context_length", U32, context),
+        _field("llama.embedding_length", U32, HIDDEN),
+        _field("llama.block_count", U32, LAYERS),
+        _field("llama.feed_forward_length", U32, 2 * HIDDEN),
+        _field("llama.attention.head_count", U32, HEADS),
+        _field("llama.attention.head_count_kv", U32, KV_HEADS),
+        _field("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
+        _field("tokenizer.ggml.model", STRING, "gpt2"),
+        _field("tokenizer.ggml.pre", STRING, "qwen2"),
+        _array("tokenizer.ggml.tokens", STRING, tokens),
+        _array("tokenizer.ggml.token_type", I32, kinds),
+        _array("tokenizer.ggml.merges", STRING, []),
+        _field("tokenizer.ggml.eos_token_id", U32, END),
+        _field("tokenizer.ggml.padding_token_id", U32, PAD),
+        _field("tokenizer.ggml.add_bos_token", BOOL, False),
+    ]
+
+
+def _field(name: str, kind: int, value: Any) -> bytes:
+    return _text(name) + struct.pack("<I", kind) + _value(kind, value)
+
+
+def _array(name: str, kind: int, values: Sequence[Any]) -> bytes:
+    head = _text(name) + struct.pack("<IIQ", ARRAY, kind, len(values))
+    return head + b"".join(_value(kind, value) for value in values)
+
+
+def _value(kind: int, value: Any) -> bytes:
+    return _text(value) if kind == STRING else struct.pack(PACKED[kind], value)
+
+
+def _text(text: str) -> bytes:
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def _padded(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % 32)
