@@ -124,7 +124,7 @@ def _build(card: Card, options: argparse.Namespace) -> None:
     libraries = _libraries(card, options) if card.requires else NO_LIBRARIES
     target = make(Recipe(card, Path(options.output), libraries, model, options.pyc), tell)
     print(f"{target}  {target.stat().st_size:,} bytes")
-    if options.embed_model:
+    if model:
         tell(f"the model is inside; it takes {size_text(_size(model))} twice: file and cache")
     if options.kit:
         _make_kit(target, card, options)
@@ -134,6 +134,7 @@ def _libraries(card: Card, options: argparse.Namespace) -> Libraries:
     """Find what the backend needs, for the machine that was named."""
     from kuwa_min.packing import supply
     from kuwa_min.packing.box import Box
+    from kuwa_min.packing.prune import prune
     from kuwa_min.packing.resolve import Sources
 
     here = Box.of_this_machine()
@@ -147,7 +148,7 @@ def _libraries(card: Card, options: argparse.Namespace) -> Libraries:
     )
     host = THIN if options.thin else ()
     order = supply.Order(card, box, sources, options.lock, options.wheelhouse, host)
-    return supply.find(order, "needed" if options.prune else "all", tell)
+    return supply.find(order, prune if options.prune else list, tell)
 
 
 def _make_kit(target: Path, card: Card, options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from kuwa_min.errors import StartError
 from kuwa_min.modelfile import Message
 from kuwa_min.text import Utf8Decoder
 
-from . import _chat_template, _model_path
+from . import _chat_template
 from ._engine import Request
 from ._llama_library import CHATTER, cores, load_processors
 from ._model_executor import FULL, chat_template
@@ -36,8 +36,7 @@ LOADING = (ValueError, RuntimeError, MemoryError, OSError, jinja2.TemplateError)
 class LlamaModel:
     """A GGUF in memory; llama.cpp ends the process if two threads compute with it at once."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        path = _model_path.gguf(args.model_path)
+    def __init__(self, path: Path, args: argparse.Namespace) -> None:
         load_processors(Path(llama_cpp.__file__).parent)
         if args.ngl and not llama_cpp.llama_supports_gpu_offload():
             raise StartError(

@@ -16,7 +16,6 @@ from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.messages import OUT_OF_MEMORY
 from kuwa_min.modelfile import Message
 
-from . import _model_path
 from ._engine import Request
 from ._model_executor import FULL, RefusedTemplate, chat_template
 from ._transformers_stream import SlowDecoder, Streamer, UntilOver
@@ -31,8 +30,7 @@ PLAIN_TEMPLATE = (
 class TransformersModel:
     """A model folder in memory, with its tokenizer."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        path = args.model_path if _is_hub_name(args) else str(_model_path.folder(args.model_path))
+    def __init__(self, path: str, args: argparse.Namespace) -> None:
         _quieten()
         self._device = _choose_device(args)
         self._tokenizer = _load(path, _tokenizer_of, args)
@@ -120,11 +118,6 @@ class TransformersModel:
 def _quieten() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-
-
-def _is_hub_name(args: argparse.Namespace) -> bool:
-    """Tell whether the path may be a name on the hub: owner/model, which is no place here."""
-    return bool(args.online and args.model_path.count("/") == 1 and args.model_path[0] not in "./~")
 
 
 def _choose_device(args: argparse.Namespace) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from kuwa_min import generation
 from kuwa_min.errors import UsageError
 
+from . import _model_path
 from ._model_executor import Model, ModelExecutor
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ class HuggingfaceExecutor(ModelExecutor):
         return settings
 
     def load(self) -> Model:
-        """Set what the libraries read when they are imported, then import them."""
+        """Look at the model, set what the libraries read when they are imported, import them."""
+        path = self._path()
         if self.args.visible_gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
         if not self.args.online:
@@ -112,7 +114,14 @@ class HuggingfaceExecutor(ModelExecutor):
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         from ._transformers_engine import TransformersModel
 
-        return TransformersModel(self.args)
+        return TransformersModel(path, self.args)
+
+    def _path(self) -> str:
+        """Return the model's folder, or its name on the hub: owner/model, if that is allowed."""
+        path: str = self.args.model_path
+        if self.args.online and path.count("/") == 1 and path[0] not in "./~":
+            return path
+        return str(_model_path.folder(path))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kuwa_min import generation
 
+from . import _model_path
 from ._model_executor import Model, ModelExecutor
 
 REQUIRES: dict[str, str] = {
@@ -76,12 +77,13 @@ class LlamacppExecutor(ModelExecutor):
         super().extend_arguments(parser)
 
     def load(self) -> Model:
-        """Set what the library reads when it is imported, then import it."""
+        """Look at the model, set what the library reads when it is imported, import it."""
+        path = _model_path.gguf(self.args.model_path)
         if self.args.visible_gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
         from ._llama_engine import LlamaModel
 
-        return LlamaModel(self.args)
+        return LlamaModel(path, self.args)
 
 
 def _count(least: int, *, most: int = 2**31 - 1) -> Callable[[str], int]:

@@ -92,9 +92,9 @@ def test_it_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
         entry = filled(tmp_path / "root")
     finally:
         os.umask(former)
-    modes = [stat.S_IMODE(os.stat(path).st_mode) for path in (tmp_path / "root", entry.path)]
+    modes = [stat.S_IMODE(Path(path).stat().st_mode) for path in (tmp_path / "root", entry.path)]
     assert modes == [0o700, 0o700]
-    assert stat.S_IMODE(os.stat(Path(entry.tree, "file")).st_mode) == 0o600
+    assert stat.S_IMODE(Path(entry.tree, "file").stat().st_mode) == 0o600
     assert entry.check() is None
 
 
@@ -103,7 +103,7 @@ def test_a_root_that_others_may_write_to_is_not_run_from(root: Path, mode: int) 
     """Not even a sticky one: the next entry could be anybody's."""
     entry = filled(root)
     root.chmod(mode)
-    with pytest.raises(StartError, match="others may write to .*root.*is not run"):
+    with pytest.raises(StartError, match=r"others may write to .*root.*is not run"):
         entry.check()
 
 
@@ -172,7 +172,7 @@ def test_a_failure_leaves_nothing_behind(root: Path) -> None:
 
 
 def test_left_overs_of_a_killed_start_are_swept_away_and_never_used(root: Path) -> None:
-    """shiv merges them into the new cache; code that somebody put there would run."""
+    """Shiv merges them into the new cache; code that somebody put there would run."""
     old = root / f"{KEY}.tmp-abc" / "tree"
     old.mkdir(parents=True)
     (old / "evil.pth").write_text("import evil", encoding="ascii")
@@ -265,7 +265,11 @@ def aged(root: Path, days: float, number: int) -> Entry:
 def test_old_entries_go_but_the_newest_two_stay(root: Path) -> None:
     """Whatever their age: a box that is started twice a year does not unpack each time."""
     made = [aged(root, days, number) for number, days in enumerate((100, 50, 90, 29, 40))]
-    assert {entry.key for entry in cache.prune(str(root))} == {made[0].key, made[2].key, made[1].key}
+    assert {entry.key for entry in cache.prune(str(root))} == {
+        made[0].key,
+        made[2].key,
+        made[1].key,
+    }
     assert [entry.key for entry in cache.entries(str(root))] == [made[3].key, made[4].key]
 
 

@@ -62,7 +62,7 @@ def test_equal_contents_are_one_file_on_disk(tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
     assert len(index.files) == len(index.blobs) + 1
-    assert os.path.samefile(folder / "pack/__init__.py", folder / "pack/same.py")
+    assert (folder / "pack/__init__.py").samefile(folder / "pack/same.py")
 
 
 def test_without_hard_links_it_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,12 +74,10 @@ def test_without_hard_links_it_copies(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "link", refuse)
     folder = unpacked(made(tmp_path, FILES), tmp_path / "tree")
     assert tree(folder)["pack/same.py"] == b"A = 1\n"
-    assert not os.path.samefile(folder / "pack/__init__.py", folder / "pack/same.py")
+    assert not (folder / "pack/__init__.py").samefile(folder / "pack/same.py")
 
 
-def test_several_processes_write_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And report how far they are."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     archive = made(tmp_path, BIG)

@@ -109,12 +109,17 @@ def _with_imports(backends: set[str]) -> set[str]:
     found, to_read = set(backends), list(backends)
     while to_read:
         tree = ast.parse(_backend_source(to_read.pop()).read_bytes())
-        nodes = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-        lists = ([node.module] if node.module else node.names for node in nodes if node.level)
-        near = {getattr(one, "name", one).partition(".")[0] for names in lists for one in names}
+        near = {name.partition(".")[0] for node in ast.walk(tree) for name in _neighbours(node)}
         to_read += near - found
         found |= near
     return found
+
+
+def _neighbours(node: ast.AST) -> list[str]:
+    """Return the modules of its own package that a statement imports."""
+    if not isinstance(node, ast.ImportFrom) or not node.level:
+        return []
+    return [node.module] if node.module else [alias.name for alias in node.names]
 
 
 def sources_sha256(backend: str, *, with_payload: bool) -> str:

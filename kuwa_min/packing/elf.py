@@ -33,8 +33,10 @@ RETURN_LENGTH = 16  # bytes, at most
 
 STEP = 1 << 20  # bytes inflated at once, on the way to a place
 WINDOW = 4 << 20  # bytes kept around the dynamic segment; patchelf puts the names beside it
-LARGEST = 1 << 26  # bytes of a table; a larger one is garbage
-VERSIONS = 1 << 18  # bytes of the versions needed, at most: no header says how many there are
+FARTHEST = 1 << 34  # bytes into a file; farther is garbage, as are larger tables than these:
+LARGEST = 1 << 26  # bytes
+VERSIONS = 1 << 16  # bytes of the versions needed, at most: no header says how many there are
+MOST = 1000  # versions of one library
 CHAIN = 1 << 12  # bytes of one chain of hashes, at most
 
 
@@ -118,8 +120,7 @@ class _Reader:
 
     def _dynamic(self) -> list[tuple[int, int]]:
         offset, size = self.dynamic[0]
-        self._approach(max(0, offset - WINDOW // 2))
-        self.file.peek(1)  # fills the window; from here on, what is near is at hand
+        self._some(max(0, offset - WINDOW // 2), 1)  # fills the window with what is near
         return list(struct.iter_unpack("<QQ", self._whole(offset, size - size % 16)))
 
     def _approach(self, offset: int) -> None:
@@ -130,7 +131,7 @@ class _Reader:
 
     def _some(self, offset: int, size: int) -> bytes:
         """Read as much of it as there is."""
-        if size > LARGEST:
+        if size > LARGEST or offset > FARTHEST:
             raise ValueError
         self._approach(offset)
         return self.file.read(size)
@@ -154,7 +155,7 @@ class _Reader:
             _, count, library, first, following = struct.unpack_from("<HHIII", table, place)
             versions = _needed_versions(table, place + first, count)
             found[_name(names, library)] = frozenset(_name(names, name) for name in versions)
-            if not following:
+            if following < struct.calcsize("<HHIII"):
                 return found
             place += following
 
@@ -206,7 +207,7 @@ def _name(names: bytes, start: int) -> str:
 
 def _needed_versions(table: bytes, place: int, count: int) -> Iterator[int]:
     """Yield where the names of the versions stand that one library must have."""
-    for _ in range(count):
+    for _ in range(min(count, MOST)):
         _, flags, _, name, following = struct.unpack_from("<IHHII", table, place)
         if not flags & WEAK_VERSION:
             yield name

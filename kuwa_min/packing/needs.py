@@ -29,7 +29,7 @@ from kuwa_min.errors import UsageError
 from .elf import Elf, read_elf_file
 
 FORMAT = 1  # of what is remembered; count up when Elf or Survey change
-THREADS = 4  # zlib lets them run side by side; each takes about 10 MiB
+THREADS = 4  # zlib lets them run side by side; each takes some 20 MiB
 LIBRARY = re.compile(r"(?:.*/)?[^/]+\.so(?:\.\d+)*")
 
 MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_\w+")
@@ -167,8 +167,8 @@ def _libraries(archive: zipfile.ZipFile) -> dict[str, Elf]:
     members = [member for member in archive.infolist() if LIBRARY.fullmatch(member.filename)]
     members.sort(key=lambda member: (-member.file_size, member.filename))  # the longest job first
     with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)))
         files = [stack.enter_context(archive.open(member)) for member in members]
+        pool = stack.enter_context(ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)))
         elves = list(pool.map(read_elf_file, files))
     found = {member.filename: elf for member, elf in zip(members, elves, strict=True) if elf}
     return dict(sorted(found.items()))

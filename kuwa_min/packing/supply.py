@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
+from kuwa_min.manifest import Target
 from kuwa_min.registry import Card
 
 from .assemble import Libraries, Tell
@@ -16,11 +16,11 @@ from .gather import gather
 from .llama_wheel import build_llama_wheel
 from .lock import Lock, check, parse_requirement, read_lock
 from .needs import combine, remembered_survey
-from .prune import prune
 from .resolve import Sources, resolve
 from .shelf import read_shelf
 from .wheels import Content, Wheel, read_wheel
 
+Keep = Callable[[Iterable[Content]], list[Content]]
 LLAMA = "llama-cpp-python"  # no wheels of it are published
 
 
@@ -35,8 +35,11 @@ class Order(NamedTuple):
     host_packages: tuple[str, ...]  # what the machine has already: --thin
 
 
-def find(order: Order, keep: str, tell: Tell) -> Libraries:
-    """Return the libraries of a backend; raises UsageError. keep is "all" or "needed"."""
+def find(order: Order, keep: Keep, tell: Tell) -> Libraries:
+    """Return the libraries of a backend, and of their contents what is to be kept.
+
+    Raises UsageError.
+    """
     order = _with_llama(order, tell)
     lock = _lock(order, tell)
     digests = gather(lock, order.sources, order.wheelhouse, tell)
@@ -46,12 +49,9 @@ def find(order: Order, keep: str, tell: Tell) -> Libraries:
     return Libraries(
         target=_target(order, wheels, digests),
         packages=[wheel.package for wheel in wheels],
-        contents=KEEP[keep]([content for wheel in wheels for content in wheel.contents]),
+        contents=keep(content for wheel in wheels for content in wheel.contents),
         host_packages=[*order.host_packages],
     )
-
-
-KEEP = {"all": list[Content], "needed": prune}
 
 
 def _with_llama(order: Order, tell: Tell) -> Order:
@@ -83,12 +83,9 @@ def _lock(order: Order, tell: Tell) -> Lock:
     return lock
 
 
-def _target(
-    order: Order, wheels: Sequence[Wheel], digests: Mapping[Path, str]
-) -> dict[str, object]:
+def _target(order: Order, wheels: Sequence[Wheel], digests: Mapping[Path, str]) -> Target:
     box, folder = order.box, order.wheelhouse / "surveys"
-    with ThreadPoolExecutor(1) as pool:
-        surveys = list(pool.map(lambda one: remembered_survey(*one, folder), digests.items()))
+    surveys = [remembered_survey(path, digest, folder) for path, digest in digests.items()]
     packages = {wheel.package["name"]: wheel.package["version"] for wheel in wheels}
     needs = combine(surveys, packages)
     return {

@@ -62,7 +62,7 @@ class Output:
 
 def write_payload(contents: Iterable[Content], out: Output) -> Written:
     """Write these contents and their index; the same contents give the same bytes."""
-    start, files, blobs = out.position, [], []
+    start, files, blobs = out.position, list[File](), list[Blob]()
     known: dict[tuple[object, ...], int] = {}
     with _Sources() as sources:
         for content in _first_of_each_path(contents):
