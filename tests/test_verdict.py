@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min import verdict
+from kuwa_min import machine, verdict
+from kuwa_min.machine import Here, Loaded
 from kuwa_min.manifest import Target
-from kuwa_min.verdict import Finding, Here, Loaded, judge_machine, refusals
+from kuwa_min.verdict import Finding, judge_machine, refusals
 
 HERE = Here(
     python=(3, 11, 7),
@@ -334,17 +335,17 @@ def test_several_reasons_are_all_told() -> None:
 
 def test_the_loader_is_asked_for_libraries() -> None:
     """Of the C library that this Python runs with, some versions are there and others are not."""
-    found = verdict.load("libc.so.6", ["GLIBC_2.17", "GLIBC_2.999"])
+    found = machine.load("libc.so.6", ["GLIBC_2.17", "GLIBC_2.999"])
     assert Path(found.path).name == "libc.so.6"
     assert (found.error, found.versions) == ("", frozenset({"GLIBC_2.17"}))
 
 
 def test_the_loader_says_what_is_missing(tmp_path: Path) -> None:
     """No such file, or one that is no library."""
-    missing = verdict.load("libnowhere.so.7", ["A_1"])
+    missing = machine.load("libnowhere.so.7", ["A_1"])
     assert missing == Loaded("", f"libnowhere.so.7: {NOT_FOUND}", frozenset())
     (tmp_path / "libtext.so").write_text("this is no library " * 100)
-    broken = verdict.load(str(tmp_path / "libtext.so"), [])
+    broken = machine.load(str(tmp_path / "libtext.so"), [])
     assert broken.path == ""
     assert "invalid ELF header" in broken.error
 
@@ -354,7 +355,7 @@ def test_only_whole_names_of_versions_count(tmp_path: Path) -> None:
     path = tmp_path / "lib.so"
     path.write_bytes(b"\0GLIBCXX_3.4\0GLIBCXX_3.4.29\0")
     asked = ["GLIBCXX_3.4", "GLIBCXX_3.4.2", "GLIBCXX_3.4.29"]
-    assert verdict.defined(str(path), asked) == {"GLIBCXX_3.4", "GLIBCXX_3.4.29"}
+    assert machine.defined(str(path), asked) == {"GLIBCXX_3.4", "GLIBCXX_3.4.29"}
 
 
 @pytest.mark.parametrize(
@@ -371,7 +372,7 @@ def test_only_whole_names_of_versions_count(tmp_path: Path) -> None:
 )
 def test_flags_are_read_as_linux_writes_them(cpuinfo: str, flags: str) -> None:
     """On x86, on ARM, and on what says nothing."""
-    assert verdict.cpu_flags(cpuinfo) == frozenset(flags.split())
+    assert machine.cpu_flags(cpuinfo) == frozenset(flags.split())
 
 
 @pytest.mark.parametrize(
@@ -389,7 +390,7 @@ def test_flags_are_read_as_linux_writes_them(cpuinfo: str, flags: str) -> None:
 )  # fmt: skip
 def test_the_drivers_version_is_read_as_nvidia_writes_it(text: str, version: str) -> None:
     """Of both kinds of kernel module."""
-    assert verdict.driver_version(text) == version
+    assert machine.driver_version(text) == version
 
 
 def test_here_is_this_machine() -> None:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
 PACKING = Path(__file__).resolve().parent  # what makes files is not in them
 UNPACKERS = (  # a file without libraries does without these
-    *("cache", "inventory", "libraries", "payload", "text", "unpacking", "verdict"),
+    *("cache", "inventory", "libraries", "machine", "payload", "text", "unpacking", "verdict"),
 )
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"

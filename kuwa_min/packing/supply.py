@@ -15,9 +15,10 @@ from .box import Box
 from .gather import gather
 from .llama_wheel import build_llama_wheel
 from .lock import Lock, check, parse_requirement, read_lock
-from .needs import combine, remembered_survey
+from .needs import combine
 from .resolve import Sources, resolve
 from .shelf import read_shelf
+from .survey import remembered_survey
 from .wheels import Content, Wheel, read_wheel
 
 Keep = Callable[[Iterable[Content]], list[Content]]

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import needs
+from kuwa_min.packing import survey as surveys
 from kuwa_min.packing.elf import Elf
-from kuwa_min.packing.needs import Needs, Survey, combine, remembered_survey, survey
+from kuwa_min.packing.needs import Needs, combine
+from kuwa_min.packing.survey import Survey, remembered_survey, survey
 
 DIGEST = "ab" * 32
 MANYLINUX = "one-1.0-cp312-cp312-manylinux_2_28_x86_64.whl"
@@ -298,7 +299,7 @@ DAMAGED = [
     '{"format": 1, "wheel": "x", "libraries": {"a.so": []}}',
     '{"format": 1, "wheel": "x", "libraries": {"a.so": ["", "", 1, {}, [], {}]}}',
     EXAMPLE.to_json()[:-9],
-    json.dumps({**json.loads(EXAMPLE.to_json()), "format": needs.FORMAT + 1}),
+    json.dumps({**json.loads(EXAMPLE.to_json()), "format": surveys.FORMAT + 1}),
 ]
 
 
@@ -315,7 +316,7 @@ def test_a_wheel_is_read_once(tmp_path: Path) -> None:
     first = remembered_survey(wheel, DIGEST, tmp_path / "memos")
     wheel.write_bytes(b"is not read again")
     assert remembered_survey(wheel, DIGEST, tmp_path / "memos") == first
-    assert [path.name for path in (tmp_path / "memos").iterdir()] == [f"{DIGEST}.needs.json"]
+    assert [path.name for path in (tmp_path / "memos").iterdir()] == [f"{DIGEST}.survey.json"]
     with pytest.raises(UsageError):
         remembered_survey(wheel, "cd" * 32, tmp_path / "memos")
 
@@ -324,7 +325,7 @@ def test_a_wheel_is_read_once(tmp_path: Path) -> None:
 def test_a_memo_that_does_not_fit_is_made_anew(tmp_path: Path, text: str) -> None:
     """Damaged, of another version of us, or of a wheel with other tags."""
     wheel = make_wheel(tmp_path / MANYLINUX, {"one.so": module_file().read_bytes()})
-    memo = tmp_path / f"{DIGEST}.needs.json"
+    memo = tmp_path / f"{DIGEST}.survey.json"
     memo.write_bytes(text.encode("utf-8", "surrogateescape"))
     found = remembered_survey(wheel, DIGEST, tmp_path)
     assert found == survey(wheel) == Survey.from_json(memo.read_text("utf-8"))
