@@ -17,10 +17,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from .errors import StartError
 
@@ -37,21 +35,19 @@ POLL = 0.2  # seconds between two tries of a lock
 PATIENCE = 3600  # seconds that another process may take to unpack
 
 
-class Place(NamedTuple):
-    """One folder that could be the cache; one that somebody asked for has no alternatives."""
-
-    root: str
-    asked_for: bool
-
-
-def places(archive: str) -> list[Place]:
-    """Return where the cache of this file may be, best first."""
+def places(archive: str) -> list[str]:
+    """Return the folders that could be the cache of this file, best first."""
     asked = os.environ.get(ROOT_VARIABLE)
     if asked:
-        return [Place(os.path.abspath(asked), asked_for=True)]
-    found = [Place(os.path.join(base, FOLDER), asked_for=False) for base in [_user_cache()] if base]
+        return [os.path.abspath(asked)]
+    base = _user_cache()
     beside = os.path.join(os.path.dirname(os.path.abspath(archive)), BESIDE)
-    return [*found, Place(beside, asked_for=False)]
+    return [*([os.path.join(base, FOLDER)] if base else []), beside]
+
+
+def is_asked_for() -> bool:
+    """Tell whether somebody named the folder; then there is no other."""
+    return bool(os.environ.get(ROOT_VARIABLE))
 
 
 def _user_cache() -> str:
@@ -186,6 +182,8 @@ class Entry:
     @contextlib.contextmanager
     def fresh_folder(self, umask: int) -> Iterator[str]:
         """Make a folder that becomes the entry in one step if all goes well, and is gone if not."""
+        import tempfile  # what only the first start needs
+
         for name in os.listdir(self.root):
             if name.startswith(f"{self.key}.tmp-"):
                 _remove_tree(os.path.join(self.root, name))  # somebody was killed

@@ -111,9 +111,9 @@ def _verify_trees(archive: Archive) -> Iterator[str]:
     from .unpacking import mend_deeply
 
     found = False
-    for place in places(archive.path):
+    for root in places(archive.path):
         for payload in archive.payloads:
-            entry = Entry(place.root, payload["id"])
+            entry = Entry(root, payload["id"])
             if entry.is_complete:
                 found = True
                 entry.check()
@@ -140,10 +140,10 @@ def cache(program: str, rest: list[str]) -> Iterator[str]:
     from .cache import entries, places, prune, size_of
 
     own = {payload["id"] for payload in archive.payloads}
-    for place in places(archive.path):
-        removed = prune(place.root, days=0, keep=0) if options.clean else []
+    for root in places(archive.path):
+        removed = prune(root, days=0, keep=0) if options.clean else []
         yield from (f"removed {entry.path}" for entry in removed)
-        for entry in entries(place.root):
+        for entry in entries(root):
             used = time.strftime("%Y-%m-%d", time.localtime(entry.last_used))
             mine = "  (of this file)" if entry.key in own else ""
             yield f"{entry.path}  {size_text(size_of(entry)):>9}  last used {used}{mine}"

@@ -58,7 +58,7 @@ def read_aim():
     """Read what the archive's libraries are for; nothing when it carries none."""
     try:
         text = __loader__.get_data(AIM).decode("ascii")  # type: ignore[name-defined]
-    except (OSError, AttributeError):
+    except (IOError, OSError, AttributeError):
         return {}
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
 

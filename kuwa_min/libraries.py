@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from .cache import ROOT_VARIABLE, Entry, Place, places
+from .cache import ROOT_VARIABLE, Entry, is_asked_for, places
 from .errors import KuwaError, StartError
 from .progress import tell
 
@@ -99,9 +99,9 @@ class Libraries:
         return self.aim["python"] == [here] and sys.implementation.name == "cpython"
 
     def _find(self, kind: str, key: str) -> bool:
-        for place in places(self.archive):
-            entry = Entry(place.root, key)
-            if not (entry.is_complete and _may_be_run(entry, place)):
+        for root in places(self.archive):
+            entry = Entry(root, key)
+            if not (entry.is_complete and _may_be_run(entry)):
                 continue
             last_used = entry.last_used
             if entry.hold():
@@ -134,11 +134,11 @@ class Libraries:
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _may_be_run(entry: Entry, place: Place) -> bool:
+def _may_be_run(entry: Entry) -> bool:
     try:
         entry.check()
     except StartError as error:
-        if place.asked_for:
+        if is_asked_for():
             raise
         tell(str(error))
         return False

@@ -68,7 +68,7 @@ def obstacles(path: str, wanted: list[Payload]) -> dict[str, str]:
     """Say for every place where these payloads could go why they cannot, or ""."""
     size, files = sum(map(room, wanted)), sum(payload["files"] for payload in wanted)
     runs = any(payload["kind"] == "libraries" for payload in wanted)
-    return {place.root: obstacle(place.root, size, files, runs=runs) for place in places(path)}
+    return {root: obstacle(root, size, files, runs=runs) for root in places(path)}
 
 
 def room(payload: Payload) -> int:

@@ -36,21 +36,32 @@ SHEBANG = f"#!{INTERPRETER}\n".encode()
 SITE_PACKAGES = "site-packages"
 COMPILE = """
 import ast, importlib.util, marshal, sys
+FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
+MAGIC = importlib.util.MAGIC_NUMBER
 codes = {}
 for path in sys.argv[1:]:
-    with open(path, "rb") as source:
-        tree = ast.parse(source.read())
+    with open(path, "rb") as file:
+        source = file.read()
+    tree = ast.parse(source)
+    unread = FUNCTIONS if "/backends/" in path else (*FUNCTIONS, ast.ClassDef)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(node, unread) and ast.get_docstring(node):
+            node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
+        if isinstance(node, FUNCTIONS):
             node.returns = None
-            if ast.get_docstring(node):
-                node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
         elif isinstance(node, ast.arg):
             node.annotation = None
-    name = path[len("site-packages/"):-len(".py")]
-    name = name[:-len("/__init__")] if name.endswith("/__init__") else name
-    codes[name.replace("/", ".")] = compile(tree, path, "exec", dont_inherit=True, optimize=0)
-sys.stdout.buffer.write(importlib.util.MAGIC_NUMBER[:2] + marshal.dumps(codes))
+    if ast.get_docstring(tree):
+        del tree.body[0]
+    name = path[:-len("/__init__.py")] if path.endswith("/__init__.py") else path[:-len(".py")]
+    codes[name] = compile(tree, path, "exec", dont_inherit=True, optimize=0)
+    if "/" not in name:  # the launcher; PEP 552: never compared with its source
+        with open(name + ".pyc", "wb") as file:
+            head = MAGIC + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
+            file.write(head + marshal.dumps(codes.pop(name)))
+inside = {name.partition("/")[2].replace("/", "."): code for name, code in codes.items()}
+with open("bytecode-%d" % int.from_bytes(MAGIC[:2], "little"), "wb") as file:
+    file.write(marshal.dumps(inside))
 """
 # Modules without bytecode: a small gain for many kilobytes.
 UNHURRIED = ("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "records", "relay")
@@ -166,18 +177,19 @@ def _run_shiv(staging: Path, manifest: Manifest) -> dict[str, bytes]:
 
 
 def _compile(staging: Path, python: str, left_out: tuple[str, ...]) -> None:
-    """Add one block of bytecode for this Python's minor; every other one compiles the sources.
+    """Add bytecode for this Python's minor, the launcher's and one block of all else.
+
+    Every other Python compiles the sources.
 
     One block, because a .pyc beside each source makes the file a sixth larger and the start
-    slower. Without functions' docstrings and without columns, a third of it (line numbers stay).
+    slower. Without columns, annotations and docstrings but those of backends' classes, which are
+    their --help: a third of it (line numbers stay).
     By a process of its own with a fixed hash seed, because the bytes depend on the order of sets
     and on which names the process shares; with relative paths, because tracebacks show them.
     """
     modules = [p for p in (staging / SITE_PACKAGES).rglob("*.py") if p.stem not in left_out]
     names = sorted(path.relative_to(staging).as_posix() for path in modules)
-    block = run_python(python, ["-Xno_debug_ranges", "-c", COMPILE, *names], staging)
-    magic = int.from_bytes(block[:2], "little")
-    (staging / f"bytecode-{magic}").write_bytes(block[2:])
+    run_python(python, ["-Xno_debug_ranges", "-c", COMPILE, f"{LAUNCHER}.py", *names], staging)
 
 
 def run_python(python: str, arguments: list[str], folder: Path, given: bytes = b"") -> bytes:
