@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kuwa_min.errors import describe
-from kuwa_min.messages import SIDE_NOTE
+from kuwa_min.prompt import SIDE_NOTE
 from kuwa_min.text import StopWords
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kuwa_min import LLMExecutor, Modelfile, generation, messages
+from kuwa_min import LLMExecutor, Modelfile, generation
+from kuwa_min import prompt as prompts
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.modelfile import Message
 
@@ -19,9 +20,7 @@ logger = logging.getLogger(__name__)
 LIMIT = 3072  # prompt tokens
 ANSWER_SHARE = 8  # of the context, one part in so many is kept for the answer
 LOOK_SECONDS = 0.02  # between two looks whether the chat was stopped while the model is silent
-FULL = messages.SIDE_NOTE.format(
-    "The answer was cut off: the model's context of {} tokens is full."
-)
+FULL = prompts.SIDE_NOTE.format("The answer was cut off: the model's context of {} tokens is full.")
 PROBE = "kuwa-system-probe"
 HIGHEST: dict[str, float] = {  # what option tables cannot say; the lowest values stand in them
     "top_p": 1,
@@ -117,24 +116,24 @@ class ModelExecutor(LLMExecutor):
         asked = modelfile.parameters["llm_"]
         options = generation.for_request(self.table, self.settings, asked)
         self._check(options, AnswerError, "[The option llm_{}.]")
-        prompt = messages.compose(history, modelfile, self.args.system_prompt or "")
+        prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
         if self.args.no_system_prompt:
             prompt = prompt._replace(system="")
         tokens = self._tokens_that_fit(prompt)
         return Request(tokens, options, stop=self.args.stop, seconds=self.args.timeout)
 
-    def _tokens_that_fit(self, prompt: messages.Prompt) -> list[int]:
+    def _tokens_that_fit(self, prompt: prompts.Prompt) -> list[int]:
         context = self.model.context
         limit = min(self.args.limit, context - max(1, context // ANSWER_SHARE))
         try:
-            chat = messages.fit(prompt, length=lambda one: len(self._render(one)), limit=limit)
+            chat = prompts.fit(prompt, length=lambda one: len(self._render(one)), limit=limit)
             return self._render(chat)
         except RefusedTemplate as error:
             logger.error("the chat template refused a chat: %s", error)
-            raise AnswerError(messages.NOT_ACCEPTED) from None
+            raise AnswerError(prompts.NOT_ACCEPTED) from None
 
     def _render(self, chat: list[Message]) -> list[int]:
-        return self.model.render(chat if self.takes_system else messages.fold_system(chat))
+        return self.model.render(chat if self.takes_system else prompts.fold_system(chat))
 
     def _takes_system(self) -> bool:
         """Tell whether the template shows a system prompt, instead of refusing or ignoring it."""

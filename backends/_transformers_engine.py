@@ -13,8 +13,8 @@ import transformers
 from tokenizers.decoders import DecodeStream
 
 from kuwa_min.errors import AnswerError, StartError, UsageError
-from kuwa_min.messages import OUT_OF_MEMORY
 from kuwa_min.modelfile import Message
+from kuwa_min.prompt import OUT_OF_MEMORY
 
 from ._engine import Request
 from ._model_executor import FULL, RefusedTemplate, chat_template

@@ -60,12 +60,15 @@ class Archive:
 
     def start_of(self, payload: Payload) -> int:
         """Return where a payload's offsets count from, in bytes from the file's beginning."""
-        return self.zip_start - payload["position"]
+        start = self.zip_start - payload["position"]
+        if start < 0:
+            raise StartError(damaged(self.path))
+        return start
 
     def index(self, payload: Payload) -> Index:
         """Read the index of a payload."""
         with open(self.path, "rb") as file:
-            file.seek(self.zip_start - payload["index_position"])
+            file.seek(self.start_of(payload) + payload["position"] - payload["index_position"])
             packed = file.read(payload["index_size"])
         try:
             raw = json.loads(zlib.decompress(packed))
@@ -110,7 +113,7 @@ def _read_zip(path: str) -> tuple[Manifest, int, int]:
             manifest = cast(Manifest, json.loads(archive.read(MANIFEST)))
             start = min(entry.header_offset for entry in archive.infolist())
             return manifest, start, os.path.getsize(path)
-    except (zipfile.BadZipFile, KeyError, ValueError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
         raise StartError(damaged(path)) from None
 
 

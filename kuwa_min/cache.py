@@ -74,11 +74,26 @@ def intruders(path: str) -> str:
             continue
         except OSError as error:
             return f"{folder} cannot be looked at ({error.strerror})"
-        if me != status.st_uid != 0:
-            return f"{folder} belongs to user {status.st_uid}"
+        owner = status.st_uid
+        if owner not in (me, 0) and (is_last or owner != _strangers()):
+            return f"{folder} belongs to user {owner}"
         if status.st_mode & OTHERS_WRITE and (is_last or not status.st_mode & stat.S_ISVTX):
             return f"others may write to {folder}"
     return ""
+
+
+def _strangers() -> int:
+    """Return the user whom root and all others outside of our user namespace appear as; -1 if none.
+
+    In a rootless container, / itself belongs to that one.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/self/uid_map") as file:
+            if file.read().split() == ["0", "0", "4294967295"]:
+                return -1
+        with open("/proc/sys/kernel/overflowuid") as file:
+            return int(file.read())
+    return -1
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -95,6 +110,7 @@ class Entry:
         self.path = os.path.join(root, key)
         self.tree = os.path.join(self.path, "tree")
         self._lock = -1
+        self._has_locks = True
 
     @property
     def is_complete(self) -> bool:
@@ -152,6 +168,11 @@ class Entry:
         finally:
             self.release()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether we have its lock, which a read-only disk does not give."""
+        return self._lock >= 0
+
     def is_idle(self) -> bool:
         """Take the entry for oneself if nobody uses it; release() gives it back."""
         with contextlib.suppress(OSError):
@@ -176,7 +197,7 @@ class Entry:
         except BlockingIOError:
             return False
         except OSError:  # a network disk without locks: each unpacks for itself, one rename wins
-            return True
+            self._has_locks = False
         return True
 
     @contextlib.contextmanager
@@ -184,9 +205,7 @@ class Entry:
         """Make a folder that becomes the entry in one step if all goes well, and is gone if not."""
         import tempfile  # what only the first start needs
 
-        for name in os.listdir(self.root):
-            if name.startswith(f"{self.key}.tmp-"):
-                _remove_tree(os.path.join(self.root, name))  # somebody was killed
+        self.sweep()
         folder = tempfile.mkdtemp(prefix=f"{self.key}.tmp-", dir=self.root)
         former = os.umask(umask)
         try:
@@ -198,6 +217,12 @@ class Entry:
         finally:
             os.umask(former)
             _remove_tree(folder)
+
+    def sweep(self) -> None:
+        """Remove what killed starts left; only for who has the entry to himself."""
+        for name in os.listdir(self.root) if self._has_locks else []:
+            if name.startswith(f"{self.key}.tmp-"):
+                _remove_tree(os.path.join(self.root, name))
 
     def _adopt(self, folder: str) -> None:
         try:
@@ -243,12 +268,11 @@ def _remove_tree(path: str) -> None:
 
 def make_root(root: str) -> None:
     """Make the cache's folder, for us alone, whatever the umask."""
-    parent = os.path.dirname(root)
-    if not os.path.isdir(parent):
-        os.makedirs(parent, mode=0o700)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(root, mode=0o700)
-        os.chmod(root, 0o700)
+    former = os.umask(0o077)
+    try:
+        os.makedirs(root, exist_ok=True)  # what is missing above it too; others may be as fast
+    finally:
+        os.umask(former)
     tag = os.path.join(root, TAG)
     if not os.path.exists(tag):
         with open(tag, "w", encoding="ascii") as file:
@@ -300,6 +324,7 @@ def _is_complete(entry: Entry) -> bool:
 
 def prune(root: str, *, days: float = KEPT_DAYS, keep: int = KEPT_ENTRIES) -> list[Entry]:
     """Remove what nobody uses nor has used for so long, but for the newest; return what went."""
+    sweep(root)
     limit = time.time() - days * 86400
     removed = []
     for entry in entries(root)[keep:]:
@@ -309,6 +334,16 @@ def prune(root: str, *, days: float = KEPT_DAYS, keep: int = KEPT_ENTRIES) -> li
                 removed.append(entry)
             entry.release()
     return removed
+
+
+def sweep(root: str) -> None:
+    """Remove what killed starts left, of whichever entry; who still fills one holds its lock."""
+    names = os.listdir(root) if os.path.isdir(root) else []
+    for key in {name.partition(".tmp-")[0] for name in names if ".tmp-" in name}:
+        entry = Entry(root, key)
+        if entry.is_idle():
+            entry.sweep()
+        entry.release()
 
 
 def size_of(entry: Entry) -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__, address, log, options, process, registry
-from .errors import KuwaError, UsageError, describe
+from .errors import KuwaError, StartError, UsageError, describe
 from .executor import has_served
 
 PROGRAM = "kuwa-executor"
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(program, arguments)
     except KuwaError as error:
         return log.complain(program, error)
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # the reader of --list or --help has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - nothing left to say
         return 1
@@ -135,8 +137,13 @@ def run_file_verb(name: str, program: str, rest: list[str]) -> None:
     """Do what concerns the file that this program runs from, and print what comes of it."""
     from . import file_verbs
 
-    for line in getattr(file_verbs, name)(program, rest):
-        print(line, flush=True)
+    try:
+        for line in getattr(file_verbs, name)(program, rest):
+            print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StartError(f"{error.filename or name}: {error.strerror}") from None
 
 
 def _unknown(name: str) -> str:

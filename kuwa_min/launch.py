@@ -101,12 +101,25 @@ def bytecode_name():
     return "bytecode-%d" % int.from_bytes(MAGIC_NUMBER[:2], "little")
 
 
+def check_block(block):
+    # type: (bytes) -> None
+    """End the process if the bytecode is not what was built: to run it could do anything."""
+    import zlib  # zipimport has loaded it
+
+    if block and zlib.crc32(memoryview(block)[4:]) == int.from_bytes(block[:4], "big"):
+        return
+    remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
+    sys.stderr.write("%s is damaged: %s\n" % (sys.argv[0], remedy))
+    sys.exit(1)
+
+
 def use_bytecode(packages):
     # type: (str) -> None
     """Import what is below this path from the block that build.py made, if it suits this Python.
 
-    The block maps the names of modules to their code. It saves compiling, and zipimport's habit to
-    get the code of every module twice: first to learn its file's name, then to run it.
+    The block is four bytes of CRC and a map from the names of modules to their code. It saves
+    compiling, and zipimport's habit to get the code of every module twice: first to learn its
+    file's name, then to run it.
     """
     import marshal
     from zipimport import zipimporter
@@ -115,9 +128,13 @@ def use_bytecode(packages):
     if not isinstance(loader, zipimporter):
         return  # somebody unpacked the archive
     try:
-        codes = marshal.loads(loader.get_data(bytecode_name()))
+        block = loader.get_data(bytecode_name())
     except OSError:
         return  # the bytecode is another Python's; this one compiles the sources
+    except Exception:  # noqa: BLE001 - whatever zipimport meets in a damaged file
+        block = b""
+    check_block(block)
+    codes = marshal.loads(memoryview(block)[4:])
 
     class Importer(zipimporter):
         """Know the modules of the block, and the rest as zipimporter does."""

@@ -52,7 +52,10 @@ def take_root() -> None:
     for at, word in enumerate(sys.argv):
         name, equals, value = word.partition("=")
         if name == "--root":
-            value = value or "".join(sys.argv[at + 1 : at + 2])
+            value = value or "".join(sys.argv[at + 1 : at + 2] if not equals else [])
+            if not value:
+                tell("error: --root needs a folder")
+                sys.exit(2)
             os.environ[ROOT_VARIABLE] = value
             del sys.argv[at : at + (1 if equals else 2)]
             return
@@ -112,6 +115,8 @@ class Libraries:
 
     def _look_after(self, kind: str, entry: Entry, last_used: float) -> None:
         """Look whether all is still there: once a day, and after the machine crashed."""
+        if not entry.is_held:
+            return  # a read-only disk, from which nobody takes anything away
         if entry.survived_a_crash:
             from . import unpacking
 

@@ -47,6 +47,7 @@ class Payload(TypedDict):
     index_position: int
     index_size: int  # bytes of zlib-compressed JSON: payload.Index
     files: int
+    folders: int
     bytes: int  # on disk, once unpacked
     sha256: str  # of the payload and its index, in hex
 

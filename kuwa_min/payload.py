@@ -9,7 +9,7 @@ import os
 import signal
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
 from .archive import Archive, Blob, File, Index, contents
@@ -21,6 +21,7 @@ MOST_PROCESSES = 8
 FILE_COST = 60_000  # what opening a file costs, in bytes written
 POLL = 0.02  # seconds between two looks at the workers
 COUNTER = 8  # bytes
+ENDS = (signal.SIGINT, signal.SIGTERM)
 
 Report = Callable[[int, int], None]  # bytes written, bytes in all
 
@@ -148,13 +149,15 @@ class _Workers:
         receive, send = os.pipe()
         try:
             for number, share in enumerate(shares):
+                former = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # the parent ends us all
                 child = os.fork()
                 if child == 0:
                     self._work(share, number, counters, send)
                 self.running.add(child)
-            self._wait(counters, total, report)
-            os.set_blocking(receive, False)
-            _raise_first(receive)
+                signal.pthread_sigmask(signal.SIG_SETMASK, former)
+            if not self._wait(counters, total, report):
+                os.set_blocking(receive, False)
+                _raise_first(receive)
         finally:
             self._end()
             os.close(receive)
@@ -167,6 +170,7 @@ class _Workers:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
             done = 0
             for task in share:
                 if os.getppid() != self.parent:
@@ -183,14 +187,16 @@ class _Workers:
         finally:
             os._exit(code)
 
-    def _wait(self, counters: mmap.mmap, total: int, report: Report) -> None:
+    def _wait(self, counters: mmap.mmap, total: int, report: Report) -> bool:
+        """Wait for the workers; tell whether all of them did their share."""
         while self.running:
             ended = [os.waitpid(child, os.WNOHANG) for child in self.running]
             self.running -= {child for child, _ in ended}
             if any(status for _, status in ended):
-                return
+                return False
             time.sleep(POLL if self.running else 0)
             report(_sum(counters), total)
+        return True
 
     def _end(self) -> None:
         for child in self.running:
@@ -205,12 +211,14 @@ def _sum(counters: mmap.mmap) -> int:
     return sum(int.from_bytes(raw[at : at + COUNTER], "big") for at in range(0, len(raw), COUNTER))
 
 
-def _raise_first(receive: int) -> None:
-    """Raise the first failure that a worker told, if any did."""
+def _raise_first(receive: int) -> NoReturn:
+    """Raise the first failure that a worker told; it may have been killed before it could."""
     try:
         line = os.read(receive, 4096).decode().partition("\n")[0]
     except BlockingIOError:
-        return
+        raise StartError(
+            "a process that was unpacking was killed: look whether the machine has memory enough"
+        ) from None
     number, _, message = line.partition(" ")
     raise StartError(message) if number == "-" else OSError(int(number), message)
 
@@ -254,10 +262,20 @@ def _is_right(path: str, blob: Blob) -> bool:
 def write_anew(archive: Archive, payload: Payload, folder: str, files: Sequence[File]) -> None:
     """Write these files anew, each in one step, so that who runs from the folder may go on."""
     index, start = archive.index(payload), archive.start_of(payload)
-    with open(archive.path, "rb") as file:
+    mode = os.stat(folder).st_mode
+    with open(archive.path, "rb") as file, _umask(0o777 & ~mode):
         for one in files:
             target, part = _inside(folder, one.path), f"{one.path}.part-{os.getpid()}"
             os.makedirs(os.path.dirname(target), exist_ok=True)
             task = Task(part, one.executable, index.blobs[one.blob])
             _write(file.fileno(), start, folder, task, archive.path)
             os.replace(_inside(folder, part), target)
+
+
+@contextlib.contextmanager
+def _umask(umask: int) -> Iterator[None]:
+    former = os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(former)

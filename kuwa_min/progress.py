@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
+PROGRAM = os.path.basename(sys.argv[0])  # now: an executor's file will stand there later
 WIDTH = 30  # characters of the bar
 EVERY = 0.1  # seconds between two drawings
 TENTHS = 10
@@ -18,8 +19,7 @@ SHORT = 1  # seconds; what takes no longer is over before anybody wonders
 
 def tell(text: str) -> None:
     """Write one line about a step of the start to standard error."""
-    program = os.path.basename(sys.argv[0])
-    sys.stderr.write(f"{program}: {text}\n")
+    sys.stderr.write(f"{PROGRAM}: {text}\n")
     sys.stderr.flush()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .archive import Archive, File, Index
 from .cache import Entry, make_root, obstacle, places, prune
@@ -14,6 +17,7 @@ from .payload import deep_faults, faults, unpack, write_anew
 from .progress import Progress, tell
 from .verdict import Finding, judge_machine, refusals
 
+FIXED = 6  # inodes of an entry besides: itself, its tree, lock, two marks, the root
 BLOCK = 4096  # bytes that a file system rounds a file up to
 PRIVATE, PUBLIC = 0o077, 0o022  # umasks
 
@@ -29,19 +33,35 @@ def provide(path: str, keys: Mapping[str, str]) -> dict[str, Entry]:
     held = {}
     for payload in wanted:
         held[payload["kind"]] = entry = Entry(root, payload["id"])
-        while not entry.hold():
+        entry.check()
+        while not (entry.is_complete and entry.hold()):
+            entry.release()
             with entry.alone(tell):
                 if not entry.is_complete:
                     _fill(archive, payload, entry, PRIVATE)
     prune(root)
-    threading.Thread(target=_settle, args=(list(held.values()),), daemon=True).start()
+    _settle_aside(held.values())
     return held
 
 
-def _settle(entries: list[Entry]) -> None:
-    """Wait for the disk beside the start; until then a crash of the machine means a check."""
-    for entry in entries:
-        entry.settle()
+def _settle_aside(entries: Iterable[Entry]) -> None:
+    """Let an orphan wait for the disk: a thread that does would keep the process from ending.
+
+    Until it is done, a crash of the machine means that the next start checks every byte.
+    """
+    if not hasattr(os, "fork"):
+        return
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    try:
+        if os.fork() == 0:
+            os.closerange(0, 256)  # whoever reads our output waits for its last writer
+            for entry in entries:
+                entry.settle()
+    finally:
+        os._exit(0)
 
 
 def require(findings: list[Finding]) -> None:
@@ -66,9 +86,14 @@ def choose_root(path: str, wanted: list[Payload]) -> str:
 
 def obstacles(path: str, wanted: list[Payload]) -> dict[str, str]:
     """Say for every place where these payloads could go why they cannot, or ""."""
-    size, files = sum(map(room, wanted)), sum(payload["files"] for payload in wanted)
+    size, inodes = sum(map(room, wanted)), sum(map(_inodes, wanted))
     runs = any(payload["kind"] == "libraries" for payload in wanted)
-    return {root: obstacle(root, size, files, runs=runs) for root in places(path)}
+    return {root: obstacle(root, size, inodes, runs=runs) for root in places(path)}
+
+
+def _inodes(payload: Payload) -> int:
+    """Return how many files and folders a payload is, a little too many."""
+    return payload["files"] + payload["folders"] + FIXED
 
 
 def room(payload: Payload) -> int:
@@ -82,7 +107,7 @@ def _fill(archive: Archive, payload: Payload, entry: Entry, umask: int) -> None:
     tell(f"unpacking {what} to {entry.path}; this is done once")
     progress = Progress(f"unpacking {payload['kind']}")
     try:
-        with entry.fresh_folder(umask) as folder:
+        with _clean_end(), entry.fresh_folder(umask) as folder:
             tree = os.path.join(folder, "tree")
             os.mkdir(tree)
             unpack(archive, payload, tree, progress)
@@ -91,6 +116,19 @@ def _fill(archive: Archive, payload: Payload, entry: Entry, umask: int) -> None:
     finally:
         seconds = progress.end()
     tell(f"unpacked in {seconds:.1f} s")
+
+
+@contextlib.contextmanager
+def _clean_end() -> Iterator[None]:
+    """Let SIGTERM end this as Ctrl-C does: nothing is left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def mend(path: str, kind: str, entry: Entry) -> int:
@@ -113,11 +151,12 @@ def _mend(path: str, kind: str, entry: Entry, look: Callable[[str, Index], list[
     bad = look(entry.tree, archive.index(payload))
     if not bad:
         return 0
-    found = f"{len(bad)} files in {entry.tree} were missing or damaged, {bad[0].path} among them"
+    others = f" and {len(bad) - 1} others" if bad[1:] else ""
+    found = f"{bad[0].path}{others} in {entry.tree}: missing or damaged"
     try:
         write_anew(archive, payload, entry.tree, bad)
     except OSError as error:
-        raise StartError(f"{found}; they cannot be put back: {error.strerror}") from None
+        raise StartError(f"{found}; cannot be put back: {error.strerror}") from None
     tell(f"{found}; put back")
     return len(bad)
 
@@ -126,7 +165,15 @@ def unpack_to(path: str, folder: str) -> list[Entry]:
     """Unpack everything to a folder that becomes a root for --root, readable by all users."""
     archive = Archive(path)
     root = os.path.abspath(folder)
-    os.makedirs(root, mode=0o755, exist_ok=True)
+    inodes = sum(map(_inodes, archive.payloads))
+    reason = obstacle(root, sum(map(room, archive.payloads)), inodes, runs=False)
+    if reason:
+        raise WrongMachine(f"cannot unpack there: {reason}")
+    former = os.umask(PUBLIC)
+    try:
+        os.makedirs(root, exist_ok=True)
+    finally:
+        os.umask(former)
     entries = [Entry(root, payload["id"]) for payload in archive.payloads]
     for payload, entry in zip(archive.payloads, entries, strict=True):
         entry.check()

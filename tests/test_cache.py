@@ -43,23 +43,23 @@ def filled(root: Path, key: str = KEY) -> Entry:
     return entry
 
 
-def places(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[tuple[str, bool]]:
+def places(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     """Return where the cache of /opt/kuwa.pyz may be with these variables alone."""
     for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return [tuple(place) for place in cache.places("/opt/kuwa.pyz")]
+    return cache.places("/opt/kuwa.pyz")
 
 
 # -- where it may be
 
-BESIDE = ("/opt/.kuwa", False)
+BESIDE = "/opt/.kuwa"
 PLACES = (
-    ({"KUWA_ROOT": "/some/where", "HOME": "/home/me"}, [("/some/where", True)]),
-    ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, [("/x/kuwa", False), BESIDE]),
-    ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, [("/home/me/.cache/kuwa", False), BESIDE]),
-    ({"XDG_CACHE_HOME": "", "HOME": "/home/me"}, [("/home/me/.cache/kuwa", False), BESIDE]),
+    ({"KUWA_ROOT": "/some/where", "HOME": "/home/me"}, ["/some/where"]),
+    ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, ["/x/kuwa", BESIDE]),
+    ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
+    ({"XDG_CACHE_HOME": "", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
     ({"HOME": ""}, [BESIDE]),
 )
 
@@ -68,10 +68,11 @@ PLACES = (
 def test_places_are_tried_in_order(
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
-    expected: list[tuple[str, bool]],
+    expected: list[str],
 ) -> None:
     """What was asked for alone; else the user's cache, then beside the file."""
     assert places(monkeypatch, **variables) == expected
+    assert cache.is_asked_for() == ("KUWA_ROOT" in variables)
 
 
 def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:

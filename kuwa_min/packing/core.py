@@ -28,14 +28,24 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
 PACKING = Path(__file__).resolve().parent  # what makes files is not in them
 UNPACKERS = (  # a file without libraries does without these
-    *("cache", "inventory", "libraries", "machine", "payload", "text", "unpacking", "verdict"),
+    *(
+        "cache",
+        "inventory",
+        "libraries",
+        "machine",
+        "payload",
+        "prompt",
+        "text",
+        "unpacking",
+        "verdict",
+    ),
 )
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
 SITE_PACKAGES = "site-packages"
 COMPILE = """
-import ast, importlib.util, marshal, sys
+import ast, importlib.util, marshal, sys, zlib
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
 MAGIC = importlib.util.MAGIC_NUMBER
 codes = {}
@@ -60,8 +70,9 @@ for path in sys.argv[1:]:
             head = MAGIC + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
             file.write(head + marshal.dumps(codes.pop(name)))
 inside = {name.partition("/")[2].replace("/", "."): code for name, code in codes.items()}
+block = marshal.dumps(inside)
 with open("bytecode-%d" % int.from_bytes(MAGIC[:2], "little"), "wb") as file:
-    file.write(marshal.dumps(inside))
+    file.write(zlib.crc32(block).to_bytes(4, "big") + block)
 """
 # Modules without bytecode: a small gain for many kilobytes.
 UNHURRIED = ("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "records", "relay")

@@ -54,6 +54,7 @@ def _payload(kind: str, written: Written, zip_start: int) -> Payload:
         "index_position": zip_start - written.index_start,
         "index_size": written.index_size,
         "files": written.files,
+        "folders": written.folders,
         "bytes": written.bytes,
         "sha256": written.sha256,
     }

@@ -30,6 +30,7 @@ class Written(NamedTuple):
     index_start: int
     index_size: int
     files: int
+    folders: int
     bytes: int
     sha256: str  # of all that the file holds up to here, in hex
 
@@ -76,7 +77,14 @@ def write_payload(contents: Iterable[Content], out: Output) -> Written:
     written = {(file.blob, file.executable) for file in files}  # the rest become hard links
     size = sum(blobs[number].size for number, _ in written)
     return Written(
-        _id(files, blobs), start, index_start, len(index), len(files), size, out.sha256()
+        id=_id(files, blobs),
+        start=start,
+        index_start=index_start,
+        index_size=len(index),
+        files=len(files),
+        folders=_folders(files),
+        bytes=size,
+        sha256=out.sha256(),
     )
 
 
@@ -137,6 +145,13 @@ def _copy(content: Content, source: BinaryIO, out: Output, start: int) -> Blob:
 def _pack(files: list[File], blobs: list[Blob]) -> bytes:
     index = {"files": files, "blobs": blobs}
     return zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
+
+
+def _folders(files: list[File]) -> int:
+    """Count the folders that these paths need."""
+    return len(
+        {file.path[:at] for file in files for at, sign in enumerate(file.path) if sign == "/"}
+    )
 
 
 def _id(files: list[File], blobs: list[Blob]) -> str:

@@ -230,11 +230,19 @@ def test_a_missing_nvidia_driver_is_no_reason_to_refuse(box: Box) -> None:
 TMPFS = "mount -t tmpfs -o {} none {}"
 POOR = (
     ("size=1m", "2.2 MB are needed and 1.0 MB are free at {}"),
-    ("nr_inodes=10", "28 inodes are needed and 9 are free at {}"),
+    ("nr_inodes=10", "N inodes are needed and 9 are free at {}"),
     ("noexec", "{} is mounted noexec: no library can be loaded from it"),
     ("ro", "{} cannot be written to"),
 )
 on_each = pytest.mark.parametrize(("options", "reason"), POOR, ids=[one for one, _ in POOR])
+
+
+def uncounted(done: Done) -> Done:
+    """Take out how many inodes are needed: files, folders and what else there is."""
+    return done._replace(
+        out=re.sub(r"\d+ inodes are", "N inodes are", done.out),
+        err=re.sub(r"\d+ inodes are", "N inodes are", done.err),
+    )
 
 
 @on_each
@@ -249,7 +257,8 @@ def test_a_poor_place_that_was_asked_for_is_refused(
         (["--root", disk / "root"], {}) if way == "option" else ([], {"KUWA_ROOT": disk / "root"})
     )
     script = f"{TMPFS.format(options, disk)}; trap 'find {disk} -mindepth 1' EXIT"
-    assert box.mounted(script, *words, **variables) == nowhere(reason.format(disk))
+    done = uncounted(box.mounted(script, *words, **variables))
+    assert done == nowhere(reason.format(disk))
     assert box.is_untouched
 
 
@@ -270,14 +279,14 @@ def test_no_place_at_all_is_one_line_with_all_reasons(box: Box, options: str, re
         f"mount -o remount,ro,bind {box.place}; trap 'find {box.home} -mindepth 1' EXIT"
     )
     reasons = reason.format(box.home), f"{box.place} cannot be written to"
-    assert box.mounted(script) == nowhere(*reasons)
+    assert uncounted(box.mounted(script)) == nowhere(*reasons)
     checked = start(
         *mounting(f'{script}\n"$@"', sys.executable, box.file, "--check"), HOME=box.home
     )
     assert checked.code == 3
-    assert [line for line in checked.out.splitlines() if not line.startswith("good: needs ")] == [
-        f"warning: no place: {one}" for one in reasons
-    ]
+    assert [
+        line for line in uncounted(checked).out.splitlines() if not line.startswith("good: needs ")
+    ] == [f"warning: no place: {one}" for one in reasons]
     assert box.is_untouched
 
 
@@ -285,9 +294,8 @@ def test_folders_count_as_inodes(box: Box, tmp_path: Path) -> None:
     """A disk that has one for each file alone is too small; it is said before, not in the midst."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = box.mounted(TMPFS.format("nr_inodes=30", disk), "--root", disk)
-    assert done.code == 3
-    assert "inodes are needed and 29 are free" in done.err
+    done = box.mounted(TMPFS.format("nr_inodes=31", disk), "--root", disk / "root")
+    assert uncounted(done) == nowhere(f"N inodes are needed and 30 are free at {disk}")
 
 
 # -- the home
@@ -300,8 +308,8 @@ def test_an_empty_home_means_beside_the_file(box: Box) -> None:
 
 def test_a_user_without_home_and_name_unpacks_beside_the_file(public: Box) -> None:
     """As in a container that runs with a made-up number."""
-    os.chown(public.place, 54321, 54321) if os.geteuid() == 0 else None
     command = another_user(public_python(), public.file, public.probe)
+    os.chown(public.place, 54321, 54321)
     done = start(*command)
     assert (done.code, done.out) == (0, public.ran_from(public.place / ".kuwa"))
 
@@ -453,7 +461,7 @@ def test_planted_code_in_a_root_that_was_asked_for_ends_the_start(
 
 
 def test_planted_left_overs_of_a_killed_start_never_run(box: Box) -> None:
-    """shiv merges them into the new cache."""
+    """The bootstrap of shiv merges them into the new cache."""
     root = box.home / ".cache" / "kuwa"
     planted(root, f"{box.key}.tmp-abc")
     root.chmod(0o700)
@@ -525,7 +533,7 @@ def test_unpack_to_an_impossible_folder_is_one_line(box: Box, folder: str) -> No
     assert done.code in (1, 3)
     assert done.out == ""
     assert len(done.err.splitlines()) == 1
-    assert folder in done.err
+    assert folder.removesuffix("/kuwa") in done.err
 
 
 @pytest.mark.parametrize(("options", "reason"), POOR[:2] + POOR[3:], ids=["size", "inodes", "ro"])
