@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from programs import ROOT, Program, chat_through, fetch, said
+from stand_ins import built as built_with_stand_ins
+from stand_ins import make_libraries
 
 pytestmark = pytest.mark.slow
 README, TWIN = ROOT / "README.md", ROOT / "docs" / "README.zh-TW.md"
@@ -58,6 +60,50 @@ def test_the_commands_of_the_air_gap_walk_through_work(dist: Path) -> None:
             program.wait_for("registered as dummy" if "127.0.0.1:0" in words else "ready")
             program.process.terminate()
             assert program.end() == 0
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with a model and with wheels that stand in for the real libraries."""
+    folder = tmp_path_factory.mktemp("bench")
+    make_libraries(folder / "DIR")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def builds() -> list[str]:
+    """Return every command that the documents build with."""
+    shown = [*blocks(README, "sh"), *blocks(ROOT / "docs" / "building.md", "sh")]
+    return [line for block in shown for line in block.splitlines() if " build.py " in line]
+
+
+@pytest.mark.parametrize("command", builds())
+def test_every_way_to_build_works(bench: Path, tmp_path: Path, command: str) -> None:
+    """Run it with stand-ins for the libraries, offline."""
+    if "llamacpp" in command:
+        pytest.skip("needs the CUDA compiler; tests/e2e/test_heavy.py builds llamacpp without")
+    words = command.replace(".venv/bin/python build.py", "").split()
+    words = [str(bench / word) if word in ("./model", "DIR") else word for word in words]
+    links = [] if "--list" in words else ["--no_index", "--find_links", str(bench / "DIR")]
+    line = [sys.executable, str(ROOT / "build.py"), *words, *links]
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
+    if "--kit" in words:
+        check = ["sha256sum", "-c", "--quiet", "SHA256SUMS"]
+        subprocess.run(check, cwd=tmp_path / "kit", check=True)
+
+
+def test_every_command_of_the_air_gap_page_works(tmp_path: Path) -> None:
+    """Run it with stand-ins for the libraries; those can load no model, and say so."""
+    place, root = built_with_stand_ins(tmp_path).parent, str(tmp_path / "srv")
+    (place / "model").mkdir()
+    for block in blocks(ROOT / "docs" / "air-gap.md", "sh"):
+        for command in block.splitlines():
+            words = command.replace("/srv/kuwa", root).split()
+            words[0] = words[0].replace("python3", sys.executable)
+            done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
+            expected = "has no config.json" if "--model_path" in words else ""
+            assert done.returncode == 0 or (expected and expected in done.stderr), done.stderr
 
 
 def test_make_has_the_targets_that_the_readme_names() -> None:
