@@ -10,7 +10,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy bench browser clean
+.PHONY: run build test check lint heavy bench bench-heavy browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -49,6 +49,10 @@ $(VENV)/heavy-ready: build/wheels/llama-ready build/torch/ready
 bench: build ## ratios against bare sockets and against FastAPI with uvicorn
 	$(MAKE) .venv-bench/ready
 	.venv-bench/bin/python benchmarks/run.py
+
+bench-heavy: ## what one large file costs; downloads its wheels once, needs 12 GB of disk
+	$(MAKE) .venv-bench/ready
+	.venv-bench/bin/python benchmarks/package.py
 
 browser: ## the page's tests need Chromium; without it they are skipped, and say so
 	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \

@@ -14,7 +14,11 @@ from .errors import KuwaError, StartError, UsageError, describe
 from .executor import has_served
 
 PROGRAM = "kuwa-executor"
-FILE_VERBS = ("verify", "cache", "unpack")
+FILE_VERBS = {
+    "verify": "check this file and what it has unpacked; put back what is damaged",
+    "cache": "list what files have unpacked here; --clean removes what nobody uses",
+    "unpack": "unpack to a folder, for images and read-only disks",
+}
 PAPERS = {
     "check": "say whether this file can run on this machine, and end",
     "info": "say all that is in this file: packages, hashes, licences, needs",
@@ -69,6 +73,8 @@ def _create_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         description="Put a language model behind a Kuwa Kernel.",
+        epilog=_help_on_verbs(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="%(prog)s [-h] [--list] [--version] [--check] executor [options]",
         allow_abbrev=False,
     )
@@ -82,6 +88,13 @@ def _create_parser(program: str) -> argparse.ArgumentParser:
     for name, about in PAPERS.items():
         parser.add_argument(f"--{name}", action="store_const", const=name, dest="paper", help=about)
     return parser
+
+
+def _help_on_verbs() -> str:
+    verbs = {"kernel": "run a small Kernel with a chat page, to try executors with", **FILE_VERBS}
+    lines = [f"  {name:<11} {about}" for name, about in verbs.items()]
+    root = "  --root DIR  where libraries are unpacked to and looked for; also KUWA_ROOT"
+    return "\n".join(["verbs:", *lines, "", "of files that carry libraries:", root])
 
 
 def print_paper(name: str) -> None:

@@ -9,15 +9,25 @@ from pathlib import Path
 import pytest
 from programs import ROOT, Program, chat_through, fetch, until
 
-from kuwa_min import __version__, registry
+from kuwa_min import __version__, cli
 
 LIST = """\
 Available model executors:
 
-debug: [Tool] Debugging executor. It will reflect the last input.
-dummy: [Tool] Dummy executor. It will reply fixed message regardless of the user prompt.
+debug      : [Tool] Debugging executor. It will reflect the last input.
+dummy      : [Tool] Dummy executor. It will reply fixed message regardless of the user prompt.
+huggingface: [On-premises model] Download and run Huggingface model locally.
+llamacpp   : [On-premises model] Run the GGUF model locally.
 
 Use "python -m kuwa_min [executor] --help" to get more information.
+"""
+GREEDY = """
+from kuwa_min import LLMExecutor
+
+REQUIRES = {"no_such_library": "no-such-library>=1"}
+
+class Greedy(LLMExecutor):
+    pass
 """
 
 
@@ -47,8 +57,10 @@ def test_version_says_what_runs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ((), ["name an executor: debug, dummy"]),
-        (("debg",), ["unknown executor 'debg'", "debug, dummy, kernel", "did you mean debug?"]),
+        ((), ["name an executor: debug, dummy, huggingface, llamacpp (--list describes them)"]),
+        (("debg",), ["unknown executor 'debg'", "debug, dummy, ", "did you mean debug?"]),
+        (("huggingfase",), ["did you mean huggingface?"]),
+        (("varify",), ["llamacpp, kernel, verify, cache, unpack, and", "did you mean verify?"]),
         (("nowhere.py",), ["nowhere.py: there is no such file"]),
         (("--nonsense",), ["the executor's name comes first, then --nonsense"]),
         (("--log", "DEBUG", "debug"), ["the executor's name comes first, then --log"]),
@@ -69,6 +81,17 @@ def test_version_says_what_runs() -> None:
         (("debug", "--ignore_kernel", "--embedded_kernel"), ["exclude each other"]),
         (("debug", "--conc", "3"), ["unrecognized arguments"]),
         (("kernel", "--port", "-1"), ["--port"]),
+        (("_engine",), ["unknown executor '_engine'"]),
+        (("verify",), ["this is not a built file but its sources: build one (python build.py)"]),
+        (("cache",), ["this is not a built file"]),
+        (("unpack", "folder"), ["this is not a built file"]),
+        (("unpack",), ["DIR"]),
+        (("verify", "--force"), ["unrecognized arguments: --force"]),
+        (("--check",), ["this is not a built file"]),
+        (("debug", "--check"), ["this is not a built file"]),
+        (("--info",), ["this is not a built file"]),
+        (("--sbom",), ["this is not a built file"]),
+        (("--licenses",), ["this is not a built file"]),
     ],
 )
 def test_mistakes_end_with_code_2_and_a_line_that_helps(
@@ -129,17 +152,14 @@ def test_a_backend_whose_library_is_missing_names_the_file_and_the_command(
     import backends
     from kuwa_min.errors import UsageError
 
-    source = '"""[Test] Needs a lot."""\n\nREQUIRES = ("no_such_library",)\n'
-    (tmp_path / "greedy.py").write_text(source)
+    (tmp_path / "greedy.py").write_text(GREEDY, encoding="utf-8")
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
-    assert registry.cards()["greedy"] == registry.Card(
-        "greedy", "[Test] Needs a lot.", ("no_such_library",)
-    )
     with pytest.raises(UsageError) as error:
-        registry.load("greedy")
-    assert "no_such_library" in str(error.value)
-    assert "kuwa-greedy.pyz" in str(error.value)
-    assert "python build.py greedy" in str(error.value)
+        cli.run_backend("greedy", "kuwa greedy", [])
+    assert str(error.value) == (
+        "greedy needs no_such_library, which this Python does not have; use the file "
+        "kuwa-greedy.pyz, which `python build.py greedy` makes"
+    )
 
 
 def test_list_survives_a_reader_who_has_seen_enough() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import marshal
 import os
 import re
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -86,12 +88,13 @@ def test_an_older_python_is_refused_in_one_line(minor: str, archive: Path) -> No
     assert re.fullmatch(line, error)
 
 
-def add_bytecode(archive: Path) -> None:
-    """Give the archive a block of bytecode that does not say what its source says."""
+def add_bytecode(archive: Path, end: int | None = None) -> None:
+    """Give the archive a block of bytecode, or its first bytes, that says other than its source."""
     code = compile("HERE = 'block'", "site-packages/kuwa_min/late.py", "exec")
     with zipfile.ZipFile(archive, "a") as made:
         block = marshal.dumps({"kuwa_min.late": code})
-        made.writestr(kuwa_min.launch.bytecode_name(), block)
+        summed = zlib.crc32(block).to_bytes(4, "big") + block
+        made.writestr(kuwa_min.launch.bytecode_name(), summed[:end])
 
 
 def test_bytecode_for_this_python_is_used(archive: Path) -> None:
@@ -99,6 +102,15 @@ def test_bytecode_for_this_python_is_used(archive: Path) -> None:
     add_bytecode(archive)
     code, output, error = start(sys.executable, "-Werror", archive)
     assert (code, output.split()[-1], error) == (7, "block", "")
+
+
+@pytest.mark.parametrize("end", [0, 3, 4, -1])
+def test_bytecode_that_is_not_what_was_built_is_never_run(archive: Path, end: int) -> None:
+    """Damaged bytecode can do anything: one line, code 1."""
+    add_bytecode(archive, end)
+    remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
+    expected = (1, "", f"{archive} is damaged: {remedy}\n")
+    assert start(sys.executable, archive) == expected
 
 
 def test_a_module_of_the_block_knows_its_place(archive: Path) -> None:
@@ -130,7 +142,14 @@ def test_an_unpacked_archive_runs(archive: Path, tmp_path: Path) -> None:
 def test_the_refusal_names_this_python() -> None:
     """The sentence tells the version that runs it."""
     found = ".".join(map(str, sys.version_info[:3]))
-    assert f"this is Python {found}, at {sys.executable};" in kuwa_min.launch.refusal()
+    assert f"this is Python {found}, at {sys.executable};" in kuwa_min.launch.refusal({})
+
+
+def test_the_refusal_of_a_file_with_libraries_names_their_python() -> None:
+    """A newer one would not do either."""
+    line = kuwa_min.launch.refusal({"python": ["3.12"], "serves": ["some"]})
+    assert " needs Python 3.12; this is Python " in line
+    assert line.endswith(f"for example: python3.12 {sys.argv[0]}")
 
 
 @pytest.mark.parametrize("flags", [["-I"], ["-S"], ["-IS"], ["-E", "-s"], ["-O"], ["-B"], ["-OO"]])
@@ -192,3 +211,185 @@ def test_nothing_is_written_at_home(archive: Path, tmp_path: Path) -> None:
     home.mkdir(mode=0o555)
     assert start(sys.executable, archive, HOME=str(home)) == told(archive)
     assert not list(home.iterdir())
+
+
+# -- kuwa.args
+
+ECHO = """
+import sys
+
+def main():
+    print(sys.argv[1:])
+    return 7
+"""
+GIVEN = ["some", "--port", "1"]
+ARGUMENTS = (
+    ("some\n--port\n1\n", GIVEN),
+    ("some\r\n--port\r\n1\r\n", GIVEN),
+    ("some\n--port\n1", GIVEN),
+    ("# first\n\n  some  \n# --log\n# DEBUG\n\t--port\n\n1\n", GIVEN),
+    ("some\n--model_path\n{{here}}/my model\n", ["some", "--model_path", "{here}/my model"]),
+    ("some\n--system\n說 # 中文\n", ["some", "--system", "說 # 中文"]),
+    ("", []),
+    ("# nothing\n", []),
+)
+
+
+@pytest.fixture
+def echo(archive: Path) -> Path:
+    """Make the file's program tell what it was started with."""
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr("site-packages/kuwa_min/cli/__init__.py", ECHO)
+    return archive
+
+
+def arguments_of(archive: Path, *words: str, **variables: str) -> tuple[list[str], str]:
+    """Return what the program got, and what was said on the way."""
+    code, output, error = start(sys.executable, "-Werror", archive, *words, **variables)
+    assert code == 7, error
+    return ast.literal_eval(output), error
+
+
+def give(archive: Path, text: str | bytes) -> None:
+    """Write the arguments beside the file."""
+    data = text if isinstance(text, bytes) else text.encode()
+    archive.with_name("kuwa.args").write_bytes(data)
+
+
+@pytest.mark.parametrize(("text", "expected"), ARGUMENTS)
+def test_the_arguments_beside_the_file_apply_when_there_are_none(
+    echo: Path, text: str, expected: list[str]
+) -> None:
+    """An argument a line; comments, empty lines and the ends of lines do not matter."""
+    give(echo, text.replace("{{", "{").replace("}}", "}"))
+    words = [word.replace("{here}", str(echo.parent)) for word in expected]
+    assert arguments_of(echo) == (words, "")
+
+
+WORDS = (
+    (("some",), GIVEN),
+    (("some", "--port", "2"), [*GIVEN, "--port", "2"]),
+    (("some", "--help"), [*GIVEN, "--help"]),
+    (("other",), ["other"]),
+    (("other", "some"), ["other", "some"]),
+    (("mine.py", "--port", "2"), ["mine.py", "--port", "2"]),
+    (("verify",), ["verify"]),
+    (("cache", "--clean"), ["cache", "--clean"]),
+    (("--version",), ["--version"]),
+    (("--list",), ["--list"]),
+)
+
+
+@pytest.mark.parametrize(("words", "expected"), WORDS)
+def test_they_are_for_one_executor_and_the_command_line_wins(
+    echo: Path, words: tuple[str, ...], expected: list[str]
+) -> None:
+    """What comes later wins; verbs and other executors get none of them."""
+    give(echo, "\n".join(GIVEN))
+    assert arguments_of(echo, *words) == (expected, "")
+
+
+def test_arguments_that_are_not_utf_8_are_told_and_not_read(echo: Path) -> None:
+    """The rest goes on."""
+    give(echo, b"some\n--system\n\xa4\xa4\n")
+    expected = "kuwa.args is not UTF-8 text: it was not read\n"
+    assert arguments_of(echo, "some") == (["some"], expected)
+
+
+def test_arguments_may_begin_with_a_byte_order_mark(echo: Path) -> None:
+    """As editors on Windows write it."""
+    give(echo, b"\xef\xbb\xbfsome\r\n--port\r\n1\r\n")
+    assert arguments_of(echo) == (GIVEN, "")
+
+
+def test_arguments_are_utf_8_in_every_locale(echo: Path) -> None:
+    """A server may have none."""
+    give(echo, "some\n--system\n中文\n")
+    words, error = arguments_of(echo, LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="utf-8")
+    assert (words, error) == (["some", "--system", "中文"], "")
+
+
+def test_arguments_are_looked_for_beside_the_file_alone(echo: Path, tmp_path: Path) -> None:
+    """Not where somebody happens to stand, and not inside the file."""
+    with zipfile.ZipFile(echo, "a") as made:
+        made.writestr("kuwa.args", "some\n")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kuwa.args").write_text("some\n", encoding="utf-8")
+    assert start(sys.executable, echo, cwd=elsewhere) == (7, "[]\n", "")
+
+
+# -- the entry "target"
+
+AIM = "libraries 0123 \npython 3.12\nserves some\n"
+PROBE = """
+import os, sys
+
+def main():
+    print(sorted(name for name in sys.modules if name.startswith("kuwa_min.")))
+    return int(os.environ.get("CODE", 7))
+"""
+LIBRARIES = """
+def open_libraries(archive, aim):
+    import sys
+    print(archive, sorted(aim.items()), sys.argv[1:])
+    return Libraries()
+
+class Libraries:
+    def start_again_if_mended(self):
+        print("mended?")
+"""
+
+
+@pytest.fixture
+def heavy(archive: Path) -> Path:
+    """Make a file that says it has libraries, and tells what the launcher asks of them."""
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr("target", AIM)
+        made.writestr("site-packages/kuwa_min/libraries.py", LIBRARIES)
+        made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
+    return archive
+
+
+def test_a_file_with_libraries_opens_them_before_the_program(heavy: Path) -> None:
+    """It knows the arguments by then; a start that fails lets the libraries look for the reason."""
+    give(heavy, "some\n--port\n1\n")
+    code, output, error = start(sys.executable, "-Werror", heavy)
+    facts = [("libraries", ["0123"]), ("python", ["3.12"]), ("serves", ["some"])]
+    lines = [f"{heavy} {facts} {GIVEN}", "['kuwa_min.cli', 'kuwa_min.libraries']", "mended?"]
+    assert (code, output.splitlines(), error) == (7, lines, "")
+
+
+def test_a_start_that_ends_well_is_not_looked_into(heavy: Path) -> None:
+    """Nobody waits for it."""
+    code, output, _ = start(sys.executable, heavy, CODE="0")
+    assert (code, "mended?" in output) == (0, False)
+
+
+@pytest.mark.parametrize("minor", OLDER)
+def test_an_older_python_learns_which_one_the_libraries_need(minor: str, heavy: Path) -> None:
+    """One line, code 3, as without libraries."""
+    code, output, error = start(python_of(minor), heavy, "some")
+    assert (code, output, error.count("\n")) == (3, "", 1)
+    assert f"{heavy} needs Python 3.12; this is Python {minor}." in error
+    assert error.endswith(f"for example: python3.12 {heavy}\n")
+
+
+def test_a_file_without_libraries_imports_nothing_for_them(archive: Path) -> None:
+    """It does not even look for a cache."""
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr("site-packages/kuwa_min/libraries.py", "raise SystemExit('imported')")
+        made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
+    assert start(sys.executable, archive) == (7, "['kuwa_min.cli']\n", "")
+
+
+@pytest.mark.parametrize("text", ["python 3.9\n", "\n\n", AIM])
+def test_an_unpacked_file_takes_no_aim_from_where_somebody_stands(
+    archive: Path, tmp_path: Path, text: str
+) -> None:
+    """A file called target, which a build folder may well have, is not ours."""
+    with zipfile.ZipFile(archive) as made:
+        made.extractall(tmp_path / "folder")
+    (tmp_path / "target").write_text(text, encoding="ascii")
+    done = start(sys.executable, tmp_path / "folder", cwd=tmp_path)
+    assert done == told(tmp_path / "folder")

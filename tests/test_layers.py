@@ -17,9 +17,15 @@ from programs import ROOT
 
 # A module may import from the lines above its own, and from no other.
 LAYERS = (
-    ("errors", "manifest"),
+    ("errors", "manifest", "machine", "progress"),
+    # What a built file carries:
+    ("archive", "inventory", "cache", "verdict"),
+    ("payload",),
+    ("unpacking",),
+    ("libraries", "file_verbs"),
+    # What the program does:
     ("log", "modelfile", "metrics", "address", "http1", "stream", "generation", "text"),
-    ("messages", "options", "process", "delivery"),
+    ("messages", "prompt", "options", "process", "delivery"),
     ("protocol", "exchange"),
     ("connection", "records"),
     ("httpd", "relay"),
@@ -32,12 +38,25 @@ LAYERS = (
     ("cli",),
     ("__main__", "launch"),
 )
-LAYER = {module: number for number, line in enumerate(LAYERS) for module in line}
-FOR_BACKENDS = {"__init__", "modelfile", "messages", "generation", "text", "errors"}
+# The same for what makes files, which may import from all of kuwa_min.
+PACKING_LAYERS = (
+    ("__init__", "box", "core", "elf", "kit_texts", "licence"),
+    ("lock", "shelf", "survey", "wheels"),
+    ("bytecode", "needs", "prune", "resolve", "writer"),
+    ("file", "gather"),
+    ("assemble", "kit", "llama_wheel"),
+    ("supply",),
+)
+FOR_BACKENDS = {"__init__", "modelfile", "messages", "prompt", "generation", "text", "errors"}
 LAZY = {"generation": {"yaml"}}  # libraries that a function may import if they are there
 STANDARD = {*sys.stdlib_module_names, "tomllib"}  # tomllib came with Python 3.11
 JYTHON = {"org", "org.python", "org.python.core"}  # looked for in vain by Python's own copy
-PACKAGES = ("kuwa_min", "backends")
+SHIPPED = ("kuwa_min", "backends")
+PACKING = "kuwa_min.packing"
+PACKAGES = (*SHIPPED, PACKING)
+FOR_PACKING = {"packaging", "shiv"}  # what python build.py needs beside Python and uv
+WARM = {"cache", "errors", "libraries", "progress"}  # run at every start of a file with libraries
+SLOW = {"typing", "json", "zipfile", "tempfile", "hashlib", "subprocess", "pathlib", "shutil"}
 
 
 class Import(NamedTuple):
@@ -50,10 +69,17 @@ class Import(NamedTuple):
 
 def sources(package: str) -> dict[str, Path]:
     """Return the modules of a package by name."""
-    return {path.stem: path for path in sorted((ROOT / package).glob("*.py"))}
+    return {path.stem: path for path in sorted(ROOT.joinpath(*package.split(".")).glob("*.py"))}
 
 
 MODULES = {package: sources(package) for package in PACKAGES}
+LAYER = {
+    f"{package}.{module}": number
+    for package, layers in (("kuwa_min", LAYERS), (PACKING, PACKING_LAYERS))
+    for number, line in enumerate(layers)
+    for module in line
+}
+OURS = [(package, module) for package in ("kuwa_min", PACKING) for module in MODULES[package]]
 
 
 def imports(package: str, module: str) -> list[Import]:
@@ -95,38 +121,70 @@ def is_version(package: str, module: str, found: Import) -> bool:
     return re.fullmatch(r"\s*from \. import __version__", text) is not None
 
 
-def upward(module: str) -> list[str]:
-    """Return what a module of ours imports from its own layer or from above."""
+def upward(package: str, module: str) -> list[str]:
+    """Return what a module of ours imports of its own package, from its own layer or above."""
     return [
         f"{module}.py:{found.line} imports {found.module}"
-        for found in imports("kuwa_min", module)
-        if found.module.startswith("kuwa_min.")
-        and LAYER[found.module.partition(".")[2]] >= LAYER[module]
-        and not (found.module == "kuwa_min.__init__" and is_version("kuwa_min", module, found))
+        for found in imports(package, module)
+        if found.module.rpartition(".")[0] == package
+        and LAYER[found.module] >= LAYER[f"{package}.{module}"]
+        and not (found.module == "kuwa_min.__init__" and is_version(package, module, found))
     ]
+
+
+def foreign(package: str, module: str, ours: set[str]) -> list[Import]:
+    """Return what a module imports that is neither Python's nor ours."""
+    known = STANDARD | ours
+    found = imports(package, module)
+    return [one for one in found if one.module.partition(".")[0] not in known]
 
 
 def test_every_module_has_its_layer() -> None:
     """A new module is put where it belongs, and one that is gone leaves the list."""
-    assert set(LAYER) == set(MODULES["kuwa_min"])
+    assert set(LAYER) == {f"{package}.{module}" for package, module in OURS}
 
 
-@pytest.mark.parametrize("module", MODULES["kuwa_min"])
-def test_imports_point_down(module: str) -> None:
+@pytest.mark.parametrize(("package", "module"), OURS)
+def test_imports_point_down(package: str, module: str) -> None:
     """No module knows one of its own layer or of a higher one."""
-    assert upward(module) == []
+    assert upward(package, module) == []
 
 
 @pytest.mark.parametrize("module", MODULES["kuwa_min"])
 def test_the_core_needs_python_alone(module: str) -> None:
     """Other libraries are imported inside a function that can do without them, if at all."""
-    foreign = [
-        found
-        for found in imports("kuwa_min", module)
-        if found.module.partition(".")[0] not in STANDARD | {"kuwa_min"}
+    found = foreign("kuwa_min", module, {"kuwa_min"})
+    assert not [one for one in found if one.at_once]
+    assert {one.module for one in found} <= LAZY.get(module, set())
+
+
+@pytest.mark.parametrize("module", MODULES[PACKING])
+def test_what_makes_files_needs_little(module: str) -> None:
+    """Shiv waits until it is needed, so that its absence is one line."""
+    found = foreign(PACKING, module, {"kuwa_min"})
+    assert {one.module.partition(".")[0] for one in found} <= FOR_PACKING
+    assert not [one for one in found if one.module.startswith("shiv") and one.at_once]
+
+
+@pytest.mark.parametrize("module", sorted(WARM))
+def test_the_warm_way_to_the_libraries_is_short(module: str) -> None:
+    """What stands before every start imports nothing that takes milliseconds."""
+    found = {one.module for one in imports("kuwa_min", module) if one.at_once}
+    found -= {one.module for one in typing_only(module)}
+    assert not found & SLOW
+    assert {name.partition(".")[2] for name in found if name.startswith("kuwa_min.")} <= WARM
+
+
+def typing_only(module: str) -> list[Import]:
+    """Return what stands under `if TYPE_CHECKING`."""
+    tree = ast.parse(MODULES["kuwa_min"][module].read_text(encoding="utf-8"))
+    guarded = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
-    assert not [found for found in foreign if found.at_once]
-    assert {found.module for found in foreign} <= LAZY.get(module, set())
+    lines = {line for node in guarded for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+    return [one for one in imports("kuwa_min", module) if one.line in lines]
 
 
 @pytest.mark.parametrize("module", MODULES["backends"])
@@ -151,11 +209,12 @@ def test_only_the_registry_knows_the_backends() -> None:
     assert known == []
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_nothing_imports_the_builder(package: str) -> None:
-    """What makes a file is no part of it."""
+@pytest.mark.parametrize("package", SHIPPED)
+def test_nothing_imports_what_makes_files(package: str) -> None:
+    """It is no part of them."""
     for module in MODULES[package]:
-        assert "build" not in {found.module for found in imports(package, module)}
+        names = {found.module for found in imports(package, module)}
+        assert not [name for name in names if name == "build" or name.startswith(PACKING)]
 
 
 # -- what really happens
@@ -198,7 +257,7 @@ def test_a_start_imports_nothing_foreign(arguments: tuple[str, ...], bare: set[s
     modules = loaded("-m", "kuwa_min", *arguments) - bare
     tops = {name.partition(".")[0] for name in modules}
     assert "kuwa_min" in tops
-    assert tops <= STANDARD | set(PACKAGES)
+    assert tops <= STANDARD | set(SHIPPED)
     if not arguments[0].endswith("kuwa_executor.py"):
         assert "asyncio" not in tops
 
@@ -208,4 +267,4 @@ def test_importing_every_backend_imports_nothing_foreign(bare: set[str]) -> None
     names = [name for name in MODULES["backends"] if not name.startswith("_")]
     body = "".join(f"import backends.{name}\n" for name in names)
     tops = {name.partition(".")[0] for name in loaded("-c", body) - bare}
-    assert set(PACKAGES) <= tops <= STANDARD | set(PACKAGES)
+    assert set(SHIPPED) <= tops <= STANDARD | set(SHIPPED)
