@@ -12,7 +12,8 @@ from pathlib import Path
 
 from kuwa_min.errors import KuwaError, UsageError
 from kuwa_min.manifest import size_text
-from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, check_model, make
+from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, make
+from kuwa_min.packing.model import model_files
 from kuwa_min.registry import Card, cards
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
@@ -106,7 +107,7 @@ def _build_all(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is done."""
     if options.model:
-        check_model(options.model)
+        model_files(options.model)
     if options.model and not (options.embed_model or options.kit):
         raise UsageError("--model goes with --embed_model (inside the file) or --kit DIR (beside)")
     if options.embed_model and not options.model:
@@ -125,7 +126,8 @@ def _build(card: Card, options: argparse.Namespace) -> None:
     target = make(Recipe(card, Path(options.output), libraries, model, options.pyc), tell)
     print(f"{target}  {target.stat().st_size:,} bytes")
     if model:
-        tell(f"the model is inside; it takes {size_text(_size(model))} twice: file and cache")
+        size = sum(one.source.stat().st_size for one in model_files(model))
+        tell(f"the model is inside; it takes {size_text(size)} twice: file and cache")
     if options.kit:
         _make_kit(target, card, options)
 
@@ -157,12 +159,6 @@ def _make_kit(target: Path, card: Card, options: argparse.Namespace) -> None:
     beside = None if options.embed_model else options.model
     make_kit(options.kit, target, card.name, beside)
     print(f"{options.kit}  the kit to carry in; its README.md says how to start")
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
 
 
 def tell(text: str) -> None:

@@ -107,7 +107,8 @@ def _compare(path: str, digest: str) -> str:
 
 
 def _verify_trees(archive: Archive) -> Iterator[str]:
-    from .cache import Entry, places
+    from .cache import Entry
+    from .places import places
     from .unpacking import mend_deeply
 
     found = False
@@ -137,7 +138,8 @@ def cache(program: str, rest: list[str]) -> Iterator[str]:
     if not archive.payloads:
         yield "this file unpacks nothing and knows no cache; ask one that carries libraries"
         return
-    from .cache import entries, places, prune, size_of
+    from .cache import entries, prune, size_of
+    from .places import places
 
     own = {payload["id"] for payload in archive.payloads}
     for root in places(archive.path):

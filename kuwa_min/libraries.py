@@ -9,8 +9,9 @@ import os
 import sys
 import time
 
-from .cache import ROOT_VARIABLE, Entry, is_asked_for, places
+from .cache import Entry
 from .errors import KuwaError, StartError
+from .places import ROOT_VARIABLE, is_asked_for, places
 from .progress import tell
 
 DAY = 86400

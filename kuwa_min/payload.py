@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 import os
-import signal
-import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from .archive import Archive, Blob, File, Index, contents
-from .errors import KuwaError, StartError
+from .errors import StartError
 from .manifest import Payload
+from .workers import Report, Workers, processes
 
-WORTH_A_PROCESS = 32_000_000  # bytes: below that, starting one costs more than it saves
-MOST_PROCESSES = 8
 FILE_COST = 60_000  # what opening a file costs, in bytes written
-POLL = 0.02  # seconds between two looks at the workers
-COUNTER = 8  # bytes
-ENDS = (signal.SIGINT, signal.SIGTERM)
-
-Report = Callable[[int, int], None]  # bytes written, bytes in all
 
 
 class Task(NamedTuple):
@@ -86,24 +77,19 @@ def _write_all(
 ) -> None:
     total = sum(task.blob.size for task in tasks)
     with open(archive.path, "rb") as file:
-        shares = _shares(tasks, _processes(total))
-        if len(shares) > 1:
-            _Workers(file.fileno(), start, folder, archive.path).run(shares, total, report)
+
+        def write(task: Task) -> int:
+            _write(file.fileno(), start, folder, task, archive.path)
+            return task.blob.size
+
+        number = processes(total)
+        if number > 1:
+            Workers(write).run(_shares(tasks, number), total, report)
             return
         done = 0
         for task in tasks:
-            _write(file.fileno(), start, folder, task, archive.path)
-            done += task.blob.size
+            done += write(task)
             report(done, total)
-
-
-def _processes(total: int) -> int:
-    if not hasattr(os, "fork"):
-        return 1
-    with contextlib.suppress(AttributeError):
-        processors = len(os.sched_getaffinity(0))
-        return max(1, min(MOST_PROCESSES, processors, total // WORTH_A_PROCESS))
-    return 1
 
 
 def _shares(tasks: list[Task], number: int) -> list[list[Task]]:
@@ -133,94 +119,6 @@ def _write_piece(out: int, piece: bytes) -> None:
     view = memoryview(piece)
     while view:
         view = view[os.write(out, view) :]
-
-
-class _Workers:
-    """Write the shares in processes of their own: Python's threads are slower for small files."""
-
-    def __init__(self, file: int, start: int, folder: str, name: str) -> None:
-        self.file, self.start, self.folder, self.name = file, start, folder, name
-        self.parent = os.getpid()
-        self.running: set[int] = set()
-
-    def run(self, shares: list[list[Task]], total: int, report: Report) -> None:
-        """Write all shares; raises what a worker met."""
-        counters = mmap.mmap(-1, COUNTER * len(shares))
-        receive, send = os.pipe()
-        try:
-            for number, share in enumerate(shares):
-                former = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # the parent ends us all
-                child = os.fork()
-                if child == 0:
-                    self._work(share, number, counters, send)
-                self.running.add(child)
-                signal.pthread_sigmask(signal.SIG_SETMASK, former)
-            if not self._wait(counters, total, report):
-                os.set_blocking(receive, False)
-                _raise_first(receive)
-        finally:
-            self._end()
-            os.close(receive)
-            os.close(send)
-            counters.close()
-
-    def _work(self, share: list[Task], number: int, counters: mmap.mmap, send: int) -> NoReturn:
-        """Be a worker: write the share, count, tell what went wrong, and end."""
-        code = 1
-        try:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-            done = 0
-            for task in share:
-                if os.getppid() != self.parent:
-                    break
-                _write(self.file, self.start, self.folder, task, self.name)
-                done += task.blob.size
-                counters[number * COUNTER : (number + 1) * COUNTER] = done.to_bytes(COUNTER, "big")
-            else:
-                code = 0
-        except OSError as error:
-            os.write(send, f"{error.errno or 0} {error.strerror}\n".encode())
-        except KuwaError as error:
-            os.write(send, f"- {error}\n".encode())
-        finally:
-            os._exit(code)
-
-    def _wait(self, counters: mmap.mmap, total: int, report: Report) -> bool:
-        """Wait for the workers; tell whether all of them did their share."""
-        while self.running:
-            ended = [os.waitpid(child, os.WNOHANG) for child in self.running]
-            self.running -= {child for child, _ in ended}
-            if any(status for _, status in ended):
-                return False
-            time.sleep(POLL if self.running else 0)
-            report(_sum(counters), total)
-        return True
-
-    def _end(self) -> None:
-        for child in self.running:
-            with contextlib.suppress(OSError):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-        self.running.clear()
-
-
-def _sum(counters: mmap.mmap) -> int:
-    raw = counters[:]
-    return sum(int.from_bytes(raw[at : at + COUNTER], "big") for at in range(0, len(raw), COUNTER))
-
-
-def _raise_first(receive: int) -> NoReturn:
-    """Raise the first failure that a worker told; it may have been killed before it could."""
-    try:
-        line = os.read(receive, 4096).decode().partition("\n")[0]
-    except BlockingIOError:
-        raise StartError(
-            "a process that was unpacking was killed: look whether the machine has memory enough"
-        ) from None
-    number, _, message = line.partition(" ")
-    raise StartError(message) if number == "-" else OSError(int(number), message)
 
 
 def faults(folder: str, index: Index) -> list[File]:

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .archive import Archive, File, Index
-from .cache import Entry, make_root, obstacle, places, prune
+from .cache import Entry, prune
 from .errors import StartError, WrongMachine
 from .manifest import Payload, size_text
 from .payload import deep_faults, faults, unpack, write_anew
+from .places import make_root, obstacle, places
 from .progress import Progress, tell
 from .verdict import Finding, judge_machine, refusals
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min import cache
+from kuwa_min import cache, places
 from kuwa_min.cache import Entry
 from kuwa_min.errors import StartError
 
@@ -30,7 +30,7 @@ is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Make an empty cache."""
-    cache.make_root(str(tmp_path / "root"))
+    places.make_root(str(tmp_path / "root"))
     return tmp_path / "root"
 
 
@@ -43,13 +43,13 @@ def filled(root: Path, key: str = KEY) -> Entry:
     return entry
 
 
-def places(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     """Return where the cache of /opt/kuwa.pyz may be with these variables alone."""
     for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return cache.places("/opt/kuwa.pyz")
+    return places.places("/opt/kuwa.pyz")
 
 
 # -- where it may be
@@ -71,14 +71,14 @@ def test_places_are_tried_in_order(
     expected: list[str],
 ) -> None:
     """What was asked for alone; else the user's cache, then beside the file."""
-    assert places(monkeypatch, **variables) == expected
-    assert cache.is_asked_for() == ("KUWA_ROOT" in variables)
+    assert found(monkeypatch, **variables) == expected
+    assert places.is_asked_for() == ("KUWA_ROOT" in variables)
 
 
 def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs with a made-up number."""
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert places(monkeypatch) == [BESIDE]
+    assert found(monkeypatch) == [BESIDE]
 
 
 # -- who may touch it
@@ -89,7 +89,7 @@ def test_it_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     """The folder, its entries and their files."""
     former = os.umask(umask)
     try:
-        cache.make_root(str(tmp_path / "root"))
+        places.make_root(str(tmp_path / "root"))
         entry = filled(tmp_path / "root")
     finally:
         os.umask(former)
@@ -112,9 +112,9 @@ def test_a_parent_that_others_may_write_to_is_refused_unless_sticky(root: Path) 
     """They could put another folder in its place."""
     entry = filled(root)
     root.parent.chmod(0o777)
-    assert cache.intruders(entry.path) == f"others may write to {root.parent}"
+    assert places.intruders(entry.path) == f"others may write to {root.parent}"
     root.parent.chmod(0o1777)
-    assert cache.intruders(entry.path) == ""
+    assert places.intruders(entry.path) == ""
 
 
 @is_root
@@ -132,9 +132,9 @@ def test_what_root_unpacked_others_may_run() -> None:
     """As in an image: a root-owned folder that nobody else can write to."""
     program = """
 import os, sys
-from kuwa_min import cache
+from kuwa_min import cache, places
 os.setuid(12345)
-print(repr(cache.intruders(sys.argv[1])))
+print(repr(places.intruders(sys.argv[1])))
 """
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
@@ -234,19 +234,21 @@ def test_too_little_room_is_said_before_anything_is_written(
     """With what is needed and what is there."""
     import re
 
-    assert re.search(reason, cache.obstacle(str(tmp_path / "a" / "b"), *needs, runs=True))
+    assert re.search(reason, places.obstacle(str(tmp_path / "a" / "b"), *needs, runs=True))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_way_is_an_obstacle(tmp_path: Path) -> None:
     """Not a traceback of mkdir."""
     (tmp_path / "file").write_text("", encoding="ascii")
-    assert cache.obstacle(str(tmp_path / "file" / "x"), 1, 1, runs=True).endswith("is not a folder")
+    assert places.obstacle(str(tmp_path / "file" / "x"), 1, 1, runs=True).endswith(
+        "is not a folder"
+    )
 
 
 def test_a_good_place_has_no_obstacle(tmp_path: Path) -> None:
     """And still nothing is written."""
-    assert cache.obstacle(str(tmp_path / "a"), 1, 1, runs=True) == ""
+    assert places.obstacle(str(tmp_path / "a"), 1, 1, runs=True) == ""
     assert list(tmp_path.iterdir()) == []
 
 

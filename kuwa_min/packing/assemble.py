@@ -16,7 +16,8 @@ from kuwa_min.manifest import Manifest, Package, Payload, Target
 from kuwa_min.registry import Card
 
 from . import core
-from .file import Cargo, files_of, write_file
+from .file import Cargo, content_of, write_file
+from .model import model_files
 from .wheels import Content
 
 ANYWHERE: Target = {
@@ -33,7 +34,6 @@ ANYWHERE: Target = {
     "cuda": "",
     "driver": "",
 }
-MODEL_SUFFIXES = (".gguf",)  # a model that is one file; every other one is a folder
 
 Tell = Callable[[str], None]
 
@@ -78,7 +78,8 @@ def make(recipe: Recipe, tell: Tell) -> Path:
 def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path) -> None:
     cargo = [Cargo("libraries", contents)] if contents else []
     if recipe.model:
-        cargo.append(Cargo("model", files_of(recipe.model)))
+        found = model_files(recipe.model)
+        cargo.append(Cargo("model", [content_of(one.source, one.path) for one in found]))
     minor = recipe.libraries.target["python"]
     python = core.python_for(minor) if contents else core.python_for(core.this_minor())
 
@@ -152,12 +153,3 @@ def _write_papers(target: Path) -> None:
     bill.write_text(sbom(archive.manifest), encoding="utf-8", newline="\n")
     paper = target.with_name(f"{target.name}.licenses.txt")
     paper.write_text(licences(archive.manifest, archive.texts(is_licence)), "utf-8", newline="\n")
-
-
-def check_model(path: Path) -> Path:
-    """Return the path of a model to take along; raises UsageError if there is none."""
-    if path.is_file() and path.suffix in MODEL_SUFFIXES:
-        return path
-    if path.is_dir() and any(path.iterdir()):
-        return path
-    raise UsageError(f"{path} is neither a folder with a model nor a .gguf file")

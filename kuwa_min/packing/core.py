@@ -27,19 +27,10 @@ from kuwa_min.registry import cards
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
 PACKING = Path(__file__).resolve().parent  # what makes files is not in them
-UNPACKERS = (  # a file without libraries does without these
-    *(
-        "cache",
-        "inventory",
-        "libraries",
-        "machine",
-        "payload",
-        "prompt",
-        "text",
-        "unpacking",
-        "verdict",
-    ),
-)
+# What a file without libraries does without; and modules without bytecode, in any file: they are
+# rarely used, and a small gain would cost many kilobytes.
+UNPACKERS = {"cache", "inventory", "libraries", "machine", "payload", "places", "prompt", "text"}
+UNPACKERS |= {"unpacking", "verdict", "workers"}
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
@@ -74,7 +65,6 @@ block = marshal.dumps(inside)
 with open("bytecode-%d" % int.from_bytes(MAGIC[:2], "little"), "wb") as file:
     file.write(zlib.crc32(block).to_bytes(4, "big") + block)
 """
-# Modules without bytecode: a small gain for many kilobytes.
 UNHURRIED = ("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "records", "relay")
 RARE = ("archive", "progress")  # without libraries, only verify needs them
 ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: what a zip's timestamps can say

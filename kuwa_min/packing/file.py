@@ -60,14 +60,6 @@ def _payload(kind: str, written: Written, zip_start: int) -> Payload:
     }
 
 
-def files_of(folder: Path) -> list[Content]:
-    """Return every file of a folder, or the one file that this is, as contents to be stored."""
-    if folder.is_file():
-        return [content_of(folder, folder.name)]
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [content_of(path, path.relative_to(folder).as_posix()) for path in paths]
-
-
 def content_of(source: Path, path: str) -> Content:
     """Return a file as a content to be stored at this path of the tree."""
     size = source.stat().st_size

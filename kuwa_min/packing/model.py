@@ -1,0 +1,62 @@
+"""A model to take along: all its files, wherever links lead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kuwa_min.errors import UsageError
+
+SHARD = re.compile(r"(.*-)\d{5}-of-(\d{5})\.gguf")
+
+
+class ModelFile(NamedTuple):
+    """One file of a model: where it lies and its path below the model's folder."""
+
+    source: Path
+    path: str
+
+
+def model_files(model: Path) -> list[ModelFile]:
+    """List the files of a folder, or of a .gguf with its further parts; raises UsageError."""
+    if model.is_dir():
+        found = [(path, path.relative_to(model).as_posix()) for path in _walk(model, ())]
+    elif model.is_file() and model.suffix == ".gguf":
+        found = [(path, path.name) for path in _shards(model)]
+    else:
+        raise UsageError(f"{model} is neither a folder with a model nor a .gguf file")
+    if not found:
+        raise UsageError(f"{model} is empty: a folder with a model is needed")
+    return [ModelFile(path, name) for path, name in found]
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Yield the files below a folder, also behind links: the caches of model hubs are made so."""
+    real = folder.resolve()
+    if real in above:
+        raise UsageError(f"{folder} leads back to itself: it cannot be copied")
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        elif path.is_file():
+            yield path
+        else:
+            raise UsageError(f"{path} leads nowhere, or is neither a file nor a folder")
+
+
+def _shards(model: Path) -> list[Path]:
+    """Return the file, or all files of the set that it is one of: name-00001-of-00003.gguf."""
+    shard = SHARD.fullmatch(model.name)
+    if shard is None:
+        return [model]
+    start, count = shard[1], shard[2]
+    found = [
+        model.with_name(f"{start}{number:05}-of-{count}.gguf")
+        for number in range(1, int(count) + 1)
+    ]
+    missing = [path.name for path in found if not path.is_file()]
+    if missing:
+        raise UsageError(f"{model} is one of {int(count)} files; {missing[0]} is missing")
+    return found
