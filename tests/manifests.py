@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from kuwa_min.manifest import Manifest, Package, Target
+from kuwa_min.packing import assemble
 
-ANYWHERE: Target = {
-    "python": ">=3.10",
-    "implementation": "cpython",
-    "abi": "any",
-    "bytecode": "3.11",
-    "platform": "any",
-    "os": "any",
-    "machine": "any",
-    "glibc": "",
-    "libraries": {},
-    "cpu": [],
-    "cuda": "",
-    "driver": "",
-}
+ANYWHERE: Target = {**assemble.ANYWHERE, "bytecode": "3.11"}
 OWN: Package = {
     "name": "kuwa-min",
     "version": "0.1.0",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from manifests import ANYWHERE
 
 from kuwa_min import machine, verdict
 from kuwa_min.machine import Here, Loaded
@@ -39,20 +40,6 @@ TARGET: Target = {
     "cpu": ["avx2", "fma"],
     "cuda": "13.0",
     "driver": "580",
-}
-PURE: Target = {
-    "python": ">=3.10",
-    "implementation": "cpython",
-    "abi": "any",
-    "bytecode": "3.11",
-    "platform": "any",
-    "os": "any",
-    "machine": "any",
-    "glibc": "",
-    "libraries": {},
-    "cpu": [],
-    "cuda": "",
-    "driver": "",
 }
 
 
@@ -121,18 +108,18 @@ PYTHONS = [
         "at /usr/bin/python3; start it with python3.11",
     ),
     (
-        PURE,
+        ANYWHERE,
         HERE,
         "good: needs Python 3.10 or newer; this is Python 3.11.7, at /usr/bin/python3",
     ),
     (
-        PURE,
+        ANYWHERE,
         HERE._replace(python=(3, 10, 0), bits=32, implementation="pypy", threads="t"),
         "good: needs Python 3.10 or newer; "
         "this is 32-bit free-threaded PyPy 3.10.0, at /usr/bin/python3",
     ),
     (
-        PURE,
+        ANYWHERE,
         HERE._replace(python=(3, 9, 18)),
         "refusal: needs Python 3.10 or newer; this is Python 3.9.18, at /usr/bin/python3; "
         "start it with a newer one, for example: python3.10",
@@ -299,7 +286,7 @@ def test_a_file_without_cuda_has_nothing_to_say_of_drivers() -> None:
 
 def test_a_pure_file_needs_python_alone() -> None:
     """Its target names nothing else."""
-    found = judge_machine(PURE)
+    found = judge_machine(ANYWHERE)
     assert [(finding.what, finding.verdict) for finding in found] == [("Python", "good")]
 
 

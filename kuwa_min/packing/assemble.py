@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from kuwa_min.errors import UsageError
 from kuwa_min.inventory import is_licence, licences, sbom
 from kuwa_min.launch import NEEDED
 from kuwa_min.manifest import Manifest, Package, Payload, Target
+from kuwa_min.progress import Progress
 from kuwa_min.registry import Card
 
 from . import core
@@ -76,10 +77,11 @@ def make(recipe: Recipe, tell: Tell) -> Path:
 
 
 def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path) -> None:
-    cargo = [Cargo("libraries", contents)] if contents else []
+    cargo = [Cargo("libraries", _reported("writing the libraries", contents))] if contents else []
     if recipe.model:
         found = model_files(recipe.model)
-        cargo.append(Cargo("model", [content_of(one.source, one.path) for one in found]))
+        weights = [content_of(one.source, one.path) for one in found]
+        cargo.append(Cargo("model", _reported("writing the model", weights)))
     minor = recipe.libraries.target["python"]
     python = core.python_for(minor) if contents else core.python_for(core.this_minor())
 
@@ -88,6 +90,16 @@ def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path)
         return core.make_core(manifest, _aim(recipe, payloads), python, staging)
 
     write_file(target, cargo, entries)
+
+
+def _reported(title: str, contents: list[Content]) -> Iterator[Content]:
+    """Yield the contents, and show how many of their bytes are written."""
+    progress, done, total = Progress(title), 0, sum(content.stored for content in contents)
+    for content in contents:
+        yield content
+        done += content.stored
+        progress(done, total)
+    progress.end()
 
 
 def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -12,11 +11,11 @@ from typing import NamedTuple
 
 from kuwa_min.archive import Archive
 from kuwa_min.errors import UsageError
+from kuwa_min.progress import Progress
 
 from .kit_texts import BESIDE, SUMS, texts
 from .model import model_files
-
-PIECE = 1 << 20  # bytes
+from .shelf import sha256_of
 
 
 class Entry(NamedTuple):
@@ -120,14 +119,14 @@ def _write(path: Path, text: str) -> None:
 
 def _sums(folder: Path) -> str:
     """Return what `sha256sum -c` checks, sorted as `LC_ALL=C sort` does."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return "".join(f"{_sha256(folder / name)}  {name}\n" for name in names)
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            total.update(piece)
-    return total.hexdigest()
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    files = {name: path for name, path in sorted(paths.items()) if path.is_file()}
+    progress, done = Progress("hashing the kit"), 0
+    total = sum(path.stat().st_size for path in files.values())
+    lines = []
+    for name, path in files.items():
+        lines.append(f"{sha256_of(path)}  {name}\n")
+        done += path.stat().st_size
+        progress(done, total)
+    progress.end()
+    return "".join(lines)

@@ -455,7 +455,7 @@ def test_a_failure_leaves_no_half_kit(
     def stop(_path: Path) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(kit, "_sha256", stop)
+    monkeypatch.setattr(kit, "sha256_of", stop)
     with pytest.raises(KeyboardInterrupt):
         make_kit(tmp_path / "kit", archive, "huggingface", model)
     assert not (tmp_path / "kit").exists()
