@@ -98,6 +98,8 @@ def _build_all(options: argparse.Namespace) -> int:
     for backend in options.backend:
         if backend not in known:
             raise UsageError(f"no backend is called {backend!r}; known are {', '.join(known)}")
+        if options.model and not known[backend].requires:
+            raise UsageError(f"{backend} has no use for a model")
     _check(options)
     for backend in dict.fromkeys(options.backend):
         _build(known[backend], options)
@@ -116,12 +118,14 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("--cpu and --cuda cannot both be")
     if len(options.backend) > 1 and (options.lock or options.kit):
         raise UsageError("--lock and --kit are for one backend at a time")
+    if options.kit:
+        from kuwa_min.packing.kit import check_is_free
+
+        check_is_free(options.kit)
 
 
 def _build(card: Card, options: argparse.Namespace) -> None:
     model = options.model if options.embed_model else None
-    if model and not card.requires:
-        raise UsageError(f"{card.name} has no use for a model")
     libraries = _libraries(card, options) if card.requires else NO_LIBRARIES
     target = make(Recipe(card, Path(options.output), libraries, model, options.pyc), tell)
     print(f"{target}  {target.stat().st_size:,} bytes")

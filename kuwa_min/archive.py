@@ -7,6 +7,7 @@ back from the zip's first byte, so that whatever changes the first line changes 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -113,8 +114,12 @@ def _read_zip(path: str) -> tuple[Manifest, int, int]:
             manifest = cast(Manifest, json.loads(archive.read(MANIFEST)))
             start = min(entry.header_offset for entry in archive.infolist())
             return manifest, start, os.path.getsize(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a position before the file's beginning
+            raise
         raise StartError(damaged(path)) from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError):
+        raise StartError(damaged(path)) from None  # RuntimeError: a bit says it is encrypted
 
 
 def damaged(path: str) -> str:

@@ -56,9 +56,12 @@ def refusal(aim):
 def read_aim():
     # type: () -> dict[str, list[str]]
     """Read what the archive's libraries are for; nothing when it carries none."""
+    loader = globals().get("__loader__")
+    if type(loader).__name__ != "zipimporter":
+        return {}  # somebody unpacked the archive; another loader would look where he stands
     try:
-        text = __loader__.get_data(AIM).decode("ascii")  # type: ignore[name-defined]
-    except (IOError, OSError, AttributeError):
+        text = loader.get_data(AIM).decode("ascii")  # type: ignore[union-attr]
+    except (IOError, OSError):
         return {}
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
 
@@ -72,7 +75,7 @@ def add_arguments():
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
         with open(os.path.join(here, ARGUMENTS), "rb") as file:
-            lines = [line.strip() for line in file.read().decode("utf-8").splitlines()]
+            lines = [line.strip() for line in file.read().decode("utf-8-sig").splitlines()]
     except OSError:
         return
     except ValueError:

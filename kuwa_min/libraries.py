@@ -43,8 +43,11 @@ def open_libraries(archive: str, aim: Aim) -> Libraries | None:
     folders = libraries.folders
     if "libraries" in folders:
         make_importable(folders["libraries"], with_host="host" in aim or _is_file(sys.argv[1]))
-    if "model" in folders:
-        sys.argv[2:2] = ["--model_path", os.path.join(folders["model"], *aim["model"][1:])]
+    if "model" in folders and not _is_file(sys.argv[1]):
+        from urllib.parse import unquote  # the program needs it later anyway
+
+        names = map(unquote, aim["model"][1:])
+        sys.argv[2:2] = ["--model_path", os.path.join(folders["model"], *names)]
     return libraries
 
 

@@ -115,6 +115,19 @@ def test_a_truncated_file_is_named(archive: Archive, tmp_path: Path, cut: int) -
         Archive(str(short))
 
 
+def test_no_flipped_bit_of_the_zip_is_a_traceback(archive: Archive, tmp_path: Path) -> None:
+    """It is damage, or it changes nothing that is read."""
+    whole, damaged = Path(archive.path).read_bytes(), tmp_path / "flipped.pyz"
+    for position in range(archive.zip_start, len(whole)):
+        data = bytearray(whole)
+        data[position] ^= 1 << position % 8
+        damaged.write_bytes(data)
+        try:
+            assert Archive(str(damaged)).manifest == archive.manifest
+        except StartError as error:
+            assert str(error).startswith(f"{damaged} is damaged: ")
+
+
 def test_the_licences_are_read_out_of_the_payload(archive: Archive) -> None:
     """Without unpacking anything."""
     assert list(archive.texts(is_licence)) == [("pack-1.0.dist-info/LICENSE", "Be good.")]

@@ -19,8 +19,8 @@ from programs import ROOT
 LAYERS = (
     ("errors", "manifest", "machine", "progress"),
     # What a built file carries:
-    ("archive", "inventory", "cache", "verdict"),
-    ("payload",),
+    ("archive", "inventory", "places", "verdict", "workers"),
+    ("cache", "payload"),
     ("unpacking",),
     ("libraries", "file_verbs"),
     # What the program does:
@@ -40,7 +40,7 @@ LAYERS = (
 )
 # The same for what makes files, which may import from all of kuwa_min.
 PACKING_LAYERS = (
-    ("__init__", "box", "core", "elf", "kit_texts", "licence"),
+    ("__init__", "box", "core", "elf", "kit_texts", "licence", "model"),
     ("lock", "shelf", "survey", "wheels"),
     ("bytecode", "needs", "prune", "resolve", "writer"),
     ("file", "gather"),
@@ -55,7 +55,7 @@ SHIPPED = ("kuwa_min", "backends")
 PACKING = "kuwa_min.packing"
 PACKAGES = (*SHIPPED, PACKING)
 FOR_PACKING = {"packaging", "shiv"}  # what python build.py needs beside Python and uv
-WARM = {"cache", "errors", "libraries", "progress"}  # run at every start of a file with libraries
+WARM = {"cache", "errors", "libraries", "places", "progress"}  # run at every start with libraries
 SLOW = {"typing", "json", "zipfile", "tempfile", "hashlib", "subprocess", "pathlib", "shutil"}
 
 
@@ -268,3 +268,11 @@ def test_importing_every_backend_imports_nothing_foreign(bare: set[str]) -> None
     body = "".join(f"import backends.{name}\n" for name in names)
     tops = {name.partition(".")[0] for name in loaded("-c", body) - bare}
     assert set(SHIPPED) <= tops <= STANDARD | set(SHIPPED)
+
+
+def test_a_machine_is_judged_before_the_program_is_imported(bare: set[str]) -> None:
+    """Of us only the warm way is loaded by then, and nothing of Python that takes long."""
+    modules = loaded("-c", "import kuwa_min.libraries") - bare
+    ours = {name for name in modules if name.startswith("kuwa_min.")}
+    assert ours == {f"kuwa_min.{name}" for name in WARM}
+    assert not modules & SLOW

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from kuwa_min import __version__
 from kuwa_min.archive import Archive
@@ -69,7 +70,7 @@ def make(recipe: Recipe, tell: Tell) -> Path:
     with tempfile.TemporaryDirectory(prefix="kuwa-build-", dir=recipe.output) as directory:
         folder = Path(directory)
         contents = recipe.libraries.contents
-        if recipe.with_bytecode:
+        if recipe.with_bytecode and contents:
             contents = [*contents, *_bytecode(recipe, folder, tell)]
         _write(target, recipe, contents, folder / "core")
     _write_papers(target)
@@ -134,7 +135,7 @@ def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
     if not lines:
         return ""
     if recipe.model and recipe.model.is_file():
-        lines["model"].append(recipe.model.name)
+        lines["model"].append(quote(recipe.model.name))  # one word of ASCII
     lines |= {"python": [recipe.libraries.target["python"]], "serves": [recipe.card.name]}
     if recipe.libraries.host_packages:
         lines["host"] = recipe.libraries.host_packages
@@ -143,7 +144,7 @@ def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
 
 def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
     """Make the file once without bytecode, unpack it, and compile what is imported from it."""
-    from kuwa_min import unpacking
+    from kuwa_min.payload import unpack
 
     from .bytecode import compiled
 
@@ -154,8 +155,12 @@ def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
     tell(f"unpacking, to compile what {name} imports")
     draft = folder / f"{name}.pyz"
     _write(draft, recipe._replace(model=None), recipe.libraries.contents, folder / "draft")
-    entry = unpacking.unpack_to(str(draft), str(folder / "root"))[0]
-    return compiled(name, recipe.card.requires, Path(entry.tree), python)
+    archive, tree = Archive(str(draft)), (folder / "tree").absolute()
+    tree.mkdir()
+    progress = Progress("unpacking")
+    unpack(archive, archive.payloads[0], str(tree), progress)
+    progress.end()
+    return compiled(name, recipe.card.requires, tree, python)
 
 
 def _write_papers(target: Path) -> None:

@@ -30,8 +30,7 @@ def write_file(
     """
     part = target.with_name(f"{target.name}.part")
     try:
-        with part.open("wb") as file:
-            out = Output(file)
+        with part.open("wb") as file, Output(file) as out:
             if cargo:  # positions in a zip that follows gigabytes count from its own beginning
                 out.write(SHEBANG)
             written = [(one.kind, write_payload(one.contents, out)) for one in cargo]

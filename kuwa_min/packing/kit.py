@@ -37,7 +37,7 @@ def make_kit(
     model is a folder or a .gguf file; None when the file needs none or carries it inside. Files on
     the same disk are linked and not copied: they share their contents with the originals.
     """
-    _check_is_free(folder)
+    check_is_free(folder)
     program, weights = _program(archive), _model(model)
     arguments = [backend, *_model_arguments(model), *extra_arguments]
     size = sum(entry.source.stat().st_size for entry in weights)
@@ -52,7 +52,8 @@ def make_kit(
         _write(folder / SUMS, _sums(folder))
 
 
-def _check_is_free(folder: Path) -> None:
+def check_is_free(folder: Path) -> None:
+    """Raise UsageError if a kit cannot be made in this folder."""
     if folder.exists() and not (folder.is_dir() and next(folder.iterdir(), None) is None):
         raise UsageError(f"{folder} is not empty: name a folder that is empty or not there yet")
 

@@ -29,6 +29,9 @@ def model_files(model: Path) -> list[ModelFile]:
         raise UsageError(f"{model} is neither a folder with a model nor a .gguf file")
     if not found:
         raise UsageError(f"{model} is empty: a folder with a model is needed")
+    for path, name in found:
+        if "\\" in name or ":" in name.partition("/")[0]:
+            raise UsageError(f"{path}: a backslash, or a colon at the top, cannot be in its name")
     return [ModelFile(path, name) for path, name in found]
 
 

@@ -8,6 +8,7 @@ import csv
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from email.parser import HeaderParser
 from pathlib import Path
@@ -23,6 +24,10 @@ from .licence import licence_of
 IN_THE_TREE = ("purelib", "platlib", "data")  # what of a wheel's .data lands beside its packages
 LOCAL_HEADER = 30  # bytes, before a member's name
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+DAMAGE = (  # what zipfile, csv and others say of bytes that are no wheel; RuntimeError: encrypted
+    *(zipfile.BadZipFile, zlib.error, struct.error, csv.Error),
+    *(KeyError, ValueError, EOFError, OSError, RuntimeError),
+)
 
 
 class Content(NamedTuple):
@@ -55,8 +60,9 @@ def read_wheel(path: Path, sha256: str) -> Wheel:
             hashes = _record(archive, info)
             contents = tuple(_contents(archive, raw, path, hashes))
             return Wheel(path, _package(archive, info, path, sha256), contents)
-    except (zipfile.BadZipFile, KeyError, struct.error) as error:
-        raise UsageError(f"{path} is not a whole wheel ({error}): fetch it again") from None
+    except DAMAGE as error:
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{path} is not a whole wheel ({found}): fetch it again") from None
 
 
 def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:

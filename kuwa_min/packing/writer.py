@@ -41,12 +41,20 @@ class Output:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.position = file, 0
         self._hash = hashlib.sha256()
-        self._pieces: queue.Queue[bytes] = queue.Queue(PIECES_WAITING)
-        threading.Thread(target=self._run, daemon=True).start()
+        self._pieces: queue.Queue[bytes | None] = queue.Queue(PIECES_WAITING)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pieces.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            self._hash.update(self._pieces.get())
+        while (piece := self._pieces.get()) is not None:
+            self._hash.update(piece)
             self._pieces.task_done()
 
     def write(self, data: bytes) -> None:

@@ -1,0 +1,127 @@
+"""Progress: a bar on a terminal, a line per tenth elsewhere, and nothing of what is soon over."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+from programs import ROOT
+
+from kuwa_min.progress import Progress
+
+TOTAL = 1000
+CLEARED = "\r\x1b[K"
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def begun(stream: io.StringIO, seconds: float) -> Progress:
+    """Return the progress of a task that began so many seconds ago."""
+    progress = Progress("unpacking", stream)
+    progress.started -= seconds
+    return progress
+
+
+def bar(full: int, percent: int, left: int) -> str:
+    """Return one drawing of the bar."""
+    line = f"[{'#' * full}{'.' * (30 - full)}] {percent:3d} %, {left} s left"
+    return f"{CLEARED}unpacking {line}"
+
+
+BARS = (
+    (0, 10, bar(0, 0, 0)),  # nobody can tell yet
+    (1, 0, bar(0, 0, 0)),
+    (250, 10, bar(7, 25, 30)),
+    (500, 10, bar(15, 50, 10)),
+    (999, 0, bar(29, 99, 0)),
+    (TOTAL, 10, bar(30, 100, 0)),
+)
+
+
+@pytest.mark.parametrize(("done", "seconds", "shown"), BARS)
+def test_a_terminal_gets_a_bar_and_the_time_that_is_left(
+    done: int, seconds: float, shown: str
+) -> None:
+    """Half in ten seconds means ten more."""
+    stream = Terminal()
+    begun(stream, seconds)(done, TOTAL)
+    assert stream.getvalue() == shown
+
+
+def test_the_bar_is_drawn_ten_times_a_second_at_most() -> None:
+    """Whoever unpacks 20,000 files is not to wait for the terminal."""
+    stream = Terminal()
+    progress = begun(stream, 10)
+    for done in range(100):
+        progress(done, TOTAL)
+    assert stream.getvalue() == bar(0, 0, 0)
+
+
+def test_the_end_clears_the_bar_and_tells_the_seconds() -> None:
+    """The next line begins where the bar stood."""
+    stream = Terminal()
+    assert 5 <= begun(stream, 5).end() < 10
+    assert stream.getvalue() == CLEARED
+
+
+def test_elsewhere_every_tenth_is_a_line() -> None:
+    """Once each, whatever the number of steps, and without a control character."""
+    stream = io.StringIO()
+    progress = begun(stream, 2)
+    for done in range(TOTAL + 1):
+        progress(done, TOTAL)
+    assert 2 <= progress.end() < 10
+    assert stream.getvalue() == "".join(f"unpacking: {tenth} %\n" for tenth in range(10, 101, 10))
+
+
+def test_tenths_that_pass_at_once_are_one_line() -> None:
+    """A large file may be half of all."""
+    stream = io.StringIO()
+    progress = begun(stream, 2)
+    for done in (99, 550, 560):
+        progress(done, TOTAL)
+    assert stream.getvalue() == "unpacking: 50 %\n"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["a pipe", "a terminal"])
+def test_of_nothing_to_do_nothing_goes_wrong(stream: io.StringIO) -> None:
+    """An empty payload has 0 bytes."""
+    begun(stream, 2)(0, 0)
+    assert "1" not in stream.getvalue()
+
+
+def test_what_is_soon_over_says_nothing() -> None:
+    """A log has no use for it."""
+    stream = io.StringIO()
+    progress = Progress("unpacking", stream)
+    for done in range(TOTAL + 1):
+        progress(done, TOTAL)
+    progress.end()
+    assert stream.getvalue() == ""
+
+
+def test_it_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output is for what a verb prints."""
+    progress = Progress("unpacking")
+    progress.started -= 2
+    progress(TOTAL, TOTAL)
+    assert tuple(capsys.readouterr()) == ("", "unpacking: 100 %\n")
+
+
+def test_a_line_on_the_start_names_the_file() -> None:
+    """Without its folders, and also when an executor's file has taken its place in argv."""
+    script = (
+        "import sys; sys.argv[0] = '/opt/kuwa/kuwa-some.pyz'; from kuwa_min.progress import tell; "
+        "sys.argv[0] = 'mine.py'; tell('starting again')"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "kuwa-some.pyz: starting again\n")
