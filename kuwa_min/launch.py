@@ -10,6 +10,7 @@ import sys
 NEEDED = (3, 10)
 REFUSED = 3
 ARGUMENTS = "kuwa.args"  # beside the file: an argument a line, for who starts it without any
+EARLY = "early"  # the block that only files with libraries have
 AIM = "target"  # an entry of an archive with payloads: what its libraries are for, a fact a line
 
 
@@ -96,58 +97,44 @@ def make_importable():
     return packages
 
 
-def bytecode_name():
-    # type: () -> str
+def bytecode_name(block="bytecode"):
+    # type: (str) -> str
     """Name the entry of an archive that holds bytecode for the Python that runs this."""
     from importlib.util import MAGIC_NUMBER  # loaded by runpy before any archive runs
 
-    return "bytecode-%d" % int.from_bytes(MAGIC_NUMBER[:2], "little")
-
-
-def check_block(block):
-    # type: (bytes) -> None
-    """End the process if the bytecode is not what was built: to run it could do anything."""
-    import zlib  # zipimport has loaded it
-
-    if block and zlib.crc32(memoryview(block)[4:]) == int.from_bytes(block[:4], "big"):
-        return
-    remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
-    sys.stderr.write("%s is damaged: %s\n" % (sys.argv[0], remedy))
-    sys.exit(1)
+    return "%s-%d" % (block, int.from_bytes(MAGIC_NUMBER[:2], "little"))
 
 
 def use_bytecode(packages):
     # type: (str) -> None
-    """Import what is below this path from the block that build.py made, if it suits this Python.
+    """Import what is below this path from the blocks that build.py made, if they suit this Python.
 
-    The block is four bytes of CRC and a map from the names of modules to their code. It saves
+    A block is four bytes of CRC and a map from the names of modules to their code. It saves
     compiling, and zipimport's habit to get the code of every module twice: first to learn its
-    file's name, then to run it.
+    file's name, then to run it. What finds the libraries has a block of its own, read first.
     """
-    import marshal
     from zipimport import zipimporter
 
     loader = __spec__.loader
     if not isinstance(loader, zipimporter):
         return  # somebody unpacked the archive
-    try:
-        block = loader.get_data(bytecode_name())
-    except OSError:
-        return  # the bytecode is another Python's; this one compiles the sources
-    except Exception:  # noqa: BLE001 - whatever zipimport meets in a damaged file
-        block = b""
-    check_block(block)
-    codes = marshal.loads(memoryview(block)[4:])
+    waiting, codes = [bytecode_name(EARLY), bytecode_name()], {}
+
+    def code_of(fullname):
+        while fullname not in codes and waiting:
+            codes.update(read_block(loader, waiting.pop(0)))
+        return codes.get(fullname)
 
     class Importer(zipimporter):
-        """Know the modules of the block, and the rest as zipimporter does."""
+        """Know the modules of the blocks, and the rest as zipimporter does."""
 
         def get_code(self, fullname):
-            return codes.get(fullname) or zipimporter.get_code(self, fullname)
+            return code_of(fullname) or zipimporter.get_code(self, fullname)
 
         def get_filename(self, fullname):
-            if fullname in codes:
-                return os.path.join(self.archive, codes[fullname].co_filename)
+            code = code_of(fullname)
+            if code:
+                return os.path.join(self.archive, code.co_filename)
             return zipimporter.get_filename(self, fullname)
 
     def importer(path):
@@ -157,3 +144,23 @@ def use_bytecode(packages):
         return Importer(path)
 
     sys.path_hooks.insert(0, importer)
+
+
+def read_block(loader, name):
+    # type: (object, str) -> dict[str, object]
+    """Read one block; ends the process if it is not what was built: to run it could do anything."""
+    import marshal
+    import zlib  # zipimport has loaded it
+
+    try:
+        block = loader.get_data(name)  # type: ignore[attr-defined]
+    except OSError:
+        return {}  # the bytecode is another Python's; this one compiles the sources
+    except Exception:  # noqa: BLE001 - whatever zipimport meets in a damaged file
+        block = b""
+    code = memoryview(block)[4:]
+    if block and zlib.crc32(code) == int.from_bytes(block[:4], "big"):
+        return marshal.loads(code)  # type: ignore[no-any-return]
+    remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
+    sys.stderr.write("%s is damaged: %s\n" % (sys.argv[0], remedy))
+    sys.exit(1)

@@ -104,6 +104,18 @@ def test_bytecode_for_this_python_is_used(archive: Path) -> None:
     assert (code, output.split()[-1], error) == (7, "block", "")
 
 
+def test_what_runs_early_has_a_block_of_its_own(archive: Path) -> None:
+    """It is as good as the other one."""
+    early = marshal.dumps(
+        {"kuwa_min.late": compile("HERE = 'early'", "site-packages/kuwa_min/late.py", "exec")}
+    )
+    with zipfile.ZipFile(archive, "a") as made:
+        name = kuwa_min.launch.bytecode_name(kuwa_min.launch.EARLY)
+        made.writestr(name, zlib.crc32(early).to_bytes(4, "big") + early)
+    code, output, error = start(sys.executable, "-Werror", archive)
+    assert (code, output.split()[-1], error) == (7, "early", "")
+
+
 @pytest.mark.parametrize("end", [0, 3, 4, -1])
 def test_bytecode_that_is_not_what_was_built_is_never_run(archive: Path, end: int) -> None:
     """Damaged bytecode can do anything: one line, code 1."""

@@ -39,8 +39,9 @@ COMPILE = """
 import ast, importlib.util, marshal, sys, zlib
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
 MAGIC = importlib.util.MAGIC_NUMBER
+EARLY = sys.argv[1].split()
 codes = {}
-for path in sys.argv[1:]:
+for path in sys.argv[2:]:
     with open(path, "rb") as file:
         source = file.read()
     tree = ast.parse(source)
@@ -61,11 +62,17 @@ for path in sys.argv[1:]:
             head = MAGIC + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
             file.write(head + marshal.dumps(codes.pop(name)))
 inside = {name.partition("/")[2].replace("/", "."): code for name, code in codes.items()}
-block = marshal.dumps(inside)
-with open("bytecode-%d" % int.from_bytes(MAGIC[:2], "little"), "wb") as file:
-    file.write(zlib.crc32(block).to_bytes(4, "big") + block)
+early = {name: inside.pop(name) for name in EARLY if name in inside}
+for title, part in ("bytecode", inside), ("early", early):
+    if part:
+        block = marshal.dumps(part)
+        with open("%s-%d" % (title, int.from_bytes(MAGIC[:2], "little")), "wb") as file:
+            file.write(zlib.crc32(block).to_bytes(4, "big") + block)
 """
 UNHURRIED = ("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "records", "relay")
+EARLY = (
+    "kuwa_min kuwa_min.cache kuwa_min.errors kuwa_min.libraries kuwa_min.places kuwa_min.progress"
+)
 RARE = ("archive", "progress")  # without libraries, only verify needs them
 ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: what a zip's timestamps can say
 
@@ -82,7 +89,7 @@ def make_core(manifest: Manifest, aim: str, python: str, staging: Path) -> dict[
         (staging / AIM).write_bytes(aim.encode("ascii"))
     if python:
         slow = UNHURRIED if aim else (*UNHURRIED, *RARE)
-        _compile(staging, python, slow)
+        _compile(staging, python, slow, EARLY if aim else "")
     files = (path for path in staging.rglob("*") if path.is_file())
     ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
     return made | ours
@@ -177,8 +184,8 @@ def _run_shiv(staging: Path, manifest: Manifest) -> dict[str, bytes]:
         return {name: made.read(name) for name in names}
 
 
-def _compile(staging: Path, python: str, left_out: tuple[str, ...]) -> None:
-    """Add bytecode for this Python's minor, the launcher's and one block of all else.
+def _compile(staging: Path, python: str, left_out: tuple[str, ...], early: str) -> None:
+    """Add bytecode for this Python's minor: the launcher's, what runs early, and one block more.
 
     Every other Python compiles the sources.
 
@@ -190,7 +197,8 @@ def _compile(staging: Path, python: str, left_out: tuple[str, ...]) -> None:
     """
     modules = [p for p in (staging / SITE_PACKAGES).rglob("*.py") if p.stem not in left_out]
     names = sorted(path.relative_to(staging).as_posix() for path in modules)
-    run_python(python, ["-Xno_debug_ranges", "-c", COMPILE, f"{LAUNCHER}.py", *names], staging)
+    arguments = ["-Xno_debug_ranges", "-c", COMPILE, early, f"{LAUNCHER}.py", *names]
+    run_python(python, arguments, staging)
 
 
 def run_python(python: str, arguments: list[str], folder: Path, given: bytes = b"") -> bytes:

@@ -152,7 +152,7 @@ def _copy(content: Content, source: BinaryIO, out: Output, start: int) -> Blob:
 
 def _pack(files: list[File], blobs: list[Blob]) -> bytes:
     index = {"files": files, "blobs": blobs}
-    return zlib.compress(json.dumps(index, separators=(",", ":")).encode(), 9)
+    return zlib.compress(json.dumps(index, separators=(",", ":")).encode())
 
 
 def _folders(files: list[File]) -> int:

@@ -12,6 +12,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from types import CodeType
 
 import pytest
 from manifests import EXAMPLE, HEAVY
@@ -19,7 +20,7 @@ from programs import ROOT
 from pythons import python_of
 
 from kuwa_min.errors import UsageError
-from kuwa_min.launch import bytecode_name
+from kuwa_min.launch import EARLY, bytecode_name
 from kuwa_min.manifest import Manifest
 from kuwa_min.packing import core
 
@@ -184,15 +185,22 @@ def test_without_its_python_a_core_has_no_bytecode(tmp_path: Path) -> None:
     assert "site-packages/kuwa_min/unpacking.py" in entries
 
 
+def block_of(data: bytes) -> dict[str, CodeType]:
+    """Read a block of bytecode."""
+    assert zlib.crc32(data[4:]) == int.from_bytes(data[:4], "big")
+    codes: dict[str, CodeType] = marshal.loads(data[4:])
+    return codes
+
+
 def test_the_bytecode_is_of_what_is_imported_in_a_hurry(tmp_path: Path) -> None:
     """With the names that tracebacks show, and without docstrings but those that --help shows."""
     entries = made(tmp_path / "1", HEAVY, AIM, sys.executable)
-    block = entries[bytecode_name()]
-    assert zlib.crc32(block[4:]) == int.from_bytes(block[:4], "big")
-    codes = marshal.loads(block[4:])
-    assert {"kuwa_min", "kuwa_min.cli", "kuwa_min.libraries", "backends.huggingface"} <= set(codes)
+    early, codes = (block_of(entries[name]) for name in (bytecode_name(EARLY), bytecode_name()))
+    assert set(early) == set(core.EARLY.split())
+    assert not set(early) & set(codes)
+    assert {"kuwa_min.cli", "kuwa_min.unpacking", "backends.huggingface"} <= set(codes)
     assert not {f"kuwa_min.{name}" for name in core.UNHURRIED} & set(codes)
-    for name, code in codes.items():
+    for name, code in {**early, **codes}.items():
         assert f"site-packages/{name.replace('.', '/')}" in code.co_filename
         assert code.co_filename in entries
 
