@@ -17,6 +17,14 @@ from kuwa_min.errors import UsageError
 from .core import ROOT, run_python
 from .wheels import Content
 
+# What a library imports when it is used: as many modules again, and the first model waits for them.
+WHEN_USED = {
+    "transformers": (
+        "import transformers.models.auto.modeling_auto",
+        "import transformers.models.auto.tokenization_auto",
+        "import transformers.modeling_utils",
+    )
+}
 IMPORT = """
 import json, os, sys
 tree, statements = sys.argv[1], sys.argv[2]
@@ -64,6 +72,7 @@ def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) ->
 def import_statements(backend: str, requires: dict[str, str]) -> list[str]:
     """Return the statements by which a backend's sources import its libraries."""
     found = {f"import {name}" for name in requires}
+    found.update(*(WHEN_USED.get(name, ()) for name in requires))
     for source in sorted((ROOT / "backends").glob("*.py")):
         if source.stem == backend or source.stem.startswith("_"):
             for node in ast.walk(ast.parse(source.read_bytes())):

@@ -6,6 +6,7 @@ import base64
 import binascii
 import csv
 import io
+import os
 import struct
 import zipfile
 import zlib
@@ -55,10 +56,10 @@ class Wheel(NamedTuple):
 def read_wheel(path: Path, sha256: str) -> Wheel:
     """Read a wheel whose hash is known; raises UsageError when it is not one."""
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as raw:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             info = _dist_info(archive, path)
             hashes = _record(archive, info)
-            contents = tuple(_contents(archive, raw, path, hashes))
+            contents = tuple(_contents(archive, file.fileno(), path, hashes))
             return Wheel(path, _package(archive, info, path, sha256), contents)
     except DAMAGE as error:
         found = " ".join(str(error).split()) or type(error).__name__
@@ -98,7 +99,7 @@ def _package(archive: zipfile.ZipFile, info: str, path: Path, sha256: str) -> Pa
 
 
 def _contents(
-    archive: zipfile.ZipFile, raw: io.BufferedReader, path: Path, hashes: dict[str, str]
+    archive: zipfile.ZipFile, file: int, path: Path, hashes: dict[str, str]
 ) -> Iterator[Content]:
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
         place = _place(entry.filename)
@@ -114,7 +115,7 @@ def _contents(
             crc=entry.CRC,
             sha256=hashes.get(entry.filename, ""),
             source=path,
-            offset=_stream_offset(raw, entry.header_offset),
+            offset=_stream_offset(file, entry.header_offset),
         )
 
 
@@ -135,8 +136,6 @@ def _refuse_strange(entry: zipfile.ZipInfo, place: str, path: Path) -> None:
         raise UsageError(f"{path}: {place} is neither stored nor deflated: repack the wheel")
 
 
-def _stream_offset(raw: io.BufferedReader, header: int) -> int:
-    raw.seek(header)
-    lengths = raw.read(LOCAL_HEADER)[26:]
-    name, extra = struct.unpack("<HH", lengths)
+def _stream_offset(file: int, header: int) -> int:
+    name, extra = struct.unpack("<HH", os.pread(file, 4, header + 26))
     return header + LOCAL_HEADER + int(name) + int(extra)

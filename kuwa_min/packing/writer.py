@@ -40,6 +40,8 @@ class Output:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.position = file, 0
+        self._waiting: list[bytes] = []  # small pieces: each would cost a switch between threads
+        self._waiting_size = 0
         self._hash = hashlib.sha256()
         self._pieces: queue.Queue[bytes | None] = queue.Queue(PIECES_WAITING)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -58,13 +60,22 @@ class Output:
             self._pieces.task_done()
 
     def write(self, data: bytes) -> None:
-        """Write and hash."""
-        self.file.write(data)
-        self._pieces.put(data)
+        """Write and hash, a little later: sha256() ends it."""
+        self._waiting.append(data)
+        self._waiting_size += len(data)
         self.position += len(data)
+        if self._waiting_size >= PIECE:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        data = b"".join(self._waiting)
+        self._waiting, self._waiting_size = [], 0
+        self._pieces.put(data)
+        self.file.write(data)
 
     def sha256(self) -> str:
         """Return the hash of what was written until now, in hex."""
+        self._pass_on()
         self._pieces.join()
         return self._hash.copy().hexdigest()
 
@@ -100,7 +111,8 @@ class _Sources:
     """Keep the source that is read open, and no other."""
 
     def __init__(self) -> None:
-        self.path, self.file = Path(), open(os.devnull, "rb")  # noqa: PTH123, SIM115
+        self.path = Path()
+        self.file: BinaryIO = open(os.devnull, "rb")  # noqa: PTH123, SIM115
 
     def __enter__(self) -> _Sources:
         return self
@@ -112,7 +124,7 @@ class _Sources:
         """Return the source of a content, at the place where that begins."""
         if content.source != self.path:
             self.file.close()
-            self.path, self.file = content.source, content.source.open("rb")
+            self.path, self.file = content.source, content.source.open("rb", PIECE)
         self.file.seek(content.offset)
         return self.file
 
@@ -157,9 +169,13 @@ def _pack(files: list[File], blobs: list[Blob]) -> bytes:
 
 def _folders(files: list[File]) -> int:
     """Count the folders that these paths need."""
-    return len(
-        {file.path[:at] for file in files for at, sign in enumerate(file.path) if sign == "/"}
-    )
+    found = set()
+    for file in files:
+        folder = file.path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return len(found)
 
 
 def _id(files: list[File], blobs: list[Blob]) -> str:

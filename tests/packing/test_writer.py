@@ -211,9 +211,11 @@ def test_the_hash_is_that_of_all_that_was_written(tmp_path: Path) -> None:
         for number in range(100):
             out.write(bytes([number]) * 1000)
             if number % 30 == 0:
+                digest = out.sha256()
                 file.flush()
                 data = (tmp_path / "file").read_bytes()
-                assert (out.sha256(), out.position) == (hashlib.sha256(data).hexdigest(), len(data))
+                assert (digest, out.position) == (hashlib.sha256(data).hexdigest(), len(data))
+                assert len(data) == 1000 * (number + 1)
 
 
 def test_a_payload_knows_the_hash_up_to_its_end(tmp_path: Path) -> None:
