@@ -5,11 +5,13 @@ package the same wheels otherwise: a folder by pip, a file by shiv.
 """
 
 import io
+import marshal
 import os
 import shutil
 import sys
 import zipapp
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +59,22 @@ def handing_over(file: Path, target: Path, program: str = REPORT) -> Path:
     """Copy a built file whose launcher imports another program; all else stays as it is.
 
     The payload is kept byte for byte, and every entry of the zip but the launcher, in which the
-    name of the program's module is changed to one of the same length.
+    name of the program's module is changed to one of the same length, and the block of bytecode
+    that is read first: the module is in that, so that nothing more is read for it.
     """
+    from kuwa_min.launch import EARLY, bytecode_name
+
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
         start = min(entry.header_offset for entry in archive.infolist())
     for name in LAUNCHERS & entries.keys():
         entries[name] = entries[name].replace(PROGRAM, OTHER)
-    entries[f"site-packages/{OTHER.decode().replace('.', '/')}.py"] = program.encode()
+    path = f"site-packages/{OTHER.decode().replace('.', '/')}.py"
+    entries[path] = program.encode()
+    codes = marshal.loads(memoryview(entries[bytecode_name(EARLY)])[4:])
+    codes[OTHER.decode()] = compile(program, path, "exec")
+    block = marshal.dumps(codes)
+    entries[bytecode_name(EARLY)] = zlib.crc32(block).to_bytes(4, "big") + block
     shutil.copyfile(file, target)
     os.truncate(target, start)
     with target.open("ab") as out:
