@@ -119,7 +119,7 @@ def _verify_trees(archive: Archive) -> Iterator[str]:
                 found = True
                 entry.check()
                 mended = mend_deeply(archive.path, payload["kind"], entry)
-                state = f"{mended} files put back" if mended else "whole"
+                state = f"put back: {mended}" if mended else "whole"
                 yield f"{entry.path}: {payload['files']:,} files, {state}"
     if not found:
         yield "nothing is unpacked yet"

@@ -6,7 +6,6 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,13 +17,13 @@ from kuwa_min.cache import Entry
 from kuwa_min.errors import StartError
 
 KEY = "0123456789abcdef0123"
+is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 HOLD = """
 import sys
 from kuwa_min.cache import Entry
 print(Entry(sys.argv[1], sys.argv[2]).hold(), flush=True)
 sys.stdin.read()
 """
-is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 
 
 @pytest.fixture
@@ -41,44 +40,6 @@ def filled(root: Path, key: str = KEY) -> Entry:
         Path(folder, "tree").mkdir()
         Path(folder, "tree", "file").write_text("content", encoding="ascii")
     return entry
-
-
-def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
-    """Return where the cache of /opt/kuwa.pyz may be with these variables alone."""
-    for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    return places.places("/opt/kuwa.pyz")
-
-
-# -- where it may be
-
-BESIDE = "/opt/.kuwa"
-PLACES = (
-    ({"KUWA_ROOT": "/some/where", "HOME": "/home/me"}, ["/some/where"]),
-    ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, ["/x/kuwa", BESIDE]),
-    ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
-    ({"XDG_CACHE_HOME": "", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
-    ({"HOME": ""}, [BESIDE]),
-)
-
-
-@pytest.mark.parametrize(("variables", "expected"), PLACES)
-def test_places_are_tried_in_order(
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
-    expected: list[str],
-) -> None:
-    """What was asked for alone; else the user's cache, then beside the file."""
-    assert found(monkeypatch, **variables) == expected
-    assert places.is_asked_for() == ("KUWA_ROOT" in variables)
-
-
-def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container that runs with a made-up number."""
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert found(monkeypatch) == [BESIDE]
 
 
 # -- who may touch it
@@ -125,21 +86,6 @@ def test_what_belongs_to_another_user_is_not_run(root: Path, whose: str) -> None
     os.chown(root if whose == "root" else entry.path, 12345, 12345)
     with pytest.raises(StartError, match="belongs to user 12345"):
         entry.check()
-
-
-@is_root
-def test_what_root_unpacked_others_may_run() -> None:
-    """As in an image: a root-owned folder that nobody else can write to."""
-    program = """
-import os, sys
-from kuwa_min import cache, places
-os.setuid(12345)
-print(repr(places.intruders(sys.argv[1])))
-"""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        command = [sys.executable, "-c", program, folder]
-        assert subprocess.run(command, capture_output=True, check=True).stdout == b"''\n"
 
 
 def test_a_link_to_a_folder_of_mine_is_followed(root: Path, tmp_path: Path) -> None:
@@ -219,37 +165,6 @@ def test_an_entry_whose_files_may_be_hollow_is_known(root: Path) -> None:
     assert entry.survived_a_crash
     entry.settle()
     assert not entry.survived_a_crash
-
-
-OBSTACLES = (
-    ((10**18, 1), "are needed and .* are free"),
-    ((1, 10**15), "inodes are needed"),
-)
-
-
-@pytest.mark.parametrize(("needs", "reason"), OBSTACLES)
-def test_too_little_room_is_said_before_anything_is_written(
-    tmp_path: Path, needs: tuple[int, int], reason: str
-) -> None:
-    """With what is needed and what is there."""
-    import re
-
-    assert re.search(reason, places.obstacle(str(tmp_path / "a" / "b"), *needs, runs=True))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_in_the_way_is_an_obstacle(tmp_path: Path) -> None:
-    """Not a traceback of mkdir."""
-    (tmp_path / "file").write_text("", encoding="ascii")
-    assert places.obstacle(str(tmp_path / "file" / "x"), 1, 1, runs=True).endswith(
-        "is not a folder"
-    )
-
-
-def test_a_good_place_has_no_obstacle(tmp_path: Path) -> None:
-    """And still nothing is written."""
-    assert places.obstacle(str(tmp_path / "a"), 1, 1, runs=True) == ""
-    assert list(tmp_path.iterdir()) == []
 
 
 # -- old entries

@@ -173,7 +173,7 @@ def test_verify_puts_back_what_was_changed_on_disk(
     flip(data, 0)
     files = heavy.payloads[0]["files"]
     assert said("verify")[1:] == [
-        f"{home}/.cache/kuwa/{key}: {files} files, 1 files put back",
+        f"{home}/.cache/kuwa/{key}: {files} files, put back: 1",
         f"{Path(heavy.path).parent}/.kuwa/{key}: {files} files, whole",
     ]
     assert data.read_bytes() == FILES["pack/data.bin"]

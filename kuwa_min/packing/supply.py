@@ -45,7 +45,7 @@ def find(order: Order, keep: Keep, tell: Tell) -> Libraries:
     lock = _lock(order, tell)
     digests = gather(lock, order.sources, order.wheelhouse, tell)
     if order.lock:
-        order.lock.write_text(lock.narrowed(digests.values()).text(), encoding="utf-8")
+        _keep(lock.narrowed(digests.values()).text(), order.lock)
     wheels = [read_wheel(path, digest) for path, digest in digests.items()]
     return Libraries(
         target=_target(order, wheels, digests),
@@ -53,6 +53,12 @@ def find(order: Order, keep: Keep, tell: Tell) -> Libraries:
         contents=keep(content for wheel in wheels for content in wheel.contents),
         host_packages=[*order.host_packages],
     )
+
+
+def _keep(text: str, path: Path) -> None:
+    """Write a lock, unless it stands there already: it may be read-only."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def _with_llama(order: Order, tell: Tell) -> Order:

@@ -699,13 +699,13 @@ def test_verify_puts_back_what_was_deleted_changed_or_cut(box: Box) -> None:
     files = Archive(str(box.file)).payloads[0]["files"]
     assert verified(box) == (0, f"{files} files, whole")
     (box.tree / "torch" / "__init__.py").unlink()
-    assert verified(box) == (0, f"{files} files, 1 files put back")
+    assert verified(box) == (0, f"{files} files, put back: 1")
     flip(box.tree / "torch" / "data.bin", 100_000)
-    assert verified(box) == (0, f"{files} files, 1 files put back")
+    assert verified(box) == (0, f"{files} files, put back: 1")
     os.truncate(box.tree / "torch" / "data.bin", 100_000)
-    assert verified(box) == (0, f"{files} files, 1 files put back")
+    assert verified(box) == (0, f"{files} files, put back: 1")
     flip(box.tree / "transformers" / "twin.bin", 7)  # one file with two names
-    assert verified(box) == (0, f"{files} files, 2 files put back")
+    assert verified(box) == (0, f"{files} files, put back: 2")
     assert verified(box) == (0, f"{files} files, whole")
     assert box.run() == Done(0, box.ran, "")
 

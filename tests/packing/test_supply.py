@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,11 @@ def test_a_lock_is_followed_though_there_are_newer_versions(shelf: Path, tmp_pat
     lock = tmp_path / "some.lock"
     first, _ = found(order(shelf, lock=lock))
     text = lock.read_text(encoding="utf-8")
+    os.utime(lock, (1, 1))
     make_wheel(shelf, "pack", "3.0", "dep", tag=CP312)
     second, lines = found(order(shelf, lock=lock))
     assert (first, lines, lock.read_text(encoding="utf-8")) == (second, [], text)
+    assert lock.stat().st_mtime == 1  # it may be read-only
 
 
 def test_a_lock_for_another_machine_is_refused(shelf: Path, tmp_path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Where the cache may be: the order of places, who else writes there, what stands in the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from kuwa_min import places
+
+is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+
+
+def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    """Return where the cache of /opt/kuwa.pyz may be with these variables alone."""
+    for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return places.places("/opt/kuwa.pyz")
+
+
+BESIDE = "/opt/.kuwa"
+PLACES = (
+    ({"KUWA_ROOT": "/some/where", "HOME": "/home/me"}, ["/some/where"]),
+    ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, ["/x/kuwa", BESIDE]),
+    ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
+    ({"XDG_CACHE_HOME": "", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
+    ({"HOME": ""}, [BESIDE]),
+)
+
+
+@pytest.mark.parametrize(("variables", "expected"), PLACES)
+def test_places_are_tried_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    expected: list[str],
+) -> None:
+    """What was asked for alone; else the user's cache, then beside the file."""
+    assert found(monkeypatch, **variables) == expected
+    assert places.is_asked_for() == ("KUWA_ROOT" in variables)
+
+
+def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs with a made-up number."""
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert found(monkeypatch) == [BESIDE]
+
+
+@is_root
+def test_what_root_unpacked_others_may_run() -> None:
+    """As in an image: a root-owned folder that nobody else can write to."""
+    program = """
+import os, sys
+from kuwa_min import cache, places
+os.setuid(12345)
+print(repr(places.intruders(sys.argv[1])))
+"""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        command = [sys.executable, "-c", program, folder]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b"''\n"
+
+
+OBSTACLES = (
+    ((10**18, 1), "are needed and .* are free"),
+    ((1, 10**15), "inodes are needed"),
+)
+
+
+@pytest.mark.parametrize(("needs", "reason"), OBSTACLES)
+def test_too_little_room_is_said_before_anything_is_written(
+    tmp_path: Path, needs: tuple[int, int], reason: str
+) -> None:
+    """With what is needed and what is there."""
+    assert re.search(reason, places.obstacle(str(tmp_path / "a" / "b"), *needs, runs=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_an_obstacle(tmp_path: Path) -> None:
+    """Not a traceback of mkdir."""
+    (tmp_path / "file").write_text("", encoding="ascii")
+    assert places.obstacle(str(tmp_path / "file" / "x"), 1, 1, runs=True).endswith(
+        "is not a folder"
+    )
+
+
+def test_a_good_place_has_no_obstacle(tmp_path: Path) -> None:
+    """And still nothing is written."""
+    assert places.obstacle(str(tmp_path / "a"), 1, 1, runs=True) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_all_missing_folders_are_made_for_us_alone(tmp_path: Path, umask: int) -> None:
+    """Also those above the cache, whatever the umask; to make them again does no harm."""
+    former = os.umask(umask)
+    try:
+        for _ in range(2):
+            places.make_root(str(tmp_path / "a" / "b"))
+    finally:
+        os.umask(former)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
+    assert places.intruders(str(tmp_path / "a" / "b")) == ""
+
+
+def test_many_first_starts_make_the_same_folders(tmp_path: Path) -> None:
+    """Whoever comes second finds them there, and goes on."""
+    barrier, failures = threading.Barrier(8), []
+
+    def make(number: int) -> None:
+        barrier.wait()
+        try:
+            places.make_root(str(tmp_path / "one" / "two"))
+        except OSError as error:
+            failures.append((number, error))
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

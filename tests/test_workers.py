@@ -1,0 +1,83 @@
+"""Workers: every share is done, progress grows, and a worker that dies is never a success."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from kuwa_min.errors import StartError
+from kuwa_min.workers import WORTH_A_PROCESS, Workers, processes
+
+SHARES = [[3, 5], [7], []]
+
+
+def test_every_task_is_done_once(tmp_path: Path) -> None:
+    """Each share in a process of its own, in its order."""
+    seen: list[tuple[int, int]] = []
+
+    def do(task: int) -> int:
+        (tmp_path / f"{task}-{os.getpid()}").touch()
+        return task
+
+    Workers(do).run(SHARES, 15, lambda *told: seen.append(told))
+    names = [path.name.split("-") for path in tmp_path.iterdir()]
+    assert sorted(int(task) for task, _ in names) == [3, 5, 7]
+    assert len({process for _, process in names}) == 2
+    assert str(os.getpid()) not in {process for _, process in names}
+    assert seen[-1] == (15, 15)
+
+
+def fail(error: Exception) -> Exception:
+    """Have a worker meet this; return what the caller gets."""
+
+    def do(task: int) -> int:
+        if task == 5:
+            raise error
+        return task
+
+    with pytest.raises(type(error)) as caught:
+        Workers(do).run(SHARES, 15, lambda *_: None)
+    return caught.value
+
+
+def test_what_a_worker_meets_reaches_the_caller() -> None:
+    """With its number and its words."""
+    full = fail(OSError(28, "No space left on device"))
+    assert isinstance(full, OSError)
+    assert (full.errno, full.strerror) == (28, "No space left on device")
+    assert str(fail(StartError("the file is damaged"))) == "the file is damaged"
+
+
+def test_a_worker_that_is_killed_is_a_failure() -> None:
+    """As by a machine that has no memory left; nobody is left behind."""
+
+    def do(task: int) -> int:
+        if task == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task
+
+    with pytest.raises(StartError, match="was killed: look whether the machine has memory"):
+        Workers(do).run(SHARES, 15, lambda *_: None)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize(
+    ("total", "processors", "expected"),
+    [
+        (0, 4, 1),
+        (WORTH_A_PROCESS, 4, 1),
+        (3 * WORTH_A_PROCESS, 4, 3),
+        (10**12, 4, 4),
+        (10**12, 99, 8),
+    ],
+)
+def test_small_work_needs_no_processes(
+    monkeypatch: pytest.MonkeyPatch, total: int, processors: int, expected: int
+) -> None:
+    """And large work as many as there are processors, up to eight."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    assert processes(total) == expected
