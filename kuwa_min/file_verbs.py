@@ -10,12 +10,16 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipimport import zipimporter
 
 from .archive import Archive, damaged
 from .errors import StartError, UsageError, WrongMachine
-from .manifest import describe_fully, size_text
+from .manifest import Payload, describe_fully, size_text
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from .cache import Entry
 
 GIVES_A_ROOT = "the folder becomes a root for --root DIR or KUWA_ROOT"
 
@@ -73,14 +77,25 @@ def check() -> Iterator[str]:
     from .unpacking import obstacles
     from .verdict import judge_machine, refusals
 
-    found = judge_machine(archive.manifest["built_for"])
-    for finding in found:
-        yield f"{finding.verdict}: {finding.line()}"
-    reasons = obstacles(archive.path, archive.payloads)
+    findings = judge_machine(archive.manifest["built_for"])
+    yield from (f"{finding.verdict}: {finding.line()}" for finding in findings)
+    unpacked = {payload["id"]: _entries(archive, payload) for payload in archive.payloads}
+    yield from (f"good: unpacked in {one.path}" for found in unpacked.values() for one in found)
+    missing = [payload for payload in archive.payloads if not unpacked[payload["id"]]]
+    reasons = obstacles(archive.path, missing) if missing else {}
     for root, reason in reasons.items():
         yield f"warning: no place: {reason}" if reason else f"good: can unpack to {root}"
-    if refusals(found) or all(reasons.values()):
+    if refusals(findings) or (missing and all(reasons.values())):
         raise WrongMachine("this file cannot run here; the lines above say why and what to do")
+
+
+def _entries(archive: Archive, payload: Payload) -> list[Entry]:
+    """Return where a payload lies already, if what lies there may be run."""
+    from .cache import Entry
+    from .places import intruders, places
+
+    entries = [Entry(root, payload["id"]) for root in places(archive.path)]
+    return [one for one in entries if one.is_complete and not intruders(one.path)]
 
 
 def verify(program: str, rest: list[str]) -> Iterator[str]:

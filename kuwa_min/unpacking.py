@@ -18,7 +18,7 @@ from .places import make_root, obstacle, places
 from .progress import Progress, tell
 from .verdict import Finding, judge_machine, refusals
 
-FIXED = 6  # inodes of an entry besides: itself, its tree, lock, two marks, the root
+FIXED = 6  # inodes of an entry besides its files: itself, tree, lock, two marks, the root
 BLOCK = 4096  # bytes that a file system rounds a file up to
 PRIVATE, PUBLIC = 0o077, 0o022  # umasks
 
@@ -139,10 +139,11 @@ def mend(path: str, kind: str, entry: Entry) -> int:
 
 def mend_deeply(path: str, kind: str, entry: Entry) -> int:
     """Put back every file whose content is wrong; reads them all."""
-    progress = Progress("checking what was unpacked before the machine crashed")
+    progress = Progress(f"checking the {kind} that were unpacked")
     mended = _mend(path, kind, entry, lambda tree, index: deep_faults(tree, index, progress))
     progress.end()
-    entry.settle()
+    if entry.survived_a_crash:
+        entry.settle()
     return mended
 
 
@@ -166,8 +167,9 @@ def unpack_to(path: str, folder: str) -> list[Entry]:
     """Unpack everything to a folder that becomes a root for --root, readable by all users."""
     archive = Archive(path)
     root = os.path.abspath(folder)
-    inodes = sum(map(_inodes, archive.payloads))
-    reason = obstacle(root, sum(map(room, archive.payloads)), inodes, runs=False)
+    missing = [one for one in archive.payloads if not Entry(root, one["id"]).is_complete]
+    inodes = sum(map(_inodes, missing))
+    reason = obstacle(root, sum(map(room, missing)), inodes, runs=False) if missing else ""
     if reason:
         raise WrongMachine(f"cannot unpack there: {reason}")
     former = os.umask(PUBLIC)

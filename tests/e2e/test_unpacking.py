@@ -647,6 +647,15 @@ def test_a_changed_first_line_changes_nothing(box: Box) -> None:
     assert (done.code, done.out) == (0, box.ran)
 
 
+def test_check_says_where_the_libraries_lie(box: Box) -> None:
+    """Then no room is needed, and nothing is said of it."""
+    box.run()
+    done = box.start("--check")
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == f"good: unpacked in {box.tree.parent}"
+    assert "can unpack to" not in done.out
+
+
 def put_back(box: Box, number: int, path: str) -> str:
     """Return what is said of files that were put back."""
     others = f" and {number - 1} others" if number > 1 else ""
