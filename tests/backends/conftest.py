@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from backends._model_executor import ModelExecutor
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.stream import Stream
 
@@ -55,13 +56,17 @@ Load = Callable[..., Talker]
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Give what makes a loaded backend of its class and its command line."""
+def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Give what makes a loaded backend of its class and its command line; end them all."""
+    engines = []
 
-    def make(kind: type[LLMExecutor], *options: object) -> Talker:
+    def make(kind: type[ModelExecutor], *options: object) -> Talker:
         monkeypatch.setattr(sys, "argv", ["kuwa", *map(str, options)])
         executor = kind()
         executor.setup()
+        engines.append(executor.engine)
         return Talker(executor)
 
-    return make
+    yield make
+    for engine in engines:
+        engine.close()

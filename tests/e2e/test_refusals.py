@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from boxes import NAME, Box
 from pythons import python_of
 from stand_ins import (
     HERE,
-    PROBE,
     Done,
     another_user,
     below,
     built,
     mounting,
-    payload_id,
     public_python,
     start,
     with_needs,
@@ -29,7 +27,6 @@ from stand_ins import (
 from kuwa_min.verdict import Here
 
 pytestmark = pytest.mark.slow
-NAME = "kuwa-huggingface.pyz"
 NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")
 REMEDY = "name a folder by --root DIR or KUWA_ROOT, of your own, on a disk with 2.2 MB free"
 
@@ -38,41 +35,6 @@ REMEDY = "name a folder by --root DIR or KUWA_ROOT, of your own, on a disk with 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the file once."""
     return built(tmp_path_factory.mktemp("built"))
-
-
-class Box:
-    """A home, and a folder with the file and a custom executor that imports torch and ends."""
-
-    def __init__(self, folder: Path, file: Path) -> None:
-        self.home, self.place = folder / "home", folder / "place"
-        self.home.mkdir()
-        self.place.mkdir()
-        self.file = Path(shutil.copy(file, self.place / NAME))
-        self.probe = self.place / "probe.py"
-        self.probe.write_text(PROBE, encoding="ascii")
-        self.key = payload_id(file)
-
-    def start(self, *words: object, python: str = sys.executable, **variables: object) -> Done:
-        """Start the file with these words."""
-        return start(python, self.file, *words, **{"HOME": self.home, **variables})
-
-    def run(self, *options: object, **variables: object) -> Done:
-        """Start what imports torch."""
-        return self.start(self.probe, *options, **variables)
-
-    def mounted(self, script: str, *options: object, **variables: object) -> Done:
-        """Start what imports torch after this script, in mounts of its own."""
-        command = mounting(f'{script}\n"$@"', sys.executable, self.file, self.probe, *options)
-        return start(*command, **{"HOME": self.home, **variables})
-
-    def ran_from(self, root: Path) -> str:
-        """Return what the executor says when its libraries lie in this root."""
-        return f"torch {root}/{self.key}/tree/torch/__init__.py\n"
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether nothing was written."""
-        return below(self.home) == [] and below(self.place) == [NAME, "probe.py"]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from boxes import NAME, Box
 from programs import Program, fetch, said, until
 from stand_ins import (
     EXTRA,
@@ -30,7 +31,6 @@ from stand_ins import (
     built,
     bulk,
     mounting,
-    payload_id,
     public_python,
     start,
 )
@@ -39,7 +39,6 @@ from kuwa_min.archive import Archive
 from kuwa_min.launch import EARLY, bytecode_name
 
 pytestmark = pytest.mark.slow
-NAME = "kuwa-huggingface.pyz"
 TENTH = re.compile(r"^unpacking libraries: (\d+) %$", re.MULTILINE)
 DAY = 86400
 SERVER = """
@@ -81,50 +80,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build a file whose unpacking can be interrupted."""
     return built(tmp_path_factory.mktemp("large"), extra=bulk())
-
-
-class Box:
-    """A home, and a folder with the file and a custom executor that imports torch and ends."""
-
-    def __init__(self, folder: Path, file: Path) -> None:
-        self.home, self.place = folder / "home", folder / "place"
-        self.home.mkdir()
-        self.place.mkdir()
-        self.file = Path(shutil.copy(file, self.place / NAME))
-        self.probe = self.place / "probe.py"
-        self.probe.write_text(PROBE, encoding="ascii")
-        self.root = self.home / ".cache" / "kuwa"
-        self.key = payload_id(file)
-        self.tree = self.root / self.key / "tree"
-        self.ran = self.ran_from(self.root)
-
-    def ran_from(self, root: Path) -> str:
-        """Return what the executor says when its libraries lie in this root."""
-        return f"torch {root}/{self.key}/tree/torch/__init__.py\n"
-
-    def start(self, *words: object, **variables: object) -> Done:
-        """Start the file with these words."""
-        return start(sys.executable, self.file, *words, **{"HOME": self.home, **variables})
-
-    def run(self, *options: object, **variables: object) -> Done:
-        """Start what imports torch."""
-        return self.start(self.probe, *options, **variables)
-
-    def program(self, *words: object) -> Program:
-        """Start the file in the background."""
-        command = (sys.executable, str(self.file))
-        return Program(*map(str, words), command=command, HOME=str(self.home))
-
-    def left_overs(self) -> list[str]:
-        """Return what is in the cache that is no whole entry, lock or tag."""
-        kept = {self.key, f"{self.key}.lock", "CACHEDIR.TAG"}
-        return sorted({path.partition("/")[0] for path in below(self.root)} - kept)
-
-    def unpacked(self, root: Path | None = None) -> str:
-        """Return the line that announces the unpacking."""
-        payload = Archive(str(self.file)).payloads[0]
-        what = f"libraries ({payload['bytes'] / 1e6:.1f} MB, {payload['files']} files)"
-        return f"{NAME}: unpacking {what} to {root or self.root}/{self.key}; this is done once\n"
 
 
 @pytest.fixture
