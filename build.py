@@ -15,6 +15,7 @@ from kuwa_min.errors import KuwaError, UsageError
 from kuwa_min.manifest import size_text
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, make
 from kuwa_min.packing.model import model_files
+from kuwa_min.packing.resolve import PYTORCH, Sources
 from kuwa_min.registry import Card, cards
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
@@ -24,7 +25,6 @@ MODEL = "take this model along: a folder, or a .gguf file"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build what the command line names; return the process's exit code."""
-    gc.disable()  # tens of thousands of files and no garbage: looking for it is a tenth of a build
     parser = _parser()
     options = parser.parse_args(argv)
     if not (options.backend or options.list):
@@ -57,7 +57,6 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_sources(group: argparse._ArgumentGroup) -> None:
-    index = "https://download.pytorch.org/whl"
     group.add_argument("--lock", metavar="FILE", type=Path, help="made if absent, else followed")
     group.add_argument(
         "--wheels", metavar="DIR", type=Path, action="append", default=[],
@@ -69,7 +68,7 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument("--no_index", action="store_true", help="ask no index: offline")
     group.add_argument(
-        "--torch_index", metavar="URL", default=index,
+        "--torch_index", metavar="URL", default=PYTORCH,
         help="where --cpu and --cuda find their torch; default: %(default)s",
     )  # fmt: skip
     group.add_argument(
@@ -143,10 +142,12 @@ def _libraries(card: Card, options: argparse.Namespace) -> Libraries:
     from kuwa_min.packing import supply
     from kuwa_min.packing.box import Box
     from kuwa_min.packing.prune import prune
-    from kuwa_min.packing.resolve import Sources
 
-    here = Box.of_this_machine()
-    box = Box.of(options.python or here.python, options.platform or here.platform)
+    if options.python and options.platform:
+        box = Box.of(options.python, options.platform)  # this machine may be of any kind
+    else:
+        here = Box.of_this_machine()
+        box = Box.of(options.python or here.python, options.platform or here.platform)
     sources = Sources(
         wheels=tuple(options.wheels),
         find_links=tuple(options.find_links),
@@ -173,4 +174,5 @@ def tell(text: str) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # tens of thousands of files and no garbage: looking for it is a tenth of a build
     sys.exit(main())

@@ -4,7 +4,7 @@
     <root>/<id>.lock          shared by whoever runs from the entry, exclusive to change it;
                               its time is when the entry was last used
     <root>/<id>/tree/         the files
-    <root>/<id>/made          a line on what it is; there only once all files are
+    <root>/<id>/made          in which boot of the machine; there only once all files are
     <root>/<id>/durable       there once the disk has all of them
     <root>/<id>.tmp-XXXX/     being unpacked, or left by somebody who was killed
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -22,8 +23,12 @@ from pythons import python_of
 from stand_ins import Done, build, make_libraries, payload_id, start
 
 from kuwa_min.archive import Archive
+from kuwa_min.errors import UsageError
+from kuwa_min.packing import supply
+from kuwa_min.packing.box import Box
 from kuwa_min.packing.bytecode import import_statements
 from kuwa_min.packing.core import UNPACKERS
+from kuwa_min.packing.supply import Order
 from kuwa_min.registry import cards
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
@@ -654,3 +659,25 @@ def test_a_kit_of_a_file_without_libraries_starts(tmp_path: Path) -> None:
     told = started(tmp_path / "kit", tmp_path / "home", "debug", "--help")
     assert (told.code, told.err) == (0, "")
     assert not list((tmp_path / "home").iterdir())
+
+
+def test_a_machine_that_is_named_in_full_can_be_built_for_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a laptop for which no file could be made; what is not said is taken from here."""
+    command, asked = importlib.import_module("build"), []
+
+    def stop(order: Order, *_: object) -> None:
+        asked.append(order.box)
+        raise UsageError("far enough")
+
+    def other_kind() -> Box:
+        raise UsageError("this machine is of another kind")
+
+    monkeypatch.setattr(supply, "find", stop)
+    monkeypatch.setattr(Box, "of_this_machine", other_kind)
+    words = ["huggingface", "--output", str(tmp_path), "--python", "3.12"]
+    assert command.main([*words, "--platform", "manylinux_2_28_x86_64"]) == 2
+    assert asked == [Box("3.12", "manylinux_2_28_x86_64")]
+    assert command.main(words) == 2
+    assert len(asked) == 1

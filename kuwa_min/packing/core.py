@@ -27,8 +27,7 @@ from kuwa_min.registry import cards
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
 PACKING = Path(__file__).resolve().parent  # what makes files is not in them
-# What a file without libraries does without; and modules without bytecode, in any file: they are
-# rarely used, and a small gain would cost many kilobytes.
+# What a file without libraries does without.
 UNPACKERS = {"cache", "inventory", "libraries", "machine", "payload", "places", "prompt", "text"}
 UNPACKERS |= {"unpacking", "verdict", "workers"}
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
@@ -69,6 +68,7 @@ for title, part in ("bytecode", inside), ("early", early):
         with open("%s-%d" % (title, int.from_bytes(MAGIC[:2], "little")), "wb") as file:
             file.write(zlib.crc32(block).to_bytes(4, "big") + block)
 """
+# Modules without bytecode: rarely used, and a small gain would cost many kilobytes.
 UNHURRIED = ("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "records", "relay")
 EARLY = (
     "kuwa_min kuwa_min.cache kuwa_min.errors kuwa_min.libraries kuwa_min.places kuwa_min.progress"
