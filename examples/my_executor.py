@@ -27,7 +27,6 @@ class MyExecutor(LLMExecutor):
 
     def setup(self) -> None:
         """Load the model here: `self.args` is ready, and chats are refused until this returns."""
-        self.stopped = threading.Event()
 
     async def llm_compute(
         self, history: list[dict[str, str]], modelfile: Modelfile
@@ -38,18 +37,15 @@ class MyExecutor(LLMExecutor):
         modelfile: what the bot's author asked for; `PARAMETER llm_pause 0.5` arrives as the number
         0.5 in modelfile.parameters["llm_"]["pause"], the system prompt as override_system_prompt.
         """
-        self.stopped.clear()
+        stopped = threading.Event()
+        self.on_stop(stopped.set)  # the person pressed "stop", or closed the page
         pause = modelfile.parameters["llm_"].get("pause", self.args.pause)
         for word in history[-1]["content"].split():
             yield word.upper() + " "
             # This wait stands for a library that computes without ever giving way. A part that can
-            # give way (`await asyncio.sleep(pause)`) is stopped for you and needs no abort().
-            if self.stopped.wait(pause):
+            # give way (`await asyncio.sleep(pause)`) is stopped for you and needs no on_stop().
+            if stopped.wait(pause):
                 return
-
-    async def abort(self) -> None:
-        """Stop what blocks in llm_compute: the person pressed "stop" or closed the page."""
-        self.stopped.set()
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ import argparse
 import logging
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import log, options, process, protocol, stream
 from .errors import KuwaError
 from .service import Backend, Service
+from .status import Report
+
+if TYPE_CHECKING:
+    from .progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,9 @@ def has_served() -> bool:
 class LLMExecutor:
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
-    Its own members begin with two underscores, so that a subclass may use any name it likes.
+    Its public members are the ones below: what subclasses give, and what they may ask (`pause`,
+    `on_stop`, `progress`, `describe`, `count_tokens`, the options). All its others begin with two
+    underscores, so that a subclass may use any other name it likes.
     """
 
     access_code = ""  # the default of --access_code; empty: taken from the class's name
@@ -38,6 +44,7 @@ class LLMExecutor:
     def __init__(self) -> None:
         self.__args: argparse.Namespace | None = None
         self.__program = process.program_name()
+        self.__report = Report()
 
     # -- what subclasses give
 
@@ -74,6 +81,33 @@ class LLMExecutor:
         import asyncio
 
         return asyncio.sleep(seconds)
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """Have this called when the chat that llm_compute answers is stopped; or now, if it was.
+
+        It is called at once, on the thread that stops the chat, also while llm_compute blocks: it
+        must not wait. It is called once at most, and not for an answer that comes to its own end.
+        Register on llm_compute's own thread; anywhere else this does nothing.
+        """
+        stream.on_stop(call)
+
+    def progress(self, what: str) -> Progress:
+        """Return what setup() calls with (done, total), in any unit, to show how far `what` is.
+
+        That is a bar on a terminal, a line of the log per tenth elsewhere, and /status.
+        """
+        return self.__report.begin(what)
+
+    def describe(self, **facts: Any) -> None:
+        """Show facts about the model at /status, to whoever reaches the port: no secrets.
+
+        What JSON cannot hold is shown as text; a name given again replaces the former fact.
+        """
+        self.__report.describe(facts)
+
+    def count_tokens(self, *, read: int = 0, written: int = 0) -> None:
+        """Add tokens of a prompt and of an answer to /metrics; from any thread."""
+        self.__report.on_tokens(read, written)
 
     @property
     def args(self) -> argparse.Namespace:
@@ -145,6 +179,7 @@ class LLMExecutor:
             compute=self.__compute,
             abort=None if type(self).abort is LLMExecutor.abort else self.abort,
             uses_asyncio=self.uses_asyncio,
+            report=self.__report,
         )
 
     @cached_property

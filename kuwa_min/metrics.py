@@ -35,6 +35,11 @@ class Metric:
         self._lock = threading.Lock()
         self._value = 0.0
 
+    @property
+    def value(self) -> float:
+        """Return the number."""
+        return self._value
+
     def set(self, value: float) -> None:
         """Set the number."""
         self._value = value
@@ -156,6 +161,11 @@ class Metrics:
         self.output_length.observe(characters)
         if seconds > 0:
             self.throughput.observe(characters / seconds)
+
+    def count_tokens(self, read: int, written: int) -> None:
+        """Add tokens of prompts and of answers."""
+        self.tokens_in.inc(read)
+        self.tokens_out.inc(written)
 
     def render(self) -> bytes:
         """Return all of it as Prometheus text."""

@@ -8,6 +8,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
 PROGRAM = os.path.basename(sys.argv[0])  # now: an executor's file will stand there later
@@ -24,23 +25,45 @@ def tell(text: str) -> None:
 
 
 class Progress:
-    """Report the steps of one task; call it with what is done and what is to do, in bytes."""
+    """Report the steps of one task; call it with what is done and what is to do, in any unit.
 
-    def __init__(self, title: str, stream: TextIO | None = None) -> None:
+    Where no terminal is, at_tenth is called with each tenth; without one, that is a line.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        stream: TextIO | None = None,
+        at_tenth: Callable[[Progress], None] | None = None,
+    ) -> None:
         self.title = title
         self.stream = stream or sys.stderr
         self.started = time.monotonic()
+        self.done = self.total = 0
+        self._at_tenth = at_tenth or Progress._write_tenth
         self._is_terminal = self.stream.isatty()
         self._drawn, self._tenth = 0.0, 0
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` bytes are done."""
+        """Show that `done` of `total` are done."""
+        self.done, self.total = done, total
         if self._is_terminal:
-            self._draw(done, total)
-        elif total and done * TENTHS // total > self._tenth:
-            self._tenth = done * TENTHS // total
+            self._draw()
+        elif self.percent() * TENTHS // 100 > self._tenth:
+            self._tenth = self.percent() * TENTHS // 100
             if time.monotonic() - self.started > SHORT:
-                self._say(f"{self.title}: {self._tenth * 10} %\n")
+                self._at_tenth(self)
+
+    def percent(self) -> int:
+        """Return how much is done, from 0 to 100; 0 of nothing."""
+        return min(100, 100 * self.done // (self.total or 1))
+
+    def seconds_left(self) -> float | None:
+        """Return the seconds to the end at the speed so far; None before the first step."""
+        if not self.done:
+            return None
+        left = max(0, self.total - self.done)
+        return (time.monotonic() - self.started) * left / self.done
 
     def end(self) -> float:
         """Clear the bar; return the seconds since the beginning."""
@@ -48,17 +71,22 @@ class Progress:
             self._say("\r\x1b[K")
         return time.monotonic() - self.started
 
-    def _draw(self, done: int, total: int) -> None:
+    def _write_tenth(self) -> None:
+        self._say(f"{self.title}: {self._tenth * 10} %\n")
+
+    def _draw(self) -> None:
         now = time.monotonic()
         if now - self._drawn < EVERY:
             return
         self._drawn = now
-        full = WIDTH * done // (total or 1)
-        left = (now - self.started) * (total - done) / done if done else 0
+        full = min(WIDTH, WIDTH * self.done // (self.total or 1))
         bar = "#" * full + "." * (WIDTH - full)
-        percent = 100 * done // (total or 1)
-        self._say(f"\r\x1b[K{self.title} [{bar}] {percent:3d} %, {left:.0f} s left")
+        left = self.seconds_left() or 0
+        self._say(f"\r\x1b[K{self.title} [{bar}] {self.percent():3d} %, {left:.0f} s left")
 
     def _say(self, text: str) -> None:
-        self.stream.write(text)
-        self.stream.flush()
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            return  # a terminal that was closed is no reason to stop the task

@@ -1,4 +1,4 @@
-"""The executor's routes: chat and abort for each slot, health, metrics."""
+"""The executor's routes: chat and abort for each slot, health, status, metrics."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
-from . import protocol
+from . import protocol, status
 from .errors import Refused
-from .exchange import Reply, Request, Routes, Streaming, message
+from .exchange import JSON, Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
 from .slots import Answer, Slots
 
@@ -30,12 +30,14 @@ class ExecutorRoutes:
         slots: Slots,
         metrics: Metrics,
         compute: Compute,
+        about: status.Status,
         *,
         on_loop: bool = True,
         log_content: bool = False,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
         self._compute, self._on_loop, self._log_content = compute, on_loop, log_content
+        self._about = about
         self.ready = False
 
     def table(self) -> Routes:
@@ -43,6 +45,7 @@ class ExecutorRoutes:
         routes: dict[str, dict[str, Callable[[Request], Reply | Streaming]]] = {
             "/health": {"GET": self.health},
             "/metrics": {"GET": self.metrics},
+            "/status": {"GET": self.status},
         }
         for index, path in enumerate(self._paths):
             routes[path] = {"POST": partial(self.chat, index)}
@@ -89,6 +92,13 @@ class ExecutorRoutes:
         if not self.ready:
             raise Refused(503, LOADING, Retry_After="5")
         return Reply(204)
+
+    def status(self, _: Request) -> Reply:
+        """Say as JSON how far the executor is, what it runs and how busy it is."""
+        state = status.LOADING
+        if self.ready:
+            state = status.STOPPING if self._slots.closed else status.READY
+        return Reply(200, self._about.render(state), JSON)
 
     def metrics(self, _: Request) -> Reply:
         """Show every metric as Prometheus text."""

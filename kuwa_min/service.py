@@ -21,6 +21,7 @@ from .httpd import Server
 from .metrics import Metrics
 from .server import ExecutorRoutes
 from .slots import Slots
+from .status import Report, Status
 
 if TYPE_CHECKING:
     import ssl
@@ -44,6 +45,7 @@ class Backend(NamedTuple):
     compute: Callable[[protocol.Chat], AsyncGenerator[str, None]]
     abort: Callable[[], Coroutine[Any, Any, None]] | None
     uses_asyncio: bool
+    report: Report
 
 
 class Service:
@@ -54,6 +56,14 @@ class Service:
         count = args.concurrent_req_limit
         self._metrics = Metrics(
             args.access_code[0], backend=backend.name, version=backend.version, slots=count
+        )
+        backend.report.on_tokens = self._metrics.count_tokens
+        self._about = Status(
+            backend.report,
+            self._metrics,
+            version=backend.version,
+            backend=backend.name,
+            access_codes=args.access_code,
         )
         self._slots = Slots(count, self._metrics, self._interrupt)
         self._paths = [protocol.slot_path(args.executor_path, index) for index in range(count)]
@@ -91,6 +101,7 @@ class Service:
             self._slots,
             self._metrics,
             self._backend.compute,
+            self._about,
             on_loop=self._backend.uses_asyncio,
             log_content=self._args.log_content,
         )
@@ -126,6 +137,8 @@ class Service:
         except Exception as error:
             logger.debug("setup failed", exc_info=True)
             raise StartError(f"setup failed: {describe(error)}: {error}") from None
+        finally:
+            self._backend.report.end()
         self._metrics.load_seconds.set(time.monotonic() - started)
 
     def _registration(

@@ -90,6 +90,11 @@ class Slots:
         """Return the answer that runs in this slot now."""
         return self._running[index]
 
+    @property
+    def closed(self) -> bool:
+        """Tell whether new chats are refused for good."""
+        return self._closed
+
     def close(self) -> None:
         """Refuse new chats from now on."""
         with self._changed:

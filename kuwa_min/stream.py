@@ -8,14 +8,21 @@ event loop per chat, and asyncio itself. For all others asyncio is imported at t
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .errors import describe
+
 if TYPE_CHECKING:
     import asyncio
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 0.05  # seconds between two looks whether a predecessor has ended
+
+_here = threading.local()  # .stream: what runs on this thread, where it is set
 
 
 class Cancelled(BaseException):
@@ -38,6 +45,13 @@ def warm_up() -> None:
     import asyncio  # noqa: F401
 
 
+def on_stop(call: Callable[[], None]) -> None:
+    """Let the stream that runs on this thread, if there is one, make this call when it stops."""
+    stream: Stream | None = getattr(_here, "stream", None)
+    if stream is not None:
+        stream.on_stop(call)
+
+
 class Stream:
     """One generation. A generator that blocks cannot be interrupted, only left behind."""
 
@@ -47,6 +61,8 @@ class Stream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = threading.Event()
+        self._stopped = False  # also by a writer that takes no more
+        self._calls: list[Callable[[], None]] = []
         self.cancelled = False
         self.ended = threading.Event()
 
@@ -62,10 +78,13 @@ class Stream:
         The generator is closed on this thread, whatever happens.
         """
         drive = self._drive_on_loop if on_loop else self._drive_alone
+        before, _here.stream = getattr(_here, "stream", None), self
         try:
             self._wait_for_predecessor()
             drive(self._pump(pieces, write))
         finally:
+            _here.stream = before
+            self._take_calls()
             self.ended.set()
 
     def cancel(self) -> None:
@@ -75,6 +94,29 @@ class Stream:
             self._wake.set()
             if self._loop is not None and self._task is not None:
                 self._loop.call_soon_threadsafe(self._task.cancel)
+        self._make_calls()
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """Make this call when the generator is stopped, on the thread that stops it; or now.
+
+        It is made once, and never after the generator's own end.
+        """
+        with self._lock:
+            if not self._stopped:
+                self._calls.append(call)
+                return
+        _make(call)
+
+    def _make_calls(self) -> None:
+        with self._lock:
+            self._stopped = True
+        for call in self._take_calls():
+            _make(call)
+
+    def _take_calls(self) -> list[Callable[[], None]]:
+        with self._lock:
+            calls, self._calls = self._calls, []
+            return calls
 
     def _wait_for_predecessor(self) -> None:
         for ended in self._after:
@@ -88,7 +130,11 @@ class Stream:
             async for piece in pieces:
                 if self.cancelled:
                     return
-                write(piece)
+                try:
+                    write(piece)
+                except BaseException:  # the reader left
+                    self._make_calls()
+                    raise
         finally:
             await pieces.aclose()
 
@@ -126,6 +172,14 @@ class Stream:
             with self._lock:
                 self._loop = self._task = None
             _tidy(loop, tasks)
+
+
+def _make(call: Callable[[], None]) -> None:
+    """Call what a backend registered; whoever stops a chat must not suffer from it."""
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001 - the backend's own code
+        logger.error("a call of on_stop failed: %s", describe(error))
 
 
 def _tidy(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:

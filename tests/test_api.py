@@ -23,6 +23,10 @@ SIGNATURES = {
     ),
     "abort": "(self) -> 'None'",
     "pause": "(self, seconds: 'float') -> 'Awaitable[None]'",
+    "on_stop": "(self, call: 'Callable[[], None]') -> 'None'",
+    "progress": "(self, what: 'str') -> 'Progress'",
+    "describe": "(self, **facts: 'Any') -> 'None'",
+    "count_tokens": "(self, *, read: 'int' = 0, written: 'int' = 0) -> 'None'",
     "in_debug": "(self) -> 'bool'",
     "run": (
         "(self, argv: 'Sequence[str] | None' = None, *, program: 'str | None' = None) -> 'None'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
@@ -204,6 +205,92 @@ Blocking().run()
             assert fetch(f"{program.url}/abort")[1] == '{"msg": "Aborted"}'
             assert response.read() == b""
         assert fetch(program.url, said("y")) == (200, "startnever")
+
+
+def test_abort_makes_the_stop_call_of_a_chat_that_blocks_and_of_no_other(tmp_path: Path) -> None:
+    """Abort one of two chats that wait for nothing else."""
+    body = """
+import threading
+
+
+class Blocking(LLMExecutor):
+    async def llm_compute(self, history, modelfile):
+        stop = threading.Event()
+        self.on_stop(stop.set)
+        self.count_tokens(read=5, written=1)
+        yield "start"
+        stop.wait(60)
+        print("unblocked", flush=True)
+
+
+Blocking().run()
+"""
+    options = ("--concurrent_req_limit", "2", "--drain_timeout", "0")
+    with Program(*custom(tmp_path, body), *ALONE, *options) as program:
+        base = program.url.removesuffix("/chat")
+        with call(program.url, said("x")) as first, call(f"{program.url}/1", said("y")) as second:
+            assert first.read(5) == second.read(5) == b"start"
+            assert fetch(f"{program.url}/1/abort")[1] == '{"msg": "Aborted"}'
+            assert second.read() == b""
+            program.wait_for("unblocked")
+            assert json.loads(fetch(f"{base}/status")[1])["busy_slots"] == 1
+            metrics = fetch(f"{base}/metrics")[1]
+            assert 'input_tokens_total{executor_name="blocking"} 10.0' in metrics
+            assert 'output_tokens_total{executor_name="blocking"} 2.0' in metrics
+            assert program.log.count("unblocked") == 1
+            program.process.terminate()
+            assert first.read().decode().endswith("<<</WARNING>>>")
+        assert program.end() == 0
+        assert program.log.count("unblocked") == 2
+
+
+def test_status_shows_how_far_a_busy_setup_is_and_then_the_model(tmp_path: Path) -> None:
+    """Load with all of the processor until the test says that it is enough."""
+    body = f"""
+from pathlib import Path
+
+
+class Loading(LLMExecutor):
+    def setup(self):
+        steps = self.progress("loading ./model")
+        steps.started -= 2
+        steps(3, 10)
+        while not Path({str(tmp_path / "enough")!r}).exists():
+            sum(range(10_000))
+        self.describe(model="Qwen2ForCausalLM", context=32768)
+
+    async def llm_compute(self, history, modelfile):
+        yield "x"
+
+
+Loading().run()
+"""
+    port = _free_port()
+    options = ("--port", str(port), "--executor_path", "auto")
+    with Program(*custom(tmp_path, body), *ALONE, *options) as program:
+        base = f"http://127.0.0.1:{port}"
+        program.wait_for(r"INFO kuwa_min.status: loading ./model: 30 %, 5 s left")
+        times = []
+        for _ in range(9):
+            started = time.monotonic()
+            code, text = fetch(f"{base}/status")
+            times.append(time.monotonic() - started)
+        assert min(times) < 0.1  # the slower ones may have waited for the machine
+        loading = json.loads(text)
+        assert (code, loading["state"], loading["model"]) == (200, "loading", {})
+        assert loading["progress"]["what"] == "loading ./model"
+        assert loading["progress"]["percent"] == 30
+        assert loading["progress"]["seconds_left"] > 4
+        assert fetch(f"{base}/health")[0] == 503
+        (tmp_path / "enough").touch()
+        program.wait_for("ready: ")
+        until(lambda: fetch(f"{base}/health")[0] == 204)
+        found = json.loads(fetch(f"{base}/status")[1])
+        assert found["state"] == "ready"
+        assert found["access_codes"] == ["loading"]
+        assert found["model"] == {"model": "Qwen2ForCausalLM", "context": 32768}
+        assert "progress" not in found
+        assert "/chat" not in str(found)
 
 
 def test_a_secret_path_is_registered_and_not_logged() -> None:

@@ -25,7 +25,7 @@ LAYERS = (
     ("libraries", "file_verbs"),
     # What the program does:
     ("log", "modelfile", "metrics", "address", "http1", "stream", "generation", "text"),
-    ("messages", "prompt", "options", "process", "delivery"),
+    ("messages", "prompt", "options", "process", "delivery", "status"),
     ("protocol", "exchange"),
     ("connection", "records"),
     ("httpd", "relay"),

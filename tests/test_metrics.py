@@ -51,6 +51,23 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return float(found[0])
 
 
+def test_tokens_of_many_threads_are_all_counted() -> None:
+    """Count a thousand prompts and answers on four threads."""
+    metrics = create()
+
+    def count() -> None:
+        for _ in range(250):
+            metrics.count_tokens(read=7, written=2)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert value(metrics, "input_tokens_total") == 7000
+    assert value(metrics, "output_tokens_total") == 2000
+
+
 def buckets(metrics: Metrics, name: str) -> dict[float, float]:
     """Return a histogram's cumulative buckets by their bound."""
     return {

@@ -91,6 +91,47 @@ def test_tenths_that_pass_at_once_are_one_line() -> None:
     assert stream.getvalue() == "unpacking: 50 %\n"
 
 
+def test_it_can_be_asked_for_its_numbers() -> None:
+    """Before the first step, on the way, and beyond what was foreseen."""
+    progress = begun(io.StringIO(), 10)
+    assert (progress.done, progress.total, progress.percent()) == (0, 0, 0)
+    assert progress.seconds_left() is None
+    progress(200, TOTAL)
+    assert (progress.done, progress.total, progress.percent()) == (200, TOTAL, 20)
+    assert progress.seconds_left() == pytest.approx(40, abs=1)
+    progress(TOTAL + 1, TOTAL)
+    assert (progress.percent(), progress.seconds_left()) == (100, 0)
+
+
+def test_a_terminal_that_was_closed_does_not_stop_the_task() -> None:
+    """Close it between two steps."""
+    stream = Terminal()
+    progress = begun(stream, 10)
+    stream.close()
+    progress(1, TOTAL)
+    assert progress.end() >= 10
+    assert progress.done == 1
+
+
+def test_tenths_can_go_elsewhere() -> None:
+    """The log wants them in lines of its own form."""
+    seen: list[int] = []
+    stream = io.StringIO()
+    progress = Progress("loading", stream, at_tenth=lambda one: seen.append(one.percent()))
+    progress.started -= 2
+    for done in range(1, 9):
+        progress(done, 8)
+    assert seen == [12, 25, 37, 50, 62, 75, 87, 100]
+    assert stream.getvalue() == ""
+
+
+def test_a_bar_beyond_its_end_is_full() -> None:
+    """A folder may hold more than was counted."""
+    stream = Terminal()
+    begun(stream, 10)(2 * TOTAL, TOTAL)
+    assert stream.getvalue() == bar(30, 100, 0)
+
+
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["a pipe", "a terminal"])
 def test_of_nothing_to_do_nothing_goes_wrong(stream: io.StringIO) -> None:
     """An empty payload has 0 bytes."""

@@ -20,6 +20,8 @@ from kuwa_min.metrics import Metrics
 from kuwa_min.protocol import Chat, slot_path
 from kuwa_min.server import ExecutorRoutes
 from kuwa_min.slots import Slots
+from kuwa_min.status import Report, Status
+from kuwa_min.stream import on_stop
 
 LONG = 20.0
 Compute = Callable[[Chat], AsyncGenerator[str, None]]
@@ -34,7 +36,11 @@ class Running:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
         self.slots = Slots(slots, self.metrics, interrupt)
         paths = [slot_path("/chat", index) for index in range(slots)]
-        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute)
+        self.report = Report()
+        about = Status(
+            self.report, self.metrics, version="0", backend="Test", access_codes=["test", "二"]
+        )
+        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute, about)
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
         self.base = f"http://127.0.0.1:{self.server.port}"
@@ -191,6 +197,55 @@ def test_an_answer_ends_although_its_backend_blocks_and_the_next_one_waits_for_i
     assert ends == ["blocked one ended", "next one began"]
 
 
+def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() -> None:
+    """Abort, and hang up on, a backend that waits for its call and for nothing else."""
+    blocked, ended = threading.Semaphore(0), threading.Semaphore(0)
+
+    async def deaf(_: Chat) -> AsyncGenerator[str, None]:
+        unblock = threading.Event()
+        on_stop(unblock.set)
+        yield "start"
+        blocked.release()
+        unblock.wait(LONG)
+        ended.release()
+        yield "never"
+
+    with running(deaf) as one:
+        with call(one.chat, said("x")) as response:
+            assert response.read(5) == b"start"
+            assert blocked.acquire(timeout=LONG)
+            started = time.monotonic()
+            assert fetch(f"{one.chat}/abort") == (200, '{"msg": "Aborted"}')
+            assert response.read() == b""
+            assert time.monotonic() - started < 1
+        assert ended.acquire(timeout=1)
+        assert one.value("executor_framework_busy_slots") == 0
+        with call(one.chat, said("x")) as response:  # nothing was left behind to wait for
+            assert response.read(5) == b"start"
+            assert blocked.acquire(timeout=LONG)
+        assert ended.acquire(timeout=1)
+        until(lambda: one.value("executor_framework_busy_slots") == 0)
+
+
+def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
+    """Cut an answer short at the end of the process."""
+    ended = threading.Event()
+
+    async def deaf(_: Chat) -> AsyncGenerator[str, None]:
+        unblock = threading.Event()
+        on_stop(unblock.set)
+        yield "start"
+        unblock.wait(LONG)
+        ended.set()
+
+    with running(deaf) as one, call(one.chat, said("x")) as response:
+        assert response.read(5) == b"start"
+        one.slots.close()
+        one.slots.drain(0)
+        assert ended.is_set()
+        assert response.read().decode().endswith("<<</WARNING>>>")
+
+
 def test_a_reader_who_leaves_stops_a_silent_backend_and_frees_the_slot() -> None:
     """Hang up during silence."""
     closed = threading.Event()
@@ -297,6 +352,52 @@ def test_while_the_model_loads_health_and_chats_say_503() -> None:
         assert fetch(one.chat, said("x")) == (200, "x")
 
 
+def test_status_says_in_json_how_far_the_executor_is() -> None:
+    """Ask while it loads, when it is ready, during a chat, and when it stops."""
+
+    def status() -> dict[str, object]:
+        with call(f"{one.base}/status") as response:
+            assert response.status == 200
+            assert response.getheader("Content-Type") == "application/json"
+            found: dict[str, object] = json.loads(response.read())
+        return found
+
+    with running(silent, slots=2) as one:
+        one.routes.ready = False
+        one.report.begin("loading ./model")(1, 4)
+        loading = status()
+        assert loading["state"] == "loading"
+        assert loading["progress"] == {
+            "what": "loading ./model",
+            "done": 1,
+            "total": 4,
+            "percent": 25,
+            "seconds_left": pytest.approx(0, abs=10),
+        }
+        one.report.end()
+        one.report.describe({"device": "cuda:0"})
+        one.routes.ready = True
+        ready = status()
+        assert 0 < ready.pop("uptime_seconds") < 20  # type: ignore[operator]
+        assert ready == {
+            "state": "ready",
+            "version": "0",
+            "backend": "Test",
+            "access_codes": ["test", "二"],
+            "slots": 2,
+            "busy_slots": 0,
+            "registered": False,
+            "model": {"device": "cuda:0"},
+        }
+        with call(one.chat, said("a private matter")) as response:
+            assert response.read(4) == b"word"
+            busy = status()
+            assert busy["busy_slots"] == 1
+            assert "private" not in str(busy)
+        one.slots.close()
+        assert status()["state"] == "stopping"
+
+
 def test_health_metrics_and_abort_answer_while_a_backend_hogs_the_processor() -> None:
     """Ask during a computation that never awaits and yields nothing."""
     stop = threading.Event()
@@ -308,7 +409,7 @@ def test_health_metrics_and_abort_answer_while_a_backend_hogs_the_processor() ->
 
     with running(hog, slots=2) as one, call(one.chat, said("x")) as response:
         times = []
-        for path in ("/health", "/metrics", "/chat/1/abort") * 3:
+        for path in ("/health", "/metrics", "/status", "/chat/1/abort") * 3:
             started = time.monotonic()
             assert fetch(one.base + path)[0] in (200, 204)
             times.append(time.monotonic() - started)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from kuwa_min.stream import Stream
+from kuwa_min.stream import Pause, Stream, on_stop
 
 LONG = 20.0
 
@@ -189,3 +189,149 @@ def test_tasks_that_a_generator_leaves_behind_are_ended() -> None:
 
     assert run(Stream(), careless) == (["done"], [])
     assert ended.is_set()
+
+
+# -- on_stop
+
+
+@pytest.mark.parametrize("on_loop", [True, False])
+def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(on_loop: bool) -> None:
+    """Block without awaiting until the call comes, from the thread that cancels."""
+    blocking, unblock = threading.Event(), threading.Event()
+    callers: list[threading.Thread] = []
+
+    def stop() -> None:
+        callers.append(threading.current_thread())
+        unblock.set()
+
+    async def deaf() -> AsyncGenerator[str, None]:
+        on_stop(stop)
+        blocking.set()
+        unblock.wait(LONG)
+        yield "never"
+
+    pieces: list[str] = []
+    stream = Stream()
+    thread = threading.Thread(target=lambda: stream.run(deaf(), pieces.append, on_loop=on_loop))
+    thread.start()
+    assert blocking.wait(LONG)
+    stream.cancel()
+    assert stream.ended.wait(1)
+    thread.join()
+    stream.cancel()
+    assert callers == [threading.current_thread()]
+    assert pieces == []
+
+
+def test_a_stop_call_of_a_stopped_generator_is_made_at_once() -> None:
+    """Register while the generator is being closed."""
+    order: list[str] = []
+    stream = Stream()
+
+    async def late() -> AsyncGenerator[str, None]:
+        try:
+            yield "first"
+        finally:
+            on_stop(lambda: order.append("call"))
+            order.append("closed")
+
+    stream.run(late(), lambda _: stream.cancel())
+    assert order == ["call", "closed"]
+
+
+def test_an_end_of_its_own_makes_no_stop_call_even_if_somebody_cancels_later() -> None:
+    """End well, and fail; then cancel both."""
+    calls: list[str] = []
+
+    async def well() -> AsyncGenerator[str, None]:
+        on_stop(lambda: calls.append("well"))
+        yield "done"
+
+    async def fail() -> AsyncGenerator[str, None]:
+        on_stop(lambda: calls.append("fail"))
+        yield "half"
+        raise LookupError
+
+    for make in (well, fail):
+        stream = Stream()
+        run(stream, make)
+        stream.cancel()
+    assert calls == []
+
+
+def test_a_writer_that_takes_no_more_stops_the_generator_before_it_is_closed() -> None:
+    """Leave as a reader would."""
+    order: list[str] = []
+
+    async def endless() -> AsyncGenerator[str, None]:
+        on_stop(lambda: order.append("call"))
+        try:
+            while True:
+                yield "x"
+        finally:
+            order.append("closed")
+
+    def leave(_: str) -> None:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        Stream().run(endless(), leave)
+    assert order == ["call", "closed"]
+
+
+def test_what_a_stop_call_raises_is_logged_without_its_words_and_hurts_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Register one call that fails and one that does not."""
+    calls: list[str] = []
+    stream = Stream()
+
+    def broken() -> None:
+        raise ValueError("a private matter")
+
+    async def two() -> AsyncGenerator[str, None]:
+        on_stop(broken)
+        on_stop(lambda: calls.append("second"))
+        yield "first"
+        await Pause(LONG)
+
+    stream.run(two(), lambda _: stream.cancel(), on_loop=False)
+    assert calls == ["second"]
+    assert "ValueError at test_stream.py" in caplog.text
+    assert "private" not in caplog.text
+
+
+def test_each_stream_makes_its_own_stop_calls_only() -> None:
+    """Cancel one of two."""
+    ready, unblock = threading.Semaphore(0), [threading.Event(), threading.Event()]
+
+    async def deaf(number: int) -> AsyncGenerator[str, None]:
+        on_stop(unblock[number].set)
+        ready.release()
+        unblock[number].wait(LONG)
+        yield "x"
+
+    streams = [Stream(), Stream()]
+    threads = [in_background(one, deaf(n), lambda _: None) for n, one in enumerate(streams)]
+    assert all(ready.acquire(timeout=LONG) for _ in streams)
+    streams[1].cancel()
+    assert streams[1].ended.wait(1)
+    assert not unblock[0].is_set()
+    assert not streams[0].ended.is_set()
+    streams[0].cancel()
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive()
+
+
+def test_a_thread_whose_stream_was_stopped_and_ended_makes_no_more_calls() -> None:
+    """Register where a stream ran before."""
+    calls: list[str] = []
+
+    async def one() -> AsyncGenerator[str, None]:
+        yield "x"
+
+    stream = Stream()
+    stream.run(one(), lambda _: stream.cancel())
+    on_stop(lambda: calls.append("outside"))
+    assert calls == []

@@ -1,0 +1,195 @@
+"""Status: what a backend says of itself, and what /status makes of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import sys
+import threading
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+
+from kuwa_min import LLMExecutor
+from kuwa_min.metrics import Metrics
+from kuwa_min.status import LOADING, READY, Report, Status
+from kuwa_min.stream import Stream
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+def rendered(report: Report, state: str = READY, **numbers: float) -> dict[str, Any]:
+    """Return what /status shows of a report, with these metrics set."""
+    metrics = Metrics("first", backend="Test", version="9", slots=3)
+    for name, number in numbers.items():
+        getattr(metrics, name).set(number)
+    about = Status(report, metrics, version="9", backend="Test", access_codes=["first", "二"])
+    found: dict[str, Any] = json.loads(about.render(state))
+    assert 0 <= found.pop("uptime_seconds") < 60
+    return found
+
+
+def test_a_ready_executor_shows_what_it_is_and_how_busy() -> None:
+    """Every key, and no progress."""
+    report = Report()
+    report.describe({"model": "Qwen2ForCausalLM", "context": 32768})
+    assert rendered(report, busy_slots=2, registered=True) == {
+        "state": "ready",
+        "version": "9",
+        "backend": "Test",
+        "access_codes": ["first", "二"],
+        "slots": 3,
+        "busy_slots": 2,
+        "registered": True,
+        "model": {"model": "Qwen2ForCausalLM", "context": 32768},
+    }
+
+
+def test_a_loading_executor_shows_how_far_it_is() -> None:
+    """A quarter in ten seconds leaves thirty."""
+    report = Report()
+    steps = report.begin("loading ./model")
+    steps.started -= 10
+    steps(2, 8)
+    found = rendered(report, LOADING)["progress"]
+    assert found.pop("seconds_left") == pytest.approx(30, abs=1)
+    assert found == {"what": "loading ./model", "done": 2, "total": 8, "percent": 25}
+
+
+def test_before_the_first_step_nobody_knows_the_time_left() -> None:
+    """And before the first task there is nothing to show."""
+    report = Report()
+    assert rendered(report, LOADING)["progress"] is None
+    report.begin("loading ./model")
+    found = rendered(report, LOADING)["progress"]
+    assert found == {
+        "what": "loading ./model",
+        "done": 0,
+        "total": 0,
+        "percent": 0,
+        "seconds_left": None,
+    }
+
+
+def test_the_last_task_is_shown_until_it_ends() -> None:
+    """Begin two."""
+    report = Report()
+    report.begin("reading")
+    report.begin("warming up")(1, 2)
+    assert rendered(report, LOADING)["progress"]["what"] == "warming up"
+    report.end()
+    assert rendered(report, LOADING)["progress"] is None
+
+
+def test_facts_are_added_to_and_replaced() -> None:
+    """Describe twice; what was given is not changed by whoever goes on with it."""
+    report = Report()
+    devices = ["cuda:0"]
+    report.describe({"dtype": "auto", "devices": devices})
+    devices.append("cuda:1")
+    report.describe({"dtype": "bfloat16", "template": None})
+    model = rendered(report)["model"]
+    assert model == {"dtype": "bfloat16", "devices": ["cuda:0"], "template": None}
+
+
+def test_a_fact_that_json_cannot_hold_is_shown_as_text() -> None:
+    """Half a character is no reason to fail either."""
+    report = Report()
+    report.describe({"file": PurePosixPath("model"), "name": "\ud800"})
+    assert rendered(report)["model"] == {"file": "model", "name": "\ud800"}
+
+
+def test_a_number_that_json_lacks_is_refused_where_it_is_said() -> None:
+    """What is not JSON would break every reader of /status."""
+    report = Report()
+    with pytest.raises(ValueError, match="JSON"):
+        report.describe({"loss": math.nan})
+    assert rendered(report)["model"] == {}
+
+
+def test_a_tenth_is_a_line_of_the_log_with_the_time_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where standard error is no terminal."""
+    caplog.set_level(logging.INFO)
+    report = Report()
+    steps = report.begin("loading ./model")
+    steps.started -= 10
+    for done in (1, 2, 3):
+        steps(done, 4)
+    assert caplog.messages == [
+        "loading ./model: 25 %, 30 s left",
+        "loading ./model: 50 %, 10 s left",
+        "loading ./model: 75 %, 3 s left",
+    ]
+
+
+def test_a_terminal_gets_a_bar_that_the_end_clears(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no line of the log."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    report = Report()
+    steps = report.begin("loading ./model")
+    steps.started -= 10
+    steps(1, 2)
+    bar = f"\r\x1b[Kloading ./model [{'#' * 15}{'.' * 15}]  50 %, 10 s left"
+    assert stream.getvalue() == bar
+    report.begin("warming up")
+    assert stream.getvalue() == f"{bar}\r\x1b[K"
+    report.end()
+    assert stream.getvalue() == f"{bar}\r\x1b[K\r\x1b[K"
+
+
+# -- as a backend sees it
+
+
+class Reporter(LLMExecutor):
+    """A backend that says all it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unblock, self.blocks = threading.Event(), threading.Event()
+
+    def setup(self) -> None:
+        """Say how far it is and what it is."""
+        self.progress("loading ./model")(1, 1)
+        self.describe(engine="of paper")
+
+    async def llm_compute(self, history, modelfile):  # type: ignore[no-untyped-def]
+        """Block until the stop."""
+        self.on_stop(self.unblock.set)
+        self.count_tokens(read=3, written=1)
+        yield "first"
+        self.blocks.set()
+        self.unblock.wait(20)
+
+
+@pytest.mark.parametrize("on_loop", [True, False])
+def test_a_backend_that_nobody_serves_may_say_it_all(on_loop: bool) -> None:
+    """Drive it as its own tests do; a stop reaches it although it blocks."""
+    executor, stream, taken = Reporter(), Stream(), list[str]()
+    executor.setup()
+    generator = executor.llm_compute([], None)
+    thread = threading.Thread(target=lambda: stream.run(generator, taken.append, on_loop=on_loop))
+    thread.start()
+    assert executor.blocks.wait(20)
+    stream.cancel()
+    assert stream.ended.wait(1)
+    thread.join()
+    assert taken == ["first"]
+
+
+def test_outside_of_a_chat_on_stop_does_nothing() -> None:
+    """Call it where no chat is."""
+    executor = Reporter()
+    executor.on_stop(executor.unblock.set)
+    assert not executor.unblock.is_set()
