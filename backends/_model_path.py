@@ -2,68 +2,166 @@
 
 from __future__ import annotations
 
-import difflib
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kuwa_min.errors import UsageError
 
-WEIGHTS = ("*.safetensors", "*.bin")
-GGUF = b"GGUF"
-GGUF_VERSIONS = (2, 3)
+from . import _gguf_file, _hub_cache, _quantization, _weight_files
+from ._file_start import Unusable, check_stand_in, listed, read_json, shown
+from ._near import near
+
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+# What a tokenizer is made of, and the small files beside it that the library reads.
+TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
+SETTINGS = ("generation_config.json", "*processor_config.json", "special_tokens_map.json")
+DEPTH = 3  # folders below the given one in which a model is looked for: a hub's cache has two
+MOST_FOLDERS = 1000
 
 
-def folder(path: str) -> Path:
-    """Return the path if it is a transformers folder; raises UsageError saying what it is."""
+def folder(path: str, *, safetensors_only: bool = False) -> Path:
+    """Return the transformers folder that a path or a cached hub name means.
+
+    Raises UsageError saying what is wrong with it, StartError if a library for it is missing.
+    """
+    if _is_of_hub(path):
+        return _checked_snapshot(path, safetensors_only)
     place = _existing(path)
     if not place.is_dir():
-        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, GGUF) else ""
+        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, _gguf_file.MAGIC) else ""
         raise UsageError(f"--model_path {path} is a file; the model's folder is needed{hint}")
-    if not (place / "config.json").is_file():
-        raise UsageError(f"--model_path {path} has no config.json: {_contents(place)}")
-    if not any(True for pattern in WEIGHTS for _ in place.glob(pattern)):
-        raise UsageError(
-            f"--model_path {path} has no weights (*.safetensors or *.bin) beside its config.json"
-        )
-    return place
+    return _checked(place, path, safetensors_only)
 
 
 def gguf(path: str) -> Path:
-    """Return the path if it is a GGUF file; raises UsageError saying what it is."""
+    """Return the path if it is a whole GGUF file; raises UsageError saying what is wrong."""
     place = _existing(path)
-    if place.is_dir():
-        raise UsageError(f"--model_path {path} is a folder; a GGUF file is needed: {_ggufs(place)}")
     try:
-        with place.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
-    if not head.startswith(GGUF):
-        raise UsageError(f"--model_path {path} is not a GGUF file: it begins with {head[:4]!r}")
-    version = int.from_bytes(head[4:], "little")
-    if version not in GGUF_VERSIONS:
-        raise UsageError(f"--model_path {path} is GGUF version {version}; 2 and 3 can be read")
+        if place.is_dir():
+            raise Unusable(f"is a folder; a GGUF file is needed: {_ggufs(place)}")
+        _gguf_file.check(place)
+    except Unusable as error:
+        raise UsageError(f"--model_path {path} {error}") from None
     return place
 
 
+def _checked_snapshot(name: str, safetensors_only: bool) -> Path:
+    snapshot = _hub_cache.hub_folder(name)
+    try:
+        return _checked(snapshot, name, safetensors_only)
+    except UsageError as error:  # only a part of it may have been fetched
+        raise UsageError(f"{error}; {_hub_cache.how_to_fetch(name)}") from None
+
+
+def _checked(place: Path, path: str, safetensors_only: bool) -> Path:
+    try:
+        config = _config(place)
+        named = config.get("transformers_weights")
+        _weight_files.find(
+            place,
+            named=named if isinstance(named, str) else None,
+            safetensors_only=safetensors_only,
+        )
+        _check_tokenizer(place)
+    except Unusable as error:
+        raise UsageError(f"--model_path {path} {error}") from None
+    except OSError as error:
+        raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
+    _quantization.check(config)
+    return place
+
+
+def _config(place: Path) -> dict[str, Any]:
+    names = _names(place)
+    if CONFIG not in names:
+        raise Unusable(f"has no {CONFIG}: {_contents(place, names)}")
+    try:
+        return read_json(place / CONFIG)
+    except Unusable as error:
+        raise Unusable(f"cannot be loaded: {CONFIG} {error}") from None
+
+
+def _check_tokenizer(place: Path) -> None:
+    """Raise Unusable if no tokenizer is there, or a file of it is not what its name says."""
+    found = sorted({one for pattern in TOKENIZERS for one in place.glob(pattern)})
+    if not found:
+        raise Unusable(f"has no tokenizer beside its {CONFIG}: tokenizer.json or others; copy them")
+    for file in [*found, *(one for pattern in SETTINGS for one in place.glob(pattern))]:
+        if file.is_dir():
+            continue
+        try:
+            check_stand_in(file)
+        except Unusable as error:
+            raise Unusable(f"cannot be loaded: {shown(file.name)} {error}") from None
+
+
+def _is_of_hub(path: str) -> bool:
+    """Tell whether a path means a model of the hub: nothing is there, and it may be a name."""
+    if os.path.lexists(path):
+        return False
+    if _hub_cache.is_cached(path):
+        return True
+    here, first = _listing(Path()), path.partition("/")[0]
+    return _hub_cache.is_hub_name(path) and not (first in here or near(first, here))
+
+
+# -- paths
+
+
 def _existing(path: str) -> Path:
-    place = Path(path).expanduser()
-    if place.exists():
-        return place
+    try:
+        place = Path(path).expanduser()
+        place.stat()
+    except FileNotFoundError:
+        raise UsageError(f"--model_path {path} does not exist: {_missing(place)}") from None
+    except OSError as error:
+        raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RuntimeError) as error:  # a zero byte; the home of an unknown user
+        raise UsageError(f"--model_path {path!r} is no path: {error}") from None
+    if not path:
+        raise UsageError("--model_path is empty; the model's path is needed")
+    return place
+
+
+def _missing(place: Path) -> str:
+    """Say from where on a path leads nowhere, and what is there that has a similar name."""
     parent = next(one for one in place.parents if one.exists())
-    name = place.relative_to(parent).parts[0]
-    near = difflib.get_close_matches(name, _names(parent), 3)
-    hint = f"; near it: {', '.join(str(parent / one) for one in near)}" if near else ""
-    raise UsageError(f"--model_path {path} does not exist: {parent} has no {name}{hint}")
+    name, *rest = place.relative_to(parent).parts
+    where = parent if parent.parts else Path.cwd()
+    if (parent / name).is_symlink():
+        target = shown(str((parent / name).readlink()))
+        return f"{where / name} is a link to {target}, which does not"
+    alike = [_as_far_as_it_leads(parent / one, rest) for one in near(name, _listing(parent))]
+    hint = f"; near it: {', '.join(shown(str(one)) for one in alike)}" if alike else ""
+    return f"{where} has no {name}{hint}"
+
+
+def _as_far_as_it_leads(start: Path, rest: list[str]) -> Path:
+    whole = start.joinpath(*rest)
+    return whole if whole.exists() else start
 
 
 def _names(place: Path) -> list[str]:
+    """Return the names in a folder; raises Unusable if it cannot be read."""
     try:
-        return [entry.name for entry in place.iterdir()]
-    except OSError:
+        return sorted(entry.name for entry in place.iterdir())
+    except OSError as error:
+        raise Unusable(f"cannot be read: {error.strerror}") from None
+
+
+def _listing(place: Path) -> list[str]:
+    """Return the names in a folder; none if it cannot be read."""
+    try:
+        return _names(place)
+    except Unusable:
         return []
 
 
 def _begins_with(place: Path, mark: bytes) -> bool:
+    if not place.is_file():
+        return False
     try:
         with place.open("rb") as file:
             return file.read(len(mark)) == mark
@@ -71,20 +169,51 @@ def _begins_with(place: Path, mark: bytes) -> bool:
         return False
 
 
-def _contents(place: Path) -> str:
-    found = sorted(one for one in _names(place) if one.endswith(".gguf"))
-    if found:
-        return f"it holds GGUF files; use `llamacpp --model_path {place / found[0]}`"
-    inner = sorted(one.parent.name for one in place.glob("*/config.json"))
+# -- what is there instead
+
+
+def _contents(place: Path, names: list[str]) -> str:
+    """Say what a folder without a config holds."""
+    ggufs = [one for one in names if one.endswith(".gguf")]
+    if ggufs:
+        return f"it holds GGUF files; use `llamacpp --model_path {shown(str(place / ggufs[0]))}`"
+    if ADAPTER in names:
+        return f"it {_weight_files.MERGED}"
+    inner = _models_below(place)
+    if len(inner) == 1:
+        return f"the model's folder is {shown(str(inner[0]))}"
     if inner:
-        return f"the model may be {', '.join(str(place / one) for one in inner[:3])}"
+        return f"the model may be {listed([str(one) for one in inner])}"
+    if any(one.endswith((".safetensors", ".bin")) for one in names):
+        return "it holds weights; copy the model's other files, too"
     return "it is no model folder that the transformers library can read"
 
 
+def _models_below(place: Path) -> list[Path]:
+    """Return the model folders that lie nearest below this one."""
+    level = [place]
+    for _ in range(DEPTH):
+        level = [one for folder in level for one in _subfolders(folder)][:MOST_FOLDERS]
+        found = [one for one in level if (one / CONFIG).is_file()]
+        if found:
+            return found
+    return []
+
+
+def _subfolders(place: Path) -> Iterator[Path]:
+    """Yield the folders in this one, not those behind links: they may lead back."""
+    try:
+        with os.scandir(place) as entries:
+            yield from sorted(Path(one) for one in entries if one.is_dir(follow_symlinks=False))
+    except OSError:
+        return
+
+
 def _ggufs(place: Path) -> str:
-    found = sorted(one for one in _names(place) if one.endswith(".gguf"))
+    names = _names(place)
+    found = [str(place / one) for one in names if one.endswith(".gguf")]
     if found:
-        return ", ".join(str(place / one) for one in found[:3])
-    if (place / "config.json").is_file():
+        return listed(found)
+    if CONFIG in names:
         return f"use `huggingface --model_path {place}` for a folder of the transformers library"
     return "it holds none"
