@@ -1,73 +1,71 @@
-"""Render chat templates, which are programs of strangers, in jinja2's sandbox."""
+"""Write a chat down as its model's template says, to the letter as transformers does.
+
+Loads jinja2 with the first template only, and knows nothing of us: the process that renders
+strangers' templates runs this source where our packages cannot be imported.
+"""
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+if TYPE_CHECKING:
+    from kuwa_min.modelfile import Message
 
-from kuwa_min.errors import StartError
-from kuwa_min.modelfile import Message
-
-from ._model_executor import RefusedTemplate
+T = TypeVar("T")
 
 PLAIN = (
     "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n"
     "{% endfor %}assistant:"
 )
+REASON = 200  # characters that are kept of a template's own words
+
+
+class RefusedTemplate(Exception):
+    """Report that a chat template does not accept the messages, with its own words."""
 
 
 class ChatTemplate:
-    """A model's own way to write a chat down; raises StartError if it cannot be read."""
+    """A model's own way to write a chat down; raises RefusedTemplate if it cannot be read.
 
-    def __init__(self, source: str, *, bos_token: str, eos_token: str) -> None:
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(
-            raise_exception=_refuse,
-            strftime_now=_now,
-            bos_token=bos_token,
-            eos_token=eos_token,
-        )
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise StartError(
-                f"the chat template cannot be read: {error}; --override_chat_template gives another"
-            ) from None
+    names: what the template may use besides the chat. transformers gives it the tokenizer's
+    special tokens, as text: bos_token, eos_token and so on.
+    """
 
-    def render(self, chat: list[Message]) -> str:
-        """Return the chat as text; raises RefusedTemplate if the template refuses it."""
-        try:
-            return self._template.render(messages=chat, add_generation_prompt=True)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise RefusedTemplate(str(error).partition("\n")[0]) from None
+    def __init__(self, source: str, /, **names: Any) -> None:
+        from ._template_language import environment
+
+        self._names = names
+        self._template: Any = _or_refuse(lambda: environment().from_string(source))
+
+    def render(self, chat: list[Message], /, **more: Any) -> str:
+        """Return the chat as text; raises RefusedTemplate if the template refuses it.
+
+        more: further names, which come before the template's.
+        """
+        # Templates ask whether tools and documents are defined, or whether they are none.
+        names = {"tools": None, "documents": None, "add_generation_prompt": True}
+        names |= self._names | more
+        text: str = _or_refuse(lambda: self._template.render(names, messages=chat))
+        return text
 
 
-class Generation(Extension):
-    """Read over {% generation %}, with which templates mark what a model says for training."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2's own way
-
-    def parse(self, parser: Any) -> Any:
-        """Return what stands between the two tags."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+def _or_refuse(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a template is a program: it raises anything
+        raise RefusedTemplate(_reason(error)) from None
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise jinja2.TemplateError(reason)
+def _reason(error: Exception) -> str:
+    """Return one line: the template's own words, or what Python says to its mistake."""
+    import jinja2
 
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
-def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    said = (str(error).splitlines() or [""])[0][:REASON]
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"line {error.lineno}: {said}"
+    if isinstance(error, jinja2.TemplateError) and said:
+        return said
+    return f"{type(error).__name__}: {said}"
