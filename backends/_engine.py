@@ -1,6 +1,6 @@
-"""Let many chats share one model: one thread owns it, and computes one request after the other.
+"""Let many chats share one model: one thread owns it, and computes a step for all of them in turn.
 
-Knows no library: a backend gives the function that computes one request.
+Knows no library: a backend gives the batch, which computes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from kuwa_min.errors import describe
 from kuwa_min.prompt import SIDE_NOTE
@@ -20,6 +20,7 @@ from kuwa_min.text import StopWords
 logger = logging.getLogger(__name__)
 
 STEP_SECONDS = 10.0  # for which the end of the process waits for the step that is under way
+SOON = 0.005  # seconds; tokens closer than this go to the chat's thread together: waking it costs
 LATE = SIDE_NOTE.format("The answer took longer than {:g} s and was cut off.")
 
 
@@ -27,8 +28,9 @@ class Request:
     """One answer: what is to be computed, its text as it comes, and whether anybody wants it.
 
     prompt: the tokens to read; options: the generation options; seconds: the longest time that
-    computing may take, None for no limit. The engine's thread calls start, say and note, and
-    looks at `over` at every token; the chat's thread calls take and cancel.
+    computing may take, None for no limit; extra: what else the model reads, as its backend knows.
+    The engine's thread calls start, say, flush, note and finish, and looks at `over` between two
+    steps; the chat's thread calls take, and any thread may cancel.
     """
 
     def __init__(
@@ -38,28 +40,52 @@ class Request:
         *,
         stop: Sequence[str] = (),
         seconds: float | None = None,
+        extra: Any = None,
     ) -> None:
-        self.prompt, self.options = prompt, options
+        self.prompt, self.options, self.extra = prompt, options, extra
+        self.reused = 0  # tokens of the prompt that need not be computed
+        self.written = 0  # tokens of the answer, counted by who computes them
         self._stop, self._seconds = StopWords(stop), seconds
         self._deadline = float("inf")
         self._pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        self.cancelled = False
-        self.ended = False
+        self._unsaid, self._handed_over = "", 0.0
+        self._error: BaseException | None = None
+        self.cancelled = self.finished = False
+        self.ended = False  # for whoever takes
 
-    def take(self, seconds: float) -> str:
-        """Return the next piece, or nothing after so many seconds; raises what computing raised."""
+    # -- the chat's thread
+
+    def take(self, seconds: float | None = None) -> str:
+        """Wait for text and return all that is there; raises what computing raised.
+
+        Returns nothing at the answer's end, or after so many seconds.
+        """
+        if self._error is not None:
+            self.ended = True
+            raise self._error
         try:
             piece = self._pieces.get(timeout=seconds)
         except queue.Empty:
             return ""
-        self.ended = not isinstance(piece, str)
-        if isinstance(piece, BaseException):
-            raise piece
-        return piece or ""
+        text = ""
+        while isinstance(piece, str):
+            text += piece
+            try:
+                piece = self._pieces.get_nowait()
+            except queue.Empty:
+                return text
+        self._error = piece
+        if piece is not None and not text:
+            return self.take()
+        self.ended = piece is None
+        return text
 
     def cancel(self) -> None:
-        """Let the engine stop at its next token; never waits."""
+        """Let the engine stop before its next step, and whoever takes go on; never waits."""
         self.cancelled = True
+        self._pieces.put(None)
+
+    # -- the engine's thread
 
     @property
     def late(self) -> bool:
@@ -78,33 +104,94 @@ class Request:
 
     def say(self, text: str) -> None:
         """Add text to the answer, up to the first stop word."""
-        self._put(self._stop.feed(text))
+        self._unsaid += self._stop.feed(text)
+        now = time.monotonic()
+        if self._unsaid and now - self._handed_over >= SOON:
+            self._handed_over = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what was said, because the next step may take long."""
+        if self._unsaid:
+            self._pieces.put(self._unsaid)
+            self._unsaid = ""
 
     def note(self, text: str) -> None:
         """Tell the person something that is not part of the answer."""
         if not (self.cancelled or self._stop.hit):
-            self._put(self._stop.finish() + text)
+            self._unsaid += self._stop.finish() + text
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the answer, with what went wrong if something did."""
+        """End the answer, with what went wrong if something did; once."""
+        if self.finished:
+            return
+        self.finished = True
         if not self._stop.hit:
-            self._put(self._stop.finish())
+            self._unsaid += self._stop.finish()
         if self.late and self._seconds:
             self.note(LATE.format(self._seconds))
+        self.flush()
         self._pieces.put(error)
 
-    def _put(self, text: str) -> None:
-        if text:
-            self._pieces.put(text)
+
+class Batch(Protocol):
+    """What computes several requests, on the engine's thread only."""
+
+    def has_room(self) -> bool:
+        """Tell whether another request can begin; true while nothing is computed."""
+
+    def is_busy(self) -> bool:
+        """Tell whether there is something to compute."""
+
+    def add(self, request: Request) -> None:
+        """Begin with a request at the next step."""
+
+    def step(self) -> None:
+        """Compute the next step of all; finish the requests that end with it."""
+
+    def drop(self) -> list[Request]:
+        """Forget everything after a failure; return the requests that were being computed."""
+
+
+class OneByOne:
+    """The batch of a model that computes one request at a time: an answer is a single step."""
+
+    def __init__(self, compute: Callable[[Request], None]) -> None:
+        self._compute = compute
+        self._current: Request | None = None
+
+    def has_room(self) -> bool:
+        """Tell whether another request can begin."""
+        return self._current is None
+
+    def is_busy(self) -> bool:
+        """Tell whether there is something to compute."""
+        return self._current is not None
+
+    def add(self, request: Request) -> None:
+        """Begin with a request at the next step."""
+        self._current = request
+
+    def step(self) -> None:
+        """Compute an answer from its first token to its last."""
+        assert self._current is not None
+        self._compute(self._current)
+        self._current.finish()
+        self._current = None
+
+    def drop(self) -> list[Request]:
+        """Forget the request that is computed; return it."""
+        current, self._current = self._current, None
+        return [current] if current else []
 
 
 class Engine:
     """The thread that owns the model."""
 
-    def __init__(self, compute: Callable[[Request], None]) -> None:
-        self._compute = compute
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._current: Request | None = None
+        self._begun: list[Request] = []
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -119,25 +206,45 @@ class Engine:
         """Stop what is computed, and wait for the end of the step that is under way."""
         self._closing = True
         self._inbox.put(None)
-        current = self._current
-        if current is not None:
-            current.cancel()
+        for request in list(self._begun):
+            request.cancel()
         self._thread.join(STEP_SECONDS)
         atexit.unregister(self.close)
 
     def _run(self) -> None:
-        for request in iter(self._inbox.get, None):
-            self._current = request
-            self._serve(request)
-            self._current = None
+        while not self._closing:
+            try:
+                self._admit()
+                if self._batch.is_busy():
+                    self._batch.step()
+            except BaseException as error:  # noqa: BLE001 - it belongs to chats, not to this thread
+                self._fail(error)
+        self._fail(None)
+        while not self._inbox.empty():
+            request = self._inbox.get()
+            if request is not None:
+                request.finish()
 
-    def _serve(self, request: Request) -> None:
-        request.start()
-        try:
-            if not (request.cancelled or self._closing):
-                self._compute(request)
-        except BaseException as error:  # noqa: BLE001 - it belongs to the chat, not to this thread
+    def _admit(self) -> None:
+        """Begin with those who wait, as many as there is room for; wait for one if idle."""
+        self._begun = [request for request in self._begun if not request.finished]
+        while self._batch.has_room():
+            try:
+                request = self._inbox.get(block=not self._batch.is_busy())
+            except queue.Empty:
+                return
+            if request is None:
+                return
+            request.start()
+            if request.over:
+                request.finish()
+                continue
+            self._begun.append(request)
+            self._batch.add(request)
+
+    def _fail(self, error: BaseException | None) -> None:
+        """End what is being computed, after a failure that no single request is to blame for."""
+        if error is not None:
             logger.debug("the engine failed: %s", describe(error))
+        for request in self._batch.drop():
             request.finish(error)
-        else:
-            request.finish()

@@ -11,15 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import llama_cpp
 
 from kuwa_min.errors import StartError
-from kuwa_min.modelfile import Message
 from kuwa_min.text import Utf8Decoder
 
-from . import _chat_template
-from ._engine import Request
+from ._chat_template import PLAIN, ChatTemplate
+from ._engine import Batch, OneByOne, Request
 from ._llama_library import CHATTER, cores, load_processors
 from ._model_executor import FULL, chat_template
 
@@ -30,7 +28,7 @@ CHUNK = 256  # prompt tokens between two looks whether the request is over
 PIECE_BYTES = 256  # of nearly every token; a longer one says how much it needs
 LIMITS = ("max_tokens", "seed")  # ours, not generate()'s
 NAMES = {"temperature": "temp"}  # what generate() calls an option
-LOADING = (ValueError, RuntimeError, MemoryError, OSError, jinja2.TemplateError)  # how it fails
+LOADING = (ValueError, RuntimeError, MemoryError, OSError)  # how it fails
 
 
 class LlamaModel:
@@ -46,7 +44,7 @@ class LlamaModel:
         self._llama = self._load(path, args)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._llama.model)
         self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
-        self._template = self._choose_template(path, args.override_chat_template)
+        self.template = self._choose_template(path, args.override_chat_template)
         wanted = args.context_window or self._llama.n_ctx()
         self.context = min(wanted, self._llama.n_ctx())
         logger.info("loaded %s: context of %d tokens", path.name, self.context)
@@ -77,16 +75,16 @@ class LlamaModel:
         llama.verbose = False
         return llama
 
-    def _choose_template(self, path: Path, override: str | None) -> _chat_template.ChatTemplate:
+    def _choose_template(self, path: Path, override: str | None) -> ChatTemplate:
         template = chat_template(override) or self._llama.metadata.get("tokenizer.chat_template")
-        if not template:
-            logger.warning("%s has no chat template; a plain one is used", path.name)
         begin, end = self._special(self._llama.token_bos()), self._special(self._llama.token_eos())
-        if not template and not llama_cpp.llama_vocab_get_add_bos(self._vocabulary):
+        self.names = {"bos_token": begin, "eos_token": end}
+        if template:
+            return ChatTemplate(template, **self.names)
+        logger.warning("%s has no chat template; a plain one is used", path.name)
+        if not llama_cpp.llama_vocab_get_add_bos(self._vocabulary):
             begin = ""
-        return _chat_template.ChatTemplate(
-            template or _chat_template.PLAIN, bos_token=begin, eos_token=end
-        )
+        return ChatTemplate(PLAIN, bos_token=begin)
 
     def _special(self, token: int) -> str:
         if token < 0:
@@ -94,15 +92,17 @@ class LlamaModel:
         text = llama_cpp.llama_vocab_get_text(self._vocabulary, token)
         return (text or b"").decode("utf-8", "replace")
 
-    def render(self, chat: list[Message]) -> list[int]:
-        """Return the tokens of a chat; raises RefusedTemplate if the template refuses it."""
-        text = self._template.render(chat).encode()
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a chat that a template has written down."""
         # the template writes the first token itself
-        tokens: list[int] = self._llama.tokenize(text, add_bos=False, special=True)
+        tokens: list[int] = self._llama.tokenize(text.encode(), add_bos=False, special=True)
         return tokens
 
-    def compute(self, request: Request) -> None:
-        """Say the answer's text to the request until it is over."""
+    def create_batch(self, slots: int) -> Batch:
+        """Return what computes one chat at a time, however many slots there are."""
+        return OneByOne(self._compute)
+
+    def _compute(self, request: Request) -> None:
         try:
             self._generate(request)
         except BaseException:
@@ -124,7 +124,7 @@ class LlamaModel:
             if request.over or llama_cpp.llama_vocab_is_eog(self._vocabulary, token):
                 return
             request.say(decoder.feed(self._piece(token)))
-            count += 1
+            request.written = count = count + 1
             if request.over or count == most:
                 break
         if count == room < (options["max_tokens"] or room + 1):

@@ -13,15 +13,17 @@ from kuwa_min import prompt as prompts
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.modelfile import Message
 
-from ._engine import Engine, Request
+from ._bounded_template import TemplateProcesses
+from ._chat_template import ChatTemplate, RefusedTemplate
+from ._engine import Batch, Engine, Request
+from ._reader import FoldingReader, Prompt, Reader, TextReader, takes_system
 
 logger = logging.getLogger(__name__)
 
 LIMIT = 3072  # prompt tokens
 ANSWER_SHARE = 8  # of the context, one part in so many is kept for the answer
-LOOK_SECONDS = 0.02  # between two looks whether the chat was stopped while the model is silent
 FULL = prompts.SIDE_NOTE.format("The answer was cut off: the model's context of {} tokens is full.")
-PROBE = "kuwa-system-probe"
+OVERRIDE = "--override_chat_template gives another one"
 HIGHEST: dict[str, float] = {  # what option tables cannot say; the lowest values stand in them
     "top_p": 1,
     "min_p": 1,
@@ -34,24 +36,25 @@ HIGHEST: dict[str, float] = {  # what option tables cannot say; the lowest value
     "max_tokens": 2**31 - 1,
     "max_new_tokens": 2**31 - 1,
     "no_repeat_ngram_size": 2**31 - 1,
+    "min_new_tokens": 2**31 - 1,
+    "epsilon_cutoff": 1,
+    "eta_cutoff": 1,
     "seed": 2**32 - 1,
 }
 
 
 class Model(Protocol):
-    """What a backend's model can do; `compute` is called on the engine's thread only."""
+    """What a backend's model can do."""
 
     context: int  # tokens that prompt and answer may have together
+    template: ChatTemplate  # its own, or the one of --override_chat_template
+    names: dict[str, Any]  # what templates may use: special tokens, as text
 
-    def render(self, chat: list[Message]) -> list[int]:
-        """Return the tokens of a chat; raises RefusedTemplate if the template refuses it."""
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a chat that a template has written down."""
 
-    def compute(self, request: Request) -> None:
-        """Say the answer's text to the request until it is over."""
-
-
-class RefusedTemplate(Exception):
-    """Report that a chat template does not accept the messages, with its own words."""
+    def create_batch(self, slots: int) -> Batch:
+        """Return what computes as many chats at once as this model can, up to so many."""
 
 
 class ModelExecutor(LLMExecutor):
@@ -89,67 +92,96 @@ class ModelExecutor(LLMExecutor):
         """Read the options, load the model and start its engine."""
         self.settings = self.read_settings()
         self._check(self.settings, UsageError, "{}")
-        self.model = self.load()
-        self.takes_system = self._takes_system()
-        self.engine = Engine(self.model.compute)
+        try:
+            self.model = self.load()
+        except RefusedTemplate as error:
+            raise StartError(f"the chat template cannot be read: {error}; {OVERRIDE}") from None
+        try:
+            self.takes_system = takes_system(self.own_reader())
+        except RefusedTemplate as error:
+            raise StartError(
+                f"the chat template accepts no chat at all: {error}; {OVERRIDE}"
+            ) from None
+        self.templates = TemplateProcesses()
+        self.engine = Engine(self.model.create_batch(self.args.concurrent_req_limit))
 
     async def llm_compute(
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer as it is computed; leaving it stops the computation."""
         request = self.create_request(history, modelfile)
+        self.on_stop(request.cancel)
         self.engine.submit(request)
         try:
             while not request.ended:
-                piece = request.take(LOOK_SECONDS)
-                if piece:
-                    yield piece
-                else:
-                    await self.pause(0)  # where a stop arrives
+                yield request.take()
         finally:
             request.cancel()
+            self.count_tokens(read=len(request.prompt), written=request.written)
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
-        if modelfile.template:
-            logger.info("the Modelfile's template is not used; see --override_chat_template")
         asked = modelfile.parameters["llm_"]
         options = generation.for_request(self.table, self.settings, asked)
         self._check(options, AnswerError, "[The option llm_{}.]")
-        prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
-        if self.args.no_system_prompt:
-            prompt = prompt._replace(system="")
-        tokens = self._tokens_that_fit(prompt)
-        return Request(tokens, options, stop=self.args.stop, seconds=self.args.timeout)
+        prompt = self._read(history, modelfile)
+        return Request(
+            prompt.ids,
+            options,
+            stop=self.args.stop,
+            seconds=self.args.timeout,
+            extra=prompt.extra,
+        )
 
-    def _tokens_that_fit(self, prompt: prompts.Prompt) -> list[int]:
+    def _read(self, history: list[Message], modelfile: Modelfile) -> Prompt:
+        """Return as much of a chat as fits, in tokens."""
+        try:
+            reader, history = self.open_reader(history, modelfile)
+            prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
+            if self.args.no_system_prompt:
+                prompt = prompt._replace(system="")
+            chat = prompts.fit(prompt, length=reader.length, limit=self.limit)
+            found = reader.prepare(chat)
+        except RefusedTemplate as error:
+            raise self._refusal(error, modelfile) from None
+        if not found.ids:
+            raise AnswerError(prompts.NO_INPUT)
+        return found
+
+    @property
+    def limit(self) -> int:
+        """Return how many tokens a prompt may have; the answer needs room, too."""
         context = self.model.context
-        limit = min(self.args.limit, context - max(1, context // ANSWER_SHARE))
-        try:
-            chat = prompts.fit(prompt, length=lambda one: len(self._render(one)), limit=limit)
-            return self._render(chat)
-        except RefusedTemplate as error:
-            logger.error("the chat template refused a chat: %s", error)
-            raise AnswerError(prompts.NOT_ACCEPTED) from None
+        return min(self.args.limit, context - max(1, context // ANSWER_SHARE))
 
-    def _render(self, chat: list[Message]) -> list[int]:
-        return self.model.render(chat if self.takes_system else prompts.fold_system(chat))
+    def _refusal(self, error: RefusedTemplate, modelfile: Modelfile) -> AnswerError:
+        """Return what the person reads; what a bot's own template says may quote the chat."""
+        if modelfile.template:
+            logger.info("the template of a Modelfile refused a chat")
+            return AnswerError(prompts.BAD_TEMPLATE.format(error))
+        logger.error("the chat template refused a chat: %s", error)
+        return AnswerError(prompts.NOT_ACCEPTED)
 
-    def _takes_system(self) -> bool:
-        """Tell whether the template shows a system prompt, instead of refusing or ignoring it."""
-        user = {"role": "user", "content": "?"}
-        try:
-            plain = self.model.render([user])
-        except RefusedTemplate as error:
-            raise StartError(
-                f"the chat template accepts no chat at all: {error}; "
-                "--override_chat_template gives another one"
-            ) from None
-        try:
-            both = self.model.render([{"role": "system", "content": PROBE}, user])
-        except RefusedTemplate:
-            return False
-        return len(both) > len(plain)
+    # -- reading chats
+
+    def own_reader(self) -> Reader:
+        """Return what reads chats by the model's template."""
+        return TextReader(self.model.template, self.model.tokenize)
+
+    def open_reader(
+        self, history: list[Message], modelfile: Modelfile
+    ) -> tuple[Reader, list[Message]]:
+        """Return what reads the chats of a request, and its history as that wants it."""
+        if not modelfile.template:
+            return self.folded(self.own_reader(), self.takes_system), history
+        template = self.templates.open(modelfile.template, **self.model.names)
+        reader = TextReader(template, self.model.tokenize)
+        return self.folded(reader, takes_system(reader)), history
+
+    @staticmethod
+    def folded(reader: Reader, takes_system: bool) -> Reader:
+        """Return a reader that gives its template no system prompt unless it takes one."""
+        return reader if takes_system else FoldingReader(reader)
 
     @staticmethod
     def _check(options: dict[str, Any], kind: type[Exception], sentence: str) -> None:

@@ -35,6 +35,20 @@ def folder(path: str, *, safetensors_only: bool = False) -> Path:
     return _checked(place, path, safetensors_only)
 
 
+def other_folder(path: str, option: str) -> Path:
+    """Return the folder that a path or a cached hub name means, whatever is in it.
+
+    option: the one that named it, for the UsageError that says what is wrong.
+    """
+    try:
+        place = _hub_cache.hub_folder(path) if _is_of_hub(path) else _existing(path)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--model_path", option, 1)) from None
+    if not place.is_dir():
+        raise UsageError(f"{option} {path} is a file; a folder is needed")
+    return place
+
+
 def gguf(path: str) -> Path:
     """Return the path if it is a whole GGUF file; raises UsageError saying what is wrong."""
     place = _existing(path)

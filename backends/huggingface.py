@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from kuwa_min import generation
+from kuwa_min import Modelfile, generation
 from kuwa_min.errors import UsageError
+from kuwa_min.modelfile import Message
 
-from . import _model_path
+from . import _hub_cache, _images, _model_path, _quantization
 from ._model_executor import Model, ModelExecutor
+from ._reader import Reader
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +27,14 @@ REQUIRES: dict[str, str] = {
     "safetensors": "safetensors>=0.4.3",
     "accelerate": "accelerate>=1.0",
     "jinja2": "jinja2>=3.1.6",
+    "PIL": "pillow>=11",
 }
+PICTURE_SHARE = 2  # of a prompt, one part in so many may be a picture
 DTYPES = ("auto", "float32", "float16", "bfloat16")
-DRAWING = ("temperature", "top_k", "top_p", "min_p", "seed")
+DRAWING = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p"),
+    *("epsilon_cutoff", "eta_cutoff", "seed"),
+)
 OPTIONS = (
     generation.Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
     generation.Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
@@ -40,7 +50,15 @@ OPTIONS = (
     generation.Option(
         "min_p", float, None, "least share of the likeliest token's probability", least=0
     ),
+    generation.Option("typical_p", float, None, "draw from the typical tokens; 1: off", least=0.01),
+    generation.Option(
+        "epsilon_cutoff", float, None, "never draw what is less probable than this", least=0
+    ),
+    generation.Option(
+        "eta_cutoff", float, None, "the same, less strict where all are improbable", least=0
+    ),
     generation.Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
+    generation.Option("min_new_tokens", int, None, "shortest answer in tokens", least=0),
     generation.Option(
         "repetition_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01
     ),
@@ -51,7 +69,7 @@ OPTIONS = (
 
 
 class HuggingfaceExecutor(ModelExecutor):
-    """Run a model folder of the transformers library; one chat at a time, the others wait."""
+    """Run a model folder of the transformers library: many chats at once, one that sees alone."""
 
     access_code = "huggingface"
     table = OPTIONS
@@ -59,10 +77,18 @@ class HuggingfaceExecutor(ModelExecutor):
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add what is to be loaded, and where it runs."""
         add = parser.add_argument_group("options of the model").add_argument
-        add("--model_path", required=True, metavar="FOLDER", help="folder of the model")
+        add(
+            "--model_path",
+            required=True,
+            metavar="FOLDER|NAME",
+            help="folder of the model, or its name in the hub's cache: owner/name",
+        )
+        add("--tokenizer", metavar="FOLDER|NAME", help="tokenizer; None: the model's own")
+        add("--processor", metavar="FOLDER|NAME", help="of pictures; None: the model's own")
         add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
         add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
         add("--dtype", default="auto", choices=DTYPES, help="number format; auto: the model's own")
+        add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
         add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
         add(
             "--trust_remote_code",
@@ -73,6 +99,11 @@ class HuggingfaceExecutor(ModelExecutor):
             "--online",
             action="store_true",
             help="let the library use the internet; --model_path may then be a name on its hub",
+        )
+        add(
+            "--allow_private_urls",
+            action="store_true",
+            help="let models that see fetch pictures from addresses of this network, too",
         )
         super().extend_arguments(parser)
         parser.add_argument(
@@ -106,22 +137,56 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def load(self) -> Model:
         """Look at the model, set what the libraries read when they are imported, import them."""
-        path = self._path()
+        only = self.args.safetensors_only
+        path = self._place(self.args.model_path, partial(_model_path.folder, safetensors_only=only))
+        for name in ("tokenizer", "processor"):
+            given = getattr(self.args, name)
+            if given:
+                find = partial(_model_path.other_folder, option=f"--{name}")
+                setattr(self.args, name, self._place(given, find))
+        if self.args.load_8bits:
+            _quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
         if self.args.visible_gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
         if not self.args.online:
             os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        from ._transformers_engine import TransformersModel
+        from ._transformers_model import TransformersModel
 
-        return TransformersModel(path, self.args)
+        model = TransformersModel(path, self.args, self.progress(f"loading {path}"))
+        self.describe(**model.facts())
+        return model
 
-    def _path(self) -> str:
-        """Return the model's folder, or its name on the hub: owner/model, if that is allowed."""
-        path: str = self.args.model_path
-        if self.args.online and path.count("/") == 1 and path[0] not in "./~":
+    def _place(self, path: str, find: Callable[[str], Path]) -> str:
+        """Return a folder that was checked, or a name on the hub if the library may look there."""
+        if self.args.online and _hub_cache.is_hub_name(path) and not Path(path).exists():
             return path
-        return str(_model_path.folder(path))
+        return str(find(path))
+
+    def own_reader(self) -> Reader:
+        """Return what reads chats by the model's template."""
+        return super().own_reader() if self.model.processor is None else self._vision(None)
+
+    def open_reader(
+        self, history: list[Message], modelfile: Modelfile
+    ) -> tuple[Reader, list[Message]]:
+        """Return what reads the chats of a request, and its history as that wants it."""
+        if self.model.processor is None:
+            return super().open_reader(history, modelfile)
+        if modelfile.template:
+            logger.info("the Modelfile's template is not used: the model sees pictures")
+        image, history = _images.attach(history, allow_private=self.args.allow_private_urls)
+        return self.folded(self._vision(image), self.takes_system), history
+
+    def _vision(self, image: _images.Image | None) -> Reader:
+        from ._transformers_vision import VisionChat
+
+        return VisionChat(
+            self.model.processor,
+            image,
+            template=self.model.vision_template,
+            most=self.limit // PICTURE_SHARE,
+        )
 
 
 def _pair(text: str) -> tuple[str, str]:

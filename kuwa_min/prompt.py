@@ -15,11 +15,15 @@ NO_INPUT = "[No input message entered]"
 TOO_LONG = "[Sorry, The input message is too long!]"
 OUT_OF_MEMORY = "[The model ran out of memory for this chat; a shorter one may fit.]"
 NOT_ACCEPTED = "[The model's chat template does not accept this chat.]"
+BAD_TEMPLATE = "[The bot's template cannot be used: {}]"
 NOTE_BEGIN, NOTE_END = "<<<WARNING>>>", "<<</WARNING>>>"
 SIDE_NOTE = f"\n{NOTE_BEGIN}{{}}{NOTE_END}"  # for the person, not part of the answer
 OUR_SENTENCES = re.compile(  # with which an answer of ours ends, and which no model ever said
     rf"(?:{re.escape(UNEXPECTED)}|{re.escape(NO_INPUT)}|{re.escape(TOO_LONG)}"
     rf"|{re.escape(OUT_OF_MEMORY)}|{re.escape(NOT_ACCEPTED)}|\[The option llm_[^\n]*\.\]"
+    r"|\[The bot's template cannot be used: [^\n]*\]"
+    r"|\[The image cannot be (?:fetched|read): [^\n]*\.\]"
+    r"|\[The model's numbers overflowed: [^\n]*\]"
     r"|\[Please enter your [^\n]* in order to use (?:the|this) model\.\]"
     r"|\[Invalid OpenAI API Token, [^\n]*\])\s*\Z"
 )
@@ -107,6 +111,8 @@ def fit(prompt: Prompt, *, length: Callable[[list[Message]], int], limit: int) -
             return _assemble(prompt, prompt.examples, starts[times])
         return _assemble(prompt, [], starts[-1])
 
+    if length(shortened(0)) <= limit:  # as nearly always
+        return shortened(0)
     times = bisect.bisect_left(
         range(len(starts) + 1), True, key=lambda times: length(shortened(times)) <= limit
     )

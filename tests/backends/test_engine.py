@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from backends._engine import Engine, Request
+from backends._engine import Engine, OneByOne, Request
 
 LONG = 20.0
 
@@ -21,7 +21,7 @@ def request(*, stop: tuple[str, ...] = (), seconds: float | None = None) -> Requ
 @contextmanager
 def running(compute: Callable[[Request], None]) -> Iterator[Engine]:
     """Run an engine for a while."""
-    engine = Engine(compute)
+    engine = Engine(OneByOne(compute))
     try:
         yield engine
     finally:
@@ -161,7 +161,7 @@ def test_closing_stops_what_is_computed_and_what_waits() -> None:
             one.say("a")
 
     first, second = request(), request()
-    engine = Engine(compute)
+    engine = Engine(OneByOne(compute))
     engine.submit(first)
     engine.submit(second)
     assert begun.wait(LONG)

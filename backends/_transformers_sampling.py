@@ -1,0 +1,197 @@
+"""Choose the next token of each row: the likeliest one, or one that is drawn.
+
+Options are those of transformers' GenerationConfig. A row without options of its own costs nothing
+but its share of one maximum over all rows. A draw looks at the likeliest tokens only, on the
+processor: the library's own warpers sort the whole vocabulary on the device for each row.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+
+from kuwa_min.errors import AnswerError
+
+CANDIDATES = 1024  # looked at first when no top_k says how many
+ROOM = 256  # tokens by which what was said grows
+NOT_A_NUMBER = "[The model's numbers overflowed: another --dtype may help.]"
+
+
+class Sampler:
+    """How one answer's tokens are chosen, and what it has chosen so far.
+
+    options: every name of the backend's table, None for what the model's defaults shall decide;
+    prompt: its tokens; ends: the tokens that end an answer.
+    """
+
+    def __init__(
+        self, options: Mapping[str, Any], prompt: Sequence[int], ends: Sequence[int]
+    ) -> None:
+        self._penalties = _penalties(options, len(prompt), ends)
+        self._tokens = torch.tensor([prompt if self._penalties else []], dtype=torch.long)
+        self._count = self._tokens.shape[1]
+        self.draws = bool(options["do_sample"])
+        self.is_plain = not (self.draws or self._penalties)
+        self.temperature = _or(options["temperature"], 1.0)
+        self.top_k = int(_or(options["top_k"], 0))
+        self.top_p = _or(options["top_p"], 1.0)
+        self.min_p = _or(options["min_p"], 0.0)
+        self._rare = _rare_warpers(options) if self.draws else []
+        self._dice = random.Random(options["seed"])
+
+    def note(self, token: int) -> None:
+        """Remember a token that was chosen, for penalties."""
+        if not self._penalties:
+            return
+        if self._count == self._tokens.shape[1]:
+            self._tokens = torch.nn.functional.pad(self._tokens, (0, ROOM))
+        self._tokens[0, self._count] = token
+        self._count += 1
+
+    def penalise(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits [1, vocabulary] as penalties change them."""
+        if not self._penalties:
+            return logits
+        tokens = self._tokens[:, : self._count].to(logits.device)
+        return self._penalties(tokens, logits.float())
+
+    @property
+    def wanted(self) -> int:
+        """Return how many of the likeliest tokens `draw` looks at; 0 for all."""
+        if self._rare or not (self.top_k or self.top_p < 1 or self.min_p > 0):
+            return 0
+        return self.top_k or CANDIDATES
+
+    def draw(self, values: Sequence[float], tokens: Sequence[int], everything: float) -> int | None:
+        """Draw one of the likeliest tokens; None if more of them must be looked at.
+
+        values: their logits, the highest first; everything: the logarithm of the sum of all
+        tokens' exponentials at this temperature, wanted only without top_k.
+        """
+        count = min(self.top_k, len(values)) if self.top_k else len(values)
+        highest = values[0]
+        weights = [math.exp((value - highest) / self.temperature) for value in values[:count]]
+        if self.top_k:
+            total, is_all = sum(weights), True
+        else:
+            total, is_all = math.exp(everything - highest / self.temperature), False
+        if self.top_p < 1:
+            share, kept = self.top_p * total, 0
+            for weight in weights:
+                if share <= 0:
+                    break
+                share -= weight
+                kept += 1
+            is_all = is_all or share <= 0
+            del weights[kept:]
+        if self.min_p > 0:
+            least = self.min_p  # of the likeliest token's weight, which is 1
+            is_all = is_all or weights[-1] < least
+            weights = [weight for weight in weights if weight >= least]
+        if not is_all:
+            return None
+        return tokens[self._throw(weights)]
+
+    def draw_from_all(self, logits: torch.Tensor) -> int:
+        """Draw from the whole vocabulary; logits: [1, vocabulary]."""
+        scores = logits.float() / self.temperature
+        for warper in (*_common_warpers(self), *self._rare):
+            scores = warper(None, scores)
+        weights = scores[0].double().softmax(-1).cumsum(-1).cpu()
+        place = torch.searchsorted(weights, self._dice.random() * weights[-1], right=True)
+        return min(int(place), len(weights) - 1)
+
+    def _throw(self, weights: Sequence[float]) -> int:
+        thrown = self._dice.random() * sum(weights)
+        for place, weight in enumerate(weights):
+            thrown -= weight
+            if thrown < 0:
+                return place
+        return 0
+
+
+def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | AnswerError]:
+    """Return each row's next token, or why it has none; logits: [rows, vocabulary]."""
+    highest, best = logits.max(-1)
+    found: list[int | AnswerError] = best.tolist()
+    for at, value in enumerate(highest.tolist()):
+        if not math.isfinite(value):
+            found[at] = AnswerError(NOT_A_NUMBER)
+    changed = {
+        at: sampler.penalise(logits[at : at + 1])
+        for at, sampler in enumerate(samplers)
+        if not sampler.is_plain and isinstance(found[at], int)
+    }
+    few = {at: one for at, one in changed.items() if samplers[at].draws and samplers[at].wanted}
+    if few:
+        found = _draw_from_few(few, samplers, found)
+    for at, one in changed.items():
+        if not samplers[at].draws:
+            found[at] = int(one.argmax())
+        elif not samplers[at].wanted or found[at] == -1:
+            found[at] = samplers[at].draw_from_all(one)
+    return found
+
+
+def _draw_from_few(
+    rows: Mapping[int, torch.Tensor], samplers: Sequence[Sampler], found: list[int | AnswerError]
+) -> list[int | AnswerError]:
+    """Return what was found with these rows' draws in it, -1 for a row that needs more tokens."""
+    logits = torch.cat(list(rows.values()))
+    most = min(max(samplers[at].wanted for at in rows), logits.shape[-1])
+    values, tokens = (part.tolist() for part in logits.float().topk(most))
+    for place, at in enumerate(rows):
+        sampler = samplers[at]
+        everything = 0.0
+        if not sampler.top_k:
+            everything = float((logits[place].float() / sampler.temperature).logsumexp(-1))
+        token = sampler.draw(values[place], tokens[place], everything)
+        found[at] = -1 if token is None else token
+    return found
+
+
+def _or(value: Any, default: float) -> float:
+    return default if value is None else float(value)
+
+
+def _penalties(
+    options: Mapping[str, Any], prompt_length: int, ends: Sequence[int]
+) -> transformers.LogitsProcessorList:
+    """Return what changes logits by what was said, in the library's order."""
+    chosen = transformers.LogitsProcessorList()
+    if _or(options["repetition_penalty"], 1.0) != 1.0:
+        chosen.append(transformers.RepetitionPenaltyLogitsProcessor(options["repetition_penalty"]))
+    if options["no_repeat_ngram_size"]:
+        chosen.append(transformers.NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
+    if options["min_new_tokens"] and ends:
+        chosen.append(
+            transformers.MinNewTokensLengthLogitsProcessor(
+                prompt_length, options["min_new_tokens"], list(ends)
+            )
+        )
+    return chosen
+
+
+def _common_warpers(sampler: Sampler) -> list[Any]:
+    chosen: list[Any] = []
+    if sampler.top_k:
+        chosen.append(transformers.TopKLogitsWarper(sampler.top_k))
+    if sampler.top_p < 1:
+        chosen.append(transformers.TopPLogitsWarper(sampler.top_p))
+    if sampler.min_p > 0:
+        chosen.append(transformers.MinPLogitsWarper(sampler.min_p))
+    return chosen
+
+
+def _rare_warpers(options: Mapping[str, Any]) -> list[Any]:
+    kinds = {
+        "typical_p": transformers.TypicalLogitsWarper,
+        "epsilon_cutoff": transformers.EpsilonLogitsWarper,
+        "eta_cutoff": transformers.EtaLogitsWarper,
+    }
+    return [kind(options[name]) for name, kind in kinds.items() if 0 < _or(options[name], 0.0) < 1]
