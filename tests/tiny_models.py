@@ -34,13 +34,14 @@ def byte_letters() -> list[str]:
 
 def write_folder(path: Path, *, template: str | None = TEMPLATE, context: int = CONTEXT) -> Path:
     """Write a transformers folder; return its path."""
-    tokenizer = _tokenizer(template)
+    tokenizer = make_tokenizer(template)
     tokenizer.save_pretrained(path)
     _model(len(tokenizer), context).save_pretrained(path)
     return path
 
 
-def _tokenizer(template: str | None) -> Any:
+def make_tokenizer(template: str | None = TEMPLATE) -> Any:
+    """Return a tokenizer of single bytes; a byte's token is its number plus those of SPECIAL."""
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
@@ -82,12 +83,12 @@ def _model(vocabulary: int, context: int) -> Any:
         for weights in model.parameters():
             if weights.dim() > 1:
                 weights.normal_(0, SPREAD)
-        model.lm_head.weight[_never_said()] = 0
+        model.lm_head.weight[never_said()] = 0
     model.generation_config = GenerationConfig(eos_token_id=END, pad_token_id=PAD)
     return model
 
 
-def _never_said() -> list[int]:
+def never_said() -> list[int]:
     """Return the tokens that are special, control characters or no whole character."""
     return [*range(3), *range(3, 3 + 32), *range(3 + 127, 3 + 256)]
 
@@ -133,7 +134,7 @@ def _tensors(vocabulary: int) -> dict[str, Any]:
         "output_norm.weight": numpy.ones(HIDDEN),
         "output.weight": matrix(vocabulary, HIDDEN),
     }
-    tensors["output.weight"][_never_said()] = 0
+    tensors["output.weight"][never_said()] = 0
     shapes = {
         "attn_q": (HIDDEN, HIDDEN),
         "attn_k": (narrow, HIDDEN),

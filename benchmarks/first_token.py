@@ -1,0 +1,93 @@
+"""Time a person's first token: the eighth of eight people, and a conversation's next turn."""
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+from engines import ALONE, OURS, SERVE, SLOTS, Engines
+from plan import Plan
+from prompts import MIXED, prompt
+from rounds import interleaved, medians
+from table import Row, Table, beside
+from token_rates import ask_together
+
+SOONER = 30
+REUSED_SHARE = 0.06
+FIRST_TURNS = tuple(900 + 157 * slot for slot in range(SLOTS))  # prompt tokens, up to 2,000
+TURN_TOKENS = 16
+JUDGED = "small"  # reading a long prompt takes the tiny model hardly longer than HTTP takes
+MILLISECONDS = 1000
+
+
+def eighth(engines: Engines, plan: Plan) -> Table:
+    """Compare eight people at once with the same eight served one by one."""
+    contestants: dict[str, Callable[[], float]] = {
+        OURS: partial(last_first_token, engines[OURS], plan.tokens),
+        ALONE: partial(first_token_in_line, engines[ALONE], plan.tokens),
+    }
+    if SERVE in engines:
+        contestants[SERVE] = partial(last_first_token, engines[SERVE], plan.tokens)
+    interleaved(contestants, 1)
+    found = medians(interleaved(contestants, plan.rounds))
+    rows = [share("8th person", found[OURS], ALONE, found[ALONE], 1 / SOONER)]
+    if SERVE in found:
+        rows.append(beside("8th person", found[OURS], SERVE, found[SERVE]))
+    remark = f"the goal is {SOONER} times sooner; answers of {plan.tokens} tokens"
+    return Table(title("first token", plan, plan.rounds), rows, [remark])
+
+
+def last_first_token(engine: Any, tokens: int) -> float:
+    """Return the ms until the last of eight people who ask at once has a token."""
+    answers = ask_together(engine, [prompt(length) for length in MIXED], tokens)
+    last = max(answer.first_arrival() for answer in answers)
+    return MILLISECONDS * (last - answers[0].started)
+
+
+def first_token_in_line(engine: Any, tokens: int) -> float:
+    """Return the ms until the last has a token if everybody waits for the end of the one before."""
+    answers = [engine.chat(0, [prompt(length)], tokens).read_to_end().check() for length in MIXED]
+    return MILLISECONDS * (answers[-1].first_arrival() - answers[0].started)
+
+
+def next_turn(engines: Engines, plan: Plan) -> Table:
+    """Compare the second turn with the first one, whose prompt is a little shorter."""
+    found = [turns_in_all_slots(engines[OURS]) for _ in range(plan.turns)]
+    slots = [
+        [median(times) for times in zip(*slot, strict=True)] for slot in zip(*found, strict=True)
+    ]
+    ratios = [reused / cold for cold, reused in slots]
+    worst = ratios.index(max(ratios))
+    middle = [median(times) for times in zip(*slots, strict=True)]
+    slowest = ("worst slot", slots[worst][1], "first turn", slots[worst][0])
+    rows = [
+        beside(f"median of {SLOTS} slots", middle[1], "first turn", middle[0]),
+        share(*slowest, REUSED_SHARE) if plan.model == JUDGED else beside(*slowest),
+    ]
+    remark = f"first prompts of {FIRST_TURNS[0]} to {FIRST_TURNS[-1]:,} tokens"
+    return Table(title("first token of the next turn", plan, plan.turns), rows, [remark])
+
+
+def turns_in_all_slots(engine: Any) -> list[tuple[float, float]]:
+    """Begin a conversation in every slot, then go on in each; return both ms of each slot."""
+    said, cold, reused = [], [], []
+    for slot, length in enumerate(FIRST_TURNS):
+        question = prompt(length)
+        answer = engine.chat(slot, [question], TURN_TOKENS).read_to_end().check()
+        cold.append(MILLISECONDS * answer.first_piece_seconds())
+        said.append([question, answer.said(), "And then?"])
+    for slot, history in enumerate(said):
+        answer = engine.chat(slot, history, TURN_TOKENS).read_to_end().check()
+        reused.append(MILLISECONDS * answer.first_piece_seconds())
+    return list(zip(cold, reused, strict=True))
+
+
+def share(what: str, ours: float, against: str, value: float, limit: float) -> Row:
+    """Promise ours to be at most a small share of the other."""
+    ratio = ours / value
+    return Row(what, ours, against, value, f"{ratio:.3f}", f"<= {limit:.3f} x", ratio <= limit)
+
+
+def title(what: str, plan: Plan, count: int) -> str:
+    """Return a table's title."""
+    return f"{what}, {plan.model} model: ms from the connect, median of {count}"

@@ -1,0 +1,307 @@
+"""Models that see, with the real library and tiny ones made on the spot."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import tiny_vision
+
+from backends._images import MARK, Image, attach
+from kuwa_min.errors import AnswerError, StartError
+
+torch = pytest.importorskip("torch", reason="models that see need torch")
+transformers = pytest.importorskip("transformers", reason="and transformers")
+pillow = pytest.importorskip("PIL.Image", reason="and pillow")
+
+from backends._model_executor import RefusedTemplate  # noqa: E402
+from backends._transformers_vision import (  # noqa: E402
+    NoFilms,
+    VisionChat,
+    load_processor,
+    open_picture,
+    own_template,
+    parts,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the libraries' own
+]
+WRITERS = {"llava": tiny_vision.write_llava, "qwen": tiny_vision.write_qwen}
+ARGS = argparse.Namespace(trust_remote_code=False, processor=None)
+FEW = 16  # tokens of an answer
+
+
+def picture(color: str, **more: Any) -> Image:
+    """Return a picture as it arrives with a chat."""
+    return Image(tiny_vision.png(color, **more), "image/png")
+
+
+def user(text: str) -> dict[str, str]:
+    """Return a message of the person."""
+    return {"role": "user", "content": text}
+
+
+class Seer:
+    """A model that sees, its processor, and its answers by our road and by the library's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processor = load_processor(str(folder), ARGS)
+        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+
+    def answer(self, chat: list[dict[str, str]], image: Image | None = None) -> str:
+        """Return what our prompt makes it say."""
+        return self.say(self.chat(image).prepare(chat))
+
+    def chat(self, image: Image | None = None, **more: Any) -> VisionChat:
+        """Return what prepares chats about a picture."""
+        own = {"template": own_template(self.processor, ""), "most": 1000}
+        return VisionChat(self.processor, image, **{**own, **more})
+
+    def say(self, prompt: Prompt) -> str:
+        """Return the answer to a prompt."""
+        inputs = prompt.extra.inputs(self.model)
+        assert inputs["input_ids"].tolist() == [prompt.ids]
+        return self._decode(self.model.generate(**inputs, max_new_tokens=FEW), len(prompt.ids))
+
+    def library(self, *parts: Any) -> str:
+        """Return what the library's own recipe makes it say to texts and pictures of one turn."""
+        content = [
+            {"type": "text", "text": one} if isinstance(one, str) else {"type": "image", **one}
+            for one in parts
+        ]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.model.device, dtype=self.model.dtype)
+        made = self.model.generate(**inputs, max_new_tokens=FEW)
+        return self._decode(made, inputs["input_ids"].shape[1])
+
+    def _decode(self, made: Any, start: int) -> str:
+        assert made.shape[1] == start + FEW
+        return str(self.processor.tokenizer.decode(made[0, start:], skip_special_tokens=True))
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def seer(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seer]:
+    """Make and load a model."""
+    folder = tmp_path_factory.mktemp("seers") / request.param
+    yield Seer(WRITERS[request.param](folder))
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("color", ["red", "navy"])
+def test_an_answer_is_the_librarys_own(seer: Seer, tmp_path: Path, color: str) -> None:
+    """Its recipe reads the same picture from a file."""
+    file = tmp_path / "it.png"
+    file.write_bytes(tiny_vision.png(color))
+    ours = seer.answer([user(f"{MARK}What is it?")], picture(color))
+    assert ours == seer.library({"path": str(file)}, "What is it?")
+
+
+def test_a_chat_without_a_picture_is_answered(seer: Seer) -> None:
+    """By text alone, as the library does."""
+    assert seer.answer([user("What is it?")]) == seer.library("What is it?")
+
+
+def test_another_picture_gives_another_answer(seer: Seer) -> None:
+    """And none gives a third one: the model does see it."""
+    colors = ("red", "navy", "white", "lime")
+    chat = [user(f"{MARK}What is it?")]
+    answers = {seer.answer(chat, picture(color)) for color in colors} | {seer.answer(chat)}
+    assert len(answers) > len(colors)
+
+
+def test_an_address_in_the_message_becomes_the_picture(seer: Seer) -> None:
+    """From what a person types to what the model says, and in the next turn still."""
+    url = "data:image/png;base64," + base64.b64encode(tiny_vision.png("red")).decode()
+    history = [user(f"What is it? {url}")]
+    image, chat = attach(history, allow_private=False)
+    first = seer.answer(chat, image)
+    assert first == seer.answer([user(f"{MARK}What is it?")], picture("red"))
+    later = [*history, {"role": "assistant", "content": first}, user("And its colour?")]
+    image, chat = attach(later, allow_private=False)
+    assert image == picture("red")
+    assert "pixel_values" in seer.chat(image).prepare(chat).extra
+
+
+def test_a_typed_placeholder_is_text(seer: Seer) -> None:
+    """No person adds a picture that is not there, with or without a real one."""
+    token = seer.processor.image_token
+    chat = [user(f"{MARK}Is {token} it?<|im_end|>")]
+    shown = seer.chat(picture("red"))
+    plain = seer.chat(picture("red")).prepare([user(f"{MARK}x")])
+    number = seer.processor.tokenizer.convert_tokens_to_ids(token)
+    assert shown.prepare(chat).ids.count(number) == plain.ids.count(number) > 0
+    assert seer.chat().prepare(chat).ids.count(number) == 0
+    assert seer.answer(chat, picture("red"))
+
+
+# -- lengths
+
+
+def test_a_length_counts_the_picture(seer: Seer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly, and without preparing it again for each chat that is tried."""
+    chats = [
+        [user("first"), {"role": "assistant", "content": "yes"}, user(f"{MARK}What is it?")],
+        [user(f"{MARK}What is it?")],
+        [user("no picture here")],
+    ]
+    tried = seer.chat(picture("red", size=(90, 60)))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(seer.processor.image_processor), "__call__", None)  # would fail
+        lengths = [tried.length(chat) for chat in chats]
+    assert lengths == [len(tried.prepare(chat).ids) for chat in chats]
+    assert lengths[0] > lengths[1] > lengths[2]
+
+
+def test_a_large_picture_is_scaled_down(seer: Seer) -> None:
+    """As far as it must be; a model that gives all pictures as many tokens gets it as it is."""
+    chat = [user(f"{MARK}What is it?")]
+    image = picture("red", size=(600, 400))
+    plain = len(seer.chat().prepare([user("What is it?")]).ids)
+    whole, small = (len(seer.chat(image, most=most).prepare(chat).ids) for most in (1000, 12))
+    if "qwen" in seer.folder.name:
+        assert small < whole
+        assert seer.chat(image, most=12).length(chat) == small <= plain + 12 + 2  # start and end
+    else:
+        assert small == whole
+
+
+def test_a_picture_that_was_trimmed_away_is_not_shown(seer: Seer) -> None:
+    """The prompt has no tensors of it."""
+    tried = seer.chat(picture("red"))
+    assert "pixel_values" not in tried.prepare([user("what was it?")]).extra
+    assert "pixel_values" in tried.prepare([user(f"{MARK}what is it?")]).extra
+
+
+@pytest.mark.parametrize(
+    ("content", "kinds"),
+    [
+        (f"{MARK}a", ["image", "a"]),
+        (f"before {MARK}after", ["before ", "image", "after"]),
+        (f"before {MARK}", ["before ", "image"]),
+        (MARK, ["image"]),
+        ("a", ["a"]),
+        ("", [""]),
+    ],
+)
+def test_a_message_is_split_at_its_picture(content: str, kinds: list[str]) -> None:
+    """Templates of these models want parts."""
+    split = parts(content, pillow.new("RGB", (1, 1)))
+    assert [one.get("text", one["type"]) for one in split] == kinds
+
+
+# -- templates
+
+
+def test_another_template_can_be_given(seer: Seer) -> None:
+    """One that refuses is told from one that fails otherwise."""
+    template = "{% for m in messages %}{{ m.content[0].text }}{% endfor %}"
+    prompt = seer.chat(template=template).prepare([user("abc")])
+    assert seer.processor.tokenizer.decode(prompt.ids) == "abc"
+    refusing = seer.chat(template="{{ raise_exception('No') }}")
+    with pytest.raises(RefusedTemplate, match="No"):
+        refusing.length([user("abc")])
+
+
+def test_a_model_without_a_template_gets_a_plain_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has a place for the picture."""
+    folder = tiny_vision.write_llava(tmp_path / "m")
+    (folder / "chat_template.jinja").unlink()
+    processor = load_processor(str(folder), ARGS)
+    template = own_template(processor, "the model")
+    assert "the model has no chat template" in caplog.text
+    chat = VisionChat(processor, picture("red"), template=template, most=1000)
+    prompt = chat.prepare([user(f"{MARK}Hi")])
+    text = processor.tokenizer.decode(prompt.ids).replace("<image>" * 16, "<image>")
+    assert text == "user: <image>\nHi\nassistant:"
+
+
+# -- loading
+
+
+def test_models_that_see_are_told_from_others(tmp_path: Path, seer: Seer) -> None:
+    """By what their configuration is."""
+    assert is_vision(transformers.AutoConfig.from_pretrained(seer.folder))
+    text = tiny_models.write_folder(tmp_path / "text")
+    assert not is_vision(transformers.AutoConfig.from_pretrained(text))
+
+
+def test_the_processor_may_lie_elsewhere(tmp_path: Path, seer: Seer) -> None:
+    """A folder without one says so and names the option."""
+    text = tiny_models.write_folder(tmp_path / "text")
+    with pytest.raises(StartError, match="has no preprocessor_config"):
+        load_processor(str(text), ARGS)
+    elsewhere = argparse.Namespace(trust_remote_code=False, processor=str(seer.folder))
+    assert type(load_processor(str(text), elsewhere)) is type(seer.processor)
+
+
+def test_films_are_not_needed(tmp_path: Path) -> None:
+    """A processor that insists on reading them loads without torchvision, and nothing stays."""
+    from transformers import processing_utils
+    from transformers.utils import is_torchvision_available
+
+    if is_torchvision_available():
+        pytest.skip("torchvision is here")
+    before = dict(processing_utils.MODALITY_TO_BASE_CLASS_MAPPING)
+    processor = load_processor(str(tiny_vision.write_qwen(tmp_path / "m")), ARGS)
+    assert isinstance(processor.video_processor, NoFilms)
+    assert before == processing_utils.MODALITY_TO_BASE_CLASS_MAPPING
+    with pytest.raises(ImportError, match="Torchvision"):
+        transformers.AutoProcessor.from_pretrained(tmp_path / "m")
+
+
+# -- pictures
+
+
+def test_a_picture_is_opened_upright_and_opaque() -> None:
+    """A photograph that was taken sideways is turned; what is transparent gets a colour."""
+    data = io.BytesIO()
+    photo = pillow.new("RGB", (40, 30), "red")
+    exif = photo.getexif()
+    exif[0x0112] = 6  # turn it by a quarter
+    photo.save(data, "JPEG", exif=exif)
+    assert open_picture(Image(data.getvalue(), "image/jpeg")).size == (30, 40)
+    glass = io.BytesIO()
+    pillow.new("RGBA", (2, 2), (0, 0, 0, 0)).save(glass, "PNG")
+    assert open_picture(Image(glass.getvalue(), "image/png")).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP"])
+def test_every_kind_that_is_taken_can_be_opened(kind: str) -> None:
+    """And by no other reader than the one that its first bytes asked for."""
+    data = tiny_vision.png("red", kind=kind)
+    assert open_picture(Image(data, f"image/{kind.lower()}")).size == (40, 30)
+    with pytest.raises(AnswerError, match="damaged"):
+        open_picture(Image(data, "image/png"))
+
+
+def test_a_damaged_picture_is_said_to_be() -> None:
+    """It begins well and breaks off."""
+    data = tiny_vision.png("red", size=(400, 300))
+    with pytest.raises(AnswerError, match="damaged"):
+        open_picture(Image(data[: len(data) // 2], "image/png"))
+
+
+def test_a_folder_reads_like_a_downloaded_one(seer: Seer) -> None:
+    """What the tests make has the files that real models of this kind have."""
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
+        assert json.loads((seer.folder / name).read_text())
+    assert (seer.folder / "chat_template.jinja").is_file()
