@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from kuwa_min.errors import AnswerError
+from kuwa_min.errors import AnswerError, describe
 from kuwa_min.prompt import OUT_OF_MEMORY
 
 from . import _rows
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 PART_SECONDS = 0.1  # for which reading a prompt may keep the others waiting, and a stop
 PART_TOKENS = (32, 4096)  # the least and the most that are read at once
 FIRST_PART = 256  # before the machine's speed is known
+PACK_TOKENS = 1024  # of prompts that are read as one: their mask has the square of it
+MOST_PRESSURE = 8  # times as long, if that many wait for each one that is answered
 
 
 class Chat(_rows.Row):
@@ -112,11 +114,70 @@ class RowsBatch:
     # -- reading prompts
 
     def _read(self) -> None:
-        left = self._part
+        """Read for as long as may be; the more wait, compared to the others, the longer."""
+        pressure = (len(self._waiting) + bool(self._reading)) // max(1, self._answering)
+        left = self._part * min(max(1, pressure), MOST_PRESSURE)
+        left -= self._read_whole(min(left, PACK_TOKENS))
         while left > 0 and (self._reading or self._waiting):
             if self._reading is None:
                 self._reading = self._begin(self._waiting.popleft())
             left -= self._read_part(self._reading, left)
+
+    def _read_whole(self, most: int) -> int:
+        """Read prompts that are short and new as one; return the tokens of those that were read.
+
+        The first one that is neither is begun, and read in parts later.
+        """
+        pack: list[Chat] = []
+        left = most
+        while self._reading is None and self._waiting and len(self._waiting) + len(pack) > 1:
+            chat = self._begin(self._waiting.popleft())
+            length = len(chat.request.prompt)
+            if chat.tokens or length > left:
+                self._reading = chat
+            else:
+                pack.append(chat)
+                left -= length
+        if len(pack) > 1 and self._try_pack(pack):
+            return most - left
+        for chat in reversed(pack):  # as if they had not been begun
+            chat.release()
+            self._waiting.appendleft(chat.request)
+        return 0
+
+    def _try_pack(self, pack: list[Chat]) -> bool:
+        """Read whole prompts as one; return whether that went well: alone, all may go well."""
+        started = time.monotonic()
+        try:
+            logits = self._compute_pack(pack)
+            fine = math.isfinite(float(logits.max(-1).values.sum()))
+        except Exception as error:  # noqa: BLE001 - what it is shows when they are read alone
+            logger.debug("reading %d prompts as one failed: %s", len(pack), describe(error))
+            fine = False
+        if not fine:
+            for chat in pack:
+                self._cache.clear(self._place(chat), 0)
+            return False
+        for row, chat in enumerate(pack):
+            chat.tokens = list(chat.request.prompt)
+            self._answer(chat, logits[row : row + 1])
+        self._learn_speed(sum(len(chat.request.prompt) for chat in pack), started)
+        return True
+
+    def _compute_pack(self, pack: list[Chat]) -> torch.Tensor:
+        device = self._model.device
+        prompts = [chat.request.prompt for chat in pack]
+        lengths = [len(prompt) for prompt in prompts]
+        self._cache.reserve(len(self._chats), max(lengths))
+        self._cache.read_packed([(self._place(chat), len(chat.request.prompt)) for chat in pack])
+        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+        return self._model.forward(
+            torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
+            positions[None],
+            self._masks.packed(lengths, device),
+            self._cache,
+            wanted=torch.tensor(lengths, device=device).cumsum(-1) - 1,
+        )[0]
 
     def _begin(self, request: Request) -> Chat:
         """Find a row for a request, with as much of its prompt as any row knows."""
@@ -154,7 +215,7 @@ class RowsBatch:
             self._stop_reading(chat, None)
         except Exception as error:  # noqa: BLE001 - only this chat was computed
             self._stop_reading(chat, error)
-        self._learn_speed(len(part), time.monotonic() - started)
+        self._learn_speed(len(part), started)
         return len(part)
 
     def _compute_part(self, chat: Chat, part: list[int]) -> None:
@@ -173,10 +234,10 @@ class RowsBatch:
         self._reading = None
         self._cache.clear(self._place(chat), len(chat.tokens))
 
-    def _learn_speed(self, tokens: int, seconds: float) -> None:
+    def _learn_speed(self, tokens: int, started: float) -> None:
         least, most = PART_TOKENS
         if tokens >= least:
-            wanted = int(tokens / seconds * PART_SECONDS)
+            wanted = int(tokens / (time.monotonic() - started) * PART_SECONDS)
             self._part = max(least, min(most, wanted, 2 * self._part))
 
     def _forward_prompt(self, chat: Chat, part: list[int]) -> torch.Tensor:
@@ -207,7 +268,7 @@ class RowsBatch:
     ) -> torch.Tensor:
         """Return the logits of the token that follows each row: [rows, vocabulary]."""
         inputs = torch.tensor(tokens, device=self._model.device)
-        return self._model.forward(inputs, positions, mask, self._cache)
+        return self._model.forward(inputs, positions, mask, self._cache)[:, -1]
 
     def _answer(self, chat: Chat, logits: torch.Tensor) -> None:
         """Say the first token of an answer, and let the chat join the others."""

@@ -23,6 +23,7 @@ class Aim:
         self.past = 0  # tokens of the longest of these rows before the pass
         self.ends: torch.Tensor | None = None  # column of each row's new token; None: all the same
         self.rows: torch.Tensor | None = None
+        self.packed: list[tuple[int, int]] = []  # rows and lengths of whole prompts in one
         self.height, self.width = 1, STEP  # rows and columns that the buffers must have
 
 
@@ -43,6 +44,9 @@ class RowsLayer(DynamicLayer):
         aim, new = self._aim, key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if aim.packed:
+            self._unpack(key_states, value_states)
+            return key_states, value_states
         end = aim.past + new
         rows = slice(aim.first, aim.last)
         if aim.ends is None or aim.rows is None:
@@ -53,6 +57,14 @@ class RowsLayer(DynamicLayer):
             self.keys[where[0], :, where[1]] = key_states[:, :, 0]
             self.values[where[0], :, where[1]] = value_states[:, :, 0]
         return self.keys[rows, :, :end], self.values[rows, :, :end]
+
+    def _unpack(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        first = 0
+        for row, length in self._aim.packed:
+            last = first + length
+            self.keys[row, :, :length] = key_states[0, :, first:last]
+            self.values[row, :, :length] = value_states[0, :, first:last]
+            first = last
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Make buffers for what the first pass shows: heads, sizes, number format and device."""
@@ -142,6 +154,11 @@ class RowsCache(Cache):  # type: ignore[misc]
         """Aim at one row, whose prompt goes on after so many tokens."""
         aim = self.aim
         aim.first, aim.last, aim.past, aim.ends, aim.rows = row, row + 1, past, None, None
+        aim.packed = []
+
+    def read_packed(self, prompts: list[tuple[int, int]]) -> None:
+        """Aim at the rows of whole prompts that are read as one, given with their lengths."""
+        self.aim.past, self.aim.packed = 0, prompts
 
     def extend(self, ends: torch.Tensor, *, past: int, is_even: bool) -> None:
         """Aim at the first rows: each gets one token more at its end.
@@ -150,6 +167,7 @@ class RowsCache(Cache):  # type: ignore[misc]
         """
         aim = self.aim
         aim.first, aim.last, aim.past = 0, len(ends), past
+        aim.packed = []
         aim.ends = None if is_even else ends
         aim.rows = None if is_even else torch.arange(len(ends), device=ends.device)
 

@@ -86,8 +86,25 @@ def _error(model: TransformersModel, layout: Layout) -> float:
     ends = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
     cache.extend(ends, past=max(LENGTHS) - 1, is_even=False)
     mask = masks.until(ends, max(LENGTHS) - 1)
-    both = model.forward(_tensor(model, [one[-1:] for one in prompts]), ends[:, None], mask, cache)
-    return float((both.float() - alone).norm() / alone.norm())
+    last = _tensor(model, [one[-1:] for one in prompts])
+    both = model.forward(last, ends[:, None], mask, cache)[:, -1]
+    return max(_distance(both, alone), _distance(_packed(model, layout, prompts), alone))
+
+
+def _distance(found: torch.Tensor, right: torch.Tensor) -> float:
+    return float((found.float() - right).norm() / right.norm())
+
+
+def _packed(model: TransformersModel, layout: Layout, prompts: list[list[int]]) -> torch.Tensor:
+    """Return the logits of two prompts that are read as one."""
+    cache, lengths = RowsCache(layout.layers), [len(prompt) for prompt in prompts]
+    cache.reserve(len(prompts), max(lengths))
+    cache.read_packed(list(enumerate(lengths)))
+    tokens = _tensor(model, [[token for prompt in prompts for token in prompt]])
+    positions = _tensor(model, [[place for prompt in prompts for place in range(len(prompt))]])
+    wanted = torch.tensor(lengths, device=model.device).cumsum(-1) - 1
+    mask = Masks(layout).packed(lengths, model.device)
+    return model.forward(tokens, positions, mask, cache, wanted=wanted)[0]
 
 
 def _alone(model: TransformersModel, prompt: list[int]) -> torch.Tensor:

@@ -60,17 +60,32 @@ class Masks:
             self._columns = torch.arange(2 * longest + 2, device=ends.device)
         columns, ends = self._columns[None, : longest + 1], ends[:, None]
         seen = columns <= ends
+        return self._by_kind(seen[:, None, None], (columns - ends)[:, None, None])
+
+    def packed(self, lengths: list[int], device: torch.device) -> Mask:
+        """Return what lets each token look at its own prompt, of those that are read as one."""
+        owner = torch.repeat_interleave(torch.tensor(lengths, device=device))
+        place = torch.arange(len(owner), device=device)
+        distance = place[None] - place[:, None]
+        seen = (owner[None] == owner[:, None]) & (distance <= 0)
+        return self._by_kind(seen[None, None], distance[None, None])
+
+    def _by_kind(self, seen: torch.Tensor, distance: torch.Tensor) -> Mask:
+        """Return masks [rows, 1, tokens, columns], by kind of layer if there are several.
+
+        distance: of each column from the token's own one; those before are negative.
+        """
         kinds = self._layout.kinds
         masks = {}
         if FULL in kinds:
             masks[FULL] = self._form(seen)
         if SLIDING in kinds:
-            masks[SLIDING] = self._form(seen & (columns > ends - self._layout.window))
+            masks[SLIDING] = self._form(seen & (distance > -self._layout.window))
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def _form(self, seen: torch.Tensor) -> torch.Tensor:
-        """Return the mask [rows, 1, 1, columns] in the form that the attention takes."""
+        """Return a mask in the form that the attention takes."""
         number = self._layout.number
-        if number is not None:
-            seen = torch.zeros_like(seen, dtype=number).masked_fill(~seen, torch.finfo(number).min)
-        return seen[:, None, None]
+        if number is None:
+            return seen
+        return torch.zeros_like(seen, dtype=number).masked_fill(~seen, torch.finfo(number).min)

@@ -136,18 +136,27 @@ class TransformersModel:
         return OneByOne(Generate(self))
 
     def forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, mask: Mask, cache: transformers.Cache
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        mask: Mask,
+        cache: transformers.Cache,
+        *,
+        wanted: torch.Tensor | int = 1,
     ) -> torch.Tensor:
-        """Return the logits [rows, vocabulary] that follow the tokens [rows, tokens]."""
+        """Return the logits [rows, wanted, vocabulary] that follow the tokens [rows, tokens].
+
+        wanted: the places of the tokens, or how many of the last ones.
+        """
         logits: torch.Tensor = self._model(
             input_ids=tokens,
             position_ids=positions,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=wanted,
         ).logits
-        return logits[:, -1]
+        return logits
 
     def generate(self, **options: Any) -> Any:
         """Let the library compute an answer alone, in its own way."""
