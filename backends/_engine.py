@@ -20,7 +20,8 @@ from kuwa_min.text import StopWords
 logger = logging.getLogger(__name__)
 
 STEP_SECONDS = 10.0  # for which the end of the process waits for the step that is under way
-SOON = 0.005  # seconds; tokens closer than this go to the chat's thread together: waking it costs
+SOON, LONGEST = 0.004, 0.04  # seconds for each chat and for all: tokens that are closer go to the
+# chat's thread together, because waking it keeps the engine waiting. Slower models notice nothing.
 LATE = SIDE_NOTE.format("The answer took longer than {:g} s and was cut off.")
 
 
@@ -49,6 +50,7 @@ class Request:
         self._deadline = float("inf")
         self._pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         self._unsaid, self._handed_over = "", 0.0
+        self.soon = SOON
         self._error: BaseException | None = None
         self.cancelled = self.finished = False
         self.ended = False  # for whoever takes
@@ -106,7 +108,7 @@ class Request:
         """Add text to the answer, up to the first stop word."""
         self._unsaid += self._stop.feed(text)
         now = time.monotonic()
-        if self._unsaid and now - self._handed_over >= SOON:
+        if self._unsaid and now - self._handed_over >= self.soon:
             self._handed_over = now
             self.flush()
 
@@ -228,6 +230,8 @@ class Engine:
     def _admit(self) -> None:
         """Begin with those who wait, as many as there is room for; wait for one if idle."""
         self._begun = [request for request in self._begun if not request.finished]
+        for request in self._begun:
+            request.soon = min(SOON * len(self._begun), LONGEST)
         while self._batch.has_room():
             try:
                 request = self._inbox.get(block=not self._batch.is_busy())

@@ -48,10 +48,20 @@ def attach(history: list[Message], *, allow_private: bool) -> tuple[Image | None
     try:
         return fetch(url, allow_private=allow_private), marked
     except AnswerError as error:
-        if MARK in marked[-1]["content"]:
-            raise
-        logger.info("an earlier picture is left out: %s", error)
-        return None, _without_marks(history)
+        return None, without_picture(history, marked, error)
+
+
+def without_picture(
+    history: list[Message], marked: list[Message], error: AnswerError
+) -> list[Message]:
+    """Return the history without the picture that failed; raises the error if it is a new one.
+
+    marked: the history in which MARK stands for it.
+    """
+    if MARK in marked[-1]["content"]:
+        raise error
+    logger.info("an earlier picture is left out: %s", error)
+    return _without_marks(history)
 
 
 def find(history: list[Message]) -> tuple[str | None, list[Message]]:

@@ -55,6 +55,7 @@ class LlamaModel:
     def _load(self, path: Path, args: argparse.Namespace) -> Any:
         threads = args.threads or cores()
         said = io.StringIO()
+        CHATTER.complaint = ""
         try:
             # verbose, because otherwise it takes the whole process's standard error away meanwhile
             with contextlib.redirect_stderr(said):

@@ -14,12 +14,12 @@ from kuwa_min.errors import StartError
 
 logger = logging.getLogger(__name__)
 
-ERROR, CONTINUED = 3, 5  # llama.cpp's levels of log lines
+ERROR, CONTINUED = 4, 5  # llama.cpp's levels of log lines
 CPU_CORES = Path("/sys/devices/system/cpu")
 
 
 class Chatter:
-    """Bring what llama.cpp says to our log at DEBUG, and keep its last complaint."""
+    """Bring what llama.cpp says to our log at DEBUG, and keep its first complaint."""
 
     def __init__(self) -> None:
         self.complaint = ""
@@ -32,8 +32,8 @@ class Chatter:
         self._level = self._level if level == CONTINUED else level
         if not line.strip("."):
             return
-        if self._level == ERROR:
-            self.complaint = line
+        if self._level == ERROR and not self.complaint:
+            self.complaint = line  # the first one says why, the others that it failed
         logger.debug("llama.cpp: %s", line)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,20 @@ DEPTH = 3  # folders below the given one in which a model is looked for: a hub's
 MOST_FOLDERS = 1000
 
 
-def folder(path: str, *, safetensors_only: bool = False) -> Path:
+def folder(path: str, *, safetensors_only: bool = False, needs_tokenizer: bool = True) -> Path:
     """Return the transformers folder that a path or a cached hub name means.
 
+    needs_tokenizer: false if it is taken from elsewhere.
     Raises UsageError saying what is wrong with it, StartError if a library for it is missing.
     """
+    check = partial(_checked, safetensors_only=safetensors_only, needs_tokenizer=needs_tokenizer)
     if _is_of_hub(path):
-        return _checked_snapshot(path, safetensors_only)
+        return _checked_snapshot(path, check)
     place = _existing(path)
     if not place.is_dir():
         hint = "; `llamacpp` runs GGUF files" if _begins_with(place, _gguf_file.MAGIC) else ""
         raise UsageError(f"--model_path {path} is a file; the model's folder is needed{hint}")
-    return _checked(place, path, safetensors_only)
+    return check(place, path)
 
 
 def other_folder(path: str, option: str) -> Path:
@@ -43,7 +46,7 @@ def other_folder(path: str, option: str) -> Path:
     try:
         place = _hub_cache.hub_folder(path) if _is_of_hub(path) else _existing(path)
     except UsageError as error:
-        raise UsageError(str(error).replace("--model_path", option, 1)) from None
+        raise UsageError(str(error).replace("--model_path", option)) from None
     if not place.is_dir():
         raise UsageError(f"{option} {path} is a file; a folder is needed")
     return place
@@ -61,15 +64,15 @@ def gguf(path: str) -> Path:
     return place
 
 
-def _checked_snapshot(name: str, safetensors_only: bool) -> Path:
+def _checked_snapshot(name: str, check: Callable[[Path, str], Path]) -> Path:
     snapshot = _hub_cache.hub_folder(name)
     try:
-        return _checked(snapshot, name, safetensors_only)
+        return check(snapshot, name)
     except UsageError as error:  # only a part of it may have been fetched
         raise UsageError(f"{error}; {_hub_cache.how_to_fetch(name)}") from None
 
 
-def _checked(place: Path, path: str, safetensors_only: bool) -> Path:
+def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer: bool) -> Path:
     try:
         config = _config(place)
         named = config.get("transformers_weights")
@@ -78,7 +81,8 @@ def _checked(place: Path, path: str, safetensors_only: bool) -> Path:
             named=named if isinstance(named, str) else None,
             safetensors_only=safetensors_only,
         )
-        _check_tokenizer(place)
+        if needs_tokenizer:
+            _check_tokenizer(place)
     except Unusable as error:
         raise UsageError(f"--model_path {path} {error}") from None
     except OSError as error:
@@ -101,7 +105,10 @@ def _check_tokenizer(place: Path) -> None:
     """Raise Unusable if no tokenizer is there, or a file of it is not what its name says."""
     found = sorted({one for pattern in TOKENIZERS for one in place.glob(pattern)})
     if not found:
-        raise Unusable(f"has no tokenizer beside its {CONFIG}: tokenizer.json or others; copy them")
+        raise Unusable(
+            f"has no tokenizer beside its {CONFIG}: tokenizer.json or others; copy "
+            "them, or give --tokenizer"
+        )
     for file in [*found, *(one for pattern in SETTINGS for one in place.glob(pattern))]:
         if file.is_dir():
             continue

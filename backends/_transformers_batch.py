@@ -158,8 +158,9 @@ class RowsBatch:
             for chat in pack:
                 self._cache.clear(self._place(chat), 0)
             return False
-        for row, chat in enumerate(pack):
+        for chat in pack:  # all of them before any row is moved
             chat.tokens = list(chat.request.prompt)
+        for row, chat in enumerate(pack):
             self._answer(chat, logits[row : row + 1])
         self._learn_speed(sum(len(chat.request.prompt) for chat in pack), started)
         return True
@@ -225,6 +226,7 @@ class RowsBatch:
             raise AnswerError(NOT_A_NUMBER)
         chat.tokens += part
         if len(chat.tokens) == len(chat.request.prompt):
+            self._reading = None
             self._answer(chat, logits)
 
     def _stop_reading(self, chat: Chat, error: Exception | None) -> None:
@@ -272,7 +274,6 @@ class RowsBatch:
 
     def _answer(self, chat: Chat, logits: torch.Tensor) -> None:
         """Say the first token of an answer, and let the chat join the others."""
-        self._reading = None
         self._swap(self._place(chat), self._answering)
         self._answering += 1
         (token,) = choose(logits, [chat.sampler])

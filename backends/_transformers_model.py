@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -56,7 +57,8 @@ class TransformersModel:
         self._watched: Request | None = None
         for layer in _layers(self._model):
             layer.register_forward_pre_hook(self._stop_if_over)
-        logger.info("loaded %s: %s", path, ", ".join(map(str, self.facts().values())))
+        facts = (f"{name} {value}" for name, value in self.facts().items())
+        logger.info("loaded %s: %s", path, ", ".join(facts))
 
     def facts(self) -> dict[str, Any]:
         """Return what people want to know of a model."""
@@ -112,7 +114,9 @@ class TransformersModel:
     def _choose_vision_template(self, path: str, override: str | None) -> str:
         from ._transformers_vision import own_template
 
-        return chat_template(override) or own_template(self.processor, path)
+        template = chat_template(override) or own_template(self.processor, path)
+        ChatTemplate(template)  # says what is wrong with it, if something is
+        return template
 
     # -- what the chat's thread asks
 
@@ -275,9 +279,15 @@ def _explaining(path: str) -> Iterator[None]:
         raise
     except (torch.OutOfMemoryError, MemoryError):
         raise StartError(f"{path} does not fit into memory; a smaller --dtype may") from None
+    except pickle.UnpicklingError:
+        raise StartError(
+            f"{path} cannot be loaded: a .bin file of it holds more than weights, and reading that "
+            "could run somebody's code; take the model's .safetensors files"
+        ) from None
     except Exception as error:  # the library raises whatever its readers raise
         logger.debug("loading failed", exc_info=True)
         reason = " ".join(str(error).split())[:300]
+        reason = "".join(filter(str.isprintable, reason))
         raise StartError(f"{path} cannot be loaded: {type(error).__name__}: {reason}") from None
 
 
@@ -287,6 +297,7 @@ def _showing(progress: Progress) -> Iterator[None]:
 
     def follow(_: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Iterator[Any]:
         things = list(args[0] if args else options["iterable"])
+        progress(0, len(things))
         for done, thing in enumerate(things, 1):
             yield thing
             progress(done, len(things))

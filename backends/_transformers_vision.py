@@ -34,6 +34,10 @@ PLAIN_TEMPLATE = (
     "{{% if part.type == 'image' %}}{}\n{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}"
     "{{{{ '\n' }}}}{{% endfor %}}assistant:"
 )
+NO_PROCESSOR = (
+    "{} has no preprocessor_config.json that can be read, which says how its pictures are "
+    "prepared; --processor gives the folder that has it"
+)
 SCALINGS = 6  # tries to make a picture fit
 DAMAGED = "[The image cannot be read: it is damaged.]"
 
@@ -48,16 +52,17 @@ class Tensors(dict[str, Any]):
 
 def load_processor(path: str, args: argparse.Namespace) -> Any:
     """Return what makes inputs of chats and pictures; raises StartError if the folder has none."""
-    place = getattr(args, "processor", None) or path
-    with _without_films():
-        processor = transformers.AutoProcessor.from_pretrained(
-            place, trust_remote_code=args.trust_remote_code
-        )
+    place = args.processor or path
+    try:
+        with _without_films():
+            processor = transformers.AutoProcessor.from_pretrained(
+                place, trust_remote_code=args.trust_remote_code
+            )
+    except OSError as error:
+        logger.debug("loading the processor failed: %s", error)
+        raise StartError(NO_PROCESSOR.format(place)) from None
     if getattr(processor, "image_processor", None) is None:
-        raise StartError(
-            f"{place} has no preprocessor_config.json, which says how its pictures are prepared; "
-            "--processor gives the folder that has it"
-        )
+        raise StartError(NO_PROCESSOR.format(place))
     return processor
 
 

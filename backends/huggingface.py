@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kuwa_min import Modelfile, generation
-from kuwa_min.errors import UsageError
+from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.modelfile import Message
 
 from . import _hub_cache, _images, _model_path, _quantization
@@ -27,7 +28,7 @@ REQUIRES: dict[str, str] = {
     "safetensors": "safetensors>=0.4.3",
     "accelerate": "accelerate>=1.0",
     "jinja2": "jinja2>=3.1.6",
-    "PIL": "pillow>=11",
+    "PIL": "pillow>=11.0",
 }
 PICTURE_SHARE = 2  # of a prompt, one part in so many may be a picture
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -137,8 +138,12 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def load(self) -> Model:
         """Look at the model, set what the libraries read when they are imported, import them."""
-        only = self.args.safetensors_only
-        path = self._place(self.args.model_path, partial(_model_path.folder, safetensors_only=only))
+        check = partial(
+            _model_path.folder,
+            safetensors_only=self.args.safetensors_only,
+            needs_tokenizer=not self.args.tokenizer,
+        )
+        path = self._place(self.args.model_path, check)
         for name in ("tokenizer", "processor"):
             given = getattr(self.args, name)
             if given:
@@ -148,18 +153,26 @@ class HuggingfaceExecutor(ModelExecutor):
             _quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
         if self.args.visible_gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
-        if not self.args.online:
-            os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+        offline = str(int(not self.args.online))
+        os.environ.update(HF_HUB_OFFLINE=offline, TRANSFORMERS_OFFLINE=offline)
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        # torch makes a folder of its own beside other people's otherwise
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+        steps = self.progress(f"loading {self.args.model_path}")
+        steps(0, 1)
         from ._transformers_model import TransformersModel
 
-        model = TransformersModel(path, self.args, self.progress(f"loading {path}"))
+        model = TransformersModel(path, self.args, steps)
         self.describe(**model.facts())
         return model
 
     def _place(self, path: str, find: Callable[[str], Path]) -> str:
         """Return a folder that was checked, or a name on the hub if the library may look there."""
         if self.args.online and _hub_cache.is_hub_name(path) and not Path(path).exists():
+            if "@" in path:
+                raise UsageError(
+                    f"{path}: --online fetches no revision; {_hub_cache.how_to_fetch(path)}"
+                )
             return path
         return str(find(path))
 
@@ -175,8 +188,12 @@ class HuggingfaceExecutor(ModelExecutor):
             return super().open_reader(history, modelfile)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the model sees pictures")
-        image, history = _images.attach(history, allow_private=self.args.allow_private_urls)
-        return self.folded(self._vision(image), self.takes_system), history
+        image, marked = _images.attach(history, allow_private=self.args.allow_private_urls)
+        try:
+            reader = self._vision(image)
+        except AnswerError as error:
+            reader, marked = self._vision(None), _images.without_picture(history, marked, error)
+        return self.folded(reader, self.takes_system), marked
 
     def _vision(self, image: _images.Image | None) -> Reader:
         from ._transformers_vision import VisionChat

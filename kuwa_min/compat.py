@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from . import generation, messages, modelfile
+from . import generation, messages, modelfile, option_files
 from .executor import LLMExecutor
 
 
@@ -60,7 +60,7 @@ MODULES: dict[str, dict[str, Any]] = {
         "DescriptionParser": DescriptionParser,
         "expose_function_parameter": expose_function_parameter,
         "merge_config": generation.merge_config,
-        "read_config": generation.read_config,
+        "read_config": option_files.read_config,
     },
     "kuwa.executor.modelfile": {
         "Modelfile": modelfile.Modelfile,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import log, options, process, protocol, stream
 from .errors import KuwaError
+from .report import Report
 from .service import Backend, Service
-from .status import Report
 
 if TYPE_CHECKING:
     from .progress import Progress

@@ -7,7 +7,6 @@ never overrides.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -131,6 +130,8 @@ def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, A
 
 
 def _read_options(table: Table, path: str) -> dict[str, Any]:
+    from .option_files import read_config
+
     known = {option.name: option for option in table}
     options = {}
     for name, value in read_config(path).items():
@@ -141,52 +142,3 @@ def _read_options(table: Table, path: str) -> dict[str, Any]:
         except ValueError as error:
             raise UsageError(f"{path}: {error}, not {value!r}") from None
     return options
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """Read a .json, .yaml, .yml or .toml file of options; raises UsageError naming the file."""
-    from pathlib import Path
-
-    reader = _READERS.get(Path(path).suffix.lower())
-    if reader is None:
-        raise UsageError(f"{path}: the name must end in {', '.join(_READERS)}")
-    try:
-        content = reader(Path(path).read_text(encoding="utf-8"))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is malformed: {str(error).splitlines()[0]}") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: must hold names and values, not {type(content).__name__}")
-    return content
-
-
-def _read_toml(text: str) -> Any:
-    try:
-        import tomllib
-    except ImportError:
-        raise UsageError("TOML files need Python 3.11 or newer; use .json instead") from None
-    return tomllib.loads(text)
-
-
-def _read_yaml(text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise UsageError("YAML files need the PyYAML library; use .json instead") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-
-
-_READERS: dict[str, Callable[[str], Any]] = {
-    ".json": json.loads,
-    ".yaml": _read_yaml,
-    ".yml": _read_yaml,
-    ".toml": _read_toml,
-}

@@ -45,8 +45,10 @@ class Progress:
         self._drawn, self._tenth = 0.0, 0
 
     def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
+        """Show that `done` of `total` are done; the clock starts when `done` is 0."""
         self.done, self.total = done, total
+        if not done:
+            self.started = time.monotonic()
         if self._is_terminal:
             self._draw()
         elif self.percent() * TENTHS // 100 > self._tenth:
@@ -76,13 +78,15 @@ class Progress:
 
     def _draw(self) -> None:
         now = time.monotonic()
-        if now - self._drawn < EVERY:
-            return
-        self._drawn = now
-        full = min(WIDTH, WIDTH * self.done // (self.total or 1))
-        bar = "#" * full + "." * (WIDTH - full)
-        left = self.seconds_left() or 0
-        self._say(f"\r\x1b[K{self.title} [{bar}] {self.percent():3d} %, {left:.0f} s left")
+        if 0 < self.total <= self.done:
+            self.end()  # what the log says next begins in the first column
+        elif now - self._drawn >= EVERY:
+            self._drawn = now
+            full = WIDTH * self.done // (self.total or 1)
+            bar = "#" * full + "." * (WIDTH - full)
+            seconds = self.seconds_left()
+            left = "" if seconds is None else f", {seconds:.0f} s left"
+            self._say(f"\r\x1b[K{self.title} [{bar}] {self.percent():3d} %{left}")
 
     def _say(self, text: str) -> None:
         try:

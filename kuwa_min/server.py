@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
-from . import protocol, status
+from . import protocol
 from .errors import Refused
 from .exchange import JSON, Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
@@ -30,7 +30,7 @@ class ExecutorRoutes:
         slots: Slots,
         metrics: Metrics,
         compute: Compute,
-        about: status.Status,
+        about: Callable[[str], bytes],
         *,
         on_loop: bool = True,
         log_content: bool = False,
@@ -95,10 +95,10 @@ class ExecutorRoutes:
 
     def status(self, _: Request) -> Reply:
         """Say as JSON how far the executor is, what it runs and how busy it is."""
-        state = status.LOADING
+        state = "loading"
         if self.ready:
-            state = status.STOPPING if self._slots.closed else status.READY
-        return Reply(200, self._about.render(state), JSON)
+            state = "stopping" if self._slots.closed else "ready"
+        return Reply(200, self._about(state), JSON)
 
     def metrics(self, _: Request) -> Reply:
         """Show every metric as Prometheus text."""

@@ -21,12 +21,12 @@ from .httpd import Server
 from .metrics import Metrics
 from .server import ExecutorRoutes
 from .slots import Slots
-from .status import Report, Status
 
 if TYPE_CHECKING:
     import ssl
 
     from .registration import Registration
+    from .report import Report
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,7 @@ class Service:
             args.access_code[0], backend=backend.name, version=backend.version, slots=count
         )
         backend.report.on_tokens = self._metrics.count_tokens
-        self._about = Status(
-            backend.report,
-            self._metrics,
-            version=backend.version,
-            backend=backend.name,
-            access_codes=args.access_code,
-        )
+        self._started = time.monotonic()
         self._slots = Slots(count, self._metrics, self._interrupt)
         self._paths = [protocol.slot_path(args.executor_path, index) for index in range(count)]
 
@@ -105,6 +99,19 @@ class Service:
             on_loop=self._backend.uses_asyncio,
             log_content=self._args.log_content,
         )
+
+    def _about(self, state: str) -> bytes:
+        """Return what /status shows; what that needs is imported when somebody asks."""
+        from .status import Status
+
+        return Status(
+            self._backend.report,
+            self._metrics,
+            version=self._backend.version,
+            backend=self._backend.name,
+            access_codes=self._args.access_code,
+            started=self._started,
+        ).render(state)
 
     def _listen(self, host: str, routes: ExecutorRoutes) -> Server:
         args = self._args

@@ -6,47 +6,17 @@ Knows no HTTP. It holds nothing of people and their chats, no address and no sec
 from __future__ import annotations
 
 import json
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .metrics import Metrics
     from .progress import Progress
+    from .report import Report
 
-logger = logging.getLogger(__name__)
-
-LOADING, READY, STOPPING = "loading", "ready", "stopping"
-
-
-class Report:
-    """What a backend says of itself; it may say so as well where nobody serves it."""
-
-    def __init__(self) -> None:
-        self.facts: dict[str, Any] = {}
-        self.task: Progress | None = None
-        self.on_tokens: Callable[[int, int], None] = lambda read, written: None
-
-    def begin(self, what: str) -> Progress:
-        """Return what is to be called with the steps of a task; the one before it has ended."""
-        from .progress import Progress  # a small file has no bytecode of it
-
-        self.end()
-        self.task = Progress(what, at_tenth=_log)
-        return self.task
-
-    def end(self) -> None:
-        """Clear the bar of the task that was begun last."""
-        task, self.task = self.task, None
-        if task is not None:
-            task.end()
-
-    def describe(self, facts: dict[str, Any]) -> None:
-        """Add facts; what JSON cannot hold becomes text. Raises ValueError for NaN and infinity."""
-        plain = json.loads(json.dumps(facts, default=str, allow_nan=False))
-        self.facts = {**self.facts, **plain}
+LOADING = "loading"  # the state in which there is progress to show
 
 
 class Status:
@@ -60,10 +30,11 @@ class Status:
         version: str,
         backend: str,
         access_codes: Sequence[str],
+        started: float,
     ) -> None:
         self._report, self._metrics = report, metrics
         self._about = {"version": version, "backend": backend, "access_codes": list(access_codes)}
-        self._started = time.monotonic()
+        self._started = started  # time.monotonic()
 
     def render(self, state: str) -> bytes:
         """Return the executor in this state as JSON; never waits."""
@@ -94,9 +65,3 @@ def _steps(task: Progress | None) -> dict[str, Any] | None:
         "percent": task.percent(),
         "seconds_left": None if left is None else round(left, 1),
     }
-
-
-def _log(task: Progress) -> None:
-    """Write the line of a tenth."""
-    left = task.seconds_left() or 0
-    logger.info("%s: %d %%, %.0f s left", task.title, task.percent(), left)

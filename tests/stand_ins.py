@@ -29,6 +29,12 @@ EXTRA = {
     "torch": {"torch/data.bin": bytes(range(256)) * 8192, "torch/twin.bin": bytes(range(256))},
     "transformers": {"transformers/twin.bin": bytes(range(256)), "transformers/tool!": b"#!"},
 }
+MODEL = {
+    "config.json": "{}",
+    "tokenizer.json": "{}",
+    "model.safetensors": "\x02\0\0\0\0\0\0\0{}",  # no tensor, and whole
+    "more/tokenizer.json": "{}",
+}
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PROBE = """\
 import sys
@@ -42,10 +48,20 @@ Extra = Mapping[str, Mapping[str, bytes]]
 def make_libraries(folder: Path, extra: Extra = EXTRA) -> Path:
     """Write a wheel for everything that huggingface requires; return their folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in cards()["huggingface"].requires:
+    for name, requirement in cards()["huggingface"].requires.items():
         source = f"NAME, VERSION = {name!r}, {VERSION!r}\n".encode()
         files = {f"{name}/__init__.py": source, **extra.get(name, {})}
-        make_wheel(folder, name, files, version=VERSION)
+        distribution = requirement.partition(">=")[0]  # PIL is imported, pillow is installed
+        make_wheel(folder, distribution, files, version=VERSION)
+    return folder
+
+
+def write_model(folder: Path) -> Path:
+    """Write a model that nobody can tell from a real one before it is loaded; return its folder."""
+    for name, text in MODEL.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="ascii")
     return folder
 
 

@@ -20,7 +20,7 @@ import pytest
 from manifests import ANYWHERE
 from programs import ROOT
 from pythons import python_of
-from stand_ins import Done, build, make_libraries, payload_id, start
+from stand_ins import MODEL, Done, build, make_libraries, payload_id, start, write_model
 
 from kuwa_min.archive import Archive
 from kuwa_min.errors import UsageError
@@ -413,7 +413,6 @@ def test_a_new_build_leaves_a_running_file_alone(tmp_path: Path) -> None:
 
 # What tells how it was started when the backend imports it.
 TORCH = b"import sys\nraise ImportError(f'started with {sys.argv[1:]}')\n"
-MODEL = {"config.json": "{}", "model.safetensors": "weights", "more/tokenizer.json": "{}"}
 HEAVY_VARIANTS = {
     "again": {},
     "another time zone": {"TZ": "Asia/Taipei"},
@@ -481,11 +480,7 @@ def bytes_of(path: Path) -> dict[str, bytes]:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Make a folder that looks like a model."""
-    for name, text in MODEL.items():
-        path = tmp_path / "a model" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="ascii")
-    return tmp_path / "a model"
+    return write_model(tmp_path / "a model")
 
 
 @pytest.mark.parametrize("variant", HEAVY_VARIANTS)

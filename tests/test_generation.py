@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import generation
+from kuwa_min import generation, option_files
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.generation import Option
 
@@ -255,7 +255,7 @@ def test_every_kind_of_file_is_read(name: str, tmp_path: Path, fake_yaml: None) 
     options = {"delay": 1.5, "max_tokens": 3, "model": "模型", "do_sample": True}
     toml = 'delay = 1.5\nmax_tokens = 3\nmodel = "模型"\ndo_sample = true\n'
     path = write(tmp_path / name, toml if name.endswith("toml") else options)
-    assert generation.read_config(str(path)) == options
+    assert option_files.read_config(str(path)) == options
     assert settings("-c", path) == {**DEFAULTS, **options}
 
 

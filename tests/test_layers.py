@@ -24,9 +24,9 @@ LAYERS = (
     ("unpacking",),
     ("libraries", "file_verbs"),
     # What the program does:
-    ("log", "modelfile", "metrics", "address", "http1", "stream", "generation", "text"),
-    ("messages", "prompt", "options", "process", "delivery", "status"),
-    ("protocol", "exchange"),
+    ("log", "modelfile", "metrics", "address", "http1", "stream", "option_files", "text"),
+    ("messages", "prompt", "options", "process", "delivery", "generation", "report"),
+    ("protocol", "exchange", "status"),
     ("connection", "records"),
     ("httpd", "relay"),
     ("registration", "slots"),
@@ -48,7 +48,7 @@ PACKING_LAYERS = (
     ("supply",),
 )
 FOR_BACKENDS = {"__init__", "modelfile", "messages", "prompt", "generation", "text", "errors"}
-LAZY = {"generation": {"yaml"}}  # libraries that a function may import if they are there
+LAZY = {"option_files": {"yaml"}}  # libraries that a function may import if they are there
 STANDARD = {*sys.stdlib_module_names, "tomllib"}  # tomllib came with Python 3.11
 JYTHON = {"org", "org.python", "org.python.core"}  # looked for in vain by Python's own copy
 SHIPPED = ("kuwa_min", "backends")

@@ -18,9 +18,10 @@ from kuwa_min.errors import AnswerError
 from kuwa_min.httpd import Server
 from kuwa_min.metrics import Metrics
 from kuwa_min.protocol import Chat, slot_path
+from kuwa_min.report import Report
 from kuwa_min.server import ExecutorRoutes
 from kuwa_min.slots import Slots
-from kuwa_min.status import Report, Status
+from kuwa_min.status import Status
 from kuwa_min.stream import on_stop
 
 LONG = 20.0
@@ -38,9 +39,14 @@ class Running:
         paths = [slot_path("/chat", index) for index in range(slots)]
         self.report = Report()
         about = Status(
-            self.report, self.metrics, version="0", backend="Test", access_codes=["test", "二"]
+            self.report,
+            self.metrics,
+            version="0",
+            backend="Test",
+            access_codes=["test", "二"],
+            started=time.monotonic(),
         )
-        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute, about)
+        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute, about.render)
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
         self.base = f"http://127.0.0.1:{self.server.port}"

@@ -8,6 +8,7 @@ import logging
 import math
 import sys
 import threading
+import time
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 
 from kuwa_min import LLMExecutor
 from kuwa_min.metrics import Metrics
-from kuwa_min.status import LOADING, READY, Report, Status
+from kuwa_min.report import Report
+from kuwa_min.status import LOADING, Status
 from kuwa_min.stream import Stream
 
 
@@ -27,12 +29,19 @@ class Terminal(io.StringIO):
         return True
 
 
-def rendered(report: Report, state: str = READY, **numbers: float) -> dict[str, Any]:
+def rendered(report: Report, state: str = "ready", **numbers: float) -> dict[str, Any]:
     """Return what /status shows of a report, with these metrics set."""
     metrics = Metrics("first", backend="Test", version="9", slots=3)
     for name, number in numbers.items():
         getattr(metrics, name).set(number)
-    about = Status(report, metrics, version="9", backend="Test", access_codes=["first", "二"])
+    about = Status(
+        report,
+        metrics,
+        version="9",
+        backend="Test",
+        access_codes=["first", "二"],
+        started=time.monotonic(),
+    )
     found: dict[str, Any] = json.loads(about.render(state))
     assert 0 <= found.pop("uptime_seconds") < 60
     return found

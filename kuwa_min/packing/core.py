@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tokenize
 import zipfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,10 +36,24 @@ INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
 SITE_PACKAGES = "site-packages"
 COMPILE = """
-import ast, importlib.util, marshal, sys, zlib
+import __future__, ast, importlib.util, marshal, sys, zlib
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
 MAGIC = importlib.util.MAGIC_NUMBER
 EARLY = sys.argv[1].split()
+FLAGS = __future__.annotations.compiler_flag
+
+def idle(node):  # what no run of the program needs
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "__future__"
+    if isinstance(node, ast.If) and not node.orelse:
+        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return False
+
+def plain(node):  # without the annotation of a module's name
+    if isinstance(node, ast.AnnAssign) and node.value is not None:
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
+    return node
+
 codes = {}
 for path in sys.argv[2:]:
     with open(path, "rb") as file:
@@ -54,8 +69,9 @@ for path in sys.argv[2:]:
             node.annotation = None
     if ast.get_docstring(tree):
         del tree.body[0]
+    tree.body = [plain(node) for node in tree.body if not idle(node)]
     name = path[:-len("/__init__.py")] if path.endswith("/__init__.py") else path[:-len(".py")]
-    codes[name] = compile(tree, path, "exec", dont_inherit=True, optimize=0)
+    codes[name] = compile(tree, path, "exec", FLAGS, dont_inherit=True, optimize=0)
     if "/" not in name:  # the launcher; PEP 552: never compared with its source
         with open(name + ".pyc", "wb") as file:
             head = MAGIC + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
@@ -69,7 +85,10 @@ for title, part in ("bytecode", inside), ("early", early):
             file.write(zlib.crc32(block).to_bytes(4, "big") + block)
 """
 # Modules without bytecode: rarely used, and a small gain would cost many kilobytes.
-UNHURRIED = ("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "records", "relay")
+UNHURRIED = (
+    *("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "option_files"),
+    *("records", "relay", "status"),
+)
 EARLY = (
     "kuwa_min kuwa_min.cache kuwa_min.errors kuwa_min.libraries kuwa_min.places kuwa_min.progress"
 )
@@ -97,12 +116,26 @@ def make_core(manifest: Manifest, aim: str, python: str, staging: Path) -> dict[
 
 def _stage(staging: Path, manifest: Manifest) -> None:
     """Lay out the archive's sources and manifest as they will stand in the zip."""
-    for source in sources(manifest["backend"], with_payload=bool(manifest["payloads"])):
+    is_small = not manifest["payloads"]
+    for source in sources(manifest["backend"], with_payload=not is_small):
         name = source.relative_to(ROOT).as_posix()
         copy = staging / (f"{LAUNCHER}.py" if name == LAUNCH else f"{SITE_PACKAGES}/{name}")
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy)
+        if is_small and source.suffix == ".py":
+            copy.write_bytes(_without_comments(source.read_bytes()))
+        else:
+            shutil.copyfile(source, copy)
     (staging / MANIFEST).write_bytes(json.dumps(manifest, indent=2).encode() + b"\n")
+
+
+def _without_comments(source: bytes) -> bytes:
+    """Return a source without its comments, line by line the same: three kilobytes in a zip."""
+    lines = source.decode().splitlines(keepends=True)
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
+    return "".join(lines).encode()
 
 
 def sources(backend: str, *, with_payload: bool) -> list[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import string
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -321,6 +322,33 @@ def test_a_long_prompt_joins_while_others_are_answered(
     second = talk.ask(long, max_new_tokens=80)
     assert [first.whole(), second.whole()] == expected
     assert max(columns for _, columns in reads) < len(long), "the prompt is not read at once"
+
+
+def test_prompts_that_come_together_are_read_as_one(
+    chats: Any, folder: Folder, library: Any, looking: Any
+) -> None:
+    """But for the one that is too long for it, and for one that goes on from what is known."""
+    path = folder("qwen2")
+    known = library(path).answer("Once", max_new_tokens=4)
+    executor = chats(path, "--max_new_tokens", "30", slots=8)
+    assert executor.ask("Once", max_new_tokens=4).whole() == known
+    shapes: list[tuple[int, ...]] = []
+    closed, opened = threading.Event(), threading.Event()
+
+    def look(tokens: Any) -> None:
+        shapes.append(tuple(tokens.shape))
+        closed.set()
+        assert opened.wait(PATIENCE)
+
+    looking(look)
+    said = [["b"], ["x" * 1500], ["Once", known, "upon"], ["four"], ["and a fifth"], ["six"], ["7"]]
+    first = executor.ask("first")
+    assert closed.wait(PATIENCE)  # while it is computed, the others come
+    others = [executor.ask(*words) for words in said]
+    opened.set()
+    for words, answer in zip([["first"], *said], [first, *others], strict=True):
+        assert answer.whole() == library(path).answer(*words, max_new_tokens=30)
+    assert any(rows == 1 and 40 < columns < 200 for rows, columns in shapes)
 
 
 def test_a_system_prompt_that_all_share(chats: Any, folder: Folder, library: Any) -> None:

@@ -27,7 +27,8 @@ from kuwa_min.packing import core
 HERE = core.this_minor()
 AIM = "libraries 0123\npython 3.12\nserves huggingface\n"
 LIGHT = ["__init__", "debug", "dummy"]
-SHARED = ["_engine", "_model_executor"]
+SHARED = ["_engine", "_model_executor", "_model_path", "_reader"]
+TEMPLATES = ["_chat_template", "_template_child", "_template_language"]  # read as sources
 
 
 def names(backend: str, folder: str, *, with_payload: bool) -> list[str]:
@@ -46,8 +47,8 @@ def test_a_light_file_has_every_light_backend(backend: str) -> None:
 
 
 HELPERS = (
-    ("huggingface", ["_transformers_engine", "_transformers_stream"], ["_llama_engine"]),
-    ("llamacpp", ["_chat_template", "_llama_engine", "_llama_library"], ["_transformers_engine"]),
+    ("huggingface", ["_transformers_batch", "_transformers_vision", "_images"], ["_llama_engine"]),
+    ("llamacpp", ["_llama_engine", "_llama_library"], ["_transformers_model", "_images"]),
 )
 
 
@@ -57,7 +58,7 @@ def test_a_heavy_file_has_its_backend_and_what_that_imports(
 ) -> None:
     """Also inside functions, and what the helpers import; nothing of another heavy one."""
     found = names(backend, "backends", with_payload=True)
-    assert {backend, *LIGHT, *SHARED, *needed} <= set(found)
+    assert {backend, *LIGHT, *SHARED, *TEMPLATES, *needed} <= set(found)
     assert not set(others) & set(found)
     assert ("huggingface" in found, "llamacpp" in found).count(True) == 1
 
@@ -174,6 +175,15 @@ def test_the_core_has_sources_launcher_facts_and_bytecode(tmp_path: Path) -> Non
     own = {f"site-packages/{path.relative_to(ROOT).as_posix()}" for path in sources}
     assert set(entries) - root_of(entries) == own - {"site-packages/kuwa_min/launch.py"}
     assert entries == made(tmp_path / "2", EXAMPLE, "", sys.executable)
+
+
+@pytest.mark.parametrize("python", [sys.executable, ""])
+def test_what_runs_elsewhere_can_be_read_as_source(tmp_path: Path, python: str) -> None:
+    """The process that renders a chat's template is sent it; bytecode would be of no use there."""
+    entries = made(tmp_path / "1", HEAVY, AIM, python)
+    for name in TEMPLATES:
+        source = ROOT / "backends" / f"{name}.py"
+        assert entries[f"site-packages/backends/{name}.py"] == source.read_bytes()
 
 
 def test_without_its_python_a_core_has_no_bytecode(tmp_path: Path) -> None:
