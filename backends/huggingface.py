@@ -188,6 +188,7 @@ class HuggingfaceExecutor(ModelExecutor):
             return super().open_reader(history, modelfile)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the model sees pictures")
+            modelfile.template = ""
         image, marked = _images.attach(history, allow_private=self.args.allow_private_urls)
         try:
             reader = self._vision(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -12,6 +13,10 @@ from backends._model_executor import ModelExecutor
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.stream import Stream
 
+ENVIRONMENT = (  # what loading sets for the libraries
+    *("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
+    *("HF_HUB_DISABLE_TELEMETRY", "TORCHINDUCTOR_CACHE_DIR"),
+)
 Said = list[dict[str, str]]
 
 
@@ -59,6 +64,10 @@ Load = Callable[..., Talker]
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Give what makes a loaded backend of its class and its command line; end them all."""
     engines = []
+
+    for name in ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # restored at the end
+        monkeypatch.delenv(name)
 
     def make(kind: type[ModelExecutor], *options: object) -> Talker:
         monkeypatch.setattr(sys, "argv", ["kuwa", *map(str, options)])

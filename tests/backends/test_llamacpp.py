@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
+import direct
 import pytest
 import tiny_models
 from programs import Program, chat_through, fetch, said, until
 
 from backends.llamacpp import LlamacppExecutor
-from kuwa_min import Modelfile
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
@@ -62,11 +63,12 @@ def library(gguf: Path) -> Any:
 
 
 def test_a_greedy_answer_is_the_librarys_own(load: Any, gguf: Path, library: Any) -> None:
-    """A piece for each token, which join to it."""
+    """With as many tokens as were asked for, through a stream and without one."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
-    pieces = talker.pieces("Hello 世界")
-    assert "".join(pieces) == library("Hello 世界")
-    assert len(pieces) == 24
+    text, request = direct.ask(talker.executor, "Hello 世界")
+    assert text == library("Hello 世界")
+    assert request.written == 24
+    assert "".join(talker.pieces("Hello 世界")) == text
 
 
 def test_the_second_turn_reads_the_first(load: Any, gguf: Path, library: Any) -> None:
@@ -123,12 +125,13 @@ def test_a_model_without_a_template_gets_a_plain_one(
     gguf = tiny_models.write_gguf(tmp_path / "m.gguf", template=None)
     plain = load(LlamacppExecutor, "--model_path", gguf, *FEW)
     assert "has no chat template" in caplog.text
-    assert len(plain.pieces("x")) == 24
+    assert direct.ask(plain.executor, "x")[1].written == 24
+    assert direct.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
     own = load(
         LlamacppExecutor,
         *("--model_path", gguf, "--override_chat_template", "{{ messages[-1].content }}"),
     )
-    assert own.executor.model.render([{"role": "user", "content": "a"}]) == [3 + ord("a")]
+    assert direct.tokens(own.executor, "a") == [3 + ord("a")]
 
 
 @pytest.mark.parametrize(
@@ -161,11 +164,10 @@ def test_the_oldest_exchanges_are_left_out(load: Any, gguf: Path, library: Any) 
 def test_an_answer_ends_where_the_context_ends(load: Any, gguf: Path) -> None:
     """With a side note, and after as many tokens as there is room for."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, "--context_window", 512)
-    pieces = talker.pieces("a" * 300)
-    prompt = len(talker.executor.model.render([{"role": "user", "content": "a" * 300}]))
-    assert pieces[-1] == FULL
-    assert len(pieces) == 512 - prompt + 1
-    assert talker.pieces("a" * 300) == pieces
+    text, request = direct.ask(talker.executor, "a" * 300)
+    assert text.endswith(FULL)
+    assert request.written == 512 - len(direct.tokens(talker.executor, "a" * 300))
+    assert "".join(talker.pieces("a" * 300)) == text
 
 
 def test_the_models_own_context_can_be_asked_for(load: Any, gguf: Path) -> None:
@@ -191,7 +193,7 @@ def test_a_stopped_answer_ends_within_a_step(load: Any, gguf: Path, library: Any
     steps: list[int] = []
     evaluate = model._llama.eval
     model._llama.eval = lambda tokens: (steps.append(1), evaluate(tokens))
-    request = talker.executor.create_request([{"role": "user", "content": "x"}], Modelfile())
+    request = direct.create(talker.executor, "x")
     say, texts = request.say, []
 
     def say_and_cancel(text: str) -> None:
@@ -201,9 +203,10 @@ def test_a_stopped_answer_ends_within_a_step(load: Any, gguf: Path, library: Any
             request.cancel()
 
     request.say = say_and_cancel
-    model.compute(request)
+    model._compute(request)
     assert len(texts) == len(steps) == 5
-    assert talker.first(3, "x") == texts[:3]
+    assert library("x").startswith("".join(texts))
+    assert library("x").startswith("".join(talker.first(1, "x")))
     assert "".join(talker.pieces("x", parameter="llm_max_tokens 24")) == library("x")
 
 
@@ -213,8 +216,7 @@ def test_a_long_prompt_can_be_stopped_in_the_middle(load: Any, gguf: Path, libra
     model = talker.executor.model
     steps: list[int] = []
     evaluate = model._llama.eval
-    history = [{"role": "user", "content": "a" * 2000}]
-    request = talker.executor.create_request(history, Modelfile())
+    request = direct.create(talker.executor, "a" * 2000)
 
     def evaluate_and_cancel(tokens: list[int]) -> None:
         steps.append(len(tokens))
@@ -223,7 +225,7 @@ def test_a_long_prompt_can_be_stopped_in_the_middle(load: Any, gguf: Path, libra
             request.cancel()
 
     model._llama.eval = evaluate_and_cancel
-    model.compute(request)
+    model._compute(request)
     assert steps == [256, 256]
     model._llama.eval = evaluate
     assert "".join(talker.pieces("a" * 2000)) == library("a" * 2000)
@@ -257,7 +259,11 @@ def test_a_failing_chat_harms_no_other(load: Any, gguf: Path, library: Any) -> N
         (("--mirostat_mode", "3"), UsageError, "mirostat_mode must be at most 2"),
         (("--seed", str(2**32)), UsageError, "seed must be at most 4294967295"),
         (("--ngl", "-1"), StartError, "--ngl -1 asks for a GPU"),
-        (("--override_chat_template", "{% for %}"), StartError, "the chat template cannot be read"),
+        (
+            ("--override_chat_template", "{% for %}"),
+            StartError,
+            "the chat template cannot be read: ",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -303,12 +309,28 @@ def test_an_impossible_request_is_refused_before_native_code(load: Any, gguf: Pa
 
 @pytest.mark.parametrize("size", [100, 5_000, 200_000])
 def test_a_truncated_file_is_one_line(load: Any, gguf: Path, tmp_path: Path, size: int) -> None:
-    """With llama.cpp's own reason."""
-    cut = tmp_path / "cut.gguf"
+    """It says how much is missing, before llama.cpp looks at it."""
+    cut, whole = tmp_path / "cut.gguf", gguf.stat().st_size
     cut.write_bytes(gguf.read_bytes()[:size])
-    with pytest.raises(StartError) as refused:
+    with pytest.raises(UsageError) as refused:
         load(LlamacppExecutor, "--model_path", cut)
-    assert str(refused.value).startswith(f"{cut} cannot be loaded: ")
+    found = re.fullmatch(
+        rf"--model_path {cut} is truncated(?: or damaged: more than|:) ([\d,]+) bytes are needed, "
+        rf"{size:,} are there; copy it again",
+        str(refused.value),
+    )
+    assert found
+    assert size < int(found[1].replace(",", "")) <= whole
+
+
+def test_what_llama_cpp_refuses_is_one_line(load: Any, gguf: Path, tmp_path: Path) -> None:
+    """With its own reason: a file can be whole and be of no use."""
+    odd = tmp_path / "odd.gguf"
+    odd.write_bytes(gguf.read_bytes().replace(b"llama", b"lemma"))
+    with pytest.raises(StartError) as refused:
+        load(LlamacppExecutor, "--model_path", odd)
+    assert str(refused.value).startswith(f"{odd} cannot be loaded: ")
+    assert "lemma" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -339,8 +361,8 @@ def test_it_answers_through_a_kernel(gguf: Path, library: Any) -> None:
 
 def test_chats_can_be_stopped(gguf: Path) -> None:
     """The one that is computed and the one in line; both endpoints are free again at once."""
-    options = ("--embedded_kernel", "127.0.0.1:0", "--concurrent_req_limit", "2")
-    with Program("llamacpp", "--model_path", str(gguf), *map(str, GREEDY), *options) as program:
+    endless = ("--context_window", "65536", "--concurrent_req_limit", "2", "--ignore_kernel")
+    with Program("llamacpp", "--model_path", str(gguf), *map(str, GREEDY), *endless) as program:
         url = program.url
         busy = [
             threading.Thread(target=fetch, args=(place, said("x"))) for place in (url, f"{url}/1")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import seeing
 import tiny_models
 import tiny_vision
 
@@ -21,7 +22,8 @@ torch = pytest.importorskip("torch", reason="models that see need torch")
 transformers = pytest.importorskip("transformers", reason="and transformers")
 pillow = pytest.importorskip("PIL.Image", reason="and pillow")
 
-from backends._model_executor import RefusedTemplate  # noqa: E402
+from backends._chat_template import RefusedTemplate  # noqa: E402
+from backends._reader import Prompt  # noqa: E402
 from backends._transformers_vision import (  # noqa: E402
     NoFilms,
     VisionChat,
@@ -37,7 +39,6 @@ pytestmark = [
 ]
 WRITERS = {"llava": tiny_vision.write_llava, "qwen": tiny_vision.write_qwen}
 ARGS = argparse.Namespace(trust_remote_code=False, processor=None)
-FEW = 16  # tokens of an answer
 
 
 def picture(color: str, **more: Any) -> Image:
@@ -51,12 +52,12 @@ def user(text: str) -> dict[str, str]:
 
 
 class Seer:
-    """A model that sees, its processor, and its answers by our road and by the library's."""
+    """A model that sees, its processor, its answers by our road and the library's own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processor = load_processor(str(folder), ARGS)
-        self.model = transformers.AutoModelForImageTextToText.from_pretrained(folder).eval()
+        self.library = seeing.Library(folder, self.processor)
 
     def answer(self, chat: list[dict[str, str]], image: Image | None = None) -> str:
         """Return what our prompt makes it say."""
@@ -69,29 +70,9 @@ class Seer:
 
     def say(self, prompt: Prompt) -> str:
         """Return the answer to a prompt."""
-        inputs = prompt.extra.inputs(self.model)
+        inputs = prompt.extra.inputs(self.library.model)
         assert inputs["input_ids"].tolist() == [prompt.ids]
-        return self._decode(self.model.generate(**inputs, max_new_tokens=FEW), len(prompt.ids))
-
-    def library(self, *parts: Any) -> str:
-        """Return what the library's own recipe makes it say to texts and pictures of one turn."""
-        content = [
-            {"type": "text", "text": one} if isinstance(one, str) else {"type": "image", **one}
-            for one in parts
-        ]
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(self.model.device, dtype=self.model.dtype)
-        made = self.model.generate(**inputs, max_new_tokens=FEW)
-        return self._decode(made, inputs["input_ids"].shape[1])
-
-    def _decode(self, made: Any, start: int) -> str:
-        assert made.shape[1] == start + FEW
-        return str(self.processor.tokenizer.decode(made[0, start:], skip_special_tokens=True))
+        return self.library.say(inputs)
 
 
 @pytest.fixture(scope="module", params=WRITERS)
@@ -110,12 +91,12 @@ def test_an_answer_is_the_librarys_own(seer: Seer, tmp_path: Path, color: str) -
     file = tmp_path / "it.png"
     file.write_bytes(tiny_vision.png(color))
     ours = seer.answer([user(f"{MARK}What is it?")], picture(color))
-    assert ours == seer.library({"path": str(file)}, "What is it?")
+    assert ours == seer.library.answer(file, "What is it?")
 
 
 def test_a_chat_without_a_picture_is_answered(seer: Seer) -> None:
     """By text alone, as the library does."""
-    assert seer.answer([user("What is it?")]) == seer.library("What is it?")
+    assert seer.answer([user("What is it?")]) == seer.library.answer("What is it?")
 
 
 def test_another_picture_gives_another_answer(seer: Seer) -> None:
@@ -235,13 +216,6 @@ def test_a_model_without_a_template_gets_a_plain_one(
 
 
 # -- loading
-
-
-def test_models_that_see_are_told_from_others(tmp_path: Path, seer: Seer) -> None:
-    """By what their configuration is."""
-    assert is_vision(transformers.AutoConfig.from_pretrained(seer.folder))
-    text = tiny_models.write_folder(tmp_path / "text")
-    assert not is_vision(transformers.AutoConfig.from_pretrained(text))
 
 
 def test_the_processor_may_lie_elsewhere(tmp_path: Path, seer: Seer) -> None:

@@ -1,6 +1,6 @@
 """Be a person on a machine without internet: check the file, start it, chat. For test_heavy.py.
 
-Runs in a mount and network namespace of its own: python alone.py FILE BACKEND MODEL [OPTION ...]
+Runs in a namespace of its own (machines.py): python alone.py FILE BACKEND MODEL [OPTION ...]
 """
 
 from __future__ import annotations

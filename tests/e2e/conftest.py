@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from machines import HeavyFile, need
 from programs import ROOT
 
 
@@ -24,3 +26,15 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(dist: Path) -> Callable[[str], Path]:
     """Give the path of a backend's file."""
     return lambda backend: dist / f"kuwa-{backend}.pyz"
+
+
+@pytest.fixture(scope="session")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], HeavyFile]:
+    """Give a backend's file with its real libraries, built once; skips where they are not."""
+
+    @functools.cache
+    def make(backend: str) -> HeavyFile:
+        need(backend)
+        return HeavyFile(backend, tmp_path_factory.mktemp(backend))
+
+    return make

@@ -33,6 +33,7 @@ from stand_ins import (
     mounting,
     public_python,
     start,
+    write_model,
 )
 
 from kuwa_min.archive import Archive
@@ -257,10 +258,7 @@ def test_the_libraries_win_over_those_of_the_host(box: Box, host: Path) -> None:
 
 def test_a_backend_sees_nothing_of_the_hosts_packages(box: Box, host: Path) -> None:
     """Half of the libraries from here and half from there is the error that nobody finds."""
-    model = box.place / "model"
-    model.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (model / name).write_text("{}", encoding="ascii")
+    model = write_model(box.place / "model")
     done = start(host, box.file, "huggingface", "--model_path", model, HOME=box.home)
     assert done.code == 1
     assert "No module named 'only_on_the_host'" in done.err

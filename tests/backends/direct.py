@@ -1,0 +1,38 @@
+"""Ask a loaded backend without a stream, for tests that look at the request itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from backends._model_executor import ModelExecutor
+from kuwa_min import Modelfile
+
+ROLES = ("user", "assistant")
+
+
+def chat(*said: str) -> list[dict[str, str]]:
+    """Return the messages of what user and assistant said in turn."""
+    return [{"role": ROLES[n % 2], "content": text} for n, text in enumerate(said)]
+
+
+def create(executor: ModelExecutor, *said: str, **commands: str) -> Any:
+    """Return a request that nobody computes yet; the commands are a Modelfile's."""
+    entries = [{"name": name, "args": text} for name, text in commands.items()]
+    return executor.create_request(chat(*said), Modelfile.from_json(json.dumps(entries)))
+
+
+def ask(executor: ModelExecutor, *said: str, **commands: str) -> tuple[str, Any]:
+    """Return a whole answer, and the request, which knows what it took."""
+    request = create(executor, *said, **commands)
+    executor.engine.submit(request)
+    text = ""
+    while not request.ended:
+        text += request.take()
+    return text, request
+
+
+def tokens(executor: ModelExecutor, *said: str) -> list[int]:
+    """Return a chat as the model's own template and its tokenizer make it."""
+    ids: list[int] = executor.own_reader().prepare(chat(*said)).ids
+    return ids
