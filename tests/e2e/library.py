@@ -1,0 +1,90 @@
+"""Make tiny models, and say what the library itself answers to people.py. For test_huggingface.py.
+
+Runs with the libraries of a built file: python library.py FOLDER CONTEXT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import people
+import tiny_models
+import tiny_vision
+import transformers
+
+Message = dict[str, Any]
+
+
+class Talker:
+    """A model of text in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+
+    def answer(self, *chat: Message, **more: str) -> str:
+        """Return the answer to a chat."""
+        inputs = self._inputs(chat, **more)
+        made = self._model.generate(**inputs, max_new_tokens=people.LENGTH)
+        return str(self._tokenizer.decode(made[0, inputs["input_ids"].shape[1] :]))
+
+    def count(self, *chat: Message, **more: str) -> int:
+        """Return how many tokens a chat has."""
+        return int(self._inputs(chat, **more)["input_ids"].shape[1])
+
+    def _inputs(self, chat: tuple[Message, ...], **more: str) -> Any:
+        return self._tokenizer.apply_chat_template(
+            list(chat), add_generation_prompt=True, return_dict=True, return_tensors="pt", **more
+        )
+
+
+def look(folder: Path, picture: Path) -> str:
+    """Return the answer of a model that sees."""
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    content = [{"type": "image", "path": str(picture)}, {"type": "text", "text": people.LOOK}]
+    inputs = processor.apply_chat_template(
+        [user(content)],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    made = model.generate(**inputs, max_new_tokens=people.SHORT)
+    return str(processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :]))
+
+
+def user(content: Any) -> Message:
+    """Return what a person says."""
+    return {"role": "user", "content": content}
+
+
+def main(folder: Path, context: int) -> None:
+    """Do all of it and print the answers as JSON."""
+    tiny_models.write_folder(folder / "tiny", context=context)
+    tiny_vision.write_llava(folder / "seer")
+    (folder / people.GGUF).mkdir()
+    tiny_models.write_gguf(folder / people.GGUF / "tiny.Q4_K_M.gguf")
+    picture = folder / people.PICTURE
+    picture.write_bytes(tiny_vision.png("navy"))
+    talker = Talker(folder / "tiny")
+    alone = [[user(text)] for text in (*people.STAY, people.ABORT, people.LEAVE)]
+    stayed = [talker.answer(*chat) for chat in alone[:2]]
+    second = [*alone[0], {"role": "assistant", "content": stayed[0]}, user(people.SECOND)]
+    template = {"chat_template": people.TEMPLATE}
+    answers = {
+        "stayed": stayed,
+        "second": talker.answer(*second),
+        "templated": talker.answer(*alone[0], **template),
+        "looked": look(folder / "seer", picture),
+        "read": sum(talker.count(*chat) for chat in [*alone, second])
+        + talker.count(*alone[0], **template),
+    }
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
