@@ -45,6 +45,7 @@ class LlamaModel:
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._llama.model)
         self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
         self.template = self._choose_template(path, args.override_chat_template)
+        self._name = path.name
         wanted = args.context_window or self._llama.n_ctx()
         self.context = min(wanted, self._llama.n_ctx())
         logger.info("loaded %s: context of %d tokens", path.name, self.context)
@@ -98,6 +99,10 @@ class LlamaModel:
         # the template writes the first token itself
         tokens: list[int] = self._llama.tokenize(text.encode(), add_bos=False, special=True)
         return tokens
+
+    def facts(self) -> dict[str, Any]:
+        """Return what people want to know of it, for /status."""
+        return {"model": self._name, "context": self.context, "engine": "one at a time"}
 
     def create_batch(self, slots: int) -> Batch:
         """Return what computes one chat at a time, however many slots there are."""

@@ -56,6 +56,9 @@ class Model(Protocol):
     def create_batch(self, slots: int) -> Batch:
         """Return what computes as many chats at once as this model can, up to so many."""
 
+    def facts(self) -> dict[str, Any]:
+        """Return what people want to know of it, for /status."""
+
 
 class ModelExecutor(LLMExecutor):
     """Answer with a model of this machine; the subclass gives its options and loads it."""
@@ -103,7 +106,9 @@ class ModelExecutor(LLMExecutor):
                 f"the chat template accepts no chat at all: {error}; {OVERRIDE}"
             ) from None
         self.templates = TemplateProcesses()
-        self.engine = Engine(self.model.create_batch(self.args.concurrent_req_limit))
+        batch = self.model.create_batch(self.args.concurrent_req_limit)
+        self.describe(**self.model.facts())
+        self.engine = Engine(batch)
 
     async def llm_compute(
         self, history: list[Message], modelfile: Modelfile

@@ -54,11 +54,16 @@ class TransformersModel:
         self.context = _context_of(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
         self._drawn_as = _drawn_as(self._model.generation_config)
+        self._engine = "unknown yet"
         self._watched: Request | None = None
         for layer in _layers(self._model):
             layer.register_forward_pre_hook(self._stop_if_over)
-        facts = (f"{name} {value}" for name, value in self.facts().items())
-        logger.info("loaded %s: %s", path, ", ".join(facts))
+        found = self.facts()
+        logger.info(
+            "loaded %s: %s, %s on %s, context of %d tokens",
+            args.model_path,
+            *(found[name] for name in ("model", "dtype", "device", "context")),
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what people want to know of a model."""
@@ -67,6 +72,7 @@ class TransformersModel:
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
             "context": self.context,
+            "engine": self._engine,
         }
 
     def _load_processor(self, path: str, args: argparse.Namespace) -> Any:
@@ -135,7 +141,9 @@ class TransformersModel:
 
         reason = why_alone(self)
         if not reason:
+            self._engine = f"{slots} at once"
             return RowsBatch(self, slots)
+        self._engine = f"one at a time: {reason}"
         logger.warning("chats are computed one at a time, by generate(): %s", reason)
         return OneByOne(Generate(self))
 

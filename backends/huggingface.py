@@ -162,9 +162,7 @@ class HuggingfaceExecutor(ModelExecutor):
         steps(0, 1)
         from ._transformers_model import TransformersModel
 
-        model = TransformersModel(path, self.args, steps)
-        self.describe(**model.facts())
-        return model
+        return TransformersModel(path, self.args, steps)
 
     def _place(self, path: str, find: Callable[[str], Path]) -> str:
         """Return a folder that was checked, or a name on the hub if the library may look there."""

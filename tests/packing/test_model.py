@@ -30,6 +30,14 @@ def test_a_folder_is_all_of_its_files_in_order(tmp_path: Path) -> None:
     assert found["more/1234"] == found["weights.bin"] == b"weights"
 
 
+def test_what_downloads_leave_behind_stays(tmp_path: Path) -> None:
+    """A clone holds its weights a second time, a fetched folder its locks."""
+    for name in ("config.json", ".git/lfs/objects/12/34", ".cache/huggingface/x.lock", ".hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert paths(tmp_path) == ["config.json"]
+
+
 def test_a_gguf_is_itself(tmp_path: Path) -> None:
     """Under its own name, whatever lies beside it."""
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
