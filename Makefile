@@ -10,7 +10,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy bench bench-heavy browser clean
+.PHONY: run build test check lint heavy bench bench-heavy bench-huggingface browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -54,6 +54,10 @@ bench-heavy: ## what one large file costs; downloads its wheels once, needs 12 G
 	$(MAKE) .venv-bench/ready
 	.venv-bench/bin/python benchmarks/package.py
 
+bench-huggingface: ## against the library's own loops and transformers serve, ten minutes
+	$(MAKE) .venv-bench-huggingface/ready
+	.venv-bench-huggingface/bin/python benchmarks/huggingface.py
+
 browser: ## the page's tests need Chromium; without it they are skipped, and say so
 	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
 	  && apt-get install -qq -y --no-install-recommends chromium chromium-driver; } \
@@ -73,10 +77,16 @@ $(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test,check]'
 	touch $@
 
+.venv-bench-huggingface/ready: benchmarks/requirements-huggingface.txt build/torch/ready
+	$(PYTHON) -m venv .venv-bench-huggingface
+	.venv-bench-huggingface/bin/pip install --quiet --find-links build/torch $(TORCH_FROM) \
+	  -r benchmarks/requirements-huggingface.txt
+	touch $@
+
 .venv-bench/ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet -r benchmarks/requirements.txt
 	touch $@
 
 clean:
-	rm -rf dist build *.egg-info $(VENV) .venv-bench
+	rm -rf dist build *.egg-info $(VENV) .venv-bench .venv-bench-huggingface

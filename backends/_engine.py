@@ -20,7 +20,7 @@ from kuwa_min.text import StopWords
 logger = logging.getLogger(__name__)
 
 STEP_SECONDS = 10.0  # for which the end of the process waits for the step that is under way
-SOON, LONGEST = 0.004, 0.04  # seconds for each chat and for all: tokens that are closer go to the
+SOON, LONGEST = 0.01, 0.05  # seconds for each chat and for all: tokens that are closer go to the
 # chat's thread together, because waking it keeps the engine waiting. Slower models notice nothing.
 LATE = SIDE_NOTE.format("The answer took longer than {:g} s and was cut off.")
 
