@@ -151,8 +151,8 @@ class Batch(Protocol):
     def step(self) -> None:
         """Compute the next step of all; finish the requests that end with it."""
 
-    def drop(self) -> list[Request]:
-        """Forget everything after a failure; return the requests that were being computed."""
+    def drop(self) -> None:
+        """Forget everything: the requests were ended."""
 
 
 class OneByOne:
@@ -181,10 +181,9 @@ class OneByOne:
         self._current.finish()
         self._current = None
 
-    def drop(self) -> list[Request]:
-        """Forget the request that is computed; return it."""
-        current, self._current = self._current, None
-        return [current] if current else []
+    def drop(self) -> None:
+        """Forget the request."""
+        self._current = None
 
 
 class Engine:
@@ -250,5 +249,9 @@ class Engine:
         """End what is being computed, after a failure that no single request is to blame for."""
         if error is not None:
             logger.debug("the engine failed: %s", describe(error))
-        for request in self._batch.drop():
-            request.finish(error)
+        for request in self._begun:
+            request.finish(error)  # nothing if it has come to its end
+        try:
+            self._batch.drop()
+        except Exception as failure:  # noqa: BLE001 - others may have better luck
+            logger.error("the engine could not clear up: %s", describe(failure))

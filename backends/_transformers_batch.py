@@ -78,14 +78,11 @@ class RowsBatch:
         """Begin with a request at the next step."""
         self._waiting.append(request)
 
-    def drop(self) -> list[Request]:
-        """Forget everything after a failure; return the requests that were being computed."""
-        chats = self._chats[: self._answering] + ([self._reading] if self._reading else [])
-        left = [chat.request for chat in chats] + list(self._waiting)
+    def drop(self) -> None:
+        """Forget everything: the requests were ended."""
         self._waiting.clear()
         self._reset()
         self._model.free_memory()
-        return left
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -189,11 +186,17 @@ class RowsBatch:
             self._chats.append(chat)
         else:
             chat = self._chats[self._place(start.row)]
+        known = start.known
         if source is not None:
-            self._cache.reserve(len(self._chats), start.known)
-            self._cache.copy(source, self._place(chat), start.known)
-        chat.occupy(request.prompt[: start.known])
-        request.reused = start.known
+            try:
+                self._cache.reserve(len(self._chats), known)
+                self._cache.copy(source, self._place(chat), known)
+            except Exception as error:
+                if not self._model.is_out_of_memory(error):
+                    raise
+                known = 0  # reading it makes room first
+        chat.occupy(request.prompt[:known])
+        request.reused = known
         chat.request = request
         chat.sampler = self._model.create_sampler(request)
         chat.decode = self._model.create_decoder()
@@ -322,14 +325,21 @@ class RowsBatch:
         mask = None if is_even else self._masks.until(ends, max(lengths))
         return self._forward([[chat.next_token] for chat in chats], ends[:, None], mask)
 
-    def _say(self, chat: Chat, token: int | AnswerError) -> bool:
+    def _say(self, chat: Chat, token: int | Exception) -> bool:
         """Add a token to a chat's answer; return whether it is the last one."""
-        request = chat.request
-        if isinstance(token, AnswerError):
+        if isinstance(token, Exception):
             chat.tokens = []
             self._cache.clear(self._place(chat), 0)
-            request.finish(token)
+            chat.request.finish(token)
             return True
+        try:
+            return self._say_token(chat, token)
+        except Exception as error:  # noqa: BLE001 - what is said is only this chat's
+            chat.request.finish(error)
+            return True
+
+    def _say_token(self, chat: Chat, token: int) -> bool:
+        request = chat.request
         request.written += 1
         if token in self._model.ends:
             request.finish()

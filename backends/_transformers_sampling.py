@@ -18,6 +18,7 @@ import transformers
 from kuwa_min.errors import AnswerError
 
 CANDIDATES = 1024  # looked at first when no top_k says how many
+MORE = -1  # stands for a token: the likeliest ones were not enough
 ROOM = 256  # tokens by which what was said grows
 NOT_A_NUMBER = "[The model's numbers overflowed: another --dtype may help.]"
 
@@ -115,33 +116,34 @@ class Sampler:
         return 0
 
 
-def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | AnswerError]:
+def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
     """Return each row's next token, or why it has none; logits: [rows, vocabulary]."""
     highest, best = logits.max(-1)
-    found: list[int | AnswerError] = best.tolist()
+    found: list[int | Exception] = best.tolist()
+    changed: dict[int, torch.Tensor] = {}
     for at, value in enumerate(highest.tolist()):
         if not math.isfinite(value):
             found[at] = AnswerError(NOT_A_NUMBER)
-    changed = {
-        at: sampler.penalise(logits[at : at + 1])
-        for at, sampler in enumerate(samplers)
-        if not sampler.is_plain and isinstance(found[at], int)
-    }
+        elif not samplers[at].is_plain:
+            try:
+                changed[at] = samplers[at].penalise(logits[at : at + 1])
+            except Exception as error:  # noqa: BLE001 - it is only this row's
+                found[at] = error
     few = {at: one for at, one in changed.items() if samplers[at].draws and samplers[at].wanted}
     if few:
         found = _draw_from_few(few, samplers, found)
     for at, one in changed.items():
         if not samplers[at].draws:
             found[at] = int(one.argmax())
-        elif not samplers[at].wanted or found[at] == -1:
+        elif not samplers[at].wanted or found[at] == MORE:
             found[at] = samplers[at].draw_from_all(one)
     return found
 
 
 def _draw_from_few(
-    rows: Mapping[int, torch.Tensor], samplers: Sequence[Sampler], found: list[int | AnswerError]
-) -> list[int | AnswerError]:
-    """Return what was found with these rows' draws in it, -1 for a row that needs more tokens."""
+    rows: Mapping[int, torch.Tensor], samplers: Sequence[Sampler], found: list[int | Exception]
+) -> list[int | Exception]:
+    """Return what was found with these rows' draws in it, MORE for a row that needs more tokens."""
     logits = torch.cat(list(rows.values()))
     most = min(max(samplers[at].wanted for at in rows), logits.shape[-1])
     values, tokens = (part.tolist() for part in logits.float().topk(most))
@@ -151,7 +153,7 @@ def _draw_from_few(
         if not sampler.top_k:
             everything = float((logits[place].float() / sampler.temperature).logsumexp(-1))
         token = sampler.draw(values[place], tokens[place], everything)
-        found[at] = -1 if token is None else token
+        found[at] = MORE if token is None else token
     return found
 
 

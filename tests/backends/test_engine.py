@@ -151,6 +151,39 @@ def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
         assert read(stopped) == "1234"
 
 
+class Forgetful(OneByOne):
+    """A batch that has lost its request when it fails."""
+
+    def step(self) -> None:
+        """Fail."""
+        self.drop()
+        raise LookupError("the middle")
+
+    def drop(self) -> None:
+        """Forget the request, and fail again."""
+        super().drop()
+        if self.stubborn:
+            raise LookupError("the end")
+
+    stubborn = False
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_nobody_waits_for_a_request_that_was_lost(stubborn: bool) -> None:
+    """The engine itself knows what was begun; it goes on whatever its batch does."""
+    batch = Forgetful(count)
+    batch.stubborn = stubborn
+    engine = Engine(batch)
+    try:
+        for one in (request(), request()):
+            engine.submit(one)
+            with pytest.raises(LookupError, match="the middle"):
+                read(one)
+    finally:
+        batch.stubborn = False
+        engine.close()
+
+
 def test_closing_stops_what_is_computed_and_what_waits() -> None:
     """The process may end: no thread is left in the middle of native code."""
     begun = threading.Event()
