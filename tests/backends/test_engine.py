@@ -156,7 +156,7 @@ class Forgetful(OneByOne):
 
     def step(self) -> None:
         """Fail."""
-        self.drop()
+        super().drop()
         raise LookupError("the middle")
 
     def drop(self) -> None:
