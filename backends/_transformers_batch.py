@@ -305,6 +305,10 @@ class RowsBatch:
         for attempt in range(2 * self._slots):
             try:
                 return self._compute_answers()
+            except Stopped:
+                for place, chat in enumerate(self._chats[: self._answering]):
+                    self._cache.clear(place, len(chat.tokens))
+                return None  # nobody wants it: the next step releases them
             except Exception as error:
                 if not self._model.is_out_of_memory(error):
                     raise
@@ -323,7 +327,8 @@ class RowsBatch:
         is_even = min(lengths) == max(lengths)
         self._cache.extend(ends, past=max(lengths), is_even=is_even)
         mask = None if is_even else self._masks.until(ends, max(lengths))
-        return self._forward([[chat.next_token] for chat in chats], ends[:, None], mask)
+        with self._model.stopping_with(*(chat.request for chat in chats)):
+            return self._forward([[chat.next_token] for chat in chats], ends[:, None], mask)
 
     def _say(self, chat: Chat, token: int | Exception) -> bool:
         """Add a token to a chat's answer; return whether it is the last one."""

@@ -55,7 +55,7 @@ class TransformersModel:
         self.device: torch.device = self._model.device
         self._drawn_as = _drawn_as(self._model.generation_config)
         self._engine = "unknown yet"
-        self._watched: Request | None = None
+        self._watched: tuple[Request, ...] = ()
         for layer in _layers(self._model):
             layer.register_forward_pre_hook(self._stop_if_over)
         found = self.facts()
@@ -175,16 +175,16 @@ class TransformersModel:
         return self._model.generate(**options)
 
     @contextlib.contextmanager
-    def stopping_with(self, request: Request) -> Iterator[None]:
-        """Raise Stopped at the next layer of a forward pass once the request is over."""
-        self._watched = request
+    def stopping_with(self, *requests: Request) -> Iterator[None]:
+        """Raise Stopped at the next layer of a forward pass once all requests are over."""
+        self._watched = requests
         try:
             yield
         finally:
-            self._watched = None
+            self._watched = ()
 
     def _stop_if_over(self, *_: Any) -> None:
-        if self._watched is not None and self._watched.over:
+        if self._watched and all(request.over for request in self._watched):
             raise Stopped
 
     def room(self, request: Request) -> int:

@@ -7,6 +7,7 @@ processor: the library's own warpers sort the whole vocabulary on the device for
 
 from __future__ import annotations
 
+import bisect
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -68,35 +69,9 @@ class Sampler:
             return 0
         return self.top_k or CANDIDATES
 
-    def draw(self, values: Sequence[float], tokens: Sequence[int], everything: float) -> int | None:
-        """Draw one of the likeliest tokens; None if more of them must be looked at.
-
-        values: their logits, the highest first; everything: the logarithm of the sum of all
-        tokens' exponentials at this temperature, wanted only without top_k.
-        """
-        count = min(self.top_k, len(values)) if self.top_k else len(values)
-        highest = values[0]
-        weights = [math.exp((value - highest) / self.temperature) for value in values[:count]]
-        if self.top_k:
-            total, is_all = sum(weights), True
-        else:
-            total, is_all = math.exp(everything - highest / self.temperature), False
-        if self.top_p < 1:
-            share, kept = self.top_p * total, 0
-            for weight in weights:
-                if share <= 0:
-                    break
-                share -= weight
-                kept += 1
-            is_all = is_all or share <= 0
-            del weights[kept:]
-        if self.min_p > 0:
-            least = self.min_p  # of the likeliest token's weight, which is 1
-            is_all = is_all or weights[-1] < least
-            weights = [weight for weight in weights if weight >= least]
-        if not is_all:
-            return None
-        return tokens[self._throw(weights)]
+    def throw(self) -> float:
+        """Return a number from 0 up to 1, the same ones in a row for the same seed."""
+        return self._dice.random()
 
     def draw_from_all(self, logits: torch.Tensor) -> int:
         """Draw from the whole vocabulary; logits: [1, vocabulary]."""
@@ -104,16 +79,8 @@ class Sampler:
         for warper in (*_common_warpers(self), *self._rare):
             scores = warper(None, scores)
         weights = scores[0].double().softmax(-1).cumsum(-1).cpu()
-        place = torch.searchsorted(weights, self._dice.random() * weights[-1], right=True)
+        place = torch.searchsorted(weights, self.throw() * weights[-1], right=True)
         return min(int(place), len(weights) - 1)
-
-    def _throw(self, weights: Sequence[float]) -> int:
-        thrown = self._dice.random() * sum(weights)
-        for place, weight in enumerate(weights):
-            thrown -= weight
-            if thrown < 0:
-                return place
-        return 0
 
 
 def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
@@ -144,17 +111,43 @@ def _draw_from_few(
     rows: Mapping[int, torch.Tensor], samplers: Sequence[Sampler], found: list[int | Exception]
 ) -> list[int | Exception]:
     """Return what was found with these rows' draws in it, MORE for a row that needs more tokens."""
-    logits = torch.cat(list(rows.values()))
-    most = min(max(samplers[at].wanted for at in rows), logits.shape[-1])
-    values, tokens = (part.tolist() for part in logits.float().topk(most))
+    logits = torch.cat(list(rows.values())).float()
+    chosen = [samplers[at] for at in rows]
+    most = min(max(sampler.wanted for sampler in chosen), logits.shape[-1])
+    values, tokens = (part.cpu() for part in logits.topk(most))
+    sums, is_enough = _sums(logits, values.double(), chosen)
     for place, at in enumerate(rows):
-        sampler = samplers[at]
-        everything = 0.0
-        if not sampler.top_k:
-            everything = float((logits[place].float() / sampler.temperature).logsumexp(-1))
-        token = sampler.draw(values[place], tokens[place], everything)
-        found[at] = MORE if token is None else token
+        if not is_enough[place]:
+            found[at] = MORE
+            continue
+        upto = sums[place]
+        thrown = bisect.bisect_right(upto, samplers[at].throw() * upto[-1])
+        found[at] = int(tokens[place, min(thrown, most - 1)])
     return found
+
+
+def _sums(
+    logits: torch.Tensor, values: torch.Tensor, chosen: Sequence[Sampler]
+) -> tuple[list[list[float]], list[bool]]:
+    """Return running sums of the weights that options leave to the likeliest tokens of each row.
+
+    And whether they leave none to others. values: the likeliest tokens' logits, the highest first.
+    """
+    options = [(one.temperature, one.top_k, one.top_p, one.min_p) for one in chosen]
+    temperature, top_k, top_p, min_p = torch.tensor(options, dtype=torch.double).T[:, :, None]
+    weights = ((values - values[:, :1]) / temperature).exp()
+    has_k = top_k > 0
+    weights = weights.where(~has_k | (torch.arange(values.shape[1]) < top_k), 0.0)
+    total = weights.sum(-1, keepdim=True)
+    if not has_k.all():  # then the others count, too
+        scaled = logits / temperature.to(logits)
+        everything = scaled.logsumexp(-1, keepdim=True).cpu().double()
+        total = total.where(has_k, (everything - values[:, :1] / temperature).exp())
+    sums = weights.cumsum(-1)
+    is_enough = has_k | ((top_p < 1) & (sums[:, -1:] >= top_p * total)) | (weights[:, -1:] < min_p)
+    kept = (sums - weights < top_p * total) & (weights >= min_p)
+    sums = weights.where(kept, 0.0).cumsum(-1)
+    return sums.tolist(), is_enough.flatten().tolist()
 
 
 def _or(value: Any, default: float) -> float:
