@@ -41,9 +41,9 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
     if real in above:
         raise UsageError(f"{folder} leads back to itself: it cannot be copied")
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue  # what downloads leave behind: .cache, .git with the weights once more
         if path.is_dir():
+            if path.name.startswith("."):
+                continue  # what downloads leave behind: .cache, .git with the weights once more
             yield from _walk(path, (*above, real))
         elif path.is_file():
             yield path

@@ -93,11 +93,12 @@ def test_every_way_to_build_works(bench: Path, tmp_path: Path, command: str) -> 
         subprocess.run(check, cwd=tmp_path / "kit", check=True)
 
 
-def test_every_command_of_the_air_gap_page_works(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["air-gap.md", "huggingface.md"])
+def test_every_command_of_a_page_works(tmp_path: Path, page: str) -> None:
     """Run it with stand-ins for the libraries; those can load no model, and say so."""
     place, root = built_with_stand_ins(tmp_path).parent, str(tmp_path / "srv")
     (place / "model").mkdir()
-    for block in blocks(ROOT / "docs" / "air-gap.md", "sh"):
+    for block in blocks(ROOT / "docs" / page, "sh"):
         for command in block.splitlines():
             words = command.replace("/srv/kuwa", root).split()
             words[0] = words[0].replace("python3", sys.executable)

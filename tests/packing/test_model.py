@@ -32,7 +32,7 @@ def test_a_folder_is_all_of_its_files_in_order(tmp_path: Path) -> None:
 
 def test_what_downloads_leave_behind_stays(tmp_path: Path) -> None:
     """A clone holds its weights a second time, a fetched folder its locks."""
-    for name in ("config.json", ".git/lfs/objects/12/34", ".cache/huggingface/x.lock", ".hidden"):
+    for name in ("config.json", ".git/lfs/objects/12/34", ".cache/huggingface/x.lock"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert paths(tmp_path) == ["config.json"]
