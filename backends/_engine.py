@@ -52,7 +52,7 @@ class Request:
         self._unsaid, self._handed_over = "", 0.0
         self.soon = SOON
         self._error: BaseException | None = None
-        self.cancelled = self.finished = False
+        self.begun = self.cancelled = self.finished = False
         self.ended = False  # for whoever takes
 
     # -- the chat's thread
@@ -101,6 +101,7 @@ class Request:
 
     def start(self) -> None:
         """Count the time from now on."""
+        self.begun = True
         if self._seconds:
             self._deadline = time.monotonic() + self._seconds
 

@@ -122,7 +122,8 @@ class ModelExecutor(LLMExecutor):
                 yield request.take()
         finally:
             request.cancel()
-            self.count_tokens(read=len(request.prompt), written=request.written)
+            if request.begun:
+                self.count_tokens(read=len(request.prompt), written=request.written)
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""

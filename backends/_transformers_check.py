@@ -24,7 +24,7 @@ SPECIAL = (  # what generate() alone does, if a model's generation_config asks f
 )
 LENGTHS = (5, 9)  # tokens of the two prompts of the test
 CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}  # largest error, relative to the logits
-CLOSE_ELSE = 0.1  # of half precision: another order of the same additions
+CLOSE_ELSE = 0.25  # of half precision, where rounding may choose another expert for a token
 
 
 def why_alone(model: TransformersModel) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -156,8 +158,7 @@ class HuggingfaceExecutor(ModelExecutor):
         offline = str(int(not self.args.online))
         os.environ.update(HF_HUB_OFFLINE=offline, TRANSFORMERS_OFFLINE=offline)
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        # torch makes a folder of its own beside other people's otherwise
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _private_folder())
         steps = self.progress(f"loading {self.args.model_path}")
         steps(0, 1)
         from ._transformers_model import TransformersModel
@@ -203,6 +204,16 @@ class HuggingfaceExecutor(ModelExecutor):
             template=self.model.vision_template,
             most=self.limit // PICTURE_SHARE,
         )
+
+
+def _private_folder() -> str:
+    """Return a folder for what torch compiles: its own would lie where others can foresee it."""
+    try:
+        folder = tempfile.mkdtemp(prefix="kuwa-torch-")
+    except OSError:
+        return os.sep  # is there, and nobody plants anything in it
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 from programs import Program, call, chat_through, fetch, said, until
 
-from backends.huggingface import HuggingfaceExecutor
+from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
@@ -315,6 +315,14 @@ def test_precedence_of_options(load: Any, folder: Path, tmp_path: Path) -> None:
 
 
 # -- as a user runs it
+
+
+def test_every_option_is_one_of_the_librarys() -> None:
+    """But for the seed, which it takes from the whole process."""
+    known = vars(transformers.GenerationConfig())
+    assert {option.name for option in OPTIONS} - known.keys() == {"seed"}
+    defaults = {option.name: option.default for option in OPTIONS if option.name != "seed"}
+    transformers.GenerationConfig(**defaults).validate(strict=True)
 
 
 def test_it_answers_through_a_kernel(folder: Path, library: Any) -> None:
