@@ -1,22 +1,20 @@
-"""Load a model folder with transformers: the model, its tokenizer, and what others ask of them."""
+"""A model of the transformers library with its tokenizer, and what others ask of it."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import logging
-import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
 import transformers
 
-from kuwa_min.errors import KuwaError, StartError, UsageError
-
 from ._chat_template import PLAIN, ChatTemplate
 from ._engine import Batch, OneByOne, Request
 from ._model_executor import chat_template
+from ._transformers_loading import Progress, load
 from ._transformers_masks import Layout, Mask
 from ._transformers_sampling import Sampler
 from ._transformers_text import create_decoder
@@ -24,7 +22,6 @@ from ._transformers_text import create_decoder
 logger = logging.getLogger(__name__)
 
 DRAWN_AS = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # where neither model nor user says it
-Progress = Callable[[int, int], None]  # called with what is done and what is to do
 CPU_MEMORY = "DefaultCPUAllocator"  # begins what torch says when the processor's memory is full
 
 
@@ -38,13 +35,7 @@ class TransformersModel:
     layout: Layout  # how its layers can be batched; set by whoever finds out
 
     def __init__(self, path: str, args: argparse.Namespace, progress: Progress) -> None:
-        _quieten()
-        self._placement = _choose_device(args)
-        with _showing(progress), _explaining(path):
-            self._config = transformers.AutoConfig.from_pretrained(path, **_trust(args))
-            self.processor = self._load_processor(path, args)
-            self._tokenizer = self._load_tokenizer(path, args)
-            self._model = self._load_model(path, args)
+        self._config, self.processor, self._tokenizer, self._model = load(path, args, progress)
         self.names = _names(self._tokenizer)
         if self.processor is None:
             self.template = self._choose_template(path, args.override_chat_template)
@@ -74,38 +65,6 @@ class TransformersModel:
             "context": self.context,
             "engine": self._engine,
         }
-
-    def _load_processor(self, path: str, args: argparse.Namespace) -> Any:
-        """Return what prepares pictures, or None for a model of text alone."""
-        if not _sees(self._config):
-            return None
-        from ._transformers_vision import load_processor
-
-        return load_processor(path, args)
-
-    def _load_tokenizer(self, path: str, args: argparse.Namespace) -> Any:
-        if self.processor is not None and not args.tokenizer:
-            return self.processor.tokenizer
-        return transformers.AutoTokenizer.from_pretrained(args.tokenizer or path, **_trust(args))
-
-    def _load_model(self, path: str, args: argparse.Namespace) -> Any:
-        loader = transformers.AutoModelForCausalLM
-        if self.processor is not None:
-            loader = transformers.AutoModelForImageTextToText
-        elif self._config.is_encoder_decoder:
-            loader = transformers.AutoModelForSeq2SeqLM
-        more = {}
-        if args.load_8bits:
-            more["quantization_config"] = transformers.BitsAndBytesConfig(load_in_8bit=True)
-        model = loader.from_pretrained(
-            path,
-            dtype=args.dtype if args.dtype == "auto" else getattr(torch, args.dtype),
-            device_map=self._placement,
-            use_safetensors=True if args.safetensors_only else None,
-            **_trust(args),
-            **more,
-        )
-        return model.eval()
 
     def _choose_template(self, path: str, override: str | None) -> ChatTemplate:
         own = self._tokenizer.chat_template
@@ -229,92 +188,6 @@ class TransformersModel:
         """Give back what nobody uses; call it when no exception holds on to it any more."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def synchronize(self) -> None:
-        """Wait until what was begun on a graphics card is computed."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-def _quieten() -> None:
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-
-def _choose_device(args: argparse.Namespace) -> str | None:
-    """Return a device map; raises StartError if a GPU was asked for and none is usable."""
-    if args.device != "auto":
-        _check_device(args.device)
-    asked = args.visible_gpu if args.device == "auto" else args.device.startswith("cuda")
-    if torch.cuda.is_available() and args.device == "auto":
-        return "auto" if torch.cuda.device_count() > 1 else "cuda:0"
-    if asked and not torch.cuda.is_available():
-        option = "--visible_gpu" if args.device == "auto" else f"--device {args.device}"
-        raise StartError(
-            f"{option} asks for a GPU, but torch {torch.__version__} finds none that it can use"
-            f"{_why_no_gpu()}; --device cpu computes on the processor"
-        )
-    return None if args.device in ("auto", "cpu") else str(args.device)
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name} is no device: auto, cpu, cuda or cuda:N") from None
-
-
-def _why_no_gpu() -> str:
-    return "" if torch.version.cuda else " (it was built without CUDA)"
-
-
-def _trust(args: argparse.Namespace) -> dict[str, bool]:
-    return {"trust_remote_code": args.trust_remote_code}
-
-
-def _sees(config: Any) -> bool:
-    """Tell whether a model of this configuration reads pictures and says text."""
-    known = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    return known or "AutoModelForImageTextToText" in (getattr(config, "auto_map", None) or {})
-
-
-@contextlib.contextmanager
-def _explaining(path: str) -> Iterator[None]:
-    """Say in one line why a model cannot be loaded."""
-    try:
-        yield
-    except KuwaError:
-        raise
-    except (torch.OutOfMemoryError, MemoryError):
-        raise StartError(f"{path} does not fit into memory; a smaller --dtype may") from None
-    except pickle.UnpicklingError:
-        raise StartError(
-            f"{path} cannot be loaded: a .bin file of it holds more than weights, and reading that "
-            "could run somebody's code; take the model's .safetensors files"
-        ) from None
-    except Exception as error:  # the library raises whatever its readers raise
-        logger.debug("loading failed", exc_info=True)
-        reason = " ".join(str(error).split())[:300]
-        reason = "".join(filter(str.isprintable, reason))
-        raise StartError(f"{path} cannot be loaded: {type(error).__name__}: {reason}") from None
-
-
-@contextlib.contextmanager
-def _showing(progress: Progress) -> Iterator[None]:
-    """Report the library's progress as ours, weight by weight."""
-
-    def follow(_: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Iterator[Any]:
-        things = list(args[0] if args else options["iterable"])
-        progress(0, len(things))
-        for done, thing in enumerate(things, 1):
-            yield thing
-            progress(done, len(things))
-
-    former = transformers.logging.set_tqdm_hook(follow)
-    try:
-        yield
-    finally:
-        transformers.logging.set_tqdm_hook(former)
 
 
 def _names(tokenizer: Any) -> dict[str, Any]:
