@@ -10,20 +10,18 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 
 import torch
 
 from kuwa_min.errors import AnswerError, describe
 from kuwa_min.prompt import OUT_OF_MEMORY
 
-from . import _rows
 from ._engine import Request
 from ._model_executor import FULL
-from ._transformers_cache import RowsCache
 from ._transformers_masks import Mask, Masks
 from ._transformers_model import Stopped, TransformersModel
-from ._transformers_sampling import NOT_A_NUMBER, Sampler, choose
+from ._transformers_rows import Chat, ChatRows
+from ._transformers_sampling import NOT_A_NUMBER, choose
 
 logger = logging.getLogger(__name__)
 
@@ -34,45 +32,27 @@ PACK_TOKENS = 1024  # of prompts that are read as one: their mask has the square
 MOST_PRESSURE = 8  # times as long, if that many wait for each one that is answered
 
 
-class Chat(_rows.Row):
-    """A row of the cache with the request that uses it; `tokens` are those that were computed."""
-
-    request: Request
-    sampler: Sampler
-    decode: Callable[[int], str]
-    next_token: int
-    most: int  # tokens that the answer may have
-    is_cut_by_context: bool
-
-
 class RowsBatch:
-    """As many chats as there are slots, each in its row of one cache.
-
-    Rows lie in this order: chats being answered, the chat whose prompt is being read, idle rows.
-    """
+    """As many chats as there are slots, each in its row of one cache."""
 
     def __init__(self, model: TransformersModel, slots: int) -> None:
         self._model, self._slots = model, slots
+        self._masks = Masks(model.layout)
         self._waiting: deque[Request] = deque()
-        self._part = FIRST_PART
-        self._reset()
-
-    def _reset(self) -> None:
-        self._cache = RowsCache(self._model.layout.layers)
-        self._masks = Masks(self._model.layout)
-        self._chats: list[Chat] = []
-        self._answering = 0  # chats at the beginning of the list
+        self._rows = ChatRows(model, slots)
         self._reading: Chat | None = None
+        self._part = FIRST_PART
 
     # -- what the engine asks
 
     def has_room(self) -> bool:
         """Tell whether another request can begin."""
-        return self._answering + len(self._waiting) + bool(self._reading) < self._slots
+        begun = len(self._rows.answered) + bool(self._reading)
+        return begun + len(self._waiting) < self._slots
 
     def is_busy(self) -> bool:
         """Tell whether there is something to compute."""
-        return bool(self._answering or self._waiting or self._reading)
+        return bool(self._rows.answered or self._waiting or self._reading)
 
     def add(self, request: Request) -> None:
         """Begin with a request at the next step."""
@@ -81,7 +61,8 @@ class RowsBatch:
     def drop(self) -> None:
         """Forget everything: the requests were ended."""
         self._waiting.clear()
-        self._reset()
+        self._rows = ChatRows(self._model, self._slots)
+        self._reading = None
         self._model.free_memory()
 
     @torch.inference_mode()
@@ -89,35 +70,34 @@ class RowsBatch:
         """Read a part of the prompts that wait, then compute a token for every other chat."""
         self._release_the_stopped()
         if self._waiting or self._reading:
-            for chat in self._chats[: self._answering]:
+            for chat in self._rows.answered:
                 chat.request.flush()
             self._read()
-        if self._answering:
+        if self._rows.answered:
             self._decode()
 
     def _release_the_stopped(self) -> None:
-        for at in reversed(range(self._answering)):
-            if self._chats[at].request.over:
-                self._end(at)
+        for at, chat in reversed(list(enumerate(self._rows.answered))):
+            if chat.request.over:
+                self._rows.end(at)
         stopped = [request for request in self._waiting if request.over]
         for request in stopped:
             self._waiting.remove(request)
             request.finish()
         if self._reading and self._reading.request.over:
-            self._reading.request.finish()
-            self._reading.release()
-            self._reading = None
+            self._stop_reading(self._reading, None)
 
     # -- reading prompts
 
     def _read(self) -> None:
         """Read for as long as may be; the more wait, compared to the others, the longer."""
-        pressure = (len(self._waiting) + bool(self._reading)) // max(1, self._answering)
+        waiting = len(self._waiting) + bool(self._reading)
+        pressure = waiting // max(1, len(self._rows.answered))
         left = self._part * min(max(1, pressure), MOST_PRESSURE)
         left -= self._read_whole(min(left, PACK_TOKENS))
         while left > 0 and (self._reading or self._waiting):
             if self._reading is None:
-                self._reading = self._begin(self._waiting.popleft())
+                self._reading = self._rows.begin(self._waiting.popleft())
             left -= self._read_part(self._reading, left)
 
     def _read_whole(self, most: int) -> int:
@@ -128,7 +108,7 @@ class RowsBatch:
         pack: list[Chat] = []
         left = most
         while self._reading is None and self._waiting and len(self._waiting) + len(pack) > 1:
-            chat = self._begin(self._waiting.popleft())
+            chat = self._rows.begin(self._waiting.popleft())
             length = len(chat.request.prompt)
             if chat.tokens or length > left:
                 self._reading = chat
@@ -146,19 +126,18 @@ class RowsBatch:
         """Read whole prompts as one; return whether that went well: alone, all may go well."""
         started = time.monotonic()
         try:
-            logits = self._compute_pack(pack)
-            fine = math.isfinite(float(logits.max(-1).values.sum()))
+            tokens = choose(self._compute_pack(pack), [chat.sampler for chat in pack])
         except Exception as error:  # noqa: BLE001 - what it is shows when they are read alone
             logger.debug("reading %d prompts as one failed: %s", len(pack), describe(error))
-            fine = False
-        if not fine:
+            tokens = []
+        if not all(isinstance(token, int) for token in tokens) or not tokens:
             for chat in pack:
-                self._cache.clear(self._place(chat), 0)
+                self._rows.clear(chat)
             return False
         for chat in pack:  # all of them before any row is moved
             chat.tokens = list(chat.request.prompt)
-        for row, chat in enumerate(pack):
-            self._answer(chat, logits[row : row + 1])
+        for chat, token in zip(pack, tokens, strict=True):
+            self._answer(chat, token)
         self._learn_speed(sum(len(chat.request.prompt) for chat in pack), started)
         return True
 
@@ -166,47 +145,18 @@ class RowsBatch:
         device = self._model.device
         prompts = [chat.request.prompt for chat in pack]
         lengths = [len(prompt) for prompt in prompts]
-        self._cache.reserve(len(self._chats), max(lengths))
-        self._cache.read_packed([(self._place(chat), len(chat.request.prompt)) for chat in pack])
+        places = [self._rows.place(chat) for chat in pack]
+        cache = self._rows.cache
+        cache.reserve(len(self._rows), max(lengths))
+        cache.read_packed(list(zip(places, lengths, strict=True)))
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
         return self._model.forward(
             torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
             positions[None],
             self._masks.packed(lengths, device),
-            self._cache,
+            cache,
             wanted=torch.tensor(lengths, device=device).cumsum(-1) - 1,
         )[0]
-
-    def _begin(self, request: Request) -> Chat:
-        """Find a row for a request, with as much of its prompt as any row knows."""
-        start = _rows.choose(self._chats, request.prompt, can_grow=len(self._chats) < self._slots)
-        source = None if start.source is None else self._place(start.source)
-        if start.row is None:
-            chat = Chat()
-            self._chats.append(chat)
-        else:
-            chat = self._chats[self._place(start.row)]
-        known = start.known
-        if source is not None:
-            try:
-                self._cache.reserve(len(self._chats), known)
-                self._cache.copy(source, self._place(chat), known)
-            except Exception as error:
-                if not self._model.is_out_of_memory(error):
-                    raise
-                known = 0  # reading it makes room first
-        chat.occupy(request.prompt[:known])
-        request.reused = known
-        chat.request = request
-        chat.sampler = self._model.create_sampler(request)
-        chat.decode = self._model.create_decoder()
-        room = self._model.room(request)
-        chat.most = min(request.options["max_new_tokens"], room)
-        chat.is_cut_by_context = chat.most < request.options["max_new_tokens"]
-        return chat
-
-    def _place(self, row: _rows.Row) -> int:
-        return next(at for at, chat in enumerate(self._chats) if chat is row)
 
     def _read_part(self, chat: Chat, most: int) -> int:
         """Read so many tokens of a prompt; after its last one the answer begins."""
@@ -214,30 +164,33 @@ class RowsBatch:
         part = chat.request.prompt[known : known + most]
         started = time.monotonic()
         try:
-            self._compute_part(chat, part)
+            token = self._token_after(chat, part)
         except Stopped:
             self._stop_reading(chat, None)
         except Exception as error:  # noqa: BLE001 - only this chat was computed
             self._stop_reading(chat, error)
+        else:
+            if token is not None:
+                self._reading = None
+                self._answer(chat, token)
         self._learn_speed(len(part), started)
         return len(part)
 
-    def _compute_part(self, chat: Chat, part: list[int]) -> None:
+    def _token_after(self, chat: Chat, part: list[int]) -> int | Exception | None:
+        """Compute a part of a prompt; return what follows, if it is the last one."""
         logits = self._forward_prompt(chat, part)
         if not math.isfinite(float(logits.max())):
             chat.tokens.clear()
             raise AnswerError(NOT_A_NUMBER)
         chat.tokens += part
-        if len(chat.tokens) == len(chat.request.prompt):
-            self._reading = None
-            self._answer(chat, logits)
+        return choose(logits, [chat.sampler])[0] if chat.is_read else None
 
     def _stop_reading(self, chat: Chat, error: Exception | None) -> None:
         """End a chat whose prompt cannot be read, and forget what was computed in vain."""
         chat.request.finish(error)
         chat.release()
         self._reading = None
-        self._cache.clear(self._place(chat), len(chat.tokens))
+        self._rows.clear(chat)
 
     def _learn_speed(self, tokens: int, started: float) -> None:
         least, most = PART_TOKENS
@@ -252,7 +205,7 @@ class RowsBatch:
         except Exception as error:
             if not self._model.is_out_of_memory(error):
                 raise
-        self._give_back_memory()
+        self._rows.give_back(chat)
         try:
             return self._compute_prompt(chat, part)
         except Exception as error:
@@ -261,9 +214,9 @@ class RowsBatch:
         raise AnswerError(OUT_OF_MEMORY)
 
     def _compute_prompt(self, chat: Chat, part: list[int]) -> torch.Tensor:
-        place, known = self._place(chat), len(chat.tokens)
-        self._cache.reserve(len(self._chats), known + len(part))
-        self._cache.read(place, known)
+        known, cache = len(chat.tokens), self._rows.cache
+        cache.reserve(len(self._rows), known + len(part))
+        cache.read(self._rows.place(chat), known)
         positions = torch.arange(known, known + len(part), device=self._model.device)
         with self._model.stopping_with(chat.request):
             return self._forward([part], positions[None], None)
@@ -273,15 +226,13 @@ class RowsBatch:
     ) -> torch.Tensor:
         """Return the logits of the token that follows each row: [rows, vocabulary]."""
         inputs = torch.tensor(tokens, device=self._model.device)
-        return self._model.forward(inputs, positions, mask, self._cache)[:, -1]
+        return self._model.forward(inputs, positions, mask, self._rows.cache)[:, -1]
 
-    def _answer(self, chat: Chat, logits: torch.Tensor) -> None:
+    def _answer(self, chat: Chat, token: int | Exception) -> None:
         """Say the first token of an answer, and let the chat join the others."""
-        self._swap(self._place(chat), self._answering)
-        self._answering += 1
-        (token,) = choose(logits, [chat.sampler])
+        self._rows.answer(chat)
         if self._say(chat, token):
-            self._end(self._answering - 1)
+            self._rows.end(self._rows.place(chat))
 
     # -- answering
 
@@ -290,7 +241,7 @@ class RowsBatch:
         logits = self._forward_answers()
         if logits is None:
             return
-        chats = self._chats[: self._answering]
+        chats = self._rows.answered
         tokens = choose(logits, [chat.sampler for chat in chats])
         ended = []
         for at, (chat, token) in enumerate(zip(chats, tokens, strict=True)):
@@ -298,35 +249,36 @@ class RowsBatch:
             if self._say(chat, token):
                 ended.append(at)
         for at in reversed(ended):
-            self._end(at)
+            self._rows.end(at)
 
     def _forward_answers(self) -> torch.Tensor | None:
         """Compute the next logits; while memory runs out, end the chat that needs the most."""
-        for attempt in range(2 * self._slots):
+        is_first = True
+        while self._rows.answered:
             try:
                 return self._compute_answers()
             except Stopped:
-                for place, chat in enumerate(self._chats[: self._answering]):
-                    self._cache.clear(place, len(chat.tokens))
+                for chat in self._rows.answered:
+                    self._rows.clear(chat)
                 return None  # nobody wants it: the next step releases them
             except Exception as error:
                 if not self._model.is_out_of_memory(error):
                     raise
-            if attempt:
-                self._end_the_longest()
-            self._give_back_memory()
-            if not self._answering:
-                break
+            if not is_first:
+                self._rows.end(self._rows.longest(), AnswerError(OUT_OF_MEMORY))
+            is_first = False
+            self._rows.give_back(self._reading)
         return None
 
     def _compute_answers(self) -> torch.Tensor:
-        chats = self._chats[: self._answering]
+        chats = self._rows.answered
         lengths = [len(chat.tokens) for chat in chats]
-        self._cache.reserve(len(self._chats), max(lengths) + 1)
+        longest = max(lengths)
+        self._rows.cache.reserve(len(self._rows), longest + 1)
         ends = torch.tensor(lengths, device=self._model.device)
-        is_even = min(lengths) == max(lengths)
-        self._cache.extend(ends, past=max(lengths), is_even=is_even)
-        mask = None if is_even else self._masks.until(ends, max(lengths))
+        is_even = min(lengths) == longest
+        self._rows.cache.extend(ends, past=longest, is_even=is_even)
+        mask = None if is_even else self._masks.until(ends, longest)
         with self._model.stopping_with(*(chat.request for chat in chats)):
             return self._forward([[chat.next_token] for chat in chats], ends[:, None], mask)
 
@@ -334,7 +286,7 @@ class RowsBatch:
         """Add a token to a chat's answer; return whether it is the last one."""
         if isinstance(token, Exception):
             chat.tokens = []
-            self._cache.clear(self._place(chat), 0)
+            self._rows.clear(chat)
             chat.request.finish(token)
             return True
         try:
@@ -358,36 +310,3 @@ class RowsBatch:
             request.note(FULL.format(self._model.context))
         request.finish()
         return True
-
-    # -- rows and memory
-
-    def _end(self, at: int) -> None:
-        """Take a chat out of those that are answered; its row becomes idle."""
-        chat = self._chats[at]
-        chat.request.finish()
-        self._answering -= 1
-        self._swap(at, self._answering)
-        chat.release()
-
-    def _swap(self, one: int, other: int) -> None:
-        if one != other:
-            chats = self._chats
-            longest = max(len(chats[one].tokens), len(chats[other].tokens))
-            self._cache.swap(one, other, longest)
-            chats[one], chats[other] = chats[other], chats[one]
-
-    def _end_the_longest(self) -> None:
-        at = max(range(self._answering), key=lambda at: len(self._chats[at].tokens))
-        self._chats[at].request.finish(AnswerError(OUT_OF_MEMORY))
-        self._end(at)
-
-    def _give_back_memory(self) -> None:
-        """Forget what idle rows hold."""
-        kept = self._answering
-        if self._reading:
-            self._swap(self._place(self._reading), kept)
-            kept += 1
-        logger.warning("out of memory: %d idle chats are forgotten", len(self._chats) - kept)
-        del self._chats[kept:]
-        self._cache.shrink(kept, max((len(chat.tokens) for chat in self._chats), default=1))
-        self._model.free_memory()
