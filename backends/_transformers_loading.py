@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]  # called with what is done and what is to do
 
 
+SHOWN = 300  # characters of what the library says
+
+
 class Loaded(NamedTuple):
     """What a folder holds, as the library's own objects."""
 
@@ -37,7 +40,7 @@ def load(path: str, args: argparse.Namespace, progress: Progress) -> Loaded:
         config = transformers.AutoConfig.from_pretrained(path, **_trust(args))
         processor = _processor(path, config, args)
         tokenizer = _tokenizer(path, processor, args)
-        loader = _loader(config, processor)
+        loader = _loader(config)
         more = {}
         if args.load_8bits:
             more["quantization_config"] = transformers.BitsAndBytesConfig(load_in_8bit=True)
@@ -57,7 +60,12 @@ def _processor(path: str, config: Any, args: argparse.Namespace) -> Any:
         return None
     from ._transformers_vision import load_processor
 
-    return load_processor(path, args)
+    try:
+        return load_processor(path, args)
+    except ImportError as error:  # some want torchvision, which is not in the file
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        logger.warning("%s sees no pictures, and answers text: %s", args.model_path, reason)
+        return None
 
 
 def _sees(config: Any) -> bool:
@@ -72,8 +80,8 @@ def _tokenizer(path: str, processor: Any, args: argparse.Namespace) -> Any:
     return transformers.AutoTokenizer.from_pretrained(args.tokenizer or path, **_trust(args))
 
 
-def _loader(config: Any, processor: Any) -> Any:
-    if processor is not None:
+def _loader(config: Any) -> Any:
+    if _sees(config):
         return transformers.AutoModelForImageTextToText
     # the other class would load some of them as well, without what reads the question
     encodes = config.is_encoder_decoder
@@ -127,7 +135,7 @@ def _explaining(path: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # the library raises whatever its readers raise
         logger.debug("loading failed", exc_info=True)
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:SHOWN]
         reason = "".join(filter(str.isprintable, reason))
         raise StartError(f"{path} cannot be loaded: {type(error).__name__}: {reason}") from None
 

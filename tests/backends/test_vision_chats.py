@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -212,6 +214,26 @@ def test_the_processor_may_lie_elsewhere(
     talker = load(HuggingfaceExecutor, "--model_path", bare, "--processor", folder, *FEW)
     expected = library(talker, folder).answer(pictures["red"], QUESTION)
     assert "".join(talker.pieces(f"{QUESTION} {data_url(pictures['red'])}")) == expected
+
+
+def test_without_what_its_processor_wants_a_model_answers_text(
+    load: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pixtral's insists on torchvision, whose wheel must be of the very variant of torch."""
+    if importlib.util.find_spec("torchvision"):
+        pytest.skip("torchvision is here")
+    folder = tiny_vision.write_llava(tmp_path / "pixtral")
+    for name in PROCESSOR_FILES:
+        (folder / name).unlink(missing_ok=True)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "PixtralImageProcessor"}), encoding="utf-8"
+    )
+    (folder / "processor_config.json").write_text(
+        json.dumps({"processor_class": "PixtralProcessor"}), encoding="utf-8"
+    )
+    executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
+    assert "sees no pictures, and answers text: " in caplog.text
+    assert direct.ask(executor, "Hello")[0]
 
 
 def test_a_models_facts_are_known(load: Any, folder: Path) -> None:
