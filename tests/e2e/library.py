@@ -1,4 +1,4 @@
-"""Make tiny models, and say what the library itself answers to people.py. For test_huggingface.py.
+"""Make tiny models, and say what the library itself answers to people.py. For test_four_people.py.
 
 Runs with the libraries of a built file: python library.py FOLDER CONTEXT
 """

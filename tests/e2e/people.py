@@ -1,4 +1,4 @@
-"""Be four people at once on a machine without internet. For test_huggingface.py.
+"""Be four people at once on a machine without internet. For test_four_people.py.
 
 Runs in a namespace of its own (machines.py): python people.py FILE MODEL SEER
 """
