@@ -103,8 +103,12 @@ def test_status_says_what_runs(seen: dict[str, Any]) -> None:
     assert (status["state"], status["slots"], status["registered"]) == ("ready", 4, True)
     assert (status["backend"], status["access_codes"]) == ("HuggingfaceExecutor", ["huggingface"])
     assert status["model"] == {
-        "model": "Qwen2ForCausalLM", "dtype": "float32", "device": "cpu", "context": CONTEXT,
-    }  # fmt: skip
+        "model": "Qwen2ForCausalLM",
+        "dtype": "float32",
+        "device": "cpu",
+        "context": CONTEXT,
+        "engine": "4 at once",
+    }
     assert "progress" not in status
 
 
