@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from backends._bounded_template import TemplateProcesses
+from backends._engine import Engine
 from backends._model_executor import ModelExecutor
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.stream import Stream
@@ -63,7 +65,7 @@ Load = Callable[..., Talker]
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Give what makes a loaded backend of its class and its command line; end them all."""
-    engines = []
+    begun: list[Engine | TemplateProcesses] = []
 
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, os.environ.get(name, ""))  # restored at the end
@@ -73,9 +75,9 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         monkeypatch.setattr(sys, "argv", ["kuwa", *map(str, options)])
         executor = kind()
         executor.setup()
-        engines.append(executor.engine)
+        begun.extend((executor.engine, executor.templates))
         return Talker(executor)
 
     yield make
-    for engine in engines:
-        engine.close()
+    for one in begun:
+        one.close()
