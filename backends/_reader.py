@@ -33,7 +33,7 @@ class Reader(Protocol):
     def length(self, chat: list[Message]) -> int:
         """Return how many tokens a chat has; raises RefusedTemplate if it is refused."""
 
-    def prepare(self, chat: list[Message]) -> Any:
+    def prepare(self, chat: list[Message]) -> Prompt:
         """Return the chat as a Prompt; raises RefusedTemplate if it is refused."""
 
 
@@ -70,7 +70,7 @@ class FoldingReader:
         """Return how many tokens a chat has; raises RefusedTemplate if it is refused."""
         return self._reader.length(fold_system(chat))
 
-    def prepare(self, chat: list[Message]) -> Any:
+    def prepare(self, chat: list[Message]) -> Prompt:
         """Return the chat as a Prompt; raises RefusedTemplate if it is refused."""
         return self._reader.prepare(fold_system(chat))
 
