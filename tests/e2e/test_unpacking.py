@@ -103,14 +103,16 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def state(pid: int) -> str:
+    """Return what a process does, as the letter of the system: R runs, S sleeps; Z: it is over."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    return "Z"
+
+
 def is_over(pid: int) -> bool:
     """Tell whether a process has ended, or waits for nothing but its parent to notice."""
-    with contextlib.suppress(OSError):
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-            == "Z"
-        )
-    return True
+    return state(pid) == "Z"
 
 
 class Halted:
@@ -369,7 +371,8 @@ def test_ctrl_c_while_it_verifies_is_no_traceback(box: Box) -> None:
         return bool(writers)
 
     with box.program("verify") as program:
-        until(has_a_reader)
+        until(has_a_reader)  # which woke it: a signal before it reads would be seen after that
+        until(lambda: state(program.process.pid) == "S")
         program.process.send_signal(signal.SIGINT)
         assert program.end() == 130
     os.close(writers[0])
