@@ -17,7 +17,7 @@ from kuwa_min.errors import AnswerError, describe
 from kuwa_min.prompt import OUT_OF_MEMORY
 
 from ._engine import Request
-from ._model_executor import FULL
+from ._pace import Pace
 from ._transformers_masks import Mask, Masks
 from ._transformers_model import Stopped, TransformersModel
 from ._transformers_rows import Chat, ChatRows
@@ -25,11 +25,8 @@ from ._transformers_sampling import NOT_A_NUMBER, choose
 
 logger = logging.getLogger(__name__)
 
-PART_SECONDS = 0.1  # for which reading a prompt may keep the others waiting, and a stop
-PART_TOKENS = (32, 4096)  # the least and the most that are read at once
-FIRST_PART = 256  # before the machine's speed is known
+MOST_TOKENS = 4096  # of a prompt that are read at once
 PACK_TOKENS = 1024  # of prompts that are read as one: their mask has the square of it
-MOST_PRESSURE = 8  # times as long, if that many wait for each one that is answered
 
 
 class RowsBatch:
@@ -41,7 +38,7 @@ class RowsBatch:
         self._waiting: deque[Request] = deque()
         self._rows = ChatRows(model, slots)
         self._reading: Chat | None = None
-        self._part = FIRST_PART
+        self._pace = Pace(MOST_TOKENS)
 
     # -- what the engine asks
 
@@ -92,8 +89,7 @@ class RowsBatch:
     def _read(self) -> None:
         """Read for as long as may be; the more wait, compared to the others, the longer."""
         waiting = len(self._waiting) + bool(self._reading)
-        pressure = waiting // max(1, len(self._rows.answered))
-        left = self._part * min(max(1, pressure), MOST_PRESSURE)
+        left = self._pace.tokens(waiting=waiting, answered=len(self._rows.answered))
         left -= self._read_whole(min(left, PACK_TOKENS))
         while left > 0 and (self._reading or self._waiting):
             if self._reading is None:
@@ -138,7 +134,8 @@ class RowsBatch:
             chat.tokens = list(chat.request.prompt)
         for chat, token in zip(pack, tokens, strict=True):
             self._answer(chat, token)
-        self._learn_speed(sum(len(chat.request.prompt) for chat in pack), started)
+        read = sum(len(chat.request.prompt) for chat in pack)
+        self._pace.learn(read, time.monotonic() - started)
         return True
 
     def _compute_pack(self, pack: list[Chat]) -> torch.Tensor:
@@ -160,8 +157,7 @@ class RowsBatch:
 
     def _read_part(self, chat: Chat, most: int) -> int:
         """Read so many tokens of a prompt; after its last one the answer begins."""
-        known = len(chat.tokens)
-        part = chat.request.prompt[known : known + most]
+        part = chat.next_part(most)
         started = time.monotonic()
         try:
             token = self._token_after(chat, part)
@@ -173,7 +169,7 @@ class RowsBatch:
             if token is not None:
                 self._reading = None
                 self._answer(chat, token)
-        self._learn_speed(len(part), started)
+        self._pace.learn(len(part), time.monotonic() - started)
         return len(part)
 
     def _token_after(self, chat: Chat, part: list[int]) -> int | Exception | None:
@@ -191,12 +187,6 @@ class RowsBatch:
         chat.release()
         self._reading = None
         self._rows.clear(chat)
-
-    def _learn_speed(self, tokens: int, started: float) -> None:
-        least, most = PART_TOKENS
-        if tokens >= least:
-            wanted = int(tokens / (time.monotonic() - started) * PART_SECONDS)
-            self._part = max(least, min(most, wanted, 2 * self._part))
 
     def _forward_prompt(self, chat: Chat, part: list[int]) -> torch.Tensor:
         """Compute a part of a prompt, if need be with the memory of idle rows."""
@@ -290,23 +280,8 @@ class RowsBatch:
             chat.request.finish(token)
             return True
         try:
-            return self._say_token(chat, token)
+            chat.sampler.note(token)
+            return chat.say(token)
         except Exception as error:  # noqa: BLE001 - what is said is only this chat's
             chat.request.finish(error)
             return True
-
-    def _say_token(self, chat: Chat, token: int) -> bool:
-        request = chat.request
-        request.written += 1
-        if token in self._model.ends:
-            request.finish()
-            return True
-        chat.next_token = token
-        chat.sampler.note(token)
-        request.say(chat.decode(token))
-        if request.written < chat.most and not request.over:
-            return False
-        if chat.is_cut_by_context and request.written >= chat.most:
-            request.note(FULL.format(self._model.context))
-        request.finish()
-        return True

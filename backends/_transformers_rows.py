@@ -7,9 +7,8 @@ idle row is kept for the next turn of its chat, as long as nobody else needs its
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
-from . import _rows
+from . import _chat, _rows
 from ._engine import Request
 from ._transformers_cache import RowsCache
 from ._transformers_model import TransformersModel
@@ -18,20 +17,10 @@ from ._transformers_sampling import Sampler
 logger = logging.getLogger(__name__)
 
 
-class Chat(_rows.Row):
-    """A row of the cache with the request that uses it; `tokens` are those that were computed."""
+class Chat(_chat.Chat):
+    """A chat with what chooses its tokens."""
 
-    request: Request
     sampler: Sampler
-    decode: Callable[[int], str]
-    next_token: int
-    most: int  # tokens that the answer may have
-    is_cut_by_context: bool
-
-    @property
-    def is_read(self) -> bool:
-        """Tell whether all of the prompt was computed."""
-        return len(self.tokens) >= len(self.request.prompt)
 
 
 class ChatRows:
@@ -66,14 +55,9 @@ class ChatRows:
         else:
             chat = self._chats[self.place(start.row)]
         known = start.known if self._copy(start, chat) else 0
-        chat.occupy(request.prompt[:known])
-        request.reused = known
-        chat.request = request
-        chat.sampler = self._model.create_sampler(request)
-        chat.decode = self._model.create_decoder()
         wanted = request.options["max_new_tokens"]
-        chat.most = min(wanted, self._model.room(request))
-        chat.is_cut_by_context = chat.most < wanted
+        chat.begin(request, self._model, known=known, wanted=wanted)
+        chat.sampler = self._model.create_sampler(request)
         return chat
 
     def _copy(self, start: _rows.Start, chat: Chat) -> bool:

@@ -1,0 +1,69 @@
+"""A chat in a row of an engine's cache: the request that is answered, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Protocol
+
+from ._engine import Request
+from ._model_executor import FULL
+from ._rows import Row
+
+
+class Speaker(Protocol):
+    """What a chat needs of its model."""
+
+    context: int  # tokens that prompt and answer may have together
+    ends: Container[int]  # tokens that end an answer
+
+    def room(self, request: Request) -> int:
+        """Return how many tokens an answer can have before the context is full."""
+
+    def create_decoder(self) -> Callable[[int], str]:
+        """Return what gives the text that each token of an answer completes."""
+
+
+class Chat(Row):
+    """A row with the request that uses it; `tokens` are those that were computed."""
+
+    request: Request
+    next_token: int
+
+    def begin(self, request: Request, model: Speaker, *, known: int, wanted: int | None) -> None:
+        """Answer a request with `wanted` tokens, or as many as there is room for.
+
+        known: tokens at the prompt's beginning that the row's cache holds already.
+        """
+        self.occupy(request.prompt[:known])
+        request.reused = known
+        self.request, self._model = request, model
+        self._decode = model.create_decoder()
+        room = model.room(request)
+        self._most = room if wanted is None else min(wanted, room)
+        self._is_cut_by_context = wanted is None or room < wanted
+
+    @property
+    def is_read(self) -> bool:
+        """Tell whether all of the prompt was computed."""
+        return len(self.tokens) >= len(self.request.prompt)
+
+    def next_part(self, most: int) -> list[int]:
+        """Return the tokens of the prompt that are to be computed next, so many at most."""
+        known = len(self.tokens)
+        return self.request.prompt[known : known + most]
+
+    def say(self, token: int) -> bool:
+        """Add a token to the answer; return whether it is the last one."""
+        request = self.request
+        request.written += 1
+        if token in self._model.ends:
+            request.finish()
+            return True
+        self.next_token = token
+        request.say(self._decode(token))
+        if request.written < self._most and not request.over:
+            return False
+        if self._is_cut_by_context and request.written >= self._most:
+            request.note(FULL.format(self._model.context))
+        request.finish()
+        return True
