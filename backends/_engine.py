@@ -53,6 +53,7 @@ class Request:
         self.soon = SOON
         self._error: BaseException | None = None
         self.begun = self.cancelled = self.finished = False
+        self.on_cancel: Callable[[], None] | None = None  # called by whoever cancels
         self.ended = False  # for whoever takes
 
     # -- the chat's thread
@@ -86,6 +87,8 @@ class Request:
         """Let the engine stop before its next step, and whoever takes go on; never waits."""
         self.cancelled = True
         self._pieces.put(None)
+        if self.on_cancel is not None:
+            self.on_cancel()
 
     # -- the engine's thread
 

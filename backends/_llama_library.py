@@ -1,8 +1,9 @@
-"""Prepare llama.cpp itself: what it says, the library for this processor, how many threads."""
+"""Prepare llama.cpp itself: interface, log, the library for this processor, devices, threads."""
 
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import logging
 import os
 from pathlib import Path
@@ -16,6 +17,61 @@ logger = logging.getLogger(__name__)
 
 ERROR, CONTINUED = 4, 5  # llama.cpp's levels of log lines
 CPU_CORES = Path("/sys/devices/system/cpu")
+INTERFACE = {  # what we call, and how many arguments it takes: they have changed before
+    "llama_backend_init": 0,
+    "llama_context_default_params": 0,
+    "llama_decode": 2,
+    "llama_free": 1,
+    "llama_get_logits": 1,
+    "llama_get_memory": 1,
+    "llama_init_from_model": 2,
+    "llama_log_set": 2,
+    "llama_max_devices": 0,
+    "llama_max_parallel_sequences": 0,
+    "llama_memory_clear": 2,
+    "llama_memory_seq_cp": 5,
+    "llama_memory_seq_pos_max": 2,
+    "llama_memory_seq_rm": 4,
+    "llama_model_chat_template": 2,
+    "llama_model_default_params": 0,
+    "llama_model_desc": 3,
+    "llama_model_free": 1,
+    "llama_model_get_vocab": 1,
+    "llama_model_has_decoder": 1,
+    "llama_model_has_encoder": 1,
+    "llama_model_is_diffusion": 1,
+    "llama_model_is_hybrid": 1,
+    "llama_model_is_recurrent": 1,
+    "llama_model_load_from_file": 2,
+    "llama_model_n_ctx_train": 1,
+    "llama_n_batch": 1,
+    "llama_n_ctx_seq": 1,
+    "llama_sampler_chain_add": 2,
+    "llama_sampler_chain_default_params": 0,
+    "llama_sampler_chain_init": 1,
+    "llama_sampler_free": 1,
+    "llama_sampler_init_dist": 1,
+    "llama_sampler_init_greedy": 0,
+    "llama_sampler_init_min_p": 2,
+    "llama_sampler_init_mirostat": 5,
+    "llama_sampler_init_mirostat_v2": 3,
+    "llama_sampler_init_penalties": 5,
+    "llama_sampler_init_temp": 1,
+    "llama_sampler_init_top_k": 1,
+    "llama_sampler_init_top_p": 2,
+    "llama_sampler_init_typical": 2,
+    "llama_sampler_sample": 3,
+    "llama_supports_gpu_offload": 0,
+    "llama_synchronize": 1,
+    "llama_token_to_piece": 6,
+    "llama_tokenize": 7,
+    "llama_vocab_bos": 1,
+    "llama_vocab_eos": 1,
+    "llama_vocab_get_add_bos": 1,
+    "llama_vocab_get_text": 2,
+    "llama_vocab_is_eog": 2,
+    "llama_vocab_n_tokens": 1,
+}
 
 
 class Chatter:
@@ -40,6 +96,35 @@ class Chatter:
 CHATTER = Chatter()  # as long as the process: llama.cpp speaks until its end
 
 
+def prepare() -> None:
+    """Make llama.cpp ready to load models; raises StartError if this library is of no use here."""
+    changed = [name for name, count in INTERFACE.items() if _arguments(name) != count]
+    if changed:
+        raise StartError(
+            f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')} is not the one "
+            f"that this program was written for: {', '.join(changed[:3])} changed; use the file "
+            "kuwa-llamacpp.pyz, which has one that fits"
+        )
+    llama_cpp.llama_backend_init()
+    load_processors(Path(llama_cpp.__file__).parent)
+
+
+def _arguments(name: str) -> int | None:
+    """Return how many arguments a function of the library takes; None if it is not there."""
+    types = getattr(getattr(llama_cpp, name, None), "argtypes", None)
+    return None if types is None else len(types)
+
+
+def quick(function: Any) -> Any:
+    """Return a twin of a function of llama.cpp that keeps Python's lock while it runs.
+
+    For what takes microseconds: to give the lock away and to wait for it would take longer.
+    """
+    twin = getattr(ctypes.PyDLL(llama_cpp.llama_cpp._lib._name), function.__name__)
+    twin.argtypes, twin.restype = function.argtypes, function.restype
+    return twin
+
+
 def load_processors(package: Path) -> None:
     """Let llama.cpp choose the library for this processor, in builds that have one for each."""
     # through libllama: wheels hold copies of libggml, and only the one that it uses counts
@@ -53,6 +138,30 @@ def load_processors(package: Path) -> None:
             f"no libggml-cpu-*.so in {package / 'lib'} suits this processor; "
             "llama-cpp-python must be built for it"
         )
+
+
+def check_gpu(layers: int) -> None:
+    """Raise StartError saying why if layers are to be on a graphics card, and none can be used."""
+    if not layers or llama_cpp.llama_supports_gpu_offload():
+        return
+    others = [name for name in _kinds_of_devices() if name != "CPU"]
+    why = (
+        f"llama.cpp was built for {', '.join(others)} and finds no such device here"
+        if others
+        else "this build of llama.cpp computes on processors only"
+    )
+    raise StartError(f"--ngl {layers} asks for a GPU, but {why}; --ngl 0 computes on the processor")
+
+
+def _kinds_of_devices() -> list[str]:
+    """Return what llama.cpp was built for, such as CPU and CUDA."""
+    library = ctypes.CDLL(llama_cpp.llama_cpp._lib._name)
+    count, get, name = (
+        getattr(library, f"ggml_backend_reg_{word}") for word in ("count", "get", "name")
+    )
+    count.restype, get.restype, name.restype = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
+    get.argtypes, name.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+    return [name(get(number)).decode() for number in range(count())]
 
 
 def cores() -> int:

@@ -14,6 +14,7 @@ from . import _gguf_file, _hub_cache, _quantization, _weight_files
 from ._file_start import Unusable, check_stand_in, listed, read_json, shown
 from ._near import near
 
+HUB_FILE = "hf://"  # begins the address of a file in the hub's cache: hf://owner/name?file
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 # What a tokenizer is made of, and the small files beside it that the library reads.
 TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
@@ -53,8 +54,11 @@ def other_folder(path: str, option: str) -> Path:
 
 
 def gguf(path: str) -> Path:
-    """Return the path if it is a whole GGUF file; raises UsageError saying what is wrong."""
-    place = _existing(path)
+    """Return the whole GGUF file that a path or hf://owner/name?file means.
+
+    Raises UsageError saying what is wrong with it.
+    """
+    place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
     try:
         if place.is_dir():
             raise Unusable(f"is a folder; a GGUF file is needed: {_ggufs(place)}")
@@ -62,6 +66,13 @@ def gguf(path: str) -> Path:
     except Unusable as error:
         raise UsageError(f"--model_path {path} {error}") from None
     return place
+
+
+def _hub_gguf(address: str) -> Path:
+    repository, _, file = address.removeprefix(HUB_FILE).partition("?")
+    if not (repository and file):
+        raise UsageError(f"--model_path {address} is incomplete: hf://owner/name?file is needed")
+    return _hub_cache.hub_file(repository, file)
 
 
 def _checked_snapshot(name: str, check: Callable[[Path, str], Path]) -> Path:

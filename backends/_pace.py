@@ -25,3 +25,7 @@ class Pace:
         if tokens >= LEAST:
             wanted = int(tokens / max(seconds, 1e-6) * SECONDS)
             self._part = max(LEAST, min(self._most, wanted, 2 * self._part))
+
+    def tokens_in(self, seconds: float) -> int:
+        """Return how many tokens are read in so many seconds."""
+        return int(self._part * seconds / SECONDS)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import NamedTuple
 
-LEAST = 16  # tokens that must agree before copying them is worth while
+LEAST = 16  # tokens that must agree before copying them is ever worth while
 
 _clock = count(1)
 
@@ -48,9 +48,12 @@ def common(first: Sequence[int], second: Sequence[int]) -> int:
     )
 
 
-def choose(rows: Iterable[Row], prompt: Sequence[int], *, can_grow: bool) -> Start:
+def choose(
+    rows: Iterable[Row], prompt: Sequence[int], *, can_grow: bool, least: int = LEAST
+) -> Start:
     """Choose a row for a prompt: at least one of its tokens is left to compute.
 
+    least: tokens that must agree before copying them is worth while.
     An idle row whose chat this goes on with is taken over; else the beginning that any row shares
     is copied into a new row, or into the one that was not used for the longest time.
     """
@@ -61,7 +64,7 @@ def choose(rows: Iterable[Row], prompt: Sequence[int], *, can_grow: bool) -> Sta
     source, known = (None, 0) if best is None else (rows[best], shared[best])
     if source and source.is_idle and known and 2 * known >= len(source.tokens):
         return Start(source, known, None)
-    if known < LEAST:
+    if known < max(least, LEAST):
         source, known = None, 0
     if can_grow:
         return Start(None, known, source)

@@ -7,14 +7,17 @@ import os
 from collections.abc import Callable
 
 from kuwa_min import generation
+from kuwa_min.errors import UsageError
 
 from . import _model_path
 from ._model_executor import Model, ModelExecutor
 
 REQUIRES: dict[str, str] = {
-    "llama_cpp": "llama-cpp-python>=0.3.16",
+    "llama_cpp": "llama-cpp-python>=0.3.36",
     "jinja2": "jinja2>=3.1.6",
 }
+PLAIN_TYPES = ("f32", "f16")
+CACHE_TYPES = (*PLAIN_TYPES, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 LONGEST_CONTEXT, MOST_THREADS = 2**24, 512  # beyond these llama.cpp only eats the memory
 OPTIONS = (
     generation.Option(
@@ -44,7 +47,7 @@ OPTIONS = (
 
 
 class LlamacppExecutor(ModelExecutor):
-    """Run a GGUF file with llama.cpp; one chat at a time, the others wait."""
+    """Run a GGUF file with llama.cpp: many chats at once."""
 
     access_code = "llamacpp"
     table = OPTIONS
@@ -52,7 +55,13 @@ class LlamacppExecutor(ModelExecutor):
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add what is to be loaded, and where it runs."""
         add = parser.add_argument_group("options of the model").add_argument
-        add("--model_path", required=True, metavar="FILE", help="GGUF file of the model")
+        add(
+            "--model_path",
+            required=True,
+            metavar="FILE|hf://NAME?FILE",
+            help="GGUF file of the model, the first one if there are several, or one in the hub's "
+            "cache",
+        )
         add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
         add(
             "--ngl",
@@ -66,7 +75,26 @@ class LlamacppExecutor(ModelExecutor):
             type=_count(0, most=LONGEST_CONTEXT),
             default=4096,
             metavar="TOKENS",
-            help="tokens that prompt and answer may have together; 0: as the model says",
+            help="tokens that prompt and answer of a chat may have together; 0: as the model says",
+        )
+        add(
+            "--tensor_split",
+            type=_shares,
+            default=[],
+            metavar="N[,N]",
+            help="how much of the model each graphics card gets, such as 3,1",
+        )
+        add(
+            "--flash_attn",
+            choices=("auto", "on", "off"),
+            default="auto",
+            help="compute attention in one go; auto: where graphics cards compute",
+        )
+        add(
+            "--cache_type",
+            choices=CACHE_TYPES,
+            default="f16",
+            help="number format of what is remembered of chats; smaller ones need --flash_attn",
         )
         add(
             "--threads",
@@ -81,9 +109,37 @@ class LlamacppExecutor(ModelExecutor):
         path = _model_path.gguf(self.args.model_path)
         if self.args.visible_gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
-        from ._llama_engine import LlamaModel
+        self.args.flash_attn = self._flash_attention()
+        steps = self.progress(f"loading {self.args.model_path}")
+        steps(0, 1)
+        from ._llama_model import LlamaModel
 
-        return LlamaModel(path, self.args)
+        return LlamaModel(path, self.args, steps)
+
+    def _flash_attention(self) -> str:
+        """Return "on", "off", or "auto" for llama.cpp to decide; raises UsageError.
+
+        A processor reads prompts faster with it, and answers long chats half as fast.
+        """
+        wanted, cache = self.args.flash_attn, self.args.cache_type
+        if cache not in PLAIN_TYPES:
+            if wanted == "off":
+                raise UsageError(f"--cache_type {cache} needs --flash_attn on; f16 and f32 do not")
+            return "on"
+        return "off" if wanted == "auto" and not self.args.ngl else str(wanted)
+
+
+def _shares(text: str) -> list[float]:
+    """Return the numbers of a list such as 3,1."""
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number < float("inf") for number in numbers) or not any(numbers):
+        raise argparse.ArgumentTypeError(
+            f"numbers of at least 0 with commas between them are needed, not {text!r}"
+        )
+    return numbers
 
 
 def _count(least: int, *, most: int = 2**31 - 1) -> Callable[[str], int]:

@@ -1,0 +1,214 @@
+"""Compute many chats at once with llama.cpp: they join and leave any time.
+
+Each step is one computation: a token for every chat that is being answered, and beside them a part
+of the prompts that wait. A row keeps what it holds: the chat's next turn goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from kuwa_min.errors import AnswerError, describe
+from kuwa_min.prompt import OUT_OF_MEMORY
+
+from . import _chat, _rows
+from ._engine import Request
+from ._llama_context import LlamaContext, Part, Stopped
+from ._llama_sampling import Sampler, choose
+from ._pace import Pace
+
+if TYPE_CHECKING:
+    from ._llama_model import LlamaModel
+
+logger = logging.getLogger(__name__)
+
+
+class Chat(_chat.Chat):
+    """A chat with the number of its row and what chooses its tokens."""
+
+    sampler: Sampler
+
+    def __init__(self, row: int) -> None:
+        super().__init__()
+        self.row = row
+
+
+class LlamaBatch:
+    """As many chats as the context has rows.
+
+    copying: seconds that it takes to copy a row to another one; None if it cannot be done.
+    """
+
+    def __init__(self, model: LlamaModel, context: LlamaContext, *, copying: float | None) -> None:
+        self._model, self._context, self._copying = model, context, copying
+        self._pace = Pace(context.most)
+        self._chats = [Chat(row) for row in range(len(context.ends))]
+        self._waiting: deque[Request] = deque()
+        self._reading: list[Chat] = []  # whose prompts are being read, in the order they came
+        self._answered: list[Chat] = []
+        self._computed: tuple[Request, ...] = ()
+
+    # -- what the engine asks
+
+    def has_room(self) -> bool:
+        """Tell whether another request can begin."""
+        begun = len(self._answered) + len(self._reading)
+        return begun + len(self._waiting) < len(self._chats)
+
+    def is_busy(self) -> bool:
+        """Tell whether there is something to compute."""
+        return bool(self._answered or self._reading or self._waiting)
+
+    def add(self, request: Request) -> None:
+        """Begin with a request at the next step."""
+        request.on_cancel = self._interrupt_if_unwanted
+        self._waiting.append(request)
+
+    def drop(self) -> None:
+        """Forget everything: the requests were ended."""
+        self._waiting.clear()
+        self._reading, self._answered = [], []
+        self._chats = [Chat(chat.row) for chat in self._chats]
+        self._context.clear()
+
+    def step(self) -> None:
+        """Read a part of the prompts that wait, and compute a token for every other chat."""
+        self._release_the_stopped()
+        while self._waiting:
+            self._begin(self._waiting.popleft())
+        if not (self._reading or self._answered):
+            return
+        try:
+            self._compute(self._plan())
+        except Stopped:
+            return  # nobody wants it: the next step releases them
+
+    def _release_the_stopped(self) -> None:
+        for chat in [*self._answered, *self._reading]:
+            if chat.request.over:
+                self._end(chat)
+        stopped = [request for request in self._waiting if request.over]
+        for request in stopped:
+            self._waiting.remove(request)
+            request.finish()
+
+    def _end(self, chat: Chat, error: Exception | None = None) -> None:
+        """End a chat; its row is kept for whoever goes on from there."""
+        chat.request.finish(error)
+        for chats in (self._answered, self._reading):
+            if chat in chats:
+                chats.remove(chat)
+        chat.release()
+
+    # -- beginning
+
+    def _begin(self, request: Request) -> None:
+        """Find a row for a request, with as much of its prompt as any row knows."""
+        copying = self._copying
+        least = sys.maxsize if copying is None else self._pace.tokens_in(copying)
+        start = _rows.choose(self._chats, request.prompt, can_grow=False, least=least)
+        assert start.row is not None  # has_room() said that one is idle
+        chat = self._chats[self._chats.index(start.row)]
+        chat.sampler = Sampler(request.options, self._model.vocabulary)
+        known = self._know(chat, start)
+        chat.begin(request, self._model, known=known, wanted=request.options["max_tokens"])
+        self._reading.append(chat)
+
+    def _know(self, chat: Chat, start: _rows.Start) -> int:
+        """Let a row hold the beginning of a prompt and nothing else; return how much that is."""
+        if start.source is None:
+            return self._context.forget(chat.row, start.known)
+        source = self._chats[self._chats.index(start.source)]
+        return self._context.copy(source.row, chat.row, start.known)
+
+    # -- computing
+
+    def _plan(self) -> dict[int, tuple[Chat, list[int]]]:
+        """Return what to compute of which chat, by row."""
+        plan = {chat.row: (chat, [chat.next_token]) for chat in self._answered}
+        left = self._pace.tokens(waiting=len(self._reading), answered=len(self._answered))
+        left = min(left, self._context.most - len(self._chats))  # the others' tokens have room
+        for chat in self._reading:
+            part = chat.next_part(left)
+            if part:
+                plan[chat.row] = chat, part
+                left -= len(part)
+        return dict(sorted(plan.items()))
+
+    def _compute(self, plan: dict[int, tuple[Chat, list[int]]]) -> None:
+        """Compute the plan, and say what comes of it; what fails is tried chat by chat."""
+        try:
+            self._compute_together(plan)
+        except (MemoryError, RuntimeError) as error:
+            logger.debug("computing %d chats failed: %s", len(plan), describe(error))
+            if len(plan) > 1:
+                for row, one in plan.items():
+                    self._compute({row: one})
+                return
+            for chat, _ in plan.values():
+                self._lose(chat, error)
+
+    def _lose(self, chat: Chat, error: Exception) -> None:
+        """End a chat that cannot be computed; what its row holds may be gone."""
+        chat.tokens = chat.tokens[: self._context.ends[chat.row]]
+        no_memory = isinstance(error, MemoryError)
+        self._end(chat, AnswerError(OUT_OF_MEMORY) if no_memory else error)
+
+    def _compute_together(self, plan: dict[int, tuple[Chat, list[int]]]) -> None:
+        if self._reading:
+            for chat in self._answered:
+                chat.request.flush()  # this may take long
+        parts = []
+        for row, (chat, tokens) in plan.items():
+            if self._context.ends[row] != len(chat.tokens):
+                raise RuntimeError(f"row {row} was emptied")
+            is_wanted = len(chat.tokens) + len(tokens) >= len(chat.request.prompt)
+            parts.append(Part(row, tokens, is_wanted))
+        started = time.monotonic()
+        self._computed = tuple(chat.request for chat, _ in plan.values())
+        self._context.go_on()
+        self._interrupt_if_unwanted()
+        try:
+            outcome = self._context.compute(parts)
+        finally:
+            self._computed = ()
+        for chat, tokens in plan.values():
+            chat.tokens += tokens
+        if self._reading:
+            count = sum(len(part.tokens) for part in parts)
+            self._pace.learn(count, time.monotonic() - started)
+        said = [
+            chat for (chat, _), part in zip(plan.values(), parts, strict=True) if part.is_wanted
+        ]
+        chosen = choose(self._context, outcome, [chat.sampler for chat in said])
+        for chat, token in zip(said, chosen, strict=True):
+            self._say(chat, token)
+
+    def _interrupt_if_unwanted(self) -> None:
+        """Stop what is being computed if nobody waits for it any more; from any thread."""
+        computed = self._computed
+        if computed and all(request.over for request in computed):
+            self._context.interrupt()
+
+    # -- answering
+
+    def _say(self, chat: Chat, token: int | AnswerError) -> None:
+        """Add a token to a chat's answer, which may begin or end with it."""
+        if isinstance(token, AnswerError):
+            chat.tokens = chat.tokens[: self._context.forget(chat.row, 0)]
+            self._end(chat, token)
+            return
+        if chat in self._reading:
+            self._reading.remove(chat)
+            self._answered.append(chat)
+        try:
+            is_last = chat.say(token)
+        except Exception as error:  # noqa: BLE001 - what is said is only this chat's
+            self._end(chat, error)
+            return
+        if is_last:
+            self._end(chat)
