@@ -27,6 +27,7 @@ class Chat(Row):
     """A row with the request that uses it; `tokens` are those that were computed."""
 
     request: Request
+    given: list[int]  # what is to be read before the next token can be computed
     next_token: int
 
     def begin(self, request: Request, model: Speaker, *, known: int, wanted: int | None) -> None:
@@ -36,7 +37,7 @@ class Chat(Row):
         """
         self.occupy(request.prompt[:known])
         request.reused = known
-        self.request, self._model = request, model
+        self.request, self.given, self._model = request, request.prompt, model
         self._decode = model.create_decoder()
         room = model.room(request)
         self._most = room if wanted is None else min(wanted, room)
@@ -44,13 +45,18 @@ class Chat(Row):
 
     @property
     def is_read(self) -> bool:
-        """Tell whether all of the prompt was computed."""
-        return len(self.tokens) >= len(self.request.prompt)
+        """Tell whether all that is given was computed."""
+        return len(self.tokens) >= len(self.given)
 
     def next_part(self, most: int) -> list[int]:
-        """Return the tokens of the prompt that are to be computed next, so many at most."""
+        """Return the tokens that are to be read next, so many at most."""
         known = len(self.tokens)
-        return self.request.prompt[known : known + most]
+        return self.given[known : known + most]
+
+    def read_again(self, known: int) -> None:
+        """Read what was given and answered so far, because the cache holds so little of it."""
+        self.given = [*self.tokens, self.next_token]
+        self.tokens = self.tokens[:known]
 
     def say(self, token: int) -> bool:
         """Add a token to the answer; return whether it is the last one."""

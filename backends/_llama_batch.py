@@ -38,13 +38,10 @@ class Chat(_chat.Chat):
 
 
 class LlamaBatch:
-    """As many chats as the context has rows.
+    """As many chats as the context has rows."""
 
-    copying: seconds that it takes to copy a row to another one; None if it cannot be done.
-    """
-
-    def __init__(self, model: LlamaModel, context: LlamaContext, *, copying: float | None) -> None:
-        self._model, self._context, self._copying = model, context, copying
+    def __init__(self, model: LlamaModel, context: LlamaContext) -> None:
+        self._model, self._context = model, context
         self._pace = Pace(context.most)
         self._chats = [Chat(row) for row in range(len(context.ends))]
         self._waiting: deque[Request] = deque()
@@ -78,8 +75,12 @@ class LlamaBatch:
     def step(self) -> None:
         """Read a part of the prompts that wait, and compute a token for every other chat."""
         self._release_the_stopped()
-        while self._waiting:
-            self._begin(self._waiting.popleft())
+        for _ in range(len(self._waiting)):
+            request = self._waiting.popleft()
+            if self._is_read_for_another(request):
+                self._waiting.append(request)  # at the next step that can be copied
+            else:
+                self._begin(request)
         if not (self._reading or self._answered):
             return
         try:
@@ -106,11 +107,22 @@ class LlamaBatch:
 
     # -- beginning
 
+    @property
+    def _least(self) -> int:
+        """Return how many tokens must agree before copying them is faster than reading them."""
+        copying = self._context.copying
+        return sys.maxsize if copying is None else self._pace.tokens_in(copying)
+
+    def _is_read_for_another(self, request: Request) -> bool:
+        """Tell whether what a prompt begins with is just being read, such as a system prompt."""
+        wanted = request.prompt[:-1]
+        known = max(_rows.common(chat.tokens, wanted) for chat in self._chats)
+        soon = (_rows.common(chat.request.prompt, wanted) for chat in self._reading)
+        return max(soon, default=0) >= known + max(self._least, _rows.LEAST)
+
     def _begin(self, request: Request) -> None:
         """Find a row for a request, with as much of its prompt as any row knows."""
-        copying = self._copying
-        least = sys.maxsize if copying is None else self._pace.tokens_in(copying)
-        start = _rows.choose(self._chats, request.prompt, can_grow=False, least=least)
+        start = _rows.choose(self._chats, request.prompt, can_grow=False, least=self._least)
         assert start.row is not None  # has_room() said that one is idle
         chat = self._chats[self._chats.index(start.row)]
         chat.sampler = Sampler(request.options, self._model.vocabulary)
@@ -127,66 +139,70 @@ class LlamaBatch:
 
     # -- computing
 
-    def _plan(self) -> dict[int, tuple[Chat, list[int]]]:
-        """Return what to compute of which chat, by row."""
-        plan = {chat.row: (chat, [chat.next_token]) for chat in self._answered}
-        left = self._pace.tokens(waiting=len(self._reading), answered=len(self._answered))
+    def _plan(self) -> list[tuple[Chat, list[int]]]:
+        """Return what to compute of which chat, in the order of their rows."""
+        plan = [(chat, [chat.next_token]) for chat in self._answered]
+        waiting = len(self._reading) + len(self._waiting)
+        left = self._pace.tokens(waiting=waiting, answered=len(self._answered))
         left = min(left, self._context.most - len(self._chats))  # the others' tokens have room
         for chat in self._reading:
             part = chat.next_part(left)
             if part:
-                plan[chat.row] = chat, part
+                plan.append((chat, part))
                 left -= len(part)
-        return dict(sorted(plan.items()))
+        return sorted(plan, key=lambda one: one[0].row)
 
-    def _compute(self, plan: dict[int, tuple[Chat, list[int]]]) -> None:
+    def _compute(self, plan: list[tuple[Chat, list[int]]]) -> None:
         """Compute the plan, and say what comes of it; what fails is tried chat by chat."""
         try:
             self._compute_together(plan)
         except (MemoryError, RuntimeError) as error:
             logger.debug("computing %d chats failed: %s", len(plan), describe(error))
-            if len(plan) > 1:
-                for row, one in plan.items():
-                    self._compute({row: one})
+            self._look_what_is_left()
+            if len(plan) == 1:
+                no_memory = isinstance(error, MemoryError)
+                self._end(plan[0][0], AnswerError(OUT_OF_MEMORY) if no_memory else error)
                 return
-            for chat, _ in plan.values():
-                self._lose(chat, error)
+            for chat, tokens in plan:
+                part = chat.next_part(len(tokens)) if chat in self._reading else tokens
+                self._compute([(chat, part)])
 
-    def _lose(self, chat: Chat, error: Exception) -> None:
-        """End a chat that cannot be computed; what its row holds may be gone."""
-        chat.tokens = chat.tokens[: self._context.ends[chat.row]]
-        no_memory = isinstance(error, MemoryError)
-        self._end(chat, AnswerError(OUT_OF_MEMORY) if no_memory else error)
+    def _look_what_is_left(self) -> None:
+        """Let chats whose rows were emptied read again what these held."""
+        for chat in self._chats:
+            left = self._context.ends[chat.row]
+            if left == len(chat.tokens):
+                continue
+            if chat in self._answered:
+                chat.read_again(left)
+                self._answered.remove(chat)
+                self._reading.append(chat)
+            else:
+                chat.tokens = chat.tokens[:left]
 
-    def _compute_together(self, plan: dict[int, tuple[Chat, list[int]]]) -> None:
+    def _compute_together(self, plan: list[tuple[Chat, list[int]]]) -> None:
         if self._reading:
             for chat in self._answered:
                 chat.request.flush()  # this may take long
-        parts = []
-        for row, (chat, tokens) in plan.items():
-            if self._context.ends[row] != len(chat.tokens):
-                raise RuntimeError(f"row {row} was emptied")
-            is_wanted = len(chat.tokens) + len(tokens) >= len(chat.request.prompt)
-            parts.append(Part(row, tokens, is_wanted))
+        parts = [
+            Part(chat.row, tokens, len(chat.tokens) + len(tokens) >= len(chat.given))
+            for chat, tokens in plan
+        ]
         started = time.monotonic()
-        self._computed = tuple(chat.request for chat, _ in plan.values())
+        self._computed = tuple(chat.request for chat, _ in plan)
         self._context.go_on()
         self._interrupt_if_unwanted()
         try:
             outcome = self._context.compute(parts)
         finally:
             self._computed = ()
-        for chat, tokens in plan.values():
+        for chat, tokens in plan:
             chat.tokens += tokens
         if self._reading:
             count = sum(len(part.tokens) for part in parts)
             self._pace.learn(count, time.monotonic() - started)
-        said = [
-            chat for (chat, _), part in zip(plan.values(), parts, strict=True) if part.is_wanted
-        ]
-        chosen = choose(self._context, outcome, [chat.sampler for chat in said])
-        for chat, token in zip(said, chosen, strict=True):
-            self._say(chat, token)
+        asked = [chat for (chat, _), part in zip(plan, parts, strict=True) if part.is_wanted]
+        self._say_all(asked, choose(self._context, outcome, [chat.sampler for chat in asked]))
 
     def _interrupt_if_unwanted(self) -> None:
         """Stop what is being computed if nobody waits for it any more; from any thread."""
@@ -196,12 +212,20 @@ class LlamaBatch:
 
     # -- answering
 
-    def _say(self, chat: Chat, token: int | AnswerError) -> None:
-        """Add a token to a chat's answer, which may begin or end with it."""
-        if isinstance(token, AnswerError):
-            chat.tokens = chat.tokens[: self._context.forget(chat.row, 0)]
-            self._end(chat, token)
-            return
+    def _say_all(self, chats: list[Chat], tokens: list[int | AnswerError]) -> None:
+        """Add tokens to the chats' answers, which may begin or end with them."""
+        spoiled = []
+        for chat, token in zip(chats, tokens, strict=True):
+            if isinstance(token, AnswerError):
+                spoiled.append(chat.row)
+                self._end(chat, token)
+            else:
+                self._say(chat, token)
+        if spoiled:
+            self._context.scrub(spoiled)
+            self._look_what_is_left()
+
+    def _say(self, chat: Chat, token: int) -> None:
         if chat in self._reading:
             self._reading.remove(chat)
             self._answered.append(chat)

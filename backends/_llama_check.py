@@ -53,7 +53,7 @@ def examine(context: LlamaContext, *, can_copy: bool) -> Findings:
 
 
 def _distance(found: Any, right: Any) -> float:
-    return float(numpy.linalg.norm(found - right) / numpy.linalg.norm(right))
+    return float(numpy.linalg.norm(found - right) / (numpy.linalg.norm(right) or 1.0))
 
 
 def _alone(context: LlamaContext, prompt: list[int]) -> Any:

@@ -84,6 +84,7 @@ class LlamaContext:
         self.most = int(llama_cpp.llama_n_batch(self._context))
         self.ends = [0] * rows  # tokens that each row holds
         self.bridge = 0  # rows that nobody wants computed, if that joins those on both sides
+        self.copying: float | None = None  # seconds that copying a row takes; None: it cannot be
         self._make_batch()
 
     def _params(self, args: argparse.Namespace, rows: int, length: int) -> Any:
@@ -219,9 +220,22 @@ class LlamaContext:
         return self.forget(target, length)
 
     def clear(self) -> None:
-        """Forget what all rows hold."""
-        llama_cpp.llama_memory_clear(self._memory, False)
+        """Forget what all rows hold, also where it is only marked as free."""
+        llama_cpp.llama_memory_clear(self._memory, True)
         self.ends = [0] * len(self.ends)
+
+    def scrub(self, rows: Sequence[int]) -> None:
+        """Empty rows in which there are numbers that are none, which spoil whoever comes next.
+
+        They do so even where memory is marked as free. Where rows cannot be copied, all are
+        emptied.
+        """
+        good = [row for row in range(len(self.ends)) if row not in rows]
+        if self.copying is None or not good:
+            return self.clear()
+        for row in rows:
+            self.copy(good[0], row, 0)
+        return None
 
     # -- interrupting, from any thread
 

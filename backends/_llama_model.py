@@ -162,9 +162,10 @@ class LlamaModel:
         if findings.fault:
             raise StartError(f"{self._name} cannot be used: {findings.fault}")
         context.bridge = 0 if self._is_stateful() else findings.bridge
+        context.copying = findings.copying
         self.context = min(self.context, context.length)
         self._engine = f"{rows} at once" if rows > 1 else "one at a time"
-        return LlamaBatch(self, context, copying=findings.copying)
+        return LlamaBatch(self, context)
 
     def _create_context(self, rows: int) -> LlamaContext:
         return LlamaContext(

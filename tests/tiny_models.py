@@ -98,25 +98,33 @@ def never_said() -> list[int]:
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 PACKED = {U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}
 NORMAL, CONTROL = 1, 3  # kinds of tokens
+F32_DATA = 0  # the type of a tensor
 
 
 def write_gguf(path: Path, *, template: str | None = TEMPLATE, context: int = CONTEXT) -> Path:
     """Write a GGUF file of the llama architecture; return its path."""
+    tokens = [*SPECIAL, *byte_letters()]
+    head = _fields(tokens, context)
+    if template is not None:
+        head.append(field("tokenizer.chat_template", STRING, template))
+    return pack_gguf(path, head, _tensors(len(tokens)))
+
+
+def pack_gguf(path: Path, fields: Sequence[bytes], tensors: dict[str, Any]) -> Path:
+    """Write a GGUF file of these fields and arrays, as 32-bit floats; return its path."""
     import numpy
 
-    tokens = [*SPECIAL, *byte_letters()]
-    tensors = _tensors(len(tokens))
-    fields = _fields(tokens, context)
-    if template is not None:
-        fields.append(_field("tokenizer.chat_template", STRING, template))
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields)) + b"".join(fields)
-    at, data = 0, b""
+    parts: list[bytes] = []
+    at = 0
     for name, values in tensors.items():
         shape = b"".join(struct.pack("<Q", size) for size in reversed(values.shape))
-        head += _text(name) + struct.pack("<I", values.ndim) + shape + struct.pack("<IQ", 0, at)
-        data += _padded(values.astype(numpy.dtype("<f4")).tobytes())
-        at = len(data)
-    path.write_bytes(_padded(head) + data)
+        head += (
+            _text(name) + struct.pack("<I", values.ndim) + shape + struct.pack("<IQ", F32_DATA, at)
+        )
+        parts.append(_padded(values.astype(numpy.dtype("<f4")).tobytes()))
+        at += len(parts[-1])
+    path.write_bytes(_padded(head) + b"".join(parts))
     return path
 
 
@@ -153,33 +161,49 @@ def _tensors(vocabulary: int) -> dict[str, Any]:
 
 
 def _fields(tokens: Sequence[str], context: int) -> list[bytes]:
-    kinds = [CONTROL] * len(SPECIAL) + [NORMAL] * (len(tokens) - len(SPECIAL))
     return [
-        _field("general.architecture", STRING, "llama"),
-        _field("general.name", STRING, "tiny"),
-        _field("llama.context_length", U32, context),
-        _field("llama.embedding_length", U32, HIDDEN),
-        _field("llama.block_count", U32, LAYERS),
-        _field("llama.feed_forward_length", U32, 2 * HIDDEN),
-        _field("llama.attention.head_count", U32, HEADS),
-        _field("llama.attention.head_count_kv", U32, KV_HEADS),
-        _field("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
-        _field("tokenizer.ggml.model", STRING, "gpt2"),
-        _field("tokenizer.ggml.pre", STRING, "qwen2"),
-        _array("tokenizer.ggml.tokens", STRING, tokens),
-        _array("tokenizer.ggml.token_type", I32, kinds),
-        _array("tokenizer.ggml.merges", STRING, []),
-        _field("tokenizer.ggml.eos_token_id", U32, END),
-        _field("tokenizer.ggml.padding_token_id", U32, PAD),
-        _field("tokenizer.ggml.add_bos_token", BOOL, False),
+        *shape_fields("llama", context),
+        field("llama.attention.head_count_kv", U32, KV_HEADS),
+        *vocabulary_fields(tokens),
     ]
 
 
-def _field(name: str, kind: int, value: Any) -> bytes:
+def shape_fields(architecture: str, context: int) -> list[bytes]:
+    """Return what every architecture says of its size."""
+    return [
+        field("general.architecture", STRING, architecture),
+        field("general.name", STRING, "tiny"),
+        field(f"{architecture}.context_length", U32, context),
+        field(f"{architecture}.embedding_length", U32, HIDDEN),
+        field(f"{architecture}.block_count", U32, LAYERS),
+        field(f"{architecture}.feed_forward_length", U32, 2 * HIDDEN),
+        field(f"{architecture}.attention.head_count", U32, HEADS),
+        field(f"{architecture}.attention.layer_norm_rms_epsilon", F32, 1e-5),
+    ]
+
+
+def vocabulary_fields(tokens: Sequence[str]) -> list[bytes]:
+    """Return a vocabulary of single bytes, or of more that follow them."""
+    kinds = [CONTROL] * len(SPECIAL) + [NORMAL] * (len(tokens) - len(SPECIAL))
+    return [
+        field("tokenizer.ggml.model", STRING, "gpt2"),
+        field("tokenizer.ggml.pre", STRING, "qwen2"),
+        array("tokenizer.ggml.tokens", STRING, tokens),
+        array("tokenizer.ggml.token_type", I32, kinds),
+        array("tokenizer.ggml.merges", STRING, []),
+        field("tokenizer.ggml.eos_token_id", U32, END),
+        field("tokenizer.ggml.padding_token_id", U32, PAD),
+        field("tokenizer.ggml.add_bos_token", BOOL, False),
+    ]
+
+
+def field(name: str, kind: int, value: Any) -> bytes:
+    """Return one field of a GGUF file's head."""
     return _text(name) + struct.pack("<I", kind) + _value(kind, value)
 
 
-def _array(name: str, kind: int, values: Sequence[Any]) -> bytes:
+def array(name: str, kind: int, values: Sequence[Any]) -> bytes:
+    """Return one field that holds many values of a kind."""
     head = _text(name) + struct.pack("<IIQ", ARRAY, kind, len(values))
     return head + b"".join(_value(kind, value) for value in values)
 

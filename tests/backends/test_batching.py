@@ -9,17 +9,16 @@ import json
 import random
 import string
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_architectures import ALONE, BATCHABLE, ROLES, Library, write_folder
+from talks import PATIENCE, Answer, Chats, whole_or_sentence
+from tiny_architectures import ALONE, BATCHABLE, Library, write_folder
 from tiny_models import SPECIAL
 
 from backends.huggingface import OPTIONS, HuggingfaceExecutor
-from kuwa_min import Modelfile
 from kuwa_min.errors import AnswerError
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
@@ -29,7 +28,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
-PATIENCE = 60.0  # seconds until an answer that does not come is a failure
 SLOTS = 4
 VOCABULARY = len(SPECIAL) + 256
 BELL = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
@@ -95,53 +93,6 @@ def chats(load: Any) -> Callable[..., Chats]:
         return Chats(load(HuggingfaceExecutor, *given).executor)
 
     return make
-
-
-class Chats:
-    """Chats with one executor, all at once."""
-
-    def __init__(self, executor: HuggingfaceExecutor) -> None:
-        self.executor = executor
-
-    def ask(self, *said: str, **wishes: Any) -> Answer:
-        """Submit what user and assistant said in turn; the wishes are those of `create`."""
-        return self.submit(self.create(*said, **wishes))
-
-    def submit(self, request: Any) -> Answer:
-        """Let the executor answer a request."""
-        self.executor.engine.submit(request)
-        return Answer(request)
-
-    def create(self, *said: str, system: str = "", **options: Any) -> Any:
-        """Return a request of a chat; the options are a Modelfile's llm_*."""
-        history = [{"role": ROLES[n % 2], "content": text} for n, text in enumerate(said)]
-        entries = [{"name": "parameter", "args": f"llm_{k} {v}"} for k, v in options.items()]
-        entries += [{"name": "system", "args": system}] if system else []
-        modelfile = Modelfile.from_json(json.dumps(entries))
-        return self.executor.create_request(history, modelfile)
-
-
-class Answer:
-    """The text of a request as it comes."""
-
-    def __init__(self, request: Any) -> None:
-        self.request, self.text = request, ""
-
-    def more(self, characters: int = 1) -> str:
-        """Return all text so far, when so many characters more came or the answer is over."""
-        wanted, deadline = len(self.text) + characters, time.monotonic() + PATIENCE
-        while len(self.text) < wanted and not self.request.ended:
-            assert time.monotonic() < deadline, f"silent after {self.text!r}"
-            self.text += self.request.take(0.1)
-        return self.text
-
-    def whole(self) -> str:
-        """Return the answer when it is over."""
-        return self.more(10**9)
-
-    def cancel(self) -> None:
-        """Want no more of it."""
-        self.request.cancel()
 
 
 Look = Callable[[Any], object]
@@ -567,14 +518,6 @@ def test_memory_that_runs_out_harms_as_few_as_possible(
     ]
     assert all(expected[at].startswith(answers[at].text) for at in lost)
     assert talk.ask(QUESTIONS[0], max_new_tokens=60).whole() == expected[0]
-
-
-def whole_or_sentence(answer: Answer) -> str:
-    """Return an answer, or what the person is told instead."""
-    try:
-        return answer.whole()
-    except AnswerError as error:
-        return str(error)
 
 
 def is_second_part(tokens: Any) -> bool:
