@@ -75,6 +75,7 @@ class LlamaContext:
     ) -> None:
         self._vocabulary = vocabulary
         self._flag = ctypes.create_string_buffer(2)
+        CHATTER.complaint = ""
         self._context = llama_cpp.llama_init_from_model(model, self._params(args, rows, length))
         if not self._context:
             raise StartError(_no_context(rows, length))
@@ -263,8 +264,8 @@ def _failure(result: int) -> Exception:
 
 def _no_context(rows: int, length: int) -> str:
     chats = "one chat" if rows == 1 else f"each of {rows} chats"
-    reason = CHATTER.complaint and f" ({CHATTER.complaint[:200]})"
     return (
-        f"there is no memory for {length:,} tokens of {chats}{reason}; lower --context_window or "
-        "--concurrent_req_limit"
+        f"there is no room for {length:,} tokens of {chats}: "
+        f"{CHATTER.complaint[:200] or 'not enough memory'}; lower --context_window or "
+        "--concurrent_req_limit, or choose another --cache_type"
     )

@@ -95,19 +95,51 @@ def never_said() -> list[int]:
 
 # -- GGUF: a head of names and values, then tensors, each at a multiple of 32 bytes
 
-U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-PACKED = {U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}
+U16, U32, I32, F32, BOOL, STRING, ARRAY = 2, 4, 5, 6, 7, 8, 9
+PACKED = {U16: "<H", U32: "<I", I32: "<i", F32: "<f", BOOL: "<?"}
 NORMAL, CONTROL = 1, 3  # kinds of tokens
 F32_DATA = 0  # the type of a tensor
 
 
-def write_gguf(path: Path, *, template: str | None = TEMPLATE, context: int = CONTEXT) -> Path:
-    """Write a GGUF file of the llama architecture; return its path."""
-    tokens = [*SPECIAL, *byte_letters()]
+def write_gguf(
+    path: Path,
+    *,
+    template: str | None = TEMPLATE,
+    context: int = CONTEXT,
+    more: Sequence[str] = (),
+) -> Path:
+    """Write a GGUF file of the llama architecture; return its path.
+
+    more: tokens that follow those of single bytes.
+    """
+    tokens = [*SPECIAL, *byte_letters(), *more]
     head = _fields(tokens, context)
     if template is not None:
         head.append(field("tokenizer.chat_template", STRING, template))
     return pack_gguf(path, head, _tensors(len(tokens)))
+
+
+def split_gguf(path: Path, folder: Path) -> list[Path]:
+    """Write what write_gguf() makes into two files in a folder, as llama.cpp splits models."""
+    tokens = [*SPECIAL, *byte_letters()]
+    tensors = list(_tensors(len(tokens)).items())
+    half, parts = len(tensors) // 2, []
+    template = field("tokenizer.chat_template", STRING, TEMPLATE)
+    heads = (
+        [*_fields(tokens, CONTEXT), template],
+        [field("general.architecture", STRING, "llama")],
+    )
+    for number, head in enumerate(heads):
+        fields = [
+            *head,
+            field("split.no", U16, number),
+            field("split.count", U16, len(heads)),
+            field("split.tensors.count", I32, len(tensors)),
+        ]
+        part = folder / f"{path.stem}-{number + 1:05}-of-{len(heads):05}.gguf"
+        held = tensors[half:] if number else tensors[:half]
+        parts.append(pack_gguf(part, fields, dict(held)))
+    return parts
 
 
 def pack_gguf(path: Path, fields: Sequence[bytes], tensors: dict[str, Any]) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import direct
 import pytest
 import tiny_models
 from programs import Program, chat_through, fetch, said, until
+from tiny_ggufs import Library
 
 from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
@@ -21,7 +24,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
-GREEDY = ("--temperature", 0, "--threads", 1)
+EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1)
+GREEDY = (*EXACT, "--temperature", 0)
 FEW = (*GREEDY, "--max_tokens", 24)
 FULL = (
     "\n<<<WARNING>>>The answer was cut off: the model's context of 512 tokens is full."
@@ -38,23 +42,10 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def library(gguf: Path) -> Any:
     """Return what the library itself answers to messages: a function."""
-    from backends import _llama_engine, _llama_library
+    alone = Library(gguf)
 
-    assert _llama_engine.llama_cpp is llama_cpp
-    _llama_library.load_processors(Path(llama_cpp.__file__).parent)
-    llama = llama_cpp.Llama(str(gguf), n_ctx=4096, n_threads=1, n_threads_batch=1, verbose=False)
-
-    def answer(*messages: str, system: str = "", count: int = 24, **options: Any) -> str:
-        turns = [("system", system)] if system else []
-        turns += [(("user", "assistant")[n % 2], text) for n, text in enumerate(messages)]
-        chat = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
-        prompt = f"{chat}<|im_start|>assistant\n".encode()
-        llama.reset()
-        llama.set_seed(options.pop("seed", 0))
-        made = llama.generate(
-            llama.tokenize(prompt, add_bos=False, special=True), **{"temp": 0.0, **options}
-        )
-        return b"".join(llama.detokenize([next(made)]) for _ in range(count)).decode()
+    def answer(*messages: str, count: int = 24, **options: Any) -> str:
+        return alone.answer(*messages, max_tokens=count, **options)
 
     return answer
 
@@ -76,24 +67,19 @@ def test_the_second_turn_reads_the_first(load: Any, gguf: Path, library: Any) ->
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--system_prompt", "Be kind.")
     question = "one " * 150
     first = "".join(talker.pieces(question))
-    llama = talker.executor.model._llama
-    computed: list[int] = []
-    evaluate = llama.eval
-    llama.eval = lambda tokens: (computed.append(len(tokens)), evaluate(tokens))
-    second = "".join(talker.pieces(question, first, "two"))
+    second, request = direct.ask(talker.executor, question, first, "two")
     assert second == library(question, first, "two", system="Be kind.")
-    assert computed[0] < 100
-    assert sum(computed[1:]) <= 24
+    assert len(request.prompt) - request.reused < 100
 
 
 def test_options_reach_the_library(load: Any, gguf: Path, library: Any) -> None:
     """From the command line and from a Modelfile, which wins."""
     talker = load(
         LlamacppExecutor,
-        *("--model_path", gguf, "--threads", 1, "--max_tokens", 24, "--seed", 7),
+        *("--model_path", gguf, *EXACT, "--max_tokens", 24, "--seed", 7),
         *("--temperature", 1.5, "--top_k", 20, "--repeat_penalty", 1.5),
     )
-    options = {"seed": 7, "temp": 1.5, "top_k": 20, "repeat_penalty": 1.5}
+    options = {"seed": 7, "temperature": 1.5, "top_k": 20, "repeat_penalty": 1.5}
     assert "".join(talker.pieces("x")) == library("x", **options)
     asked = {"parameter": "llm_max_tokens 5"}
     assert "".join(talker.pieces("x", **asked)) == library("x", **options, count=5)
@@ -186,13 +172,14 @@ def test_an_answer_may_not_take_too_long(load: Any, gguf: Path) -> None:
 # -- stopping
 
 
-def test_a_stopped_answer_ends_within_a_step(load: Any, gguf: Path, library: Any) -> None:
+def test_a_stopped_answer_ends_within_a_step(
+    load: Any, gguf: Path, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The engine computes no further token, and the next chat is answered."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY)
-    model = talker.executor.model
-    steps: list[int] = []
-    evaluate = model._llama.eval
-    model._llama.eval = lambda tokens: (steps.append(1), evaluate(tokens))
+    engine, steps = talker.executor.engine, []
+    step = engine._batch.step
+    monkeypatch.setattr(engine._batch, "step", lambda: (steps.append(1), step()))
     request = direct.create(talker.executor, "x")
     say, texts = request.say, []
 
@@ -203,53 +190,16 @@ def test_a_stopped_answer_ends_within_a_step(load: Any, gguf: Path, library: Any
             request.cancel()
 
     request.say = say_and_cancel
-    model._compute(request)
-    assert len(texts) == len(steps) == 5
+    engine.submit(request)
+    until(lambda: request.finished)
+    assert len(texts) == 5
+    assert len(steps) <= 6, "the last one computes nothing"
     assert library("x").startswith("".join(texts))
     assert library("x").startswith("".join(talker.first(1, "x")))
     assert "".join(talker.pieces("x", parameter="llm_max_tokens 24")) == library("x")
 
 
-def test_a_long_prompt_can_be_stopped_in_the_middle(load: Any, gguf: Path, library: Any) -> None:
-    """It is read in parts; what was read of it does not spoil the next answer."""
-    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
-    model = talker.executor.model
-    steps: list[int] = []
-    evaluate = model._llama.eval
-    request = direct.create(talker.executor, "a" * 2000)
-
-    def evaluate_and_cancel(tokens: list[int]) -> None:
-        steps.append(len(tokens))
-        evaluate(tokens)
-        if len(steps) == 2:
-            request.cancel()
-
-    model._llama.eval = evaluate_and_cancel
-    model._compute(request)
-    assert steps == [256, 256]
-    model._llama.eval = evaluate
-    assert "".join(talker.pieces("a" * 2000)) == library("a" * 2000)
-
-
 # -- mistakes
-
-
-def test_a_failing_chat_harms_no_other(load: Any, gguf: Path, library: Any) -> None:
-    """The error belongs to its chat; the next one is answered."""
-    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
-    llama = talker.executor.model._llama
-    evaluate, failing = llama.eval, [True]
-
-    def fail_once(tokens: list[int]) -> None:
-        evaluate(tokens)
-        if failing and len(tokens) == 1:
-            failing.clear()
-            raise RuntimeError("llama_decode returned -3")
-
-    llama.eval = fail_once
-    with pytest.raises(RuntimeError):
-        talker.pieces("x")
-    assert "".join(talker.pieces("x")) == library("x")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +208,18 @@ def test_a_failing_chat_harms_no_other(load: Any, gguf: Path, library: Any) -> N
         (("--top_p", "1.5"), UsageError, "top_p must be at most 1"),
         (("--mirostat_mode", "3"), UsageError, "mirostat_mode must be at most 2"),
         (("--seed", str(2**32)), UsageError, "seed must be at most 4294967295"),
-        (("--ngl", "-1"), StartError, "--ngl -1 asks for a GPU"),
+        (
+            ("--ngl", "-1"),
+            StartError,
+            "--ngl -1 asks for a GPU, but this build of llama.cpp computes on processors only; "
+            "--ngl 0 computes on the processor",
+        ),
+        (
+            ("--cache_type", "q8_0", "--flash_attn", "off"),
+            UsageError,
+            "--cache_type q8_0 needs --flash_attn on; f16 and f32 do not",
+        ),
+        (("--tensor_split", ",".join("1" * 100)), StartError, "--tensor_split has 100 numbers; "),
         (
             ("--override_chat_template", "{% for %}"),
             StartError,
@@ -267,15 +228,9 @@ def test_a_failing_chat_harms_no_other(load: Any, gguf: Path, library: Any) -> N
     ],
 )
 def test_a_wrong_option_is_one_line(
-    load: Any,
-    gguf: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: tuple[str, ...],
-    kind: type[KuwaError],
-    words: str,
+    load: Any, gguf: Path, options: tuple[str, ...], kind: type[KuwaError], words: str
 ) -> None:
     """Before it reaches native code, which would end the process."""
-    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: False)
     with pytest.raises(kind) as refused:
         load(LlamacppExecutor, "--model_path", gguf, *options)
     assert words in str(refused.value)
@@ -289,6 +244,9 @@ def test_a_wrong_option_is_one_line(
         ("--threads", "0"),
         ("--threads", "513"),
         ("--context_window", str(2**24 + 1)),
+        ("--tensor_split", "1,x"),
+        ("--tensor_split", "0,0"),
+        ("--cache_type", "f64"),
     ],
 )
 def test_numbers_out_of_range_end_with_code_2(load: Any, gguf: Path, options: Any) -> None:
@@ -334,11 +292,181 @@ def test_what_llama_cpp_refuses_is_one_line(load: Any, gguf: Path, tmp_path: Pat
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "words"),
+    [
+        ("has_encoder", True, "it has an encoder"),
+        ("has_decoder", False, "it has an encoder"),
+        ("is_diffusion", True, "writes by diffusion"),
+    ],
+)
+def test_other_kinds_of_models_are_refused(
+    load: Any,
+    gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    answer: bool,
+    words: str,
+) -> None:
+    """They would be computed, and answer nonsense."""
+    name = f"llama_model_{question}"
+    function = getattr(llama_cpp, name)
+
+    def answer_instead(model: Any) -> bool:
+        assert function(model) is not answer
+        return answer
+
+    answer_instead.argtypes = function.argtypes
+    monkeypatch.setattr(llama_cpp, name, answer_instead)
+    with pytest.raises(StartError, match=words):
+        load(LlamacppExecutor, "--model_path", gguf)
+
+
+def test_too_large_a_context_is_one_line(
+    load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which says what to lower."""
+
+    def create(model: Any, params: Any) -> None:
+        assert params.n_ctx == 3 * 4096
+
+    create.argtypes = llama_cpp.llama_init_from_model.argtypes
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", create)
+    with pytest.raises(StartError) as refused:
+        load(LlamacppExecutor, "--model_path", gguf, "--concurrent_req_limit", 3)
+    assert str(refused.value) == (
+        "there is no room for 4,096 tokens of each of 3 chats: not enough memory; lower "
+        "--context_window or --concurrent_req_limit, or choose another --cache_type"
+    )
+
+
+def test_another_interface_of_the_library_is_one_line(
+    load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is seen before anything is called that would end the process."""
+    monkeypatch.delattr(llama_cpp, "llama_memory_seq_cp")
+    monkeypatch.setattr(llama_cpp.llama_decode, "argtypes", [llama_cpp.llama_context_p_ctypes])
+    with pytest.raises(StartError) as refused:
+        load(LlamacppExecutor, "--model_path", gguf)
+    assert (
+        "is not the one that this program was written for: llama_decode, llama_memory_seq_cp "
+        in (str(refused.value))
+    )
+
+
+# -- where models come from, and how they are loaded
+
+
+def test_a_model_in_several_files_is_loaded_by_its_first(
+    load: Any, gguf: Path, tmp_path: Path, library: Any
+) -> None:
+    """The others are found by their names; one that is missing is named."""
+    first, second = tiny_models.split_gguf(gguf, tmp_path)
+    talker = load(LlamacppExecutor, "--model_path", first, *FEW)
+    assert "".join(talker.pieces("x")) == library("x")
+    second.unlink()
+    with pytest.raises(UsageError, match=f"of which 1 is missing: {second.name}"):
+        load(LlamacppExecutor, "--model_path", first)
+
+
+def test_a_file_in_the_hubs_cache_is_loaded(
+    load: Any, gguf: Path, tmp_path: Path, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hf://owner/name?file; what is not there is said, with the command that fetches it."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "tiny.gguf").symlink_to(gguf)
+    talker = load(LlamacppExecutor, "--model_path", "hf://owner/name?tiny.gguf", *FEW)
+    assert "".join(talker.pieces("x")) == library("x")
+    for address, words in (
+        ("hf://owner/name?tiny.guff", r"near it: tiny\.gguf; .*`hf download owner/name tiny\.guff"),
+        ("hf://owner/other?tiny.gguf", "is neither a folder nor in the hub's cache"),
+        ("hf://owner/name", r"is incomplete: hf://owner/name\?file is needed"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            load(LlamacppExecutor, "--model_path", address)
+
+
+def test_loading_shows_how_far_it_is(gguf: Path) -> None:
+    """In steps, to the end; and what it raises there ends the loading."""
+    from backends import _llama_library, _llama_model
+
+    class Signalled(BaseException):
+        """Stands for a signal that comes while a model is loaded."""
+
+    _llama_library.prepare()
+    args = argparse.Namespace(ngl=0, tensor_split=[])
+    steps: list[tuple[int, int]] = []
+    llama_cpp.llama_model_free(_llama_model._load(gguf, args, lambda *step: steps.append(step)))
+    assert steps[-1] == (1000, 1000)
+    assert steps == sorted(steps)
+
+    def end(*_: int) -> None:
+        raise Signalled
+
+    with pytest.raises(Signalled):
+        _llama_model._load(gguf, args, end)
+
+
+@pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("attention", ["auto", "on"])
+def test_what_is_remembered_can_be_made_smaller(
+    load: Any, gguf: Path, tmp_path: Path, cache: str, attention: str
+) -> None:
+    """Each kind answers, though not to the letter as with 32 bits."""
+    options = ("--cache_type", cache, "--flash_attn", attention, "--concurrent_req_limit", 2)
+    wide = tmp_path / "wide.gguf"
+    wide.write_bytes(with_wider_heads(gguf.read_bytes()))
+    talker = load(LlamacppExecutor, "--model_path", wide, "--temperature", 0, *options)
+    assert talker.executor.model.facts()["engine"] == "2 at once"
+    texts = [direct.ask(talker.executor, "x", parameter="llm_max_tokens 9")[0] for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 9
+
+
+def with_wider_heads(data: bytes) -> bytes:
+    """Make half as many heads of a model's attention: small formats need 32 numbers in one."""
+    for name in ("head_count", "head_count_kv"):
+        key = f"llama.attention.{name}".encode()
+        before, found, after = data.partition(key + struct.pack("<I", tiny_models.U32))
+        count = int.from_bytes(after[:4], "little") // 2
+        data = before + found + struct.pack("<I", count) + after[4:]
+    return data
+
+
+def test_a_format_that_does_not_suit_is_one_line(load: Any, gguf: Path) -> None:
+    """With llama.cpp's own reason."""
+    with pytest.raises(StartError, match=r"chats: .*block size 32 does not divide .*; lower "):
+        load(
+            LlamacppExecutor,
+            *("--model_path", gguf, "--cache_type", "q8_0", "--concurrent_req_limit", 2),
+        )
+
+
+# -- tokens and text
+
+
+def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
+    """A token may be longer than any buffer, and a text have more tokens than letters."""
+    long = "-" * 1000
+    gguf = tiny_models.write_gguf(tmp_path / "m.gguf", more=[long])
+    model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model
+    token = model.vocabulary - 1
+    decode = model.create_decoder()
+    assert [decode(token), decode(3 + ord("a")), decode(token)] == [long, "a", long]
+    text = "世界 and <|im_end|> " * 50
+    tokens = model.tokenize(text)
+    assert tokens.count(2) == 50
+    decode = model.create_decoder()
+    assert "".join(map(decode, tokens)) == text.replace("<|im_end|>", "")
+
+
 # -- as a user runs it
 
 
 def test_it_answers_through_a_kernel(gguf: Path, library: Any) -> None:
-    """Eight at once, who wait for one another; the end is clean."""
+    """Eight at once; the end is clean."""
     options = ("--embedded_kernel", "127.0.0.1:0", "--concurrent_req_limit", "8")
     with Program("llamacpp", "--model_path", str(gguf), *map(str, FEW), *options) as program:
         program.wait_for("registered as llamacpp")
@@ -360,7 +488,7 @@ def test_it_answers_through_a_kernel(gguf: Path, library: Any) -> None:
 
 
 def test_chats_can_be_stopped(gguf: Path) -> None:
-    """The one that is computed and the one in line; both endpoints are free again at once."""
+    """One after the other; both endpoints are free again at once."""
     endless = ("--context_window", "65536", "--concurrent_req_limit", "2", "--ignore_kernel")
     with Program("llamacpp", "--model_path", str(gguf), *map(str, GREEDY), *endless) as program:
         url = program.url
