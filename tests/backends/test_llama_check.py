@@ -1,0 +1,117 @@
+"""What is found out about llama.cpp at the start, with a context that computes as told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
+numpy = pytest.importorskip("numpy", reason="which comes with it")
+
+from backends import _llama_check  # noqa: E402 - once the library is there
+from backends._llama_context import Outcome, Part  # noqa: E402
+
+
+class Clock:
+    """A clock that goes on only when something is computed."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Return the seconds so far."""
+        return self.now
+
+
+class Context:
+    """Computes the sum of all tokens that a row holds, in the time that it is told."""
+
+    def __init__(self, clock: Clock, rows: int, *, once: float, each: float, copy: float) -> None:
+        self.ends = [0] * rows
+        self._held: list[list[int]] = [[] for _ in range(rows)]
+        self._clock, self._once, self._each, self._copy = clock, once, each, copy
+        self.mixes = self.fails = self.copies_wrongly = False
+
+    def compute(self, parts: Sequence[Part]) -> Outcome:
+        """Return the sums; wrong ones for several rows at once if told so."""
+        if self.fails:
+            raise RuntimeError("llama_decode() returned -3")
+        self._clock.now += self._once + self._each * len(parts)
+        for part in parts:
+            self._held[part.row] += part.tokens
+            self.ends[part.row] = len(self._held[part.row])
+        sums = [[float(sum(self._held[part.row])), 1.0] for part in parts if part.is_wanted]
+        if self.mixes and len(parts) > 1:
+            sums.reverse()
+        return Outcome(numpy.array(sums), [])
+
+    def forget(self, row: int, kept: int) -> int:
+        """Keep the first tokens."""
+        del self._held[row][kept:]
+        self.ends[row] = kept
+        return kept
+
+    def copy(self, source: int, target: int, length: int) -> int:
+        """Copy a row, in its own time."""
+        self._clock.now += self._copy
+        self._held[target] = self._held[source][:length]
+        if self.copies_wrongly:
+            self._held[target] = [99] * length
+        self.ends[target] = length
+        return length
+
+    def clear(self) -> None:
+        """Forget all."""
+        for row in range(len(self.ends)):
+            self.forget(row, 0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give the clock that the check reads."""
+    made = Clock()
+    monkeypatch.setattr(_llama_check.time, "perf_counter", made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("once", "each", "bridge"),
+    [(0.0, 1.0, 0), (1.0, 1.0, 1), (3.5, 1.0, 3), (1.0, 0.0, 8), (100.0, 1.0, 8), (0.5, 1.0, 0)],
+)
+def test_a_bridge_is_as_long_as_a_pass_is_dear(
+    clock: Clock, once: float, each: float, bridge: int
+) -> None:
+    """Rows that are computed in vain must cost less than the pass they save."""
+    context: Any = Context(clock, 8, once=once, each=each, copy=0.0)
+    findings = _llama_check.examine(context, can_copy=True)
+    assert findings.fault == ""
+    assert findings.bridge == bridge
+    assert context.ends == [0] * 8
+
+
+def test_copying_is_timed_and_compared(clock: Clock) -> None:
+    """What is not copied rightly is not copied, and models with a state are not asked."""
+    context: Any = Context(clock, 2, once=1.0, each=1.0, copy=0.25)
+    assert _llama_check.examine(context, can_copy=True).copying == pytest.approx(0.25)
+    assert _llama_check.examine(context, can_copy=False).copying is None
+    context.copies_wrongly = True
+    assert _llama_check.examine(context, can_copy=True).copying is None
+
+
+def test_rows_that_disturb_each_other_are_a_fault(clock: Clock) -> None:
+    """One row alone is none."""
+    for rows, fault in ((2, True), (1, False)):
+        context: Any = Context(clock, rows, once=1.0, each=1.0, copy=0.0)
+        context.mixes = True
+        found = _llama_check.examine(context, can_copy=True).fault
+        assert ("computed at once they are not what they are alone" in found) is fault
+
+
+def test_what_cannot_be_computed_is_a_fault(clock: Clock) -> None:
+    """With what llama.cpp says."""
+    context: Any = Context(clock, 2, once=1.0, each=1.0, copy=0.0)
+    context.fails = True
+    found = _llama_check.examine(context, can_copy=True).fault
+    assert found == "the test of it failed: llama_decode() returned -3"
