@@ -265,7 +265,7 @@ def _failure(result: int) -> Exception:
 def _no_context(rows: int, length: int) -> str:
     chats = "one chat" if rows == 1 else f"each of {rows} chats"
     return (
-        f"there is no room for {length:,} tokens of {chats}: "
+        f"llama.cpp cannot hold {length:,} tokens of {chats}: "
         f"{CHATTER.complaint[:200] or 'not enough memory'}; lower --context_window or "
         "--concurrent_req_limit, or choose another --cache_type"
     )

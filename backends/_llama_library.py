@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +82,26 @@ class Chatter:
     def __init__(self) -> None:
         self.complaint = ""
         self._level = 0
+        self._heard: list[str] | None = None
         self._callback = llama_cpp.llama_log_callback(self._hear)
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[list[str]]:
+        """Give the list of all that is said meanwhile."""
+        self._heard = []
+        try:
+            yield self._heard
+        finally:
+            self._heard = None
 
     def _hear(self, level: int, text: bytes, _: Any) -> None:
         line = text.decode("utf-8", "replace").strip()
         self._level = self._level if level == CONTINUED else level
         if not line.strip("."):
             return
+        if self._heard is not None:
+            self._heard.append(line)
         if self._level == ERROR and not self.complaint:
             self.complaint = line  # the first one says why, the others that it failed
         logger.debug("llama.cpp: %s", line)

@@ -16,11 +16,11 @@ import llama_cpp
 from kuwa_min.errors import StartError
 from kuwa_min.text import Utf8Decoder
 
-from . import _llama_check, _llama_library
+from . import _llama_check, _llama_library, _llama_memory
 from ._chat_template import PLAIN, ChatTemplate
 from ._engine import Batch, Request
 from ._llama_batch import LlamaBatch
-from ._llama_context import LlamaContext
+from ._llama_context import PADDING, LlamaContext
 from ._llama_library import CHATTER, quick
 from ._model_executor import chat_template
 
@@ -153,11 +153,15 @@ class LlamaModel:
     def create_batch(self, slots: int) -> Batch:
         """Return what computes as many chats at once as this model can, up to so many."""
         rows = min(slots, int(llama_cpp.llama_max_parallel_sequences()))
-        context = self._create_context(rows)
+        if not self._args.ngl:  # a graphics card says by itself that its memory is too small
+            with CHATTER.listening() as said:
+                self._create_context(1, length=PADDING)
+            _llama_memory.check(said, rows=rows, length=self.context)
+        context = self._create_context(rows, length=self.context)
         findings = _llama_check.examine(context, can_copy=not self._is_stateful())
         if findings.fault and rows > 1:
             logger.warning("chats are computed one at a time: %s", findings.fault)
-            context, rows = self._create_context(1), 1
+            context, rows = self._create_context(1, length=self.context), 1
             findings = _llama_check.examine(context, can_copy=False)
         if findings.fault:
             raise StartError(f"{self._name} cannot be used: {findings.fault}")
@@ -167,13 +171,9 @@ class LlamaModel:
         self._engine = f"{rows} at once" if rows > 1 else "one at a time"
         return LlamaBatch(self, context)
 
-    def _create_context(self, rows: int) -> LlamaContext:
+    def _create_context(self, rows: int, *, length: int) -> LlamaContext:
         return LlamaContext(
-            self._model,
-            self._args,
-            rows=rows,
-            length=self.context,
-            vocabulary=self.vocabulary,
+            self._model, self._args, rows=rows, length=length, vocabulary=self.vocabulary
         )
 
     def _is_stateful(self) -> bool:

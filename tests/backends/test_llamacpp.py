@@ -15,6 +15,7 @@ import tiny_models
 from programs import Program, chat_through, fetch, said, until
 from tiny_ggufs import Library
 
+from backends import _llama_memory
 from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 
@@ -326,18 +327,32 @@ def test_too_large_a_context_is_one_line(
     load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which says what to lower."""
+    init = llama_cpp.llama_init_from_model
 
-    def create(model: Any, params: Any) -> None:
-        assert params.n_ctx == 3 * 4096
+    def create(model: Any, params: Any) -> Any:
+        return None if params.n_ctx == 3 * 4096 else init(model, params)
 
-    create.argtypes = llama_cpp.llama_init_from_model.argtypes
+    create.argtypes = init.argtypes
     monkeypatch.setattr(llama_cpp, "llama_init_from_model", create)
     with pytest.raises(StartError) as refused:
         load(LlamacppExecutor, "--model_path", gguf, "--concurrent_req_limit", 3)
     assert str(refused.value) == (
-        "there is no room for 4,096 tokens of each of 3 chats: not enough memory; lower "
+        "llama.cpp cannot hold 4,096 tokens of each of 3 chats: not enough memory; lower "
         "--context_window or --concurrent_req_limit, or choose another --cache_type"
     )
+
+
+def test_more_memory_than_there_is_is_one_line(
+    load: Any, gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what llama.cpp really says about this model: 512 bytes a token."""
+    (tmp_path / "meminfo").write_text("MemAvailable: 24576 kB\n", encoding="ascii")
+    monkeypatch.setattr(_llama_memory, "MEMINFO", tmp_path / "meminfo")
+    few = ("--model_path", gguf, "--context_window", 32_768, "--cache_type", "f32")
+    load(LlamacppExecutor, *few)
+    words = "32,768 tokens for each of 2 chats take 0.0 GB, and 0.0 GB are free; "
+    with pytest.raises(StartError, match=words):
+        load(LlamacppExecutor, *few, "--concurrent_req_limit", 2)
 
 
 def test_another_interface_of_the_library_is_one_line(
@@ -437,7 +452,7 @@ def with_wider_heads(data: bytes) -> bytes:
 
 def test_a_format_that_does_not_suit_is_one_line(load: Any, gguf: Path) -> None:
     """With llama.cpp's own reason."""
-    with pytest.raises(StartError, match=r"chats: .*block size 32 does not divide .*; lower "):
+    with pytest.raises(StartError, match=r"chat: .*block size 32 does not divide .*; lower "):
         load(
             LlamacppExecutor,
             *("--model_path", gguf, "--cache_type", "q8_0", "--concurrent_req_limit", 2),

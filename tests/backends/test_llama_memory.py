@@ -1,0 +1,69 @@
+"""How much memory chats take, before it is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backends import _llama_memory
+from kuwa_min.errors import StartError
+
+ATTENTION = (
+    "llama_kv_cache: size =   32.00 MiB (   256 cells,  32 layers,  1/1 seqs), "
+    "K (f16):   16.00 MiB, V (f16):   16.00 MiB"
+)
+STATE = (
+    "llama_memory_recurrent: size =    8.00 MiB (     1 cells,  64 layers,  1 seqs  0 rs_seq), "
+    "R (f32):    1.00 MiB, S (f32):    7.00 MiB, P (f32):    0.00 MiB"
+)
+OTHER = (
+    "load_tensors:   CPU_Mapped model buffer size =   999.00 MiB",
+    "creating, size = 256 cells",
+)
+
+
+@pytest.fixture(autouse=True)
+def sixteen_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be a machine with 12 GiB of memory and 4 GiB of swap space that nobody uses."""
+    meminfo = tmp_path / "meminfo"
+    lines = ("MemTotal: 99999999 kB", "MemAvailable: 12582912 kB", "SwapFree:  4194304 kB")
+    meminfo.write_text("\n".join([*lines, "HugePages_Total:       0", ""]), encoding="ascii")
+    monkeypatch.setattr(_llama_memory, "MEMINFO", meminfo)
+
+
+@pytest.mark.parametrize(
+    ("said", "rows", "length"),
+    [
+        ([*OTHER, ATTENTION], 8, 4096 * 4),
+        ([ATTENTION, ATTENTION], 8, 4096 * 2),
+        ([STATE], 2048, 10**9),
+        ([*OTHER], 10**6, 10**6),
+        ([], 1, 10**9),
+    ],
+)
+def test_what_fits_passes(said: list[str], rows: int, length: int) -> None:
+    """To the last byte; what llama.cpp says nothing of does, too."""
+    _llama_memory.check(said, rows=rows, length=length)
+
+
+@pytest.mark.parametrize(
+    ("said", "rows", "length"),
+    [([ATTENTION], 8, 4096 * 4 + 1), ([ATTENTION, STATE], 8, 4096 * 4), ([STATE], 2049, 1)],
+)
+def test_what_does_not_fit_is_one_line(said: list[str], rows: int, length: int) -> None:
+    """With both amounts and what to lower."""
+    with pytest.raises(StartError) as refused:
+        _llama_memory.check(said, rows=rows, length=length)
+    assert str(refused.value) == (
+        f"{length:,} tokens for each of {rows} chats take 17.2 GB, and 17.2 GB are free; lower "
+        "--context_window or --concurrent_req_limit, or choose a smaller --cache_type"
+    )
+
+
+def test_a_system_that_does_not_say_refuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then llama.cpp finds out."""
+    monkeypatch.setattr(_llama_memory, "MEMINFO", tmp_path / "none")
+    _llama_memory.check([ATTENTION], rows=10**6, length=10**6)
