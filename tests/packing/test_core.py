@@ -27,7 +27,7 @@ from kuwa_min.packing import core
 HERE = core.this_minor()
 AIM = "libraries 0123\npython 3.12\nserves huggingface\n"
 LIGHT = ["__init__", "debug", "dummy"]
-SHARED = ["_engine", "_model_executor", "_model_path", "_reader"]
+SHARED = ["_chat", "_engine", "_model_executor", "_model_path", "_pace", "_reader"]
 TEMPLATES = ["_chat_template", "_template_child", "_template_language"]  # read as sources
 
 
@@ -47,8 +47,12 @@ def test_a_light_file_has_every_light_backend(backend: str) -> None:
 
 
 HELPERS = (
-    ("huggingface", ["_transformers_batch", "_transformers_vision", "_images"], ["_llama_engine"]),
-    ("llamacpp", ["_llama_engine", "_llama_library"], ["_transformers_model", "_images"]),
+    ("huggingface", ["_transformers_batch", "_transformers_vision", "_images"], ["_llama_batch"]),
+    (
+        "llamacpp",
+        ["_llama_batch", "_llama_check", "_llama_library"],
+        ["_transformers_model", "_images"],
+    ),
 )
 
 
