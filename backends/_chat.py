@@ -46,7 +46,12 @@ class Chat(Row):
     @property
     def is_read(self) -> bool:
         """Tell whether all that is given was computed."""
-        return len(self.tokens) >= len(self.given)
+        return self.unread <= 0
+
+    @property
+    def unread(self) -> int:
+        """Return how many tokens are still to be read."""
+        return len(self.given) - len(self.tokens)
 
     def next_part(self, most: int) -> list[int]:
         """Return the tokens that are to be read next, so many at most."""

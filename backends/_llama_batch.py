@@ -19,7 +19,7 @@ from . import _chat, _rows
 from ._engine import Request
 from ._llama_context import LlamaContext, Part, Stopped
 from ._llama_sampling import Sampler, choose
-from ._pace import Pace
+from ._pace import Pace, shares
 
 if TYPE_CHECKING:
     from ._llama_model import LlamaModel
@@ -145,11 +145,12 @@ class LlamaBatch:
         waiting = len(self._reading) + len(self._waiting)
         left = self._pace.tokens(waiting=waiting, answered=len(self._answered))
         left = min(left, self._context.most - len(self._chats))  # the others' tokens have room
-        for chat in self._reading:
-            part = chat.next_part(left)
-            if part:
-                plan.append((chat, part))
-                left -= len(part)
+        parts = shares(left, [chat.unread for chat in self._reading])
+        plan += [
+            (chat, chat.next_part(most))
+            for chat, most in zip(self._reading, parts, strict=True)
+            if most
+        ]
         return sorted(plan, key=lambda one: one[0].row)
 
     def _compute(self, plan: list[tuple[Chat, list[int]]]) -> None:
@@ -184,10 +185,7 @@ class LlamaBatch:
         if self._reading:
             for chat in self._answered:
                 chat.request.flush()  # this may take long
-        parts = [
-            Part(chat.row, tokens, len(chat.tokens) + len(tokens) >= len(chat.given))
-            for chat, tokens in plan
-        ]
+        parts = [Part(chat.row, tokens, len(tokens) >= chat.unread) for chat, tokens in plan]
         started = time.monotonic()
         self._computed = tuple(chat.request for chat, _ in plan)
         self._context.go_on()

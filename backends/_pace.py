@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 SECONDS = 0.1  # for which reading may keep the others waiting, and a stop
 LEAST = 32  # tokens; fewer say little of the speed
 FIRST = 256  # tokens, before the speed is known
@@ -29,3 +31,18 @@ class Pace:
     def tokens_in(self, seconds: float) -> int:
         """Return how many tokens are read in so many seconds."""
         return int(self._part * seconds / SECONDS)
+
+
+def shares(tokens: int, wanted: Sequence[int]) -> list[int]:
+    """Share out how many tokens are read now among prompts, of which so many are left.
+
+    They are in the order in which they came. Half is for the first one, so that its end comes near
+    whoever follows; the rest is for those that need least, who need not wait for a long one.
+    """
+    given = [0] * len(wanted)
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    for at, most in ((0, -(-tokens // 2)), *((at, tokens) for at in order)):
+        if at < len(wanted):
+            more = min(most, wanted[at] - given[at], tokens - sum(given))
+            given[at] += more
+    return given

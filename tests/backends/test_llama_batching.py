@@ -294,6 +294,30 @@ def test_prompts_that_come_together_are_read_together(
     assert max(sizes) >= 2
 
 
+def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
+    chats: Any, file: File, library: Any, looking: Any
+) -> None:
+    """It is read beside it, and answered before."""
+    talk = chats(file("llama"), "--context_window", LONG, "--limit", LONG)
+    alone, long = library(file("llama")), "All work and no play. " * 100
+    pace = talk.executor.engine._batch._pace
+    pace._part, pace.learn = 64, lambda *_: None  # however fast this machine is
+    short = talk.create("Hi", max_tokens=10)
+    computed: list[int] = []
+
+    def look(parts: list[Any]) -> None:
+        if not short.finished:
+            computed.append(sum(len(part.tokens) for part in parts))
+        if len(computed) == 2:
+            talk.submit(short)
+
+    looking(talk, look)
+    answer = talk.ask(long, max_tokens=10)
+    assert Answer(short).whole() == alone.answer("Hi", max_tokens=10)
+    assert answer.whole() == alone.answer(long, max_tokens=10)
+    assert sum(computed) < len(long) / 2
+
+
 def test_a_system_prompt_that_all_share_is_copied(chats: Any, file: File, library: Any) -> None:
     """Also from chats that are running or being read, and it is read once for all who come."""
     talk, alone = chats(file("llama")), library(file("llama"))

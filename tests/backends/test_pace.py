@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backends._pace import FIRST, LEAST, MOST_PRESSURE, SECONDS, Pace
+from backends._pace import FIRST, LEAST, MOST_PRESSURE, SECONDS, Pace, shares
 
 
 def test_reading_takes_as_long_as_it_may() -> None:
@@ -44,3 +44,24 @@ def test_few_tokens_teach_nothing() -> None:
 def test_the_more_wait_the_more_is_read(waiting: int, answered: int, times: int) -> None:
     """Compared to those who are answered meanwhile."""
     assert Pace(4096).tokens(waiting=waiting, answered=answered) == FIRST * times
+
+
+@pytest.mark.parametrize(
+    ("tokens", "wanted", "given"),
+    [
+        (100, [], []),
+        (100, [30], [30]),
+        (100, [3000], [100]),
+        (100, [3000, 20], [80, 20]),
+        (100, [3000, 20, 60], [50, 20, 30]),
+        (100, [3000, 2000, 1000], [50, 0, 50]),
+        (100, [20, 3000, 30], [20, 50, 30]),
+        (101, [3000, 3000], [101, 0]),
+        (1, [3000, 20], [1, 0]),
+    ],
+)
+def test_short_prompts_do_not_wait_for_a_long_one(
+    tokens: int, wanted: list[int], given: list[int]
+) -> None:
+    """Which still comes to its end: half is for the one that came first."""
+    assert shares(tokens, wanted) == given
