@@ -17,7 +17,7 @@ from kuwa_min.errors import AnswerError, describe
 from kuwa_min.prompt import OUT_OF_MEMORY
 
 from ._engine import Request
-from ._pace import Pace
+from ._pace import Pace, shares
 from ._transformers_masks import Mask, Masks
 from ._transformers_model import Stopped, TransformersModel
 from ._transformers_rows import Chat, ChatRows
@@ -37,14 +37,14 @@ class RowsBatch:
         self._masks = Masks(model.layout)
         self._waiting: deque[Request] = deque()
         self._rows = ChatRows(model, slots)
-        self._reading: Chat | None = None
+        self._reading: list[Chat] = []  # whose prompts are read in parts, in the order they came
         self._pace = Pace(MOST_TOKENS)
 
     # -- what the engine asks
 
     def has_room(self) -> bool:
         """Tell whether another request can begin."""
-        begun = len(self._rows.answered) + bool(self._reading)
+        begun = len(self._rows.answered) + len(self._reading)
         return begun + len(self._waiting) < self._slots
 
     def is_busy(self) -> bool:
@@ -59,7 +59,7 @@ class RowsBatch:
         """Forget everything: the requests were ended."""
         self._waiting.clear()
         self._rows = ChatRows(self._model, self._slots)
-        self._reading = None
+        self._reading = []
         self._model.free_memory()
 
     @torch.inference_mode()
@@ -81,41 +81,39 @@ class RowsBatch:
         for request in stopped:
             self._waiting.remove(request)
             request.finish()
-        if self._reading and self._reading.request.over:
-            self._stop_reading(self._reading, None)
+        for chat in list(self._reading):
+            if chat.request.over:
+                self._stop_reading(chat, None)
 
     # -- reading prompts
 
     def _read(self) -> None:
         """Read for as long as may be; the more wait, compared to the others, the longer."""
-        waiting = len(self._waiting) + bool(self._reading)
+        waiting = len(self._waiting) + len(self._reading)
         left = self._pace.tokens(waiting=waiting, answered=len(self._rows.answered))
         left -= self._read_whole(min(left, PACK_TOKENS))
-        while left > 0 and (self._reading or self._waiting):
-            if self._reading is None:
-                self._reading = self._rows.begin(self._waiting.popleft())
-            left -= self._read_part(self._reading, left)
+        parts = shares(left, [chat.unread for chat in self._reading])
+        for chat, most in zip(list(self._reading), parts, strict=True):
+            if most:
+                self._read_part(chat, most)
 
     def _read_whole(self, most: int) -> int:
         """Read prompts that are short and new as one; return the tokens of those that were read.
 
-        The first one that is neither is begun, and read in parts later.
+        The others are begun, and read in parts.
         """
         pack: list[Chat] = []
         left = most
-        while self._reading is None and self._waiting and len(self._waiting) + len(pack) > 1:
+        while self._waiting:
             chat = self._rows.begin(self._waiting.popleft())
-            length = len(chat.request.prompt)
-            if chat.tokens or length > left:
-                self._reading = chat
+            if chat.tokens or chat.unread > left:
+                self._reading.append(chat)
             else:
                 pack.append(chat)
-                left -= length
+                left -= chat.unread
         if len(pack) > 1 and self._try_pack(pack):
             return most - left
-        for chat in reversed(pack):  # as if they had not been begun
-            chat.release()
-            self._waiting.appendleft(chat.request)
+        self._reading += pack
         return 0
 
     def _try_pack(self, pack: list[Chat]) -> bool:
@@ -167,7 +165,7 @@ class RowsBatch:
             self._stop_reading(chat, error)
         else:
             if token is not None:
-                self._reading = None
+                self._reading.remove(chat)
                 self._answer(chat, token)
         self._pace.learn(len(part), time.monotonic() - started)
         return len(part)
@@ -185,7 +183,7 @@ class RowsBatch:
         """End a chat whose prompt cannot be read, and forget what was computed in vain."""
         chat.request.finish(error)
         chat.release()
-        self._reading = None
+        self._reading.remove(chat)
         self._rows.clear(chat)
 
     def _forward_prompt(self, chat: Chat, part: list[int]) -> torch.Tensor:
@@ -195,7 +193,7 @@ class RowsBatch:
         except Exception as error:
             if not self._model.is_out_of_memory(error):
                 raise
-        self._rows.give_back(chat)
+        self._rows.give_back(self._reading)
         try:
             return self._compute_prompt(chat, part)
         except Exception as error:

@@ -1,12 +1,13 @@
 """Keep the chats that a batch computes in the rows of one cache, and know who lies where.
 
-Rows lie in this order: chats being answered, the chat whose prompt is being read, idle rows. An
-idle row is kept for the next turn of its chat, as long as nobody else needs its place or memory.
+Chats that are being answered lie first. An idle row is kept for the next turn of its chat, as long
+as nobody else needs its place or memory.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from . import _chat, _rows
 from ._engine import Request
@@ -94,11 +95,14 @@ class ChatRows:
         """Return the place of the chat that needs the most memory."""
         return max(range(self._answered), key=lambda at: len(self._chats[at].tokens))
 
-    def give_back(self, reading: Chat | None) -> None:
-        """Give back the memory of idle rows, and of columns that nobody needs."""
+    def give_back(self, reading: Sequence[Chat]) -> None:
+        """Give back the memory of idle rows, and of columns that nobody needs.
+
+        reading: the chats that are neither idle nor being answered.
+        """
         kept = self._answered
-        if reading is not None:
-            self._swap(self.place(reading), kept)
+        for chat in reading:
+            self._swap(self.place(chat), kept)
             kept += 1
         logger.warning("out of memory: %d idle chats are forgotten", len(self._chats) - kept)
         del self._chats[kept:]

@@ -275,6 +275,31 @@ def test_a_long_prompt_joins_while_others_are_answered(
     assert max(columns for _, columns in reads) < len(long), "the prompt is not read at once"
 
 
+def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
+    chats: Any, folder: Folder, library: Any, looking: Any
+) -> None:
+    """It is read beside it, and answered before; more that come then are read as one."""
+    talk, alone = chats(folder("llama")), library(folder("llama"))
+    pace, long = talk.executor.engine._batch._pace, "All work and no play. " * 60
+    pace._part, pace.learn = 64, lambda *_: None  # however fast this machine is
+    short = [talk.create(text, max_new_tokens=5) for text in ("Hi", "Ho", "Ha")]
+    computed: list[int] = []
+
+    def look(tokens: Any) -> None:
+        if not all(one.finished for one in short):
+            computed.append(tokens.numel())
+        if len(computed) in (2, 4):
+            for one in short[:1] if len(computed) == 2 else short[1:]:
+                talk.submit(one)
+
+    looking(look)
+    answer = talk.ask(long, max_new_tokens=5)
+    assert answer.whole() == alone.answer(long, max_new_tokens=5)
+    expected = [alone.answer(text, max_new_tokens=5) for text in ("Hi", "Ho", "Ha")]
+    assert [Answer(one).whole() for one in short] == expected
+    assert sum(computed) < len(long) * 3 / 4
+
+
 def test_prompts_that_come_together_are_read_as_one(
     chats: Any, folder: Folder, library: Any, looking: Any
 ) -> None:
