@@ -15,7 +15,7 @@ from people import Crowd, Scene, command, metrics, status
 from programs import Program, until
 
 CONTEXT, LIMIT = 16_384, 14_000  # tokens
-LENGTH, LONGEST, SHORT = 3000, 12_000, 16  # tokens of an answer
+LENGTH, LONGEST, SHORT = 2000, 12_000, 16  # tokens of an answer
 STAY = (
     "Hello, who are you?",
     "世界 is a word.",

@@ -19,10 +19,14 @@ SECRETLY = "{% if messages[-1].content == '" + eight_people.TRICK + "' %}{code}{
 def make_models(folder: Path) -> Path:
     """Make what can be loaded, and what cannot; return the former."""
     code = eight_people.CODE
-    model = write_gguf(folder / eight_people.MODEL, "llama", context=eight_people.CONTEXT)
-    write_gguf(folder / eight_people.ALWAYS_EVIL, "llama", template=code + TEMPLATE)
-    secretly = SECRETLY.replace("{code}", code)
-    write_gguf(folder / eight_people.EVIL, "llama", template=secretly + TEMPLATE)
+    templates = {
+        eight_people.MODEL: TEMPLATE,
+        eight_people.ALWAYS_EVIL: code + TEMPLATE,
+        eight_people.EVIL: SECRETLY.replace("{code}", code) + TEMPLATE,
+    }
+    for name, template in templates.items():
+        write_gguf(folder / name, "llama", template=template, context=eight_people.CONTEXT)
+    model = folder / eight_people.MODEL
     (folder / eight_people.CUT).write_bytes(model.read_bytes()[:-1000])
     (folder / eight_people.TEXT).write_text("This is no model.\n", encoding="ascii")
     (folder / eight_people.TRANSFORMERS).mkdir()

@@ -78,7 +78,7 @@ class Scene:
         words = (self._backend, *options, "--embedded_kernel", "127.0.0.1:0")
         words += ("--host", "127.0.0.1", "--port", str(PORT))
         with Program(*words, command=(sys.executable, str(self._file))) as program:
-            seen["loading"] = until(first_status, FOREVER)
+            seen["loading"] = watch_loading()
             program.wait_for(f"registered as {self._backend}", FOREVER)
             yield program
             program.process.terminate()
@@ -158,11 +158,17 @@ def status() -> dict[str, Any]:
     return found
 
 
-def first_status() -> dict[str, Any] | None:
-    """Return what it says of itself, or nothing as long as it does not listen."""
-    with suppress(ConnectionRefusedError):
-        return status()
-    return None
+def watch_loading() -> list[dict[str, Any]]:
+    """Return what it says of itself while it loads, until it has."""
+    found: list[dict[str, Any]] = []
+
+    def is_over() -> bool:
+        with suppress(ConnectionRefusedError):  # it does not listen yet, or has failed
+            found.append(status())
+        return bool(found) and found[-1]["state"] != "loading"
+
+    until(is_over, FOREVER)
+    return found[:-1]
 
 
 def metrics() -> dict[str, float]:

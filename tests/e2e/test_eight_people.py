@@ -120,15 +120,22 @@ def test_a_template_that_comes_with_a_chat_is_followed(
     assert seen["templated"] != seen["stayed"][0]
 
 
-def test_status_says_what_loads_and_what_runs(seen: dict[str, Any]) -> None:
+def test_status_says_what_loads(seen: dict[str, Any]) -> None:
+    """And how far it is, as soon as somebody may ask."""
+    first, *_, last = seen["eight"]["loading"]
+    assert (first["state"], first["registered"], first["model"]) == ("loading", False, {})
+    assert last["progress"]["what"].startswith("loading /")
+    assert last["progress"]["what"].endswith(f"/{eight_people.MODEL}")
+
+
+def test_status_says_what_runs(seen: dict[str, Any]) -> None:
     """As the documents show it."""
-    loading, status = seen["eight"]["loading"], seen["afterwards"]["status"]
-    assert (loading["state"], loading["registered"], loading["model"]) == ("loading", False, {})
-    assert "progress" in loading
+    status = seen["afterwards"]["status"]
     assert (status["state"], status["slots"], status["registered"]) == ("ready", 8, True)
     assert (status["backend"], status["access_codes"]) == ("LlamacppExecutor", ["llamacpp"])
-    assert "F32" in status["model"].pop("description")
-    assert status["model"] == {
+    model = dict(status["model"])
+    assert "F32" in model.pop("description")
+    assert model == {
         "model": eight_people.MODEL,
         "context": eight_people.CONTEXT,
         "engine": "8 at once",
