@@ -254,20 +254,32 @@ class Library:
     def _answer(
         self, said: tuple[str, ...], system: str, most: int, options: dict[str, Any]
     ) -> str:
-        turns = [("system", system)] if system else []
-        turns += [(ROLES[n % 2], text) for n, text in enumerate(said)]
-        chat = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
-        prompt = f"{chat}<|im_start|>assistant\n".encode()
-        tokens = self._llama.tokenize(prompt, add_bos=False, special=True)
+        return self.go_on(written(*said, system=system), max_tokens=most, **options)
+
+    def go_on(self, text: str, *, max_tokens: int, **options: Any) -> str:
+        """Return what follows a text that a template has written; greedy unless told."""
         self._llama.reset()
         self._llama.set_seed(options.pop("seed", 0))
         options["temp"] = options.pop("temperature", 0.0)
         made: list[int] = []
-        for token in self._llama.generate(tokens, **options):
+        for token in self._llama.generate(self.tokens(text), **options):
             if token in self._ends:
                 break
             made.append(token)
-            if len(made) == most:
+            if len(made) == max_tokens:
                 break
         pieces = b"".join(self._llama.detokenize([token]) for token in made)
         return pieces.decode("utf-8", "replace")
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text that a template has written."""
+        found: list[int] = self._llama.tokenize(text.encode(), add_bos=False, special=True)
+        return found
+
+
+def written(*said: str, system: str = "") -> str:
+    """Return what user and assistant said in turn as the template of tiny_models writes it."""
+    turns = [("system", system)] if system else []
+    turns += [(ROLES[n % 2], text) for n, text in enumerate(said)]
+    chat = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+    return f"{chat}<|im_start|>assistant\n"

@@ -23,7 +23,8 @@ from stand_ins import below
 TORCH, WHEELS = ROOT / "build" / "torch", ROOT / "build" / "wheels"
 READY = {"huggingface": TORCH, "llamacpp": WHEELS / "llama-ready"}
 HERE = Path(__file__).resolve().parent
-DRIVERS = (HERE / "alone.py", HERE / "people.py", ROOT / "tests" / "programs.py")
+NAMES = ("alone.py", "people.py", "four_people.py", "eight_people.py")
+DRIVERS = (*(HERE / name for name in NAMES), ROOT / "tests" / "programs.py")
 HIDE = 'mount -t tmpfs none "$1" && shift && exec "$@"'  # nothing of the project is there
 PRIVATE = ("unshare", "--map-root-user", "--mount", "--net")
 
@@ -46,11 +47,11 @@ class HeavyFile:
         return Path(said.partition(": ")[0]) / "tree"
 
     def run_python(self, *words: object) -> str:
-        """Run Python where it finds those libraries and the tests' modules; return what it prints.
+        """Run Python where it finds those libraries and our modules; return what it prints.
 
         In a process of its own, because the Python of the tests may lack them.
         """
-        path = os.pathsep.join(map(str, [ROOT / "tests", self.libraries]))
+        path = os.pathsep.join(map(str, [ROOT / "tests", self.libraries, ROOT]))
         command = [sys.executable, *map(str, words)]
         known = {**os.environ, "PYTHONPATH": path}
         return subprocess.run(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import people
+import four_people
 import pytest
 from machines import HERE, HeavyFile, Machine
 
@@ -25,7 +25,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def library(heavy: Callable[[str], HeavyFile], models: Path) -> dict[str, Any]:
     """Make them; return what the library itself answers."""
-    said = heavy("huggingface").run_python(HERE / "library.py", models, CONTEXT)
+    said = heavy("huggingface").run_python(HERE / "transformers_library.py", models, CONTEXT)
     answers: dict[str, Any] = json.loads(said.splitlines()[-1])
     return answers
 
@@ -46,7 +46,7 @@ def machine(
 def seen(machine: Machine) -> dict[str, Any]:
     """Be the four people there; return what they saw."""
     file, models = machine.place / "kuwa-huggingface.pyz", ("tiny", "seer")
-    return machine.run("people.py", file, *(machine.place / one for one in models))
+    return machine.run("four_people.py", file, *(machine.place / one for one in models))
 
 
 # -- four people
@@ -64,14 +64,14 @@ def test_those_who_stay_get_the_librarys_own_answers(
 ) -> None:
     """Whole, whatever the others do."""
     assert seen["stayed"] == library["stayed"]
-    assert min(map(len, seen["stayed"])) == people.LENGTH
+    assert min(map(len, seen["stayed"])) == four_people.LENGTH
 
 
 def test_those_who_abort_or_leave_end_their_answers(seen: dict[str, Any]) -> None:
     """Long before they are whole, each in its own way."""
     assert seen["abort"] == [200, "Success"]
     assert min(map(len, seen["left"])) > 0
-    assert max(map(len, seen["left"])) < people.LONGEST
+    assert max(map(len, seen["left"])) < four_people.LONGEST
     assert seen["metrics"]["aborted_total"] == 1
     assert seen["metrics"]["disconnected_total"] == 1
     assert seen["metrics"]["failed_total"] == 0
@@ -114,9 +114,9 @@ def test_status_says_what_runs(seen: dict[str, Any]) -> None:
 
 def test_tokens_are_counted(seen: dict[str, Any], library: dict[str, Any]) -> None:
     """All that were read and written; none for those who had left, but what was on its way."""
-    whole = 4 * people.LENGTH + len("".join(seen["left"]))
+    whole = 4 * four_people.LENGTH + len("".join(seen["left"]))
     assert seen["metrics"]["input_tokens_total"] == library["read"]
-    assert whole <= seen["metrics"]["output_tokens_total"] < whole + people.LONGEST / 2
+    assert whole <= seen["metrics"]["output_tokens_total"] < whole + four_people.LONGEST / 2
 
 
 # -- one who sends a picture
@@ -160,4 +160,4 @@ def test_what_cannot_start_says_so_in_a_line(seen: dict[str, Any], fault: str) -
     assert line.startswith("kuwa-huggingface.pyz huggingface: error: ")
     assert re.search(sentence, line)
     assert refusal["code"] == (1 if asks_torch else 2)
-    assert refusal["imported_torch"] == asks_torch
+    assert refusal["imported"] == asks_torch

@@ -1,6 +1,7 @@
-"""Make tiny models, and say what the library itself answers to people.py. For test_four_people.py.
+"""Make tiny models, and say what the library itself answers to four_people.py.
 
-Runs with the libraries of a built file: python library.py FOLDER CONTEXT
+For test_four_people.py; runs with the libraries of a built file:
+python transformers_library.py FOLDER CONTEXT
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import people
+import four_people
 import tiny_models
 import tiny_vision
 import transformers
@@ -28,7 +29,7 @@ class Talker:
     def answer(self, *chat: Message, **more: str) -> str:
         """Return the answer to a chat."""
         inputs = self._inputs(chat, **more)
-        made = self._model.generate(**inputs, max_new_tokens=people.LENGTH)
+        made = self._model.generate(**inputs, max_new_tokens=four_people.LENGTH)
         return str(self._tokenizer.decode(made[0, inputs["input_ids"].shape[1] :]))
 
     def count(self, *chat: Message, **more: str) -> int:
@@ -45,7 +46,7 @@ def look(folder: Path, picture: Path) -> str:
     """Return the answer of a model that sees."""
     processor = transformers.AutoProcessor.from_pretrained(folder)
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
-    content = [{"type": "image", "path": str(picture)}, {"type": "text", "text": people.LOOK}]
+    content = [{"type": "image", "path": str(picture)}, {"type": "text", "text": four_people.LOOK}]
     inputs = processor.apply_chat_template(
         [user(content)],
         add_generation_prompt=True,
@@ -53,7 +54,7 @@ def look(folder: Path, picture: Path) -> str:
         return_dict=True,
         return_tensors="pt",
     )
-    made = model.generate(**inputs, max_new_tokens=people.SHORT)
+    made = model.generate(**inputs, max_new_tokens=four_people.SHORT)
     return str(processor.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :]))
 
 
@@ -66,15 +67,15 @@ def main(folder: Path, context: int) -> None:
     """Do all of it and print the answers as JSON."""
     tiny_models.write_folder(folder / "tiny", context=context)
     tiny_vision.write_llava(folder / "seer")
-    (folder / people.GGUF).mkdir()
-    tiny_models.write_gguf(folder / people.GGUF / "tiny.Q4_K_M.gguf")
-    picture = folder / people.PICTURE
+    (folder / four_people.GGUF).mkdir()
+    tiny_models.write_gguf(folder / four_people.GGUF / "tiny.Q4_K_M.gguf")
+    picture = folder / four_people.PICTURE
     picture.write_bytes(tiny_vision.png("navy"))
     talker = Talker(folder / "tiny")
-    alone = [[user(text)] for text in (*people.STAY, people.ABORT, people.LEAVE)]
+    alone = [[user(text)] for text in (*four_people.STAY, four_people.ABORT, four_people.LEAVE)]
     stayed = [talker.answer(*chat) for chat in alone[:2]]
-    second = [*alone[0], {"role": "assistant", "content": stayed[0]}, user(people.SECOND)]
-    template = {"chat_template": people.TEMPLATE}
+    second = [*alone[0], {"role": "assistant", "content": stayed[0]}, user(four_people.SECOND)]
+    template = {"chat_template": four_people.TEMPLATE}
     answers = {
         "stayed": stayed,
         "second": talker.answer(*second),
