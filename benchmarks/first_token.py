@@ -5,7 +5,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from engines import ALONE, OURS, SERVE, SLOTS, Engines
+from engines import ALONE, OURS, SLOTS, Engines
 from plan import Plan
 from prompts import MIXED, prompt
 from rounds import interleaved, medians
@@ -20,19 +20,19 @@ JUDGED = "small"  # reading a long prompt takes the tiny model hardly longer tha
 MILLISECONDS = 1000
 
 
-def eighth(engines: Engines, plan: Plan) -> Table:
+def eighth(engines: Engines, plan: Plan, *, peer: str) -> Table:
     """Compare eight people at once with the same eight served one by one."""
     contestants: dict[str, Callable[[], float]] = {
         OURS: partial(last_first_token, engines[OURS], plan.tokens),
         ALONE: partial(first_token_in_line, engines[ALONE], plan.tokens),
     }
-    if SERVE in engines:
-        contestants[SERVE] = partial(last_first_token, engines[SERVE], plan.tokens)
+    if peer in engines:
+        contestants[peer] = partial(last_first_token, engines[peer], plan.tokens)
     interleaved(contestants, 1)
     found = medians(interleaved(contestants, plan.rounds))
     rows = [share("8th person", found[OURS], ALONE, found[ALONE], 1 / SOONER)]
-    if SERVE in found:
-        rows.append(beside("8th person", found[OURS], SERVE, found[SERVE]))
+    if peer in found:
+        rows.append(beside("8th person", found[OURS], peer, found[peer]))
     remark = f"the goal is {SOONER} times sooner; answers of {plan.tokens} tokens"
     return Table(title("first token", plan, plan.rounds), rows, [remark])
 
