@@ -36,7 +36,7 @@ BACKEND = Backend(
             (OURS, LOOPS),
         ),
         "serve": Question(partial(token_rates.peers, goals=PEERS), (OURS, SERVE, BATCHING)),
-        "eighth": Question(partial(first_token.eighth, peer=SERVE), (OURS, ALONE, SERVE)),
+        "eighth": Question(partial(first_token.eighth, peer=SERVE), (OURS, ALONE, LOOPS, SERVE)),
         "sampled": Question(partial(token_rates.sampled, options=SAMPLING), (OURS,)),
         "abort": Question(abort.measure, (OURS,)),
         "turn": Question(first_token.next_turn, (OURS,)),

@@ -35,7 +35,7 @@ BACKEND = Backend(
             partial(token_rates.long_reply, kind="stream", name=STREAM, goals={"tiny": 2.5}),
             (OURS, LOOPS),
         ),
-        "eighth": Question(partial(first_token.eighth, peer=SERVER), (OURS, ALONE, SERVER)),
+        "eighth": Question(partial(first_token.eighth, peer=SERVER), (OURS, ALONE, LOOPS, SERVER)),
         "sampled": Question(partial(token_rates.sampled, options=SAMPLING), (OURS,)),
         "abort": Question(abort.measure, (OURS,)),
         "turn": Question(first_token.next_turn, (OURS,)),
