@@ -14,7 +14,9 @@ from contestants import ROOT
 from engines import SLOTS
 from loop_server import serve
 
-sys.path.append(str(ROOT))  # for the library of this processor, which llama-cpp-python never loads
+sys.path.insert(
+    0, str(ROOT)
+)  # for the library of this processor, which llama-cpp-python never loads
 
 import llama_cpp
 import numpy

@@ -9,7 +9,7 @@ import sys
 from contestants import ROOT
 
 if __name__ == "__main__":
-    sys.path.append(str(ROOT))
+    sys.path.insert(0, str(ROOT))
     from backends import _llama_library
 
     _llama_library.prepare()
