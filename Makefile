@@ -10,7 +10,8 @@ VENV = .venv
 BIN = $(VENV)/bin
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy bench bench-heavy bench-huggingface browser clean
+.PHONY: run build test check lint heavy bench bench-heavy bench-huggingface bench-llamacpp \
+  browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -58,6 +59,10 @@ bench-huggingface: ## against the library's own loops and transformers serve, te
 	$(MAKE) .venv-bench-huggingface/ready
 	.venv-bench-huggingface/bin/python benchmarks/huggingface.py
 
+bench-llamacpp: ## against bare llama_decode loops and llama-cpp-python's own server, ten minutes
+	$(MAKE) .venv-bench-llamacpp/ready
+	.venv-bench-llamacpp/bin/python benchmarks/llamacpp.py
+
 browser: ## the page's tests need Chromium; without it they are skipped, and say so
 	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
 	  && apt-get install -qq -y --no-install-recommends chromium chromium-driver; } \
@@ -83,10 +88,17 @@ $(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
 	  -r benchmarks/requirements-huggingface.txt
 	touch $@
 
+.venv-bench-llamacpp/ready: benchmarks/requirements-llamacpp.txt build/wheels/llama-ready
+	$(PYTHON) -m venv .venv-bench-llamacpp
+	.venv-bench-llamacpp/bin/pip install --quiet build/wheels/llama-cpp-python-*/*/*.whl \
+	  -r benchmarks/requirements-llamacpp.txt
+	touch $@
+
 .venv-bench/ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet -r benchmarks/requirements.txt
 	touch $@
 
 clean:
-	rm -rf dist build *.egg-info $(VENV) .venv-bench .venv-bench-huggingface
+	rm -rf dist build *.egg-info $(VENV) .venv-bench .venv-bench-huggingface \
+	  .venv-bench-llamacpp

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from chat import END, SILENCE_SECONDS, Chat, WrongAnswerError, unchunked
 from process import HOST
 
-CONTENT = re.compile(rb'"content":"[^"]')
+CONTENT = re.compile(rb'"content": ?"[^"]')
 ROLES = ("user", "assistant")
 
 

@@ -5,13 +5,14 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from engines import ALONE, OURS, SERVE, SLOTS, Engines
+from engines import ALONE, LOOPS, OURS, SLOTS, Engines
 from plan import Plan
 from prompts import MIXED, prompt
 from rounds import interleaved, medians
 from table import Row, Table, beside
 from token_rates import ask_together
 
+READING = "the bare loop's reading"
 SOONER = 30
 REUSED_SHARE = 0.06
 FIRST_TURNS = tuple(900 + 157 * slot for slot in range(SLOTS))  # prompt tokens, up to 2,000
@@ -20,19 +21,23 @@ JUDGED = "small"  # reading a long prompt takes the tiny model hardly longer tha
 MILLISECONDS = 1000
 
 
-def eighth(engines: Engines, plan: Plan) -> Table:
+def eighth(engines: Engines, plan: Plan, *, peer: str) -> Table:
     """Compare eight people at once with the same eight served one by one."""
     contestants: dict[str, Callable[[], float]] = {
         OURS: partial(last_first_token, engines[OURS], plan.tokens),
         ALONE: partial(first_token_in_line, engines[ALONE], plan.tokens),
     }
-    if SERVE in engines:
-        contestants[SERVE] = partial(last_first_token, engines[SERVE], plan.tokens)
+    if peer in engines:
+        contestants[peer] = partial(last_first_token, engines[peer], plan.tokens)
+    contestants[READING] = partial(reading_alone, engines[LOOPS])
     interleaved(contestants, 1)
     found = medians(interleaved(contestants, plan.rounds))
     rows = [share("8th person", found[OURS], ALONE, found[ALONE], 1 / SOONER)]
-    if SERVE in found:
-        rows.append(beside("8th person", found[OURS], SERVE, found[SERVE]))
+    rows += [
+        beside("8th person", found[OURS], name, found[name])
+        for name in (peer, READING)
+        if name in found
+    ]
     remark = f"the goal is {SOONER} times sooner; answers of {plan.tokens} tokens"
     return Table(title("first token", plan, plan.rounds), rows, [remark])
 
@@ -42,6 +47,12 @@ def last_first_token(engine: Any, tokens: int) -> float:
     answers = ask_together(engine, [prompt(length) for length in MIXED], tokens)
     last = max(answer.first_arrival() for answer in answers)
     return MILLISECONDS * (last - answers[0].started)
+
+
+def reading_alone(library: Any) -> float:
+    """Return the ms that the library's bare loop takes to read all eight prompts as one batch."""
+    found = library.answer("bare", [prompt(length) for length in MIXED], 2)
+    return MILLISECONDS * float(found["seconds"] - found["decode"])
 
 
 def first_token_in_line(engine: Any, tokens: int) -> float:

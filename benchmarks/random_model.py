@@ -31,6 +31,11 @@ class Shape:
     heads: int
     kv_heads: int
 
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens follow those of single bytes."""
+        return self.pairs * (SHARING + 1)
+
 
 SHAPES = {
     "tiny": Shape(pairs=27, hidden=128, inner=512, layers=4, heads=4, kv_heads=2),  # 1.5 million
@@ -73,7 +78,7 @@ def _replace_weights(path: Path, shape: Shape) -> None:
 
     smallest = AutoModelForCausalLM.from_pretrained(path)
     config, said = smallest.config, smallest.lm_head.weight.abs().sum(1) > 0
-    config.vocab_size = len(said) + shape.pairs * (SHARING + 1)
+    config.vocab_size = len(said) + shape.tokens
     config.hidden_size, config.intermediate_size = shape.hidden, shape.inner
     config.num_hidden_layers, config.layer_types = shape.layers, ["full_attention"] * shape.layers
     config.num_attention_heads, config.num_key_value_heads = shape.heads, shape.kv_heads

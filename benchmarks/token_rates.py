@@ -1,28 +1,33 @@
 """Ask how many tokens a second come out, in one stream and in eight, beside what else can do it.
 
 All in interleaved rounds after a warm-up round. Every prompt is new, so that nobody has it cached.
+Goals are of a model by its name; a model that is missing has none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
 from answer import Answer
-from chat import close_all, read_together
-from engines import BATCHING, LOOPS, OURS, SERVE, Engines
+from chat import WrongAnswerError, close_all, read_together
+from engines import LOOPS, OURS, Engines
 from plan import Plan
 from prompts import EQUAL, MIXED, prompt
 from rounds import interleaved
 from table import Row, Table, at_least, beside
 
-BARE = "bare forward loop"
-STATIC = "static generate()"
-SAMPLING = {"do_sample": "true", "temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 7}
 LIMIT_SECONDS = 120.0
-FORWARD_GOALS = {"tiny": (0.75, 0.80), "small": (0.97, 0.95)}  # of one stream and of eight
-SERVE_GOAL, BATCHING_GOAL = 4, 1.3
-TINY_SINGLE_GOAL = 1.3  # a larger model's single stream is bound by its weights for everybody
+SAMPLED_SHARE = 0.95
+LONG_ANSWER = 1500
+
+
+class Goal(NamedTuple):
+    """Ours compared with another, of one stream and of eight; None: nothing is promised."""
+
+    single: float | None
+    eight: float | None
 
 
 class Rate(NamedTuple):
@@ -35,74 +40,91 @@ class Rate(NamedTuple):
 Contestants = dict[str, Callable[[], Rate]]
 
 
-def forward(engines: Engines, plan: Plan) -> Table:
+def forward(engines: Engines, plan: Plan, *, bare: str, goals: Mapping[str, Goal]) -> Table:
     """Compare end to end over HTTP with the bare loop: the same prompts' lengths and tokens."""
     rows = []
-    for lengths, goal in zip((EQUAL[:1], EQUAL), FORWARD_GOALS[plan.model], strict=True):
+    for lengths, goal in zip((EQUAL[:1], EQUAL), goals[plan.model], strict=True):
         found = measured(
             {
                 OURS: partial(over_http, engines[OURS], lengths, plan.tokens),
-                BARE: partial(by_library, engines[LOOPS], "bare", lengths, plan.tokens),
+                bare: partial(by_library, engines[LOOPS], "bare", lengths, plan.tokens),
             },
             plan.rounds,
         )
-        mine, bare = found[OURS], found[BARE]
+        mine, other = found[OURS], found[bare]
         what = streams(lengths)
-        rows.append(at_least(f"{what}, with prefill", mine.whole, BARE, bare.whole, goal))
-        rows.append(beside(f"{what}, decoding only", mine.decode, BARE, bare.decode))
+        rows.append(judged(f"{what}, with prefill", mine.whole, bare, other.whole, goal))
+        rows.append(beside(f"{what}, decoding only", mine.decode, bare, other.decode))
     remark = f"{same_answers(engines, plan)} of {len(MIXED)} answers are the bare loop's own"
     return Table(title("end to end", plan), rows, [remark])
 
 
-def static(engines: Engines, plan: Plan) -> Table:
-    """Compare eight streams of different lengths with one left-padded batch."""
+def batch(
+    engines: Engines, plan: Plan, *, kind: str, name: str, goals: Mapping[str, float]
+) -> Table:
+    """Compare eight streams of different lengths with one batch of the library's."""
     found = measured(
         {
             OURS: partial(over_http, engines[OURS], MIXED, plan.tokens),
-            STATIC: partial(by_library, engines[LOOPS], "static", MIXED, plan.tokens),
+            name: partial(by_library, engines[LOOPS], kind, MIXED, plan.tokens),
         },
         plan.rounds,
     )
-    row = at_least(streams(MIXED), found[OURS].whole, STATIC, found[STATIC].whole, 1.05)
+    mine, other = found[OURS].whole, found[name].whole
+    row = judged(streams(MIXED), mine, name, other, goals.get(plan.model))
     return Table(title("different lengths", plan), [row])
 
 
-def serve(engines: Engines, plan: Plan) -> Table:
-    """Compare with `transformers serve`, by default and with continuous batching."""
-    if SERVE not in engines:
-        return Table(title(SERVE, plan), [], ["not measured: it is not installed"])
+def long_reply(
+    engines: Engines, plan: Plan, *, kind: str, name: str, goals: Mapping[str, float]
+) -> Table:
+    """Compare one long answer with how the library itself streams it."""
+    found = measured(
+        {
+            OURS: partial(over_http, engines[OURS], MIXED[:1], LONG_ANSWER),
+            name: partial(by_library, engines[LOOPS], kind, MIXED[:1], LONG_ANSWER),
+        },
+        plan.turns,
+    )
+    mine, other = found[OURS].whole, found[name].whole
+    row = judged(streams(MIXED[:1]), mine, name, other, goals.get(plan.model))
+    long = replace(plan, tokens=LONG_ANSWER, rounds=plan.turns)
+    return Table(title("a long reply", long), [row])
+
+
+def peers(engines: Engines, plan: Plan, *, goals: Mapping[str, Mapping[str, Goal]]) -> Table:
+    """Compare with other servers, each with its goals."""
+    names = [name for name in goals if name in engines]
+    if not names:
+        missing = f"not measured: {next(iter(goals))} is not installed"
+        return Table(title("against other servers", plan), [], [missing])
     rows: list[Row] = []
-    for lengths in (MIXED[3:4], MIXED):
-        names = (OURS, SERVE, BATCHING)
+    for at, lengths in enumerate((MIXED[3:4], MIXED)):
         contestants: Contestants = {
-            name: partial(over_http, engines[name], lengths, plan.tokens) for name in names
+            name: partial(over_http, engines[name], lengths, plan.tokens) for name in (OURS, *names)
         }
-        found = measured(contestants, plan.rounds)
-        rows += serve_rows(streams(lengths), plan, {name: found[name].whole for name in names})
-    return Table(title("against transformers serve", plan), rows)
+        found = {name: rate.whole for name, rate in measured(contestants, plan.rounds).items()}
+        rows += [
+            judged(streams(lengths), found[OURS], name, found[name], goals[name][plan.model][at])
+            for name in names
+        ]
+    return Table(title("against other servers", plan), rows)
 
 
-def serve_rows(what: str, plan: Plan, found: dict[str, float]) -> list[Row]:
-    """Judge a single stream of the tiny model, and eight streams of any."""
-    goals: dict[str, float] = {}
-    if what == streams(MIXED):
-        goals = {SERVE: SERVE_GOAL, BATCHING: BATCHING_GOAL}
-    elif plan.model == "tiny":
-        goals = {SERVE: TINY_SINGLE_GOAL}
-    return [
-        at_least(what, found[OURS], name, found[name], goals[name])
-        if name in goals
-        else beside(what, found[OURS], name, found[name])
-        for name in (SERVE, BATCHING)
-    ]
-
-
-def sampled(engines: Engines, plan: Plan) -> Table:
+def sampled(engines: Engines, plan: Plan, *, options: Mapping[str, object]) -> Table:
     """Compare drawing tokens with taking the likeliest."""
     ask = partial(over_http, engines[OURS], MIXED, plan.tokens)
-    found = measured({"sampled": partial(ask, **SAMPLING), "greedy": ask}, plan.rounds)
+    found = measured({"sampled": partial(ask, **options), "greedy": ask}, plan.rounds)
     mine, greedy = found["sampled"].whole, found["greedy"].whole
-    return Table(title("sampled", plan), [at_least(streams(MIXED), mine, "greedy", greedy, 0.95)])
+    row = at_least(streams(MIXED), mine, "greedy", greedy, SAMPLED_SHARE)
+    return Table(title("sampled", plan), [row])
+
+
+def judged(what: str, ours: float, against: str, value: float, goal: float | None) -> Row:
+    """Promise ours to be at least so many times the other, or nothing."""
+    if goal is None:
+        return beside(what, ours, against, value)
+    return at_least(what, ours, against, value, goal)
 
 
 def measured(contestants: Contestants, count: int) -> dict[str, Rate]:
@@ -125,6 +147,8 @@ def over_http(engine: Any, lengths: Sequence[int], tokens: int, **options: objec
 def by_library(engine: Any, kind: str, lengths: Sequence[int], tokens: int) -> Rate:
     """Let one of the library's loops answer as many prompts as one batch."""
     found = engine.answer(kind, [prompt(length) for length in lengths], tokens)
+    if any(len(text) != tokens for text in found["texts"]):
+        raise WrongAnswerError(f"not {tokens} tokens: {found['texts']!r}")
     count = len(lengths)
     return Rate(count * tokens / found["seconds"], count * (tokens - 1) / found["decode"])
 

@@ -1,28 +1,24 @@
-"""The benchmark of the huggingface backend runs, and its table is whole; nothing of speed."""
+"""The benchmarks of the model backends run, and their tables are whole; nothing of speed."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import pytest
 from programs import ROOT
 
-pytest.importorskip("torch", reason="the huggingface backend needs torch")
-pytest.importorskip("transformers", reason="and transformers")
-
 pytestmark = pytest.mark.slow
-ROWS = {  # of every question, without those about servers that may not be installed
-    "forward": {
-        "1 stream, with prefill",
-        "1 stream, decoding only",
-        "8 streams, with prefill",
-        "8 streams, decoding only",
-    },
-    "static": {"8 streams"},
-    "serve": set(),
+RATES = {
+    "1 stream, with prefill",
+    "1 stream, decoding only",
+    "8 streams, with prefill",
+    "8 streams, decoding only",
+}
+OURS = {  # of the questions that both are asked
     "eighth": {"8th person"},
     "sampled": {"8 streams"},
     "abort": {
@@ -31,34 +27,58 @@ ROWS = {  # of every question, without those about servers that may not be insta
         "while reading 2,400 tokens, median",
         "while reading 2,400 tokens, worst",
     },
-    "turn": {"median of 8 slots"},
+    "turn": {"median of 8 slots", "worst slot"},
 }
+BARE = {"huggingface": "forward", "llamacpp": "decode"}  # the question about the bare loop
+ROWS = {  # of every question, without those about servers that may not be installed
+    "huggingface": {"forward": RATES, "static": {"8 streams"}, "serve": set(), **OURS},
+    "llamacpp": {
+        "decode": RATES,
+        "batch": {"8 streams"},
+        "server": set(),
+        "long": {"1 stream"},
+        **OURS,
+    },
+}
+LIBRARIES = {"huggingface": ("torch", "transformers"), "llamacpp": ("llama_cpp",)}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """Run all questions quickly; return what was printed and what was written."""
+class Run(NamedTuple):
+    """A backend, what its benchmark printed, and the tables that it wrote."""
+
+    backend: str
+    printed: str
+    tables: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Ask all questions about a backend quickly."""
+    for library in LIBRARIES[request.param]:
+        if not find_spec(library):
+            pytest.skip(f"the {request.param} backend needs {library}")
     file = tmp_path_factory.mktemp("benchmark") / "tables.json"
-    program = ROOT / "benchmarks" / "huggingface.py"
+    program = ROOT / "benchmarks" / f"{request.param}.py"
     command = [sys.executable, str(program), "--quick", "--minutes", "5", "--json", str(file)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return printed, json.loads(file.read_text(encoding="utf-8"))
-
-
-def test_every_question_has_its_table(run: tuple[str, dict[str, Any]]) -> None:
-    """Of the tiny model, printed and written alike."""
-    printed, found = run
+    found = json.loads(file.read_text(encoding="utf-8"))
     assert list(found) == ["tiny"]
-    assert list(found["tiny"]) == list(ROWS)
-    for name, table in found["tiny"].items():
-        assert {row["what"] for row in table["rows"]} >= ROWS[name]
-        assert f"{table['title']}\n" in printed
-    assert "goals met, in " in printed.splitlines()[-1]
+    return Run(request.param, printed, found["tiny"])
 
 
-def test_every_row_compares_two_measured_figures(run: tuple[str, dict[str, Any]]) -> None:
+def test_every_question_has_its_table(run: Run) -> None:
+    """Of the tiny model, printed and written alike."""
+    rows = ROWS[run.backend]
+    assert list(run.tables) == list(rows)
+    for name, table in run.tables.items():
+        assert {row["what"] for row in table["rows"]} >= rows[name]
+        assert f"{table['title']}\n" in run.printed
+    assert "goals met, in " in run.printed.splitlines()[-1]
+
+
+def test_every_row_compares_two_measured_figures(run: Run) -> None:
     """And says whether the goal is met where there is one."""
-    for table in run[1]["tiny"].values():
+    for table in run.tables.values():
         for row in table["rows"]:
             assert row["ours"] >= 0
             assert row["value"] > 0
@@ -66,6 +86,7 @@ def test_every_row_compares_two_measured_figures(run: tuple[str, dict[str, Any]]
             assert (row["met"] is None) == (row["goal"] == "-")
 
 
-def test_what_is_timed_is_the_librarys_own_answer(run: tuple[str, dict[str, Any]]) -> None:
+def test_what_is_timed_is_the_librarys_own_answer(run: Run) -> None:
     """Of eight people who ask at once, each gets what the bare loop makes of the prompt alone."""
-    assert run[1]["tiny"]["forward"]["remarks"] == ["8 of 8 answers are the bare loop's own"]
+    remarks = run.tables[BARE[run.backend]]["remarks"]
+    assert remarks == ["8 of 8 answers are the bare loop's own"]

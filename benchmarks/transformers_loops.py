@@ -1,19 +1,17 @@
-"""Serve what the library alone can do: the bare forward loop, and generate() of a static batch.
+"""Serve what transformers alone can do: the bare forward loop, and generate() of a static batch.
 
 The clock runs in here, from the tokens of the prompts to the last token's number on the host. HTTP
 only carries the order and the times. A process of its own.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import torch
 import transformers
-from process import HOST
+from loop_server import serve
 
 
 class Loops:
@@ -67,28 +65,6 @@ class Loops:
         return first, made[:, tokens.shape[1] :].tolist()
 
 
-def handler(loops: Loops) -> type[BaseHTTPRequestHandler]:
-    """Return what answers orders: one at a time."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(204)
-            self.end_headers()
-
-        def do_POST(self) -> None:
-            order = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            body = json.dumps(loops.answer(**order)).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    return Handler
-
-
 def main() -> None:
     """Load a model and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -99,7 +75,7 @@ def main() -> None:
     if options.device == "cpu":
         torch.set_num_threads(1)
     loops = Loops(options.model_path, options.device, options.dtype)
-    HTTPServer((HOST, options.port), handler(loops)).serve_forever()
+    serve(loops.answer, options.port)
 
 
 if __name__ == "__main__":
