@@ -15,7 +15,7 @@ from ._transformers_model import TransformersModel
 
 logger = logging.getLogger(__name__)
 
-ASKED = ("position_ids", "attention_mask", "past_key_values", "logits_to_keep")  # of forward()
+ASKED = ("position_ids", "attention_mask", "logits_to_keep")  # of forward()
 STRETCHING = ("dynamic", "longrope")  # positions whose meaning changes with the longest neighbour
 SPECIAL = (  # what generate() alone does, if a model's generation_config asks for it
     *("bad_words_ids", "begin_suppress_tokens", "suppress_tokens", "sequence_bias"),
@@ -55,7 +55,7 @@ def _looks_strange(model: TransformersModel) -> str:
     if library.config.is_encoder_decoder:
         return "it has an encoder"
     known = inspect.signature(library.forward).parameters
-    missing = [name for name in ASKED if name not in known]
+    missing = [name for name in (*ASKED, model.cache_name) if name not in known]
     if missing:
         return f"its forward() takes no {', '.join(missing)}"
     if _rope_kinds(getattr(model.config, "rope_parameters", None)) & set(STRETCHING):
@@ -110,7 +110,7 @@ def _packed(model: TransformersModel, layout: Layout, prompts: list[list[int]]) 
 def _alone(model: TransformersModel, prompt: list[int]) -> torch.Tensor:
     """Return a row of logits as the library computes it by itself, in one go."""
     cache = DynamicCache(config=model.library_model.config)
-    done = model.library_model(input_ids=_tensor(model, [prompt]), past_key_values=cache)
+    done = model.library_model(input_ids=_tensor(model, [prompt]), **{model.cache_name: cache})
     logits: torch.Tensor = done.logits[:, -1].float()
     return logits
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -44,6 +45,7 @@ class TransformersModel:
         self.ends = frozenset(_end_tokens(self._model, self._tokenizer))
         self.context = _context_of(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
+        self.cache_name = _cache_name(self._model)
         self._drawn_as = _drawn_as(self._model.generation_config)
         self._engine = "unknown yet"
         self._watched: tuple[Request, ...] = ()
@@ -123,9 +125,9 @@ class TransformersModel:
             input_ids=tokens,
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=wanted,
+            **{self.cache_name: cache},
         ).logits
         return logits
 
@@ -197,6 +199,12 @@ def _names(tokenizer: Any) -> dict[str, Any]:
         for name, value in tokenizer.special_tokens_map.items()
         if isinstance(value, (str, list))
     }
+
+
+def _cache_name(model: Any) -> str:
+    """Return what forward() calls the cache: transformers 5.24 renamed it, other code did not."""
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def _layers(model: Any) -> list[Any]:

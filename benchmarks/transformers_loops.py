@@ -48,9 +48,7 @@ class Loops:
                 positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
                 more = {"attention_mask": mask, "position_ids": positions}
                 mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=-1)
-            out = self.model(
-                tokens, past_key_values=cache, use_cache=True, logits_to_keep=1, **more
-            )
+            out = self.model(tokens, cache=cache, use_cache=True, logits_to_keep=1, **more)
             tokens = out.logits[:, -1].argmax(-1, keepdim=True)
             rows.append(tokens.flatten().tolist())
             first = first if number else time.perf_counter()
