@@ -78,18 +78,24 @@ def batch(
 def long_reply(
     engines: Engines, plan: Plan, *, kind: str, name: str, goals: Mapping[str, float]
 ) -> Table:
-    """Compare one long answer with how the library itself streams it."""
+    """Compare one long answer with how the library streams it, and with its bare loop."""
+    lengths, bare = MIXED[:1], "the bare loop"
+    alone = partial(by_library, engines[LOOPS], lengths=lengths, tokens=LONG_ANSWER)
     found = measured(
         {
-            OURS: partial(over_http, engines[OURS], MIXED[:1], LONG_ANSWER),
-            name: partial(by_library, engines[LOOPS], kind, MIXED[:1], LONG_ANSWER),
+            OURS: partial(over_http, engines[OURS], lengths, LONG_ANSWER),
+            name: partial(alone, kind),
+            bare: partial(alone, "bare"),
         },
         plan.turns,
     )
-    mine, other = found[OURS].whole, found[name].whole
-    row = judged(streams(MIXED[:1]), mine, name, other, goals.get(plan.model))
+    what, mine = streams(lengths), found[OURS].whole
+    rows = [
+        judged(what, mine, name, found[name].whole, goals.get(plan.model)),
+        beside(what, mine, bare, found[bare].whole),
+    ]
     long = replace(plan, tokens=LONG_ANSWER, rounds=plan.turns)
-    return Table(title("a long reply", long), [row])
+    return Table(title("a long reply", long), rows)
 
 
 def peers(engines: Engines, plan: Plan, *, goals: Mapping[str, Mapping[str, Goal]]) -> Table:
