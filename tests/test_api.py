@@ -27,6 +27,7 @@ SIGNATURES = {
     "progress": "(self, what: 'str') -> 'Progress'",
     "describe": "(self, **facts: 'Any') -> 'None'",
     "count_tokens": "(self, *, read: 'int' = 0, written: 'int' = 0) -> 'None'",
+    "keep_secret": "(self, secret: 'str') -> 'None'",
     "in_debug": "(self) -> 'bool'",
     "run": (
         "(self, argv: 'Sequence[str] | None' = None, *, program: 'str | None' = None) -> 'None'"
