@@ -67,6 +67,10 @@ GARBLED = (
 )
 NO_IMAGES = "[The model {} takes no images; please send the message without one.]"
 NOT_ALLOWED = "[The model's service refuses this chat by its content rules; please rephrase it.]"
+NOT_OFFERED = (
+    "[The model's service is not offered where this program runs; "
+    "please ask whoever runs this bot to look at it.]"
+)
 NO_ANSWER = "[The model gave no answer; please ask again, perhaps in other words.]"
 
 # Side notes: for the person, beside the answer.
@@ -102,6 +106,7 @@ CHINESE = {  # as Taiwan writes it
     GARBLED: "[無法理解模型服務的回應，請管理者檢查服務位址。]",
     NO_IMAGES: "[模型 {} 不接受圖片，請傳送不含圖片的訊息。]",
     NOT_ALLOWED: "[模型服務依其內容規範拒絕了此對話，請換個說法。]",
+    NOT_OFFERED: "[模型服務未在此程式所在的地區提供，請管理者檢查。]",
     NO_ANSWER: "[模型沒有給出回答，請再問一次，或換個說法。]",
     CUT_BY_LENGTH: "回答已達長度上限，因此被截斷。",
     CUT_BY_RULES: "回答因模型服務的內容規範而被截斷。",
