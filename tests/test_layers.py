@@ -59,6 +59,7 @@ PACKING_LAYERS = (
 )
 FOR_BACKENDS = {
     *("__init__", "modelfile", "messages", "prompt", "generation", "text", "sentences", "errors"),
+    "address",  # how the URL of a service is written
 }
 LAZY = {"option_files": {"yaml"}}  # libraries that a function may import if they are there
 STANDARD = {*sys.stdlib_module_names, "tomllib"}  # tomllib came with Python 3.11

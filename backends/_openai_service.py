@@ -1,0 +1,108 @@
+"""Have one answer from a service of OpenAI's kind: question to text, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ._cloud_executor import Question
+from ._openai_answer import Answer
+from ._openai_client import Client, Reply
+from ._openai_dialect import Dialect
+from ._openai_events import LONGEST_EVENT, Events
+from ._openai_refusals import BROKEN, CONNECTION, GARBLED, Problem, understand
+from ._refusal import Again, Refusal
+
+MOST_DIALECTS = 64  # models of which it is known what they take; bots may name any
+PATIENCE = 600.0  # seconds without a byte, where nothing else is asked for: as the SDK has it
+
+Count = Callable[[int, int], None]  # tokens of the prompt, tokens of the answer
+
+
+class Service:
+    """One service, and what was learned of its models."""
+
+    def __init__(self, client: Client, defaults: dict[str, Any], *, show_reasoning: bool) -> None:
+        """Know the options' defaults: what nobody asked for may be left out."""
+        self._client, self._defaults = client, defaults
+        self._show_reasoning = show_reasoning
+        self._dialects: dict[str, Dialect] = {}
+
+    def stream(self, question: Question, count: Count) -> Iterator[str]:
+        """Yield the answer's text and side notes; raises a Refusal."""
+        answer = Answer(show_reasoning=self._show_reasoning)
+        begun = False
+        try:
+            with contextlib.closing(self._ask(question)) as reply:
+                for text in _texts(reply, answer):
+                    begun = True
+                    yield text
+        except Problem as problem:
+            if not answer.ended and not (begun and problem.what in (BROKEN, CONNECTION)):
+                raise understand(problem, question) from None
+        finally:
+            count(answer.read, answer.written)
+        if not (begun or answer.ended):
+            raise understand(Problem(BROKEN, "the answer ended before its first word"), question)
+        if note := answer.ending():
+            yield question.note(note)
+
+    def _ask(self, question: Question) -> Reply:
+        dialect = self._dialect(question.model)
+        seconds = question.options.get("timeout") or PATIENCE
+        try:
+            return self._client.chat(dialect.body(question), question.key, seconds)
+        except Problem as problem:
+            refusal = understand(problem, question)
+            if type(refusal) is Refusal and dialect.learn(problem, question):
+                raise Again(refusal.sentence, f"{refusal}; it is asked in other words") from None
+            raise refusal from None
+
+    def _dialect(self, model: str) -> Dialect:
+        found = self._dialects.get(model)
+        if found is None:
+            if len(self._dialects) >= MOST_DIALECTS:
+                self._dialects.clear()
+            found = self._dialects[model] = Dialect(self._defaults)
+        return found
+
+
+def _texts(reply: Reply, answer: Answer) -> Iterator[str]:
+    """Yield the text of each read; raises Problem for what is no answer, or an error in one."""
+    read = _whole if reply.is_json else _events
+    try:
+        for events in read(reply, answer):
+            text = "".join(map(answer.feed, events))
+            if text:
+                yield text
+            if answer.error is not None:
+                raise Problem.of_object(answer.error)
+    except ValueError as error:
+        raise Problem(GARBLED, f"{type(error).__name__} in the answer") from None
+    if rest := answer.finish():
+        yield rest
+    if not (answer.understood or answer.done):
+        raise Problem(GARBLED, "the answer holds nothing of the kind that OpenAI's do")
+
+
+def _events(reply: Reply, answer: Answer) -> Iterator[list[bytes]]:
+    """Yield the events of each read until the last one."""
+    events = Events()
+    for received in reply:
+        yield events.feed(received)
+        if events.failed and answer.error is None and not answer.understood:
+            raise Problem.of_object("the service sent an event named error")
+        if answer.done:
+            return
+    yield events.finish()
+
+
+def _whole(reply: Reply, _: Answer) -> Iterator[list[bytes]]:
+    """Yield the one object that a service sends that does not stream."""
+    body = bytearray()
+    for received in reply:
+        body += received
+        if len(body) > LONGEST_EVENT:
+            raise Problem(GARBLED, "the answer is too large")
+    yield [bytes(body)]
