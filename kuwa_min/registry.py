@@ -12,6 +12,7 @@ from .executor import LLMExecutor
 
 PACKAGE = "backends"
 KINDS = ("[Tool]", "[Cloud model]", "[On-premises model]")  # the order of Kuwa's own list
+NAMES = ("debug", "dummy", "geminipro", "chatgpt", "huggingface", "llamacpp")  # and that of names
 REQUIREMENT = re.compile(r"([\w.-]+)(?:>=([\d.]+))?")  # of PEP 508, as much as backends use
 RELEASE = re.compile(r"\d+(?:\.\d+)*")  # of a version, without what follows it
 
@@ -47,9 +48,10 @@ def cards() -> dict[str, Card]:
     return {card.name: card for card in found}
 
 
-def _rank(card: Card) -> int:
+def _rank(card: Card) -> tuple[int, int]:
     ranks = [rank for rank, kind in enumerate(KINDS) if card.summary.startswith(kind)]
-    return ranks[0] if ranks else len(KINDS)
+    among_its_kind = NAMES.index(card.name) if card.name in NAMES else len(NAMES)
+    return ranks[0] if ranks else len(KINDS), among_its_kind
 
 
 def _read_card(name: str) -> Card:
