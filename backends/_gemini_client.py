@@ -67,6 +67,10 @@ class Client:
                     yield from reader.feed(data)
         reader.finish()
 
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._client.transport.close()
+
 
 def text_part(text: str) -> dict[str, Any]:
     """Return text as a part of a message."""

@@ -35,6 +35,8 @@ def explain(broken: Broken) -> Refusal:
     """Return what became of a connection; its cause quotes nothing that the other side said."""
     chain = list(_chain(broken))
     cause = f"{type(chain[-1]).__name__}{_reason(chain[-1])}"
+    if isinstance(chain[-1], ssl.SSLCertVerificationError):
+        cause += "; REQUESTS_CA_BUNDLE in the environment names a file of certificates to trust"
     for kind, sentence, refusal in MEANINGS:
         if any(isinstance(error, kind) for error in chain):
             return refusal(sentence, cause)
