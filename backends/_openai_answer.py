@@ -38,7 +38,7 @@ class Answer:
         self.finish_reason: str | None = None
         self.error: Any = None
         self.done = False
-        self.understood = 0  # objects that are of this kind
+        self.seen = self.understood = 0  # events; those of this kind
         self.read = self.written = 0  # tokens, where the service says so
 
     @property
@@ -48,6 +48,7 @@ class Answer:
 
     def feed(self, event: bytes) -> str:
         """Return the text that an event adds; raises ValueError if it is no JSON object."""
+        self.seen += 1
         if event.strip() == DONE:
             self.done = True
             return ""

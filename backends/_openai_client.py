@@ -130,6 +130,10 @@ class Client:
         listed = found.get("data") if isinstance(found, dict) else None
         return [one for one in listed or [] if isinstance(one, dict)]
 
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._sdk.close()
+
 
 class Reply:
     """An answer as its bytes come."""
@@ -137,10 +141,17 @@ class Reply:
     def __init__(self, response: Any) -> None:
         self._response = response
 
+        self.kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+
     @property
     def is_json(self) -> bool:
         """Tell whether it is one JSON object, from a service that does not stream."""
-        return bool(self._response.headers.get("content-type", "").startswith("application/json"))
+        return bool(self.kind == "application/json")
+
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether it says that it is a stream of events."""
+        return bool(self.kind == "text/event-stream")
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield what comes, as much at a time as has come. Raises Problem."""

@@ -16,8 +16,8 @@ from . import _api_key
 from ._cloud_executor import Question
 from ._refusal import ContextFull, ImageRefused, Passing, Refusal, clean
 
-STATUS, CONNECTION, CERTIFICATE, TIMEOUT, GARBLED, BROKEN = (
-    *("status", "connection", "certificate", "timeout", "garbled", "broken off"),
+STATUS, CONNECTION, CERTIFICATE, TIMEOUT, GARBLED, BROKEN, EMPTY = (
+    *("status", "no connection", "certificate", "timeout", "garbled", "broken off", "empty"),
 )
 MARGIN = 0.95  # of the tokens that fit: ours are a guess
 LEAST_QUOTE = 8  # characters; shorter texts of people are found everywhere
@@ -46,6 +46,7 @@ BAD_KEY = {
 LOST = {  # what happened instead of an answer -> sentence, and whether it may soon be over
     CONNECTION: (sentences.UNREACHABLE, True),
     BROKEN: (sentences.UNREACHABLE, True),
+    EMPTY: (sentences.NO_ANSWER, True),
     CERTIFICATE: (sentences.NOT_TRUSTED, False),
     TIMEOUT: (sentences.TOO_SLOW, False),
     GARBLED: (sentences.GARBLED, False),

@@ -11,7 +11,7 @@ from ._openai_answer import Answer
 from ._openai_client import Client, Reply
 from ._openai_dialect import Dialect
 from ._openai_events import LONGEST_EVENT, Events
-from ._openai_refusals import BROKEN, CONNECTION, GARBLED, Problem, understand
+from ._openai_refusals import BROKEN, CONNECTION, EMPTY, GARBLED, Problem, understand
 from ._refusal import Again, Refusal
 
 MOST_DIALECTS = 64  # models of which it is known what they take; bots may name any
@@ -44,7 +44,7 @@ class Service:
         finally:
             count(answer.read, answer.written)
         if not (begun or answer.ended):
-            raise understand(Problem(BROKEN, "the answer ended before its first word"), question)
+            raise understand(Problem(EMPTY, "it ended before its first word"), question)
         if note := answer.ending():
             yield question.note(note)
 
@@ -82,6 +82,8 @@ def _texts(reply: Reply, answer: Answer) -> Iterator[str]:
         raise Problem(GARBLED, f"{type(error).__name__} in the answer") from None
     if rest := answer.finish():
         yield rest
+    if reply.is_stream and not answer.seen:  # as servers do that fail after their head
+        raise Problem(EMPTY, "the answer is empty")
     if not (answer.understood or answer.done):
         raise Problem(GARBLED, "the answer holds nothing of the kind that OpenAI's do")
 
