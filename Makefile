@@ -10,7 +10,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy bench bench-heavy bench-huggingface browser clean
+.PHONY: run build test check lint heavy cloud bench bench-heavy bench-huggingface browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -20,7 +20,7 @@ build: $(BACKENDS:%=dist/kuwa-%.pyz)
 dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
-test: $(VENV)/test-ready browser lint heavy ## everything: lint, types, all tests
+test: $(VENV)/test-ready browser lint heavy cloud ## everything: lint, types, all tests
 	$(BIN)/python -m pytest
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -32,6 +32,12 @@ lint: $(VENV)/test-ready
 	$(BIN)/mypy
 
 heavy: build/torch/ready build/wheels/llama-ready $(VENV)/heavy-ready ## torch, transformers, llama.cpp
+
+cloud: build/wheels/cloud-ready $(VENV)/cloud-ready ## the SDKs of chatgpt and geminipro
+
+build/wheels/cloud-ready: $(VENV)/test-ready
+	$(BIN)/python build.py chatgpt geminipro
+	touch $@
 
 build/torch/ready: $(VENV)/test-ready
 	$(BIN)/pip download --quiet --no-deps $(TORCH_FROM) -d build/torch torch==2.13.0
@@ -75,6 +81,10 @@ $(VENV)/build-ready: $(VENV)/python-ready pyproject.toml
 
 $(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test,check]'
+	touch $@
+
+$(VENV)/cloud-ready: $(VENV)/test-ready
+	$(BIN)/pip install --quiet --editable '.[cloud]'
 	touch $@
 
 .venv-bench-huggingface/ready: benchmarks/requirements-huggingface.txt build/torch/ready
