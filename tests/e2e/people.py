@@ -31,9 +31,11 @@ FOREVER = 120  # seconds until a start has failed
 class Person(threading.Thread):
     """Somebody who chats through a Kernel, and reads piece by piece."""
 
-    def __init__(self, kernel: str, number: int, *messages: str, modelfile: str = "[]") -> None:
+    def __init__(
+        self, kernel: str, number: int, *messages: str, modelfile: str = "[]", whom: str = NAME
+    ) -> None:
         super().__init__(daemon=True)
-        self.ids = {"name": NAME, "history_id": str(number), "user_id": str(number)}
+        self.ids = {"name": whom, "history_id": str(number), "user_id": str(number)}
         self._kernel, self._form = kernel, {**self.ids, **said(*messages, modelfile=modelfile)}
         self._read = b""
         self._leaves = threading.Event()
