@@ -10,7 +10,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy cloud bench bench-heavy bench-huggingface browser clean
+.PHONY: run build test check lint heavy cloud bench bench-heavy bench-huggingface bench-chatgpt browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -63,6 +63,9 @@ bench-heavy: ## what one large file costs; downloads its wheels once, needs 12 G
 bench-huggingface: ## against the library's own loops and transformers serve, ten minutes
 	$(MAKE) .venv-bench-huggingface/ready
 	.venv-bench-huggingface/bin/python benchmarks/huggingface.py
+
+bench-chatgpt: $(VENV)/cloud-ready ## against the bare SDK and bare sockets
+	$(BIN)/python benchmarks/chatgpt.py
 
 browser: ## the page's tests need Chromium; without it they are skipped, and say so
 	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
