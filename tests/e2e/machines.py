@@ -1,8 +1,8 @@
 """The real files with the real libraries, and machines without internet to carry them to.
 
 `make heavy` fetches torch and compiles llama.cpp (ten minutes, kept in build/), `make cloud`
-fetches what services need; without that, the tests that want such a file are skipped. What stands for
-another machine is a mount and network namespace in which the project does not exist.
+fetches what services need; without that, the tests that want such a file are skipped. What stands
+for another machine is a mount and network namespace in which the project does not exist.
 """
 
 from __future__ import annotations
