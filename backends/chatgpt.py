@@ -15,7 +15,7 @@ from kuwa_min.errors import AnswerError, StartError
 
 from . import _api_key, _openai_windows
 from ._api_key import NO_KEY, PERSON, THIRD_PARTY, Key
-from ._cloud_executor import CloudExecutor, Question
+from ._cloud_executor import CloudExecutor, Question, at_least_one, is_near
 from ._openai_refusals import Problem
 from ._refusal import clean
 
@@ -74,7 +74,7 @@ class ChatgptExecutor(CloudExecutor):
         add("--model", default="gpt-4o", help="model of bots that name none as llm_model")
         add(
             "--context_window",
-            type=_at_least_one,
+            type=at_least_one,
             metavar="TOKENS",
             help="tokens that prompt and answer may have together; None: as the service says",
         )
@@ -121,7 +121,7 @@ class ChatgptExecutor(CloudExecutor):
 
     def _warn(self) -> None:
         parts = urlsplit(self.args.base_url)
-        if parts.scheme == "http" and self.operator_key.text and not _is_near(parts.hostname or ""):
+        if parts.scheme == "http" and self.operator_key.text and not is_near(parts.hostname or ""):
             logger.warning("the key goes to %s unencrypted: it is no https address", parts.hostname)
 
     # -- whose key
@@ -207,13 +207,3 @@ def _is_openai(base_url: str) -> bool:
     parts = urlsplit(base_url)
     host = (parts.hostname or "").lower()
     return parts.scheme == "https" and (host == "openai.com" or host.endswith(".openai.com"))
-
-
-def _is_near(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _at_least_one(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
-    return int(text)
