@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 from asking import ask, start
-from programs import ROOT, Program, chat_through, fetch, said, until
+from programs import ROOT, Program, call, chat_through, fetch, said, until
 
 from backends.chatgpt import ChatgptExecutor
 from kuwa_min import sentences
