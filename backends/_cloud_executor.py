@@ -123,7 +123,8 @@ class CloudExecutor(LLMExecutor):
         self.on_stop(line.cut)
         begun = False
         try:
-            question, attempt = self.create_question(history, modelfile, say), 1
+            with line:
+                question, attempt = self.create_question(history, modelfile, say), 1
             while not begun:
                 try:
                     with line, contextlib.closing(self.stream(question)) as pieces:

@@ -53,7 +53,7 @@ class Answer:
             self.done = True
             return ""
         try:
-            found = json.loads(event)
+            found = json.loads(str(event, "utf-8", "replace"))
         except RecursionError:
             raise ValueError("JSON that is nested too deeply") from None
         if not isinstance(found, dict):

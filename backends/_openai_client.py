@@ -141,17 +141,10 @@ class Reply:
     def __init__(self, response: Any) -> None:
         self._response = response
 
-        self.kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-
     @property
     def is_json(self) -> bool:
         """Tell whether it is one JSON object, from a service that does not stream."""
-        return bool(self.kind == "application/json")
-
-    @property
-    def is_stream(self) -> bool:
-        """Tell whether it says that it is a stream of events."""
-        return bool(self.kind == "text/event-stream")
+        return bool(self._response.headers.get("content-type", "").startswith("application/json"))
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield what comes, as much at a time as has come. Raises Problem."""
@@ -181,7 +174,7 @@ def _problems() -> Iterator[None]:
     except openai.APIStatusError as error:
         after = asked_to_wait(error.response.headers)
         raise Problem.of_answer(error.status_code, error.body, after) from None
-    except (openai.APIError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise Problem(_what_happened(error), _root(error)) from None
 
 

@@ -46,13 +46,19 @@ class Dialect:
         }
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
-        wanted: dict[str, Any] = {"stream_options": USAGE}
+        wanted: dict[str, Any] = {}
+        if "stream_options" not in self._left_out:
+            wanted["stream_options"] = USAGE
         for name, value in options.items():
-            if value is not None and name not in OURS:
+            if value is not None and name not in OURS and not self._leaves_out(name, value):
                 wanted[self._renamed.get(name, name)] = value
         if "top_logprobs" in wanted:
             wanted["logprobs"] = True  # without which services refuse the other
-        return {name: value for name, value in wanted.items() if name not in self._left_out}
+        return wanted
+
+    def _leaves_out(self, name: str, value: Any) -> bool:
+        """Tell whether an option is not sent: what somebody asked for always is."""
+        return name in self._left_out and value == self._defaults.get(name)
 
     def learn(self, problem: Problem, question: Question) -> bool:
         """Learn from a refusal; tell whether the same question may be said otherwise now."""

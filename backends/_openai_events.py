@@ -9,6 +9,7 @@ Facts about the wire:
 
 from __future__ import annotations
 
+FIELDS = (b":", b"event:", b"id:", b"retry:", b"data")
 LONGEST_EVENT = 16 * 2**20  # bytes
 
 
@@ -24,6 +25,7 @@ class Events:
         self._data: list[bytes] = []  # of the event that is being read
         self._after_cr = False
         self.failed = False  # an event said that it is an error
+        self.strange = False  # a line was none of an event's
 
     def feed(self, received: bytes) -> list[bytes]:
         """Return the data of the events that these bytes complete; raises TooLarge."""
@@ -53,6 +55,7 @@ class Events:
             return b""
         if line:
             self.failed = self.failed or line.replace(b" ", b"") == b"event:error"
+            self.strange = self.strange or not line.startswith(FIELDS)
             return b""
         event, self._data = b"\n".join(self._data), []
         return event

@@ -82,8 +82,6 @@ def _texts(reply: Reply, answer: Answer) -> Iterator[str]:
         raise Problem(GARBLED, f"{type(error).__name__} in the answer") from None
     if rest := answer.finish():
         yield rest
-    if reply.is_stream and not answer.seen:  # as servers do that fail after their head
-        raise Problem(EMPTY, "the answer is empty")
     if not (answer.understood or answer.done):
         raise Problem(GARBLED, "the answer holds nothing of the kind that OpenAI's do")
 
@@ -98,6 +96,8 @@ def _events(reply: Reply, answer: Answer) -> Iterator[list[bytes]]:
         if answer.done:
             return
     yield events.finish()
+    if not (answer.seen or events.strange):  # as servers do that fail after their head
+        raise Problem(EMPTY, "the answer is empty")
 
 
 def _whole(reply: Reply, _: Answer) -> Iterator[list[bytes]]:

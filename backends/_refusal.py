@@ -15,7 +15,7 @@ TRIES = 4  # in all, until the first piece of an answer
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds; each wait is twice the one before
 MOST_PATIENCE = 30.0  # seconds: a service that asks for more is not waited for
 LONGEST_CAUSE = 300  # characters of the log
-KEYS = re.compile(r"\b(?:sk|pk|gsk|xai|hf|AIza)[-_]?[\w*-]{8,}[\w*.-]*|(?<=Bearer )\S+")
+KEYS = re.compile(r"\b(?:(?:sk|pk|gsk|xai|hf)[-_]|AIza)[\w*-]{8,}[\w*.-]*|(?<=Bearer )\S+")
 
 
 class Refusal(Exception):

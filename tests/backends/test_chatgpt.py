@@ -250,6 +250,19 @@ def test_whose_key_is_sent(
     assert PERSONS not in str([one.fields for one in service.asked]) or sent == PERSONS
 
 
+def test_the_operators_account_is_not_named_with_anothers_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI would refuse the key."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    service = serve(fine)
+    executor = connect(service, "--api_key", KEY, "--send_openai_token")
+    ask(executor, "hi")
+    ask(executor, "hi", form={"openai_token": PERSONS})
+    named = [one.fields.get("openai-organization") for one in service.chats]
+    assert named == ["org-1", None]
+
+
 def test_openai_itself_takes_the_persons_token() -> None:
     """And wants a key; nobody is asked here."""
     executor = start(ChatgptExecutor)
@@ -406,6 +419,8 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
         openai_talks_garbage.events_of(b"data: [1]\n\n"),
         openai_talks_garbage.events_of(b"data: " + b"[" * 100_000 + b"\n\n"),
         openai_talks_garbage.events_of(b'data: {"hello": 1}\n\n'),
+        openai_talks_garbage.events_of(b"\xff\xfe\x00" * 100),
+        openai_talks_garbage.events_of(b"data: \xff\xfe\n\n"),
     ],
 )
 def test_garbage_is_a_sentence(serve: Serve, talk: Callable[[Talk], None]) -> None:
@@ -489,7 +504,12 @@ def test_what_nobody_asked_for_is_left_out(serve: Serve, name: str, message: str
 
 
 def test_what_somebody_asked_for_is_not(serve: Serve) -> None:
-    """The sentence names it."""
+    """The sentence names it, even if nobody asked for it before."""
+    words = "Unsupported value: '{}' does not support this value."
+    sure = connect(serve(openai_refuses.option("temperature", words)))
+    assert ask(sure, "hi") == "fine"
+    sentence = sentences.NOT_AN_OPTION.format("temperature")
+    assert ask(sure, "hi", llm_temperature="0.9") == sentence
     executor = connect(serve(openai_refuses.option("top_k", "{}: Extra inputs are not permitted")))
     assert ask(executor, "hi", llm_top_k="5") == sentences.NOT_AN_OPTION.format("top_k")
 

@@ -45,6 +45,23 @@ def test_an_event_may_say_that_it_is_an_error() -> None:
     assert events.failed
 
 
+@pytest.mark.parametrize(
+    ("stream", "strange"),
+    [
+        (b": ping\n\nevent: x\nid: 1\nretry: 2\ndata: a\ndata\n\n", False),
+        (b"", False),
+        (b"<html>\n", True),
+        (b"\xff\xfe", True),
+    ],
+)
+def test_what_is_no_stream_of_events_is_noticed(stream: bytes, strange: bool) -> None:
+    """By a line that no event has."""
+    events = Events()
+    events.feed(stream)
+    events.finish()
+    assert events.strange is strange
+
+
 @pytest.mark.parametrize("line", [b"data: a\n", b"aaaaaaa"])
 def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     """Before it fills the memory."""
