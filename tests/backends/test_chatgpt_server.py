@@ -1,89 +1,31 @@
-"""The chatgpt backend in front of a real engine: llama-cpp-python's server with a tiny model."""
+"""The chatgpt backend in front of a real engine."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import tiny_models
 from asking import ask, start
-from programs import ROOT, Program, call, chat_through, fetch, said, until
+from programs import Program, call, chat_through, fetch, said, until
+from real_engine import MISSING, WINDOW, Engine, real_engine
 
 from backends.chatgpt import ChatgptExecutor
 from kuwa_min import sentences
 from kuwa_min.prompt import SIDE_NOTE
 
-NEEDED = ("openai", "llama_cpp", "fastapi", "uvicorn", "sse_starlette", "starlette_context")
-MISSING = [name for name in (*NEEDED, "pydantic_settings") if not importlib.util.find_spec(name)]
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
-SERVE = """
-import sys
-from pathlib import Path
-import llama_cpp
-from backends import _llama_library
-_llama_library.load_processors(Path(llama_cpp.__file__).parent)
-from llama_cpp.server.__main__ import main
-main()
-"""
-WINDOW = 512  # tokens
-OPTIONS = (
-    *("--model_alias", "tiny", "--host", "127.0.0.1", "--port", "0", "--n_ctx", str(WINDOW)),
-    *("--n_threads", "1", "--n_threads_batch", "1"),
-)
-
-
-class Engine:
-    """The server's process, and what it has printed."""
-
-    def __init__(self, model: Path, log: Path) -> None:
-        self._log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, "--model", str(model), *OPTIONS],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-
-    @property
-    def log(self) -> str:
-        """Return what it has printed."""
-        return self._log.read_text(errors="replace")
-
-    def wait(self) -> str:
-        """Wait until it serves; return what --base_url is to be."""
-
-        def look() -> re.Match[str] | None:
-            assert self.process.poll() is None, self.log
-            return re.search(r"running on (http://127\.0\.0\.1:\d+)", self.log)
-
-        found: re.Match[str] = until(look, 60)
-        return f"{found[1]}/v1"
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Run the server for all tests here."""
-    folder = tmp_path_factory.mktemp("engine")
-    running = Engine(tiny_models.write_gguf(folder / "tiny.gguf"), folder / "log")
-    try:
+    with real_engine(tmp_path_factory.mktemp("engine")) as running:
         yield running
-    finally:
-        running.process.kill()
-        running.process.wait()
 
 
 @pytest.fixture(scope="module")
