@@ -12,8 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .errors import AnswerError, UsageError
-from .sentences import BAD_OPTION
+from .errors import BAD_OPTION, AnswerError, UsageError
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from .executor import LLMExecutor
 
 PACKAGE = "backends"
 KINDS = ("[Tool]", "[Cloud model]", "[On-premises model]")  # the order of Kuwa's own list
-NAMES = ("debug", "dummy", "geminipro", "chatgpt", "huggingface", "llamacpp")  # and that of names
 REQUIREMENT = re.compile(r"([\w.-]+)(?:>=([\d.]+))?")  # of PEP 508, as much as backends use
 RELEASE = re.compile(r"\d+(?:\.\d+)*")  # of a version, without what follows it
 
@@ -43,15 +42,14 @@ def knows(name: str) -> bool:
 
 
 def cards() -> dict[str, Card]:
-    """Read every backend's card out of its source, as text; tools first, models after them."""
+    """Read each backend's card out of its source, as text; tools first, models after them."""
     found = sorted((_read_card(name) for name in names()), key=_rank)
     return {card.name: card for card in found}
 
 
-def _rank(card: Card) -> tuple[int, int]:
+def _rank(card: Card) -> tuple[int, str]:
     ranks = [rank for rank, kind in enumerate(KINDS) if card.summary.startswith(kind)]
-    among_its_kind = NAMES.index(card.name) if card.name in NAMES else len(NAMES)
-    return ranks[0] if ranks else len(KINDS), among_its_kind
+    return ranks[0] if ranks else len(KINDS), card.summary
 
 
 def _read_card(name: str) -> Card:

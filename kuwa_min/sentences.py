@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from .errors import UNEXPECTED
+from .errors import BAD_OPTION, UNEXPECTED
 
 NO_INPUT = "[No input message entered]"
 TOO_LONG = "[Sorry, The input message is too long!]"
@@ -19,7 +19,6 @@ OUT_OF_MEMORY = "[The model ran out of memory for this chat; a shorter one may f
 NOT_ACCEPTED = "[The model's chat template does not accept this chat.]"
 BAD_TEMPLATE = "[The bot's template cannot be used: {}]"
 OVERFLOWED = "[The model's numbers overflowed: {}]"
-BAD_OPTION = "[The option llm_{}.]"
 IMAGE_NOT_FETCHED = "[The image cannot be fetched: {}.]"
 IMAGE_NOT_READ = "[The image cannot be read: {}.]"
 

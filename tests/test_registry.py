@@ -175,11 +175,12 @@ def test_the_backends_are_listed_as_kuwa_lists_them() -> None:
 
 
 @pytest.mark.usefixtures("backends")
-def test_names_that_kuwa_does_not_know_are_listed_behind_their_kind() -> None:
-    """By their names; those of no kind are the last."""
-    listed = list(registry.cards())
-    tools = ["explosive", "old", "plain"]
-    assert listed == [*tools, *(name for name in registry.names() if name not in tools)]
+def test_backends_of_one_kind_are_listed_by_their_summaries() -> None:
+    """Those of no kind are the last."""
+    cards = list(registry.cards().values())
+    assert [card.name for card in cards[:3]] == ["plain", "explosive", "old"]
+    others = [card.summary for card in cards[3:]]
+    assert others == ["", "", "A package.", "Without an executor.", "[Model] A heavy one."]
 
 
 def test_the_real_backends_are_described_in_kuwas_words() -> None:
