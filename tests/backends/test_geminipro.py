@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import json
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -551,20 +552,17 @@ def test_a_stop_ends_the_request_at_once_and_the_service_sees_it(
     encrypted: bool,
 ) -> None:
     """Also while nothing has come yet; the next chat finds everything in order."""
-    asked, stream = threading.Event(), Stream()
+    stream = Stream()
 
     def once(one: Talk) -> None:
-        if one.number > 1:
-            return fine(one)
-        asked.set()
-        return talk(one)
+        (fine if one.number > 1 else talk)(one)
 
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.path))
     service = serve(once, tls=certificate.tls() if encrypted else None)
     executor = connect(service)
     thread = threading.Thread(target=pieces, args=(executor, "hi"), kwargs={"stream": stream})
     thread.start()
-    assert asked.wait(PATIENCE)
+    assert service.waits.wait(PATIENCE)
     stream.cancel()
     thread.join(1)
     assert not thread.is_alive()
@@ -742,6 +740,16 @@ def test_a_message_is_needed(connect: Any) -> None:
     """Before any key is sent."""
     with pytest.raises(AnswerError, match="No input message entered"):
         pieces(connect("http://127.0.0.1:9"), " ")
+
+
+def test_the_page_names_only_options_that_there_are() -> None:
+    """Of the backend, or of build.py."""
+    page = (ROOT / "docs" / "geminipro.md").read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "kuwa_min", "geminipro", "--help"]
+    helped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = set(re.findall(r"--[a-z_]+", page))
+    assert named >= {f"--{option.name}" for option in OPTIONS}
+    assert named - set(re.findall(r"--[a-z_]+", helped)) == {"--prune"}
 
 
 # -- the SDK

@@ -109,7 +109,8 @@ class Talk(BaseHTTPRequestHandler):
         self.end(reason, **usage)
 
     def wait_until_gone(self) -> None:
-        """Wait until the other side leaves, and note it."""
+        """Say that this waits; wait until the other side leaves, and note it."""
+        self.server.waits.set()
         self.connection.settimeout(PATIENCE)
         with contextlib.suppress(ConnectionError):
             if self.connection.recv(1):
@@ -137,7 +138,7 @@ class Service(ThreadingHTTPServer):
     def __init__(self, talk: Callable[[Talk], None], tls: ssl.SSLContext | None) -> None:
         super().__init__(("127.0.0.1", 0), Talk)
         self.talk, self.asked = talk, list[Asked]()
-        self.gone = threading.Event()
+        self.waits, self.gone = threading.Event(), threading.Event()
         self.scheme = "https" if tls else "http"
         if tls:
             self.socket = tls.wrap_socket(
