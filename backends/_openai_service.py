@@ -10,7 +10,7 @@ from ._cloud_executor import Question
 from ._openai_answer import Answer
 from ._openai_client import Client, Reply
 from ._openai_dialect import Dialect
-from ._openai_events import LONGEST_EVENT, Events
+from ._openai_events import LONGEST_EVENT, Events, TooLarge
 from ._openai_refusals import BROKEN, CONNECTION, EMPTY, GARBLED, Problem, understand
 from ._refusal import Again, Refusal
 
@@ -39,10 +39,14 @@ class Service:
                     begun = True
                     yield text
         except Problem as problem:
-            if not answer.ended and not (begun and problem.what in (BROKEN, CONNECTION)):
+            lost = problem.what in (BROKEN, CONNECTION)
+            if not (lost and (begun or answer.ended)):
                 raise understand(problem, question) from None
         finally:
             count(answer.read, answer.written)
+        if rest := answer.finish():
+            begun = True
+            yield rest
         if not (begun or answer.ended):
             raise understand(Problem(EMPTY, "it ended before its first word"), question)
         if note := answer.ending():
@@ -71,27 +75,39 @@ class Service:
 def _texts(reply: Reply, answer: Answer) -> Iterator[str]:
     """Yield the text of each read; raises Problem for what is no answer, or an error in one."""
     read = _whole if reply.is_json else _events
-    try:
-        for events in read(reply, answer):
-            text = "".join(map(answer.feed, events))
-            if text:
-                yield text
-            if answer.error is not None:
-                raise Problem.of_object(answer.error)
-    except ValueError as error:
-        raise Problem(GARBLED, f"{type(error).__name__} in the answer") from None
-    if rest := answer.finish():
-        yield rest
+    for events in read(reply, answer):
+        text, problem = _take(events, answer)
+        if text:
+            yield text
+        if problem is not None:
+            raise problem
     if not (answer.understood or answer.done):
         raise Problem(GARBLED, "the answer holds nothing of the kind that OpenAI's do")
+
+
+def _take(events: list[bytes], answer: Answer) -> tuple[str, Problem | None]:
+    """Return the text of events, and the problem that ends it, if there is one."""
+    texts = []
+    for event in events:
+        try:
+            texts.append(answer.feed(event))
+        except ValueError:
+            return "".join(texts), Problem(GARBLED, "an event of the answer is no JSON object")
+        if answer.error is not None:
+            return "".join(texts), Problem.of_object(answer.error)
+    return "".join(texts), None
 
 
 def _events(reply: Reply, answer: Answer) -> Iterator[list[bytes]]:
     """Yield the events of each read until the last one."""
     events = Events()
     for received in reply:
-        yield events.feed(received)
-        if events.failed and answer.error is None and not answer.understood:
+        try:
+            found = events.feed(received)
+        except TooLarge as error:
+            raise Problem(GARBLED, str(error)) from None
+        yield found
+        if events.failed:
             raise Problem.of_object("the service sent an event named error")
         if answer.done:
             return

@@ -9,6 +9,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,20 @@ def test_connections_are_used_again(serve: Serve) -> None:
     executor = connect(serve(talk))
     assert {ask(executor, str(n)) for n in range(5)} == {"Hello, 世界!"}
     assert len(ports) <= 2, "one for the list of models, one for chats, or the same for both"
+
+
+def test_many_chats_at_once_get_their_own_answers(serve: Serve) -> None:
+    """One client serves them all."""
+
+    def echo(one: Talk) -> None:
+        one.tell(*(f"{one.asked.said[-1]} {number};" for number in range(50)))
+
+    executor = connect(serve(echo))
+    names = [f"person {number}" for number in range(32)]
+    with ThreadPoolExecutor(len(names)) as threads:
+        answers = list(threads.map(lambda name: ask(executor, name), names))
+    for name, answer in zip(names, answers, strict=True):
+        assert answer == "".join(f"{name} {number};" for number in range(50))
 
 
 def test_a_kept_connection_may_be_closed(serve: Serve) -> None:
@@ -401,6 +416,30 @@ def test_an_error_in_the_middle_ends_the_answer(serve: Serve) -> None:
     assert len(service.chats) == 1
 
 
+def test_an_event_may_be_named_an_error(serve: Serve) -> None:
+    """Whatever its data are."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("so far")
+        one.raw(b'event: error\ndata: {"message": "no"}\n\n')
+        one.end()
+
+    assert ask(connect(serve(talk)), "hi") == "so far\n" + sentences.SERVICE_FAILED.format(500)
+
+
+def test_a_thought_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
+    """What was held back for the end of its paragraph."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("", reasoning="Well\n\nmaybe")
+        one.break_off()
+
+    shown = "".join(map(SIDE_NOTE.format, ("Well", "maybe", sentences.BROKEN_OFF)))
+    assert ask(connect(serve(talk), "--show_reasoning"), "hi") == shown
+
+
 def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve) -> None:
     """Nobody has read anything yet."""
     assert ask(connect(serve(openai_breaks_off.once_before_the_first_word)), "hi") == "here I am"
@@ -426,6 +465,18 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
 def test_garbage_is_a_sentence(serve: Serve, talk: Callable[[Talk], None]) -> None:
     """Whatever it is; the log names the kind, not the words."""
     assert ask(connect(serve(talk)), "hi") == sentences.GARBLED
+
+
+def test_garbage_in_the_middle_ends_the_answer(serve: Serve) -> None:
+    """What was understood stays."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("so far")
+        one.raw(b"data: {oops\n\n")
+        one.end()
+
+    assert ask(connect(serve(talk)), "hi") == "so far\n" + sentences.GARBLED
 
 
 def test_an_empty_answer_is_a_sentence(serve: Serve) -> None:
