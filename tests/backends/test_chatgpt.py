@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
-import shutil
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,6 +22,7 @@ from fakes import (
     openai_talks_garbage,
 )
 from fakes.openai_server import Service, Talk, openai_server
+from test_http_pool import make_certificate
 from test_images import data_url, png
 
 from backends import _refusal
@@ -512,16 +511,7 @@ def test_a_certificate_that_nobody_signed_is_refused(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a sentence; the log says how to trust it, and then it is trusted."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    if not shutil.which("openssl"):
-        pytest.skip("needs the openssl command")
-    options = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
-    options += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(
-        ["openssl", "req", "-x509", *options, "-out", str(certificate), "-keyout", str(key)],
-        check=True,
-        capture_output=True,
-    )
+    certificate, key = make_certificate(tmp_path, "one.test")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     service = serve(fine, tls=tls)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -93,9 +97,11 @@ def answer_once(listener: socket.socket, *answers: bytes) -> list[bytes]:
     return came
 
 
-def ask(origin: Origin) -> bytes:
+def ask(
+    origin: Origin, create_tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
+) -> bytes:
     """Return the body of an answer."""
-    pool = Pool(ssl.create_default_context)
+    pool = Pool(create_tls)
     answer = pool.ask(origin, "GET", "/v1/models", [("Host", "one.test")], b"", ORDINARY)
     try:
         return answer.read()
@@ -120,6 +126,41 @@ def test_a_proxy_makes_a_tunnel(listener: socket.socket) -> None:
         ask(Origin("https", "one.test", 443, proxy))
     assert came[0].startswith(b"CONNECT one.test:443 HTTP/1.1\r\nHost: one.test:443\r\n")
     assert b"\r\nProxy-Authorization: Basic bWU6c0BmZQ==\r\n" in came[0]
+
+
+def test_what_is_said_in_a_tunnel_is_encrypted(listener: socket.socket, tmp_path: Path) -> None:
+    """With the service itself, whose certificate is looked at; the proxy only carries it."""
+    certificate, key = make_certificate(tmp_path, "one.test")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        plug, _ = listener.accept()
+        asked.append(plug.recv(65536))
+        plug.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with tls.wrap_socket(plug, server_side=True) as service:
+            asked.append(service.recv(65536))
+            service.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
+
+    threading.Thread(target=serve, daemon=True).start()
+    proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    trusting = partial(ssl.create_default_context, cafile=str(certificate))
+    assert ask(Origin("https", "one.test", 443, proxy), trusting) == b"secret"
+    assert asked[0].startswith(b"CONNECT one.test:443 ")
+    assert asked[1].startswith(b"GET /v1/models HTTP/1.1\r\n")
+
+
+def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """Make a certificate for a name and its key; skips where the openssl command is missing."""
+    if not shutil.which("openssl"):
+        pytest.skip("needs the openssl command")
+    files = folder / "cert.pem", folder / "key.pem"
+    options = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    options += ["-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"]
+    options += ["-out", str(files[0]), "-keyout", str(files[1])]
+    subprocess.run(["openssl", "req", "-x509", *options], check=True, capture_output=True)
+    return files
 
 
 def test_a_line_that_was_cut_is_not_used() -> None:
