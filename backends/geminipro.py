@@ -13,7 +13,7 @@ from kuwa_min.errors import AnswerError, UsageError
 
 from . import _api_key
 from ._api_key import PERSON, Key
-from ._cloud_executor import CloudExecutor, Question
+from ._cloud_executor import CloudExecutor, Question, at_least_one, is_near
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class GeminiproExecutor(CloudExecutor):
         )
         add(
             "--limit",
-            type=_at_least_one,
+            type=at_least_one,
             default=30720,
             metavar="TOKENS",
             help="most tokens of a prompt, by a careful guess",
@@ -78,7 +78,8 @@ class GeminiproExecutor(CloudExecutor):
         except _gemini_client.BadOption as error:
             raise UsageError(f"--{error}: the service takes no such value") from None
         self.client = _gemini_client.Client(endpoint, self.args.concurrent_req_limit)
-        if not _is_private(endpoint):
+        parts = urlsplit(endpoint)
+        if parts.scheme == "http" and not is_near(parts.hostname or ""):
             logger.warning("keys go to %s unencrypted: it is no https address", endpoint)
         self.describe(service=endpoint, model=self.args.model, limit=self.args.limit)
 
@@ -104,16 +105,3 @@ class GeminiproExecutor(CloudExecutor):
 
     def _count(self, read: int, written: int) -> None:
         self.count_tokens(read=read, written=written)
-
-
-def _is_private(endpoint: str) -> bool:
-    """Tell whether nobody on the way can read what is sent."""
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    return parts.scheme == "https" or host in ("localhost", "::1") or host.startswith("127.")
-
-
-def _at_least_one(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
-    return int(text)

@@ -677,6 +677,18 @@ def test_an_endpoint_may_have_a_path(serve: Serve, connect: Any) -> None:
     assert {asked.path.partition("/models")[0] for asked in service.asked} == {"/gate/v1beta"}
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "warns"),
+    [("http://gemini.example", True), ("http://127.0.0.1:9", False), ("https://g.example", False)],
+)
+def test_an_operator_who_sends_keys_in_the_clear_is_warned(
+    connect: Any, caplog: pytest.LogCaptureFixture, endpoint: str, *, warns: bool
+) -> None:
+    """At the start, unless they stay on this machine."""
+    connect(endpoint)
+    assert ("unencrypted" in caplog.text) is warns
+
+
 def test_cookies_are_not_kept(serve: Serve, connect: Any) -> None:
     """They would tell one person's requests from another's."""
     service = serve(lambda talk: (talk.begin(Set_Cookie="a=b"), talk.say("hi"), talk.end())[0])
