@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import logging
 import re
 import ssl
@@ -27,7 +28,7 @@ from test_images import data_url, png
 
 from backends import _refusal
 from backends._openai_windows import of_family
-from backends.chatgpt import ChatgptExecutor
+from backends.chatgpt import OPTIONS, ChatgptExecutor
 from kuwa_min import sentences
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.prompt import SIDE_NOTE, without_our_words
@@ -574,6 +575,16 @@ def test_a_model_may_refuse_a_system_prompt(serve: Serve) -> None:
     service = serve(talk)
     assert ask(connect(service), "hi", system="Be kind.") == "fine"
     assert service.chats[-1].said == ["Be kind.\n\nhi"]
+
+
+def test_the_options_are_the_sdks() -> None:
+    """All but those that only other servers know; so --help needs no SDK, and never drifts."""
+    from openai.resources.chat.completions import Completions
+
+    known = set(inspect.signature(Completions.create).parameters)
+    others = {option.name for option in OPTIONS if "not at OpenAI" in option.help}
+    assert {option.name for option in OPTIONS} - others <= known
+    assert others & known == set()
 
 
 def test_an_unknown_option_is_reported(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
