@@ -10,8 +10,8 @@ VENV = .venv
 BIN = $(VENV)/bin
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy bench bench-heavy bench-huggingface bench-llamacpp \
-  browser clean
+.PHONY: run build test check lint heavy cloud bench bench-heavy bench-huggingface bench-llamacpp \
+  bench-chatgpt browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -21,7 +21,7 @@ build: $(BACKENDS:%=dist/kuwa-%.pyz)
 dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
-test: $(VENV)/test-ready browser lint heavy ## everything: lint, types, all tests
+test: $(VENV)/test-ready browser lint heavy cloud ## everything: lint, types, all tests
 	$(BIN)/python -m pytest
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -33,6 +33,12 @@ lint: $(VENV)/test-ready
 	$(BIN)/mypy
 
 heavy: build/torch/ready build/wheels/llama-ready $(VENV)/heavy-ready ## torch, transformers, llama.cpp
+
+cloud: build/wheels/cloud-ready $(VENV)/cloud-ready ## the SDKs of chatgpt and geminipro
+
+build/wheels/cloud-ready: $(VENV)/test-ready
+	$(BIN)/python build.py chatgpt geminipro
+	touch $@
 
 build/torch/ready: $(VENV)/test-ready
 	$(BIN)/pip download --quiet --no-deps $(TORCH_FROM) -d build/torch torch==2.13.0
@@ -63,6 +69,9 @@ bench-llamacpp: ## against bare llama_decode loops and llama-cpp-python's own se
 	$(MAKE) .venv-bench-llamacpp/ready
 	.venv-bench-llamacpp/bin/python benchmarks/llamacpp.py
 
+bench-chatgpt: $(VENV)/cloud-ready ## against the bare SDK and bare sockets
+	$(BIN)/python benchmarks/chatgpt.py
+
 browser: ## the page's tests need Chromium; without it they are skipped, and say so
 	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
 	  && apt-get install -qq -y --no-install-recommends chromium chromium-driver; } \
@@ -80,6 +89,10 @@ $(VENV)/build-ready: $(VENV)/python-ready pyproject.toml
 
 $(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test,check]'
+	touch $@
+
+$(VENV)/cloud-ready: $(VENV)/test-ready
+	$(BIN)/pip install --quiet --editable '.[cloud]'
 	touch $@
 
 .venv-bench-huggingface/ready: benchmarks/requirements-huggingface.txt build/torch/ready

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from kuwa_min.errors import AnswerError
 from kuwa_min.modelfile import Message
+from kuwa_min.sentences import IMAGE_NOT_FETCHED, IMAGE_NOT_READ
 
 from . import _web
 
@@ -61,12 +62,12 @@ def without_picture(
     if MARK in marked[-1]["content"]:
         raise error
     logger.info("an earlier picture is left out: %s", error)
-    return _without_marks(history)
+    return without_marks(history)
 
 
 def find(history: list[Message]) -> tuple[str | None, list[Message]]:
     """Return the user's latest address and the history with MARK for it, before its message."""
-    kept = _without_marks(history)
+    kept = without_marks(history)
     for index in range(len(kept) - 1, -1, -1):
         message = kept[index]
         found = list(URL.finditer(message["content"])) if message["role"] == "user" else []
@@ -79,7 +80,8 @@ def find(history: list[Message]) -> tuple[str | None, list[Message]]:
     return None, kept
 
 
-def _without_marks(history: list[Message]) -> list[Message]:
+def without_marks(history: list[Message]) -> list[Message]:
+    """Return the history without any sign of a picture."""
     return [{**one, "content": one["content"].replace(MARK, "")} for one in history]
 
 
@@ -90,7 +92,7 @@ def fetch(url: str, *, allow_private: bool) -> Image:
     try:
         data = _web.fetch(url, largest=LARGEST, allow_private=allow_private)
     except _web.Unreachable as error:
-        raise AnswerError(f"[The image cannot be fetched: {error}.]") from None
+        raise AnswerError(IMAGE_NOT_FETCHED.format(error)) from None
     return inspect(data)
 
 
@@ -135,7 +137,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def _unreadable(reason: str) -> AnswerError:
-    return AnswerError(f"[The image cannot be read: {reason}.]")
+    return AnswerError(IMAGE_NOT_READ.format(reason))
 
 
 # -- width and height, as each format writes them

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kuwa_min import LLMExecutor, Modelfile, generation
+from kuwa_min import LLMExecutor, Modelfile, generation, sentences
 from kuwa_min import prompt as prompts
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.modelfile import Message
@@ -129,7 +129,7 @@ class ModelExecutor(LLMExecutor):
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
         asked = modelfile.parameters["llm_"]
         options = generation.for_request(self.table, self.settings, asked)
-        self._check(options, AnswerError, "[The option llm_{}.]")
+        self._check(options, AnswerError, sentences.BAD_OPTION)
         prompt = self._read(history, modelfile)
         return Request(
             prompt.ids,
@@ -151,7 +151,7 @@ class ModelExecutor(LLMExecutor):
         except RefusedTemplate as error:
             raise self._refusal(error, modelfile) from None
         if not found.ids:
-            raise AnswerError(prompts.NO_INPUT)
+            raise AnswerError(sentences.NO_INPUT)
         return found
 
     @property
@@ -164,9 +164,9 @@ class ModelExecutor(LLMExecutor):
         """Return what the person reads; what a bot's own template says may quote the chat."""
         if modelfile.template:
             logger.info("the template of a Modelfile refused a chat")
-            return AnswerError(prompts.BAD_TEMPLATE.format(error))
+            return AnswerError(sentences.BAD_TEMPLATE.format(error))
         logger.error("the chat template refused a chat: %s", error)
-        return AnswerError(prompts.NOT_ACCEPTED)
+        return AnswerError(sentences.NOT_ACCEPTED)
 
     # -- reading chats
 

@@ -14,7 +14,7 @@ from collections import deque
 import torch
 
 from kuwa_min.errors import AnswerError, describe
-from kuwa_min.prompt import OUT_OF_MEMORY
+from kuwa_min.sentences import OUT_OF_MEMORY
 
 from ._engine import Request
 from ._pace import Pace, shares

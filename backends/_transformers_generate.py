@@ -11,7 +11,7 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from kuwa_min.errors import AnswerError
-from kuwa_min.prompt import OUT_OF_MEMORY
+from kuwa_min.sentences import OUT_OF_MEMORY
 
 from ._engine import Request
 from ._model_executor import FULL

@@ -1,5 +1,6 @@
 """Say what went wrong: one root, few leaves; the message is the help."""
 
+BAD_OPTION = "[The option llm_{}.]"
 UNEXPECTED = "Error occurred. Please consult support."  # the person reads no more than this
 
 

@@ -34,8 +34,8 @@ class LLMExecutor:
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
     Its public members are the ones below: what subclasses give, and what they may ask (`pause`,
-    `on_stop`, `progress`, `describe`, `count_tokens`, the options). All its others begin with two
-    underscores, so that a subclass may use any other name it likes.
+    `on_stop`, `progress`, `describe`, `count_tokens`, `keep_secret`, the options). All its others
+    begin with two underscores, so that a subclass may use any other name it likes.
     """
 
     access_code = ""  # the default of --access_code; empty: taken from the class's name
@@ -108,6 +108,10 @@ class LLMExecutor:
     def count_tokens(self, *, read: int = 0, written: int = 0) -> None:
         """Add tokens of a prompt and of an answer to /metrics; from any thread."""
         self.__report.on_tokens(read, written)
+
+    def keep_secret(self, secret: str) -> None:
+        """Keep a key out of the log, whoever writes there, from now on until the process ends."""
+        log.hide(secret)
 
     @property
     def args(self) -> argparse.Namespace:

@@ -7,11 +7,16 @@ never overrides.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .errors import AnswerError, UsageError
+from .errors import BAD_OPTION, AnswerError, UsageError
+
+logger = logging.getLogger(__name__)
+
+LONGEST_NAME, MOST_NAMES = 40, 5  # of unknown options, in a line of the log
 
 
 class Option(NamedTuple):
@@ -113,6 +118,9 @@ def settings(table: Table, args: argparse.Namespace) -> dict[str, Any]:
 def for_request(table: Table, base: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Put a Modelfile's llm_* over the settings; raises AnswerError for an impossible value."""
     known = {option.name: option for option in table}
+    unknown = [name[:LONGEST_NAME] for name in asked if name not in known]
+    if unknown:
+        logger.info("the Modelfile asks for unknown options: %s", ", ".join(unknown[:MOST_NAMES]))
     try:
         wanted = {
             name: known[name].convert(value)
@@ -120,7 +128,7 @@ def for_request(table: Table, base: Mapping[str, Any], asked: Mapping[str, Any])
             if name in known and value is not None
         }
     except ValueError as error:
-        raise AnswerError(f"[The option llm_{error}.]") from None
+        raise AnswerError(BAD_OPTION.format(error)) from None
     return merge_config(dict(base), wanted)
 
 

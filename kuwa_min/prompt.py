@@ -8,25 +8,13 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .errors import UNEXPECTED, AnswerError
+from .errors import AnswerError
 from .modelfile import Message, Modelfile
+from .sentences import NO_INPUT, TOO_LONG, ours
 
-NO_INPUT = "[No input message entered]"
-TOO_LONG = "[Sorry, The input message is too long!]"
-OUT_OF_MEMORY = "[The model ran out of memory for this chat; a shorter one may fit.]"
-NOT_ACCEPTED = "[The model's chat template does not accept this chat.]"
-BAD_TEMPLATE = "[The bot's template cannot be used: {}]"
 NOTE_BEGIN, NOTE_END = "<<<WARNING>>>", "<<</WARNING>>>"
 SIDE_NOTE = f"\n{NOTE_BEGIN}{{}}{NOTE_END}"  # for the person, not part of the answer
-OUR_SENTENCES = re.compile(  # with which an answer of ours ends, and which no model ever said
-    rf"(?:{re.escape(UNEXPECTED)}|{re.escape(NO_INPUT)}|{re.escape(TOO_LONG)}"
-    rf"|{re.escape(OUT_OF_MEMORY)}|{re.escape(NOT_ACCEPTED)}|\[The option llm_[^\n]*\.\]"
-    r"|\[The bot's template cannot be used: [^\n]*\]"
-    r"|\[The image cannot be (?:fetched|read): [^\n]*\.\]"
-    r"|\[The model's numbers overflowed: [^\n]*\]"
-    r"|\[Please enter your [^\n]* in order to use (?:the|this) model\.\]"
-    r"|\[Invalid OpenAI API Token, [^\n]*\])\s*\Z"
-)
+OUR_SENTENCES = rf"(?:{ours()})\s*\Z"  # with which an answer of ours ends, and which no model said
 LONGEST_SENTENCE = 300  # looked for there only: whole texts would take time without bound
 
 
@@ -67,7 +55,7 @@ def without_our_words(history: list[Message]) -> list[Message]:
 def _model_said(text: str) -> str:
     text = _without_side_notes(text)
     start = max(0, len(text) - LONGEST_SENTENCE)
-    return text[:start] + OUR_SENTENCES.sub("", text[start:])
+    return text[:start] + re.sub(OUR_SENTENCES, "", text[start:])
 
 
 def _without_side_notes(text: str) -> str:

@@ -42,14 +42,14 @@ def knows(name: str) -> bool:
 
 
 def cards() -> dict[str, Card]:
-    """Read every backend's card out of its source, as text; tools first, models after them."""
+    """Read each backend's card out of its source, as text; tools first, models after them."""
     found = sorted((_read_card(name) for name in names()), key=_rank)
     return {card.name: card for card in found}
 
 
-def _rank(card: Card) -> int:
+def _rank(card: Card) -> tuple[int, str]:
     ranks = [rank for rank, kind in enumerate(KINDS) if card.summary.startswith(kind)]
-    return ranks[0] if ranks else len(KINDS)
+    return ranks[0] if ranks else len(KINDS), card.summary
 
 
 def _read_card(name: str) -> Card:

@@ -16,11 +16,14 @@ Available model executors:
 
 debug      : [Tool] Debugging executor. It will reflect the last input.
 dummy      : [Tool] Dummy executor. It will reply fixed message regardless of the user prompt.
+geminipro  : [Cloud model] Google Gemini-Pro. Need API key.
+chatgpt    : [Cloud model] OpenAI ChatGPT. Need API key.
 huggingface: [On-premises model] Download and run Huggingface model locally.
 llamacpp   : [On-premises model] Run the GGUF model locally.
 
 Use "python -m kuwa_min [executor] --help" to get more information.
 """
+NAMES = ("debug", "dummy", "geminipro", "chatgpt", "huggingface", "llamacpp")
 GREEDY = """
 from kuwa_min import LLMExecutor
 
@@ -57,7 +60,7 @@ def test_version_says_what_runs() -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ((), ["name an executor: debug, dummy, huggingface, llamacpp (--list describes them)"]),
+        ((), [f"name an executor: {', '.join(sorted(NAMES))} (--list describes them)"]),
         (("debg",), ["unknown executor 'debg'", "debug, dummy, ", "did you mean debug?"]),
         (("huggingfase",), ["did you mean huggingface?"]),
         (("varify",), ["llamacpp, kernel, verify, cache, unpack, and", "did you mean verify?"]),

@@ -24,7 +24,17 @@ LAYERS = (
     ("unpacking",),
     ("libraries", "file_verbs"),
     # What the program does:
-    ("log", "modelfile", "metrics", "address", "http1", "stream", "option_files", "text"),
+    (
+        "log",
+        "modelfile",
+        "metrics",
+        "address",
+        "http1",
+        "stream",
+        "option_files",
+        "text",
+        "sentences",
+    ),
     ("messages", "prompt", "options", "process", "delivery", "generation", "report"),
     ("protocol", "exchange", "status"),
     ("connection", "records"),
@@ -47,7 +57,10 @@ PACKING_LAYERS = (
     ("assemble", "kit", "llama_wheel"),
     ("supply",),
 )
-FOR_BACKENDS = {"__init__", "modelfile", "messages", "prompt", "generation", "text", "errors"}
+FOR_BACKENDS = {
+    *("__init__", "modelfile", "messages", "prompt", "generation", "text", "sentences", "errors"),
+    "address",  # how the URL of a service is written
+}
 LAZY = {"option_files": {"yaml"}}  # libraries that a function may import if they are there
 STANDARD = {*sys.stdlib_module_names, "tomllib"}  # tomllib came with Python 3.11
 JYTHON = {"org", "org.python", "org.python.core"}  # looked for in vain by Python's own copy

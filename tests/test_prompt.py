@@ -11,8 +11,6 @@ from kuwa_min import generation, slots
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.modelfile import Modelfile
 from kuwa_min.prompt import (
-    NO_INPUT,
-    TOO_LONG,
     Prompt,
     compose,
     fit,
@@ -20,6 +18,7 @@ from kuwa_min.prompt import (
     join_neighbours,
     without_our_words,
 )
+from kuwa_min.sentences import NO_INPUT, TOO_LONG
 
 History = list[dict[str, str]]
 

@@ -30,7 +30,7 @@ SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never trav
 PACKING = Path(__file__).resolve().parent  # what makes files is not in them
 # What a file without libraries does without.
 UNPACKERS = {"cache", "inventory", "libraries", "machine", "payload", "places", "prompt", "text"}
-UNPACKERS |= {"unpacking", "verdict", "workers"}
+UNPACKERS |= {"sentences", "unpacking", "verdict", "workers"}
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()

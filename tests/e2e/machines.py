@@ -1,8 +1,8 @@
 """The real files with the real libraries, and machines without internet to carry them to.
 
-`make heavy` fetches torch and compiles llama.cpp (ten minutes, kept in build/); without that, the
-tests that want such a file are skipped. What stands for another machine is a mount and network
-namespace in which the project does not exist.
+`make heavy` fetches torch and compiles llama.cpp (ten minutes, kept in build/), `make cloud`
+fetches what services need; without that, the tests that want such a file are skipped. What stands
+for another machine is a mount and network namespace in which the project does not exist.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from programs import ROOT
 from stand_ins import below
 
 TORCH, WHEELS = ROOT / "build" / "torch", ROOT / "build" / "wheels"
-READY = {"huggingface": TORCH, "llamacpp": WHEELS / "llama-ready"}
+READY = {
+    "huggingface": TORCH,
+    "llamacpp": WHEELS / "llama-ready",
+    "chatgpt": WHEELS / "cloud-ready",
+    "geminipro": WHEELS / "cloud-ready",
+}
 HERE = Path(__file__).resolve().parent
 NAMES = ("alone.py", "people.py", "four_people.py", "eight_people.py")
 DRIVERS = (*(HERE / name for name in NAMES), ROOT / "tests" / "programs.py")
@@ -63,6 +68,7 @@ class Machine:
     """A machine without internet: a home, and a folder with what was carried there."""
 
     def __init__(self, folder: Path, file: Path, *models: Path) -> None:
+        need_namespaces()
         self.home, self.place, self.scratch = (folder / one for one in ("home", "place", "tmp"))
         for one in (self.home, self.place, self.scratch):
             one.mkdir()
@@ -95,10 +101,14 @@ class Machine:
 
 
 def need(backend: str) -> None:
-    """Skip a test that cannot have a backend's libraries, or no other machine."""
+    """Skip a test that cannot have a backend's libraries."""
     if not READY[backend].exists():
         pytest.skip(
-            f"the libraries of {backend} are not here: make heavy fetches and compiles them"
+            f"the libraries of {backend} are not here: make heavy and make cloud fetch them"
         )
+
+
+def need_namespaces() -> None:
+    """Skip a test that can have no other machine."""
     if subprocess.run([*PRIVATE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no namespaces may be made here")

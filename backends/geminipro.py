@@ -1,0 +1,107 @@
+"""[Cloud model] Google Gemini-Pro. Need API key."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from kuwa_min import Modelfile, address, generation, sentences
+from kuwa_min.errors import AnswerError, UsageError
+
+from . import _api_key
+from ._api_key import PERSON, Key
+from ._cloud_executor import CloudExecutor, Question, at_least_one, is_near
+
+logger = logging.getLogger(__name__)
+
+REQUIRES: dict[str, str] = {"google.generativeai": "google-generativeai>=0.8.6"}
+GOOGLE = "https://generativelanguage.googleapis.com"
+OPTIONS = (
+    generation.Option(
+        "candidate_count", int, None, "answers to compute; the first is shown", least=1
+    ),
+    generation.Option("max_output_tokens", int, None, "longest answer in tokens", least=1),
+    generation.Option(
+        "temperature", float, None, "how freely to draw; 0: take the likeliest", least=0
+    ),
+    generation.Option("top_p", float, None, "draw from this share of the tokens", least=0),
+    generation.Option("top_k", int, None, "draw from so many tokens", least=1),
+    generation.Option("presence_penalty", float, None, "avoid tokens that were said", least=-2),
+    generation.Option(
+        "frequency_penalty", float, None, "avoid tokens the more, the more often said", least=-2
+    ),
+)
+
+
+class GeminiproExecutor(CloudExecutor):
+    """Ask Google's Gemini, or what stands in for it at --api_endpoint."""
+
+    access_code = "gemini-pro"
+    table = OPTIONS
+    key_variable = "GOOGLE_API_KEY"
+
+    def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add which model, where it is, and how long a prompt may be."""
+        add = parser.add_argument_group("options of the model").add_argument
+        add(
+            "--model",
+            default="gemini-3.8-flash",
+            help="model of bots that name none as llm_model",
+        )
+        add(
+            "--api_endpoint",
+            type=address.web_address,
+            default=GOOGLE,
+            metavar="URL",
+            help="service to ask; every key that a chat has is sent there",
+        )
+        add(
+            "--limit",
+            type=at_least_one,
+            default=30720,
+            metavar="TOKENS",
+            help="most tokens of a prompt, by a careful guess",
+        )
+        super().extend_arguments(parser)
+        parser.set_defaults(system_prompt="")
+
+    def connect(self) -> None:
+        """Make the client; the service need not be there yet."""
+        from . import _gemini_client
+
+        endpoint: str = self.args.api_endpoint.rstrip("/")
+        try:
+            _gemini_client.configuration(self.settings)
+        except _gemini_client.BadOption as error:
+            raise UsageError(f"--{error}: the service takes no such value") from None
+        self.client = _gemini_client.Client(endpoint, self.args.concurrent_req_limit)
+        parts = urlsplit(endpoint)
+        if parts.scheme == "http" and not is_near(parts.hostname or ""):
+            logger.warning("keys go to %s unencrypted: it is no https address", endpoint)
+        self.describe(service=endpoint, model=self.args.model, limit=self.args.limit)
+
+    def key(self, modelfile: Modelfile) -> Key:
+        """Return the person's key, else the operator's; raises AnswerError if there is none."""
+        given = _api_key.given(modelfile.parameters.get("_google_token"), PERSON)
+        chosen = given if given.text else self.operator_key
+        if not chosen.text:
+            raise AnswerError(sentences.NO_GOOGLE_KEY)
+        if not _api_key.is_possible(chosen.text):
+            raise AnswerError(sentences.BAD_GOOGLE_KEY)
+        return chosen
+
+    def limit(self, model: str, options: dict[str, Any]) -> int | None:
+        """Return the operator's limit, whatever the model."""
+        return int(self.args.limit)
+
+    def stream(self, question: Question) -> Iterator[str]:
+        """Ask the service; yield the answer's text and side notes."""
+        from . import _gemini_service
+
+        return _gemini_service.stream(self.client, question, self._count)
+
+    def _count(self, read: int, written: int) -> None:
+        self.count_tokens(read=read, written=written)

@@ -1,0 +1,173 @@
+"""Say what went wrong in the person's language; know our own words again when they come back.
+
+A sentence is raised in English and translated where the answer leaves, so that whoever raises it
+need not know who reads it. Knows no model and no service.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from .errors import BAD_OPTION, UNEXPECTED
+
+NO_INPUT = "[No input message entered]"
+TOO_LONG = "[Sorry, The input message is too long!]"
+OUT_OF_MEMORY = "[The model ran out of memory for this chat; a shorter one may fit.]"
+NOT_ACCEPTED = "[The model's chat template does not accept this chat.]"
+BAD_TEMPLATE = "[The bot's template cannot be used: {}]"
+OVERFLOWED = "[The model's numbers overflowed: {}]"
+IMAGE_NOT_FETCHED = "[The image cannot be fetched: {}.]"
+IMAGE_NOT_READ = "[The image cannot be read: {}.]"
+
+# Of models that a service runs.
+NO_OPENAI_KEY = (
+    "[Please enter your OpenAI API Token in the user settings on the website "
+    "in order to use the model.]"
+)
+NO_THIRD_PARTY_KEY = (
+    "[Please enter your Custom Third-Party API Token in the user settings on the website "
+    "in order to use the model.]"
+)
+NO_GOOGLE_KEY = (
+    "[Please enter your Google API Token in the user settings of the website "
+    "in order to use this model.]"
+)
+BAD_OPENAI_KEY = "[Invalid OpenAI API Token, please check if the OpenAI API Token is correct.]"
+BAD_THIRD_PARTY_KEY = (
+    "[Invalid Custom Third-Party API Token, please check if the Custom Third-Party API Token "
+    "is correct.]"
+)
+BAD_GOOGLE_KEY = "[Invalid Google API Token, please check if the Google API Token is correct.]"
+FORBIDDEN = "[This API key may not use the model {}; please choose another model or another key.]"
+NO_MODEL = "[The service has no model named {}; please choose another one.]"
+UNREACHABLE = (
+    "[The model's service cannot be reached; please try again later, "
+    "or ask whoever runs this bot to look at it.]"
+)
+NOT_TRUSTED = (
+    "[The certificate of the model's service cannot be verified; "
+    "please ask whoever runs this bot to look at it.]"
+)
+BUSY = "[The model's service is busy; please try again in a moment.]"
+QUOTA = "[The quota of this API key is used up; please check its plan and billing.]"
+SERVICE_FAILED = "[The model's service failed (error {}); please try again in a moment.]"
+SERVICE_REFUSED = (
+    "[The model's service does not accept this request (error {}); "
+    "please ask whoever runs this bot to look at the log.]"
+)
+NOT_AN_OPTION = "[The model's service does not accept the option {}; please ask for another value.]"
+TOO_SLOW = "[The model's service did not answer in time; please try again in a moment.]"
+GARBLED = (
+    "[What the model's service answered cannot be understood; "
+    "please ask whoever runs this bot to check the service's address.]"
+)
+NO_IMAGES = "[The model {} takes no images; please send the message without one.]"
+NOT_ALLOWED = "[The model's service refuses this chat by its content rules; please rephrase it.]"
+NOT_OFFERED = (
+    "[The model's service is not offered where this program runs; "
+    "please ask whoever runs this bot to look at it.]"
+)
+NO_ANSWER = "[The model gave no answer; please ask again, perhaps in other words.]"
+
+# Side notes: for the person, beside the answer.
+CUT_BY_LENGTH = "The answer was cut off: it is as long as it may be."
+CUT_BY_RULES = "The answer was cut off by the content rules of the model's service."
+CUT_BY_RECITATION = "The answer was cut off: it came too close to a text under copyright."
+BROKEN_OFF = "The connection to the model's service ended early: the answer may be incomplete."
+WANTS_A_TOOL = "The model asked for a tool, and this program has none for it."
+ENDED_ODDLY = "The model's service ended the answer for a reason of its own: {}."
+
+CHINESE = {  # as Taiwan writes it
+    NO_INPUT: "[尚未輸入訊息]",
+    TOO_LONG: "[抱歉，輸入的訊息太長了！]",
+    BAD_OPTION: "[無法使用選項 llm_{}。]",
+    IMAGE_NOT_FETCHED: "[無法取得圖片：{}。]",
+    IMAGE_NOT_READ: "[無法讀取圖片：{}。]",
+    NO_OPENAI_KEY: "[請先在網站的使用者設定中輸入您的 OpenAI API Token，才能使用此模型。]",
+    NO_THIRD_PARTY_KEY: "[請先在網站的使用者設定中輸入您的自訂第三方 API Token，才能使用此模型。]",
+    NO_GOOGLE_KEY: "[請先在網站的使用者設定中輸入您的 Google API Token，才能使用此模型。]",
+    BAD_OPENAI_KEY: "[OpenAI API Token 無效，請檢查 OpenAI API Token 是否正確。]",
+    BAD_THIRD_PARTY_KEY: "[自訂第三方 API Token 無效，請檢查自訂第三方 API Token 是否正確。]",
+    BAD_GOOGLE_KEY: "[Google API Token 無效，請檢查 Google API Token 是否正確。]",
+    FORBIDDEN: "[此 API 金鑰無權使用模型 {}，請改用其他模型或其他金鑰。]",
+    NO_MODEL: "[模型服務中沒有名為 {} 的模型，請改用其他模型。]",
+    UNREACHABLE: "[無法連線至模型服務，請稍後再試，或請管理者檢查。]",
+    NOT_TRUSTED: "[無法驗證模型服務的憑證，請管理者檢查。]",
+    BUSY: "[模型服務忙碌中，請稍候再試。]",
+    QUOTA: "[此 API 金鑰的額度已用完，請檢查其方案與帳單。]",
+    SERVICE_FAILED: "[模型服務發生錯誤（錯誤 {}），請稍候再試。]",
+    SERVICE_REFUSED: "[模型服務不接受此請求（錯誤 {}），請管理者查看記錄檔。]",
+    NOT_AN_OPTION: "[模型服務不接受選項 {}，請改用其他值。]",
+    TOO_SLOW: "[模型服務未在時限內回應，請稍候再試。]",
+    GARBLED: "[無法理解模型服務的回應，請管理者檢查服務位址。]",
+    NO_IMAGES: "[模型 {} 不接受圖片，請傳送不含圖片的訊息。]",
+    NOT_ALLOWED: "[模型服務依其內容規範拒絕了此對話，請換個說法。]",
+    NOT_OFFERED: "[模型服務未在此程式所在的地區提供，請管理者檢查。]",
+    NO_ANSWER: "[模型沒有給出回答，請再問一次，或換個說法。]",
+    CUT_BY_LENGTH: "回答已達長度上限，因此被截斷。",
+    CUT_BY_RULES: "回答因模型服務的內容規範而被截斷。",
+    CUT_BY_RECITATION: "回答過於接近受著作權保護的文字，因此被截斷。",
+    BROKEN_OFF: "與模型服務的連線提早結束，回答可能不完整。",
+    WANTS_A_TOOL: "模型要求使用工具，但本程式沒有提供工具。",
+    ENDED_ODDLY: "模型服務因自身的原因結束了回答：{}。",
+}
+ENGLISH_ONLY = (UNEXPECTED, OUT_OF_MEMORY, NOT_ACCEPTED, BAD_TEMPLATE, OVERFLOWED)
+LANGUAGE = re.compile(r"\s*([A-Za-z*]{1,8})[\w-]*\s*(?:;\s*q\s*=\s*([\d.]{1,5}))?\s*")
+
+
+class Translation(NamedTuple):
+    """One sentence: how it is recognised, and what it says in Chinese."""
+
+    pattern: re.Pattern[str]
+    chinese: str
+
+
+def reads_chinese(accept_language: object) -> bool:
+    """Tell from an Accept-Language field, which may be absent, whether Chinese comes first."""
+    if not isinstance(accept_language, str):
+        return False
+    wishes = [found for found in map(LANGUAGE.fullmatch, accept_language.split(",")) if found]
+    first = max(wishes, key=lambda found: _weight(found[2]), default=None)
+    return first is not None and first[1].lower() == "zh"
+
+
+def _weight(text: str | None) -> float:
+    try:
+        return float(text or 1)
+    except ValueError:
+        return 0.0
+
+
+def translate(sentence: str) -> str:
+    """Return a sentence of ours in Chinese; what is none of them stays as it is."""
+    for one in _translations():
+        found = one.pattern.fullmatch(sentence)
+        if found:
+            return one.chinese.format(*found.groups())
+    return sentence
+
+
+@cache
+def _translations() -> list[Translation]:
+    return [
+        Translation(re.compile(_pattern(english)), chinese) for english, chinese in CHINESE.items()
+    ]
+
+
+def _pattern(sentence: str) -> str:
+    """Return what matches a sentence with whatever stands in its gap; nothing spans lines."""
+    return re.escape(sentence).replace(r"\{\}", r"(?P<gap>[^\n]*)")
+
+
+def ours() -> str:
+    """Return a pattern of every sentence that may end an answer of ours, in any language."""
+    known: Sequence[str] = [*ENGLISH_ONLY, *CHINESE, *CHINESE.values()]
+    return "|".join(_pattern(one).replace("?P<gap>", "?:") for one in known if _is_whole(one))
+
+
+def _is_whole(sentence: str) -> bool:
+    """Tell a sentence that is an answer from a side note, which its marks already take out."""
+    return sentence.startswith("[") or sentence == UNEXPECTED

@@ -1,0 +1,711 @@
+"""The chatgpt backend through the real SDK, against services with one odd behaviour each."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import logging
+import re
+import ssl
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asking import ask, pieces, start
+from fakes import (
+    openai_breaks_off,
+    openai_counts_tokens,
+    openai_is_silent,
+    openai_refuses,
+    openai_talks_garbage,
+)
+from fakes.openai_server import Service, Talk, openai_server
+from test_http_pool import make_certificate
+from test_images import data_url, png
+
+from backends import _refusal
+from backends._openai_windows import of_family
+from backends.chatgpt import OPTIONS, ChatgptExecutor
+from kuwa_min import sentences
+from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.prompt import SIDE_NOTE, without_our_words
+
+pytest.importorskip("openai", reason="the chatgpt backend needs openai")
+
+from backends._openai_client import Client
+
+KEY = "sk-operator-0123456789"
+PERSONS = "sk-person-9876543210"
+Serve = Callable[..., Service]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have no key and no proxy in the environment, and little patience; close what was begun."""
+    clients: list[Client] = []
+    create = Client.__init__
+
+    def remember(client: Client, base_url: str) -> None:
+        create(client, base_url)
+        clients.append(client)
+
+    monkeypatch.setattr(Client, "__init__", remember)
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_refusal, "FIRST_WAIT", 0.001)
+    yield
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Give what starts a service for a test; end them all."""
+    with ExitStack() as stack:
+
+        def begin(talk: Callable[[Talk], None], **more: Any) -> Service:
+            return stack.enter_context(openai_server(talk, **more))
+
+        yield begin
+
+
+def connect(service: Service, *options: object) -> Any:
+    """Return a backend that asks this service."""
+    return start(ChatgptExecutor, "--base_url", service.url, *options)
+
+
+def fine(talk: Talk) -> None:
+    """Answer as a service should."""
+    talk.tell("Hello", ", 世界", "!")
+
+
+# -- an answer
+
+
+def test_an_answer_comes_as_text(serve: Serve) -> None:
+    """Through the SDK; what was asked is what was said."""
+    service = serve(fine)
+    executor = connect(service, "--system_prompt", "Be kind.", "--model", "m", "--seed", 7)
+    assert ask(executor, "1", "2", "3", before_prompt="<", llm_top_p="0.5") == "Hello, 世界!"
+    (asked,) = service.chats
+    assert asked.body == {
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "1"},
+            {"role": "assistant", "content": "2"},
+            {"role": "user", "content": "<3"},
+        ],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0.5,
+        "seed": 7,
+        "top_p": 0.5,
+    }
+
+
+def test_a_bot_chooses_its_model(serve: Serve) -> None:
+    """As llm_model, even one whose name is a number; a name of two lines is none."""
+    service = serve(fine)
+    executor = connect(service)
+    ask(executor, "hi", llm_model="other")
+    ask(executor, "hi", llm_model="4")
+    assert [one.body["model"] for one in service.chats] == ["other", "4"]
+    assert ask(executor, "hi", llm_model='"a\nb"') == "[The option llm_model must be a name.]"
+
+
+def test_no_system_prompt_goes_to_a_service_that_must_have_none(serve: Serve) -> None:
+    """With --no_system_prompt."""
+    service = serve(fine)
+    ask(connect(service, "--no_system_prompt"), "hi", system="Be kind.")
+    assert service.chats[0].said == ["hi"]
+
+
+def test_connections_are_used_again(serve: Serve) -> None:
+    """Chats one after the other need one connection."""
+    ports = set()
+
+    def talk(one: Talk) -> None:
+        ports.add(one.client_address[1])
+        fine(one)
+
+    executor = connect(serve(talk))
+    assert {ask(executor, str(n)) for n in range(5)} == {"Hello, 世界!"}
+    assert len(ports) <= 2, "one for the list of models, one for chats, or the same for both"
+
+
+def test_many_chats_at_once_get_their_own_answers(serve: Serve) -> None:
+    """One client serves them all."""
+
+    def echo(one: Talk) -> None:
+        one.tell(*(f"{one.asked.said[-1]} {number};" for number in range(50)))
+
+    executor = connect(serve(echo))
+    names = [f"person {number}" for number in range(32)]
+    with ThreadPoolExecutor(len(names)) as threads:
+        answers = list(threads.map(lambda name: ask(executor, name), names))
+    for name, answer in zip(names, answers, strict=True):
+        assert answer == "".join(f"{name} {number};" for number in range(50))
+
+
+def test_a_kept_connection_may_be_closed(serve: Serve) -> None:
+    """By the service, between two chats: the next one is asked on a new connection."""
+    executor = connect(serve(openai_breaks_off.once_answered))
+    assert [ask(executor, "a"), ask(executor, "b")] == ["one", "one"]
+
+
+def test_a_service_need_not_close_after_its_last_word(serve: Serve) -> None:
+    """[DONE] is the end."""
+    assert ask(connect(serve(openai_is_silent.after_the_last_word)), "hi") == "all"
+
+
+def test_a_service_that_does_not_stream_is_read_all_the_same(serve: Serve) -> None:
+    """Its answer is one JSON object."""
+    whole = {"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}]}
+    assert ask(connect(serve(lambda talk: talk.answer(whole))), "hi") == "whole"
+
+
+def test_tokens_are_counted(serve: Serve) -> None:
+    """As the service says in an object without choices."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("one", finish="stop")
+        one.event({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 3}})
+        one.end()
+
+    executor = connect(serve(talk))
+    counted = []
+    executor._LLMExecutor__report.on_tokens = lambda *tokens: counted.append(tokens)
+    assert ask(executor, "hi") == "one"
+    assert counted == [(11, 3)]
+
+
+# -- side notes
+
+
+@pytest.mark.parametrize(
+    ("finish", "note"),
+    [
+        ("length", sentences.CUT_BY_LENGTH),
+        ("content_filter", sentences.CUT_BY_RULES),
+        ("tool_calls", sentences.WANTS_A_TOOL),
+        ("lunch", sentences.ENDED_ODDLY.format("lunch")),
+    ],
+)
+def test_a_person_is_told_why_an_answer_ends(serve: Serve, finish: str, note: str) -> None:
+    """Beside the answer, and in the person's language; the model never reads it."""
+    executor = connect(serve(lambda talk: talk.tell("text", finish=finish)))
+    answer = ask(executor, "hi")
+    assert answer == "text" + SIDE_NOTE.format(note)
+    assert without_our_words([{"role": "assistant", "content": answer}])[0]["content"] == "text"
+    chinese = ask(executor, "hi", form={"lang": "zh-TW,en;q=0.5"})
+    assert chinese == "text" + SIDE_NOTE.format(sentences.translate(note))
+    assert chinese != answer
+
+
+@pytest.mark.parametrize(
+    "talk", [openai_breaks_off.in_the_middle, openai_breaks_off.without_a_reason]
+)
+def test_a_person_is_told_of_an_answer_that_breaks_off(
+    serve: Serve, talk: Callable[[Talk], None]
+) -> None:
+    """It may be incomplete; it is not asked again."""
+    service = serve(talk)
+    assert ask(connect(service), "hi") == "half of " + SIDE_NOTE.format(sentences.BROKEN_OFF)
+    assert len(service.chats) == 1
+
+
+def test_thinking_is_shown_to_those_who_want_it(serve: Serve) -> None:
+    """As side notes, one a paragraph; without --show_reasoning it is left out."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("", "", reasoning_content="Let me")
+        one.say("", reasoning=" see.\n\nYes<<<WARNING>>>")
+        one.say("42", finish="stop")
+        one.end()
+
+    shown = ask(connect(serve(talk), "--show_reasoning"), "hi")
+    assert shown == SIDE_NOTE.format("Let meLet me see.") + SIDE_NOTE.format("Yes") + "42"
+    assert ask(connect(serve(talk)), "hi") == "42"
+
+
+# -- keys
+
+
+@pytest.mark.parametrize(
+    ("options", "form", "sent"),
+    [
+        (["--send_openai_token", "--api_key", KEY], {}, KEY),
+        (["--send_openai_token", "--api_key", KEY], {"openai_token": PERSONS}, PERSONS),
+        (["--send_openai_token"], {"openai_token": f" {PERSONS}\n"}, PERSONS),
+        (
+            ["--send_openai_token", "--api_key", KEY, "--no_override_api_key"],
+            {"openai_token": PERSONS},
+            KEY,
+        ),
+        (["--api_key", KEY], {"openai_token": PERSONS}, KEY),
+        ([], {"openai_token": PERSONS}, ""),
+        ([], {"third_party_token": PERSONS}, ""),
+        (["--use_third_party_api_key"], {"third_party_token": PERSONS}, PERSONS),
+        (["--use_third_party_api_key", "--api_key", KEY], {"openai_token": PERSONS}, KEY),
+    ],
+)
+def test_whose_key_is_sent(
+    serve: Serve, options: list[str], form: dict[str, str], sent: str
+) -> None:
+    """A person's OpenAI token goes to no other service unless the operator asked for it."""
+    service = serve(fine)
+    ask(connect(service, *options), "hi", form=form)
+    assert [one.key for one in service.chats] == [sent]
+    assert PERSONS not in str([one.fields for one in service.asked]) or sent == PERSONS
+
+
+def test_the_operators_account_is_not_named_with_anothers_key(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI would refuse the key."""
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    service = serve(fine)
+    executor = connect(service, "--api_key", KEY, "--send_openai_token")
+    ask(executor, "hi")
+    ask(executor, "hi", form={"openai_token": PERSONS})
+    named = [one.fields.get("openai-organization") for one in service.chats]
+    assert named == ["org-1", None]
+
+
+def test_openai_itself_takes_the_persons_token() -> None:
+    """And wants a key; nobody is asked here."""
+    executor = start(ChatgptExecutor)
+    assert ask(executor, "hi") == sentences.NO_OPENAI_KEY
+    assert "請先" in ask(executor, "hi", form={"lang": "zh-TW"})
+    assert ask(executor, "hi", form={"openai_token": "no key"}) == sentences.BAD_OPENAI_KEY
+    third_party = start(ChatgptExecutor, "--use_third_party_api_key")
+    assert ask(third_party, "hi", form={"openai_token": PERSONS}) == sentences.NO_THIRD_PARTY_KEY
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("http://api.openai.com/v1", False),
+        ("https://api.openai.com.example.org/v1", False),
+        ("https://notopenai.com/v1", False),
+    ],
+)
+def test_which_services_are_openais(monkeypatch: pytest.MonkeyPatch, url: str, taken: bool) -> None:
+    """By the name in the URL, and only where it is encrypted."""
+    monkeypatch.setattr(Client, "models", lambda *_: [])
+    executor = start(ChatgptExecutor, "--base_url", url)
+    assert executor._is_openai is taken
+
+
+def test_a_key_may_come_from_the_environment_or_a_file(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the list of processes does not show it."""
+    file = tmp_path / "key"
+    file.write_text(f"{PERSONS}\n")
+    service = serve(fine)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    ask(connect(service), "hi")
+    ask(connect(service, "--api_key_file", file), "hi")
+    assert [one.key for one in service.chats] == [KEY, PERSONS]
+
+
+def test_a_file_without_a_key_ends_the_start(tmp_path: Path) -> None:
+    """In one line that names it."""
+    with pytest.raises(UsageError, match=r"--api_key_file .*gone cannot be read"):
+        start(ChatgptExecutor, "--api_key_file", tmp_path / "gone")
+    two = tmp_path / "two"
+    two.write_text("one two")
+    with pytest.raises(UsageError, match=r"holds no key") as refused:
+        start(ChatgptExecutor, "--api_key_file", two)
+    assert "one two" not in str(refused.value)
+
+
+def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Even if the service repeats it, with what the person said; whose it is stands in the log."""
+    caplog.set_level(logging.DEBUG)
+    executor = connect(serve(openai_refuses.echoing_the_key), "--send_openai_token")
+    form = {"openai_token": PERSONS}
+    answer = ask(executor, "my secret wish", form=form)
+    assert answer == sentences.BAD_OPENAI_KEY
+    assert PERSONS not in caplog.text
+    assert "secret wish" not in caplog.text
+    assert "the service answers 401 (invalid_api_key), to the key of the person" in caplog.text
+    assert "***" in _refusal.clean(f"Bearer {PERSONS}")
+
+
+# -- refusals: each a sentence that says what to do
+
+MISSING = {"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}
+CASES = [
+    (401, {"error": {"message": "no"}}, sentences.BAD_OPENAI_KEY),
+    (403, {"error": {"message": "no"}}, sentences.FORBIDDEN.format("gpt-4o")),
+    (403, {"error": {"code": "unsupported_country_region_territory"}}, sentences.NOT_OFFERED),
+    (404, MISSING, sentences.NO_MODEL.format("gpt-4o")),
+    (404, {"detail": "Not Found"}, sentences.GARBLED),
+    (402, {"error": {"message": "pay"}}, sentences.QUOTA),
+    (429, {"error": {"message": "no", "code": "insufficient_quota"}}, sentences.QUOTA),
+    (400, {"error": {"message": "no", "code": "content_filter"}}, sentences.NOT_ALLOWED),
+    (
+        400,
+        {"error": {"message": "Invalid value", "param": "temperature"}},
+        sentences.NOT_AN_OPTION.format("temperature"),
+    ),
+    (400, {"error": {"message": "?"}}, sentences.SERVICE_REFUSED.format(400)),
+    (418, b"<html>teapot</html>", sentences.SERVICE_REFUSED.format(418)),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "sentence"), CASES)
+def test_a_refusal_is_a_sentence(serve: Serve, status: int, body: Any, sentence: str) -> None:
+    """One line, in the person's language, and asked once only."""
+    service = serve(openai_refuses.always(status, body))
+    executor = connect(service)
+    assert ask(executor, "hi") == sentence
+    assert len(service.chats) == 1
+    chinese = ask(executor, "hi", form={"lang": "zh-TW"})
+    assert chinese == sentences.translate(sentence)
+    assert "\n" not in chinese
+    assert without_our_words([{"role": "assistant", "content": chinese}]) == []
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 529])
+def test_what_may_be_over_soon_is_asked_again(serve: Serve, status: int) -> None:
+    """Before the first word, with growing pauses."""
+    service = serve(openai_refuses.at_first(2, status))
+    assert ask(connect(service), "hi") == "at last"
+    assert len(service.chats) == 3
+
+
+def test_a_service_that_stays_busy_is_given_up(serve: Serve) -> None:
+    """After four tries; one that asks for more patience than people have, at once."""
+    busy = serve(openai_refuses.always(429, {"error": {"message": "slow down"}}))
+    assert ask(connect(busy), "hi") == sentences.BUSY
+    assert len(busy.chats) == _refusal.TRIES
+    patient = serve(openai_refuses.always(429, {}, Retry_After="3600"))
+    assert ask(connect(patient), "hi") == sentences.BUSY
+    assert len(patient.chats) == 1
+
+
+def test_a_service_says_how_long_to_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is obeyed."""
+    executor = connect(serve(openai_refuses.at_first(1, 429, Retry_After="7")))
+    waited: list[float] = []
+    monkeypatch.setattr(executor, "pause", lambda seconds: waited.append(seconds) or _nothing())
+    assert ask(executor, "hi") == "at last"
+    assert waited == [7]
+
+
+async def _nothing() -> None:
+    """Be awaited."""
+
+
+def test_an_error_in_the_middle_ends_the_answer(serve: Serve) -> None:
+    """With a sentence on a line of its own; the answer is not asked again."""
+    service = serve(openai_refuses.midway({"message": "CUDA error", "code": 500}))
+    answer = ask(connect(service), "hi")
+    assert answer == "so far \n" + sentences.SERVICE_FAILED.format(500)
+    assert len(service.chats) == 1
+
+
+def test_an_event_may_be_named_an_error(serve: Serve) -> None:
+    """Whatever its data are."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("so far")
+        one.raw(b'event: error\ndata: {"message": "no"}\n\n')
+        one.end()
+
+    assert ask(connect(serve(talk)), "hi") == "so far\n" + sentences.SERVICE_FAILED.format(500)
+
+
+def test_a_thought_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
+    """What was held back for the end of its paragraph."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("", reasoning="Well\n\nmaybe")
+        one.break_off()
+
+    shown = "".join(map(SIDE_NOTE.format, ("Well", "maybe", sentences.BROKEN_OFF)))
+    assert ask(connect(serve(talk), "--show_reasoning"), "hi") == shown
+
+
+def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve) -> None:
+    """Nobody has read anything yet."""
+    assert ask(connect(serve(openai_breaks_off.once_before_the_first_word)), "hi") == "here I am"
+    gone = serve(openai_breaks_off.always_before_the_head)
+    assert ask(connect(gone), "hi") == sentences.UNREACHABLE
+    assert len(gone.chats) == _refusal.TRIES + 1, "the kept connection counts as closed before"
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        openai_talks_garbage.bytes_for_http,
+        openai_talks_garbage.page,
+        openai_talks_garbage.compressed,
+        openai_talks_garbage.events_of(b"data: {not json}\n\n"),
+        openai_talks_garbage.events_of(b"data: [1]\n\n"),
+        openai_talks_garbage.events_of(b"data: " + b"[" * 100_000 + b"\n\n"),
+        openai_talks_garbage.events_of(b'data: {"hello": 1}\n\n'),
+        openai_talks_garbage.events_of(b"\xff\xfe\x00" * 100),
+        openai_talks_garbage.events_of(b"data: \xff\xfe\n\n"),
+    ],
+)
+def test_garbage_is_a_sentence(serve: Serve, talk: Callable[[Talk], None]) -> None:
+    """Whatever it is; the log names the kind, not the words."""
+    assert ask(connect(serve(talk)), "hi") == sentences.GARBLED
+
+
+def test_garbage_in_the_middle_ends_the_answer(serve: Serve) -> None:
+    """What was understood stays."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("so far")
+        one.raw(b"data: {oops\n\n")
+        one.end()
+
+    assert ask(connect(serve(talk)), "hi") == "so far\n" + sentences.GARBLED
+
+
+def test_an_empty_answer_is_a_sentence(serve: Serve) -> None:
+    """The web front end would show an error for nothing."""
+    assert ask(connect(serve(lambda talk: talk.tell(""))), "hi") == sentences.NO_ANSWER
+    empty = serve(openai_talks_garbage.events_of(b": nothing\n\n"))
+    assert ask(connect(empty), "hi") == sentences.NO_ANSWER
+
+
+def test_a_silent_service_is_given_up_in_time(serve: Serve) -> None:
+    """After --timeout seconds without a byte, before the first word and after it."""
+    early = connect(serve(openai_is_silent.before_the_head), "--timeout", 0.2)
+    assert ask(early, "hi") == sentences.TOO_SLOW
+    late = connect(serve(openai_is_silent.after_the_first_word))
+    assert ask(late, "hi", llm_timeout="0.2") == "one\n" + sentences.TOO_SLOW
+
+
+def test_a_service_that_is_not_there_is_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The start does not fail; a chat says so; later both work."""
+    with openai_server(fine) as service:
+        pass
+    caplog.set_level(logging.INFO)
+    executor = connect(service)
+    assert caplog.text.count("does not list its models yet") == 1
+    assert ask(executor, "hi") == sentences.UNREACHABLE
+    assert "ConnectionRefusedError" in caplog.text
+    assert caplog.text.count("does not list its models yet") == 1
+
+
+def test_a_certificate_that_nobody_signed_is_refused(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a sentence; the log says how to trust it, and then it is trusted."""
+    certificate, key = make_certificate(tmp_path, "one.test")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    service = serve(fine, tls=tls)
+    assert ask(connect(service), "hi") == sentences.NOT_TRUSTED
+    assert "SSL_CERT_FILE" in caplog.text
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert ask(connect(service), "hi") == "Hello, 世界!"
+    plain = service.url.replace("https", "http")
+    assert ask(start(ChatgptExecutor, "--base_url", plain), "hi") in (
+        sentences.UNREACHABLE,
+        sentences.GARBLED,
+    )
+
+
+# -- what a service does not take
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("stream_options", "Unrecognized request argument supplied: {}"),
+        ("temperature", "Unsupported value: '{}' does not support 0.5 with this model."),
+    ],
+)
+def test_what_nobody_asked_for_is_left_out(serve: Serve, name: str, message: str) -> None:
+    """If the service refuses it; from then on at once."""
+    service = serve(openai_refuses.option(name, message))
+    executor = connect(service)
+    assert [ask(executor, "hi"), ask(executor, "hi")] == ["fine", "fine"]
+    assert len(service.chats) == 3
+
+
+def test_what_somebody_asked_for_is_not(serve: Serve) -> None:
+    """The sentence names it, even if nobody asked for it before."""
+    words = "Unsupported value: '{}' does not support this value."
+    sure = connect(serve(openai_refuses.option("temperature", words)))
+    assert ask(sure, "hi") == "fine"
+    sentence = sentences.NOT_AN_OPTION.format("temperature")
+    assert ask(sure, "hi", llm_temperature="0.9") == sentence
+    executor = connect(serve(openai_refuses.option("top_k", "{}: Extra inputs are not permitted")))
+    assert ask(executor, "hi", llm_top_k="5") == sentences.NOT_AN_OPTION.format("top_k")
+
+
+def test_an_option_may_have_another_name(serve: Serve) -> None:
+    """Newer models of OpenAI know the longest answer under one."""
+    words = "Unsupported parameter: '{}'. Use 'max_completion_tokens' instead."
+    service = serve(openai_refuses.option("max_tokens", words))
+    assert ask(connect(service), "hi", llm_max_tokens="9") == "fine"
+    assert service.chats[-1].body["max_completion_tokens"] == 9
+
+
+def test_a_model_may_refuse_a_system_prompt(serve: Serve) -> None:
+    """Then the first message begins with it."""
+
+    def talk(one: Talk) -> None:
+        if one.asked.body["messages"][0]["role"] == "system":
+            return one.answer({"error": {"message": "System role not supported"}}, 400)
+        return one.tell("fine")
+
+    service = serve(talk)
+    assert ask(connect(service), "hi", system="Be kind.") == "fine"
+    assert service.chats[-1].said == ["Be kind.\n\nhi"]
+
+
+def test_the_options_are_the_sdks() -> None:
+    """All but those that only other servers know; so --help needs no SDK, and never drifts."""
+    from openai.resources.chat.completions import Completions
+
+    known = set(inspect.signature(Completions.create).parameters)
+    others = {option.name for option in OPTIONS if "not at OpenAI" in option.help}
+    assert {option.name for option in OPTIONS} - others <= known
+    assert others & known == set()
+
+
+def test_an_unknown_option_is_reported(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not reach the service; an impossible value ends the answer."""
+    caplog.set_level(logging.INFO)
+    service = serve(fine)
+    ask(connect(service), "hi", llm_colour="red")
+    assert "unknown options: colour" in caplog.text
+    assert "colour" not in service.chats[0].body
+    answer = ask(connect(service), "hi", llm_temperature="warm")
+    assert answer == "[The option llm_temperature must be a number.]"
+
+
+# -- a history that fits
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "code"),
+    [
+        ("This model's maximum context length is 8192 tokens.", 400, ""),
+        ("no", 400, "context_length_exceeded"),
+        ("the request exceeds the available context size", 400, "exceed_context_size_error"),
+        ("The input (5000 tokens) is longer than the model's context length", 400, ""),
+        ("`inputs` must have less than 1024 tokens. Given: 1100", 422, ""),
+        ("Request too large for gpt-4o on tokens per min: Limit 30000, Requested 31000", 429, ""),
+        ("no", 413, ""),
+    ],
+)
+def test_a_chat_that_is_too_long_loses_its_oldest_exchange(
+    serve: Serve, words: str, status: int, code: str
+) -> None:
+    """As services word it; the system prompt and the last message stay."""
+    service = serve(openai_counts_tokens.most(4, words, status=status, code=code))
+    history = ["one", "1", "two", "2", "three"]
+    assert ask(connect(service), *history, system="S") == "S | two | 2 | three"
+    assert [len(one.said) for one in service.chats] == [6, 4]
+
+
+def test_a_message_that_is_too_long_alone_is_a_sentence(serve: Serve) -> None:
+    """There is nothing left to lose."""
+    service = serve(openai_counts_tokens.most(0, "no", code="context_length_exceeded"))
+    assert ask(connect(service), "one", "1", "two") == sentences.TOO_LONG
+    assert [len(one.said) for one in service.chats] == [3, 1]
+
+
+@pytest.mark.parametrize("window", ["option", "list"])
+def test_a_chat_is_shortened_before_it_is_sent(serve: Serve, window: str) -> None:
+    """To the window that the operator gives, or else the service; without any tokenizer."""
+    service = serve(fine)
+    service.models = [{"id": "gpt-4o", "max_model_len": 200}]
+    options = ["--context_window", 200] if window == "option" else []
+    if window == "option":
+        service.models = []
+    executor = connect(service, *options)
+    ask(executor, "字" * 100, "a" * 90, "b" * 90, "c" * 90, "d" * 90)
+    assert service.chats[0].said == ["b" * 90, "c" * 90, "d" * 90]
+    assert ask(executor, "字" * 200) == sentences.TOO_LONG
+    assert len(service.chats) == 1
+
+
+def test_models_of_openai_are_known_by_their_family(serve: Serve) -> None:
+    """Where nobody says more; what is unknown is not shortened."""
+    executor = connect(serve(fine))
+    assert executor.window("gpt-4") == 8192
+    assert executor.window("gpt-4o-mini-2024-07-18") == 128_000
+    assert executor.window("openai/gpt-4.1-nano") == 1_047_576
+    assert executor.window("llama") is of_family("llama") is None
+
+
+# -- pictures
+
+
+def test_the_last_picture_is_sent(serve: Serve) -> None:
+    """As a part of its message, before the text; without --multimodal it stays text."""
+    service = serve(fine)
+    said = ("look " + data_url(png()), "I see", "and now?")
+    ask(connect(service, "--multimodal"), *said)
+    first, *rest = service.chats[0].said
+    assert [part["type"] for part in first] == ["image_url", "text"]
+    sent = first[0]["image_url"]["url"]
+    assert base64.b64decode(sent.partition("base64,")[2]) == png()
+    assert (first[1]["text"], rest) == ("look", ["I see", "and now?"])
+    ask(connect(service), *said)
+    assert service.chats[1].said[0] == said[0]
+
+
+def test_a_model_that_does_not_see_says_so(serve: Serve) -> None:
+    """A picture of an earlier message is left out instead, or nobody could go on."""
+
+    def blind(one: Talk) -> None:
+        if any(isinstance(content, list) for content in one.asked.said):
+            return one.answer({"error": {"message": "gpt-4o is not a multimodal model"}}, 400)
+        return one.tell("blind")
+
+    executor = connect(serve(blind), "--multimodal")
+    assert ask(executor, data_url(png())) == sentences.NO_IMAGES.format("gpt-4o")
+    assert ask(executor, "look " + data_url(png()), "I see", "and now?") == "blind"
+
+
+def test_a_picture_of_this_network_is_not_fetched(serve: Serve) -> None:
+    """Unless the operator allows it."""
+    pictures = serve(fine)
+    executor = connect(serve(fine), "--multimodal")
+    answer = ask(executor, f"{pictures.url}/a.png ?")
+    assert re.fullmatch(r"\[The image cannot be fetched: 127.0.0.1 is unknown.*\.\]", answer)
+    assert "無法取得圖片" in ask(executor, f"{pictures.url}/a.png ?", form={"lang": "zh-TW"})
+    assert len(pictures.asked) == 0
+
+
+def test_what_is_shown_at_status(serve: Serve) -> None:
+    """The service and the model, and no key."""
+    service = serve(fine)
+    executor = connect(service, "--api_key", KEY)
+    facts = executor._LLMExecutor__report.facts
+    assert facts == {"service": service.url, "model": "gpt-4o", "context_window": 128_000}
+
+
+def test_nothing_is_asked_without_a_question(serve: Serve) -> None:
+    """Neither in English nor in Chinese."""
+    service = serve(fine)
+    with pytest.raises(AnswerError):
+        pieces(connect(service), " ")
+    assert ask(connect(service), " ", form={"lang": "zh-TW"}) == "[尚未輸入訊息]"
+    assert service.chats == []

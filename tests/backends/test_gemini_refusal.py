@@ -1,0 +1,116 @@
+"""What Google's errors mean, in its own words, and what is no error of Google's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytest.importorskip("google.generativeai", reason="geminipro needs google-generativeai")
+
+from fakes.gemini_refuses import PER_DAY, QUOTA, RETRY, error
+
+from backends import _gemini_refusal as refusals
+from backends._gemini_session import Refused
+from backends._refusal import ContextFull, ImageRefused, Passing, Refusal
+from kuwa_min import sentences
+
+
+def explain(status: int, body: Any, **fields: str) -> Refusal:
+    """Return what an answer means."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in fields.items()}
+    return refusals.explain(Refused(status, named, data), model="m", key="a-secret-key")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "sentence", "kind"),
+    [
+        (400, "API key not valid. Please pass one.", sentences.BAD_GOOGLE_KEY, Refusal),
+        (400, "API key expired. Please renew it.", sentences.BAD_GOOGLE_KEY, Refusal),
+        (400, "Gemini is not available in your country.", sentences.NOT_OFFERED, Refusal),
+        (400, "Please enable billing on the project.", sentences.QUOTA, Refusal),
+        (429, "Quota exceeded for metric: x, limit: 0", sentences.QUOTA, Refusal),
+        (429, "Quota exceeded for metric: x, limit: 10", sentences.BUSY, Passing),
+        (413, "Request payload size exceeds the limit", sentences.TOO_LONG, Refusal),
+        (400, "Unable to process input image.", refusals.USELESS, ImageRefused),
+        (400, "Provided image is not valid.", refusals.USELESS, ImageRefused),
+        (400, "Image input modality is not enabled", sentences.NO_IMAGES.format("m"), ImageRefused),
+        (
+            400,
+            "it has a temperature value of 3.0 but the range is up to 2",
+            sentences.NOT_AN_OPTION.format("temperature"),
+            Refusal,
+        ),
+        (
+            400,
+            "Invalid value at 'generationConfig.topP'",
+            sentences.NOT_AN_OPTION.format("top_p"),
+            Refusal,
+        ),
+        (408, "x", sentences.TOO_SLOW, Passing),
+        (504, "x", sentences.TOO_SLOW, Passing),
+        (503, "x", sentences.BUSY, Passing),
+        (502, "x", sentences.SERVICE_FAILED.format(502), Passing),
+        (418, "x", sentences.SERVICE_REFUSED.format(418), Refusal),
+    ],
+)
+def test_an_error_has_its_sentence(
+    code: int, message: str, sentence: str, kind: type[Refusal]
+) -> None:
+    """As an object alone or in an array; the code of the object counts."""
+    wrapped = {"error": error(code, "STATUS", message)}
+    for body in (wrapped, [wrapped]):
+        found = explain(500, body)
+        assert (found.sentence, type(found)) == (sentence, kind)
+        assert str(found) == f"error {code} STATUS {message}"
+
+
+def test_a_chat_that_is_too_long_says_what_would_fit() -> None:
+    """If the message has both numbers."""
+    message = "The input token count (2000) exceeds the maximum number of tokens allowed (1000)."
+    found = explain(400, {"error": error(400, "INVALID_ARGUMENT", message)})
+    assert isinstance(found, ContextFull)
+    assert found.share == pytest.approx(0.5 * refusals.FITTING)
+    found = explain(400, {"error": {"message": "The input token count exceeds the maximum."}})
+    assert isinstance(found, ContextFull)
+    assert found.share is None
+
+
+def test_a_wait_is_what_google_asks_for() -> None:
+    """The longest in the details, else that of the head."""
+    delays = [{"@type": RETRY, "retryDelay": text} for text in ("3s", "7.5s", "soon", 9)]
+    found = explain(429, {"error": error(429, "X", "x", *delays)}, retry_after="1")
+    assert isinstance(found, Passing)
+    assert found.after == 7.5
+    found = explain(503, b"", retry_after="4")
+    assert isinstance(found, Passing)
+    assert found.after == 4
+
+
+def test_a_quota_of_the_day_is_not_waited_for() -> None:
+    """Whatever delay it names."""
+    details = [{"@type": QUOTA, "violations": [{"quotaId": PER_DAY}]}, {"retryDelay": "1s"}]
+    assert explain(429, {"error": error(429, "X", "x", *details)}).sentence == sentences.QUOTA
+
+
+@pytest.mark.parametrize("status", [301, 302, 404, 405])
+@pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"[" * 100_000, [5], {"error": 5}])
+def test_what_does_not_speak_as_google_is_at_a_wrong_address(status: int, body: Any) -> None:
+    """The person reads that the address should be looked at."""
+    assert explain(status, body).sentence == sentences.GARBLED
+
+
+def test_an_error_that_is_odd_is_read_as_far_as_it_goes() -> None:
+    """Whatever types its values have."""
+    odd = {"code": "400", "status": 5, "message": ["x"], "details": [5, {"violations": 5}]}
+    assert explain(503, {"error": odd}).sentence == sentences.BUSY
+    assert explain(503, {"error": {"code": 200}}).sentence == sentences.BUSY
+
+
+def test_the_log_gets_no_key_of_a_refusal() -> None:
+    """Whoever repeats it there."""
+    body = {"error": error(403, "DENIED", "a-secret-key and AIzaSyA1234567890abcdef may not\nx")}
+    found = explain(403, body)
+    assert str(found) == "error 403 DENIED *** and *** may not x"

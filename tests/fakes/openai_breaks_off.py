@@ -1,0 +1,38 @@
+"""A service that closes the connection in the middle of an answer."""
+
+from __future__ import annotations
+
+from .openai_server import Talk
+
+
+def in_the_middle(talk: Talk) -> None:
+    """Say half, and leave."""
+    talk.begin()
+    talk.say("half of ")
+    talk.break_off()
+
+
+def without_a_reason(talk: Talk) -> None:
+    """Say half, and end the body as if that were all."""
+    talk.begin()
+    talk.say("half of ")
+    talk.wfile.write(b"0\r\n\r\n")
+
+
+def once_before_the_first_word(talk: Talk) -> None:
+    """Leave at the first request; answer the second."""
+    if not talk.number:
+        talk.begin()
+        return talk.break_off()
+    return talk.tell("here I am")
+
+
+def always_before_the_head(talk: Talk) -> None:
+    """Leave without a word."""
+    talk.break_off()
+
+
+def once_answered(talk: Talk) -> None:
+    """Close a kept connection without having said so."""
+    talk.tell("one")
+    talk.close_connection = True

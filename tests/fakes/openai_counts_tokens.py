@@ -1,0 +1,19 @@
+"""A service that finds a chat too long when it has more than so many messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .openai_server import Talk
+
+
+def most(messages: int, words: str, *, status: int = 400, code: str = "") -> Callable[[Talk], None]:
+    """Return what takes so many messages, and refuses more with these words."""
+
+    def talk(one: Talk) -> None:
+        if len(one.asked.said) > messages:
+            one.answer({"error": {"message": words, "code": code}}, status)
+        else:
+            one.tell(" | ".join(one.asked.said))
+
+    return talk

@@ -1,0 +1,59 @@
+"""A service that refuses: always, at first, or in the middle of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .openai_server import Talk
+
+
+def always(status: int, body: Any, **fields: str) -> Callable[[Talk], None]:
+    """Return what refuses every request."""
+
+    def talk(one: Talk) -> None:
+        one.answer(body, status, **fields)
+
+    return talk
+
+
+def at_first(times: int, status: int, body: Any = None, **fields: str) -> Callable[[Talk], None]:
+    """Return what refuses so many requests and answers the next."""
+
+    def talk(one: Talk) -> None:
+        if one.number < times:
+            one.answer(body or {"error": {"message": "not now"}}, status, **fields)
+        else:
+            one.tell("at last")
+
+    return talk
+
+
+def midway(error: Any) -> Callable[[Talk], None]:
+    """Return what begins an answer and ends it with an error."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.say("so far ")
+        one.event({"error": error})
+        one.wfile.write(b"0\r\n\r\n")
+
+    return talk
+
+
+def echoing_the_key(talk: Talk) -> None:
+    """Repeat the key in the refusal, and what was said, too."""
+    message = f"Incorrect API key provided: {talk.asked.key}. You said {talk.asked.said[-1]}"
+    talk.answer({"error": {"message": message, "code": "invalid_api_key"}}, 401)
+
+
+def option(name: str, message: str) -> Callable[[Talk], None]:
+    """Return what refuses requests with an option that it does not know."""
+
+    def talk(one: Talk) -> None:
+        if name in one.asked.body:
+            one.answer({"error": {"message": message.format(name), "param": name}}, 400)
+        else:
+            one.tell("fine")
+
+    return talk

@@ -1,0 +1,34 @@
+"""A service whose answers are none of OpenAI's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .openai_server import Talk
+
+
+def bytes_for_http(talk: Talk) -> None:
+    """Send bytes that are no HTTP."""
+    talk.wfile.write(b"\x00\xff\xfe SSH-2.0\r\n\r\n")
+    talk.break_off()
+
+
+def page(talk: Talk) -> None:
+    """Send a web page, as a proxy or a wrong address does."""
+    talk.answer(b"<html>Welcome</html>", kind="text/html")
+
+
+def events_of(data: bytes) -> Callable[[Talk], None]:
+    """Return what sends these bytes as a stream of events."""
+
+    def talk(one: Talk) -> None:
+        one.begin()
+        one.raw(data)
+        one.wfile.write(b"0\r\n\r\n")
+
+    return talk
+
+
+def compressed(talk: Talk) -> None:
+    """Say that the body is compressed, and lie."""
+    talk.answer(b"this is plain", kind="text/event-stream", Content_Encoding="gzip")
