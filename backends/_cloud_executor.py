@@ -194,13 +194,6 @@ class CloudExecutor(LLMExecutor):
         return question, wait
 
 
-def at_least_one(text: str) -> int:
-    """Read a whole number of at least 1 from the command line."""
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
-    return int(text)
-
-
 def is_near(host: str) -> bool:
     """Tell whether a host is this machine, so that nobody listens on the way."""
     return host in ("localhost", "::1") or host.startswith("127.")

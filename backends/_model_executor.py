@@ -13,6 +13,7 @@ from kuwa_min import prompt as prompts
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.modelfile import Message
 
+from . import _numbers
 from ._bounded_template import TemplateProcesses
 from ._chat_template import ChatTemplate, RefusedTemplate
 from ._engine import Batch, Engine, Request
@@ -70,7 +71,7 @@ class ModelExecutor(LLMExecutor):
         """Add the options of every on-premises model, then those of this one."""
         group = parser.add_argument_group("options of the prompt")
         add = group.add_argument
-        add("--limit", type=_at_least_one, default=LIMIT, help="most tokens of a prompt")
+        add("--limit", type=_numbers.whole(1), default=LIMIT, help="most tokens of a prompt")
         add("--system_prompt", help="system prompt of bots that give none")
         add("--no_system_prompt", action="store_true", help="never send a system prompt")
         add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
@@ -208,12 +209,6 @@ def chat_template(text_or_file: str | None) -> str | None:
             f"--override_chat_template {text_or_file} is no template, and no file that can be "
             f"read: {error}"
         ) from None
-
-
-def _at_least_one(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
-    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -19,7 +19,9 @@ from typing import Any
 import openai
 
 from ._api_key import OPERATOR, Key
-from ._http_pool import Answer, BrokenOff, NotConnected, Origin, Pool, Timeouts
+from ._http_body import BrokenOff
+from ._http_connection import NotConnected, Origin, Timeouts
+from ._http_pool import Answer, Pool
 from ._openai_refusals import BROKEN, CERTIFICATE, CONNECTION, GARBLED, TIMEOUT, Problem
 from ._refusal import asked_to_wait
 

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from kuwa_min import Modelfile, address, generation, sentences
 from kuwa_min.errors import AnswerError, StartError
 
-from . import _api_key, _openai_windows
+from . import _api_key, _numbers, _openai_windows
 from ._api_key import NO_KEY, PERSON, THIRD_PARTY, Key
-from ._cloud_executor import CloudExecutor, Question, at_least_one, is_near
+from ._cloud_executor import CloudExecutor, Question, is_near
 from ._openai_refusals import Problem
 from ._refusal import clean
 
@@ -74,7 +74,7 @@ class ChatgptExecutor(CloudExecutor):
         add("--model", default="gpt-4o", help="model of bots that name none as llm_model")
         add(
             "--context_window",
-            type=at_least_one,
+            type=_numbers.whole(1),
             metavar="TOKENS",
             help="tokens that prompt and answer may have together; None: as the service says",
         )

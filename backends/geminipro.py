@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from kuwa_min import Modelfile, address, generation, sentences
 from kuwa_min.errors import AnswerError, UsageError
 
-from . import _api_key
+from . import _api_key, _numbers
 from ._api_key import PERSON, Key
-from ._cloud_executor import CloudExecutor, Question, at_least_one, is_near
+from ._cloud_executor import CloudExecutor, Question, is_near
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class GeminiproExecutor(CloudExecutor):
         )
         add(
             "--limit",
-            type=at_least_one,
+            type=_numbers.whole(1),
             default=30720,
             metavar="TOKENS",
             help="most tokens of a prompt, by a careful guess",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 
 from kuwa_min import generation
 from kuwa_min.errors import UsageError
 
-from . import _model_path
+from . import _model_path, _numbers
 from ._model_executor import Model, ModelExecutor
 
 REQUIRES: dict[str, str] = {
@@ -18,6 +17,7 @@ REQUIRES: dict[str, str] = {
 }
 PLAIN_TYPES = ("f32", "f16")
 CACHE_TYPES = (*PLAIN_TYPES, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+MOST = 2**31 - 1
 LONGEST_CONTEXT, MOST_THREADS = 2**24, 512  # beyond these llama.cpp only eats the memory
 OPTIONS = (
     generation.Option(
@@ -65,14 +65,14 @@ class LlamacppExecutor(ModelExecutor):
         add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
         add(
             "--ngl",
-            type=_count(-1),
+            type=_numbers.whole(-1, MOST),
             default=0,
             metavar="N",
             help="layers to compute on graphics cards; -1: all",
         )
         add(
             "--context_window",
-            type=_count(0, most=LONGEST_CONTEXT),
+            type=_numbers.whole(0, LONGEST_CONTEXT),
             default=4096,
             metavar="TOKENS",
             help="tokens that prompt and answer of a chat may have together; 0: as the model says",
@@ -98,7 +98,7 @@ class LlamacppExecutor(ModelExecutor):
         )
         add(
             "--threads",
-            type=_count(1, most=MOST_THREADS),
+            type=_numbers.whole(1, MOST_THREADS),
             metavar="N",
             help="threads that compute; None: one for each core",
         )
@@ -140,20 +140,3 @@ def _shares(text: str) -> list[float]:
             f"numbers of at least 0 with commas between them are needed, not {text!r}"
         )
     return numbers
-
-
-def _count(least: int, *, most: int = 2**31 - 1) -> Callable[[str], int]:
-    """Return what reads a whole number that the library can take: it ends the process else."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(
-                f"a whole number from {least} to {most} is needed, not {text!r}"
-            )
-        return value
-
-    return convert

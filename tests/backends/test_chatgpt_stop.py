@@ -14,7 +14,7 @@ from fakes import openai_is_silent, openai_refuses
 from fakes.openai_server import Service, Talk, openai_server
 from programs import Program, call, fetch, said, until
 
-from backends import _http_pool, _refusal
+from backends import _http_connection, _refusal
 from backends.chatgpt import ChatgptExecutor
 from kuwa_min.stream import Stream
 
@@ -128,7 +128,7 @@ def test_a_stop_ends_the_wait_for_a_name(
             over.wait(20)
         return real("127.0.0.1" if host == "slow.test" and over.is_set() else host, *others, **more)
 
-    monkeypatch.setattr(_http_pool.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(_http_connection.socket, "getaddrinfo", slow)
     chat = Chat(connect("http://slow.test:9/v1"))
     assert asked.wait(20)
     assert chat.stop() < SOON

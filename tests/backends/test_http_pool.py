@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from backends._http_pool import BrokenOff, Chunks, Counted, Origin, Pool, Timeouts
+from backends._http_body import BrokenOff, Chunks, Counted
+from backends._http_connection import Origin, Timeouts
+from backends._http_pool import Pool
 from backends._line import Cut, Line
 
 BODY = b"5\r\nhello\r\n7;name=value\r\n, world\r\n1\r\n\n\r\n0\r\nTrailer: x\r\n\r\n"
