@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from kuwa_min.errors import AnswerError, describe
-from kuwa_min.prompt import OUT_OF_MEMORY
+from kuwa_min.sentences import OUT_OF_MEMORY
 
 from . import _chat, _rows
 from ._engine import Request

@@ -11,6 +11,7 @@ import llama_cpp
 import numpy
 
 from kuwa_min.errors import AnswerError
+from kuwa_min.sentences import OVERFLOWED
 
 from ._llama_context import LlamaContext, Outcome
 
@@ -18,9 +19,8 @@ REMEMBERED = 64  # tokens that penalties look back on
 LEAST_KEPT = 1  # tokens that are left to draw from
 MIROSTAT_CANDIDATES = 100
 SEEDS = 2**32
-NOT_A_NUMBER = (
-    "[The model's numbers overflowed: --cache_type f32, or the model's file in another precision, "
-    "may help.]"
+NOT_A_NUMBER = OVERFLOWED.format(
+    "--cache_type f32, or the model's file in another precision, may help."
 )
 
 

@@ -115,16 +115,20 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer as it is computed; leaving it stops the computation."""
-        request = self.create_request(history, modelfile)
-        self.on_stop(request.cancel)
-        self.engine.submit(request)
         try:
-            while not request.ended:
-                yield request.take()
-        finally:
-            request.cancel()
-            if request.begun:
-                self.count_tokens(read=len(request.prompt), written=request.written)
+            request = self.create_request(history, modelfile)
+            self.on_stop(request.cancel)
+            self.engine.submit(request)
+            try:
+                while not request.ended:
+                    yield request.take()
+            finally:
+                request.cancel()
+                if request.begun:
+                    self.count_tokens(read=len(request.prompt), written=request.written)
+        except AnswerError as error:
+            chinese = sentences.reads_chinese(modelfile.parameters.get("_lang"))
+            raise AnswerError(sentences.translate(str(error)) if chinese else str(error)) from None
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""

@@ -86,6 +86,10 @@ CHINESE = {  # as Taiwan writes it
     BAD_OPTION: "[無法使用選項 llm_{}。]",
     IMAGE_NOT_FETCHED: "[無法取得圖片：{}。]",
     IMAGE_NOT_READ: "[無法讀取圖片：{}。]",
+    OUT_OF_MEMORY: "[模型處理此對話時記憶體不足，較短的對話或許可行。]",
+    NOT_ACCEPTED: "[模型的對話範本不接受此對話。]",
+    BAD_TEMPLATE: "[無法使用此機器人的範本：{}]",
+    OVERFLOWED: "[模型計算時數值溢位：{}]",
     NO_OPENAI_KEY: "[請先在網站的使用者設定中輸入您的 OpenAI API Token，才能使用此模型。]",
     NO_THIRD_PARTY_KEY: "[請先在網站的使用者設定中輸入您的自訂第三方 API Token，才能使用此模型。]",
     NO_GOOGLE_KEY: "[請先在網站的使用者設定中輸入您的 Google API Token，才能使用此模型。]",
@@ -114,7 +118,7 @@ CHINESE = {  # as Taiwan writes it
     WANTS_A_TOOL: "模型要求使用工具，但本程式沒有提供工具。",
     ENDED_ODDLY: "模型服務因自身的原因結束了回答：{}。",
 }
-ENGLISH_ONLY = (UNEXPECTED, OUT_OF_MEMORY, NOT_ACCEPTED, BAD_TEMPLATE, OVERFLOWED)
+ENGLISH_ONLY = (UNEXPECTED,)
 LANGUAGE = re.compile(r"\s*([A-Za-z*]{1,8})[\w-]*\s*(?:;\s*q\s*=\s*([\d.]{1,5}))?\s*")
 
 

@@ -502,6 +502,18 @@ def test_it_answers_through_a_kernel(gguf: Path, library: Any) -> None:
     assert "llama.cpp:" not in program.log, "its chatter is for DEBUG"
 
 
+def test_sentences_are_in_the_persons_language(gguf: Path) -> None:
+    """English, unless the browser asks for Chinese."""
+    few = ("--limit", "20", "--ignore_kernel")
+    with Program("llamacpp", "--model_path", str(gguf), *map(str, FEW), *few) as program:
+        for language, sentence in (
+            ("en", "[Sorry, The input message is too long!]"),
+            ("zh-TW,zh;q=0.9,en;q=0.5", "[抱歉，輸入的訊息太長了！]"),
+        ):
+            fields = {"Accept-Language": language}
+            assert fetch(program.url, said("x" * 50), fields=fields)[1] == sentence
+
+
 def test_chats_can_be_stopped(gguf: Path) -> None:
     """One after the other; both endpoints are free again at once."""
     endless = ("--context_window", "65536", "--concurrent_req_limit", "2", "--ignore_kernel")
