@@ -99,12 +99,14 @@ class ModelExecutor(LLMExecutor):
         try:
             self.model = self.load()
         except RefusedTemplate as error:
-            raise StartError(f"the chat template cannot be read: {error}; {OVERRIDE}") from None
+            raise StartError(
+                f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
+            ) from None
         try:
             self.takes_system = takes_system(self.own_reader())
         except RefusedTemplate as error:
             raise StartError(
-                f"the chat template accepts no chat at all: {error}; {OVERRIDE}"
+                f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
             ) from None
         self.templates = TemplateProcesses()
         batch = self.model.create_batch(self.args.concurrent_req_limit)
@@ -200,6 +202,11 @@ class ModelExecutor(LLMExecutor):
         for name, highest in HIGHEST.items():
             if (options.get(name) or 0) > highest:
                 raise kind(sentence.format(f"{name} must be at most {highest}"))
+
+
+def _clause(error: RefusedTemplate) -> str:
+    """Return what a template says as a part of a sentence."""
+    return str(error).rstrip(".")
 
 
 def chat_template(text_or_file: str | None) -> str | None:

@@ -233,6 +233,37 @@ def test_without_a_seed_each_answer_is_another(chats: Any, file: File) -> None:
     assert len({answer.whole() for answer in answers}) == 4
 
 
+EXTREMES: dict[str, tuple[float, ...]] = {
+    "temperature": (0, 1e-30, 100),
+    "top_k": (0, 1, 2**31 - 1),
+    "top_p": (0, 1e-30, 1),
+    "min_p": (0, 1e-30, 1),
+    "typical_p": (0, 1e-30, 1),
+    "seed": (0, 2**32 - 1),
+    "repeat_penalty": (0.01, 1, 1e38),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "mirostat_mode": (0, 1, 2),
+    "mirostat_tau": (0, 1e-30, 1e38, 1e300),
+    "mirostat_eta": (0, 1e-30, 1e38, 1e300),
+}
+
+
+def test_extreme_numbers_do_not_end_the_process(chats: Any, file: File, library: Any) -> None:
+    """Whatever comes of them; a neighbour is answered as if nobody were beside."""
+    dice, talk = random.Random(0), chats(file("llama"), slots=8)
+    expected = library(file("llama")).answer("Hello", max_tokens=30)
+    for _ in range(40):
+        wishes = [
+            {name: dice.choice(values) for name, values in EXTREMES.items() if dice.random() < 0.6}
+            for _ in range(7)
+        ]
+        answers = [talk.ask("Hello", max_tokens=8, **wish) for wish in wishes]
+        assert talk.ask("Hello", max_tokens=30).whole() == expected
+        for answer in answers:
+            assert len(whole_or_sentence(answer)) > 0
+
+
 def test_stop_words_end_one_chat_and_no_other(chats: Any, file: File, library: Any) -> None:
     """Nothing of the word is shown."""
     alone = library(file("llama"))
