@@ -12,7 +12,7 @@ import eight_people
 import pytest
 from machines import HERE, HeavyFile, Machine
 
-from kuwa_min.prompt import NOT_ACCEPTED
+from kuwa_min.sentences import NOT_ACCEPTED
 
 pytestmark = pytest.mark.slow
 
