@@ -68,6 +68,13 @@ class Ours(ModelServer):
         wanted = {self.length_option: tokens, **options}
         return Answer(self.port, form_request(slot_path(slot), said, **wanted), tokens)
 
+    def abort(self, slot: int) -> None:
+        """Stop the answer in a slot, and wait for it."""
+        url = f"http://{HOST}:{self.port}{slot_path(slot)}/abort"
+        with urllib.request.urlopen(url, timeout=ORDER_SECONDS) as answer:
+            if b"Aborted" not in answer.read():
+                raise ServerFailedError(f"nothing was to be aborted in slot {slot}")
+
 
 class OpenAiServer(ModelServer):
     """A server that speaks OpenAI's protocol; its command listens on the port."""

@@ -12,7 +12,9 @@ from rounds import interleaved, medians
 from table import Row, Table, beside
 from token_rates import ask_together
 
+JOINING = "who joins seven others"
 READING = "the bare loop's reading"
+LONG_ANSWER = 1500  # tokens
 SOONER = 30
 REUSED_SHARE = 0.06
 FIRST_TURNS = tuple(900 + 157 * slot for slot in range(SLOTS))  # prompt tokens, up to 2,000
@@ -22,8 +24,12 @@ MILLISECONDS = 1000
 
 
 def eighth(engines: Engines, plan: Plan, *, peer: str) -> Table:
-    """Compare eight people at once with the same eight served one by one."""
+    """Compare the eighth of eight people with the same eight served one by one.
+
+    The eighth comes while seven are being answered, or all eight come at once.
+    """
     contestants: dict[str, Callable[[], float]] = {
+        JOINING: partial(first_token_of_who_joins, engines[OURS]),
         OURS: partial(last_first_token, engines[OURS], plan.tokens),
         ALONE: partial(first_token_in_line, engines[ALONE], plan.tokens),
     }
@@ -32,14 +38,30 @@ def eighth(engines: Engines, plan: Plan, *, peer: str) -> Table:
     contestants[READING] = partial(reading_alone, engines[LOOPS])
     interleaved(contestants, 1)
     found = medians(interleaved(contestants, plan.rounds))
-    rows = [share("8th person", found[OURS], ALONE, found[ALONE], 1 / SOONER)]
+    rows = [share("8th comes later", found[JOINING], ALONE, found[ALONE], 1 / SOONER)]
     rows += [
-        beside("8th person", found[OURS], name, found[name])
-        for name in (peer, READING)
+        beside("8 at once", found[OURS], name, found[name])
+        for name in (ALONE, peer, READING)
         if name in found
     ]
     remark = f"the goal is {SOONER} times sooner; answers of {plan.tokens} tokens"
     return Table(title("first token", plan, plan.rounds), rows, [remark])
+
+
+def first_token_of_who_joins(engine: Any) -> float:
+    """Return the ms until somebody has a token who comes while seven are being answered."""
+    *lengths, last = MIXED
+    others = [
+        engine.chat(slot, [prompt(length)], LONG_ANSWER) for slot, length in enumerate(lengths)
+    ]
+    for answer in others:
+        while not answer.started_flowing() and answer.read():
+            pass
+    joined = engine.chat(len(others), [prompt(last)], 1).read_to_end().check()
+    for slot, answer in enumerate(others):
+        engine.abort(slot)
+        answer.read_to_end()
+    return MILLISECONDS * float(joined.first_piece_seconds())
 
 
 def last_first_token(engine: Any, tokens: int) -> float:

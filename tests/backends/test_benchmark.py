@@ -19,7 +19,7 @@ RATES = {
     "8 streams, decoding only",
 }
 OURS = {  # of the questions that both are asked
-    "eighth": {"8th person"},
+    "eighth": {"8th comes later", "8 at once"},
     "sampled": {"8 streams"},
     "abort": {
         "while decoding, median",
