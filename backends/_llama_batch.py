@@ -144,7 +144,7 @@ class LlamaBatch:
         plan = [(chat, [chat.next_token]) for chat in self._answered]
         waiting = len(self._reading) + len(self._waiting)
         left = self._pace.tokens(waiting=waiting, answered=len(self._answered))
-        left = min(left, self._context.most - len(self._chats))  # the others' tokens have room
+        left = max(1, min(left, self._context.most - len(self._chats)))  # the others have room
         parts = shares(left, [chat.unread for chat in self._reading])
         plan += [
             (chat, chat.next_part(most))
