@@ -17,7 +17,7 @@ from kuwa_min.stream import Stream
 
 ENVIRONMENT = (  # what loading sets for the libraries
     *("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
-    *("HF_HUB_DISABLE_TELEMETRY", "TORCHINDUCTOR_CACHE_DIR"),
+    *("HF_HUB_DISABLE_TELEMETRY", "TORCHINDUCTOR_CACHE_DIR", "GOMP_SPINCOUNT"),
 )
 Said = list[dict[str, str]]
 

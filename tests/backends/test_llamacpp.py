@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import struct
 import threading
@@ -457,6 +458,29 @@ def test_a_format_that_does_not_suit_is_one_line(load: Any, gguf: Path) -> None:
             LlamacppExecutor,
             *("--model_path", gguf, "--cache_type", "q8_0", "--concurrent_req_limit", 2),
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_that_wait_give_way(
+    load: Any,
+    gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    spins: str | None,
+) -> None:
+    """Soon, unless who starts the program says how they wait."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    load(LlamacppExecutor, "--model_path", gguf)
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 # -- tokens and text
