@@ -17,9 +17,9 @@ REQUIRES: dict[str, str] = {
 }
 PLAIN_TYPES = ("f32", "f16")
 CACHE_TYPES = (*PLAIN_TYPES, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-# Threads that compute wait for each other some hundred times a token. By default each keeps its core
-# busy for up to a millisecond then, and where others want the cores, one that is waited for does not
-# get one meanwhile: a start was seen to take 11 s instead of 1. So they give way after a tenth of it.
+# Threads that compute wait for each other some hundred times a token. By default each keeps its
+# core busy for up to a millisecond then; where others want the cores, the one that is waited for
+# gets none meanwhile: a start was seen to take 11 s instead of 1. So they give way sooner.
 WAIT_POLICY, SPINS = "OMP_WAIT_POLICY", "10000"
 MOST = 2**31 - 1
 LONGEST_CONTEXT, MOST_THREADS = 2**24, 512  # beyond these llama.cpp only eats the memory
