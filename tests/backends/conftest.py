@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -57,6 +58,13 @@ class Talker:
 
         self.stream(stream, write, *said)
         return taken
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_left_overs() -> Iterator[None]:
+    """Let go of what a module's tests leave: it may not be able to end within a deep recursion."""
+    yield
+    gc.collect()
 
 
 Load = Callable[..., Talker]
