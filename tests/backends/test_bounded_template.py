@@ -375,7 +375,7 @@ def test_closing_ends_what_is_being_rendered() -> None:
         going = threads.submit(template.render, [{"role": "user", "content": "go"}])
         until(lambda: computes(process))
         processes.close()
-        with pytest.raises(RefusedTemplate, match="its process ended|the program is ending"):
+        with pytest.raises(RefusedTemplate, match=r"its process ended|the program is ending"):
             going.result(20)
         assert is_gone(process)
         assert refusal(processes, source) == "the program is ending"
