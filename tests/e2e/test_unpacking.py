@@ -42,6 +42,7 @@ from kuwa_min.launch import EARLY, bytecode_name
 pytestmark = pytest.mark.slow
 TENTH = re.compile(r"^unpacking libraries: (\d+) %$", re.MULTILINE)
 DAY = 86400
+TRIES = 5
 SERVER = """
 from kuwa.executor import LLMExecutor
 
@@ -737,12 +738,16 @@ def test_progress_is_a_bar_on_a_terminal(big: Box) -> None:
 
 def test_progress_is_a_line_per_tenth_in_a_pipe(big: Box) -> None:
     """Once it has taken a second: what takes no longer is over before anybody wonders."""
-    began = time.monotonic()
-    with halted(big) as (program, halt):
-        until(lambda: time.monotonic() - began > 2)
-        halt.go_on()
-        assert program.end() == 0
-    tenths = [int(tenth) for tenth in TENTH.findall(program.log)]
+    for _ in range(TRIES):
+        shutil.rmtree(big.root, ignore_errors=True)
+        began = time.monotonic()
+        with halted(big) as (program, halt):
+            until(lambda began=began: time.monotonic() - began > 2)
+            halt.go_on()
+            assert program.end() == 0
+        tenths = [int(tenth) for tenth in TENTH.findall(program.log)]
+        if tenths:  # else it was halted within its last tenth
+            break
     assert tenths
     assert tenths == sorted(set(tenths))
     assert set(tenths) <= set(range(10, 101, 10))
