@@ -22,7 +22,6 @@ from ._refusal import Again, ContextFull, ImageRefused, Passing, Refusal, wait_b
 logger = logging.getLogger(__name__)
 
 LONGEST_NAME = 200  # characters of a model's name
-SHORTER = 0.75  # of a chat that is too long is kept, from the second time on
 
 
 class Question(NamedTuple):

@@ -43,11 +43,6 @@ def explain(broken: Broken) -> Refusal:
     return Passing(sentences.UNREACHABLE, cause)
 
 
-def ended_early(broken: Broken) -> bool:
-    """Tell whether an answer that had begun was cut off, and not refused or garbled."""
-    return explain(broken).sentence == sentences.UNREACHABLE
-
-
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and what it came from, the innermost last."""
     inner: BaseException | None = error.__cause__
