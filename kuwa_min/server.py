@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from . import protocol
+from .answer import Answer
 from .errors import Refused
 from .exchange import JSON, Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
-from .slots import Answer, Slots
+from .slots import Slots
 
 logger = logging.getLogger(__name__)
 

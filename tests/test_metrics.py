@@ -11,9 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from kuwa_min.answer import Answer
 from kuwa_min.errors import AnswerError, Gone
 from kuwa_min.metrics import Counter, Histogram, Metrics
-from kuwa_min.slots import Answer, Slots
+from kuwa_min.slots import Slots
 
 PREFIX = "executor_framework_"
 PROCESS_TIME = (

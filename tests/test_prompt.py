@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kuwa_min import generation, slots
+from kuwa_min import answer, generation
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.modelfile import Modelfile
 from kuwa_min.prompt import (
@@ -94,7 +94,7 @@ def test_a_prompt_of_the_author_is_a_question() -> None:
         (UNEXPECTED, None),
         (TOO_LONG, None),
         (f"{NO_INPUT}\n", None),
-        (f"Paris is{slots.CUT_SHORT}", "Paris is"),
+        (f"Paris is{answer.CUT_SHORT}", "Paris is"),
         ("a\n<<<WARNING>>>one\ntwo<<</WARNING>>>b<<<WARNING>>>c<<</WARNING>>>", "ab"),
         ("<<<WARNING>>>note<<</WARNING>>>", None),
         ("[The model ran out of memory for this chat; a shorter one may fit.]", None),
