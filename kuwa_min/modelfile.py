@@ -4,46 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
+
+from .modelfile_text import convert_value as convert_value
+from .modelfile_text import extract_text_from_quotes as extract_text_from_quotes
+from .modelfile_text import is_unicode as is_unicode
+from .modelfile_text import read_prompt, read_value, replace_surrogates
 
 logger = logging.getLogger(__name__)
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 REASONS = 5  # different reasons that one log line names
-WORDS = {"true": True, "false": False, "none": None}
-QUOTES = ('"""', '"', "'")
-
-
-def convert_value(value: str | None) -> Any:
-    """Turn a parameter's text into int, else float, else true, false or none, else leave it."""
-    if value is None:
-        return None
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return WORDS.get(value.lower(), value)
-
-
-def extract_text_from_quotes(text: str) -> str:
-    """Take surrounding quotes off if the same quote opens and closes the whole text."""
-    text = text.strip()
-    for quote in QUOTES:
-        if len(text) >= 2 * len(quote) and text.startswith(quote) and text.endswith(quote):
-            return text[len(quote) : -len(quote)]
-    return text
-
-
-def is_unicode(text: str) -> bool:
-    """Tell whether text has no lone surrogate, which no UTF-8 can carry."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+# What a command does to an attribute of the Modelfile.
+APPENDED = {
+    "system": "override_system_prompt",
+    "before-prompt": "before_prompt",
+    "after-prompt": "after_prompt",
+    "input-prefix": "input_prefix",
+    "input-suffix": "input_suffix",
+    "output-prefix": "output_prefix",
+    "output-suffix": "output_suffix",
+}
+BOTS = {  # of agents; other executors carry them and do nothing with them
+    "from": "process_bot",
+    "process-bot": "process_bot",
+    "input-bot": "input_bot",
+    "output-bot": "output_bot",
+}
 
 
 class ParameterDict(dict[str, Any]):
@@ -52,6 +43,43 @@ class ParameterDict(dict[str, Any]):
     def __missing__(self, prefix: str) -> dict[str, Any]:
         """Return the entries whose name begins with the prefix, prefix removed."""
         return {key[len(prefix) :]: self[key] for key in self if key.startswith(prefix)}
+
+
+class ScriptSyntaxError(BaseException):
+    """Stand for a script that is none; part of Kuwa's interface, raised by nothing here."""
+
+    message = ""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Script:
+    """The order in which an agent calls its bots: a version, then one symbol a step."""
+
+    VERSION_MAGIC = "000"
+    INPUT_BOT_SYMBOL = "I"
+    PROCESS_BOT_SYMBOL = "P"
+    OUTPUT_BOT_SYMBOL = "O"
+    IDENTITY_BOT_SYMBOL = ";"
+    CONDITIONAL_FORWARD_JUMP_SYMBOL = "["
+    CONDITIONAL_BACKWARD_JUMP_SYMBOL = "]"
+    VALID_SYMBOLS = frozenset("IPO;[]")
+    DEFAULT_CONTENT = "IPO"
+    DEFAULT = VERSION_MAGIC + DEFAULT_CONTENT
+
+    @staticmethod
+    def get_content(script: str) -> str | None:
+        """Return the symbols of a script without its version, or None if it is not valid."""
+        found = re.fullmatch(r"000([IPO;\[\]]*)", script.strip())
+        balanced = found and found[1].count("[") == found[1].count("]")
+        return found[1] if found and balanced else None
+
+    @staticmethod
+    def validate_syntax(script: str) -> bool:
+        """Tell whether a script has the right version, symbols, and as many [ as ]."""
+        return Script.get_content(script) is not None
 
 
 class Modelfile:
@@ -65,11 +93,24 @@ class Modelfile:
         before_prompt: str = "",
         after_prompt: str = "",
         parameters: ParameterDict | None = None,
+        *,
+        process_bot: str | None = None,
+        input_bot: str | None = None,
+        input_prefix: str = "",
+        input_suffix: str = "",
+        output_bot: str | None = None,
+        output_prefix: str = "",
+        output_suffix: str = "",
+        script: str = Script.DEFAULT_CONTENT,
     ) -> None:
         self.override_system_prompt = override_system_prompt
         self.messages: list[Message] = [] if messages is None else messages
         self.template = template
         self.before_prompt, self.after_prompt = before_prompt, after_prompt
+        self.process_bot, self.input_bot, self.output_bot = process_bot, input_bot, output_bot
+        self.input_prefix, self.input_suffix = input_prefix, input_suffix
+        self.output_prefix, self.output_suffix = output_prefix, output_suffix
+        self.script = script
         self.parameters = ParameterDict() if parameters is None else parameters
 
     @classmethod
@@ -78,71 +119,115 @@ class Modelfile:
 
         Raises ValueError (or RecursionError) when the text is not a JSON list.
         """
-        commands = json.loads(text) if text else []
-        if commands is None:
-            commands = []
-        if not isinstance(commands, list):
-            raise ValueError("the modelfile is not a JSON list")
-        modelfile = cls()
-        skipped = [reason for reason in map(modelfile._apply, commands) if reason]
-        if skipped:
-            reasons = ", ".join(list(dict.fromkeys(skipped))[:REASONS])
-            logger.info("skipped %d Modelfile entries: %s", len(skipped), reasons)
-        return modelfile
+        reader = _Reader(cls())
+        for command in _parse_commands(text):
+            reader.read(command)
+        return reader.finish()
 
-    def _apply(self, command: object) -> str | None:
-        """Carry out one command; return why it was skipped if it was."""
+
+def _parse_commands(text: str | None) -> list[object]:
+    """Return the commands in a JSON text: PHP may write a list as an object, too."""
+    commands = json.loads(text) if text and text.strip() else []
+    if isinstance(commands, dict):
+        commands = [commands] if "name" in commands else list(commands.values())
+    if commands and not isinstance(commands, list):
+        raise ValueError("the modelfile is not a JSON list")
+    return commands or []
+
+
+class _Reader:
+    """Carry out commands on a Modelfile; texts are joined at the end, so long lists are cheap."""
+
+    def __init__(self, modelfile: Modelfile) -> None:
+        self._modelfile = modelfile
+        self._texts: dict[str, list[str]] = defaultdict(list)
+        self._unknown: list[str] = []
+        self._skipped: list[str] = []
+
+    def read(self, command: object) -> None:
+        """Carry out one command, or remember why not."""
         if not isinstance(command, dict):
-            return "not an object"
-        name, args = command.get("name"), command.get("args")
-        if not isinstance(name, str) or not isinstance(args, str):
-            return "without name or args"
-        if name.startswith("#"):
-            return None
-        if not is_unicode(name + args):
-            raise ValueError("the modelfile holds half a character")
-        run = _COMMANDS.get(name.lower())
-        return run(self, args) if run else f"unknown command {name[:40]!r}"
+            self._skipped.append("not an object")
+            return
+        name, args = command.get("name"), _to_text(command.get("args"))
+        if not isinstance(name, str) or args is None:
+            self._skipped.append("without name or args")
+            return
+        name = replace_surrogates(name).strip().lower()
+        if name and not name.startswith("#"):
+            self._run(name, replace_surrogates(args))
 
-    def _system(self, args: str) -> None:
-        self.override_system_prompt += extract_text_from_quotes(args)
-
-    def _before_prompt(self, args: str) -> None:
-        self.before_prompt += extract_text_from_quotes(args)
-
-    def _after_prompt(self, args: str) -> None:
-        self.after_prompt += extract_text_from_quotes(args)
+    def _run(self, name: str, args: str) -> None:
+        if name in APPENDED:
+            self._texts[APPENDED[name]].append(read_prompt(args))
+        elif name in BOTS:
+            setattr(self._modelfile, BOTS[name], extract_text_from_quotes(args))
+        elif name in _COMMANDS:
+            _COMMANDS[name](self, args)
+        else:
+            self._unknown.append(name)
 
     def _template(self, args: str) -> None:
-        self.template = extract_text_from_quotes(args)
+        self._modelfile.template = read_prompt(args)
 
-    def _message(self, args: str) -> str | None:
-        role, _, content = args.strip().partition(" ")
-        role, content = extract_text_from_quotes(role).lower(), extract_text_from_quotes(content)
+    def _message(self, args: str) -> None:
+        role, content = _split_word(args)
+        role, content = role.strip("\"'").lower(), read_prompt(content)
         if role == "system":
-            self.override_system_prompt += content
+            self._texts["override_system_prompt"].append(content)
         elif role in ("user", "assistant"):
-            self.messages.append({"role": role, "content": content})
+            self._modelfile.messages.append({"role": role, "content": content})
         else:
-            return "message of an unknown role"
-        return None
+            self._skipped.append("message of an unknown role")
 
-    def _parameter(self, args: str) -> str | None:
-        key, _, value = args.strip().partition(" ")
-        if not value.strip():
-            return "parameter without a value"
-        self.parameters[extract_text_from_quotes(key)] = convert_value(
-            extract_text_from_quotes(value)
-        )
-        return None
+    def _parameter(self, args: str) -> None:
+        key, text = _split_word(args)
+        value = read_value(text)
+        if value or text.startswith(("'", '"')):
+            self._modelfile.parameters[key.strip("\"'")] = convert_value(value)
+        else:
+            self._skipped.append("parameter without a value")
+
+    def _script(self, args: str) -> None:
+        content = Script.get_content(extract_text_from_quotes(args))
+        if content is None:
+            self._skipped.append("script with a mistake")
+        self._modelfile.script = Script.DEFAULT_CONTENT if content is None else content
+
+    def finish(self) -> Modelfile:
+        """Join the texts, say in the log what was left out, and return the Modelfile."""
+        for attribute, texts in self._texts.items():
+            setattr(self._modelfile, attribute, "".join(texts))
+        if self._unknown:
+            names = ", ".join(repr(name[:40]) for name in _first(self._unknown))
+            logger.debug("skipped %d unknown Modelfile commands: %s", len(self._unknown), names)
+        if self._skipped:
+            reasons = ", ".join(_first(self._skipped))
+            logger.info("skipped %d Modelfile entries: %s", len(self._skipped), reasons)
+        return self._modelfile
 
 
-_COMMANDS: dict[str, Callable[[Modelfile, str], str | None]] = {
-    "system": Modelfile._system,
-    "before-prompt": Modelfile._before_prompt,
-    "after-prompt": Modelfile._after_prompt,
-    "template": Modelfile._template,
-    "message": Modelfile._message,
-    "parameter": Modelfile._parameter,
-    "kuwaparam": Modelfile._parameter,
+_COMMANDS: dict[str, Callable[[_Reader, str], None]] = {
+    "template": _Reader._template,
+    "message": _Reader._message,
+    "parameter": _Reader._parameter,
+    "kuwaparam": _Reader._parameter,
+    "script": _Reader._script,
 }
+
+
+def _to_text(args: object) -> str | None:
+    """Return the text of arguments; numbers and truth values as JSON writes them, else None."""
+    if isinstance(args, str):
+        return args
+    return json.dumps(args) if isinstance(args, int | float) else None
+
+
+def _split_word(args: str) -> tuple[str, str]:
+    """Return the first word and what stands behind the white space after it."""
+    word, rest = [*args.split(None, 1), "", ""][:2]
+    return word, rest
+
+
+def _first(texts: list[str]) -> list[str]:
+    return list(dict.fromkeys(texts))[:REASONS]

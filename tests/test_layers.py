@@ -17,7 +17,7 @@ from programs import ROOT
 
 # A module may import from the lines above its own, and from no other.
 LAYERS = (
-    ("errors", "manifest", "machine", "progress"),
+    ("errors", "manifest", "machine", "modelfile_text", "progress"),
     # What a built file carries:
     ("archive", "inventory", "places", "verdict", "workers"),
     ("cache", "payload"),

@@ -11,8 +11,8 @@ import pytest
 from kuwa_min.modelfile import (
     Modelfile,
     ParameterDict,
-    convert_value,
-    extract_text_from_quotes,
+    Script,
+    ScriptSyntaxError,
 )
 
 EMPTY = {
@@ -21,6 +21,14 @@ EMPTY = {
     "template": "",
     "before_prompt": "",
     "after_prompt": "",
+    "process_bot": None,
+    "input_bot": None,
+    "input_prefix": "",
+    "input_suffix": "",
+    "output_bot": None,
+    "output_prefix": "",
+    "output_suffix": "",
+    "script": "IPO",
     "parameters": {},
 }
 
@@ -37,71 +45,6 @@ def modelfile_of(*commands: tuple[str, str]) -> Modelfile:
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1", 1),
-        ("-7", -7),
-        ("007", 7),
-        ("9007199254740993", 9007199254740993),
-        ("1.0", 1.0),
-        (".5", 0.5),
-        ("1e3", 1000.0),
-        ("true", True),
-        ("True", True),
-        ("FALSE", False),
-        ("none", None),
-        ("None", None),
-        ("yes", "yes"),
-        ("null", "null"),
-        ("1.2.3", "1.2.3"),
-        ("0x10", "0x10"),
-        ("C#", "C#"),
-        ("", ""),
-        ("gpt-4o mini", "gpt-4o mini"),
-        (None, None),
-    ],
-)
-def test_a_value_becomes_what_it_looks_like(text: str | None, value: Any) -> None:
-    """Int, else float, else true, false or none in any case, else text."""
-    converted = convert_value(text)
-    assert converted == value
-    assert type(converted) is type(value)
-
-
-def test_a_number_of_any_length_is_converted() -> None:
-    """More digits than int() takes are a float, not an error."""
-    assert convert_value("9" * 5000) == float("inf")
-
-
-@pytest.mark.parametrize(
-    ("quoted", "text"),
-    [
-        ('"This is a text"', "This is a text"),
-        ("'This is a text'", "This is a text"),
-        ('"""two\nlines"""', "two\nlines"),
-        ('"It\'s fine"', "It's fine"),
-        ("'Made with \"love\"'", 'Made with "love"'),
-        ('"""He said "hello""""', 'He said "hello"'),
-        ('  "spaces around"\n', "spaces around"),
-        ('"  spaces inside  "', "  spaces inside  "),
-        ("no quotes", "no quotes"),
-        ("invalid 'syntax'", "invalid 'syntax'"),
-        ("\"opened by one, closed by the other'", "\"opened by one, closed by the other'"),
-        ('"never closed', '"never closed'),
-        ('never opened"', 'never opened"'),
-        ('""', ""),
-        ('""""""', ""),
-        ('"', '"'),
-        ("'", "'"),
-        ("", ""),
-    ],
-)
-def test_quotes_go_only_if_the_same_one_opens_and_closes(quoted: str, text: str) -> None:
-    """Quotes that are part of the text stay."""
-    assert extract_text_from_quotes(quoted) == text
-
-
 def test_a_prefix_is_a_dictionary_of_its_own() -> None:
     """parameters["llm_"] holds what begins with llm_, without it; exact names come first."""
     parameters = ParameterDict({"llm_delay": 1, "llm_model": "m", "_llm_x": 2, "llm": 3})
@@ -111,9 +54,11 @@ def test_a_prefix_is_a_dictionary_of_its_own() -> None:
     assert "llm_" not in parameters, "looking does not add"
 
 
-@pytest.mark.parametrize("text", [None, "", "null", "[]"])
+@pytest.mark.parametrize(
+    "text", [None, "", " ", "null", "[]", "{}", '""', "false", "0", "[null]", '[{"name": ""}]']
+)
 def test_no_modelfile_is_an_empty_one(text: str | None) -> None:
-    """Absent, empty, null and an empty list are all the same."""
+    """Absent, empty, null, and all that PHP writes for nothing are the same."""
     assert content(Modelfile.from_json(text)) == EMPTY
 
 
@@ -182,10 +127,26 @@ def test_a_system_message_belongs_to_the_system_prompt() -> None:
         ('llm_stop "the end"', {"llm_stop": "the end"}),
         ("prompt use C# here", {"prompt": "use C# here"}),
         ("color #ff0000", {"color": "#ff0000"}),
+        ("url http://h/#part", {"url": "http://h/#part"}),
+        ("llm_temperature 0.2 # low", {"llm_temperature": 0.2}),
+        ("llm_temperature 0.2 #low # very", {"llm_temperature": 0.2}),
+        ("llm_top_p\t0.9\t# tabs", {"llm_top_p": 0.9}),
+        ("  llm_seed \t 7  \n", {"llm_seed": 7}),
+        ("llm_enable_multimodal true # pictures", {"llm_enable_multimodal": True}),
+        ("llm_enable_multimodal False", {"llm_enable_multimodal": False}),
+        ('llm_stop "# end" # a title', {"llm_stop": "# end"}),
+        ("llm_stop '#'", {"llm_stop": "#"}),
+        ('language "zh"#or "en"', {"language": "zh"}),
+        ('text "say "a # b" now"', {"text": 'say "a # b" now'}),
+        ('text ""', {"text": ""}),
+        ('text "" # none', {"text": ""}),
+        ('text """two\nlines"""', {"text": "two\nlines"}),
+        ('json {\n"a": 1\n}', {"json": '{\n"a": 1\n}'}),
+        ("'llm_seed' 7", {"llm_seed": 7}),
     ],
 )
 def test_parameters_get_typed_values(name: str, args: str, parameters: dict[str, Any]) -> None:
-    """A parameter is a key, a space and a value; what stands after # belongs to it."""
+    """A parameter is a key, white space and a value, perhaps with a comment behind it."""
     assert modelfile_of((name, args)).parameters == parameters
 
 
@@ -216,15 +177,16 @@ def test_an_entry_whose_name_begins_with_a_number_sign_is_a_comment(
 
 
 @pytest.mark.parametrize(
-    "name", ["from", "adapter", "license", "", pytest.param("x" * 1000, id="long")]
+    "name", ["adapter", "license", "next", "systematic", pytest.param("x" * 1000, id="long")]
 )
-def test_an_unknown_command_is_logged_and_skipped(
+def test_an_unknown_command_is_skipped_and_named_to_who_debugs(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What stands around it counts; the log line is short and holds nothing of the text."""
+    """The front end sends many; the log line is short and holds nothing of the text."""
     with caplog.at_level(logging.DEBUG):
         modelfile = modelfile_of(("system", "a"), (name, "private words"), ("system", "b"))
     assert content(modelfile) == {**EMPTY, "override_system_prompt": "ab"}
+    assert [record.levelname for record in caplog.records] == ["DEBUG"]
     assert len(caplog.messages) == 1
     assert "skipped" in caplog.messages[0]
     assert "private" not in caplog.messages[0]
@@ -247,6 +209,11 @@ def test_an_unknown_command_is_logged_and_skipped(
         {"name": "parameter", "args": "llm_delay"},
         {"name": "parameter", "args": ""},
         {"name": "parameter", "args": "llm_delay   "},
+        {"name": "parameter", "args": "llm_delay # seconds"},
+        {"name": "parameter", "args": "llm_delay #"},
+        {"name": "system", "args": {}},
+        {"name": "script", "args": "000I["},
+        {"name": "script", "args": "IPO"},
         {"name": "message", "args": "narrator Once upon a time"},
         {"name": "message", "args": ""},
     ],
@@ -263,12 +230,93 @@ def test_a_malformed_entry_is_logged_and_skipped(
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", '"system"', "7", "true", "not JSON", "[", pytest.param("[" * 100_000, id="deep")]
+    "text", ['"system"', "7", "true", "not JSON", "[", pytest.param("[" * 100_000, id="deep")]
 )
 def test_what_is_not_a_json_list_is_refused(text: str) -> None:
     """The caller hears of it with ValueError or RecursionError, and nothing else."""
     with pytest.raises((ValueError, RecursionError)):
         Modelfile.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ('{"name": "system", "args": "Be kind."}', "Be kind."),
+        ('{"0": {"name": "system", "args": "a"}, "2": {"name": "system", "args": "b"}}', "ab"),
+        ('[{"name": "system", "args": 5}, {"name": "system", "args": true}]', "5true"),
+        ('[{"name": " SYSTEM ", "args": "Be kind.", "id": 7}]', "Be kind."),
+        (r'[{"name": "system", "args": "a\ud800b \ud83d\ude00"}]', "a\ufffdb \U0001f600"),
+    ],
+)
+def test_what_can_be_understood_is_taken(text: str, prompt: str) -> None:
+    """A single command, a list that PHP wrote as an object, numbers, lone surrogates."""
+    assert content(Modelfile.from_json(text)) == {**EMPTY, "override_system_prompt": prompt}
+
+
+@pytest.mark.parametrize(
+    ("commands", "asked"),
+    [
+        ([("from", " .bot/My Bot\n")], {"process_bot": ".bot/My Bot"}),
+        ([("from", "a"), ("process-bot", "'b'")], {"process_bot": "b"}),
+        ([("input-bot", "a"), ("output-bot", '"b"')], {"input_bot": "a", "output_bot": "b"}),
+        ([("input-prefix", " a "), ("input-prefix", "b")], {"input_prefix": " a b"}),
+        (
+            [("input-suffix", "a"), ("output-suffix", "# b")],
+            {"input_suffix": "a", "output_suffix": "# b"},
+        ),
+        ([("output-prefix", '" a "')], {"output_prefix": " a "}),
+        ([("script", '"000I[PO];"')], {"script": "I[PO];"}),
+        ([("script", "000")], {"script": ""}),
+        ([("script", "000I"), ("script", "001P")], {"script": "IPO"}),
+    ],
+)
+def test_an_agents_commands_are_kept(
+    commands: list[tuple[str, str]], asked: dict[str, str]
+) -> None:
+    """Bots and scripts are replaced, prefixes and suffixes append."""
+    assert content(modelfile_of(*commands)) == {**EMPTY, **asked}
+
+
+@pytest.mark.parametrize(
+    ("script", "symbols"),
+    [
+        ("000IPO", "IPO"),
+        (" 000 ", ""),
+        ("000;;;", ";;;"),
+        ("000I[PO]", "I[PO]"),
+        ("000]I[", "]I["),
+        ("000IX", None),
+        ("000[I", None),
+        ("123IPO", None),
+        ("IPO", None),
+        ("", None),
+    ],
+)
+def test_a_script_is_a_version_and_symbols(script: str, symbols: str | None) -> None:
+    """Only as many [ as ] are asked for, in any order."""
+    assert Script.get_content(script) == symbols
+    assert Script.validate_syntax(script) is (symbols is not None)
+
+
+def test_the_names_of_a_script_are_kuwas() -> None:
+    """Agents build their own reader on them."""
+    assert {
+        Script.INPUT_BOT_SYMBOL,
+        Script.PROCESS_BOT_SYMBOL,
+        Script.OUTPUT_BOT_SYMBOL,
+        Script.IDENTITY_BOT_SYMBOL,
+        Script.CONDITIONAL_FORWARD_JUMP_SYMBOL,
+        Script.CONDITIONAL_BACKWARD_JUMP_SYMBOL,
+    } == Script.VALID_SYMBOLS
+    assert Script.DEFAULT == "000IPO"
+    assert ScriptSyntaxError("why").message == "why"
+    assert not issubclass(ScriptSyntaxError, Exception)
+
+
+def test_a_long_modelfile_is_read_in_linear_time() -> None:
+    """Texts are joined once: 150,000 commands of 50 characters are 7.5 MB, and no work."""
+    modelfile = modelfile_of(*[("system", "x" * 50)] * 150_000)
+    assert len(modelfile.override_system_prompt) == 7_500_000
 
 
 def test_two_modelfiles_share_nothing() -> None:
