@@ -59,5 +59,6 @@ Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what answers
 
 
 def message(status: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """Answer with the short JSON sentence that the Kernel shows to people."""
-    return Reply(status, json.dumps({"msg": text}, ensure_ascii=False).encode(), JSON, fields)
+    """Answer with the short JSON sentence that the Kernel shows to people, without spaces."""
+    body = json.dumps({"msg": text}, ensure_ascii=False, separators=(",", ":"))
+    return Reply(status, body.encode(), JSON, fields)

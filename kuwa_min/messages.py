@@ -2,20 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 from .modelfile import Message
+from .modelfile_text import replace_surrogates
 
 URL = re.compile(r"https?://\S+")
+FALSE_WORDS = {"", "0", "f", "false"}  # as databases write a false isbot when they write text
 
 
 def to_openai_chat_format(history: list[dict[str, Any]]) -> list[Message]:
-    """Convert [{"isbot", "msg"}] to [{"role", "content"}]; a null msg is empty text."""
+    """Convert [{"isbot", "msg"}] to [{"role", "content"}]; other keys are left behind."""
     return [
-        {"role": "assistant" if entry["isbot"] else "user", "content": entry.get("msg") or ""}
+        {
+            "role": "assistant" if _is_true(entry.get("isbot")) else "user",
+            "content": _to_text(entry.get("msg")),
+        }
         for entry in history
     ]
+
+
+def _is_true(value: object) -> bool:
+    """Return the truth of an isbot: databases give 0 and 1, true and false, null, or text."""
+    return value.lower() not in FALSE_WORDS if isinstance(value, str) else bool(value)
+
+
+def _to_text(value: object) -> str:
+    """Return the text of a msg: of null none, of OpenAI's content parts that of the text parts."""
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, list):
+        return "\n".join(filter(None, map(_to_text, value)))
+    if isinstance(value, dict):
+        return _to_text(value.get("text"))
+    return "" if value is None else json.dumps(value)
+
+
+def keep_client_system(history: list[Message]) -> list[Message]:
+    """Make system messages of the assistant's messages before the first one of the user.
+
+    For API calls: Kuwa's front end turns every role but user into the assistant, so what a client
+    calls its system message arrives this way. A chat room's history begins with the user, or with a
+    welcome that rectify_chat_history drops.
+    """
+    leading = next((at for at, one in enumerate(history) if one["role"] == "user"), len(history))
+    return [{**one, "role": "system"} for one in history[:leading]] + history[leading:]
 
 
 def rectify_chat_history(history: list[Message]) -> list[Message]:

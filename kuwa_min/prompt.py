@@ -29,15 +29,17 @@ class Prompt(NamedTuple):
 def compose(history: list[Message], modelfile: Modelfile, system_prompt: str = "") -> Prompt:
     """Put a chat and its Modelfile together; raises AnswerError if nothing was asked.
 
-    system_prompt: the operator's, for bots whose author gave none.
+    system_prompt: the operator's, for bots whose author gave none. Leading system messages of the
+    history, which API clients send, are added to the system prompt.
     """
     said = join_neighbours(without_our_words(history))
+    own = said.pop(0)["content"] if said and said[0]["role"] == "system" else ""
     if not said or said[-1]["role"] != "user":
         raise AnswerError(NO_INPUT)
     text = modelfile.before_prompt + said[-1]["content"] + modelfile.after_prompt
     if not text.strip():
         raise AnswerError(NO_INPUT)
-    system = modelfile.override_system_prompt or system_prompt
+    system = "\n\n".join(filter(None, (modelfile.override_system_prompt or system_prompt, own)))
     return Prompt(system, modelfile.messages, [*said[:-1], {"role": "user", "content": text}])
 
 

@@ -3,7 +3,10 @@
 Facts about the Kernel that this module and its users build on:
 - A chat is a POST of a form: `input` (JSON list of {"isbot", "msg"}), `modelfile` (JSON list, may
   be absent, empty or null) and identifiers. The Kernel forwards its client's headers unchanged, so
-  the Content-Type may say multipart while the body is urlencoded.
+  the Content-Type may say multipart while the body is urlencoded, which is UTF-8 whatever charset
+  the header names; Host is the name by which the client calls the Kernel.
+- isbot is 0, 1, a boolean or null, as the front end's database has it, and msg may be null.
+- history_id is positive for chat rooms and negative for API calls.
 - It ignores our status code and shows whatever body it gets to the person as the answer.
 - It treats a connection that ends without an HTTP answer as a dead executor and forgets it.
 - One record is one request at a time; several endpoints on one port under one name are several
@@ -23,8 +26,8 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from .errors import Refused
-from .messages import rectify_chat_history, to_openai_chat_format
-from .modelfile import Message, Modelfile, is_unicode
+from .messages import keep_client_system, rectify_chat_history, to_openai_chat_format
+from .modelfile import Message, Modelfile
 
 FORM_FIELDS = 100
 TOO_MANY = f"The form has more than {FORM_FIELDS} fields."
@@ -36,7 +39,7 @@ READY, RESERVED_NOBODY = "READY", -1
 # Patterns are compiled at their first use: no start needs one of them.
 LIST_CONTENT = r"(?is)<textarea[^>]*>(.*?)</textarea>"
 BOUNDARY = r'(?i)boundary="?([^";,]{1,200})"?'
-FIELD_NAME = r'\bname="([^"]{1,200})"'
+FIELD_NAME = r'\bname="?([^";\r\n]{1,200})"?'
 
 Record = list[Any]  # [endpoint, state, history_id, user_id]
 Table = dict[str, list[Record]]
@@ -80,17 +83,16 @@ def _parse_multipart(body: bytes, mark: bytes) -> dict[str, str]:
     return form
 
 
-def parse_chat(form: dict[str, str], accept_language: str | None) -> Chat:
-    """Make a chat of a form; raises Refused with a sentence for the person if it is malformed."""
+def parse_chat(
+    form: dict[str, str], accept_language: str | None, api_base_urls: str | None = None
+) -> Chat:
+    """Make a chat of a form; raises Refused with a sentence for the person if it is malformed.
+
+    api_base_urls: the header X-Kuwa-Api-Base-Urls of 0.4's front end, addresses with ";" between.
+    """
     if not form:
         raise Refused(400, EMPTY)
-    try:
-        history = json.loads(form.get("input") or "[]")
-        well_formed = isinstance(history, list) and all(map(_is_entry, history))
-    except (ValueError, RecursionError):
-        well_formed = False
-    if not well_formed:
-        raise Refused(400, MALFORMED)
+    history = _parse_history(form)
     try:
         modelfile = Modelfile.from_json(form.get("modelfile"))
     except (ValueError, RecursionError):
@@ -99,14 +101,29 @@ def parse_chat(form: dict[str, str], accept_language: str | None) -> Chat:
         if name not in ("input", "modelfile"):
             modelfile.parameters[f"_{name}"] = value
     modelfile.parameters["_lang"] = accept_language
-    return Chat(rectify_chat_history(to_openai_chat_format(history)), modelfile, form)
+    urls = None if api_base_urls is None else api_base_urls.split(";")
+    modelfile.parameters["_kuwa_api_base_urls"] = urls
+    return Chat(history, modelfile, form)
 
 
-def _is_entry(entry: object) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("isbot"), bool):
+def _parse_history(form: dict[str, str]) -> list[Message]:
+    try:
+        entries = json.loads(form.get("input", "").strip() or "[]")
+    except (ValueError, RecursionError):
+        raise Refused(400, MALFORMED) from None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise Refused(400, MALFORMED)
+    history = to_openai_chat_format(entries)
+    if _is_api_call(form.get("history_id", "")):
+        history = keep_client_system(history)
+    return rectify_chat_history(history)
+
+
+def _is_api_call(history_id: str) -> bool:
+    try:
+        return int(history_id) < 0
+    except ValueError:
         return False
-    text = entry.get("msg", "")
-    return text is None or (isinstance(text, str) and is_unicode(text))
 
 
 def slot_path(path: str, index: int) -> str:

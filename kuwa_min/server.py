@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+MONITORING = ("/health", "/metrics", "/status")  # asked for under any name, as of a service
 LOADING = "The model is still loading. Please try again in a moment."
 
 Compute = Callable[[protocol.Chat], AsyncGenerator[str, None]]
@@ -66,7 +67,9 @@ class ExecutorRoutes:
         if not self.ready:
             raise Refused(503, LOADING, Retry_After="5")
         form = protocol.parse_form(request.body, request.field("content-type") or "")
-        chat = protocol.parse_chat(form, request.field("accept-language"))
+        chat = protocol.parse_chat(
+            form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
+        )
         answer = Answer(
             index,
             self._slots,

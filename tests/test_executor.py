@@ -202,7 +202,7 @@ Blocking().run()
     with Program(*custom(tmp_path, body), *ALONE) as program:
         with call(program.url, said("x")) as response:
             assert response.read(5) == b"start"
-            assert fetch(f"{program.url}/abort")[1] == '{"msg": "Aborted"}'
+            assert fetch(f"{program.url}/abort")[1] == '{"msg":"Aborted"}'
             assert response.read() == b""
         assert fetch(program.url, said("y")) == (200, "startnever")
 
@@ -230,7 +230,7 @@ Blocking().run()
         base = program.url.removesuffix("/chat")
         with call(program.url, said("x")) as first, call(f"{program.url}/1", said("y")) as second:
             assert first.read(5) == second.read(5) == b"start"
-            assert fetch(f"{program.url}/1/abort")[1] == '{"msg": "Aborted"}'
+            assert fetch(f"{program.url}/1/abort")[1] == '{"msg":"Aborted"}'
             assert second.read() == b""
             program.wait_for("unblocked")
             assert json.loads(fetch(f"{base}/status")[1])["busy_slots"] == 1

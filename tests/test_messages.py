@@ -6,7 +6,12 @@ import copy
 
 import pytest
 
-from kuwa_min.messages import extract_last_url, rectify_chat_history, to_openai_chat_format
+from kuwa_min.messages import (
+    extract_last_url,
+    keep_client_system,
+    rectify_chat_history,
+    to_openai_chat_format,
+)
 
 History = list[dict[str, str]]
 
@@ -49,6 +54,75 @@ def test_nothing_said_stays_nothing() -> None:
 def test_a_message_without_msg_says_nothing() -> None:
     """A missing msg is an empty text, like a null one."""
     assert to_openai_chat_format([{"isbot": False}]) == [user("")]
+
+
+@pytest.mark.parametrize(
+    ("isbot", "role"),
+    [
+        (True, "assistant"),
+        (1, "assistant"),
+        ("1", "assistant"),
+        ("true", "assistant"),
+        ("t", "assistant"),
+        (0.5, "assistant"),
+        (False, "user"),
+        (0, "user"),
+        (None, "user"),
+        ("", "user"),
+        ("0", "user"),
+        ("false", "user"),
+        ("FALSE", "user"),
+        ("f", "user"),
+        ([], "user"),
+        ({}, "user"),
+    ],
+)
+def test_the_truth_of_isbot_decides(isbot: object, role: str) -> None:
+    """Numbers, booleans, null, and text where a database driver writes text."""
+    assert to_openai_chat_format([{"isbot": isbot, "msg": "x"}]) == [{"role": role, "content": "x"}]
+
+
+def test_without_isbot_it_is_the_user() -> None:
+    """A missing isbot is like a null one."""
+    assert to_openai_chat_format([{"msg": "x"}]) == [user("x")]
+
+
+@pytest.mark.parametrize(
+    ("msg", "text"),
+    [
+        (7, "7"),
+        (0, "0"),
+        (1.5, "1.5"),
+        (True, "true"),
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\nb"),
+        ([{"type": "image_url", "image_url": {"url": "u"}}, {"type": "text", "text": "a"}], "a"),
+        (["a", None, {"text": None}, "b"], "a\nb"),
+        ({"type": "text", "text": "a"}, "a"),
+        ({}, ""),
+        ([], ""),
+        ("a\ud800", "a\ufffd"),
+    ],
+)
+def test_a_msg_that_is_no_text_becomes_one(msg: object, text: str) -> None:
+    """Numbers as JSON writes them, of OpenAI's content parts the text."""
+    assert to_openai_chat_format([{"isbot": False, "msg": msg}]) == [user(text)]
+
+
+@pytest.mark.parametrize(
+    ("history", "kept"),
+    [
+        ([], []),
+        ([user("1")], [user("1")]),
+        ([assistant("1"), user("2"), assistant("3")], [system("1"), user("2"), assistant("3")]),
+        ([assistant("1"), assistant("2"), user("3")], [system("1"), system("2"), user("3")]),
+        ([assistant("1")], [system("1")]),
+    ],
+)
+def test_leading_messages_of_the_assistant_can_be_kept_as_system_messages(
+    history: History, kept: History
+) -> None:
+    """All that stands before the first message of the user."""
+    assert keep_client_system(history) == kept
 
 
 def test_further_keys_of_an_entry_are_left_behind() -> None:

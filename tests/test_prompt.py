@@ -69,8 +69,20 @@ def test_the_operators_system_prompt_is_for_bots_without_one() -> None:
     assert compose([user("1")], modelfile()).system == ""
 
 
+def test_a_clients_system_message_is_added_to_the_system_prompt() -> None:
+    """It stays however much of the chat has to go, and templates see one system message."""
+    history = [system("client"), user("1"), assistant("2"), user("3")]
+    asked = modelfile(system="author")
+    assert compose(history, asked, "operator").system == "author\n\nclient"
+    assert compose([system("a"), system("b"), user("1")], modelfile()).system == "a\n\nb"
+    assert compose([system(""), user("1")], modelfile(), "operator").system == "operator"
+    kept = fit(compose(history, modelfile()), length=words, limit=2)
+    assert kept == [system("client"), user("3")]
+
+
 @pytest.mark.parametrize(
-    "history", [[], [user("")], [user(" \n")], [user("1"), assistant("2")], [assistant("1")]]
+    "history",
+    [[], [user("")], [user(" \n")], [system("1")], [user("1"), assistant("2")], [assistant("1")]],
 )
 def test_without_a_question_there_is_a_sentence(history: History) -> None:
     """The person reads it instead of a model's guess."""

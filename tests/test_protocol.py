@@ -41,6 +41,9 @@ def refusal(form: dict[str, str]) -> tuple[int, str]:
     [
         URLENCODED,
         f"{URLENCODED}; charset=utf-8",
+        f"{URLENCODED}; charset=Big5",
+        f"{URLENCODED}; charset=utf-16",
+        "application/json",
         "",
         "text/plain",
         MULTIPART,
@@ -82,10 +85,11 @@ def test_a_multipart_part_may_carry_more_headers() -> None:
     body = (
         b'--X\r\ncontent-disposition: form-data; filename="a.txt"; name="file"\r\n'
         b"Content-Type: text/plain\r\n\r\ncontent\r\n"
-        b'--X\r\nContent-Disposition: form-data; name="b"\r\n\r\n2\r\n--X--\r\n'
+        b'--X\r\nContent-Disposition: form-data; name="b"\r\n\r\n2\r\n'
+        b"--X\r\nContent-Disposition: form-data; name=c; x=y\r\n\r\n3\r\n--X--\r\n"
     )
     form = protocol.parse_form(body, "multipart/form-data; boundary=X")
-    assert form == {"file": "content", "b": "2"}
+    assert form == {"file": "content", "b": "2", "c": "3"}
 
 
 def test_the_boundary_counts_only_at_the_start_of_a_line() -> None:
@@ -168,13 +172,14 @@ def test_a_chat_is_history_modelfile_and_form() -> None:
         ),
         "name": "debug",
         "user_id": "1",
-        "history_id": "-2",
+        "history_id": "2",
         "openai_token": "sk-o",
         "google_token": "g",
         "third_party_token": "t",
+        "nim_token": "n",
         "user_token": "u",
     }
-    chat = protocol.parse_chat(form, "zh-TW,zh;q=0.9")
+    chat = protocol.parse_chat(form, "zh-TW,zh;q=0.9", "http://web/v1.0/;http://localhost/")
     assert chat.history == [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": ""},
@@ -186,11 +191,13 @@ def test_a_chat_is_history_modelfile_and_form() -> None:
         "lang": "zh-TW,zh;q=0.9",
         "name": "debug",
         "user_id": "1",
-        "history_id": "-2",
+        "history_id": "2",
         "openai_token": "sk-o",
         "google_token": "g",
         "third_party_token": "t",
+        "nim_token": "n",
         "user_token": "u",
+        "kuwa_api_base_urls": ["http://web/v1.0/", "http://localhost/"],
     }
     assert chat.form == form
 
@@ -208,6 +215,18 @@ def test_no_accept_language_is_none() -> None:
     assert chat.modelfile.parameters["_lang"] is None
 
 
+@pytest.mark.parametrize(
+    ("header", "urls"),
+    [(None, None), ("", [""]), ("http://a/", ["http://a/"]), ("a;b", ["a", "b"])],
+)
+def test_the_addresses_of_the_api_come_from_the_header_alone(
+    header: str | None, urls: list[str] | None
+) -> None:
+    """Nothing is None; an empty header is one empty address, as with Kuwa's own executor."""
+    chat = protocol.parse_chat({"input": "[]", "kuwa_api_base_urls": "http://evil/"}, None, header)
+    assert chat.modelfile.parameters["_kuwa_api_base_urls"] == urls
+
+
 def test_form_fields_win_over_the_bots_parameters() -> None:
     """A bot's author cannot pretend to be another user."""
     modelfile = json.dumps([{"name": "parameter", "args": "_user_id 1"}])
@@ -220,10 +239,12 @@ def test_a_modelfile_may_be_absent_empty_or_null(modelfile: dict[str, str]) -> N
     """All of them are no Modelfile."""
     chat = protocol.parse_chat({"input": json.dumps(HISTORY), **modelfile}, None)
     assert vars(chat.modelfile) == vars(Modelfile(parameters=chat.modelfile.parameters))
-    assert chat.modelfile.parameters == {"_lang": None}
+    assert chat.modelfile.parameters == {"_lang": None, "_kuwa_api_base_urls": None}
 
 
-@pytest.mark.parametrize("form", [{"name": "debug"}, {"input": ""}, {"input": "[]"}])
+@pytest.mark.parametrize(
+    "form", [{"name": "debug"}, {"input": ""}, {"input": " "}, {"input": "[]"}]
+)
 def test_a_chat_without_input_is_an_empty_history(form: dict[str, str]) -> None:
     """What to say to that is the backend's business."""
     assert protocol.parse_chat(form, None).history == []
@@ -253,16 +274,8 @@ def test_an_empty_form_is_refused_with_the_old_words() -> None:
         "[null]",
         '["text"]',
         "[[]]",
-        "[{}]",
-        '[{"msg": "no isbot"}]',
-        '[{"isbot": "false", "msg": "x"}]',
-        '[{"isbot": 0, "msg": "x"}]',
-        '[{"isbot": null, "msg": "x"}]',
-        '[{"isbot": false, "msg": 7}]',
-        '[{"isbot": false, "msg": ["x"]}]',
-        r'[{"isbot": false, "msg": "\ud800"}]',
-        r'[{"isbot": false, "msg": "\udc00\ud800"}]',
-        '[{"isbot": false, "msg": "fine"}, {"isbot": false, "msg": {}}]',
+        '[{"isbot": false, "msg": "fine"}, "text"]',
+        '{"0": {"isbot": false, "msg": "fine"}}',
         pytest.param("[" * 100_000, id="deep"),
         pytest.param('[{"isbot":' * 50_000, id="deep objects"),
     ],
@@ -278,25 +291,77 @@ def test_a_malformed_history_is_refused_with_a_sentence(text: str) -> None:
     "text",
     [
         "FROM x",
-        "{}",
         "7",
         '"text"',
         pytest.param("[" * 100_000, id="deep"),
-        r'[{"name": "system", "args": "\ud800"}]',
-        r'[{"name": "parameter", "args": "llm_stop \udfff"}]',
     ],
 )
 def test_a_malformed_modelfile_is_refused_with_a_sentence(text: str) -> None:
-    """400 and a short friendly sentence; text that no UTF-8 can carry is malformed too."""
+    """400 and a short friendly sentence."""
     status, sentence = refusal({"input": "[]", "modelfile": text})
     assert status == 400
     assert sentence == "The Modelfile of this bot could not be read: it must be a JSON list."
 
 
-def test_a_surrogate_pair_is_a_character() -> None:
-    """JSON's way to write an emoji is not malformed."""
-    chat = protocol.parse_chat({"input": r'[{"isbot": false, "msg": "\ud83d\ude00"}]'}, None)
-    assert chat.history == [{"role": "user", "content": "\U0001f600"}]
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\ud83d\ude00", "\U0001f600"),
+        (r"a\ud800b", "a\ufffdb"),
+        (r"\udc00\ud800", "\ufffd\ufffd"),
+    ],
+)
+def test_a_surrogate_pair_is_a_character_and_half_of_one_is_replaced(
+    text: str, content: str
+) -> None:
+    """JSON may hold both."""
+    chat = protocol.parse_chat({"input": f'[{{"isbot": false, "msg": "{text}"}}]'}, None)
+    assert chat.history == [{"role": "user", "content": content}]
+
+
+def test_a_history_of_every_database_is_read() -> None:
+    """Ten turns with isbot as SQLite, MySQL and PostgreSQL give it, and what else occurs."""
+    isbots = [False, 1, 0, True, "0", "1", None, "true", "", True]
+    entries = [{"msg": str(at), "isbot": isbot} for at, isbot in enumerate(isbots)]
+    chat = protocol.parse_chat({"input": json.dumps(entries), "history_id": "7"}, None)
+    assert chat.history == [
+        {"role": ("user", "assistant")[at % 2], "content": str(at)} for at in range(10)
+    ]
+
+
+SYSTEM_AND_QUESTION = [{"isbot": True, "msg": "Be brief."}, {"isbot": False, "msg": "hi"}]
+
+
+def test_a_leading_message_of_the_assistant_is_an_api_clients_system_message() -> None:
+    """The front end has turned its role into the assistant's."""
+    form = {"input": json.dumps(SYSTEM_AND_QUESTION), "history_id": "-7"}
+    assert protocol.parse_chat(form, None).history == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "hi"},
+    ]
+
+
+@pytest.mark.parametrize("history_id", [{"history_id": "7"}, {"history_id": "x"}, {}])
+def test_a_leading_message_of_the_assistant_in_a_room_is_dropped(
+    history_id: dict[str, str],
+) -> None:
+    """A room's welcome is for people."""
+    form = {"input": json.dumps(SYSTEM_AND_QUESTION), **history_id}
+    assert protocol.parse_chat(form, None).history == [{"role": "user", "content": "hi"}]
+
+
+def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
+    """Of Multi-Chat 0.4 by way of the Kernel: SQLite's isbots, escaped slashes, 0.4's commands."""
+    entries = (
+        r'[{"msg":"","isbot":1},{"msg":"ab","isbot":true},{"msg":"\u4e2d http:\/\/h\/","isbot":0}]'
+    )
+    modelfile = r'[{"name":"from","args":".model\/a"},{"name":"before-prompt","args":"say: "}]'
+    form = {"input": entries, "modelfile": modelfile, "user_id": "3", "history_id": "7"}
+    parsed = protocol.parse_form(urlencode(form).encode(), URLENCODED)
+    chat = protocol.parse_chat(parsed, "zh_tw", "")
+    assert chat.history == [{"role": "user", "content": "\u4e2d http://h/"}]
+    assert chat.modelfile.before_prompt == "say: "
+    assert chat.modelfile.process_bot == ".model/a"
 
 
 # -- answers, addresses and records
@@ -305,9 +370,10 @@ def test_a_surrogate_pair_is_a_character() -> None:
 @pytest.mark.parametrize(
     ("text", "data"),
     [
-        (protocol.EMPTY, b'{"msg": "Received empty request!"}'),
-        (protocol.BUSY, b'{"msg": "Processing another request."}'),
-        ('say "嗨"', '{"msg": "say \\"嗨\\""}'.encode()),
+        (protocol.EMPTY, b'{"msg":"Received empty request!"}'),
+        (protocol.BUSY, b'{"msg":"Processing another request."}'),
+        ("Aborted", b'{"msg":"Aborted"}'),
+        ('say "嗨"', '{"msg":"say \\"嗨\\""}'.encode()),
     ],
 )
 def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: bytes) -> None:

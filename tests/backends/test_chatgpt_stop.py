@@ -168,7 +168,7 @@ def _stop_by_abort(program: Program, service: Service) -> None:
     chat.start()
     until(lambda: service.chats)
     begun = time.monotonic()
-    assert fetch(f"{program.url}/abort")[1] == '{"msg": "Aborted"}'
+    assert fetch(f"{program.url}/abort")[1] == '{"msg":"Aborted"}'
     assert service.gone.wait(SOON)
     chat.join(5)
     assert time.monotonic() - begun < 5 * SOON

@@ -359,4 +359,4 @@ def test_chats_can_be_stopped(tmp_path: Path) -> None:
             assert staying.read()
         until(lambda: busy() == 0)
         for place in (url, other):
-            assert fetch(f"{place}/abort")[1] == '{"msg": "No process to abort"}'
+            assert fetch(f"{place}/abort")[1] == '{"msg":"No process to abort"}'

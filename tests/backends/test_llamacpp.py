@@ -553,4 +553,4 @@ def test_chats_can_be_stopped(gguf: Path) -> None:
         for thread in busy:
             thread.join(20)
             assert not thread.is_alive()
-        assert fetch(f"{url}/abort")[1] == '{"msg": "No process to abort"}'
+        assert fetch(f"{url}/abort")[1] == '{"msg":"No process to abort"}'

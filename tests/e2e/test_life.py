@@ -139,7 +139,7 @@ def test_every_python_that_is_here_runs_the_file(built: Built, minor: int) -> No
         assert fetch(program.url, said("hi")) == (200, "hi")
         with call(f"{program.url}/1", said("x" * 1000)) as response:
             assert response.read(1) == b"x"
-            assert fetch(f"{program.url}/1/abort")[1] == '{"msg": "Aborted"}'
+            assert fetch(f"{program.url}/1/abort")[1] == '{"msg":"Aborted"}'
             assert len(response.read()) < 900
         program.process.terminate()
         assert program.end() == 0
