@@ -21,6 +21,7 @@ from .relay import Relay, abort
 logger = logging.getLogger(__name__)
 
 HTML = "text/html; charset=utf-8"
+TABLES = ("list", "debug", "read")  # which front ends and executors read under any name
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -34,7 +35,13 @@ class EmbeddedKernel:
         self, host: str, port: int, *, version: str = "v1.0", allowed_hosts: Collection[str] = ()
     ) -> None:
         self._version, self.records = version, Records()
-        self._server = Server((host, port), self._routes(), hosts=[host], origins=allowed_hosts)
+        self._server = Server(
+            (host, port),
+            self._routes(),
+            hosts=[host],
+            origins=allowed_hosts,
+            any_host=[f"/{version}/worker/{table}" for table in TABLES] + ["/health"],
+        )
         self.url = f"http://{address.join(host, self._server.port)}/"
 
     def __enter__(self) -> EmbeddedKernel:

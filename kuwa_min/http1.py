@@ -33,7 +33,10 @@ CHUNKED = -1
 
 
 class Head(NamedTuple):
-    """The head of a request: method, path without query, and fields by lower-case name."""
+    """The head of a request: method, path, and fields by lower-case name.
+
+    The path comes without its query and without slashes at its end: /chat/ is /chat.
+    """
 
     method: str
     path: str
@@ -47,6 +50,21 @@ class Head(NamedTuple):
         if len(values) > 1:
             raise Refused(400, f"The header {name} came more than once.")
         return values[0] if values else None
+
+    @property
+    def from_browser(self) -> bool:
+        """Tell whether a browser may have sent this; a page cannot take these signs away.
+
+        Every browser since 2020 sends Origin with a POST. A GET of a page on a rebound name carries
+        neither Origin nor Sec-Fetch-*, but always Accept-Language, as no Prometheus, health check
+        or Kernel sends it. (With a POST, that is the Kernel's client's.)
+        """
+        if any(name == "origin" or name.startswith("sec-fetch-") for name in self.fields):
+            return True
+        agent = "".join(self.fields.get("user-agent", [])).lower()
+        return agent.startswith("mozilla/") or (
+            self.method != "POST" and "accept-language" in self.fields
+        )
 
     @property
     def keep_alive(self) -> bool:
@@ -76,6 +94,7 @@ def parse_head(raw: bytes) -> Head:
         values = fields.setdefault(name.decode().lower(), [])
         values.append(value.strip(b" \t").decode("latin-1"))
     path, authority = _split_target(found[2].decode())
+    path = path.rstrip("/") or "/"
     return Head(found[1].decode(), path, authority, found[3] == b"0", fields)
 
 

@@ -32,10 +32,16 @@ logger = logging.getLogger(__name__)
 
 REFUSED_NAMES = 10  # names that are explained in the log
 PORT = re.compile(r":\d+$")
+GET = ("GET", "HEAD")
 
 
 class Server(ThreadingHTTPServer):
-    """A listening socket, its connections and the courier of their streamed bodies."""
+    """A listening socket, its connections and the courier of their streamed bodies.
+
+    hosts: names that may stand in Host; localhost and every address may, too.
+    origins: hosts of further web sites whose pages may call.
+    any_host: paths whose GET is answered under any name, unless a browser asks.
+    """
 
     request_queue_size = 1024
     daemon_threads = True
@@ -49,12 +55,14 @@ class Server(ThreadingHTTPServer):
         *,
         hosts: Collection[str] = (),
         origins: Collection[str] = (),
+        any_host: Collection[str] = (),
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.routes, self.limits, self.tls = routes, limits or Limits(), tls
         self.origins = {name.lower() for name in origins}
         self.hosts = {"localhost", *(name.lower() for name in hosts), *self.origins}
+        self.any_host = frozenset(any_host)
         self.not_yet: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if tls is not None:
             import ssl
@@ -130,13 +138,28 @@ class Server(ThreadingHTTPServer):
         return secured
 
     def screen(self, head: http1.Head) -> None:
-        """Refuse what a web page of somebody else may have sent: foreign names and origins."""
+        """Raise Refused for what a page of another web site may have sent.
+
+        The Kernel forwards its client's Host, so any name is fine for a POST, unless it comes from
+        a browser: then Host must be ours, which no DNS rebinding can arrange, and Origin the same.
+        """
         host = head.authority if head.authority is not None else head.field("host")
         if host is None and not head.http10:
             raise Refused(400, "The request has no Host.")
-        if host is not None and not self._is_ours(PORT.sub("", host).lower()):
-            self._explain(PORT.sub("", host).lower())
+        if head.from_browser or not self._serves_any_host(head):
+            self._check_host(host)
+        self._check_origin(head, host)
+
+    def _serves_any_host(self, head: http1.Head) -> bool:
+        return head.method == "POST" or (head.method in GET and head.path in self.any_host)
+
+    def _check_host(self, host: str | None) -> None:
+        name = PORT.sub("", host).lower() if host is not None else None
+        if name is not None and not self._is_ours(name):
+            self._explain(name)
             raise Refused(421, "This host name is not known here; --allowed_hosts adds one.")
+
+    def _check_origin(self, head: http1.Head, host: str | None) -> None:
         origin = head.field("origin")
         if origin is not None and not self._is_same(origin, host):
             self._explain(PORT.sub("", origin.lower().partition("://")[2]))

@@ -151,13 +151,13 @@ def add_log_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_allowed_hosts(group: argparse._ActionsContainer) -> None:
-    """Add the names that may stand in Host and Origin."""
+    """Add the names that may stand in a browser's Host and Origin."""
     group.add_argument(
         "--allowed_hosts",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="further host names under which browsers and proxies may call",
+        help="further host names under which browsers may call, and web sites whose pages may",
     )
 
 

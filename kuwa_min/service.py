@@ -12,14 +12,13 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from . import address, log, process, protocol, stream
 from .errors import KuwaError, StartError, UsageError, describe
 from .exchange import Limits
 from .httpd import Server
 from .metrics import Metrics
-from .server import ExecutorRoutes
+from .server import MONITORING, ExecutorRoutes
 from .slots import Slots
 
 if TYPE_CHECKING:
@@ -115,12 +114,12 @@ class Service:
 
     def _listen(self, host: str, routes: ExecutorRoutes) -> Server:
         args = self._args
-        kernel_host = "" if args.embedded_kernel else urlsplit(args.kernel_url).hostname
         return Server(
             (args.bind or address.listening(host), args.port or 0),
             routes.table(),
-            hosts=[name for name in (host, kernel_host) if name],
+            hosts=[host],
             origins=args.allowed_hosts,
+            any_host=MONITORING,
             limits=Limits(connections=IDLE_CONNECTIONS + args.concurrent_req_limit),
             tls=_tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None,
         )

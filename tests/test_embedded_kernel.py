@@ -220,3 +220,21 @@ def test_other_web_sites_are_refused(kernel: str) -> None:
     form = {"name": "a", "endpoint": "http://127.0.0.1:1/chat"}
     assert fetch(f"{kernel}{WORKER}/register", form, fields=fields)[0] == 403
     assert fetch(f"{kernel}{WORKER}/list")[1] == "[]"
+
+
+def test_executors_and_front_ends_may_call_the_kernel_by_any_name(kernel: str) -> None:
+    """Register, list and read by a service's name; the page is for names that are ours."""
+    host = {"Host": "kernel:9000"}
+    form = {"name": "a", "endpoint": "http://127.0.0.1:1/chat"}
+    assert fetch(f"{kernel}{WORKER}/register", form, fields=host) == (200, "Success")
+    assert json.loads(fetch(f"{kernel}{WORKER}/list", fields=host)[1]) == ["a"]
+    assert fetch(f"{kernel}{WORKER}/debug", fields=host)[0] == 200
+    assert fetch(f"{kernel}health", fields=host)[0] == 204
+    assert fetch(kernel, fields=host)[0] == 421
+
+
+@pytest.mark.parametrize("route", ["list", "debug"])
+def test_a_page_on_a_rebound_name_reads_no_table(kernel: str, route: str) -> None:
+    """A browser names its languages."""
+    fields = {"Host": "rebinding.example", "Accept-Language": "en"}
+    assert fetch(f"{kernel}{WORKER}/{route}", fields=fields)[0] == 421

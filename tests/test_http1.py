@@ -32,6 +32,9 @@ def test_a_head_is_read_into_method_path_version_and_fields() -> None:
     [
         (b"/", "/", None),
         (b"/a?b?c", "/a", None),
+        (b"/a/?b", "/a", None),
+        (b"/a/b//", "/a/b", None),
+        (b"///", "/", None),
         (b"/a%2e%2e/b;c#d", "/a%2e%2e/b;c#d", None),
         (b"//evil.example/chat", "//evil.example/chat", None),
         (b"http://localhost:80/chat?x", "/chat", "localhost:80"),
@@ -46,6 +49,32 @@ def test_a_target_is_split_into_path_and_authority(
     """Read targets in origin form and in absolute form."""
     head = http1.parse_head(b"GET %s HTTP/1.1\r\nHost: localhost" % target)
     assert (head.path, head.authority) == (path, authority)
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "browser"),
+    [
+        (b"POST", b"Origin: null", True),
+        (b"POST", b"Origin:", True),
+        (b"GET", b"ORIGIN: http://a", True),
+        (b"POST", b"Sec-Fetch-Site: none", True),
+        (b"GET", b"Sec-Fetch-Mode: navigate", True),
+        (b"POST", b"User-Agent: Mozilla/5.0 (X11) Gecko/20100101 Firefox/60.0", True),
+        (b"GET", b"Accept-Language: en", True),
+        (b"HEAD", b"Accept-Language:", True),
+        (b"POST", b"Accept-Language: zh_tw", False),
+        (b"POST", b"User-Agent: GuzzleHttp/7", False),
+        (b"GET", b"User-Agent: Prometheus/2.53.0", False),
+        (b"GET", b"User-Agent: kube-probe/1.30", False),
+        (b"GET", b"Accept: */*", False),
+    ],
+)
+def test_a_browser_is_known_by_what_no_page_can_take_away(
+    method: bytes, field: bytes, browser: bool
+) -> None:
+    """The Kernel's POSTs carry the language of its client, nobody else's GETs do."""
+    head = http1.parse_head(method + b" / HTTP/1.1\r\nHost: localhost\r\n" + field)
+    assert head.from_browser is browser
 
 
 @pytest.mark.parametrize(

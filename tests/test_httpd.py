@@ -160,6 +160,7 @@ ROUTES: dict[str, dict[str, Callable[[Request], Any]]] = {
     "/": {"GET": hello, "HEAD": hello},
     "/echo": {"POST": echo},
     "/both": {"POST": echo, "GET": hello},
+    "/monitored": {"POST": echo, "GET": hello, "HEAD": hello},
     "/none": {"GET": lambda _: Reply(204)},
     "/broken": {"POST": broken},
     "/refusing": {"GET": refusing},
@@ -180,7 +181,8 @@ def serving(
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """Serve for all tests that need no limits of their own."""
-    with serving(hosts=["own.example"], origins=["Front.example"]) as running:
+    names = {"hosts": ["own.example"], "origins": ["Front.example"]}
+    with serving(**names, any_host=["/monitored"]) as running:
         yield running
 
 
@@ -284,7 +286,8 @@ def test_204_has_neither_body_nor_length(client: Client) -> None:
     ("request_line", "status", "allow"),
     [
         (get("/nothing"), 404, None),
-        (get("/echo/"), 404, None),
+        (get("/echo/"), 405, "POST"),
+        (get("/echo/x"), 404, None),
         (get("/ECHO"), 404, None),
         (get("/%65cho"), 404, None),
         (get("//echo"), 404, None),
@@ -301,7 +304,7 @@ def test_wrong_addresses_and_methods_are_refused_kindly(
     """Answer 404, or 405 with Allow, in JSON, and keep the connection."""
     answer = client.send(request_line).answer()
     assert (answer.status, answer.fields.get("allow")) == (status, allow)
-    assert answer.body.startswith(b'{"msg": "')
+    assert answer.body.startswith(b'{"msg":"')
     assert client.send(get()).answer().status == 200
 
 
@@ -334,7 +337,7 @@ def test_an_exception_in_a_route_is_a_500_that_says_nothing(
     with Client(server) as client:
         answer = client.send(post("/broken?key=" + MARK, MARK.encode())).answer()
         assert answer.status == 500
-        assert answer.body == b'{"msg": "Error occurred. Please consult support."}'
+        assert answer.body == b'{"msg":"Error occurred. Please consult support."}'
         assert answer.fields["content-type"] == "application/json"
         assert client.send(get()).answer().status == 200
     (line,) = problems(caplog)
@@ -346,7 +349,7 @@ def test_an_exception_in_a_route_is_a_500_that_says_nothing(
 def test_a_refusal_in_a_route_is_its_answer(client: Client) -> None:
     """Send status, message and fields of the refusal."""
     answer = client.send(get("/refusing")).answer()
-    assert (answer.status, answer.body) == (429, b'{"msg": "Busy."}')
+    assert (answer.status, answer.body) == (429, b'{"msg":"Busy."}')
     assert (answer.fields["retry-after"], answer.fields["connection"]) == ("5", "keep-alive")
 
 
@@ -421,7 +424,7 @@ def test_a_doubtful_request_is_answered_and_ends_the_connection(
         client.send(get("/refusing"))
     answer = client.answer()
     assert (answer.status, answer.fields["connection"]) == (status, "close")
-    assert answer.body.startswith(b'{"msg": "')
+    assert answer.body.startswith(b'{"msg":"')
     client.sock.shutdown(socket.SHUT_WR)
     assert client.rest() == b""
 
@@ -514,7 +517,7 @@ def test_a_large_body_is_refused_by_its_header_alone(client: Client) -> None:
     """Answer 413 before a single byte of the body came."""
     answer = client.send(get("/echo", f"Content-Length: {64 << 20}", method="POST")).answer()
     assert (answer.status, answer.fields["connection"]) == (413, "close")
-    assert answer.body == b'{"msg": "The request is larger than 8 MB."}'
+    assert answer.body == b'{"msg":"The request is larger than 8 MB."}'
 
 
 @pytest.mark.parametrize("more", [[], ["Expect: 100-continue"]])
@@ -924,7 +927,9 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
         ("2130706433", 421),
     ],
 )
-def test_only_names_that_are_ours_are_answered(server: Server, host: str, status: int) -> None:
+def test_a_get_is_answered_under_names_that_are_ours(
+    server: Server, host: str, status: int
+) -> None:
     """Refuse the names by which a DNS-rebinding page calls, in both forms of a target."""
     for raw in (
         f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n",
@@ -935,6 +940,100 @@ def test_only_names_that_are_ours_are_answered(server: Server, host: str, status
             continue
         with Client(server) as client:
             assert client.send(raw.encode()).answer().status == status
+
+
+REBOUND = "rebinding.example:9000"  # a name that an attacker lets point here
+CHROME = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
+    "Accept: */*",
+    "Accept-Encoding: gzip, deflate",
+    "Accept-Language: en-US,en;q=0.9",
+)
+FIREFOX = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0",
+    "Accept: */*",
+    "Accept-Language: en-US,en;q=0.5",
+    "Accept-Encoding: gzip, deflate",
+)
+OLD = ("User-Agent: Mozilla/5.0 (Windows NT 6.1; Trident/7.0; rv:11.0) like Gecko", "Accept: */*")
+KERNEL = ("User-Agent: GuzzleHttp/7", "Accept-Language: zh_tw", "X-Kuwa-User-Id: 3")
+MONITORS = (
+    ("User-Agent: Prometheus/2.53.0", "Accept: text/plain;version=0.0.4;q=0.5,*/*;q=0.1"),
+    ("User-Agent: kube-probe/1.30", "Accept: */*"),
+    ("User-Agent: Python/3.11 aiohttp/3.14.5", "Accept: */*"),
+    ("User-Agent: curl/8.5.0", "Accept: */*"),
+    (),
+)
+
+
+def named(method: str, path: str, host: str, *fields: str) -> bytes:
+    """Return a request under a name, with an empty body."""
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *fields, "Content-Length: 0", "", ""]
+    return "\r\n".join(lines).encode()
+
+
+@pytest.mark.parametrize("host", ["kernel:9000", "kuwa.example", "rebinding.example", ""])
+def test_a_post_is_answered_under_any_name(client: Client, host: str) -> None:
+    """The Kernel forwards the name by which its client calls it."""
+    assert client.send(named("POST", "/echo", host, *KERNEL)).answer().status == 200
+    assert client.send(named("POST", "/echo/", host)).answer().status == 200
+
+
+@pytest.mark.parametrize("fields", MONITORS)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_monitors_are_answered_under_any_name(
+    client: Client, method: str, fields: tuple[str, ...]
+) -> None:
+    """By a service's name, as Prometheus and health checks ask; on paths that are meant for it."""
+    for path in ("/monitored", "/monitored/"):
+        raw = named(method, path, "executor:8080", *fields)
+        assert client.send(raw).answer(method).status == 200
+    assert client.send(named("GET", "/both", "executor:8080", *fields)).answer().status == 421
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("GET", CHROME),  # without Sec-Fetch-*: the page's address is neither HTTPS nor localhost
+        ("POST", (*CHROME, f"Origin: http://{REBOUND}")),
+        ("GET", (*CHROME, "Referer: http://rebinding.example:9000/", "Cache-Control: no-cache")),
+        ("GET", FIREFOX),
+        ("POST", (*FIREFOX, f"Origin: http://{REBOUND}", "Content-Type: text/plain")),
+        ("GET", ("User-Agent: Prometheus/2.53.0", *FIREFOX[1:])),  # which a page may say
+        ("GET", OLD),
+        ("POST", OLD),  # no Origin with a page's own address
+        ("POST", (*OLD, "Origin: null")),
+        ("GET", ("Accept-Language: *",)),
+        ("GET", (*CHROME, "Sec-Fetch-Site: same-origin")),  # over TLS
+        ("POST", (*CHROME, f"Origin: https://{REBOUND}", "Sec-Fetch-Site: same-origin")),
+    ],
+)
+@pytest.mark.parametrize("path", ["/both", "/monitored"])
+def test_a_page_on_a_rebound_name_reaches_nothing(
+    client: Client, path: str, method: str, fields: tuple[str, ...]
+) -> None:
+    """Its requests are of one origin to the browser, so only the name gives it away."""
+    assert client.send(named(method, path, REBOUND, *fields)).answer().status == 421
+
+
+@pytest.mark.parametrize("browser", [CHROME, FIREFOX])
+@pytest.mark.parametrize("site", [(), ("Sec-Fetch-Site: cross-site",)])
+@pytest.mark.parametrize("path", ["/both", "/monitored"])
+def test_a_page_of_another_site_posts_nothing(
+    client: Client, path: str, site: tuple[str, ...], browser: tuple[str, ...]
+) -> None:
+    """Forms and fetch alike carry the page's Origin."""
+    fields = (*browser, *site, "Origin: http://evil.example")
+    assert client.send(named("POST", path, "127.0.0.1:9000", *fields)).answer().status == 403
+
+
+@pytest.mark.parametrize("browser", [CHROME, FIREFOX, OLD])
+def test_a_page_of_ours_gets_and_posts(client: Client, browser: tuple[str, ...]) -> None:
+    """By an address, by localhost and by a name that is ours."""
+    for host in ("127.0.0.1:9000", "localhost:9000", "own.example"):
+        assert client.send(named("GET", "/both", host, *browser)).answer().status == 200
+        own = (*browser, f"Origin: http://{host}")
+        assert client.send(named("POST", "/both", host, *own)).answer().status == 200
 
 
 @pytest.mark.parametrize(
