@@ -235,17 +235,19 @@ def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() ->
 
 def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
     """Cut an answer short at the end of the process."""
-    ended = threading.Event()
+    blocked, ended = threading.Event(), threading.Event()
 
     async def deaf(_: Chat) -> AsyncGenerator[str, None]:
         unblock = threading.Event()
         on_stop(unblock.set)
         yield "start"
+        blocked.set()
         unblock.wait(LONG)
         ended.set()
 
     with running(deaf) as one, call(one.chat, said("x")) as response:
         assert response.read(5) == b"start"
+        assert blocked.wait(LONG)
         one.slots.close()
         one.slots.drain(0)
         assert ended.is_set()
@@ -392,6 +394,8 @@ def test_status_says_in_json_how_far_the_executor_is() -> None:
             "access_codes": ["test", "二"],
             "slots": 2,
             "busy_slots": 0,
+            "waiting": 0,
+            "longest_wait_seconds": 0.0,
             "registered": False,
             "model": {"device": "cuda:0"},
         }
