@@ -39,7 +39,7 @@ class Slots(Protocol):
         """Interrupt an answer and take its endpoint back; return whether it still had one."""
 
     def interrupt(self, answer: Answer) -> None:
-        """Leave the queue, or call the backend's own abort() unless other chats would suffer."""
+        """Call the backend's own abort(), unless other chats would suffer."""
 
     def leave_queue(self, answer: Answer) -> bool:
         """Take a chat out of the queue; return False if it does not wait any more."""
@@ -79,7 +79,7 @@ class Answer:
         self._started = time.monotonic()
         self._characters = 0
         self._outcome = "answered"
-        self._farewell = ""
+        self._farewell = self._dismissal = ""
 
     def produce(self, delivery: Delivery) -> None:
         """Run the backend and bring its text to the reader; the slot is free before the end."""
@@ -99,15 +99,24 @@ class Answer:
         return compute()
 
     def _wait_for_slot(self) -> bool:
-        """Wait in the queue, with a sign of life now and then; return False if it was left."""
+        """Wait in the queue, with a sign of life now and then; return False if it was left.
+
+        Raises AnswerError with a sentence if that was not the doing of the person.
+        """
+        self.stream.on_stop(self._leave_queue)
         while True:
             left = self._waiting_timeout - self.ticket.age()
             if self.ticket.wait(max(0.0, min(left, HEARTBEAT_SECONDS))):
+                if self._dismissal and not self.ticket.admitted:
+                    raise AnswerError(self._localized(self._dismissal))
                 return self.ticket.admitted
             if left > HEARTBEAT_SECONDS:
                 self._write(ProgressChunk(*self._slots.place(self), "waiting for a free slot"))
             elif self._slots.leave_queue(self):
                 raise AnswerError(self._localized(sentences.NO_SLOT))
+
+    def _leave_queue(self) -> None:
+        self._slots.leave_queue(self)
 
     def _localized(self, sentence: str) -> str:
         chinese = sentences.reads_chinese(self._language)
@@ -118,10 +127,10 @@ class Answer:
             if self._wait_for_slot():
                 self._metrics.waited.observe(self.ticket.waited)
                 self.stream.run(self._pieces(), self._write, on_loop=self._on_loop, room=delivery)
-            if self._farewell:
-                delivery.write(self._farewell)
-            elif not self.stream.cancelled:
-                self._metrics.answered(time.monotonic() - self._started, self._characters)
+                if self._farewell:
+                    delivery.write(self._farewell)
+                elif not self.stream.cancelled:
+                    self._metrics.answered(time.monotonic() - self._started, self._characters)
         except Gone:
             self._reader_left()
         except BaseException as error:  # noqa: BLE001 - a backend may raise anything
@@ -178,9 +187,10 @@ class Answer:
 
     def cut_short(self) -> None:
         """Stop the backend because the process ends, and tell the person; never waits."""
-        waiting = not self.ticket.admitted
-        self._farewell = self._localized(sentences.STOPPING) if waiting else CUT_SHORT
-        self._outcome = "cut short"
+        self._dismissal = sentences.STOPPING
+        if self._slots.leave_queue(self):
+            return
+        self._outcome, self._farewell = "cut short", CUT_SHORT
         self._stop()
 
     def _stop(self) -> None:

@@ -75,14 +75,13 @@ class Slots:
             return self.free(answer)
 
     def interrupt(self, answer: Answer) -> None:
-        """Take a waiting chat out of the queue; stop a computing one by the backend's abort().
+        """Call the backend's abort() if this chat is the only one that computes.
 
-        That is called only if no other chat computes; none is admitted until it has ended.
+        No chat is admitted until that has ended.
         """
         with self._changed:
-            if self.leave_queue(answer) or self._abort is None:
-                return
-            if [one for one in self.running() if one.ticket.admitted] != [answer]:
+            computing = [one for one in self.running() if one.ticket.admitted]
+            if self._abort is None or computing != [answer]:
                 return
             self._queue.hold()
         threading.Thread(target=self._call_abort, args=(self._abort,), daemon=True).start()

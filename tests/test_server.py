@@ -32,11 +32,17 @@ class Running:
     """An executor's routes behind a listening socket."""
 
     def __init__(
-        self, compute: Compute, slots: int, interrupt: Callable[[], threading.Event | None]
+        self,
+        compute: Compute,
+        slots: int,
+        interrupt: Callable[[], object],
+        *,
+        waiting: int = 0,
+        on_loop: bool = True,
     ) -> None:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
-        self.slots = Slots(slots, self.metrics, interrupt)
-        paths = [slot_path("/chat", index) for index in range(slots)]
+        self.slots = Slots(slots, self.metrics, interrupt, waiting=waiting)
+        paths = [slot_path("/chat", index) for index in range(slots + waiting)]
         self.report = Report()
         about = Status(
             self.report,
@@ -46,7 +52,9 @@ class Running:
             access_codes=["test", "二"],
             started=time.monotonic(),
         )
-        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute, about.render)
+        self.routes = ExecutorRoutes(
+            paths, self.slots, self.metrics, compute, about.render, on_loop=on_loop
+        )
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
         self.base = f"http://127.0.0.1:{self.server.port}"
@@ -66,10 +74,12 @@ def running(
     compute: Compute,
     *,
     slots: int = 1,
-    interrupt: Callable[[], threading.Event | None] = lambda: None,
+    waiting: int = 0,
+    interrupt: Callable[[], object] = lambda: None,
+    on_loop: bool = True,
 ) -> Iterator[Running]:
     """Serve a backend for the length of a test."""
-    one = Running(compute, slots, interrupt)
+    one = Running(compute, slots, interrupt, waiting=waiting, on_loop=on_loop)
     with one.server:
         yield one
 
