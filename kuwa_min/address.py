@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from .errors import StartError
 
 EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
-RESERVED_PATHS = ("/health", "/metrics", "/status")
+RESERVED_PATHS = ("/health", "/metrics", "/status", "/shutdown")
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
@@ -100,6 +100,32 @@ def towards(kernel_url: str) -> str:
             f"cannot tell which address of this machine the Kernel at {parts.hostname} can reach "
             f"({reason}); give it with --host"
         ) from None
+
+
+def everywhere() -> str:
+    """Return where to listen on all addresses of this machine, of both families where it can."""
+    return EVERYWHERE[socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET]
+
+
+def may_command(peer: str, kernel_url: str) -> bool:
+    """Tell whether a connection from this IP address is from this machine or the Kernel's host.
+
+    That host is looked up now, which may take seconds: its address may have changed.
+    """
+    from ipaddress import ip_address
+
+    def plain(text: str) -> object:
+        found = ip_address(text.partition("%")[0])
+        return getattr(found, "ipv4_mapped", None) or found
+
+    try:
+        asking = plain(peer)
+        if getattr(asking, "is_loopback", False):
+            return True
+        known = socket.getaddrinfo(urlsplit(kernel_url).hostname, None, type=socket.SOCK_STREAM)
+        return asking in {plain(str(target[0])) for *_, target in known}
+    except (OSError, ValueError):
+        return False
 
 
 def listening(host: str) -> str:

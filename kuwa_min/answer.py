@@ -1,4 +1,4 @@
-"""One answer under way: from the moment it has a slot to its last chunk."""
+"""One answer under way: from its place in the queue to its last chunk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
+from . import sentences
+from .admission import Ticket
+from .chunks import ProgressChunk
 from .delivery import Delivery
 from .errors import UNEXPECTED, AnswerError, Gone, describe
 from .metrics import Metrics
@@ -15,28 +18,45 @@ from .stream import Stream
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.05  # seconds that a cancelled generator gets to end its answer itself
+HEARTBEAT_SECONDS = 10.0  # between two signs of life to a chat that waits for a slot
+WAITING_TIMEOUT = 240.0  # seconds; Kuwa's front end gives up after 300 without a byte
+NOTABLE_WAIT = 0.05  # seconds in the queue that the log speaks of
 CUT_SHORT = "\n<<<WARNING>>>The executor was stopped: this answer ends early.<<</WARNING>>>"
 
 Compute = Callable[[], AsyncGenerator[str, None]]
 
 
 class Slots(Protocol):
-    """What an answer needs of the slots that it runs in."""
+    """What an answer needs of the slots and endpoints."""
+
+    def release(self, answer: Answer) -> None:
+        """Take an answer's slot back, whose computation has ended, and its endpoint."""
 
     def free(self, answer: Answer) -> bool:
-        """Take an answer's slot back; return whether it still had one."""
+        """Take an answer's endpoint back; return whether it still had one."""
 
     def give_up(self, answer: Answer) -> bool:
-        """Interrupt an answer and take its slot back; return whether it still had one."""
+        """Interrupt an answer and take its endpoint back; return whether it still had one."""
 
     def interrupt(self, answer: Answer) -> None:
-        """Call the backend's own abort(), unless others would suffer."""
+        """Call the backend's own abort(), unless other chats would suffer."""
+
+    def leave_queue(self, answer: Answer) -> bool:
+        """Take a chat out of the queue; return False if it does not wait any more."""
+
+    def place(self, answer: Answer) -> tuple[int, int]:
+        """Return a waiting chat's position in the queue and the queue's length."""
 
 
 class Answer:
-    """One chat from the moment it has a slot to its last chunk."""
+    """One chat from its place in the queue to its last chunk.
 
-    stream: Stream
+    user: whose chat it is, "" if unknown; language: the Accept-Language of the request;
+    waiting_timeout: seconds that it waits for a slot at most.
+    """
+
+    stream: Stream  # both are given with the endpoint
+    ticket: Ticket
 
     def __init__(
         self,
@@ -47,7 +67,11 @@ class Answer:
         *,
         on_loop: bool = True,
         listen: Callable[[str], None] | None = None,
+        user: str = "",
+        language: str | None = None,
+        waiting_timeout: float = WAITING_TIMEOUT,
     ) -> None:
+        self.user, self._language, self._waiting_timeout = user, language, waiting_timeout
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute
         self._on_loop, self._listen = on_loop, listen
@@ -55,7 +79,7 @@ class Answer:
         self._started = time.monotonic()
         self._characters = 0
         self._outcome = "answered"
-        self._farewell = ""
+        self._farewell = self._dismissal = ""
 
     def produce(self, delivery: Delivery) -> None:
         """Run the backend and bring its text to the reader; the slot is free before the end."""
@@ -64,7 +88,7 @@ class Answer:
         if delivery.gone:
             self._reader_left()
         self._run(delivery)
-        self._slots.free(self)  # before the last chunk: the Kernel may send the next chat at once
+        self._slots.release(self)  # before the last chunk: the next chat may come at once
         self._report()
         delivery.finish()
 
@@ -74,17 +98,45 @@ class Answer:
         compute, self._compute = self._compute, None
         return compute()
 
+    def _wait_for_slot(self) -> bool:
+        """Wait in the queue, with a sign of life now and then; return False if it was left.
+
+        Raises AnswerError with a sentence if that was not the doing of the person.
+        """
+        self.stream.on_stop(self._leave_queue)
+        while True:
+            left = self._waiting_timeout - self.ticket.age()
+            if self.ticket.wait(max(0.0, min(left, HEARTBEAT_SECONDS))):
+                if self._dismissal and not self.ticket.admitted:
+                    raise AnswerError(self._localized(self._dismissal))
+                return self.ticket.admitted
+            if left > HEARTBEAT_SECONDS:
+                self._write(ProgressChunk(*self._slots.place(self), "waiting for a free slot"))
+            elif self._slots.leave_queue(self):
+                raise AnswerError(self._localized(sentences.NO_SLOT))
+
+    def _leave_queue(self) -> None:
+        self._slots.leave_queue(self)
+
+    def _localized(self, sentence: str) -> str:
+        chinese = sentences.reads_chinese(self._language)
+        return sentences.translate(sentence) if chinese else sentence
+
     def _run(self, delivery: Delivery) -> None:
         try:
-            self.stream.run(self._pieces(), self._write, on_loop=self._on_loop)
-            if self._farewell:
-                delivery.write(self._farewell)
-            elif not self.stream.cancelled:
-                self._metrics.answered(time.monotonic() - self._started, self._characters)
+            if self._wait_for_slot():
+                self._metrics.waited.observe(self.ticket.waited)
+                self.stream.run(self._pieces(), self._write, on_loop=self._on_loop, room=delivery)
+                if self._farewell:
+                    delivery.write(self._farewell)
+                elif not self.stream.cancelled:
+                    self._metrics.answered(time.monotonic() - self._started, self._characters)
         except Gone:
             self._reader_left()
         except BaseException as error:  # noqa: BLE001 - a backend may raise anything
             self._fail(delivery, error)
+        finally:
+            self.stream.ended.set()  # also where it never began
 
     def _fail(self, delivery: Delivery, error: BaseException) -> None:
         """End the answer with the cause, if it is meant for the person, else with an apology."""
@@ -104,18 +156,19 @@ class Answer:
             self._reader_left()
         return None
 
-    def _write(self, piece: Any) -> None:
+    def _write(self, piece: Any) -> bool:
+        """Send a piece without waiting; return whether the reader has room for more."""
         if not isinstance(piece, str):
             raise TypeError(f"llm_compute yielded {type(piece).__name__} instead of str")
         if not piece:
-            return
+            return True
         if not self._characters:
             self._metrics.first_piece.observe(time.monotonic() - self._started)
         self._characters += len(piece)
         if self._listen is not None:
             self._listen(piece)
         assert self._delivery is not None
-        self._delivery.write(piece)
+        return self._delivery.put(piece)
 
     def _reader_left(self) -> None:
         """Stop the backend for a reader who is no longer there; never waits."""
@@ -134,6 +187,9 @@ class Answer:
 
     def cut_short(self) -> None:
         """Stop the backend because the process ends, and tell the person; never waits."""
+        self._dismissal = sentences.STOPPING
+        if self._slots.leave_queue(self):
+            return
         self._outcome, self._farewell = "cut short", CUT_SHORT
         self._stop()
 
@@ -148,10 +204,12 @@ class Answer:
             self._delivery.abandon(self._farewell)
 
     def _report(self) -> None:
+        waited = self.ticket.waited if self.ticket.admitted else self.ticket.age()
         logger.info(
-            "slot %d: %s, %d characters in %.2f s",
+            "slot %d: %s, %d characters in %.2f s%s",
             self.index,
             self._outcome,
             self._characters,
             time.monotonic() - self._started,
+            f", {waited:.2f} s of them in the queue" if waited > NOTABLE_WAIT else "",
         )

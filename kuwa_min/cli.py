@@ -207,7 +207,7 @@ def run_kernel(program: str, rest: list[str]) -> None:
     )
     with contextlib.suppress(process.Stopped), process.Stop().on_signals() as stop, kernel:
         stop.eager = False
-        stop.event.wait()
+        stop.wait()
     logging.shutdown()
 
 

@@ -83,7 +83,9 @@ class Connection(BaseHTTPRequestHandler):
         self._head = head = self._read_head()
         self.server.note(self.request, busy=True)
         self.server.screen(head)
-        request = Request(head.method, head.path, head, self._read_body(head))
+        body = self._read_body(head)
+        request = Request(head.method, head.path, head, body, str(self.client_address[0]))
+        del body
         self._keep = head.keep_alive
         reply = self._route(request)
         del request  # its body may be large, and an answer takes long
@@ -127,8 +129,12 @@ class Connection(BaseHTTPRequestHandler):
     def _answer(self, reply: Reply | Streaming) -> None:
         if isinstance(reply, Streaming):
             self._stream(reply)
-        else:
+            return
+        try:
             self._complete(reply)
+        finally:
+            if reply.after is not None:
+                reply.after()
 
     def _complete(self, reply: Reply) -> None:
         head_only = self._head is not None and self._head.method == "HEAD"

@@ -53,9 +53,19 @@ class Delivery:
         self.gone = self.let_go = False
         self.watching = selectors.EVENT_READ
         self.on_gone: Callable[[], None] = lambda: None
+        self._on_room: Callable[[], None] | None = None
 
     def write(self, text: str) -> None:
         """Take text on its way; wait while too much is piled up; raises Gone if nobody reads."""
+        if not self.put(text):
+            self.wait_for_room()
+
+    def put(self, text: str) -> bool:
+        """Take text on its way without waiting; return whether there is room for more.
+
+        Raises Gone if nobody reads. Without room, use `wait_for_room` or `when_room` before the
+        next piece: what is put all the same only takes memory.
+        """
         with self._room:
             if self.gone or self._finished:
                 raise Gone
@@ -63,10 +73,38 @@ class Delivery:
             self._piled += len(text)
             if not self._posted:
                 self._send_or_post()
-            while self._piled > ROOM and not self.gone and not self._finished:
+            if self.gone:
+                raise Gone
+            return self._has_room()
+
+    def wait_for_room(self) -> None:
+        """Wait until the reader has taken most of what is piled up; raises Gone if nobody reads."""
+        with self._room:
+            while not self._has_room():
                 self._room.wait()
             if self.gone:
                 raise Gone
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Make this call once when there is room, or no reader any more; it must not wait."""
+        with self._room:
+            if not self._has_room():
+                self._on_room = call
+                return
+        call()
+
+    def _has_room(self) -> bool:
+        return self._piled <= ROOM or self.gone or self._finished
+
+    def _notify(self) -> None:
+        """Wake the writer, whichever way it waits; the lock is held."""
+        self._room.notify_all()
+        self._call_when_room()
+
+    def _call_when_room(self) -> None:
+        if self._on_room is not None and self._has_room():
+            call, self._on_room = self._on_room, None
+            call()
 
     def _send_or_post(self) -> None:
         now = time.monotonic()
@@ -101,7 +139,7 @@ class Delivery:
         if self._finished or self.gone:
             return
         self._finished = True
-        self._room.notify_all()
+        self._notify()
         self._flush(time.monotonic())
         if self._wire:
             self._courier.post(self)
@@ -178,7 +216,7 @@ class Delivery:
             self._wire = self._wire[sent:]
             self._progress = now
             if not self._wire:
-                self._room.notify_all()
+                self._notify()
 
     def _frame(self) -> None:
         """Turn piled-up text into wire bytes once the wire is free, then the last chunk."""
@@ -188,6 +226,7 @@ class Delivery:
             data = "".join(self._pieces).encode("utf-8", "replace")
             self._pieces.clear()
             self._piled = 0
+            self._call_when_room()
             self._wire = http1.chunk(data) if self._chunked and data else data
         if self._finished and not self._closed:
             self._closed = True
@@ -197,7 +236,7 @@ class Delivery:
         self.gone = True
         self._pieces.clear()
         self._piled, self._wire = 0, b""
-        self._room.notify_all()
+        self._notify()
 
 
 class Courier:

@@ -31,6 +31,7 @@ class Request(NamedTuple):
     path: str
     head: http1.Head
     body: bytes
+    peer: str = ""  # the client's IP address
 
     def field(self, name: str) -> str | None:
         """Return the value of a header field, or None; several are joined with commas."""
@@ -45,6 +46,7 @@ class Reply(NamedTuple):
     body: bytes = b""
     content_type: str = JSON
     fields: tuple[tuple[str, str], ...] = ()
+    after: Callable[[], None] | None = None  # called once the answer is sent, or could not be
 
 
 class Streaming(NamedTuple):

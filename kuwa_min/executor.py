@@ -39,7 +39,9 @@ class LLMExecutor:
     """
 
     access_code = ""  # the default of --access_code; empty: taken from the class's name
-    uses_asyncio = True  # False: llm_compute awaits nothing but self.pause(), and needs no loop
+    # True: all chats run on one event loop. False: each has a thread of its own, and llm_compute
+    # awaits nothing but self.pause().
+    uses_asyncio = True
 
     def __init__(self) -> None:
         self.__args: argparse.Namespace | None = None
@@ -57,7 +59,9 @@ class LLMExecutor:
     def llm_compute(
         self, history: list[dict[str, str]], modelfile: Any
     ) -> AsyncGenerator[str, None]:
-        """Yield the answer's text, as an async generator; it may block.
+        """Yield the answer's text, as an async generator.
+
+        It may block; with `uses_asyncio` that keeps all other chats waiting.
 
         history: [{"role": "user" | "assistant", "content": text}], the oldest first.
         modelfile: the bot's Modelfile; parameters["_<field>"] holds the other form fields.
@@ -69,7 +73,8 @@ class LLMExecutor:
     async def abort(self) -> None:
         """Stop a computation that blocks; others are stopped at their next await or piece.
 
-        Called on a thread of its own, and only while no other slot is busy.
+        Called only while no other chat computes: on the event loop, or on a thread of its own
+        where that blocks or the class uses none.
         """
 
     # -- what subclasses may ask
@@ -87,7 +92,8 @@ class LLMExecutor:
 
         It is called at once, on the thread that stops the chat, also while llm_compute blocks: it
         must not wait. It is called once at most, and not for an answer that comes to its own end.
-        Register on llm_compute's own thread; anywhere else this does nothing.
+        Register in llm_compute, or in a task or asyncio.to_thread() of it; anywhere else this does
+        nothing.
         """
         stream.on_stop(call)
 
@@ -152,6 +158,8 @@ class LLMExecutor:
         parser.set_defaults(access_code=[self.access_code or _code_name(type(self))])
         self.extend_arguments(parser)
         args = parser.parse_args(argv)
+        if args.waiting is None:
+            args.waiting = args.concurrent_req_limit
         if bool(args.tls_cert) != bool(args.tls_key):
             parser.error("--tls_cert and --tls_key need each other")
         if args.ignore_kernel and args.embedded_kernel:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 PREFIX = "executor_framework_"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5)
 PROCESS_SECONDS = (*SECONDS, 10, 20, 30, 40, 50, 60)
+WAITING_SECONDS = (*PROCESS_SECONDS, 120, 180, 240, 300)
 LENGTHS = (*range(10, 100, 10), *range(100, 2001, 100))
 RATES = (1, 5, *range(10, 101, 10), 200)
 
@@ -46,12 +47,25 @@ class Metric:
 
     def lines(self) -> list[str]:
         """Return the samples, without help and type."""
-        return [f"{self.name}{_labels(self.labels)} {_number(self._value)}"]
+        return [f"{self.name}{_labels(self.labels)} {_number(self.value)}"]
 
     def render(self) -> list[str]:
         """Return help, type and samples."""
         head = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} {self.kind}"]
         return head + self.lines()
+
+
+class Reading(Metric):
+    """A number that is read when it is shown."""
+
+    def __init__(self, name: str, text: str, labels: Mapping[str, str]) -> None:
+        super().__init__(name, text, labels)
+        self.read: Callable[[], float] = lambda: 0.0
+
+    @property
+    def value(self) -> float:
+        """Read the number."""
+        return self.read()
 
 
 class Counter(Metric):
@@ -140,6 +154,15 @@ class Metrics:
         self.slots = Metric("slots", "Chats that can run at once.", labels)
         self.slots.set(slots)
         self.busy_slots = Metric("busy_slots", "Chats running now.", labels)
+        self.endpoints = Metric("endpoints", "Chats that can run or wait at once.", labels)
+        self.endpoints.set(slots)
+        self.waiting = Metric("waiting_chats", "Chats that wait for a slot now.", labels)
+        self.longest_wait = Reading(
+            "longest_wait_seconds", "Seconds that the oldest of them has waited.", labels
+        )
+        self.waited = Histogram(
+            "waiting_seconds", "Seconds that chats waited for their slot.", labels, WAITING_SECONDS
+        )
         self.load_seconds = Metric("model_load_seconds", "Seconds that setup took.", labels)
         self.registered = Metric("registered", "1 while the Kernel lists every endpoint.", labels)
         self.registrations = Counter(
@@ -150,10 +173,11 @@ class Metrics:
         )
         self.build.set(1)
 
-    def busy(self, count: int) -> None:
-        """Note how many chats run now."""
-        self.busy_slots.set(count)
-        self.state.current = "busy" if count else "idle"
+    def admitted(self, running: int, waiting: int) -> None:
+        """Note how many chats run and how many wait now."""
+        self.busy_slots.set(running)
+        self.waiting.set(waiting)
+        self.state.current = "busy" if running else "idle"
 
     def answered(self, seconds: float, characters: int) -> None:
         """Note an answer that ended well."""

@@ -29,6 +29,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """Read a whole number of at least 0."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"a whole number of at least 0 is needed, not {text!r}")
+    return int(text)
+
+
 def seconds(text: str) -> float:
     """Read a finite number of seconds of at least 0."""
     try:
@@ -129,7 +136,22 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="chats that may run at once; the Kernel is given as many endpoints",
+        help="chats that may run at once: the number of slots",
+    )
+    group.add_argument(
+        "--waiting",
+        type=count,
+        metavar="W",
+        help="further chats that may wait for a slot; None: as many as slots; the Kernel is given "
+        "an endpoint for each slot and each of these",
+    )
+    group.add_argument(
+        "--waiting_timeout",
+        type=seconds,
+        default=240.0,
+        metavar="SECONDS",
+        help="how long a chat waits for a slot before it ends with a sentence; Kuwa's front end "
+        "gives up after 300",
     )
     group.add_argument(
         "--drain_timeout",

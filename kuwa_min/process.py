@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 SWITCH_SECONDS = 0.0005  # how long a busy backend may keep other threads from running
 CHATS_PER_SWITCH = 8  # each waiting thread wakes that often: with more chats, less often
 LONGEST_SWITCH = 0.005  # Python's own
+SLICE = 1.0  # seconds that the main thread waits at once
 OPEN_FILES = 65536  # a running chat takes four
 
 
@@ -31,7 +33,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.event = threading.Event()
-        self.eager = True
+        self.eager, self._handled = True, False
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[Stop]:
@@ -44,11 +46,33 @@ class Stop:
         if hup is not None and signal.getsignal(hup) is signal.SIG_IGN:
             numbers.remove(hup)  # nohup asked for that
         former = {number: signal.signal(number, self._receive) for number in numbers}
+        self._handled = True
         try:
             yield self
         finally:
+            self._handled = False
             for number, handler in former.items():
                 signal.signal(number, handler)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the wish, for so many seconds at most; return whether it came.
+
+        In slices: a signal that reaches another thread is handled when the main thread wakes.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
+            if self.event.wait(max(0.0, left)):
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    def request(self) -> None:
+        """Ask the process to stop as SIGTERM does; from any thread."""
+        self.event.set()
+        main = threading.main_thread().ident
+        if self._handled and self.eager and main is not None and hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main, signal.SIGTERM)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         self.event.set()

@@ -10,11 +10,12 @@ Facts about the Kernel that this module and its users build on:
 - It ignores our status code and shows whatever body it gets to the person as the answer.
 - It treats a connection that ends without an HTTP answer as a dead executor and forgets it.
 - One record is one request at a time; several endpoints on one port under one name are several
-  records, so N slots are N endpoints: /chat, /chat/1, /chat/2, ...
+  records: /chat, /chat/1, /chat/2, ...
 - register answers `Failed` when the endpoint is already there (or a field is missing); unregister
   removes every record of that name whose scheme, host and port match, whatever the path.
-- A record is [endpoint, "READY" | "BUSY", history_id, user_id]; the table is shown as JSON inside
-  the <textarea> of GET worker/debug.
+- A record is [endpoint, "READY" | "BUSY", history_id, user_id]; the ids of a reserved one are
+  strings in 0.4. The table is shown as JSON inside the <textarea> of GET worker/debug; 0.4 shows it
+  as bare JSON at GET worker/read, and as objects at worker/debug if asked to accept JSON.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ MALFORMED = "The chat history could not be read: it must be a JSON list of messa
 MALFORMED_MODELFILE = "The Modelfile of this bot could not be read: it must be a JSON list."
 SUCCESS, FAILED = "Success", "Failed"
 READY, RESERVED_NOBODY = "READY", -1
+RECORD_KEYS = ("endpoint", "status", "job_history_id", "job_user_id")
 # Patterns are compiled at their first use: no start needs one of them.
 LIST_CONTENT = r"(?is)<textarea[^>]*>(.*?)</textarea>"
 BOUNDARY = r'(?i)boundary="?([^";,]{1,200})"?'
@@ -148,9 +150,21 @@ def show_table(table: Table) -> bytes:
 
 
 def parse_table(page: str) -> Table:
-    """Read the records out of a Kernel's debug page; raises ValueError if there are none."""
-    found = re.search(LIST_CONTENT, page)
-    table = json.loads(html.unescape(found[1])) if found else None
+    """Read a Kernel's records: JSON of either kind, or the page with them in its textarea.
+
+    Raises ValueError if there are none.
+    """
+    found = None if page.lstrip().startswith("{") else re.search(LIST_CONTENT, page)
+    table = json.loads(html.unescape(found[1]) if found else page)
     if not isinstance(table, dict) or not all(isinstance(rows, list) for rows in table.values()):
         raise ValueError("the page holds no table of records")
-    return table
+    return {name: [_record(row) for row in rows] for name, rows in table.items()}
+
+
+def _record(row: Any) -> Record:
+    """Return a record as a list, which Kernel 0.4 also shows as an object."""
+    if isinstance(row, dict):
+        return [row.get(key) for key in RECORD_KEYS]
+    if isinstance(row, list):
+        return row
+    raise ValueError("a record is neither a list nor an object")

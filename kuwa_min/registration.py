@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from . import protocol
+from .errors import StartError
+from .exchange import JSON
 from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -21,12 +23,17 @@ BEAT = 8.0  # seconds between two looks at the Kernel's list
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds between attempts at a Kernel that is not up
 EAGER = 300.0  # seconds for which a Kernel that is not up is asked at least once a beat
 TIMEOUT, GOODBYE_TIMEOUT = 5.0, 3.0
-REGISTERED = "registered"
+REGISTERED, UNRESOLVED = "registered", "unresolved"
+TABLES = ("read", "debug")  # worker routes that show the table: of Kernel 0.4, of all
 ANSWER_LIMIT = 4 << 20  # bytes of the Kernel's table that are read
 
 
 class Registration:
-    """A `with` block during which the Kernel lists every endpoint under every name."""
+    """A `with` block during which the Kernel lists every endpoint under every name.
+
+    locate: returns the endpoints; called until it raises no StartError, which it does while the
+    Kernel's host name does not resolve.
+    """
 
     def __init__(
         self,
@@ -34,11 +41,13 @@ class Registration:
         version: str,
         *,
         names: Sequence[str],
-        endpoints: Sequence[str],
+        locate: Callable[[], Sequence[str]],
         metrics: Metrics,
     ) -> None:
         self._kernel_url, self._version = kernel_url, version
-        self._names, self._endpoints, self._metrics = names, endpoints, metrics
+        self._names, self._locate, self._metrics = names, locate, metrics
+        self._endpoints: Sequence[str] = ()
+        self._tables = list(TABLES)  # the one that worked last stands first
         self._stop = threading.Event()
         self._state = ""
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
@@ -57,7 +66,7 @@ class Registration:
 
     def _run(self) -> None:
         wait, started = FIRST_WAIT, time.monotonic()
-        while not self._stop.is_set() and not self._register_all():
+        while not self._stop.is_set() and not (self._found_endpoints() and self._register_all()):
             self._stop.wait(wait)
             eager = time.monotonic() - started < EAGER
             wait = min(wait * 2, BEAT if eager else LONGEST_WAIT)
@@ -66,12 +75,20 @@ class Registration:
 
     # -- what the Kernel is asked
 
+    def _found_endpoints(self) -> bool:
+        """Determine our endpoints, which needs the Kernel's address, once."""
+        try:
+            self._endpoints = self._endpoints or self._locate()
+        except StartError as error:
+            self._note(f"waiting for the Kernel at {self._where()}: {error}", kind=UNRESOLVED)
+        return bool(self._endpoints)
+
     def _register_all(self) -> bool:
         """Register everything, taking over what a former process left; return whether it worked."""
         for name in self._names:
             if not self._take_over(name):
                 return False
-        self._note(f"registered as {', '.join(self._names)}", registered=True)
+        self._note(f"registered as {', '.join(self._names)}", kind=REGISTERED)
         return True
 
     def _take_over(self, name: str) -> bool:
@@ -102,22 +119,39 @@ class Registration:
         elif protocol.SUCCESS in answers:
             self._metrics.registrations.inc()
             self._state = ""
-            self._note("the Kernel had lost this executor: registered again", registered=True)
+            self._note("the Kernel had lost this executor: registered again", kind=REGISTERED)
         else:
-            self._note("the Kernel is back and lists this executor", registered=True)
+            self._note("the Kernel is back and lists this executor", kind=REGISTERED)
 
     def _missing(self) -> list[tuple[str, str]] | None:
         """Return what the Kernel's table lacks, or None if it shows no table."""
         if len(self._names) * len(self._endpoints) == 1:
             return None  # asking for the one record costs no more than asking for the table
-        url = protocol.worker_url(self._kernel_url, self._version, "debug")
-        try:
-            table = protocol.parse_table(self._request(url, None))
-            listed = {(name, record[0]) for name in table for record in table[name]}
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        table = self._table()
+        if table is None:
             return None
+        listed = {(name, record[0]) for name in table for record in table[name] if record}
         wanted = [(name, endpoint) for name in self._names for endpoint in self._endpoints]
         return [pair for pair in wanted if pair not in listed]
+
+    def _table(self) -> protocol.Table | None:
+        """Return the Kernel's table from the route that it has; None if it shows none."""
+        import urllib.error
+
+        for verb in tuple(self._tables):
+            url = protocol.worker_url(self._kernel_url, self._version, verb)
+            try:
+                table = protocol.parse_table(self._request(url, None))
+            except urllib.error.HTTPError as error:
+                error.close()
+            except (ValueError, RecursionError):
+                pass
+            except Exception:  # noqa: BLE001 - it is not there; asking to register says why
+                return None
+            else:
+                self._tables.sort(key=verb.__ne__)
+                return table
+        return None
 
     def _unregister_all(self) -> None:
         self._thread.join(TIMEOUT)
@@ -145,18 +179,19 @@ class Registration:
         import urllib.request
 
         direct = urllib.request.ProxyHandler({})  # never through a proxy of the environment
+        request = urllib.request.Request(url, form, {"Accept": JSON} if form is None else {})
         timeout = GOODBYE_TIMEOUT if self._stop.is_set() else TIMEOUT
-        with urllib.request.build_opener(direct).open(url, form, timeout) as answer:
+        with urllib.request.build_opener(direct).open(request, None, timeout) as answer:
             return str(answer.read(ANSWER_LIMIT).decode("utf-8", "replace"))
 
     def _where(self) -> str:
         parts = urlsplit(self._kernel_url)
         return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
 
-    def _note(self, state: str, *, registered: bool = False) -> None:
-        """Log a change of state, once."""
+    def _note(self, state: str, *, kind: str = "") -> None:
+        """Log a change of state, once; kind: what the state is, if its text may vary."""
+        registered = kind == REGISTERED
         self._metrics.registered.set(registered)
-        kind = REGISTERED if registered else state
-        if kind != self._state:
-            self._state = kind
+        if (kind or state) != self._state:
+            self._state = kind or state
             logger.log(logging.INFO if registered else logging.WARNING, "%s", state)

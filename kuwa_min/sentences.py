@@ -22,6 +22,9 @@ OVERFLOWED = "[The model's numbers overflowed: {}]"
 IMAGE_NOT_FETCHED = "[The image cannot be fetched: {}.]"
 IMAGE_NOT_READ = "[The image cannot be read: {}.]"
 
+NO_SLOT = "[The model is busy: no slot became free in time; please try again in a moment.]"
+STOPPING = "[This executor is being stopped; please try again in a moment.]"
+
 # Of models that a service runs.
 NO_OPENAI_KEY = (
     "[Please enter your OpenAI API Token in the user settings on the website "
@@ -90,6 +93,8 @@ CHINESE = {  # as Taiwan writes it
     NOT_ACCEPTED: "[模型的對話範本不接受此對話。]",
     BAD_TEMPLATE: "[無法使用此機器人的範本：{}]",
     OVERFLOWED: "[模型計算時數值溢位：{}]",
+    NO_SLOT: "[模型忙碌中，等候時間過長，請稍候再試。]",
+    STOPPING: "[此執行器正在停止，請稍候再試。]",
     NO_OPENAI_KEY: "[請先在網站的使用者設定中輸入您的 OpenAI API Token，才能使用此模型。]",
     NO_THIRD_PARTY_KEY: "[請先在網站的使用者設定中輸入您的自訂第三方 API Token，才能使用此模型。]",
     NO_GOOGLE_KEY: "[請先在網站的使用者設定中輸入您的 Google API Token，才能使用此模型。]",
@@ -119,7 +124,7 @@ CHINESE = {  # as Taiwan writes it
     ENDED_ODDLY: "模型服務因自身的原因結束了回答：{}。",
 }
 ENGLISH_ONLY = (UNEXPECTED,)
-LANGUAGE = re.compile(r"\s*([A-Za-z*]{1,8})[\w-]*\s*(?:;\s*q\s*=\s*([\d.]{1,5}))?\s*")
+LANGUAGE = r"\s*([A-Za-z*]{1,8})[\w-]*\s*(?:;\s*q\s*=\s*([\d.]{1,5}))?\s*"  # compiled at first use
 
 
 class Translation(NamedTuple):
@@ -133,7 +138,8 @@ def reads_chinese(accept_language: object) -> bool:
     """Tell from an Accept-Language field, which may be absent, whether Chinese comes first."""
     if not isinstance(accept_language, str):
         return False
-    wishes = [found for found in map(LANGUAGE.fullmatch, accept_language.split(",")) if found]
+    parts = accept_language.split(",")
+    wishes = [found for part in parts if (found := re.fullmatch(LANGUAGE, part))]
     first = max(wishes, key=lambda found: _weight(found[2]), default=None)
     return first is not None and first[1].lower() == "zh"
 

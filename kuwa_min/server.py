@@ -1,4 +1,4 @@
-"""The executor's routes: chat and abort for each slot, health, status, metrics."""
+"""The executor's routes: chat and abort for each endpoint, health, status, metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from . import protocol
-from .answer import Answer
+from .answer import WAITING_TIMEOUT, Answer
 from .errors import Refused
 from .exchange import JSON, Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
@@ -24,7 +24,7 @@ Compute = Callable[[protocol.Chat], AsyncGenerator[str, None]]
 
 
 class ExecutorRoutes:
-    """Answer the Kernel: bytes in, an Answer in a slot, text out."""
+    """Answer the Kernel: bytes in, an Answer at an endpoint, text out."""
 
     def __init__(
         self,
@@ -36,10 +36,11 @@ class ExecutorRoutes:
         *,
         on_loop: bool = True,
         log_content: bool = False,
+        waiting_timeout: float = WAITING_TIMEOUT,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
         self._compute, self._on_loop, self._log_content = compute, on_loop, log_content
-        self._about = about
+        self._about, self._waiting_timeout = about, waiting_timeout
         self.ready = False
 
     def table(self) -> Routes:
@@ -55,7 +56,7 @@ class ExecutorRoutes:
         return routes
 
     def chat(self, index: int, request: Request) -> Streaming:
-        """Start an answer in this slot; it streams while the connection's thread computes it."""
+        """Start an answer at this endpoint, on the connection's thread; it waits and streams."""
         try:
             return self._start(index, request)
         except Refused as refusal:
@@ -77,6 +78,9 @@ class ExecutorRoutes:
             partial(self._compute, chat),
             on_loop=self._on_loop,
             listen=partial(logger.info, "slot %d: out: %s", index) if self._log_content else None,
+            user=form.get("user_id", ""),
+            language=request.field("accept-language"),
+            waiting_timeout=self._waiting_timeout,
         )
         self._slots.take(index, answer)
         if self._log_content:
@@ -84,7 +88,7 @@ class ExecutorRoutes:
         return Streaming(answer.produce, EVENT_STREAM)
 
     def abort(self, index: int, _: Request) -> Reply:
-        """Stop the answer in this slot, and no other."""
+        """Stop the answer at this endpoint, and no other."""
         answer = self._slots.at(index)
         if answer is None:
             return message(200, "No process to abort")

@@ -13,12 +13,14 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import address, log, process, protocol, stream
+from . import address, event_loop, log, process, protocol, stream
 from .errors import KuwaError, StartError, UsageError, describe
-from .exchange import Limits
+from .exchange import Limits, Routes
 from .httpd import Server
 from .metrics import Metrics
 from .server import MONITORING, ExecutorRoutes
+from .shutdown import PATH as SHUTDOWN
+from .shutdown import Shutdown
 from .slots import Slots
 
 if TYPE_CHECKING:
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ABORT_START_SECONDS = 0.05  # for which the event loop may block before abort() runs elsewhere
 ABORT_SECONDS = 5.0  # for which the next chat waits for a backend's abort()
 SECRET_OPTIONS = ("_key", "_token", "_password", "_secret")  # whose values the log never holds
 WARM_UP_AFTER = 0.2  # seconds; whoever waits for /health comes first
-IDLE_CONNECTIONS = 1024  # besides one for each slot
+IDLE_CONNECTIONS = 1024  # besides one for each endpoint
 
 
 class Backend(NamedTuple):
@@ -52,14 +55,17 @@ class Service:
 
     def __init__(self, backend: Backend, args: argparse.Namespace) -> None:
         self._backend, self._args = backend, args
-        count = args.concurrent_req_limit
+        count, waiting = args.concurrent_req_limit, args.waiting
         self._metrics = Metrics(
             args.access_code[0], backend=backend.name, version=backend.version, slots=count
         )
         backend.report.on_tokens = self._metrics.count_tokens
         self._started = time.monotonic()
-        self._slots = Slots(count, self._metrics, self._interrupt)
-        self._paths = [protocol.slot_path(args.executor_path, index) for index in range(count)]
+        abort = self._time_abort if backend.abort is not None else None
+        self._slots = Slots(count, self._metrics, abort, waiting=waiting)
+        self._paths = [
+            protocol.slot_path(args.executor_path, index) for index in range(count + waiting)
+        ]
 
     def run(self) -> None:
         """Serve until a signal says stop; raises KuwaError, or process.Stopped while loading."""
@@ -68,21 +74,31 @@ class Service:
                 log.hide(value)
         process.prepare(self._args.log)
         with process.Stop().on_signals() as stop, contextlib.ExitStack() as stack:
-            host = self._args.host or address.towards(self._args.kernel_url)
+            stack.callback(event_loop.shared.close)
+            host = self._host()
             routes = self._create_routes()
-            server = stack.enter_context(self._listen(host, routes))
+            shutdown = Shutdown(stop.request, lambda: str(self._args.kernel_url))
+            table: Routes = {**routes.table(), SHUTDOWN: {"GET": shutdown}}
+            server = stack.enter_context(self._listen(host, table))
             self._embed_kernel(stack)
             self._load()
             stop.eager = False
             routes.ready = True
             with self._registration(host, server.port):
-                self._wait(stop.event)
+                self._wait(stop)
                 self._slots.close()
                 deadline = time.monotonic() + self._args.drain_timeout
             self._slots.drain(max(0.0, deadline - time.monotonic()))
         logger.info("stopped")
 
-    def _wait(self, stop: threading.Event) -> None:
+    def _host(self) -> str | None:
+        """Return the address of ours that the Kernel is told; None while that cannot be known."""
+        try:
+            return str(self._args.host or address.towards(self._args.kernel_url))
+        except StartError:
+            return None
+
+    def _wait(self, stop: process.Stop) -> None:
         if self._backend.uses_asyncio and not stop.wait(WARM_UP_AFTER):
             stream.warm_up()
         stop.wait()
@@ -97,6 +113,7 @@ class Service:
             self._about,
             on_loop=self._backend.uses_asyncio,
             log_content=self._args.log_content,
+            waiting_timeout=self._args.waiting_timeout,
         )
 
     def _about(self, state: str) -> bytes:
@@ -112,15 +129,16 @@ class Service:
             started=self._started,
         ).render(state)
 
-    def _listen(self, host: str, routes: ExecutorRoutes) -> Server:
+    def _listen(self, host: str | None, routes: Routes) -> Server:
         args = self._args
+        bind = args.bind or (address.listening(host) if host else address.everywhere())
         return Server(
-            (args.bind or address.listening(host), args.port or 0),
-            routes.table(),
-            hosts=[host],
+            (bind, args.port or 0),
+            routes,
+            hosts=[host] if host else [],
             origins=args.allowed_hosts,
             any_host=MONITORING,
-            limits=Limits(connections=IDLE_CONNECTIONS + args.concurrent_req_limit),
+            limits=Limits(connections=IDLE_CONNECTIONS + len(self._paths)),
             tls=_tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None,
         )
 
@@ -148,12 +166,16 @@ class Service:
         self._metrics.load_seconds.set(time.monotonic() - started)
 
     def _registration(
-        self, host: str, port: int
+        self, host: str | None, port: int
     ) -> Registration | contextlib.AbstractContextManager[None]:
         args = self._args
-        scheme = "https" if args.https or args.tls_cert else "http"
-        base = f"{scheme}://{address.join(host, port)}"
-        logger.info("ready: %d slot(s) at %s%s", len(self._paths), base, _shown(self._paths[0]))
+        logger.info(
+            "ready: %d slot(s) at %s%s (%d more chats may wait)",
+            args.concurrent_req_limit,
+            self._base(host or args.bind or address.everywhere(), port),
+            _shown(self._paths[0]),
+            args.waiting,
+        )
         if args.ignore_kernel:
             return contextlib.nullcontext()
         from .registration import Registration
@@ -162,31 +184,43 @@ class Service:
             args.kernel_url,
             args.version,
             names=args.access_code,
-            endpoints=[base + path for path in self._paths],
+            locate=lambda: self._endpoints(host, port),
             metrics=self._metrics,
         )
 
-    def _interrupt(self) -> threading.Event | None:
-        """Call the backend's abort() on a thread of its own; return what is set at its end."""
-        if self._backend.abort is None:
-            return None
-        ended = threading.Event()
-        threading.Thread(target=self._time_abort, args=(ended,), name="abort", daemon=True).start()
-        return ended
+    def _base(self, host: str, port: int) -> str:
+        scheme = "https" if self._args.https or self._args.tls_cert else "http"
+        return f"{scheme}://{address.join(host, port)}"
 
-    def _time_abort(self, ended: threading.Event) -> None:
-        """Let abort() run, but let nobody wait for it too long."""
-        call = threading.Thread(target=self._call_abort, name="abort", daemon=True)
-        call.start()
-        call.join(ABORT_SECONDS)
-        ended.set()
+    def _endpoints(self, host: str | None, port: int) -> list[str]:
+        """Return what the Kernel is told; raises StartError while that cannot be known."""
+        base = self._base(host or address.towards(self._args.kernel_url), port)
+        return [base + path for path in self._paths]
 
-    def _call_abort(self) -> None:
+    def _time_abort(self) -> None:
+        """Run the backend's abort(), and return at its end or after ABORT_SECONDS.
+
+        It runs on the event loop; on a thread of its own if that blocks, so that it can end what
+        blocks there, or if the backend uses none.
+        """
+        if self._backend.uses_asyncio:
+            ended = event_loop.shared.call(self._abort, ABORT_START_SECONDS)
+            if ended is not None:
+                ended.wait(ABORT_SECONDS)
+                return
+        thread = threading.Thread(target=self._abort_alone, name="abort", daemon=True)
+        thread.start()
+        thread.join(ABORT_SECONDS)
+
+    def _abort_alone(self) -> None:
         import asyncio
 
+        asyncio.run(self._abort())
+
+    async def _abort(self) -> None:
         assert self._backend.abort is not None
         try:
-            asyncio.run(self._backend.abort())
+            await self._backend.abort()
         except Exception as error:  # noqa: BLE001 - the backend's own code
             logger.error("abort() failed: %s", describe(error))
 

@@ -1,4 +1,8 @@
-"""N slots, each of which runs one chat at a time: take, answer, abort, free, drain."""
+"""N + W endpoints, each of which takes one chat at a time, and N slots, in which chats compute.
+
+A chat occupies its endpoint from its arrival until its answer has ended or was given up; it holds a
+slot from its admission until its computation has really ended, which is later if that blocks.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from . import sentences
+from .admission import AdmissionQueue
 from .answer import Answer
 from .errors import Refused
 from .metrics import Metrics
@@ -16,74 +22,95 @@ from .stream import Stream
 logger = logging.getLogger(__name__)
 
 CUT_SECONDS = 0.5  # that cancelled generations get at the end of the process
-STOPPING = "This executor is being stopped. Please try again in a moment."
-
-Interrupt = Callable[[], "threading.Event | None"]  # starts abort(); the event is set at its end
 
 
 class Slots:
-    """Who runs where. A slot is free as soon as its answer is ended or given up."""
+    """Which chat is at which endpoint, and which of them compute.
 
-    def __init__(self, count: int, metrics: Metrics, interrupt: Interrupt) -> None:
-        self._metrics, self._interrupt = metrics, interrupt
+    abort: the backend's own abort(), which is process-wide; called on a thread of its own. It
+    returns when chats may begin again.
+    """
+
+    def __init__(
+        self, count: int, metrics: Metrics, abort: Callable[[], object] | None, *, waiting: int = 0
+    ) -> None:
+        self._metrics, self._abort = metrics, abort
         self._changed = threading.Condition()
-        self._running: list[Answer | None] = [None] * count
-        self._left_behind: list[list[threading.Event]] = [[] for _ in range(count)]
-        self._interrupts: list[threading.Event] = []
+        self._chats: list[Answer | None] = [None] * (count + waiting)
+        self._queue = AdmissionQueue(count, self._count)
         self._closed = False
+        metrics.endpoints.set(count + waiting)
+        metrics.longest_wait.read = self._queue.longest_wait
 
     def take(self, index: int, answer: Answer) -> None:
-        """Give a slot to an answer; raises Refused while another one runs there."""
+        """Give an endpoint to an answer, which joins the queue; raises Refused if it is taken."""
         with self._changed:
             if self._closed:
-                raise Refused(503, STOPPING, Retry_After="5")
-            if self._running[index] is not None:
+                raise Refused(503, sentences.STOPPING, Retry_After="5")
+            if self._chats[index] is not None:
                 raise Refused(429, BUSY)
-            left = self._left_behind[index] = _pending(self._left_behind[index])
-            self._interrupts = _pending(self._interrupts)
-            answer.stream = Stream(after=[*left, *self._interrupts])
-            self._running[index] = answer
-            self._count()
+            answer.stream, answer.ticket = Stream(), self._queue.acquire(answer.user)
+            self._chats[index] = answer
+
+    def release(self, answer: Answer) -> None:
+        """Take an answer's slot back, whose computation has ended, and its endpoint."""
+        self._queue.release(answer.ticket)
+        self.free(answer)
 
     def free(self, answer: Answer) -> bool:
-        """Take an answer's slot back; return whether it still had one."""
+        """Take an answer's endpoint back; return whether it still had one."""
         with self._changed:
-            if self._running[answer.index] is not answer:
+            if self._chats[answer.index] is not answer:
                 return False
-            self._running[answer.index] = None
-            self._left_behind[answer.index].append(answer.stream.ended)
-            self._count()
+            self._chats[answer.index] = None
             self._changed.notify_all()
             return True
 
     def give_up(self, answer: Answer) -> bool:
-        """Interrupt an answer and take its slot back; return whether it still had one."""
+        """Interrupt an answer and take its endpoint back; return whether it still had one."""
         with self._changed:
-            if self._running[answer.index] is not answer:
+            if self._chats[answer.index] is not answer:
                 return False
             self.interrupt(answer)
             return self.free(answer)
 
     def interrupt(self, answer: Answer) -> None:
-        """Call the backend's own abort(), which knows no slots, unless others would suffer."""
-        with self._changed:
-            if self.running() == [answer]:
-                ended = self._interrupt()
-                if ended is not None:
-                    self._interrupts.append(ended)
+        """Call the backend's abort() if this chat is the only one that computes.
 
-    def _count(self) -> None:
-        running = len(self.running())
-        self._metrics.busy(running)
+        No chat is admitted until that has ended.
+        """
+        with self._changed:
+            computing = [one for one in self.running() if one.ticket.admitted]
+            if self._abort is None or computing != [answer]:
+                return
+            self._queue.hold()
+        threading.Thread(target=self._call_abort, args=(self._abort,), daemon=True).start()
+
+    def _call_abort(self, abort: Callable[[], object]) -> None:
+        try:
+            abort()
+        finally:
+            self._queue.resume()
+
+    def leave_queue(self, answer: Answer) -> bool:
+        """Take a chat out of the queue; return False if it does not wait any more."""
+        return self._queue.cancel(answer.ticket)
+
+    def place(self, answer: Answer) -> tuple[int, int]:
+        """Return a waiting chat's position in the queue, 1 being the next, and its length."""
+        return self._queue.position(answer.ticket), self._queue.waiting
+
+    def _count(self, running: int, waiting: int) -> None:
+        self._metrics.admitted(running, waiting)
         share_processor(running)
 
     def running(self) -> list[Answer]:
-        """Return the answers that run now."""
-        return [answer for answer in self._running if answer is not None]
+        """Return the answers that have an endpoint now, waiting ones too."""
+        return [answer for answer in self._chats if answer is not None]
 
     def at(self, index: int) -> Answer | None:
-        """Return the answer that runs in this slot now."""
-        return self._running[index]
+        """Return the answer at this endpoint now."""
+        return self._chats[index]
 
     @property
     def closed(self) -> bool:
@@ -91,12 +118,12 @@ class Slots:
         return self._closed
 
     def close(self) -> None:
-        """Refuse new chats from now on."""
+        """Refuse new chats from now on; those that wait are admitted as before."""
         with self._changed:
             self._closed = True
 
     def drain(self, seconds: float) -> None:
-        """Let running answers end for so long, then cut the rest cleanly."""
+        """Let answers end for so long, waiting ones too, then cut the rest cleanly."""
         if self._wait_until_idle(seconds):
             return
         for answer in self.running():
@@ -112,7 +139,3 @@ class Slots:
     def _wait_until_idle(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: not self.running(), seconds)
-
-
-def _pending(events: list[threading.Event]) -> list[threading.Event]:
-    return [event for event in events if not event.is_set()]

@@ -45,6 +45,8 @@ class Status:
             "uptime_seconds": round(time.monotonic() - self._started, 3),
             "slots": int(metrics.slots.value),
             "busy_slots": int(metrics.busy_slots.value),
+            "waiting": int(metrics.waiting.value),
+            "longest_wait_seconds": round(metrics.longest_wait.value, 3),
             "registered": bool(metrics.registered.value),
             "model": self._report.facts,
         }

@@ -1,8 +1,7 @@
-"""Drive a backend's async generator of text on one thread; anybody may cancel it from another.
+"""Drive a backend's async generator; any thread may cancel it.
 
-A backend that says so is driven without asyncio: it may await nothing but a Pause. That saves an
-event loop per chat, and asyncio itself. For all others asyncio is imported at the first chat, or by
-`warm_up`, not at the start of the process.
+Backends that use asyncio run as tasks on the event loop of the process, all others on the chat's
+own thread: those may await nothing but a Pause, and need neither a loop nor asyncio itself.
 """
 
 from __future__ import annotations
@@ -10,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
 
+from . import event_loop
 from .errors import describe
 
 if TYPE_CHECKING:
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 0.05  # seconds between two looks whether a predecessor has ended
+TURN = 0.001  # seconds for which a generator that awaits nothing may keep the loop from others
 
-_here = threading.local()  # .stream: what runs on this thread, where it is set
+_current: ContextVar[Stream | None] = ContextVar("stream", default=None)
+
+Pieces = AsyncGenerator[Any, None]
+Write = Callable[[Any], object]  # returns False when there is no room for more
+Pace = Callable[[object], "Awaitable[None] | None"]  # gets what Write returned
 
 
 class Cancelled(BaseException):
@@ -40,14 +46,24 @@ class Pause:
         yield self
 
 
+class Room(Protocol):
+    """Backpressure: how a writer that has no room says when it has."""
+
+    def wait_for_room(self) -> None:
+        """Wait for room; raises what the writer would raise."""
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Make this call, on any thread, when there is room or never will be; or now."""
+
+
 def warm_up() -> None:
-    """Import what the first chat would otherwise wait for."""
-    import asyncio  # noqa: F401
+    """Start what the first chat on the event loop would otherwise wait for."""
+    event_loop.shared.start()
 
 
 def on_stop(call: Callable[[], None]) -> None:
-    """Let the stream that runs on this thread, if there is one, make this call when it stops."""
-    stream: Stream | None = getattr(_here, "stream", None)
+    """Let the stream that runs in this context, if there is one, make this call when it stops."""
+    stream = _current.get()
     if stream is not None:
         stream.on_stop(call)
 
@@ -55,11 +71,12 @@ def on_stop(call: Callable[[], None]) -> None:
 class Stream:
     """One generation. A generator that blocks cannot be interrupted, only left behind."""
 
-    def __init__(self, *, after: Sequence[threading.Event] = ()) -> None:
-        self._after = after  # what must have ended first: a generation that was left behind
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None  # what the task raised
+        self._closing = False  # the generator is being closed: no time to interrupt it
         self._wake = threading.Event()
         self._stopped = False  # also by a writer that takes no more
         self._calls: list[Callable[[], None]] = []
@@ -67,33 +84,28 @@ class Stream:
         self.ended = threading.Event()
 
     def run(
-        self,
-        pieces: AsyncGenerator[str, None],
-        write: Callable[[str], None],
-        *,
-        on_loop: bool = True,
+        self, pieces: Pieces, write: Write, *, on_loop: bool = True, room: Room | None = None
     ) -> None:
         """Hand every piece to `write` until the end; what the generator raises is raised here.
 
-        The generator is closed on this thread, whatever happens.
+        The generator runs and is closed on the event loop, where `write` is called, too, and must
+        not wait; without a loop, on this thread. Where `write` returns False, `room` says when to
+        go on.
         """
         drive = self._drive_on_loop if on_loop else self._drive_alone
-        before, _here.stream = getattr(_here, "stream", None), self
         try:
-            self._wait_for_predecessor()
-            drive(self._pump(pieces, write))
+            drive(pieces, write, room)
         finally:
-            _here.stream = before
-            self._take_calls()
-            self.ended.set()
+            self._end()
 
     def cancel(self) -> None:
         """Interrupt the generator at its next await or piece; never waits."""
         with self._lock:
             self.cancelled = True
             self._wake.set()
-            if self._loop is not None and self._task is not None:
-                self._loop.call_soon_threadsafe(self._task.cancel)
+            if self._loop is not None and not self.ended.is_set():
+                with contextlib.suppress(RuntimeError):  # the loop was closed
+                    self._loop.call_soon_threadsafe(self._cancel_task)
         self._make_calls()
 
     def on_stop(self, call: Callable[[], None]) -> None:
@@ -102,6 +114,8 @@ class Stream:
         It is made once, and never after the generator's own end.
         """
         with self._lock:
+            if self.ended.is_set():
+                return
             if not self._stopped:
                 self._calls.append(call)
                 return
@@ -118,12 +132,11 @@ class Stream:
             calls, self._calls = self._calls, []
             return calls
 
-    def _wait_for_predecessor(self) -> None:
-        for ended in self._after:
-            while not self.cancelled and not ended.wait(PATIENCE):
-                pass
+    def _end(self) -> None:
+        self._take_calls()
+        self.ended.set()
 
-    async def _pump(self, pieces: AsyncGenerator[str, None], write: Callable[[str], None]) -> None:
+    async def _pump(self, pieces: Pieces, write: Write, pace: Pace) -> None:
         try:
             if self.cancelled:
                 return
@@ -131,14 +144,25 @@ class Stream:
                 if self.cancelled:
                     return
                 try:
-                    write(piece)
+                    waiting = pace(write(piece))
+                    if waiting is not None:
+                        await waiting
                 except BaseException:  # the reader left
                     self._make_calls()
                     raise
         finally:
+            self._closing = True
             await pieces.aclose()
 
-    def _drive_alone(self, coroutine: Coroutine[Pause, None, None]) -> None:
+    # -- on the chat's own thread
+
+    def _drive_alone(self, pieces: Pieces, write: Write, room: Room | None) -> None:
+        def pace(has_room: object) -> None:
+            if has_room is False and room is not None:
+                room.wait_for_room()
+
+        coroutine: Coroutine[Pause, None, None] = self._pump(pieces, write, pace)
+        token = _current.set(self)
         try:
             asked = coroutine.send(None)
             while not self._wake.wait(asked.seconds):
@@ -148,54 +172,95 @@ class Stream:
             pass
         finally:
             coroutine.close()
+            _current.reset(token)
 
-    def _drive_on_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    # -- on the event loop
+
+    def _drive_on_loop(self, pieces: Pieces, write: Write, room: Room | None) -> None:
+        """Run the generator as a task and wait for its end."""
+        loop = event_loop.shared.start()
+        pump = self._pump(pieces, write, _Turns(room).pace)
+        try:
+            with self._lock:
+                self._loop = loop
+                loop.call_soon_threadsafe(self._begin, loop, pump)
+        except RuntimeError:  # the loop was closed: the process ends
+            pump.close()
+            raise
+        self.ended.wait()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, pump: Coroutine[Any, Any, None]) -> None:
+        """Create the task, in a context that `on_stop` knows the stream by."""
+        token = _current.set(self)
+        try:
+            self._task = loop.create_task(pump)
+        finally:
+            _current.reset(token)
+        self._task.add_done_callback(self._note_end)
+
+    def _cancel_task(self) -> None:
+        if self._task is not None and not self._closing:
+            self._task.cancel()
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._error = task.exception()
+        elif not self.cancelled:
+            import asyncio
+
+            self._error = asyncio.CancelledError()  # by the backend's own doing
+        self._task = None
+        self._end()
+
+
+class _Turns:
+    """Keep one chat from having the event loop for itself: wait for room, and let others run."""
+
+    def __init__(self, room: Room | None) -> None:
+        self._room, self._since = room, 0.0
+
+    def pace(self, has_room: object) -> Awaitable[None] | None:
+        """Return what to await after a piece, if it is time for that."""
+        if has_room is False and self._room is not None:
+            return self._wait_for_room(self._room)
+        if time.monotonic() - self._since < TURN:
+            return None
+        return self._give_way()
+
+    async def _give_way(self) -> None:
         import asyncio
 
-        loop = asyncio.new_event_loop()
-        tasks: set[asyncio.Task[Any]] = set()
+        await asyncio.sleep(0)
+        self._since = time.monotonic()
 
-        def create(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
-            task = asyncio.Task(work, loop=loop, **more)
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-            return task
+    async def _wait_for_room(self, room: Room) -> None:
+        import asyncio
 
-        loop.set_task_factory(create)
-        try:
-            task = loop.create_task(coroutine)
-            with self._lock:
-                self._loop, self._task = loop, task
-            with contextlib.suppress(asyncio.CancelledError):
-                loop.run_until_complete(task)
-        finally:
-            with self._lock:
-                self._loop = self._task = None
-            _tidy(loop, tasks)
+        loop = asyncio.get_running_loop()
+        back = loop.create_future()
+        room.when_room(lambda: _resolve(loop, back))
+        await back
+
+
+def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """Set a future from any thread; its loop may have been closed by now."""
+
+    def resolve() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    try:
+        loop.call_soon_threadsafe(resolve)
+    except RuntimeError as error:
+        logger.debug("a reader is ready too late: %s", error)
 
 
 def _make(call: Callable[[], None]) -> None:
-    """Call what a backend registered; whoever stops a chat must not suffer from it."""
+    """Call what a backend registered; its failure must not hurt the thread that stops the chat."""
     try:
         call()
     except BaseException as error:  # noqa: BLE001 - the backend's own code
         logger.error("a call of on_stop failed: %s", describe(error))
-
-
-def _tidy(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
-    """End what a generator left running on its loop, then close the loop.
-
-    The tasks were collected on the way: asyncio.all_tasks looks at the tasks of all loops.
-    """
-    import asyncio
-
-    try:
-        left = list(tasks)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-    finally:
-        loop.close()

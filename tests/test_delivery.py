@@ -548,3 +548,59 @@ def test_a_courier_ends_with_its_block() -> None:
         assert thread.is_alive()
     assert not thread.is_alive()
     assert courier._bell.fileno() == courier._ear.fileno() == -1
+
+
+# -- writers that must not wait
+
+
+def test_a_put_never_waits_and_tells_whether_there_is_room(
+    bodies: Callable[..., Body],
+) -> None:
+    """Put until there is none, then read."""
+    body = bodies()
+    piece, count = "x" * 4096, 0
+    while body.delivery.put(piece):
+        count += 1
+    called = threading.Event()
+    body.delivery.when_room(called.set)
+    assert not called.is_set()
+    assert not body.delivery.put(piece)
+    reading = threading.Thread(target=body.read, args=(ROOM // 2,))
+    reading.start()
+    assert called.wait(PATIENCE)
+    reading.join()
+    body.delivery.wait_for_room()
+    now = threading.Event()
+    body.delivery.when_room(now.set)
+    assert now.is_set()
+
+
+def test_a_writer_that_awaits_room_is_called_when_the_reader_leaves(
+    bodies: Callable[..., Body],
+) -> None:
+    """Fill, hang up."""
+    body = bodies()
+    while body.delivery.put("x" * 4096):
+        pass
+    called = threading.Event()
+    body.delivery.when_room(called.set)
+    body.reader.close()
+    assert called.wait(PATIENCE)
+    assert body.left.wait(PATIENCE)
+    with pytest.raises(Gone):
+        body.delivery.put("x")
+    with pytest.raises(Gone):
+        body.delivery.wait_for_room()
+
+
+def test_a_writer_that_awaits_room_is_called_when_the_body_is_abandoned(
+    bodies: Callable[..., Body],
+) -> None:
+    """Fill, abandon."""
+    body = bodies()
+    while body.delivery.put("x" * 4096):
+        pass
+    called = threading.Event()
+    body.delivery.when_room(called.set)
+    body.delivery.abandon()
+    assert called.is_set()

@@ -102,6 +102,10 @@ def test_every_family_has_its_help_and_type() -> None:
         "refused": "counter",
         "slots": "gauge",
         "busy_slots": "gauge",
+        "endpoints": "gauge",
+        "waiting_chats": "gauge",
+        "longest_wait_seconds": "gauge",
+        "waiting_seconds": "histogram",
         "model_load_seconds": "gauge",
         "registered": "gauge",
         "re_registrations": "counter",
@@ -157,7 +161,7 @@ def test_the_state_is_busy_while_any_slot_is() -> None:
     metrics = create(slots=3)
     seen = []
     for count in (0, 2, 1, 0):
-        metrics.busy(count)
+        metrics.admitted(count, 5)
         seen.append(
             (
                 value(metrics, "busy_slots"),
@@ -167,6 +171,7 @@ def test_the_state_is_busy_while_any_slot_is() -> None:
         )
     assert seen == [(0, 0, 1), (2, 1, 0), (1, 1, 0), (0, 0, 1)]
     assert value(metrics, "slots") == 3
+    assert value(metrics, "waiting_chats") == 5
 
 
 def test_an_answer_is_observed_three_times() -> None:
@@ -267,6 +272,11 @@ class Reader:
             raise Gone
         self.text += piece
         self.first.set()
+
+    def put(self, piece: str) -> bool:
+        """Keep a piece, and have room for more."""
+        self.write(piece)
+        return True
 
     def finish(self) -> None:
         """End the text."""

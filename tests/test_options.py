@@ -29,6 +29,8 @@ OURS = {
     "tls_key": None,
     "allowed_hosts": [],
     "drain_timeout": 5.0,
+    "waiting": None,  # as many as slots
+    "waiting_timeout": 240.0,
     "log_content": False,
 }
 
@@ -63,6 +65,9 @@ def test_without_options_everything_has_the_default_that_kuwa_gives_it() -> None
         (["--log", "Warning"], "log", "WARNING"),
         (["--log", "NOTSET"], "log", "NOTSET"),
         (["--concurrent_req_limit", "8"], "concurrent_req_limit", 8),
+        (["--waiting", "0"], "waiting", 0),
+        (["--waiting", "12"], "waiting", 12),
+        (["--waiting_timeout", "0.5"], "waiting_timeout", 0.5),
         (["--drain_timeout", "0"], "drain_timeout", 0.0),
         (["--drain_timeout", "2.5"], "drain_timeout", 2.5),
         (["--embedded_kernel"], "embedded_kernel", ("127.0.0.1", 9000)),
@@ -101,6 +106,11 @@ def test_every_level_works_in_any_case(level: str) -> None:
         ["--concurrent_req_limit", "-1"],
         ["--concurrent_req_limit", "1.5"],
         ["--concurrent_req_limit", "many"],
+        ["--waiting", "-1"],
+        ["--waiting", "1.5"],
+        ["--waiting", "many"],
+        ["--waiting_timeout", "-1"],
+        ["--waiting_timeout", "soon"],
         ["--drain_timeout", "-1"],
         ["--drain_timeout", "nan"],
         ["--drain_timeout", "inf"],

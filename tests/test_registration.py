@@ -45,7 +45,7 @@ def registered(
     url: str, metrics: Metrics, names: tuple[str, ...] = ("bot",), slots: int = 2
 ) -> Registration:
     """Make a registration of two slots."""
-    return Registration(url, "v1.0", names=names, endpoints=ENDPOINTS[:slots], metrics=metrics)
+    return Registration(url, "v1.0", names=names, locate=lambda: ENDPOINTS[:slots], metrics=metrics)
 
 
 def rows(kernel: EmbeddedKernel, name: str = "bot") -> list[str]:
@@ -79,7 +79,7 @@ def test_a_left_over_record_is_taken_over(kernel: EmbeddedKernel, metrics: Metri
     kernel.records.add("bot", ENDPOINTS[0])
     kernel.records.schedule("bot", "1", "1")
     with registered(kernel.url, metrics, slots=1):
-        until(lambda: kernel.records.table()["bot"] == [[ENDPOINTS[0], "READY", -1, -1]])
+        until(lambda: kernel.records.table().get("bot") == [[ENDPOINTS[0], "READY", -1, -1]])
 
 
 @pytest.mark.parametrize("slots", [1, 2])

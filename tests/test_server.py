@@ -32,11 +32,17 @@ class Running:
     """An executor's routes behind a listening socket."""
 
     def __init__(
-        self, compute: Compute, slots: int, interrupt: Callable[[], threading.Event | None]
+        self,
+        compute: Compute,
+        slots: int,
+        interrupt: Callable[[], object],
+        *,
+        waiting: int = 0,
+        on_loop: bool = True,
     ) -> None:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
-        self.slots = Slots(slots, self.metrics, interrupt)
-        paths = [slot_path("/chat", index) for index in range(slots)]
+        self.slots = Slots(slots, self.metrics, interrupt, waiting=waiting)
+        paths = [slot_path("/chat", index) for index in range(slots + waiting)]
         self.report = Report()
         about = Status(
             self.report,
@@ -46,7 +52,9 @@ class Running:
             access_codes=["test", "二"],
             started=time.monotonic(),
         )
-        self.routes = ExecutorRoutes(paths, self.slots, self.metrics, compute, about.render)
+        self.routes = ExecutorRoutes(
+            paths, self.slots, self.metrics, compute, about.render, on_loop=on_loop
+        )
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
         self.base = f"http://127.0.0.1:{self.server.port}"
@@ -66,10 +74,12 @@ def running(
     compute: Compute,
     *,
     slots: int = 1,
-    interrupt: Callable[[], threading.Event | None] = lambda: None,
+    waiting: int = 0,
+    interrupt: Callable[[], object] = lambda: None,
+    on_loop: bool = True,
 ) -> Iterator[Running]:
     """Serve a backend for the length of a test."""
-    one = Running(compute, slots, interrupt)
+    one = Running(compute, slots, interrupt, waiting=waiting, on_loop=on_loop)
     with one.server:
         yield one
 
@@ -234,17 +244,19 @@ def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() ->
 
 def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
     """Cut an answer short at the end of the process."""
-    ended = threading.Event()
+    blocked, ended = threading.Event(), threading.Event()
 
     async def deaf(_: Chat) -> AsyncGenerator[str, None]:
         unblock = threading.Event()
         on_stop(unblock.set)
         yield "start"
+        blocked.set()
         unblock.wait(LONG)
         ended.set()
 
     with running(deaf) as one, call(one.chat, said("x")) as response:
         assert response.read(5) == b"start"
+        assert blocked.wait(LONG)
         one.slots.close()
         one.slots.drain(0)
         assert ended.is_set()
@@ -391,6 +403,8 @@ def test_status_says_in_json_how_far_the_executor_is() -> None:
             "access_codes": ["test", "二"],
             "slots": 2,
             "busy_slots": 0,
+            "waiting": 0,
+            "longest_wait_seconds": 0.0,
             "registered": False,
             "model": {"device": "cuda:0"},
         }

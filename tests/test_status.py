@@ -51,13 +51,15 @@ def test_a_ready_executor_shows_what_it_is_and_how_busy() -> None:
     """Every key, and no progress."""
     report = Report()
     report.describe({"model": "Qwen2ForCausalLM", "context": 32768})
-    assert rendered(report, busy_slots=2, registered=True) == {
+    assert rendered(report, busy_slots=2, waiting=4, registered=True) == {
         "state": "ready",
         "version": "9",
         "backend": "Test",
         "access_codes": ["first", "二"],
         "slots": 3,
         "busy_slots": 2,
+        "waiting": 4,
+        "longest_wait_seconds": 0.0,
         "registered": True,
         "model": {"model": "Qwen2ForCausalLM", "context": 32768},
     }

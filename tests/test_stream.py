@@ -27,10 +27,14 @@ def run(
 
 
 def in_background(
-    stream: Stream, generator: AsyncGenerator[str, None], write: Callable[[str], None]
+    stream: Stream,
+    generator: AsyncGenerator[str, None],
+    write: Callable[[str], None],
+    *,
+    on_loop: bool = True,
 ) -> threading.Thread:
-    """Run a stream on a thread of its own."""
-    thread = threading.Thread(target=stream.run, args=(generator, write))
+    """Run a stream beside the test."""
+    thread = threading.Thread(target=lambda: stream.run(generator, write, on_loop=on_loop))
     thread.start()
     return thread
 
@@ -131,64 +135,159 @@ def test_a_stream_cancelled_before_it_starts_yields_nothing() -> None:
     assert stream.ended.is_set()
 
 
-def test_a_stream_waits_for_the_one_it_follows() -> None:
-    """Leave a blocking generation behind and start the next."""
-    began, release, order = threading.Event(), threading.Event(), list[str]()
+def test_all_chats_share_one_loop_and_its_tasks_live_on() -> None:
+    """Begin a task in the first chat, look at it from the second, end it in the third."""
+    release = list[asyncio.Event]()
+    background = list[asyncio.Task[str]]()
 
-    async def blocking() -> AsyncGenerator[str, None]:
-        began.set()
-        release.wait(LONG)
-        order.append("first ended")
-        yield "too late"
+    async def begin() -> AsyncGenerator[str, None]:
+        release.append(asyncio.Event())
 
-    async def quick() -> AsyncGenerator[str, None]:
-        yield "second began"
+        async def wait() -> str:
+            await release[0].wait()
+            return "ended"
 
-    first = Stream()
-    before = in_background(first, blocking(), order.append)
-    assert began.wait(LONG)
-    first.cancel()
-    second = Stream(after=[first.ended])
-    behind = in_background(second, quick(), order.append)
-    assert not second.ended.wait(0.1)
-    release.set()
-    before.join()
-    behind.join()
-    assert order == ["first ended", "second began"]
+        background.append(asyncio.get_running_loop().create_task(wait()))
+        yield "begun"
+
+    async def look() -> AsyncGenerator[str, None]:
+        yield "done" if background[0].done() else "running"
+
+    async def end() -> AsyncGenerator[str, None]:
+        release[0].set()
+        yield await background[0]
+
+    answers = [run(Stream(), make) for make in (begin, look, end)]
+    assert answers == [(["begun"], []), (["running"], []), (["ended"], [])]
 
 
-def test_a_waiting_stream_can_be_cancelled() -> None:
-    """Cancel before the predecessor ends."""
+def test_chats_on_the_loop_take_turns_even_if_they_await_nothing() -> None:
+    """Run two flat out at once; each must see pieces of the other between its own."""
+    both = threading.Barrier(2)
+    order: list[str] = []
 
-    async def one() -> AsyncGenerator[str, None]:
+    async def flat_out(name: str) -> AsyncGenerator[str, None]:
+        while len(set(order)) < 2 or order[0] == order[-1]:
+            yield name
+
+    def chat(name: str) -> None:
+        both.wait(LONG)
+        Stream().run(flat_out(name), order.append)
+
+    threads = [threading.Thread(target=chat, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive()
+    assert set(order) == {"a", "b"}
+
+
+class Full:
+    """A reader that has room when it is told so."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Semaphore(0)
+        self.calls: list[Callable[[], None]] = []
+
+    def wait_for_room(self) -> None:
+        """Have room at once."""
+        self.asked.release()
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Keep the call."""
+        self.calls.append(call)
+        self.asked.release()
+
+
+async def three() -> AsyncGenerator[str, None]:
+    """Yield three pieces."""
+    for piece in "abc":
+        yield piece
+
+
+@pytest.mark.parametrize("on_loop", [True, False])
+def test_a_reader_without_room_holds_its_generator_up_and_no_other(on_loop: bool) -> None:
+    """Refuse every piece but take it; meanwhile another chat runs to its end."""
+    room, pieces = Full(), list[str]()
+
+    def write(piece: str) -> bool:
+        pieces.append(piece)
+        return False
+
+    stream = Stream()
+    thread = threading.Thread(target=lambda: stream.run(three(), write, on_loop=on_loop, room=room))
+    thread.start()
+    for count in (1, 2, 3):
+        assert room.asked.acquire(timeout=LONG)
+        if on_loop:
+            assert len(pieces) == count
+            assert run(Stream(), three)[0] == list("abc")
+            room.calls.pop()()
+    thread.join(LONG)
+    assert pieces == list("abc")
+
+
+def test_cancelling_ends_the_wait_for_room() -> None:
+    """Cancel a chat whose reader does not read."""
+    room, stream = Full(), Stream()
+    thread = threading.Thread(target=lambda: stream.run(three(), lambda _: False, room=room))
+    thread.start()
+    assert room.asked.acquire(timeout=LONG)
+    stream.cancel()
+    assert stream.ended.wait(LONG)
+    thread.join(LONG)
+    room.calls.pop()()  # too late, and harmless
+
+
+def test_a_cleanup_that_awaits_is_not_interrupted_by_the_cancel_that_caused_it() -> None:
+    """Cancel between two pieces; the generator's finally takes several turns of the loop."""
+    cleaned = threading.Event()
+
+    async def careful() -> AsyncGenerator[str, None]:
+        try:
+            while True:
+                yield "x"
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cleaned.set()
+
+    stream = Stream()
+    stream.run(careful(), lambda _: stream.cancel())
+    assert cleaned.is_set()
+
+
+def test_a_cancellation_of_the_backends_own_doing_is_a_failure() -> None:
+    """Await a task that was cancelled."""
+
+    async def awaiting() -> AsyncGenerator[str, None]:
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(LONG))
+        task.cancel()
+        await task
         yield "never"
 
-    pieces: list[str] = []
-    stream = Stream(after=[threading.Event()])
-    thread = in_background(stream, one(), pieces.append)
-    stream.cancel()
-    thread.join(LONG)
-    assert not thread.is_alive()
-    assert pieces == []
+    assert [type(error) for error in run(Stream(), awaiting)[1]] == [asyncio.CancelledError]
 
 
-def test_tasks_that_a_generator_leaves_behind_are_ended() -> None:
-    """Leave a task running on the loop."""
-    ended = threading.Event()
+def test_a_generator_that_exits_leaves_the_loop_running() -> None:
+    """Call sys.exit() in a chat, and in a task of one."""
 
-    async def forgotten() -> None:
-        try:
-            await asyncio.sleep(LONG)
-        finally:
-            ended.set()
+    async def leave() -> None:
+        raise SystemExit(2)
 
-    async def careless() -> AsyncGenerator[str, None]:
-        task = asyncio.get_running_loop().create_task(forgotten())
-        await asyncio.sleep(0)
-        yield "done" if not task.done() else "?"
+    async def exits() -> AsyncGenerator[str, None]:
+        raise SystemExit(1)
+        yield "never"
 
-    assert run(Stream(), careless) == (["done"], [])
-    assert ended.is_set()
+    async def task_exits() -> AsyncGenerator[str, None]:
+        task = asyncio.get_running_loop().create_task(leave())
+        await asyncio.wait([task])
+        yield type(task.exception()).__name__
+
+    assert [type(error) for error in run(Stream(), exits)[1]] == [SystemExit]
+    assert run(Stream(), task_exits) == (["SystemExit"], [])
+    assert run(Stream(), three) == (list("abc"), [])
 
 
 # -- on_stop
@@ -312,7 +411,9 @@ def test_each_stream_makes_its_own_stop_calls_only() -> None:
         yield "x"
 
     streams = [Stream(), Stream()]
-    threads = [in_background(one, deaf(n), lambda _: None) for n, one in enumerate(streams)]
+    threads = [
+        in_background(one, deaf(n), lambda _: None, on_loop=False) for n, one in enumerate(streams)
+    ]
     assert all(ready.acquire(timeout=LONG) for _ in streams)
     streams[1].cancel()
     assert streams[1].ended.wait(1)
@@ -335,3 +436,32 @@ def test_a_thread_whose_stream_was_stopped_and_ended_makes_no_more_calls() -> No
     stream.run(one(), lambda _: stream.cancel())
     on_stop(lambda: calls.append("outside"))
     assert calls == []
+
+
+def test_a_task_of_a_chat_may_register_stop_calls_until_the_chat_has_ended() -> None:
+    """Register in a task that the chat began, once while it runs and once after its end."""
+    calls, ended, done = list[str](), list[asyncio.Event](), threading.Event()
+
+    async def child() -> None:
+        on_stop(lambda: calls.append("during"))
+        await ended[0].wait()
+        on_stop(lambda: calls.append("after"))
+        done.set()
+
+    async def parent() -> AsyncGenerator[str, None]:
+        ended.append(asyncio.Event())
+        background.add(asyncio.get_running_loop().create_task(child()))
+        await asyncio.sleep(0)
+        yield "x"
+
+    async def end() -> AsyncGenerator[str, None]:
+        ended[0].set()
+        yield "y"
+
+    background = set[object]()
+    stream = Stream()
+    stream.run(parent(), lambda _: stream.cancel())
+    assert calls == ["during"]
+    Stream().run(end(), lambda _: None)
+    assert done.wait(LONG)
+    assert calls == ["during"]

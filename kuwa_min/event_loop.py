@@ -1,0 +1,109 @@
+"""The one event loop of the process, on a thread of its own.
+
+All chats of executors that use asyncio are tasks on it, as in Kuwa's own program: what a class
+keeps in `self` (an HTTP client, a lock, a queue) works from one chat to the next. asyncio is
+imported when the loop is started, which no start of the process needs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from .errors import describe
+
+if TYPE_CHECKING:
+    import asyncio
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 0.5  # that cancelled tasks get at the end of the process
+
+
+class EventLoop:
+    """An event loop that starts at its first use; every method may be called on any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop."""
+        with self._lock:
+            if self._loop is None:
+                import asyncio
+
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._loop,), name="event-loop", daemon=True
+                )
+                self._thread.start()
+                atexit.register(self.close)
+            return self._loop
+
+    def call(
+        self, create: Callable[[], Coroutine[Any, Any, None]], within: float
+    ) -> threading.Event | None:
+        """Run a coroutine as a task; return an event that is set at its end.
+
+        Return None, and never run it, if the loop does not turn to it `within` so many seconds:
+        some task blocks.
+        """
+        loop, begun, ended = self.start(), threading.Event(), threading.Event()
+        claim = threading.Lock()  # taken by the loop, or by the caller who gives up
+
+        def begin() -> None:
+            if claim.acquire(blocking=False):
+                task = loop.create_task(create())
+                task.add_done_callback(lambda _: ended.set())
+                begun.set()
+
+        loop.call_soon_threadsafe(begin)
+        if begun.wait(within) or not claim.acquire(blocking=False):
+            return ended
+        return None
+
+    def close(self) -> None:
+        """Cancel every task, shut async generators down and close the loop, if it was started.
+
+        A task that blocks is left behind; its thread ends with the process.
+        """
+        with self._lock:
+            loop, thread, self._loop = self._loop, self._thread, None
+            if loop is None or thread is None:
+                return
+            loop.call_soon_threadsafe(loop.stop)
+        atexit.unregister(self.close)
+        thread.join(2 * CLOSE_SECONDS)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._loop is loop:
+            try:
+                loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - a task called sys.exit()
+                logger.error("a task on the event loop ended with %s", describe(error))
+        try:
+            loop.run_until_complete(_cancel_all())
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        except BaseException as error:  # noqa: BLE001 - the executor's own code
+            logger.debug("closing the event loop: %s", describe(error))
+        finally:
+            loop.close()
+
+
+async def _cancel_all() -> None:
+    """Cancel every other task and wait for their ends, CLOSE_SECONDS at most."""
+    import asyncio
+
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
+
+
+shared = EventLoop()  # the process has one, whatever runs in it

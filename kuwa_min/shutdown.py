@@ -1,0 +1,51 @@
+"""GET /shutdown: stop the process as SIGTERM does, for the Kernel and for this machine only.
+
+Kuwa's Kernel 0.4 asks for it without any authentication. So who may ask is told by the peer's
+address; what a browser sends or a proxy forwards is refused, as its peer is not who asks. (The Host
+is checked by the server before a route is called.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from . import address
+from .errors import Refused
+from .exchange import Reply, Request, message
+
+logger = logging.getLogger(__name__)
+
+PATH = "/shutdown"
+NOT_YOURS = "Only the Kernel and this machine may shut this executor down."
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+
+
+class Shutdown:
+    """The route; `stop` is called once the answer is on its way."""
+
+    def __init__(self, stop: Callable[[], None], kernel_url: Callable[[], str]) -> None:
+        self._stop, self._kernel_url = stop, kernel_url
+
+    def __call__(self, request: Request) -> Reply:
+        """Stop, or raise Refused."""
+        if _is_indirect(request) or not address.may_command(request.peer, self._kernel_url()):
+            logger.warning("refused to shut down for %s", request.peer)
+            raise Refused(403, NOT_YOURS)
+        logger.info("%s asks to shut down", request.peer)
+        return message(200, "Shutting down...")._replace(after=self._stop)
+
+
+def _is_indirect(request: Request) -> bool:
+    """Tell whether a browser sent this for a page that is not ours, or a proxy forwarded it.
+
+    Browsers send Sec-Fetch-Site only to addresses that they trust, HTTPS and loopback.
+    """
+    if any(request.field(name) is not None for name in FORWARDED):
+        return True
+    origin, site = request.field("origin"), request.field("sec-fetch-site")
+    if origin is not None:
+        return origin.lower().partition("://")[2] != (request.field("host") or "").lower()
+    if site is not None:
+        return site != "same-origin"
+    return "mozilla" in (request.field("user-agent") or "").lower()

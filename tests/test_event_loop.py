@@ -1,0 +1,138 @@
+"""Check the event loop of the process: one thread, started late, closed cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from kuwa_min import event_loop
+from kuwa_min.event_loop import EventLoop
+
+LONG = 20.0
+
+
+def test_it_starts_once_and_is_closed_with_all_that_runs_on_it() -> None:
+    """Leave a task and an async generator on it."""
+    loop, cancelled, closed = EventLoop(), threading.Event(), threading.Event()
+    waiting = threading.Semaphore(0)
+    kept: list[object] = []
+
+    async def wait() -> None:
+        try:
+            waiting.release()
+            await asyncio.sleep(LONG)
+        finally:
+            cancelled.set()
+
+    async def numbers():  # type: ignore[no-untyped-def]
+        try:
+            yield 1
+        finally:
+            closed.set()
+
+    async def leave() -> None:
+        kept.append(generator := numbers())
+        await anext(generator)
+        waiting.release()
+
+    assert loop.start() is loop.start()
+    for create in (wait, leave):
+        assert loop.call(create, LONG) is not None
+        assert waiting.acquire(timeout=LONG)
+    former = loop.start()
+    loop.close()
+    assert cancelled.is_set()
+    assert closed.is_set()
+    assert former.is_closed()
+    loop.close()  # again is no error
+
+
+def test_after_closing_it_starts_anew() -> None:
+    """Use it, close it, use it."""
+    loop = EventLoop()
+    for _ in range(2):
+        ended = loop.call(lambda: asyncio.sleep(0), LONG)
+        assert ended is not None
+        assert ended.wait(LONG)
+        loop.close()
+
+
+def test_a_call_on_a_loop_that_blocks_is_given_up_and_never_run() -> None:
+    """Block it, call, free it."""
+    loop, blocked, release, ran = EventLoop(), *(threading.Event() for _ in range(3))
+
+    async def block() -> None:
+        blocked.set()
+        release.wait(LONG)
+
+    async def late() -> None:
+        ran.set()
+
+    first = loop.call(block, LONG)
+    assert blocked.wait(LONG)
+    assert loop.call(late, 0.01) is None
+    release.set()
+    assert first is not None
+    assert first.wait(LONG)
+    last = loop.call(lambda: asyncio.sleep(0), LONG)
+    assert last is not None
+    assert last.wait(LONG)
+    assert not ran.is_set()
+    loop.close()
+
+
+def test_closing_does_not_wait_long_for_a_task_that_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Close during a computation."""
+    monkeypatch.setattr(event_loop, "CLOSE_SECONDS", 0.05)
+    loop, blocked, release = EventLoop(), threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocked.set()
+        release.wait(LONG)
+
+    assert loop.call(block, LONG) is not None
+    assert blocked.wait(LONG)
+    loop.close()
+    release.set()
+
+
+def test_closing_does_not_wait_long_for_a_task_that_will_not_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cancel what ignores it."""
+    monkeypatch.setattr(event_loop, "CLOSE_SECONDS", 0.05)
+    loop, begun, release = EventLoop(), threading.Event(), list[asyncio.Event]()
+
+    async def stubborn() -> None:
+        release.append(asyncio.Event())
+        begun.set()
+        while True:
+            try:
+                await release[0].wait()
+                return
+            except asyncio.CancelledError:
+                release[0].set()
+
+    assert loop.call(stubborn, LONG) is not None
+    assert begun.wait(LONG)
+    loop.close()
+
+
+def test_a_process_that_never_closes_it_ends_without_a_word() -> None:
+    """Leave it open with a task."""
+    program = (
+        "import asyncio\n"
+        "from kuwa_min import event_loop\n"
+        "assert 'asyncio' not in dir(event_loop)\n"
+        "event_loop.shared.call(lambda: asyncio.sleep(60), 20)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=LONG
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
