@@ -6,8 +6,9 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
-from . import protocol
+from . import protocol, wire
 from .answer import Answer
+from .chunks import Piece
 from .errors import Refused
 from .exchange import JSON, Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
@@ -19,7 +20,7 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 LOADING = "The model is still loading. Please try again in a moment."
 
-Compute = Callable[[protocol.Chat], AsyncGenerator[str, None]]
+Compute = Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
 
 
 class ExecutorRoutes:
@@ -34,11 +35,12 @@ class ExecutorRoutes:
         about: Callable[[str], bytes],
         *,
         on_loop: bool = True,
+        wire_option: str = wire.AUTO,
         log_content: bool = False,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
         self._compute, self._on_loop, self._log_content = compute, on_loop, log_content
-        self._about = about
+        self._about, self._wire_option = about, wire_option
         self.ready = False
 
     def table(self) -> Routes:
@@ -67,11 +69,13 @@ class ExecutorRoutes:
             raise Refused(503, LOADING, Retry_After="5")
         form = protocol.parse_form(request.body, request.field("content-type") or "")
         chat = protocol.parse_chat(form, request.field("accept-language"))
+        room = wire.is_room(form.get("history_id"))
         answer = Answer(
             index,
             self._slots,
             self._metrics,
             partial(self._compute, chat),
+            wire.choose(self._wire_option, request.head.fields, room=room),
             on_loop=self._on_loop,
             listen=partial(logger.info, "slot %d: out: %s", index) if self._log_content else None,
         )

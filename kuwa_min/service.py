@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from . import address, log, process, protocol, stream
+from .chunks import Piece
 from .errors import KuwaError, StartError, UsageError, describe
 from .exchange import Limits
 from .httpd import Server
@@ -42,7 +43,7 @@ class Backend(NamedTuple):
     name: str
     version: str
     setup: Callable[[], None]
-    compute: Callable[[protocol.Chat], AsyncGenerator[str, None]]
+    compute: Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
     abort: Callable[[], Coroutine[Any, Any, None]] | None
     uses_asyncio: bool
     report: Report
@@ -97,6 +98,7 @@ class Service:
             self._backend.compute,
             self._about,
             on_loop=self._backend.uses_asyncio,
+            wire_option=self._args.wire,
             log_content=self._args.log_content,
         )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .answer import Answer
 from .errors import Refused
@@ -30,6 +31,7 @@ class Slots:
         self._running: list[Answer | None] = [None] * count
         self._left_behind: list[list[threading.Event]] = [[] for _ in range(count)]
         self._interrupts: list[threading.Event] = []
+        self._ending: set[Answer] = set()  # out of their slot, but not at the end of their body
         self._closed = False
 
     def take(self, index: int, answer: Answer) -> None:
@@ -55,6 +57,20 @@ class Slots:
             self._count()
             self._changed.notify_all()
             return True
+
+    @contextlib.contextmanager
+    def ending(self, answer: Answer) -> Iterator[None]:
+        """Keep the process from ending while an answer without a slot sends its last pieces."""
+        with self._changed:
+            self._ending.add(answer)
+        try:
+            if self._closed:
+                answer.hurry()
+            yield
+        finally:
+            with self._changed:
+                self._ending.discard(answer)
+                self._changed.notify_all()
 
     def give_up(self, answer: Answer) -> bool:
         """Interrupt an answer and take its slot back; return whether it still had one."""
@@ -94,6 +110,9 @@ class Slots:
         """Refuse new chats from now on."""
         with self._changed:
             self._closed = True
+            ending = list(self._ending)
+        for answer in ending:
+            answer.hurry()
 
     def drain(self, seconds: float) -> None:
         """Let running answers end for so long, then cut the rest cleanly."""
@@ -111,7 +130,7 @@ class Slots:
 
     def _wait_until_idle(self, seconds: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self.running(), seconds)
+            return self._changed.wait_for(lambda: not (self.running() or self._ending), seconds)
 
 
 def _pending(events: list[threading.Event]) -> list[threading.Event]:

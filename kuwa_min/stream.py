@@ -68,8 +68,8 @@ class Stream:
 
     def run(
         self,
-        pieces: AsyncGenerator[str, None],
-        write: Callable[[str], None],
+        pieces: AsyncGenerator[Any, None],
+        write: Callable[[Any], None],
         *,
         on_loop: bool = True,
     ) -> None:
@@ -123,7 +123,7 @@ class Stream:
             while not self.cancelled and not ended.wait(PATIENCE):
                 pass
 
-    async def _pump(self, pieces: AsyncGenerator[str, None], write: Callable[[str], None]) -> None:
+    async def _pump(self, pieces: AsyncGenerator[Any, None], write: Callable[[Any], None]) -> None:
         try:
             if self.cancelled:
                 return

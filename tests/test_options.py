@@ -29,6 +29,7 @@ OURS = {
     "tls_key": None,
     "allowed_hosts": [],
     "drain_timeout": 5.0,
+    "wire": "auto",
     "log_content": False,
 }
 
