@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 
@@ -179,3 +179,7 @@ class ExitCodeChunk(BaseChunk):
     def __jsonencode__(self) -> dict[str, Any]:
         """Return the code."""
         return {"type": "exit_code", "exit_code": self.exit_code}
+
+
+# What llm_compute may yield: text, a chunk, or a list of chunks (and texts) that belong together.
+Piece: TypeAlias = str | BaseChunk | list[Any]

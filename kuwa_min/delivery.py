@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from . import http1
 from .errors import Gone, describe
@@ -45,37 +45,48 @@ class Delivery:
         self._peek, self._not_yet, self._chunked = peek, not_yet, chunked
         self._stall_seconds = stall_seconds
         self._room = threading.Condition(threading.Lock())
-        self._pieces: list[str] = []  # not framed yet
-        self._piled = 0  # characters in them
+        self.encode: Callable[[str], bytes] = _utf8  # makes one frame of text that piled up
+        self._pieces: list[str] = []  # text that is not in a frame yet
+        self._frames: list[bytes] = []  # each becomes one chunk
+        self._piled = 0  # characters and bytes in both
         self._wire = b""  # framed, not taken by the socket yet
         self._written = self._progress = 0.0  # time.monotonic() of the last write, of the last send
-        self._posted = self._finished = self._closed = False
+        self._posted = self._finished = self._closed = self._hurried = False
         self.gone = self.let_go = False
         self.watching = selectors.EVENT_READ
         self.on_gone: Callable[[], None] = lambda: None
         self._on_room: Callable[[], None] | None = None
 
-    def write(self, text: str) -> None:
-        """Take text on its way; wait while too much is piled up; raises Gone if nobody reads."""
-        if not self.put(text):
+    def write(self, data: str | bytes) -> None:
+        """Send text or a frame; wait while too much is piled up; raises Gone without a reader."""
+        if not self.put(data):
             self.wait_for_room()
 
-    def put(self, text: str) -> bool:
-        """Take text on its way without waiting; return whether there is room for more.
+    def put(self, data: str | bytes) -> bool:
+        """Send text or a frame without waiting; return whether there is room for more.
 
-        Raises Gone if nobody reads. Without room, use `wait_for_room` or `when_room` before the
-        next piece: what is put all the same only takes memory.
+        Text that is ready is encoded together; a frame (bytes) is a chunk of its own, to which
+        nothing is joined. Raises Gone without a reader. Without room, use `wait_for_room` or
+        `when_room` before the next piece: what is put all the same only takes memory.
         """
         with self._room:
-            if self.gone or self._finished:
-                raise Gone
-            self._pieces.append(text)
-            self._piled += len(text)
+            self._pile(data)
             if not self._posted:
                 self._send_or_post()
             if self.gone:
                 raise Gone
             return self._has_room()
+
+    def _pile(self, data: str | bytes) -> None:
+        """Add to what is not sent yet; the lock is held."""
+        if self.gone or self._finished:
+            raise Gone
+        if isinstance(data, str):
+            self._pieces.append(data)
+        else:
+            self._frame_text()
+            self._frames.append(data)
+        self._piled += len(data)
 
     def wait_for_room(self) -> None:
         """Wait until the reader has taken most of what is piled up; raises Gone if nobody reads."""
@@ -84,6 +95,24 @@ class Delivery:
                 self._room.wait()
             if self.gone:
                 raise Gone
+
+    def rest(self, seconds: float) -> None:
+        """Be silent for so long once all is sent; a reader who leaves and `hurry` end it early."""
+        with self._room:
+            self._room.wait_for(lambda: self._in_haste() or not self._unsent())
+            self._room.wait_for(self._in_haste, seconds)
+
+    def _in_haste(self) -> bool:
+        return self.gone or self._finished or self._hurried
+
+    def _unsent(self) -> bool:
+        return bool(self._pieces or self._frames or self._wire)
+
+    def hurry(self) -> None:
+        """End a `rest`, and every later one at once."""
+        with self._room:
+            self._hurried = True
+            self._room.notify_all()
 
     def when_room(self, call: Callable[[], None]) -> None:
         """Make this call once when there is room, or no reader any more; it must not wait."""
@@ -110,7 +139,7 @@ class Delivery:
         now = time.monotonic()
         if now - self._written >= QUIET:
             self._flush(now)
-        if self._pieces or self._wire:
+        if self._unsent():
             self._posted = True
             self._courier.post(self)
 
@@ -123,11 +152,12 @@ class Delivery:
             if self.gone:
                 raise Gone
 
-    def abandon(self, last_words: str = "") -> None:
+    def abandon(self, last_words: Iterable[str | bytes] = ()) -> None:
         """End the body although its writer has not ended, and the connection with it."""
         with self._room:
-            if last_words and not self._finished and not self.gone:
-                self._pieces.append(last_words)
+            with contextlib.suppress(Gone):
+                for data in last_words:
+                    self._pile(data)
             self._end()
             self._room.wait_for(lambda: not self._wire, PATIENCE)
             with contextlib.suppress(OSError):
@@ -219,24 +249,38 @@ class Delivery:
                 self._notify()
 
     def _frame(self) -> None:
-        """Turn piled-up text into wire bytes once the wire is free, then the last chunk."""
+        """Turn what is piled up into wire bytes once the wire is free, then the last chunk."""
         if self._wire:
             return
-        if self._pieces:
-            data = "".join(self._pieces).encode("utf-8", "replace")
-            self._pieces.clear()
-            self._piled = 0
-            self._call_when_room()
-            self._wire = http1.chunk(data) if self._chunked and data else data
+        self._frame_text()
+        if self._frames:
+            frames = map(http1.chunk, self._frames) if self._chunked else self._frames
+            self._wire = b"".join(frames)
+            self._frames.clear()
+        self._piled = 0
+        self._call_when_room()
         if self._finished and not self._closed:
             self._closed = True
             self._wire += http1.LAST_CHUNK if self._chunked else b""
 
+    def _frame_text(self) -> None:
+        """Make one frame of the text that is ready; an empty one would be the last chunk."""
+        if self._pieces:
+            frame = self.encode("".join(self._pieces))
+            self._pieces.clear()
+            if frame:
+                self._frames.append(frame)
+
     def _lose(self) -> None:
         self.gone = True
         self._pieces.clear()
+        self._frames.clear()
         self._piled, self._wire = 0, b""
         self._notify()
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
 
 
 class Courier:

@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from . import log, options, process, protocol, stream
+from . import log, options, process, protocol, stream, usage
+from .chunks import Piece
 from .errors import KuwaError
 from .report import Report
 from .service import Backend, Service
@@ -58,11 +59,12 @@ class LLMExecutor:
 
     def llm_compute(
         self, history: list[dict[str, str]], modelfile: Any
-    ) -> AsyncGenerator[str, None]:
-        """Yield the answer's text, as an async generator.
+    ) -> AsyncGenerator[Piece, None]:
+        """Yield the answer's pieces, as an async generator.
 
         It may block; with `uses_asyncio` that keeps all other chats waiting.
 
+        A piece is text, a chunk of `kuwa_min.chunks`, or a list of chunks that belong together.
         history: [{"role": "user" | "assistant", "content": text}], the oldest first.
         modelfile: the bot's Modelfile; parameters["_<field>"] holds the other form fields.
         A method with a single parameter gets the raw form instead, as a dictionary of texts.
@@ -112,8 +114,12 @@ class LLMExecutor:
         self.__report.describe(facts)
 
     def count_tokens(self, *, read: int = 0, written: int = 0) -> None:
-        """Add tokens of a prompt and of an answer to /metrics; from any thread."""
+        """Add tokens of a prompt and of an answer to /metrics; from any thread.
+
+        In llm_compute's own thread or task they are also those of its chat, which Kuwa 0.4 is told.
+        """
         self.__report.on_tokens(read, written)
+        usage.count(read, written)
 
     def keep_secret(self, secret: str) -> None:
         """Keep a key out of the log, whoever writes there, from now on until the process ends."""
@@ -203,7 +209,7 @@ class LLMExecutor:
         code = function.__code__
         return bool(code.co_argcount == 2 and not code.co_flags & VARIABLE_ARGUMENTS)
 
-    def __compute(self, chat: protocol.Chat) -> AsyncGenerator[str, None]:
+    def __compute(self, chat: protocol.Chat) -> AsyncGenerator[Piece, None]:
         if self.__takes_form:
             return cast(Any, self.llm_compute)(chat.form)  # type: ignore[no-any-return]
         return self.llm_compute(chat.history, chat.modelfile)

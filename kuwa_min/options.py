@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import address, log
+from . import address, log, wire
 from .modelfile import is_unicode
 
 KERNEL_URL = "http://127.0.0.1:9000/"
@@ -152,6 +152,13 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="how long a chat waits for a slot before it ends with a sentence; Kuwa's front end "
         "gives up after 300",
+    )
+    group.add_argument(
+        "--wire",
+        choices=wire.CHOICES,
+        default=wire.AUTO,
+        help="how answers are sent: raw text as in Kuwa 0.3 or lines of JSON as in 0.4; auto: as "
+        "the front end of each request wants it, which a proxy that strips X-Kuwa-* headers hides",
     )
     group.add_argument(
         "--drain_timeout",

@@ -8,13 +8,15 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .chunks import LogLevel
 from .errors import AnswerError
 from .modelfile import Message, Modelfile
 from .sentences import NO_INPUT, TOO_LONG, ours
+from .side_notes import NOTE_BEGIN, NOTE_END
 
-NOTE_BEGIN, NOTE_END = "<<<WARNING>>>", "<<</WARNING>>>"
-SIDE_NOTE = f"\n{NOTE_BEGIN}{{}}{NOTE_END}"  # for the person, not part of the answer
-OUR_SENTENCES = rf"(?:{ours()})\s*\Z"  # with which an answer of ours ends, and which no model said
+SIDE_NOTE = f"{NOTE_BEGIN}{{}}{NOTE_END}"  # for the person, not part of the answer
+# What an answer of ours ends with, and no model said; 0.4's front end writes a level before it.
+OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{ours()})\s*\Z"
 LONGEST_SENTENCE = 300  # looked for there only: whole texts would take time without bound
 
 

@@ -6,8 +6,9 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
-from . import protocol
+from . import protocol, wire
 from .answer import WAITING_TIMEOUT, Answer
+from .chunks import Piece
 from .errors import Refused
 from .exchange import JSON, Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
@@ -20,7 +21,7 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 MONITORING = ("/health", "/metrics", "/status")  # asked for under any name, as of a service
 LOADING = "The model is still loading. Please try again in a moment."
 
-Compute = Callable[[protocol.Chat], AsyncGenerator[str, None]]
+Compute = Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
 
 
 class ExecutorRoutes:
@@ -35,12 +36,14 @@ class ExecutorRoutes:
         about: Callable[[str], bytes],
         *,
         on_loop: bool = True,
+        wire_option: str = wire.AUTO,
         log_content: bool = False,
         waiting_timeout: float = WAITING_TIMEOUT,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
         self._compute, self._on_loop, self._log_content = compute, on_loop, log_content
-        self._about, self._waiting_timeout = about, waiting_timeout
+        self._about, self._wire_option = about, wire_option
+        self._waiting_timeout = waiting_timeout
         self.ready = False
 
     def table(self) -> Routes:
@@ -71,11 +74,13 @@ class ExecutorRoutes:
         chat = protocol.parse_chat(
             form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
         )
+        room = wire.is_room(form.get("history_id"))
         answer = Answer(
             index,
             self._slots,
             self._metrics,
             partial(self._compute, chat),
+            wire.choose(self._wire_option, request.head.fields, room=room),
             on_loop=self._on_loop,
             listen=partial(logger.info, "slot %d: out: %s", index) if self._log_content else None,
             user=form.get("user_id", ""),

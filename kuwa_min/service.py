@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import address, event_loop, log, process, protocol, stream
+from .chunks import Piece
 from .errors import KuwaError, StartError, UsageError, describe
 from .exchange import Limits, Routes
 from .httpd import Server
@@ -44,7 +45,7 @@ class Backend(NamedTuple):
     name: str
     version: str
     setup: Callable[[], None]
-    compute: Callable[[protocol.Chat], AsyncGenerator[str, None]]
+    compute: Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
     abort: Callable[[], Coroutine[Any, Any, None]] | None
     uses_asyncio: bool
     report: Report
@@ -112,6 +113,7 @@ class Service:
             self._backend.compute,
             self._about,
             on_loop=self._backend.uses_asyncio,
+            wire_option=self._args.wire,
             log_content=self._args.log_content,
             waiting_timeout=self._args.waiting_timeout,
         )

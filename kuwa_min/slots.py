@@ -6,9 +6,10 @@ slot from its admission until its computation has really ended, which is later i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from . import sentences
 from .admission import AdmissionQueue
@@ -38,6 +39,7 @@ class Slots:
         self._changed = threading.Condition()
         self._chats: list[Answer | None] = [None] * (count + waiting)
         self._queue = AdmissionQueue(count, self._count)
+        self._ending: set[Answer] = set()  # out of their slot, but not at the end of their body
         self._closed = False
         metrics.endpoints.set(count + waiting)
         metrics.longest_wait.read = self._queue.longest_wait
@@ -65,6 +67,20 @@ class Slots:
             self._chats[answer.index] = None
             self._changed.notify_all()
             return True
+
+    @contextlib.contextmanager
+    def ending(self, answer: Answer) -> Iterator[None]:
+        """Keep the process from ending while an answer without a slot sends its last pieces."""
+        with self._changed:
+            self._ending.add(answer)
+        try:
+            if self._closed:
+                answer.hurry()
+            yield
+        finally:
+            with self._changed:
+                self._ending.discard(answer)
+                self._changed.notify_all()
 
     def give_up(self, answer: Answer) -> bool:
         """Interrupt an answer and take its endpoint back; return whether it still had one."""
@@ -121,6 +137,9 @@ class Slots:
         """Refuse new chats from now on; those that wait are admitted as before."""
         with self._changed:
             self._closed = True
+            ending = list(self._ending)
+        for answer in ending:
+            answer.hurry()
 
     def drain(self, seconds: float) -> None:
         """Let answers end for so long, waiting ones too, then cut the rest cleanly."""
@@ -138,4 +157,4 @@ class Slots:
 
     def _wait_until_idle(self, seconds: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self.running(), seconds)
+            return self._changed.wait_for(lambda: not (self.running() or self._ending), seconds)

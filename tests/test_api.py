@@ -19,7 +19,7 @@ SIGNATURES = {
     "extend_arguments": "(self, parser: 'argparse.ArgumentParser') -> 'None'",
     "setup": "(self) -> 'None'",
     "llm_compute": (
-        "(self, history: 'list[dict[str, str]]', modelfile: 'Any') -> 'AsyncGenerator[str, None]'"
+        "(self, history: 'list[dict[str, str]]', modelfile: 'Any') -> 'AsyncGenerator[Piece, None]'"
     ),
     "abort": "(self) -> 'None'",
     "pause": "(self, seconds: 'float') -> 'Awaitable[None]'",

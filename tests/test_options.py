@@ -31,6 +31,7 @@ OURS = {
     "drain_timeout": 5.0,
     "waiting": None,  # as many as slots
     "waiting_timeout": 240.0,
+    "wire": "auto",
     "log_content": False,
 }
 

@@ -11,6 +11,7 @@ from kuwa_min import answer, generation
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.modelfile import Modelfile
 from kuwa_min.prompt import (
+    SIDE_NOTE,
     Prompt,
     compose,
     fit,
@@ -105,8 +106,13 @@ def test_a_prompt_of_the_author_is_a_question() -> None:
         (f"Par{UNEXPECTED}", "Par"),
         (UNEXPECTED, None),
         (TOO_LONG, None),
+        (f"Par\n[ERROR] {UNEXPECTED}", "Par"),  # as the front end of 0.4 shows a log line
+        (f"\n[ERROR] {UNEXPECTED}", None),
+        (f"[WARNING] {TOO_LONG}\n", None),
+        ("\n[INFO] [The option is yours.]", "\n[INFO] [The option is yours.]"),
+        ("a\n[ERROR] disk full", "a\n[ERROR] disk full"),
         (f"{NO_INPUT}\n", None),
-        (f"Paris is{answer.CUT_SHORT}", "Paris is"),
+        (f"Paris is\n{SIDE_NOTE.format(answer.CUT_SHORT)}", "Paris is"),
         ("a\n<<<WARNING>>>one\ntwo<<</WARNING>>>b<<<WARNING>>>c<<</WARNING>>>", "ab"),
         ("<<<WARNING>>>note<<</WARNING>>>", None),
         ("[The model ran out of memory for this chat; a shorter one may fit.]", None),

@@ -261,18 +261,21 @@ def test_no_chat_begins_while_the_backends_abort_runs(gated: Gated) -> None:
         begun.set()
         assert finish.wait(LONG)
 
-    with running(gated.compute, waiting=1, on_loop=False, interrupt=abort) as one:
-        with call(one.chat, said("first")) as first, call(f"{one.chat}/1", said("next")) as after:
-            assert first.read(5) == b"first"
-            until(lambda: waiting(one) == 1)
-            assert fetch(f"{one.chat}/abort")[0] == 200
-            assert begun.wait(LONG)
-            assert first.read() == b""
-            assert one.value("executor_framework_busy_slots") == 0
-            assert waiting(one) == 1
-            finish.set()
-            assert after.read(4) == b"next"
-            gated.gate("next").set()
+    with (
+        running(gated.compute, waiting=1, on_loop=False, interrupt=abort) as one,
+        call(one.chat, said("first")) as first,
+        call(f"{one.chat}/1", said("next")) as after,
+    ):
+        assert first.read(5) == b"first"
+        until(lambda: waiting(one) == 1)
+        assert fetch(f"{one.chat}/abort")[0] == 200
+        assert begun.wait(LONG)
+        assert first.read() == b""
+        assert one.value("executor_framework_busy_slots") == 0
+        assert waiting(one) == 1
+        finish.set()
+        assert after.read(4) == b"next"
+        gated.gate("next").set()
 
 
 def test_the_backends_abort_is_not_called_for_a_chat_that_waits(gated: Gated) -> None:

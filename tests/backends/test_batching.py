@@ -47,7 +47,7 @@ QUESTIONS = (
 OVERFLOWED = "[The model's numbers overflowed: another --dtype may help.]"
 FUZZED = ("qwen2", "llama", "gpt2", "gptj", "mixtral", "mistral", "gemma2", "gemma3_text")
 FULL = (
-    "\n<<<WARNING>>>The answer was cut off: the model's context of {} tokens is full.<<</WARNING>>>"
+    "<<<WARNING>>>The answer was cut off: the model's context of {} tokens is full.<<</WARNING>>>"
 )
 
 Folder = Callable[..., Path]

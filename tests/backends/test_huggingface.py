@@ -24,10 +24,9 @@ pytestmark = [
 ]
 FEW = ("--max_new_tokens", 24)
 FULL = (
-    "\n<<<WARNING>>>The answer was cut off: the model's context of 2048 tokens is full."
-    "<<</WARNING>>>"
+    "<<<WARNING>>>The answer was cut off: the model's context of 2048 tokens is full.<<</WARNING>>>"
 )
-LATE = "\n<<<WARNING>>>The answer took longer than 0.05 s and was cut off.<<</WARNING>>>"
+LATE = "<<<WARNING>>>The answer took longer than 0.05 s and was cut off.<<</WARNING>>>"
 
 
 @pytest.fixture(scope="module")

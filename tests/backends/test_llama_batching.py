@@ -48,7 +48,7 @@ OVERFLOWED = (
     "may help.]"
 )
 FULL = (
-    "\n<<<WARNING>>>The answer was cut off: the model's context of {} tokens is full.<<</WARNING>>>"
+    "<<<WARNING>>>The answer was cut off: the model's context of {} tokens is full.<<</WARNING>>>"
 )
 FAILED, NO_ROOM, NO_MEMORY = -3, 1, -2  # what llama_decode() returns
 

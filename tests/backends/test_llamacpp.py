@@ -30,8 +30,7 @@ EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1)
 GREEDY = (*EXACT, "--temperature", 0)
 FEW = (*GREEDY, "--max_tokens", 24)
 FULL = (
-    "\n<<<WARNING>>>The answer was cut off: the model's context of 512 tokens is full."
-    "<<</WARNING>>>"
+    "<<<WARNING>>>The answer was cut off: the model's context of 512 tokens is full.<<</WARNING>>>"
 )
 
 

@@ -85,7 +85,7 @@ def test_an_error_is_kept() -> None:
 def test_thoughts_come_by_the_paragraph() -> None:
     """Each a side note that is closed, so that a stop leaves none open; marks in them go."""
     objects = [delta(reasoning="a\n\nb"), delta(reasoning=" <<</WARNING>>>c"), delta(content="d")]
-    notes = "\n<<<WARNING>>>a<<</WARNING>>>\n<<<WARNING>>>b c<<</WARNING>>>"
+    notes = "<<<WARNING>>>a<<</WARNING>>><<<WARNING>>>b c<<</WARNING>>>"
     assert text_of(*objects, show_reasoning=True) == notes + "d"
     long = text_of(*[delta(reasoning="x" * 999)] * 3, show_reasoning=True)
-    assert long == f"\n<<<WARNING>>>{'x' * 2997}<<</WARNING>>>"
+    assert long == f"<<<WARNING>>>{'x' * 2997}<<</WARNING>>>"
