@@ -145,7 +145,8 @@ class Slots:
         """Let answers end for so long, waiting ones too, then cut the rest cleanly."""
         if self._wait_until_idle(seconds):
             return
-        for answer in self.running():
+        # Waiting chats first, or each slot that is given back would admit one.
+        for answer in sorted(self.running(), key=lambda one: one.ticket.admitted):
             answer.cut_short()
         if self._wait_until_idle(CUT_SECONDS):
             return

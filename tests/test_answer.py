@@ -364,4 +364,4 @@ def test_refusals_and_other_routes_are_not_framed() -> None:
         assert fetch(one.chat, {}, fields=FRAMED)[1].startswith('{"msg"')
         assert fetch(f"{one.base}/health", fields=FRAMED) == (204, "")
         assert fetch(f"{one.base}/metrics", fields=FRAMED)[1].startswith("# ")
-        assert fetch(f"{one.chat}/abort", fields=FRAMED)[1] == '{"msg": "Aborted"}'
+        assert fetch(f"{one.chat}/abort", fields=FRAMED)[1] == '{"msg":"Aborted"}'

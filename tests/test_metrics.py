@@ -266,16 +266,16 @@ class Reader:
         self.first = threading.Event()
         self._left = leaves_at
 
-    def write(self, piece: str) -> None:
+    def write(self, piece: str | bytes) -> None:
         """Keep a piece."""
         self._left -= 1
         if self._left < 0:
             self.gone = True
             raise Gone
-        self.text += piece
+        self.text += piece if isinstance(piece, str) else piece.decode()
         self.first.set()
 
-    def put(self, piece: str) -> bool:
+    def put(self, piece: str | bytes) -> bool:
         """Keep a piece, and have room for more."""
         self.write(piece)
         return True

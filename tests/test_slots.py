@@ -117,7 +117,7 @@ def test_a_chat_beyond_all_endpoints_is_refused_as_before(gated: Gated) -> None:
         assert first.read(5) == b"first"
         with call(f"{one.chat}/1", said("second")) as second:
             assert second.status == 200
-            assert chat(one, 1, "third") == (429, '{"msg": "Processing another request."}')
+            assert chat(one, 1, "third") == (429, '{"msg":"Processing another request."}')
             assert chat(one, 2, "fourth")[0] == 404
             gated.gate("first").set()
             assert second.read(6) == b"second"
@@ -137,7 +137,7 @@ def test_a_waiting_chat_leaves_the_queue_at_once(
         last = stack.enter_context(call(f"{one.chat}/2", said("last")))
         until(lambda: waiting(one) == 2)
         if way == "abort":
-            assert fetch(f"{one.chat}/1/abort") == (200, '{"msg": "Aborted"}')
+            assert fetch(f"{one.chat}/1/abort") == (200, '{"msg":"Aborted"}')
             assert read_all(leaving).endswith(b"\r\n\r\n0\r\n\r\n")
         leaving.close()
         until(lambda: waiting(one) == 1)
