@@ -67,6 +67,7 @@ class ExecutorRoutes:
             raise Refused(503, LOADING, Retry_After="5")
         form = protocol.parse_form(request.body, request.field("content-type") or "")
         chat = protocol.parse_chat(form, request.field("accept-language"))
+        chat = chat._replace(fields=request.head.fields)
         answer = Answer(
             index,
             self._slots,

@@ -72,6 +72,7 @@ class Service:
             host = self._args.host or address.towards(self._args.kernel_url)
             routes = self._create_routes()
             server = stack.enter_context(self._listen(host, routes))
+            self._args.host, self._args.port = host, server.port  # what setup() may look at
             self._embed_kernel(stack)
             self._load()
             stop.eager = False
