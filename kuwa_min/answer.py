@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from .delivery import Delivery
-from .errors import UNEXPECTED, AnswerError, Gone, describe
+from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .metrics import Metrics
 from .stream import Stream
 
@@ -95,7 +95,8 @@ class Answer:
         else:
             self._outcome, sentence = "failed", UNEXPECTED
             self._metrics.failed.inc()
-            logger.error("the backend failed: %s", describe(error))
+            told = self._listen is not None or logger.isEnabledFor(logging.DEBUG)
+            logger.error("the backend failed: %s", traceback_line(error, with_message=told))
         if self._listen is not None:
             self._listen(f"{type(error).__name__}: {error}")
         try:

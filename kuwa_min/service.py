@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from . import address, log, process, protocol, stream
-from .errors import KuwaError, StartError, UsageError, describe
+from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .exchange import Limits
 from .httpd import Server
 from .metrics import Metrics
@@ -142,9 +142,9 @@ class Service:
             self._backend.setup()
         except (KuwaError, process.Stopped):
             raise
-        except Exception as error:
-            logger.debug("setup failed", exc_info=True)
-            raise StartError(f"setup failed: {describe(error)}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - the backend's own code
+            line = traceback_line(error, with_message=True)
+            raise StartError(f"setup failed: {line}{missing_module(error)}") from None
         finally:
             self._backend.report.end()
         self._metrics.load_seconds.set(time.monotonic() - started)
@@ -190,7 +190,7 @@ class Service:
         try:
             asyncio.run(self._backend.abort())
         except Exception as error:  # noqa: BLE001 - the backend's own code
-            logger.error("abort() failed: %s", describe(error))
+            logger.error("abort() failed: %s", traceback_line(error, with_message=False))
 
 
 def _shown(path: str) -> str:
