@@ -94,10 +94,14 @@ def _frames(trace: TracebackType | None) -> list[str]:
         codes.append((trace.tb_frame.f_code, trace.tb_lineno))
         trace = trace.tb_next
     foreign = [at for at, (code, _) in enumerate(codes) if not _leads(code.co_filename)]
-    return [
-        f"{_parts(code.co_filename)[-1]}:{line} in {code.co_name}"
-        for code, line in codes[foreign[0] if foreign else 0 :]
-    ]
+    kept = codes[foreign[0] if foreign else 0 :]
+    return [f"{_source(code.co_filename)}:{line} in {code.co_name}" for code, line in kept]
+
+
+def _source(path: str) -> str:
+    """Return a source's name, with its folder where that alone tells what it is."""
+    parts = _parts(path)
+    return "/".join(parts[-2:] if parts[-1] == "__init__.py" else parts[-1:])
 
 
 def _leads(path: str) -> bool:
