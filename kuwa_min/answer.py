@@ -12,7 +12,7 @@ from . import sentences, usage
 from .admission import Ticket
 from .chunks import BaseChunk, ExitCodeChunk, Piece, ProgressChunk, TextChunk
 from .delivery import Delivery
-from .errors import UNEXPECTED, AnswerError, Gone, describe
+from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .metrics import Metrics
 from .stream import Stream
 from .wire import Ending, Step, Wire
@@ -161,7 +161,8 @@ class Answer:
         else:
             self._outcome, self._failure = "failed", UNEXPECTED
             self._metrics.failed.inc()
-            logger.error("the backend failed: %s", describe(error))
+            told = self._listen is not None or logger.isEnabledFor(logging.DEBUG)
+            logger.error("the backend failed: %s", traceback_line(error, with_message=told))
         self._exit_code = ExitCodeChunk.FAILURE
         if self._listen is not None:
             self._listen(f"{type(error).__name__}: {error}")

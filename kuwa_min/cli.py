@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__, address, log, options, process, registry
-from .errors import KuwaError, StartError, UsageError, describe
+from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .executor import has_served
 
 PROGRAM = "kuwa-executor"
@@ -193,7 +193,8 @@ def run_file(path: str, rest: list[str]) -> None:
         line = f"line {error.lineno}: " if error.lineno else ""
         raise KuwaError(f"{error.filename or path}: {line}{error.msg}") from None
     except Exception as error:  # noqa: BLE001 - somebody else's code
-        raise KuwaError(f"{path}: {describe(error)}: {error}") from None
+        line = traceback_line(error, with_message=True)
+        raise KuwaError(f"{path}: {line}{missing_module(error)}") from None
 
 
 def run_kernel(program: str, rest: list[str]) -> None:

@@ -6,17 +6,21 @@ import argparse
 import logging
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from . import log, options, process, protocol, stream, usage
 from .chunks import Piece
 from .errors import KuwaError
+from .kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
+from .pieces import as_generator
 from .report import Report
 from .service import Backend, Service
 
 if TYPE_CHECKING:
+    from types import CodeType
+
     from .progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -31,12 +35,13 @@ def has_served() -> bool:
     return _served.is_set()
 
 
-class LLMExecutor:
+class LLMExecutor(KuwaNames):
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
     Its public members are the ones below: what subclasses give, and what they may ask (`pause`,
-    `on_stop`, `progress`, `describe`, `count_tokens`, `keep_secret`, the options). All its others
-    begin with two underscores, so that a subclass may use any other name it likes.
+    `on_stop`, `progress`, `describe`, `count_tokens`, `keep_secret`, the options), and those of
+    KuwaNames, which subclasses may replace. All its others begin with two underscores, so that a
+    subclass may use any other name it likes.
     """
 
     access_code = ""  # the default of --access_code; empty: taken from the class's name
@@ -46,8 +51,11 @@ class LLMExecutor:
 
     def __init__(self) -> None:
         self.__args: argparse.Namespace | None = None
+        self.__own_args: argparse.Namespace | None = None
         self.__program = process.program_name()
         self.__report = Report()
+        self.__parser = options.create_parser(self.__program, type(self).__doc__ or "")
+        self.extend_arguments(self.__parser)
 
     # -- what subclasses give
 
@@ -72,7 +80,17 @@ class LLMExecutor:
         """
         raise NotImplementedError(f"{type(self).__name__} lacks llm_compute")
 
-    async def abort(self) -> None:
+    def serve(
+        self, header: Mapping[str, str], content: Mapping[str, str]
+    ) -> AsyncGenerator[Piece, None]:
+        """Answer a request, by llm_compute unless a subclass overrides this.
+
+        header: the request's header fields by name, in any case; content: its form.
+        """
+        language, base_urls = header.get("accept-language"), header.get("x-kuwa-api-base-urls")
+        return self.__answer(protocol.parse_chat(dict(content), language, base_urls))
+
+    async def abort(self) -> Any:
         """Stop a computation that blocks; others are stopped at their next await or piece.
 
         Called only while no other chat computes: on the event loop, or on a thread of its own
@@ -128,41 +146,38 @@ class LLMExecutor:
     @property
     def args(self) -> argparse.Namespace:
         """Return the parsed options; before `run`, those of the process's command line."""
-        if self.__args is None:
-            self.__args = self.__parse(None)
-        return self.__args
+        return self.__own_args or self.__options()
+
+    @args.setter
+    def args(self, args: argparse.Namespace) -> None:
+        """Let a file that parses options itself see what it parsed; ours stay as they are."""
+        self.__own_args = args
+
+    @View
+    def parser(self) -> argparse.ArgumentParser:
+        """Return the parser of the options, to which extend_arguments has added."""
+        return self.__parser
 
     @property
     def LLM_name(self) -> list[str]:  # noqa: N802 - what older files written for Kuwa look for
         """Return the access codes."""
-        return list(self.args.access_code)
+        return list(self.__options().access_code)
 
     @LLM_name.setter
     def LLM_name(self, names: str | list[str]) -> None:  # noqa: N802
-        self.args.access_code = [names] if isinstance(names, str) else list(names)
-
-    @property
-    def kernel_url(self) -> str:
-        """Return the Kernel's base URL."""
-        return str(self.args.kernel_url)
-
-    @property
-    def log_level(self) -> str:
-        """Return the level of the log, in upper case."""
-        return str(self.args.log)
-
-    def in_debug(self) -> bool:
-        """Tell whether the log level is DEBUG."""
-        return self.log_level == "DEBUG"
+        self.__options().access_code = _list(names)
 
     # -- the life of the process
 
-    def __parse(self, argv: Sequence[str] | None, program: str | None = None) -> argparse.Namespace:
+    def __options(self) -> argparse.Namespace:
+        if self.__args is None:
+            self.__args = self.__parse(None)
+        return self.__args
+
+    def __parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse options (None: the process's own); errors end the process with code 2."""
-        self.__program = program or self.__program
-        parser = options.create_parser(self.__program, type(self).__doc__ or "")
-        parser.set_defaults(access_code=[self.access_code or _code_name(type(self))])
-        self.extend_arguments(parser)
+        parser = self.__parser
+        parser.set_defaults(access_code=self.__access_codes(), **class_defaults(type(self)))
         args = parser.parse_args(argv)
         if args.waiting is None:
             args.waiting = args.concurrent_req_limit
@@ -172,14 +187,22 @@ class LLMExecutor:
             parser.error("--ignore_kernel and --embedded_kernel exclude each other")
         return args
 
+    def __access_codes(self) -> list[str]:
+        """Return the default of --access_code; older files give it as a class's LLM_name."""
+        name: Any = getattr(type(self), "LLM_name", None)
+        name = None if isinstance(name, property) else name
+        return _list(name or self.access_code or _code_name(type(self)))
+
     def run(self, argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
         """Serve until a signal says stop; ends the process with one line if that cannot be."""
         process.open_standard_streams()
         _served.set()
+        self.__program = self.__parser.prog = program or self.__program
         if self.__args is None:
-            self.__args = self.__parse(argv, program)
+            self.__args = self.__parse(argv)
+        follow_options(self, self.__args)
         try:
-            Service(self.__backend(), self.args).run()
+            Service(self.__backend(), self.__args).run()
         except process.Stopped:
             logger.info("stopped before it was ready")
         except KuwaError as error:
@@ -200,19 +223,47 @@ class LLMExecutor:
             report=self.__report,
         )
 
+    def __compute(self, chat: protocol.Chat) -> AsyncGenerator[Piece, None]:
+        if type(self).serve is not LLMExecutor.serve:
+            return as_generator(self.serve(Headers(chat.fields), chat.form))
+        return self.__answer(chat)
+
+    def __answer(self, chat: protocol.Chat) -> AsyncGenerator[Piece, None]:
+        compute: Any = self.llm_compute
+        if self.__takes_form:
+            return as_generator(compute(chat.form))
+        if self.__takes_names:
+            return as_generator(compute(history=chat.history, modelfile=chat.modelfile))
+        return as_generator(compute(chat.history, chat.modelfile))
+
     @cached_property
-    def __takes_form(self) -> bool:
-        """Tell whether this backend has the older form: llm_compute(self, data)."""
+    def __code(self) -> CodeType | None:
+        """Return the code of the subclass's llm_compute; None if that is no plain function."""
         function: Any = type(self).llm_compute
         while hasattr(function, "__wrapped__"):  # inspect would cost milliseconds
             function = function.__wrapped__
-        code = function.__code__
-        return bool(code.co_argcount == 2 and not code.co_flags & VARIABLE_ARGUMENTS)
+        return getattr(function, "__code__", None)
 
-    def __compute(self, chat: protocol.Chat) -> AsyncGenerator[Piece, None]:
-        if self.__takes_form:
-            return cast(Any, self.llm_compute)(chat.form)  # type: ignore[no-any-return]
-        return self.llm_compute(chat.history, chat.modelfile)
+    @cached_property
+    def __takes_form(self) -> bool:
+        """Tell whether this backend has the older form: llm_compute(self, data)."""
+        code = self.__code
+        if code is None or code.co_flags & VARIABLE_ARGUMENTS:
+            return False
+        return code.co_argcount == 2 and not code.co_kwonlyargcount
+
+    @cached_property
+    def __takes_names(self) -> bool:
+        """Tell whether llm_compute names its parameters as Kuwa does, in any order."""
+        code = self.__code
+        if code is None:
+            return False
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        return {"history", "modelfile"} <= set(names)
+
+
+def _list(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _code_name(kind: type) -> str:

@@ -9,13 +9,14 @@ import threading
 from collections import deque
 from typing import TextIO
 
-from .errors import KuwaError
+from .errors import KuwaError, traceback_line
 
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CAPACITY = 2000  # lines that may wait for a reader of the log; later ones are counted and dropped
 SECRET_LENGTH = 6  # shorter "secrets" would blacken ordinary words
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # as programmers write them
 
 _secrets: set[str] = set()
 
@@ -33,6 +34,8 @@ def one_line(text: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     number = ord(found[0])
+    if found[0] in SHORT:
+        return SHORT[found[0]]
     return f"\\u{number:04x}" if number > 0xFF else f"\\x{number:02x}"
 
 
@@ -46,8 +49,13 @@ class SafeFormatter(logging.Formatter):
     """Format a record as one line without control characters and without known secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line for this record."""
-        line = super().format(record)
+        """Return the line for this record; a traceback follows its message."""
+        record.message = record.getMessage()
+        record.asctime = self.formatTime(record)
+        line = self.formatMessage(record)
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            line = f"{line}: {traceback_line(error, with_message=True)}"
         for secret in sorted(_secrets, key=len, reverse=True):
             line = line.replace(secret, "***")
         return one_line(line)

@@ -23,6 +23,8 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
@@ -48,11 +50,12 @@ Table = dict[str, list[Record]]
 
 
 class Chat(NamedTuple):
-    """One request of a person: what was said, the bot's Modelfile, and the raw form."""
+    """One request of a person: what was said, the bot's Modelfile, the raw form and the header."""
 
     history: list[Message]
     modelfile: Modelfile
     form: dict[str, str]
+    fields: Mapping[str, list[str]] = MappingProxyType({})  # of the header, by lower-case name
 
 
 def parse_form(body: bytes, content_type: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ class ExecutorRoutes:
         form = protocol.parse_form(request.body, request.field("content-type") or "")
         chat = protocol.parse_chat(
             form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
-        )
+        )._replace(fields=request.head.fields)
         room = wire.is_room(form.get("history_id"))
         answer = Answer(
             index,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import address, event_loop, log, process, protocol, stream
 from .chunks import Piece
-from .errors import KuwaError, StartError, UsageError, describe
+from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .exchange import Limits, Routes
 from .httpd import Server
 from .metrics import Metrics
@@ -81,6 +81,7 @@ class Service:
             shutdown = Shutdown(stop.request, lambda: str(self._args.kernel_url))
             table: Routes = {**routes.table(), SHUTDOWN: {"GET": shutdown}}
             server = stack.enter_context(self._listen(host, table))
+            self._args.host, self._args.port = host, server.port  # what setup() may look at
             self._embed_kernel(stack)
             self._load()
             stop.eager = False
@@ -160,9 +161,9 @@ class Service:
             self._backend.setup()
         except (KuwaError, process.Stopped):
             raise
-        except Exception as error:
-            logger.debug("setup failed", exc_info=True)
-            raise StartError(f"setup failed: {describe(error)}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - the backend's own code
+            line = traceback_line(error, with_message=True)
+            raise StartError(f"setup failed: {line}{missing_module(error)}") from None
         finally:
             self._backend.report.end()
         self._metrics.load_seconds.set(time.monotonic() - started)
@@ -224,7 +225,7 @@ class Service:
         try:
             await self._backend.abort()
         except Exception as error:  # noqa: BLE001 - the backend's own code
-            logger.error("abort() failed: %s", describe(error))
+            logger.error("abort() failed: %s", traceback_line(error, with_message=False))
 
 
 def _shown(path: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 import kuwa_min
 from kuwa_min import LLMExecutor, Modelfile, errors
+from kuwa_min.kuwa_names import KuwaNames
 
 FRONT_DOOR = Path(kuwa_min.__file__)
 SIGNATURES = {
@@ -21,19 +22,39 @@ SIGNATURES = {
     "llm_compute": (
         "(self, history: 'list[dict[str, str]]', modelfile: 'Any') -> 'AsyncGenerator[Piece, None]'"
     ),
-    "abort": "(self) -> 'None'",
+    "serve": (
+        "(self, header: 'Mapping[str, str]', content: 'Mapping[str, str]')"
+        " -> 'AsyncGenerator[Piece, None]'"
+    ),
+    "abort": "(self) -> 'Any'",
     "pause": "(self, seconds: 'float') -> 'Awaitable[None]'",
     "on_stop": "(self, call: 'Callable[[], None]') -> 'None'",
     "progress": "(self, what: 'str') -> 'Progress'",
     "describe": "(self, **facts: 'Any') -> 'None'",
     "count_tokens": "(self, *, read: 'int' = 0, written: 'int' = 0) -> 'None'",
     "keep_secret": "(self, secret: 'str') -> 'None'",
-    "in_debug": "(self) -> 'bool'",
     "run": (
         "(self, argv: 'Sequence[str] | None' = None, *, program: 'str | None' = None) -> 'None'"
     ),
 }
-PROPERTIES = {"LLM_name", "args", "kernel_url", "log_level"}
+PROPERTIES = {"LLM_name", "args"}
+REPLACEABLE = {
+    "access_codes",
+    "app",
+    "concurrent_req_limit",
+    "executor_iface_version",
+    "executor_path",
+    "get_reg_endpoint",
+    "host",
+    "https",
+    "ignore_kernel",
+    "in_debug",
+    "kernel_url",
+    "log_level",
+    "metrics",
+    "parse_modelfile",
+    "port",
+}
 ATTRIBUTES = {"access_code": "", "uses_asyncio": True}
 
 
@@ -68,7 +89,8 @@ def test_the_front_door_opens_late() -> None:
 def test_an_executor_has_these_methods() -> None:
     """No public method is added or lost without somebody noticing here."""
     public = {name for name in vars(LLMExecutor) if not name.startswith("_")}
-    assert public == set(SIGNATURES) - {"__init__"} | PROPERTIES | set(ATTRIBUTES)
+    assert public == set(SIGNATURES) - {"__init__"} | PROPERTIES | set(ATTRIBUTES) | {"parser"}
+    assert {name for name in vars(KuwaNames) if not name.startswith("_")} == REPLACEABLE
     assert all(isinstance(vars(LLMExecutor)[name], property) for name in PROPERTIES)
 
 
@@ -88,11 +110,11 @@ def test_abort_is_awaited() -> None:
     assert inspect.iscoroutinefunction(LLMExecutor.abort)
 
 
-@pytest.mark.parametrize("name", [*SIGNATURES, *PROPERTIES])
+@pytest.mark.parametrize("name", [*SIGNATURES, *PROPERTIES, *REPLACEABLE, "parser"])
 def test_every_public_method_says_what_it_is_for(name: str) -> None:
     """A docstring is the help of whoever writes a custom executor."""
     if name != "__init__":
-        assert inspect.getdoc(vars(LLMExecutor)[name])
+        assert inspect.getdoc({**vars(KuwaNames), **vars(LLMExecutor)}[name])
 
 
 def test_a_modelfile_has_these_fields() -> None:

@@ -176,6 +176,8 @@ def sources() -> list[str]:
     """List what a file without libraries holds of us, from the project's root and sorted."""
     kuwa = (path for path in (ROOT / "kuwa_min").glob("*") if path.suffix in (".py", ".html"))
     core = [f"kuwa_min/{path.name}" for path in kuwa if path.stem not in UNPACKERS]
+    drop_in = ROOT.glob("kuwa_min/drop_in/kuwa/executor/*.py")
+    core += [path.relative_to(ROOT).as_posix() for path in drop_in]
     return sorted([*core, *(f"backends/{name}.py" for name in LIGHT)])
 
 
@@ -225,7 +227,9 @@ def test_the_listing_is_sources_launcher_and_facts(pyz: Path) -> None:
     launcher = {"__main__.py", "kuwa_launch.py", "kuwa_launch.pyc"}
     assert root == {*launcher, "environment.json", "manifest.json", bytecode}
     inside = [name for name in sources() if name != "kuwa_min/launch.py"]
-    assert inside == [name[14:] for name in names if name not in root]
+    folders = {name for name in names if name.endswith("/")}
+    assert folders == {"site-packages/kuwa_min/drop_in/kuwa/"}
+    assert inside == [name[14:] for name in names if name not in root | folders]
 
 
 def test_every_entry_has_one_time_and_one_mode(pyz: Path) -> None:
@@ -233,7 +237,8 @@ def test_every_entry_has_one_time_and_one_mode(pyz: Path) -> None:
     with zipfile.ZipFile(pyz) as archive:
         entries = archive.infolist()
     assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
-    assert {entry.external_attr >> 16 for entry in entries} == {0o100644}
+    modes = {entry.external_attr >> 16 for entry in entries if not entry.is_dir()}
+    assert modes == {0o100644}
 
 
 def test_no_entry_knows_where_it_was_built(tmp_path: Path, project: Path) -> None:

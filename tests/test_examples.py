@@ -24,13 +24,27 @@ BROKEN = {  # what stands below the import, the exit code, and what the line say
     "no executor": ("answer = 42\n", 2, ["custom.py", "no subclass of LLMExecutor"]),
     "syntax": ("def broken(:\n", 1, ["custom.py", "line 2", "syntax"]),
     "indentation": ("\tindented = 1\n", 1, ["custom.py", "line 2", "indent"]),
-    "missing library": ("import no_such_library\n", 1, ["custom.py:2", "no_such_library"]),
+    "missing library": (
+        "import no_such_library.part\n",
+        1,
+        [
+            "custom.py:2",
+            "'no_such_library'",
+            "pip install --target DIR no_such_library",
+            "PYTHONPATH",
+        ],
+    ),
     "missing part of Kuwa": ("import kuwa.client\n", 1, ["custom.py:2", "kuwa.client"]),
+    "an error in a function of a neighbour": (
+        "import failing\ndef load(): failing.fail('x')\nload()\n",
+        1,
+        ["custom.py:4 in <module> > custom.py:3 in load > failing.py:1 in fail: KeyError: 'x'"],
+    ),
     "an error": ("1 / 0\n", 1, ["custom.py:2", "ZeroDivisionError"]),
     "a long error": (
         "raise ValueError('two\\nlines')\n",
         1,
-        ["custom.py:2", "ValueError", r"two\x0alines"],
+        ["custom.py:2", "ValueError", r"two\nlines"],
     ),
     "syntax of an imported file": ("import helper\n", 1, ["helper.py", "line 3", "syntax"]),
     "__init__": (
@@ -384,6 +398,7 @@ def test_the_files_own_exit_code_is_kept(tmp_path: Path) -> None:
 def test_a_broken_file_is_one_line(body: str, code: int, words: list[str], tmp_path: Path) -> None:
     """It says which file, which line and why; never with a traceback."""
     (tmp_path / "helper.py").write_text("fine = 1\n\ndef broken(:\n", encoding="utf-8")
+    (tmp_path / "failing.py").write_text("def fail(key): return {}[key]\n", encoding="utf-8")
     found, output, errors = run(custom(tmp_path, body), *ALONE)
     assert errors.count("\n") == 1, errors
     assert "error: " in errors

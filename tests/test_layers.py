@@ -40,7 +40,18 @@ LAYERS = (
         "usage",
     ),
     ("wire",),
-    ("messages", "prompt", "options", "process", "delivery", "generation", "report", "stream"),
+    (
+        "messages",
+        "prompt",
+        "options",
+        "process",
+        "delivery",
+        "generation",
+        "report",
+        "stream",
+        "kuwa_names",
+        "pieces",
+    ),
     ("protocol", "exchange", "status"),
     ("connection", "records", "shutdown"),
     ("httpd", "relay"),
@@ -67,6 +78,7 @@ FOR_BACKENDS = {
     *("__init__", "modelfile", "messages", "prompt", "generation", "text", "sentences", "errors"),
     "address",  # how the URL of a service is written
 }
+DROP_IN = ROOT / "kuwa_min/drop_in/kuwa/executor"  # what files written for Kuwa import
 LAZY = {"option_files": {"yaml"}}  # libraries that a function may import if they are there
 STANDARD = {*sys.stdlib_module_names, "tomllib"}  # tomllib came with Python 3.11
 JYTHON = {"org", "org.python", "org.python.core"}  # looked for in vain by Python's own copy
@@ -177,6 +189,17 @@ def test_the_core_needs_python_alone(module: str) -> None:
     assert {one.module for one in found} <= LAZY.get(module, set())
 
 
+@pytest.mark.parametrize("path", sorted(DROP_IN.glob("*.py")), ids=lambda path: path.stem)
+def test_what_files_written_for_kuwa_import_needs_python_and_us_alone(path: Path) -> None:
+    """Pillow is imported by the functions that need it, so that all files can be imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    at_once = {name for node in tree.body for name in imported(node, "kuwa.executor")}
+    anywhere = {name for node in ast.walk(tree) for name in imported(node, "kuwa.executor")}
+    tops = {name.partition(".")[0] for name in at_once}
+    assert tops <= STANDARD | {"kuwa", "kuwa_min"}
+    assert {name.partition(".")[0] for name in anywhere} - tops <= {"PIL"}
+
+
 @pytest.mark.parametrize("module", MODULES[PACKING])
 def test_what_makes_files_needs_little(module: str) -> None:
     """Shiv waits until it is needed, so that its absence is one line."""
@@ -276,7 +299,7 @@ def test_a_start_imports_nothing_foreign(arguments: tuple[str, ...], bare: set[s
     modules = loaded("-m", "kuwa_min", *arguments) - bare
     tops = {name.partition(".")[0] for name in modules}
     assert "kuwa_min" in tops
-    assert tops <= STANDARD | set(SHIPPED)
+    assert tops <= STANDARD | set(SHIPPED) | {"kuwa"}
     if not arguments[0].endswith("kuwa_executor.py"):
         assert "asyncio" not in tops
 

@@ -27,6 +27,7 @@ from kuwa_min.registry import cards
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
+CORE = ROOT / "kuwa_min"
 PACKING = Path(__file__).resolve().parent  # what makes files is not in them
 # What a file without libraries does without.
 UNPACKERS = {"cache", "inventory", "libraries", "machine", "payload", "places", "prompt", "text"}
@@ -35,6 +36,8 @@ LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at 
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
 SITE_PACKAGES = "site-packages"
+DROP_IN = f"{SITE_PACKAGES}/kuwa_min/drop_in"  # imported by other names: no bytecode
+NAMESPACE = f"{DROP_IN}/kuwa/"  # zipimport before Python 3.13 sees a folder by its own entry only
 COMPILE = """
 import __future__, ast, importlib.util, marshal, sys, zlib
 FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
@@ -111,7 +114,7 @@ def make_core(manifest: Manifest, aim: str, python: str, staging: Path) -> dict[
         _compile(staging, python, slow, EARLY if aim else "")
     files = (path for path in staging.rglob("*") if path.is_file())
     ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
-    return made | ours
+    return made | ours | {NAMESPACE: b""}
 
 
 def _stage(staging: Path, manifest: Manifest) -> None:
@@ -146,9 +149,9 @@ def sources(backend: str, *, with_payload: bool) -> list[Path]:
     light = {name for name, card in cards().items() if not card.requires}
     backends = _with_imports({"__init__", backend, *light})
     left_out = () if with_payload else UNPACKERS
-    core = (path for path in (ROOT / "kuwa_min").rglob("*") if PACKING not in path.parents)
+    core = (path for path in CORE.rglob("*") if PACKING not in path.parents)
     shipped = (path for path in core if path.suffix in SHIPPED and path.name[0] != ".")
-    kept = [path for path in shipped if path.stem not in left_out]
+    kept = [path for path in shipped if path.parent != CORE or path.stem not in left_out]
     return sorted([*kept, *map(_backend_source, backends)], key=Path.as_posix)
 
 
@@ -229,7 +232,8 @@ def _compile(staging: Path, python: str, left_out: tuple[str, ...], early: str) 
     and on which names the process shares; with relative paths, because tracebacks show them.
     """
     modules = [p for p in (staging / SITE_PACKAGES).rglob("*.py") if p.stem not in left_out]
-    names = sorted(path.relative_to(staging).as_posix() for path in modules)
+    paths = (path.relative_to(staging).as_posix() for path in modules)
+    names = sorted(path for path in paths if not path.startswith(DROP_IN))
     arguments = ["-Xno_debug_ranges", "-c", COMPILE, early, f"{LAUNCHER}.py", *names]
     run_python(python, arguments, staging)
 
@@ -252,7 +256,8 @@ def zip_of(entries: dict[str, bytes], prefix: bytes = b"") -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(entries):
             entry = zipfile.ZipInfo(name)  # of 1980
-            entry.create_system, entry.external_attr = 3, 0o100644 << 16  # Unix, -rw-r--r--
+            mode = 0o40755 if entry.is_dir() else 0o100644  # drwxr-xr-x, -rw-r--r--
+            entry.create_system, entry.external_attr = 3, mode << 16  # Unix
             archive.writestr(entry, entries[name], zipfile.ZIP_DEFLATED, compresslevel=9)
     return buffer.getvalue()
 

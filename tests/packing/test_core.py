@@ -86,6 +86,15 @@ def test_a_file_without_libraries_does_without_what_unpacks_them() -> None:
     assert {path.stem for path in (ROOT / "kuwa_min").glob("*.py")} <= heavy
 
 
+@pytest.mark.parametrize("with_payload", [False, True])
+def test_every_file_has_what_files_written_for_kuwa_import(with_payload: bool) -> None:
+    """A module of the same name as one of ours that is left out is not."""
+    found = names("debug", "kuwa_min/drop_in/kuwa/executor", with_payload=with_payload)
+    folder = ROOT / "kuwa_min/drop_in/kuwa/executor"
+    assert found == sorted(path.stem for path in folder.glob("*.py"))
+    assert "cache" in found
+
+
 def test_nothing_that_makes_files_travels() -> None:
     """Nor what editors leave behind."""
     for path in core.sources("huggingface", with_payload=True):
@@ -141,16 +150,16 @@ def test_an_impossible_time_is_one_line(monkeypatch: pytest.MonkeyPatch, text: s
 
 def test_the_zip_is_the_same_whatever_the_order_of_its_entries() -> None:
     """Of one time and mode; compressed; positions count from the prefix's start."""
-    entries = {"b": b"2" * 1000, "a": b"1"}
+    entries = {"b": b"2" * 1000, "a": b"1", "folder/": b""}
     made = core.zip_of(entries, b"#!\n")
     assert made == core.zip_of(dict(reversed(entries.items())), b"#!\n")
     assert made.startswith(b"#!\nPK\3\4")
     with zipfile.ZipFile(io.BytesIO(made)) as archive:
         found = archive.infolist()
         assert {one.filename: archive.read(one) for one in found} == entries
-    assert [one.filename for one in found] == ["a", "b"]
+    assert [one.filename for one in found] == ["a", "b", "folder/"]
     assert {one.date_time for one in found} == {(1980, 1, 1, 0, 0, 0)}
-    assert {one.external_attr >> 16 for one in found} == {0o100644}
+    assert [one.external_attr >> 16 for one in found] == [0o100644, 0o100644, 0o40755]
     assert {one.compress_type for one in found} == {zipfile.ZIP_DEFLATED}
 
 
@@ -177,7 +186,8 @@ def test_the_core_has_sources_launcher_facts_and_bytecode(tmp_path: Path) -> Non
     assert json.loads(entries["manifest.json"]) == EXAMPLE
     sources = core.sources("debug", with_payload=False)
     own = {f"site-packages/{path.relative_to(ROOT).as_posix()}" for path in sources}
-    assert set(entries) - root_of(entries) == own - {"site-packages/kuwa_min/launch.py"}
+    own -= {"site-packages/kuwa_min/launch.py"}
+    assert set(entries) - root_of(entries) == {*own, core.NAMESPACE}
     assert entries == made(tmp_path / "2", EXAMPLE, "", sys.executable)
 
 

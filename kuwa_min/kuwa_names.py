@@ -1,0 +1,120 @@
+"""The attributes that Kuwa's own executor classes have besides ours, for files that use them.
+
+All of them can be replaced: a subclass, or `self.host = ...`, may take such a name for something
+else. Nothing of ours reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from . import address
+from .modelfile import Modelfile
+
+# The attributes of a class that are the defaults of options -> the options.
+CLASS_DEFAULTS = {
+    "kernel_url": "kernel_url",
+    "executor_path": "executor_path",
+    "log_level": "log",
+    "executor_iface_version": "version",
+    "concurrent_req_limit": "concurrent_req_limit",
+}
+
+
+class View:
+    """Compute an attribute at every look; unlike a property, assigning to it replaces it."""
+
+    def __init__(self, look: Callable[[Any], Any]) -> None:
+        self._look = look
+        self.__doc__ = look.__doc__
+
+    def __get__(self, executor: Any, owner: type | None = None) -> Any:
+        return self if executor is None else self._look(executor)
+
+
+def _option(name: str) -> View:
+    def look(executor: Any) -> Any:
+        return getattr(executor.args, name)
+
+    look.__doc__ = f"Return the value of --{name}."
+    return View(look)
+
+
+def _missing(advice: str) -> View:
+    def look(executor: Any) -> Any:
+        raise AttributeError(advice)
+
+    look.__doc__ = advice
+    return View(look)
+
+
+class KuwaNames:
+    """What `kuwa.executor.LLMExecutor` has under these names in Kuwa 0.3.0 to 0.4."""
+
+    args: Any
+    kernel_url = _option("kernel_url")
+    ignore_kernel = _option("ignore_kernel")
+    https = _option("https")
+    host = _option("host")
+    port = _option("port")
+    executor_path = _option("executor_path")
+    executor_iface_version = _option("version")
+    concurrent_req_limit = _option("concurrent_req_limit")
+    log_level = _option("log")
+    app = _missing("self.app: there is no FastAPI application here, so no routes can be added")
+    metrics = _missing("self.metrics: not provided; self.count_tokens() adds tokens to /metrics")
+
+    @View
+    def access_codes(self) -> list[str]:
+        """Return the names under which the Kernel knows this executor."""
+        return list(self.args.access_code)
+
+    def get_reg_endpoint(self) -> str:
+        """Return the URL that is registered, of the first slot."""
+        scheme = "https" if self.args.https or self.args.tls_cert else "http"
+        return f"{scheme}://{address.join(self.args.host, self.args.port)}{self.args.executor_path}"
+
+    def in_debug(self) -> bool:
+        """Tell whether the log level is DEBUG."""
+        return bool(self.args.log == "DEBUG")
+
+    def parse_modelfile(self, raw_modelfile: str | None) -> Modelfile:
+        """Parse a form's modelfile, as Kuwa 0.3.0 does: messages are {"msg", "isbot"}."""
+        modelfile = Modelfile.from_json(raw_modelfile)
+        messages: list[Any] = [
+            {"msg": message["content"], "isbot": message["role"] == "assistant"}
+            for message in modelfile.messages
+        ]
+        modelfile.messages = messages
+        return modelfile
+
+
+def class_defaults(kind: type) -> dict[str, Any]:
+    """Return what an executor's class sets as defaults of options: option -> value."""
+    found = {option: getattr(kind, name) for name, option in CLASS_DEFAULTS.items()}
+    return {option: value for option, value in found.items() if isinstance(value, str | int)}
+
+
+def follow_options(executor: KuwaNames, args: argparse.Namespace) -> None:
+    """Have the attributes that its class sets as defaults hold the options' values."""
+    for name, option in CLASS_DEFAULTS.items():
+        if option in class_defaults(type(executor)):
+            vars(executor).setdefault(name, getattr(args, option))
+
+
+class Headers(Mapping[str, str]):
+    """A request's header fields by name, in any case."""
+
+    def __init__(self, fields: Mapping[str, list[str]]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(self._fields[name.lower()])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
