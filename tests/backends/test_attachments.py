@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from test_images import data_url, gif, png
+from upload_site import Site
 
 from backends import _attachments
 from backends._attachments import Attachment, AttachmentReader, Chat, upload_host
@@ -22,41 +18,6 @@ from backends._web import LinkError
 from kuwa_min.sentences import LINK_DAMAGED
 
 PDF = b"%PDF-1.7\n..."
-
-
-class Site(NamedTuple):
-    """A web server that serves a folder: its URL, the folder, the paths that were asked for."""
-
-    url: str
-    folder: Path
-    asked: list[str]
-
-    def write(self, name: str, data: bytes) -> str:
-        """Write a file; return its URL."""
-        self.folder.joinpath(name).write_bytes(data)
-        return f"{self.url}/{name}"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """Serve a folder on loopback for the length of a test."""
-    asked: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Be quiet."""
-
-        def do_GET(self) -> None:
-            asked.append(self.path[1:])
-            super().do_GET()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield Site(f"http://127.0.0.1:{server.server_address[1]}", tmp_path, asked)
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
 
 
 def reader(types: frozenset[str] = IMAGES, most: int = 8, **given: Any) -> AttachmentReader:
