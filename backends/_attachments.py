@@ -40,11 +40,12 @@ DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.IGNORECASE)
 
 
 class Attachment(NamedTuple):
-    """A file of a chat: its bytes, its MIME type, and the text that stands for it if it goes."""
+    """A file of a chat: its bytes and MIME type, its link as a model reads it, and its name."""
 
     data: bytes
     media_type: str
     text: str = _links.LOST
+    name: str = "a file"
 
 
 class Chat(NamedTuple):
@@ -56,13 +57,12 @@ class Chat(NamedTuple):
 
     def without(self, number: int, error: LinkError) -> Chat:
         """Return the chat without a file that cannot be used after all."""
-        text = self.files[number].text
+        lost = self.files[number]
         files = {other: file for other, file in self.files.items() if other != number}
-        history = _links.restored(self.history, {number: text})
-        if number not in _links.numbers(self.history[-1]["content"]):
-            return Chat(history, files, self.notes)
-        link = Link(len(history) - 1, 0, text)
-        return Chat(history, files, (*self.notes, error.about(link.name)))
+        history = _links.restored(self.history, {number: lost.text})
+        is_new = number in _links.numbers(self.history[-1]["content"])
+        notes = (*self.notes, error.about(lost.name)) if is_new else self.notes
+        return Chat(history, files, notes)
 
 
 def add_arguments(add: Callable[..., object]) -> None:
@@ -179,7 +179,7 @@ class AttachmentReader:
         media_type = _file_types.media_type(data)
         if media_type in _file_types.IMAGES:
             _images.check(data, media_type)
-        return Attachment(data, media_type, link.text)
+        return Attachment(data, media_type, link.text, link.name)
 
     def _most_bytes(self, start: bytes) -> int:
         """Return how large a file with this beginning may be; raises LinkError for other types."""

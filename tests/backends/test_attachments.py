@@ -49,7 +49,7 @@ def test_all_pictures_of_a_chat_are_read(site: Site) -> None:
     chat = reader().read(talk(f"{one}\n{two}\nwhich is larger?", "b", f"and {three}?"))
     assert texts(chat) == [f"{sign(0)}\n{sign(1)}\nwhich is larger?", "b", f"and {sign(2)}?"]
     assert data(chat) == [png(1), png(2), png(3)]
-    assert chat.files[0] == Attachment(png(1), "image/png", one)
+    assert chat.files[0] == Attachment(png(1), "image/png", one, "1.png")
     assert chat.notes == ()
 
 
