@@ -35,6 +35,7 @@ TOGETHER = 32 * 2**20
 SECONDS = 20.0  # for all links of a chat
 MOST_FILES = 8
 MOST_LINKS = 40  # of a chat that are tried
+HINT = " If it is the host of the site that people upload to, name it in --upload_hosts."
 HOST_PORT = re.compile(r"(\[.*\]|[^:\[]*):([^:\]]*)")
 DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.IGNORECASE)
 
@@ -161,7 +162,8 @@ class AttachmentReader:
         try:
             found: Attachment | LinkError = self._fetch(link, seconds)
         except LinkError as error:
-            logger.info("a chat's link is left as text: %s", error.about(link.host))
+            hint = HINT if error.sentence == sentences.LINK_PRIVATE else ""
+            logger.info("a chat's link is left as text: %s%s", error.about(link.host), hint)
             found = error
         if not link.is_data:
             size = len(found.data) if isinstance(found, Attachment) else 0

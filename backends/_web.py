@@ -50,11 +50,11 @@ class LinkError(Exception):
 
     def __init__(self, sentence: str, *values: object) -> None:
         super().__init__(sentence.format("a link", *values))
-        self._sentence, self._values = sentence, values
+        self.sentence, self._values = sentence, values
 
     def about(self, link: str) -> str:
         """Return the sentence about this link."""
-        return self._sentence.format(link, *self._values)
+        return self.sentence.format(link, *self._values)
 
 
 class Target(NamedTuple):

@@ -68,8 +68,9 @@ def test_a_link_that_gives_nothing_stays_and_a_sentence_says_why(site: Site) -> 
     )
 
 
-def test_a_private_link_is_not_fetched(site: Site) -> None:
+def test_a_private_link_is_not_fetched(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """Unless its host is named; whether it exists here is not told."""
+    caplog.set_level("INFO")
     url = site.write("a.png", png())
     chat = reader(allow_private_urls=False).read(talk(f"{url}\nhm?"))
     assert texts(chat) == [f"{url}\nhm?"]
@@ -77,8 +78,9 @@ def test_a_private_link_is_not_fetched(site: Site) -> None:
         "a.png was not read: its server is unknown here or on a private network.",
     )
     assert site.asked == []
-    port = int(site.url.rpartition(":")[2])
-    named = reader(allow_private_urls=False, upload_hosts=[("127.0.0.1", port)])
+    assert "name it in --upload_hosts" in caplog.text
+    assert "a.png" not in caplog.text, "the log tells no more than the host"
+    named = reader(allow_private_urls=False, upload_hosts=[("127.0.0.1", site.port)])
     assert data(named.read(talk(f"{url}\nhm?"))) == [png()]
 
 
