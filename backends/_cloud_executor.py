@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kuwa_min import LLMExecutor, Modelfile, generation, sentences
@@ -14,8 +14,9 @@ from kuwa_min import prompt as prompts
 from kuwa_min.errors import AnswerError
 from kuwa_min.modelfile import Message
 
-from . import _api_key, _estimate, _images
+from . import _api_key, _attachments, _estimate, _file_types, _links
 from ._api_key import Key
+from ._attachments import Attachment, AttachmentReader, Chat
 from ._line import Line
 from ._refusal import Again, ContextFull, ImageRefused, Passing, Refusal, wait_before
 
@@ -29,11 +30,12 @@ class Question(NamedTuple):
 
     model: str
     prompt: prompts.Prompt  # all that was said
-    messages: list[Message]  # of it, as much as fits; MARK stands where the image belongs
-    image: _images.Image | None
+    messages: list[Message]  # of it, as much as fits; a sign stands where each file belongs
+    files: dict[int, Attachment]
     options: dict[str, Any]
     key: Key
     say: Callable[[str], str]  # puts a sentence of kuwa_min.sentences into the person's language
+    notes: tuple[str, ...] = ()  # sentences on links that were not read
 
     def note(self, sentence: str) -> str:
         """Return a side note: what the person reads beside the answer."""
@@ -49,13 +51,28 @@ class Question(NamedTuple):
         length = _estimate.chat_tokens(self.messages)
         return self.within(min(length - 1, int(length * share) if share else length))
 
-    def without_image(self) -> Question:
-        """Return it without its image, which belongs to an earlier message."""
-        kept = _images.without_marks(self.prompt.history)
+    def side_note(self) -> str:
+        """Return the side note on links that were not read; empty if there were none."""
+        return _links.side_note(self.notes, self.say)
+
+    def with_fewer_files(self) -> Question | None:
+        """Return it with the last message's files only, or the last of those; None: it has one."""
+        signs = _links.numbers(self.prompt.history[-1]["content"])
+        last = [number for number in signs if number in self.files]
+        if len(self.files) > len(last):
+            return self._with_files(last)
+        if len(last) > 1:
+            kept = self._with_files(last[-1:])
+            return kept._replace(notes=(*self.notes, sentences.LAST_FILE_ONLY))
+        return None
+
+    def _with_files(self, numbers: list[int]) -> Question:
+        texts = {one: file.text for one, file in self.files.items() if one not in numbers}
+        kept = _links.restored(self.prompt.history, texts)
         return self._replace(
-            image=None,
+            files={one: self.files[one] for one in numbers},
             prompt=self.prompt._replace(history=kept),
-            messages=_images.without_marks(self.messages),
+            messages=_links.restored(self.messages, texts),
         )
 
 
@@ -65,6 +82,7 @@ class CloudExecutor(LLMExecutor):
     uses_asyncio = False
     table: generation.Table = ()
     key_variable = ""  # of the environment, in which the operator's key may stand
+    file_types = _file_types.IMAGES  # MIME types that the service takes
 
     # -- what subclasses give
 
@@ -97,12 +115,21 @@ class CloudExecutor(LLMExecutor):
         add = parser.add_argument_group("options of the prompt").add_argument
         add("--system_prompt", help="system prompt of bots that give none")
         add("--no_system_prompt", action="store_true", help="never send a system prompt")
-        add("--multimodal", action="store_true", help="send the last image of the chat, too")
+        group = parser.add_argument_group("options of pictures and files")
+        add = group.add_argument
         add(
-            "--allow_private_urls",
+            "--multimodal",
             action="store_true",
-            help="let --multimodal fetch images from addresses of this network, too",
+            help="send pictures and files that chats link to, unless a bot says "
+            "llm_enable_multimodal false",
         )
+        add(
+            "--allow_multimodal",
+            action="store_true",
+            help="send them for bots that say llm_enable_multimodal true; without this and "
+            "--multimodal such bots are refused",
+        )
+        _attachments.add_arguments(add)
         generation.add_arguments(parser, self.table)
 
     def setup(self) -> None:
@@ -110,6 +137,7 @@ class CloudExecutor(LLMExecutor):
         self.settings = generation.settings(self.table, self.args)
         self.operator_key = _api_key.read(self.args, self.key_variable)
         self.keep_secret(self.operator_key.text)
+        self.attachments = AttachmentReader(self.args, self.file_types, self.args.max_attachments)
         self.connect()
 
     async def llm_compute(
@@ -142,6 +170,8 @@ class CloudExecutor(LLMExecutor):
                 await self.pause(wait)
             if not begun:
                 raise AnswerError(sentences.NO_ANSWER)
+            if note := question.side_note():
+                yield note
         except AnswerError as error:
             raise AnswerError(f"\n{say(str(error))}" if begun else say(str(error))) from None
 
@@ -157,16 +187,22 @@ class CloudExecutor(LLMExecutor):
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the service has its own")
         key = self.key(modelfile)
-        image = None
-        if self.args.multimodal:
-            allow_private = self.args.allow_private_urls
-            image, history = _images.attach(history, allow_private=allow_private)
-        prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
+        chat = Chat(history, {})
+        if self._sends_files(modelfile.parameters["llm_"]):
+            chat = self.attachments.read(history)
+        prompt = prompts.compose(chat.history, modelfile, self.args.system_prompt or "")
         if self.args.no_system_prompt:
             prompt = prompt._replace(system="")
-        question = Question(model, prompt, [], image, options, key, say)
+        question = Question(model, prompt, [], chat.files, options, key, say, chat.notes)
         limit = self.limit(model, options)
         return question.within(sys.maxsize if limit is None else limit)
+
+    def _sends_files(self, asked: Mapping[str, Any]) -> bool:
+        """Tell whether a chat's files are sent; raises AnswerError if a bot may not ask for it."""
+        wanted = generation.wants_multimodal(asked)
+        if wanted and not (self.args.multimodal or self.args.allow_multimodal):
+            raise AnswerError(sentences.NO_MULTIMODAL)
+        return bool(self.args.multimodal) if wanted is None else wanted
 
     def _model(self, asked: object) -> str:
         """Return the model's name: what the bot asks for, which may look like a number, or ours."""
@@ -183,10 +219,10 @@ class CloudExecutor(LLMExecutor):
             return question, 0
         if isinstance(refusal, ContextFull):
             return question.shortened(refusal.share), 0
-        if isinstance(refusal, ImageRefused) and question.image is not None:
-            last = question.prompt.history[-1]["content"]
-            if _images.MARK not in last:
-                return question.without_image(), 0
+        if isinstance(refusal, ImageRefused):
+            fewer = question.with_fewer_files()
+            if fewer is not None:
+                return fewer, 0
         wait = wait_before(attempt, refusal) if isinstance(refusal, Passing) else None
         if wait is None:
             raise AnswerError(refusal.sentence)

@@ -55,6 +55,7 @@ class Request:
         self.begun = self.cancelled = self.finished = False
         self.on_cancel: Callable[[], None] | None = None  # called by whoever cancels
         self.ended = False  # for whoever takes
+        self.side_note = ""  # for the person, after the answer
 
     # -- the chat's thread
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from kuwa_min.modelfile import Message
 
-from ._images import MARK
+from ._links import numbers
 
 LETTERS = 3  # characters of ASCII in a token: 4 in English prose, 3 in programs
 BYTES = 2  # beyond ASCII, one token more for each two bytes that a character has beyond its first
 PER_MESSAGE = 4  # tokens that say who speaks
-PER_IMAGE = 1000  # tokens
+PER_FILE = 1000  # tokens of a picture; of other files a guess would be wild, and services count
 
 
 def tokens(text: str) -> int:
@@ -29,8 +29,8 @@ def tokens(text: str) -> int:
 
 
 def chat_tokens(messages: list[Message]) -> int:
-    """Return a guess at the tokens of a chat; an image that is marked in it counts, too."""
+    """Return a guess at the tokens of a chat and of the files whose signs stand in it."""
     return sum(
-        tokens(one["content"]) + PER_MESSAGE + PER_IMAGE * (MARK in one["content"])
+        tokens(one["content"]) + PER_MESSAGE + PER_FILE * len(numbers(one["content"]))
         for one in messages
     )

@@ -30,7 +30,7 @@ KEY_FIELD = "x-goog-api-key"
 
 
 class Content(NamedTuple):
-    """What one side says; the role is user or model, a part is text or a picture's bytes."""
+    """What one side says; the role is user or model, a part is text or a file's bytes."""
 
     role: str
     parts: list[dict[str, Any]]
@@ -77,8 +77,8 @@ def text_part(text: str) -> dict[str, Any]:
     return {"text": text}
 
 
-def picture_part(data: bytes, media_type: str) -> dict[str, Any]:
-    """Return a picture as a part of a message."""
+def file_part(data: bytes, media_type: str) -> dict[str, Any]:
+    """Return a picture, document, sound or film as a part of a message."""
     return {"inline_data": {"mime_type": media_type, "data": data}}
 
 

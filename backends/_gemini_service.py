@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator
 
 from kuwa_min import sentences
 
-from . import _gemini_answer, _gemini_client, _gemini_network, _gemini_refusal
+from . import _gemini_answer, _gemini_client, _gemini_network, _gemini_refusal, _links
 from ._cloud_executor import Question
 from ._gemini_answer import Piece
 from ._gemini_client import BadOption, Client, Content
 from ._gemini_session import Broken, Refused
 from ._gemini_stream import BrokeOff, Garbage
-from ._images import MARK
 from ._refusal import Passing, Refusal
 
 MODEL = re.compile(r"(?:(models|tunedModels)/)?[\w.-]+", re.ASCII)
@@ -106,10 +105,11 @@ def _request(question: Question) -> object:
 
 
 def _parts(text: str, question: Question) -> list[dict[str, object]]:
-    """Return a message's parts: text, and the image where it stands."""
-    before, mark, after = text.partition(MARK)
-    parts = [_gemini_client.text_part(part) for part in (before, after) if part]
-    if mark and question.image is not None:
-        image = _gemini_client.picture_part(question.image.data, question.image.media_type)
-        parts.insert(1 if before else 0, image)
+    """Return a message's parts: text, and files where they stand."""
+    parts = [
+        _gemini_client.text_part(part)
+        if isinstance(part, str)
+        else _gemini_client.file_part(part.data, part.media_type)
+        for part in _links.split(text, question.files)
+    ]
     return parts or [_gemini_client.text_part("")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,8 @@ from . import _numbers
 from ._bounded_template import TemplateProcesses
 from ._chat_template import ChatTemplate, RefusedTemplate
 from ._engine import Batch, Engine, Request
-from ._reader import FoldingReader, Prompt, Reader, TextReader, takes_system
+from ._links import side_note
+from ._reader import ChatInput, FoldingReader, Prompt, Reader, TextReader, takes_system
 
 logger = logging.getLogger(__name__)
 
@@ -124,32 +125,35 @@ class ModelExecutor(LLMExecutor):
             try:
                 while not request.ended:
                     yield request.take()
+                if request.side_note and not request.cancelled:
+                    yield request.side_note
             finally:
                 request.cancel()
                 if request.begun:
                     self.count_tokens(read=len(request.prompt), written=request.written)
         except AnswerError as error:
-            chinese = sentences.reads_chinese(modelfile.parameters.get("_lang"))
-            raise AnswerError(sentences.translate(str(error)) if chinese else str(error)) from None
+            raise AnswerError(_language(modelfile)(str(error))) from None
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
         asked = modelfile.parameters["llm_"]
         options = generation.for_request(self.table, self.settings, asked)
         self._check(options, AnswerError, sentences.BAD_OPTION)
-        prompt = self._read(history, modelfile)
-        return Request(
+        prompt, notes = self._read(history, modelfile)
+        request = Request(
             prompt.ids,
             options,
             stop=self.args.stop,
             seconds=self.args.timeout,
             extra=prompt.extra,
         )
+        request.side_note = side_note(notes, _language(modelfile))
+        return request
 
-    def _read(self, history: list[Message], modelfile: Modelfile) -> Prompt:
-        """Return as much of a chat as fits, in tokens."""
+    def _read(self, history: list[Message], modelfile: Modelfile) -> tuple[Prompt, tuple[str, ...]]:
+        """Return as much of a chat as fits, in tokens, and sentences on what was left out."""
         try:
-            reader, history = self.open_reader(history, modelfile)
+            reader, history, notes = self.open_chat(history, modelfile)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
             if self.args.no_system_prompt:
                 prompt = prompt._replace(system="")
@@ -159,7 +163,7 @@ class ModelExecutor(LLMExecutor):
             raise self._refusal(error, modelfile) from None
         if not found.ids:
             raise AnswerError(sentences.NO_INPUT)
-        return found
+        return found, notes
 
     @property
     def limit(self) -> int:
@@ -181,15 +185,13 @@ class ModelExecutor(LLMExecutor):
         """Return what reads chats by the model's template."""
         return TextReader(self.model.template, self.model.tokenize)
 
-    def open_reader(
-        self, history: list[Message], modelfile: Modelfile
-    ) -> tuple[Reader, list[Message]]:
+    def open_chat(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
         """Return what reads the chats of a request, and its history as that wants it."""
         if not modelfile.template:
-            return self.folded(self.own_reader(), self.takes_system), history
+            return ChatInput(self.folded(self.own_reader(), self.takes_system), history)
         template = self.templates.open(modelfile.template, **self.model.names)
         reader = TextReader(template, self.model.tokenize)
-        return self.folded(reader, takes_system(reader)), history
+        return ChatInput(self.folded(reader, takes_system(reader)), history)
 
     @staticmethod
     def folded(reader: Reader, takes_system: bool) -> Reader:
@@ -202,6 +204,12 @@ class ModelExecutor(LLMExecutor):
         for name, highest in HIGHEST.items():
             if (options.get(name) or 0) > highest:
                 raise kind(sentence.format(f"{name} must be at most {highest}"))
+
+
+def _language(modelfile: Modelfile) -> Callable[[str], str]:
+    """Return what puts a sentence into the language of the person who asks."""
+    chinese = sentences.reads_chinese(modelfile.parameters.get("_lang"))
+    return sentences.translate if chinese else str
 
 
 def _clause(error: RefusedTemplate) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from kuwa_min import prompt as prompts
 from kuwa_min.modelfile import Message
 
+from . import _links
+from ._attachments import Attachment
 from ._cloud_executor import Question
-from ._images import MARK, Image
 from ._openai_refusals import Problem
 
 OURS = ("timeout",)  # options that are not for the service
@@ -41,7 +43,7 @@ class Dialect:
             messages = prompts.fold_system(messages)
         return {
             "model": question.model,
-            "messages": [said(one, question.image) for one in messages],
+            "messages": [said(one, question.files) for one in messages],
             **self._options(question.options),
         }
 
@@ -91,12 +93,16 @@ def _names(problem: Problem, option: str) -> bool:
     return problem.param == option or re.search(rf"\b{option}\b", problem.message) is not None
 
 
-def said(message: Message, image: Image | None) -> dict[str, Any]:
-    """Return a message as services take it; the image stands where its sign does."""
-    before, mark, after = message["content"].partition(MARK)
-    if not mark or image is None:
-        return {**message, "content": before + after}
-    url = f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"
-    picture = {"type": "image_url", "image_url": {"url": url}}
-    texts = [{"type": "text", "text": text} if text else None for text in (before, after)]
-    return {**message, "content": [part for part in (texts[0], picture, texts[1]) if part]}
+def said(message: Message, files: Mapping[int, Attachment]) -> dict[str, Any]:
+    """Return a message as services take it: text alone, or parts with pictures where they stand."""
+    parts = list(_links.split(message["content"], files))
+    if all(isinstance(part, str) for part in parts):
+        return {**message, "content": "".join(map(str, parts))}
+    return {**message, "content": [_part(part) for part in parts]}
+
+
+def _part(part: str | Attachment) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    url = f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}

@@ -167,8 +167,7 @@ def _too_long(problem: Problem, _: Question, cause: str) -> Refusal:
 
 
 def _is_about_the_image(problem: Problem, question: Question) -> bool:
-    shown = question.image is not None
-    return shown and problem.status < 503 and bool(IMAGE.search(problem.message))
+    return bool(question.files) and problem.status < 503 and bool(IMAGE.search(problem.message))
 
 
 def _bad_key(_: Problem, question: Question, cause: str) -> Refusal:

@@ -37,6 +37,17 @@ class Reader(Protocol):
         """Return the chat as a Prompt; raises RefusedTemplate if it is refused."""
 
 
+class ChatInput(NamedTuple):
+    """What reads the chats of a request, its history as that wants it, and what was left out.
+
+    notes: sentences for a side note.
+    """
+
+    reader: Reader
+    history: list[Message]
+    notes: tuple[str, ...] = ()
+
+
 class TextReader:
     """Reads chats of text alone."""
 

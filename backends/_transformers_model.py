@@ -38,10 +38,12 @@ class TransformersModel:
     def __init__(self, path: str, args: argparse.Namespace, progress: Progress) -> None:
         self._config, self.processor, self._tokenizer, self._model = load(path, args, progress)
         self.names = _names(self._tokenizer)
+        self.takes_several_pictures = False
         if self.processor is None:
             self.template = self._choose_template(path, args.override_chat_template)
         else:
             self.vision_template = self._choose_vision_template(path, args.override_chat_template)
+            self.takes_several_pictures = self._takes_several_pictures()
         self.ends = frozenset(_end_tokens(self._model, self._tokenizer))
         self.context = _context_of(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
@@ -84,6 +86,14 @@ class TransformersModel:
         template = chat_template(override) or own_template(self.processor, path)
         ChatTemplate(template)  # says what is wrong with it, if something is
         return template
+
+    def _takes_several_pictures(self) -> bool:
+        from ._transformers_vision import takes_several
+
+        several = takes_several(self.processor, self.vision_template)
+        if not several:
+            logger.info("its processor takes one picture a chat: the last one is shown")
+        return several
 
     # -- what the chat's thread asks
 

@@ -1,6 +1,6 @@
-"""Let models of transformers see the picture of a chat: processor, prompt, inputs for generate().
+"""Let models of transformers see the pictures of a chat: processor, prompt, inputs of generate().
 
-Knows no web: the picture comes as bytes, and MARK stands in the chat where it belongs.
+Knows no web: pictures come as bytes, and signs stand in the chat where they belong.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -20,12 +20,16 @@ import transformers
 from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
-from kuwa_min.errors import AnswerError, StartError
+from kuwa_min.errors import StartError
 from kuwa_min.modelfile import Message
+from kuwa_min.sentences import LINK_DAMAGED
 
+from ._attachments import Attachment
 from ._chat_template import RefusedTemplate
-from ._images import MARK, Image, check_size
+from ._images import check_size
+from ._links import numbers, sign, split
 from ._reader import Prompt
+from ._web import LinkError
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +43,8 @@ NO_PROCESSOR = (
     "prepared; --processor gives the folder that has it"
 )
 SCALINGS = 6  # tries to make a picture fit
-DAMAGED = "[The image cannot be read: it is damaged.]"
+LONGEST_SIDE = 4096  # pixels of a picture in memory: no processor uses more
+PROBE_SIDE = 56  # pixels
 
 
 class Tensors(dict[str, Any]):
@@ -100,54 +105,53 @@ def _without_films() -> Iterator[None]:
 
 
 class VisionChat:
-    """The chats that one request tries, and the picture that they may be about.
+    """Reads the chats of one request, with the pictures whose signs stand in them.
 
-    template: of override_chat_template or own_template; most: tokens that the picture may have,
+    template: of override_chat_template or own_template; most: tokens that a picture may have,
     beyond which it is scaled down, or a photograph alone would be longer than a prompt may be.
-    Raises AnswerError if the picture is damaged, RefusedTemplate if the template refuses it.
     """
 
-    def __init__(self, processor: Any, image: Image | None, *, template: str, most: int) -> None:
-        self._processor, self._template = processor, template
-        self._picture: PIL.Image.Image | None = None
-        self._picture_tokens = 0
-        if image is not None:
-            self._picture, self._picture_tokens = self._scaled(open_picture(image), most)
+    def __init__(self, processor: Any, *, template: str, most: int) -> None:
+        self._processor, self._template, self._most = processor, template, most
+        self._pictures: dict[int, PIL.Image.Image] = {}
+        self._tokens: dict[int, int] = {}  # of each picture
+
+    def add(self, number: int, file: Attachment) -> None:
+        """Take the picture that a sign stands for; raises LinkError if it is damaged."""
+        self._pictures[number], self._tokens[number] = self._scaled(open_picture(file))
 
     def length(self, chat: list[Message]) -> int:
         """Return how many tokens a chat has; raises RefusedTemplate if it is refused."""
-        length = len(self._encode(chat, None).ids)
-        return length + self._picture_tokens if self._shown(chat) else length
+        signs = (number for one in chat for number in numbers(one["content"]))
+        pictures = sum(self._tokens.get(number, 0) for number in signs)
+        return len(self._encode(chat, {}).ids) + pictures
 
     def prepare(self, chat: list[Message]) -> Prompt:
         """Return the chat as a Prompt; raises RefusedTemplate if the template refuses it."""
-        return self._encode(chat, self._picture if self._shown(chat) else None)
+        return self._encode(chat, self._pictures)
 
-    def _shown(self, chat: list[Message]) -> bool:
-        return self._picture is not None and any(MARK in one["content"] for one in chat)
-
-    def _scaled(self, picture: PIL.Image.Image, most: int) -> tuple[PIL.Image.Image, int]:
-        """Return a picture that takes at most so many tokens if it can, and how many it takes."""
+    def _scaled(self, picture: PIL.Image.Image) -> tuple[PIL.Image.Image, int]:
+        """Return a picture of no more tokens than it may have, if it can, and how many it has."""
         whole = tokens = self._tokens_of(picture)
         fitting = picture
         for _ in range(SCALINGS):
-            if tokens <= most:
+            if tokens <= self._most:
                 return fitting, tokens
             # processors scale down themselves, so that the first steps may change nothing
-            factor = 0.95 * math.sqrt(most / tokens) if tokens < whole else 0.4
+            factor = 0.95 * math.sqrt(self._most / tokens) if tokens < whole else 0.4
             width, height = (max(1, int(side * factor)) for side in fitting.size)
             fitting = fitting.resize((width, height), PIL.Image.Resampling.BICUBIC)
             tokens = self._tokens_of(fitting)
         return (fitting, tokens) if tokens < whole else (picture, whole)
 
     def _tokens_of(self, picture: PIL.Image.Image) -> int:
-        chat = [{"role": "user", "content": MARK}]
-        return len(self._encode(chat, picture).ids) - len(self._encode(chat, None).ids)
+        chat = [{"role": "user", "content": sign(0)}]
+        return len(self._encode(chat, {0: picture}).ids) - len(self._encode(chat, {}).ids)
 
-    def _encode(self, chat: list[Message], picture: Any) -> Prompt:
+    def _encode(self, chat: list[Message], pictures: Mapping[int, PIL.Image.Image]) -> Prompt:
         try:
             made = self._processor.apply_chat_template(
-                [{**one, "content": parts(one["content"], picture)} for one in chat],
+                [{**one, "content": parts(one["content"], pictures)} for one in chat],
                 chat_template=self._template,
                 add_generation_prompt=True,
                 tokenize=True,
@@ -160,7 +164,7 @@ class VisionChat:
         return Prompt(made["input_ids"][0].tolist(), Tensors(made))
 
     def _holds_tokens(self, chat: list[Message]) -> bool:
-        """Tell whether somebody typed "<image>" or the like, which is to be text and no picture.
+        """Tell whether the chat holds a special token as text, such as "<image>", to be escaped.
 
         Asked for only then: the processors of Idefics 3 and its kin cannot do it.
         """
@@ -168,12 +172,27 @@ class VisionChat:
         return any(token in one["content"] for one in chat for token in known)
 
 
-def parts(content: str, picture: Any) -> list[dict[str, Any]]:
-    """Split a message at its picture, as templates of these models want it."""
-    before, _, after = content.partition(MARK)
-    image = {"type": "image", "image": picture} if MARK in content and picture else None
-    texts = [{"type": "text", "text": text} if text else None for text in (before, after)]
-    return [part for part in (texts[0], image, texts[1]) if part] or [{"type": "text", "text": ""}]
+def takes_several(processor: Any, template: str) -> bool:
+    """Find out whether a processor and its template take two pictures in a chat."""
+    chat = VisionChat(processor, template=template, most=PROBE_SIDE**2)
+    picture = PIL.Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white")
+    said = {"role": "user", "content": f"{sign(0)}{sign(1)}?"}
+    try:
+        chat._encode([said], {0: picture, 1: picture})
+    except RefusedTemplate:
+        return False
+    return True
+
+
+def parts(content: str, pictures: Mapping[int, Any]) -> list[dict[str, Any]]:
+    """Split a message at its pictures, as templates of these models want it."""
+    found = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image", "image": part}
+        for part in split(content, pictures)
+    ]
+    return found or [{"type": "text", "text": ""}]
 
 
 def own_template(processor: Any, path: str) -> str:
@@ -188,14 +207,15 @@ def own_template(processor: Any, path: str) -> str:
     return PLAIN_TEMPLATE.format(getattr(processor, "image_token", None) or "<image>")
 
 
-def open_picture(image: Image) -> PIL.Image.Image:
-    """Return the pixels, upright and without transparency; raises AnswerError if damaged."""
-    kind = image.media_type.removeprefix("image/").upper()
+def open_picture(file: Attachment) -> PIL.Image.Image:
+    """Return the pixels, upright and without transparency; raises LinkError if damaged."""
+    kind = file.media_type.removeprefix("image/").upper()
     try:
-        picture = PIL.Image.open(io.BytesIO(image.data), formats=(kind,))
-        check_size(*picture.size)  # a GIF's frames may be larger than it says itself
+        picture = PIL.Image.open(io.BytesIO(file.data), formats=(kind,))
+        check_size(*picture.size)  # a GIF's frames may be larger than its head says
+        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
         return PIL.ImageOps.exif_transpose(picture).convert("RGB")
-    except AnswerError:
+    except LinkError:
         raise
-    except Exception:  # noqa: BLE001 - readers of strangers' bytes raise whatever they raise
-        raise AnswerError(DAMAGED) from None
+    except Exception:  # noqa: BLE001 - decoders of untrusted bytes raise anything
+        raise LinkError(LINK_DAMAGED) from None

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from kuwa_min import Modelfile, address, generation, sentences
 from kuwa_min.errors import AnswerError, UsageError
 
-from . import _api_key, _numbers
+from . import _api_key, _file_types, _numbers
 from ._api_key import PERSON, Key
 from ._cloud_executor import CloudExecutor, Question, is_near
 
@@ -42,6 +42,7 @@ class GeminiproExecutor(CloudExecutor):
     access_code = "gemini-pro"
     table = OPTIONS
     key_variable = "GOOGLE_API_KEY"
+    file_types = _file_types.ALL - {"image/gif"}  # which Gemini does not take
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add which model, where it is, and how long a prompt may be."""

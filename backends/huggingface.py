@@ -11,15 +11,22 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kuwa_min import Modelfile, generation
-from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.errors import UsageError
 from kuwa_min.modelfile import Message
 
-from . import _hub_cache, _images, _model_path, _quantization
+from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
+from ._attachments import AttachmentReader, Chat
+from ._line import Line
 from ._model_executor import Model, ModelExecutor
-from ._reader import Reader
+from ._reader import ChatInput, Reader
+from ._web import LinkError
+
+if TYPE_CHECKING:
+    from ._transformers_model import TransformersModel
+    from ._transformers_vision import VisionChat
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +39,7 @@ REQUIRES: dict[str, str] = {
     "jinja2": "jinja2>=3.1.6",
     "PIL": "pillow>=11.0",
 }
-PICTURE_SHARE = 2  # of a prompt, one part in so many may be a picture
+PICTURE_SHARE = 2  # of a prompt, one part in so many may be pictures
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 DRAWING = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p"),
@@ -103,11 +110,7 @@ class HuggingfaceExecutor(ModelExecutor):
             action="store_true",
             help="let the library use the internet; --model_path may then be a name on its hub",
         )
-        add(
-            "--allow_private_urls",
-            action="store_true",
-            help="let models that see fetch pictures from addresses of this network, too",
-        )
+        _attachments.add_arguments(parser.add_argument_group("options of pictures").add_argument)
         super().extend_arguments(parser)
         parser.add_argument(
             "--generation_kwargs",
@@ -163,7 +166,13 @@ class HuggingfaceExecutor(ModelExecutor):
         steps(0, 1)
         from ._transformers_model import TransformersModel
 
-        return TransformersModel(path, self.args, steps)
+        model = TransformersModel(path, self.args, steps)
+        self.attachments = self._attachment_reader(model)
+        return model
+
+    def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
+        most = self.args.max_attachments if model.takes_several_pictures else 1
+        return AttachmentReader(self.args, _file_types.IMAGES, most)
 
     def _place(self, path: str, find: Callable[[str], Path]) -> str:
         """Return a folder that was checked, or a name on the hub if the library may look there."""
@@ -177,32 +186,42 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def own_reader(self) -> Reader:
         """Return what reads chats by the model's template."""
-        return super().own_reader() if self.model.processor is None else self._vision(None)
+        return super().own_reader() if self.model.processor is None else self._vision(1)
 
-    def open_reader(
-        self, history: list[Message], modelfile: Modelfile
-    ) -> tuple[Reader, list[Message]]:
+    def open_chat(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
         """Return what reads the chats of a request, and its history as that wants it."""
+        wanted = generation.wants_multimodal(modelfile.parameters["llm_"])
         if self.model.processor is None:
-            return super().open_reader(history, modelfile)
+            return super().open_chat(history, modelfile)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the model sees pictures")
             modelfile.template = ""
-        image, marked = _images.attach(history, allow_private=self.args.allow_private_urls)
-        try:
-            reader = self._vision(image)
-        except AnswerError as error:
-            reader, marked = self._vision(None), _images.without_picture(history, marked, error)
-        return self.folded(reader, self.takes_system), marked
+        if wanted is False:
+            return super().open_chat(history, modelfile)
+        chat = self._read_pictures(history)
+        reader = self._vision(len(chat.files))
+        for number, file in chat.files.items():
+            try:
+                reader.add(number, file)
+            except LinkError as error:
+                chat = chat.without(number, error)
+        return ChatInput(self.folded(reader, self.takes_system), chat.history, chat.notes)
 
-    def _vision(self, image: _images.Image | None) -> Reader:
+    def _read_pictures(self, history: list[Message]) -> Chat:
+        """Fetch a chat's pictures; a stop of the chat ends that."""
+        line = Line()
+        self.on_stop(line.cut)
+        with line:
+            return self.attachments.read(history)
+
+    def _vision(self, pictures: int) -> VisionChat:
+        """Return what reads chats with so many pictures, which share a part of the prompt."""
         from ._transformers_vision import VisionChat
 
         return VisionChat(
             self.model.processor,
-            image,
             template=self.model.vision_template,
-            most=self.limit // PICTURE_SHARE,
+            most=self.limit // PICTURE_SHARE // max(1, pictures),
         )
 
 

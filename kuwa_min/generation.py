@@ -17,6 +17,8 @@ from .errors import BAD_OPTION, AnswerError, UsageError
 logger = logging.getLogger(__name__)
 
 LONGEST_NAME, MOST_NAMES = 40, 5  # of unknown options, in a line of the log
+MULTIMODAL = "enable_multimodal"  # of a Modelfile's llm_*: a switch, which no service is sent
+SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Option(NamedTuple):
@@ -118,7 +120,7 @@ def settings(table: Table, args: argparse.Namespace) -> dict[str, Any]:
 def for_request(table: Table, base: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Put a Modelfile's llm_* over the settings; raises AnswerError for an impossible value."""
     known = {option.name: option for option in table}
-    unknown = [name[:LONGEST_NAME] for name in asked if name not in known]
+    unknown = [name[:LONGEST_NAME] for name in asked if name not in {*known, MULTIMODAL}]
     if unknown:
         logger.info("the Modelfile asks for unknown options: %s", ", ".join(unknown[:MOST_NAMES]))
     try:
@@ -130,6 +132,20 @@ def for_request(table: Table, base: Mapping[str, Any], asked: Mapping[str, Any])
     except ValueError as error:
         raise AnswerError(BAD_OPTION.format(error)) from None
     return merge_config(dict(base), wanted)
+
+
+def wants_multimodal(asked: Mapping[str, Any]) -> bool | None:
+    """Return what a Modelfile says in llm_enable_multimodal; None: nothing.
+
+    Raises AnswerError for a value that is neither true nor false.
+    """
+    value = asked.get(MULTIMODAL)
+    if value is None:
+        return None
+    try:
+        return SWITCH[str(value).lower()]
+    except KeyError:
+        raise AnswerError(BAD_OPTION.format(f"{MULTIMODAL} must be true or false")) from None
 
 
 def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

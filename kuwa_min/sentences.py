@@ -19,8 +19,11 @@ OUT_OF_MEMORY = "[The model ran out of memory for this chat; a shorter one may f
 NOT_ACCEPTED = "[The model's chat template does not accept this chat.]"
 BAD_TEMPLATE = "[The bot's template cannot be used: {}]"
 OVERFLOWED = "[The model's numbers overflowed: {}]"
-IMAGE_NOT_FETCHED = "[The image cannot be fetched: {}.]"
 IMAGE_NOT_READ = "[The image cannot be read: {}.]"
+NO_MULTIMODAL = (
+    "[This bot wants the model to see pictures and files, which is not allowed here; "
+    "please ask whoever runs it to start it with --allow_multimodal.]"
+)
 
 NO_SLOT = "[The model is busy: no slot became free in time; please try again in a moment.]"
 STOPPING = "[This executor is being stopped; please try again in a moment.]"
@@ -83,11 +86,28 @@ BROKEN_OFF = "The connection to the model's service ended early: the answer may 
 WANTS_A_TOOL = "The model asked for a tool, and this program has none for it."
 ENDED_ODDLY = "The model's service ended the answer for a reason of its own: {}."
 
+# Side notes on links in a chat; the first gap is for the link, which the model sees as text.
+LINK_BAD_ADDRESS = "{} was not read: its address cannot be used."
+LINK_PRIVATE = "{} was not read: its server is unknown here or on a private network."
+LINK_SLOW = "{} was not read: it took too long."
+LINK_NOT_TRUSTED = "{} was not read: the certificate of its server cannot be verified."
+LINK_NO_SERVER = "{} was not read: nothing answers there as a web server does."
+LINK_STATUS = "{} was not read: its server answers {}."
+LINK_REDIRECTED = "{} was not read: it was redirected too often."
+LINK_TOO_LARGE = "{} was not read: it is larger than {} MiB."
+LINK_INCOMPLETE = "{} was not read: it broke off in the middle."
+LINK_DAMAGED = "{} was not read: it is damaged."
+LINK_PIXELS = "{} was not read: it has {} x {} pixels, and at most {} million are taken."
+LINK_NO_FILE = "{} was not read: it is no file of a kind that this model takes."
+MORE_LINKS = "{} more links were not read."
+FILES_TOO_MANY = "Only the newest pictures and files of this chat were read, {} at most."
+FILES_TOO_LARGE = "Older pictures and files were left out: together they are larger than {} MiB."
+LAST_FILE_ONLY = "The model took only the last picture of this chat."
+
 CHINESE = {  # as Taiwan writes it
     NO_INPUT: "[尚未輸入訊息]",
     TOO_LONG: "[抱歉，輸入的訊息太長了！]",
     BAD_OPTION: "[無法使用選項 llm_{}。]",
-    IMAGE_NOT_FETCHED: "[無法取得圖片：{}。]",
     IMAGE_NOT_READ: "[無法讀取圖片：{}。]",
     OUT_OF_MEMORY: "[模型處理此對話時記憶體不足，較短的對話或許可行。]",
     NOT_ACCEPTED: "[模型的對話範本不接受此對話。]",
@@ -122,8 +142,28 @@ CHINESE = {  # as Taiwan writes it
     BROKEN_OFF: "與模型服務的連線提早結束，回答可能不完整。",
     WANTS_A_TOOL: "模型要求使用工具，但本程式沒有提供工具。",
     ENDED_ODDLY: "模型服務因自身的原因結束了回答：{}。",
+    NO_MULTIMODAL: (
+        "[此機器人要讓模型看圖片與檔案，但這裡不允許，請管理者以 --allow_multimodal 啟動。]"
+    ),
+    LINK_BAD_ADDRESS: "未讀取 {}：無法使用此網址。",
+    LINK_PRIVATE: "未讀取 {}：找不到其伺服器，或伺服器位於私人網路。",
+    LINK_SLOW: "未讀取 {}：等候時間過長。",
+    LINK_NOT_TRUSTED: "未讀取 {}：無法驗證其伺服器的憑證。",
+    LINK_NO_SERVER: "未讀取 {}：該處沒有網頁伺服器回應。",
+    LINK_STATUS: "未讀取 {}：其伺服器回應 {}。",
+    LINK_REDIRECTED: "未讀取 {}：重新導向次數過多。",
+    LINK_TOO_LARGE: "未讀取 {}：檔案大於 {} MiB。",
+    LINK_INCOMPLETE: "未讀取 {}：傳輸中斷。",
+    LINK_DAMAGED: "未讀取 {}：檔案已損壞。",
+    LINK_PIXELS: "未讀取 {}：圖片有 {} x {} 像素，最多接受 {} 百萬像素。",
+    LINK_NO_FILE: "未讀取 {}：此模型不接受這種檔案。",
+    MORE_LINKS: "另有 {} 個連結未讀取。",
+    FILES_TOO_MANY: "只讀取了此對話中最新的圖片與檔案，最多 {} 個。",
+    FILES_TOO_LARGE: "較舊的圖片與檔案已略過：合計大於 {} MiB。",
+    LAST_FILE_ONLY: "模型只看了此對話的最後一張圖片。",
 }
 ENGLISH_ONLY = (UNEXPECTED,)
+GAP = r"([^\n]*)"  # whatever stands in a sentence; it spans no lines
 LANGUAGE = r"\s*([A-Za-z*]{1,8})[\w-]*\s*(?:;\s*q\s*=\s*([\d.]{1,5}))?\s*"  # compiled at first use
 
 
@@ -163,19 +203,20 @@ def translate(sentence: str) -> str:
 @cache
 def _translations() -> list[Translation]:
     return [
-        Translation(re.compile(_pattern(english)), chinese) for english, chinese in CHINESE.items()
+        Translation(re.compile(_pattern(english, GAP)), chinese)
+        for english, chinese in CHINESE.items()
     ]
 
 
-def _pattern(sentence: str) -> str:
-    """Return what matches a sentence with whatever stands in its gap; nothing spans lines."""
-    return re.escape(sentence).replace(r"\{\}", r"(?P<gap>[^\n]*)")
+def _pattern(sentence: str, gap: str) -> str:
+    """Return a pattern for a sentence, with this pattern for each of its gaps."""
+    return re.escape(sentence).replace(r"\{\}", gap)
 
 
 def ours() -> str:
     """Return a pattern of every sentence that may end an answer of ours, in any language."""
     known: Sequence[str] = [*ENGLISH_ONLY, *CHINESE, *CHINESE.values()]
-    return "|".join(_pattern(one).replace("?P<gap>", "?:") for one in known if _is_whole(one))
+    return "|".join(_pattern(one, r"[^\n]*") for one in known if _is_whole(one))
 
 
 def _is_whole(sentence: str) -> bool:

@@ -371,3 +371,30 @@ def test_on_python_310_a_toml_file_is_one_line(
     found = complaint(write(tmp_path / "c.toml", "delay = 1"))
     assert "Python 3.11" in found
     assert ".json" in found
+
+
+# -- the switch of Kuwa's multimodal bots
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [(True, True), ("true", True), ("False", False), (1, True), (0, False), (None, None)],
+)
+def test_a_bot_may_say_whether_it_is_about_pictures(value: object, wanted: bool | None) -> None:
+    """As Modelfiles write it; nothing is nothing."""
+    assert generation.wants_multimodal({"enable_multimodal": value}) is wanted
+    assert generation.wants_multimodal({}) is None
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, ""])
+def test_a_switch_is_true_or_false(value: object) -> None:
+    """Anything else is a sentence."""
+    with pytest.raises(AnswerError, match="llm_enable_multimodal must be true or false"):
+        generation.wants_multimodal({"enable_multimodal": value})
+
+
+def test_the_switch_is_no_unknown_option(caplog: pytest.LogCaptureFixture) -> None:
+    """Of any backend: bots with it are used with text models, too."""
+    caplog.set_level("INFO")
+    assert generation.for_request(TABLE, DEFAULTS, {"enable_multimodal": True}) == DEFAULTS
+    assert caplog.text == ""

@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from upload_site import Site, upload_site
 
 from backends._bounded_template import TemplateProcesses
 from backends._engine import Engine
@@ -65,6 +67,13 @@ def no_left_overs() -> Iterator[None]:
     """Let go of what a module's tests leave: it may not be able to end within a deep recursion."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Serve a folder on loopback for the length of a test."""
+    with upload_site(tmp_path / "site") as served:
+        yield served
 
 
 Load = Callable[..., Talker]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import inspect
+import json
 import logging
-import re
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +25,7 @@ from fakes import (
 from fakes.openai_server import Service, Talk, openai_server
 from test_http_pool import make_certificate
 from test_images import data_url, png
+from upload_site import Site
 
 from backends import _refusal
 from backends._openai_windows import of_family
@@ -657,41 +658,147 @@ def test_models_of_openai_are_known_by_their_family(serve: Serve) -> None:
 # -- pictures
 
 
-def test_the_last_picture_is_sent(serve: Serve) -> None:
-    """As a part of its message, before the text; without --multimodal it stays text."""
-    service = serve(fine)
-    said = ("look " + data_url(png()), "I see", "and now?")
+def parts(content: list[dict[str, Any]]) -> list[str | bytes]:
+    """Return the parts of a message: text, or the bytes of a picture."""
+    return [
+        part["text"]
+        if part["type"] == "text"
+        else base64.b64decode(part["image_url"]["url"].partition("base64,")[2])
+        for part in content
+    ]
+
+
+def test_all_pictures_of_a_chat_are_sent(serve: Serve) -> None:
+    """Where they stand in their messages; without --multimodal they stay text."""
+    service, (one, two) = serve(fine), (data_url(png(n)) for n in (1, 2))
+    said = (f"{one}\nlook", "I see", f"is {one} as {two}?")
     ask(connect(service, "--multimodal"), *said)
-    first, *rest = service.chats[0].said
-    assert [part["type"] for part in first] == ["image_url", "text"]
-    sent = first[0]["image_url"]["url"]
-    assert base64.b64decode(sent.partition("base64,")[2]) == png()
-    assert (first[1]["text"], rest) == ("look", ["I see", "and now?"])
+    first, reply, last = service.chats[0].said
+    assert (parts(first), reply) == ([png(1), "look"], "I see")
+    assert parts(last) == ["is", png(1), "as", png(2), "?"]
     ask(connect(service), *said)
-    assert service.chats[1].said[0] == said[0]
+    assert service.chats[1].said == list(said)
 
 
 def test_a_model_that_does_not_see_says_so(serve: Serve) -> None:
-    """A picture of an earlier message is left out instead, or nobody could go on."""
+    """A picture of an earlier message is a link again instead, or nobody could go on."""
 
     def blind(one: Talk) -> None:
         if any(isinstance(content, list) for content in one.asked.said):
             return one.answer({"error": {"message": "gpt-4o is not a multimodal model"}}, 400)
         return one.tell("blind")
 
-    executor = connect(serve(blind), "--multimodal")
+    service = serve(blind)
+    executor = connect(service, "--multimodal")
     assert ask(executor, data_url(png())) == sentences.NO_IMAGES.format("gpt-4o")
     assert ask(executor, "look " + data_url(png()), "I see", "and now?") == "blind"
+    assert service.chats[-1].said == ["look " + data_url(png()), "I see", "and now?"]
 
 
-def test_a_picture_of_this_network_is_not_fetched(serve: Serve) -> None:
-    """Unless the operator allows it."""
-    pictures = serve(fine)
-    executor = connect(serve(fine), "--multimodal")
-    answer = ask(executor, f"{pictures.url}/a.png ?")
-    assert re.fullmatch(r"\[The image cannot be fetched: 127.0.0.1 is unknown.*\.\]", answer)
-    assert "無法取得圖片" in ask(executor, f"{pictures.url}/a.png ?", form={"lang": "zh-TW"})
-    assert len(pictures.asked) == 0
+def test_a_model_that_takes_one_picture_gets_the_last(serve: Serve) -> None:
+    """The others are links again, and a side note says so."""
+
+    def one_only(talk: Talk) -> None:
+        pictures = json.dumps(talk.asked.body).count("image_url")
+        if pictures > 2:  # each has its name twice
+            message = "At most 1 image(s) may be provided in one prompt."
+            return talk.answer({"error": {"message": message}}, 400)
+        return talk.tell("yes")
+
+    service, urls = serve(one_only), [data_url(png(n)) for n in (1, 2, 3)]
+    executor = connect(service, "--multimodal")
+    assert ask(executor, urls[0], "a", f"{urls[1]} {urls[2]}") == "yes" + SIDE_NOTE.format(
+        sentences.LAST_FILE_ONLY
+    )
+    assert service.chats[-1].said[:2] == [urls[0], "a"]
+    assert parts(service.chats[-1].said[2]) == [urls[1], png(3)]
+
+
+def test_an_upload_on_a_private_network_is_a_side_note(serve: Serve, site: Site) -> None:
+    """The model gets the link and answers; in the person's language stands what is missing."""
+    service, url = serve(fine), site.write("storage/root/homes/3/a.png", png())
+    executor = connect(service, "--multimodal")
+    reason = "a.png was not read: its server is unknown here or on a private network."
+    assert pieces(executor, f"{url}\nhm?")[-1] == SIDE_NOTE.format(reason)
+    assert service.chats[0].said == [f"{url}\nhm?"]
+    assert "未讀取 a.png" in ask(executor, f"{url}\nhm?", form={"lang": "zh-TW"})
+    assert site.asked == []
+    for allowed in (("--upload_hosts", f"127.0.0.1:{site.port}"), ("--allow_private_urls",)):
+        opened = connect(service, "--multimodal", *allowed)
+        assert "was not read" not in ask(opened, f"{url}\nhm?")
+        assert parts(service.chats[-1].said[0]) == [png(), "hm?"]
+
+
+def test_the_kernels_host_may_have_the_uploads(serve: Serve, site: Site) -> None:
+    """On its own port or the web's, and of it only what people uploaded."""
+    upload = site.write("storage/root/homes/3/%E5%9C%96.png", png())
+    site.folder.joinpath("storage/root/homes/3/圖.png").write_bytes(png())
+    other = site.write("a.png", png())
+    executor = connect(serve(fine), "--multimodal", "--kernel_url", f"{site.url}/")
+    assert "was not read" not in ask(executor, f"{upload}\nhm?")
+    assert "a.png was not read" in ask(executor, f"{other}\nhm?")
+
+
+def test_other_files_are_named_in_a_side_note(serve: Serve, site: Site) -> None:
+    """Their links stay in the text."""
+    service, url = serve(fine), site.write("a%20b.pdf", b"")
+    site.folder.joinpath("a b.pdf").write_bytes(b"%PDF-1.7")
+    answer = ask(connect(service, "--multimodal", "--allow_private_urls"), f"{url}\nhm?")
+    assert answer.endswith(SIDE_NOTE.format(sentences.LINK_NO_FILE.format("a b.pdf")))
+    assert service.chats[0].said == [f"{url}\nhm?"]
+
+
+def test_a_side_note_on_a_link_follows_the_answer_it_belongs_to(serve: Serve) -> None:
+    """Not a sentence that ends an answer, which has nothing to do with it."""
+
+    def refuse(talk: Talk) -> None:
+        talk.answer({"error": {"message": "no", "code": "content_filter"}}, 400)
+
+    answer = ask(connect(serve(refuse), "--multimodal"), "http://127.0.0.1/a.png ?")
+    assert answer == sentences.NOT_ALLOWED
+
+
+# -- the switch of a bot
+
+
+@pytest.mark.parametrize(
+    ("options", "switch", "sees"),
+    [
+        (("--multimodal",), None, True),
+        (("--multimodal",), "true", True),
+        (("--multimodal",), "false", False),
+        (("--allow_multimodal",), None, False),
+        (("--allow_multimodal",), "true", True),
+        (("--allow_multimodal",), "TRUE", True),
+        ((), None, False),
+        ((), "false", False),
+    ],
+)
+def test_a_bot_may_switch_pictures_on_and_off(
+    serve: Serve,
+    caplog: pytest.LogCaptureFixture,
+    options: tuple[str, ...],
+    switch: str | None,
+    sees: bool,
+) -> None:
+    """As far as the operator allows it; the service never hears of the switch."""
+    service = serve(fine)
+    said = {} if switch is None else {"llm_enable_multimodal": switch}
+    assert ask(connect(service, *options), data_url(png()), **said) == "Hello, 世界!"
+    assert isinstance(service.chats[0].said[0], list) is sees
+    assert "enable_multimodal" not in service.chats[0].body
+    assert "unknown options" not in caplog.text
+
+
+def test_a_bot_may_not_switch_pictures_on_by_itself(serve: Serve) -> None:
+    """The person is told, in a language of theirs."""
+    service = serve(fine)
+    on = {"llm_enable_multimodal": "true"}
+    assert ask(connect(service), "hi", **on) == sentences.NO_MULTIMODAL
+    assert "不允許" in ask(connect(service), "hi", form={"lang": "zh-TW"}, **on)
+    wrong = ask(connect(service), "hi", llm_enable_multimodal="maybe")
+    assert wrong == "[The option llm_enable_multimodal must be true or false.]"
+    assert service.chats == []
 
 
 def test_what_is_shown_at_status(serve: Serve) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backends._estimate import PER_IMAGE, PER_MESSAGE, chat_tokens, tokens
-from backends._images import MARK
+from backends._estimate import PER_FILE, PER_MESSAGE, chat_tokens, tokens
+from backends._links import sign
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_a_chat_has_more_than_its_texts() -> None:
     """Who speaks costs, and a picture does."""
     one = {"role": "user", "content": "hi"}
     assert chat_tokens([one, one]) == 2 * (tokens("hi") + PER_MESSAGE)
-    assert chat_tokens([{"role": "user", "content": MARK}]) >= PER_IMAGE
+    assert chat_tokens([{"role": "user", "content": sign(1) + sign(2)}]) >= 2 * PER_FILE

@@ -24,6 +24,7 @@ from fakes import gemini_breaks_off, gemini_is_silent, gemini_refuses, gemini_ta
 from fakes.gemini_server import PATIENCE, Service, Talk, gemini_server, piece
 from programs import ROOT
 from test_images import data_url, png
+from upload_site import Site
 
 from backends import _refusal
 from backends.geminipro import OPTIONS, GeminiproExecutor
@@ -203,25 +204,73 @@ def test_thoughts_and_other_candidates_are_not_shown(serve: Serve, connect: Any)
 # -- pictures
 
 
-def test_the_last_picture_of_a_chat_is_sent(serve: Serve, connect: Any) -> None:
-    """Where it stands in its message, and only with --multimodal."""
-    service, picture = serve(fine), png(2, 2)
-    said = f"What is this? {data_url(picture)}"
-    ask(connect(service, "--multimodal"), said, "A square.", "Which colour?")
-    parts = service.asked[0].body["contents"][0]["parts"]
-    encoded = base64.b64encode(picture).decode()
-    assert parts[0] == {"inlineData": {"mimeType": "image/png", "data": encoded}}
-    assert parts[1]["text"].strip() == "What is this?"
-    ask(connect(service), said)
-    assert service.asked[1].said == [("user", said)]
+def inline(data: bytes, media_type: str) -> dict[str, Any]:
+    """Return a file as a part of a message."""
+    return {"inlineData": {"mimeType": media_type, "data": base64.b64encode(data).decode()}}
 
 
-def test_a_picture_of_this_network_is_not_fetched(serve: Serve, connect: Any) -> None:
-    """Unless --allow_private_urls says so; nobody is asked."""
+def parts(service: Service, message: int) -> list[dict[str, Any]]:
+    """Return the parts of a message of the last chat that a service was asked."""
+    found: list[dict[str, Any]] = service.asked[-1].body["contents"][message]["parts"]
+    return found
+
+
+def test_all_pictures_of_a_chat_are_sent(serve: Serve, connect: Any) -> None:
+    """Where they stand in their messages, and only with --multimodal."""
+    service, (one, two) = serve(fine), (data_url(png(n)) for n in (1, 2))
+    said = (f"{one}\nWhat is this?", "A square.", f"And {two}?")
+    ask(connect(service, "--multimodal"), *said)
+    assert parts(service, 0) == [inline(png(1), "image/png"), {"text": "What is this?"}]
+    assert parts(service, 2) == [{"text": "And"}, inline(png(2), "image/png"), {"text": "?"}]
+    ask(connect(service), *said)
+    assert [text for _, text in service.asked[-1].said] == list(said)
+
+
+def test_documents_sounds_and_texts_are_sent(serve: Serve, connect: Any, site: Site) -> None:
+    """With the MIME type that their first bytes tell; what Gemini does not take is named."""
     service = serve(fine)
-    answer = ask(connect(service, "--multimodal"), f"Look: {service.url}/a.png")
-    assert answer.startswith("[The image cannot be fetched: 127.0.0.1 is unknown here or is on")
+    pdf, sound = b"%PDF-1.7\n...", b"ID3\x04\0\0\0\0\0\0"
+    urls = [
+        site.write("a.pdf", pdf),
+        site.write("a.bin", sound),
+        site.write("a.html", "圖片說明".encode()),
+        site.write("a.zip", b"PK\x03\x04"),
+    ]
+    answer = ask(connect(service, "--multimodal", "--allow_private_urls"), " ".join(urls))
+    assert parts(service, 0) == [
+        inline(pdf, "application/pdf"),
+        inline(sound, "audio/mp3"),
+        inline("圖片說明".encode(), "text/plain"),
+        {"text": urls[3]},
+    ]
+    assert answer.endswith(SIDE_NOTE.format(sentences.LINK_NO_FILE.format("a.zip")))
+
+
+def test_an_upload_on_a_private_network_is_a_side_note(
+    serve: Serve, connect: Any, site: Site
+) -> None:
+    """The model gets the link and answers, unless the site's host is named."""
+    service, url = serve(fine), site.write("storage/root/homes/3/a.png", png(2, 2))
+    answer = pieces(connect(service, "--multimodal"), f"{url}\nhm?")
+    assert answer[-1] == SIDE_NOTE.format(sentences.LINK_PRIVATE.format("a.png"))
+    assert len(answer) > 1
+    assert (parts(service, 0), site.asked) == ([{"text": f"{url}\nhm?"}], [])
+    named = connect(service, "--multimodal", "--upload_hosts", f"127.0.0.1:{site.port}")
+    assert "was not read" not in ask(named, f"{url}\nhm?")
+    assert parts(service, 0) == [inline(png(2, 2), "image/png"), {"text": "hm?"}]
+
+
+def test_a_bot_may_switch_files_on_if_the_operator_allows_it(serve: Serve, connect: Any) -> None:
+    """As Kuwa's own multimodal bot does; Google never hears of the switch."""
+    service, said = serve(fine), f"{data_url(png(2, 2))} ?"
+    on, off = ({"llm_enable_multimodal": value} for value in ("true", "false"))
+    assert ask(connect(service), said, **on) == sentences.NO_MULTIMODAL
     assert service.asked == []
+    ask(connect(service, "--allow_multimodal"), said, **on)
+    assert parts(service, 0)[0] == inline(png(2, 2), "image/png")
+    ask(connect(service, "--multimodal"), said, **off)
+    assert parts(service, 0) == [{"text": said}]
+    assert "multimodal" not in json.dumps([one.body for one in service.asked]).lower()
 
 
 def test_a_model_that_takes_no_pictures_says_so(serve: Serve, connect: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import io
 import json
 from collections.abc import Iterator
@@ -15,8 +14,10 @@ import seeing
 import tiny_models
 import tiny_vision
 
-from backends._images import MARK, Image, attach
-from kuwa_min.errors import AnswerError, StartError
+from backends._attachments import Attachment
+from backends._links import sign
+from backends._web import LinkError
+from kuwa_min.errors import StartError
 
 torch = pytest.importorskip("torch", reason="models that see need torch")
 transformers = pytest.importorskip("transformers", reason="and transformers")
@@ -31,6 +32,7 @@ from backends._transformers_vision import (  # noqa: E402
     open_picture,
     own_template,
     parts,
+    takes_several,
 )
 
 pytestmark = [
@@ -38,12 +40,13 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 WRITERS = {"llava": tiny_vision.write_llava, "qwen": tiny_vision.write_qwen}
+SIGN = sign(0)
 ARGS = argparse.Namespace(trust_remote_code=False, processor=None)
 
 
-def picture(color: str, **more: Any) -> Image:
+def picture(color: str, **more: Any) -> Attachment:
     """Return a picture as it arrives with a chat."""
-    return Image(tiny_vision.png(color, **more), "image/png")
+    return Attachment(tiny_vision.png(color, **more), "image/png")
 
 
 def user(text: str) -> dict[str, str]:
@@ -59,14 +62,17 @@ class Seer:
         self.processor = load_processor(str(folder), ARGS)
         self.library = seeing.Library(folder, self.processor)
 
-    def answer(self, chat: list[dict[str, str]], image: Image | None = None) -> str:
+    def answer(self, chat: list[dict[str, str]], *pictures: Attachment) -> str:
         """Return what our prompt makes it say."""
-        return self.say(self.chat(image).prepare(chat))
+        return self.say(self.chat(*pictures).prepare(chat))
 
-    def chat(self, image: Image | None = None, **more: Any) -> VisionChat:
-        """Return what prepares chats about a picture."""
+    def chat(self, *pictures: Attachment, **more: Any) -> VisionChat:
+        """Return what prepares chats about pictures, which are numbered from 0."""
         own = {"template": own_template(self.processor, ""), "most": 1000}
-        return VisionChat(self.processor, image, **{**own, **more})
+        chat = VisionChat(self.processor, **{**own, **more})
+        for number, one in enumerate(pictures):
+            chat.add(number, one)
+        return chat
 
     def say(self, prompt: Prompt) -> str:
         """Return the answer to a prompt."""
@@ -90,7 +96,7 @@ def test_an_answer_is_the_librarys_own(seer: Seer, tmp_path: Path, color: str) -
     """Its recipe reads the same picture from a file."""
     file = tmp_path / "it.png"
     file.write_bytes(tiny_vision.png(color))
-    ours = seer.answer([user(f"{MARK}What is it?")], picture(color))
+    ours = seer.answer([user(f"{SIGN}What is it?")], picture(color))
     assert ours == seer.library.answer(file, "What is it?")
 
 
@@ -102,30 +108,46 @@ def test_a_chat_without_a_picture_is_answered(seer: Seer) -> None:
 def test_another_picture_gives_another_answer(seer: Seer) -> None:
     """And none gives a third one: the model does see it."""
     colors = ("red", "navy", "white", "lime")
-    chat = [user(f"{MARK}What is it?")]
+    chat = [user(f"{SIGN}What is it?")]
     answers = {seer.answer(chat, picture(color)) for color in colors} | {seer.answer(chat)}
     assert len(answers) > len(colors)
 
 
-def test_an_address_in_the_message_becomes_the_picture(seer: Seer) -> None:
-    """From what a person types to what the model says, and in the next turn still."""
-    url = "data:image/png;base64," + base64.b64encode(tiny_vision.png("red")).decode()
-    history = [user(f"What is it? {url}")]
-    image, chat = attach(history, allow_private=False)
-    first = seer.answer(chat, image)
-    assert first == seer.answer([user(f"{MARK}What is it?")], picture("red"))
-    later = [*history, {"role": "assistant", "content": first}, user("And its colour?")]
-    image, chat = attach(later, allow_private=False)
-    assert image == picture("red")
-    assert "pixel_values" in seer.chat(image).prepare(chat).extra
+def test_several_pictures_are_seen(seer: Seer, tmp_path: Path) -> None:
+    """In their order, where they stand: the library's recipe reads the same message."""
+    assert takes_several(seer.processor, own_template(seer.processor, ""))
+    files = [tmp_path / f"{color}.png" for color in ("red", "navy")]
+    for file in files:
+        file.write_bytes(tiny_vision.png(file.stem))
+    red, navy = (picture(file.stem) for file in files)
+    chat = [user(f"Is {sign(0)} like {sign(1)}")]
+    expected = seer.library.answer("Is", files[0], "like", files[1])
+    assert seer.answer(chat, red, navy) == expected
+    assert seer.answer(chat, navy, red) != expected
+
+
+def test_a_processor_that_takes_one_picture_is_known(
+    seer: Seer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By trying; what it says then does not matter."""
+    real = type(seer.processor).__call__
+
+    def one_only(self: Any, images: Any = None, *rest: Any, **more: Any) -> Any:
+        if images is not None and len(images[0] if isinstance(images[0], list) else images) > 1:
+            raise ValueError("one picture, please")
+        return real(self, images, *rest, **more)
+
+    monkeypatch.setattr(type(seer.processor), "__call__", one_only)
+    assert not takes_several(seer.processor, own_template(seer.processor, ""))
+    assert seer.answer([user(f"{SIGN}hm?")], picture("red"))
 
 
 def test_a_typed_placeholder_is_text(seer: Seer) -> None:
     """No person adds a picture that is not there, with or without a real one."""
     token = seer.processor.image_token
-    chat = [user(f"{MARK}Is {token} it?<|im_end|>")]
+    chat = [user(f"{SIGN}Is {token} it?<|im_end|>")]
     shown = seer.chat(picture("red"))
-    plain = seer.chat(picture("red")).prepare([user(f"{MARK}x")])
+    plain = seer.chat(picture("red")).prepare([user(f"{SIGN}x")])
     number = seer.processor.tokenizer.convert_tokens_to_ids(token)
     assert shown.prepare(chat).ids.count(number) == plain.ids.count(number) > 0
     assert seer.chat().prepare(chat).ids.count(number) == 0
@@ -138,21 +160,23 @@ def test_a_typed_placeholder_is_text(seer: Seer) -> None:
 def test_a_length_counts_the_picture(seer: Seer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly, and without preparing it again for each chat that is tried."""
     chats = [
-        [user("first"), {"role": "assistant", "content": "yes"}, user(f"{MARK}What is it?")],
-        [user(f"{MARK}What is it?")],
+        [user("first"), {"role": "assistant", "content": "yes"}, user(f"{SIGN}What is it?")],
+        [user(f"{SIGN}What is it?")],
         [user("no picture here")],
+        [user(f"{sign(1)}a{SIGN}"), {"role": "assistant", "content": "b"}, user(f"c{sign(1)}")],
     ]
-    tried = seer.chat(picture("red", size=(90, 60)))
+    tried = seer.chat(picture("red", size=(90, 60)), picture("navy"))
     with monkeypatch.context() as patch:
         patch.setattr(type(seer.processor.image_processor), "__call__", None)  # would fail
         lengths = [tried.length(chat) for chat in chats]
     assert lengths == [len(tried.prepare(chat).ids) for chat in chats]
+    assert lengths[3] > lengths[1]
     assert lengths[0] > lengths[1] > lengths[2]
 
 
 def test_a_large_picture_is_scaled_down(seer: Seer) -> None:
     """As far as it must be; a model that gives all pictures as many tokens gets it as it is."""
-    chat = [user(f"{MARK}What is it?")]
+    chat = [user(f"{SIGN}What is it?")]
     image = picture("red", size=(600, 400))
     plain = len(seer.chat().prepare([user("What is it?")]).ids)
     whole, small = (len(seer.chat(image, most=most).prepare(chat).ids) for most in (1000, 12))
@@ -167,23 +191,23 @@ def test_a_picture_that_was_trimmed_away_is_not_shown(seer: Seer) -> None:
     """The prompt has no tensors of it."""
     tried = seer.chat(picture("red"))
     assert "pixel_values" not in tried.prepare([user("what was it?")]).extra
-    assert "pixel_values" in tried.prepare([user(f"{MARK}what is it?")]).extra
+    assert "pixel_values" in tried.prepare([user(f"{SIGN}what is it?")]).extra
 
 
 @pytest.mark.parametrize(
     ("content", "kinds"),
     [
-        (f"{MARK}a", ["image", "a"]),
-        (f"before {MARK}after", ["before ", "image", "after"]),
-        (f"before {MARK}", ["before ", "image"]),
-        (MARK, ["image"]),
+        (f"{SIGN}\na", ["image", "a"]),
+        (f"before {SIGN}after", ["before", "image", "after"]),
+        (f"{SIGN}{SIGN}", ["image", "image"]),
+        (f"a{sign(9)}", ["a"]),
         ("a", ["a"]),
         ("", [""]),
     ],
 )
-def test_a_message_is_split_at_its_picture(content: str, kinds: list[str]) -> None:
+def test_a_message_is_split_at_its_pictures(content: str, kinds: list[str]) -> None:
     """Templates of these models want parts."""
-    split = parts(content, pillow.new("RGB", (1, 1)))
+    split = parts(content, {0: pillow.new("RGB", (1, 1))})
     assert [one.get("text", one["type"]) for one in split] == kinds
 
 
@@ -209,8 +233,9 @@ def test_a_model_without_a_template_gets_a_plain_one(
     processor = load_processor(str(folder), ARGS)
     template = own_template(processor, "the model")
     assert "the model has no chat template" in caplog.text
-    chat = VisionChat(processor, picture("red"), template=template, most=1000)
-    prompt = chat.prepare([user(f"{MARK}Hi")])
+    chat = VisionChat(processor, template=template, most=1000)
+    chat.add(0, picture("red"))
+    prompt = chat.prepare([user(f"{SIGN}Hi")])
     text = processor.tokenizer.decode(prompt.ids).replace("<image>" * 16, "<image>")
     assert text == "user: <image>\nHi\nassistant:"
 
@@ -252,26 +277,28 @@ def test_a_picture_is_opened_upright_and_opaque() -> None:
     exif = photo.getexif()
     exif[0x0112] = 6  # turn it by a quarter
     photo.save(data, "JPEG", exif=exif)
-    assert open_picture(Image(data.getvalue(), "image/jpeg")).size == (30, 40)
+    assert open_picture(Attachment(data.getvalue(), "image/jpeg")).size == (30, 40)
+    photo.resize((6000, 40)).save(data := io.BytesIO(), "JPEG", exif=exif)
+    assert open_picture(Attachment(data.getvalue(), "image/jpeg")).size == (27, 4096)
     glass = io.BytesIO()
     pillow.new("RGBA", (2, 2), (0, 0, 0, 0)).save(glass, "PNG")
-    assert open_picture(Image(glass.getvalue(), "image/png")).mode == "RGB"
+    assert open_picture(Attachment(glass.getvalue(), "image/png")).mode == "RGB"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP"])
 def test_every_kind_that_is_taken_can_be_opened(kind: str) -> None:
     """And by no other reader than the one that its first bytes asked for."""
     data = tiny_vision.png("red", kind=kind)
-    assert open_picture(Image(data, f"image/{kind.lower()}")).size == (40, 30)
-    with pytest.raises(AnswerError, match="damaged"):
-        open_picture(Image(data, "image/png"))
+    assert open_picture(Attachment(data, f"image/{kind.lower()}")).size == (40, 30)
+    with pytest.raises(LinkError, match="damaged"):
+        open_picture(Attachment(data, "image/png"))
 
 
 def test_a_damaged_picture_is_said_to_be() -> None:
     """It begins well and breaks off."""
     data = tiny_vision.png("red", size=(400, 300))
-    with pytest.raises(AnswerError, match="damaged"):
-        open_picture(Image(data[: len(data) // 2], "image/png"))
+    with pytest.raises(LinkError, match="damaged"):
+        open_picture(Attachment(data[: len(data) // 2], "image/png"))
 
 
 def test_a_folder_reads_like_a_downloaded_one(seer: Seer) -> None:

@@ -6,10 +6,6 @@ import base64
 import importlib.util
 import json
 import shutil
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +14,13 @@ import pytest
 import seeing
 import tiny_vision
 from programs import until
+from upload_site import Site
 
+from backends._links import LOST
 from backends.huggingface import HuggingfaceExecutor
+from kuwa_min import sentences
 from kuwa_min.errors import AnswerError, StartError
+from kuwa_min.prompt import SIDE_NOTE
 
 pytest.importorskip("torch", reason="models that see need torch")
 pytest.importorskip("transformers", reason="and transformers")
@@ -53,24 +53,6 @@ def pictures(tmp_path: Path) -> dict[str, Path]:
     return files
 
 
-@pytest.fixture
-def site(pictures: dict[str, Path]) -> Iterator[str]:
-    """Serve the pictures on this machine; return the address before their names."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    place = pictures["red"].parent
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(place)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 def data_url(file: Path) -> str:
     """Return a picture as an address that holds it."""
     return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
@@ -91,7 +73,7 @@ def test_a_chat_about_a_picture_is_answered_as_the_library_does(
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     assert "one at a time, by generate(): it sees pictures" in caplog.text
     recipe = library(talker, folder)
-    expected = [recipe.answer(pictures[color], QUESTION) for color in COLORS]
+    expected = [recipe.answer(QUESTION, pictures[color]) for color in COLORS]
     asked = [f"{QUESTION} {data_url(pictures[color])}" for color in COLORS]
     assert ["".join(talker.pieces(text)) for text in asked] == expected
     assert "".join(talker.pieces(QUESTION)) == recipe.answer(QUESTION) not in expected
@@ -101,7 +83,7 @@ def test_a_chat_about_a_picture_is_answered_as_the_library_does(
 def test_the_next_question_is_about_the_same_picture(
     load: Any, folder: Path, pictures: dict[str, Path]
 ) -> None:
-    """And a new picture takes its place."""
+    """And a new picture stands beside it."""
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     red, navy = (data_url(pictures[color]) for color in COLORS)
     first = direct.create(executor, f"{QUESTION} {red}")
@@ -110,8 +92,9 @@ def test_the_next_question_is_about_the_same_picture(
     assert second.prompt[: len(first.prompt)] == first.prompt
     assert bool((second.extra["pixel_values"] == first.extra["pixel_values"]).all())
     third = direct.create(executor, f"{QUESTION} {red}", answer, f"And this? {navy}")
-    assert not (third.extra["pixel_values"] == first.extra["pixel_values"]).all()
-    assert third.extra["pixel_values"].shape == first.extra["pixel_values"].shape, "one picture"
+    both = third.extra["pixel_values"]
+    assert len(both) == 2 * len(first.extra["pixel_values"])
+    assert bool((both[: len(both) // 2] == first.extra["pixel_values"]).all())
 
 
 def test_a_system_prompt_is_read(load: Any, folder: Path, pictures: dict[str, Path]) -> None:
@@ -147,7 +130,7 @@ def test_a_stopped_chat_about_a_picture_ends_within_a_step(
     until(lambda: request.finished)
     handle.remove()
     assert len(steps) == request.written == 5
-    expected = library(talker, folder).answer(pictures["red"], QUESTION)
+    expected = library(talker, folder).answer(QUESTION, pictures["red"])
     few = {"parameter": f"llm_max_new_tokens {seeing.FEW}"}
     assert direct.ask(talker.executor, text, **few)[0] == expected
 
@@ -155,32 +138,77 @@ def test_a_stopped_chat_about_a_picture_ends_within_a_step(
 # -- pictures that cannot be had
 
 
-def test_a_picture_of_this_network_needs_permission(
-    load: Any, folder: Path, pictures: dict[str, Path], site: str
+def test_an_upload_on_a_private_network_is_a_side_note(
+    load: Any, folder: Path, pictures: dict[str, Path], site: Site
 ) -> None:
-    """Without it a person reads why; with it the picture is seen."""
+    """The model gets the link and answers; where the site's host is named it sees the picture."""
+    red = site.write("storage/root/homes/3/red.png", pictures["red"].read_bytes())
     closed = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
-    text = f"{QUESTION} {site}/red.png"
-    with pytest.raises(AnswerError, match=r"cannot be fetched: .* is on a private network"):
-        closed.pieces(text)
+    text = f"{red}\n{QUESTION}"
     recipe = library(closed, folder)
-    assert "".join(closed.pieces(QUESTION)) == recipe.answer(QUESTION)
-    options = ("--model_path", folder, *FEW, "--allow_private_urls")
+    taken = closed.pieces(text)
+    assert taken[-1] == SIDE_NOTE.format(sentences.LINK_PRIVATE.format("red.png"))
+    assert "".join(taken[:-1]) == recipe.answer(text)
+    assert site.asked == []
+    options = ("--model_path", folder, *FEW, "--upload_hosts", f"127.0.0.1:{site.port}")
     opened = load(HuggingfaceExecutor, *options)
     assert "".join(opened.pieces(text)) == recipe.answer(pictures["red"], QUESTION)
-    with pytest.raises(AnswerError, match="cannot be fetched: "):
-        opened.pieces(f"{QUESTION} {site}/green.png")
+    taken = opened.pieces(f"{site.url}/green.png\n{QUESTION}")
+    assert "green.png was not read: its server answers 404." in taken[-1]
 
 
-def test_a_damaged_picture_is_a_sentence(load: Any, folder: Path, tmp_path: Path) -> None:
-    """Of its own message; an earlier one is left out of the chat that goes on."""
+def test_a_bot_may_switch_pictures_off(
+    load: Any, folder: Path, pictures: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """For its chats; on they are anyway, and neither is an option that nobody knows."""
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
+    text = f"{data_url(pictures['red'])}\n{QUESTION}"
+    off, on = (
+        direct.create(executor, text, parameter=f"llm_enable_multimodal {value}")
+        for value in ("false", "true")
+    )
+    assert "pixel_values" not in off.extra
+    assert "pixel_values" in on.extra
+    assert "unknown options" not in caplog.text
+
+
+def test_pictures_share_a_part_of_the_prompt(
+    load: Any, folder: Path, pictures: dict[str, Path]
+) -> None:
+    """As many as fit with their messages, the newest; all of the last message must."""
+    urls = [data_url(pictures[color]) for color in COLORS]
+    executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
+    both = direct.create(executor, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
+    one = direct.create(executor, f"{urls[1]}\n{QUESTION}")
+    limit = len(both.prompt) - 1
+    less = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--limit", limit).executor
+    fitted = direct.create(less, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
+    assert len(fitted.prompt) <= len(one.prompt) < len(both.prompt)
+
+
+def test_one_picture_is_shown_where_more_are_not_allowed(
+    load: Any, folder: Path, pictures: dict[str, Path]
+) -> None:
+    """The last one, and it is said."""
+    urls = [data_url(pictures[color]) for color in COLORS]
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--max_attachments", 1)
+    note = SIDE_NOTE.format(sentences.FILES_TOO_MANY.format(1))
+    assert talker.pieces(f"{urls[0]}\n{urls[1]}\n{QUESTION}")[-1] == note
+    request = direct.create(talker.executor, f"{urls[0]}\n{urls[1]}\n{QUESTION}")
+    alone = direct.create(talker.executor, f"{urls[1]}\n{QUESTION}")
+    assert bool((request.extra["pixel_values"] == alone.extra["pixel_values"]).all())
+
+
+def test_a_damaged_picture_is_a_side_note(load: Any, folder: Path, tmp_path: Path) -> None:
+    """Of its own message; it is found out only when its pixels are wanted."""
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     file = tmp_path / "half.png"
     file.write_bytes(tiny_vision.png("red", size=(400, 300))[:700])
     text = f"{QUESTION} {data_url(file)}"
-    with pytest.raises(AnswerError, match=r"\[The image cannot be read: it is damaged"):
-        direct.create(executor, text)
-    assert direct.ask(executor, text, "[The image cannot be read: it is damaged.]", "Why?")[0]
+    taken = talker.pieces(text)
+    assert taken[-1] == SIDE_NOTE.format("data:image/png was not read: it is damaged.")
+    assert "".join(taken[:-1]) == library(talker, folder).answer(f"{QUESTION} {LOST}")
+    assert "damaged" not in "".join(talker.pieces(text, "hm", "Why?"))
 
 
 def test_a_picture_counts_as_part_of_the_prompt(
@@ -212,7 +240,7 @@ def test_the_processor_may_lie_elsewhere(
     assert "--processor" in str(refused.value)
     assert str(refused.value).isprintable()
     talker = load(HuggingfaceExecutor, "--model_path", bare, "--processor", folder, *FEW)
-    expected = library(talker, folder).answer(pictures["red"], QUESTION)
+    expected = library(talker, folder).answer(QUESTION, pictures["red"])
     assert "".join(talker.pieces(f"{QUESTION} {data_url(pictures['red'])}")) == expected
 
 

@@ -46,7 +46,7 @@ def look(folder: Path, picture: Path) -> str:
     """Return the answer of a model that sees."""
     processor = transformers.AutoProcessor.from_pretrained(folder)
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
-    content = [{"type": "image", "path": str(picture)}, {"type": "text", "text": four_people.LOOK}]
+    content = [{"type": "text", "text": four_people.LOOK}, {"type": "image", "path": str(picture)}]
     inputs = processor.apply_chat_template(
         [user(content)],
         add_generation_prompt=True,

@@ -1,0 +1,205 @@
+"""Read the pictures and files that a chat links to, under limits.
+
+Kuwa's front end puts the URL of an upload on a line before the text of its message; an API's client
+may send a data: URL. The history comes anew with every turn, and its links with it.
+
+Strategy: the newest links are read first, up to a number and a total size. A link that gives
+nothing stays in the text, so that the model answers all the same; if it came with the last message,
+a side note says why. Files of earlier messages are taken from a cache. Those of the last message
+are always fetched: its link may have been mended, or lead to another upload of the same name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import logging
+import re
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+from kuwa_min import address, sentences
+from kuwa_min.modelfile import Message
+
+from . import _file_types, _images, _line, _links, _numbers, _web
+from ._fetch_cache import FetchCache
+from ._links import Link
+from ._web import Deadline, LinkError
+
+logger = logging.getLogger(__name__)
+
+PICTURE, FILE = 10 * 2**20, 20 * 2**20  # most bytes of one; Kuwa's uploads have 20 MiB at most
+# Most bytes of a chat's files, 45 MB in base64: OpenAI takes requests of 50 MB, Google of 100 MB.
+TOGETHER = 32 * 2**20
+SECONDS = 20.0  # for all links of a chat
+MOST_FILES = 8
+MOST_LINKS = 40  # of a chat that are tried
+HINT = " If it is the host of the site that people upload to, name it in --upload_hosts."
+HOST_PORT = re.compile(r"(\[.*\]|[^:\[]*):([^:\]]*)")
+DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.IGNORECASE)
+
+
+class Attachment(NamedTuple):
+    """A file of a chat: its bytes and MIME type, its link as a model reads it, and its name."""
+
+    data: bytes
+    media_type: str
+    text: str = _links.LOST
+    name: str = "a file"
+
+
+class Chat(NamedTuple):
+    """A history in which signs stand for the files; notes: sentences on what was not read."""
+
+    history: list[Message]
+    files: dict[int, Attachment]
+    notes: tuple[str, ...] = ()
+
+    def without(self, number: int, error: LinkError) -> Chat:
+        """Return the chat without a file that cannot be used after all."""
+        lost = self.files[number]
+        files = {other: file for other, file in self.files.items() if other != number}
+        history = _links.restored(self.history, {number: lost.text})
+        is_new = number in _links.numbers(self.history[-1]["content"])
+        notes = (*self.notes, error.about(lost.name)) if is_new else self.notes
+        return Chat(history, files, notes)
+
+
+def add_arguments(add: Callable[..., object]) -> None:
+    """Add how many files of a chat are read, and from where."""
+    add(
+        "--max_attachments",
+        type=_numbers.whole(1),
+        default=MOST_FILES,
+        metavar="N",
+        help="most pictures and files of a chat that are read, the newest",
+    )
+    add(
+        "--upload_hosts",
+        type=upload_host,
+        nargs="+",
+        default=[],
+        metavar="NAME[:PORT]",
+        help="hosts of the site that people upload to, whose links are fetched even from a private "
+        "network: from ports 80 and 443, or from PORT; uploads on the Kernel's host are anyway",
+    )
+    add(
+        "--allow_private_urls",
+        action="store_true",
+        help="fetch links to every address of this machine and its network",
+    )
+
+
+def upload_host(text: str) -> tuple[str, int | None]:
+    """Read NAME[:PORT] from the command line; an IPv6 address with a port needs brackets."""
+    found = HOST_PORT.fullmatch(text)
+    if not found:
+        return address.host_name(text), None
+    port = address.port_number(found[2])
+    if not port:
+        raise argparse.ArgumentTypeError(f"a port is a number from 1 to 65535, not {text!r}")
+    return address.host_name(found[1]), port
+
+
+class AttachmentReader:
+    """Reads the files of chats; one for each executor, safe for threads.
+
+    types: the MIME types that the model takes; most: files of a chat.
+    """
+
+    def __init__(self, args: argparse.Namespace, types: Collection[str], most: int) -> None:
+        self._policy, self._types, self._most = _web.policy(args), frozenset(types), most
+        self._cache: FetchCache[Attachment | LinkError] = FetchCache()
+
+    def read(self, history: list[Message]) -> Chat:
+        """Return the chat with its files; blocks while they are fetched.
+
+        Cutting the thread's _line ends it early, with the files that it has.
+        """
+        plain = _links.without_marks(history)
+        links = dict(enumerate(_links.find(plain)))
+        last = len(plain) - 1
+        files, notes = self._fetch_all(links, last)
+        asked_now = any(link.message == last for link in links.values())
+        signed = _links.with_signs(plain, links, files)
+        return Chat(signed, files, notes if asked_now else ())
+
+    def _fetch_all(
+        self, links: dict[int, Link], last: int
+    ) -> tuple[dict[int, Attachment], tuple[str, ...]]:
+        """Fetch the newest links first, until there are enough files."""
+        files: dict[int, Attachment] = {}
+        notes: list[str] = []
+        deadline, room = Deadline(SECONDS), TOGETHER
+        for number, link in sorted(links.items(), reverse=True)[:MOST_LINKS]:
+            if _line.current().is_cut:
+                break
+            file = self._outcome(link, deadline, is_new=link.message == last)
+            if isinstance(file, LinkError):
+                if link.message == last:
+                    notes.insert(0, file.about(link.name))
+                continue
+            if len(files) == self._most:
+                notes.append(sentences.FILES_TOO_MANY.format(self._most))
+                break
+            room -= len(file.data)
+            if room < 0:
+                notes.append(sentences.FILES_TOO_LARGE.format(TOGETHER >> 20))
+                break
+            files[number] = file
+        return files, tuple(notes)
+
+    def _outcome(self, link: Link, deadline: Deadline, *, is_new: bool) -> Attachment | LinkError:
+        """Return the file of a link, or why there is none: from the cache if it is an old link."""
+        known = None if is_new or link.is_data else self._cache.get(link.url)
+        if known is not None:
+            return known
+        try:
+            seconds = min(_web.SECONDS, deadline.left())
+        except TimeoutError:
+            return LinkError(sentences.LINK_SLOW)
+        try:
+            found: Attachment | LinkError = self._fetch(link, seconds)
+        except LinkError as error:
+            hint = HINT if error.sentence == sentences.LINK_PRIVATE else ""
+            logger.info("a chat's link is left as text: %s%s", error.about(link.host), hint)
+            found = error
+        if not link.is_data:
+            size = len(found.data) if isinstance(found, Attachment) else 0
+            self._cache.put(link.url, found, size)
+        return found
+
+    def _fetch(self, link: Link, seconds: float) -> Attachment:
+        """Return the file of a link; raises LinkError."""
+        if link.is_data:
+            data = _decode(link.url)
+            if len(data) > (most := self._most_bytes(data)):
+                raise LinkError(sentences.LINK_TOO_LARGE, most >> 20)
+        else:
+            data = _web.fetch(link.url, self._policy, limit=self._most_bytes, seconds=seconds)
+        media_type = _file_types.media_type(data)
+        if media_type in _file_types.IMAGES:
+            _images.check(data, media_type)
+        return Attachment(data, media_type, link.text, link.name)
+
+    def _most_bytes(self, start: bytes) -> int:
+        """Return how large a file with this beginning may be; raises LinkError for other types."""
+        media_type = _file_types.media_type(start)
+        if media_type not in self._types:
+            raise LinkError(sentences.LINK_NO_FILE)
+        return PICTURE if media_type in _file_types.IMAGES else FILE
+
+
+def _decode(url: str) -> bytes:
+    """Return the bytes of a data: URL; raises LinkError."""
+    head = DATA.match(url)
+    if not head:
+        raise LinkError(sentences.LINK_BAD_ADDRESS)
+    text = url[head.end() :]
+    if len(text) > FILE * 4 // 3 + 4:
+        raise LinkError(sentences.LINK_TOO_LARGE, FILE >> 20)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise LinkError(sentences.LINK_DAMAGED) from None

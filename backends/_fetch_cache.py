@@ -1,0 +1,63 @@
+"""Keep what was fetched for some minutes: a chat's history, with its links, comes with every turn.
+
+The memory that it takes is bounded; whatever was not asked for for longest goes first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 600.0  # after which an entry that was not asked for is forgotten
+MOST_BYTES = 64 * 2**20
+OVERHEAD = 1024  # bytes that an entry is counted for beside its data
+
+
+class _Entry(NamedTuple, Generic[T]):
+    value: T
+    size: int
+    asked: float  # time.monotonic()
+
+
+class FetchCache(Generic[T]):
+    """Values by URL, least recently used first; safe for threads."""
+
+    def __init__(self, *, most_bytes: int = MOST_BYTES, seconds: float = IDLE_SECONDS) -> None:
+        self._most, self._seconds = most_bytes, seconds
+        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, url: str) -> T | None:
+        """Return the value of a URL, which counts as asked for now."""
+        with self._lock:
+            self._forget()
+            entry = self._entries.pop(url, None)
+            if entry is None:
+                return None
+            self._entries[url] = entry._replace(asked=time.monotonic())
+            return entry.value
+
+    def put(self, url: str, value: T, size: int) -> None:
+        """Remember a value of so many bytes, in place of the former one."""
+        with self._lock:
+            former = self._entries.pop(url, None)
+            self._bytes -= former.size if former else 0
+            entry = _Entry(value, size + len(url) + OVERHEAD, time.monotonic())
+            self._entries[url] = entry
+            self._bytes += entry.size
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop the oldest entries while they are too old, or all together too large."""
+        oldest_allowed = time.monotonic() - self._seconds
+        while self._entries:
+            url, entry = next(iter(self._entries.items()))
+            if entry.asked >= oldest_allowed and self._bytes <= self._most:
+                return
+            del self._entries[url]
+            self._bytes -= entry.size

@@ -1,0 +1,145 @@
+"""Find the links of a chat, and let signs stand in its text where files belong. No I/O.
+
+A sign is a number between two U+FFFC, Unicode's own character for an object in a text: it survives
+trimming and joining of messages, and each backend puts the file of that number in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from kuwa_min import sentences
+from kuwa_min.modelfile import Message
+from kuwa_min.prompt import SIDE_NOTE
+
+T = TypeVar("T")
+
+URL = re.compile(r"https?://\S+|data:image/\S+|data:[\w.+-]+/[\w.+-]+;base64,\S+", re.IGNORECASE)
+TRAILING = ".,;:!?)]}>'\"*`。，；：！？）」』"  # ends a sentence or a link, not a URL
+MARK = "\ufffc"
+SIGN = re.compile(rf"{MARK}(\d{{1,9}}){MARK}")
+PLACE = re.compile(rf"\s*{SIGN.pattern}\s*")
+LONGEST_DATA = 200  # characters of a data: URL that a model is given as text
+LOST = "[a file that could not be read]"  # what it is given instead of a longer one
+LONGEST_NAME = 60  # characters of a link in a side note
+MOST_NOTED = 3  # sentences of a side note
+
+
+class Link(NamedTuple):
+    """A URL in a message: the message's index, and where in its content the URL begins."""
+
+    message: int
+    start: int
+    url: str
+
+    @property
+    def is_data(self) -> bool:
+        """Tell whether the URL holds the file itself."""
+        return self.url[:5].lower() == "data:"
+
+    @property
+    def text(self) -> str:
+        """Return what stands for the link in the text that a model reads."""
+        return LOST if self.is_data and len(self.url) > LONGEST_DATA else self.url
+
+    @property
+    def name(self) -> str:
+        """Return a short name for a side note: that of the file, else the host."""
+        if self.is_data:
+            return self.url.partition(";")[0].partition(",")[0][:LONGEST_NAME]
+        try:
+            file = unquote(urlsplit(self.url).path.rstrip("/").rpartition("/")[2])
+        except ValueError:
+            file = ""
+        return _printable(file) or self.host
+
+    @property
+    def host(self) -> str:
+        """Return the host, for the log."""
+        try:
+            return _printable(urlsplit(self.url).hostname or "a data: URL")
+        except ValueError:
+            return "a link"
+
+
+def _printable(name: str) -> str:
+    """Return a name on one line, and short; "<" could end a side note."""
+    name = "".join(one if one.isprintable() and one not in "<>" else "?" for one in name)
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
+
+
+def find(history: list[Message]) -> list[Link]:
+    """Return the links of the user's messages, the oldest first."""
+    return [
+        Link(index, found.start(), found.group().rstrip(TRAILING))
+        for index, message in enumerate(history)
+        if message["role"] == "user"
+        for found in URL.finditer(message["content"])
+    ]
+
+
+def without_marks(history: list[Message]) -> list[Message]:
+    """Return a copy of the history in which no user can have typed a sign."""
+    return [{**one, "content": one["content"].replace(MARK, "")} for one in history]
+
+
+def with_signs(
+    history: list[Message], links: Mapping[int, Link], files: Collection[int]
+) -> list[Message]:
+    """Return the history with a sign for each link whose number is in files, else with its text."""
+    signed = list(history)
+    for number, link in sorted(links.items(), reverse=True):  # backwards: places stay right
+        content = signed[link.message]["content"]
+        before, after = content[: link.start], content[link.start + len(link.url) :]
+        stands = sign(number) if number in files else link.text
+        signed[link.message] = {**signed[link.message], "content": before + stands + after}
+    return signed
+
+
+def restored(messages: list[Message], texts: Mapping[int, str]) -> list[Message]:
+    """Return the messages with these texts again in place of the signs of these numbers."""
+
+    def text(found: re.Match[str]) -> str:
+        return texts.get(int(found[1]), found[0])
+
+    return [{**one, "content": SIGN.sub(text, one["content"])} for one in messages]
+
+
+def sign(number: int) -> str:
+    """Return what stands in a text for the file of this number."""
+    return f"{MARK}{number}{MARK}"
+
+
+def numbers(text: str) -> list[int]:
+    """Return the numbers of the signs in a text, in order."""
+    return [int(found) for found in SIGN.findall(text)]
+
+
+def split(text: str, files: Mapping[int, T]) -> Iterator[str | T]:
+    """Yield text and files in order, without the white space around files and without empty text.
+
+    A sign whose file is not given is left out.
+    """
+    before, *rest = PLACE.split(text)
+    if before:
+        yield before
+    for number, after in zip(rest[::2], rest[1::2], strict=True):
+        if int(number) in files:
+            yield files[int(number)]
+        if after:
+            yield after
+
+
+def side_note(notes: Collection[str], say: Callable[[str], str]) -> str:
+    """Return one side note of several sentences, none if there are none.
+
+    say: puts a sentence into the person's language.
+    """
+    distinct = list(dict.fromkeys(notes))
+    shown, more = distinct[:MOST_NOTED], len(distinct) - MOST_NOTED
+    if more > 0:
+        shown.append(sentences.MORE_LINKS.format(more))
+    return SIDE_NOTE.format(" ".join(map(say, shown))) if shown else ""
