@@ -17,7 +17,9 @@ from programs import ROOT
 
 # A module may import from the lines above its own, and from no other.
 LAYERS = (
-    ("errors", "manifest", "machine", "progress"),
+    ("errors", "manifest", "machine", "progress", "yaml_scalar"),
+    ("yaml_flow",),
+    ("yaml_subset",),
     # What a built file carries:
     ("archive", "inventory", "places", "verdict", "workers"),
     ("cache", "payload"),
