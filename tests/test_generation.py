@@ -165,6 +165,9 @@ def test_the_help_shows_type_and_default_of_every_option() -> None:
         ("do_sample", True, True),
         ("do_sample", "false", False),
         ("do_sample", "TRUE", True),
+        ("do_sample", 1, True),
+        ("do_sample", "no", False),
+        ("max_tokens", "3.0", 3),
     ],
 )
 def test_a_value_is_taken_in_its_options_type(name: str, value: Any, converted: Any) -> None:
@@ -198,8 +201,8 @@ def test_a_value_is_taken_in_its_options_type(name: str, value: Any, converted: 
         ("model", True, "model must be text"),
         ("model", ["a", "b"], "model must be text"),
         ("model", {"a": 1}, "model must be text"),
-        ("do_sample", 1, "do_sample must be true or false"),
-        ("do_sample", "yes", "do_sample must be true or false"),
+        ("do_sample", 2, "do_sample must be true or false"),
+        ("do_sample", "maybe", "do_sample must be true or false"),
         ("do_sample", [], "do_sample must be true or false"),
     ],
 )

@@ -34,6 +34,7 @@ LAYERS = (
         "http1",
         "stream",
         "option_files",
+        "option_values",
         "text",
         "sentences",
         "chunks",

@@ -592,7 +592,7 @@ def test_an_unknown_option_is_reported(serve: Serve, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     service = serve(fine)
     ask(connect(service), "hi", llm_colour="red")
-    assert "unknown options: colour" in caplog.text
+    assert "llm_colour of a Modelfile has no effect" in caplog.text
     assert "colour" not in service.chats[0].body
     answer = ask(connect(service), "hi", llm_temperature="warm")
     assert answer == "[The option llm_temperature must be a number.]"
