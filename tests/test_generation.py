@@ -363,3 +363,127 @@ def test_on_python_310_a_toml_file_is_one_line(
     found = complaint(write(tmp_path / "c.toml", "delay = 1"))
     assert "Python 3.11" in found
     assert ".json" in found
+
+
+# -- lists of texts
+
+
+STOPS = (
+    *TABLE,
+    Option("stop", list, None, "end before these", aliases=("stop_strings",)),
+)
+
+
+def stops(*argv: object) -> dict[str, Any]:
+    """Return the options of the table with stop words."""
+    parser = argparse.ArgumentParser()
+    generation.add_arguments(parser, STOPS)
+    return generation.settings(STOPS, parser.parse_args([str(word) for word in argv]))
+
+
+def test_lists_of_texts_add_up(tmp_path: Path) -> None:
+    """Nobody's stop words are lost: the file's, the command line's, the Modelfile's."""
+    path = write(tmp_path / "c.json", {"stop": "a"})
+    assert stops()["stop"] is None
+    assert stops("--stop")["stop"] == []
+    assert stops("-c", path)["stop"] == ["a"]
+    base = stops("-c", path, "--stop", "b", "c", "--stop", "d")
+    assert base["stop"] == ["a", "b", "c", "d"]
+    assert generation.for_request(STOPS, base, {"stop": "e"})["stop"] == [*"abcde"]
+    assert base["stop"] == [*"abcd"]
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        ("a b", ["a b"]),
+        (["a", "b"], ["a", "b"]),
+        ('["a", "b"]', ["a", "b"]),
+        ("[INST]", ["[INST]"]),
+        ("[1", ["[1"]),
+        (7, ["7"]),
+        ("", []),
+        (["", "a"], ["a"]),
+    ],
+)
+def test_a_text_or_a_list_is_a_list(value: Any, texts: list[str]) -> None:
+    """As files and Modelfiles write them; empty ones would end every answer at once."""
+    assert generation.for_request(STOPS, {}, {"stop": value}) == {"stop": texts}
+    assert generation.for_request(STOPS, {}, {"stop_strings": value}) == {"stop": texts}
+
+
+@pytest.mark.parametrize("value", [True, {"a": 1}, [["a"]], ["a"] * 65, "a" * 1001])
+def test_a_list_that_is_none_says_what_is_wanted(value: Any) -> None:
+    """Too many and too long ones would be looked for in every piece."""
+    with pytest.raises(AnswerError, match="llm_stop must be a text or a list of texts, 64 at most"):
+        generation.for_request(STOPS, {}, {"stop": value})
+
+
+# -- what the library knows
+
+
+def library() -> generation.Library:
+    """Return a library that knows more than the table, and passes some of that on."""
+
+    def convert(name: str, value: Any) -> Any:
+        if value == "bad":
+            raise ValueError(f"{name} must be good")
+        return value
+
+    known = {"user", "bias", "beams"}
+    return generation.Library("lib.create", known, {"user", "bias"}, {"bias"}, convert)
+
+
+def with_library(path: Path) -> dict[str, Any]:
+    """Return the options of a -c file with that library."""
+    parser = argparse.ArgumentParser()
+    generation.add_arguments(parser, TABLE)
+    return generation.settings(TABLE, parser.parse_args(["-c", str(path)]), library)
+
+
+def test_an_operators_option_of_the_library_is_passed_or_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning says which ones do nothing."""
+    options = {"user": "me", "bias": None, "beams": 4, "seed": 1}
+    path = write(tmp_path / "c.json", options)
+    assert with_library(path) == {**DEFAULTS, "seed": 1, "user": "me"}
+    (record,) = caplog.records
+    assert record.getMessage() == f"{path}: parameters of lib.create without effect here: beams"
+
+
+def test_what_the_library_does_not_know_either_ends_the_start(tmp_path: Path) -> None:
+    """The line says what may be meant."""
+    with pytest.raises(UsageError) as refused:
+        with_library(write(tmp_path / "c.json", {"beam": 4}))
+    found = str(refused.value)
+    assert "unknown option 'beam'; did you mean beams?" in found
+    assert found.endswith("do_sample, and the parameters of lib.create")
+    with pytest.raises(UsageError, match="user must be good, not 'bad'"):
+        with_library(write(tmp_path / "c.json", {"user": "bad"}))
+
+
+def test_a_bots_option_of_the_library_is_passed_or_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A text may write down a list or an object; each name is in the log once, not per chat."""
+    generation._warn_once.cache_clear()
+    asked = {"bias": '{"5": 1}', "user": "me", "colour": "red"}
+    for _ in range(2):
+        chosen = generation.for_request(TABLE, DEFAULTS, asked, library)
+        assert chosen == {**DEFAULTS, "bias": {"5": 1}}
+    assert [record.getMessage() for record in caplog.records] == [
+        "llm_user of a Modelfile has no effect in this backend",
+        "llm_colour of a Modelfile has no effect in this backend",
+    ]
+    with pytest.raises(AnswerError, match="llm_bias must be good"):
+        generation.for_request(TABLE, DEFAULTS, {"bias": "bad"}, library)
+
+
+def test_the_library_is_asked_only_if_there_is_need(tmp_path: Path) -> None:
+    """Importing it takes seconds."""
+
+    def never() -> generation.Library:
+        raise AssertionError
+
+    assert generation.for_request(TABLE, DEFAULTS, {"seed": 1}, never)["seed"] == 1
