@@ -90,6 +90,10 @@ class CloudExecutor(LLMExecutor):
         """Make the client; raises StartError or UsageError. The service need not be there yet."""
         raise NotImplementedError
 
+    def library(self) -> generation.Library:
+        """Return what the service's SDK takes beyond the table; may import it."""
+        raise NotImplementedError
+
     def key(self, modelfile: Modelfile) -> Key:
         """Return the key for a chat; raises AnswerError if there is none and one is needed."""
         raise NotImplementedError
@@ -134,7 +138,7 @@ class CloudExecutor(LLMExecutor):
 
     def setup(self) -> None:
         """Read options and key, make the client."""
-        self.settings = generation.settings(self.table, self.args)
+        self.settings = generation.settings(self.table, self.args, self.library)
         self.operator_key = _api_key.read(self.args, self.key_variable)
         self.keep_secret(self.operator_key.text)
         self.attachments = AttachmentReader(self.args, self.file_types, self.args.max_attachments)
@@ -183,7 +187,7 @@ class CloudExecutor(LLMExecutor):
         """Make a request of a chat; raises AnswerError if it cannot be asked."""
         asked = dict(modelfile.parameters["llm_"])
         model = self._model(asked.pop("model", None))
-        options = generation.for_request(self.table, self.settings, asked)
+        options = generation.for_request(self.table, self.settings, asked, self.library)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the service has its own")
         key = self.key(modelfile)

@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from kuwa_min import generation
+
 from . import _gemini_session
 from ._gemini_stream import ArrayReader
 
@@ -26,6 +28,10 @@ with warnings.catch_warnings():
     from google.ai import generativelanguage
     from google.auth.credentials import AnonymousCredentials
 
+OTHER_NAMES = {"stop": "stop_sequences"}
+IDLE = {  # what makes no text, or is of no use without it
+    *("response_modalities", "speech_config", "response_logprobs", "logprobs"),
+}
 KEY_FIELD = "x-goog-api-key"
 
 
@@ -92,14 +98,30 @@ def write(model: str, contents: list[Content], *, system: str, options: dict[str
     )
 
 
+def library() -> generation.Library:
+    """Return the fields of the service's configuration."""
+    known = set(generativeai.protos.GenerationConfig.meta.fields)
+    passed = known - IDLE
+    return generation.Library("Gemini's GenerationConfig", known, passed, passed, _checked)
+
+
+def _checked(name: str, value: Any) -> Any:
+    try:
+        configuration({name: value})
+    except BadOption:
+        raise ValueError(f"{name} must be as the service takes it") from None
+    return value
+
+
 def configuration(options: dict[str, Any]) -> Any:
     """Return options as the SDK sends them, without those that are None; raises BadOption."""
     config = generativeai.protos.GenerationConfig()
     for name, value in options.items():
+        field = OTHER_NAMES.get(name, name)
         try:
-            setattr(config, name, value)
+            setattr(config, field, value)
         except (ValueError, TypeError):
             raise BadOption(name) from None
-        if getattr(config, name) in (math.inf, -math.inf):  # it has half of Python's digits
+        if getattr(config, field) in (math.inf, -math.inf):  # it has half of Python's digits
             raise BadOption(name)
     return config

@@ -127,7 +127,7 @@ class LlamaBatch:
         chat = self._chats[self._chats.index(start.row)]
         chat.sampler = Sampler(request.options, self._model.vocabulary)
         known = self._know(chat, start)
-        chat.begin(request, self._model, known=known, wanted=request.options["max_tokens"])
+        chat.begin(request, self._model, known=known, wanted=_wanted(request))
         self._reading.append(chat)
 
     def _know(self, chat: Chat, start: _rows.Start) -> int:
@@ -234,3 +234,9 @@ class LlamaBatch:
             return
         if is_last:
             self._end(chat)
+
+
+def _wanted(request: Request) -> int | None:
+    """Return how many tokens an answer may have; None: as many as there is room for."""
+    most: int | None = request.options["max_tokens"]
+    return most if most and most > 0 else None

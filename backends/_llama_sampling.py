@@ -32,7 +32,8 @@ class Sampler:
 
     def __init__(self, options: Mapping[str, Any], vocabulary: int) -> None:
         self.chain: Any = None  # of llama.cpp; None: the likeliest token is taken
-        steps = [*_penalties(options, vocabulary), *_draw(options, vocabulary)]
+        biases = _biases(options.get("logit_bias"), vocabulary)
+        steps = [*biases, *_penalties(options, vocabulary), *_draw(options, vocabulary)]
         if steps:
             params = llama_cpp.llama_sampler_chain_default_params()
             params.no_perf = True
@@ -40,6 +41,15 @@ class Sampler:
             weakref.finalize(self, llama_cpp.llama_sampler_free, self.chain).atexit = False
             for step in steps if options["temperature"] else [*steps, _greedy()]:
                 llama_cpp.llama_sampler_chain_add(self.chain, step)
+
+
+def _biases(biases: Mapping[int, float] | None, vocabulary: int) -> list[Any]:
+    """Return what adds to the logits of tokens, which penalties see changed."""
+    known = [(token, bias) for token, bias in (biases or {}).items() if 0 <= token < vocabulary]
+    if not known:
+        return []
+    array = (llama_cpp.llama_logit_bias * len(known))(*known)
+    return [llama_cpp.llama_sampler_init_logit_bias(vocabulary, len(known), array)]
 
 
 def _penalties(options: Mapping[str, Any], vocabulary: int) -> list[Any]:
@@ -62,7 +72,7 @@ def _draw(options: Mapping[str, Any], vocabulary: int) -> list[Any]:
     """Return the samplers in the order in which llama-cpp-python chains them."""
     if not options["temperature"]:
         return []
-    seed = random.randrange(SEEDS) if options["seed"] is None else options["seed"]
+    seed = random.randrange(SEEDS) if options["seed"] in (None, -1) else options["seed"]
     tau, eta = options["mirostat_tau"], options["mirostat_eta"]
     if options["mirostat_mode"] == 1:
         return [

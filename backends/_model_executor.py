@@ -76,7 +76,6 @@ class ModelExecutor(LLMExecutor):
         add("--system_prompt", help="system prompt of bots that give none")
         add("--no_system_prompt", action="store_true", help="never send a system prompt")
         add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
-        add("--stop", nargs="+", default=[], metavar="WORD", help="end an answer before this text")
         add(
             "--timeout",
             type=_seconds,
@@ -89,12 +88,20 @@ class ModelExecutor(LLMExecutor):
         """Load the model; raises StartError or UsageError saying why it cannot be."""
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """Set what the library reads when it is imported."""
+
+    def library(self) -> generation.Library:
+        """Return what the library takes beyond the table; may import it."""
+        raise NotImplementedError
+
     def read_settings(self) -> dict[str, Any]:
         """Return the generation options before a bot asks for others."""
-        return generation.settings(self.table, self.args)
+        return generation.settings(self.table, self.args, self.library)
 
     def setup(self) -> None:
         """Read the options, load the model and start its engine."""
+        self.prepare()
         self.settings = self.read_settings()
         self._check(self.settings, UsageError, "{}")
         try:
@@ -137,13 +144,13 @@ class ModelExecutor(LLMExecutor):
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
         asked = modelfile.parameters["llm_"]
-        options = generation.for_request(self.table, self.settings, asked)
+        options = generation.for_request(self.table, self.settings, asked, self.library)
         self._check(options, AnswerError, sentences.BAD_OPTION)
         prompt, notes = self._read(history, modelfile)
         request = Request(
             prompt.ids,
             options,
-            stop=self.args.stop,
+            stop=options["stop"] or (),
             seconds=self.args.timeout,
             extra=prompt.extra,
         )

@@ -15,7 +15,8 @@ from ._attachments import Attachment
 from ._cloud_executor import Question
 from ._openai_refusals import Problem
 
-OURS = ("timeout",)  # options that are not for the service
+EXTRA = "extra_body"  # an option that holds parts of a request which are no options
+OURS = ("timeout", EXTRA)  # options that are not for the service
 OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 USAGE = {"include_usage": True}  # have the last object say how many tokens it was
 NO_SYSTEM = re.compile(r"system (role|message|prompt)|role.{0,20}\bsystem\b", re.IGNORECASE)
@@ -48,7 +49,7 @@ class Dialect:
         }
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
-        wanted: dict[str, Any] = {}
+        wanted: dict[str, Any] = dict(options.get(EXTRA) or {})
         if "stream_options" not in self._left_out:
             wanted["stream_options"] = USAGE
         for name, value in options.items():

@@ -50,6 +50,8 @@ def why_alone(model: TransformersModel) -> str:
 
 def _looks_strange(model: TransformersModel) -> str:
     library = model.library_model
+    if model.beyond:
+        return f"the options ask for {', '.join(model.beyond)}"
     if model.processor is not None:
         return "it sees pictures"
     if library.config.is_encoder_decoder:

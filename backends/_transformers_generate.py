@@ -10,12 +10,14 @@ import transformers
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from kuwa_min.errors import AnswerError
+from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.sentences import OUT_OF_MEMORY
 
 from ._engine import Request
 from ._model_executor import FULL
 from ._transformers_model import Stopped, TransformersModel
+
+SHOWN = 300  # characters of what the library says
 
 
 class Generate:
@@ -37,22 +39,43 @@ class Generate:
         self._model.free_memory()  # only now: the exception held on to what was computed
         raise AnswerError(OUT_OF_MEMORY)
 
+    def check_options(self) -> None:
+        """Compute a token with the options beyond the table; raises UsageError if that fails."""
+        model = self._model
+        if not model.beyond:
+            return
+        prompt = torch.tensor([[1, 2]], device=model.device)
+        try:
+            model.generate(input_ids=prompt, max_new_tokens=1, do_sample=False, **model.beyond)
+        except Exception as error:  # noqa: BLE001 - the library raises whatever it likes
+            reason = " ".join(str(error).split())[:SHOWN]
+            names = ", ".join(model.beyond)
+            raise UsageError(f"transformers cannot generate with {names}: {reason}") from None
+
     def _generate(self, request: Request) -> None:
         model = self._model
         room = model.room(request)
         streamer = Streamer(request, model.create_decoder(), ends=model.ends)
         wanted = {name: value for name, value in request.options.items() if value is not None}
         seed, most = wanted.pop("seed", None), wanted.pop("max_new_tokens")
+        wanted.pop("stop", None)
+        if wanted.get("temperature") == 0:
+            wanted |= {"do_sample": False, "temperature": 1.0}
+        can_stream = wanted.get("num_beams", 1) == 1
         torch.manual_seed(torch.seed() if seed is None else seed)
-        model.generate(
+        tokens = model.generate(
             **self._inputs(request),
-            streamer=streamer,
+            streamer=streamer if can_stream else None,
             stopping_criteria=transformers.StoppingCriteriaList([UntilOver(request)]),
             eos_token_id=list(model.ends) or None,
             pad_token_id=next(iter(model.ends), 0),
             max_new_tokens=min(most, room),
             **wanted,
         )
+        if not can_stream:  # the best beam is known at the end only
+            read = 1 if model.library_model.config.is_encoder_decoder else len(request.prompt)
+            streamer.put(tokens[0, :read])
+            streamer.put(tokens[0, read:])
         if request.written == room < most and not streamer.ended:
             request.note(FULL.format(model.context))
 

@@ -16,6 +16,7 @@ from kuwa_min.errors import KuwaError, StartError, UsageError
 
 logger = logging.getLogger(__name__)
 
+PLACES = ("balanced", "balanced_low_0", "sequential")  # that accelerate chooses by itself
 Progress = Callable[[int, int], None]  # called with what is done and what is to do
 
 
@@ -88,13 +89,20 @@ def _loader(config: Any) -> Any:
     return transformers.AutoModelForSeq2SeqLM if encodes else transformers.AutoModelForCausalLM
 
 
-def _choose_device(args: argparse.Namespace) -> str | None:
+def _choose_device(args: argparse.Namespace) -> str | dict[str, Any] | None:
     """Return a device map; raises StartError if a GPU was asked for and none is usable."""
+    wanted = args.device_map or "auto"
+    if wanted != "auto" and args.device != "auto":
+        raise UsageError("--device and --device_map exclude each other")
+    if isinstance(wanted, dict):
+        return wanted
+    if wanted not in ("auto", *PLACES):
+        args.device = wanted
     if args.device != "auto":
         _check_device(args.device)
     asked = args.visible_gpu if args.device == "auto" else args.device.startswith("cuda")
     if torch.cuda.is_available() and args.device == "auto":
-        return "auto" if torch.cuda.device_count() > 1 else "cuda:0"
+        return wanted if torch.cuda.device_count() > 1 else "cuda:0"
     if asked and not torch.cuda.is_available():
         option = "--visible_gpu" if args.device == "auto" else f"--device {args.device}"
         raise StartError(

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -35,7 +35,20 @@ class TransformersModel:
 
     layout: Layout  # how its layers can be batched; set by whoever finds out
 
-    def __init__(self, path: str, args: argparse.Namespace, progress: Progress) -> None:
+    def __init__(
+        self,
+        path: str,
+        args: argparse.Namespace,
+        progress: Progress,
+        *,
+        beyond: Mapping[str, Any] | None = None,
+        ends: Sequence[int] = (),
+    ) -> None:
+        """Load it. beyond: options that only generate() knows; ends: more tokens that end answers.
+
+        progress: called with (done, total).
+        """
+        self.beyond = dict(beyond or {})
         self._config, self.processor, self._tokenizer, self._model = load(path, args, progress)
         self.names = _names(self._tokenizer)
         self.takes_several_pictures = False
@@ -44,7 +57,7 @@ class TransformersModel:
         else:
             self.vision_template = self._choose_vision_template(path, args.override_chat_template)
             self.takes_several_pictures = self._takes_several_pictures()
-        self.ends = frozenset(_end_tokens(self._model, self._tokenizer))
+        self.ends = frozenset([*_end_tokens(self._model, self._tokenizer), *ends])
         self.context = _context_of(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
         self.cache_name = _cache_name(self._model)
@@ -116,7 +129,9 @@ class TransformersModel:
             return RowsBatch(self, slots)
         self._engine = f"one at a time: {reason}"
         logger.warning("chats are computed one at a time, by generate(): %s", reason)
-        return OneByOne(Generate(self))
+        generate = Generate(self)
+        generate.check_options()
+        return OneByOne(generate)
 
     def forward(
         self,

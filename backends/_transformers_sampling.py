@@ -38,9 +38,9 @@ class Sampler:
         self._penalties = _penalties(options, len(prompt), ends)
         self._tokens = torch.tensor([prompt if self._penalties else []], dtype=torch.long)
         self._count = self._tokens.shape[1]
-        self.draws = bool(options["do_sample"])
-        self.is_plain = not (self.draws or self._penalties)
         self.temperature = _or(options["temperature"], 1.0)
+        self.draws = bool(options["do_sample"] and self.temperature)
+        self.is_plain = not (self.draws or self._penalties)
         self.top_k = int(_or(options["top_k"], 0))
         self.top_p = _or(options["top_p"], 1.0)
         self.min_p = _or(options["min_p"], 0.0)

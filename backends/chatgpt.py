@@ -48,7 +48,7 @@ OPTIONS = (
     generation.Option(
         "timeout", float, None, "seconds without a byte before an answer is given up", least=0.1
     ),
-    generation.Option("stop", str, None, "end the answer before this text"),
+    generation.Option("stop", list, None, "end an answer before these texts"),
     generation.Option("reasoning_effort", str, None, "how long to think: low, medium, high"),
     generation.Option("verbosity", str, None, "how much to say: low, medium, high"),
     generation.Option("service_tier", str, None, "how soon the service is to answer"),
@@ -74,9 +74,9 @@ class ChatgptExecutor(CloudExecutor):
         add("--model", default="gpt-4o", help="model of bots that name none as llm_model")
         add(
             "--context_window",
-            type=_numbers.whole(1),
+            type=_numbers.whole(0),
             metavar="TOKENS",
-            help="tokens that prompt and answer may have together; None: as the service says",
+            help="tokens that prompt and answer may have together; None or 0: as the service says",
         )
         add(
             "--use_third_party_api_key",
@@ -95,6 +95,12 @@ class ChatgptExecutor(CloudExecutor):
         )
         add("--show_reasoning", action="store_true", help="show thinking, as side notes")
         super().extend_arguments(parser)
+
+    def library(self) -> generation.Library:
+        """Return what the SDK takes beyond the table."""
+        from . import _openai_options
+
+        return _openai_options.library()
 
     def connect(self) -> None:
         """Make the client, and see what the service has, if it is there."""

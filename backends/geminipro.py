@@ -33,6 +33,9 @@ OPTIONS = (
     generation.Option(
         "frequency_penalty", float, None, "avoid tokens the more, the more often said", least=-2
     ),
+    generation.Option(
+        "stop", list, None, "end an answer before these texts", aliases=("stop_sequences",)
+    ),
 )
 
 
@@ -68,6 +71,12 @@ class GeminiproExecutor(CloudExecutor):
         )
         super().extend_arguments(parser)
         parser.set_defaults(system_prompt="")
+
+    def library(self) -> generation.Library:
+        """Return what the service takes beyond the table."""
+        from . import _gemini_client
+
+        return _gemini_client.library()
 
     def connect(self) -> None:
         """Make the client; the service need not be there yet."""

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuwa_min import Modelfile, generation
-from kuwa_min.errors import UsageError
-from kuwa_min.modelfile import Message
+from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.modelfile import Message, convert_value
+from kuwa_min.option_values import from_json
 
 from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
 from ._attachments import AttachmentReader, Chat
@@ -40,7 +41,16 @@ REQUIRES: dict[str, str] = {
     "PIL": "pillow>=11.0",
 }
 PICTURE_SHARE = 2  # of a prompt, one part in so many may be pictures
-DTYPES = ("auto", "float32", "float16", "bfloat16")
+DTYPES = {  # by the names that Kuwa's --torch_dtype has
+    "auto": "auto",
+    "float32": "float32",
+    "fp32": "float32",
+    "float16": "float16",
+    "fp16": "float16",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+}
+BEAMS_ONLY = ("length_penalty", "early_stopping")
 DRAWING = (
     *("temperature", "top_k", "top_p", "min_p", "typical_p"),
     *("epsilon_cutoff", "eta_cutoff", "seed"),
@@ -49,7 +59,11 @@ OPTIONS = (
     generation.Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
     generation.Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
     generation.Option(
-        "temperature", float, None, "how freely to draw; None: as the model says", least=0.01
+        "temperature",
+        float,
+        None,
+        "how freely to draw, 0: not; None: as the model says",
+        least=0,
     ),
     generation.Option(
         "top_k", int, None, "draw from so many tokens, 0 from all; None: as the model says", least=0
@@ -75,6 +89,9 @@ OPTIONS = (
     generation.Option(
         "no_repeat_ngram_size", int, 0, "never repeat so many tokens in a row; 0: off", least=0
     ),
+    generation.Option(
+        "stop", list, None, "end an answer before these texts", aliases=("stop_strings",)
+    ),
 )
 
 
@@ -97,7 +114,18 @@ class HuggingfaceExecutor(ModelExecutor):
         add("--processor", metavar="FOLDER|NAME", help="of pictures; None: the model's own")
         add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
         add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-        add("--dtype", default="auto", choices=DTYPES, help="number format; auto: the model's own")
+        add(
+            "--device_map",
+            type=_device_map,
+            metavar="NAME|JSON",
+            help="where parts of the model go, as accelerate has it; None: as --device says",
+        )
+        add(
+            *("--dtype", "--torch_dtype"),
+            default="auto",
+            choices=DTYPES,
+            help="number format; auto: the model's own",
+        )
         add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
         add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
         add(
@@ -114,35 +142,45 @@ class HuggingfaceExecutor(ModelExecutor):
         super().extend_arguments(parser)
         parser.add_argument(
             "--generation_kwargs",
-            nargs="+",
+            nargs="*",
             type=_pair,
             default=[],
             metavar="NAME=VALUE",
             help="generation options, as one list",
         )
 
+    def prepare(self) -> None:
+        """Set what the libraries read when they are imported."""
+        if self.args.visible_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
+        offline = str(int(not self.args.online))
+        os.environ.update(HF_HUB_OFFLINE=offline, TRANSFORMERS_OFFLINE=offline)
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _private_folder())
+
+    def library(self) -> generation.Library:
+        """Return what the library takes beyond the table."""
+        from . import _transformers_options
+
+        return _transformers_options.library()
+
     def read_settings(self) -> dict[str, Any]:
         """Merge defaults, the -c file, --generation_kwargs and the options of their own."""
-        known = {option.name: option for option in OPTIONS}
-        for name, value in self.args.generation_kwargs:
-            if name not in known:
-                raise UsageError(
-                    f"--generation_kwargs: unknown option {name!r}; known are {', '.join(known)}"
-                )
-            try:
-                converted = known[name].convert(value)
-            except ValueError as error:
-                raise UsageError(f"--generation_kwargs: {error}, not {value!r}") from None
-            if name not in self.args:  # an option of its own says it more plainly
-                setattr(self.args, name, converted)
-        settings = super().read_settings()
-        idle = [name for name in DRAWING if settings[name] is not None]
-        if idle and not settings["do_sample"]:
-            logger.warning("without --do_sample true, these do nothing: %s", ", ".join(idle))
+        pairs = {name: from_json(convert_value(text)) for name, text in self.args.generation_kwargs}
+        more = [("--generation_kwargs", pairs)]
+        settings = generation.settings(self.table, self.args, self.library, more=more)
+        drawing = [name for name in DRAWING if settings[name] is not None]
+        if drawing and not settings["do_sample"]:
+            logger.warning("without --do_sample true, these do nothing: %s", ", ".join(drawing))
+        beams = [name for name in BEAMS_ONLY if settings.get(name) is not None]
+        if beams and "num_beams" not in settings:
+            logger.warning("without num_beams, these do nothing: %s", ", ".join(beams))
+            settings = {name: value for name, value in settings.items() if name not in beams}
+        self.args.timeout = self.args.timeout or settings.pop("max_time", None)
         return settings
 
     def load(self) -> Model:
-        """Look at the model, set what the libraries read when they are imported, import them."""
+        """Look at the model and load it."""
         check = partial(
             _model_path.folder,
             safetensors_only=self.args.safetensors_only,
@@ -154,19 +192,16 @@ class HuggingfaceExecutor(ModelExecutor):
             if given:
                 find = partial(_model_path.other_folder, option=f"--{name}")
                 setattr(self.args, name, self._place(given, find))
+        self.args.dtype = DTYPES[self.args.dtype]
         if self.args.load_8bits:
             _quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
-        if self.args.visible_gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
-        offline = str(int(not self.args.online))
-        os.environ.update(HF_HUB_OFFLINE=offline, TRANSFORMERS_OFFLINE=offline)
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _private_folder())
         steps = self.progress(f"loading {self.args.model_path}")
         steps(0, 1)
         from ._transformers_model import TransformersModel
+        from ._transformers_options import beyond
 
-        model = TransformersModel(path, self.args, steps)
+        ends = self.settings.pop("eos_token_id", [])
+        model = TransformersModel(path, self.args, steps, beyond=beyond(self.settings), ends=ends)
         self.attachments = self._attachment_reader(model)
         return model
 
@@ -233,6 +268,16 @@ def _private_folder() -> str:
         return os.sep  # is there, and nobody plants anything in it
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _device_map(text: str) -> str | dict[str, Any]:
+    """Return a name, or the map that a JSON object is; 0 is the first card."""
+    value = from_json(text.strip())
+    if isinstance(value, dict):
+        return value
+    if not value or not isinstance(value, str) or value.startswith("{"):
+        raise argparse.ArgumentTypeError(f"a name or a JSON object is needed, not {text!r}")
+    return f"cuda:{value}" if value.isdecimal() else value
 
 
 def _pair(text: str) -> tuple[str, str]:

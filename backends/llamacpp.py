@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from kuwa_min import generation
 from kuwa_min.errors import UsageError
@@ -25,18 +26,24 @@ MOST = 2**31 - 1
 LONGEST_CONTEXT, MOST_THREADS = 2**24, 512  # beyond these llama.cpp only eats the memory
 OPTIONS = (
     generation.Option(
-        "max_tokens", int, None, "longest answer in tokens; None: the context is the limit", least=1
+        "max_tokens",
+        int,
+        None,
+        "longest answer in tokens; None, 0: all that fit",
+        least=-1,
     ),
     generation.Option(
         "temperature", float, 0.8, "how freely to draw; 0: take the likeliest", least=0
     ),
-    generation.Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=0),
+    generation.Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=-1),
     generation.Option("top_p", float, 0.95, "draw from this share of the tokens", least=0),
     generation.Option(
         "min_p", float, 0.05, "least share of the likeliest token's probability", least=0
     ),
     generation.Option("typical_p", float, 1.0, "draw from the typical tokens; 1: off", least=0),
-    generation.Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
+    generation.Option(
+        "seed", int, None, "seed of the draw; None, -1: another one each time", least=-1
+    ),
     generation.Option(
         "repeat_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01
     ),
@@ -47,7 +54,9 @@ OPTIONS = (
     generation.Option("mirostat_mode", int, 0, "1 or 2 hold the surprise steady; 0: off", least=0),
     generation.Option("mirostat_tau", float, 5.0, "the surprise that mirostat holds", least=0),
     generation.Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
+    generation.Option("stop", list, None, "end an answer before these texts"),
 )
+IDLE = {"tfs_z": float, "logprobs": int}  # of Kuwa's command line
 
 
 class LlamacppExecutor(ModelExecutor):
@@ -107,14 +116,32 @@ class LlamacppExecutor(ModelExecutor):
             help="threads that compute; None: one for each core",
         )
         super().extend_arguments(parser)
+        group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
+        for name, kind in IDLE.items():
+            group.add_argument(f"--{name}", type=kind, help="accepted, and named in the log")
 
-    def load(self) -> Model:
-        """Look at the model, set what the library reads when it is imported, import it."""
-        path = _model_path.gguf(self.args.model_path)
-        if self.args.visible_gpu is not None:
+    def prepare(self) -> None:
+        """Set what the library reads when it is imported."""
+        if self.args.visible_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
         if WAIT_POLICY not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+    def library(self) -> generation.Library:
+        """Return what the library takes beyond the table."""
+        from . import _llama_options
+
+        return _llama_options.library(IDLE)
+
+    def read_settings(self) -> dict[str, Any]:
+        """Merge defaults, the -c file and the command line; name what has no effect."""
+        idle = {name: vars(self.args)[name] for name in IDLE if vars(self.args)[name] is not None}
+        more = [("the command line", idle)]
+        return generation.settings(self.table, self.args, self.library, more=more)
+
+    def load(self) -> Model:
+        """Look at the model and load it."""
+        path = _model_path.gguf(self.args.model_path)
         self.args.flash_attn = self._flash_attention()
         steps = self.progress(f"loading {self.args.model_path}")
         steps(0, 1)

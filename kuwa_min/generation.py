@@ -1,83 +1,81 @@
 """Options as tables: argparse, configuration file and Modelfile all come from one list.
 
 Precedence: the table's default < the -c file < the command line < the Modelfile's llm_*; None
-never overrides.
+never overrides, and lists of texts, such as stop words, add up.
+
+What a backend's library takes beyond the table is its Library. Some of that is passed on, the rest
+is named in the log; an operator's option ends the start only if the library does not know it.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import functools
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from . import option_values
 from .errors import BAD_OPTION, AnswerError, UsageError
 
 logger = logging.getLogger(__name__)
 
-LONGEST_NAME, MOST_NAMES = 40, 5  # of unknown options, in a line of the log
+LONGEST_NAME, MOST_NAMES = 40, 5  # of options without effect, that one request may name
+MOST_WARNINGS = 256  # that are remembered, so that each is logged once
 MULTIMODAL = "enable_multimodal"  # of a Modelfile's llm_*: a switch, which no service is sent
 SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Option(NamedTuple):
-    """One option: a name as on the command line, its type, default, help and lowest value."""
+    """One option: a name as on the command line, its type, default, help and lowest value.
+
+    The type list means a list of texts. aliases: other names of it in files and Modelfiles.
+    """
 
     name: str
-    kind: type[int] | type[float] | type[str] | type[bool]
+    kind: option_values.Kind
     default: Any
     help: str
     least: float | None = None
+    aliases: tuple[str, ...] = ()
 
     def convert(self, value: Any) -> Any:
         """Return the value in this option's type; raises ValueError saying what is wanted."""
-        wanted = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         try:
-            converted = _CONVERTERS[self.kind](value)
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError(f"{self.name} must be {wanted[self.kind]}") from None
-        if isinstance(converted, float) and not math.isfinite(converted):
-            raise ValueError(f"{self.name} must be a finite number")
-        if self.least is not None and not isinstance(converted, str) and converted < self.least:
+            converted = option_values.convert(self.kind, value)
+        except ValueError as error:
+            raise ValueError(f"{self.name} {error}") from None
+        if self.least is not None and converted < self.least:
             raise ValueError(f"{self.name} must be at least {self.least:g}")
         return converted
 
 
 Table = Sequence[Option]
+Source = tuple[str, Mapping[str, Any]]  # of options: its name for messages, and what it holds
 
 
-def _truth(value: Any) -> bool:
-    text = str(value).lower()
-    if text not in ("true", "false"):
-        raise ValueError
-    return text == "true"
+def unchanged(_: str, value: Any) -> Any:
+    """Return the value of an option as it is."""
+    return value
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError
-    return int(value)
+class Library(NamedTuple):
+    """What a backend's library takes beyond the backend's table.
+
+    name: the function or class with these parameters. known: all of them. passed: those that take
+    effect here. for_bots: those of the passed ones that a Modelfile may set, too. convert: called
+    with name and value, returns the value as the backend keeps it; raises ValueError naming it.
+    """
+
+    name: str
+    known: Collection[str]
+    passed: Collection[str] = ()
+    for_bots: Collection[str] = ()
+    convert: Callable[[str, Any], Any] = unchanged
 
 
-def _real(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError
-    return str(value)
-
-
-_CONVERTERS: dict[type, Callable[[Any], Any]] = {
-    bool: _truth,
-    int: _whole,
-    float: _real,
-    str: _text,
-}
+NO_LIBRARY = Library("", ())
 
 
 def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
@@ -90,12 +88,15 @@ def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
         help="read these options from a .json, .yaml, .yml or .toml file (default: None)",
     )
     for option in table:
+        is_list = option.kind is list
+        how: dict[str, Any] = {"nargs": "*", "action": "extend"} if is_list else {}
         group.add_argument(
             f"--{option.name}",
-            type=_argument(option),
-            metavar=option.kind.__name__.upper(),
+            type=str if is_list else _argument(option),
+            metavar="TEXT" if is_list else option.kind.__name__.upper(),
             default=argparse.SUPPRESS,
             help=f"{option.help} (default: {option.default})",
+            **how,
         )
 
 
@@ -109,29 +110,53 @@ def _argument(option: Option) -> Callable[[str], Any]:
     return convert
 
 
-def settings(table: Table, args: argparse.Namespace) -> dict[str, Any]:
-    """Merge defaults, the -c file and the command line; raises UsageError for a bad file."""
-    defaults = {option.name: option.default for option in table}
-    from_file = _read_options(table, args.generation_config) if args.generation_config else {}
-    given = {name: value for name, value in vars(args).items() if name in defaults}
-    return merge_config(merge_config(defaults, from_file), given)
+def settings(
+    table: Table,
+    args: argparse.Namespace,
+    library: Callable[[], Library] = lambda: NO_LIBRARY,
+    *,
+    more: Sequence[Source] = (),
+) -> dict[str, Any]:
+    """Merge defaults, the -c file, `more` and the command line; raises UsageError for a bad one.
+
+    library: called only if there are options that the table does not have.
+    """
+    from .option_files import read_config
+
+    path = args.generation_config
+    sources = [(path, read_config(path))] if path else []
+    options = {option.name: option.default for option in table}
+    for source in [*sources, *more]:
+        options = _merge(table, options, _read(table, source, library))
+    names = {option.name for option in table}
+    given = {name: value for name, value in vars(args).items() if name in names}
+    return _merge(table, options, _read(table, ("the command line", given), library))
 
 
-def for_request(table: Table, base: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+def for_request(
+    table: Table,
+    base: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    library: Callable[[], Library] = lambda: NO_LIBRARY,
+) -> dict[str, Any]:
     """Put a Modelfile's llm_* over the settings; raises AnswerError for an impossible value."""
-    known = {option.name: option for option in table}
-    unknown = [name[:LONGEST_NAME] for name in asked if name not in {*known, MULTIMODAL}]
-    if unknown:
-        logger.info("the Modelfile asks for unknown options: %s", ", ".join(unknown[:MOST_NAMES]))
-    try:
-        wanted = {
-            name: known[name].convert(value)
-            for name, value in asked.items()
-            if name in known and value is not None
+
+    def refuse(error: ValueError, _: Any) -> AnswerError:
+        return AnswerError(BAD_OPTION.format(error))
+
+    options, others = _of_table(table, asked, refuse)
+    others.pop(MULTIMODAL, None)
+    if others:
+        known = library()
+        for name in [name for name in others if name not in known.for_bots][:MOST_NAMES]:
+            _warn_once(f"llm_{name[:LONGEST_NAME]} of a Modelfile has no effect in this backend")
+        passed = {
+            name: option_values.from_json(value)
+            for name, value in others.items()
+            if name in known.for_bots and value is not None
         }
-    except ValueError as error:
-        raise AnswerError(BAD_OPTION.format(error)) from None
-    return merge_config(dict(base), wanted)
+        options |= _converted(known.convert, passed, refuse)
+    return _merge(table, base, options)
 
 
 def wants_multimodal(asked: Mapping[str, Any]) -> bool | None:
@@ -153,16 +178,75 @@ def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, A
     return {**base, **{name: value for name, value in top.items() if value is not None}}
 
 
-def _read_options(table: Table, path: str) -> dict[str, Any]:
-    from .option_files import read_config
+def _merge(table: Table, base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = merge_config(base, top)
+    for option in table:
+        if option.kind is list and base.get(option.name) and top.get(option.name):
+            merged[option.name] = [*base[option.name], *top[option.name]]
+    return merged
 
-    known = {option.name: option for option in table}
-    options = {}
-    for name, value in read_config(path).items():
-        if name not in known:
-            raise UsageError(f"{path}: unknown option {name!r}; known are {', '.join(known)}")
+
+Refuse = Callable[[ValueError, Any], Exception]  # makes the error of a value that is impossible
+
+
+def _of_table(
+    table: Table, values: Mapping[str, Any], refuse: Refuse
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return those values that are the table's in its types without None, and the others."""
+    known = {name: option for option in table for name in (option.name, *option.aliases)}
+    given = {name: value for name, value in values.items() if value is not None}
+    ours = {name: value for name, value in given.items() if name in known}
+    converted = _converted(lambda name, value: known[name].convert(value), ours, refuse)
+    options: dict[str, Any] = {}
+    for name, value in converted.items():
+        options = _merge(table, options, {known[name].name: value})
+    return options, {name: value for name, value in values.items() if name not in known}
+
+
+def _converted(
+    convert: Callable[[str, Any], Any], values: Mapping[str, Any], refuse: Refuse
+) -> dict[str, Any]:
+    converted = {}
+    for name, value in values.items():
         try:
-            options[name] = None if value is None else known[name].convert(value)
+            converted[name] = convert(name, value)
         except ValueError as error:
-            raise UsageError(f"{path}: {error}, not {value!r}") from None
-    return options
+            raise refuse(error, value) from None
+    return converted
+
+
+def _read(table: Table, source: Source, library: Callable[[], Library]) -> dict[str, Any]:
+    """Return an operator's options in their types; raises UsageError for one that is not known."""
+    place, values = source
+
+    def refuse(error: ValueError, value: Any) -> UsageError:
+        return UsageError(f"{place}: {error}, not {value!r}")
+
+    options, others = _of_table(table, values, refuse)
+    if not others:
+        return options
+    known = library()
+    for name in others:
+        if name not in known.known:
+            raise UsageError(f"{place}: {_unknown(name, table, known)}")
+    idle = ", ".join(sorted(name for name in others if name not in known.passed))
+    if idle:
+        logger.warning("%s: parameters of %s without effect here: %s", place, known.name, idle)
+    passed = {
+        name: value for name, value in others.items() if name in known.passed and value is not None
+    }
+    return options | _converted(known.convert, passed, refuse)
+
+
+def _unknown(name: object, table: Table, library: Library) -> str:
+    """Say that an option is not known, and which ones are."""
+    ours = [option.name for option in table]
+    near = difflib.get_close_matches(str(name), [*ours, *library.known], 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    more = f", and the parameters of {library.name}" if library.name else ""
+    return f"unknown option {name!r}{hint}; known are {', '.join(ours)}{more}"
+
+
+@functools.lru_cache(maxsize=MOST_WARNINGS)
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)

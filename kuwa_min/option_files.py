@@ -16,7 +16,7 @@ def read_config(path: str) -> dict[str, Any]:
     if reader is None:
         raise UsageError(f"{path}: the name must end in {', '.join(_READERS)}")
     try:
-        content = reader(Path(path).read_text(encoding="utf-8"))
+        content = reader(Path(path).read_text(encoding="utf-8-sig"))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except OSError as error:
@@ -42,7 +42,9 @@ def _read_yaml(text: str) -> Any:
     try:
         import yaml
     except ImportError:
-        raise UsageError("YAML files need the PyYAML library; use .json instead") from None
+        from . import yaml_subset
+
+        return yaml_subset.load(text)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

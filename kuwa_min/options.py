@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any
 
 from . import address, log, wire
 from .modelfile import is_unicode
@@ -10,6 +13,7 @@ from .modelfile import is_unicode
 KERNEL_URL = "http://127.0.0.1:9000/"
 KERNEL_ADDRESS = "127.0.0.1:9000"
 INTERFACE_VERSION = "v1.0"
+MOST_NEAR = 3  # options that a hint names
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -20,6 +24,30 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if "(default:" in text or action.default is argparse.SUPPRESS:
             return text
         return text + " (default: %(default)s)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Take no abbreviations, which another option would change one day, but say what was meant."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> argparse.Namespace:
+        """Parse options; unknown ones end the process with code 2."""
+        parsed: argparse.Namespace
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
+        return parsed
+
+    def _hint(self, unknown: Sequence[str]) -> str:
+        """Return the options that the first unknown word may be meant for."""
+        word = unknown[0].partition("=")[0]
+        names = [name for name in self._option_string_actions if name.startswith("--")]
+        if not word.startswith("--"):
+            return ""
+        longer = [name for name in names if name.startswith(word)]
+        near = longer or difflib.get_close_matches(word, names, 1)
+        return f" (did you mean {' or '.join(near[:MOST_NEAR])}?)" if near else ""
 
 
 def positive(text: str) -> int:
@@ -63,7 +91,7 @@ def version(text: str) -> str:
 
 def create_parser(program: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the general options."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
     )
     add_kernel_options(parser.add_argument_group("options of the Kernel"))

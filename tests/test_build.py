@@ -195,6 +195,25 @@ def test_the_file_is_small(pyz: Path) -> None:
     assert pyz.stat().st_size < LIMIT
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# slow\ndelay: soon\n", "c.yaml: delay must be a number, not 'soon'"),
+        ("delay: &slow 0.5\n", "c.yaml: is malformed: line 1: '&slow 0.5' is not understood"),
+    ],
+)
+def test_the_file_reads_yaml_without_a_library(
+    pyz: Path, tmp_path: Path, text: str, words: str
+) -> None:
+    """Here Python has none at all; PyYAML would read the second text."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    done = run(sys.executable, "-S", pyz, "debug", "-c", path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_sha256_file_is_what_sha256sum_checks(pyz: Path) -> None:
     """One line, relative to the folder."""
     digest = hashlib.sha256(pyz.read_bytes()).hexdigest()

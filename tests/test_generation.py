@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +55,14 @@ def complaint(path: Path) -> str:
     return sentence
 
 
-@pytest.fixture
-def fake_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for PyYAML, with JSON, which is YAML."""
-
-    class YAMLError(Exception):
-        """What PyYAML raises; its messages have several lines."""
-
-    def safe_load(text: str) -> Any:
-        try:
-            return json.loads(text) if text else None
-        except ValueError:
-            raise YAMLError("while parsing\n  line 1,\n  column 2") from None
-
-    library = types.ModuleType("yaml")
-    vars(library).update(YAMLError=YAMLError, safe_load=safe_load)
-    monkeypatch.setitem(sys.modules, "yaml", library)
+@pytest.fixture(params=["with PyYAML", "without PyYAML"])
+def yaml(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test twice: YAML is read in every file, whether the library is in it or not."""
+    if request.param == "with PyYAML":
+        pytest.importorskip("yaml")
+    else:
+        monkeypatch.setitem(sys.modules, "yaml", None)
+    return str(request.param)
 
 
 # -- precedence
@@ -174,6 +165,9 @@ def test_the_help_shows_type_and_default_of_every_option() -> None:
         ("do_sample", True, True),
         ("do_sample", "false", False),
         ("do_sample", "TRUE", True),
+        ("do_sample", 1, True),
+        ("do_sample", "no", False),
+        ("max_tokens", "3.0", 3),
     ],
 )
 def test_a_value_is_taken_in_its_options_type(name: str, value: Any, converted: Any) -> None:
@@ -207,8 +201,8 @@ def test_a_value_is_taken_in_its_options_type(name: str, value: Any, converted: 
         ("model", True, "model must be text"),
         ("model", ["a", "b"], "model must be text"),
         ("model", {"a": 1}, "model must be text"),
-        ("do_sample", 1, "do_sample must be true or false"),
-        ("do_sample", "yes", "do_sample must be true or false"),
+        ("do_sample", 2, "do_sample must be true or false"),
+        ("do_sample", "maybe", "do_sample must be true or false"),
         ("do_sample", [], "do_sample must be true or false"),
     ],
 )
@@ -250,7 +244,7 @@ def test_unknown_options_of_a_modelfile_are_left_alone() -> None:
     "name",
     ["c.json", "c.JSON", pytest.param("c.toml", marks=HAS_TOML), "c.yaml", "c.yml"],
 )
-def test_every_kind_of_file_is_read(name: str, tmp_path: Path, fake_yaml: None) -> None:
+def test_every_kind_of_file_is_read(name: str, tmp_path: Path, yaml: str) -> None:
     """The ending of the name says what it is; text is UTF-8."""
     options = {"delay": 1.5, "max_tokens": 3, "model": "模型", "do_sample": True}
     toml = 'delay = 1.5\nmax_tokens = 3\nmodel = "模型"\ndo_sample = true\n'
@@ -260,7 +254,7 @@ def test_every_kind_of_file_is_read(name: str, tmp_path: Path, fake_yaml: None) 
 
 
 @pytest.mark.parametrize("name", [pytest.param("c.toml", marks=HAS_TOML), "c.yaml", "c.yml"])
-def test_an_empty_file_asks_for_nothing(name: str, tmp_path: Path, fake_yaml: None) -> None:
+def test_an_empty_file_asks_for_nothing(name: str, tmp_path: Path, yaml: str) -> None:
     """In TOML and YAML, emptiness is well formed."""
     assert settings("-c", write(tmp_path / name, "")) == DEFAULTS
 
@@ -285,9 +279,7 @@ def test_an_empty_json_object_asks_for_nothing(content: str, tmp_path: Path) -> 
         ("c.yml", "["),
     ],
 )
-def test_a_malformed_file_is_one_line(
-    name: str, content: str, tmp_path: Path, fake_yaml: None
-) -> None:
+def test_a_malformed_file_is_one_line(name: str, content: str, tmp_path: Path, yaml: str) -> None:
     """It names the file and what the reader tripped over."""
     assert "is malformed" in complaint(write(tmp_path / name, content))
 
@@ -352,14 +344,14 @@ def test_a_value_of_the_wrong_type_is_one_line(
     assert complaint(write(tmp_path / "c.json", options)).endswith(f": {words}")
 
 
-@pytest.mark.parametrize(("name", "library"), [("c.yaml", "PyYAML"), ("c.yml", "PyYAML")])
-def test_without_the_yaml_library_a_yaml_file_is_one_line(
-    name: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_yaml_that_is_not_simple_needs_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the library and the way out."""
+    """One line names the place, the library and the way out."""
     monkeypatch.setitem(sys.modules, "yaml", None)
-    found = complaint(write(tmp_path / name, "delay: 1"))
-    assert library in found
+    found = complaint(write(tmp_path / "c.yaml", "delay: 1\nseed: &five 5\n"))
+    assert "line 2" in found
+    assert "PyYAML" in found
     assert ".json" in found
 
 
@@ -398,3 +390,127 @@ def test_the_switch_is_no_unknown_option(caplog: pytest.LogCaptureFixture) -> No
     caplog.set_level("INFO")
     assert generation.for_request(TABLE, DEFAULTS, {"enable_multimodal": True}) == DEFAULTS
     assert caplog.text == ""
+
+
+# -- lists of texts
+
+
+STOPS = (
+    *TABLE,
+    Option("stop", list, None, "end before these", aliases=("stop_strings",)),
+)
+
+
+def stops(*argv: object) -> dict[str, Any]:
+    """Return the options of the table with stop words."""
+    parser = argparse.ArgumentParser()
+    generation.add_arguments(parser, STOPS)
+    return generation.settings(STOPS, parser.parse_args([str(word) for word in argv]))
+
+
+def test_lists_of_texts_add_up(tmp_path: Path) -> None:
+    """Nobody's stop words are lost: the file's, the command line's, the Modelfile's."""
+    path = write(tmp_path / "c.json", {"stop": "a"})
+    assert stops()["stop"] is None
+    assert stops("--stop")["stop"] == []
+    assert stops("-c", path)["stop"] == ["a"]
+    base = stops("-c", path, "--stop", "b", "c", "--stop", "d")
+    assert base["stop"] == ["a", "b", "c", "d"]
+    assert generation.for_request(STOPS, base, {"stop": "e"})["stop"] == [*"abcde"]
+    assert base["stop"] == [*"abcd"]
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        ("a b", ["a b"]),
+        (["a", "b"], ["a", "b"]),
+        ('["a", "b"]', ["a", "b"]),
+        ("[INST]", ["[INST]"]),
+        ("[1", ["[1"]),
+        (7, ["7"]),
+        ("", []),
+        (["", "a"], ["a"]),
+    ],
+)
+def test_a_text_or_a_list_is_a_list(value: Any, texts: list[str]) -> None:
+    """As files and Modelfiles write them; empty ones would end every answer at once."""
+    assert generation.for_request(STOPS, {}, {"stop": value}) == {"stop": texts}
+    assert generation.for_request(STOPS, {}, {"stop_strings": value}) == {"stop": texts}
+
+
+@pytest.mark.parametrize("value", [True, {"a": 1}, [["a"]], ["a"] * 65, "a" * 1001])
+def test_a_list_that_is_none_says_what_is_wanted(value: Any) -> None:
+    """Too many and too long ones would be looked for in every piece."""
+    with pytest.raises(AnswerError, match="llm_stop must be a text or a list of texts, 64 at most"):
+        generation.for_request(STOPS, {}, {"stop": value})
+
+
+# -- what the library knows
+
+
+def library() -> generation.Library:
+    """Return a library that knows more than the table, and passes some of that on."""
+
+    def convert(name: str, value: Any) -> Any:
+        if value == "bad":
+            raise ValueError(f"{name} must be good")
+        return value
+
+    known = {"user", "bias", "beams"}
+    return generation.Library("lib.create", known, {"user", "bias"}, {"bias"}, convert)
+
+
+def with_library(path: Path) -> dict[str, Any]:
+    """Return the options of a -c file with that library."""
+    parser = argparse.ArgumentParser()
+    generation.add_arguments(parser, TABLE)
+    return generation.settings(TABLE, parser.parse_args(["-c", str(path)]), library)
+
+
+def test_an_operators_option_of_the_library_is_passed_or_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The warning says which ones do nothing."""
+    options = {"user": "me", "bias": None, "beams": 4, "seed": 1}
+    path = write(tmp_path / "c.json", options)
+    assert with_library(path) == {**DEFAULTS, "seed": 1, "user": "me"}
+    (record,) = caplog.records
+    assert record.getMessage() == f"{path}: parameters of lib.create without effect here: beams"
+
+
+def test_what_the_library_does_not_know_either_ends_the_start(tmp_path: Path) -> None:
+    """The line says what may be meant."""
+    with pytest.raises(UsageError) as refused:
+        with_library(write(tmp_path / "c.json", {"beam": 4}))
+    found = str(refused.value)
+    assert "unknown option 'beam'; did you mean beams?" in found
+    assert found.endswith("do_sample, and the parameters of lib.create")
+    with pytest.raises(UsageError, match="user must be good, not 'bad'"):
+        with_library(write(tmp_path / "c.json", {"user": "bad"}))
+
+
+def test_a_bots_option_of_the_library_is_passed_or_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A text may write down a list or an object; each name is in the log once, not per chat."""
+    generation._warn_once.cache_clear()
+    asked = {"bias": '{"5": 1}', "user": "me", "colour": "red"}
+    for _ in range(2):
+        chosen = generation.for_request(TABLE, DEFAULTS, asked, library)
+        assert chosen == {**DEFAULTS, "bias": {"5": 1}}
+    assert [record.getMessage() for record in caplog.records] == [
+        "llm_user of a Modelfile has no effect in this backend",
+        "llm_colour of a Modelfile has no effect in this backend",
+    ]
+    with pytest.raises(AnswerError, match="llm_bias must be good"):
+        generation.for_request(TABLE, DEFAULTS, {"bias": "bad"}, library)
+
+
+def test_the_library_is_asked_only_if_there_is_need(tmp_path: Path) -> None:
+    """Importing it takes seconds."""
+
+    def never() -> generation.Library:
+        raise AssertionError
+
+    assert generation.for_request(TABLE, DEFAULTS, {"seed": 1}, never)["seed"] == 1

@@ -17,7 +17,9 @@ from programs import ROOT
 
 # A module may import from the lines above its own, and from no other.
 LAYERS = (
-    ("errors", "manifest", "machine", "modelfile_text", "progress"),
+    ("errors", "manifest", "machine", "modelfile_text", "progress", "yaml_scalar"),
+    ("yaml_flow",),
+    ("yaml_subset",),
     # What a built file carries:
     ("archive", "inventory", "places", "verdict", "workers"),
     ("cache", "payload"),
@@ -33,6 +35,7 @@ LAYERS = (
         "admission",
         "event_loop",
         "option_files",
+        "option_values",
         "text",
         "sentences",
         "chunks",

@@ -143,3 +143,31 @@ def test_the_help_shows_every_option_with_its_default_once() -> None:
     for name, default in {**DEFAULTS, **OURS}.items():
         assert shown[f"--{name}"].count("(default: ") == 1, name
         assert f"(default: {default})" in shown[f"--{name}"]
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("--access", "--access_code"),
+        ("--kernel=x", "--kernel_url"),
+        ("--acces_code", "--access_code"),
+        ("--tls", "--tls_cert or --tls_key"),
+    ],
+)
+def test_an_abbreviation_is_refused_with_what_may_be_meant(
+    word: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kuwa's program takes abbreviations; they would change their meaning with every new option."""
+    with pytest.raises(SystemExit) as ended:
+        parse(word, "x")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"unrecognized arguments: {word} x (did you mean {hint}?)")
+
+
+@pytest.mark.parametrize("word", ["x", "--nothing_like_it", "-z"])
+def test_what_is_like_no_option_gets_no_hint(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the word itself is named."""
+    with pytest.raises(SystemExit):
+        parse(word)
+    assert capsys.readouterr().err.endswith(f"unrecognized arguments: {word}\n")

@@ -592,11 +592,70 @@ def test_an_unknown_option_is_reported(serve: Serve, caplog: pytest.LogCaptureFi
     """It does not reach the service; an impossible value ends the answer."""
     caplog.set_level(logging.INFO)
     service = serve(fine)
-    ask(connect(service), "hi", llm_colour="red")
-    assert "unknown options: colour" in caplog.text
-    assert "colour" not in service.chats[0].body
+    ask(connect(service), "hi", llm_hue="red")
+    assert "llm_hue of a Modelfile has no effect" in caplog.text
+    assert "hue" not in service.chats[0].body
     answer = ask(connect(service), "hi", llm_temperature="warm")
     assert answer == "[The option llm_temperature must be a number.]"
+
+
+# -- what the SDK takes beyond our options
+
+
+def test_what_the_sdk_takes_is_sent(serve: Serve, tmp_path: Path) -> None:
+    """From a -c file and from a bot, whose JSON is read; stop words add up."""
+    service = serve(fine)
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "user: me\nstop: [a, b]\nlogit_bias: {50256: -100}\n"
+        "extra_body:\n  guided_json: {type: object}\n  top_p: 0.1\n",
+        encoding="utf-8",
+    )
+    bot = {"llm_stop": "c", "llm_metadata": '{"k": "v"}', "llm_user": "bot"}
+    ask(connect(service, "-c", path, "--stop", "d", "--top_p", 0.5), "hi", **bot)
+    body = service.chats[0].body
+    assert body["stop"] == ["a", "b", "d", "c"]
+    assert body["user"] == "bot"
+    assert body["metadata"] == {"k": "v"}
+    assert body["logit_bias"] == {"50256": -100}
+    assert body["guided_json"] == {"type": "object"}
+    assert body["top_p"] == 0.5, "an option of its own wins"
+
+
+def test_what_makes_no_text_is_named(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And not sent; nor is anything that is ours."""
+    service = serve(fine)
+    path = tmp_path / "c.yaml"
+    path.write_text("tools: []\nstream: false\nmodel: x\nextra_headers: {a: b}\n", encoding="utf-8")
+    bot = {"llm_extra_body": '{"model": "x"}', "llm_messages": "[]", "llm_stream": "false"}
+    ask(connect(service, "-c", path, "--model", "m"), "hi", **bot)
+    assert "without effect here: extra_headers, model, stream, tools" in caplog.text
+    body = service.chats[0].body
+    assert (body["model"], body["stream"]) == ("m", True)
+    assert [one["content"] for one in body["messages"]] == ["hi"]
+    assert "extra_headers" not in body
+    assert "tools" not in body
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("usr: me", "did you mean user?"),
+        ("extra_body: {model: x}", "extra_body must map names to values, without messages, model"),
+        ("extra_body: 1", "extra_body must map"),
+        ("user: .nan", "user must be something that JSON can hold"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_ends_the_start(
+    text: str, words: str, serve: Serve, tmp_path: Path
+) -> None:
+    """In one line, before anything is asked."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=re.escape(words)):
+        connect(serve(fine), "-c", path)
 
 
 # -- a history that fits

@@ -756,7 +756,9 @@ def test_the_options_are_those_of_the_sdk() -> None:
 
     fields = {one.name: str(one.type) for one in dataclasses.fields(GenerationConfig)}
     left_out = {"stop_sequences", "response_mime_type", "response_schema"}
-    table = {option.name: f"{option.kind.__name__} | None" for option in OPTIONS}
+    table = {
+        option.name: f"{option.kind.__name__} | None" for option in OPTIONS if option.name != "stop"
+    }
     assert table == {name: kind for name, kind in fields.items() if name not in left_out}
     assert all(option.default is None for option in OPTIONS)
 
@@ -784,14 +786,49 @@ def test_a_value_that_cannot_be_sent_is_refused(serve: Serve, connect: Any) -> N
         start(GeminiproExecutor, "--top_k", 2**40)
 
 
+def test_what_the_service_takes_is_sent(
+    serve: Serve, connect: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond our options, from a file and from a bot; stop words add up, by both their names."""
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "stop_sequences: [a]\nresponse_mime_type: application/json\nlogprobs: 2\n", encoding="utf-8"
+    )
+    service = serve(fine)
+    schema = '{"type": "OBJECT", "properties": {"k": {"type": "STRING"}}}'
+    executor = connect(service, "-c", path, "--stop", "b")
+    ask(executor, "hi", llm_stop="c", llm_response_schema=schema)
+    sent = service.asked[0].body["generationConfig"]
+    assert sent["stopSequences"] == ["a", "b", "c"]
+    assert sent["responseMimeType"] == "application/json"
+    assert sent["responseSchema"]["properties"].keys() == {"k"}
+    assert "logprobs" not in sent
+    assert "without effect here: logprobs" in caplog.text
+    assert "response_schema must be" in ask(executor, "hi", llm_response_schema="text")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("stop_words: [a]", "unknown option 'stop_words'"), ("response_schema: 1", "must be as")],
+)
+def test_a_file_that_cannot_be_meant_ends_the_start(
+    text: str, words: str, serve: Serve, connect: Any, tmp_path: Path
+) -> None:
+    """In one line."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        connect(serve(fine), "-c", path)
+
+
 def test_an_unknown_option_is_reported(
     serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And not sent."""
     caplog.set_level(logging.INFO)
     service = serve(fine)
-    assert ask(connect(service), "hi", llm_colour="red") == "Hello, 世界!"
-    assert "colour" in caplog.text
+    assert ask(connect(service), "hi", llm_paint="red") == "Hello, 世界!"
+    assert "llm_paint" in caplog.text
     assert "generationConfig" not in service.asked[0].body or (
         service.asked[0].body["generationConfig"] == {}
     )

@@ -108,6 +108,112 @@ def test_a_stop_word_ends_the_answer(load: Any, folder: Path, library: Any) -> N
     assert "".join(talker.pieces("Hello")) == whole[: whole.index(word)]
 
 
+# -- what the library takes beyond our options
+
+
+def test_beams_are_honoured_one_chat_at_a_time(
+    load: Any, folder: Path, library: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As generate() does it; an answer of the best beam comes at its end."""
+    path = tmp_path / "c.yaml"
+    path.write_text("num_beams: 3\nlength_penalty: 2.0\nuse_cache: true\n", encoding="utf-8")
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "-c", path)
+    assert "by generate(): the options ask for " in caplog.text
+    assert "GenerationConfig without effect here: use_cache" in caplog.text
+    right = library("Hello", num_beams=3, length_penalty=2.0)
+    assert talker.pieces("Hello") == [right]
+    text, request = direct.ask(talker.executor, "Hello")
+    assert (text, request.written) == (right, 24)
+    assert talker.first(1, "Hello") == [right]
+
+
+def test_tokens_may_be_suppressed(load: Any, folder: Path, library: Any) -> None:
+    """From --generation_kwargs, as JSON."""
+    banned = torch.tensor(range(3, 100)).tolist()
+    pair = f"suppress_tokens={json.dumps(banned)}"
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--generation_kwargs", pair)
+    right = library("Hello", suppress_tokens=banned)
+    assert "".join(talker.pieces("Hello")) == right != library("Hello")
+
+
+def test_a_models_own_file_of_options_will_do(
+    load: Any, folder: Path, library: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many chats at once, as without it: what is not for us is named."""
+    path = tmp_path / "generation_config.json"
+    options = {"num_beams": 1, "min_length": 0, "transformers_version": "4.1", "pad_token_id": 0}
+    whole = library("Hello")
+    more = {"stop_strings": [whole[8:11]], "eos_token_id": [0], "_from_model_config": True}
+    path.write_text(json.dumps({**options, **more}), encoding="utf-8")
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "-c", path)
+    assert "here: _from_model_config, pad_token_id, transformers_version" in caplog.text
+    assert "one at a time" not in caplog.text
+    assert 0 in talker.executor.model.ends
+    assert "".join(talker.pieces("Hello")) == whole[: whole.index(whole[8:11])]
+    answer = "".join(talker.pieces("Hello", parameter=f'llm_stop ["x y z", "{whole[4:6]}"]'))
+    assert answer == whole[: whole.index(whole[4:6])]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("beams: 3", "unknown option 'beams'; did you mean num_beams?"),
+        ("num_beams: many", "num_beams must be a whole number"),
+        ("eos_token_id: end", "eos_token_id must be a token's number"),
+        ("bad_words_ids: 7", "transformers cannot generate with bad_words_ids: "),
+    ],
+)
+def test_options_that_cannot_be_meant_end_the_start(
+    load: Any, folder: Path, tmp_path: Path, text: str, words: str
+) -> None:
+    """In one line, before the first chat."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words) as refused:
+        load(HuggingfaceExecutor, "--model_path", folder, "-c", path)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--generation_kwargs", "min_length=1")])
+def test_a_temperature_of_zero_takes_the_likeliest(
+    load: Any, folder: Path, library: Any, more: tuple[str, ...]
+) -> None:
+    """As bots ask for it that were written for other models; also where generate() computes."""
+    options = ("--model_path", folder, *FEW, "--do_sample", "true", *more)
+    talker = load(HuggingfaceExecutor, *options)
+    assert "".join(talker.pieces("Hello", parameter="llm_temperature 0")) == library("Hello")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--device_map", "cpu"), ("--device_map", "balanced"), ("--device_map", '{"": "cpu"}')],
+)
+def test_a_device_map_is_accelerates(
+    load: Any, folder: Path, library: Any, options: tuple[str, ...]
+) -> None:
+    """A name, or which part goes where; without graphics cards, names mean the processor."""
+    kind = ("--torch_dtype", "fp32")
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, *options, *kind)
+    assert talker.executor.model.facts()["dtype"] == "float32"
+    assert "".join(talker.pieces("Hello")) == library("Hello")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        (("--device_map", "somewhere"), UsageError, "somewhere is no device"),
+        (("--device_map", '{"": "somewhere"}'), StartError, "cannot be loaded"),
+        (("--device_map", "cpu", "--device", "cpu"), UsageError, "exclude each other"),
+    ],
+)
+def test_a_device_map_that_leads_nowhere_ends_the_start(
+    load: Any, folder: Path, options: tuple[str, ...], kind: type[KuwaError], words: str
+) -> None:
+    """In one line."""
+    with pytest.raises(kind, match=words):
+        load(HuggingfaceExecutor, "--model_path", folder, *options)
+
+
 def test_a_template_that_refuses_a_system_prompt_gets_it_folded(
     load: Any, tmp_path: Path, library: Any
 ) -> None:
@@ -317,9 +423,9 @@ def test_precedence_of_options(load: Any, folder: Path, tmp_path: Path) -> None:
 
 
 def test_every_option_is_one_of_the_librarys() -> None:
-    """But for the seed, which it takes from the whole process."""
+    """But for the seed, which it takes from the whole process, and Kuwa's name of stop words."""
     known = vars(transformers.GenerationConfig())
-    assert {option.name for option in OPTIONS} - known.keys() == {"seed"}
+    assert {option.name for option in OPTIONS} - known.keys() == {"seed", "stop"}
     defaults = {option.name: option.default for option in OPTIONS if option.name != "seed"}
     transformers.GenerationConfig(**defaults).validate(strict=True)
 

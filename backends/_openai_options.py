@@ -1,0 +1,38 @@
+"""Know what OpenAI's SDK takes for a chat beyond the backend's table."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+from openai.resources.chat.completions import Completions
+
+from kuwa_min import generation
+
+from ._openai_dialect import EXTRA
+
+OURS = {"messages", "model", "stream", "stream_options"}
+IDLE = {  # what asks for something else than text, or says how the SDK itself sends
+    *("audio", "modalities", "tools", "tool_choice", "parallel_tool_calls"),
+    *("functions", "function_call", "extra_headers", "extra_query"),
+}
+
+
+def library() -> generation.Library:
+    """Return the parameters of the SDK's function, which are those of the service."""
+    known = set(inspect.signature(Completions.create).parameters) - {"self"}
+    passed = known - OURS - IDLE
+    name = "openai's chat.completions.create"
+    return generation.Library(name, known, passed, passed - {EXTRA}, _checked)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Return a value that JSON can hold."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError(f"{name} must be something that JSON can hold") from None
+    if name == EXTRA and (not isinstance(value, dict) or OURS & value.keys()):
+        raise ValueError(f"{name} must map names to values, without {', '.join(sorted(OURS))}")
+    return value

@@ -1,0 +1,85 @@
+"""Convert what files, Modelfiles and the command line hold into the types of options."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]]
+MOST_TEXTS, LONGEST_TEXT = 64, 1000  # of a list: each stop word is looked for in every piece
+
+
+def convert(kind: Kind, value: Any) -> Any:
+    """Return a value in the type of an option; raises ValueError saying what is wanted."""
+    try:
+        converted = _CONVERTERS[kind](value)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(f"must be {_WANTED[kind]}") from None
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise ValueError("must be a finite number")
+    return converted
+
+
+def _truth(value: Any) -> bool:
+    return _TRUTHS[str(value).lower()]
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and not value.lstrip("+-").isdecimal():
+        value = float(value)  # 40.0 is whole, too
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError
+    return int(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError
+    return str(value)
+
+
+def _texts(value: Any) -> list[str]:
+    """Return a list of texts; a single text, which may be a JSON list of them, is a list, too."""
+    value = from_json(value)
+    texts = [_text(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
+    if len(texts) > MOST_TEXTS or any(len(text) > LONGEST_TEXT for text in texts):
+        raise ValueError
+    return [text for text in texts if text]
+
+
+def from_json(value: Any) -> Any:
+    """Return the list or object that a text writes down: a Modelfile holds nothing but texts."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+_TRUTHS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+_CONVERTERS: dict[type, Callable[[Any], Any]] = {
+    bool: _truth,
+    int: _whole,
+    float: _real,
+    str: _text,
+    list: _texts,
+}
+_WANTED: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: f"a text or a list of texts, {MOST_TEXTS} at most, none longer than {LONGEST_TEXT}",
+}

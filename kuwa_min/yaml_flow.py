@@ -1,0 +1,89 @@
+"""Read YAML's [...] and {...}, which may go over several lines, as PyYAML's safe_load does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+from .yaml_scalar import LONGEST_KEY, QUOTED, read_scalar
+
+SPACE = re.compile(r"(?:[ \n]|(?<=[ \n])#.*)*")
+WORD = re.compile(r"[^ \n,\[\]{}?:#]+(?: +[^ \n,\[\]{}?:#]+)*")
+AFTER = re.compile(r"[ \n]|[,\]}:]")  # what may follow a word or a closing quote
+COLON = re.compile(r" *:")
+
+
+class Flow:
+    """Text with a list or mapping at `at`; afterwards `at` is the place behind it."""
+
+    def __init__(self, text: str, at: int) -> None:
+        self._text, self.at = text, at
+
+    @property
+    def line(self) -> int:
+        """Return how many lines end before this place."""
+        return self._text.count("\n", 0, self.at)
+
+    @property
+    def rest_of_line(self) -> str:
+        """Return what stands behind this place in its line."""
+        return self._text[self.at :].partition("\n")[0]
+
+    def value(self) -> Any:
+        """Return the value that begins here; raises ValueError, `at` is the place of the fault."""
+        letter = self._text[self.at]
+        if letter == "[":
+            return [self.value() for _ in self._items("]")]
+        if letter == "{":
+            return self._mapping()
+        return read_scalar(self._word())
+
+    def _mapping(self) -> dict[Hashable, Any]:
+        values: dict[Hashable, Any] = {}
+        for _ in self._items("}"):
+            word = self._word()
+            key = read_scalar(word)
+            colon = COLON.match(self._text, self.at)
+            if colon is None or len(word) > LONGEST_KEY:
+                raise ValueError("a name, a colon and a value are needed")
+            self.at = colon.end()
+            if word[0] not in "'\"" and self._letter() not in (" ", "\n"):
+                raise ValueError("a space is needed behind the colon")
+            self._skip_space()
+            if key in values:
+                raise ValueError(f"{key!r} stands there twice")
+            values[key] = self.value()
+        return values
+
+    def _items(self, end: str) -> Iterator[None]:
+        """Go to each item in turn, and behind the closing bracket."""
+        self.at += 1
+        self._skip_space()
+        while self._letter() != end:
+            yield
+            self._skip_space()
+            if self._letter() == ",":
+                self.at += 1
+                self._skip_space()
+            elif self._letter() != end:
+                raise ValueError(f"a comma or {end} is missing")
+        self.at += 1
+
+    def _word(self) -> str:
+        """Return the quoted or plain text that begins here."""
+        found = QUOTED.match(self._text, self.at) or WORD.match(self._text, self.at)
+        if found is None or not AFTER.match(self._text, found.end()):
+            raise ValueError("a value is missing, or needs quotes")
+        self.at = found.end()
+        return found[0]
+
+    def _letter(self) -> str:
+        return self._text[self.at : self.at + 1]
+
+    def _skip_space(self) -> None:
+        found = SPACE.match(self._text, self.at)
+        assert found is not None
+        self.at = found.end()
+        if self.at == len(self._text):
+            raise ValueError("the closing bracket is missing")
