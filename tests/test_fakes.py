@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+from fakes.executor_answers import CHUNKED, Executor
 from fakes.kernel_03 import Kernel, kernel_03
 from fakes.kernel_04 import kernel_04
 from fakes.multi_chat import BROKEN, EMPTY_ANSWER, THINKING, Room, replay, sent_modelfile
 from fakes.multi_chat_03 import FrontEnd03, Reader03
 from fakes.multi_chat_04 import FrontEnd04, Reader04
-from programs import call, fetch
+from programs import call, fetch, post_json
 
 NOTE = "<<<WARNING>>>note<<</WARNING>>>"
 NOTES = "<<<WARNING>>>n1\nn2<<</WARNING>>>"
@@ -281,59 +278,13 @@ def test_a_modelfile_loses_comments_and_outer_quotes() -> None:
     assert '"welcome"' in sent_modelfile(commands)
 
 
-class Executor(HTTPServer):
-    """An executor for one answer; remembers the requests as they came."""
-
-    body = b"2\r\nhi\r\n0\r\n\r\n"
-    fields = b"Content-Type: text/plain; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"
-    status = b"200 OK"
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.requests: list[tuple[str, bytes]] = []
-
-    @property
-    def chat(self) -> str:
-        """Return the endpoint."""
-        return f"http://127.0.0.1:{self.server_port}/chat"
-
-
-class Answer(BaseHTTPRequestHandler):
-    """Write the raw answer that the test chose."""
-
-    server: Executor
-
-    def log_message(self, *_: Any) -> None:
-        """Be quiet."""
-
-    def do_GET(self) -> None:
-        """Answer like a chat."""
-        self._answer()
-
-    def do_POST(self) -> None:
-        """Answer a chat."""
-        self._answer()
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.requests.append((f"{self.requestline}\n{self.headers}", body))
-        head = b"HTTP/1.1 %s\r\n%s\r\n" % (self.server.status, self.server.fields)
-        self.wfile.write(head + self.server.body)
-
-
 @contextmanager
 def executor(kernel: Kernel) -> Iterator[Executor]:
     """Run an executor and register it as bot."""
     with Executor() as one:
-        thread = threading.Thread(target=one.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        form = {"name": "bot", "endpoint": one.chat}
+        form = {"name": "bot", "endpoint": f"{one.url}/chat"}
         assert fetch(f"{kernel.url}/v1.0/worker/register", form)[1] == "Success"
-        try:
-            yield one
-        finally:
-            one.shutdown()
-            thread.join()
+        yield one
 
 
 @pytest.fixture(params=[kernel_03, kernel_04])
@@ -349,7 +300,8 @@ def test_a_chat_reaches_the_executor_as_both_front_ends_send_it(kernel: Kernel) 
         for front_end in (FrontEnd03, FrontEnd04):
             client = front_end(kernel.url, "bot", host="kernel:9000")
             assert client.chat([{"msg": "中 /", "isbot": 0}], modelfile=[]).saved == "hi"
-        (old, old_body), (new, new_body) = one.requests
+        (old_line, old), (new_line, new) = one.requests
+        old_body, new_body = one.bodies
     tail = b"&name=bot&user_id=3&history_id=7&google_token=g"
     history = b"input=%5B%7B%22msg%22%3A%22%5Cu4e2d+%5C%2F%22%2C%22isbot%22%3A0%7D%5D"
     assert old_body == history + tail + b"&user_token=5%7Ctok&modelfile=%5B%5D"
@@ -359,8 +311,9 @@ def test_a_chat_reaches_the_executor_as_both_front_ends_send_it(kernel: Kernel) 
     )
     assert kuwa in new
     assert "X-Kuwa" not in old
+    assert old_line == new_line == "POST /chat"
     for head in (old, new):
-        assert head.startswith("POST /chat HTTP/1.1\nAccept-Encoding: identity\n")
+        assert head.startswith("Accept-Encoding: identity\n")
         assert "Host: kernel:9000\nUser-Agent: GuzzleHttp/7\n" in head
         assert "Accept-Language: zh_tw\n" in head
 
@@ -368,10 +321,10 @@ def test_a_chat_reaches_the_executor_as_both_front_ends_send_it(kernel: Kernel) 
 @pytest.mark.parametrize(
     ("fields", "body", "expected"),
     [
-        (Executor.fields, b"5\r\n\xe4\xb8\xad\xe6\x96\r\n1\r\n\x87\r\n0\r\n\r\n", ["中", "文"]),
-        (Executor.fields, b"1\r\na\r\n1\r\nb\r\n", ["a", "b"]),
-        (Executor.fields, b"1\r\na\r\n5\r\nb", ["a"]),
-        (Executor.fields, b"1\r\n\xff\r\n0\r\n\r\n", ["\ufffd"]),
+        (CHUNKED, b"5\r\n\xe4\xb8\xad\xe6\x96\r\n1\r\n\x87\r\n0\r\n\r\n", ["中", "文"]),
+        (CHUNKED, b"1\r\na\r\n1\r\nb\r\n", ["a", "b"]),
+        (CHUNKED, b"1\r\na\r\n5\r\nb", ["a"]),
+        (CHUNKED, b"1\r\n\xff\r\n0\r\n\r\n", ["\ufffd"]),
         (
             b"Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n",
             b"3\r\n\xe4\xb8\xad\r\n0\r\n\r\n",
@@ -397,7 +350,7 @@ def test_an_answer_keeps_its_chunks_and_loses_its_charset(
                 if not size:
                     break
     assert sizes == [*expected, ""]
-    assert kernel.records == {"bot": [[one.chat, "READY", -1, -1]]}
+    assert kernel.records == {"bot": [[f"{one.url}/chat", "READY", -1, -1]]}
 
 
 def test_a_record_is_reserved_with_ids_as_text_and_dropped_when_nobody_answers(
@@ -407,7 +360,7 @@ def test_a_record_is_reserved_with_ids_as_text_and_dropped_when_nobody_answers(
     client = FrontEnd04(kernel.url, "bot")
     with executor(kernel) as one:
         assert client.schedule(7) == "READY"
-        assert kernel.records["bot"] == [[one.chat, "READY", "7", "3"]]
+        assert kernel.records["bot"] == [[f"{one.url}/chat", "READY", "7", "3"]]
         assert client.chat([], 8).busy
     form = {"name": "bot", "history_id": "7", "user_id": "3"}
     assert fetch(f"{kernel.url}/v1.0/chat/completions", form) == (200, "")
@@ -418,7 +371,7 @@ def test_a_record_is_reserved_with_ids_as_text_and_dropped_when_nobody_answers(
 def test_shutdown_finds_only_a_free_record_with_ids_as_numbers() -> None:
     """The record stays; the executor is asked at /shutdown."""
     with kernel_04() as kernel, executor(kernel) as one:
-        record = {"access_code": "bot", "endpoint": one.chat, "status": "READY"}
+        record = {"access_code": "bot", "endpoint": f"{one.url}/chat", "status": "READY"}
         url = f"{kernel.url}/v1.0/worker/shutdown"
 
         def shutdown(**ids: Any) -> tuple[int, Any]:
@@ -426,7 +379,7 @@ def test_shutdown_finds_only_a_free_record_with_ids_as_numbers() -> None:
 
         assert shutdown() == (500, {"message": "'history_id'", "status": "error"})
         assert shutdown(history_id=-1, user_id=-1)[1]["status"] == "success"
-        assert one.requests[-1][0].startswith("GET /shutdown ")
+        assert one.requests[-1][0] == "GET /shutdown"
         FrontEnd04(kernel.url, "bot").schedule(7)
         for ids in ({"history_id": "7", "user_id": "3"}, {"history_id": -1, "user_id": -1}):
             assert shutdown(**ids)[1] == {"message": "No records founded", "status": "error"}
@@ -440,11 +393,11 @@ def test_the_table_of_0_4_is_json_and_a_free_record_moves() -> None:
     """Read, debug with the right Accept, update."""
     with kernel_04() as kernel, executor(kernel) as one:
         worker = f"{kernel.url}/v1.0/worker"
-        record = {"access_code": "bot", "endpoint": one.chat, "status": "READY"}
+        record = {"access_code": "bot", "endpoint": f"{one.url}/chat", "status": "READY"}
         record |= {"history_id": "-1", "user_id": "-1"}
         move = {**{f"original_{key}": value for key, value in record.items()}, **record}
         assert post_json(f"{worker}/update", {**move, "access_code": "new"})[0] == 200
-        row = [one.chat, "READY", -1, -1]
+        row = [f"{one.url}/chat", "READY", -1, -1]
         assert json.loads(fetch(f"{worker}/read")[1]) == {"bot": [], "new": [row]}
         shown = fetch(f"{worker}/debug", fields={"Accept": "application/json"})[1]
         keys = ("endpoint", "status", "job_history_id", "job_user_id")
@@ -457,16 +410,4 @@ def test_a_room_gives_the_history_back_as_its_database_does(kernel: Kernel) -> N
     with executor(kernel) as one:
         room = Room(FrontEnd04(kernel.url, "bot"))
         assert [room.say("a").saved, room.say("b").saved] == ["hi", "hi"]
-        assert b"isbot%22%3A1" in one.requests[1][1]
-
-
-def post_json(url: str, value: dict[str, Any]) -> tuple[int, Any]:
-    """Post JSON; return status and JSON."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
-    connection.request("POST", parts.path, json.dumps(value), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    try:
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
+        assert b"isbot%22%3A1" in one.bodies[1]
