@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 CHUNKED = b"Content-Type: text/plain; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"
 
 
-class Executor(HTTPServer):
-    """A `with` block during which it listens at `url`; status, fields and body may be changed."""
+class Executor(ThreadingHTTPServer):
+    """A `with` block during which it listens at `url`; status, fields and body may be changed.
 
+    first: what is sent before it waits for `go_on` and sends the body.
+    """
+
+    daemon_threads, block_on_close = True, False
+    first = b""
     status, fields, body = b"200 OK", CHUNKED, b"2\r\nhi\r\n0\r\n\r\n"
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.requests: list[tuple[str, str]] = []  # "GET /path", the header fields
         self.bodies: list[bytes] = []
+        self.go_on = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> Executor:
@@ -28,6 +34,7 @@ class Executor(HTTPServer):
 
     def __exit__(self, *_: object) -> None:
         """Stop listening."""
+        self.go_on.set()
         self.shutdown()
         self._thread.join()
         self.server_close()
@@ -51,7 +58,10 @@ class Answer(BaseHTTPRequestHandler):
         self.server.requests.append((f"{self.command} {self.path}", str(self.headers)))
         self.server.bodies.append(body)
         head = b"HTTP/1.1 %s\r\n%s\r\n" % (self.server.status, self.server.fields)
-        self.wfile.write(head + self.server.body)
+        self.wfile.write(head + self.server.first)
+        if self.server.first:
+            self.server.go_on.wait()
+        self.wfile.write(self.server.body)
 
 
 def chunk(text: str) -> bytes:
