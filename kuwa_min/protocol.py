@@ -147,8 +147,8 @@ def worker_form(name: str, endpoint: str) -> bytes:
 
 
 def show_table(table: Table) -> bytes:
-    """Show every record the way the Kernel's debug page does."""
-    text = html.escape(json.dumps(table, indent=2, ensure_ascii=False))
+    """Show every record the way the Kernel's debug page does; the front end looks for "name"."""
+    text = html.escape(json.dumps(table, indent=2, ensure_ascii=False), quote=False)
     return f"<!doctype html><title>Kernel</title><textarea>{text}</textarea>".encode()
 
 

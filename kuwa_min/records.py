@@ -83,6 +83,26 @@ class Records:
             self._names.pop(name, None)
         return len(kept) < len(known)
 
+    def find(self, name: str, endpoint: str) -> Executor | None:
+        """Return the executor of this name and endpoint."""
+        with self._lock:
+            return self._find(name, endpoint)
+
+    def _find(self, name: str, endpoint: str) -> Executor | None:
+        known = self._names.get(name, [])
+        return next((one for one in known if one.endpoint == endpoint), None)
+
+    def move(self, name: str, endpoint: str, new_name: str, new_endpoint: str) -> bool:
+        """Give a free executor another name or endpoint; return whether there was one."""
+        with self._lock:
+            moved = self._find(name, endpoint)
+            taken = self._find(new_name, new_endpoint)
+            if moved is None or not moved.free or not (taken is None or taken is moved):
+                return False
+            self._keep(name, [], [one for one in self._names[name] if one is not moved])
+            self._names.setdefault(new_name, []).append(Executor(new_endpoint))
+            return True
+
     def schedule(self, name: str, history_id: str, user_id: str) -> str:
         """Reserve an executor for a chat."""
         with self._lock:

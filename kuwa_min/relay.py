@@ -17,15 +17,27 @@ from .records import Executor, Records
 
 logger = logging.getLogger(__name__)
 
-ABORT_SECONDS = 10.0
+ABORT_SECONDS = SHUTDOWN_SECONDS = 10.0
 SILENCE_SECONDS = 300.0  # the longest pause of an executor that is waited for
 PIECE = 64 << 10
+FORWARDED = ("accept-language", "x-kuwa-")  # the first letters of fields that an executor reads
 
 
 def abort(executor: Executor) -> None:
     """Ask an executor to stop what it does."""
     with contextlib.suppress(OSError, http.client.HTTPException):
         _call(executor.endpoint, "GET", "/abort", ABORT_SECONDS).close()
+
+
+def shut_down(executor: Executor) -> int | None:
+    """Ask an executor to end; return the status of its answer, None if there was none."""
+    parts = urlsplit(executor.endpoint)
+    try:
+        answer = _call(f"{parts.scheme}://{parts.netloc}", "GET", "/shutdown", SHUTDOWN_SECONDS)
+    except (OSError, http.client.HTTPException):
+        return None
+    with contextlib.closing(answer):
+        return answer.status
 
 
 class Relay:
@@ -57,14 +69,13 @@ class Relay:
 
     def _relay(self, delivery: Delivery) -> None:
         form = protocol.parse_form(self._request.body, self._request.field("content-type") or "")
-        language = self._request.field("accept-language")
         answer = _call(
             self._executor.endpoint,
             "POST",
             "",
             SILENCE_SECONDS,
             body=urlencode(form).encode(),
-            fields={"Accept-Language": language} if language else {},
+            fields=self._forwarded(),
         )
         with contextlib.closing(answer):
             self._begun = True
@@ -73,6 +84,13 @@ class Relay:
                 raise Gone
             while piece := answer.read():
                 delivery.write(piece)
+
+    def _forwarded(self) -> dict[str, str]:
+        """Return the client's fields that executors read; an empty one is passed on as well."""
+        fields = self._request.head.fields
+        return {
+            name: ", ".join(values) for name, values in fields.items() if name.startswith(FORWARDED)
+        }
 
 
 class Upstream:
@@ -90,6 +108,11 @@ class Upstream:
             if text := self._decode(data):
                 return text
         return self._decode(b"", True)
+
+    @property
+    def status(self) -> int:
+        """Return the status of the answer."""
+        return self._answer.status
 
     def hang_up(self) -> None:
         """Leave in the middle of the answer, from another thread."""

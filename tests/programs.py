@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -131,6 +132,17 @@ def fetch(url: str, form: dict[str, str] | None = None, **more: Any) -> tuple[in
     """Send one request; return status and text."""
     with call(url, form, **more) as response:
         return response.status, response.read().decode()
+
+
+def post_json(url: str, value: Any) -> tuple[int, Any]:
+    """Post JSON; return status and JSON."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        fields = {"Content-Type": "application/json"}
+        connection.request("POST", parts.path, json.dumps(value), fields)
+        with connection.getresponse() as response:
+            return response.status, json.loads(response.read())
 
 
 def said(*messages: str, **fields: str) -> dict[str, str]:

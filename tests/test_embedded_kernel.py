@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from fakes.executor_answers import Executor, chunk
 from fakes.kernel_talks_garbage import garbage_kernel
-from programs import call, chat_through, fetch, said, table, until
+from programs import call, chat_through, fetch, post_json, said, table, until
 from test_server import Running, echo, running, silent
 
 from kuwa_min import records
@@ -214,11 +215,79 @@ def test_names_are_escaped_in_the_debug_page(kernel: str) -> None:
     assert list(table(kernel.rstrip("/"))) == [evil]
 
 
+def test_the_debug_page_shows_names_as_the_front_end_looks_for_them(kernel: str) -> None:
+    """Its health check searches the body for the quoted name; programs may ask for JSON."""
+    word(f"{kernel}{WORKER}/register", name="a", endpoint="http://127.0.0.1:1/chat")
+    word(f"{kernel}{WORKER}/schedule", name="a", history_id="7", user_id="3")
+    assert '"a"' in fetch(f"{kernel}{WORKER}/debug")[1]
+    shown = fetch(f"{kernel}{WORKER}/debug", fields={"Accept": "application/json"})[1]
+    keys = ("endpoint", "status", "job_history_id", "job_user_id")
+    row = ["http://127.0.0.1:1/chat", "READY", "7", "3"]
+    assert json.loads(shown) == {"a": [dict(zip(keys, row, strict=True))]}
+    assert json.loads(fetch(f"{kernel}{WORKER}/read")[1]) == {"a": [row]}
+
+
+def test_shutdown_asks_the_executor_and_leaves_the_record_to_it(kernel: str) -> None:
+    """Neither a state that is out of date nor ids as text hinder it."""
+    with Executor() as one:
+        word(f"{kernel}{WORKER}/register", name="bot", endpoint=f"{one.url}/chat/1")
+        record = {"access_code": "bot", "endpoint": f"{one.url}/chat/1"}
+        url = f"{kernel}{WORKER}/shutdown"
+        for ids in ({}, {"status": "BUSY", "history_id": "7", "user_id": -1}):
+            success = {"message": "Shutdown triggered successfully", "status": "success"}
+            assert post_json(url, {**record, **ids}) == (200, success)
+        assert [path for path, _ in one.requests] == ["GET /shutdown"] * 2
+        one.status = b"403 Forbidden"
+        assert post_json(url, record)[1]["message"] == "The executor refused: status 403."
+        for sent in ({}, [], None, {**record, "endpoint": one.url}, {**record, "access_code": 1}):
+            assert post_json(url, sent)[0] == 404
+    status, said_ = post_json(url, record)
+    assert (status, said_["status"]) == (500, "error")
+    assert fetch(f"{kernel}{WORKER}/list")[1] == '["bot"]'
+
+
+def test_a_free_record_moves_to_another_name(kernel: str) -> None:
+    """One that is reserved stays; so does one whose place is taken."""
+    for name in ("a", "b"):
+        word(f"{kernel}{WORKER}/register", name=name, endpoint="http://127.0.0.1:1/chat")
+    url, new = f"{kernel}{WORKER}/update", {"endpoint": "http://127.0.0.1:2/chat"}
+    old = {"original_access_code": "a", "original_endpoint": "http://127.0.0.1:1/chat"}
+    taken = {"access_code": "b", "endpoint": "http://127.0.0.1:1/chat"}
+    assert post_json(url, {**old, **taken})[0] == 404
+    assert post_json(url, {**old, "access_code": "c", "endpoint": "nonsense"})[0] == 400
+    word(f"{kernel}{WORKER}/schedule", name="a", history_id="7", user_id="3")
+    assert post_json(url, {**old, **new, "access_code": "c"})[0] == 404
+    old["original_access_code"] = "b"
+    assert post_json(url, {**old, **new, "access_code": "c"})[0] == 200
+    assert table(kernel.rstrip("/"))["c"] == [["http://127.0.0.1:2/chat", "READY", -1, -1]]
+    assert json.loads(fetch(f"{kernel}{WORKER}/list")[1]) == ["a", "c"]
+
+
+def test_the_executor_gets_the_headers_that_it_reads_and_its_lines_stay_whole(kernel: str) -> None:
+    """0.4's headers, the empty one too, and the language; nothing else of a browser."""
+    ids = {"name": "bot", "history_id": "7", "user_id": "3"}
+    lines = ['data: {"delta": ["\\u4e2d"]}\n', "raw 中\n", 'data: {"delta": []}\n']
+    with Executor() as one:
+        one.body = b"".join(map(chunk, lines)) + b"0\r\n\r\n"
+        word(f"{kernel}{WORKER}/register", name="bot", endpoint=f"{one.url}/chat")
+        word(f"{kernel}{WORKER}/schedule", **ids)
+        fields = {"Accept-Language": "zh_tw", "X-Kuwa-User-Id": "3", "X-Kuwa-Api-Base-Urls": ""}
+        fields["Cookie"] = "secret"
+        answer = fetch(f"{kernel}{CHAT}/completions", {**ids, **said("x")}, fields=fields)
+        assert answer == (200, "".join(lines))
+        _, head = one.requests[0]
+    assert "accept-language: zh_tw\n" in head
+    assert "x-kuwa-user-id: 3\n" in head
+    assert "x-kuwa-api-base-urls: \n" in head
+    assert "secret" not in head
+
+
 def test_other_web_sites_are_refused(kernel: str) -> None:
     """Send what a foreign page's script would send."""
     fields = {"Origin": "http://evil.example"}
     form = {"name": "a", "endpoint": "http://127.0.0.1:1/chat"}
     assert fetch(f"{kernel}{WORKER}/register", form, fields=fields)[0] == 403
+    assert fetch(f"{kernel}{WORKER}/shutdown", form, fields=fields)[0] == 403
     assert fetch(f"{kernel}{WORKER}/list")[1] == "[]"
 
 

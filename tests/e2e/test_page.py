@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlencode
 from urllib.request import urlopen
 
 import pytest
-from programs import Program
+from fakes.executor_answers import Executor, chunk
+from programs import Program, fetch
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -23,6 +24,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 PAGE_IS_AT = r"the chat page is at (http://\S+/)\s"
 READY = "registered as "
+ODD = 'data: {"delta": "abc"}'
+PAGES = "pages · 30/120 · 1 s/page"
 LONG = "This question is long enough to be stopped while debug says it back. " * 20
 
 pytestmark = [
@@ -174,8 +177,9 @@ class Page:
         events = [
             json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
         ]
-        sent = [one for one in events if one["method"] == "Network.requestWillBeSent"]
-        return [one["params"]["request"] for one in sent]
+        sent = [one["params"] for one in events if one["method"] == "Network.requestWillBeSent"]
+        own = [one for one in sent if not one["documentURL"].startswith("chrome://")]
+        return [one["request"] for one in own]
 
 
 @pytest.fixture
@@ -260,18 +264,166 @@ def test_side_notes_stand_apart_and_their_markers_are_never_seen(page: Page) -> 
 def test_the_table_shows_the_executors_and_who_uses_them(page: Page, debug: str) -> None:
     """Both executors are listed; the one that answers this chat is marked."""
     page.wait(lambda: len(page.rows) == 2)
-    assert page.texts("#executors th") == ["Access code", "Endpoint", "State", "History", "User"]
-    assert re.match(r"dummyhttp://127\.0\.0\.1:\d+/chatREADY", page.rows[0])
-    assert re.match(r"debughttp://127\.0\.0\.1:\d+/chatREADY", page.rows[1])
+    columns = ["Access code", "Endpoint", "State", "Free", "Used by", "Action"]
+    assert page.texts("#executors th") == columns
+    assert re.match(r"debughttp://127\.0\.0\.1:\d+/chatREADY", page.rows[0])
+    assert re.match(r"dummyhttp://127\.0\.0\.1:\d+/chatREADY", page.rows[1])
     page.choose(debug)
     page.say(LONG)
-    mine = page.wait(lambda: page.texts("#executors tr.mine td"))
-    assert mine[2] == "BUSY"
-    assert mine[3] in page.one("#me").text
+    page.wait(lambda: page.texts("#executors tr.mine td"))
+    mine = page.texts("#executors tr.mine td")
+    history_id, user_id = re.findall(r"\d+", page.one("#me").text)[::-1]
+    assert mine[4] == f"history {history_id}, user {user_id}"
     assert page.one("#access_code").get_attribute("value") == debug
     page.one("#stop").click()
     page.whole()
     page.wait(lambda: not page.texts("#executors tr.mine"))
+
+
+@contextlib.contextmanager
+def answering(kernel: str, *lines: str) -> Iterator[Executor]:
+    """Register an executor that gives these lines as its answer; the access code is fake."""
+    with Executor() as one:
+        one.body = b"".join(map(chunk, lines)) + b"0\r\n\r\n"
+        form = {"name": "fake", "endpoint": f"{one.url}/chat"}
+        assert fetch(f"{kernel}v1.0/worker/register", form)[1] == "Success"
+        try:
+            yield one
+        finally:
+            fetch(f"{kernel}v1.0/worker/unregister", form)
+
+
+def frame(*chunks: dict[str, Any], **more: Any) -> str:
+    """Return a framed line."""
+    return f"data: {json.dumps({'finish_reason': None, 'delta': chunks, **more})}\n"
+
+
+def text(value: str) -> dict[str, Any]:
+    """Return a text chunk."""
+    return {"type": "text", "text": {"value": value, "annotations": []}}
+
+
+def test_an_answer_of_0_4_shows_each_kind_of_chunk(page: Page, kernel: str) -> None:
+    """Text, log, exit code and tokens; the progress is gone at the end."""
+    log = {"level": "WARNING", "text": "The model is <b>warm</b>.", "timestamp": "x"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+    lines = [
+        frame({"type": "progress", "progress": {"position": 1, "total": 4, "desc": "Queue"}}),
+        frame(text("Hello"), text(" 中 <b>&amp;</b>\n")),
+        frame({"type": "log", "log": log}, {"type": "new"}, {}),
+        frame({"type": "image_url", "image_url": "http://x/y.png"}),
+        frame(text("data: <<<WARN"), text("ING>>>A note<<</WARNING>>>")),
+        frame({"type": "exit_code", "exit_code": 1}),
+        frame({"type": "exit_code", "exit_code": 1024}, finish_reason="exception", usage=usage),
+    ]
+    with answering(kernel, *lines) as one:
+        page.choose("fake")
+        page.say("Hi")
+        page.wait(lambda: page.texts(".code"))
+        assert page.whole() == "Hello 中 <b>&amp;</b>\ndata: "
+        assert "x-kuwa-user-id: " in one.requests[0][1]
+    assert page.texts(".logs p") == ["WARNINGThe model is <b>warm</b>.", "IMAGEhttp://x/y.png"]
+    assert page.texts(".logs p.warning b") == ["WARNING"]
+    assert page.texts(".note") == ["A note"]
+    assert page.texts(".code") == ["Exit code 1024 · failed"]
+    assert page.texts(".progress") == []
+    assert "5 + 7 tokens" in page.texts(".assistant .meta")[0]
+    assert page.driver.get_log("browser") == []
+
+
+def test_a_progress_is_shown_while_the_answer_is_awaited(page: Page, kernel: str) -> None:
+    """A heartbeat of the queue is a line or a bar; Stop works meanwhile."""
+    waiting = {"position": 0, "total": 0, "desc": "waiting in the queue", "postfix": None}
+    loading = {"position": 30, "total": 120, "desc": "pages", "postfix": "1 s/page"}
+    chunks = [{"type": "progress", "progress": one} for one in (waiting, loading)]
+    for part, shown, bars in ((chunks[0], "waiting in the queue", 0), (chunks[1], PAGES, 1)):
+        with answering(kernel, frame(text("done"))) as one:
+            one.first = chunk(frame(part))
+            page.choose("fake")
+            page.say("Hi")
+            page.wait(lambda expected=shown: page.texts(".progress") == [expected])
+            assert len(page.texts("progress")) == bars
+            one.go_on.set()
+            assert page.whole() == "done"
+    assert page.texts(".progress") == []
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_refusal_is_text_once_and_marked(page: Page, kernel: str, repeated: bool) -> None:
+    """Executors that repeat it for the real front end are shown like those that do not."""
+    refusal = {"type": "refusal", "refusal": {"text": "I may not."}}
+    line = frame(refusal, text("I may not.")) if repeated else frame(refusal)
+    with answering(kernel, line, frame({"type": "exit_code", "exit_code": 0})):
+        page.choose("fake")
+        page.say("Hi")
+        page.wait(lambda: "The model refused" in page.texts(".assistant .meta")[0])
+        assert page.whole() == "I may not."
+    assert page.texts(".code") == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (["data: raw text", " goes on\n", "data: {not JSON}\n"], None),
+        (["da", "t"], None),
+        (['data: {"delta": 5}\n', "x"], None),
+        ([frame(text("a")), "raw\n", f"{ODD}\n", frame(text("b"))], f"araw\n{ODD}\nb"),
+        ([frame(text("a")) + frame(text("b"))[:-1]], "ab"),
+        ([frame(text("a"), {"type": "toString"}, {"type": "text", "text": 5})], "a"),
+        (['data: {"delta": [5, null, "x", []]}\n', frame(text("a"))], "a"),
+    ],
+)
+def test_raw_text_is_told_from_framed_lines(
+    page: Page, kernel: str, lines: list[str], shown: str | None
+) -> None:
+    """Executors of 0.3 are read as they are; what is no frame is text."""
+    with answering(kernel, *lines):
+        page.choose("fake")
+        page.say("Hi")
+        page.wait(lambda: page.texts(".assistant .meta")[0].endswith("characters"))
+        assert page.whole() == ("".join(lines) if shown is None else shown)
+    assert page.driver.get_log("browser") == []
+
+
+def test_an_executor_is_shut_down_after_a_question(page: Page, kernel: str) -> None:
+    """Cancel leaves it alone; a refusal of the executor is told."""
+    with answering(kernel, "x") as one:
+        row = "#executors tr:has(button[aria-label*=fake])"
+        page.wait(lambda: page.texts(row))
+        page.one(f"{row} button").click()
+        assert page.focused == "cancel"
+        assert one.url in page.one("dialog").text
+        page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+        assert not page.one("dialog").is_displayed()
+        assert one.requests == []
+        page.one(f"{row} button").click()
+        page.one("#confirm").click()
+        page.wait(lambda: [line for line, _ in one.requests] == ["GET /shutdown"])
+        page.wait(lambda: page.texts("#executors tr.leaving"))
+        assert page.texts("#executors tr.leaving .state") == ["LEAVING"]
+    page.wait(lambda: not page.texts("#executors tr.leaving"))
+
+    with answering(kernel, "x") as one:
+        one.status = b"403 Forbidden"
+        page.wait(lambda: page.texts(row))
+        page.one(f"{row} button").click()
+        page.one("#confirm").click()
+        page.wait(lambda: page.one("#refusal").is_displayed())
+        assert "403" in page.one("#refusal").text
+
+
+def test_the_endpoints_of_an_executor_make_one_row(page: Page, kernel: str) -> None:
+    """It says how many are free, and who uses the others."""
+    with answering(kernel, "x") as one:
+        for index in (1, 2):
+            form = {"name": "fake", "endpoint": f"{one.url}/chat/{index}"}
+            fetch(f"{kernel}v1.0/worker/register", form)
+        fetch(f"{kernel}v1.0/worker/schedule", {"name": "fake", "history_id": "7", "user_id": "3"})
+        row = "#executors tr:has(button[aria-label*=fake]) td"
+        page.wait(lambda: "2 of 3 free" in page.texts(row))
+        assert page.texts(row)[:5] == [
+            *("fake", f"{one.url}/chat", "READY", "2 of 3 free", "history 7, user 3")
+        ]
 
 
 def test_a_new_chat_begins_empty_even_while_an_answer_comes_in(page: Page, debug: str) -> None:
