@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuwa_min import Modelfile, generation
-from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.errors import UsageError
 from kuwa_min.modelfile import Message, convert_value
 from kuwa_min.option_values import from_json
 
