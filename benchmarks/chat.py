@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 from urllib.parse import urlencode
 
 from process import HOST
@@ -92,6 +93,26 @@ class Chat:
     def gaps(self) -> list[float]:
         """Return the silences between arrivals, in seconds."""
         return [later - earlier for earlier, later in pairwise(self.arrivals)]
+
+
+class FramedChat(Chat):
+    """A chat whose answer comes in the lines of Kuwa 0.4; what a line costs is not judged here."""
+
+    def complete(self) -> bool:
+        """Say whether every character came, in order, with one proper last line."""
+        try:
+            *lines, last = map(parsed, unchunked(self.parts).splitlines())
+        except (WrongAnswerError, ValueError):
+            return False
+        texts = [one["text"]["value"] for line in lines for one in line["delta"]]
+        return "".join(texts) == self.text and last["finish_reason"] == "stop"
+
+
+def parsed(line: bytes) -> Any:
+    """Return what a line of Kuwa 0.4 holds; raises ValueError if it is none."""
+    if not line.startswith(b"data: "):
+        raise ValueError(line)
+    return json.loads(line[len(b"data: ") :])
 
 
 def request_bytes(path: str, text: str) -> bytes:

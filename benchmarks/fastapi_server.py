@@ -1,7 +1,8 @@
 """Serve the debug executor's bytes with FastAPI on uvicorn, by default its fastest setup.
 
 `--plain` runs on asyncio and h11, what uvicorn brings along, in place of uvloop and httptools.
-`--without_sleep` leaves out the `await asyncio.sleep(0)` between pieces.
+`--without_sleep` leaves out the `await asyncio.sleep(0)` between pieces. `--framed` sends the lines
+of Kuwa 0.4, one for each piece, as its own executor does.
 """
 
 import argparse
@@ -34,6 +35,25 @@ async def hurrying(text: str) -> AsyncIterator[str]:
         yield character
 
 
+def framed(pieces: Pieces) -> Pieces:
+    """Return a source of the same pieces as lines of Kuwa 0.4, and the last line."""
+
+    async def lines(text: str) -> AsyncIterator[str]:
+        count = 0
+        async for piece in pieces(text):
+            count += len(piece)
+            yield line(None, {"type": "text", "text": {"value": piece, "annotations": []}})
+        usage = {"prompt_tokens": 0, "completion_tokens": count, "total_tokens": count}
+        yield line("stop", {"type": "exit_code", "exit_code": 0}, usage=usage)
+
+    return lines
+
+
+def line(finish_reason: str | None, chunk: dict[str, object], **more: object) -> str:
+    """Return a line with one chunk."""
+    return f"data: {json.dumps({'finish_reason': finish_reason, 'delta': [chunk], **more})}\n"
+
+
 def application(pieces: Pieces) -> FastAPI:
     """Return an application with the executor's routes."""
     app = FastAPI()
@@ -59,8 +79,10 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.02)
     parser.add_argument("--without_sleep", action="store_true")
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--framed", action="store_true")
     args = parser.parse_args()
-    app = application(hurrying if args.without_sleep else sleeping(args.delay))
+    pieces = hurrying if args.without_sleep else sleeping(args.delay)
+    app = application(framed(pieces) if args.framed else pieces)
     uvicorn.run(
         app,
         host="127.0.0.1",

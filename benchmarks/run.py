@@ -3,13 +3,14 @@
 import time
 
 import first_piece
+import framed
 import many_slow
 import memory
 import start
 import throughput
 from question import quick_wanted
 
-QUESTIONS = (start, throughput, first_piece, memory, many_slow)
+QUESTIONS = (start, throughput, framed, first_piece, memory, many_slow)
 
 
 def main() -> None:

@@ -70,15 +70,15 @@ def measured(ports: dict[str, int], stream: Callable[[int], float], count: int) 
     return medians(interleaved(contestants, count))
 
 
-def one_stream(port: int, pieces: int) -> float:
+def one_stream(port: int, pieces: int, kind: type[Chat] = Chat) -> float:
     """Return the rate of a single stream, from connect to the last byte."""
-    chat = Chat(port, slot_path(0), "a" * pieces).read_to_end().check()
+    chat = kind(port, slot_path(0), "a" * pieces).read_to_end().check()
     return pieces / chat.seconds() / 1000
 
 
-def many_streams(port: int, pieces: int) -> float:
+def many_streams(port: int, pieces: int, kind: type[Chat] = Chat) -> float:
     """Return the rate of all streams together, from the first connect to the last byte."""
-    chats = [Chat(port, slot_path(slot), "a" * pieces) for slot in range(STREAMS)]
+    chats = [kind(port, slot_path(slot), "a" * pieces) for slot in range(STREAMS)]
     read_together(chats, LIMIT_SECONDS)
     close_all(chats)
     finished = max(chat.check().arrivals[-1] for chat in chats)
