@@ -14,8 +14,8 @@ Facts that this module builds on:
   which is a note once a window is exactly `>` and the cache ends with the closing tag. Whatever
   the cache holds at the end is lost. So behind the text, each pause being longer than a window:
       pause  "\n" + all of the block but ">>"   the newline ends the text's window; the block waits
-      pause  ">"                               ends the block's window, which begins with `<`
-      pause  ">"                               is a window of its own: the note is recognised
+      pause  ">>", end of the body             the first ends the block's window, which begins with
+                                               `<`; the second is the last window: a note
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .side_notes import SideNoteGate
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"
 CHOICES = (AUTO, RAW, FRAMED)
 SIGNS_OF_FRAMED = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
-WINDOW_PAUSE = 0.15  # seconds; more than a window of 0.3.4's reader, whose 0.1 s start a bit late
+WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's reader lasts 0.1 s and may start late
 
 LINE_START = b'data: {"finish_reason": null, "delta": ['
 TEXT_START = LINE_START + b'{"type": "text", "text": {"value": '
@@ -124,8 +124,7 @@ class RawWire:
             return [Step("\n"), Step(block)]
         return [
             Step(b"\n" + block[:-2], WINDOW_PAUSE),
-            Step(block[-2:-1], WINDOW_PAUSE),
-            Step(block[-1:], WINDOW_PAUSE),
+            Step(block[-2:], WINDOW_PAUSE),
         ]
 
 

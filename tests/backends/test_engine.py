@@ -132,8 +132,8 @@ def test_the_time_of_an_answer_counts_from_its_turn() -> None:
         engine.submit(one)
         engine.submit(two)
         late = "<<<WARNING>>>The answer took longer than 0.05 s and was cut off.<<</WARNING>>>"
-        assert read(one) == f"begun \n{late}"
-        assert read(two) == f"begun \n{late}"
+        assert read(one) == f"begun {late}"
+        assert read(two) == f"begun {late}"
 
 
 def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
