@@ -361,30 +361,31 @@ def test_a_generation_that_blocks_keeps_its_slot_to_itself(tmp_path: Path) -> No
     path = custom(
         tmp_path,
         "import threading\n"
+        "from pathlib import Path\n"
         "class Blocking(LLMExecutor):\n"
-        "    def setup(self):\n"
-        "        self.running, self.gate = 0, threading.Event()\n"
+        "    running = 0\n"
         "    async def llm_compute(self, history, modelfile):\n"
-        "        if history[-1]['content'] == 'open':\n"
-        "            self.gate.set()\n"
-        "            return\n"
         "        self.running += 1\n"
         "        yield f'{self.running} running'\n"
         "        if history[-1]['content'] == 'block':\n"
-        "            self.gate.wait(20)\n"
+        "            print('blocks', flush=True)\n"
+        "            while not Path(__file__).with_name('gate').exists():\n"
+        "                threading.Event().wait(0.01)\n"
         "        self.running -= 1\n",
     )
-    with Program(str(path), *ALONE, "--concurrent_req_limit", "2") as program:
-        url = program.wait_for(r"ready: 2 slot\(s\) at (\S+)")[1]
+    with Program(str(path), *ALONE) as program:
+        url = program.wait_for(READY)[1]
         with call(url, said("block")) as response:
             assert response.read(9) == b"1 running"
+            program.wait_for("blocks")
             assert fetch(f"{url}/abort") == (200, '{"msg": "Aborted"}')
             assert response.read() == b""
         with call(url, said("given up while it waits")) as response:
             assert fetch(f"{url}/abort") == (200, '{"msg": "Aborted"}')
             assert response.read() == b""
         with call(url, said("third")) as response:
-            assert fetch(f"{url}/1", said("open")) == (200, "")
+            assert response.status == 200
+            (tmp_path / "gate").touch()
             assert response.read() == b"1 running"
         stop(program)
 

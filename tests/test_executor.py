@@ -214,6 +214,8 @@ import threading
 
 
 class Blocking(LLMExecutor):
+    uses_asyncio = False
+
     async def llm_compute(self, history, modelfile):
         stop = threading.Event()
         self.on_stop(stop.set)
@@ -233,7 +235,7 @@ Blocking().run()
             assert fetch(f"{program.url}/1/abort")[1] == '{"msg":"Aborted"}'
             assert second.read() == b""
             program.wait_for("unblocked")
-            assert json.loads(fetch(f"{base}/status")[1])["busy_slots"] == 1
+            until(lambda: json.loads(fetch(f"{base}/status")[1])["busy_slots"] == 1)
             metrics = fetch(f"{base}/metrics")[1]
             assert 'input_tokens_total{executor_name="blocking"} 10.0' in metrics
             assert 'output_tokens_total{executor_name="blocking"} 2.0' in metrics
