@@ -145,8 +145,8 @@ class Slots:
         """Let answers end for so long, waiting ones too, then cut the rest cleanly."""
         if self._wait_until_idle(seconds):
             return
-        # Waiting chats first, or each slot that is given back would admit one.
-        for answer in sorted(self.running(), key=lambda one: one.ticket.admitted):
+        self._queue.hold()  # a slot that gets free now is for no chat that waits
+        for answer in self.running():
             answer.cut_short()
         if self._wait_until_idle(CUT_SECONDS):
             return

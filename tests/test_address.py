@@ -151,7 +151,9 @@ def test_what_is_no_path_is_refused(text: str) -> None:
     assert refusal(address.chat_path, text) == f"a path such as /chat is needed, not {text!r}"
 
 
-@pytest.mark.parametrize("text", ["/health", "metrics", "/health/", "/metrics/chat", "/status"])
+@pytest.mark.parametrize(
+    "text", ["/health", "metrics", "/health/", "/metrics/chat", "/status", "/shutdown"]
+)
 def test_a_path_of_our_own_is_refused(text: str) -> None:
     """Health and metrics keep their addresses."""
     path = "/" + text.strip("/")
@@ -279,3 +281,49 @@ def test_a_name_that_only_the_kernel_knows_is_listened_on_everywhere(
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     assert address.listening("executor.example") == "0.0.0.0"
+
+
+def test_everywhere_is_both_families_where_the_system_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of IPv6 that takes connections of IPv4, too."""
+    for able, expected in ((True, "::"), (False, "0.0.0.0")):
+        monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda able=able: able)
+        assert address.everywhere() == expected
+
+
+# -- who may command
+
+
+@pytest.mark.parametrize(
+    ("peer", "kernel_url", "may"),
+    [
+        ("127.0.0.1", "http://192.0.2.7:9000/", True),
+        ("127.8.8.8", "http://192.0.2.7:9000/", True),
+        ("::1", "http://192.0.2.7:9000/", True),
+        ("::ffff:127.0.0.1", "http://192.0.2.7:9000/", True),
+        ("192.0.2.7", "http://192.0.2.7:9000/", True),
+        ("::ffff:192.0.2.7", "http://192.0.2.7:9000/", True),
+        ("2001:db8::7", "http://[2001:db8::7]:9000/", True),
+        ("2001:db8:0::7%eth0", "http://[2001:db8::7]:9000/", True),
+        ("192.0.2.8", "http://192.0.2.7:9000/", False),
+        ("::ffff:192.0.2.8", "http://192.0.2.7:9000/", False),
+        ("192.0.2.8", "http://kernel.invalid:9000/", False),
+        ("", "http://192.0.2.7:9000/", False),
+        ("nonsense", "http://192.0.2.7:9000/", False),
+    ],
+)
+def test_this_machine_and_the_kernels_host_may_command(
+    peer: str, kernel_url: str, may: bool
+) -> None:
+    """Nobody else, however its address is written."""
+    assert address.may_command(peer, kernel_url) is may
+
+
+def test_every_address_of_the_kernels_name_may_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked up when somebody asks."""
+    targets = [("192.0.2.7", 0), ("2001:db8::7", 0, 0, 0)]
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", target) for target in targets]
+    )
+    assert address.may_command("192.0.2.7", "http://kernel:9000/")
+    assert address.may_command("2001:db8::7", "http://kernel:9000/")
+    assert not address.may_command("192.0.2.9", "http://kernel:9000/")

@@ -214,6 +214,8 @@ import threading
 
 
 class Blocking(LLMExecutor):
+    uses_asyncio = False
+
     async def llm_compute(self, history, modelfile):
         stop = threading.Event()
         self.on_stop(stop.set)
@@ -233,7 +235,7 @@ Blocking().run()
             assert fetch(f"{program.url}/1/abort")[1] == '{"msg":"Aborted"}'
             assert second.read() == b""
             program.wait_for("unblocked")
-            assert json.loads(fetch(f"{base}/status")[1])["busy_slots"] == 1
+            until(lambda: json.loads(fetch(f"{base}/status")[1])["busy_slots"] == 1)
             metrics = fetch(f"{base}/metrics")[1]
             assert 'input_tokens_total{executor_name="blocking"} 10.0' in metrics
             assert 'output_tokens_total{executor_name="blocking"} 2.0' in metrics
@@ -242,6 +244,132 @@ Blocking().run()
             assert first.read().decode().endswith("<<</WARNING>>>")
         assert program.end() == 0
         assert program.log.count("unblocked") == 2
+
+
+ASYNC = """
+import asyncio
+
+
+class Async(LLMExecutor):
+    client = lock = queue = counter = None
+
+    async def llm_compute(self, history, modelfile):
+        if self.lock is None:
+            self.lock, self.queue = asyncio.Lock(), asyncio.Queue()
+            self.counter = asyncio.create_task(self.count())
+        host, port = history[-1]["content"].split(":")
+        async with self.lock:  # the second chat waits for the first one
+            yield await self.ask(host, int(port))
+            yield f" {await self.queue.get()}"
+
+    async def ask(self, host, port):
+        if self.client is None:
+            self.client = await asyncio.open_connection(host, port)
+        reader, writer = self.client
+        writer.write(b"GET /health HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+        return (await reader.readuntil(b"\\r\\n\\r\\n"))[9:12].decode()
+
+    async def count(self):
+        number = 0
+        while True:
+            number += 1
+            await self.queue.put(number)
+            await asyncio.sleep(0)
+
+
+Async().run()
+"""
+HTTPX = """
+import httpx2
+
+
+class Client(LLMExecutor):
+    def setup(self):
+        self.client = httpx2.AsyncClient(trust_env=False)
+
+    async def llm_compute(self, history, modelfile):
+        answer = await self.client.get(f"http://{history[-1]['content']}/health")
+        yield str(answer.status_code)
+
+
+Client().run()
+"""
+
+
+def test_an_async_client_a_lock_a_queue_and_a_task_in_self_live_from_chat_to_chat(
+    tmp_path: Path,
+) -> None:
+    """Three chats, two of them at once, over one connection that the first one opened."""
+    options = ("--concurrent_req_limit", "2", "--waiting", "0")
+    with Program(*custom(tmp_path, ASYNC), *ALONE, *options) as program:
+        where = program.url.split("/")[2]
+        assert fetch(program.url, said(where)) == (200, "204 1")
+        with call(f"{program.url}/1", said(where)) as other:
+            answers = {other.read().decode(), fetch(program.url, said(where))[1]}
+        assert answers == {"204 2", "204 3"}
+        program.process.terminate()
+        assert program.end() == 0
+    assert "Traceback" not in program.log
+    assert " ERROR " not in program.log
+
+
+def test_an_http_client_in_self_works_from_the_second_chat_on(tmp_path: Path) -> None:
+    """That of httpx, which the clients of OpenAI and Ollama are built on."""
+    pytest.importorskip("httpx2")
+    with Program(*custom(tmp_path, HTTPX), *ALONE) as program:
+        where = program.url.split("/")[2]
+        assert [fetch(program.url, said(where)) for _ in range(3)] == [(200, "204")] * 3
+
+
+def test_abort_runs_on_the_loop_of_the_chats(tmp_path: Path) -> None:
+    """What asyncio made in a chat may be used there: nothing else ends this one early."""
+    body = """
+import asyncio
+
+
+class Waiting(LLMExecutor):
+    async def llm_compute(self, history, modelfile):
+        self.stop = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        yield "start"
+        await self.stop.wait()
+
+    async def abort(self):
+        self.stop.set()
+        print("same loop:", asyncio.get_running_loop() is self.loop, flush=True)
+
+
+Waiting().run()
+"""
+    with Program(*custom(tmp_path, body), *ALONE) as program:
+        with call(program.url, said("x")) as response:
+            assert response.read(5) == b"start"
+            assert fetch(f"{program.url}/abort")[0] == 200
+            assert response.read() == b""
+        assert program.wait_for("same loop: (.*)")[1] == "True"
+
+
+def test_a_kernel_whose_name_does_not_resolve_is_waited_for() -> None:
+    """Load, listen everywhere, say so once, and end well."""
+    with Program("debug", "--delay", "0", "--kernel_url", "http://kernel.invalid:9000/") as program:
+        program.wait_for("waiting for the Kernel at kernel.invalid:9000: cannot tell which address")
+        port = program.wait_for(r"ready: 1 slot\(s\) at http://\S+:(\d+)/chat")[1]
+        assert fetch(f"http://127.0.0.1:{port}/chat", said("hello")) == (200, "hello")
+        program.process.terminate()
+        assert program.end() == 0
+    assert program.log.count("waiting for the Kernel") == 1
+
+
+def test_waiting_chats_have_endpoints_that_the_kernel_lists() -> None:
+    """As many as slots unless told."""
+    with EmbeddedKernel("127.0.0.1", 0) as kernel:
+        for options, count in (((), 2), (("--concurrent_req_limit", "3", "--waiting", "1"), 4)):
+            with Program("debug", "--kernel_url", kernel.url, *options) as program:
+                until(lambda n=count: len(kernel.records.table().get("debug", [])) == n)
+                paths = [row[0].split("/", 3)[3] for row in kernel.records.table()["debug"]]
+                assert paths == ["chat", "chat/1", "chat/2", "chat/3"][:count]
+                program.process.terminate()
+                assert program.end() == 0
 
 
 def test_status_shows_how_far_a_busy_setup_is_and_then_the_model(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from programs import ROOT
 
+from kuwa_min import process
 from kuwa_min.process import OPEN_FILES, SWITCH_SECONDS, Stop, Stopped
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -58,6 +60,43 @@ def test_a_signal_only_sets_the_event_while_serving(number: signal.Signals) -> N
         signal.raise_signal(number)
         signal.raise_signal(number)
         assert stop.event.is_set()
+
+
+def test_a_request_stops_as_a_signal_does() -> None:
+    """From another thread: while eager it interrupts even a sleep, later it sets the event."""
+    with pytest.raises(Stopped), Stop().on_signals() as stop:
+        threading.Timer(0.01, stop.request).start()
+        time.sleep(20)
+    with Stop().on_signals() as stop:
+        stop.eager = False
+        threading.Timer(0.01, stop.request).start()
+        assert stop.wait(20)
+
+
+def test_a_request_outside_the_main_thread_kills_nobody() -> None:
+    """There are no handlers then; the event is set."""
+    stops: list[Stop] = []
+
+    def elsewhere() -> None:
+        with Stop().on_signals() as stop:
+            stop.request()
+            stops.append(stop)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join(20)
+    assert stops[0].wait(0)
+
+
+def test_waiting_ends_with_the_wish_or_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several slices long, and not at all."""
+    monkeypatch.setattr(process, "SLICE", 0.01)
+    stop = Stop()
+    assert not stop.wait(0)
+    assert not stop.wait(0.05)
+    threading.Timer(0.05, stop.request).start()
+    assert stop.wait()
+    assert stop.wait(0)
 
 
 def test_former_handlers_come_back() -> None:

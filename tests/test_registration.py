@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import time
@@ -12,8 +13,11 @@ from fakes.kernel_hangs import hanging_kernel
 from fakes.kernel_talks_garbage import garbage_kernel
 from programs import until
 
-from kuwa_min import registration
+from kuwa_min import protocol, registration
 from kuwa_min.embedded_kernel import EmbeddedKernel
+from kuwa_min.errors import Refused, StartError
+from kuwa_min.exchange import JSON, TEXT, Reply, Request
+from kuwa_min.httpd import Server
 from kuwa_min.metrics import Metrics
 from kuwa_min.registration import Registration
 
@@ -173,3 +177,101 @@ def test_no_proxy_of_the_environment_is_used(
     monkeypatch.setenv("no_proxy", "")
     with registered(kernel.url, metrics):
         until(lambda: rows(kernel) == ENDPOINTS)
+
+
+# -- reading the table
+
+
+def test_the_table_is_read_as_each_kernel_shows_it() -> None:
+    """0.3.4's page, 0.4's JSON, and 0.4's JSON of objects."""
+    record = [ENDPOINTS[0], "READY", "7", "3"]
+    expected = {"bot": [record]}
+    objects = [dict(zip(protocol.RECORD_KEYS, record, strict=True))]
+    assert protocol.parse_table(protocol.show_table({"bot": [record]}).decode()) == expected
+    assert protocol.parse_table(json.dumps({"bot": [record]})) == expected
+    assert protocol.parse_table(json.dumps({"bot": objects})) == expected
+
+
+@pytest.mark.parametrize("page", ["", "Not Found", "[]", "{", '{"bot": 1}', '{"bot": [1]}', "null"])
+def test_what_is_no_table_is_an_error(page: str) -> None:
+    """Another program may listen there."""
+    with pytest.raises(ValueError):
+        protocol.parse_table(page)
+
+
+@pytest.mark.parametrize("shown", ["read", "objects", "page"])
+def test_the_route_that_shows_the_table_is_remembered(shown: str, metrics: Metrics) -> None:
+    """Count what a Kernel of each kind is asked for."""
+    asked: list[str] = []
+    records: list[str] = []
+
+    def register(request: Request) -> Reply:
+        endpoint = protocol.parse_form(request.body, "")["endpoint"]
+        if endpoint in records:
+            return Reply(200, b"Failed", TEXT)
+        records.append(endpoint)
+        return Reply(200, b"Success", TEXT)
+
+    def show(request: Request) -> Reply:
+        asked.append(request.path.rpartition("/")[2])
+        rows = [[endpoint, "READY", "7", "3"] for endpoint in records]
+        if shown == "page":
+            return Reply(200, protocol.show_table({"bot": rows}), "text/html")
+        table = {"bot": [dict(zip(protocol.RECORD_KEYS, row, strict=True)) for row in rows]}
+        assert request.field("accept") == JSON
+        return Reply(200, json.dumps(table if shown == "objects" else {"bot": rows}).encode(), JSON)
+
+    def missing(_: Request) -> Reply:
+        asked.append("missing")
+        raise Refused(404)
+
+    routes = {
+        "/v1.0/worker/register": {"POST": register},
+        "/v1.0/worker/unregister": {"POST": lambda _: Reply(200, b"Success", TEXT)},
+        "/v1.0/worker/debug": {"GET": show},
+        "/v1.0/worker/read": {"GET": show if shown == "read" else missing},
+    }
+    kernel = Server(("127.0.0.1", 0), routes)
+    with kernel, registered(f"http://127.0.0.1:{kernel.port}/", metrics):
+        until(lambda: len(asked) > 3)
+        records.remove(ENDPOINTS[1])
+        until(lambda: len(records) == 2)
+    if shown == "read":
+        assert set(asked) == {"read"}
+    else:
+        assert asked[:2] == ["missing", "debug"]
+        assert set(asked[2:]) == {"debug"}
+
+
+# -- a Kernel whose name does not resolve yet
+
+
+def test_a_name_that_does_not_resolve_is_waited_for_and_said_once(
+    kernel: EmbeddedKernel, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The endpoints are known when it does."""
+    caplog.set_level(logging.INFO)
+    looks = list[int]()
+
+    def locate() -> list[str]:
+        looks.append(1)
+        if len(looks) < 4:
+            raise StartError(f"cannot tell ({len(looks)})")
+        return ENDPOINTS
+
+    one = Registration(kernel.url, "v1.0", names=["bot"], locate=locate, metrics=metrics)
+    with one:
+        until(lambda: rows(kernel) == ENDPOINTS)
+    assert caplog.text.count("waiting for the Kernel") == 1
+    assert "cannot tell (1)" in caplog.text
+    assert len(looks) == 4
+
+
+def test_the_end_does_not_wait_for_a_name_that_never_resolves(metrics: Metrics) -> None:
+    """Nothing was registered, so there is nothing to take back."""
+
+    def locate() -> list[str]:
+        raise StartError("cannot tell")
+
+    with Registration("http://k/", "v1.0", names=["bot"], locate=locate, metrics=metrics):
+        pass

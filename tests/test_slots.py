@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -18,7 +19,6 @@ from programs import call, fetch, said, until
 from test_server import Running, running
 
 from kuwa_min import answer, sentences
-from kuwa_min.chunks import ProgressChunk
 from kuwa_min.protocol import Chat, slot_path
 from kuwa_min.stream import on_stop
 
@@ -198,31 +198,32 @@ def test_a_wait_that_takes_too_long_ends_with_a_sentence(
 
 
 def test_a_waiting_chat_gives_signs_of_life(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A progress chunk with its position, again and again, until it is admitted."""
+    """On 0.4's wire a progress with its position, again and again; on 0.3's nothing."""
     monkeypatch.setattr(answer, "HEARTBEAT_SECONDS", 0.01)
-    seen: list[ProgressChunk] = []
-    write = answer.Answer._write
-
-    def record(self: answer.Answer, piece: object) -> bool:
-        if isinstance(piece, ProgressChunk):
-            seen.append(piece)
-            return True
-        return write(self, piece)
-
-    monkeypatch.setattr(answer.Answer, "_write", record)
-    with serve(gated, waiting=2) as one, ExitStack() as stack:
+    with serve(gated, waiting=3) as one, ExitStack() as stack:
         answers = []
-        for index, name in enumerate(("first", "second", "third")):
+        for index, name in enumerate(("first", "second", "third", "raw")):
             url = one.base + slot_path("/chat", index)
-            answers.append(stack.enter_context(call(url, said(name))))
+            fields = {} if name == "raw" else {"X-Kuwa-User-Id": "3"}
+            answers.append(stack.enter_context(call(url, said(name), fields=fields)))
             until(lambda count=index + 1: len(one.slots.running()) == count)
-        until(lambda: {(one.position, one.total) for one in seen} >= {(1, 2), (2, 2)})
+        _, second, third, raw = answers
+        for response, position in ((second, 1), (third, 2), (second, 1)):
+            progress = until(lambda r=response: progress_in(r.readline()))
+            assert progress["position"] == position
         gated.gate("first").set()
         until(lambda: "second" in gated.began)
-        until(lambda: (seen[-1].position, seen[-1].total) == (1, 1))
-        for name in ("second", "third"):
+        until(lambda: (progress_in(third.readline()) or {}).get("position") == 1)
+        for name in ("second", "third", "raw"):
             gated.gate(name).set()
-        assert [one.read() for one in answers] == [b"first", b"second", b"third"]
+        assert raw.read() == b"raw"
+        assert third.read().endswith(b"\n")
+
+
+def progress_in(line: bytes) -> dict[str, Any] | None:
+    """Return the progress that a line of 0.4 holds, if it does."""
+    (chunk,) = json.loads(line.removeprefix(b"data: "))["delta"] or [{}]
+    return chunk.get("progress")  # type: ignore[no-any-return]
 
 
 def test_a_computation_that_blocks_keeps_its_slot_and_not_its_endpoint() -> None:
@@ -271,7 +272,7 @@ def test_no_chat_begins_while_the_backends_abort_runs(gated: Gated) -> None:
         assert fetch(f"{one.chat}/abort")[0] == 200
         assert begun.wait(LONG)
         assert first.read() == b""
-        assert one.value("executor_framework_busy_slots") == 0
+        until(lambda: one.value("executor_framework_busy_slots") == 0)
         assert waiting(one) == 1
         finish.set()
         assert after.read(4) == b"next"
