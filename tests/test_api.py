@@ -126,6 +126,15 @@ def test_a_modelfile_has_these_fields() -> None:
         "before_prompt",
         "after_prompt",
         "parameters",
+        # of 0.4, for its agent
+        "process_bot",
+        "input_bot",
+        "output_bot",
+        "input_prefix",
+        "input_suffix",
+        "output_prefix",
+        "output_suffix",
+        "script",
     ]
 
 

@@ -117,14 +117,6 @@ def test_a_tls_certificate_that_cannot_be_read_is_one_line() -> None:
     assert "no.pem" in errors
 
 
-def test_an_unresolvable_kernel_asks_for_host() -> None:
-    """Name a Kernel that no name server knows."""
-    code, _, errors = kuwa("debug", "--kernel_url", "http://kernel.invalid:9000/")
-    assert code == 1
-    assert "kernel.invalid" in errors
-    assert "--host" in errors
-
-
 @pytest.mark.parametrize("backend", ["debug", "dummy"])
 def test_help_shows_every_general_option_with_its_default(backend: str) -> None:
     """Print the help of a backend."""

@@ -80,6 +80,7 @@ PACKING_LAYERS = (
 FOR_BACKENDS = {
     *("__init__", "modelfile", "messages", "prompt", "generation", "text", "sentences", "errors"),
     "address",  # how the URL of a service is written
+    "option_values",
 }
 DROP_IN = ROOT / "kuwa_min/drop_in/kuwa/executor"  # what files written for Kuwa import
 LAZY = {"option_files": {"yaml"}}  # libraries that a function may import if they are there

@@ -317,7 +317,7 @@ def test_a_failing_backend_ends_the_answer_with_an_apology(
         assert one.value("executor_framework_failed_total") == 1
         assert one.value("executor_framework_process_time_seconds_count") == 0
         assert fetch(one.chat, said("again"))[0] == 200
-    assert "ValueError at test_server.py" in caplog.text
+    assert "in failing: ValueError" in caplog.text
     assert "private" not in caplog.text
 
 

@@ -6,6 +6,7 @@ import base64
 import inspect
 import json
 import logging
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
