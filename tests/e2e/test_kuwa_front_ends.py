@@ -261,11 +261,11 @@ def test_eight_people_on_two_slots_are_served_in_order(
         answers[user] = kuwa.ask("ok", ["wait", str(gates[user])], name=str(user), user_id=user + 1)
 
     with kuwa.scripted(built("debug"), *options, endpoints=8) as program:
-        metrics = program.url.removesuffix("/chat") + "/metrics"
+        status = program.url.removesuffix("/chat") + "/status"
         people = [threading.Thread(target=chat, args=(user,)) for user in range(8)]
         for user, person in enumerate(people):
             person.start()
-            until(lambda n=user: present(metrics) == n + 1)  # type: ignore[misc]
+            until(lambda n=user: present(status) == n + 1)  # type: ignore[misc]
         for user, gate in enumerate(gates):
             until(lambda n=user: len(kuwa.noted("begin")) == min(8, n + 2))  # type: ignore[misc]
             gate.touch()
@@ -279,11 +279,10 @@ def test_eight_people_on_two_slots_are_served_in_order(
     assert min(begin - end for end, begin in zip(ends, begins, strict=False)) < HANDOVER_SECONDS
 
 
-def present(metrics: str) -> int:
+def present(status: str) -> int:
     """Return how many chats run or wait."""
-    lines = [line for line in fetch(metrics)[1].splitlines() if not line.startswith("#")]
-    values = {line.split("{")[0].split(" ")[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
-    return int(values["busy_slots"] + values["waiting_chats"])
+    now = json.loads(fetch(status)[1])
+    return int(now["busy_slots"]) + int(now["waiting"])
 
 
 def test_the_kernel_shuts_an_executor_down_after_its_answers(
