@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 from fakes.executor_answers import Executor, chunk
-from programs import Program, fetch
+from programs import Program, call, fetch, said
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -245,9 +245,9 @@ def test_side_notes_stand_apart_and_their_markers_are_never_seen(page: Page) -> 
     page.say("Hello")
     answer = page.whole()
     notes = page.texts(".note")
-    assert len(notes) == 2
-    assert all(notes)
-    assert not any(note in answer for note in notes)
+    assert len(notes) == 1
+    assert len(notes[0].splitlines()) == 2  # the executor collects them in one block
+    assert not any(note in answer for note in notes[0].splitlines())
     assert page.driver.execute_script("return leaks") == []
 
     page.requests()
@@ -412,6 +412,39 @@ def test_an_executor_is_shut_down_after_a_question(page: Page, kernel: str) -> N
         assert "403" in page.one("#refusal").text
 
 
+def test_an_executor_that_was_shut_down_leaves_the_table(
+    page: Page, kernel: str, dist: Path
+) -> None:
+    """The real one: it unregisters and its process ends."""
+    options = ("debug", "--kernel_url", kernel, "--access_code", "brief")
+    with Program(*options, command=(sys.executable, str(dist / "kuwa-debug.pyz"))) as program:
+        program.wait_for(READY)
+        row = "#executors tr:has(button[aria-label*=brief])"
+        page.wait(lambda: page.texts(row))
+        page.one(f"{row} button").click()
+        page.one("#confirm").click()
+        page.wait(lambda: not any("brief" in one for one in page.rows))
+        assert program.end() == 0
+
+
+def test_a_chat_in_the_queue_says_so_until_its_turn(page: Page, kernel: str, dist: Path) -> None:
+    """The executor has one slot, in which somebody else's answer runs."""
+    options = ("debug", "--kernel_url", kernel, "--access_code", "queue", "--delay", "0.02")
+    command = (sys.executable, str(dist / "kuwa-debug.pyz"))
+    with Program(*options, command=command) as program:
+        program.wait_for(READY)
+        ids = {"name": "queue", "history_id": "1", "user_id": "1"}
+        assert fetch(f"{kernel}v1.0/worker/schedule", ids)[1] == "READY"
+        page.choose("queue")
+        with call(f"{kernel}v1.0/chat/completions", {**ids, **said(LONG * 50)}) as other:
+            assert other.read(1)
+            page.say("My turn?")
+            page.wait(lambda: page.texts(".progress"))
+            assert page.texts(".progress")[0].startswith("Waiting for a free slot…")
+        assert page.whole() == "My turn?"
+        fetch(f"{kernel}v1.0/worker/unregister", {"name": "queue", "endpoint": program.url})
+
+
 def test_the_endpoints_of_an_executor_make_one_row(page: Page, kernel: str) -> None:
     """It says how many are free, and who uses the others."""
     with answering(kernel, "x") as one:
@@ -491,7 +524,7 @@ def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(
     page: Page, kernel: str, dist: Path
 ) -> None:
     """Somebody else has the only slot: the page waits and says so until Stop."""
-    options = ("--kernel_url", kernel, "--access_code", "taken")
+    options = ("--kernel_url", kernel, "--access_code", "taken", "--waiting", "0")
     with executor("debug", *options, dist=dist, until=READY):
         somebody = urlencode({"name": "taken", "history_id": 1, "user_id": 1}).encode()
         with urlopen(f"{kernel}v1.0/worker/schedule", somebody, timeout=10) as answer:
