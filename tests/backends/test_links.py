@@ -106,7 +106,7 @@ def test_one_side_note_says_it_all() -> None:
     """Each sentence once, a few of them, in the person's language."""
     notes = [LINK_DAMAGED.format(name) for name in ("a", "b", "a", "c", "d", "e")]
     text = side_note(notes, str)
-    assert text.startswith(f"\n{NOTE_BEGIN}a was not read: it is damaged. b was not read")
+    assert text.startswith(f"{NOTE_BEGIN}a was not read: it is damaged. b was not read")
     assert text.endswith(f"it is damaged. {MORE_LINKS.format(2)}{NOTE_END}")
     assert text.count(NOTE_BEGIN) == 1
     assert "未讀取 a：檔案已損壞。 未讀取 b" in side_note(notes, translate)
