@@ -164,7 +164,7 @@ Broken().run()
 """
     with Program(*custom(tmp_path, body), *ALONE) as program:
         assert program.end() == 1
-    assert "setup failed: OSError at custom.py:7 in setup: no such model" in program.log
+    assert "setup failed: custom.py:7 in setup: OSError: no such model" in program.log
     assert "Traceback" not in program.log
 
 
