@@ -24,7 +24,8 @@ NAMES = {
     "extract_last_url extract_user_attachment get_mime_type",
     "kuwa.executor.message": "AudioURLChunk BaseChunk ExitCodeChunk ImageURLChunk LogChunk "
     "LogLevel ProgressChunk RefusalChunk TextChunk",
-    "kuwa.executor.modelfile": "Modelfile extract_text_from_quotes ParameterDict convert_value",
+    "kuwa.executor.modelfile": "Modelfile extract_text_from_quotes ParameterDict convert_value "
+    "Script ScriptSyntaxError",
     "kuwa.executor.multi_modality": "ext2mime get_supported_image_mime convert_image fetch_image "
     "image_to_data_url fetch_image_as_data_url",
     "kuwa.executor.util": "expose_function_parameter read_config merge_config DescriptionParser "
