@@ -126,6 +126,14 @@ def test_a_modelfile_has_these_fields() -> None:
         "before_prompt",
         "after_prompt",
         "parameters",
+        "process_bot",
+        "input_bot",
+        "input_prefix",
+        "input_suffix",
+        "output_bot",
+        "output_prefix",
+        "output_suffix",
+        "script",
     ]
 
 
