@@ -55,7 +55,9 @@ class LLMExecutor(KuwaNames):
         self.__program = process.program_name()
         self.__report = Report()
         self.__parser = options.create_parser(self.__program, type(self).__doc__ or "")
+        actions = options.actions_of(self.__parser)
         self.extend_arguments(self.__parser)
+        self.__taken = options.taken_over(self.__parser, actions)
 
     # -- what subclasses give
 
@@ -146,7 +148,10 @@ class LLMExecutor(KuwaNames):
     @property
     def args(self) -> argparse.Namespace:
         """Return the parsed options; before `run`, those of the process's command line."""
-        return self.__own_args or self.__options()
+        if self.__own_args is None:
+            parsed = self.__options()  # which may set the file's own
+            return self.__own_args or parsed
+        return self.__own_args
 
     @args.setter
     def args(self, args: argparse.Namespace) -> None:
@@ -178,7 +183,7 @@ class LLMExecutor(KuwaNames):
         """Parse options (None: the process's own); errors end the process with code 2."""
         parser = self.__parser
         parser.set_defaults(access_code=self.__access_codes(), **class_defaults(type(self)))
-        args = parser.parse_args(argv)
+        args = self.__restored(parser.parse_args(argv))
         if args.waiting is None:
             args.waiting = args.concurrent_req_limit
         if bool(args.tls_cert) != bool(args.tls_key):
@@ -186,6 +191,13 @@ class LLMExecutor(KuwaNames):
         if args.ignore_kernel and args.embedded_kernel:
             parser.error("--ignore_kernel and --embedded_kernel exclude each other")
         return args
+
+    def __restored(self, args: argparse.Namespace) -> argparse.Namespace:
+        """Return the options with ours as if not given where the file has its own of that name."""
+        if not self.__taken:
+            return args
+        self.__own_args = args
+        return argparse.Namespace(**{**vars(args), **self.__taken})
 
     def __access_codes(self) -> list[str]:
         """Return the default of --access_code; older files give it as a class's LLM_name."""
@@ -218,10 +230,15 @@ class LLMExecutor(KuwaNames):
             version=__version__,
             setup=self.setup,
             compute=self.__compute,
-            abort=None if type(self).abort is LLMExecutor.abort else self.abort,
+            abort=None if type(self).abort is LLMExecutor.abort else self.__abort,
             uses_asyncio=self.uses_asyncio,
             report=self.__report,
         )
+
+    async def __abort(self) -> None:
+        result: Any = self.abort()
+        if hasattr(result, "__await__"):  # not of a plain function
+            await result
 
     def __compute(self, chat: protocol.Chat) -> AsyncGenerator[Piece, None]:
         if type(self).serve is not LLMExecutor.serve:

@@ -55,7 +55,7 @@ class SafeFormatter(logging.Formatter):
         line = self.formatMessage(record)
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
-            line = f"{line}: {traceback_line(error, with_message=True)}"
+            line = f"{line} | {traceback_line(error, with_message=True)}"
         for secret in sorted(_secrets, key=len, reverse=True):
             line = line.replace(secret, "***")
         return one_line(line)

@@ -15,6 +15,19 @@ KERNEL_ADDRESS = "127.0.0.1:9000"
 INTERFACE_VERSION = "v1.0"
 MOST_NEAR = 3  # options that a hint names
 
+# The options that Kuwa's own executors have.
+KUWA_OPTIONS = {
+    "access_code",
+    "concurrent_req_limit",
+    "executor_path",
+    "host",
+    "https",
+    "ignore_kernel",
+    "kernel_url",
+    "log",
+    "port",
+}
+
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show every default once, and keep the lines as wide as a plain terminal."""
@@ -90,14 +103,37 @@ def version(text: str) -> str:
 
 
 def create_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser with the general options."""
+    """Return a parser with the general options; `taken_over` says which ones a file replaces."""
     parser = Parser(
-        prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+        prog=program,
+        description=description,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+        conflict_handler="resolve",
     )
     add_kernel_options(parser.add_argument_group("options of the Kernel"))
     add_serving_options(parser.add_argument_group("options of the server"))
     add_log_options(parser.add_argument_group("options of the log"))
     return parser
+
+
+def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return a parser's options as they are now."""
+    return list(parser._actions)
+
+
+def taken_over(parser: argparse.ArgumentParser, former: list[argparse.Action]) -> dict[str, Any]:
+    """Return the options that others of the same name have replaced: destination -> default.
+
+    A file written for Kuwa may have an option that only we have, too; then its own counts. Raises
+    argparse.ArgumentError for one of Kuwa's, as Kuwa does.
+    """
+    kept = actions_of(parser)
+    lost = {action.dest: action.default for action in former if action not in kept}
+    for name in lost:
+        if name in KUWA_OPTIONS:
+            raise argparse.ArgumentError(None, f"conflicting option string: --{name}")
+    return lost
 
 
 def add_kernel_options(group: argparse._ArgumentGroup) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TURN = 0.001  # seconds for which a generator that awaits nothing may keep the loop from others
+LAST_PIECES = 100  # that a generator may still yield, in vain, while it is closed
 
 _current: ContextVar[Stream | None] = ContextVar("stream", default=None)
 
@@ -152,7 +153,7 @@ class Stream:
                     raise
         finally:
             self._closing = True
-            await pieces.aclose()
+            await _close(pieces)
 
     # -- on the chat's own thread
 
@@ -256,6 +257,18 @@ def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> N
         loop.call_soon_threadsafe(resolve)
     except RuntimeError as error:
         logger.debug("a reader is ready too late: %s", error)
+
+
+async def _close(pieces: Pieces) -> None:
+    """Close the generator; what its `finally` still yields is dropped, and the rest of it runs."""
+    try:
+        await pieces.aclose()
+    except RuntimeError as error:
+        if "ignored GeneratorExit" not in str(error):
+            raise
+        with contextlib.suppress(GeneratorExit, StopAsyncIteration):
+            for _ in range(LAST_PIECES):
+                await pieces.__anext__()
 
 
 def _make(call: Callable[[], None]) -> None:

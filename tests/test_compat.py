@@ -7,6 +7,7 @@ import json
 import runpy
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ NAMES = {
     "extract_last_url extract_user_attachment get_mime_type",
     "kuwa.executor.message": "AudioURLChunk BaseChunk ExitCodeChunk ImageURLChunk LogChunk "
     "LogLevel ProgressChunk RefusalChunk TextChunk",
-    "kuwa.executor.modelfile": "Modelfile extract_text_from_quotes ParameterDict convert_value",
+    "kuwa.executor.modelfile": "Modelfile extract_text_from_quotes ParameterDict convert_value "
+    "Script ScriptSyntaxError",
     "kuwa.executor.multi_modality": "ext2mime get_supported_image_mime convert_image fetch_image "
     "image_to_data_url fetch_image_as_data_url",
     "kuwa.executor.util": "expose_function_parameter read_config merge_config DescriptionParser "
@@ -147,6 +149,45 @@ def test_installing_twice_is_installing_once() -> None:
     before = importlib.import_module("kuwa.executor").LLMExecutor
     compat.install()
     assert importlib.import_module("kuwa.executor").LLMExecutor is before
+
+
+def test_kuwa_is_a_namespace_package(tmp_path: Path) -> None:
+    """An installed kuwa.client stands beside our kuwa.executor, also one that is added late."""
+    assert not getattr(importlib.import_module("kuwa"), "__file__", None)
+    (tmp_path / "kuwa" / "client").mkdir(parents=True)
+    (tmp_path / "kuwa" / "client" / "__init__.py").write_text("WHO = 'client'\n", encoding="utf-8")
+    sys.path.append(str(tmp_path))
+    assert importlib.import_module("kuwa.client").WHO == "client"
+    assert importlib.import_module("kuwa.executor").LLMExecutor is LLMExecutor
+
+
+def test_ours_comes_before_an_installed_kuwa_executor(tmp_path: Path) -> None:
+    """In a run of our own command line."""
+    (tmp_path / "kuwa" / "executor").mkdir(parents=True)
+    (tmp_path / "kuwa" / "executor" / "__init__.py").write_text("", encoding="utf-8")
+    sys.path.insert(1, str(tmp_path))
+    assert importlib.import_module("kuwa.executor").LLMExecutor is LLMExecutor
+
+
+def test_the_version_of_kuwas_distribution_is_known() -> None:
+    """Files ask for it; no list of what is installed shows it."""
+    importlib.import_module("kuwa.executor")
+    assert metadata.version("kuwa-executor") == metadata.version("Kuwa_Executor") == "0.4.0"
+    assert metadata.metadata("kuwa-executor")["Name"] == "kuwa-executor"
+    assert not metadata.distribution("kuwa-executor").files
+    assert "kuwa-executor" not in [one.metadata["Name"] for one in metadata.distributions()]
+    with pytest.raises(metadata.PackageNotFoundError):
+        metadata.version("kuwa-nothing")
+
+
+def test_an_installed_distribution_keeps_its_own_version(tmp_path: Path) -> None:
+    """Ours is the last that is asked."""
+    importlib.import_module("kuwa.executor")
+    folder = tmp_path / "kuwa_executor-0.3.4.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: kuwa-executor\nVersion: 0.3.4\n", encoding="utf-8")
+    sys.path.append(str(tmp_path))
+    assert metadata.version("kuwa-executor") == "0.3.4"
 
 
 @pytest.fixture

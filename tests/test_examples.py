@@ -154,6 +154,101 @@ def test_the_executor_written_for_kuwa_answers_is_aborted_and_ends() -> None:
         stop(program)
 
 
+# Shapes of files that people wrote for Kuwa; each answers "header x, kernel y" or the like.
+SHAPES = {
+    "serve": (
+        "from kuwa.executor.base_executor import BaseExecutor\n"
+        "class Own(BaseExecutor):\n"
+        "    async def serve(self, header, content):\n"
+        "        yield f\"{header.get('Accept-Language')} {dict(content)['user_id']}\"\n",
+        "zh_tw 7",
+    ),
+    "serve that goes on to llm_compute": (
+        "from kuwa.executor import LLMExecutor\n"
+        "class Own(LLMExecutor):\n"
+        "    async def serve(self, header, content):\n"
+        "        async for chunk in super().serve(header, content):\n"
+        "            yield chunk.upper()\n"
+        "    async def llm_compute(self, modelfile, history):\n"
+        "        yield history[-1]['content'] + modelfile.parameters['_']['lang']\n",
+        "HELLOZH_TW",
+    ),
+    "0.3.0": (
+        "import json\n"
+        "from kuwa.executor import LLMExecutor, modelfile\n"
+        "class Own(LLMExecutor):\n"
+        "    def setup(self):\n"
+        "        if not self.LLM_name: self.LLM_name = 'own'\n"
+        "    def prompt(self, parsed: modelfile): return parsed.override_system_prompt\n"
+        "    async def llm_compute(self, data):\n"
+        "        parsed = self.parse_modelfile(data.get('modelfile', '[]'))\n"
+        "        history = parsed.messages + json.loads(data.get('input'))\n"
+        "        yield f\"{self.prompt(parsed)} {[i['msg'] for i in history]}\"\n",
+        "Be kind. ['hello']",
+    ),
+    "a coroutine": (
+        "from kuwa.executor import LLMExecutor\n"
+        "class Own(LLMExecutor):\n"
+        "    async def llm_compute(self, history, modelfile): return 'whole'\n",
+        "whole",
+    ),
+    "a plain generator": (
+        "from kuwa.executor import LLMExecutor\n"
+        "class Own(LLMExecutor):\n"
+        "    def llm_compute(self, *, history, modelfile): yield from 'abc'\n",
+        "abc",
+    ),
+    "names of the base class": (
+        "from importlib.metadata import version\n"
+        "from kuwa.executor import LLMExecutor\n"
+        "class Own(LLMExecutor):\n"
+        "    def setup(self):\n"
+        "        self.facts = f'{self.get_reg_endpoint()[:17]} {type(self.port).__name__} '\n"
+        "        self.facts += f'{self.executor_iface_version} {self.access_codes}'\n"
+        "        self.host = self.port = self.parser = None\n"
+        "    async def llm_compute(self, history, modelfile):\n"
+        "        yield f\"{self.facts} {version('kuwa-executor')}\"\n",
+        "http://127.0.0.1: int v1.0 ['own'] 0.4.0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "answer"), SHAPES.values(), ids=SHAPES)
+def test_a_file_of_any_shape_answers(body: str, answer: str, tmp_path: Path) -> None:
+    """It says what it found."""
+    path = tmp_path / "own.py"
+    path.write_text(f"{body}if __name__ == '__main__':\n    Own().run()\n", encoding="utf-8")
+    modelfile = json.dumps([{"name": "system", "args": "Be kind."}])
+    with Program(str(path), *ALONE, "--access_code", "own") as program:
+        form = said("hello", user_id="7", modelfile=modelfile)
+        with call(program.wait_for(READY)[1], form, fields={"Accept-Language": "zh_tw"}) as found:
+            assert found.read().decode() == answer
+        stop(program)
+
+
+def test_a_failure_in_the_midst_of_an_answer_is_a_line_that_leads_there(tmp_path: Path) -> None:
+    """The log holds the way, without the user's words; the user reads an apology."""
+    path = custom(
+        tmp_path,
+        "import logging\n"
+        "class Own(LLMExecutor):\n"
+        "    def find(self, key): return {'a': 1}[key]\n"
+        "    async def llm_compute(self, history, modelfile):\n"
+        "        yield str(self.find(history[-1]['content']))\n",
+    )
+    way = r"custom\.py:6 in llm_compute > custom\.py:4 in find: KeyError"
+    with Program(str(path), *ALONE) as program:
+        url = program.wait_for(READY)[1]
+        assert fetch(url, said("my secret")) == (200, "Error occurred. Please consult support.")
+        program.wait_for(rf"ERROR \S+: the backend failed: {way}\n")
+        assert "my secret" not in program.log
+        stop(program)
+    with Program(str(path), *ALONE, "--log_content") as program:
+        fetch(program.wait_for(READY)[1], said("my secret"))
+        program.wait_for(rf"the backend failed: {way}: 'my secret'\n")
+        stop(program)
+
+
 @pytest.mark.parametrize(
     ("path", "option", "about"),
     [

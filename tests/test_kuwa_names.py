@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from kuwa_min import LLMExecutor
+from kuwa_min import LLMExecutor, registry
 from kuwa_min.kuwa_names import Headers
 
 OPTIONS = "--host 10.0.0.1 --port 8001 --executor_path /x --access_code a b --log debug --https"
@@ -109,6 +109,38 @@ def test_a_classs_attributes_are_defaults_of_options(monkeypatch: pytest.MonkeyP
     args = Own().args
     assert (args.kernel_url, args.executor_path) == ("http://kernel:9000/", "/given")
     assert (args.log, args.access_code) == ("WARNING", ["own"])
+
+
+def test_a_file_may_have_an_option_that_only_we_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own counts where it looks, and ours is as if it was not given."""
+
+    class Own(LLMExecutor):
+        def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+            group = parser.add_argument_group("mine")
+            group.add_argument("--bind", type=int, default=3)
+
+    monkeypatch.setattr(sys, "argv", ["my.py", "--bind", "7", "--port", "1"])
+    own = Own()
+    assert (own.args.bind, own.args.port) == (7, 1)
+    assert own._LLMExecutor__options().bind is None  # type: ignore[attr-defined]
+    assert own.parser.format_help().count("--bind") == 2  # usage and list
+
+
+def test_an_option_of_kuwas_is_not_taken_over() -> None:
+    """Kuwa's own parser refuses it as well."""
+
+    class Own(LLMExecutor):
+        def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+            parser.add_argument("--port")
+
+    with pytest.raises(argparse.ArgumentError, match="conflicting option string: --port"):
+        Own()
+
+
+def test_no_backend_of_ours_takes_an_option_over() -> None:
+    """A mistake there would go unnoticed otherwise."""
+    for name in registry.names():
+        assert registry.load(name)()._LLMExecutor__taken == {}  # type: ignore[attr-defined]
 
 
 def test_the_first_modelfile_parser_is_there() -> None:

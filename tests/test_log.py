@@ -112,7 +112,7 @@ def test_a_traceback_is_one_line() -> None:
         line = line_of("failed", exc_info=sys.exc_info())
     assert line.splitlines() == [line]
     assert re.fullmatch(
-        r"failed: test_log\.py:\d+ in test_a_traceback_is_one_line: ValueError: first\\nsecond",
+        r"failed \| test_log\.py:\d+ in test_a_traceback_is_one_line: ValueError: first\\nsecond",
         line,
     )
 

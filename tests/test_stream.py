@@ -67,6 +67,26 @@ def test_what_the_generator_raises_is_raised_after_its_pieces() -> None:
     assert [type(error) for error in raised] == [LookupError]
 
 
+@pytest.mark.parametrize("on_loop", [True, False])
+def test_a_piece_that_a_closed_generator_yields_in_its_finally_is_dropped(on_loop: bool) -> None:
+    """As executors do that end with an exit code; what stands behind it runs, too."""
+    cleaned = threading.Event()
+
+    async def end_with_a_code() -> AsyncGenerator[str, None]:
+        try:
+            yield "text"
+        finally:
+            yield "exit code"
+            cleaned.set()
+
+    def write(piece: str) -> None:
+        raise BrokenPipeError(piece)
+
+    with pytest.raises(BrokenPipeError, match="text"):
+        Stream().run(end_with_a_code(), write, on_loop=on_loop)
+    assert cleaned.is_set()
+
+
 def test_what_the_writer_raises_closes_the_generator() -> None:
     """Leave as a reader would."""
     closed = threading.Event()

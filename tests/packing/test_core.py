@@ -86,6 +86,21 @@ def test_a_file_without_libraries_does_without_what_unpacks_them() -> None:
     assert {path.stem for path in (ROOT / "kuwa_min").glob("*.py")} <= heavy
 
 
+def test_a_file_without_libraries_has_what_its_modules_import() -> None:
+    """At once; what only the verbs of files with libraries import is asked for in functions."""
+    paths = core.sources("debug", with_payload=False)
+    have = {path.stem for path in paths if path.parent == core.CORE}
+    found = [
+        (path.name, name)
+        for path in paths
+        if path.parent == core.CORE and path.suffix == ".py"
+        for node in ast.parse(path.read_bytes()).body
+        for name in core._neighbours(node)
+        if (core.CORE / f"{name}.py").exists() and name not in have
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("with_payload", [False, True])
 def test_every_file_has_what_files_written_for_kuwa_import(with_payload: bool) -> None:
     """A module of the same name as one of ours that is left out is not."""

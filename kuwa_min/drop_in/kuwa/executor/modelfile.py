@@ -3,8 +3,17 @@
 from kuwa_min.modelfile import (
     Modelfile,
     ParameterDict,
+    Script,
+    ScriptSyntaxError,
     convert_value,
     extract_text_from_quotes,
 )
 
-__all__ = ["Modelfile", "ParameterDict", "convert_value", "extract_text_from_quotes"]
+__all__ = [
+    "Modelfile",
+    "ParameterDict",
+    "Script",
+    "ScriptSyntaxError",
+    "convert_value",
+    "extract_text_from_quotes",
+]
