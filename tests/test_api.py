@@ -129,9 +129,9 @@ def test_a_modelfile_has_these_fields() -> None:
         # of 0.4, for its agent
         "process_bot",
         "input_bot",
+        "output_bot",
         "input_prefix",
         "input_suffix",
-        "output_bot",
         "output_prefix",
         "output_suffix",
         "script",
