@@ -24,8 +24,9 @@ from kuwa_min.modelfile import Message
 
 from . import _file_types, _images, _line, _links, _numbers, _web
 from ._fetch_cache import FetchCache
+from ._fetch_policy import LinkError, policy
 from ._links import Link
-from ._web import Deadline, LinkError
+from ._web import Deadline
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class AttachmentReader:
     """
 
     def __init__(self, args: argparse.Namespace, types: Collection[str], most: int) -> None:
-        self._policy, self._types, self._most = _web.policy(args), frozenset(types), most
+        self._policy, self._types, self._most = policy(args), frozenset(types), most
         self._cache: FetchCache[Attachment | LinkError] = FetchCache()
 
     def read(self, history: list[Message]) -> Chat:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from kuwa_min import sentences
 
-from ._web import LinkError
+from ._fetch_policy import LinkError
 
 PIXELS = 50_000_000  # of a picture: its bytes say nothing about the memory that it takes
 

@@ -26,10 +26,10 @@ from kuwa_min.sentences import LINK_DAMAGED
 
 from ._attachments import Attachment
 from ._chat_template import RefusedTemplate
+from ._fetch_policy import LinkError
 from ._images import check_size
 from ._links import numbers, sign, split
 from ._reader import Prompt
-from ._web import LinkError
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from kuwa_min.option_values import from_json
 
 from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
 from ._attachments import AttachmentReader, Chat
+from ._fetch_policy import LinkError
 from ._line import Line
 from ._model_executor import Model, ModelExecutor
 from ._reader import ChatInput, Reader
-from ._web import LinkError
 
 if TYPE_CHECKING:
     from ._transformers_model import TransformersModel

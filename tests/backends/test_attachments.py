@@ -11,10 +11,10 @@ from upload_site import Site
 
 from backends import _attachments
 from backends._attachments import Attachment, AttachmentReader, Chat, upload_host
+from backends._fetch_policy import LinkError
 from backends._file_types import ALL, IMAGES
 from backends._line import Line
 from backends._links import LOST, sign
-from backends._web import LinkError
 from kuwa_min.sentences import LINK_DAMAGED
 
 PDF = b"%PDF-1.7\n..."

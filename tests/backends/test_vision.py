@@ -15,8 +15,8 @@ import tiny_models
 import tiny_vision
 
 from backends._attachments import Attachment
+from backends._fetch_policy import LinkError
 from backends._links import sign
-from backends._web import LinkError
 from kuwa_min.errors import StartError
 
 torch = pytest.importorskip("torch", reason="models that see need torch")

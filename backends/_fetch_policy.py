@@ -1,0 +1,110 @@
+"""Take links apart, and say which of them may lead into a private network. No I/O."""
+
+from __future__ import annotations
+
+import posixpath
+import string
+from argparse import Namespace
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from kuwa_min import sentences
+
+PORTS = {"http": 80, "https": 443}
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# Kuwa's front end keeps uploads in /storage/root/homes/<user id>/ (0.4) or /storage/pdfs/ (0.3).
+UPLOADS = "/storage/"
+
+
+class LinkError(Exception):
+    """Report why a link gives nothing: one of sentences.LINK_*, whose first gap is for the link.
+
+    It tells nothing of our network: unknown names and private addresses read alike.
+    """
+
+    def __init__(self, sentence: str, *values: object) -> None:
+        super().__init__(sentence.format("a link", *values))
+        self.sentence, self._values = sentence, values
+
+    def about(self, link: str) -> str:
+        """Return the sentence about this link."""
+        return self.sentence.format(link, *self._values)
+
+
+class Target(NamedTuple):
+    """Where a request goes, and what it asks for."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+
+class FetchPolicy(NamedTuple):
+    """Which hosts may be fetched from although their addresses are private.
+
+    uploads: host and port as the operator named them. kernel: those of the Kernel's host, of which
+    only uploads may be fetched: the Kernel itself takes orders by GET, and asks for no password.
+    """
+
+    allow_private: bool = False
+    uploads: frozenset[tuple[str, int]] = frozenset()
+    kernel: frozenset[tuple[str, int]] = frozenset()
+
+    def trusts(self, target: Target) -> bool:
+        """Tell whether a target may be private."""
+        place = (target.host, target.port)
+        return (
+            self.allow_private
+            or place in self.uploads
+            or (place in self.kernel and _is_upload(target.path))
+        )
+
+
+def policy(args: Namespace) -> FetchPolicy:
+    """Return the policy of --allow_private_urls, --upload_hosts and --kernel_url."""
+    uploads = {
+        (host.lower(), number)
+        for host, port in args.upload_hosts
+        for number in ((port,) if port else PORTS.values())
+    }
+    return FetchPolicy(args.allow_private_urls, frozenset(uploads), _kernel_places(args))
+
+
+def _kernel_places(args: Namespace) -> frozenset[tuple[str, int]]:
+    """Return the Kernel's host with its own port and those of a front end beside it."""
+    if args.ignore_kernel or args.embedded_kernel:
+        return frozenset()
+    parts = urlsplit(args.kernel_url)
+    host = parts.hostname or ""
+    hosts = LOOPBACK if host in LOOPBACK else {host}
+    ports = {*PORTS.values(), parts.port or PORTS[parts.scheme]}
+    return frozenset((host, port) for host in hosts for port in ports)
+
+
+def _is_upload(path: str) -> bool:
+    """Tell whether a path leads to an upload, and by no detour through dot segments."""
+    plain = unquote(path.partition("?")[0])
+    return UPLOADS in plain and "\\" not in plain and posixpath.normpath(plain) == plain
+
+
+def parse(url: str) -> Target:
+    """Take a URL apart; raises LinkError if it is none that we follow."""
+    try:
+        parts = urlsplit(url)
+        scheme, port = parts.scheme.lower(), parts.port
+        host = _ascii(parts.hostname or "")
+    except ValueError:
+        raise LinkError(sentences.LINK_BAD_ADDRESS) from None
+    if scheme not in PORTS or not host or "@" in parts.netloc:
+        raise LinkError(sentences.LINK_BAD_ADDRESS)
+    return Target(scheme, host, PORTS[scheme] if port is None else port, _path(parts))
+
+
+def _ascii(host: str) -> str:
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def _path(parts: SplitResult) -> str:
+    path = quote(parts.path or "/", safe=string.punctuation)
+    return f"{path}?{quote(parts.query, safe=string.punctuation)}" if parts.query else path
