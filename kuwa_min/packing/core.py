@@ -31,7 +31,7 @@ CORE = ROOT / "kuwa_min"
 PACKING = Path(__file__).resolve().parent  # what makes files is not in them
 # What a file without libraries does without.
 UNPACKERS = {"cache", "inventory", "libraries", "machine", "payload", "places", "prompt", "text"}
-UNPACKERS |= {"sentences", "unpacking", "verdict", "workers"}
+UNPACKERS |= {"unpacking", "verdict", "workers"}
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
