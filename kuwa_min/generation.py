@@ -241,7 +241,9 @@ def _read(table: Table, source: Source, library: Callable[[], Library]) -> dict[
 def _unknown(name: object, table: Table, library: Library) -> str:
     """Say that an option is not known, and which ones are."""
     ours = [option.name for option in table]
-    near = difflib.get_close_matches(str(name), [*ours, *library.known], 1)
+    every, word = [*ours, *sorted(library.known)], str(name) or "?"
+    longer = [one for one in every if one.startswith(word)]
+    near = longer or difflib.get_close_matches(word, every, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     more = f", and the parameters of {library.name}" if library.name else ""
     return f"unknown option {name!r}{hint}; known are {', '.join(ours)}{more}"

@@ -485,6 +485,7 @@ def test_what_the_library_does_not_know_either_ends_the_start(tmp_path: Path) ->
         with_library(write(tmp_path / "c.json", {"beam": 4}))
     found = str(refused.value)
     assert "unknown option 'beam'; did you mean beams?" in found
+    assert "did you mean delay?" in complaint(write(tmp_path / "d.json", {"d": 1}))
     assert found.endswith("do_sample, and the parameters of lib.create")
     with pytest.raises(UsageError, match="user must be good, not 'bad'"):
         with_library(write(tmp_path / "c.json", {"user": "bad"}))

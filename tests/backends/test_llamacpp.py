@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import struct
@@ -92,6 +93,59 @@ def test_a_stop_word_ends_the_answer(load: Any, gguf: Path, library: Any) -> Non
     word = whole[10:14]
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--stop", "never", word)
     assert "".join(talker.pieces("Hello")) == whole[: whole.index(word)]
+
+
+def test_what_the_library_takes_beyond_our_options_is_passed_or_named(
+    load: Any, gguf: Path, library: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Biases of tokens work, stop words add up, and what makes no text is in the log once."""
+    path, whole = tmp_path / "c.yaml", library("Hello")
+    path.write_text(f"stop: [never, {json.dumps(whole[20:23])}]\ngrammar: root\n", encoding="utf-8")
+    idle = ("--tfs_z", 0.9, "--logprobs", 1)
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "-c", path, *idle)
+    assert "create_completion without effect here: grammar" in caplog.text
+    assert "the command line: parameters of llama_cpp.Llama.create_completion" in caplog.text
+    assert "without effect here: logprobs, tfs_z" in caplog.text
+    assert "".join(talker.pieces("Hello")) == whole[: whole.index(whole[20:23])]
+    asked = f"llm_stop {whole[4:7]}"
+    assert "".join(talker.pieces("Hello", parameter=asked)) == whole[: whole.index(whole[4:7])]
+    (letter,) = talker.executor.model.tokenize("a")
+    for bias in ("", " 0.8"):  # greedy, and drawn
+        more = {"kuwaparam": f"llm_temperature{bias}"} if bias else {}
+        asked = f'llm_logit_bias {{"{letter}": 1000, "99999999": 5}}'
+        assert "".join(talker.pieces("Hello", parameter=asked, **more)) == "a" * 24
+    assert "".join(talker.pieces("x", parameter="llm_max_tokens 1")) == library("x", count=1)
+    talker.pieces("x", parameter="llm_tfs_z 1")
+    assert "llm_tfs_z of a Modelfile has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("beams: 3", "unknown option 'beams'"),
+        ("logit_bias: 3", "logit_bias must map tokens' numbers to numbers"),
+        ("logit_bias: {a: 3}", "logit_bias must map tokens' numbers to numbers"),
+        ("logit_bias: {1: 3000}", "logit_bias must be from -1000 to 1000 for each token"),
+        ("logit_bias: {1: .nan}", "logit_bias must be from -1000 to 1000 for each token"),
+    ],
+)
+def test_options_that_cannot_be_meant_end_the_start(
+    load: Any, gguf: Path, tmp_path: Path, text: str, words: str
+) -> None:
+    """In one line, before the model is loaded."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        load(LlamacppExecutor, "--model_path", gguf, "-c", path)
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_no_longest_answer_means_the_context(load: Any, gguf: Path, most: int) -> None:
+    """As llama-cpp-python has it; a seed of -1 is another one each time."""
+    options = ("--context_window", 256, "--max_tokens", most, "--seed", -1, "--top_k", -1)
+    talker = load(LlamacppExecutor, "--model_path", gguf, *EXACT, *options)
+    _, request = direct.ask(talker.executor, "Hello")
+    assert request.written > 24
 
 
 def test_a_template_that_refuses_a_system_prompt_gets_it_folded(
@@ -260,7 +314,7 @@ def test_numbers_out_of_range_end_with_code_2(load: Any, gguf: Path, options: An
 def test_an_impossible_request_is_refused_before_native_code(load: Any, gguf: Path) -> None:
     """With a sentence for the person."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
-    with pytest.raises(AnswerError, match="llm_seed must be at least 0"):
+    with pytest.raises(AnswerError, match="llm_seed must be at least -1"):
         talker.pieces("x", parameter="llm_seed -5")
     with pytest.raises(AnswerError, match="llm_top_k must be at most 2"):
         talker.pieces("x", parameter=f"llm_top_k {2**31}")
