@@ -161,8 +161,8 @@ class Answer:
         else:
             self._outcome, self._failure = "failed", UNEXPECTED
             self._metrics.failed.inc()
-            told = self._listen is not None or logger.isEnabledFor(logging.DEBUG)
-            logger.error("the backend failed: %s", traceback_line(error, with_message=told))
+            line = traceback_line(error, with_message=self._listen is not None)
+            logger.error("the backend failed: %s", line)
         self._exit_code = ExitCodeChunk.FAILURE
         if self._listen is not None:
             self._listen(f"{type(error).__name__}: {error}")

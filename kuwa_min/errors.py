@@ -10,7 +10,7 @@ BAD_OPTION = "[The option llm_{}.]"
 UNEXPECTED = "Error occurred. Please consult support."  # the person reads no more than this
 
 FRAMES = 10  # of a traceback that is shown in one line
-PROGRAMMING_ERRORS = (ImportError, NameError, AttributeError, TypeError)  # they quote code alone
+PROGRAMMING_ERRORS = (ImportError, NameError)  # their messages quote code alone
 RUNNERS = ("<frozen runpy>", "runpy.py")
 
 

@@ -325,7 +325,7 @@ def test_a_failing_backend_shows_no_texts_either(tmp_path: Path) -> None:
         status, text = fetch(program.url, said("pers0nal", user_token="s3cr3t"))
         assert (status, text) == (200, "begun. Error occurred. Please consult support.")
         assert stop(program) == 0
-    assert "failing.py:5 in llm_compute: ValueError" in program.log
+    assert "failing.py:5 in llm_compute: ValueError\n" in program.log
     assert "pers0nal" not in program.log
     assert "s3cr3t" not in program.log
 
