@@ -10,7 +10,15 @@ from typing import Any, Protocol
 
 from . import sentences, usage
 from .admission import Ticket
-from .chunks import BaseChunk, ExitCodeChunk, Piece, ProgressChunk, TextChunk
+from .chunks import (
+    BaseChunk,
+    ExitCodeChunk,
+    LogChunk,
+    Piece,
+    ProgressChunk,
+    RefusalChunk,
+    TextChunk,
+)
 from .delivery import Delivery
 from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .metrics import Metrics
@@ -87,6 +95,7 @@ class Answer:
         self._characters = self._extra_cost = 0  # of texts; of chunks beyond their text
         self._usage = usage.Usage()
         self._outcome = "answered"
+        self._is_blank = True  # nothing but white space can be seen of it
         self._exit_code = ExitCodeChunk.OK
         self._failure = self._farewell = self._dismissal = ""
 
@@ -209,6 +218,8 @@ class Answer:
             self._extra_cost -= len(chunk.value)
         elif self._listen is not None:
             self._listen(repr(chunk.__jsonencode__()))
+        if isinstance(chunk, LogChunk | RefusalChunk):
+            self._is_blank = False
         if isinstance(chunk, ExitCodeChunk):
             self._exit_code = int(chunk.exit_code)
 
@@ -216,6 +227,7 @@ class Answer:
         if text and not self._characters:
             self._metrics.first_piece.observe(time.monotonic() - self._started)
         self._characters += len(text)
+        self._is_blank = self._is_blank and not text.strip()
         if text and self._listen is not None:
             self._listen(text)
 
@@ -224,12 +236,18 @@ class Answer:
         return self._delivery.put(data)
 
     def _ending(self) -> list[Step]:
-        """Return what comes behind the last piece; to be called once."""
+        """Return what comes behind the last piece; to be called once.
+
+        To a room without a word, both front ends say that the model is at fault.
+        """
         self._wire.gate.add(self._farewell)
+        told = self._outcome == "aborted" and self._is_blank and self._wire.room
+        sentence = [Step(self._localized(sentences.STOPPED))] if told else []
         read, written = self._usage.prompt_tokens, self._usage.completion_tokens
         if not self._usage.counted:
             written = self._characters + self._extra_cost
-        return self._wire.ending(Ending(self._exit_code, self._failure, read, written))
+        end = Ending(self._exit_code, self._failure, read, written)
+        return sentence + self._wire.ending(end)
 
     def _reader_left(self) -> None:
         """Stop the backend for a reader who is no longer there; never waits."""

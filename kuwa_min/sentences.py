@@ -27,6 +27,7 @@ NO_MULTIMODAL = (
 
 NO_SLOT = "[The model is busy: no slot became free in time; please try again in a moment.]"
 STOPPING = "[This executor is being stopped; please try again in a moment.]"
+STOPPED = "[Stopped before the answer began.]"
 
 # Of models that a service runs.
 NO_OPENAI_KEY = (
@@ -115,6 +116,7 @@ CHINESE = {  # as Taiwan writes it
     OVERFLOWED: "[模型計算時數值溢位：{}]",
     NO_SLOT: "[模型忙碌中，等候時間過長，請稍候再試。]",
     STOPPING: "[此執行器正在停止，請稍候再試。]",
+    STOPPED: "[已在回答開始前停止。]",
     NO_OPENAI_KEY: "[請先在網站的使用者設定中輸入您的 OpenAI API Token，才能使用此模型。]",
     NO_THIRD_PARTY_KEY: "[請先在網站的使用者設定中輸入您的自訂第三方 API Token，才能使用此模型。]",
     NO_GOOGLE_KEY: "[請先在網站的使用者設定中輸入您的 Google API Token，才能使用此模型。]",

@@ -65,6 +65,7 @@ class Wire(Protocol):
     """Encode one answer. Its text must pass `gate`, then `encode`; `ending` comes last, once."""
 
     gate: SideNoteGate
+    room: bool  # whether it goes to a chat room, not to an API client or a script
 
     def encode(self, text: str) -> bytes:
         """Encode text that is sent together; empty if nothing is to be sent for it."""
@@ -96,7 +97,7 @@ class RawWire:
 
     def __init__(self, *, room: bool) -> None:
         self.gate = SideNoteGate()
-        self._room = room
+        self.room = room
 
     def encode(self, text: str) -> bytes:
         """Encode text; surrogates are replaced."""
@@ -111,7 +112,7 @@ class RawWire:
         """Return the rest of the text, the failure, and the side notes."""
         self.gate.close()
         held = self.gate.release()
-        if held and self._room:
+        if held and self.room:
             held += "\n"  # the reader, which trims it, may have begun a window with the held `<`
         steps = [Step(text) for text in (held, end.failure) if text]
         return steps + self._notes()
@@ -120,7 +121,7 @@ class RawWire:
         block = self.gate.block().encode("utf-8", "replace")
         if not block:
             return []
-        if not self._room:
+        if not self.room:
             return [Step("\n"), Step(block)]
         return [
             Step(b"\n" + block[:-2], WINDOW_PAUSE),
@@ -133,7 +134,7 @@ class FramedWire:
 
     def __init__(self, *, room: bool) -> None:
         self.gate = SideNoteGate()
-        self._room = room
+        self.room = room
 
     def encode(self, text: str) -> bytes:
         """Make one line of text."""
@@ -167,10 +168,10 @@ class FramedWire:
         self.gate.close()
         steps = []
         if held := self.gate.release():
-            alone = self._room and held.startswith("<")  # the text before it was sent already
+            alone = self.room and held.startswith("<")  # the text before it was sent already
             steps.append(Step(held + "\n" if alone else held))
         if block := self.gate.block():
-            steps += [] if self._room else [Step("\n")]
+            steps += [] if self.room else [Step("\n")]
             steps.append(Step(self.encode(block)))
         return [*steps, Step(_last_line(end))]
 

@@ -15,7 +15,7 @@ from programs import call, fetch, said, until
 from readers import BEGIN, END, deltas, room_03, room_04
 from test_server import Compute, Running, running
 
-from kuwa_min import usage, wire
+from kuwa_min import sentences, usage, wire
 from kuwa_min.answer import CUT_SHORT
 from kuwa_min.chunks import (
     ExitCodeChunk,
@@ -223,6 +223,47 @@ def test_an_abort_ends_well(block: bool) -> None:
     assert room_04(first).text == "word"
     assert ended(rest) == ("stop", 0, 4)
     assert len(rest.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("pieces", "history", "language", "left"),
+    [
+        ([], "7", "en_us", sentences.STOPPED),
+        (["", " \n", ProgressChunk(1, 2)], "7", "en_us", sentences.STOPPED),
+        ([], "7", "zh_tw", sentences.CHINESE[sentences.STOPPED]),
+        ([LogChunk("loud")], "7", "en_us", "[INFO] loud"),
+        (["a"], "7", "en_us", "a"),
+        ([], "-7", "en_us", ""),
+        ([], "", "en_us", ""),
+    ],
+)
+@pytest.mark.parametrize("fields", [FRAMED, {}])
+@pytest.mark.parametrize("block", [False, True])
+def test_a_room_whose_answer_is_stopped_before_its_text_is_told_so(
+    pieces: list[Any], history: str, language: str, left: str, fields: dict[str, str], block: bool
+) -> None:
+    """The front ends would call it a fault of the model; an API client needs no sentence."""
+    begun, release = threading.Event(), threading.Event()
+
+    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+        for piece in pieces:
+            yield piece
+        begun.set()
+        if block:
+            release.wait(LONG)
+        await asyncio.Event().wait()
+
+    headers = {**fields, "Accept-Language": language}
+    with running(compute) as one:
+        with call(one.chat, said("x", history_id=history), fields=headers) as response:
+            assert begun.wait(LONG)
+            fetch(f"{one.chat}/abort")
+            body = response.read()
+        release.set()
+    if fields:
+        assert ended(body)[:2] == ("stop", 0)
+    text = room_04(body).text if fields else body.decode()
+    assert text.strip() == left
 
 
 @pytest.mark.parametrize("block", [False, True])
