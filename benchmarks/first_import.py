@@ -52,7 +52,7 @@ def from_fresh(files: Pair, place: Path, **environment: object) -> Spent:
     root, (file, importing) = place / "imported", files
     try:
         spend([sys.executable, file, "unpack", root])
-        return spend([sys.executable, importing, BACKEND], KUWA_ROOT=root, **environment)
+        return spend([sys.executable, importing, BACKEND], KUWA_MIN_ROOT=root, **environment)
     finally:
         shutil.rmtree(root)
 

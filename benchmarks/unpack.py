@@ -24,7 +24,7 @@ def measure(ours: Path, tree: Path, shiv: Path | None, place: Path, count: int) 
     """Unpack and copy in interleaved rounds, each time into a folder that is new."""
     fresh = place / "fresh"
     contestants: dict[str, Callable[[], Pair]] = {
-        OURS: partial(timed, fresh, [sys.executable, ours, BACKEND], KUWA_ROOT=fresh),
+        OURS: partial(timed, fresh, [sys.executable, ours, BACKEND], KUWA_MIN_ROOT=fresh),
         COPY: partial(timed, fresh, ["cp", "-r", tree, fresh]),
     }
     if shiv:

@@ -93,7 +93,7 @@ def _create_parser(program: str) -> argparse.ArgumentParser:
 def _help_on_verbs() -> str:
     verbs = {"kernel": "run a small Kernel with a chat page, to try executors with", **FILE_VERBS}
     lines = [f"  {name:<11} {about}" for name, about in verbs.items()]
-    root = "  --root DIR  where libraries are unpacked to and looked for; also KUWA_ROOT"
+    root = "  --root DIR  where libraries are unpacked to and looked for; also KUWA_MIN_ROOT"
     return "\n".join(["verbs:", *lines, "", "of files that carry libraries:", root])
 
 

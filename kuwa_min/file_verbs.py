@@ -21,7 +21,7 @@ from .progress import Progress
 if TYPE_CHECKING:
     from .cache import Entry
 
-GIVES_A_ROOT = "the folder becomes a root for --root DIR or KUWA_ROOT"
+GIVES_A_ROOT = "the folder becomes a root for --root DIR or KUWA_MIN_ROOT"
 
 
 def this_file() -> Archive:

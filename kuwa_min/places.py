@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-ROOT_VARIABLE = "KUWA_ROOT"
+ROOT_VARIABLE = "KUWA_MIN_ROOT"  # KUWA_ROOT is Kuwa's: its images set it to a shared folder
 FOLDER = "kuwa"  # below a user's cache folder
 BESIDE = ".kuwa"  # beside the file
 TAG = "CACHEDIR.TAG"

@@ -80,7 +80,7 @@ def choose_root(path: str, wanted: list[Payload]) -> str:
             return root
     told = "; ".join(reasons.values())
     raise WrongMachine(
-        f"nowhere to unpack to: {told}; name a folder by --root DIR or KUWA_ROOT, of your own, "
+        f"nowhere to unpack to: {told}; name a folder by --root DIR or KUWA_MIN_ROOT, of your own, "
         f"on a disk with {size_text(sum(map(room, wanted)))} free"
     )
 

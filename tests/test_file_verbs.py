@@ -24,7 +24,7 @@ GOOD = "good: this file runs on every Python from 3.10 on and unpacks nothing"
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Give each test a home of its own."""
-    for name in ("KUWA_ROOT", "XDG_CACHE_HOME"):
+    for name in ("KUWA_MIN_ROOT", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home").mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -103,7 +103,7 @@ def test_check_fails_where_no_place_will_do(
 ) -> None:
     """After all that there is to say."""
     (tmp_path / "taken").touch()
-    monkeypatch.setenv("KUWA_ROOT", str(tmp_path / "taken"))
+    monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "taken"))
     lines = file_verbs.check()
     assert next(lines).startswith("good: ")
     assert next(lines) == f"warning: no place: {tmp_path / 'taken'} is not a folder"
@@ -196,7 +196,7 @@ def test_verify_does_not_touch_what_others_could_have_changed(heavy: Archive, ho
 def test_unpack_makes_a_root(heavy: Archive, tmp_path: Path) -> None:
     """Readable by all, whole, and said how it is used; doing it twice changes nothing."""
     entry = tmp_path / "image" / heavy.payloads[0]["id"]
-    line = f"{entry}: the folder becomes a root for --root DIR or KUWA_ROOT"
+    line = f"{entry}: the folder becomes a root for --root DIR or KUWA_MIN_ROOT"
     assert said("unpack", str(tmp_path / "image")) == [line]
     assert (entry / "tree" / "pack" / "data.bin").read_bytes() == FILES["pack/data.bin"]
     modes = {path.stat().st_mode & 0o777 for path in entry.rglob("*")}

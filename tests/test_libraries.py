@@ -28,7 +28,7 @@ FILES = {"pack/__init__.py": b"NAME = 'pack'\n", "pack/data.bin": bytes(1000)}
 @pytest.fixture(autouse=True)
 def process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Give each test a home, a sys.path and variables of its own."""
-    for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "PYTHONPATH", libraries.RESTARTED):
+    for name in ("KUWA_MIN_ROOT", "XDG_CACHE_HOME", "PYTHONPATH", libraries.RESTARTED):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home").mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -99,7 +99,7 @@ def test_root_leaves_the_command_line(
     """It becomes the variable, which the executor's parser need not know."""
     asked(monkeypatch, *words)
     take_root()
-    assert (os.environ.get("KUWA_ROOT"), sys.argv[1:]) == (root, left)
+    assert (os.environ.get("KUWA_MIN_ROOT"), sys.argv[1:]) == (root, left)
 
 
 # -- sys.path
@@ -195,9 +195,9 @@ def test_the_entry_is_held_while_the_process_lives(archive: Archive, aim: Aim) -
 def test_a_folder_that_was_filled_beforehand_is_found(
     archive: Archive, aim: Aim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By `unpack DIR`, for KUWA_ROOT=DIR."""
+    """By `unpack DIR`, for KUWA_MIN_ROOT=DIR."""
     entries = unpacking.unpack_to(archive.path, str(tmp_path / "image"))
-    monkeypatch.setenv("KUWA_ROOT", str(tmp_path / "image"))
+    monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "image"))
     opened = Libraries(archive.path, aim)
     opened.open()
     assert opened.folders == {"libraries": entries[0].tree}
@@ -260,7 +260,7 @@ def test_another_users_cache_is_never_run_from(
     """Whoever asks for it gets a refusal, not another place."""
     root = tmp_path / "root"
     make_root(str(root))
-    monkeypatch.setenv("KUWA_ROOT", str(root))
+    monkeypatch.setenv("KUWA_MIN_ROOT", str(root))
     Libraries(archive.path, aim).open()
     os.chown(root / part.format(key=aim["libraries"][0]), 12345, -1)
     with pytest.raises(StartError, match=r"belongs to user 12345, so what lies in .* is not run"):
@@ -313,7 +313,7 @@ def test_a_start_that_needs_nothing_touches_nothing(
     asked(monkeypatch, "cache", "--root", str(tmp_path / "root"))
     assert open_libraries(archive.path, aim) is None
     assert (sys.path, sys.argv[1:]) == (before, ["cache"])
-    assert os.environ["KUWA_ROOT"] == str(tmp_path / "root")
+    assert os.environ["KUWA_MIN_ROOT"] == str(tmp_path / "root")
     assert not (tmp_path / "root").exists()
 
 
@@ -388,13 +388,13 @@ def test_what_keeps_it_from_starting_ends_the_process(
     asked(monkeypatch, "some")
     monkeypatch.setattr(progress, "PROGRAM", "some.pyz")
     (tmp_path / "in the way").touch()
-    monkeypatch.setenv("KUWA_ROOT", str(tmp_path / "in the way"))
+    monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "in the way"))
     with pytest.raises(SystemExit) as ended:
         open_libraries(archive.path, aim)
     assert ended.value.code == WrongMachine.exit_code == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("some.pyz: error: nowhere to unpack to: ")
-    assert "in the way is not a folder; name a folder by --root DIR or KUWA_ROOT" in line
+    assert "in the way is not a folder; name a folder by --root DIR or KUWA_MIN_ROOT" in line
 
 
 def test_ctrl_c_ends_without_a_word(

@@ -19,7 +19,7 @@ is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files
 
 def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     """Return where the cache of /opt/kuwa.pyz may be with these variables alone."""
-    for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "HOME"):
+    for name in ("KUWA_MIN_ROOT", "KUWA_ROOT", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -28,7 +28,8 @@ def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
 
 BESIDE = "/opt/.kuwa"
 PLACES = (
-    ({"KUWA_ROOT": "/some/where", "HOME": "/home/me"}, ["/some/where"]),
+    ({"KUWA_MIN_ROOT": "/some/where", "HOME": "/home/me"}, ["/some/where"]),
+    ({"KUWA_ROOT": "/kuwas/own", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
     ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, ["/x/kuwa", BESIDE]),
     ({"XDG_CACHE_HOME": "relative", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
     ({"XDG_CACHE_HOME": "", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
@@ -44,7 +45,7 @@ def test_places_are_tried_in_order(
 ) -> None:
     """What was asked for alone; else the user's cache, then beside the file."""
     assert found(monkeypatch, **variables) == expected
-    assert places.is_asked_for() == ("KUWA_ROOT" in variables)
+    assert places.is_asked_for() == ("KUWA_MIN_ROOT" in variables)
 
 
 def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,10 @@ BESIDE = {
 }
 UNPACKED = {
     "disk_en": "the first start unpacks {files:,} files, {size}, into `~/.cache/kuwa`; later ones "
-    "use them as they lie. `KUWA_ROOT` names another place. Where the home cannot be written, it "
-    "is `.kuwa` in this folder.",
+    "use them as they lie. `KUWA_MIN_ROOT` names another place. Where the home cannot be written, "
+    "it is `.kuwa` in this folder.",
     "disk_zh": "首次啟動會把 {files:,} 個檔案（{size}）解開到 `~/.cache/kuwa`，之後直接使用。"
-    "`KUWA_ROOT` 可指定其他位置；家目錄無法寫入時，改放本資料夾的 `.kuwa`。",
+    "`KUWA_MIN_ROOT` 可指定其他位置；家目錄無法寫入時，改放本資料夾的 `.kuwa`。",
     "remove_en": "delete this folder and `~/.cache/kuwa`.",
     "remove_zh": "刪除本資料夾與 `~/.cache/kuwa`。",
 }

@@ -135,7 +135,7 @@ def test_what_lies_behind_four_gigabytes_can_be_read(huge: Path) -> None:
 
 def test_all_members_are_unpacked(many: Path, tmp_path: Path) -> None:
     """Each at its place, with its content; a second look finds nothing wrong."""
-    environment = {**HOMELESS, "KUWA_ROOT": str(tmp_path / "root")}
+    environment = {**HOMELESS, "KUWA_MIN_ROOT": str(tmp_path / "root")}
     command = [sys.executable, str(many)]
     subprocess.run([*command, "unpack", str(tmp_path / "root")], check=True, capture_output=True)
     tree = next((tmp_path / "root").glob("*/tree"))

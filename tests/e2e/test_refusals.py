@@ -28,7 +28,7 @@ from kuwa_min.verdict import Here
 
 pytestmark = pytest.mark.slow
 NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")
-REMEDY = "name a folder by --root DIR or KUWA_ROOT, of your own, on a disk with 2.2 MB free"
+REMEDY = "name a folder by --root DIR or KUWA_MIN_ROOT, of your own, on a disk with 2.2 MB free"
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,9 @@ def test_a_poor_place_that_was_asked_for_is_refused(
     disk = tmp_path / "disk"
     disk.mkdir()
     words, variables = (
-        (["--root", disk / "root"], {}) if way == "option" else ([], {"KUWA_ROOT": disk / "root"})
+        (["--root", disk / "root"], {})
+        if way == "option"
+        else ([], {"KUWA_MIN_ROOT": disk / "root"})
     )
     script = f"{TMPFS.format(options, disk)}; trap 'find {disk} -mindepth 1' EXIT"
     done = uncounted(box.mounted(script, *words, **variables))
@@ -352,7 +354,7 @@ def test_an_unsafe_root_that_was_asked_for_is_refused(
     root.parent.mkdir()
     reason = spoil(root)  # type: ignore[operator]
     words = ["--root", root] if way == "option" else []
-    assert box.run(*words, **({} if words else {"KUWA_ROOT": root})) == nowhere(reason)
+    assert box.run(*words, **({} if words else {"KUWA_MIN_ROOT": root})) == nowhere(reason)
     assert box.is_untouched
 
 
@@ -417,7 +419,7 @@ def test_planted_code_in_a_root_that_was_asked_for_ends_the_start(
     entry = planted(root, box.key)
     reason = by_another(root if part == "root" else entry)
     line = f"{reason}, so what lies in {entry} is not run: remove it, or name a folder of your own"
-    code, out, err = box.run(KUWA_ROOT=root)
+    code, out, err = box.run(KUWA_MIN_ROOT=root)
     assert (code, out, err) == (1, "", f"{NAME}: error: {line} by --root DIR\n")
     assert box.is_untouched
 
@@ -466,7 +468,7 @@ def test_check_says_everything_and_writes_nothing(box: Box) -> None:
 def test_check_ends_with_3_where_it_cannot_run(box: Box, tmp_path: Path) -> None:
     """The reasons on standard output, the verdict on standard error."""
     reason = in_the_way(tmp_path / "root")
-    done = box.start("--check", KUWA_ROOT=tmp_path / "root")
+    done = box.start("--check", KUWA_MIN_ROOT=tmp_path / "root")
     assert done.code == 3
     assert done.out.splitlines()[-1] == f"warning: no place: {reason}"
     verdict = "this file cannot run here; the lines above say why and what to do"

@@ -63,7 +63,7 @@ HOSTS = "import only_on_the_host\n"
 @pytest.fixture(autouse=True)
 def no_root_of_mine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing of who runs the tests say where the cache is."""
-    for name in ("KUWA_ROOT", "XDG_CACHE_HOME", "PYTHONPATH"):
+    for name in ("KUWA_MIN_ROOT", "XDG_CACHE_HOME", "PYTHONPATH"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -477,7 +477,7 @@ def test_a_root_deep_below_missing_folders_is_made(box: Box, umask: int) -> None
     """None of them may be open to others, or what was unpacked is refused."""
     root = box.place / "a" / "b" / "c"
     command = (sys.executable, box.file, box.probe)
-    done = start(*command, umask=umask, HOME=box.home, KUWA_ROOT=root)
+    done = start(*command, umask=umask, HOME=box.home, KUWA_MIN_ROOT=root)
     assert (done.code, done.out) == (0, box.ran_from(root))
 
 
@@ -839,7 +839,7 @@ def test_what_root_unpacked_another_user_runs(public: Box, umask: int) -> None:
     user = another_user(public_python(), public.file, public.probe, "--root", root)
     made = start(sys.executable, public.file, "unpack", root, umask=umask, HOME=public.home)
     assert made.code == 0
-    line = f"{root / public.key}: the folder becomes a root for --root DIR or KUWA_ROOT\n"
+    line = f"{root / public.key}: the folder becomes a root for --root DIR or KUWA_MIN_ROOT\n"
     assert made.out == line
     before = below(root)
     assert start(*user) == Done(0, public.ran_from(root), "")
@@ -854,7 +854,7 @@ def test_an_unpacked_root_runs_from_a_read_only_disk(box: Box) -> None:
     script = f'mount --bind {box.place} {box.place}; mount -o remount,ro,bind {box.place}; "$@"'
     command = mounting(script, sys.executable, box.file, box.probe)
     assert start(*command, "--root", root, HOME="") == Done(0, box.ran_from(root), "")
-    assert start(*command, HOME="", KUWA_ROOT=root) == Done(0, box.ran_from(root), "")
+    assert start(*command, HOME="", KUWA_MIN_ROOT=root) == Done(0, box.ran_from(root), "")
 
 
 def test_an_unpacked_root_that_is_old_still_runs_from_a_read_only_disk(box: Box) -> None:

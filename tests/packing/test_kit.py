@@ -370,7 +370,7 @@ def test_the_unit_does_not_try_again_where_that_is_useless(tmp_path: Path, archi
     wanted = {
         "RestartPreventExitStatus=2 3",
         "CacheDirectory=kuwa",
-        "Environment=KUWA_ROOT=%C/kuwa",
+        "Environment=KUWA_MIN_ROOT=%C/kuwa",
     }
     assert wanted <= set(lines)
 
