@@ -6,10 +6,13 @@ import argparse
 import os
 import re
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .errors import StartError
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
 
 EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 RESERVED_PATHS = ("/health", "/metrics", "/status", "/shutdown")
@@ -107,25 +110,31 @@ def everywhere() -> str:
     return EVERYWHERE[socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET]
 
 
-def may_command(peer: str, kernel_url: str) -> bool:
+def may_command(peer: str, kernel_url: str, own: str = "") -> bool:
     """Tell whether a connection from this IP address is from this machine or the Kernel's host.
 
-    That host is looked up now, which may take seconds: its address may have changed.
+    own: our end of the connection. A Kernel on this machine that is told our address in the network
+    comes from there. The Kernel's host is looked up now, which may take seconds: its address may
+    have changed.
     """
-    from ipaddress import ip_address
-
-    def plain(text: str) -> object:
-        found = ip_address(text.partition("%")[0])
-        return getattr(found, "ipv4_mapped", None) or found
-
     try:
-        asking = plain(peer)
-        if getattr(asking, "is_loopback", False):
+        asking = _plain(peer)
+        if asking.is_loopback:
             return True
-        known = socket.getaddrinfo(urlsplit(kernel_url).hostname, None, type=socket.SOCK_STREAM)
-        return asking in {plain(str(target[0])) for *_, target in known}
+        targets = socket.getaddrinfo(urlsplit(kernel_url).hostname, None, type=socket.SOCK_STREAM)
+        known = {_plain(str(target[0])) for *_, target in targets}
+        is_local = any(one.is_loopback for one in known)
+        return asking in known or (is_local and asking == _plain(own))
     except (OSError, ValueError):
         return False
+
+
+def _plain(text: str) -> IPv4Address | IPv6Address:
+    """Parse an IP address without its zone, an IPv4 one in IPv6's clothes as what it is."""
+    from ipaddress import ip_address
+
+    found = ip_address(text.partition("%")[0])
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def listening(host: str) -> str:

@@ -84,7 +84,8 @@ class Connection(BaseHTTPRequestHandler):
         self.server.note(self.request, busy=True)
         self.server.screen(head)
         body = self._read_body(head)
-        request = Request(head.method, head.path, head, body, str(self.client_address[0]))
+        peer, own = str(self.client_address[0]), str(self.request.getsockname()[0])
+        request = Request(head.method, head.path, head, body, peer, own)
         del body
         self._keep = head.keep_alive
         reply = self._route(request)

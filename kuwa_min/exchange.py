@@ -32,6 +32,7 @@ class Request(NamedTuple):
     head: http1.Head
     body: bytes
     peer: str = ""  # the client's IP address
+    own: str = ""  # ours, to which it connected
 
     def field(self, name: str) -> str | None:
         """Return the value of a header field, or None; several are joined with commas."""

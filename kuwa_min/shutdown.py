@@ -29,11 +29,14 @@ class Shutdown:
 
     def __call__(self, request: Request) -> Reply:
         """Stop, or raise Refused."""
-        if _is_indirect(request) or not address.may_command(request.peer, self._kernel_url()):
+        if _is_indirect(request) or not self._is_allowed(request):
             logger.warning("refused to shut down for %s", request.peer)
             raise Refused(403, NOT_YOURS)
         logger.info("%s asks to shut down", request.peer)
         return message(200, "Shutting down...")._replace(after=self._stop)
+
+    def _is_allowed(self, request: Request) -> bool:
+        return address.may_command(request.peer, self._kernel_url(), request.own)
 
 
 def _is_indirect(request: Request) -> bool:

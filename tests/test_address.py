@@ -318,6 +318,23 @@ def test_this_machine_and_the_kernels_host_may_command(
     assert address.may_command(peer, kernel_url) is may
 
 
+@pytest.mark.parametrize(
+    ("peer", "own", "kernel_url", "may"),
+    [
+        ("192.0.2.5", "192.0.2.5", "http://127.0.0.1:9000/", True),
+        ("192.0.2.5", "::ffff:192.0.2.5", "http://127.0.0.1:9000/", True),
+        ("192.0.2.6", "192.0.2.5", "http://127.0.0.1:9000/", False),
+        ("192.0.2.5", "192.0.2.5", "http://192.0.2.7:9000/", False),
+        ("192.0.2.6", "", "http://127.0.0.1:9000/", False),
+    ],
+)
+def test_a_kernel_on_this_machine_may_command_by_our_address(
+    peer: str, own: str, kernel_url: str, may: bool
+) -> None:
+    """It connects to what it was told; a Kernel elsewhere has no reason to."""
+    assert address.may_command(peer, kernel_url, own) is may
+
+
 def test_every_address_of_the_kernels_name_may_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked up when somebody asks."""
     targets = [("192.0.2.7", 0), ("2001:db8::7", 0, 0, 0)]
