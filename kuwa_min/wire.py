@@ -13,6 +13,7 @@ Facts that this module builds on:
   that waited for it; the next window starts there. A window that begins with `<` starts a cache,
   which is a note once a window is exactly `>` and the cache ends with the closing tag. Whatever
   the cache holds at the end is lost. So behind the text, each pause being longer than a window:
+             "\n"                           where no text was sent, the first window begins with it
       pause  "\n" + all of the block but ">>"   the newline ends the text's window; the block waits
       pause  ">>", end of the body             the first ends the block's window, which begins with
                                                `<`; the second is the last window: a note
@@ -124,6 +125,7 @@ class RawWire:
         if not self.room:
             return [Step("\n"), Step(block)]
         return [
+            Step("\n"),
             Step(b"\n" + block[:-2], WINDOW_PAUSE),
             Step(block[-2:], WINDOW_PAUSE),
         ]

@@ -349,7 +349,7 @@ def test_pauses_end_when_the_process_does_or_the_reader_leaves(
             until(lambda: not one.slots.running())
             if not leave:
                 one.slots.close()
-                assert response.read().decode() == f"\n{NOTE}"
+                assert response.read().decode() == f"\n\n{NOTE}"
         one.slots.close()
         drain = threading.Thread(target=one.slots.drain, args=(LONG,))
         drain.start()

@@ -286,14 +286,18 @@ def test_others_than_rooms_get_a_note_below_the_text(kind: Callable[..., Wire]) 
 
 
 def arrivals(one: RawWire, steps: list[wire.Step], dice: random.Random, late: float) -> Arrivals:
-    """Return when the bytes of these steps arrive; each may be late on its way."""
+    """Return when the bytes of these steps arrive; each may be late on its way.
+
+    The head of the response comes at 0: earlier than they do, or with the first of them.
+    """
     now, last, found = 0.0, 0.0, []
     for step in steps:
         now += step.pause or dice.choice([0.0, 0.01, 0.09, 0.11, 0.3])
         last = max(last, now + dice.random() * late)
         data = one.encode(step.data) if isinstance(step.data, str) else step.data
         found.append((last, data))
-    return found
+    head = dice.choice([0.0, found[0][0]])
+    return [(at - head, data) for at, data in found]
 
 
 @pytest.mark.parametrize("text", TEXTS)
