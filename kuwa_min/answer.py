@@ -20,7 +20,7 @@ from .chunks import (
     TextChunk,
 )
 from .delivery import Delivery
-from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
+from .errors import UNEXPECTED, AnswerError, Gone, describe, message_of, traceback_line
 from .metrics import Metrics
 from .stream import Stream
 from .wire import Ending, Step, Wire
@@ -174,9 +174,9 @@ class Answer:
             logger.error("the backend failed: %s", line)
         self._exit_code = ExitCodeChunk.FAILURE
         if self._listen is not None:
-            self._listen(f"{type(error).__name__}: {error}")
+            self._listen(f"{type(error).__name__}: {message_of(error)}")
         if not self._failure:
-            self._decline(str(error))
+            self._decline(message_of(error))
         return None
 
     def _decline(self, sentence: str) -> None:

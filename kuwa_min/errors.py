@@ -60,6 +60,14 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__} at {frames[-1] if frames else '?'}"
 
 
+def message_of(error: BaseException) -> str:
+    """Return an exception's message; none for one of a custom executor whose __str__ fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the executor's own code
+        return ""
+
+
 def traceback_line(error: BaseException, *, with_message: bool) -> str:
     """Return a traceback as one line: "a.py:3 in f > b.py:7 in g: ValueError: message".
 
@@ -69,9 +77,9 @@ def traceback_line(error: BaseException, *, with_message: bool) -> str:
     frames = _frames(error.__traceback__)
     if len(frames) > FRAMES:
         frames = [*frames[:2], "...", *frames[2 - FRAMES :]]
-    plain = isinstance(error, PROGRAMMING_ERRORS)
-    message = f": {error}" if str(error) and (with_message or plain) else ""
-    line = f"{' > '.join(frames)}: {type(error).__name__}{message}"
+    shown = with_message or isinstance(error, PROGRAMMING_ERRORS)
+    message = message_of(error) if shown else ""
+    line = f"{' > '.join(frames)}: {type(error).__name__}{message and ': '}{message}"
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return f"{line} (caused by {describe(cause)})" if cause is not None else line
 

@@ -196,6 +196,19 @@ def test_a_failure_is_an_exception_whatever_exit_code_came_before() -> None:
     assert b"Traceback" not in body
 
 
+def test_an_exception_without_a_readable_message_is_a_failure_like_others() -> None:
+    """Its __str__ raises; the endpoint and the slot are free for the next chat."""
+
+    class Unreadable(Exception):
+        def __str__(self) -> str:
+            raise LookupError
+
+    compute = yielding("before ", error=Unreadable())
+    with running(compute) as one:
+        for _ in range(2):
+            assert fetch(one.chat, said("x")) == (200, f"before {UNEXPECTED}")
+
+
 def test_a_sentence_for_the_person_is_text_and_a_failure_for_agents() -> None:
     """It ends with "stop"."""
     body = framed(yielding("a", error=AnswerError("[No.]")))
