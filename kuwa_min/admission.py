@@ -98,6 +98,11 @@ class AdmissionQueue:
             self._admit()
             return True
 
+    def has_slot(self, ticket: Ticket) -> bool:
+        """Tell whether a ticket was admitted and not released yet."""
+        with self._lock:
+            return ticket in self._running
+
     def hold(self) -> None:
         """Admit no chat until `resume` was called as often as this."""
         with self._lock:

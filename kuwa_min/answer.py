@@ -39,9 +39,6 @@ Compute = Callable[[], AsyncGenerator[Piece, None]]
 class Slots(Protocol):
     """What an answer needs of the slots and endpoints."""
 
-    def release(self, answer: Answer) -> None:
-        """Take an answer's slot back, whose computation has ended, and its endpoint."""
-
     def free(self, answer: Answer) -> bool:
         """Take an answer's endpoint back; return whether it still had one."""
 
@@ -109,7 +106,7 @@ class Answer:
         with usage.counting(self._usage):
             self._run(delivery)
         with self._slots.ending(self):
-            self._slots.release(self)  # before the last pieces: the next chat may come at once
+            self._slots.free(self)  # before the last pieces: the next chat may come at once
             self._report()
             for step in self._ending():
                 if step.pause:
@@ -159,7 +156,7 @@ class Answer:
         except BaseException as error:  # noqa: BLE001 - a backend may raise anything
             self._fail(error)
         finally:
-            self.stream.ended.set()  # also where it never began
+            self.stream.end()  # also where it never began
 
     def _fail(self, error: BaseException) -> None:
         """End the answer with the cause, if it is meant for the person, else with an apology."""

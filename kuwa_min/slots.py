@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from . import sentences
 from .admission import AdmissionQueue
@@ -51,13 +52,10 @@ class Slots:
                 raise Refused(503, sentences.STOPPING, Retry_After="5")
             if self._chats[index] is not None:
                 raise Refused(429, BUSY)
-            answer.stream, answer.ticket = Stream(), self._queue.acquire(answer.user)
+            ticket = self._queue.acquire(answer.user)
+            # The slot is free where the computation ends, not when the chat's thread notices that.
+            answer.ticket, answer.stream = ticket, Stream(partial(self._queue.release, ticket))
             self._chats[index] = answer
-
-    def release(self, answer: Answer) -> None:
-        """Take an answer's slot back, whose computation has ended, and its endpoint."""
-        self._queue.release(answer.ticket)
-        self.free(answer)
 
     def free(self, answer: Answer) -> bool:
         """Take an answer's endpoint back; return whether it still had one."""
@@ -96,7 +94,7 @@ class Slots:
         No chat is admitted until that has ended.
         """
         with self._changed:
-            computing = [one for one in self.running() if one.ticket.admitted]
+            computing = [one for one in self.running() if self._queue.has_slot(one.ticket)]
             if self._abort is None or computing != [answer]:
                 return
             self._queue.hold()

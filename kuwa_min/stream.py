@@ -72,8 +72,10 @@ def on_stop(call: Callable[[], None]) -> None:
 class Stream:
     """One generation. A generator that blocks cannot be interrupted, only left behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[], object] = lambda: None) -> None:
+        """Make a stream that calls `on_end` where its generator has ended; it must not wait."""
         self._lock = threading.Lock()
+        self._on_end = on_end  # called again by a second `end`
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None  # what the task raised
@@ -97,7 +99,7 @@ class Stream:
         try:
             drive(pieces, write, room)
         finally:
-            self._end()
+            self.end()
 
     def cancel(self) -> None:
         """Interrupt the generator at its next await or piece; never waits."""
@@ -133,8 +135,10 @@ class Stream:
             calls, self._calls = self._calls, []
             return calls
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Note that the generator has ended, or will never run."""
         self._take_calls()
+        self._on_end()
         self.ended.set()
 
     async def _pump(self, pieces: Pieces, write: Write, pace: Pace) -> None:
@@ -214,7 +218,7 @@ class Stream:
 
             self._error = asyncio.CancelledError()  # by the backend's own doing
         self._task = None
-        self._end()
+        self.end()
 
 
 class _Turns:
