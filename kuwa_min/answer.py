@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
@@ -91,6 +92,7 @@ class Answer:
         self._started = time.monotonic()
         self._characters = self._extra_cost = 0  # of texts; of chunks beyond their text
         self._usage = usage.Usage()
+        self._unclaimed = threading.Lock()
         self._outcome = "answered"
         self._is_blank = True  # nothing but white space can be seen of it
         self._exit_code = ExitCodeChunk.OK
@@ -108,6 +110,8 @@ class Answer:
         with self._slots.ending(self):
             self._slots.free(self)  # before the last pieces: the next chat may come at once
             self._report()
+            if not self._claim_ending():
+                delivery.wait_until_gone()
             for step in self._ending():
                 if step.pause:
                     delivery.rest(step.pause)
@@ -232,8 +236,12 @@ class Answer:
         assert self._delivery is not None
         return self._delivery.put(data)
 
+    def _claim_ending(self) -> bool:
+        """Return True once: to the thread that ends the body."""
+        return self._unclaimed.acquire(blocking=False)
+
     def _ending(self) -> list[Step]:
-        """Return what comes behind the last piece; to be called once.
+        """Return what comes behind the last piece; for the thread that claimed the ending.
 
         To a room without a word, both front ends say that the model is at fault.
         """
@@ -276,7 +284,7 @@ class Answer:
 
     def leave_behind(self) -> None:
         """End the answer without its backend, which blocks."""
-        if self._slots.free(self) and self._delivery is not None:
+        if self._slots.free(self) and self._delivery is not None and self._claim_ending():
             logger.info("slot %d: the backend blocks; its answer ends without it", self.index)
             self._delivery.abandon([step.data for step in self._ending()])
 

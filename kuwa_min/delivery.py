@@ -96,6 +96,12 @@ class Delivery:
             if self.gone:
                 raise Gone
 
+    def wait_until_gone(self) -> None:
+        """Wait for the thread that abandons the body; raises Gone."""
+        with self._room:
+            self._room.wait_for(lambda: self.gone)
+        raise Gone
+
     def rest(self, seconds: float) -> None:
         """Be silent for so long once all is sent; a reader who leaves and `hurry` end it early."""
         with self._room:

@@ -279,6 +279,30 @@ def test_a_room_whose_answer_is_stopped_before_its_text_is_told_so(
     assert text.strip() == left
 
 
+def test_an_answer_ends_once_although_its_backend_ends_while_it_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Let the backend go when the abort makes the last line."""
+    release, endings, make = threading.Event(), list[wire.Ending](), wire.FramedWire.ending
+
+    def ending(self: wire.FramedWire, end: wire.Ending) -> list[wire.Step]:
+        endings.append(end)
+        release.set()
+        until(lambda: one.value("executor_framework_busy_slots") == 0)
+        return make(self, end)
+
+    monkeypatch.setattr(wire.FramedWire, "ending", ending)
+    compute = blocking(release)
+    with running(compute, on_loop=False) as one:
+        with call(one.chat, ROOM, fields=FRAMED) as response:
+            first = response.readline()
+            fetch(f"{one.chat}/abort")
+            rest = response.read()
+        until(lambda: not one.slots._ending)
+    assert ended(first + rest) == ("stop", 0, 4)
+    assert len(endings) == 1
+
+
 @pytest.mark.parametrize("block", [False, True])
 def test_an_answer_that_is_cut_short_is_incomplete(block: bool) -> None:
     """A note says so."""
