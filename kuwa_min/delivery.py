@@ -228,10 +228,19 @@ class Delivery:
         self._tell()
 
     def _tell(self) -> None:
-        """Call on_gone; its failure must not end the thread that serves all bodies."""
+        """Call on_gone on another thread: it runs a backend's code, and all bodies need this one.
+
+        Without a thread to spare it is called here.
+        """
+        try:
+            threading.Thread(target=self._call_on_gone, name="on_gone", daemon=True).start()
+        except RuntimeError:
+            self._call_on_gone()
+
+    def _call_on_gone(self) -> None:
         try:
             self.on_gone()
-        except Exception as error:  # noqa: BLE001 - the thread goes on for everybody else
+        except Exception as error:  # noqa: BLE001 - the courier goes on
             logger.error("giving up an answer failed: %s", describe(error))
 
     def _flush(self, now: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -98,7 +99,11 @@ class Slots:
             if self._abort is None or computing != [answer]:
                 return
             self._queue.hold()
-        threading.Thread(target=self._call_abort, args=(self._abort,), daemon=True).start()
+            try:
+                threading.Thread(target=self._call_abort, args=(self._abort,), daemon=True).start()
+            except RuntimeError as error:  # the system has no thread left
+                self._queue.resume()
+                logger.error("abort() was not called: %s", error)
 
     def _call_abort(self, abort: Callable[[], object]) -> None:
         try:
@@ -144,16 +149,20 @@ class Slots:
         if self._wait_until_idle(seconds):
             return
         self._queue.hold()  # a slot that gets free now is for no chat that waits
-        for answer in self.running():
-            answer.cut_short()
-        if self._wait_until_idle(CUT_SECONDS):
-            return
-        ends = [threading.Thread(target=one.leave_behind, daemon=True) for one in self.running()]
-        for end in ends:
-            end.start()
-        for end in ends:
-            end.join()
+        _call_all([answer.cut_short for answer in self.running()])
+        if not self._wait_until_idle(CUT_SECONDS):
+            _call_all([answer.leave_behind for answer in self.running()])
 
     def _wait_until_idle(self, seconds: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: not (self.running() or self._ending), seconds)
+
+
+def _call_all(calls: list[Callable[[], None]]) -> None:
+    """Make calls side by side; one that hangs in a backend's code is left behind."""
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + CUT_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))

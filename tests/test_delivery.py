@@ -414,6 +414,31 @@ def test_a_failing_notice_does_not_stop_the_courier(bodies: Callable[..., Body])
     assert second.left.wait(2)
 
 
+def test_a_notice_that_hangs_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
+    """Wait in on_gone; other bodies go on."""
+    first, second, hang = bodies(), bodies(), threading.Lock()
+    first.delivery.on_gone = lambda: hang.acquire() and None
+    with hang:
+        first.reader.close()
+        until(lambda: first.delivery.gone)
+        second.reader.close()
+        assert second.left.wait(PATIENCE)
+
+
+def test_without_a_thread_to_spare_the_courier_gives_notice(
+    bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let no thread start."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    body = bodies()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    body.reader.close()
+    assert body.left.wait(PATIENCE)
+
+
 # -- ends that come from outside
 
 

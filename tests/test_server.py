@@ -263,6 +263,34 @@ def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
         assert response.read().decode().endswith("<<</WARNING>>>")
 
 
+def test_a_stop_call_that_hangs_keeps_neither_the_process_nor_other_readers() -> None:
+    """Let one reader leave and drain the other chats; every stop call waits for the test's end."""
+    release, returned = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        release.wait(LONG)
+        returned.set()
+
+    async def compute(chat: Chat) -> AsyncGenerator[str, None]:
+        on_stop(hang)
+        yield "word"
+        await asyncio.sleep(LONG)
+
+    with running(compute, slots=3) as one, ExitStack() as stack:
+        for index in (1, 2):
+            response = stack.enter_context(call(f"{one.chat}/{index}", said("x")))
+            assert response.read(4) == b"word"
+        for _ in range(2):
+            with call(one.chat, said("leaves")) as response:
+                assert response.read(4) == b"word"
+            until(lambda: len(one.slots.running()) == 2)
+        one.slots.close()
+        one.slots.drain(0)
+        assert one.slots.running() == []
+        assert not returned.is_set()
+        release.set()
+
+
 def test_a_reader_who_leaves_stops_a_silent_backend_and_frees_the_slot() -> None:
     """Hang up during silence."""
     closed = threading.Event()

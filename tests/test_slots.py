@@ -19,8 +19,13 @@ from programs import call, fetch, said, until
 from test_server import Running, running
 
 from kuwa_min import answer, sentences
+from kuwa_min.answer import Answer
+from kuwa_min.chunks import Piece
+from kuwa_min.metrics import Metrics
 from kuwa_min.protocol import Chat, slot_path
+from kuwa_min.slots import Slots
 from kuwa_min.stream import on_stop
+from kuwa_min.wire import RawWire
 
 LONG = 20.0
 
@@ -296,6 +301,34 @@ def test_the_backends_abort_is_not_called_for_a_chat_that_waits(gated: Gated) ->
         gated.gate("first").set()
         assert first.read() == b""
     assert calls == []
+
+
+def test_an_abort_for_which_no_thread_is_left_does_not_close_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next chat is admitted when the first ends."""
+    metrics = Metrics("test", backend="Test", version="0", slots=1)
+    slots = Slots(1, metrics, lambda: None, waiting=1)
+    first, second = (
+        Answer(index, slots, metrics, nothing, RawWire(room=False)) for index in (0, 1)
+    )
+    slots.take(0, first)
+    slots.take(1, second)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        slots.interrupt(first)
+    first.stream.end()
+    assert second.ticket.admitted
+
+
+async def nothing() -> AsyncGenerator[Piece, None]:
+    """Answer without a word."""
+    return
+    yield ""
 
 
 def test_draining_serves_who_waits_while_there_is_time(gated: Gated) -> None:
