@@ -11,12 +11,14 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .errors import describe
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +37,7 @@ class EventLoop:
         """Return the running loop."""
         with self._lock:
             if self._loop is None:
-                import asyncio
-
-                self._loop = asyncio.new_event_loop()
+                self._loop = _create_loop()
                 self._thread = threading.Thread(
                     target=self._run, args=(self._loop,), name="event-loop", daemon=True
                 )
@@ -93,6 +93,37 @@ class EventLoop:
             logger.debug("closing the event loop: %s", describe(error))
         finally:
             loop.close()
+
+
+def _create_loop() -> asyncio.AbstractEventLoop:
+    """Create a loop whose asyncio.to_thread runs on daemon threads.
+
+    The interpreter waits at its end for the threads of a plain ThreadPoolExecutor: a call that
+    blocks, which is what to_thread is for, would keep a process from ending.
+    """
+    import asyncio
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    class DaemonThreads(ThreadPoolExecutor):
+        def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = Future[Any]()
+            work = partial(_fulfil, future, partial(call, *args, **kwargs))
+            threading.Thread(target=work, name="to_thread", daemon=True).start()
+            return future
+
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(DaemonThreads())
+    return loop
+
+
+def _fulfil(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Make a call and give a future its result or its exception."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
+        future.set_exception(error)
 
 
 async def _cancel_all() -> None:

@@ -132,7 +132,49 @@ def test_a_process_that_never_closes_it_ends_without_a_word() -> None:
         "assert 'asyncio' not in dir(event_loop)\n"
         "event_loop.shared.call(lambda: asyncio.sleep(60), 20)\n"
     )
+    assert_ends_in_silence(program)
+
+
+def test_a_process_ends_although_a_call_of_to_thread_blocks() -> None:
+    """Close the loop during the call."""
+    assert_ends_in_silence(
+        "import asyncio, threading, time\n"
+        "from kuwa_min import event_loop\n"
+        "begun = threading.Event()\n"
+        "def block():\n"
+        "    begun.set()\n"
+        "    time.sleep(3600)\n"
+        "event_loop.shared.call(lambda: asyncio.to_thread(block), 20)\n"
+        "begun.wait(20)\n"
+        "event_loop.shared.close()\n"
+    )
+
+
+def assert_ends_in_silence(program: str) -> None:
+    """Run a program of a few lines."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", program], capture_output=True, text=True, timeout=LONG
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_to_thread_returns_and_raises_and_any_number_of_calls_run_at_once() -> None:
+    """Each of 40 calls waits for all; one fails."""
+    loop, results, together = EventLoop(), list[object](), threading.Barrier(40)
+
+    def one(number: int) -> int:
+        together.wait(LONG)
+        if not number:
+            raise LookupError
+        return number
+
+    async def all_of_them() -> None:
+        calls = [asyncio.to_thread(one, number) for number in range(40)]
+        results.extend(await asyncio.gather(*calls, return_exceptions=True))
+
+    ended = loop.call(all_of_them, LONG)
+    assert ended is not None
+    assert ended.wait(LONG)
+    loop.close()
+    assert isinstance(results[0], LookupError)
+    assert results[1:] == list(range(1, 40))
