@@ -29,7 +29,7 @@ from .wire import Ending, Step, Wire
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.05  # seconds that a cancelled generator gets to end its answer itself
-HEARTBEAT_SECONDS = 10.0  # between two signs of life to a chat that waits for a slot
+HEARTBEAT_SECONDS = 10.0  # between two heartbeats while a chat waits or its text is held back
 WAITING_TIMEOUT = 240.0  # seconds; Kuwa's front end gives up after 300 without a byte
 NOTABLE_WAIT = 0.05  # seconds in the queue that the log speaks of
 CUT_SHORT = "The executor was stopped: this answer ends early."  # a side note
@@ -89,7 +89,7 @@ class Answer:
         self._wire = wire
         self._on_loop, self._listen = on_loop, listen
         self._delivery: Delivery | None = None
-        self._started = time.monotonic()
+        self._started = self._sent = time.monotonic()  # of the request, of the last piece sent
         self._characters = self._extra_cost = 0  # of texts; of chunks beyond their text
         self._usage = usage.Usage()
         self._unclaimed = threading.Lock()
@@ -201,6 +201,10 @@ class Answer:
         chunks = [_chunk(one) for one in _listed(piece)]
         for chunk in chunks:
             self._note(chunk)
+        return self._send(chunks)
+
+    def _send(self, chunks: list[BaseChunk]) -> bool:
+        """Send chunks; none is a heartbeat on 0.4's wire, and nothing on 0.3's."""
         has_room = True
         for data in self._wire.pieces(chunks):
             has_room = self._put(data)
@@ -209,7 +213,11 @@ class Answer:
     def _write_text(self, text: str) -> bool:
         self._count(text)
         passed = self._wire.gate.feed(text)
-        return self._put(passed) if passed or not text else True
+        if passed or not text:
+            return self._put(passed)
+        if time.monotonic() - self._sent >= HEARTBEAT_SECONDS:  # in a side note, which may be long
+            return self._send([])
+        return True
 
     def _note(self, chunk: BaseChunk) -> None:
         """Keep what is counted, logged and remembered of a chunk."""
@@ -234,6 +242,7 @@ class Answer:
 
     def _put(self, data: str | bytes) -> bool:
         assert self._delivery is not None
+        self._sent = time.monotonic()
         return self._delivery.put(data)
 
     def _claim_ending(self) -> bool:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from programs import call, fetch, said, until
 from readers import BEGIN, END, deltas, room_03, room_04
 from test_server import Compute, Running, running
 
-from kuwa_min import sentences, usage, wire
+from kuwa_min import answer, sentences, usage, wire
 from kuwa_min.answer import CUT_SHORT
 from kuwa_min.chunks import (
     ExitCodeChunk,
@@ -357,6 +358,25 @@ def test_a_note_is_a_line_of_its_own() -> None:
     lines = deltas(framed(yielding("a", NOTE, "b", [TextChunk(f"c{NOTE}d"), ProgressChunk(1, 1)])))
     assert lines[-2] == [TextChunk(f"{BEGIN}note\nnote{END}").__jsonencode__()]
     assert "WARNING" not in json.dumps(lines[:-2])
+
+
+def test_a_long_note_comes_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece every 4 s of a fake clock: on 0.4's wire an empty line every 12, on 0.3's nothing."""
+    clock = [time.monotonic() + 1000.0]  # later than all that the real one says meanwhile
+
+    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+        yield "before"
+        yield BEGIN
+        for _number in range(9):
+            clock[0] += 4.0
+            yield "thought "
+        yield END
+
+    monkeypatch.setattr(answer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    lines = deltas(framed(compute))
+    assert lines.count([]) == 3
+    assert next(line for line in lines if line) == [TextChunk("before").__jsonencode__()]
+    assert raw(compute) == f"before\n{BEGIN}{('thought ' * 9).strip()}{END}"
 
 
 def test_a_room_of_0_3_recognises_the_note_that_comes_with_pauses(
