@@ -32,7 +32,6 @@ PATIENCE = 0.05  # seconds that a cancelled generator gets to end its answer its
 HEARTBEAT_SECONDS = 10.0  # between two heartbeats while a chat waits or its text is held back
 WAITING_TIMEOUT = 240.0  # seconds; Kuwa's front end gives up after 300 without a byte
 NOTABLE_WAIT = 0.05  # seconds in the queue that the log speaks of
-CUT_SHORT = "The executor was stopped: this answer ends early."  # a side note
 
 Compute = Callable[[], AsyncGenerator[Piece, None]]
 
@@ -283,7 +282,7 @@ class Answer:
         self._dismissal = sentences.STOPPING
         if self._slots.leave_queue(self):
             return
-        self._outcome, self._farewell = "cut short", CUT_SHORT
+        self._outcome, self._farewell = "cut short", self._localized(sentences.CUT_SHORT)
         self._exit_code = ExitCodeChunk.INCOMPLETE
         self._stop()
 

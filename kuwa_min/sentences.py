@@ -80,6 +80,7 @@ NOT_OFFERED = (
 NO_ANSWER = "[The model gave no answer; please ask again, perhaps in other words.]"
 
 # Side notes: for the person, beside the answer.
+CUT_SHORT = "The executor was stopped: this answer ends early."
 CUT_BY_LENGTH = "The answer was cut off: it is as long as it may be."
 CUT_BY_RULES = "The answer was cut off by the content rules of the model's service."
 CUT_BY_RECITATION = "The answer was cut off: it came too close to a text under copyright."
@@ -138,6 +139,7 @@ CHINESE = {  # as Taiwan writes it
     NOT_ALLOWED: "[模型服務依其內容規範拒絕了此對話，請換個說法。]",
     NOT_OFFERED: "[模型服務未在此程式所在的地區提供，請管理者檢查。]",
     NO_ANSWER: "[模型沒有給出回答，請再問一次，或換個說法。]",
+    CUT_SHORT: "執行器已停止，因此回答提早結束。",
     CUT_BY_LENGTH: "回答已達長度上限，因此被截斷。",
     CUT_BY_RULES: "回答因模型服務的內容規範而被截斷。",
     CUT_BY_RECITATION: "回答過於接近受著作權保護的文字，因此被截斷。",

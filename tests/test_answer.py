@@ -17,7 +17,6 @@ from readers import BEGIN, END, deltas, room_03, room_04
 from test_server import Compute, Running, running
 
 from kuwa_min import answer, sentences, usage, wire
-from kuwa_min.answer import CUT_SHORT
 from kuwa_min.chunks import (
     ExitCodeChunk,
     LogChunk,
@@ -305,17 +304,22 @@ def test_an_answer_ends_once_although_its_backend_ends_while_it_is_left_behind(
 
 
 @pytest.mark.parametrize("block", [False, True])
-def test_an_answer_that_is_cut_short_is_incomplete(block: bool) -> None:
-    """A note says so."""
+@pytest.mark.parametrize(
+    ("language", "note"),
+    [("en", sentences.CUT_SHORT), ("zh_tw", sentences.CHINESE[sentences.CUT_SHORT])],
+)
+def test_an_answer_that_is_cut_short_is_incomplete(block: bool, language: str, note: str) -> None:
+    """A note says so, in the person's language."""
     release = threading.Event()
     compute = blocking(release) if block else endless
-    with running(compute) as one, call(one.chat, ROOM, fields=FRAMED) as response:
+    fields = {**FRAMED, "Accept-Language": language}
+    with running(compute) as one, call(one.chat, ROOM, fields=fields) as response:
         first = response.readline()
         one.slots.close()
         one.slots.drain(0)
         body = first + response.read()
         release.set()
-    assert room_04(body)[:3] == ("word", [CUT_SHORT], 1)
+    assert room_04(body)[:3] == ("word", [note], 1)
     assert ended(body) == ("stop", 1, 4)
 
 

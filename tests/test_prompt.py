@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kuwa_min import answer, generation
+from kuwa_min import generation, sentences
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.modelfile import Modelfile
 from kuwa_min.prompt import (
@@ -112,7 +112,7 @@ def test_a_prompt_of_the_author_is_a_question() -> None:
         ("\n[INFO] [The option is yours.]", "\n[INFO] [The option is yours.]"),
         ("a\n[ERROR] disk full", "a\n[ERROR] disk full"),
         (f"{NO_INPUT}\n", None),
-        (f"Paris is\n{SIDE_NOTE.format(answer.CUT_SHORT)}", "Paris is"),
+        (f"Paris is\n{SIDE_NOTE.format(sentences.CUT_SHORT)}", "Paris is"),
         ("a\n<<<WARNING>>>one\ntwo<<</WARNING>>>b<<<WARNING>>>c<<</WARNING>>>", "ab"),
         ("<<<WARNING>>>note<<</WARNING>>>", None),
         ("[The model ran out of memory for this chat; a shorter one may fit.]", None),

@@ -195,7 +195,7 @@ def test_a_stop_before_the_first_word_reaches_the_service(cloud: Cloud, start: A
         assert fetch(f"{program.kernel_url}/v1.0/chat/abort", ids) == (200, "Success")
         assert service.gone.wait(1)
         person.join(PATIENCE)
-        assert person.text == ""
+        assert person.text == sentences.STOPPED
         served.append("the silent one")
         assert chat(program, cloud, "again") == f"Hello, 世界, {KEY}"
 

@@ -12,7 +12,7 @@ import eight_people
 import pytest
 from machines import HERE, HeavyFile, Machine
 
-from kuwa_min.sentences import NOT_ACCEPTED
+from kuwa_min.sentences import NOT_ACCEPTED, STOPPED
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_the_six_who_stay_get_the_librarys_own_answers(
 def test_one_aborts_while_the_prompt_is_read(seen: dict[str, Any], library: dict[str, Any]) -> None:
     """Before the first word: its reading has begun, and is not over."""
     assert seen["abort"] == [200, "Success"]
-    assert seen["left"][0] == ""
+    assert seen["left"][0] == STOPPED
     assert seen["metrics"]["aborted_total"] == 1
     assert seen["metrics"]["input_tokens_total"] == library["read"]
 
