@@ -7,29 +7,21 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from . import sentences, usage
 from .admission import Ticket
-from .chunks import (
-    BaseChunk,
-    ExitCodeChunk,
-    LogChunk,
-    Piece,
-    ProgressChunk,
-    RefusalChunk,
-    TextChunk,
-)
+from .answer_writer import HEARTBEAT_SECONDS, AnswerWriter
+from .chunks import ExitCodeChunk, Piece, ProgressChunk
 from .delivery import Delivery
 from .errors import UNEXPECTED, AnswerError, Gone, describe, message_of, traceback_line
 from .metrics import Metrics
 from .stream import Stream
-from .wire import Ending, Step, Wire
+from .wire import Step, Wire
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 0.05  # seconds that a cancelled generator gets to end its answer itself
-HEARTBEAT_SECONDS = 10.0  # between two heartbeats while a chat waits or its text is held back
 WAITING_TIMEOUT = 240.0  # seconds; Kuwa's front end gives up after 300 without a byte
 NOTABLE_WAIT = 0.05  # seconds in the queue that the log speaks of
 
@@ -85,22 +77,19 @@ class Answer:
         self.user, self._language, self._waiting_timeout = user, language, waiting_timeout
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute
-        self._wire = wire
-        self._on_loop, self._listen = on_loop, listen
+        self._is_room, self._on_loop, self._listen = wire.room, on_loop, listen
+        self._writer = AnswerWriter(wire, on_first=self._note_first, listen=listen)
         self._delivery: Delivery | None = None
-        self._started = self._sent = time.monotonic()  # of the request, of the last piece sent
-        self._characters = self._extra_cost = 0  # of texts; of chunks beyond their text
+        self._started = time.monotonic()
         self._usage = usage.Usage()
         self._unclaimed = threading.Lock()
         self._outcome = "answered"
-        self._is_blank = True  # nothing but white space can be seen of it
-        self._exit_code = ExitCodeChunk.OK
         self._failure = self._farewell = self._dismissal = ""
 
     def produce(self, delivery: Delivery) -> None:
         """Run the backend and bring its pieces to the reader; the slot is free before the end."""
         self._delivery = delivery
-        delivery.encode = self._wire.encode
+        self._writer.open(delivery)
         delivery.on_gone = self._reader_left
         if delivery.gone:
             self._reader_left()
@@ -136,7 +125,8 @@ class Answer:
                     raise AnswerError(self._localized(self._dismissal))
                 return self.ticket.admitted
             if left > HEARTBEAT_SECONDS:
-                self._write(ProgressChunk(*self._slots.place(self), "waiting for a free slot"))
+                place = self._slots.place(self)
+                self._writer.write(ProgressChunk(*place, "waiting for a free slot"))
             elif self._slots.leave_queue(self):
                 raise AnswerError(self._localized(sentences.NO_SLOT))
 
@@ -151,9 +141,11 @@ class Answer:
         try:
             if self._wait_for_slot():
                 self._metrics.waited.observe(self.ticket.waited)
-                self.stream.run(self._pieces(), self._write, on_loop=self._on_loop, room=delivery)
+                write = self._writer.write
+                self.stream.run(self._pieces(), write, on_loop=self._on_loop, room=delivery)
                 if not self.stream.cancelled:
-                    self._metrics.answered(time.monotonic() - self._started, self._characters)
+                    seconds = time.monotonic() - self._started
+                    self._metrics.answered(seconds, self._writer.characters)
         except Gone:
             self._reader_left()
         except BaseException as error:  # noqa: BLE001 - a backend may raise anything
@@ -172,7 +164,7 @@ class Answer:
             self._metrics.failed.inc()
             line = traceback_line(error, with_message=self._listen is not None)
             logger.error("the backend failed: %s", line)
-        self._exit_code = ExitCodeChunk.FAILURE
+        self._writer.exit_code = ExitCodeChunk.FAILURE
         if self._listen is not None:
             self._listen(f"{type(error).__name__}: {message_of(error)}")
         if not self._failure:
@@ -181,68 +173,13 @@ class Answer:
 
     def _decline(self, sentence: str) -> None:
         """Say why there is no answer, or no more of it; the person reads it as text."""
-        self._wire.gate.close()
         try:
-            self._put(self._wire.gate.feed(sentence))
+            self._writer.write_sentence(sentence)
         except Gone:
             self._reader_left()
 
-    def _write(self, piece: Any) -> bool:
-        """Send what the backend yielded without waiting; return whether there is room for more.
-
-        Text alone may be sent together with its neighbours.
-        """
-        if isinstance(piece, str):
-            return self._write_text(piece)
-        if type(piece) is TextChunk and not piece.annotations:
-            self._extra_cost += len(piece) - len(piece.value)
-            return self._write_text(piece.value)
-        chunks = [_chunk(one) for one in _listed(piece)]
-        for chunk in chunks:
-            self._note(chunk)
-        return self._send(chunks)
-
-    def _send(self, chunks: list[BaseChunk]) -> bool:
-        """Send chunks; none is a heartbeat on 0.4's wire, and nothing on 0.3's."""
-        has_room = True
-        for data in self._wire.pieces(chunks):
-            has_room = self._put(data)
-        return has_room
-
-    def _write_text(self, text: str) -> bool:
-        self._count(text)
-        passed = self._wire.gate.feed(text)
-        if passed or not text:
-            return self._put(passed)
-        if time.monotonic() - self._sent >= HEARTBEAT_SECONDS:  # in a side note, which may be long
-            return self._send([])
-        return True
-
-    def _note(self, chunk: BaseChunk) -> None:
-        """Keep what is counted, logged and remembered of a chunk."""
-        self._extra_cost += len(chunk)
-        if isinstance(chunk, TextChunk):
-            self._count(chunk.value)
-            self._extra_cost -= len(chunk.value)
-        elif self._listen is not None:
-            self._listen(repr(chunk.__jsonencode__()))
-        if isinstance(chunk, LogChunk | RefusalChunk):
-            self._is_blank = False
-        if isinstance(chunk, ExitCodeChunk):
-            self._exit_code = int(chunk.exit_code)
-
-    def _count(self, text: str) -> None:
-        if text and not self._characters:
-            self._metrics.first_piece.observe(time.monotonic() - self._started)
-        self._characters += len(text)
-        self._is_blank = self._is_blank and not text.strip()
-        if text and self._listen is not None:
-            self._listen(text)
-
-    def _put(self, data: str | bytes) -> bool:
-        assert self._delivery is not None
-        self._sent = time.monotonic()
-        return self._delivery.put(data)
+    def _note_first(self) -> None:
+        self._metrics.first_piece.observe(time.monotonic() - self._started)
 
     def _claim_ending(self) -> bool:
         """Return True once: to the thread that ends the body."""
@@ -253,14 +190,11 @@ class Answer:
 
         To a room without a word, both front ends say that the model is at fault.
         """
-        self._wire.gate.add(self._farewell)
-        told = self._outcome == "aborted" and self._is_blank and self._wire.room
+        told = self._outcome == "aborted" and self._writer.is_blank and self._is_room
         sentence = [Step(self._localized(sentences.STOPPED))] if told else []
-        read, written = self._usage.prompt_tokens, self._usage.completion_tokens
-        if not self._usage.counted:
-            written = self._characters + self._extra_cost
-        end = Ending(self._exit_code, self._failure, read, written)
-        return sentence + self._wire.ending(end)
+        return sentence + self._writer.ending(
+            failure=self._failure, note=self._farewell, usage=self._usage
+        )
 
     def _reader_left(self) -> None:
         """Stop the backend for a reader who is no longer there; never waits."""
@@ -271,7 +205,7 @@ class Answer:
 
     def abort(self) -> None:
         """Stop the backend because the person said so; the answer ends within PATIENCE."""
-        self._outcome, self._exit_code = "aborted", ExitCodeChunk.OK
+        self._outcome, self._writer.exit_code = "aborted", ExitCodeChunk.OK
         self._metrics.aborted.inc()
         self._stop()
         if not self.stream.ended.wait(PATIENCE):
@@ -283,7 +217,7 @@ class Answer:
         if self._slots.leave_queue(self):
             return
         self._outcome, self._farewell = "cut short", self._localized(sentences.CUT_SHORT)
-        self._exit_code = ExitCodeChunk.INCOMPLETE
+        self._writer.exit_code = ExitCodeChunk.INCOMPLETE
         self._stop()
 
     def _stop(self) -> None:
@@ -307,20 +241,7 @@ class Answer:
             "slot %d: %s, %d characters in %.2f s%s",
             self.index,
             self._outcome,
-            self._characters,
+            self._writer.characters,
             time.monotonic() - self._started,
             f", {waited:.2f} s of them in the queue" if waited > NOTABLE_WAIT else "",
         )
-
-
-def _listed(piece: Any) -> list[Any]:
-    return piece if isinstance(piece, list) else [piece]
-
-
-def _chunk(piece: Any) -> BaseChunk:
-    """Return what was yielded as a chunk; raises TypeError for what is no piece of an answer."""
-    if isinstance(piece, str):
-        return TextChunk(piece)
-    if isinstance(piece, BaseChunk):
-        return piece
-    raise TypeError(f"llm_compute yielded {type(piece).__name__} instead of str or a chunk")

@@ -73,9 +73,9 @@ class Delivery:
             self._pile(data)
             if not self._posted:
                 self._send_or_post()
-            if self.gone:
-                raise Gone
-            return self._has_room()
+                if self.gone:
+                    raise Gone
+            return self._piled <= ROOM
 
     def _pile(self, data: str | bytes) -> None:
         """Add to what is not sent yet; the lock is held."""

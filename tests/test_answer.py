@@ -16,7 +16,7 @@ from programs import call, fetch, said, until
 from readers import BEGIN, END, deltas, room_03, room_04
 from test_server import Compute, Running, running
 
-from kuwa_min import answer, sentences, usage, wire
+from kuwa_min import answer_writer, sentences, usage, wire
 from kuwa_min.chunks import (
     ExitCodeChunk,
     LogChunk,
@@ -376,7 +376,7 @@ def test_a_long_note_comes_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> N
             yield "thought "
         yield END
 
-    monkeypatch.setattr(answer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(answer_writer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     lines = deltas(framed(compute))
     assert lines.count([]) == 3
     assert next(line for line in lines if line) == [TextChunk("before").__jsonencode__()]
