@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from programs import ROOT, Program, chat_through, fetch, said
 from stand_ins import built as built_with_stand_ins
 from stand_ins import make_libraries
 
+from kuwa_min import registry
+
 pytestmark = pytest.mark.slow
 README, TWIN = ROOT / "README.md", ROOT / "docs" / "README.zh-TW.md"
+KUWA, KUWA_TWIN = ROOT / "docs" / "kuwa.md", ROOT / "docs" / "kuwa.zh-TW.md"
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_]+")
+OF_DOCKER = {"--rm", "--entrypoint"}
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 
 
@@ -28,9 +37,17 @@ def blocks(path: Path, language: str) -> list[str]:
     ]
 
 
-def test_both_languages_show_the_same_commands() -> None:
-    """Compare the two READMEs."""
-    assert blocks(README, "sh") == blocks(TWIN, "sh")
+def blocks_as_written(path: Path, language: str) -> list[str]:
+    """Return a document's code blocks of a language as they are."""
+    found = BLOCK.findall(path.read_text(encoding="utf-8"))
+    return [text for name, text in found if name == language]
+
+
+@pytest.mark.parametrize(("english", "chinese"), [(README, TWIN), (KUWA, KUWA_TWIN)])
+@pytest.mark.parametrize("language", ["sh", "yaml"])
+def test_both_languages_show_the_same_commands(english: Path, chinese: Path, language: str) -> None:
+    """Compare a page with its twin."""
+    assert blocks(english, language) == blocks(chinese, language)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +91,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def builds() -> list[str]:
     """Return every command that the documents build with."""
-    shown = [*blocks(README, "sh"), *blocks(ROOT / "docs" / "building.md", "sh")]
+    pages = (README, ROOT / "docs" / "building.md", KUWA)
+    shown = itertools.chain.from_iterable(blocks(page, "sh") for page in pages)
     return [line for block in shown for line in block.splitlines() if " build.py " in line]
 
 
@@ -93,18 +111,107 @@ def test_every_way_to_build_works(bench: Path, tmp_path: Path, command: str) -> 
         subprocess.run(check, cwd=tmp_path / "kit", check=True)
 
 
-@pytest.mark.parametrize("page", ["air-gap.md", "huggingface.md"])
+@pytest.mark.parametrize("page", ["air-gap.md", "huggingface.md", "kuwa.md"])
 def test_every_command_of_a_page_works(tmp_path: Path, page: str) -> None:
     """Run it with stand-ins for the libraries; those can load no model, and say so."""
     place, root = built_with_stand_ins(tmp_path).parent, str(tmp_path / "srv")
     (place / "model").mkdir()
     for block in blocks(ROOT / "docs" / page, "sh"):
         for command in block.splitlines():
-            words = command.replace("/srv/kuwa", root).split()
+            if page == "kuwa.md" and not command.startswith("python3"):
+                continue  # other tests run those
+            words = command.replace("/srv/kuwa", root).replace("HOST", "127.0.0.1").split()
             words[0] = words[0].replace("python3", sys.executable)
             done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
             expected = "has no config.json" if "--model_path" in words else ""
             assert done.returncode == 0 or (expected and expected in done.stderr), done.stderr
+
+
+def options_of(*command: str) -> set[str]:
+    """Return the options that a command's --help shows."""
+    line = [sys.executable, *command, "--help"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(OPTION.findall(done.stdout))
+
+
+@pytest.mark.parametrize("page", [KUWA, KUWA_TWIN], ids=lambda page: page.name)
+def test_every_option_that_the_page_on_kuwa_names_exists(page: Path) -> None:
+    """Look for it in --help of the backends and of build.py."""
+    known = options_of("build.py") | OF_DOCKER
+    for backend in registry.names():
+        known |= options_of("-m", "kuwa_min", backend)
+    assert set(OPTION.findall(page.read_text(encoding="utf-8"))) - known == set()
+
+
+def line_of_kuwas_image(service: dict[str, Any]) -> list[str]:
+    """Return the command line that the entry point of Kuwa's executor image makes of a service."""
+    settings = service["environment"]
+    names = settings["EXECUTOR_ACCESS_CODE"].split(";")
+    general = ["--kernel_url", "http://127.0.0.1:9/", "--access_code", *names]
+    return ["kuwa-executor", settings["EXECUTOR_TYPE"], *general, *service["command"]]
+
+
+def mounted(file: Path, folder: Path) -> dict[str, str]:
+    """Put a file where a container has it, under that name; return the environment to run it."""
+    folder.mkdir()
+    shutil.copy(file, folder / "kuwa-executor")
+    (folder / "python3").symlink_to(sys.executable)  # as in the image: the file is built for it
+    return {"PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}
+
+
+@pytest.fixture
+def service() -> dict[str, Any]:
+    """Give the service that the page on Kuwa shows for Docker Compose."""
+    (shown,) = blocks_as_written(KUWA, "yaml")
+    (service,) = yaml.safe_load(shown)["services"].values()
+    return dict(service)
+
+
+def test_the_compose_service_starts_the_mounted_file(
+    service: dict[str, Any], tmp_path: Path
+) -> None:
+    """Run what Kuwa's image would run; the model's folder is empty, which is said in one line."""
+    places = dict(volume.split(":")[1::-1] for volume in service["volumes"])
+    assert places["/usr/local/bin/kuwa-executor"].endswith(".pyz")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    line = [str(folder) if word == "/model" else word for word in line_of_kuwas_image(service)]
+    file = built_with_stand_ins(tmp_path / "dist")
+    environment = {**os.environ, **mounted(file, tmp_path / "bin"), "HOME": str(tmp_path / "root")}
+    environment.pop("XDG_CACHE_HOME", None)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert "has no config.json" in done.stderr
+    kept = next(place for place in places if place.startswith("/root/"))
+    assert any((tmp_path / kept.lstrip("/")).iterdir())
+
+
+@pytest.mark.parametrize("kind", ["dummy", "file"])
+def test_the_entry_point_of_kuwas_image_starts_other_executors(
+    service: dict[str, Any], dist: Path, tmp_path: Path, kind: str
+) -> None:
+    """Run a backend without libraries, and a .py file, from a file named as Kuwa's program."""
+    path = tmp_path / "my_file.py"
+    shutil.copy(ROOT / "examples" / "kuwa_executor.py", path)
+    service["environment"]["EXECUTOR_TYPE"] = str(path) if kind == "file" else "dummy"
+    service["environment"]["EXECUTOR_ACCESS_CODE"] = "one;two"
+    service["command"] = ["--concurrent_req_limit", "8"]
+    environment = mounted(dist / "kuwa-dummy.pyz", tmp_path / "bin")
+    command = str(tmp_path / "bin" / "kuwa-executor")
+    with Program(*line_of_kuwas_image(service)[1:], command=(command,), **environment) as program:
+        program.wait_for("ready: 8 slot")
+        program.process.terminate()
+        assert program.end() == 0
+
+
+def test_the_kernel_lists_an_executor_as_the_page_on_kuwa_shows(dist: Path) -> None:
+    """Ask the embedded Kernel for the path of the command."""
+    (command,) = (block for block in blocks(KUWA, "sh") if block.startswith("curl"))
+    path = command.rpartition("HOST:9000")[2]
+    command_line = (sys.executable, str(dist / "kuwa-dummy.pyz"))
+    options = ("dummy", "--access_code", "my-model", "--embedded_kernel", "127.0.0.1:0")
+    with Program(*options, command=command_line) as program:
+        program.wait_for("registered as my-model")
+        assert fetch(program.kernel_url + path) == (200, '["my-model"]')
 
 
 def test_make_has_the_targets_that_the_readme_names() -> None:
