@@ -21,7 +21,7 @@ from .chunks import (
     TextChunk,
 )
 from .delivery import Delivery
-from .errors import UNEXPECTED, AnswerError, Gone, describe, message_of, traceback_line
+from .errors import UNEXPECTED, AnswerError, Gone, PieceError, describe, message_of, traceback_line
 from .metrics import Metrics
 from .stream import Stream
 from .wire import Ending, Step, Wire
@@ -194,7 +194,7 @@ class Answer:
         """
         if isinstance(piece, str):
             return self._write_text(piece)
-        if type(piece) is TextChunk and not piece.annotations:
+        if type(piece) is TextChunk and isinstance(piece.value, str) and not piece.annotations:
             self._extra_cost += len(piece) - len(piece.value)
             return self._write_text(piece.value)
         chunks = [_chunk(one) for one in _listed(piece)]
@@ -318,9 +318,19 @@ def _listed(piece: Any) -> list[Any]:
 
 
 def _chunk(piece: Any) -> BaseChunk:
-    """Return what was yielded as a chunk; raises TypeError for what is no piece of an answer."""
+    """Return what was yielded as a chunk; raises PieceError for what is no piece of an answer."""
     if isinstance(piece, str):
         return TextChunk(piece)
-    if isinstance(piece, BaseChunk):
-        return piece
-    raise TypeError(f"llm_compute yielded {type(piece).__name__} instead of str or a chunk")
+    if not isinstance(piece, BaseChunk):
+        raise PieceError(f"llm_compute yielded {type(piece).__name__} instead of str or a chunk")
+    text = _text_of(piece)
+    if not isinstance(text, str):
+        kind = type(piece).__name__
+        raise PieceError(f"llm_compute yielded a {kind} of {type(text).__name__} instead of str")
+    return piece
+
+
+def _text_of(chunk: BaseChunk) -> Any:
+    if isinstance(chunk, TextChunk):
+        return chunk.value
+    return chunk.text if isinstance(chunk, RefusalChunk) else ""
