@@ -12,6 +12,7 @@ from typing import Any
 
 from .chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
 from .delivery import Delivery
+from .errors import PieceError
 from .usage import Usage
 from .wire import Ending, Step, Wire
 
@@ -47,8 +48,8 @@ class AnswerWriter:
     def write(self, piece: Any) -> bool:
         """Send what a backend yielded; return whether there is room for more.
 
-        Text alone may be sent together with its neighbours. Raises Gone without a reader, TypeError
-        for what is no piece of an answer.
+        Text alone may be sent together with its neighbours. Raises Gone without a reader,
+        PieceError for what is no piece of an answer.
         """
         if not isinstance(piece, str):
             return self._write_chunks(piece)
@@ -67,7 +68,7 @@ class AnswerWriter:
         self._put(self._feed(sentence))
 
     def _write_chunks(self, piece: Any) -> bool:
-        if type(piece) is TextChunk and not piece.annotations:
+        if type(piece) is TextChunk and isinstance(piece.value, str) and not piece.annotations:
             self._extra_cost += len(piece) - len(piece.value)
             return self.write(piece.value)
         chunks = [_chunk(one) for one in (piece if isinstance(piece, list) else [piece])]
@@ -126,9 +127,19 @@ class AnswerWriter:
 
 
 def _chunk(piece: Any) -> BaseChunk:
-    """Return what was yielded as a chunk; raises TypeError for what is no piece of an answer."""
+    """Return what was yielded as a chunk; raises PieceError for what is no piece of an answer."""
     if isinstance(piece, str):
         return TextChunk(piece)
-    if isinstance(piece, BaseChunk):
-        return piece
-    raise TypeError(f"llm_compute yielded {type(piece).__name__} instead of str or a chunk")
+    if not isinstance(piece, BaseChunk):
+        raise PieceError(f"llm_compute yielded {type(piece).__name__} instead of str or a chunk")
+    text = _text_of(piece)
+    if not isinstance(text, str):
+        kind = type(piece).__name__
+        raise PieceError(f"llm_compute yielded a {kind} of {type(text).__name__} instead of str")
+    return piece
+
+
+def _text_of(chunk: BaseChunk) -> Any:
+    if isinstance(chunk, TextChunk):
+        return chunk.value
+    return chunk.text if isinstance(chunk, RefusalChunk) else ""

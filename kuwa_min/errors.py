@@ -10,7 +10,6 @@ BAD_OPTION = "[The option llm_{}.]"
 UNEXPECTED = "Error occurred. Please consult support."  # the person reads no more than this
 
 FRAMES = 10  # of a traceback that is shown in one line
-PROGRAMMING_ERRORS = (ImportError, NameError)  # their messages quote code alone
 RUNNERS = ("<frozen runpy>", "runpy.py")
 
 
@@ -52,6 +51,13 @@ class Refused(KuwaError):
 
 class Gone(KuwaError):
     """Say that the other side of a connection left or stopped reading."""
+
+
+class PieceError(TypeError):
+    """Report what is no piece of an answer; the message names types alone."""
+
+
+PROGRAMMING_ERRORS = (ImportError, NameError, PieceError)  # their messages quote code alone
 
 
 def describe(error: BaseException) -> str:

@@ -102,7 +102,7 @@ class RawWire:
 
     def encode(self, text: str) -> bytes:
         """Encode text; surrogates are replaced."""
-        return text.encode("utf-8", "replace")
+        return _utf8(text)
 
     def pieces(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
         """Show what people can read as text; nothing stands for the other chunks."""
@@ -119,7 +119,7 @@ class RawWire:
         return steps + self._notes()
 
     def _notes(self) -> list[Step]:
-        block = self.gate.block().encode("utf-8", "replace")
+        block = _utf8(self.gate.block())
         if not block:
             return []
         if not self.room:
@@ -176,6 +176,15 @@ class FramedWire:
             steps += [] if self.room else [Step("\n")]
             steps.append(Step(self.encode(block)))
         return [*steps, Step(_last_line(end))]
+
+
+def _utf8(text: str) -> bytes:
+    """Encode text; two halves of a pair are a character, a lone surrogate becomes U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        pairs = text.encode("utf-16-le", "surrogatepass")
+        return pairs.decode("utf-16-le", "replace").encode()
 
 
 def _as_text(chunk: BaseChunk) -> str:

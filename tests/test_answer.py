@@ -166,12 +166,26 @@ def test_the_raw_wire_shows_chunks_as_text() -> None:
     assert raw(yielding(*pieces, ProgressChunk(1, 1), "")) == "a\n[NOTICE] lrb"
 
 
-@pytest.mark.parametrize("piece", [b"bytes", 7, None, [b"x"], [["x"]], ("x",)])
-def test_what_is_no_piece_is_a_failure(piece: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("piece", "cause"),
+    [
+        (b"bytes", "bytes instead of str or a chunk"),
+        (7, "int instead of"),
+        (None, "NoneType instead of"),
+        ([b"x"], "bytes instead of"),
+        ([["x"]], "list instead of"),
+        (("x",), "tuple instead of"),
+        (TextChunk(None), "a TextChunk of NoneType instead of str"),  # type: ignore[arg-type]
+        (RefusalChunk(7), "a RefusalChunk of int instead of str"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_piece_is_a_failure(
+    piece: Any, cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The log names the type; the person reads an apology."""
     assert raw(yielding("before", piece)) == f"before{UNEXPECTED}"
     assert ended(framed(yielding("before", piece))) == ("exception", 1024, 6)
-    assert "TypeError" in caplog.text
+    assert caplog.text.count(f"PieceError: llm_compute yielded {cause}") == 2
 
 
 # -- how answers end

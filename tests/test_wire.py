@@ -146,6 +146,7 @@ def test_a_lone_surrogate_is_replaced(text: str, left: str) -> None:
     log, said = json.loads(line[len("data: ") :])["delta"]
     assert (log["log"]["text"], said["text"]) == (left, {"value": left, "annotations": [left]})
     assert api_04(one.encode(text)).text == left
+    assert RawWire(room=True).encode(text).decode() == left
 
 
 @pytest.mark.parametrize(("chunks", "delta"), RECORDED_CHUNKS)
@@ -216,7 +217,7 @@ def test_the_raw_wire_shows_what_people_can_read() -> None:
     assert one.pieces(chunks) == ["a\n[ERROR] bc"]
     assert one.pieces([ProgressChunk(1, 2), ExitCodeChunk(3)]) == []
     assert one.pieces([ImageURLChunk("u"), AudioURLChunk("u")]) == []
-    assert one.encode("中\ud800") == "中?".encode()
+    assert one.encode("中\ud800") == "中\ufffd".encode()
     assert [step.data for step in one.ending(Ending(1024, "Failed."))] == ["Failed."]
 
 
