@@ -14,7 +14,7 @@ from .admission import Ticket
 from .answer_writer import HEARTBEAT_SECONDS, AnswerWriter
 from .chunks import ExitCodeChunk, Piece, ProgressChunk
 from .delivery import Delivery
-from .errors import UNEXPECTED, AnswerError, Gone, PieceError, describe, message_of, traceback_line
+from .errors import UNEXPECTED, AnswerError, Gone, describe, message_of, traceback_line
 from .metrics import Metrics
 from .stream import Stream
 from .wire import Step, Wire
