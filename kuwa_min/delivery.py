@@ -251,7 +251,7 @@ class Delivery:
         while True:
             self._frame()
             if not self._wire:
-                return None
+                return self._notify()  # also where what was piled up made no frame
             try:
                 sent = self.sock.send(self._wire)
             except self._not_yet:
@@ -260,8 +260,6 @@ class Delivery:
                 return self._lose()
             self._wire = self._wire[sent:]
             self._progress = now
-            if not self._wire:
-                self._notify()
 
     def _frame(self) -> None:
         """Turn what is piled up into wire bytes once the wire is free, then the last chunk."""

@@ -629,3 +629,30 @@ def test_a_writer_that_awaits_room_is_called_when_the_body_is_abandoned(
     body.delivery.when_room(called.set)
     body.delivery.abandon()
     assert called.is_set()
+
+
+# -- silence between the last pieces
+
+
+@pytest.mark.parametrize("piece", ["", "text"])
+def test_a_rest_begins_once_all_is_sent_even_if_that_was_nothing(
+    asleep: Courier, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, piece: str
+) -> None:
+    """A last piece waits for the courier, and so does the rest; then the courier runs."""
+    monkeypatch.setattr(module, "QUIET", NEVER)
+    with contextlib.closing(Body(asleep)) as body:
+        body.delivery.put(piece)
+        waiting, begun = body.delivery._room.wait, threading.Event()
+
+        def wait(seconds: float | None = None) -> bool:
+            begun.set()  # the lock is held until the wait has begun
+            return waiting(seconds)
+
+        monkeypatch.setattr(body.delivery._room, "wait", wait)
+        resting = pool.submit(body.delivery.rest, 0.01)
+        try:
+            assert begun.wait(PATIENCE)
+            asleep.__enter__()
+            resting.result(PATIENCE)
+        finally:
+            body.delivery.hurry()
