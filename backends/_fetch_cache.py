@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -17,7 +18,8 @@ MOST_BYTES = 64 * 2**20
 OVERHEAD = 1024  # bytes that an entry is counted for beside its data
 
 
-class _Entry(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class _Entry(Generic[T]):
     value: T
     size: int
     asked: float  # time.monotonic()
@@ -39,7 +41,7 @@ class FetchCache(Generic[T]):
             entry = self._entries.pop(url, None)
             if entry is None:
                 return None
-            self._entries[url] = entry._replace(asked=time.monotonic())
+            self._entries[url] = replace(entry, asked=time.monotonic())
             return entry.value
 
     def put(self, url: str, value: T, size: int) -> None:

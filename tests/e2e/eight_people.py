@@ -39,7 +39,16 @@ def main(file: Path, models: Path) -> None:
     """Do all of it and print what was seen as JSON."""
     scene = Scene(file, "llamacpp")
     seen: dict[str, Any] = {"eight": {}, "evil": {}}
-    options = ("--concurrent_req_limit", "8", "--context_window", "0", "--limit", str(LIMIT))
+    options = (
+        "--concurrent_req_limit",
+        "8",
+        "--waiting",
+        "0",
+        "--context_window",
+        "0",
+        "--limit",
+        str(LIMIT),
+    )
     options = (*EXACT, *options, "--max_tokens", str(LENGTH))
     with scene.running(seen["eight"], "--model_path", str(models / MODEL), *options) as program:
         seen |= eight_at_once(scene, program)

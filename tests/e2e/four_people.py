@@ -25,7 +25,7 @@ def main(file: Path, model: str, seer: str) -> None:
     """Do all of it and print what was seen as JSON."""
     scene = Scene(file, "huggingface")
     seen: dict[str, Any] = {"four": {}, "vision": {}}
-    options = ("--concurrent_req_limit", "4", "--max_new_tokens", str(LENGTH))
+    options = ("--concurrent_req_limit", "4", "--waiting", "0", "--max_new_tokens", str(LENGTH))
     with scene.running(seen["four"], "--model_path", model, *options) as program:
         seen |= four_at_once(scene, program)
         seen["second"] = scene.ask(program, STAY[0], seen["stayed"][0], SECOND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -90,7 +91,7 @@ def test_a_kernel_that_is_killed_and_comes_back_empty_has_the_executor_again(
             kernel.end()
             with kernel_on(built, port) as newborn:
                 newborn.wait_for("the chat page is at")
-                until(lambda: len(table(url).get("debug", [])) == 2, RESTORED_SECONDS)
+                until(lambda: len(table(url).get("debug", [])) == 4, RESTORED_SECONDS)
                 assert chat_through(url, "debug", "hello") == "hello"
 
 
@@ -104,7 +105,8 @@ def test_sigterm_in_the_middle_of_an_answer_lets_it_end_whole(built: Built) -> N
                 target=lambda: answers.append(chat_through(url, "debug", "x" * 100))
             )
             chat.start()
-            until(lambda: table(url)["debug"][0][1] == "BUSY")
+            status = f"{program.url.removesuffix('/chat')}/status"
+            until(lambda: json.loads(fetch(status)[1])["busy_slots"] == 1)
             program.process.terminate()
             assert program.end() == 0
             chat.join()
