@@ -50,8 +50,9 @@ class Person(threading.Thread):
 
     @property
     def text(self) -> str:
-        """Return what was read."""
-        return self._read.decode()
+        """Return what was read, without the newline that `wire` sends a room behind a last `<`."""
+        text = self._read.decode()
+        return text[:-1] if text.endswith("<\n") else text
 
     def abort(self) -> tuple[int, str]:
         """Say that no more is wanted; return the Kernel's answer."""
