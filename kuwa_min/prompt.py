@@ -53,7 +53,7 @@ def without_our_words(history: list[Message]) -> list[Message]:
         else message
         for message in history
     ]
-    return [one for one in cleaned if one["role"] != "assistant" or one["content"]]
+    return [one for one in cleaned if one["role"] != "assistant" or one["content"].strip()]
 
 
 def _model_said(text: str) -> str:

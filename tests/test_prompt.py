@@ -112,6 +112,8 @@ def test_a_prompt_of_the_author_is_a_question() -> None:
         ("\n[INFO] [The option is yours.]", "\n[INFO] [The option is yours.]"),
         ("a\n[ERROR] disk full", "a\n[ERROR] disk full"),
         (f"{NO_INPUT}\n", None),
+        (f"\n{sentences.STOPPED}", None),
+        (" \n", None),
         (f"Paris is\n{SIDE_NOTE.format(sentences.CUT_SHORT)}", "Paris is"),
         ("a\n<<<WARNING>>>one\ntwo<<</WARNING>>>b<<<WARNING>>>c<<</WARNING>>>", "ab"),
         ("<<<WARNING>>>note<<</WARNING>>>", None),
