@@ -21,7 +21,7 @@ from .wire import Step, Wire
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 0.05  # seconds that a cancelled generator gets to end its answer itself
+CANCEL_GRACE = 0.05  # seconds that a cancelled generator gets to end before it is left behind
 WAITING_TIMEOUT = 240.0  # seconds; Kuwa's front end gives up after 300 without a byte
 NOTABLE_WAIT = 0.05  # seconds in the queue that the log speaks of
 
@@ -113,9 +113,10 @@ class Answer:
         return compute()
 
     def _wait_for_slot(self) -> bool:
-        """Wait in the queue, with a sign of life now and then; return False if it was left.
+        """Wait in the queue and send heartbeats; return False if the chat was stopped meanwhile.
 
-        Raises AnswerError with a sentence if that was not the doing of the person.
+        Raises AnswerError with a sentence for the person after `waiting_timeout`, and when the
+        process ends first.
         """
         self.stream.on_stop(self._leave_queue)
         while True:
@@ -197,22 +198,22 @@ class Answer:
         )
 
     def _reader_left(self) -> None:
-        """Stop the backend for a reader who is no longer there; never waits."""
+        """Stop the backend because the reader has left; never waits for it."""
         if self._slots.give_up(self):
             self._outcome = "left by the reader"
             self._metrics.disconnected.inc()
             self.stream.cancel()
 
     def abort(self) -> None:
-        """Stop the backend because the person said so; the answer ends within PATIENCE."""
+        """Stop the backend because the person said so; the answer ends within CANCEL_GRACE."""
         self._outcome, self._writer.exit_code = "aborted", ExitCodeChunk.OK
         self._metrics.aborted.inc()
         self._stop()
-        if not self.stream.ended.wait(PATIENCE):
+        if not self.stream.ended.wait(CANCEL_GRACE):
             self.leave_behind()
 
     def cut_short(self) -> None:
-        """Stop the backend because the process ends, and tell the person; never waits."""
+        """Stop the backend because the process ends, and add a side note that says so."""
         self._dismissal = sentences.STOPPING
         if self._slots.leave_queue(self):
             return
@@ -225,7 +226,7 @@ class Answer:
         self.stream.cancel()
 
     def leave_behind(self) -> None:
-        """End the answer without its backend, which blocks."""
+        """End the answer although its backend, which blocks, has not ended."""
         if self._slots.free(self) and self._delivery is not None and self._claim_ending():
             logger.info("slot %d: the backend blocks; its answer ends without it", self.index)
             self._delivery.abandon([step.data for step in self._ending()])

@@ -89,7 +89,7 @@ class Delivery:
         self._piled += len(data)
 
     def wait_for_room(self) -> None:
-        """Wait until the reader has taken most of what is piled up; raises Gone if nobody reads."""
+        """Wait until the reader has taken most of what is piled up; raises Gone if it left."""
         with self._room:
             while not self._has_room():
                 self._room.wait()
@@ -103,7 +103,7 @@ class Delivery:
         raise Gone
 
     def rest(self, seconds: float) -> None:
-        """Be silent for so long once all is sent; a reader who leaves and `hurry` end it early."""
+        """Wait until all is sent, then `seconds` more; `hurry` and a lost reader end both early."""
         with self._room:
             self._room.wait_for(lambda: self._in_haste() or not self._unsent())
             self._room.wait_for(self._in_haste, seconds)

@@ -50,8 +50,7 @@ class EventLoop:
     ) -> threading.Event | None:
         """Run a coroutine as a task; return an event that is set at its end.
 
-        Return None, and never run it, if the loop does not turn to it `within` so many seconds:
-        some task blocks.
+        Return None, and never run it, if a task blocks the loop for longer than `within` seconds.
         """
         loop, begun, ended = self.start(), threading.Event(), threading.Event()
         claim = threading.Lock()  # taken by the loop, or by the caller who gives up
@@ -137,4 +136,4 @@ async def _cancel_all() -> None:
         await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
 
 
-shared = EventLoop()  # the process has one, whatever runs in it
+shared = EventLoop()  # the one of the process

@@ -145,10 +145,10 @@ class Slots:
             answer.hurry()
 
     def drain(self, seconds: float) -> None:
-        """Let answers end for so long, waiting ones too, then cut the rest cleanly."""
+        """Wait `seconds` for the end of all answers, queued ones too, then cut the rest short."""
         if self._wait_until_idle(seconds):
             return
-        self._queue.hold()  # a slot that gets free now is for no chat that waits
+        self._queue.hold()  # no queued chat begins now
         _call_all([answer.cut_short for answer in self.running()])
         if not self._wait_until_idle(CUT_SECONDS):
             _call_all([answer.leave_behind for answer in self.running()])

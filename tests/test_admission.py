@@ -81,7 +81,7 @@ def test_a_user_whose_chats_have_all_ended_is_not_put_back_for_them() -> None:
     assert queue._users == {}
 
 
-def test_cancelling_leaves_the_queue_and_wakes_who_waits() -> None:
+def test_cancelling_leaves_the_queue_and_wakes_the_waiting_thread() -> None:
     """Cancel the second of three; the running one cannot be cancelled."""
     queue = AdmissionQueue(1)
     first, second, third = (queue.acquire(user) for user in "abc")
@@ -112,7 +112,7 @@ def test_releasing_twice_gives_one_slot() -> None:
     assert not third.admitted
 
 
-def test_while_it_is_held_nobody_is_admitted() -> None:
+def test_a_held_queue_admits_no_chat() -> None:
     """Hold twice with a free slot."""
     queue = AdmissionQueue(1)
     queue.hold()
@@ -131,7 +131,8 @@ def test_waits_are_measured() -> None:
     first = queue.acquire("a")
     assert queue.longest_wait() == 0
     second, third = queue.acquire("b"), queue.acquire("c")
-    assert queue.longest_wait() >= third.age() > 0
+    age = third.age()  # measured first: time goes by between the two
+    assert queue.longest_wait() >= age > 0
     queue.release(first)
     assert 0 < second.waited < LONG
     assert first.waited < LONG

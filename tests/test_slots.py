@@ -331,7 +331,7 @@ async def nothing() -> AsyncGenerator[Piece, None]:
     yield ""
 
 
-def test_draining_serves_who_waits_while_there_is_time(gated: Gated) -> None:
+def test_draining_serves_waiting_chats_while_there_is_time(gated: Gated) -> None:
     """Close with one running and one waiting; both end whole."""
     with serve(gated) as one, ExitStack() as stack:
         first = stack.enter_context(call(one.chat, said("first")))
@@ -349,7 +349,7 @@ def test_draining_serves_who_waits_while_there_is_time(gated: Gated) -> None:
         assert not drain.is_alive()
 
 
-def test_draining_tells_who_still_waits_that_the_executor_stops(gated: Gated) -> None:
+def test_draining_tells_waiting_chats_that_the_executor_stops(gated: Gated) -> None:
     """Drain without time: the one that runs is cut, the one that waits gets a sentence."""
     with serve(gated) as one, ExitStack() as stack:
         first = stack.enter_context(call(one.chat, said("first")))
