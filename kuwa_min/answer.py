@@ -228,7 +228,7 @@ class Answer:
     def leave_behind(self) -> None:
         """End the answer although its backend, which blocks, has not ended."""
         if self._slots.free(self) and self._delivery is not None and self._claim_ending():
-            logger.info("slot %d: the backend blocks; its answer ends without it", self.index)
+            logger.info("endpoint %d: the backend blocks; its answer ends without it", self.index)
             self._delivery.abandon([step.data for step in self._ending()])
 
     def hurry(self) -> None:
@@ -239,7 +239,7 @@ class Answer:
     def _report(self) -> None:
         waited = self.ticket.waited if self.ticket.admitted else self.ticket.age()
         logger.info(
-            "slot %d: %s, %d characters in %.2f s%s",
+            "endpoint %d: %s, %d characters in %.2f s%s",
             self.index,
             self._outcome,
             self._writer.characters,

@@ -80,8 +80,9 @@ class EmbeddedKernel:
 
     def _register(self, request: Request) -> Reply:
         name, endpoint = _fields(request, "name", "endpoint")
+        known = self.records.knows(name, endpoint)
         done = bool(name and origin(endpoint)) and self.records.add(name, endpoint)
-        if done:
+        if done and not known:  # an executor has an endpoint for each slot
             logger.info("an executor joined: %s at %s", name, endpoint)
         return _word(protocol.SUCCESS if done else protocol.FAILED)
 

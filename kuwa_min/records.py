@@ -63,6 +63,12 @@ class Records:
             known.append(Executor(endpoint))
             return True
 
+    def knows(self, name: str, endpoint: str) -> bool:
+        """Tell whether an endpoint of that scheme, host and port is listed under this name."""
+        with self._lock:
+            listed = self._names.get(name, [])
+            return any(origin(one.endpoint) == origin(endpoint) for one in listed)
+
     def remove(self, name: str, endpoint: str) -> bool:
         """Remove every endpoint of that scheme, host and port; return whether there was one."""
         with self._lock:

@@ -64,7 +64,9 @@ class ExecutorRoutes:
             return self._start(index, request)
         except Refused as refusal:
             self._metrics.refused.inc()
-            logger.info("slot %d: refused a chat: %d %s", index, refusal.status, refusal.message)
+            logger.info(
+                "endpoint %d: refused a chat: %d %s", index, refusal.status, refusal.message
+            )
             raise
 
     def _start(self, index: int, request: Request) -> Streaming:
@@ -82,14 +84,16 @@ class ExecutorRoutes:
             partial(self._compute, chat),
             wire.choose(self._wire_option, request.head.fields, room=room),
             on_loop=self._on_loop,
-            listen=partial(logger.info, "slot %d: out: %s", index) if self._log_content else None,
+            listen=partial(logger.info, "endpoint %d: out: %s", index)
+            if self._log_content
+            else None,
             user=form.get("user_id", ""),
             language=request.field("accept-language"),
             waiting_timeout=self._waiting_timeout,
         )
         self._slots.take(index, answer)
         if self._log_content:
-            logger.info("slot %d: in: %s", index, chat.history)
+            logger.info("endpoint %d: in: %s", index, chat.history)
         return Streaming(answer.produce, EVENT_STREAM)
 
     def abort(self, index: int, _: Request) -> Reply:

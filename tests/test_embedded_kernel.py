@@ -64,6 +64,16 @@ def test_an_incomplete_registration_fails(kernel: str, form: dict[str, str]) -> 
     assert fetch(f"{kernel}{WORKER}/register", form or {"x": ""})[1] == "Failed"
 
 
+def test_an_executor_joins_once_however_many_endpoints_it_has(
+    kernel: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Register two slots, then a neighbour."""
+    caplog.set_level("INFO")
+    for endpoint in ("http://127.0.0.1:1/chat", "http://127.0.0.1:1/chat/1", "http://127.0.0.1:2/"):
+        word(f"{kernel}{WORKER}/register", name="a", endpoint=endpoint)
+    assert caplog.text.count("an executor joined: a at") == 2
+
+
 def test_unregistering_removes_every_path_of_that_host_and_port(kernel: str) -> None:
     """Register two slots and a neighbour, unregister with another path."""
     for endpoint in ("http://127.0.0.1:1/chat", "http://127.0.0.1:1/chat/1", "http://127.0.0.1:2/"):

@@ -446,7 +446,7 @@ def test_a_reader_who_leaves_does_not_abort_the_neighbour(tmp_path: Path) -> Non
         with call(f"{url}/1", said("stays")) as staying:
             with call(url, said("leaves")) as leaving:
                 assert leaving.read(1) == staying.read(1) == b"x"
-            program.wait_for("slot 0: left by the reader")
+            program.wait_for("endpoint 0: left by the reader")
             assert staying.read() == b"x" * 29
         stop(program)
 

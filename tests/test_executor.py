@@ -469,7 +469,7 @@ def test_content_is_logged_only_when_asked_for() -> None:
     for options, expected in (((), False), (("--log_content",), True)):
         with Program("debug", *ALONE, "--delay", "0", "--log", "DEBUG", *options) as program:
             fetch(program.url, said("a private matter", openai_token="sk-secret-token-value"))
-            program.wait_for("slot 0: answered")
+            program.wait_for("endpoint 0: answered")
             assert ("a private matter" in program.log) is expected
             assert "sk-secret" not in program.log
 

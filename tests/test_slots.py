@@ -148,7 +148,7 @@ def test_a_waiting_chat_leaves_the_queue_at_once(
         until(lambda: waiting(one) == 1)
         until(lambda: one.slots.at(1) is None)
         outcome = "aborted" if way == "abort" else "left by the reader"
-        until(lambda: f"slot 1: {outcome}, 0 characters" in caplog.text)
+        until(lambda: f"endpoint 1: {outcome}, 0 characters" in caplog.text)
         gated.gate("first").set()
         assert last.read(4) == b"last"
         assert gated.order == ["first", "last"]
@@ -196,7 +196,7 @@ def test_a_wait_that_takes_too_long_ends_with_a_sentence(
         assert first.read() == b""
         assert gated.order == ["first"]
     found = re.search(
-        r"slot 1: declined, \d+ characters in .* s, (\S+) s of them in the", caplog.text
+        r"endpoint 1: declined, \d+ characters in .* s, (\S+) s of them in the", caplog.text
     )
     assert found
     assert float(found[1]) >= 0.1
