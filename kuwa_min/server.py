@@ -96,6 +96,10 @@ class ExecutorRoutes:
             logger.info("endpoint %d: in: %s", index, chat.history)
         return Streaming(answer.produce, EVENT_STREAM)
 
+    def _listener(self, index: int) -> Callable[[str], None] | None:
+        """Return what logs an answer's text, if the log may hold it."""
+        return partial(logger.info, "endpoint %d: out: %s", index) if self._log_content else None
+
     def abort(self, index: int, _: Request) -> Reply:
         """Stop the answer at this endpoint, and no other."""
         answer = self._slots.at(index)
