@@ -53,7 +53,7 @@ class Deadline:
 def fetch(
     url: str, policy: FetchPolicy, *, limit: Callable[[bytes], int], seconds: float = SECONDS
 ) -> bytes:
-    """Return the body that a URL leads to; raises LinkError, also after so many seconds.
+    """Return the body that a URL leads to; raises LinkError, also when `seconds` have passed.
 
     limit: given the first bytes of the body, returns how many it may have in all; may raise
     LinkError for a kind of file that nobody wants, whose rest is not read then. The thread's

@@ -30,13 +30,13 @@ class Executor:
         self.reserved_at = time.monotonic()
 
     def release(self) -> None:
-        """Make this executor free for anybody."""
+        """End the reservation and the chat: the endpoint is READY again."""
         self.state = protocol.READY
         self.history_id = self.user_id = protocol.RESERVED_NOBODY
 
     @property
     def free(self) -> bool:
-        """Tell whether nobody runs or has reserved anything here."""
+        """Tell whether the endpoint is READY and not reserved."""
         if self.state != protocol.READY:
             return False
         expired = time.monotonic() - self.reserved_at > RESERVATION_SECONDS
@@ -147,7 +147,7 @@ class Records:
             ]
 
     def names(self) -> list[str]:
-        """Return the names that somebody serves."""
+        """Return the names that have an endpoint."""
         with self._lock:
             return list(self._names)
 

@@ -37,7 +37,7 @@ class Cancelled(BaseException):
 
 
 class Pause:
-    """Something to await without asyncio, for so many seconds; cancelling ends it at once."""
+    """An awaitable delay in seconds that needs no asyncio; cancelling ends it at once."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
