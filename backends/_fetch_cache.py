@@ -45,7 +45,7 @@ class FetchCache(Generic[T]):
             return entry.value
 
     def put(self, url: str, value: T, size: int) -> None:
-        """Store a value of `size` bytes, replacing the former one; evict what is too old or too much."""
+        """Store a value of `size` bytes in place of the former one; evict the oldest."""
         with self._lock:
             former = self._entries.pop(url, None)
             self._bytes -= former.size if former else 0

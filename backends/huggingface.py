@@ -250,7 +250,7 @@ class HuggingfaceExecutor(ModelExecutor):
             return self.attachments.read(history)
 
     def _vision(self, pictures: int) -> VisionChat:
-        """Return the reader of a chat with this number of pictures, which share a part of the prompt."""
+        """Return the reader of a chat with this number of pictures."""
         from ._transformers_vision import VisionChat
 
         return VisionChat(
