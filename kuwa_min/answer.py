@@ -124,7 +124,7 @@ class Answer:
             if self.ticket.wait(max(0.0, min(left, HEARTBEAT_SECONDS))):
                 if self._dismissal and not self.ticket.admitted:
                     raise AnswerError(self._localized(self._dismissal))
-                return self.ticket.admitted
+                return self.ticket.admitted and not self.stream.cancelled
             if left > HEARTBEAT_SECONDS:
                 place = self._slots.place(self)
                 self._writer.write(ProgressChunk(*place, "waiting for a free slot"))

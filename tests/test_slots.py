@@ -22,6 +22,7 @@ from kuwa_min import answer, sentences
 from kuwa_min.answer import Answer
 from kuwa_min.chunks import Piece
 from kuwa_min.metrics import Metrics
+from kuwa_min.pieces import as_generator
 from kuwa_min.protocol import Chat, slot_path
 from kuwa_min.slots import Slots
 from kuwa_min.stream import on_stop
@@ -257,6 +258,30 @@ def test_a_computation_that_blocks_keeps_its_slot_and_not_its_endpoint() -> None
             release.set()
             assert response.read() == b"next"
     assert order == ["blocks", "next"]
+
+
+def test_a_chat_that_is_stopped_before_it_begins_is_not_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even called: a plain function would compute its whole answer."""
+    calls = list[Chat]()
+
+    def compute(chat: Chat) -> AsyncGenerator[str, None]:
+        calls.append(chat)
+        return as_generator("answer")
+
+    with running(compute) as one:
+        take = one.slots.take
+
+        def take_and_cancel(index: int, answer: Answer) -> None:
+            take(index, answer)
+            answer.stream.cancel()
+
+        monkeypatch.setattr(one.slots, "take", take_and_cancel)
+        assert chat(one, 0, "x") == (200, "")
+        assert calls == []
+        monkeypatch.undo()
+        assert chat(one, 0, "x") == (200, "answer")
 
 
 def test_no_chat_begins_while_the_backends_abort_runs(gated: Gated) -> None:
