@@ -12,7 +12,7 @@ from . import sentences, usage
 from .admission import Ticket
 from .chunks import BaseChunk, ExitCodeChunk, Piece, ProgressChunk, TextChunk
 from .delivery import Delivery
-from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
+from .errors import UNEXPECTED, AnswerError, BadPiece, Gone, describe, traceback_line
 from .metrics import Metrics
 from .stream import Stream
 from .wire import Ending, Step, Wire
@@ -287,9 +287,9 @@ def _listed(piece: Any) -> list[Any]:
 
 
 def _chunk(piece: Any) -> BaseChunk:
-    """Return what was yielded as a chunk; raises TypeError for what is no piece of an answer."""
+    """Return what was yielded as a chunk; raises BadPiece for what is no piece of an answer."""
     if isinstance(piece, str):
         return TextChunk(piece)
     if isinstance(piece, BaseChunk):
         return piece
-    raise TypeError(f"llm_compute yielded {type(piece).__name__} instead of str or a chunk")
+    raise BadPiece(f"llm_compute yielded {type(piece).__name__} instead of str or a chunk")

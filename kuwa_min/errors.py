@@ -40,6 +40,10 @@ class AnswerError(KuwaError):
     """End an answer with this message, which the person in the chat reads."""
 
 
+class BadPiece(KuwaError, TypeError):
+    """Say what llm_compute gave that is no piece of an answer; the message names a type only."""
+
+
 class Refused(KuwaError):
     """Answer a request with an HTTP status and a short friendly message."""
 
@@ -66,6 +70,8 @@ def traceback_line(error: BaseException, *, with_message: bool) -> str:
     The innermost frame comes last; the frames that lead to the first foreign one are left out.
     with_message: False leaves out messages that may quote a user.
     """
+    if isinstance(error, BadPiece):
+        return str(error)  # every frame of it is ours
     frames = _frames(error.__traceback__)
     if len(frames) > FRAMES:
         frames = [*frames[:2], "...", *frames[2 - FRAMES :]]
