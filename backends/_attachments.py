@@ -95,7 +95,7 @@ def add_arguments(add: Callable[..., object]) -> None:
 def upload_host(text: str) -> tuple[str, int | None]:
     """Read NAME[:PORT] from the command line; an IPv6 address with a port needs brackets."""
     found = HOST_PORT.fullmatch(text)
-    if not found:
+    if not found or not found[2].isdecimal():
         return address.host_name(text), None
     port = address.port_number(found[2])
     if not port:

@@ -80,6 +80,8 @@ def traceback_line(error: BaseException, *, with_message: bool) -> str:
     The innermost frame comes last; the frames that lead to the first foreign one are left out.
     with_message: False leaves out messages that may quote a user.
     """
+    if isinstance(error, PieceError):
+        return f"PieceError: {error}"  # every frame of it is ours
     frames = _frames(error.__traceback__)
     if len(frames) > FRAMES:
         frames = [*frames[:2], "...", *frames[2 - FRAMES :]]

@@ -52,6 +52,7 @@ class LLMExecutor(KuwaNames):
     def __init__(self) -> None:
         self.__args: argparse.Namespace | None = None
         self.__own_args: argparse.Namespace | None = None
+        self.__default_codes: list[str] = []
         self.__program = process.program_name()
         self.__report = Report()
         self.__parser = options.create_parser(self.__program, type(self).__doc__ or "")
@@ -170,7 +171,10 @@ class LLMExecutor(KuwaNames):
 
     @LLM_name.setter
     def LLM_name(self, names: str | list[str]) -> None:  # noqa: N802
-        self.__options().access_code = _list(names)
+        """Set the access codes, unless --access_code was given, which counts as in Kuwa 0.3.4."""
+        args = self.__options()
+        if args.access_code is self.__default_codes:
+            args.access_code = self.__default_codes = _list(names)
 
     # -- the life of the process
 
@@ -182,7 +186,8 @@ class LLMExecutor(KuwaNames):
     def __parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse options (None: the process's own); errors end the process with code 2."""
         parser = self.__parser
-        parser.set_defaults(access_code=self.__access_codes(), **class_defaults(type(self)))
+        self.__default_codes = self.__access_codes()
+        parser.set_defaults(access_code=self.__default_codes, **class_defaults(type(self)))
         args = self.__restored(parser.parse_args(argv))
         if args.waiting is None:
             args.waiting = args.concurrent_req_limit

@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 LONGEST_NAME, MOST_NAMES = 40, 5  # of options without effect, that one request may name
 MOST_WARNINGS = 256  # that are remembered, so that each is logged once
 MULTIMODAL = "enable_multimodal"  # of a Modelfile's llm_*: a switch, which no service is sent
-SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Option(NamedTuple):
@@ -168,9 +167,9 @@ def wants_multimodal(asked: Mapping[str, Any]) -> bool | None:
     if value is None:
         return None
     try:
-        return SWITCH[str(value).lower()]
-    except KeyError:
-        raise AnswerError(BAD_OPTION.format(f"{MULTIMODAL} must be true or false")) from None
+        return bool(option_values.convert(bool, value))
+    except ValueError as error:
+        raise AnswerError(BAD_OPTION.format(f"{MULTIMODAL} {error}")) from None
 
 
 def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from . import address, log, wire
 from .modelfile import is_unicode
@@ -51,6 +51,10 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
         return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with one line and code 2: the usage would fill a screen of the log."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
     def _hint(self, unknown: Sequence[str]) -> str:
         """Return the options that the first unknown word may be meant for."""

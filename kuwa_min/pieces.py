@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from .chunks import BaseChunk
+from .errors import PieceError
 
 
 def as_generator(result: Any) -> AsyncGenerator[Any, None]:
@@ -35,7 +36,7 @@ async def _pieces(result: Any) -> AsyncGenerator[Any, None]:
             for piece in result:
                 yield piece
         else:
-            raise TypeError(f"llm_compute returned {type(result).__name__}, which is no text")
+            raise PieceError(f"llm_compute returned {type(result).__name__}, which is no text")
     finally:
         await _close(result)
 

@@ -28,6 +28,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, Protocol
 
 from .chunks import BaseChunk, ExitCodeChunk, LogChunk, LogLevel, RefusalChunk, TextChunk
+from .errors import PieceError
 from .side_notes import SideNoteGate
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"
@@ -219,7 +220,7 @@ def _jsonencode(value: Any) -> Any:
     """Encode what a chunk of a custom executor holds besides plain values."""
     if hasattr(value, "__jsonencode__"):
         return value.__jsonencode__()
-    raise TypeError(f"a chunk holds {type(value).__name__}, for which JSON has nothing")
+    raise PieceError(f"a chunk holds {type(value).__name__}, for which JSON has nothing")
 
 
 def _mended(escaped: str) -> str:

@@ -76,6 +76,20 @@ def test_the_access_code_defaults_to_the_backends_name(monkeypatch: pytest.Monke
     assert ParrotExecutor().LLM_name == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("given", "registered"), [((), ["second"]), (("--access_code", "mine"), ["mine"])]
+)
+def test_a_file_may_name_itself_unless_the_command_line_does(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], registered: list[str]
+) -> None:
+    """Set LLM_name twice, as files for Kuwa 0.3.0 do in setup()."""
+    monkeypatch.setattr(sys, "argv", ["prog", *given])
+    one = LLMExecutor()
+    one.LLM_name = "first"
+    one.LLM_name = ["second"]
+    assert one.LLM_name == one.args.access_code == registered
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_unregisters_and_ends_with_code_0(number: signal.Signals) -> None:
     """Stop an idle executor in each way."""

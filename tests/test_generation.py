@@ -370,7 +370,7 @@ def test_on_python_310_a_toml_file_is_one_line(
 
 @pytest.mark.parametrize(
     ("value", "wanted"),
-    [(True, True), ("true", True), ("False", False), (1, True), (0, False), (None, None)],
+    [(True, True), ("true", True), ("False", False), (1, True), ("no", False), (None, None)],
 )
 def test_a_bot_may_say_whether_it_is_about_pictures(value: object, wanted: bool | None) -> None:
     """As Modelfiles write it; nothing is nothing."""

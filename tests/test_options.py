@@ -125,13 +125,13 @@ def test_every_level_works_in_any_case(level: str) -> None:
 def test_a_mistake_ends_with_code_2_and_one_line_about_it(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the usage; abbreviations are mistakes, too."""
+    """Abbreviations are mistakes, too."""
     with pytest.raises(SystemExit) as ended:
         parse(*argv)
     assert ended.value.code == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("prog: error: ")
-    assert argv[0] in last
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("prog: error: ")
+    assert argv[0] in line
 
 
 def test_the_help_shows_every_option_with_its_default_once() -> None:

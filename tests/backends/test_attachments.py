@@ -229,6 +229,7 @@ def test_upload_hosts_are_names_with_or_without_a_port(
 
 @pytest.mark.parametrize("text", ["", "web:", "web:0", "web:x", "http://web/", ":80", "a b"])
 def test_other_upload_hosts_are_refused(text: str) -> None:
-    """When the program starts."""
-    with pytest.raises(argparse.ArgumentTypeError):
+    """When the program starts, with the whole of what was given."""
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
         upload_host(text)
+    assert str(refused.value).endswith(f", not {text!r}") or text == ":80"
