@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 LIMIT = 3072  # prompt tokens
 ANSWER_SHARE = 8  # of the context, one part in so many is kept for the answer
 FULL = prompts.SIDE_NOTE.format("The answer was cut off: the model's context of {} tokens is full.")
+BLIND = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
 HIGHEST: dict[str, float] = {  # what option tables cannot say; the lowest values stand in them
     "top_p": 1,
@@ -146,6 +147,8 @@ class ModelExecutor(LLMExecutor):
         asked = modelfile.parameters["llm_"]
         options = generation.for_request(self.table, self.settings, asked, self.library)
         self._check(options, AnswerError, sentences.BAD_OPTION)
+        if generation.wants_multimodal(asked) and not self.sees():
+            generation.warn_once(BLIND)
         prompt, notes = self._read(history, modelfile)
         request = Request(
             prompt.ids,
@@ -187,6 +190,10 @@ class ModelExecutor(LLMExecutor):
         return AnswerError(sentences.NOT_ACCEPTED)
 
     # -- reading chats
+
+    def sees(self) -> bool:
+        """Tell whether the model takes pictures."""
+        return False
 
     def own_reader(self) -> Reader:
         """Return what reads chats by the model's template."""

@@ -219,19 +219,22 @@ class HuggingfaceExecutor(ModelExecutor):
             return path
         return str(find(path))
 
+    def sees(self) -> bool:
+        """Tell whether the model takes pictures."""
+        return self.model.processor is not None
+
     def own_reader(self) -> Reader:
         """Return what reads chats by the model's template."""
-        return super().own_reader() if self.model.processor is None else self._vision(1)
+        return self._vision(1) if self.sees() else super().own_reader()
 
     def open_chat(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
         """Return what reads the chats of a request, and its history as that wants it."""
-        wanted = generation.wants_multimodal(modelfile.parameters["llm_"])
-        if self.model.processor is None:
+        if not self.sees():
             return super().open_chat(history, modelfile)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the model sees pictures")
             modelfile.template = ""
-        if wanted is False:
+        if generation.wants_multimodal(modelfile.parameters["llm_"]) is False:
             return super().open_chat(history, modelfile)
         chat = self._read_pictures(history)
         reader = self._vision(len(chat.files))

@@ -148,7 +148,7 @@ def for_request(
     if others:
         known = library()
         for name in [name for name in others if name not in known.for_bots][:MOST_NAMES]:
-            _warn_once(f"llm_{name[:LONGEST_NAME]} of a Modelfile has no effect in this backend")
+            warn_once(f"llm_{name[:LONGEST_NAME]} of a Modelfile has no effect in this backend")
         passed = {
             name: option_values.from_json(value)
             for name, value in others.items()
@@ -249,5 +249,6 @@ def _unknown(name: object, table: Table, library: Library) -> str:
 
 
 @functools.lru_cache(maxsize=MOST_WARNINGS)
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
+    """Log what bots ask for in vain, however often they do."""
     logger.warning("%s", text)

@@ -495,7 +495,7 @@ def test_a_bots_option_of_the_library_is_passed_or_named_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A text may write down a list or an object; each name is in the log once, not per chat."""
-    generation._warn_once.cache_clear()
+    generation.warn_once.cache_clear()
     asked = {"bias": '{"5": 1}', "user": "me", "colour": "red"}
     for _ in range(2):
         chosen = generation.for_request(TABLE, DEFAULTS, asked, library)

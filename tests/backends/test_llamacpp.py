@@ -19,6 +19,7 @@ from tiny_ggufs import Library
 
 from backends import _llama_memory
 from backends.llamacpp import LlamacppExecutor
+from kuwa_min import generation
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
@@ -117,6 +118,19 @@ def test_what_the_library_takes_beyond_our_options_is_passed_or_named(
     assert "".join(talker.pieces("x", parameter="llm_max_tokens 1")) == library("x", count=1)
     talker.pieces("x", parameter="llm_tfs_z 1")
     assert "llm_tfs_z of a Modelfile has no effect" in caplog.text
+
+
+def test_a_bot_for_pictures_is_answered_and_the_log_says_once_that_they_are_not_seen(
+    load: Any, gguf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kuwa's multimodal bots may be put on any model; a switch is a switch here as well."""
+    generation.warn_once.cache_clear()
+    executor = load(LlamacppExecutor, "--model_path", gguf, *FEW).executor
+    for value in ("true", "true", "false"):
+        assert direct.create(executor, "hi", parameter=f"llm_enable_multimodal {value}").prompt
+    assert caplog.text.count("this model reads text only") == 1
+    with pytest.raises(AnswerError, match="llm_enable_multimodal must be true or false"):
+        direct.create(executor, "hi", parameter="llm_enable_multimodal maybe")
 
 
 @pytest.mark.parametrize(
