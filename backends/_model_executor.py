@@ -132,7 +132,8 @@ class ModelExecutor(LLMExecutor):
             self.engine.submit(request)
             try:
                 while not request.ended:
-                    yield request.take()
+                    if piece := request.take():  # empty at the end
+                        yield piece
                 if request.side_note and not request.cancelled:
                     yield request.side_note
             finally:
