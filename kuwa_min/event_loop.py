@@ -84,7 +84,8 @@ class EventLoop:
             try:
                 loop.run_forever()
             except BaseException as error:  # noqa: BLE001 - a task called sys.exit()
-                logger.error("a task on the event loop ended with %s", describe(error))
+                # The task has its error as well: the answer's log, or asyncio's, tells of it.
+                logger.debug("a task on the event loop ended with %s", describe(error))
         try:
             loop.run_until_complete(_cancel_all())
             loop.run_until_complete(loop.shutdown_asyncgens())

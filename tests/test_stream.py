@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
 
@@ -290,8 +291,8 @@ def test_a_cancellation_of_the_backends_own_doing_is_a_failure() -> None:
     assert [type(error) for error in run(Stream(), awaiting)[1]] == [asyncio.CancelledError]
 
 
-def test_a_generator_that_exits_leaves_the_loop_running() -> None:
-    """Call sys.exit() in a chat, and in a task of one."""
+def test_a_generator_that_exits_leaves_the_loop_running(caplog: pytest.LogCaptureFixture) -> None:
+    """Call sys.exit() in a chat, and in a task of one; whoever gets the error may log it."""
 
     async def leave() -> None:
         raise SystemExit(2)
@@ -308,6 +309,7 @@ def test_a_generator_that_exits_leaves_the_loop_running() -> None:
     assert [type(error) for error in run(Stream(), exits)[1]] == [SystemExit]
     assert run(Stream(), task_exits) == (["SystemExit"], [])
     assert run(Stream(), three) == (list("abc"), [])
+    assert [one for one in caplog.records if one.levelno > logging.DEBUG] == []
 
 
 # -- on_stop
