@@ -44,7 +44,8 @@ class Delivery:
         self.sock, self._courier = sock, courier
         self._peek, self._not_yet, self._chunked = peek, not_yet, chunked
         self._stall_seconds = stall_seconds
-        self._room = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # taken as it is where it is hot: a Condition costs two calls
+        self._room = threading.Condition(self._lock)
         self.encode: Callable[[str], bytes] = _utf8  # makes one frame of text that piled up
         self._pieces: list[str] = []  # text that is not in a frame yet
         self._frames: list[bytes] = []  # each becomes one chunk
@@ -69,7 +70,7 @@ class Delivery:
         nothing is joined. Raises Gone without a reader. Without room, use `wait_for_room` or
         `when_room` before the next piece: what is put all the same only takes memory.
         """
-        with self._room:
+        with self._lock:
             self._pile(data)
             if not self._posted:
                 self._send_or_post()
