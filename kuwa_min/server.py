@@ -84,9 +84,7 @@ class ExecutorRoutes:
             partial(self._compute, chat),
             wire.choose(self._wire_option, request.head.fields, room=room),
             on_loop=self._on_loop,
-            listen=partial(logger.info, "endpoint %d: out: %s", index)
-            if self._log_content
-            else None,
+            listen=self._listener(index),
             user=form.get("user_id", ""),
             language=request.field("accept-language"),
             waiting_timeout=self._waiting_timeout,
