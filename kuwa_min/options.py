@@ -7,13 +7,14 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import address, log, wire
+from . import address, log
 from .modelfile import is_unicode
 
 KERNEL_URL = "http://127.0.0.1:9000/"
 KERNEL_ADDRESS = "127.0.0.1:9000"
 INTERFACE_VERSION = "v1.0"
 MOST_NEAR = 3  # options that a hint names
+WIRE_FORMATS = ("auto", "0.3", "0.4")  # choices of --wire, the default first
 
 # The options that Kuwa's own executors have.
 KUWA_OPTIONS = {
@@ -223,8 +224,8 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--wire",
-        choices=wire.CHOICES,
-        default=wire.AUTO,
+        choices=WIRE_FORMATS,
+        default=WIRE_FORMATS[0],
         help="how answers are sent: raw text as in Kuwa 0.3 or lines of JSON as in 0.4; auto: as "
         "the front end of each request wants it, which a proxy that strips X-Kuwa-* headers hides",
     )

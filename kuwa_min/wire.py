@@ -31,8 +31,7 @@ from .chunks import BaseChunk, ExitCodeChunk, LogChunk, LogLevel, RefusalChunk, 
 from .errors import PieceError
 from .side_notes import SideNoteGate
 
-AUTO, RAW, FRAMED = "auto", "0.3", "0.4"
-CHOICES = (AUTO, RAW, FRAMED)
+AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
 SIGNS_OF_FRAMED = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
 WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's reader lasts 0.1 s and may start late
 
@@ -87,7 +86,7 @@ def is_room(history_id: str | None) -> bool:
 def choose(option: str, fields: Container[str], *, room: bool) -> Wire:
     """Return the encoder for a request.
 
-    option: one of CHOICES. fields: the names of the request's headers, in lower case.
+    option: AUTO, RAW or FRAMED. fields: the names of the request's headers, in lower case.
     """
     if option == AUTO:
         option = FRAMED if any(name in fields for name in SIGNS_OF_FRAMED) else RAW

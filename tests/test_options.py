@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import options
+from kuwa_min import options, wire
 
 DEFAULTS = {
     "access_code": None,
@@ -132,6 +132,10 @@ def test_a_mistake_ends_with_code_2_and_one_line_about_it(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("prog: error: ")
     assert argv[0] in line
+
+
+def test_the_wire_formats_are_those_that_the_wire_knows() -> None:
+    assert options.WIRE_FORMATS == (wire.AUTO, wire.RAW, wire.FRAMED)
 
 
 def test_the_help_shows_every_option_with_its_default_once() -> None:
