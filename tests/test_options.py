@@ -135,6 +135,7 @@ def test_a_mistake_ends_with_code_2_and_one_line_about_it(
 
 
 def test_the_wire_formats_are_those_that_the_wire_knows() -> None:
+    """Options may not import the wire, so a test compares the two lists."""
     assert options.WIRE_FORMATS == (wire.AUTO, wire.RAW, wire.FRAMED)
 
 
