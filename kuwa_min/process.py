@@ -20,24 +20,32 @@ SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 SWITCH_SECONDS = 0.0005  # how long a busy backend may keep other threads from running
 CHATS_PER_SWITCH = 8  # each waiting thread wakes that often: with more chats, less often
 LONGEST_SWITCH = 0.005  # Python's own
-SLICE = 1.0  # seconds that the main thread waits at once
+SLICE = 1.0  # seconds that the main thread sleeps at once
 OPEN_FILES = 65536  # a running chat takes four
 
 
 class Stopped(BaseException):
-    """Leave whatever the main thread does: somebody asked the process to stop."""
+    """Unwind the main thread: a signal asked the process to stop while it was `eager`."""
 
 
 class Stop:
-    """The wish to end: a signal sets the event; while `eager`, it also interrupts."""
+    """A request to stop: a signal or `request` sets it; while `eager`, it also interrupts.
+
+    Python runs a signal handler on the main thread between two bytecodes, possibly inside `wait`.
+    So the handler takes no lock, as Event.set would: it sets a flag and releases `_wakeup`, which
+    never blocks. A signal that arrives after Python's last check and before the system call wakes
+    no thread; that is why `wait` sleeps in slices and reads the flag after each.
+    """
 
     def __init__(self) -> None:
-        self.event = threading.Event()
+        self.requested = False
         self.eager, self._handled = True, False
+        self._wakeup = threading.Lock()  # held until the first request
+        self._wakeup.acquire()
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[Stop]:
-        """Listen to SIGTERM, SIGINT and SIGHUP where they exist; only on the main thread."""
+        """Handle SIGTERM, SIGINT and SIGHUP where they exist; only on the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -55,29 +63,31 @@ class Stop:
                 signal.signal(number, handler)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the wish, for so many seconds at most; return whether it came.
-
-        In slices: a signal that reaches another thread is handled when the main thread wakes.
-        """
+        """Wait on the main thread for a request, at most this long; return whether it came."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        while True:
+        while not self.requested:
             left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
-            if self.event.wait(max(0.0, left)):
-                return True
+            self._wakeup.acquire(timeout=max(0.0, left))
             if deadline is not None and time.monotonic() >= deadline:
-                return False
+                break
+        return self.requested
 
     def request(self) -> None:
         """Ask the process to stop as SIGTERM does; from any thread."""
-        self.event.set()
+        self._set()
         main = threading.main_thread().ident
         if self._handled and self.eager and main is not None and hasattr(signal, "pthread_kill"):
             signal.pthread_kill(main, signal.SIGTERM)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        self.event.set()
+        self._set()
         if self.eager:
             raise Stopped
+
+    def _set(self) -> None:
+        self.requested = True
+        with contextlib.suppress(RuntimeError):  # released by an earlier request
+            self._wakeup.release()
 
 
 def program_name() -> str:

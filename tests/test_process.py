@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from programs import ROOT
@@ -16,6 +20,7 @@ from programs import ROOT
 from kuwa_min import process
 from kuwa_min.process import OPEN_FILES, SWITCH_SECONDS, Stop, Stopped
 
+TraceFunction = Callable[[FrameType, str, Any], Any]
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -47,23 +52,23 @@ def test_a_signal_interrupts_while_eager(number: signal.Signals) -> None:
     with pytest.raises(Stopped), Stop().on_signals() as stop:
         assert stop.eager
         signal.raise_signal(number)
-    assert stop.event.is_set()
+    assert stop.requested
     assert not issubclass(Stopped, Exception)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_only_sets_the_event_while_serving(number: signal.Signals) -> None:
+def test_a_signal_only_sets_the_flag_while_serving(number: signal.Signals) -> None:
     """Running answers are not torn; a second signal changes nothing."""
     with Stop().on_signals() as stop:
         stop.eager = False
-        assert not stop.event.is_set()
+        assert not stop.requested
         signal.raise_signal(number)
         signal.raise_signal(number)
-        assert stop.event.is_set()
+        assert stop.requested
 
 
 def test_a_request_stops_as_a_signal_does() -> None:
-    """From another thread: while eager it interrupts even a sleep, later it sets the event."""
+    """From another thread: while eager it interrupts even a sleep, later it sets the flag."""
     with pytest.raises(Stopped), Stop().on_signals() as stop:
         threading.Timer(0.01, stop.request).start()
         time.sleep(20)
@@ -74,7 +79,7 @@ def test_a_request_stops_as_a_signal_does() -> None:
 
 
 def test_a_request_outside_the_main_thread_kills_nobody() -> None:
-    """There are no handlers then; the event is set."""
+    """There are no handlers then; the flag is set."""
     stops: list[Stop] = []
 
     def elsewhere() -> None:
@@ -88,7 +93,7 @@ def test_a_request_outside_the_main_thread_kills_nobody() -> None:
     assert stops[0].wait(0)
 
 
-def test_waiting_ends_with_the_wish_or_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends_with_a_request_or_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several slices long, and not at all."""
     monkeypatch.setattr(process, "SLICE", 0.01)
     stop = Stop()
@@ -97,6 +102,46 @@ def test_waiting_ends_with_the_wish_or_the_time(monkeypatch: pytest.MonkeyPatch)
     threading.Timer(0.05, stop.request).start()
     assert stop.wait()
     assert stop.wait(0)
+
+
+def test_a_flag_that_woke_nobody_is_seen_after_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal between Python's last check and the system call sets the flag, and no more."""
+    monkeypatch.setattr(process, "SLICE", 0.01)
+    stop = Stop()
+    threading.Timer(0.05, setattr, (stop, "requested", True)).start()
+    assert stop.wait(20)
+
+
+def test_a_signal_at_any_line_of_the_wait_is_handled() -> None:
+    """Its handler runs on the waiting thread itself: a lock that the wait holds would block it."""
+    for line in itertools.count(1):
+        with Stop().on_signals() as stop, signal_at(line) as sent:
+            stop.eager = False
+            sent |= {"ended": stop.wait(0.05)}
+        if "line" not in sent:
+            break
+        assert sent["ended"]
+    assert line > 5
+
+
+@contextmanager
+def signal_at(line: int) -> Iterator[dict[str, object]]:
+    """Send SIGTERM before the line that this thread runs as number `line` from now on."""
+    sent: dict[str, object] = {}
+    lines = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> TraceFunction:
+        if event == "line" and frame.f_code.co_name == "wait" and next(lines) == line:
+            sent["line"] = frame.f_lineno
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield sent
+    finally:
+        sys.settrace(former)
 
 
 def test_former_handlers_come_back() -> None:
@@ -129,7 +174,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Stop().on_signals() as stop:
         signal.raise_signal(signal.SIGHUP)
-        assert not stop.event.is_set()
+        assert not stop.requested
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
