@@ -29,7 +29,7 @@ class Host(Protocol):
     courier: Courier
     closing: bool
     tls: Any
-    not_yet: tuple[type[OSError], ...]
+    would_block: tuple[type[OSError], ...]
 
     def secure(self, sock: socket.socket) -> socket.socket:
         """Do the TLS handshake, if there is to be one."""
@@ -157,9 +157,9 @@ class Connection(BaseHTTPRequestHandler):
             fields.append(("Transfer-Encoding", "chunked"))
         delivery = Delivery(
             self.request,
-            self.server.courier,
+            self.server.courier.request_flush,
             peek=self._peek,
-            not_yet=self.server.not_yet,
+            would_block=self.server.would_block,
             chunked=not self._head.http10,
             stall_seconds=self.server.limits.send_seconds,
         )
@@ -168,7 +168,7 @@ class Connection(BaseHTTPRequestHandler):
             self._start_stream(head, delivery)
             reply.produce(delivery)
         finally:
-            self.server.courier.forget(delivery)
+            self.server.courier.unregister(delivery)
         if delivery.gone:
             self._keep = False
 
@@ -177,7 +177,7 @@ class Connection(BaseHTTPRequestHandler):
         try:
             self._send(head)
             self.request.settimeout(0)
-            self.server.courier.watch(delivery)
+            self.server.courier.register(delivery)
         except (Gone, OSError, ValueError):
             delivery.gone = True
 

@@ -63,11 +63,11 @@ class Server(ThreadingHTTPServer):
         self.origins = {name.lower() for name in origins}
         self.hosts = {"localhost", *(name.lower() for name in hosts), *self.origins}
         self.any_host = frozenset(any_host)
-        self.not_yet: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
+        self.would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if tls is not None:
             import ssl
 
-            self.not_yet += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+            self.would_block += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self.closing = False
         self._refused: set[str] = set()
         self._guard = threading.Lock()

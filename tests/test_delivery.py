@@ -16,7 +16,7 @@ import pytest
 from programs import until
 
 from kuwa_min import delivery as module
-from kuwa_min.delivery import ROOM, Courier, Delivery
+from kuwa_min.delivery import HIGH_WATER, Courier, Delivery
 from kuwa_min.errors import Gone
 
 PATIENCE = 10.0  # seconds until a test gives up
@@ -40,15 +40,15 @@ class Body:
         self.near, self._courier = near, courier
         self.delivery = Delivery(
             near,
-            courier,
+            courier.request_flush,
             peek=self._peek,
-            not_yet=(BlockingIOError, InterruptedError),
+            would_block=(BlockingIOError, InterruptedError),
             chunked=chunked,
             stall_seconds=stall_seconds,
         )
         self.left = threading.Event()
         self.delivery.on_gone = self.left.set
-        courier.watch(self.delivery)
+        courier.register(self.delivery)
 
     def _peek(self) -> bytes:
         self.peeks += 1
@@ -56,7 +56,7 @@ class Body:
 
     def close(self) -> None:
         """Let go of the body and close both ends."""
-        self._courier.forget(self.delivery)
+        self._courier.unregister(self.delivery)
         self.near.close()
         self.reader.close()
 
@@ -91,13 +91,13 @@ class Body:
 
     def blocks(self) -> bool:
         """Tell whether the socket takes no more and the courier knows it."""
-        return bool(self.delivery._wire) and not self.delivery._posted
+        return bool(self.delivery._outgoing) and not self.delivery._flush_requested
 
     def fill(self) -> int:
         """Write until neither the socket nor the pile takes more; return the characters."""
         count, piece = 0, "x" * 4096
-        while not (self.blocks() and self.delivery._piled > ROOM - len(piece)):
-            if self.delivery._piled > ROOM - len(piece):
+        while not (self.blocks() and self.delivery._buffered > HIGH_WATER - len(piece)):
+            if self.delivery._buffered > HIGH_WATER - len(piece):
                 until(self.blocks)
             else:
                 self.delivery.write(piece)
@@ -157,17 +157,17 @@ def test_quiet_pieces_go_out_at_once_without_another_thread(asleep: Courier) -> 
         for piece, wire in (("one", b"3\r\none\r\n"), ("你好", "6\r\n你好\r\n".encode())):
             body.write(piece)
             assert body.read(len(wire)) == wire
-            until(lambda: time.monotonic() - body.delivery._written > module.QUIET)
+            until(lambda: time.monotonic() - body.delivery._last_write > module.COALESCE_SECONDS)
         body.delivery.finish()
         assert body.read(5) == LAST
-        assert not asleep._posted
+        assert not asleep._requested
 
 
 def test_what_piles_up_goes_out_in_one_chunk_and_in_order(
     asleep: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Write faster than the courier, then let it run."""
-    monkeypatch.setattr(module, "QUIET", NEVER)
+    monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
         body.write("one", "two", "three", "four")
         body.reader.setblocking(False)
@@ -182,7 +182,7 @@ def test_the_end_brings_what_piled_up_in_the_same_write(
     asleep: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finish right after two pieces."""
-    monkeypatch.setattr(module, "QUIET", NEVER)
+    monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
         body.write("one", "two").delivery.finish()
         assert body.reader.recv(100) == b"6\r\nonetwo\r\n" + LAST
@@ -275,7 +275,7 @@ def test_a_slow_reader_loses_nothing_and_holds_the_writer(
         nonlocal most
         for piece in pieces:
             body.delivery.write(piece)
-            most = max(most, body.delivery._piled)
+            most = max(most, body.delivery._buffered)
         body.delivery.finish()
 
     writing = pool.submit(write)
@@ -283,7 +283,7 @@ def test_a_slow_reader_loses_nothing_and_holds_the_writer(
     assert not writing.done()
     assert body.text() == "".join(pieces)
     writing.result(PATIENCE)
-    assert most <= ROOM
+    assert most <= HIGH_WATER
 
 
 def test_a_reader_that_takes_a_little_now_and_then_is_not_given_up(
@@ -292,12 +292,12 @@ def test_a_reader_that_takes_a_little_now_and_then_is_not_given_up(
     """Count the stall limit from what was taken last, not from the first byte that waits."""
     body = bodies(stall_seconds=100)
     body.fill()
-    before = body.delivery._progress
-    while body.delivery._progress == before:
+    before = body.delivery._last_progress
+    while body.delivery._last_progress == before:
         body.reader.recv(4096)
     body.delivery.check_stall(before + 100)
     assert not body.delivery.gone
-    body.delivery.check_stall(body.delivery._progress + 100)
+    body.delivery.check_stall(body.delivery._last_progress + 100)
     assert body.left.wait(PATIENCE)
 
 
@@ -305,7 +305,7 @@ def test_a_reader_that_never_reads_is_given_up(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fill what there is to fill: the writer gets Gone at the stall limit, not before."""
-    monkeypatch.setattr(module, "TICK", 0.05)
+    monkeypatch.setattr(module, "STALL_POLL", 0.05)
     body = bodies(stall_seconds=SHORT)
 
     def write() -> None:
@@ -317,15 +317,15 @@ def test_a_reader_that_never_reads_is_given_up(
         pool.submit(write).result(PATIENCE)
     assert SHORT <= time.monotonic() - started < SHORT + SLACK
     assert body.left.wait(PATIENCE)
-    assert not body.delivery._wire
-    assert not body.delivery._pieces
+    assert not body.delivery._outgoing
+    assert not body.delivery._texts
 
 
 def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
     bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finish although nobody reads."""
-    monkeypatch.setattr(module, "TICK", 0.05)
+    monkeypatch.setattr(module, "STALL_POLL", 0.05)
     body = bodies(stall_seconds=SHORT)
     body.fill()
     started = time.monotonic()
@@ -371,8 +371,8 @@ def test_a_reader_that_leaves_frees_a_writer_that_waits(
     for body in (ending, writing):
         body.fill()
     end: Future[None] = pool.submit(ending.delivery.finish)
-    write = pool.submit(writing.write, *["x" * ROOM] * 2)
-    until(lambda: ending.delivery._finished and writing.delivery._piled > ROOM)
+    write = pool.submit(writing.write, *["x" * HIGH_WATER] * 2)
+    until(lambda: ending.delivery._finished and writing.delivery._buffered > HIGH_WATER)
     for body, waiting in ((ending, end), (writing, write)):
         body.reader.close()
         with pytest.raises(Gone):
@@ -393,8 +393,8 @@ def test_the_write_whose_wait_ends_in_a_lost_reader_says_so(
     """Raise in the write that waited for room."""
     body = bodies()
     body.fill()
-    writing: Future[None] = pool.submit(body.delivery.write, "x" * ROOM)
-    until(lambda: body.delivery._piled > ROOM)
+    writing: Future[None] = pool.submit(body.delivery.write, "x" * HIGH_WATER)
+    until(lambda: body.delivery._buffered > HIGH_WATER)
     body.reader.close()
     with pytest.raises(Gone):
         writing.result(PATIENCE)
@@ -458,15 +458,15 @@ def test_abandon_frees_a_writer_that_waits_for_room(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """End a body from another thread while its writer waits; a quick reader gets all before it."""
-    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(module, "CLOSE_GRACE", PATIENCE)
     body = bodies()
     count = body.fill()
-    writing = pool.submit(body.write, "y" * ROOM, "never taken")
-    until(lambda: body.delivery._piled > ROOM)
+    writing = pool.submit(body.write, "y" * HIGH_WATER, "never taken")
+    until(lambda: body.delivery._buffered > HIGH_WATER)
     ending: Future[None] = pool.submit(body.delivery.abandon)
     with pytest.raises(Gone):
         writing.result(PATIENCE)
-    assert body.text() == "x" * count + "y" * ROOM
+    assert body.text() == "x" * count + "y" * HIGH_WATER
     ending.result(PATIENCE)
 
 
@@ -486,7 +486,7 @@ def test_a_next_request_is_left_alone(bodies: Callable[..., Body]) -> None:
     """Read not a byte of what the client sends early."""
     body = bodies()
     body.reader.sendall(b"GET /next")
-    until(lambda: not body.delivery.watching)
+    until(lambda: not body.delivery.read_interest)
     body.write("one").delivery.finish()
     assert body.chunks() == [b"one"]
     assert body.near.recv(100) == b"GET /next"
@@ -499,7 +499,7 @@ def test_a_slow_reader_that_sent_its_next_request_still_loses_nothing(
     """Keep waiting for room in the socket when there is nothing to look out for any more."""
     body, pieces = bodies(), [f"{number:07} " * 100 for number in range(500)]
     body.reader.sendall(b"GET /next")
-    until(lambda: not body.delivery.watching)
+    until(lambda: not body.delivery.read_interest)
     writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
     until(body.blocks)
     body.reader.settimeout(2)
@@ -513,10 +513,10 @@ def test_a_body_that_was_let_go_is_never_looked_at_again(
     """Leave the socket to whoever reads the next request, even if an event is on its way."""
     body = bodies()
     body.delivery.finish()
-    courier.forget(body.delivery)
+    courier.unregister(body.delivery)
     body.near.settimeout(PATIENCE)
     peeks = body.peeks
-    assert took(lambda: courier._serve(body.delivery, selectors.EVENT_READ)) < 1
+    assert took(lambda: courier._handle(body.delivery, selectors.EVENT_READ)) < 1
     assert body.peeks == peeks
     assert not body.delivery.gone
 
@@ -561,9 +561,9 @@ def test_nothing_is_left_of_bodies_that_ended(courier: Courier, pool: ThreadPool
 
     for future in [pool.submit(live, number) for number in range(200)]:
         future.result(PATIENCE)
-    until(lambda: not courier._posted)
-    until(lambda: not courier._waiting, 2)
-    assert len(courier._selector.get_map()) == 1  # its own bell
+    until(lambda: not courier._requested)
+    until(lambda: not courier._blocked, 2)
+    assert len(courier._selector.get_map()) == 1  # its own wakeup pipe
 
 
 def test_a_courier_ends_with_its_block() -> None:
@@ -572,7 +572,7 @@ def test_a_courier_ends_with_its_block() -> None:
         thread = courier._thread
         assert thread.is_alive()
     assert not thread.is_alive()
-    assert courier._bell.fileno() == courier._ear.fileno() == -1
+    assert courier._wakeup_sender.fileno() == courier._wakeup_receiver.fileno() == -1
 
 
 # -- writers that must not wait
@@ -590,7 +590,7 @@ def test_a_put_never_waits_and_tells_whether_there_is_room(
     body.delivery.when_room(called.set)
     assert not called.is_set()
     assert not body.delivery.put(piece)
-    reading = threading.Thread(target=body.read, args=(ROOM // 2,))
+    reading = threading.Thread(target=body.read, args=(HIGH_WATER // 2,))
     reading.start()
     assert called.wait(PATIENCE)
     reading.join()
@@ -639,16 +639,16 @@ def test_a_rest_begins_once_all_is_sent_even_if_that_was_nothing(
     asleep: Courier, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, piece: str
 ) -> None:
     """A last piece waits for the courier, and so does the rest; then the courier runs."""
-    monkeypatch.setattr(module, "QUIET", NEVER)
+    monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
         body.delivery.put(piece)
-        waiting, begun = body.delivery._room.wait, threading.Event()
+        waiting, begun = body.delivery._changed.wait, threading.Event()
 
         def wait(seconds: float | None = None) -> bool:
             begun.set()  # the lock is held until the wait has begun
             return waiting(seconds)
 
-        monkeypatch.setattr(body.delivery._room, "wait", wait)
+        monkeypatch.setattr(body.delivery._changed, "wait", wait)
         resting = pool.submit(body.delivery.rest, 0.01)
         try:
             assert begun.wait(PATIENCE)

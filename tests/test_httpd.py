@@ -891,8 +891,8 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
     until(lambda: not server._open)
     until(lambda: threading.active_count() <= threads)
     until(lambda: len(list(descriptors.iterdir())) <= files)  # the last threads are closing theirs
-    assert not server.courier._waiting
-    assert not server.courier._posted
+    assert not server.courier._blocked
+    assert not server.courier._requested
     assert len(server.courier._selector.get_map()) == 1  # its own bell
 
 
@@ -1194,7 +1194,7 @@ def test_a_request_during_a_tls_stream_is_answered_after_it(trust: Trust) -> Non
         client.send(get("/wait"))
         assert client.until(b"5\r\nbegun\r\n")
         client.send(post("/echo", b"next" * 5000))
-        until(lambda: not deliveries[0].watching)
+        until(lambda: not deliveries[0].read_interest)
         asked.set()
         assert client.until(b"0\r\n\r\n") == b""
         assert client.answer().body == b"next" * 5000
