@@ -1,11 +1,4 @@
-"""Admit chats to slots: at once while one is free, else in a fair order. No HTTP, no Kernel.
-
-Start-time fair queueing with users as flows: a chat gets a round when it joins. It is the present
-round, or, for a user with other chats outstanding (waiting or running), the one after that user's
-last. A free slot goes to the lowest round, within a round to the oldest chat. So users take turns,
-a user's second chat comes after the first ones of others however early it came, and a user without
-outstanding chats has no past.
-"""
+"""Admit chats to slots in a fair order. No HTTP, no Kernel."""
 
 from __future__ import annotations
 
@@ -14,21 +7,32 @@ import threading
 import time
 from collections.abc import Callable
 
-OnChange = Callable[[int, int], None]  # chats that run, chats that wait
+# Start-time fair queueing. A flow is a user; a chat costs one unit, whatever its length.
+#
+# - The virtual time is the highest start tag that was admitted so far.
+# - A chat that joins gets a start tag: for a user without outstanding chats (waiting or running)
+#   the virtual time, else one more than the tag of that user's last chat, and at least the virtual
+#   time. A chat of an unknown user is a flow of its own.
+# - A free slot goes to the lowest tag; among equal tags, to the chat that came first.
+#
+# So users take turns: a user's second chat comes after the first chats of all others, however early
+# it joined. A user whose chats have all ended is forgotten and owes nothing.
+
+OnChange = Callable[[int, int], None]  # (running, waiting): numbers of chats
 
 
 class Ticket:
-    """One chat's place: in the queue, then in a slot."""
+    """One chat's claim to a slot: it waits, then is admitted, or dismissed without a slot."""
 
     def __init__(self, user: str, order: tuple[int, int]) -> None:
-        self.user, self.order = user, order  # order: round, number of arrival
+        self.user, self.order = user, order  # order: start tag, sequence number
         self.waited = 0.0  # seconds, once admitted
         self.admitted = False
         self._joined = time.monotonic()
-        self._decided = threading.Event()  # admitted, or out of the queue
+        self._decided = threading.Event()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until the chat is admitted or cancelled; return False if neither came in time."""
+        """Wait until the ticket is admitted or dismissed; return False on timeout."""
         return self._decided.wait(seconds)
 
     def age(self) -> float:
@@ -36,45 +40,45 @@ class Ticket:
         return time.monotonic() - self._joined
 
     def admit(self) -> None:
-        """Let the waiting thread go on, with a slot."""
+        """Wake the waiting thread with a slot; called by the queue, with its lock held."""
         self.waited, self.admitted = self.age(), True
         self._decided.set()
 
     def dismiss(self) -> None:
-        """Let the waiting thread go on, without a slot."""
+        """Wake the waiting thread without a slot; called by the queue, with its lock held."""
         self._decided.set()
 
 
-class _User:
-    """What the queue knows of a user with outstanding chats."""
+class _Flow:
+    """A user with outstanding chats."""
 
     def __init__(self) -> None:
-        self.outstanding, self.last_round = 0, 0
+        self.outstanding, self.last_tag = 0, 0
 
 
 class AdmissionQueue:
-    """A number of slots and the chats that wait for one; every method may run on any thread.
+    """A fixed number of slots and the chats that wait for one; thread-safe.
 
-    A chat's thread calls `acquire`, waits on the ticket, and calls `release` once its computation
-    has really ended. `cancel` takes a chat that still waits out of the queue.
+    The HTTP worker thread of a chat calls `acquire`, then waits on the ticket. `release` is called
+    on the thread where the computation has really ended, `cancel` on any.
+
+    on_change: called after each change with the numbers of running and waiting chats, with the lock
+    held: it must neither wait nor call the queue.
     """
 
     def __init__(self, slots: int, on_change: OnChange = lambda running, waiting: None) -> None:
-        self._slots, self._on_change = slots, on_change  # called with the lock held: never waits
+        self._slots, self._on_change = slots, on_change
         self._lock = threading.Lock()
         self._waiting: list[Ticket] = []
         self._running: set[Ticket] = set()
-        self._users: dict[str, _User] = {}
-        self._round, self._numbers = 0, itertools.count()
+        self._flows: dict[str, _Flow] = {}
+        self._virtual_time, self._sequence = 0, itertools.count()
         self._holds = 0
 
     def acquire(self, user: str = "") -> Ticket:
-        """Join the queue; with a free slot the ticket is admitted at once.
-
-        user: whose chat it is; "" if unknown, then the chat stands for itself.
-        """
+        """Join the queue; with a free slot the ticket is admitted at once. user: "" if unknown."""
         with self._lock:
-            ticket = Ticket(user, (self._next_round(user), next(self._numbers)))
+            ticket = Ticket(user, (self._start_tag(user), next(self._sequence)))
             self._waiting.append(ticket)
             self._admit()
             return ticket
@@ -84,16 +88,16 @@ class AdmissionQueue:
         with self._lock:
             if ticket in self._running:
                 self._running.remove(ticket)
-                self._forget(ticket)
+                self._leave_flow(ticket)
                 self._admit()
 
     def cancel(self, ticket: Ticket) -> bool:
-        """Leave the queue; return False for a ticket that does not wait any more."""
+        """Dismiss a waiting ticket; return False if it no longer waits."""
         with self._lock:
             if ticket not in self._waiting:
                 return False
             self._waiting.remove(ticket)
-            self._forget(ticket)
+            self._leave_flow(ticket)
             ticket.dismiss()
             self._admit()
             return True
@@ -104,7 +108,7 @@ class AdmissionQueue:
             return ticket in self._running
 
     def hold(self) -> None:
-        """Admit no chat until `resume` was called as often as this."""
+        """Stop admitting until `resume` has been called as often as this."""
         with self._lock:
             self._holds += 1
 
@@ -115,18 +119,18 @@ class AdmissionQueue:
             self._admit()
 
     def position(self, ticket: Ticket) -> int:
-        """Return the ticket's place in the queue, 1 being the next to be admitted."""
+        """Return the ticket's position in the queue; 1 is admitted next."""
         with self._lock:
             return 1 + sum(one.order < ticket.order for one in self._waiting)
 
     @property
     def running(self) -> int:
-        """Return how many slots are taken."""
+        """Return the number of slots in use."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Return how many chats wait."""
+        """Return the number of waiting chats."""
         return len(self._waiting)
 
     def longest_wait(self) -> float:
@@ -139,22 +143,22 @@ class AdmissionQueue:
             ticket = min(self._waiting, key=lambda one: one.order)
             self._waiting.remove(ticket)
             self._running.add(ticket)
-            self._round = max(self._round, ticket.order[0])
+            self._virtual_time = max(self._virtual_time, ticket.order[0])
             ticket.admit()
         self._on_change(len(self._running), len(self._waiting))
 
-    def _next_round(self, user: str) -> int:
+    def _start_tag(self, user: str) -> int:
         if not user:
-            return self._round
-        known = self._users.setdefault(user, _User())
-        first = not known.outstanding
-        known.last_round = self._round if first else max(self._round, known.last_round + 1)
-        known.outstanding += 1
-        return known.last_round
+            return self._virtual_time
+        flow = self._flows.setdefault(user, _Flow())
+        following = flow.last_tag + 1 if flow.outstanding else 0
+        flow.last_tag = max(self._virtual_time, following)
+        flow.outstanding += 1
+        return flow.last_tag
 
-    def _forget(self, ticket: Ticket) -> None:
-        known = self._users.get(ticket.user)
-        if known is not None:
-            known.outstanding -= 1
-            if not known.outstanding:
-                del self._users[ticket.user]
+    def _leave_flow(self, ticket: Ticket) -> None:
+        flow = self._flows.get(ticket.user)
+        if flow is not None:
+            flow.outstanding -= 1
+            if not flow.outstanding:
+                del self._flows[ticket.user]

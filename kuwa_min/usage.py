@@ -1,7 +1,7 @@
-"""Count the tokens of the chat under way, wherever its backend counts them.
+"""Count the tokens of the current chat, wherever its backend counts them.
 
-The counter travels in a context variable: tasks and asyncio.to_thread inherit it, bare threads of
-a backend do not, and count for /metrics only.
+The counter travels in a context variable: asyncio tasks and asyncio.to_thread inherit it. Threads
+that a backend starts itself do not; what they count goes to /metrics only.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from contextvars import ContextVar
 
 
 class Usage:
-    """The tokens of one chat: of its prompt and of its answer."""
+    """Token counts of one chat."""
 
     def __init__(self) -> None:
         self.prompt_tokens = self.completion_tokens = 0
-        self.counted = False
+        self.counted = False  # whether the backend has counted anything
 
-    def add(self, read: int, written: int) -> None:
-        """Add tokens."""
-        self.prompt_tokens += read
-        self.completion_tokens += written
+    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Add to both counts."""
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
         self.counted = True
 
 
-_chat: ContextVar[Usage | None] = ContextVar("usage of the chat", default=None)
+_current: ContextVar[Usage | None] = ContextVar("usage", default=None)
 
 
 @contextmanager
 def counting(usage: Usage) -> Iterator[None]:
-    """Let `count` add to this, in this thread and in the tasks that it starts."""
-    token = _chat.set(usage)
+    """Let `count` add to this usage, on this thread and in the tasks that it starts."""
+    token = _current.set(usage)
     try:
         yield
     finally:
-        _chat.reset(token)
+        _current.reset(token)
 
 
-def count(read: int, written: int) -> None:
-    """Add tokens to the chat under way, if there is one here."""
-    usage = _chat.get()
+def count(prompt_tokens: int, completion_tokens: int) -> None:
+    """Add to the usage of the current chat; does nothing outside one."""
+    usage = _current.get()
     if usage is not None:
-        usage.add(read, written)
+        usage.add(prompt_tokens, completion_tokens)

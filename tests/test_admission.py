@@ -52,7 +52,7 @@ def test_a_free_slot_is_given_at_once() -> None:
         ("a1 a2 a3 b1 b2", "b1 a2 b2 a3"),  # one's second after others' first
         ("a1 a2 b1", "b1 a2"),
         ("a1 b1 b2 b3 c1 a2 c2", "b1 c1 b2 a2 c2 b3"),
-        ("1 2 3", "2 3"),  # chats without a user stand for themselves
+        ("1 2 3", "2 3"),  # a chat without a user is a flow of its own
         ("a1 a2 1 a3 2", "1 2 a2 a3"),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_user_whose_chats_have_all_ended_is_not_put_back_for_them() -> None:
         queue.release(queue.acquire("a"))
     running, names = join(queue, "c1", "a1", "b1")
     assert served(queue, running, names) == ["a1", "b1"]
-    assert queue._users == {}
+    assert queue._flows == {}
 
 
 def test_cancelling_leaves_the_queue_and_wakes_the_waiting_thread() -> None:
@@ -138,14 +138,14 @@ def test_waits_are_measured() -> None:
     assert first.waited < LONG
 
 
-def test_every_change_is_told() -> None:
+def test_every_change_is_reported() -> None:
     """Numbers of running and waiting chats."""
-    told: list[tuple[int, int]] = []
-    queue = AdmissionQueue(1, lambda running, waiting: told.append((running, waiting)))
+    seen: list[tuple[int, int]] = []
+    queue = AdmissionQueue(1, lambda running, waiting: seen.append((running, waiting)))
     first, second = queue.acquire("a"), queue.acquire("b")
     queue.release(first)
     queue.release(second)
-    assert told == [(1, 0), (1, 1), (1, 0), (0, 0)]
+    assert seen == [(1, 0), (1, 1), (1, 0), (0, 0)]
 
 
 def test_many_threads_never_exceed_the_slots_and_all_are_served() -> None:
@@ -174,4 +174,4 @@ def test_many_threads_never_exceed_the_slots_and_all_are_served() -> None:
         thread.join(LONG)
     assert (queue.running, queue.waiting, inside) == (0, 0, 0)
     assert most <= 3
-    assert queue._users == {}
+    assert queue._flows == {}
