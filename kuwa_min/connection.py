@@ -1,4 +1,4 @@
-"""One client's connection: strict heads, absolute deadlines, and an answer to everything."""
+"""Serve one client's connection: strict heads, absolute deadlines, an answer to everything."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
@@ -17,12 +18,37 @@ from .exchange import Limits, Reply, Request, Routes, Streaming, message
 
 logger = logging.getLogger(__name__)
 
-LINGER_SECONDS, LINGER_BYTES = 2.0, 1 << 20
-DEAD_PEER_MS = 30_000  # unacknowledged data for this long: the peer is dead
+LINGER_SECONDS, LINGER_BYTES = 2.0, 1 << 20  # of what a rejected client still sends
+DEAD_PEER_MS = 30_000  # milliseconds of unacknowledged data after which the peer counts as dead
+RECV_SIZE = 64 << 10  # bytes asked for at once
+
+# The life of a connection
+#
+# Each connection has a thread, which reads a head and a body, calls the route, sends the answer,
+# and begins again while both sides keep the connection alive. Bytes of the next request that came
+# early (pipelining) wait in `_buffer`.
+#
+# - Order. Host and Origin are checked before the body is read. The body is read, or refused, before
+#   the route is called: no route waits for a client, and no unread body is taken for a request.
+# - Limits. Each part is bounded while it is read: the head by http1.HEAD_LIMIT and FIELDS_LIMIT,
+#   the body by Limits.body_bytes, whether it has a length or comes in chunks.
+# - Deadlines are absolute, not a timeout per recv(): a client that sends a byte a second cannot
+#   keep a thread. The first head must be there head_seconds after the connection; a later one must
+#   begin within idle_seconds and then end within head_seconds; a body within body_seconds. An
+#   answer that is not streamed must be taken within send_seconds. A streamed one may take any time,
+#   but its client must take something every send_seconds (see delivery).
+# - Errors. A request whose framing cannot be trusted gets its status and message, then the
+#   connection ends. Before that, the rest of what the client sends is read and dropped for a while:
+#   closing a socket with unread bytes resets the connection, and the client would lose the answer.
+#   An idle keep-alive connection ends without a word.
 
 
-class Host(Protocol):
-    """What a connection needs of the server that accepted it."""
+class AcceptingServer(Protocol):
+    """What a connection needs of the server that accepted it; every method may run on any thread.
+
+    courier: sends the streamed bodies. closing: no connection reads a further request.
+    would_block: what a socket of this server raises instead of blocking.
+    """
 
     routes: Routes
     limits: Limits
@@ -30,15 +56,16 @@ class Host(Protocol):
     closing: bool
     tls: Any
     would_block: tuple[type[OSError], ...]
+    check_origin: Callable[[http1.Head], None]  # raises Refused
 
-    def secure(self, sock: socket.socket) -> socket.socket:
-        """Do the TLS handshake, if there is to be one."""
+    def tls_handshake(self, sock: socket.socket) -> socket.socket:
+        """Return the TLS socket, or the socket itself without TLS; raises Gone."""
 
-    def screen(self, head: http1.Head) -> None:
-        """Raise Refused for hosts and origins that are not ours."""
+    def mark_busy(self, sock: socket.socket) -> None:
+        """Keep the connection from being dropped in favour of a new one."""
 
-    def note(self, sock: socket.socket, *, busy: bool) -> None:
-        """Remember whether a request is under way."""
+    def mark_idle(self, sock: socket.socket) -> None:
+        """Allow the connection to be dropped in favour of a new one."""
 
     def shutdown_request(self, request: Any) -> None:
         """Forget and close a connection."""
@@ -47,14 +74,14 @@ class Host(Protocol):
 class Connection(BaseHTTPRequestHandler):
     """One client's connection, served on a thread of its own."""
 
-    server: Host  # type: ignore[assignment]
+    server: AcceptingServer  # type: ignore[assignment]
     request: socket.socket
 
     def setup(self) -> None:
-        """Prepare the socket; bytes that came early wait in `_buffer`."""
-        self._buffer = b""
+        """Prepare the socket."""
+        self._buffer = b""  # received, not consumed yet
         self._head: http1.Head | None = None
-        self._keep = self._served = False
+        self._keep_alive = self._has_served = False
         self._plain = sock = self.request
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -63,42 +90,41 @@ class Connection(BaseHTTPRequestHandler):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
 
     def finish(self) -> None:
-        """Close what TLS wrapped; the plain socket is the server's to close."""
+        """Close the TLS socket; the plain one is closed by socketserver."""
         if self.request is not self._plain:
             self.server.shutdown_request(self.request)
 
     def handle(self) -> None:
-        """Serve requests until one side has had enough."""
+        """Serve requests until one side ends the connection."""
         with contextlib.suppress(Gone):
             try:
-                self.request = self.server.secure(self.request)
+                self.request = self.server.tls_handshake(self.request)
                 self._serve_one()
-                while self._keep and not self.server.closing:
+                while self._keep_alive and not self.server.closing:
                     self._serve_one()
             except Refused as error:
-                self._refuse(error)
+                self._reject(error)
 
     def _serve_one(self) -> None:
-        self._head, self._keep = None, False
+        self._head, self._keep_alive = None, False
         self._head = head = self._read_head()
-        self.server.note(self.request, busy=True)
-        self.server.screen(head)
+        self.server.mark_busy(self.request)
+        self.server.check_origin(head)
         body = self._read_body(head)
         peer, own = str(self.client_address[0]), str(self.request.getsockname()[0])
         request = Request(head.method, head.path, head, body, peer, own)
         del body
-        self._keep = head.keep_alive
-        reply = self._route(request)
-        del request  # its body may be large, and an answer takes long
-        self._answer(reply)
-        self._served = True
-        self.server.note(self.request, busy=False)
+        self._keep_alive = head.keep_alive
+        reply = self._call_route(request)
+        del request  # its body may be large, and a streamed answer takes long
+        self._respond(reply)
+        self._has_served = True
+        self.server.mark_idle(self.request)
 
-    def _refuse(self, error: Refused) -> None:
-        """Answer a request that was not understood, and let the client read the answer."""
-        self._keep = False
-        fields = tuple(error.fields.items())
-        self._answer(message(error.status, error.message or _phrase(error.status), fields))
+    def _reject(self, error: Refused) -> None:
+        """Answer a request that cannot be read, and let the client read the answer."""
+        self._keep_alive = False
+        self._respond(_error_reply(error))
         if error.status == HTTPStatus.REQUEST_TIMEOUT:
             return
         with contextlib.suppress(OSError, Refused):
@@ -109,8 +135,8 @@ class Connection(BaseHTTPRequestHandler):
                 self._receive(deadline)
                 left -= len(self._buffer)
 
-    def _route(self, request: Request) -> Reply | Streaming:
-        """Find and call the route; whatever it raises becomes an answer."""
+    def _call_route(self, request: Request) -> Reply | Streaming:
+        """Find and call the route; its exception becomes an answer."""
         methods = self.server.routes.get(request.path)
         if methods is None:
             return message(404, "There is nothing at this address.")
@@ -121,38 +147,37 @@ class Connection(BaseHTTPRequestHandler):
         try:
             return route(request)
         except Refused as error:
-            fields = tuple(error.fields.items())
-            return message(error.status, error.message or _phrase(error.status), fields)
-        except Exception as error:  # noqa: BLE001 - the Kernel forgets whoever does not answer
+            return _error_reply(error)
+        except Exception as error:  # noqa: BLE001 - the Kernel forgets who does not answer
             logger.error("answering %s failed: %s", _loggable(request), describe(error))
             return message(500, UNEXPECTED)
 
-    def _answer(self, reply: Reply | Streaming) -> None:
+    def _respond(self, reply: Reply | Streaming) -> None:
         if isinstance(reply, Streaming):
-            self._stream(reply)
+            self._send_stream(reply)
             return
         try:
-            self._complete(reply)
+            self._send_reply(reply)
         finally:
             if reply.after is not None:
                 reply.after()
 
-    def _complete(self, reply: Reply) -> None:
+    def _send_reply(self, reply: Reply) -> None:
         head_only = self._head is not None and self._head.method == "HEAD"
         fields = list(reply.fields)
         if reply.status != HTTPStatus.NO_CONTENT:
             fields += [("Content-Type", reply.content_type)]
             fields += [("Content-Length", str(len(reply.body)))]
-        head = http1.response_head(reply.status, fields, keep_alive=self._keep)
+        head = http1.response_head(reply.status, fields, keep_alive=self._keep_alive)
         self._send(head + (b"" if head_only else reply.body))
         if self._head is not None:
             logger.debug("%s: %d", _loggable(self._head), reply.status)
 
-    def _stream(self, reply: Streaming) -> None:
+    def _send_stream(self, reply: Streaming) -> None:
         assert self._head is not None
         fields = [("Content-Type", reply.content_type), ("Cache-Control", "no-store")]
         if self._head.http10:
-            self._keep = False
+            self._keep_alive = False
         else:
             fields.append(("Transfer-Encoding", "chunked"))
         delivery = Delivery(
@@ -163,17 +188,17 @@ class Connection(BaseHTTPRequestHandler):
             chunked=not self._head.http10,
             stall_seconds=self.server.limits.send_seconds,
         )
-        head = http1.response_head(200, fields, keep_alive=self._keep)
+        head = http1.response_head(200, fields, keep_alive=self._keep_alive)
         try:
             self._start_stream(head, delivery)
             reply.produce(delivery)
         finally:
             self.server.courier.unregister(delivery)
         if delivery.gone:
-            self._keep = False
+            self._keep_alive = False
 
     def _start_stream(self, head: bytes, delivery: Delivery) -> None:
-        """Send the head; if nobody is there, the producer must still run, to give back its slot."""
+        """Send the head. The producer runs even if the client has left: it must free its slot."""
         try:
             self._send(head)
             self.request.settimeout(0)
@@ -184,7 +209,11 @@ class Connection(BaseHTTPRequestHandler):
     # -- reading and writing, each with a deadline
 
     def _peek(self) -> bytes:
-        """Return bytes of a next request, empty bytes at the end; raises if there is neither."""
+        """Return bytes of the next request, b"" at the end of the stream, without blocking.
+
+        Raises one of the server's would_block if there is neither. TLS cannot peek: what it has is
+        moved to `_buffer`.
+        """
         if self.server.tls is None:
             return self.request.recv(1, socket.MSG_PEEK)
         early = self.request.recv(4096)
@@ -192,12 +221,13 @@ class Connection(BaseHTTPRequestHandler):
         return early
 
     def _receive(self, deadline: float) -> None:
+        """Add to the buffer; raises Refused at the deadline (time.monotonic()), Gone at the end."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise Refused(408)
         self.request.settimeout(left)
         try:
-            data = self.request.recv(65536)
+            data = self.request.recv(RECV_SIZE)
         except TimeoutError:
             raise Refused(408) from None
         except (OSError, ValueError):
@@ -209,20 +239,21 @@ class Connection(BaseHTTPRequestHandler):
     def _read_head(self) -> http1.Head:
         limits = self.server.limits
         start = time.monotonic()
-        idle = start + (limits.idle_seconds if self._served else limits.head_seconds)
+        idle = start + (limits.idle_seconds if self._has_served else limits.head_seconds)
         while not self._buffer.strip(b"\r\n"):
             self._buffer = b""
             try:
                 self._receive(idle)
             except Refused:
-                if self._served:
-                    raise Gone from None  # an idle connection is closed without a word
+                if self._has_served:
+                    raise Gone from None  # an idle connection
                 raise
         self._buffer = self._buffer.lstrip(b"\r\n")
-        deadline = time.monotonic() + limits.head_seconds if self._served else idle
+        deadline = time.monotonic() + limits.head_seconds if self._has_served else idle
         return http1.parse_head(self._read_until(b"\r\n\r\n", http1.HEAD_LIMIT, deadline, 431))
 
     def _read_until(self, mark: bytes, limit: int, deadline: float, status: int) -> bytes:
+        """Consume up to a mark, which is dropped; raises Refused with `status` past the limit."""
         searched = 0
         while (end := self._buffer.find(mark, searched, limit)) < 0:
             if http1.BARE_LF.search(self._buffer[:limit]):
@@ -278,9 +309,11 @@ class Connection(BaseHTTPRequestHandler):
             raise Gone from None
 
 
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase + "."
+def _error_reply(error: Refused) -> Reply:
+    text = error.message or HTTPStatus(error.status).phrase + "."
+    return message(error.status, text, tuple(error.fields.items()))
 
 
 def _loggable(request: Request | http1.Head) -> str:
+    """Name a request for the log; the path has no query, which may quote a user."""
     return f"{request.method[:12]} {request.path[:120]}"

@@ -540,7 +540,7 @@ def test_a_refused_client_that_stays_is_closed_without_an_error_in_the_log(
     with serving() as server, Client(server) as client:
         client.send(get("/echo", "Content-Length: 999999999", method="POST"))
         assert client.answer().status == 413
-        until(lambda: not server._open)
+        until(lambda: not server._connections)
         assert client.rest() == b""
         assert problems(caplog) == []
 
@@ -654,7 +654,7 @@ def test_a_client_that_leaves_in_the_middle_is_no_error(
         with Client(server) as client:
             client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             client.send(part)
-    until(lambda: not server._open)
+    until(lambda: not server._connections)
     assert problems(caplog) == []
 
 
@@ -733,8 +733,8 @@ def test_a_reader_that_stops_in_a_plain_answer_is_given_up() -> None:
     large: dict[str, Any] = {"/large": {"GET": lambda _: Reply(200, b"x" * (32 << 20), TEXT)}}
     with serving(large, limits=Limits(send_seconds=SHORT)) as server, Client(server) as client:
         client.send(get("/large"))
-        until(lambda: server._open)
-        assert took(lambda: until(lambda: not server._open)) < SHORT + SLACK
+        until(lambda: server._connections)
+        assert took(lambda: until(lambda: not server._connections)) < SHORT + SLACK
 
 
 # -- limits of number
@@ -745,7 +745,7 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
     begun, release = threading.Event(), threading.Event()
 
     def two_are_idle() -> bool:
-        return [busy for _, busy in server._open.values()].count(False) == 2
+        return [busy for _, busy in server._connections.values()].count(False) == 2
 
     def slow(_: Request) -> Reply:
         begun.set()
@@ -779,7 +779,7 @@ def test_at_the_cap_a_half_sent_head_is_idle_too() -> None:
         contextlib.ExitStack() as stack,
     ):
         slow.send(b"GET / HT")
-        until(lambda: server._open)
+        until(lambda: server._connections)
         newest = stack.enter_context(Client(server))
         assert newest.send(get()).answer().status == 200
         assert slow.ends()
@@ -802,7 +802,7 @@ def test_a_burst_of_connections_stays_under_the_cap() -> None:
     with serving(limits=Limits(connections=20)) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(200)]
         assert clients[-1].send(get()).answer().status == 200
-        until(lambda: len(server._open) <= 20, 3)
+        until(lambda: len(server._connections) <= 20, 3)
         until(lambda: threading.active_count() < before + 40, 3)
 
 
@@ -880,7 +880,7 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
         pytest.skip("needs /proc")
-    until(lambda: not server._open)
+    until(lambda: not server._connections)
     threads, files = threading.active_count(), len(list(descriptors.iterdir()))
     requests = [get("/stream"), post("/echo", b"x"), get("/nothing"), b"nonsense\r\n\r\n", b""]
     for number in range(500):
@@ -888,7 +888,7 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
             client.send(requests[number % 5])
             if number % 5 < 4 and number % 3:
                 client.answer()
-    until(lambda: not server._open)
+    until(lambda: not server._connections)
     until(lambda: threading.active_count() <= threads)
     until(lambda: len(list(descriptors.iterdir())) <= files)  # the last threads are closing theirs
     assert not server.courier._blocked
@@ -1131,7 +1131,7 @@ def test_the_end_closes_idle_connections() -> None:
         with serving() as server:
             kept, silent = (stack.enter_context(Client(server)) for _ in range(2))
             assert kept.send(get()).answer().status == 200
-            until(lambda: len(server._open) == 2)
+            until(lambda: len(server._connections) == 2)
         for client in (kept, silent):
             client.sock.settimeout(2)
             assert client.ends()
@@ -1212,7 +1212,7 @@ def test_a_plain_client_on_the_tls_port_is_dropped_quietly(
         with Client(server, trust.client) as client:
             assert client.send(get()).answer().body == b"hello"
         client.sock.close()
-        until(lambda: not server._open)
+        until(lambda: not server._connections)
     assert problems(caplog) == []
 
 
@@ -1230,7 +1230,7 @@ def test_a_client_that_leaves_before_or_in_the_handshake_is_no_error(
                     client.send(b"\x16\x03\x01\x02\x00")
         with Client(server, trust.client) as client:
             assert client.send(get()).answer().body == b"hello"
-        until(lambda: not server._open)
+        until(lambda: not server._connections)
     assert problems(caplog) == []
 
 
@@ -1248,7 +1248,7 @@ def test_a_stalled_handshake_ends_at_the_limit(trust: Trust) -> None:
                 with contextlib.suppress(TimeoutError):
                     if not dripping.sock.recv(100):
                         break
-        until(lambda: not server._open)
+        until(lambda: not server._connections)
 
 
 def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
@@ -1258,7 +1258,9 @@ def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
         Client(server) as one,
         Client(server) as other,
     ):
-        until(lambda: [type(sock) for sock, _ in server._open.values()] == [ssl.SSLSocket] * 2)
+        until(
+            lambda: [type(sock) for sock, _ in server._connections.values()] == [ssl.SSLSocket] * 2
+        )
         with Client(server, trust.client) as first, Client(server, trust.client) as second:
             for client in (first, second):
                 assert client.send(get()).answer().body == b"hello"
