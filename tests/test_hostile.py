@@ -58,9 +58,11 @@ class Counting(LLMExecutor):
 
     async def llm_compute(self, history, modelfile):
         self.inside += 1
-        yield "alone" if self.inside == 1 else "together"
-        threading.Event().wait(0.5)
-        self.inside -= 1
+        try:  # an abort may find it at its yield, where it is closed
+            yield "alone" if self.inside == 1 else "together"
+            threading.Event().wait(0.5)
+        finally:
+            self.inside -= 1
 """
 
 pytestmark = [
