@@ -1,4 +1,4 @@
-"""What a route gets and gives: requests, replies, streamed replies; and a client's limits."""
+"""What a route takes and returns: requests and responses; and the limits of a client."""
 
 from __future__ import annotations
 
@@ -14,54 +14,58 @@ JSON = "application/json"
 
 
 class Limits(NamedTuple):
-    """How much of everything a client may take: bytes, seconds, connections."""
+    """Limits of a server and of each of its clients; see connection."""
 
     body_bytes: int = 8 << 20
     head_seconds: float = 10
     body_seconds: float = 20
-    idle_seconds: float = 8
-    send_seconds: float = 10
-    connections: int = 1024
+    idle_seconds: float = 8  # between an answer and the next request
+    send_seconds: float = 10  # of an answer, or between two reads of a streamed one
+    connections: int = 1024  # above which idle ones are dropped
 
 
 class Request(NamedTuple):
-    """One complete request; its body is read already."""
+    """One complete request."""
 
     method: str
     path: str
     head: http1.Head
     body: bytes
     peer: str = ""  # the client's IP address
-    own: str = ""  # ours, to which it connected
+    own: str = ""  # our IP address, to which it connected
 
     def field(self, name: str) -> str | None:
-        """Return the value of a header field, or None; several are joined with commas."""
+        """Return the value of a header field, or None; several values are joined with commas."""
         values = self.head.fields.get(name)
         return ", ".join(values) if values else None
 
 
 class Reply(NamedTuple):
-    """A complete answer."""
+    """A complete response."""
 
     status: int
     body: bytes = b""
     content_type: str = JSON
     fields: tuple[tuple[str, str], ...] = ()
-    after: Callable[[], None] | None = None  # called once the answer is sent, or could not be
+    after: Callable[[], None] | None = None  # called when it is sent, or cannot be
 
 
 class Streaming(NamedTuple):
-    """A 200 whose body `produce` writes on the connection's thread; it must finish the delivery."""
+    """A 200 whose body is streamed.
+
+    `produce` is called on the connection's thread, also if the client has left by then. It returns
+    when the body is finished; an exception truncates the body and ends the connection.
+    """
 
     produce: Callable[[Delivery], None]
     content_type: str
 
 
 Route = Callable[[Request], "Reply | Streaming"]
-Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> what answers
+Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> route
 
 
 def message(status: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Reply:
-    """Answer with the short JSON sentence that the Kernel shows to people, without spaces."""
+    """Make the JSON object of one sentence that the Kernel's clients show to the user."""
     body = json.dumps({"msg": text}, ensure_ascii=False, separators=(",", ":"))
     return Reply(status, body.encode(), JSON, fields)

@@ -1,8 +1,9 @@
 """HTTP/1.1 framing, strictly: bytes to objects and back; no sockets here.
 
 Facts: Python's own parser ends the headers at a line without a colon, takes the first of two
-Content-Lengths, accepts folded lines, bare CR and LF, and answers 0.9 requests; each of these lets
-one request be read as two. So the head is parsed here, and whatever is doubtful is refused.
+Content-Lengths, accepts folded lines, bare CR and LF, and answers 0.9 requests. Each of these
+allows request smuggling: a proxy and the server see different requests in the same bytes. So the
+head is parsed here, and what is ambiguous is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from .errors import Refused
 
 HEAD_LIMIT = 32 << 10  # bytes of request line and fields
-FIELDS_LIMIT = 100
+FIELDS_LIMIT = 100  # of a head, and of a trailer
 LINE_LIMIT = 4096  # bytes of a chunk-size or trailer line
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -29,13 +30,13 @@ CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 BARE_LF = re.compile(rb"(?<!\r)\n")
 LENGTH = re.compile(r"[0-9]{1,19}")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?")
-CHUNKED = -1
+CHUNKED = -1  # in place of a length
 
 
 class Head(NamedTuple):
     """The head of a request: method, path, and fields by lower-case name.
 
-    The path comes without its query and without slashes at its end: /chat/ is /chat.
+    The path has no query, which no route uses, and no slashes at its end: /chat/ is /chat.
     """
 
     method: str
@@ -45,7 +46,7 @@ class Head(NamedTuple):
     fields: dict[str, list[str]]
 
     def field(self, name: str) -> str | None:
-        """Return the only value of a field, or None; twice is refused."""
+        """Return the only value of a field, or None; raises Refused if there are several."""
         values = self.fields.get(name, [])
         if len(values) > 1:
             raise Refused(400, f"The header {name} came more than once.")
@@ -53,7 +54,7 @@ class Head(NamedTuple):
 
     @property
     def from_browser(self) -> bool:
-        """Tell whether a browser may have sent this; a page cannot take these signs away.
+        """Tell whether a browser may have sent this; its page cannot remove these signs.
 
         Every browser since 2020 sends Origin with a POST. A GET of a page on a rebound name carries
         neither Origin nor Sec-Fetch-*, but always Accept-Language, as no Prometheus, health check
@@ -74,12 +75,12 @@ class Head(NamedTuple):
 
     @property
     def expects_continue(self) -> bool:
-        """Tell whether the client waits to be told to send its body."""
+        """Tell whether the client waits for 100 Continue before it sends the body."""
         return not self.http10 and "100-continue" in ",".join(self.fields.get("expect", [])).lower()
 
 
 def parse_head(raw: bytes) -> Head:
-    """Parse a head without its final empty line; raises Refused for anything doubtful."""
+    """Parse a head without its final empty line; raises Refused for anything ambiguous."""
     first, *lines = raw.split(b"\r\n")
     found = REQUEST_LINE.fullmatch(first)
     if not found:
@@ -99,7 +100,7 @@ def parse_head(raw: bytes) -> Head:
 
 
 def _split_target(target: str) -> tuple[str, str | None]:
-    """Return path and authority of a request target; the query is of no use here."""
+    """Return path and authority of a request target, without its query."""
     if target.startswith("/"):
         return target.partition("?")[0], None
     if not target.lower().startswith(("http://", "https://")):
@@ -112,7 +113,7 @@ def _split_target(target: str) -> tuple[str, str | None]:
 
 
 def body_length(head: Head) -> int:
-    """Return the body's length in bytes, or CHUNKED; raises Refused for doubtful framing."""
+    """Return the body's length in bytes, or CHUNKED; raises Refused for ambiguous framing."""
     codings, length = head.fields.get("transfer-encoding"), head.field("content-length")
     if codings:
         if length is not None or head.http10:
@@ -128,7 +129,7 @@ def body_length(head: Head) -> int:
 
 
 def chunk_size(line: bytes) -> int:
-    """Return the size in a chunk's first line; raises Refused if it is not one."""
+    """Parse the first line of a chunk, without its end, to the chunk's size in bytes."""
     found = CHUNK_SIZE.fullmatch(line)
     if not found:
         raise Refused(400)
