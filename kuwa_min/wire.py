@@ -1,23 +1,4 @@
-r"""The bytes of an answer: raw text for Kuwa 0.3, framed lines for Kuwa 0.4. No I/O here.
-
-Facts that this module builds on:
-- The front end decides how it wants an answer, and each Kernel passes everything on. Only 0.4's
-  sends X-Kuwa-* headers; their values may be empty.
-- 0.4: each line is `data: `, one JSON object and one newline. finish_reason is null but in the last
-  line, which says "stop" or "exception", repeats the exit code and adds `usage`. The front end
-  publishes the whole text so far at each line, so that text which is ready makes one line. A line
-  that is no valid JSON is dropped in silence: a lone surrogate loses its line. A log is shown as
-  "\n[LEVEL] text"; refusals, progress and addresses of pictures are not shown.
-- 0.3.4 (rooms): the reader reads byte by byte in windows of 0.1 s. It waits for a byte without a
-  limit, so that the first byte after a silence of more than a window still belongs to the window
-  that waited for it; the next window starts there. A window that begins with `<` starts a cache,
-  which is a note once a window is exactly `>` and the cache ends with the closing tag. Whatever
-  the cache holds at the end is lost. So behind the text, each pause being longer than a window:
-             "\n"                           where no text was sent, the first window begins with it
-      pause  "\n" + all of the block but ">>"   the newline ends the text's window; the block waits
-      pause  ">>", end of the body             the first ends the block's window, which begins with
-                                               `<`; the second is the last window: a note
-"""
+"""Encode an answer for the Kernel: raw text for Kuwa 0.3, lines of JSON for Kuwa 0.4. No I/O here."""
 
 from __future__ import annotations
 
@@ -32,8 +13,8 @@ from .errors import PieceError
 from .side_notes import SideNoteGate
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
-SIGNS_OF_FRAMED = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
-WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's reader lasts 0.1 s and may start late
+FRAMED_HEADERS = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
+WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's front end lasts 0.1 s and may start late
 
 LINE_START = b'data: {"finish_reason": null, "delta": ['
 TEXT_START = LINE_START + b'{"type": "text", "text": {"value": '
@@ -43,11 +24,34 @@ ESCAPES = re.compile(
     r"\\(?:ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(ud[89a-f][0-9a-f]{2})|[^u]|u[0-9a-f]{4})"
 )
 
-STOP, EXCEPTION = "stop", "exception"
+STOP, EXCEPTION = "stop", "exception"  # of finish_reason
+
+# What each front end expects
+#
+# The front end decides how it wants an answer, and each Kernel passes everything on. Only 0.4's
+# front end sends X-Kuwa-* headers; their values may be empty.
+#
+# 0.4: each line is `data: `, one JSON object and one newline. finish_reason is null but in the last
+# line, which says "stop" or "exception", repeats the exit code and adds `usage`.
+# - The front end publishes the whole text so far at each line, so that coalesced text makes one
+#   line. An empty `delta` is a heartbeat.
+# - A line that is no valid JSON is dropped without an error: a lone surrogate loses its line.
+# - A log is shown as "\n[LEVEL] text"; refusals, progress and addresses of pictures are not shown.
+#
+# 0.3: the body is the text in UTF-8. 0.3.4 extracts side notes from it in chat rooms: it reads byte
+# by byte in windows of 0.1 s. It waits for a byte without a limit, so that the first byte after a
+# silence of more than a window still belongs to the window that waited for it; the next window
+# starts there. A window that begins with `<` starts a cache, which is a note once a window is
+# exactly `>` and the cache ends with the closing tag. What the cache holds at the end is lost. So
+# behind the text, each pause being longer than a window:
+#            "\n"                           if no text was sent, the first window begins with it
+#     pause  "\n" + the block without ">>"  the newline ends the text's window; the block waits
+#     pause  ">>", end of the body          the first ends the block's window, which begins with
+#                                           `<`; the second is the last window: a note
 
 
 class Step(NamedTuple):
-    """What ends an answer, in order: text may be joined to text before it, bytes stand alone."""
+    """One write at the end of an answer: text may be joined to text before it, bytes may not."""
 
     data: str | bytes
     pause: float = 0.0  # seconds of silence before it
@@ -63,38 +67,44 @@ class Ending(NamedTuple):
 
 
 class Wire(Protocol):
-    """Encode one answer. Its text must pass `gate`, then `encode`; `ending` comes last, once."""
+    """The encoder of one answer; no method blocks.
+
+    The thread that runs the backend passes text through `gate` and hands it to the connection,
+    which calls `encode` when it sends, on any thread, with all text that is ready. Chunks are
+    encoded by `pieces`, which uses the gate itself. The thread that ends the answer calls `ending`,
+    once, after everything else.
+    """
 
     gate: SideNoteGate
-    room: bool  # whether it goes to a chat room, not to an API client or a script
+    room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
 
     def encode(self, text: str) -> bytes:
-        """Encode text that is sent together; empty if nothing is to be sent for it."""
+        """Encode text that is sent together; empty bytes: send nothing."""
 
     def pieces(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
-        """Return what is sent for chunks that were yielded together; their text passes the gate."""
+        """Return what to send for chunks that were yielded together: text to `encode`, or bytes."""
 
     def ending(self, end: Ending) -> list[Step]:
-        """Return what is sent behind the last piece."""
+        """Return what to send behind the last piece."""
 
 
 def is_room(history_id: str | None) -> bool:
-    """Tell a chat of a room, whose id is positive, from one of an API client or a script."""
+    """Tell whether a history_id is of a chat room: positive, unlike those of API calls."""
     return bool(re.fullmatch(r"\s*0*[1-9][0-9]*\s*", history_id or ""))
 
 
 def choose(option: str, fields: Container[str], *, room: bool) -> Wire:
-    """Return the encoder for a request.
+    """Return a new encoder for the answer to a request.
 
     option: AUTO, RAW or FRAMED. fields: the names of the request's headers, in lower case.
     """
     if option == AUTO:
-        option = FRAMED if any(name in fields for name in SIGNS_OF_FRAMED) else RAW
+        option = FRAMED if any(name in fields for name in FRAMED_HEADERS) else RAW
     return FramedWire(room=room) if option == FRAMED else RawWire(room=room)
 
 
 class RawWire:
-    """The wire of Kuwa 0.3: the text of the answer as UTF-8."""
+    """The encoder for Kuwa 0.3: the text of the answer in UTF-8."""
 
     def __init__(self, *, room: bool) -> None:
         self.gate = SideNoteGate()
@@ -105,7 +115,7 @@ class RawWire:
         return _utf8(text)
 
     def pieces(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
-        """Show what people can read as text; nothing stands for the other chunks."""
+        """Turn text, logs and refusals into text; the other chunks are dropped."""
         text = self.gate.feed("".join(map(_as_text, chunks)))
         return [text] if text else []
 
@@ -114,7 +124,7 @@ class RawWire:
         self.gate.close()
         held = self.gate.release()
         if held and self.room:
-            held += "\n"  # the reader, which trims it, may have begun a window with the held `<`
+            held += "\n"  # the front end, which trims it, may have begun a window with the held `<`
         steps = [Step(text) for text in (held, end.failure) if text]
         return steps + self._notes()
 
@@ -132,7 +142,7 @@ class RawWire:
 
 
 class FramedWire:
-    """The wire of Kuwa 0.4: lines of JSON."""
+    """The encoder for Kuwa 0.4: lines of JSON."""
 
     def __init__(self, *, room: bool) -> None:
         self.gate = SideNoteGate()
@@ -141,13 +151,13 @@ class FramedWire:
     def encode(self, text: str) -> bytes:
         """Make one line of text."""
         escaped = encode_basestring_ascii(text)
-        return TEXT_START + _mended(escaped).encode("ascii") + TEXT_END
+        return TEXT_START + _without_lone_surrogates(escaped).encode("ascii") + TEXT_END
 
     def pieces(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
-        """Make one line of chunks; an empty list is a line, too: it resets the reader's timeout."""
+        """Make one line of chunks; of none, a heartbeat, which resets the client's read timeout."""
         elements = [element for chunk in chunks for element in self._elements(chunk)]
         if chunks and not elements:
-            return []  # all of their text is held
+            return []  # the gate holds all of their text
         return [LINE_START + ", ".join(map(_dumps, elements)).encode("ascii") + b"]}\n"]
 
     def _elements(self, chunk: BaseChunk) -> Iterable[dict[str, Any]]:
@@ -170,7 +180,7 @@ class FramedWire:
         self.gate.close()
         steps = []
         if held := self.gate.release():
-            alone = self.room and held.startswith("<")  # the text before it was sent already
+            alone = self.room and held.startswith("<")  # the text before it has been sent
             steps.append(Step(held + "\n" if alone else held))
         if block := self.gate.block():
             steps += [] if self.room else [Step("\n")]
@@ -188,7 +198,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _as_text(chunk: BaseChunk) -> str:
-    """Return what 0.4's front end would show of a chunk; a refusal is shown as well."""
+    """Return a chunk as 0.4's front end shows it; a refusal, which it does not show, as text."""
     if isinstance(chunk, TextChunk):
         return chunk.value
     if isinstance(chunk, RefusalChunk):
@@ -211,18 +221,18 @@ def _last_line(end: Ending) -> bytes:
 
 
 def _dumps(value: object) -> str:
-    """Encode JSON; raises ValueError for NaN and infinity, which no reader takes."""
-    return _mended(json.dumps(value, allow_nan=False, default=_jsonencode))
+    """Encode JSON; raises ValueError for NaN and infinity, which are not JSON."""
+    return _without_lone_surrogates(json.dumps(value, allow_nan=False, default=_jsonencode))
 
 
 def _jsonencode(value: Any) -> Any:
-    """Encode what a chunk of a custom executor holds besides plain values."""
+    """Encode an object in a chunk of a custom executor; raises PieceError if JSON has none."""
     if hasattr(value, "__jsonencode__"):
         return value.__jsonencode__()
     raise PieceError(f"a chunk holds {type(value).__name__}, for which JSON has nothing")
 
 
-def _mended(escaped: str) -> str:
+def _without_lone_surrogates(escaped: str) -> str:
     """Replace lone surrogates in encoded JSON by U+FFFD; two halves of a pair are a character."""
     if "\\ud" not in escaped:
         return escaped
