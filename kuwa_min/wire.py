@@ -1,4 +1,4 @@
-"""Encode an answer for the Kernel: raw text for Kuwa 0.3, lines of JSON for Kuwa 0.4. No I/O here."""
+"""Encode an answer for the Kernel: raw text for Kuwa 0.3, lines of JSON for Kuwa 0.4. No I/O."""
 
 from __future__ import annotations
 
