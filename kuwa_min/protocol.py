@@ -7,11 +7,11 @@ Facts about the Kernel that this module and its users build on:
   the header names; Host is the name by which the client calls the Kernel.
 - isbot is 0, 1, a boolean or null, as the front end's database has it, and msg may be null.
 - history_id is positive for chat rooms and negative for API calls.
-- It ignores our status code and shows whatever body it gets to the person as the answer.
+- It ignores our status code and shows any body to the user as the answer.
 - It treats a connection that ends without an HTTP answer as a dead executor and forgets it.
 - One record is one request at a time; several endpoints on one port under one name are several
   records: /chat, /chat/1, /chat/2, ...
-- register answers `Failed` when the endpoint is already there (or a field is missing); unregister
+- register answers `Failed` if the endpoint is listed already (or a field is missing); unregister
   removes every record of that name whose scheme, host and port match, whatever the path.
 - A record is [endpoint, "READY" | "BUSY", history_id, user_id]; the ids of a reserved one are
   strings in 0.4. The table is shown as JSON inside the <textarea> of GET worker/debug; 0.4 shows it
@@ -38,32 +38,36 @@ EMPTY, BUSY = "Received empty request!", "Processing another request."
 MALFORMED = "The chat history could not be read: it must be a JSON list of messages."
 MALFORMED_MODELFILE = "The Modelfile of this bot could not be read: it must be a JSON list."
 SUCCESS, FAILED = "Success", "Failed"
-READY, RESERVED_NOBODY = "READY", -1
+READY = "READY"
+UNRESERVED = -1  # in place of both ids
 RECORD_KEYS = ("endpoint", "status", "job_history_id", "job_user_id")
-# Patterns are compiled at their first use: no start needs one of them.
+# Patterns are compiled at their first use: a start needs none of them.
 LIST_CONTENT = r"(?is)<textarea[^>]*>(.*?)</textarea>"
 BOUNDARY = r'(?i)boundary="?([^";,]{1,200})"?'
 FIELD_NAME = r'\bname="?([^";\r\n]{1,200})"?'
 
 Record = list[Any]  # [endpoint, state, history_id, user_id]
-Table = dict[str, list[Record]]
+Table = dict[str, list[Record]]  # by name
 
 
 class Chat(NamedTuple):
-    """One request of a person: what was said, the bot's Modelfile, the raw form and the header."""
+    """One chat request: history, the bot's Modelfile, the whole form, and the header."""
 
     history: list[Message]
     modelfile: Modelfile
     form: dict[str, str]
-    fields: Mapping[str, list[str]] = MappingProxyType({})  # of the header, by lower-case name
+    fields: Mapping[str, list[str]] = MappingProxyType({})  # header, by lower-case name
 
 
 def parse_form(body: bytes, content_type: str) -> dict[str, str]:
-    """Read an urlencoded or multipart form, whichever the body really is; the last value wins."""
+    """Parse an urlencoded or multipart form, as its body shows, not content_type alone.
+
+    Of several values of a field, the last one counts. Raises Refused for too many fields.
+    """
     found = re.search(BOUNDARY, content_type)
-    mark = b"--" + found[1].rstrip().encode("latin-1", "replace") if found else b""
-    if mark and body.lstrip().startswith(mark):
-        return _parse_multipart(b"\r\n" + body.lstrip(), b"\r\n" + mark)
+    boundary = b"--" + found[1].rstrip().encode("latin-1", "replace") if found else b""
+    if boundary and body.lstrip().startswith(boundary):
+        return _parse_multipart(b"\r\n" + body.lstrip(), b"\r\n" + boundary)
     if b"=" not in body:
         return {}
     try:
@@ -75,10 +79,10 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _parse_multipart(body: bytes, mark: bytes) -> dict[str, str]:
+def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
     form = {}
-    parts = body.split(mark, FORM_FIELDS + 2)
-    if len(parts) > FORM_FIELDS + 2:  # what stands before the first mark and after the last
+    parts = body.split(boundary, FORM_FIELDS + 2)
+    if len(parts) > FORM_FIELDS + 2:  # and the text before the first boundary and after the last
         raise Refused(400, TOO_MANY)
     for part in parts[1:]:
         head, found, content = part.partition(b"\r\n\r\n")
@@ -91,9 +95,9 @@ def _parse_multipart(body: bytes, mark: bytes) -> dict[str, str]:
 def parse_chat(
     form: dict[str, str], accept_language: str | None, api_base_urls: str | None = None
 ) -> Chat:
-    """Make a chat of a form; raises Refused with a sentence for the person if it is malformed.
+    """Build the chat request from a form; raises Refused with a message for the user.
 
-    api_base_urls: the header X-Kuwa-Api-Base-Urls of 0.4's front end, addresses with ";" between.
+    api_base_urls: the header X-Kuwa-Api-Base-Urls of 0.4's front end, separated by ";".
     """
     if not form:
         raise Refused(400, EMPTY)
@@ -137,25 +141,25 @@ def slot_path(path: str, index: int) -> str:
 
 
 def worker_url(kernel_url: str, version: str, verb: str) -> str:
-    """Return the address of one of the Kernel's worker routes; a base path is kept."""
+    """Return the URL of one of the Kernel's worker routes; a path of kernel_url is kept."""
     return f"{kernel_url.rstrip('/')}/{version}/worker/{verb}"
 
 
 def worker_form(name: str, endpoint: str) -> bytes:
-    """Return the form that register and unregister take."""
+    """Return the body of register and unregister, a form."""
     return urlencode({"name": name, "endpoint": endpoint}).encode()
 
 
-def show_table(table: Table) -> bytes:
-    """Show every record the way the Kernel's debug page does; the front end looks for "name"."""
+def render_table(table: Table) -> bytes:
+    """Return the Kernel's debug page, in which the front end looks for "name"."""
     text = html.escape(json.dumps(table, indent=2, ensure_ascii=False), quote=False)
     return f"<!doctype html><title>Kernel</title><textarea>{text}</textarea>".encode()
 
 
 def parse_table(page: str) -> Table:
-    """Read a Kernel's records: JSON of either kind, or the page with them in its textarea.
+    """Parse a Kernel's records: JSON of either kind, or the page with them in its textarea.
 
-    Raises ValueError if there are none.
+    Raises ValueError if the page holds none.
     """
     found = None if page.lstrip().startswith("{") else re.search(LIST_CONTENT, page)
     table = json.loads(html.unescape(found[1]) if found else page)
@@ -165,7 +169,7 @@ def parse_table(page: str) -> Table:
 
 
 def _record(row: Any) -> Record:
-    """Return a record as a list, which Kernel 0.4 also shows as an object."""
+    """Return a record as a list; Kernel 0.4 may send an object."""
     if isinstance(row, dict):
         return [row.get(key) for key in RECORD_KEYS]
     if isinstance(row, list):

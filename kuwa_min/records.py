@@ -1,4 +1,4 @@
-"""The embedded Kernel's memory: who serves which name, and whom each is reserved for."""
+"""The embedded Kernel's record table: endpoints by name, their states and reservations."""
 
 from __future__ import annotations
 
@@ -10,155 +10,155 @@ from urllib.parse import urlsplit
 
 from . import protocol
 
-RESERVATION_SECONDS = 30.0  # a reservation without a chat ends after this
-BUSY, NO_MACHINE = "BUSY", "NOMACHINE"
+RESERVATION_SECONDS = 30.0  # after which a reservation without a chat ends
+BUSY, NO_MACHINE = "BUSY", "NOMACHINE"  # answers of `schedule`, beside READY
 
 
 @dataclass
-class Executor:
-    """One endpoint under one name, and whom it is reserved for."""
+class ExecutorRecord:
+    """One endpoint under one name: its state, and the chat that it is reserved for."""
 
     endpoint: str
     state: str = protocol.READY
-    history_id: int | str = protocol.RESERVED_NOBODY
-    user_id: int | str = protocol.RESERVED_NOBODY
-    reserved_at: float = field(default=0.0, repr=False)
+    history_id: int | str = protocol.UNRESERVED
+    user_id: int | str = protocol.UNRESERVED
+    reserved_at: float = field(default=0.0, repr=False)  # time.monotonic()
 
     def reserve(self, history_id: str, user_id: str) -> None:
-        """Keep this executor for one chat."""
+        """Keep this endpoint for one chat."""
         self.history_id, self.user_id = history_id, user_id
         self.reserved_at = time.monotonic()
 
     def release(self) -> None:
         """End the reservation and the chat: the endpoint is READY again."""
         self.state = protocol.READY
-        self.history_id = self.user_id = protocol.RESERVED_NOBODY
+        self.history_id = self.user_id = protocol.UNRESERVED
 
     @property
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         """Tell whether the endpoint is READY and not reserved."""
         if self.state != protocol.READY:
             return False
         expired = time.monotonic() - self.reserved_at > RESERVATION_SECONDS
-        return self.history_id == protocol.RESERVED_NOBODY or expired
+        return self.history_id == protocol.UNRESERVED or expired
 
-    def record(self) -> protocol.Record:
-        """Return the record as the Kernel shows it."""
+    def row(self) -> protocol.Record:
+        """Return the record as the Kernel lists it."""
         return [self.endpoint, self.state, self.history_id, self.user_id]
 
 
-class Records:
-    """The Kernel's memory: who serves which name."""
+class RecordTable:
+    """All records by name; every method is atomic and may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: dict[str, list[Executor]] = {}
+        self._records: dict[str, list[ExecutorRecord]] = {}
 
     def add(self, name: str, endpoint: str) -> bool:
         """Add an endpoint; return False if it is there already."""
         with self._lock:
-            known = self._names.setdefault(name, [])
-            if any(executor.endpoint == endpoint for executor in known):
+            known = self._records.setdefault(name, [])
+            if any(record.endpoint == endpoint for record in known):
                 return False
-            known.append(Executor(endpoint))
+            known.append(ExecutorRecord(endpoint))
             return True
 
-    def knows(self, name: str, endpoint: str) -> bool:
-        """Tell whether an endpoint of that scheme, host and port is listed under this name."""
+    def has_origin(self, name: str, endpoint: str) -> bool:
+        """Tell whether the name has an endpoint of the same scheme, host and port."""
         with self._lock:
-            listed = self._names.get(name, [])
+            listed = self._records.get(name, [])
             return any(origin(one.endpoint) == origin(endpoint) for one in listed)
 
     def remove(self, name: str, endpoint: str) -> bool:
-        """Remove every endpoint of that scheme, host and port; return whether there was one."""
+        """Remove every endpoint of the same scheme, host and port; return whether there was one."""
         with self._lock:
-            known = self._names.get(name, [])
+            known = self._records.get(name, [])
             kept = [one for one in known if origin(one.endpoint) != origin(endpoint)]
             return self._keep(name, known, kept)
 
-    def drop(self, name: str, dead: Executor) -> None:
-        """Remove one endpoint that does not answer."""
+    def discard(self, name: str, dead: ExecutorRecord) -> None:
+        """Remove one endpoint, which does not answer."""
         with self._lock:
-            known = self._names.get(name, [])
+            known = self._records.get(name, [])
             self._keep(name, known, [one for one in known if one is not dead])
 
-    def _keep(self, name: str, known: list[Executor], kept: list[Executor]) -> bool:
+    def _keep(self, name: str, known: list[ExecutorRecord], kept: list[ExecutorRecord]) -> bool:
         if kept:
-            self._names[name] = kept
+            self._records[name] = kept
         else:
-            self._names.pop(name, None)
+            self._records.pop(name, None)
         return len(kept) < len(known)
 
-    def find(self, name: str, endpoint: str) -> Executor | None:
-        """Return the executor of this name and endpoint."""
+    def find(self, name: str, endpoint: str) -> ExecutorRecord | None:
+        """Return the record of this name and endpoint."""
         with self._lock:
             return self._find(name, endpoint)
 
-    def _find(self, name: str, endpoint: str) -> Executor | None:
-        known = self._names.get(name, [])
+    def _find(self, name: str, endpoint: str) -> ExecutorRecord | None:
+        known = self._records.get(name, [])
         return next((one for one in known if one.endpoint == endpoint), None)
 
     def move(self, name: str, endpoint: str, new_name: str, new_endpoint: str) -> bool:
-        """Give a free executor another name or endpoint; return whether there was one."""
+        """Give a free record another name and endpoint; return whether there was one."""
         with self._lock:
             moved = self._find(name, endpoint)
             taken = self._find(new_name, new_endpoint)
-            if moved is None or not moved.free or not (taken is None or taken is moved):
+            if moved is None or not moved.is_free or not (taken is None or taken is moved):
                 return False
-            self._keep(name, [], [one for one in self._names[name] if one is not moved])
-            self._names.setdefault(new_name, []).append(Executor(new_endpoint))
+            self._keep(name, [], [one for one in self._records[name] if one is not moved])
+            self._records.setdefault(new_name, []).append(ExecutorRecord(new_endpoint))
             return True
 
     def schedule(self, name: str, history_id: str, user_id: str) -> str:
-        """Reserve an executor for a chat."""
+        """Reserve a free endpoint for a chat; return READY, BUSY or NO_MACHINE."""
         with self._lock:
-            known = self._names.get(name)
+            known = self._records.get(name)
             if not known:
                 return NO_MACHINE
-            for executor in known:
-                if executor.free:
-                    executor.reserve(history_id, user_id)
+            for record in known:
+                if record.is_free:
+                    record.reserve(history_id, user_id)
                     return protocol.READY
             return BUSY
 
-    def begin(self, name: str, history_id: str, user_id: str) -> Executor | None:
-        """Take the executor that was reserved for this chat."""
+    def start_chat(self, name: str, history_id: str, user_id: str) -> ExecutorRecord | None:
+        """Make the record that is reserved for this chat busy, and return it."""
         with self._lock:
-            for executor in self._names.get(name, []):
-                mine = (executor.history_id, executor.user_id) == (history_id, user_id)
-                if mine and executor.state == protocol.READY:
-                    executor.state = BUSY
-                    return executor
+            for record in self._records.get(name, []):
+                reserved = (record.history_id, record.user_id) == (history_id, user_id)
+                if reserved and record.state == protocol.READY:
+                    record.state = BUSY
+                    return record
             return None
 
-    def end(self, executor: Executor) -> None:
-        """Give an executor back."""
+    def end_chat(self, record: ExecutorRecord) -> None:
+        """Make a record free again."""
         with self._lock:
-            executor.release()
+            record.release()
 
-    def running(self, history_ids: Collection[str], user_id: str) -> list[Executor]:
-        """Return the executors that run these chats of this user."""
+    def of_chats(self, history_ids: Collection[str], user_id: str) -> list[ExecutorRecord]:
+        """Return the records that are reserved for these chats of a user, or run them."""
         with self._lock:
             return [
-                executor
-                for known in self._names.values()
-                for executor in known
-                if executor.user_id == user_id and str(executor.history_id) in history_ids
+                record
+                for known in self._records.values()
+                for record in known
+                if record.user_id == user_id and str(record.history_id) in history_ids
             ]
 
     def names(self) -> list[str]:
         """Return the names that have an endpoint."""
         with self._lock:
-            return list(self._names)
+            return list(self._records)
 
     def table(self) -> protocol.Table:
-        """Return all records."""
+        """Return all records as the Kernel lists them."""
         with self._lock:
-            return {name: [one.record() for one in known] for name, known in self._names.items()}
+            return {name: [one.row() for one in known] for name, known in self._records.items()}
 
 
 def origin(endpoint: str) -> tuple[str, str] | None:
-    """Return an endpoint's scheme, and host with port; None if it is no http(s) address."""
+    """Return an endpoint's scheme, and host with port; None if it is no http(s) URL."""
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

@@ -1,4 +1,4 @@
-"""Carry a chat from the embedded Kernel to an executor, and its answer back as it comes."""
+"""Forward a chat from the embedded Kernel to an executor, and stream the answer back."""
 
 from __future__ import annotations
 
@@ -13,80 +13,83 @@ from . import protocol
 from .delivery import Delivery
 from .errors import Gone
 from .exchange import Request
-from .records import Executor, Records
+from .records import ExecutorRecord, RecordTable
 
 logger = logging.getLogger(__name__)
 
-ABORT_SECONDS = SHUTDOWN_SECONDS = 10.0
-SILENCE_SECONDS = 300.0  # the longest pause of an executor that is waited for
-PIECE = 64 << 10
-FORWARDED = ("accept-language", "x-kuwa-")  # the first letters of fields that an executor reads
+ABORT_TIMEOUT = SHUTDOWN_TIMEOUT = 10.0  # seconds
+READ_TIMEOUT = 300.0  # seconds between two reads of an answer
+READ_SIZE = 64 << 10  # bytes asked for at once
+FORWARDED = ("accept-language", "x-kuwa-")  # prefixes of the header fields that executors read
 
 
-def abort(executor: Executor) -> None:
-    """Ask an executor to stop what it does."""
+def abort(record: ExecutorRecord) -> None:
+    """Ask an executor to stop the answer at an endpoint; its failure is ignored."""
     with contextlib.suppress(OSError, http.client.HTTPException):
-        _call(executor.endpoint, "GET", "/abort", ABORT_SECONDS).close()
+        _send_request(record.endpoint, "GET", "/abort", ABORT_TIMEOUT).close()
 
 
-def shut_down(executor: Executor) -> int | None:
-    """Ask an executor to end; return the status of its answer, None if there was none."""
-    parts = urlsplit(executor.endpoint)
+def shut_down(record: ExecutorRecord) -> int | None:
+    """Ask an executor to stop; return the HTTP status of its response, None without one."""
+    parts = urlsplit(record.endpoint)
     try:
-        answer = _call(f"{parts.scheme}://{parts.netloc}", "GET", "/shutdown", SHUTDOWN_SECONDS)
+        base = f"{parts.scheme}://{parts.netloc}"
+        response = _send_request(base, "GET", "/shutdown", SHUTDOWN_TIMEOUT)
     except (OSError, http.client.HTTPException):
         return None
-    with contextlib.closing(answer):
-        return answer.status
+    with contextlib.closing(response):
+        return response.status
 
 
 class Relay:
-    """Carry one answer from an executor to the Kernel's client."""
+    """Stream one answer from an executor to the Kernel's client."""
 
-    def __init__(self, records: Records, name: str, executor: Executor, request: Request) -> None:
-        self._records, self._name, self._executor = records, name, executor
-        self._request, self._begun = request, False
+    def __init__(
+        self, table: RecordTable, name: str, record: ExecutorRecord, request: Request
+    ) -> None:
+        self._table, self._name, self._record = table, name, record
+        self._request, self._has_response = request, False
 
     def produce(self, delivery: Delivery) -> None:
-        """Post the form to the executor and stream what it says, whatever its status is."""
+        """Post the form to the executor and stream its response, with any status."""
         try:
             self._relay(delivery)
         except (OSError, http.client.HTTPException) as error:
             self._fail(delivery, error)
         finally:
-            self._records.end(self._executor)
+            self._table.end_chat(self._record)
         delivery.finish()
 
     def _fail(self, delivery: Delivery, error: Exception) -> None:
-        """Forget an executor that is not there; show an answer that breaks off as broken off."""
+        """Forget an executor that refuses connections; truncate an answer that was cut off."""
         if delivery.gone:
             return
-        logger.warning("%s did not answer: %s", self._executor.endpoint, type(error).__name__)
+        logger.warning("%s did not answer: %s", self._record.endpoint, type(error).__name__)
         if isinstance(error, ConnectionRefusedError):
-            self._records.drop(self._name, self._executor)
-        elif self._begun:
+            self._table.discard(self._name, self._record)
+        elif self._has_response:
             delivery.break_off()
 
     def _relay(self, delivery: Delivery) -> None:
         form = protocol.parse_form(self._request.body, self._request.field("content-type") or "")
-        answer = _call(
-            self._executor.endpoint,
+        response = _send_request(
+            self._record.endpoint,
             "POST",
             "",
-            SILENCE_SECONDS,
+            READ_TIMEOUT,
             body=urlencode(form).encode(),
             fields=self._forwarded(),
         )
-        with contextlib.closing(answer):
-            self._begun = True
-            delivery.on_gone = answer.hang_up
+        with contextlib.closing(response):
+            self._has_response = True
+            delivery.on_gone = response.interrupt
             if delivery.gone:
                 raise Gone
-            while piece := answer.read():
+            while piece := response.read():
                 delivery.write(piece)
 
     def _forwarded(self) -> dict[str, str]:
-        """Return the client's fields that executors read; an empty one is passed on as well."""
+        """Return the client's header fields that executors read, empty ones included."""
         fields = self._request.head.fields
         return {
             name: ", ".join(values) for name, values in fields.items() if name.startswith(FORWARDED)
@@ -94,38 +97,38 @@ class Relay:
 
 
 class Upstream:
-    """An executor's answer being read."""
+    """The response of an executor, read on one thread; any thread may interrupt it."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
         self._socket = connection.sock
-        self._answer = connection.getresponse()
+        self._response = connection.getresponse()
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def read(self) -> str:
-        """Return the next text, empty at the end."""
-        while data := self._answer.read1(PIECE):
+        """Return the next text, "" at the end; characters are never split."""
+        while data := self._response.read1(READ_SIZE):
             if text := self._decode(data):
                 return text
         return self._decode(b"", True)
 
     @property
     def status(self) -> int:
-        """Return the status of the answer."""
-        return self._answer.status
+        """Return the HTTP status."""
+        return self._response.status
 
-    def hang_up(self) -> None:
-        """Leave in the middle of the answer, from another thread."""
+    def interrupt(self) -> None:
+        """Make a blocked `read` end; for another thread, when the client has left."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of the connection."""
-        self._answer.close()
+        """Close the connection."""
+        self._response.close()
         self._connection.close()
 
 
-def _call(
+def _send_request(
     endpoint: str,
     method: str,
     suffix: str,
@@ -134,7 +137,7 @@ def _call(
     body: bytes | None = None,
     fields: dict[str, str] | None = None,
 ) -> Upstream:
-    """Send one request to an executor, never through a proxy."""
+    """Send one request to an executor, without the proxies of the environment."""
     parts = urlsplit(endpoint)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection

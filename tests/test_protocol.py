@@ -426,7 +426,7 @@ def test_register_and_unregister_take_name_and_endpoint() -> None:
 )
 def test_a_table_that_is_shown_can_be_read(table: dict[str, list[Any]]) -> None:
     """Nothing in a name ends the page's text early."""
-    page = protocol.show_table(table).decode()
+    page = protocol.render_table(table).decode()
     assert protocol.parse_table(page) == table
     assert page.count("</textarea>") == 1
     assert "<script>" not in page

@@ -187,7 +187,7 @@ def test_the_table_is_read_as_each_kernel_shows_it() -> None:
     record = [ENDPOINTS[0], "READY", "7", "3"]
     expected = {"bot": [record]}
     objects = [dict(zip(protocol.RECORD_KEYS, record, strict=True))]
-    assert protocol.parse_table(protocol.show_table({"bot": [record]}).decode()) == expected
+    assert protocol.parse_table(protocol.render_table({"bot": [record]}).decode()) == expected
     assert protocol.parse_table(json.dumps({"bot": [record]})) == expected
     assert protocol.parse_table(json.dumps({"bot": objects})) == expected
 
@@ -216,7 +216,7 @@ def test_the_route_that_shows_the_table_is_remembered(shown: str, metrics: Metri
         asked.append(request.path.rpartition("/")[2])
         rows = [[endpoint, "READY", "7", "3"] for endpoint in records]
         if shown == "page":
-            return Reply(200, protocol.show_table({"bot": rows}), "text/html")
+            return Reply(200, protocol.render_table({"bot": rows}), "text/html")
         table = {"bot": [dict(zip(protocol.RECORD_KEYS, row, strict=True)) for row in rows]}
         assert request.field("accept") == JSON
         return Reply(200, json.dumps(table if shown == "objects" else {"bot": rows}).encode(), JSON)
