@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from kuwa_min import generation
 
-from . import _gemini_session
+from ._gemini_session import Adapter, read
 from ._gemini_stream import ArrayReader
 
 with warnings.catch_warnings():
@@ -49,28 +49,28 @@ class BadOption(ValueError):
 class Client:
     """Google's service, or what stands in for it at this address."""
 
-    def __init__(self, endpoint: str, connections: int) -> None:
+    def __init__(self, endpoint: str) -> None:
         self._client = generativelanguage.GenerativeServiceClient(
             transport="rest",
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": endpoint},
         )
-        _gemini_session.equip(self._client.transport._session, connections)
+        adapter = Adapter()
+        for scheme in ("https://", "http://"):
+            self._client.transport._session.mount(scheme, adapter)
 
     def ask(self, request: Any, key: str) -> Iterator[dict[str, Any]]:
         """Yield the objects of an answer as they come.
 
-        request: what `write` made. Raises Refused, Broken, Garbage or BrokeOff.
+        request: what `write` made. Raises Refused, ConnectionFailed, Garbage or BrokeOff.
         """
-        fields = [(KEY_FIELD, key)]
         reader = ArrayReader()
-        with _gemini_session.Call():
-            answer = self._client.stream_generate_content(
-                request, retry=None, timeout=None, metadata=fields
-            )
-            with answer._response as response:
-                for data in _gemini_session.read(response):
-                    yield from reader.feed(data)
+        answer = self._client.stream_generate_content(
+            request, retry=None, timeout=None, metadata=[(KEY_FIELD, key)]
+        )
+        with answer._response as response:
+            for data in read(response.raw):
+                yield from reader.feed(data)
         reader.finish()
 
     def close(self) -> None:

@@ -11,11 +11,21 @@ from kuwa_min import sentences
 
 from ._gemini_answer import as_dict, as_list
 from ._gemini_session import Refused
+from ._refusal import FAILURES as COMMON_FAILURES
 from ._refusal import ContextFull, ImageRefused, Passing, Refusal, asked_to_wait, clean
+from ._transport_errors import Failure
 
 SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 FITTING = 0.95  # of a chat that is said to fit: our count is a guess
+# Google's address is right: where it cannot be reached, this network has no way out, and another
+# attempt would take as long.
+FAILURES = {
+    **COMMON_FAILURES,
+    **dict.fromkeys(
+        (Failure.TLS, Failure.LOOKUP, Failure.CONNECT_TIMEOUT), (sentences.UNREACHABLE, False)
+    ),
+}
 USELESS = sentences.IMAGE_NOT_READ.format("the model's service cannot make anything of it")
 
 
@@ -46,7 +56,7 @@ def explain(answer: Refused, *, model: str, key: str) -> Refusal:
     objects = [as_dict(one) for one in (found if isinstance(found, list) else [found])]
     error = as_dict(objects[0].get("error")) if objects else {}
     fault = _fault(error, answer.status, model=model, key=key)
-    return _judge(fault._replace(after=fault.after or asked_to_wait(answer.fields)))
+    return _judge(fault._replace(after=fault.after or asked_to_wait(answer.headers)))
 
 
 def explain_error(error: dict[str, Any], *, model: str, key: str) -> Refusal:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 
 from kuwa_min import sentences
 
-from . import _gemini_answer, _gemini_client, _gemini_network, _gemini_refusal, _links
+from . import _gemini_answer, _gemini_client, _gemini_refusal, _links
 from ._cloud_executor import Question
 from ._gemini_answer import Piece
 from ._gemini_client import BadOption, Client, Content
-from ._gemini_session import Broken, Refused
+from ._gemini_session import Refused
 from ._gemini_stream import BrokeOff, Garbage
-from ._refusal import Passing, Refusal
+from ._refusal import Passing, Refusal, of_failure
+from ._transport_errors import ConnectionFailed
 
 MODEL = re.compile(r"(?:(models|tunedModels)/)?[\w.-]+", re.ASCII)
 ROLES = {"user": "user", "assistant": "model"}
@@ -31,7 +32,7 @@ def stream(client: Client, question: Question, count: Count) -> Iterator[str]:
             for found in objects:
                 if text := answer.take(_gemini_answer.parse(found)):
                     yield text
-    except (Refused, Broken, Garbage) as error:
+    except (Refused, ConnectionFailed, Garbage) as error:
         answer.failed(error)
     finally:
         count(answer.read, answer.written)
@@ -60,19 +61,19 @@ class _Answer:
         self._has_text = self._has_text or bool(piece.text)
         return piece.text
 
-    def failed(self, error: Refused | Broken | Garbage) -> None:
+    def failed(self, error: Refused | ConnectionFailed | Garbage) -> None:
         """Take note of an answer that was cut off; raises a Refusal for every other failure."""
         refusal = self._refusal(error)
         if not self._has_text or refusal.sentence != sentences.UNREACHABLE:
             raise refusal from None
         self._broke_off = not self._end
 
-    def _refusal(self, error: Refused | Broken | Garbage) -> Refusal:
+    def _refusal(self, error: Refused | ConnectionFailed | Garbage) -> Refusal:
         question = self._question
         if isinstance(error, Refused):
             return _gemini_refusal.explain(error, model=question.model, key=question.key.text)
-        if isinstance(error, Broken):
-            return _gemini_network.explain(error)
+        if isinstance(error, ConnectionFailed):
+            return of_failure(error, _gemini_refusal.FAILURES)
         if isinstance(error, BrokeOff):
             return Passing(sentences.UNREACHABLE, f"the answer: {error}")
         return Refusal(sentences.GARBLED, f"the answer: {error}")

@@ -1,7 +1,7 @@
-"""Connect to a web service, perhaps through a proxy, so that any thread can cut it off.
+"""One HTTP/1.1 connection, plain or with TLS, perhaps through a proxy; its waits can be cancelled.
 
-Whoever waits in a socket holds it on the thread's line. Proxies of the environment are used, but
-never for this machine itself.
+Every socket on which a thread waits is watched by its cancel scope, name look-ups included.
+Proxies of the environment are used, but never for this machine itself.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import base64
 import contextlib
 import http.client
 import ipaddress
+import os
 import queue
 import select
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment
@@ -23,10 +25,12 @@ from urllib.request import getproxies_environment, proxy_bypass_environment
 from . import _line
 
 PORTS = {"http": 80, "https": 443}
-KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))  # a peer that is gone
+# Seconds and probes after which a peer that vanished without a word is noticed.
+KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))
+CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
-class NotConnected(OSError):
+class ConnectTimeout(OSError):
     """Report a service to which no connection was made in time."""
 
 
@@ -44,24 +48,64 @@ class Origin(NamedTuple):
         found = cls(scheme, host, port or PORTS[scheme])
         return found._replace(proxy=_proxy_for(found))
 
+    @property
+    def authority(self) -> str:
+        """Return host and port as a Host header has them: without the scheme's default port."""
+        if self.port == PORTS[self.scheme]:
+            return f"[{self.host}]" if ":" in self.host else self.host
+        return _host_and_port(self.host, self.port)
+
+
+class Request(NamedTuple):
+    """A request as it is sent; the headers name the host, and the body's length if it has one."""
+
+    origin: Origin
+    method: str
+    target: str  # path and query
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+
 
 class Timeouts(NamedTuple):
-    """Seconds that a step may take; None: for ever."""
+    """Seconds that a step may take; None: without a limit."""
 
-    connect: float | None
+    connect: float | None  # each address, TLS included
     read: float | None  # until the next bytes
+
+
+def create_tls_context() -> ssl.SSLContext:
+    """Return a context that verifies certificates; raises OSError for CAs that cannot be read.
+
+    Trusted are the CAs in all files and folders that CA_VARIABLES of the environment name; if none
+    does, those of the system, and of certifi where it is installed. OpenSSL, httpx, requests and
+    curl each read some of these variables: here one rule holds for every service.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    named = {name: path for name in CA_VARIABLES if (path := os.environ.get(name))}
+    for name, path in named.items():
+        is_folder = name == "SSL_CERT_DIR" or Path(path).is_dir()
+        context.load_verify_locations(**{"capath" if is_folder else "cafile": path})
+    if named:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate CA will do
+        return context
+    context.load_default_certs()
+    with contextlib.suppress(ImportError):
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    return context
 
 
 def _proxy_for(origin: Origin) -> str:
     proxies: Mapping[str, str] = getproxies_environment()
-    place = f"{origin.host}:{origin.port}"
-    if _is_this_machine(origin.host) or proxy_bypass_environment(place):
+    host_and_port = f"{origin.host}:{origin.port}"
+    if _is_loopback(origin.host) or proxy_bypass_environment(host_and_port):
         return ""
     proxy = proxies.get(origin.scheme) or proxies.get("all") or ""
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
-def _is_this_machine(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -69,145 +113,154 @@ def _is_this_machine(host: str) -> bool:
 
 
 class Connection(http.client.HTTPConnection):
-    """One connection, plain or with TLS, perhaps through a proxy."""
+    """One connection; used by one thread at a time."""
 
-    def __init__(self, origin: Origin, tls: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, origin: Origin, tls_context: Callable[[], ssl.SSLContext]) -> None:
         super().__init__(origin.host, origin.port)
-        self.origin, self._tls = origin, tls
-        self._line = _line.current()
-        self._seconds: float | None = None
-        self.is_used = False
+        self.origin, self._tls_context = origin, tls_context
+        self._scope = _line.current()
+        self._connect_timeout: float | None = None
+        self.is_reused = False
 
-    def ask(
-        self,
-        line: _line.Line,
-        method: str,
-        target: str,
-        fields: list[tuple[str, str]],
-        body: bytes,
-        timeouts: Timeouts,
+    def send_request(
+        self, request: Request, timeouts: Timeouts, scope: _line.Line
     ) -> http.client.HTTPResponse:
-        """Send a request; return the head of its answer."""
-        self._line, self._seconds = line, timeouts.connect
+        """Send a request, connecting first if need be; return the head of its response."""
+        self._scope, self._connect_timeout = scope, timeouts.connect
         if self.sock is not None:
-            line.hold(self.sock)
+            scope.hold(self.sock)
         else:
             self._connect_in_time()
         self.sock.settimeout(timeouts.read)
-        self.putrequest(method, self._target(target), skip_host=True, skip_accept_encoding=True)
-        for name, value in fields:
+        target = self._request_target(request.target)
+        self.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in (*request.headers, *self._proxy_headers()):
             self.putheader(name, value)
-        self.endheaders(body)
+        self.endheaders(request.body)
         return self.getresponse()
 
-    def _target(self, target: str) -> str:
-        """Return what the request line names: a proxy without a tunnel wants the whole address."""
-        if not self.origin.proxy or self.origin.scheme == "https":
-            return target
-        return f"http://{_authority(self.origin.host, self.origin.port)}{target}"
+    @property
+    def _is_forwarded(self) -> bool:
+        """Tell whether a proxy forwards each request: plain HTTP needs no tunnel."""
+        return bool(self.origin.proxy) and self.origin.scheme == "http"
+
+    def _request_target(self, target: str) -> str:
+        """Return the target in absolute form for a proxy that forwards, else as it is."""
+        return f"http://{self.origin.authority}{target}" if self._is_forwarded else target
+
+    def _proxy_headers(self) -> list[tuple[str, str]]:
+        return _credentials(self.origin.proxy) if self._is_forwarded else []
 
     def _connect_in_time(self) -> None:
         try:
             self.connect()
         except TimeoutError:
-            raise NotConnected(f"no connection within {self._seconds:g} s") from None
+            raise ConnectTimeout(f"no connection within {self._connect_timeout:g} s") from None
 
     def connect(self) -> None:
         """Connect to the service, by way of the proxy if there is one."""
         origin = self.origin
         if origin.proxy:
             proxy = urlsplit(origin.proxy)
-            plug = self._dial(proxy.hostname or "", proxy.port or PORTS.get(proxy.scheme, 1080))
+            sock = self._dial(proxy.hostname or "", proxy.port or PORTS.get(proxy.scheme, 1080))
             if proxy.scheme == "https":
-                plug = self._encrypt(plug, proxy.hostname or "")
+                sock = self._wrap_tls(sock, proxy.hostname or "")
             elif proxy.scheme != "http":
                 raise OSError(f"proxies of the kind {proxy.scheme} are not supported")
-            self.sock = plug
+            self.sock = sock
             if origin.scheme == "https":
-                self._tunnel_through(plug, _credentials(proxy.username, proxy.password))
+                self._open_tunnel(sock)
         else:
-            self.sock = plug = self._dial(origin.host, origin.port)
+            self.sock = sock = self._dial(origin.host, origin.port)
         if origin.scheme == "https":
-            self.sock = self._encrypt(plug, origin.host)
+            self.sock = self._wrap_tls(sock, origin.host)
 
     def _dial(self, host: str, port: int) -> socket.socket:
-        """Connect to the first address of a host that answers."""
+        """Connect to the first address of a host that accepts."""
         problem: OSError = OSError(f"{host} has no address")
-        for family, kind, proto, _, address in _look_up(host, port, self._line, self._seconds):
-            plug = socket.socket(family, kind, proto)
+        addresses = _look_up(host, port, self._scope, self._connect_timeout)
+        for family, kind, proto, _, address in addresses:
+            sock = socket.socket(family, kind, proto)
             try:
-                plug.settimeout(self._seconds)
-                self._line.hold(plug)
-                plug.connect(address)
-                _tune(plug)
-                return plug
+                sock.settimeout(self._connect_timeout)
+                self._scope.hold(sock)
+                sock.connect(address)
+                _tune(sock)
+                return sock
             except OSError as error:
                 problem = error
-                self._line.release()
-                plug.close()
-                if self._line.is_cut:
+                self._scope.release()
+                sock.close()
+                if self._scope.is_cut:
                     break
         raise problem
 
-    def _encrypt(self, plug: socket.socket, host: str) -> socket.socket:
-        """Return a socket with TLS over a connected one, which that takes over."""
-        self._line.release()
-        context = self._tls()
-        secret = context.wrap_socket(plug, server_hostname=host, do_handshake_on_connect=False)
-        self.sock = secret
-        self._line.hold(secret)
-        secret.do_handshake()
-        return secret
+    def _wrap_tls(self, sock: socket.socket, host: str) -> socket.socket:
+        """Return a TLS socket over a connected one, whose descriptor it takes over."""
+        self._scope.release()
+        context = self._tls_context()
+        wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        self.sock = wrapped
+        self._scope.hold(wrapped)
+        wrapped.do_handshake()
+        return wrapped
 
-    def _tunnel_through(self, plug: socket.socket, fields: bytes) -> None:
+    def _open_tunnel(self, sock: socket.socket) -> None:
         """Have a proxy connect us to the service."""
-        place = _authority(self.origin.host, self.origin.port).encode()
-        plug.sendall(b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (place, place, fields))
-        answer = http.client.HTTPResponse(plug, method="CONNECT")
+        target = _host_and_port(self.origin.host, self.origin.port)
+        headers = [("Host", target), *_credentials(self.origin.proxy)]
+        lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+        sock.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
+        response = http.client.HTTPResponse(sock, method="CONNECT")
         try:
-            answer.begin()
-            if answer.status != 200:
-                raise OSError(f"the proxy refuses to connect us: {answer.status}")
+            response.begin()
+            if response.status != 200:
+                raise OSError(f"the proxy refuses to connect us: {response.status}")
         finally:
-            answer.close()
+            response.close()
 
-    def is_quiet(self) -> bool:
-        """Tell whether nothing has come that nobody asked for, such as the end."""
+    def is_readable(self) -> bool:
+        """Tell whether an idle connection has something to read, such as its end, or is closed."""
         if self.sock is None:
-            return False
+            return True
         with contextlib.suppress(OSError, ValueError):
-            return not select.select([self.sock], [], [], 0)[0]
-        return False
+            return bool(select.select([self.sock], [], [], 0)[0])
+        return True
 
 
-def _authority(host: str, port: int) -> str:
+def _host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _credentials(name: str | None, password: str | None) -> bytes:
-    if name is None:
-        return b""
-    pair = f"{unquote(name)}:{unquote(password or '')}".encode()
-    return b"Proxy-Authorization: Basic " + base64.b64encode(pair) + b"\r\n"
+def _credentials(proxy: str) -> list[tuple[str, str]]:
+    """Return the header for the user and password in a proxy's URL, if it has them."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return []
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    return [("Proxy-Authorization", f"Basic {base64.b64encode(pair).decode()}")]
 
 
-def _tune(plug: socket.socket) -> None:
-    """Send small pieces at once, and notice a machine that went away without a word."""
-    plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _tune(sock: socket.socket) -> None:
+    """Send small writes at once, and notice a peer that vanished without a word."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE:
         if hasattr(socket, name):
-            plug.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _look_up(host: str, port: int, line: _line.Line, seconds: float | None) -> list[Any]:
-    """Return the addresses of a host; the system's own call cannot be interrupted, a thread can."""
+def _look_up(host: str, port: int, scope: _line.Line, seconds: float | None) -> list[Any]:
+    """Return what getaddrinfo() does, which cannot be interrupted: a thread waits in it.
+
+    Raises TimeoutError after `seconds`.
+    """
     with contextlib.suppress(socket.gaierror):
         flags = socket.AI_NUMERICHOST
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
             found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except OSError as error:
@@ -215,14 +268,14 @@ def _look_up(host: str, port: int, line: _line.Line, seconds: float | None) -> l
         except UnicodeError:
             found.put(OSError(f"{host} is no name of a host"))
 
-    line.hold_call(lambda: found.put(_line.Cut("the line was cut")))
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
+    scope.hold_call(lambda: found.put(_line.Cut("the line was cut")))
+    threading.Thread(target=resolve, name="look-up", daemon=True).start()
     try:
         answer = found.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError(f"no name server says where {host} is") from None
     finally:
-        line.release()
+        scope.release()
     if isinstance(answer, OSError):
         raise answer
     return answer

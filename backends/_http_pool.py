@@ -1,6 +1,17 @@
-"""Ask a web service over connections that are kept for the next request, and that can be cut.
+"""A pool of persistent HTTP/1.1 connections whose waits another thread can cancel.
 
-http.client does the framing of requests and heads; bodies are read as much at a time as has come.
+http.client frames requests and reads heads; bodies are read as they arrive.
+
+Strategy:
+- Keep-alive: a connection whose response was read to its end is kept for the next request to the
+  same origin, the one used last on top, so that a quiet pool shrinks to the few that are needed.
+- A server may close a kept connection at any moment. Before it is used again it must be readable
+  by nothing (an end of file would be), and younger than IDLE_SECONDS. If it turns out to be closed
+  all the same before a byte of the response came, the request is sent once more on another one:
+  the server cannot have processed what it never answered with a byte, or so every client assumes
+  (RFC 9110, section 9.2.2). A new connection that fails is never retried here.
+- Cancellation: while a thread waits in a socket, the socket is watched by the thread's cancel
+  scope, and by none while it lies in the pool: a cancelled chat cannot hit another one's request.
 """
 
 from __future__ import annotations
@@ -13,80 +24,79 @@ import time
 from collections.abc import Callable
 
 from . import _line
-from ._http_body import Chunks, Counted
-from ._http_connection import Connection, Origin, Timeouts
+from ._http_body import ChunkedReader, ContentLengthReader
+from ._http_connection import Connection, Origin, Request, Timeouts, create_tls_context
+from ._transport_errors import ConnectionFailed, translated
 
 IDLE_SECONDS = 30.0  # after which a kept connection is not trusted any more
-MOST_IDLE = 256  # connections that are kept
-READ_SIZE = 32768
-MOMENT = 0.02  # seconds that the end of a body may be late without costing the connection
-UNWANTED = ("set-cookie",)  # the connections serve many people
+MOST_IDLE = 256  # connections to one origin that are kept
+READ_SIZE = 32768  # bytes
+DRAIN_SECONDS = 0.02  # that a body's last bytes may be late without costing the connection
+DROPPED_HEADERS = ("set-cookie",)  # one user's requests must not be told from another's
 
 
-class Pool:
-    """Connections that nobody uses now, the one used last on top; safe for threads."""
+class ConnectionPool:
+    """Idle connections by origin; safe for threads."""
 
-    def __init__(self, create_tls: Callable[[], ssl.SSLContext]) -> None:
-        self._create_tls = create_tls
-        self._tls: ssl.SSLContext | None = None
+    def __init__(
+        self, create_tls_context: Callable[[], ssl.SSLContext] = create_tls_context
+    ) -> None:
+        self._create_tls_context = create_tls_context
+        self._tls_context: ssl.SSLContext | None = None
         self._lock = threading.Lock()
         self._idle: dict[Origin, list[tuple[float, Connection]]] = {}
 
-    def ask(
-        self,
-        origin: Origin,
-        method: str,
-        target: str,
-        fields: list[tuple[str, str]],
-        body: bytes,
-        timeouts: Timeouts,
-    ) -> Answer:
-        """Send a request and return its answer, whose body is still to come.
+    def send(self, request: Request, timeouts: Timeouts) -> Response:
+        """Send a request; return its response, whose body is still to come.
 
-        Raises OSError or http.client.HTTPException. A kept connection that turns out to be closed
-        before a byte of the answer came is replaced once.
+        Blocks; the thread's cancel scope ends the wait. Raises ConnectionFailed.
         """
-        line = _line.current()
+        with translated():
+            return self._send(request, timeouts)
+
+    def _send(self, request: Request, timeouts: Timeouts) -> Response:
+        scope = _line.current()
         while True:
-            connection = self._take(origin) or Connection(origin, self._context)
+            connection = self._acquire(request.origin) or Connection(request.origin, self._tls)
             try:
-                head = connection.ask(line, method, target, fields, body, timeouts)
+                head = connection.send_request(request, timeouts, scope)
             except BaseException as error:
-                line.release()
+                scope.release()
                 connection.close()
-                if not (connection.is_used and _is_stale(error)) or line.is_cut:
+                if not (connection.is_reused and _is_stale(error)) or scope.is_cut:
                     raise
             else:
-                return Answer(self, connection, head, line)
+                return Response(self, connection, head, scope)
 
-    def _context(self) -> ssl.SSLContext:
-        """Return what checks certificates; reading all of those that are trusted takes a while."""
+    def _tls(self) -> ssl.SSLContext:
+        """Return the one TLS context, made when first needed: reading all CAs takes a while."""
         with self._lock:
-            self._tls = self._tls or self._create_tls()
-            return self._tls
+            self._tls_context = self._tls_context or self._create_tls_context()
+            return self._tls_context
 
-    def _take(self, origin: Origin) -> Connection | None:
+    def _acquire(self, origin: Origin) -> Connection | None:
+        """Take the idle connection that was used last, if one is still usable."""
         with self._lock:
             idle = self._idle.get(origin, [])
             while idle:
                 since, connection = idle.pop()
-                if time.monotonic() - since < IDLE_SECONDS and connection.is_quiet():
+                if time.monotonic() - since < IDLE_SECONDS and not connection.is_readable():
                     return connection
                 connection.close()
         return None
 
-    def give_back(self, connection: Connection) -> None:
-        """Keep a connection whose answer was read to its end."""
-        connection.is_used = True
+    def release(self, connection: Connection) -> None:
+        """Keep a connection whose response was read to its end."""
+        connection.is_reused = True
         with self._lock:
             idle = self._idle.setdefault(connection.origin, [])
             idle.append((time.monotonic(), connection))
-            old = idle.pop(0)[1] if len(idle) > MOST_IDLE else None
-        if old is not None:
-            old.close()
+            oldest = idle.pop(0)[1] if len(idle) > MOST_IDLE else None
+        if oldest is not None:
+            oldest.close()
 
     def close(self) -> None:
-        """Close what nobody uses."""
+        """Close the idle connections."""
         with self._lock:
             kept, self._idle = self._idle, {}
         for idle in kept.values():
@@ -95,47 +105,54 @@ class Pool:
 
 
 def _is_stale(error: BaseException) -> bool:
-    """Tell whether a connection was closed before it answered."""
+    """Tell whether the server closed a kept connection before it answered."""
     return isinstance(error, (http.client.RemoteDisconnected, ConnectionError))
 
 
-class Answer:
-    """The answer to a request: its head, and its body as it comes."""
+class Response:
+    """A response: its head, and its body as it comes. Used by one thread, which must close it."""
 
     def __init__(
-        self, pool: Pool, connection: Connection, head: http.client.HTTPResponse, line: _line.Line
+        self,
+        pool: ConnectionPool,
+        connection: Connection,
+        head: http.client.HTTPResponse,
+        scope: _line.Line,
     ) -> None:
-        self._pool, self._head, self._line = pool, head, line
+        self._pool, self._head, self._scope = pool, head, scope
         self._connection: Connection | None = connection
-        self._framing = Chunks() if head.chunked else Counted(head.length)
+        self._body = ChunkedReader() if head.chunked else ContentLengthReader(head.length)
         self.status = head.status
-        self.fields = [pair for pair in head.getheaders() if pair[0].lower() not in UNWANTED]
+        self.headers = [
+            pair for pair in head.getheaders() if pair[0].lower() not in DROPPED_HEADERS
+        ]
 
     def read(self) -> bytes:
-        """Return what has come of the body, waiting for it; nothing at its end.
+        """Return the bytes of the body that have come, waiting for the first; b"" at its end.
 
-        Raises BrokenOff if the body ends too early, and OSError.
+        Raises ConnectionFailed, also if the body ends too early.
         """
-        body, framing = b"", self._framing
-        while not body and not framing.ended:
-            data = self._head.fp.read1(READ_SIZE)
-            body = framing.feed(data) if data else framing.finish()
-        return body
+        data, body = b"", self._body
+        with translated():
+            while not data and not body.ended:
+                received = self._head.fp.read1(READ_SIZE)
+                data = body.feed(received) if received else body.feed_eof()
+        return data
 
     def close(self) -> None:
-        """Keep the connection for the next request if nothing more comes on it, else close it."""
+        """Return the connection to the pool if its response is at its end, else close it."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        keep = not (self._head.will_close or self._line.is_cut) and self._is_whole(connection)
-        self._line.release()
+        keep = not (self._head.will_close or self._scope.is_cut) and self._drain(connection)
+        self._scope.release()
         self._head.close()
-        self._pool.give_back(connection) if keep else connection.close()
+        self._pool.release(connection) if keep else connection.close()
 
-    def _is_whole(self, connection: Connection) -> bool:
-        """Tell whether the body is at its end, or what comes within a moment ends it."""
-        if not self._framing.ended:
-            connection.sock.settimeout(MOMENT)
-            with contextlib.suppress(OSError):
+    def _drain(self, connection: Connection) -> bool:
+        """Tell whether the body is at its end, or what comes within DRAIN_SECONDS ends it."""
+        if not self._body.ended:
+            connection.sock.settimeout(DRAIN_SECONDS)
+            with contextlib.suppress(ConnectionFailed):
                 return not self.read()
-        return self._framing.ended
+        return self._body.ended

@@ -8,10 +8,8 @@ one, and give a body's chunks out one at a time.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import importlib
 import logging
-import ssl
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -19,11 +17,11 @@ from typing import Any
 import openai
 
 from ._api_key import OPERATOR, Key
-from ._http_body import BrokenOff
-from ._http_connection import NotConnected, Origin, Timeouts
-from ._http_pool import Answer, Pool
-from ._openai_refusals import BROKEN, CERTIFICATE, CONNECTION, GARBLED, TIMEOUT, Problem
+from ._http_connection import Origin, Request, Timeouts
+from ._http_pool import ConnectionPool, Response
+from ._openai_refusals import Problem
 from ._refusal import asked_to_wait
+from ._transport_errors import ConnectionFailed
 
 CONNECT_SECONDS = 10.0
 LONGEST_ERROR = 65536  # bytes of an error's body that are read
@@ -34,64 +32,48 @@ httpx: Any = importlib.import_module("httpx2" if "httpx2" in sys.modules else "h
 
 
 class Body(httpx.SyncByteStream):  # type: ignore[misc]
-    """A body as the SDK's library reads it."""
+    """A response's body as httpx reads it. Raises ConnectionFailed, which httpx lets through."""
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._left = LONGEST_ERROR if answer.status >= 400 else sys.maxsize
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._remaining = LONGEST_ERROR if response.status >= 400 else sys.maxsize
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body as it comes."""
-        try:
-            while self._left > 0 and (data := self._answer.read()):
-                self._left -= len(data)
-                yield data
-        except TimeoutError as error:
-            raise httpx.ReadTimeout("no more of the answer came") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise httpx.ReadError(str(error)) from error
+        while self._remaining > 0 and (data := self._response.read()):
+            self._remaining -= len(data)
+            yield data
 
     def close(self) -> None:
-        """Give the connection back, or close it in the middle of the answer."""
-        self._answer.close()
+        """Return the connection to the pool, or close it in the middle of the response."""
+        self._response.close()
 
 
 class Transport(httpx.BaseTransport):  # type: ignore[misc]
-    """Carry the SDK's requests over connections that can be cut."""
+    """Send the SDK's requests over our own pool. Raises ConnectionFailed."""
 
     def __init__(self) -> None:
-        self._pool = Pool(_create_tls)
+        self._pool = ConnectionPool()
 
     def handle_request(self, request: Any) -> Any:
-        """Send a request; return its answer, whose body is still to come."""
+        """Send a request; return its response, whose body is still to come."""
         url, seconds = request.url, request.extensions.get("timeout", {})
         raw = request.headers.raw
-        fields = [(name.decode("ascii"), value.decode("latin-1")) for name, value in raw]
-        try:
-            answer = self._pool.ask(
+        response = self._pool.send(
+            Request(
                 Origin.of(url.scheme, url.raw_host.decode("ascii"), url.port),
                 request.method,
                 url.raw_path.decode("ascii"),
-                fields,
+                [(name.decode("ascii"), value.decode("latin-1")) for name, value in raw],
                 request.read(),
-                Timeouts(seconds.get("connect"), seconds.get("read")),
-            )
-        except NotConnected as error:
-            raise httpx.ConnectError(str(error)) from error
-        except TimeoutError as error:
-            raise httpx.ReadTimeout("no answer came") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise httpx.ConnectError(str(error)) from error
-        return httpx.Response(answer.status, headers=answer.fields, stream=Body(answer))
+            ),
+            Timeouts(seconds.get("connect"), seconds.get("read")),
+        )
+        return httpx.Response(response.status, headers=response.headers, stream=Body(response))
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         self._pool.close()
-
-
-def _create_tls() -> ssl.SSLContext:
-    context: ssl.SSLContext = httpx.create_ssl_context()
-    return context
 
 
 class Client:
@@ -170,44 +152,18 @@ def _fields(key: Key) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _problems() -> Iterator[None]:
-    """Make a Problem of whatever the SDK and its library raise."""
+    """Raise Problem or ConnectionFailed for whatever the SDK and httpx raise."""
     try:
         yield
     except openai.APIStatusError as error:
         after = asked_to_wait(error.response.headers)
         raise Problem.of_answer(error.status_code, error.body, after) from None
     except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise Problem(_what_happened(error), _root(error)) from None
+        raise _connection_failed(error) from None
 
 
-def _what_happened(error: BaseException) -> str:
-    """Return why no answer came, which the innermost cause knows best."""
-    chain = list(_causes(error))
-    return next((what for kind, what in KINDS if any(isinstance(e, kind) for e in chain)), GARBLED)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _root(error: BaseException) -> str:
-    """Return the innermost cause, for the log."""
-    *_, root = _causes(error)
-    advice = ""
-    if isinstance(root, ssl.SSLCertVerificationError):
-        advice = "; SSL_CERT_FILE=... names a file of certificates to trust"
-    return f"{type(root).__name__}: {root}{advice}"
-
-
-KINDS: tuple[tuple[Any, str], ...] = (  # the first that is among the causes says what happened
-    (ssl.SSLCertVerificationError, CERTIFICATE),
-    (ssl.SSLError, GARBLED),  # such as plain HTTP where TLS was expected
-    (http.client.RemoteDisconnected, CONNECTION),
-    (BrokenOff, BROKEN),
-    (httpx.ReadTimeout, TIMEOUT),
-    (http.client.HTTPException, GARBLED),
-    (httpx.ReadError, BROKEN),
-    (OSError, CONNECTION),
-)
+def _connection_failed(error: Exception) -> ConnectionFailed:
+    """Return what our transport raised, which the SDK wraps; anything else is no HTTP."""
+    while error.__cause__ is not None and not isinstance(error, ConnectionFailed):
+        error = error.__cause__  # type: ignore[assignment]
+    return error if isinstance(error, ConnectionFailed) else ConnectionFailed.by(error)

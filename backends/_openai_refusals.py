@@ -16,9 +16,6 @@ from . import _api_key
 from ._cloud_executor import Question
 from ._refusal import ContextFull, ImageRefused, Passing, Refusal, clean
 
-STATUS, CONNECTION, CERTIFICATE, TIMEOUT, GARBLED, BROKEN, EMPTY = (
-    *("status", "no connection", "certificate", "timeout", "garbled", "broken off", "empty"),
-)
 MARGIN = 0.95  # of the tokens that fit: ours are a guess
 LEAST_QUOTE = 8  # characters; shorter texts of people are found everywhere
 LONGEST_QUOTE = 24
@@ -43,47 +40,36 @@ COUNTRY = re.compile(r"country|region|territory", re.IGNORECASE)
 BAD_KEY = {
     _api_key.THIRD_PARTY: sentences.BAD_THIRD_PARTY_KEY,
 }
-LOST = {  # what happened instead of an answer -> sentence, and whether it may soon be over
-    CONNECTION: (sentences.UNREACHABLE, True),
-    BROKEN: (sentences.UNREACHABLE, True),
-    EMPTY: (sentences.NO_ANSWER, True),
-    CERTIFICATE: (sentences.NOT_TRUSTED, False),
-    TIMEOUT: (sentences.TOO_SLOW, False),
-    GARBLED: (sentences.GARBLED, False),
-}
 
 
 class Problem(Exception):
-    """What came instead of an answer: a status, or no answer at all."""
+    """An error of the service: a status from 400 on, or an object in the middle of an answer."""
 
     def __init__(
         self,
-        what: str,
+        status: int,
         message: str = "",
         *,
-        status: int = 0,
         code: str = "",
         param: str = "",
         after: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.what, self.message, self.status = what, message, status
+        super().__init__(message or str(status))
+        self.status, self.message = status, message
         self.code, self.param, self.after = code, param, after
 
     @classmethod
     def of_answer(cls, status: int, body: object, after: float | None = None) -> Problem:
         """Take a status and the JSON that came with it apart; body is text if it was none."""
         said = _Said.of(body)
-        return cls(
-            STATUS, said.message, status=status, code=said.code, param=said.param, after=after
-        )
+        return cls(status, said.message, code=said.code, param=said.param, after=after)
 
     @classmethod
     def of_object(cls, body: object) -> Problem:
         """Take apart what a service sent in the middle of an answer that began with 200."""
         said = _Said.of(body)
         number = int(said.code) if re.fullmatch(r"[45]\d\d", said.code) else 500
-        return cls(STATUS, said.message, status=number, code=said.code, param=said.param)
+        return cls(number, said.message, code=said.code, param=said.param)
 
 
 class _Said(NamedTuple):
@@ -124,9 +110,6 @@ def _place(location: Any) -> str:
 def understand(problem: Problem, question: Question) -> Refusal:
     """Return what becomes of a problem: a sentence for the person, a cause for the log."""
     cause = _cause(problem, question)
-    if problem.what != STATUS:
-        sentence, passes = LOST[problem.what]
-        return Passing(sentence, cause) if passes else Refusal(sentence, cause)
     for applies, make in RULES_IN_ORDER:
         if applies(problem, question):
             return make(problem, question, cause)
@@ -138,10 +121,10 @@ def _cause(problem: Problem, question: Question) -> str:
     words = problem.message
     if any(quote in words for quote in _quotes(question)):
         words = "(its words quote the chat)"
-    status = f"the service answers {problem.status}" if problem.status else problem.what
     whose = f", to the key of the {question.key.owner}" if problem.status in (401, 403) else ""
     code = f" ({problem.code})" if problem.code and problem.code != str(problem.status) else ""
-    return clean(f"{status}{code}{whose}: {words or 'without a word'}", question.key.text)
+    status = f"the service answers {problem.status}{code}{whose}"
+    return clean(f"{status}: {words or 'without a word'}", question.key.text)
 
 
 def _quotes(question: Question) -> list[str]:

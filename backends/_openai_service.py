@@ -6,13 +6,16 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kuwa_min import sentences
+
 from ._cloud_executor import Question
 from ._openai_answer import Answer
 from ._openai_client import Client, Reply
 from ._openai_dialect import Dialect
 from ._openai_events import LONGEST_EVENT, Events, TooLarge
-from ._openai_refusals import BROKEN, CONNECTION, EMPTY, GARBLED, Problem, understand
-from ._refusal import Again, Refusal
+from ._openai_refusals import Problem, understand
+from ._refusal import Again, Passing, Refusal, of_failure
+from ._transport_errors import ConnectionFailed, Failure
 
 MOST_DIALECTS = 64  # models of which it is known what they take; bots may name any
 PATIENCE = 600.0  # seconds without a byte, where nothing else is asked for: as the SDK has it
@@ -39,16 +42,17 @@ class Service:
                     begun = True
                     yield text
         except Problem as problem:
-            lost = problem.what in (BROKEN, CONNECTION)
-            if not (lost and (begun or answer.ended)):
-                raise understand(problem, question) from None
+            raise understand(problem, question) from None
+        except ConnectionFailed as failed:
+            if failed.failure is not Failure.CONNECTION or not (begun or answer.ended):
+                raise of_failure(failed) from None
         finally:
             count(answer.read, answer.written)
         if rest := answer.finish():
             begun = True
             yield rest
         if not (begun or answer.ended):
-            raise understand(Problem(EMPTY, "it ended before its first word"), question)
+            raise _empty("it ended before its first word")
         if note := answer.ending():
             yield question.note(note)
 
@@ -73,7 +77,7 @@ class Service:
 
 
 def _texts(reply: Reply, answer: Answer) -> Iterator[str]:
-    """Yield the text of each read; raises Problem for what is no answer, or an error in one."""
+    """Yield the text of each read; raises Problem for an error in the answer, and Refusal."""
     read = _whole if reply.is_json else _events
     for events in read(reply, answer):
         text, problem = _take(events, answer)
@@ -82,17 +86,25 @@ def _texts(reply: Reply, answer: Answer) -> Iterator[str]:
         if problem is not None:
             raise problem
     if not (answer.understood or answer.done):
-        raise Problem(GARBLED, "the answer holds nothing of the kind that OpenAI's do")
+        raise _garbled("the answer holds nothing of the kind that OpenAI's do")
 
 
-def _take(events: list[bytes], answer: Answer) -> tuple[str, Problem | None]:
+def _garbled(cause: str) -> Refusal:
+    return Refusal(sentences.GARBLED, f"garbled: {cause}")
+
+
+def _empty(cause: str) -> Refusal:
+    return Passing(sentences.NO_ANSWER, f"empty: {cause}")
+
+
+def _take(events: list[bytes], answer: Answer) -> tuple[str, Problem | Refusal | None]:
     """Return the text of events, and the problem that ends it, if there is one."""
     texts = []
     for event in events:
         try:
             texts.append(answer.feed(event))
         except ValueError:
-            return "".join(texts), Problem(GARBLED, "an event of the answer is no JSON object")
+            return "".join(texts), _garbled("an event of the answer is no JSON object")
         if answer.error is not None:
             return "".join(texts), Problem.of_object(answer.error)
     return "".join(texts), None
@@ -105,7 +117,7 @@ def _events(reply: Reply, answer: Answer) -> Iterator[list[bytes]]:
         try:
             found = events.feed(received)
         except TooLarge as error:
-            raise Problem(GARBLED, str(error)) from None
+            raise _garbled(str(error)) from None
         yield found
         if events.failed:
             raise Problem.of_object("the service sent an event named error")
@@ -113,7 +125,7 @@ def _events(reply: Reply, answer: Answer) -> Iterator[list[bytes]]:
             return
     yield events.finish()
     if not (answer.seen or events.strange):  # as servers do that fail after their head
-        raise Problem(EMPTY, "the answer is empty")
+        raise _empty("the answer is empty")
 
 
 def _whole(reply: Reply, _: Answer) -> Iterator[list[bytes]]:
@@ -122,5 +134,5 @@ def _whole(reply: Reply, _: Answer) -> Iterator[list[bytes]]:
     for received in reply:
         body += received
         if len(body) > LONGEST_EVENT:
-            raise Problem(GARBLED, "the answer is too large")
+            raise _garbled("the answer is too large")
     yield [bytes(body)]

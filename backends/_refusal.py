@@ -11,6 +11,10 @@ import re
 import time
 from collections.abc import Mapping
 
+from kuwa_min import sentences
+
+from ._transport_errors import ConnectionFailed, Failure
+
 TRIES = 4  # in all, until the first piece of an answer
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds; each wait is twice the one before
 MOST_PATIENCE = 30.0  # seconds: a service that asks for more is not waited for
@@ -48,6 +52,27 @@ class ImageRefused(Refusal):
 
 class Again(Refusal):
     """Report a request that is to be made once more at once, in other words."""
+
+
+# What a failed connection means: the sentence, and whether another attempt may succeed.
+FAILURES = {
+    Failure.CERTIFICATE: (sentences.NOT_TRUSTED, False),
+    Failure.TLS: (sentences.GARBLED, False),
+    Failure.LOOKUP: (sentences.UNREACHABLE, True),
+    Failure.CONNECT_TIMEOUT: (sentences.UNREACHABLE, True),
+    Failure.READ_TIMEOUT: (sentences.TOO_SLOW, False),
+    Failure.PROTOCOL: (sentences.GARBLED, False),
+    Failure.CONNECTION: (sentences.UNREACHABLE, True),
+}
+
+
+def of_failure(
+    failed: ConnectionFailed, meanings: Mapping[Failure, tuple[str, bool]] = FAILURES
+) -> Refusal:
+    """Classify a failed connection."""
+    sentence, passes = meanings[failed.failure]
+    cause = clean(f"{failed.failure.value}: {failed}")
+    return Passing(sentence, cause) if passes else Refusal(sentence, cause)
 
 
 def wait_before(attempt: int, refusal: Passing) -> float | None:

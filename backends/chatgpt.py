@@ -18,6 +18,7 @@ from ._api_key import NO_KEY, PERSON, THIRD_PARTY, Key
 from ._cloud_executor import CloudExecutor, Question, is_near
 from ._openai_refusals import Problem
 from ._refusal import clean
+from ._transport_errors import ConnectionFailed
 
 logger = logging.getLogger(__name__)
 
@@ -184,8 +185,8 @@ class ChatgptExecutor(CloudExecutor):
         try:
             self._look_after = time.monotonic() + LIST_AGAIN
             models = self.client.models(self.operator_key, LIST_SECONDS)
-        except Problem as problem:
-            cause = clean(problem.message or str(problem.status), self.operator_key.text)
+        except (Problem, ConnectionFailed) as problem:
+            cause = clean(str(problem), self.operator_key.text)
             logger.warning("the service does not list its models yet: %s", cause)
         else:
             self._look_after = float("inf")

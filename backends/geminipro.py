@@ -87,7 +87,7 @@ class GeminiproExecutor(CloudExecutor):
             _gemini_client.configuration(self.settings)
         except _gemini_client.BadOption as error:
             raise UsageError(f"--{error}: the service takes no such value") from None
-        self.client = _gemini_client.Client(endpoint, self.args.concurrent_req_limit)
+        self.client = _gemini_client.Client(endpoint)
         parts = urlsplit(endpoint)
         if parts.scheme == "http" and not is_near(parts.hostname or ""):
             logger.warning("keys go to %s unencrypted: it is no https address", endpoint)

@@ -12,10 +12,12 @@ pytest.importorskip("google.generativeai", reason="geminipro needs google-genera
 from fakes.gemini_is_silent import after_the_first_word, before_the_head
 from fakes.gemini_server import gemini_server
 
-from backends import _gemini_network, _gemini_session
+from backends import _gemini_session
 from backends._gemini_client import Client, Content, text_part, write
-from backends._gemini_session import Broken
-from backends._refusal import Refusal
+from backends._gemini_refusal import FAILURES
+from backends._http_connection import Timeouts
+from backends._refusal import Refusal, of_failure
+from backends._transport_errors import ConnectionFailed
 from kuwa_min import sentences
 
 SHORT = 0.1  # seconds of patience
@@ -36,17 +38,17 @@ def full() -> Iterator[str]:
 
 def explain(endpoint: str) -> Refusal:
     """Return what becomes of a request to an address."""
-    client = Client(endpoint, 1)
+    client = Client(endpoint)
     request = write("models/m", [Content("user", [text_part("hi")])], system="", options={})
-    with pytest.raises(Broken) as broken:
+    with pytest.raises(ConnectionFailed) as failed:
         list(client.ask(request, "key"))
     client.close()
-    return _gemini_network.explain(broken.value)
+    return of_failure(failed.value, FAILURES)
 
 
 def test_a_port_that_takes_nobody_is_given_up(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once: another try would take as long."""
-    monkeypatch.setattr(_gemini_session, "CONNECT", SHORT)
+    monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=SHORT, read=20))
     found = explain(full)
     assert (type(found), found.sentence) == (Refusal, sentences.UNREACHABLE)
     assert "Timeout" in str(found)
@@ -57,19 +59,7 @@ def test_a_service_that_falls_silent_is_given_up(
     monkeypatch: pytest.MonkeyPatch, talk: object
 ) -> None:
     """Before the first word, or after it."""
-    monkeypatch.setattr(_gemini_session, "SILENCE", SHORT)
+    monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=20, read=SHORT))
     with gemini_server(talk) as service:  # type: ignore[arg-type]
         found = explain(service.url)
     assert (type(found), found.sentence) == (Refusal, sentences.TOO_SLOW)
-
-
-def test_the_cause_quotes_nothing_of_the_other_side() -> None:
-    """Only the system's own words."""
-    for cause, text in (
-        (ValueError("a secret"), "ValueError"),
-        (ConnectionResetError(104, "Connection reset by peer"), "ConnectionResetError: Conn"),
-    ):
-        broken = Broken()
-        broken.__cause__ = cause
-        assert str(_gemini_network.explain(broken)).startswith(text)
-        assert "secret" not in str(_gemini_network.explain(broken))

@@ -27,6 +27,7 @@ from test_images import data_url, png
 from upload_site import Site
 
 from backends import _refusal
+from backends._http_connection import CA_VARIABLES
 from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min import sentences
 from kuwa_min.errors import AnswerError, UsageError
@@ -46,7 +47,8 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(_refusal, "FIRST_WAIT", 0.001)
 
 
@@ -681,7 +683,7 @@ def test_a_certificate_that_nobody_signed_is_refused(
     """With a sentence; the log says how to trust it, and then it is trusted."""
     service = serve(fine, tls=certificate.tls())
     assert ask(connect(service), "hi") == sentences.NOT_TRUSTED
-    assert "REQUESTS_CA_BUNDLE" in caplog.text
+    assert "SSL_CERT_FILE" in caplog.text
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.path))
     assert ask(connect(service), "hi") == "Hello, 世界!"
 

@@ -8,15 +8,17 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from backends._http_body import BrokenOff, Chunks, Counted
-from backends._http_connection import Origin, Timeouts
-from backends._http_pool import Pool
+from backends._http_body import ChunkedReader, ContentLengthReader, IncompleteBody
+from backends._http_connection import CA_VARIABLES, Origin, Request, Timeouts, create_tls_context
+from backends._http_pool import ConnectionPool
 from backends._line import Cut, Line
+from backends._transport_errors import ConnectionFailed, Failure
 
 BODY = b"5\r\nhello\r\n7;name=value\r\n, world\r\n1\r\n\n\r\n0\r\nTrailer: x\r\n\r\n"
 ORDINARY = Timeouts(connect=5, read=5)
@@ -25,7 +27,7 @@ ORDINARY = Timeouts(connect=5, read=5)
 @pytest.mark.parametrize("size", range(1, 12))
 def test_a_chunked_body_is_the_same_however_it_comes(size: int) -> None:
     """Its bytes may be cut anywhere."""
-    chunks = Chunks()
+    chunks = ChunkedReader()
     parts = [BODY[at : at + size] for at in range(0, len(BODY), size)]
     assert b"".join(map(chunks.feed, parts)) == b"hello, world\n"
     assert chunks.ended
@@ -34,17 +36,20 @@ def test_a_chunked_body_is_the_same_however_it_comes(size: int) -> None:
 @pytest.mark.parametrize("line", [b"x\r\n", b"\r\n", b"-1\r\n", b"1_0\r\n", b"1" * 5000])
 def test_what_is_no_chunk_is_refused(line: bytes) -> None:
     """A size is hexadecimal and not long."""
-    with pytest.raises(BrokenOff):
-        Chunks().feed(line)
+    with pytest.raises(IncompleteBody):
+        ChunkedReader().feed(line)
 
 
 def test_a_body_that_ends_too_early_is_not_whole() -> None:
     """Whichever way its length was told; without one, its end is the connection's."""
-    for framing in (Chunks(), Counted(3)):
+    for framing in (ChunkedReader(), ContentLengthReader(3)):
         framing.feed(b"")
-        with pytest.raises(BrokenOff):
-            framing.finish()
-    assert (Counted(3).feed(b"abcd"), Counted(None).finish()) == (b"abc", b"")
+        with pytest.raises(IncompleteBody):
+            framing.feed_eof()
+    assert (ContentLengthReader(3).feed(b"abcd"), ContentLengthReader(None).feed_eof()) == (
+        b"abc",
+        b"",
+    )
 
 
 @pytest.fixture
@@ -103,8 +108,8 @@ def ask(
     origin: Origin, create_tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
 ) -> bytes:
     """Return the body of an answer."""
-    pool = Pool(create_tls)
-    answer = pool.ask(origin, "GET", "/v1/models", [("Host", "one.test")], b"", ORDINARY)
+    pool = ConnectionPool(create_tls)
+    answer = pool.send(Request(origin, "GET", "/v1/models", [("Host", "one.test")]), ORDINARY)
     try:
         return answer.read()
     finally:
@@ -113,18 +118,19 @@ def ask(
 
 
 def test_a_proxy_is_asked_for_the_whole_address(listener: socket.socket) -> None:
-    """Of plain HTTP."""
+    """Of plain HTTP, with the name and password that the proxy's URL holds."""
     came = answer_once(listener, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    proxy = f"http://me:s%40fe@127.0.0.1:{listener.getsockname()[1]}"
     assert ask(Origin("http", "one.test", 80, proxy)) == b"ok"
-    assert came[0].startswith(b"GET http://one.test:80/v1/models HTTP/1.1\r\n")
+    assert came[0].startswith(b"GET http://one.test/v1/models HTTP/1.1\r\n")
+    assert b"\r\nProxy-Authorization: Basic bWU6c0BmZQ==\r\n" in came[0]
 
 
 def test_a_proxy_makes_a_tunnel(listener: socket.socket) -> None:
     """Of TLS, with the name and password that its address holds; one that refuses is an error."""
     came = answer_once(listener, b"HTTP/1.1 407 No\r\n\r\n")
     proxy = f"http://me:s%40fe@127.0.0.1:{listener.getsockname()[1]}"
-    with pytest.raises(OSError, match="the proxy refuses to connect us: 407"):
+    with pytest.raises(ConnectionFailed, match="the proxy refuses to connect us: 407"):
         ask(Origin("https", "one.test", 443, proxy))
     assert came[0].startswith(b"CONNECT one.test:443 HTTP/1.1\r\nHost: one.test:443\r\n")
     assert b"\r\nProxy-Authorization: Basic bWU6c0BmZQ==\r\n" in came[0]
@@ -158,11 +164,67 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
     if not shutil.which("openssl"):
         pytest.skip("needs the openssl command")
     files = folder / "cert.pem", folder / "key.pem"
-    options = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    options = ["-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
     options += ["-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1"]
     options += ["-out", str(files[0]), "-keyout", str(files[1])]
     subprocess.run(["openssl", "req", "-x509", *options], check=True, capture_output=True)
     return files
+
+
+def connects(listener: socket.socket, server: ssl.SSLContext) -> bool:
+    """Tell whether a request over TLS is answered, by a server that answers it."""
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with suppress(OSError), server.wrap_socket(sock, server_side=True) as service:
+            service.recv(65536)
+            service.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        port = listener.getsockname()[1]
+        return ask(Origin("https", "127.0.0.1", port), create_tls_context) == b"ok"
+    except ConnectionFailed as failed:
+        assert failed.failure is Failure.CERTIFICATE
+        assert "SSL_CERT_FILE" in str(failed)
+        return False
+    finally:
+        thread.join(20)
+
+
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_the_environment_names_the_cas(
+    listener: socket.socket, tmp_path: Path, clean: pytest.MonkeyPatch, variable: str
+) -> None:
+    """By the variables of OpenSSL, of requests and of curl; several add up."""
+    certificate, key = make_certificate(tmp_path, "one.test")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key)
+    for name in CA_VARIABLES:
+        clean.delenv(name, raising=False)
+    assert not connects(listener, server)
+    other = "SSL_CERT_FILE" if variable != "SSL_CERT_FILE" else "CURL_CA_BUNDLE"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / f"{hash_of(certificate)}.0").write_bytes(certificate.read_bytes())
+    clean.setenv(variable, str(folder if variable == "SSL_CERT_DIR" else certificate))
+    assert connects(listener, server)
+    clean.setenv(other, str(make_certificate(folder, "two.test")[0]))
+    assert connects(listener, server)
+
+
+def hash_of(certificate: Path) -> str:
+    """Return the name under which OpenSSL looks for a CA in a folder."""
+    command = ["openssl", "x509", "-noout", "-hash", "-in", str(certificate)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_ca_file_that_is_missing_fails_the_connection(clean: pytest.MonkeyPatch) -> None:
+    """Rather than trusting anything else."""
+    clean.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    with pytest.raises(FileNotFoundError):
+        create_tls_context()
 
 
 def test_a_line_that_was_cut_is_not_used() -> None:
