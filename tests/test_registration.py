@@ -105,7 +105,7 @@ def test_one_lost_slot_is_registered_again_and_the_others_are_left_alone(
     with registered(kernel.url, metrics):
         until(lambda: rows(kernel) == ENDPOINTS)
         kernel.records.schedule("bot", "1", "1")
-        kernel.records.drop("bot", kernel.records._names["bot"][1])
+        kernel.records.discard("bot", kernel.records._records["bot"][1])
         until(lambda: rows(kernel) == ENDPOINTS)
         assert kernel.records.table()["bot"][0][2:] == ["1", "1"]
 
