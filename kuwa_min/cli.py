@@ -1,4 +1,4 @@
-"""The command line: argv to a backend, a .py file or a verb. The only module that prints."""
+"""The command line: run a backend, a .py file or a verb. The only module that prints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE_VERBS = {
     "cache": "list what files have unpacked here; --clean removes what nobody uses",
     "unpack": "unpack to a folder, for images and read-only disks",
 }
-PAPERS = {
+DOCUMENTS = {
     "check": "say whether this file can run on this machine, and end",
     "info": "say all that is in this file: packages, hashes, licences, needs",
     "sbom": "print the bill of materials (CycloneDX JSON)",
@@ -62,8 +62,8 @@ def _dispatch(program: str, arguments: list[str]) -> int:
         print(list_text(program))
     elif asked.version:
         print(version_text())
-    elif asked.paper:
-        print_paper(asked.paper)
+    elif asked.document:
+        print_document(asked.document)
     else:
         parser.error(f"name an executor: {', '.join(registry.names())} (--list describes them)")
     return 0
@@ -85,8 +85,10 @@ def _create_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="describe the backends of this build")
     parser.add_argument("--version", action="store_true", help="say what this build is made of")
-    for name, about in PAPERS.items():
-        parser.add_argument(f"--{name}", action="store_const", const=name, dest="paper", help=about)
+    for name, about in DOCUMENTS.items():
+        parser.add_argument(
+            f"--{name}", action="store_const", const=name, dest="document", help=about
+        )
     return parser
 
 
@@ -97,12 +99,12 @@ def _help_on_verbs() -> str:
     return "\n".join(["verbs:", *lines, "", "of files that carry libraries:", root])
 
 
-def print_paper(name: str) -> None:
-    """Print what this file says of itself, or whether it can run on this machine."""
+def print_document(name: str) -> None:
+    """Print one of DOCUMENTS; raises UsageError in a checkout."""
     from . import file_verbs
 
-    papers = {"info": file_verbs.info, "sbom": file_verbs.sbom, "licenses": file_verbs.licences}
-    for line in file_verbs.check() if name == "check" else [papers[name]()]:
+    texts = {"info": file_verbs.info, "sbom": file_verbs.sbom, "licenses": file_verbs.licenses}
+    for line in file_verbs.check() if name == "check" else [texts[name]()]:
         print(line, flush=True)
 
 
@@ -126,7 +128,7 @@ def _run(program: str, name: str, rest: list[str]) -> None:
     if name in VERBS:
         VERBS[name](f"{program} {name}", rest)
     elif name in FILE_VERBS:
-        run_file_verb(name, f"{program} {name}", rest)
+        run_file_verb(name, program, rest)
     elif name.endswith(".py"):
         run_file(name, rest)
     elif registry.knows(name):
@@ -138,7 +140,7 @@ def _run(program: str, name: str, rest: list[str]) -> None:
 def run_backend(name: str, program: str, rest: list[str]) -> None:
     """Run a backend of this build; its options can be read without its libraries."""
     if "--check" in rest:
-        print_paper("check")
+        print_document("check")
         return
     executor = registry.load(name)
     if not {"-h", "--help"}.intersection(rest):
@@ -147,11 +149,12 @@ def run_backend(name: str, program: str, rest: list[str]) -> None:
 
 
 def run_file_verb(name: str, program: str, rest: list[str]) -> None:
-    """Do what concerns the file that this program runs from, and print what comes of it."""
+    """Run one of FILE_VERBS and print its lines."""
     from . import file_verbs
 
+    verbs = {"verify": file_verbs.verify, "cache": file_verbs.cache, "unpack": file_verbs.unpack}
     try:
-        for line in getattr(file_verbs, name)(program, rest):
+        for line in verbs[name](program, rest):
             print(line, flush=True)
     except BrokenPipeError:
         raise

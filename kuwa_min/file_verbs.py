@@ -1,7 +1,7 @@
-"""What a built file does about itself: verify, cache, unpack, --check and its papers.
+"""The commands of a built file about itself: verify, cache, unpack, --check and its documents.
 
-Yields or returns text; cli prints it. A file that carries no libraries has nothing to unpack and
-does not hold the modules for that.
+They return or yield the text that the command line prints. A file without libraries lacks the
+modules to unpack some; they are imported where a payload needs them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from zipimport import zipimporter
 from .archive import Archive, damaged
 from .errors import StartError, UsageError, WrongMachine
 from .manifest import Payload, describe_fully, size_text
-from .progress import Progress
+from .progress import Progress, step_logger
 
 if TYPE_CHECKING:
     from .cache import Entry
+    from .progress import LogStep
 
-GIVES_A_ROOT = "the folder becomes a root for --root DIR or KUWA_MIN_ROOT"
+BECOMES_A_ROOT = "the folder becomes a root for --root DIR or KUWA_MIN_ROOT"
 
 
 def this_file() -> Archive:
-    """Return the file that this program runs from; raises UsageError in a checkout."""
+    """Return the built file that this program runs from; raises UsageError in a checkout."""
     loader = __spec__.loader
     if not isinstance(loader, zipimporter):
         raise UsageError("this is not a built file but its sources: build one (python build.py)")
@@ -33,20 +34,20 @@ def this_file() -> Archive:
 
 
 def info() -> str:
-    """Return all that the manifest says."""
+    """Return the text of --info: what the manifest says."""
     return describe_fully(this_file().manifest)
 
 
 def sbom() -> str:
-    """Return the bill of materials, CycloneDX as JSON."""
+    """Return the text of --sbom: the bill of materials, CycloneDX as JSON."""
     archive = _with_libraries(this_file())
     from . import inventory
 
     return inventory.sbom(archive.manifest).rstrip("\n")
 
 
-def licences() -> str:
-    """Return every package's licence and the texts that came with them."""
+def licenses() -> str:
+    """Return the text of --licenses: every package's license, and the license texts inside."""
     archive = _with_libraries(this_file())
     from . import inventory
 
@@ -55,63 +56,66 @@ def licences() -> str:
 
 
 def _with_libraries(archive: Archive) -> Archive:
-    """Refuse where the modules that would answer did not travel."""
+    """Raise UsageError for a file without libraries: it lacks the modules for these documents."""
     if archive.payloads:
         return archive
     name = Path(archive.path).name
     raise UsageError(
-        "this file holds kuwa-min alone (MIT); its papers lie beside it where it was built: "
+        "this file holds kuwa-min alone (MIT); its documents lie beside it where it was built: "
         f"{name}.cdx.json and {name}.licenses.txt"
     )
 
 
 def check() -> Iterator[str]:
-    """Yield a line for everything the file needs of this machine; raises WrongMachine at the end.
+    """Yield the lines of --check, one per requirement; raises WrongMachine after the last.
 
-    Writes nothing and unpacks nothing.
+    Writes and unpacks nothing.
     """
     archive = this_file()
     if not archive.payloads:
         yield "good: this file runs on every Python from 3.10 on and unpacks nothing"
         return
-    from .unpacking import obstacles
-    from .verdict import judge_machine, refusals
+    from .unpacking import reasons_unusable
+    from .verdict import check_host, refusals
 
-    findings = judge_machine(archive.manifest["built_for"])
-    yield from (f"{finding.verdict}: {finding.line()}" for finding in findings)
-    unpacked = {payload["id"]: _entries(archive, payload) for payload in archive.payloads}
+    results = check_host(archive.manifest["built_for"])
+    yield from (f"{result.status}: {result.line()}" for result in results)
+    unpacked = {payload["id"]: _trusted_entries(archive, payload) for payload in archive.payloads}
     yield from (f"good: unpacked in {one.path}" for found in unpacked.values() for one in found)
     missing = [payload for payload in archive.payloads if not unpacked[payload["id"]]]
-    reasons = obstacles(archive.path, missing) if missing else {}
+    reasons = reasons_unusable(archive.path, missing) if missing else {}
     for root, reason in reasons.items():
         yield f"warning: no place: {reason}" if reason else f"good: can unpack to {root}"
-    if refusals(findings) or (missing and all(reasons.values())):
+    if refusals(results) or (missing and all(reasons.values())):
         raise WrongMachine("this file cannot run here; the lines above say why and what to do")
 
 
-def _entries(archive: Archive, payload: Payload) -> list[Entry]:
-    """Return where a payload lies already, if what lies there may be run."""
+def _trusted_entries(archive: Archive, payload: Payload) -> list[Entry]:
+    """Return the complete entries of a payload that no other user could change."""
     from .cache import Entry
-    from .places import intruders, places
+    from .places import cache_roots, untrusted_owner
 
-    entries = [Entry(root, payload["id"]) for root in places(archive.path)]
-    return [one for one in entries if one.is_complete and not intruders(one.path)]
+    entries = [Entry(root, payload["id"]) for root in cache_roots(archive.path)]
+    return [one for one in entries if one.is_complete and not untrusted_owner(one.path)]
 
 
-def verify(program: str, rest: list[str]) -> Iterator[str]:
-    """Check the file against its .sha256 and its own sums, and what was unpacked, byte by byte."""
+def verify(program: str, arguments: list[str]) -> Iterator[str]:
+    """Compare the file with its .sha256 and its checksums, and what was unpacked with the file.
+
+    Yields the lines to print. Raises StartError if the file is damaged; repairs what was unpacked.
+    """
     about = "Check this file, and what it has unpacked; put back what is damaged."
-    argparse.ArgumentParser(prog=program, description=about).parse_args(rest)
+    argparse.ArgumentParser(prog=f"{program} verify", description=about).parse_args(arguments)
     archive = this_file()
     progress = Progress("reading the file")
     digest = archive.sha256(progress)
     progress.end()
-    yield _compare(archive.path, digest)
+    yield _compare_sha256(archive.path, digest)
     if archive.payloads:
-        yield from _verify_trees(archive)
+        yield from _verify_entries(archive, step_logger(program))
 
 
-def _compare(path: str, digest: str) -> str:
+def _compare_sha256(path: str, digest: str) -> str:
     try:
         expected = Path(f"{path}.sha256").read_text(encoding="ascii").split()[0]
     except (OSError, ValueError, IndexError):
@@ -121,65 +125,65 @@ def _compare(path: str, digest: str) -> str:
     return f"sha256 {digest}, as {Path(path).name}.sha256 says"
 
 
-def _verify_trees(archive: Archive) -> Iterator[str]:
+def _verify_entries(archive: Archive, log_step: LogStep) -> Iterator[str]:
     from .cache import Entry
-    from .places import places
-    from .unpacking import mend_deeply
+    from .places import cache_roots
+    from .unpacking import repair_corrupted
 
     found = False
-    for root in places(archive.path):
+    for root in cache_roots(archive.path):
         for payload in archive.payloads:
             entry = Entry(root, payload["id"])
             if entry.is_complete:
                 found = True
-                entry.check()
-                mended = mend_deeply(archive.path, payload["kind"], entry)
-                state = f"put back: {mended}" if mended else "whole"
+                entry.check_trusted()
+                repaired = repair_corrupted(archive.path, payload["kind"], entry, log_step)
+                state = f"put back: {repaired}" if repaired else "whole"
                 yield f"{entry.path}: {payload['files']:,} files, {state}"
     if not found:
         yield "nothing is unpacked yet"
 
 
-def cache(program: str, rest: list[str]) -> Iterator[str]:
-    """List what was unpacked on this machine, and remove what is asked for."""
+def cache(program: str, arguments: list[str]) -> Iterator[str]:
+    """List the entries of all files in this file's cache roots; --clean removes the unused."""
     archive = this_file()
     parser = argparse.ArgumentParser(
-        prog=program,
+        prog=f"{program} cache",
         description="List what files have unpacked here; --clean removes what nobody uses.",
         allow_abbrev=False,
     )
     parser.add_argument("--clean", action="store_true", help="remove every entry not in use")
-    options = parser.parse_args(rest)
+    options = parser.parse_args(arguments)
     if not archive.payloads:
         yield "this file unpacks nothing and knows no cache; ask one that carries libraries"
         return
-    from .cache import entries, prune, size_of
-    from .places import places
+    from .cache import disk_usage, entries, prune
+    from .places import cache_roots
 
     own = {payload["id"] for payload in archive.payloads}
-    for root in places(archive.path):
+    for root in cache_roots(archive.path):
         removed = prune(root, days=0, keep=0) if options.clean else []
         yield from (f"removed {entry.path}" for entry in removed)
         for entry in entries(root):
             used = time.strftime("%Y-%m-%d", time.localtime(entry.last_used))
             mine = "  (of this file)" if entry.key in own else ""
-            yield f"{entry.path}  {size_text(size_of(entry)):>9}  last used {used}{mine}"
+            yield f"{entry.path}  {size_text(disk_usage(entry)):>9}  last used {used}{mine}"
 
 
-def unpack(program: str, rest: list[str]) -> Iterator[str]:
+def unpack(program: str, arguments: list[str]) -> Iterator[str]:
     """Unpack to a folder that may be read-only later, or be part of an image."""
     parser = argparse.ArgumentParser(
-        prog=program,
-        description=f"Unpack what this file carries; {GIVES_A_ROOT}.",
+        prog=f"{program} unpack",
+        description=f"Unpack what this file carries; {BECOMES_A_ROOT}.",
         allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="DIR", help="made if absent")
-    options = parser.parse_args(rest)
+    options = parser.parse_args(arguments)
     archive = this_file()
     if not archive.payloads:
         yield "this file carries nothing to unpack"
         return
     from .unpacking import unpack_to
 
-    for entry in unpack_to(archive.path, options.folder):
-        yield f"{entry.path}: {GIVES_A_ROOT}"
+    for entry in unpack_to(archive.path, options.folder, step_logger(program)):
+        yield f"{entry.path}: {BECOMES_A_ROOT}"

@@ -11,7 +11,7 @@ NEEDED = (3, 10)
 REFUSED = 3
 ARGUMENTS = "kuwa.args"  # beside the file: an argument a line, for who starts it without any
 EARLY = "early"  # the block that only files with libraries have
-AIM = "target"  # an entry of an archive with payloads: what its libraries are for, a fact a line
+AIM = "target"  # an entry of archives with payloads: what those are for; a key and its words a line
 
 
 def main():
@@ -26,9 +26,9 @@ def main():
     use_bytecode(packages)
     libraries = None
     if aim:
-        from kuwa_min.libraries import open_libraries
+        from kuwa_min.libraries import activate
 
-        libraries = open_libraries(os.path.dirname(packages), aim)
+        libraries = activate(os.path.dirname(packages), aim, sys.argv)
     import gc
 
     gc.disable()  # imports make no garbage; looking for it would cost a tenth of the start
@@ -39,7 +39,7 @@ def main():
         sys.exit(run())
     except SystemExit as end:
         if end.code and libraries:
-            libraries.start_again_if_mended()
+            libraries.restart_if_repaired()
         raise
 
 

@@ -1,6 +1,7 @@
-"""Have what this file carries on disk, and importable; done before the program is imported.
+"""Activate bundled libraries: find or unpack them, then extend sys.path; before the program runs.
 
-This is the warm way: a few looks at folders. `unpacking` does what takes longer.
+The fast way, on every start: a few calls of stat(). `unpacking` is imported when that is not
+enough.
 """
 
 from __future__ import annotations
@@ -9,167 +10,189 @@ import os
 import sys
 import time
 
-from .cache import Entry
+from .cache import DAY, Entry
 from .errors import KuwaError, StartError
-from .places import ROOT_VARIABLE, is_asked_for, places
-from .progress import tell
+from .places import ROOT_VARIABLE, cache_roots, is_explicit
+from .progress import step_logger
 
-DAY = 86400
-KINDS = ("libraries", "model")
-HELP = frozenset(("-h", "--help", "--check"))  # these need nothing unpacked
-RESTARTED = "KUWA_RESTARTED"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .progress import LogStep
+
+# How a start comes to its libraries
+#
+# 1. A command line that runs no model (--help, --check, a verb) needs none: done.
+# 2. If this Python is the one that the file was built for, look in each cache root for an entry of
+#    the payload's id that this user may trust, and take its shared lock. The id is a hash of the
+#    contents, so an entry that was found needs no comparison with the file.
+# 3. Once a day compare the files' sizes, after a crash of the machine their contents, and rewrite
+#    what is damaged. Else nothing is read: a missing file shows when it is imported.
+# 4. What was not found is unpacked, after all checks of the machine.
+# 5. Libraries go to the front of sys.path, before this Python's own site-packages, which are
+#    hidden; a model becomes the option --model_path.
+# 6. If the program fails, compare the sizes again; if files were missing, rewrite them and run the
+#    same command line again, once.
+
+KINDS = ("libraries", "model")  # of payloads
+NOTHING_RUN = frozenset(("-h", "--help", "--check"))  # options that need nothing unpacked
+RESTARTED = "KUWA_RESTARTED"  # a variable: this process is the second attempt
 HOST_FOLDERS = ("site-packages", "dist-packages")
 
-Aim = dict[str, list[str]]  # the archive's entry "target": one key and its words a line
+TargetEntry = dict[str, list[str]]  # the archive's entry "target": a key -> the words of its line
 
 
-def open_libraries(archive: str, aim: Aim) -> Libraries | None:
-    """Have what the command line needs of this file on disk and importable; None if nothing.
+def activate(archive: str, target: TargetEntry, argv: list[str]) -> UnpackedPayloads | None:
+    """Make what the command line needs of this file importable; None if it needs nothing.
 
-    Ends the process when that cannot be, a line per reason.
+    archive: the built file's path. argv: sys.argv, changed in place: --root DIR leaves it, and a
+    model becomes an option. Ends the process if it cannot run here, with a line per reason.
     """
-    take_root()
-    if not wants_libraries(aim):
+    pop_root_option(argv)
+    if not needs_payloads(argv, target):
         return None
-    libraries = Libraries(archive, aim)
+    log_step = step_logger(os.path.basename(argv[0]))
+    payloads = UnpackedPayloads(archive, target, log_step)
     try:
-        libraries.open()
+        payloads.open()
     except (KuwaError, OSError) as error:
         for line in str(error).splitlines():
-            tell(f"error: {line}")
+            log_step(f"error: {line}")
         sys.exit(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
         sys.exit(130)
-    folders = libraries.folders
+    folders = payloads.folders
     if "libraries" in folders:
-        make_importable(folders["libraries"], with_host="host" in aim or _is_file(sys.argv[1]))
-    if "model" in folders and not _is_file(sys.argv[1]):
-        from urllib.parse import unquote  # the program needs it later anyway
+        extend_path(folders["libraries"], with_host="host" in target or _is_script(argv[1]))
+    if "model" in folders and not _is_script(argv[1]):
+        from urllib.parse import unquote  # the program imports it later anyway
 
-        names = map(unquote, aim["model"][1:])
-        sys.argv[2:2] = ["--model_path", os.path.join(folders["model"], *names)]
-    return libraries
+        names = map(unquote, target["model"][1:])
+        argv[2:2] = ["--model_path", os.path.join(folders["model"], *names)]
+    return payloads
 
 
-def take_root() -> None:
-    """Turn --root DIR of the command line into the variable that says the same."""
-    for at, word in enumerate(sys.argv):
+def pop_root_option(argv: list[str]) -> None:
+    """Move --root DIR from the command line to the variable of the same meaning."""
+    for at, word in enumerate(argv):
         name, equals, value = word.partition("=")
         if name == "--root":
-            value = value or "".join(sys.argv[at + 1 : at + 2] if not equals else [])
+            value = value or "".join(argv[at + 1 : at + 2] if not equals else [])
             if not value:
-                tell("error: --root needs a folder")
+                step_logger(os.path.basename(argv[0]))("error: --root needs a folder")
                 sys.exit(2)
             os.environ[ROOT_VARIABLE] = value
-            del sys.argv[at : at + (1 if equals else 2)]
+            del argv[at : at + (1 if equals else 2)]
             return
 
 
-def wants_libraries(aim: Aim) -> bool:
-    """Tell whether what is asked for needs what the file carries; a .py file may."""
-    words = sys.argv[1:]
-    if not words or HELP.intersection(words):
+def needs_payloads(argv: list[str], target: TargetEntry) -> bool:
+    """Tell whether the command runs the backend of this file, or a .py file, which may use it."""
+    words = argv[1:]
+    if not words or NOTHING_RUN.intersection(words):
         return False
-    return words[0] in aim["serves"] or _is_file(words[0])
+    return words[0] in target["serves"] or _is_script(words[0])
 
 
-def _is_file(word: str) -> bool:
+def _is_script(word: str) -> bool:
     return word.endswith(".py")
 
 
-class Libraries:
-    """The payloads of one file, by kind; `folders` says where each lies once it is open."""
+class UnpackedPayloads:
+    """The payloads of one file in the cache, locked against removal while the process lives."""
 
-    def __init__(self, archive: str, aim: Aim) -> None:
-        self.archive, self.aim = archive, aim
+    def __init__(self, archive: str, target: TargetEntry, log_step: LogStep) -> None:
+        self._archive, self._target, self._log_step = archive, target, log_step
         self._entries: dict[str, Entry] = {}
 
     @property
     def folders(self) -> dict[str, str]:
-        """Return where each payload's tree lies."""
+        """Return the folder of each kind of payload that was found or unpacked."""
         return {kind: entry.tree for kind, entry in self._entries.items()}
 
     def open(self) -> None:
-        """Find or unpack every payload; raises KuwaError with what to do."""
-        missing = {kind: self.aim[kind][0] for kind in KINDS if kind in self.aim}
-        if self._fits():
+        """Find or unpack every payload; raises KuwaError, whose message says what to do."""
+        missing = {kind: self._target[kind][0] for kind in KINDS if kind in self._target}
+        if self._is_for_this_python():
             missing = {kind: key for kind, key in missing.items() if not self._find(kind, key)}
         if missing:
             from . import unpacking
 
-            self._entries.update(unpacking.provide(self.archive, missing))
+            entries = unpacking.unpack_missing(self._archive, missing, self._log_step)
+            self._entries.update(entries)
 
-    def _fits(self) -> bool:
-        """Tell whether this Python is the one; all else was judged before unpacking."""
+    def _is_for_this_python(self) -> bool:
+        """Compare the Python alone; the machine was checked before unpacking."""
         free_threaded = "t" if "t" in getattr(sys, "abiflags", "") else ""
-        here = f"{sys.version_info[0]}.{sys.version_info[1]}{free_threaded}"
-        return self.aim["python"] == [here] and sys.implementation.name == "cpython"
+        this = f"{sys.version_info[0]}.{sys.version_info[1]}{free_threaded}"
+        return self._target["python"] == [this] and sys.implementation.name == "cpython"
 
     def _find(self, kind: str, key: str) -> bool:
-        for root in places(self.archive):
+        for root in cache_roots(self._archive):
             entry = Entry(root, key)
-            if not (entry.is_complete and _may_be_run(entry)):
+            if not (entry.is_complete and self._is_trusted(entry)):
                 continue
             last_used = entry.last_used
-            if entry.hold():
+            if entry.lock_shared():
                 self._entries[kind] = entry
-                self._look_after(kind, entry, last_used)
+                self._check_files(kind, entry, last_used)
                 return True
         return False
 
-    def _look_after(self, kind: str, entry: Entry, last_used: float) -> None:
-        """Look whether all is still there: once a day, and after the machine crashed."""
-        if not entry.is_held:
-            return  # a read-only disk, from which nobody takes anything away
-        if entry.survived_a_crash:
+    def _is_trusted(self, entry: Entry) -> bool:
+        try:
+            entry.check_trusted()
+        except StartError as error:
+            if is_explicit():
+                raise
+            self._log_step(str(error))
+            return False
+        return True
+
+    def _check_files(self, kind: str, entry: Entry, last_used: float) -> None:
+        """Repair an entry that may be damaged: once a day by sizes, after a crash by contents."""
+        if not entry.is_locked:
+            return  # a read-only disk, where nothing can be missing or put back
+        if entry.may_be_torn:
             from . import unpacking
 
-            unpacking.mend_deeply(self.archive, kind, entry)
+            unpacking.repair_corrupted(self._archive, kind, entry, self._log_step)
         elif time.time() - last_used > DAY:
-            self._mend(kind, entry)
+            self._repair(kind, entry)
 
-    def _mend(self, kind: str, entry: Entry) -> int:
+    def _repair(self, kind: str, entry: Entry) -> int:
         from . import unpacking
 
-        return unpacking.mend(self.archive, kind, entry)
+        return unpacking.repair(self._archive, kind, entry, self._log_step)
 
-    def start_again_if_mended(self) -> None:
-        """Look whether a start failed because files are missing; put them back and start anew."""
+    def restart_if_repaired(self) -> None:
+        """Repair the entries; if that was needed, replace this process by the same command line.
+
+        Called after the program failed. Does nothing in a process that is such a replacement.
+        """
         if RESTARTED in os.environ:
             return
-        if sum([self._mend(kind, entry) for kind, entry in self._entries.items()]):
+        if sum([self._repair(kind, entry) for kind, entry in self._entries.items()]):
             os.environ[RESTARTED] = "1"
-            tell("starting again")
+            self._log_step("starting again")
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _may_be_run(entry: Entry) -> bool:
-    try:
-        entry.check()
-    except StartError as error:
-        if is_asked_for():
-            raise
-        tell(str(error))
-        return False
-    return True
+def extend_path(folder: str, *, with_host: bool) -> None:
+    """Put the libraries first on sys.path, after the program; hide this Python's site-packages.
 
-
-def make_importable(folder: str, *, with_host: bool) -> None:
-    """Put the libraries before whatever else this Python has; hide its own site-packages.
-
-    Half of the libraries from here and half from there is the error that nobody finds. Children
-    get the folder by PYTHONPATH: torch's compiler starts some.
+    A mixture of libraries from both fails in ways that are hard to explain. with_host: keep them.
+    Child processes get the folder by PYTHONPATH: torch's compiler starts some.
     """
     import site
 
     before = sys.path[:]
-    site.addsitedir(folder)  # it also runs the .pth files, as an installed library expects
+    site.addsitedir(folder)  # it also runs the .pth files, as installed libraries expect
     added = [entry for entry in sys.path if entry not in before and entry != folder]
-    kept = [entry for entry in before[1:] if with_host or not _is_host(entry)]
+    kept = [entry for entry in before[1:] if with_host or not _is_site_packages(entry)]
     sys.path[:] = [before[0], folder, *added, *kept]
     others = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = folder + (os.pathsep + others if others else "")
 
 
-def _is_host(entry: str) -> bool:
+def _is_site_packages(entry: str) -> bool:
     return os.path.basename(entry.rstrip("/\\")) in HOST_FOLDERS

@@ -1,4 +1,4 @@
-"""Look at this machine: its Python, its system, its processor, its libraries, its driver."""
+"""Detect what this machine has: Python, system, CPU flags, shared libraries, NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CPUINFO, NVIDIA = "/proc/cpuinfo", "/proc/driver/nvidia/version"
-HEAD = 1 << 16  # bytes of /proc/cpuinfo: the first of what may be hundreds of processors
-FLAGS = ("flags", "Features")  # as x86 and as ARM call them
+HEAD = 1 << 16  # bytes read of /proc/cpuinfo, which may list hundreds of processors
+FLAGS = ("flags", "Features")  # the line's name on x86 and on ARM
 LINK_MAP = 2  # RTLD_DI_LINKMAP of dlfcn.h
 
 
-class Here(NamedTuple):
-    """What this machine and this Python are."""
+class HostInfo(NamedTuple):
+    """What this machine is, and the Python that runs this."""
 
     python: tuple[int, ...]  # (3, 11, 7)
     implementation: str  # "cpython"
-    threads: str  # "t" for a free-threaded one
-    bits: int
+    free_threaded: bool
+    bits: int  # of a pointer
     executable: str
     os: str  # "linux"
     machine: str  # "x86_64"
     libc: str  # "glibc 2.36", "musl" or ""
-    cpu: frozenset[str]  # flags; empty when nobody says
-    driver: str  # NVIDIA's: "580.65.06"; "" without
+    cpu: frozenset[str]  # flags; empty if the system does not list them
+    driver: str  # NVIDIA's: "580.65.06"; "" without one
 
     @classmethod
-    def look(cls) -> Here:
-        """Look at this machine."""
+    def detect(cls) -> HostInfo:
+        """Return what this machine is."""
         system, machine = _system()
         return cls(
             python=sys.version_info[:3],
             implementation=sys.implementation.name,
-            threads="t" if "t" in getattr(sys, "abiflags", "") else "",
+            free_threaded="t" in getattr(sys, "abiflags", ""),
             bits=64 if sys.maxsize > 1 << 32 else 32,
             executable=sys.executable or "an unknown place",
             os=system,
             machine=machine,
-            libc=_libc(),
-            cpu=cpu_flags(_text(CPUINFO)),
-            driver=driver_version(_text(NVIDIA)),
+            libc=libc_version(),
+            cpu=cpu_flags(_read_head(CPUINFO)),
+            driver=driver_version(_read_head(NVIDIA)),
         )
 
 
-class Loaded(NamedTuple):
-    """A library of the system, as the loader found it."""
+class LoadedLibrary(NamedTuple):
+    """A shared library of the system, as the dynamic loader found it."""
 
-    path: str  # "" when it could not be loaded, or looked into
-    error: str  # what the loader said; "" when it was content
-    versions: frozenset[str]  # those that were asked for and are there
+    path: str  # "" if it cannot be loaded, or this Python cannot tell
+    error: str  # the loader's message; "" without one
+    versions: frozenset[str]  # the requested symbol versions that it defines
 
 
-def load(soname: str, versions: Sequence[str]) -> Loaded:
-    """Ask the loader for a library, and look which of these versions of symbols it defines."""
+def load_library(soname: str, versions: Sequence[str]) -> LoadedLibrary:
+    """Load a library, and look for these symbol versions in it."""
     try:
-        import ctypes  # a Python may lack it, and a C library dlinfo
+        import ctypes  # a Python may lack it, and a C library may lack dlinfo
 
         library = ctypes.CDLL(soname)
-        path = _path(library._handle)
-        return Loaded(path, "", defined(path, versions))
+        path = _path_of(library._handle)
+        return LoadedLibrary(path, "", defined_versions(path, versions))
     except (ImportError, AttributeError):
-        return Loaded("", "", frozenset())
+        return LoadedLibrary("", "", frozenset())
     except OSError as error:
-        return Loaded("", str(error), frozenset())
+        return LoadedLibrary("", str(error), frozenset())
 
 
-def defined(path: str, versions: Sequence[str]) -> frozenset[str]:
-    """Return which of these versions of symbols a library names; raises OSError."""
+def defined_versions(path: str, versions: Sequence[str]) -> frozenset[str]:
+    """Return the symbol versions of these that a library names; raises OSError."""
     import mmap
 
     with (
@@ -79,7 +79,7 @@ def defined(path: str, versions: Sequence[str]) -> frozenset[str]:
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """Return the flags of the first processor in /proc/cpuinfo; none where it names none."""
+    """Return the flags of the first processor in /proc/cpuinfo; none if it lists none."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip() in FLAGS:
@@ -88,7 +88,7 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
 
 
 def driver_version(text: str) -> str:
-    """Return the version in /proc/driver/nvidia/version; "" where it has none."""
+    """Return the version in /proc/driver/nvidia/version; "" if it has none."""
     words = text.partition("\n")[0].split()
     versions = (word for word in words if "." in word and word.replace(".", "").isdigit())
     return next(versions, "")
@@ -101,21 +101,22 @@ def _system() -> tuple[str, str]:
     return system.sysname.lower(), system.machine
 
 
-def _libc() -> str:
+def libc_version() -> str:
+    """Return "glibc 2.36", "musl", or "" for another C library."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError, OSError):  # Windows, musl, others
-        return "musl" if any(name.startswith("ld-musl-") for name in _names("/lib")) else ""
+        return "musl" if any(name.startswith("ld-musl-") for name in _listdir("/lib")) else ""
 
 
-def _names(folder: str) -> list[str]:
+def _listdir(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
         return []
 
 
-def _text(path: str) -> str:
+def _read_head(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(HEAD)
@@ -123,8 +124,8 @@ def _text(path: str) -> str:
         return ""
 
 
-def _path(handle: int) -> str:
-    """Return where the loader found a library: on Red Hat's, its file has another name."""
+def _path_of(handle: int) -> str:
+    """Return the path of a loaded library: on Red Hat, its file has another name."""
     import ctypes
 
     class LinkMap(ctypes.Structure):

@@ -1,4 +1,7 @@
-"""Write a payload's files to a folder, check such a folder, mend it. Knows nothing of caches."""
+"""Write a payload's files to a folder, check them there, rewrite damaged ones.
+
+Knows nothing of the cache.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,35 @@ from typing import NamedTuple
 from .archive import Archive, Blob, File, Index, contents
 from .errors import StartError
 from .manifest import Payload
-from .workers import Report, Workers, processes
+from .workers import ReportBytes, WorkerPool, worker_count
 
-FILE_COST = 60_000  # what opening a file costs, in bytes written
+FILE_COST = 60_000  # bytes: writing that many takes as long as creating a file
 
 
 class Task(NamedTuple):
-    """One content to write and the path it goes to."""
+    """One file to write: its path below the folder, and its content."""
 
     path: str
     executable: int
     blob: Blob
 
 
-def unpack(archive: Archive, payload: Payload, folder: str, report: Report) -> None:
-    """Write all files of a payload below a folder, which must exist; raises StartError, OSError."""
+def unpack(archive: Archive, payload: Payload, folder: str, report: ReportBytes) -> None:
+    """Write all files of a payload below an existing folder; raises StartError, OSError.
+
+    A content that stands at several paths is written once and linked.
+    """
     index = archive.index(payload)
-    firsts, links = _plan(index)
+    tasks, links = _plan(index)
     for directory in sorted({os.path.dirname(file.path) for file in index.files} - {""}):
         os.makedirs(_inside(folder, directory), exist_ok=True)
-    _write_all(archive, archive.start_of(payload), folder, firsts, report)
+    _write_all(archive, archive.start_of(payload), folder, tasks, report)
     for file, first in links:
         _link(_inside(folder, first), _inside(folder, file.path), file.executable)
 
 
 def _plan(index: Index) -> tuple[list[Task], list[tuple[File, str]]]:
-    """Tell which file of each content is written, and which are links to those."""
+    """Return the files to write, and the others, each with the path that it is a link to."""
     firsts: dict[tuple[int, int], str] = {}
     tasks, links = [], []
     for file in index.files:
@@ -51,7 +57,7 @@ def _plan(index: Index) -> tuple[list[Task], list[tuple[File, str]]]:
 
 
 def _inside(folder: str, path: str) -> str:
-    """Join a path of the index to the folder; raises StartError when it would lead outside."""
+    """Join a path of the index to the folder; raises StartError if it leads outside."""
     parts = path.split("/")
     if path.startswith("/") or ".." in parts or "\\" in path or ":" in parts[0]:
         raise StartError(f"the file names a path outside its folder: {path!r}; do not use it")
@@ -73,7 +79,7 @@ def _mode(executable: int) -> int:
 
 
 def _write_all(
-    archive: Archive, start: int, folder: str, tasks: list[Task], report: Report
+    archive: Archive, start: int, folder: str, tasks: list[Task], report: ReportBytes
 ) -> None:
     total = sum(task.blob.size for task in tasks)
     with open(archive.path, "rb") as file:
@@ -82,9 +88,9 @@ def _write_all(
             _write(file.fileno(), start, folder, task, archive.path)
             return task.blob.size
 
-        number = processes(total)
-        if number > 1:
-            Workers(write).run(_shares(tasks, number), total, report)
+        workers = worker_count(total)
+        if workers > 1:
+            WorkerPool(write).run(_shares(tasks, workers), total, report)
             return
         done = 0
         for task in tasks:
@@ -92,10 +98,10 @@ def _write_all(
             report(done, total)
 
 
-def _shares(tasks: list[Task], number: int) -> list[list[Task]]:
-    """Share the work out evenly, largest first; each share in the order of the file."""
-    shares: list[list[Task]] = [[] for _ in range(number)]
-    costs = [0] * number
+def _shares(tasks: list[Task], workers: int) -> list[list[Task]]:
+    """Divide the tasks into equal shares, largest first; each share is in the archive's order."""
+    shares: list[list[Task]] = [[] for _ in range(workers)]
+    costs = [0] * workers
     for task in sorted(tasks, key=lambda task: -task.blob.size):
         least = costs.index(min(costs))
         costs[least] += task.blob.size + FILE_COST
@@ -104,7 +110,7 @@ def _shares(tasks: list[Task], number: int) -> list[list[Task]]:
 
 
 def _write(file: int, start: int, folder: str, task: Task, name: str) -> None:
-    """Write one new file."""
+    """Create one file. file: a descriptor of the archive `name`; start: of the payload in it."""
     target = _inside(folder, task.path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     out = os.open(target, flags, _mode(task.executable))
@@ -121,17 +127,17 @@ def _write_piece(out: int, piece: bytes) -> None:
         view = view[os.write(out, view) :]
 
 
-def faults(folder: str, index: Index) -> list[File]:
-    """Return the files that are missing or of a wrong size; looks at no content."""
+def find_damaged(folder: str, index: Index) -> list[File]:
+    """Return the files that are missing or of a wrong size; reads no content."""
     return [file for file in index.files if _size(folder, file) != index.blobs[file.blob].size]
 
 
-def deep_faults(folder: str, index: Index, report: Report) -> list[File]:
+def find_corrupted(folder: str, index: Index, report: ReportBytes) -> list[File]:
     """Return the files whose content is not what was built; reads every byte."""
     total, done, wrong = sum(index.blobs[file.blob].size for file in index.files), 0, []
     for file in index.files:
         blob = index.blobs[file.blob]
-        if not _is_right(_inside(folder, file.path), blob):
+        if not _has_content(_inside(folder, file.path), blob):
             wrong.append(file)
         done += blob.size
         report(done, total)
@@ -145,7 +151,7 @@ def _size(folder: str, file: File) -> int:
         return -1
 
 
-def _is_right(path: str, blob: Blob) -> bool:
+def _has_content(path: str, blob: Blob) -> bool:
     crc, size, digest = 0, 0, hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -157,8 +163,8 @@ def _is_right(path: str, blob: Blob) -> bool:
     return (crc, size) == (blob.crc, blob.size) and blob.sha256 in ("", digest.hexdigest())
 
 
-def write_anew(archive: Archive, payload: Payload, folder: str, files: Sequence[File]) -> None:
-    """Write these files anew, each in one step, so that who runs from the folder may go on."""
+def rewrite(archive: Archive, payload: Payload, folder: str, files: Sequence[File]) -> None:
+    """Replace these files, each by a rename: processes that run from the folder may go on."""
     index, start = archive.index(payload), archive.start_of(payload)
     mode = os.stat(folder).st_mode
     with open(archive.path, "rb") as file, _umask(0o777 & ~mode):

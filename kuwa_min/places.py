@@ -1,4 +1,7 @@
-"""Where the cache may lie: private, on a disk that suits. Asks before anything is written."""
+"""Choose the cache's root folder: private to this user, on a disk with space; writes nothing else.
+
+A root is checked before anything is written to it.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,23 @@ TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Libraries unpacked by
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def places(archive: str) -> list[str]:
-    """Return the folders that could be the cache of this file, best first."""
-    asked = os.environ.get(ROOT_VARIABLE)
-    if asked:
-        return [os.path.abspath(asked)]
+def cache_roots(archive: str) -> list[str]:
+    """Return the folders that may be the cache of this file, in order of preference."""
+    explicit = os.environ.get(ROOT_VARIABLE)
+    if explicit:
+        return [os.path.abspath(explicit)]
     base = _user_cache()
     beside = os.path.join(os.path.dirname(os.path.abspath(archive)), BESIDE)
     return [*([os.path.join(base, FOLDER)] if base else []), beside]
 
 
-def is_asked_for() -> bool:
-    """Tell whether somebody named the folder; then there is no other."""
+def is_explicit() -> bool:
+    """Tell whether the user named the root, by --root or the variable; then it is the only one."""
     return bool(os.environ.get(ROOT_VARIABLE))
 
 
 def _user_cache() -> str:
-    """Return the user's cache folder; "" when there is none: HOME may be empty or unknown."""
+    """Return the user's cache folder; "" without one: HOME may be empty or unknown."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         home = os.path.expanduser("~")
@@ -39,11 +42,11 @@ def _user_cache() -> str:
     return base if os.path.isabs(base) else ""
 
 
-def intruders(path: str) -> str:
-    """Say who else could change what lies at this path, or "": only root and we may.
+def untrusted_owner(path: str) -> str:
+    """Say which other user could change what lies at this path, or "": only root and this user can.
 
-    A folder on the way that all may write to is allowed if it is sticky, as /tmp is: what we own in
-    there stays ours. Folders that do not exist yet are no danger.
+    A folder above it that all may write to is allowed if it is sticky, as /tmp is: others cannot
+    replace what this user owns in there. Folders that do not exist yet are skipped.
     """
     real = os.path.realpath(path)
     me = os.geteuid() if hasattr(os, "geteuid") else 0
@@ -55,17 +58,17 @@ def intruders(path: str) -> str:
         except OSError as error:
             return f"{folder} cannot be looked at ({error.strerror})"
         owner = status.st_uid
-        if owner not in (me, 0) and (is_last or owner != _strangers()):
+        if owner not in (me, 0) and (is_last or owner != _overflow_uid()):
             return f"{folder} belongs to user {owner}"
         if status.st_mode & OTHERS_WRITE and (is_last or not status.st_mode & stat.S_ISVTX):
             return f"others may write to {folder}"
     return ""
 
 
-def _strangers() -> int:
-    """Return the user whom root and all others outside of our user namespace appear as; -1 if none.
+def _overflow_uid() -> int:
+    """Return the uid that stands for all users outside of this user namespace; -1 if none does.
 
-    In a rootless container, / itself belongs to that one.
+    In a rootless container, / itself belongs to it.
     """
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/uid_map") as file:
@@ -82,11 +85,11 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def make_root(root: str) -> None:
-    """Make the cache's folder, for us alone, whatever the umask."""
+def create_root(root: str) -> None:
+    """Create the cache folder and the folders above it, for this user alone, whatever the umask."""
     former = os.umask(0o077)
     try:
-        os.makedirs(root, exist_ok=True)  # what is missing above it too; others may be as fast
+        os.makedirs(root, exist_ok=True)  # another process may do the same now
     finally:
         os.umask(former)
     tag = os.path.join(root, TAG)
@@ -95,30 +98,33 @@ def make_root(root: str) -> None:
             file.write(TAG_TEXT)
 
 
-def obstacle(root: str, needed_bytes: int, needed_files: int, *, runs: bool) -> str:
-    """Say why nothing can be unpacked here, or "". runs: whether code will be run from it."""
-    base = _nearest(root)
+def reason_unusable(root: str, needed_bytes: int, needed_inodes: int, *, runs_code: bool) -> str:
+    """Say why nothing can be unpacked to this root, or "".
+
+    runs_code: whether shared libraries will be loaded from it.
+    """
+    base = _nearest_existing(root)
     if not os.path.isdir(base):
         return f"{base} is not a folder"
-    found = intruders(root)
+    found = untrusted_owner(root)
     if found:
         return f"{found}; what others could change is not run"
     if not os.access(base, os.W_OK | os.X_OK):
         return f"{base} cannot be written to"
     status = os.statvfs(base)
-    if runs and status.f_flag & getattr(os, "ST_NOEXEC", 8):
+    if runs_code and status.f_flag & getattr(os, "ST_NOEXEC", 8):
         return f"{base} is mounted noexec: no library can be loaded from it"
     free = status.f_bavail * status.f_frsize
     if free < needed_bytes:
         from .manifest import size_text
 
         return f"{size_text(needed_bytes)} are needed and {size_text(free)} are free at {base}"
-    if status.f_files > 0 and status.f_favail < needed_files:  # btrfs counts no inodes: 0
-        return f"{needed_files:,} inodes are needed and {status.f_favail:,} are free at {base}"
+    if status.f_files > 0 and status.f_favail < needed_inodes:  # btrfs counts no inodes: 0
+        return f"{needed_inodes:,} inodes are needed and {status.f_favail:,} are free at {base}"
     return ""
 
 
-def _nearest(path: str) -> str:
+def _nearest_existing(path: str) -> str:
     while not os.path.lexists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     return path

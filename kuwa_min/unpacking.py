@@ -1,4 +1,7 @@
-"""Unpack what this file carries into the cache, after the machine was found fit; mend it."""
+"""Unpack what this file carries into the cache, after a check of the machine; repair it there.
+
+The slow way to the libraries; `libraries` is the fast one, for later starts.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +11,64 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from .archive import Archive, File, Index
 from .cache import Entry, prune
 from .errors import StartError, WrongMachine
 from .manifest import Payload, size_text
-from .payload import deep_faults, faults, unpack, write_anew
-from .places import make_root, obstacle, places
-from .progress import Progress, tell
-from .verdict import Finding, judge_machine, refusals
+from .payload import find_corrupted, find_damaged, rewrite, unpack
+from .places import cache_roots, create_root, reason_unusable
+from .progress import Progress
+from .verdict import CheckResult, check_host, refusals
 
-FIXED = 6  # inodes of an entry besides its files: itself, tree, lock, two marks, the root
-BLOCK = 4096  # bytes that a file system rounds a file up to
+if TYPE_CHECKING:
+    from .progress import LogStep
+
+# From a built file to files on disk, the first time
+#
+# 1. Check the machine against the manifest's target: nothing is written on one that does not fit.
+# 2. Choose the first cache root that is private to this user and has space for all payloads.
+# 3. For each payload: lock the entry exclusively, waiting for another start that unpacks it; unpack
+#    unless that one did; swap the exclusive lock for a shared one. Between the two locks another
+#    process may remove the entry: then again from the lock on.
+# 4. Remove old entries of other files, and start. A background process marks the new entries
+#    durable. What a crash leaves in each step: see the cache.
+
+EXTRA_INODES = 6  # of an entry besides its files: itself, tree, lock, two markers, the root
+BLOCK = 4096  # bytes; file systems round a file's size up to a multiple
 PRIVATE, PUBLIC = 0o077, 0o022  # umasks
 
+Find = Callable[[str, Index], list[File]]  # the folder of the files -> those to rewrite
 
-def provide(path: str, keys: Mapping[str, str]) -> dict[str, Entry]:
-    """Unpack the payloads of these kinds and keys where they are missing; hold their entries."""
+
+def unpack_missing(path: str, keys: Mapping[str, str], log_step: LogStep) -> dict[str, Entry]:
+    """Unpack the payloads of these kinds and keys that the cache lacks; return locked entries.
+
+    path: the built file. keys: kind -> id. Raises WrongMachine, StartError, OSError.
+    """
     archive = Archive(path)
-    require(judge_machine(archive.manifest["built_for"]))
+    raise_refusals(check_host(archive.manifest["built_for"]))
     wanted = [payload for payload in archive.payloads if payload["kind"] in keys]
     root = choose_root(path, wanted)
-    make_root(root)
-    Entry(root, "").check()  # somebody may have been faster
-    held = {}
+    create_root(root)
+    Entry(root, "").check_trusted()  # another user may have created it since it was chosen
+    locked = {}
     for payload in wanted:
-        held[payload["kind"]] = entry = Entry(root, payload["id"])
-        entry.check()
-        while not (entry.is_complete and entry.hold()):
-            entry.release()
-            with entry.alone(tell):
+        locked[payload["kind"]] = entry = Entry(root, payload["id"])
+        entry.check_trusted()
+        while not (entry.is_complete and entry.lock_shared()):
+            entry.unlock()
+            with entry.lock_exclusive(log_step):
                 if not entry.is_complete:
-                    _fill(archive, payload, entry, PRIVATE)
+                    _unpack_entry(archive, payload, entry, PRIVATE, log_step)
     prune(root)
-    _settle_aside(held.values())
-    return held
+    _mark_durable_in_background(locked.values())
+    return locked
 
 
-def _settle_aside(entries: Iterable[Entry]) -> None:
-    """Let an orphan wait for the disk: a thread that does would keep the process from ending.
-
-    Until it is done, a crash of the machine means that the next start checks every byte.
-    """
+def _mark_durable_in_background(entries: Iterable[Entry]) -> None:
+    """Let a process without parent wait for the disk: a thread would delay the end of this one."""
     if not hasattr(os, "fork"):
         return
     child = os.fork()
@@ -58,57 +77,61 @@ def _settle_aside(entries: Iterable[Entry]) -> None:
         return
     try:
         if os.fork() == 0:
-            os.closerange(0, 256)  # whoever reads our output waits for its last writer
+            os.closerange(0, 256)  # a reader of our output waits until every writer closed it
             for entry in entries:
-                entry.settle()
+                entry.mark_durable()
     finally:
         os._exit(0)
 
 
-def require(findings: list[Finding]) -> None:
-    """Raise WrongMachine, a line for each thing that is not as the file needs it."""
-    lines = [finding.line() for finding in refusals(findings)]
+def raise_refusals(results: list[CheckResult]) -> None:
+    """Raise WrongMachine if a check failed, with a line for each that did."""
+    lines = [result.line() for result in refusals(results)]
     if lines:
         raise WrongMachine("\n".join(lines))
 
 
 def choose_root(path: str, wanted: list[Payload]) -> str:
-    """Return the first place that can take these payloads; raises WrongMachine saying why none."""
-    reasons = obstacles(path, wanted)
+    """Return the first root with space for these payloads; raises WrongMachine if none has."""
+    reasons = reasons_unusable(path, wanted)
     for root, reason in reasons.items():
         if not reason:
             return root
-    told = "; ".join(reasons.values())
+    joined = "; ".join(reasons.values())
     raise WrongMachine(
-        f"nowhere to unpack to: {told}; name a folder by --root DIR or KUWA_MIN_ROOT, of your own, "
-        f"on a disk with {size_text(sum(map(room, wanted)))} free"
+        f"nowhere to unpack to: {joined}; name a folder by --root DIR or KUWA_MIN_ROOT, of your "
+        f"own, on a disk with {size_text(sum(map(bytes_needed, wanted)))} free"
     )
 
 
-def obstacles(path: str, wanted: list[Payload]) -> dict[str, str]:
-    """Say for every place where these payloads could go why they cannot, or ""."""
-    size, inodes = sum(map(room, wanted)), sum(map(_inodes, wanted))
-    runs = any(payload["kind"] == "libraries" for payload in wanted)
-    return {root: obstacle(root, size, inodes, runs=runs) for root in places(path)}
+def reasons_unusable(path: str, wanted: list[Payload]) -> dict[str, str]:
+    """Return every root of this file, and why these payloads cannot be unpacked there, or ""."""
+    size, inodes = sum(map(bytes_needed, wanted)), sum(map(_inodes_needed, wanted))
+    runs_code = any(payload["kind"] == "libraries" for payload in wanted)
+    return {
+        root: reason_unusable(root, size, inodes, runs_code=runs_code) for root in cache_roots(path)
+    }
 
 
-def _inodes(payload: Payload) -> int:
-    """Return how many files and folders a payload is, a little too many."""
-    return payload["files"] + payload["folders"] + FIXED
+def _inodes_needed(payload: Payload) -> int:
+    """Return an upper bound of the files and folders that a payload becomes."""
+    return payload["files"] + payload["folders"] + EXTRA_INODES
 
 
-def room(payload: Payload) -> int:
-    """Return the bytes that a payload takes on disk, a little too many."""
+def bytes_needed(payload: Payload) -> int:
+    """Return an upper bound of the bytes that a payload takes on disk."""
     return payload["bytes"] + payload["files"] * BLOCK
 
 
-def _fill(archive: Archive, payload: Payload, entry: Entry, umask: int) -> None:
-    """Unpack into a fresh folder and make that the entry; leave nothing behind on failure."""
+def _unpack_entry(
+    archive: Archive, payload: Payload, entry: Entry, umask: int, log_step: LogStep
+) -> None:
+    """Unpack a payload and publish the entry; the caller holds the exclusive lock."""
     what = f"{payload['kind']} ({size_text(payload['bytes'])}, {payload['files']:,} files)"
-    tell(f"unpacking {what} to {entry.path}; this is done once")
+    log_step(f"unpacking {what} to {entry.path}; this is done once")
     progress = Progress(f"unpacking {payload['kind']}")
     try:
-        with _clean_end(), entry.fresh_folder(umask) as folder:
+        with _sigterm_exits(), entry.staging_folder(umask) as folder:
             tree = os.path.join(folder, "tree")
             os.mkdir(tree)
             unpack(archive, payload, tree, progress)
@@ -116,12 +139,12 @@ def _fill(archive: Archive, payload: Payload, entry: Entry, umask: int) -> None:
         raise StartError(f"cannot unpack to {entry.path}: {error.strerror}") from None
     finally:
         seconds = progress.end()
-    tell(f"unpacked in {seconds:.1f} s")
+    log_step(f"unpacked in {seconds:.1f} s")
 
 
 @contextlib.contextmanager
-def _clean_end() -> Iterator[None]:
-    """Let SIGTERM end this as Ctrl-C does: nothing is left behind."""
+def _sigterm_exits() -> Iterator[None]:
+    """Raise SystemExit at SIGTERM, so that the staging folder is removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -132,44 +155,48 @@ def _clean_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-def mend(path: str, kind: str, entry: Entry) -> int:
-    """Put back the files that are missing or of a wrong size; return how many those were."""
-    return _mend(path, kind, entry, faults)
+def repair(path: str, kind: str, entry: Entry, log_step: LogStep) -> int:
+    """Rewrite the files of an entry that are missing or of a wrong size; return their number."""
+    return _repair(path, kind, entry, find_damaged, log_step)
 
 
-def mend_deeply(path: str, kind: str, entry: Entry) -> int:
-    """Put back every file whose content is wrong; reads them all."""
+def repair_corrupted(path: str, kind: str, entry: Entry, log_step: LogStep) -> int:
+    """Rewrite every file of an entry whose content is wrong, reading all; return their number."""
     progress = Progress(f"checking the {kind} that were unpacked")
-    mended = _mend(path, kind, entry, lambda tree, index: deep_faults(tree, index, progress))
+
+    def find(tree: str, index: Index) -> list[File]:
+        return find_corrupted(tree, index, progress)
+
+    repaired = _repair(path, kind, entry, find, log_step)
     progress.end()
-    if entry.survived_a_crash:
-        entry.settle()
-    return mended
+    if entry.may_be_torn:
+        entry.mark_durable()
+    return repaired
 
 
-def _mend(path: str, kind: str, entry: Entry, look: Callable[[str, Index], list[File]]) -> int:
+def _repair(path: str, kind: str, entry: Entry, find: Find, log_step: LogStep) -> int:
     archive = Archive(path)
     payload = next(payload for payload in archive.payloads if payload["kind"] == kind)
-    bad = look(entry.tree, archive.index(payload))
+    bad = find(entry.tree, archive.index(payload))
     if not bad:
         return 0
     others = f" and {len(bad) - 1} others" if bad[1:] else ""
     found = f"{bad[0].path}{others} in {entry.tree}: missing or damaged"
     try:
-        write_anew(archive, payload, entry.tree, bad)
+        rewrite(archive, payload, entry.tree, bad)
     except OSError as error:
         raise StartError(f"{found}; cannot be put back: {error.strerror}") from None
-    tell(f"{found}; put back")
+    log_step(f"{found}; put back")
     return len(bad)
 
 
-def unpack_to(path: str, folder: str) -> list[Entry]:
+def unpack_to(path: str, folder: str, log_step: LogStep) -> list[Entry]:
     """Unpack everything to a folder that becomes a root for --root, readable by all users."""
     archive = Archive(path)
     root = os.path.abspath(folder)
     missing = [one for one in archive.payloads if not Entry(root, one["id"]).is_complete]
-    inodes = sum(map(_inodes, missing))
-    reason = obstacle(root, sum(map(room, missing)), inodes, runs=False) if missing else ""
+    size, inodes = sum(map(bytes_needed, missing)), sum(map(_inodes_needed, missing))
+    reason = reason_unusable(root, size, inodes, runs_code=False) if missing else ""
     if reason:
         raise WrongMachine(f"cannot unpack there: {reason}")
     former = os.umask(PUBLIC)
@@ -179,9 +206,9 @@ def unpack_to(path: str, folder: str) -> list[Entry]:
         os.umask(former)
     entries = [Entry(root, payload["id"]) for payload in archive.payloads]
     for payload, entry in zip(archive.payloads, entries, strict=True):
-        entry.check()
-        with entry.alone(tell):
+        entry.check_trusted()
+        with entry.lock_exclusive(log_step):
             if not entry.is_complete:
-                _fill(archive, payload, entry, PUBLIC)
-                entry.settle()
+                _unpack_entry(archive, payload, entry, PUBLIC, log_step)
+                entry.mark_durable()
     return entries

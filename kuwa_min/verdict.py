@@ -1,6 +1,6 @@
-"""Judge whether this machine has what a file needs, before a byte of it is unpacked.
+"""Preflight checks: whether this machine has what a file needs, before anything is unpacked.
 
-Knows the words of manifest.Target; knows nothing of disks and caches.
+Reads a manifest.Target; knows nothing of disks and the cache.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .machine import CPUINFO, Here, Loaded, load
+from .machine import CPUINFO, HostInfo, LoadedLibrary, load_library
 from .manifest import Target
 
 GOOD, WARNING, REFUSAL = "good", "warning", "refusal"
-THREADS = {"": "", "t": "free-threaded "}
-BITS = {64: ""}  # worth a word only where they are wrong
+BITS = {64: ""}  # other numbers are named
 NAMES = {"cpython": "Python", "pypy": "PyPy", "linux": "Linux", "darwin": "macOS"}
 
-PACKAGES = {  # what brings a library: on Debian and Ubuntu, on Red Hat's and Fedora
+PACKAGES = {  # soname -> the package that has it: on Debian and Ubuntu, on Red Hat and Fedora
     "libstdc++.so.6": ("libstdc++6", "libstdc++"),
     "libgcc_s.so.1": ("libgcc-s1", "libgcc"),
     "libgomp.so.1": ("libgomp1", "libgomp"),
@@ -41,158 +40,162 @@ PACKAGES = {  # what brings a library: on Debian and Ubuntu, on Red Hat's and Fe
 }
 
 
-class Finding(NamedTuple):
-    """One thing that a file needs, and how this machine stands to it."""
+class CheckResult(NamedTuple):
+    """One requirement of a file, and whether this machine meets it."""
 
     what: str  # "Python", "operating system", "machine", "glibc", a soname, "CPU" or "driver"
     needed: str
     found: str
-    remedy: str  # "" when all is well
-    verdict: str  # "good", "warning" or "refusal"
+    remedy: str  # "" if it is met
+    status: str  # "good", "warning" or "refusal"
 
     def line(self) -> str:
-        """Say what is needed, what is here, and what to do or carry in."""
+        """Return what is needed, what was found, and what to do about it."""
         said = f"needs {self.needed}; {self.found}"
         return f"{said}; {self.remedy}" if self.remedy else said
 
 
-def judge_machine(target: Target) -> list[Finding]:
-    """Judge everything that this target names, the most important first."""
-    here = Here.look()
-    python, system = judge_python(target, here), judge_system(target, here)
-    if refusals(system):  # nothing else can be told: what loads here is for another system
+def check_host(target: Target) -> list[CheckResult]:
+    """Check everything that this target names, the most important first."""
+    host = HostInfo.detect()
+    python, system = check_python(target, host), check_system(target, host)
+    if refusals(system):  # libraries that load here are for another system
         return [*python, *system]
     libraries = [
-        judge_library(soname, versions, load(soname, versions))
+        check_library(soname, versions, load_library(soname, versions))
         for soname, versions in target["libraries"].items()
     ]
-    return [*python, *system, *libraries, *judge_cpu(target, here), *judge_driver(target, here)]
+    return [*python, *system, *libraries, *check_cpu(target, host), *check_driver(target, host)]
 
 
-def refusals(findings: list[Finding]) -> list[Finding]:
-    """Return those that keep the file from running here."""
-    return [finding for finding in findings if finding.verdict == REFUSAL]
+def refusals(results: list[CheckResult]) -> list[CheckResult]:
+    """Return the results that keep the file from running here."""
+    return [result for result in results if result.status == REFUSAL]
 
 
-def judge_python(target: Target, here: Here) -> list[Finding]:
-    """Judge the Python that runs this: a new enough one, or exactly the one of the libraries."""
-    wanted, found = target["python"], f"this is {_described(here)}, at {here.executable}"
+def check_python(target: Target, host: HostInfo) -> list[CheckResult]:
+    """Check the Python that runs this: new enough, or exactly the one of the libraries."""
+    wanted, found = target["python"], f"this is {_described(host)}, at {host.executable}"
     if target["abi"] == "any":
         least = wanted.removeprefix(">=")
         remedy = f"start it with a newer one, for example: python{least}"
-        fits = here.python >= _numbers(least)
-        return [_finding("Python", f"Python {least} or newer", found, remedy, fits=fits)]
-    threads = "t" if target["abi"].endswith("t") else ""
-    minor = wanted.removesuffix("t")
-    kind = (target["implementation"], _numbers(minor), threads, 64)
-    fits = kind == (here.implementation, here.python[:2], here.threads, here.bits)
-    name = NAMES.get(target["implementation"], target["implementation"])
-    needed = f"{THREADS[threads]}{name} {minor}{BITS.get(here.bits, ' of 64 bits')}"
-    remedy = f"start it with python{minor}{threads}"
-    return [_finding("Python", needed, found, remedy, fits=fits)]
+        fits = host.python >= _numbers(least)
+        return [_result("Python", f"Python {least} or newer", found, remedy, fits=fits)]
+    free_threaded, minor = target["abi"].endswith("t"), wanted.removesuffix("t")
+    kind = (target["implementation"], _numbers(minor), free_threaded, 64)
+    fits = kind == (host.implementation, host.python[:2], host.free_threaded, host.bits)
+    name = _python_name(target["implementation"], free_threaded=free_threaded)
+    needed = f"{name} {minor}{BITS.get(host.bits, ' of 64 bits')}"
+    remedy = f"start it with python{minor}{'t' if free_threaded else ''}"
+    return [_result("Python", needed, found, remedy, fits=fits)]
 
 
-def judge_system(target: Target, here: Here) -> list[Finding]:
-    """Judge operating system, machine and glibc, up to the first that is wrong."""
-    found: list[Finding] = []
-    for judge in (judge_os, judge_processor, judge_glibc):
-        found += [] if refusals(found) else judge(target, here)
+def check_system(target: Target, host: HostInfo) -> list[CheckResult]:
+    """Check operating system, architecture and glibc, up to the first that is wrong."""
+    found: list[CheckResult] = []
+    for check in (check_os, check_architecture, check_glibc):
+        found += [] if refusals(found) else check(target, host)
     return found
 
 
-def judge_os(target: Target, here: Here) -> list[Finding]:
-    """Judge the operating system; nothing where any will do."""
+def check_os(target: Target, host: HostInfo) -> list[CheckResult]:
+    """Check the operating system; no result if the file runs on any."""
     if target["os"] == "any":
         return []
-    needed, found = (NAMES.get(name, name) for name in (target["os"], here.os))
+    needed, found = (NAMES.get(name, name) for name in (target["os"], host.os))
     remedy = f"carry it to a machine with {needed}"
-    fits = target["os"] == here.os
-    return [_finding("operating system", needed, f"this is {found}", remedy, fits=fits)]
+    fits = target["os"] == host.os
+    return [_result("operating system", needed, f"this is {found}", remedy, fits=fits)]
 
 
-def judge_processor(target: Target, here: Here) -> list[Finding]:
-    """Judge the kind of processor; nothing where any will do."""
+def check_architecture(target: Target, host: HostInfo) -> list[CheckResult]:
+    """Check the processor's architecture; no result if the file runs on any."""
     if target["machine"] == "any":
         return []
-    platform = target["platform"].removesuffix(target["machine"]) + here.machine
+    platform = target["platform"].removesuffix(target["machine"]) + host.machine
     remedy = f"build the file for it (--platform {platform})"
-    needed, found = f"a machine of the kind {target['machine']}", f"this is {here.machine}"
-    fits = target["machine"] == here.machine
-    return [_finding("machine", needed, found, remedy, fits=fits)]
+    needed, found = f"a machine of the kind {target['machine']}", f"this is {host.machine}"
+    fits = target["machine"] == host.machine
+    return [_result("machine", needed, found, remedy, fits=fits)]
 
 
-def judge_glibc(target: Target, here: Here) -> list[Finding]:
-    """Judge the system's C library; nothing where none is needed."""
+def check_glibc(target: Target, host: HostInfo) -> list[CheckResult]:
+    """Check the system's C library; no result if the file needs none."""
     if not target["glibc"]:
         return []
-    name, _, version = here.libc.partition(" ")
+    name, _, version = host.libc.partition(" ")
     needed = f"glibc {target['glibc']} or newer"
     if name != "glibc":
         found = f"this system has {name or 'another C library'}, not glibc"
-        return [Finding("glibc", needed, found, "use a system with glibc", REFUSAL)]
-    platform = f"manylinux_{'_'.join(version.split('.')[:2])}_{here.machine}"
+        return [CheckResult("glibc", needed, found, "use a system with glibc", REFUSAL)]
+    platform = f"manylinux_{'_'.join(version.split('.')[:2])}_{host.machine}"
     remedy = f"build the file for it (--platform {platform}) or use a newer system"
     fits = _numbers(version) >= _numbers(target["glibc"])
-    return [_finding("glibc", needed, f"this system has {version}", remedy, fits=fits)]
+    return [_result("glibc", needed, f"this system has {version}", remedy, fits=fits)]
 
 
-def judge_library(soname: str, versions: Sequence[str], loaded: Loaded) -> Finding:
-    """Judge one library that the system must have."""
+def check_library(soname: str, versions: Sequence[str], loaded: LoadedLibrary) -> CheckResult:
+    """Check one shared library that the system must have."""
     needed = f"{soname} with {', '.join(versions)}" if versions else soname
     missing = [version for version in versions if version not in loaded.versions]
     if loaded.error:
         gone = f"{soname}: cannot open shared object file" in loaded.error
         found = "it is not here" if gone else f"it cannot be loaded: {loaded.error}"
-        return Finding(soname, needed, found, f"carry in {_package(soname)}", REFUSAL)
+        return CheckResult(soname, needed, found, f"carry in {_package(soname)}", REFUSAL)
     if not loaded.path:
         found = "nobody here can tell"
-        return Finding(soname, needed, found, f"it comes with {_package(soname)}", WARNING)
+        return CheckResult(soname, needed, found, f"it comes with {_package(soname)}", WARNING)
     if missing:
         found = f"{loaded.path} lacks {', '.join(missing)}"
         remedy = f"use a newer system, or carry in a newer version of {_package(soname)}"
-        return Finding(soname, needed, found, remedy, REFUSAL)
-    return Finding(soname, needed, f"it is here: {loaded.path}", "", GOOD)
+        return CheckResult(soname, needed, found, remedy, REFUSAL)
+    return CheckResult(soname, needed, f"it is here: {loaded.path}", "", GOOD)
 
 
-def judge_cpu(target: Target, here: Here) -> list[Finding]:
-    """Judge what the processor can do; nothing where any will do."""
+def check_cpu(target: Target, host: HostInfo) -> list[CheckResult]:
+    """Check the CPU's flags; no result if the file needs none."""
     if not target["cpu"]:
         return []
     needed = f"a CPU with {', '.join(target['cpu'])}"
-    if not here.cpu:
+    if not host.cpu:
         found = f"this machine does not tell ({CPUINFO})"
         remedy = "if it ends with Illegal instruction, build the file on such a machine"
-        return [Finding("CPU", needed, found, remedy, WARNING)]
-    missing = [flag for flag in target["cpu"] if flag not in here.cpu]
+        return [CheckResult("CPU", needed, found, remedy, WARNING)]
+    missing = [flag for flag in target["cpu"] if flag not in host.cpu]
     found = f"this one lacks {', '.join(missing)}" if missing else "this one has them"
     remedy = "use a newer machine, or build the file for any (CMAKE_ARGS=-DGGML_NATIVE=OFF)"
-    return [_finding("CPU", needed, found, remedy, fits=not missing)]
+    return [_result("CPU", needed, found, remedy, fits=not missing)]
 
 
-def judge_driver(target: Target, here: Here) -> list[Finding]:
-    """Judge NVIDIA's driver, which is never a reason to refuse; nothing for a file without CUDA."""
+def check_driver(target: Target, host: HostInfo) -> list[CheckResult]:
+    """Check NVIDIA's driver: warn at most, as the CPU may be asked for; no result without CUDA."""
     if not target["cuda"]:
         return []
     least = target["driver"]
     needed = f"NVIDIA driver{f' {least} or newer' if least else ''} for CUDA {target['cuda']}"
-    if not here.driver:
+    if not host.driver:
         remedy = "carry one in; without, it runs on the CPU only, if asked to"
-        return [Finding("driver", needed, "no NVIDIA driver is here", remedy, WARNING)]
-    found = f"this machine has {here.driver}"
-    if _numbers(here.driver) < _numbers(least or "0"):
+        return [CheckResult("driver", needed, "no NVIDIA driver is here", remedy, WARNING)]
+    found = f"this machine has {host.driver}"
+    if _numbers(host.driver) < _numbers(least or "0"):
         remedy = f"carry in driver {least} or newer, or build the file for an older CUDA"
-        return [Finding("driver", needed, found, remedy, WARNING)]
-    return [Finding("driver", needed, found, "", GOOD)]
+        return [CheckResult("driver", needed, found, remedy, WARNING)]
+    return [CheckResult("driver", needed, found, "", GOOD)]
 
 
-def _finding(what: str, needed: str, found: str, remedy: str, *, fits: bool) -> Finding:
-    return Finding(what, needed, found, "" if fits else remedy, GOOD if fits else REFUSAL)
+def _result(what: str, needed: str, found: str, remedy: str, *, fits: bool) -> CheckResult:
+    return CheckResult(what, needed, found, "" if fits else remedy, GOOD if fits else REFUSAL)
 
 
-def _described(here: Here) -> str:
-    bits = BITS.get(here.bits, f"{here.bits}-bit ")
-    name = NAMES.get(here.implementation, here.implementation)
-    return f"{bits}{THREADS[here.threads]}{name} {'.'.join(map(str, here.python))}"
+def _described(host: HostInfo) -> str:
+    bits = BITS.get(host.bits, f"{host.bits}-bit ")
+    name = _python_name(host.implementation, free_threaded=host.free_threaded)
+    return f"{bits}{name} {'.'.join(map(str, host.python))}"
+
+
+def _python_name(implementation: str, *, free_threaded: bool) -> str:
+    name = NAMES.get(implementation, implementation)
+    return f"free-threaded {name}" if free_threaded else name
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -18,10 +18,10 @@ from kuwa_min.errors import StartError
 
 KEY = "0123456789abcdef0123"
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
-HOLD = """
+LOCK_SHARED = """
 import sys
 from kuwa_min.cache import Entry
-print(Entry(sys.argv[1], sys.argv[2]).hold(), flush=True)
+print(Entry(sys.argv[1], sys.argv[2]).lock_shared(), flush=True)
 sys.stdin.read()
 """
 
@@ -29,14 +29,14 @@ sys.stdin.read()
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Make an empty cache."""
-    places.make_root(str(tmp_path / "root"))
+    places.create_root(str(tmp_path / "root"))
     return tmp_path / "root"
 
 
 def filled(root: Path, key: str = KEY) -> Entry:
     """Make a complete entry with one file."""
     entry = Entry(str(root), key)
-    with entry.fresh_folder(0o077) as folder:
+    with entry.staging_folder(0o077) as folder:
         Path(folder, "tree").mkdir()
         Path(folder, "tree", "file").write_text("content", encoding="ascii")
     return entry
@@ -50,32 +50,32 @@ def test_it_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     """The folder, its entries and their files."""
     former = os.umask(umask)
     try:
-        places.make_root(str(tmp_path / "root"))
+        places.create_root(str(tmp_path / "root"))
         entry = filled(tmp_path / "root")
     finally:
         os.umask(former)
     modes = [stat.S_IMODE(Path(path).stat().st_mode) for path in (tmp_path / "root", entry.path)]
     assert modes == [0o700, 0o700]
     assert stat.S_IMODE(Path(entry.tree, "file").stat().st_mode) == 0o600
-    assert entry.check() is None
+    assert entry.check_trusted() is None
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
 def test_a_root_that_others_may_write_to_is_not_run_from(root: Path, mode: int) -> None:
-    """Not even a sticky one: the next entry could be anybody's."""
+    """Not even a sticky one: the next entry could be any user's."""
     entry = filled(root)
     root.chmod(mode)
     with pytest.raises(StartError, match=r"others may write to .*root.*is not run"):
-        entry.check()
+        entry.check_trusted()
 
 
 def test_a_parent_that_others_may_write_to_is_refused_unless_sticky(root: Path) -> None:
     """They could put another folder in its place."""
     entry = filled(root)
     root.parent.chmod(0o777)
-    assert places.intruders(entry.path) == f"others may write to {root.parent}"
+    assert places.untrusted_owner(entry.path) == f"others may write to {root.parent}"
     root.parent.chmod(0o1777)
-    assert places.intruders(entry.path) == ""
+    assert places.untrusted_owner(entry.path) == ""
 
 
 @is_root
@@ -85,7 +85,7 @@ def test_what_belongs_to_another_user_is_not_run(root: Path, whose: str) -> None
     entry = filled(root)
     os.chown(root if whose == "root" else entry.path, 12345, 12345)
     with pytest.raises(StartError, match="belongs to user 12345"):
-        entry.check()
+        entry.check_trusted()
 
 
 def test_a_link_to_a_folder_of_mine_is_followed(root: Path, tmp_path: Path) -> None:
@@ -93,16 +93,16 @@ def test_a_link_to_a_folder_of_mine_is_followed(root: Path, tmp_path: Path) -> N
     link = tmp_path / "link"
     link.symlink_to(root)
     filled(root)
-    assert Entry(str(link), KEY).check() is None
+    assert Entry(str(link), KEY).check_trusted() is None
 
 
 # -- what goes wrong
 
 
 def test_an_entry_appears_in_one_step(root: Path) -> None:
-    """While it is being filled nobody sees it."""
+    """While it is being filled it is not seen."""
     entry = Entry(str(root), KEY)
-    with entry.fresh_folder(0o077) as folder:
+    with entry.staging_folder(0o077) as folder:
         assert not entry.is_complete
         Path(folder, "tree").mkdir()
     assert entry.is_complete
@@ -112,14 +112,14 @@ def test_an_entry_appears_in_one_step(root: Path) -> None:
 def test_a_failure_leaves_nothing_behind(root: Path) -> None:
     """No entry, no temporary folder."""
     entry = Entry(str(root), KEY)
-    with pytest.raises(OSError, match="No space"), entry.fresh_folder(0o077):
+    with pytest.raises(OSError, match="No space"), entry.staging_folder(0o077):
         raise OSError(28, "No space left on device")
     assert sorted(path.name for path in root.iterdir()) == ["CACHEDIR.TAG"]
     assert not entry.is_complete
 
 
-def test_left_overs_of_a_killed_start_are_swept_away_and_never_used(root: Path) -> None:
-    """Shiv merges them into the new cache; code that somebody put there would run."""
+def test_leftovers_of_a_killed_start_are_removed_and_never_used(root: Path) -> None:
+    """Shiv merges them into the new cache; code that another user put there would run."""
     old = root / f"{KEY}.tmp-abc" / "tree"
     old.mkdir(parents=True)
     (old / "evil.pth").write_text("import evil", encoding="ascii")
@@ -128,60 +128,60 @@ def test_left_overs_of_a_killed_start_are_swept_away_and_never_used(root: Path) 
     entry = filled(root)
     assert sorted(path.name for path in Path(entry.tree).iterdir()) == ["file"]
     assert not old.exists()
-    assert other.exists()  # somebody else may be filling that one
+    assert other.exists()  # another process may be filling that one
 
 
 def test_one_fills_and_the_other_waits_and_says_so(root: Path) -> None:
-    """The second starter hears why nothing happens, then has the entry."""
+    """The second start logs why nothing happens, then has the entry."""
     first, second = Entry(str(root), KEY), Entry(str(root), KEY)
-    heard: list[str] = []
+    logged: list[str] = []
     waiting = threading.Event()
 
-    def hear(text: str) -> None:
-        heard.append(text)
+    def log(text: str) -> None:
+        logged.append(text)
         waiting.set()
 
     def wait() -> None:
-        with second.alone(hear):
+        with second.lock_exclusive(log):
             assert second.is_complete
 
-    with first.alone(heard.append):
+    with first.lock_exclusive(logged.append):
         thread = threading.Thread(target=wait)
         thread.start()
         assert waiting.wait(10)
-        with first.fresh_folder(0o077):
+        with first.staging_folder(0o077):
             pass
     thread.join(10)
     assert not thread.is_alive()
-    assert heard == [f"another process is unpacking to {first.path}; waiting for it"]
+    assert logged == [f"another process is unpacking to {first.path}; waiting for it"]
 
 
-def test_an_entry_whose_files_may_be_hollow_is_known(root: Path) -> None:
+def test_an_entry_that_may_be_torn_is_known(root: Path) -> None:
     """The machine went down before the disk had everything: another boot, no durable mark."""
     entry = filled(root)
-    assert not entry.survived_a_crash
+    assert not entry.may_be_torn
     made = Path(entry.path, "made")
     made.write_text("boot 00000000-0000-0000-0000-000000000000\n", encoding="ascii")
-    assert entry.survived_a_crash
-    entry.settle()
-    assert not entry.survived_a_crash
+    assert entry.may_be_torn
+    entry.mark_durable()
+    assert not entry.may_be_torn
 
 
 # -- old entries
 
 
 def aged(root: Path, days: float, number: int) -> Entry:
-    """Make an entry that was last used so many days ago."""
+    """Make an entry that was last used `days` ago."""
     entry = filled(root, f"{number:020}")
-    assert entry.hold()
-    entry.release()
+    assert entry.lock_shared()
+    entry.unlock()
     then = time.time() - days * 86400
     os.utime(f"{entry.path}.lock", (then, then))
     return entry
 
 
 def test_old_entries_go_but_the_newest_two_stay(root: Path) -> None:
-    """Whatever their age: a box that is started twice a year does not unpack each time."""
+    """Whatever their age: a machine that is started twice a year does not unpack each time."""
     made = [aged(root, days, number) for number, days in enumerate((100, 50, 90, 29, 40))]
     assert {entry.key for entry in cache.prune(str(root))} == {
         made[0].key,
@@ -192,9 +192,9 @@ def test_old_entries_go_but_the_newest_two_stay(root: Path) -> None:
 
 
 def test_an_entry_in_use_is_kept_whatever_its_age(root: Path) -> None:
-    """Another process holds it."""
+    """Another process has its lock."""
     entry = aged(root, 100, 1)
-    command = [sys.executable, "-c", HOLD, str(root), entry.key]
+    command = [sys.executable, "-c", LOCK_SHARED, str(root), entry.key]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout and holder.stdout.readline() == b"True\n"
         assert cache.prune(str(root), days=0, keep=0) == []
@@ -208,7 +208,7 @@ def test_to_start_from_an_entry_makes_it_new_again(root: Path) -> None:
     """Its lock's time is when it was last used."""
     entry = aged(root, 100, 1)
     assert time.time() - entry.last_used > 99 * 86400
-    assert entry.hold()
+    assert entry.lock_shared()
     assert time.time() - entry.last_used < 60
 
 
@@ -224,4 +224,4 @@ def test_the_size_counts_a_file_with_two_names_once(root: Path) -> None:
     big = Path(entry.tree, "big")
     big.write_bytes(b"x" * 1_000_000)
     os.link(big, Path(entry.tree, "again"))
-    assert 1_000_000 <= cache.size_of(entry) < 1_100_000
+    assert 1_000_000 <= cache.disk_usage(entry) < 1_100_000

@@ -52,7 +52,7 @@ def pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def said(verb: str, *words: str) -> list[str]:
     """Return what a verb says."""
-    return list(getattr(file_verbs, verb)(f"kuwa-some.pyz {verb}", list(words)))
+    return list(getattr(file_verbs, verb)("kuwa-some.pyz", list(words)))
 
 
 def flip(path: Path, place: int) -> None:
@@ -72,7 +72,7 @@ def test_the_sources_are_no_built_file() -> None:
 
 
 def test_a_file_without_libraries_says_so(pure: Path) -> None:
-    """It fits everywhere, has nothing to unpack, and its papers lie beside it."""
+    """It fits everywhere, has nothing to unpack, and its documents lie beside it."""
     digest = hashlib.sha256(pure.read_bytes()).hexdigest()
     assert list(file_verbs.check()) == [GOOD]
     assert said("verify") == [f"sha256 {digest}, as kuwa-some.pyz.sha256 says"]
@@ -81,9 +81,9 @@ def test_a_file_without_libraries_says_so(pure: Path) -> None:
     assert said("unpack", str(pure.parent / "there")) == ["this file carries nothing to unpack"]
     assert not (pure.parent / "there").exists()
     assert file_verbs.info().startswith("kuwa-min 0.1.0\nbackend ")
-    for paper in (file_verbs.sbom, file_verbs.licences):
+    for document in (file_verbs.sbom, file_verbs.licenses):
         with pytest.raises(UsageError, match=r"kuwa-some\.pyz\.cdx\.json and .*\.licenses\.txt"):
-            paper()
+            document()
 
 
 # -- --check
@@ -183,7 +183,7 @@ def test_verify_puts_back_what_was_changed_on_disk(
 
 
 def test_verify_does_not_touch_what_others_could_have_changed(heavy: Archive, home: Path) -> None:
-    """Mending it would make it look sound."""
+    """A repair would make it look sound."""
     said("unpack", str(home / ".cache" / "kuwa"))
     (home / ".cache" / "kuwa").chmod(0o777)
     with pytest.raises(StartError, match="others may write to"):
@@ -236,14 +236,14 @@ def test_an_option_that_a_verb_does_not_know_is_refused(
         assert f"kuwa-some.pyz {verb}: error: unrecognized" in capsys.readouterr().err
 
 
-# -- papers
+# -- documents
 
 
-def test_the_papers_are_those_that_lie_beside_the_file(heavy: Archive) -> None:
-    """A bill of materials that tools read, and licences that people read."""
+def test_the_documents_are_those_that_lie_beside_the_file(heavy: Archive) -> None:
+    """A bill of materials that tools read, and licenses in plain text."""
     bill = json.loads(file_verbs.sbom())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-    assert file_verbs.licences().startswith("Licences of kuwa-min 0.1.0, some\n")
+    assert file_verbs.licenses().startswith("Licences of kuwa-min 0.1.0, some\n")
     assert "libraries   " in file_verbs.info()
 
 
@@ -286,8 +286,8 @@ def test_the_real_file_knows_every_verb(real: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_file_prints_the_papers_that_lie_beside_it(real: Path) -> None:
+def test_the_real_file_prints_the_documents_that_lie_beside_it(real: Path) -> None:
     """To the byte."""
-    for word, paper in {"--sbom": "cdx.json", "--licenses": "licenses.txt"}.items():
-        beside = real.with_name(f"{real.name}.{paper}").read_text(encoding="utf-8")
+    for word, suffix in {"--sbom": "cdx.json", "--licenses": "licenses.txt"}.items():
+        beside = real.with_name(f"{real.name}.{suffix}").read_text(encoding="utf-8")
         assert start(sys.executable, real, word).out == beside

@@ -144,7 +144,7 @@ def test_bytecode_for_another_python_is_ignored_in_silence(minor: str, archive: 
 
 
 def test_an_unpacked_archive_runs(archive: Path, tmp_path: Path) -> None:
-    """Somebody may unzip the file and start the folder."""
+    """A user may unzip the file and start the folder."""
     add_bytecode(archive)
     with zipfile.ZipFile(archive) as made:
         made.extractall(tmp_path / "folder")
@@ -322,7 +322,7 @@ def test_arguments_are_utf_8_in_every_locale(echo: Path) -> None:
 
 
 def test_arguments_are_looked_for_beside_the_file_alone(echo: Path, tmp_path: Path) -> None:
-    """Not where somebody happens to stand, and not inside the file."""
+    """Not in the current folder, and not inside the file."""
     with zipfile.ZipFile(echo, "a") as made:
         made.writestr("kuwa.args", "some\n")
     elsewhere = tmp_path / "elsewhere"
@@ -333,7 +333,7 @@ def test_arguments_are_looked_for_beside_the_file_alone(echo: Path, tmp_path: Pa
 
 # -- the entry "target"
 
-AIM = "libraries 0123 \npython 3.12\nserves some\n"
+TARGET = "libraries 0123 \npython 3.12\nserves some\n"
 PROBE = """
 import os, sys
 
@@ -342,14 +342,14 @@ def main():
     return int(os.environ.get("CODE", 7))
 """
 LIBRARIES = """
-def open_libraries(archive, aim):
+def activate(archive, target, argv):
     import sys
-    print(archive, sorted(aim.items()), sys.argv[1:])
+    print(archive, sorted(target.items()), sys.argv[1:])
     return Libraries()
 
 class Libraries:
-    def start_again_if_mended(self):
-        print("mended?")
+    def restart_if_repaired(self):
+        print("repaired?")
 """
 
 
@@ -357,7 +357,7 @@ class Libraries:
 def heavy(archive: Path) -> Path:
     """Make a file that says it has libraries, and tells what the launcher asks of them."""
     with zipfile.ZipFile(archive, "a") as made:
-        made.writestr("target", AIM)
+        made.writestr("target", TARGET)
         made.writestr("site-packages/kuwa_min/libraries.py", LIBRARIES)
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
     return archive
@@ -368,14 +368,14 @@ def test_a_file_with_libraries_opens_them_before_the_program(heavy: Path) -> Non
     give(heavy, "some\n--port\n1\n")
     code, output, error = start(sys.executable, "-Werror", heavy)
     facts = [("libraries", ["0123"]), ("python", ["3.12"]), ("serves", ["some"])]
-    lines = [f"{heavy} {facts} {GIVEN}", "['kuwa_min.cli', 'kuwa_min.libraries']", "mended?"]
+    lines = [f"{heavy} {facts} {GIVEN}", "['kuwa_min.cli', 'kuwa_min.libraries']", "repaired?"]
     assert (code, output.splitlines(), error) == (7, lines, "")
 
 
 def test_a_start_that_ends_well_is_not_looked_into(heavy: Path) -> None:
-    """Nobody waits for it."""
+    """That would delay its end."""
     code, output, _ = start(sys.executable, heavy, CODE="0")
-    assert (code, "mended?" in output) == (0, False)
+    assert (code, "repaired?" in output) == (0, False)
 
 
 @pytest.mark.parametrize("minor", OLDER)
@@ -395,8 +395,8 @@ def test_a_file_without_libraries_imports_nothing_for_them(archive: Path) -> Non
     assert start(sys.executable, archive) == (7, "['kuwa_min.cli']\n", "")
 
 
-@pytest.mark.parametrize("text", ["python 3.9\n", "\n\n", AIM])
-def test_an_unpacked_file_takes_no_aim_from_where_somebody_stands(
+@pytest.mark.parametrize("text", ["python 3.9\n", "\n\n", TARGET])
+def test_an_unpacked_file_takes_no_target_from_the_current_folder(
     archive: Path, tmp_path: Path, text: str
 ) -> None:
     """A file called target, which a build folder may well have, is not ours."""

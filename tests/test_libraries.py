@@ -1,4 +1,4 @@
-"""Libraries: when a start needs them, where they are found, and what sys.path is after that."""
+"""Activation: when a start needs payloads, where they are found, what sys.path is after that."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from pathlib import Path
 import pytest
 from small_files import contents_of, make_file, make_wheel
 
-from kuwa_min import libraries, progress, unpacking
+from kuwa_min import libraries, unpacking
 from kuwa_min.archive import Archive
 from kuwa_min.cache import Entry
 from kuwa_min.errors import StartError, WrongMachine
-from kuwa_min.libraries import Aim, Libraries, open_libraries, take_root, wants_libraries
+from kuwa_min.libraries import (
+    TargetEntry,
+    UnpackedPayloads,
+    activate,
+    needs_payloads,
+    pop_root_option,
+)
 from kuwa_min.packing.assemble import ANYWHERE
 from kuwa_min.packing.file import content_of
-from kuwa_min.places import make_root
+from kuwa_min.places import create_root
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}" + (
     "t" if "t" in getattr(sys, "abiflags", "") else ""
 )
+ARGV0 = "/opt/some.pyz"
 FILES = {"pack/__init__.py": b"NAME = 'pack'\n", "pack/data.bin": bytes(1000)}
 
 
@@ -44,14 +51,15 @@ def archive(tmp_path: Path) -> Archive:
 
 
 @pytest.fixture
-def aim(archive: Archive) -> Aim:
+def target(archive: Archive) -> TargetEntry:
     """Return what the launcher read out of that file."""
     return {"libraries": [archive.payloads[0]["id"]], "python": [HERE], "serves": ["some"]}
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    """Pretend that this command line was given."""
-    monkeypatch.setattr(sys, "argv", ["/opt/some.pyz", *words])
+@pytest.fixture
+def told() -> list[str]:
+    """Collect the lines that a start logs."""
+    return []
 
 
 # -- the command line
@@ -74,12 +82,9 @@ WANTED = (
 
 
 @pytest.mark.parametrize(("words", "expected"), WANTED)
-def test_only_what_computes_needs_libraries(
-    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: bool
-) -> None:
-    """That is the executor they are for, or somebody's own file."""
-    asked(monkeypatch, *words)
-    assert wants_libraries({"serves": ["some"]}) is expected
+def test_only_running_a_model_needs_payloads(words: tuple[str, ...], expected: bool) -> None:
+    """By the backend that they are for, or by a custom executor's file."""
+    assert needs_payloads([ARGV0, *words], {"serves": ["some"]}) is expected
 
 
 ROOTS = (
@@ -94,12 +99,12 @@ ROOTS = (
 
 @pytest.mark.parametrize(("words", "root", "left"), ROOTS)
 def test_root_leaves_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], root: str | None, left: list[str]
+    words: tuple[str, ...], root: str | None, left: list[str]
 ) -> None:
-    """It becomes the variable, which the executor's parser need not know."""
-    asked(monkeypatch, *words)
-    take_root()
-    assert (os.environ.get("KUWA_MIN_ROOT"), sys.argv[1:]) == (root, left)
+    """It becomes the variable: the executor's parser does not know the option."""
+    argv = [ARGV0, *words]
+    pop_root_option(argv)
+    assert (os.environ.get("KUWA_MIN_ROOT"), argv) == (root, [ARGV0, *left])
 
 
 # -- sys.path
@@ -113,7 +118,7 @@ def test_the_libraries_come_before_all_but_the_program(
     (tmp_path / "their.pth").write_text("more\n", encoding="ascii")
     before = ["/some.pyz/site-packages", "/on/pythonpath", "/usr/lib/python3"]
     monkeypatch.setattr(sys, "path", before[:])
-    libraries.make_importable(str(tmp_path), with_host=False)
+    libraries.extend_path(str(tmp_path), with_host=False)
     assert sys.path == [before[0], str(tmp_path), str(tmp_path / "more"), *before[1:]]
 
 
@@ -134,9 +139,9 @@ HOST = (
 def test_the_hosts_packages_are_hidden_unless_they_are_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entry: str, stays: bool, with_host: bool
 ) -> None:
-    """Half of the libraries from here and half from there is the error that nobody finds."""
+    """A mixture of libraries from both fails in ways that are hard to explain."""
     monkeypatch.setattr(sys, "path", ["/some.pyz/site-packages", entry])
-    libraries.make_importable(str(tmp_path), with_host=with_host)
+    libraries.extend_path(str(tmp_path), with_host=with_host)
     assert (entry in sys.path) is (stays or with_host)
     assert sys.path[0] == "/some.pyz/site-packages"
 
@@ -147,7 +152,7 @@ def test_children_find_the_libraries(
 ) -> None:
     """Torch's compiler starts some."""
     monkeypatch.setenv("PYTHONPATH", others)
-    libraries.make_importable(str(tmp_path), with_host=False)
+    libraries.extend_path(str(tmp_path), with_host=False)
     assert os.environ["PYTHONPATH"] == expected.format(tmp_path)
 
 
@@ -155,7 +160,7 @@ def test_children_find_the_libraries(
 
 
 def tree_of(entry: Entry) -> list[str]:
-    """Return the files of an entry that are not the wheel's papers."""
+    """Return the files of an entry, without the wheel's metadata."""
     paths = (path for path in Path(entry.tree).rglob("*") if path.is_file())
     names = (path.relative_to(entry.tree).as_posix() for path in paths)
     return sorted(name for name in names if "dist-info" not in name)
@@ -163,42 +168,50 @@ def tree_of(entry: Entry) -> list[str]:
 
 def test_the_first_start_unpacks_and_the_next_one_only_looks(
     archive: Archive,
-    aim: Aim,
+    target: TargetEntry,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    told: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The file itself is not opened again."""
-    first = Libraries(archive.path, aim)
+    first = UnpackedPayloads(archive.path, target, told.append)
     first.open()
     root = tmp_path / "home" / ".cache" / "kuwa"
-    entry = Entry(str(root), aim["libraries"][0])
+    entry = Entry(str(root), target["libraries"][0])
     assert first.folders == {"libraries": entry.tree}
     assert tree_of(entry) == sorted(FILES)
-    assert "unpacking libraries" in capsys.readouterr().err
-    entry.settle()
+    assert [line.partition(" (")[0] for line in told] == ["unpacking libraries", told[1]]
+    assert told[1].startswith("unpacked in ")
+    told.clear()
+    entry.mark_durable()
     monkeypatch.setattr(unpacking, "Archive", None)
-    second = Libraries(archive.path, aim)
+    second = UnpackedPayloads(archive.path, target, told.append)
     second.open()
     assert second.folders == first.folders
-    assert capsys.readouterr().err == ""
+    assert told == []
 
 
-def test_the_entry_is_held_while_the_process_lives(archive: Archive, aim: Aim) -> None:
-    """Nobody may clean it away."""
-    opened = Libraries(archive.path, aim)
+def test_the_entry_is_locked_while_the_process_lives(
+    archive: Archive, target: TargetEntry, told: list[str]
+) -> None:
+    """Another process cannot remove it."""
+    opened = UnpackedPayloads(archive.path, target, told.append)
     opened.open()
     root = str(Path(opened.folders["libraries"]).parents[1])
-    assert not Entry(root, aim["libraries"][0]).is_idle()
+    assert not Entry(root, target["libraries"][0]).try_lock()
 
 
 def test_a_folder_that_was_filled_beforehand_is_found(
-    archive: Archive, aim: Aim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive,
+    target: TargetEntry,
+    tmp_path: Path,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By `unpack DIR`, for KUWA_MIN_ROOT=DIR."""
-    entries = unpacking.unpack_to(archive.path, str(tmp_path / "image"))
+    entries = unpacking.unpack_to(archive.path, str(tmp_path / "image"), told.append)
     monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "image"))
-    opened = Libraries(archive.path, aim)
+    opened = UnpackedPayloads(archive.path, target, told.append)
     opened.open()
     assert opened.folders == {"libraries": entries[0].tree}
     assert not (tmp_path / "home" / ".cache").exists()
@@ -208,17 +221,23 @@ OTHERS = ("3.9", "3.99", f"{HERE}t" if not HERE.endswith("t") else HERE[:-1])
 
 
 @pytest.mark.parametrize("minor", OTHERS)
-def test_another_python_is_judged_even_when_all_is_unpacked(
-    archive: Archive, aim: Aim, minor: str, monkeypatch: pytest.MonkeyPatch
+def test_the_python_is_checked_even_when_all_is_unpacked(
+    archive: Archive,
+    target: TargetEntry,
+    minor: str,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A warm cache is no reason to import what was built for another Python."""
-    Libraries(archive.path, aim).open()
-    target = {**ANYWHERE, "python": minor, "abi": f"cp{minor.replace('.', '')}"}
+    UnpackedPayloads(archive.path, target, told.append).open()
+    built_for = {**ANYWHERE, "python": minor, "abi": f"cp{minor.replace('.', '')}"}
     monkeypatch.setattr(
-        unpacking, "Archive", lambda path: made_for(path, {**archive.manifest, "built_for": target})
+        unpacking,
+        "Archive",
+        lambda path: made_for(path, {**archive.manifest, "built_for": built_for}),
     )
     with pytest.raises(WrongMachine, match=rf"Python {minor.rstrip('t')}; this is .*start it with"):
-        Libraries(archive.path, {**aim, "python": [minor]}).open()
+        UnpackedPayloads(archive.path, {**target, "python": [minor]}, told.append).open()
 
 
 def made_for(path: str, manifest: object) -> Archive:
@@ -228,26 +247,28 @@ def made_for(path: str, manifest: object) -> Archive:
     return archive
 
 
-def test_an_open_cache_is_skipped_with_a_line(
-    archive: Archive, aim: Aim, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_cache_that_others_may_write_to_is_skipped_with_a_line(
+    archive: Archive, target: TargetEntry, tmp_path: Path, told: list[str]
 ) -> None:
     """The next place is beside the file."""
-    Libraries(archive.path, aim).open()
+    UnpackedPayloads(archive.path, target, told.append).open()
     root = tmp_path / "home" / ".cache" / "kuwa"
     root.chmod(0o777)
-    opened = Libraries(archive.path, aim)
+    opened = UnpackedPayloads(archive.path, target, told.append)
     opened.open()
     beside = Path(archive.path).parent / ".kuwa"
-    assert opened.folders == {"libraries": str(beside / aim["libraries"][0] / "tree")}
-    assert f"others may write to {root}, so what lies in" in capsys.readouterr().err
+    assert opened.folders == {"libraries": str(beside / target["libraries"][0] / "tree")}
+    assert any(line.startswith(f"others may write to {root}, so what lies in") for line in told)
 
 
-def test_an_open_entry_is_never_run_from(archive: Archive, aim: Aim, tmp_path: Path) -> None:
+def test_an_entry_that_others_may_write_to_is_never_run_from(
+    archive: Archive, target: TargetEntry, tmp_path: Path, told: list[str]
+) -> None:
     """Not by the second way either, which would unpack it if it were not there."""
-    Libraries(archive.path, aim).open()
-    entry = tmp_path / "home" / ".cache" / "kuwa" / aim["libraries"][0]
+    UnpackedPayloads(archive.path, target, told.append).open()
+    entry = tmp_path / "home" / ".cache" / "kuwa" / target["libraries"][0]
     entry.chmod(0o777)
-    opened = Libraries(archive.path, aim)
+    opened = UnpackedPayloads(archive.path, target, told.append)
     with pytest.raises(StartError, match=rf"others may write to {entry}, so .* is not run"):
         opened.open()
 
@@ -255,49 +276,56 @@ def test_an_open_entry_is_never_run_from(archive: Archive, aim: Aim, tmp_path: P
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 @pytest.mark.parametrize("part", ["", "{key}"])
 def test_another_users_cache_is_never_run_from(
-    archive: Archive, aim: Aim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+    archive: Archive,
+    target: TargetEntry,
+    tmp_path: Path,
+    told: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
 ) -> None:
-    """Whoever asks for it gets a refusal, not another place."""
+    """A root that the user named is refused, not replaced by another."""
     root = tmp_path / "root"
-    make_root(str(root))
+    create_root(str(root))
     monkeypatch.setenv("KUWA_MIN_ROOT", str(root))
-    Libraries(archive.path, aim).open()
-    os.chown(root / part.format(key=aim["libraries"][0]), 12345, -1)
+    UnpackedPayloads(archive.path, target, told.append).open()
+    os.chown(root / part.format(key=target["libraries"][0]), 12345, -1)
     with pytest.raises(StartError, match=r"belongs to user 12345, so what lies in .* is not run"):
-        Libraries(archive.path, aim).open()
+        UnpackedPayloads(archive.path, target, told.append).open()
 
 
-def test_what_is_missing_is_put_back_once_a_day(archive: Archive, aim: Aim) -> None:
-    """Those who clean temporary folders take single files."""
-    first = Libraries(archive.path, aim)
+def test_what_is_missing_is_put_back_once_a_day(
+    archive: Archive, target: TargetEntry, told: list[str]
+) -> None:
+    """Programs that clean temporary folders remove single files."""
+    first = UnpackedPayloads(archive.path, target, told.append)
     first.open()
     tree = Path(first.folders["libraries"])
-    Entry(str(tree.parents[1]), aim["libraries"][0]).settle()
+    Entry(str(tree.parents[1]), target["libraries"][0]).mark_durable()
     (tree / "pack" / "data.bin").unlink()
-    Libraries(archive.path, aim).open()
+    UnpackedPayloads(archive.path, target, told.append).open()
     assert not (tree / "pack" / "data.bin").exists()
     two_days_ago = time.time() - 2 * libraries.DAY
     os.utime(f"{tree.parent}.lock", (two_days_ago, two_days_ago))
-    Libraries(archive.path, aim).open()
+    UnpackedPayloads(archive.path, target, told.append).open()
     assert (tree / "pack" / "data.bin").read_bytes() == FILES["pack/data.bin"]
 
 
 def test_a_failed_start_is_repeated_if_files_were_missing(
-    archive: Archive, aim: Aim, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, target: TargetEntry, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once, and only then."""
     started: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda _, words: started.append(words))
-    opened = Libraries(archive.path, aim)
+    opened = UnpackedPayloads(archive.path, target, told.append)
     opened.open()
-    opened.start_again_if_mended()
+    opened.restart_if_repaired()
     assert started == []
     Path(opened.folders["libraries"], "pack", "__init__.py").unlink()
     monkeypatch.setenv(libraries.RESTARTED, "1")
-    opened.start_again_if_mended()
+    opened.restart_if_repaired()
     assert started == []
     monkeypatch.delenv(libraries.RESTARTED)
-    opened.start_again_if_mended()
+    opened.restart_if_repaired()
     assert started == [[sys.executable, *sys.orig_argv[1:]]]
     assert os.environ[libraries.RESTARTED] == "1"
 
@@ -306,13 +334,12 @@ def test_a_failed_start_is_repeated_if_files_were_missing(
 
 
 def test_a_start_that_needs_nothing_touches_nothing(
-    archive: Archive, aim: Aim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive, target: TargetEntry, tmp_path: Path
 ) -> None:
-    """Neither the disk nor sys.path; --root is taken all the same."""
-    before = sys.path[:]
-    asked(monkeypatch, "cache", "--root", str(tmp_path / "root"))
-    assert open_libraries(archive.path, aim) is None
-    assert (sys.path, sys.argv[1:]) == (before, ["cache"])
+    """Neither the disk nor sys.path; --root leaves the command line all the same."""
+    before, argv = sys.path[:], [ARGV0, "cache", "--root", str(tmp_path / "root")]
+    assert activate(archive.path, target, argv) is None
+    assert (sys.path, argv) == (before, [ARGV0, "cache"])
     assert os.environ["KUWA_MIN_ROOT"] == str(tmp_path / "root")
     assert not (tmp_path / "root").exists()
 
@@ -327,16 +354,15 @@ def test_a_start_that_needs_nothing_touches_nothing(
 )
 def test_a_start_that_needs_them_finds_them_importable(
     archive: Archive,
-    aim: Aim,
+    target: TargetEntry,
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
-    more: Aim,
+    more: TargetEntry,
     with_host: bool,
 ) -> None:
-    """Somebody's own file may use what the host has; so must a thin file."""
-    asked(monkeypatch, *words)
+    """A custom executor's file may use what the host has; so must a thin file."""
     monkeypatch.setattr(sys, "path", ["/some.pyz/site-packages", "/host/site-packages"])
-    opened = open_libraries(archive.path, {**aim, **more})
+    opened = activate(archive.path, {**target, **more}, [ARGV0, *words])
     assert opened is not None
     assert sys.path[1] == opened.folders["libraries"]
     assert ("/host/site-packages" in sys.path) is with_host
@@ -346,51 +372,46 @@ NAMES = (("", ""), ("small.gguf", "small.gguf"), ("my%20%E4%B8%AD.gguf", "my 中
 
 
 @pytest.mark.parametrize(("word", "name"), NAMES)
-def test_an_embedded_model_becomes_an_option(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, name: str
-) -> None:
+def test_an_embedded_model_becomes_an_option(tmp_path: Path, word: str, name: str) -> None:
     """Its folder or its one file; before the others, so that another --model_path wins."""
     (tmp_path / "model.bin").write_bytes(b"weights")
     content = content_of(tmp_path / "model.bin", name or "config.json")
     archive = make_file(tmp_path / "some.pyz", [content], "model")
-    asked(monkeypatch, "some", "--port", "1")
+    argv = [ARGV0, "some", "--port", "1"]
     key = archive.payloads[0]["id"]
     words = [key, word] if word else [key]
-    opened = open_libraries(archive.path, {"model": words, "python": [HERE], "serves": ["some"]})
+    target = {"model": words, "python": [HERE], "serves": ["some"]}
+    opened = activate(archive.path, target, argv)
     assert opened is not None
     path = Path(opened.folders["model"], name)
-    first, option, given, *rest = sys.argv[1:]
+    first, option, given, *rest = argv[1:]
     assert (first, option, Path(given), rest) == ("some", "--model_path", path, ["--port", "1"])
     assert path.exists()
 
 
-def test_a_file_of_ones_own_is_not_given_the_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_custom_executors_file_is_not_given_the_model(tmp_path: Path) -> None:
     """It may not know the option."""
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     content = content_of(tmp_path / "small.gguf", "small.gguf")
     archive = make_file(tmp_path / "some.pyz", [content], "model")
-    asked(monkeypatch, "mine.py", "--port", "1")
-    aim = {"model": [archive.payloads[0]["id"]], "python": [HERE], "serves": ["some"]}
-    open_libraries(archive.path, aim)
-    assert sys.argv[1:] == ["mine.py", "--port", "1"]
+    argv = [ARGV0, "mine.py", "--port", "1"]
+    target = {"model": [archive.payloads[0]["id"]], "python": [HERE], "serves": ["some"]}
+    activate(archive.path, target, argv)
+    assert argv[1:] == ["mine.py", "--port", "1"]
 
 
 def test_what_keeps_it_from_starting_ends_the_process(
     archive: Archive,
-    aim: Aim,
+    target: TargetEntry,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A line per reason, and the code that says whose fault it is."""
-    asked(monkeypatch, "some")
-    monkeypatch.setattr(progress, "PROGRAM", "some.pyz")
     (tmp_path / "in the way").touch()
     monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "in the way"))
     with pytest.raises(SystemExit) as ended:
-        open_libraries(archive.path, aim)
+        activate(archive.path, target, [ARGV0, "some"])
     assert ended.value.code == WrongMachine.exit_code == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("some.pyz: error: nowhere to unpack to: ")
@@ -398,15 +419,17 @@ def test_what_keeps_it_from_starting_ends_the_process(
 
 
 def test_ctrl_c_ends_without_a_word(
-    archive: Archive, aim: Aim, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    archive: Archive,
+    target: TargetEntry,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As every program ends."""
 
-    def interrupt(_: Libraries) -> None:
+    def interrupt(_: UnpackedPayloads) -> None:
         raise KeyboardInterrupt
 
-    asked(monkeypatch, "some")
-    monkeypatch.setattr(Libraries, "open", interrupt)
+    monkeypatch.setattr(UnpackedPayloads, "open", interrupt)
     with pytest.raises(SystemExit) as ended:
-        open_libraries(archive.path, aim)
+        activate(archive.path, target, [ARGV0, "some"])
     assert (ended.value.code, capsys.readouterr().err) == (130, "")

@@ -1,4 +1,4 @@
-"""Unpacking: whole, private of hands that point outside, in several processes, and mended."""
+"""Unpacking: whole, private of hands that point outside, in several processes, and repaired."""
 
 from __future__ import annotations
 
@@ -143,12 +143,12 @@ def test_missing_and_short_files_are_found_and_put_back(tmp_path: Path) -> None:
     archive = made(tmp_path, FILES)
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
-    assert unpacker.faults(str(folder), index) == []
+    assert unpacker.find_damaged(str(folder), index) == []
     (folder / "pack/empty.py").unlink()
     (folder / "pack/deep/er/data.bin").write_bytes(b"short")
-    bad = unpacker.faults(str(folder), index)
+    bad = unpacker.find_damaged(str(folder), index)
     assert sorted(file.path for file in bad) == ["pack/deep/er/data.bin", "pack/empty.py"]
-    unpacker.write_anew(archive, archive.payloads[0], str(folder), bad)
+    unpacker.rewrite(archive, archive.payloads[0], str(folder), bad)
     assert tree(folder) == {path.rstrip("!"): data for path, data in FILES.items()}
 
 
@@ -158,17 +158,17 @@ def test_a_changed_byte_is_found_by_reading(tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
     (folder / "pack/run").write_bytes(b"#!/bin/no\n")
-    assert unpacker.faults(str(folder), index) == []
-    bad = unpacker.deep_faults(str(folder), index, nothing)
+    assert unpacker.find_damaged(str(folder), index) == []
+    bad = unpacker.find_corrupted(str(folder), index, nothing)
     assert [file.path for file in bad] == ["pack/run"]
 
 
 def test_a_whole_folder_that_is_gone_comes_back(tmp_path: Path) -> None:
-    """As after somebody's cleaning."""
+    """As after a cleaning of temporary files."""
     archive = made(tmp_path, FILES)
     folder = unpacked(archive, tmp_path / "tree")
     (folder / "pack/deep/er/data.bin").unlink()
     (folder / "pack/deep/er").rmdir()
-    bad = unpacker.faults(str(folder), archive.index(archive.payloads[0]))
-    unpacker.write_anew(archive, archive.payloads[0], str(folder), bad)
+    bad = unpacker.find_damaged(str(folder), archive.index(archive.payloads[0]))
+    unpacker.rewrite(archive, archive.payloads[0], str(folder), bad)
     assert tree(folder)["pack/deep/er/data.bin"] == FILES["pack/deep/er/data.bin"]

@@ -1,4 +1,4 @@
-"""Where the cache may be: the order of places, who else writes there, what stands in the way."""
+"""Cache roots: their order, who else may write there, why one cannot be used."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return places.places("/opt/kuwa.pyz")
+    return places.cache_roots("/opt/kuwa.pyz")
 
 
 BESIDE = "/opt/.kuwa"
-PLACES = (
+ROOTS = (
     ({"KUWA_MIN_ROOT": "/some/where", "HOME": "/home/me"}, ["/some/where"]),
     ({"KUWA_ROOT": "/kuwas/own", "HOME": "/home/me"}, ["/home/me/.cache/kuwa", BESIDE]),
     ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, ["/x/kuwa", BESIDE]),
@@ -37,15 +37,15 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize(("variables", "expected"), PLACES)
-def test_places_are_tried_in_order(
+@pytest.mark.parametrize(("variables", "expected"), ROOTS)
+def test_roots_are_tried_in_order(
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
     expected: list[str],
 ) -> None:
-    """What was asked for alone; else the user's cache, then beside the file."""
+    """The one that the user named alone; else the user's cache, then beside the file."""
     assert found(monkeypatch, **variables) == expected
-    assert places.is_asked_for() == ("KUWA_MIN_ROOT" in variables)
+    assert places.is_explicit() == ("KUWA_MIN_ROOT" in variables)
 
 
 def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,12 +56,12 @@ def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @is_root
 def test_what_root_unpacked_others_may_run() -> None:
-    """As in an image: a root-owned folder that nobody else can write to."""
+    """As in an image: a root-owned folder that no other user can write to."""
     program = """
 import os, sys
 from kuwa_min import cache, places
 os.setuid(12345)
-print(repr(places.intruders(sys.argv[1])))
+print(repr(places.untrusted_owner(sys.argv[1])))
 """
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
@@ -69,32 +69,34 @@ print(repr(places.intruders(sys.argv[1])))
         assert subprocess.run(command, capture_output=True, check=True).stdout == b"''\n"
 
 
-OBSTACLES = (
+UNUSABLE = (
     ((10**18, 1), "are needed and .* are free"),
     ((1, 10**15), "inodes are needed"),
 )
 
 
-@pytest.mark.parametrize(("needs", "reason"), OBSTACLES)
-def test_too_little_room_is_said_before_anything_is_written(
+@pytest.mark.parametrize(("needs", "reason"), UNUSABLE)
+def test_too_little_space_is_said_before_anything_is_written(
     tmp_path: Path, needs: tuple[int, int], reason: str
 ) -> None:
-    """With what is needed and what is there."""
-    assert re.search(reason, places.obstacle(str(tmp_path / "a" / "b"), *needs, runs=True))
+    """With what is needed and what is free."""
+    assert re.search(
+        reason, places.reason_unusable(str(tmp_path / "a" / "b"), *needs, runs_code=True)
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_way_is_an_obstacle(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_a_reason(tmp_path: Path) -> None:
     """Not a traceback of mkdir."""
     (tmp_path / "file").write_text("", encoding="ascii")
-    assert places.obstacle(str(tmp_path / "file" / "x"), 1, 1, runs=True).endswith(
+    assert places.reason_unusable(str(tmp_path / "file" / "x"), 1, 1, runs_code=True).endswith(
         "is not a folder"
     )
 
 
-def test_a_good_place_has_no_obstacle(tmp_path: Path) -> None:
+def test_a_good_root_has_no_reason(tmp_path: Path) -> None:
     """And still nothing is written."""
-    assert places.obstacle(str(tmp_path / "a"), 1, 1, runs=True) == ""
+    assert places.reason_unusable(str(tmp_path / "a"), 1, 1, runs_code=True) == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,21 +106,22 @@ def test_all_missing_folders_are_made_for_us_alone(tmp_path: Path, umask: int) -
     former = os.umask(umask)
     try:
         for _ in range(2):
-            places.make_root(str(tmp_path / "a" / "b"))
+            places.create_root(str(tmp_path / "a" / "b"))
     finally:
         os.umask(former)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
-    assert places.intruders(str(tmp_path / "a" / "b")) == ""
+    assert places.untrusted_owner(str(tmp_path / "a" / "b")) == ""
 
 
 def test_many_first_starts_make_the_same_folders(tmp_path: Path) -> None:
-    """Whoever comes second finds them there, and goes on."""
+    """The second one finds them there, and goes on."""
     barrier, failures = threading.Barrier(8), []
+    former = os.umask(0o022)
 
     def make(number: int) -> None:
         barrier.wait()
         try:
-            places.make_root(str(tmp_path / "one" / "two"))
+            places.create_root(str(tmp_path / "one" / "two"))
         except OSError as error:
             failures.append((number, error))
 
@@ -127,4 +130,5 @@ def test_many_first_starts_make_the_same_folders(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    os.umask(former)  # threads share it: the last one may have put back another's
     assert failures == []

@@ -1,4 +1,4 @@
-"""The verdict: what a file needs against what a machine is, a line for each."""
+"""Preflight: what a file needs against what a machine is, a line for each."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from manifests import ANYWHERE
 
 from kuwa_min import machine, verdict
-from kuwa_min.machine import Here, Loaded
+from kuwa_min.machine import HostInfo, LoadedLibrary
 from kuwa_min.manifest import Target
-from kuwa_min.verdict import Finding, judge_machine, refusals
+from kuwa_min.verdict import CheckResult, check_host, refusals
 
-HERE = Here(
+HOST = HostInfo(
     python=(3, 11, 7),
     implementation="cpython",
-    threads="",
+    free_threaded=False,
     bits=64,
     executable="/usr/bin/python3",
     os="linux",
@@ -43,95 +43,98 @@ TARGET: Target = {
 }
 
 
-def told(findings: list[Finding]) -> list[str]:
-    """Return each verdict and its line."""
-    return [f"{finding.verdict}: {finding.line()}" for finding in findings]
+def told(results: list[CheckResult]) -> list[str]:
+    """Return each status and its line."""
+    return [f"{result.status}: {result.line()}" for result in results]
 
 
 def of_this_machine() -> Target:
     """Return a target that this machine meets."""
-    here = Here.look()
-    minor = f"{here.python[0]}.{here.python[1]}"
+    host = HostInfo.detect()
+    minor = f"{host.python[0]}.{host.python[1]}"
     target = TARGET.copy()
-    target["python"], target["abi"] = minor, f"cp{minor.replace('.', '')}{here.threads}"
-    target["machine"], target["glibc"] = here.machine, "2.5"
-    target["cpu"] = sorted(here.cpu)[:1]
+    target["python"], target["abi"] = (
+        minor,
+        f"cp{minor.replace('.', '')}{'t' if host.free_threaded else ''}",
+    )
+    target["machine"], target["glibc"] = host.machine, "2.5"
+    target["cpu"] = sorted(host.cpu)[:1]
     return target
 
 
 PYTHONS = [
     (
         {},
-        HERE,
+        HOST,
         "good: needs Python 3.11; this is Python 3.11.7, at /usr/bin/python3",
     ),
     (
         {"python": "3.12", "abi": "cp312"},
-        HERE,
+        HOST,
         "refusal: needs Python 3.12; this is Python 3.11.7, at /usr/bin/python3; "
         "start it with python3.12",
     ),
     (
         {"python": "3.1", "abi": "cp31"},
-        HERE,
+        HOST,
         "refusal: needs Python 3.1; this is Python 3.11.7, at /usr/bin/python3; "
         "start it with python3.1",
     ),
     (
         {"python": "3.13t", "abi": "cp313t"},
-        HERE._replace(python=(3, 13, 0)),
+        HOST._replace(python=(3, 13, 0)),
         "refusal: needs free-threaded Python 3.13; this is Python 3.13.0, at /usr/bin/python3; "
         "start it with python3.13t",
     ),
     (
         {"python": "3.13", "abi": "cp313t"},
-        HERE._replace(python=(3, 13, 0), threads="t"),
+        HOST._replace(python=(3, 13, 0), free_threaded=True),
         "good: needs free-threaded Python 3.13; "
         "this is free-threaded Python 3.13.0, at /usr/bin/python3",
     ),
     (
         {"python": "3.13", "abi": "cp313"},
-        HERE._replace(python=(3, 13, 0), threads="t"),
+        HOST._replace(python=(3, 13, 0), free_threaded=True),
         "refusal: needs Python 3.13; this is free-threaded Python 3.13.0, at /usr/bin/python3; "
         "start it with python3.13",
     ),
     (
         {},
-        HERE._replace(implementation="pypy"),
+        HOST._replace(implementation="pypy"),
         "refusal: needs Python 3.11; this is PyPy 3.11.7, at /usr/bin/python3; "
         "start it with python3.11",
     ),
     (
         {},
-        HERE._replace(bits=32),
+        HOST._replace(bits=32),
         "refusal: needs Python 3.11 of 64 bits; this is 32-bit Python 3.11.7, "
         "at /usr/bin/python3; start it with python3.11",
     ),
     (
         ANYWHERE,
-        HERE,
+        HOST,
         "good: needs Python 3.10 or newer; this is Python 3.11.7, at /usr/bin/python3",
     ),
     (
         ANYWHERE,
-        HERE._replace(python=(3, 10, 0), bits=32, implementation="pypy", threads="t"),
+        HOST._replace(python=(3, 10, 0), bits=32, implementation="pypy", free_threaded=True),
         "good: needs Python 3.10 or newer; "
         "this is 32-bit free-threaded PyPy 3.10.0, at /usr/bin/python3",
     ),
     (
         ANYWHERE,
-        HERE._replace(python=(3, 9, 18)),
+        HOST._replace(python=(3, 9, 18)),
         "refusal: needs Python 3.10 or newer; this is Python 3.9.18, at /usr/bin/python3; "
         "start it with a newer one, for example: python3.10",
     ),
 ]
 
 
-@pytest.mark.parametrize(("change", "here", "line"), PYTHONS)
-def test_python(change: dict[str, str], here: Here, line: str) -> None:
+@pytest.mark.parametrize(("change", "host", "line"), PYTHONS)
+def test_python(change: dict[str, str], host: HostInfo, line: str) -> None:
     """Its minor, its kind, its threads and its bits, exactly; for a pure file a minor or newer."""
     target: Target = {**TARGET, **change}  # type: ignore[typeddict-item]
-    assert told(verdict.judge_python(target, here)) == [line]
+    assert told(verdict.check_python(target, host)) == [line]
 
 
 GOOD_SYSTEM = [
@@ -140,17 +143,17 @@ GOOD_SYSTEM = [
     "good: needs glibc 2.28 or newer; this system has 2.36",
 ]
 SYSTEMS = [
-    (HERE, GOOD_SYSTEM),
+    (HOST, GOOD_SYSTEM),
     (
-        HERE._replace(os="darwin", libc="", machine="arm64"),
+        HOST._replace(os="darwin", libc="", machine="arm64"),
         ["refusal: needs Linux; this is macOS; carry it to a machine with Linux"],
     ),
     (
-        HERE._replace(os="freebsd"),
+        HOST._replace(os="freebsd"),
         ["refusal: needs Linux; this is freebsd; carry it to a machine with Linux"],
     ),
     (
-        HERE._replace(machine="aarch64"),
+        HOST._replace(machine="aarch64"),
         [
             GOOD_SYSTEM[0],
             "refusal: needs a machine of the kind x86_64; this is aarch64; "
@@ -158,7 +161,7 @@ SYSTEMS = [
         ],
     ),
     (
-        HERE._replace(libc="glibc 2.17"),
+        HOST._replace(libc="glibc 2.17"),
         [
             *GOOD_SYSTEM[:2],
             "refusal: needs glibc 2.28 or newer; this system has 2.17; "
@@ -166,7 +169,7 @@ SYSTEMS = [
         ],
     ),
     (
-        HERE._replace(libc="glibc 2.9.9000"),
+        HOST._replace(libc="glibc 2.9.9000"),
         [
             *GOOD_SYSTEM[:2],
             "refusal: needs glibc 2.28 or newer; this system has 2.9.9000; "
@@ -174,7 +177,7 @@ SYSTEMS = [
         ],
     ),
     (
-        HERE._replace(libc="musl"),
+        HOST._replace(libc="musl"),
         [
             *GOOD_SYSTEM[:2],
             "refusal: needs glibc 2.28 or newer; this system has musl, not glibc; "
@@ -182,7 +185,7 @@ SYSTEMS = [
         ],
     ),
     (
-        HERE._replace(libc=""),
+        HOST._replace(libc=""),
         [
             *GOOD_SYSTEM[:2],
             "refusal: needs glibc 2.28 or newer; this system has another C library, not glibc; "
@@ -192,39 +195,49 @@ SYSTEMS = [
 ]
 
 
-@pytest.mark.parametrize(("here", "lines"), SYSTEMS)
-def test_the_system(here: Here, lines: list[str]) -> None:
+@pytest.mark.parametrize(("host", "lines"), SYSTEMS)
+def test_the_system(host: HostInfo, lines: list[str]) -> None:
     """Up to the first that is wrong: nothing behind it means anything."""
-    assert told(verdict.judge_system(TARGET, here)) == lines
+    assert told(verdict.check_system(TARGET, host)) == lines
+
+
+def loaded(path: str, *versions: str) -> LoadedLibrary:
+    """Return a library that defines these symbol versions."""
+    return LoadedLibrary(path, "", frozenset(versions))
+
+
+def failed(error: str) -> LoadedLibrary:
+    """Return a library that could not be loaded, or not be looked into."""
+    return LoadedLibrary("", error, frozenset())
 
 
 LIBSTDCXX = "/usr/lib/libstdc++.so.6"
 CARRY = "the package libstdc++6 (Debian, Ubuntu) or libstdc++ (Red Hat, Fedora)"
 NOT_FOUND = "cannot open shared object file: No such file or directory"
 LIBRARIES = [
-    ("libz.so.1", [], Loaded("/lib/libz.so.1", "", frozenset()), "good: needs libz.so.1; it is "
-     "here: /lib/libz.so.1"),
-    ("libstdc++.so.6", ["GLIBCXX_3.4.29"], Loaded(LIBSTDCXX, "", frozenset(["GLIBCXX_3.4.29"])),
+    ("libz.so.1", [], loaded("/lib/libz.so.1"),
+     "good: needs libz.so.1; it is here: /lib/libz.so.1"),
+    ("libstdc++.so.6", ["GLIBCXX_3.4.29"], loaded(LIBSTDCXX, "GLIBCXX_3.4.29"),
      f"good: needs libstdc++.so.6 with GLIBCXX_3.4.29; it is here: {LIBSTDCXX}"),
-    ("libstdc++.so.6", ["A_1", "B_2"], Loaded(LIBSTDCXX, "", frozenset(["A_1"])),
+    ("libstdc++.so.6", ["A_1", "B_2"], loaded(LIBSTDCXX, "A_1"),
      f"refusal: needs libstdc++.so.6 with A_1, B_2; {LIBSTDCXX} lacks B_2; use a newer system, "
      f"or carry in a newer version of {CARRY}"),
-    ("libstdc++.so.6", [], Loaded("", f"libstdc++.so.6: {NOT_FOUND}", frozenset()),
+    ("libstdc++.so.6", [], failed(f"libstdc++.so.6: {NOT_FOUND}"),
      f"refusal: needs libstdc++.so.6; it is not here; carry in {CARRY}"),
-    ("libodd.so.1", [], Loaded("", f"libodd.so.1: {NOT_FOUND}", frozenset()),
+    ("libodd.so.1", [], failed(f"libodd.so.1: {NOT_FOUND}"),
      "refusal: needs libodd.so.1; it is not here; carry in the package that has libodd.so.1"),
-    ("libodd.so.1", [], Loaded("", f"libother.so.2: {NOT_FOUND}", frozenset()),
+    ("libodd.so.1", [], failed(f"libother.so.2: {NOT_FOUND}"),
      f"refusal: needs libodd.so.1; it cannot be loaded: libother.so.2: {NOT_FOUND}; "
      "carry in the package that has libodd.so.1"),
-    ("libstdc++.so.6", ["A_1"], Loaded("", "", frozenset()),
+    ("libstdc++.so.6", ["A_1"], failed(""),
      f"warning: needs libstdc++.so.6 with A_1; nobody here can tell; it comes with {CARRY}"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("soname", "versions", "loaded", "line"), LIBRARIES)
-def test_a_library(soname: str, versions: list[str], loaded: Loaded, line: str) -> None:
+@pytest.mark.parametrize(("soname", "versions", "library", "line"), LIBRARIES)
+def test_a_library(soname: str, versions: list[str], library: LoadedLibrary, line: str) -> None:
     """There, too old, not there, broken, or hidden."""
-    assert told([verdict.judge_library(soname, versions, loaded)]) == [line]
+    assert told([verdict.check_library(soname, versions, library)]) == [line]
 
 
 CPUS = [
@@ -253,7 +266,7 @@ CPUS = [
 def test_the_processor(needed: list[str], flags: frozenset[str], lines: list[str]) -> None:
     """By its flags; one that says nothing gets the benefit of the doubt."""
     target: Target = {**TARGET, "cpu": needed}
-    assert told(verdict.judge_cpu(target, HERE._replace(cpu=flags))) == lines
+    assert told(verdict.check_cpu(target, HOST._replace(cpu=flags))) == lines
 
 
 CARRY_DRIVER = "carry in driver 580 or newer, or build the file for an older CUDA"
@@ -274,30 +287,30 @@ DRIVERS = [
 
 @pytest.mark.parametrize(("cuda", "least", "driver", "line"), DRIVERS)
 def test_the_driver(cuda: str, least: str, driver: str, line: str) -> None:
-    """Never a reason to refuse: whoever asks for the CPU gets it."""
+    """Never a reason to refuse: the CPU can be asked for."""
     target: Target = {**TARGET, "cuda": cuda, "driver": least}
-    assert told(verdict.judge_driver(target, HERE._replace(driver=driver))) == [line]
+    assert told(verdict.check_driver(target, HOST._replace(driver=driver))) == [line]
 
 
 def test_a_file_without_cuda_has_nothing_to_say_of_drivers() -> None:
     """Whatever the machine has."""
-    assert verdict.judge_driver({**TARGET, "cuda": ""}, HERE) == []
+    assert verdict.check_driver({**TARGET, "cuda": ""}, HOST) == []
 
 
 def test_a_pure_file_needs_python_alone() -> None:
     """Its target names nothing else."""
-    found = judge_machine(ANYWHERE)
-    assert [(finding.what, finding.verdict) for finding in found] == [("Python", "good")]
+    found = check_host(ANYWHERE)
+    assert [(result.what, result.status) for result in found] == [("Python", "good")]
 
 
 def test_this_machine_meets_a_target_of_its_own() -> None:
     """In the order of importance, with the libraries between the system and the processor."""
     target = of_this_machine()
     target["libraries"] = {"libc.so.6": ["GLIBC_2.2.5"], "libnowhere.so.7": []}
-    found = judge_machine(target)
+    found = check_host(target)
     order = ["Python", "operating system", "machine", "glibc", "libc.so.6", "libnowhere.so.7"]
-    assert [finding.what for finding in found][:6] == order
-    assert [finding.what for finding in refusals(found)] == ["libnowhere.so.7"]
+    assert [result.what for result in found][:6] == order
+    assert [result.what for result in refusals(found)] == ["libnowhere.so.7"]
 
 
 @pytest.mark.parametrize(
@@ -306,33 +319,33 @@ def test_this_machine_meets_a_target_of_its_own() -> None:
 def test_nothing_is_loaded_on_the_wrong_system(key: str, value: str) -> None:
     """What lies there under a library's name may be made for another loader."""
     target: Target = {**of_this_machine(), "libraries": {"libnowhere.so.7": []}}
-    found = judge_machine({**target, key: value})  # type: ignore[typeddict-item]
+    found = check_host({**target, key: value})  # type: ignore[typeddict-item]
     assert len(refusals(found)) == 1
-    assert found[-1].verdict == "refusal"
-    assert "libnowhere.so.7" not in [finding.what for finding in found]
+    assert found[-1].status == "refusal"
+    assert "libnowhere.so.7" not in [result.what for result in found]
 
 
 def test_several_reasons_are_all_told() -> None:
-    """Whoever has to carry in two things learns it at once."""
+    """A user who has to carry in two things learns it at once."""
     target: Target = {**of_this_machine(), "python": "3.99", "abi": "cp399"}
     target["libraries"] = {"libnowhere.so.7": [], "libelsewhere.so.8": []}
-    reasons = [finding.what for finding in refusals(judge_machine(target))]
+    reasons = [result.what for result in refusals(check_host(target))]
     assert reasons == ["Python", "libnowhere.so.7", "libelsewhere.so.8"]
 
 
 def test_the_loader_is_asked_for_libraries() -> None:
     """Of the C library that this Python runs with, some versions are there and others are not."""
-    found = machine.load("libc.so.6", ["GLIBC_2.17", "GLIBC_2.999"])
+    found = machine.load_library("libc.so.6", ["GLIBC_2.17", "GLIBC_2.999"])
     assert Path(found.path).name == "libc.so.6"
     assert (found.error, found.versions) == ("", frozenset({"GLIBC_2.17"}))
 
 
 def test_the_loader_says_what_is_missing(tmp_path: Path) -> None:
     """No such file, or one that is no library."""
-    missing = machine.load("libnowhere.so.7", ["A_1"])
-    assert missing == Loaded("", f"libnowhere.so.7: {NOT_FOUND}", frozenset())
+    missing = machine.load_library("libnowhere.so.7", ["A_1"])
+    assert missing == LoadedLibrary("", f"libnowhere.so.7: {NOT_FOUND}", frozenset())
     (tmp_path / "libtext.so").write_text("this is no library " * 100)
-    broken = machine.load(str(tmp_path / "libtext.so"), [])
+    broken = machine.load_library(str(tmp_path / "libtext.so"), [])
     assert broken.path == ""
     assert "invalid ELF header" in broken.error
 
@@ -342,7 +355,7 @@ def test_only_whole_names_of_versions_count(tmp_path: Path) -> None:
     path = tmp_path / "lib.so"
     path.write_bytes(b"\0GLIBCXX_3.4\0GLIBCXX_3.4.29\0")
     asked = ["GLIBCXX_3.4", "GLIBCXX_3.4.2", "GLIBCXX_3.4.29"]
-    assert machine.defined(str(path), asked) == {"GLIBCXX_3.4", "GLIBCXX_3.4.29"}
+    assert machine.defined_versions(str(path), asked) == {"GLIBCXX_3.4", "GLIBCXX_3.4.29"}
 
 
 @pytest.mark.parametrize(
@@ -382,11 +395,11 @@ def test_the_drivers_version_is_read_as_nvidia_writes_it(text: str, version: str
 
 def test_here_is_this_machine() -> None:
     """As Python and the kernel say."""
-    here = Here.look()
-    assert here.python == sys.version_info[:3]
-    assert (here.os, here.machine) == (os.uname().sysname.lower(), os.uname().machine)
-    assert (here.executable, here.bits) == (sys.executable, 64)
-    assert here.libc == os.confstr("CS_GNU_LIBC_VERSION")
+    host = HostInfo.detect()
+    assert host.python == sys.version_info[:3]
+    assert (host.os, host.machine) == (os.uname().sysname.lower(), os.uname().machine)
+    assert (host.executable, host.bits) == (sys.executable, 64)
+    assert host.libc == os.confstr("CS_GNU_LIBC_VERSION")
 
 
 @pytest.mark.slow

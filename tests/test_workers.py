@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import StartError
-from kuwa_min.workers import WORTH_A_PROCESS, Workers, processes
+from kuwa_min.workers import BYTES_PER_WORKER, WorkerPool, worker_count
 
 SHARES = [[3, 5], [7], []]
 
@@ -22,7 +22,7 @@ def test_every_task_is_done_once(tmp_path: Path) -> None:
         (tmp_path / f"{task}-{os.getpid()}").touch()
         return task
 
-    Workers(do).run(SHARES, 15, lambda *told: seen.append(told))
+    WorkerPool(do).run(SHARES, 15, lambda *told: seen.append(told))
     names = [path.name.split("-") for path in tmp_path.iterdir()]
     assert sorted(int(task) for task, _ in names) == [3, 5, 7]
     assert len({process for _, process in names}) == 2
@@ -39,7 +39,7 @@ def fail(error: Exception) -> Exception:
         return task
 
     with pytest.raises(type(error)) as caught:
-        Workers(do).run(SHARES, 15, lambda *_: None)
+        WorkerPool(do).run(SHARES, 15, lambda *_: None)
     return caught.value
 
 
@@ -52,7 +52,7 @@ def test_what_a_worker_meets_reaches_the_caller() -> None:
 
 
 def test_a_worker_that_is_killed_is_a_failure() -> None:
-    """As by a machine that has no memory left; nobody is left behind."""
+    """As by a machine that has no memory left; no process is left behind."""
 
     def do(task: int) -> int:
         if task == 7:
@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_is_a_failure() -> None:
         return task
 
     with pytest.raises(StartError, match="was killed: look whether the machine has memory"):
-        Workers(do).run(SHARES, 15, lambda *_: None)
+        WorkerPool(do).run(SHARES, 15, lambda *_: None)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -69,8 +69,8 @@ def test_a_worker_that_is_killed_is_a_failure() -> None:
     ("total", "processors", "expected"),
     [
         (0, 4, 1),
-        (WORTH_A_PROCESS, 4, 1),
-        (3 * WORTH_A_PROCESS, 4, 3),
+        (BYTES_PER_WORKER, 4, 1),
+        (3 * BYTES_PER_WORKER, 4, 3),
         (10**12, 4, 4),
         (10**12, 99, 8),
     ],
@@ -80,4 +80,4 @@ def test_small_work_needs_no_processes(
 ) -> None:
     """And large work as many as there are processors, up to eight."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
-    assert processes(total) == expected
+    assert worker_count(total) == expected

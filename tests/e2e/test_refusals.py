@@ -24,7 +24,7 @@ from stand_ins import (
     with_needs,
 )
 
-from kuwa_min.verdict import Here
+from kuwa_min.machine import HostInfo
 
 pytestmark = pytest.mark.slow
 NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")
@@ -112,7 +112,7 @@ def test_a_python_from_before_3_10_is_refused(box: Box, minor: str, words: str) 
 
 # -- the machine
 
-MACHINE = Here.look()
+MACHINE = HostInfo.detect()
 GLIBC = MACHINE.libc.removeprefix("glibc ")
 FOR_GLIBC = f"manylinux_{'_'.join(GLIBC.split('.')[:2])}_{MACHINE.machine}"
 LACKS = (
