@@ -8,6 +8,9 @@ TORCH_FROM ?=
 
 VENV = .venv
 BIN = $(VENV)/bin
+# A worker for each processor, and no more than memory is enough for.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
 .PHONY: run build test check lint heavy cloud bench bench-heavy bench-huggingface bench-llamacpp \
@@ -22,10 +25,10 @@ dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
 test: $(VENV)/test-ready browser lint heavy cloud ## everything: lint, types, all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -q -m "not slow"
 
 lint: $(VENV)/test-ready
 	$(BIN)/ruff check .

@@ -110,7 +110,7 @@ def test_abort_is_awaited() -> None:
     assert inspect.iscoroutinefunction(LLMExecutor.abort)
 
 
-@pytest.mark.parametrize("name", [*SIGNATURES, *PROPERTIES, *REPLACEABLE, "parser"])
+@pytest.mark.parametrize("name", sorted({*SIGNATURES, *PROPERTIES, *REPLACEABLE, "parser"}))
 def test_every_public_method_says_what_it_is_for(name: str) -> None:
     """A docstring is the help of whoever writes a custom executor."""
     if name != "__init__":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from programs import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("benchmark")]
 RATES = {
     "1 stream, with prefill",
     "1 stream, decoding only",

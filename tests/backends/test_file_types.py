@@ -47,7 +47,7 @@ BOX = struct.pack(">I", 24)
         ("圖片".encode("big5"), ""),
         (b"a\0b", ""),
         (b"PK\x03\x04\x14\0", ""),
-        (gzip.compress(png()), ""),
+        (gzip.compress(png(), mtime=0), ""),
         (b" \n", ""),
         (b"", ""),
     ],

@@ -9,17 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from machines import HeavyFile, need
+from machines import HeavyFile, build, need
 from programs import ROOT
+
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dist(make_once: MakeOnce) -> Path:
     """Build kuwa-debug.pyz and kuwa-dummy.pyz; give their folder."""
-    folder = tmp_path_factory.mktemp("a folder with späces") / "dist"
-    command = [sys.executable, "build.py", "debug", "dummy", "--output", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True)
-    return folder
+
+    def build(folder: Path) -> None:
+        command = [sys.executable, "build.py", "debug", "dummy", "--output", str(folder / "dist")]
+        subprocess.run(command, cwd=ROOT, check=True)
+
+    return make_once("a folder with späces", build) / "dist"
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +33,12 @@ def built(dist: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def heavy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], HeavyFile]:
+def heavy(make_once: MakeOnce) -> Callable[[str], HeavyFile]:
     """Give a backend's file with its real libraries, built once; skips where they are not."""
 
     @functools.cache
     def make(backend: str) -> HeavyFile:
         need(backend)
-        return HeavyFile(backend, tmp_path_factory.mktemp(backend))
+        return HeavyFile(backend, make_once(backend, lambda folder: build(backend, folder)))
 
     return make

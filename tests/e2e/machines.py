@@ -34,13 +34,17 @@ HIDE = 'mount -t tmpfs none "$1" && shift && exec "$@"'  # nothing of the projec
 PRIVATE = ("unshare", "--map-root-user", "--mount", "--net")
 
 
+def build(backend: str, folder: Path) -> None:
+    """Build a backend's file with its real libraries below a folder."""
+    wheels = ["--wheels", str(TORCH)] if backend == "huggingface" else []
+    words = [backend, "--output", str(folder / "dist"), "--prune", *wheels]
+    subprocess.run([sys.executable, "build.py", *words], cwd=ROOT, check=True)
+
+
 class HeavyFile:
     """A backend's file with its real libraries, built below a folder."""
 
     def __init__(self, backend: str, folder: Path) -> None:
-        wheels = ["--wheels", str(TORCH)] if backend == "huggingface" else []
-        words = [backend, "--output", str(folder / "dist"), "--prune", *wheels]
-        subprocess.run([sys.executable, "build.py", *words], cwd=ROOT, check=True)
         self._folder = folder
         self.path = folder / "dist" / f"kuwa-{backend}.pyz"
 

@@ -17,6 +17,7 @@ from kuwa_min.prompt import SIDE_NOTE
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("chatgpt engine"),
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
 

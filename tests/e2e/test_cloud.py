@@ -23,7 +23,7 @@ from stand_ins import below
 
 from kuwa_min import sentences
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cloud")]
 KEY, PERSONS = "operator-0123456789", "person-9876543210"
 START = 60  # seconds: the first start unpacks
 

@@ -14,7 +14,7 @@ from machines import HERE, HeavyFile, Machine
 
 from kuwa_min.sentences import NOT_ACCEPTED, STOPPED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("eight people")]
 
 
 @pytest.fixture(scope="module")

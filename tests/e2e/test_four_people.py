@@ -12,7 +12,7 @@ import four_people
 import pytest
 from machines import HERE, HeavyFile, Machine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("four people")]
 CONTEXT = 16_384
 
 

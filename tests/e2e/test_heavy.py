@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from machines import HeavyFile, Machine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("heavy")]
 OPTIONS = {
     "huggingface": ("--generation_kwargs", "max_new_tokens=24", "--no_system_prompt"),
     "llamacpp": ("--max_tokens", "24", "--temperature", "0", "--no_system_prompt"),
