@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Protocol
 
-from ._engine import Request
-from ._model_executor import FULL
+from ._request import FULL, Request
 from ._rows import Row
 
 

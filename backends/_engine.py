@@ -9,136 +9,18 @@ import atexit
 import logging
 import queue
 import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from kuwa_min.errors import describe
-from kuwa_min.prompt import SIDE_NOTE
-from kuwa_min.text import StopWords
+
+from ._request import SOON, Request
 
 logger = logging.getLogger(__name__)
 
 STEP_SECONDS = 10.0  # for which the end of the process waits for the step that is under way
-SOON, LONGEST = 0.01, 0.05  # seconds for each chat and for all: tokens that are closer go to the
+LONGEST = 0.05  # seconds, and SOON for each chat and for all: tokens that are closer go to the
 # chat's thread together, because waking it keeps the engine waiting. Slower models notice nothing.
-LATE = SIDE_NOTE.format("The answer took longer than {:g} s and was cut off.")
-
-
-class Request:
-    """One answer: what is to be computed, its text as it comes, and whether anybody wants it.
-
-    prompt: the tokens to read; options: the generation options; seconds: the longest time that
-    computing may take, None for no limit; extra: what else the model reads, as its backend knows.
-    The engine's thread calls start, say, flush, note and finish, and looks at `over` between two
-    steps; the chat's thread calls take, and any thread may cancel.
-    """
-
-    def __init__(
-        self,
-        prompt: list[int],
-        options: dict[str, Any],
-        *,
-        stop: Sequence[str] = (),
-        seconds: float | None = None,
-        extra: Any = None,
-    ) -> None:
-        self.prompt, self.options, self.extra = prompt, options, extra
-        self.reused = 0  # tokens of the prompt that need not be computed
-        self.written = 0  # tokens of the answer, counted by who computes them
-        self._stop, self._seconds = StopWords(stop), seconds
-        self._deadline = float("inf")
-        self._pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        self._unsaid, self._handed_over = "", 0.0
-        self.soon = SOON
-        self._error: BaseException | None = None
-        self.begun = self.cancelled = self.finished = False
-        self.on_cancel: Callable[[], None] | None = None  # called by whoever cancels
-        self.ended = False  # for whoever takes
-        self.side_note = ""  # for the person, after the answer
-
-    # -- the chat's thread
-
-    def take(self, seconds: float | None = None) -> str:
-        """Wait for text and return all that is there; raises what computing raised.
-
-        Returns nothing at the answer's end, or after so many seconds.
-        """
-        if self._error is not None:
-            self.ended = True
-            raise self._error
-        try:
-            piece = self._pieces.get(timeout=seconds)
-        except queue.Empty:
-            return ""
-        text = ""
-        while isinstance(piece, str):
-            text += piece
-            try:
-                piece = self._pieces.get_nowait()
-            except queue.Empty:
-                return text
-        self._error = piece
-        if piece is not None and not text:
-            return self.take()
-        self.ended = piece is None
-        return text
-
-    def cancel(self) -> None:
-        """Let the engine stop before its next step, and whoever takes go on; never waits."""
-        self.cancelled = True
-        self._pieces.put(None)
-        if self.on_cancel is not None:
-            self.on_cancel()
-
-    # -- the engine's thread
-
-    @property
-    def late(self) -> bool:
-        """Tell whether computing has taken too long."""
-        return time.monotonic() > self._deadline
-
-    @property
-    def over(self) -> bool:
-        """Tell whether the engine is to stop: stop word, time, or nobody waits any more."""
-        return self.cancelled or self._stop.hit or self.late
-
-    def start(self) -> None:
-        """Count the time from now on."""
-        self.begun = True
-        if self._seconds:
-            self._deadline = time.monotonic() + self._seconds
-
-    def say(self, text: str) -> None:
-        """Add text to the answer, up to the first stop word."""
-        self._unsaid += self._stop.feed(text)
-        now = time.monotonic()
-        if self._unsaid and now - self._handed_over >= self.soon:
-            self._handed_over = now
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand over what was said, because the next step may take long."""
-        if self._unsaid:
-            self._pieces.put(self._unsaid)
-            self._unsaid = ""
-
-    def note(self, text: str) -> None:
-        """Tell the person something that is not part of the answer."""
-        if not (self.cancelled or self._stop.hit):
-            self._unsaid += self._stop.finish() + text
-
-    def finish(self, error: BaseException | None = None) -> None:
-        """End the answer, with what went wrong if something did; once."""
-        if self.finished:
-            return
-        self.finished = True
-        if not self._stop.hit:
-            self._unsaid += self._stop.finish()
-        if self.late and self._seconds:
-            self.note(LATE.format(self._seconds))
-        self.flush()
-        self._pieces.put(error)
 
 
 class Batch(Protocol):
@@ -159,12 +41,18 @@ class Batch(Protocol):
     def drop(self) -> None:
         """Forget everything: the requests were ended."""
 
+    @property
+    def description(self) -> str:
+        """Say for /status how requests are computed: "8 at once"."""
+
 
 class OneByOne:
     """The batch of a model that computes one request at a time: an answer is a single step."""
 
-    def __init__(self, compute: Callable[[Request], None]) -> None:
-        self._compute = compute
+    def __init__(
+        self, compute: Callable[[Request], None], description: str = "one at a time"
+    ) -> None:
+        self._compute, self.description = compute, description
         self._current: Request | None = None
 
     def has_room(self) -> bool:
@@ -203,6 +91,11 @@ class Engine:
         self._thread.start()
         # native code of a thread that Python ends in the middle may abort the process
         atexit.register(self.close)
+
+    @property
+    def description(self) -> str:
+        """Say for /status how requests are computed."""
+        return self._batch.description
 
     def submit(self, request: Request) -> None:
         """Put a request at the end of the line; never waits."""

@@ -10,19 +10,16 @@ import logging
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from kuwa_min.errors import AnswerError, describe
 from kuwa_min.sentences import OUT_OF_MEMORY
 
 from . import _chat, _rows
-from ._engine import Request
 from ._llama_context import LlamaContext, Part, Stopped
+from ._llama_model import LlamaModel
 from ._llama_sampling import Sampler, choose
 from ._pace import Pace, shares
-
-if TYPE_CHECKING:
-    from ._llama_model import LlamaModel
+from ._request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +45,8 @@ class LlamaBatch:
         self._reading: list[Chat] = []  # whose prompts are being read, in the order they came
         self._answered: list[Chat] = []
         self._computed: tuple[Request, ...] = ()
+        several = len(self._chats) > 1
+        self.description = f"{len(self._chats)} at once" if several else "one at a time"
 
     # -- what the engine asks
 

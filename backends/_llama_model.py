@@ -16,13 +16,11 @@ import llama_cpp
 from kuwa_min.errors import StartError
 from kuwa_min.text import Utf8Decoder
 
-from . import _llama_check, _llama_library, _llama_memory
+from . import _llama_library
 from ._chat_template import PLAIN, ChatTemplate
-from ._engine import Batch, Request
-from ._llama_batch import LlamaBatch
 from ._llama_context import PADDING, LlamaContext
 from ._llama_library import CHATTER, quick
-from ._model_executor import chat_template
+from ._request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +35,21 @@ is_end = quick(llama_cpp.llama_vocab_is_eog)
 class LlamaModel:
     """A GGUF in memory.
 
-    steps: called with (done, total) while it is loaded. Raises StartError if it cannot be.
+    steps: called with (done, total) while it is loaded; template: instead of its own.
+    Raises StartError if it cannot be loaded.
     """
 
     def __init__(
-        self, path: Path, args: argparse.Namespace, steps: Callable[[int, int], None]
+        self,
+        path: Path,
+        args: argparse.Namespace,
+        steps: Callable[[int, int], None],
+        *,
+        template: str | None = None,
     ) -> None:
         _llama_library.prepare()
         _llama_library.check_gpu(args.ngl)
-        self._args, self._name = args, path.name
+        self._args, self.name = args, path.name
         self._model = _load(path, args, steps)
         weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
         self._check_kind(path)
@@ -56,10 +60,9 @@ class LlamaModel:
         )
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
-        self.template = self._choose_template(path, args.override_chat_template)
+        self.template = self._choose_template(path, template)
         self.trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self.context = args.context_window or self.trained
-        self._engine = ""
         if self.context > self.trained:
             logger.warning(
                 "the model was trained on %d tokens; longer chats may derail", self.trained
@@ -78,7 +81,7 @@ class LlamaModel:
 
     def _choose_template(self, path: Path, override: str | None) -> ChatTemplate:
         own = llama_cpp.llama_model_chat_template(self._model, None)
-        template = chat_template(override) or (own or b"").decode("utf-8", "replace")
+        template = override or (own or b"").decode("utf-8", "replace")
         begin = self._special(llama_cpp.llama_vocab_bos(self._vocabulary))
         end = self._special(llama_cpp.llama_vocab_eos(self._vocabulary))
         self.names = {"bos_token": begin, "eos_token": end}
@@ -144,43 +147,46 @@ class LlamaModel:
         buffer = ctypes.create_string_buffer(DESCRIPTION_BYTES)
         llama_cpp.llama_model_desc(self._model, buffer, DESCRIPTION_BYTES)
         return {
-            "model": self._name,
+            "model": self.name,
             "description": buffer.value.decode("utf-8", "replace"),
             "context": self.context,
-            "engine": self._engine,
         }
 
-    def create_batch(self, slots: int) -> Batch:
-        """Return what computes as many chats at once as this model can, up to so many."""
-        rows = min(slots, int(llama_cpp.llama_max_parallel_sequences()))
-        if not self._args.ngl:  # a graphics card says by itself that its memory is too small
-            with CHATTER.listening() as said:
-                self._create_context(1, length=PADDING)
-            _llama_memory.check(said, rows=rows, length=self.context)
-        context = self._create_context(rows, length=self.context)
-        findings = _llama_check.examine(context, can_copy=not self._is_stateful())
-        if findings.fault and rows > 1:
-            logger.warning("chats are computed one at a time: %s", findings.fault)
-            context, rows = self._create_context(1, length=self.context), 1
-            findings = _llama_check.examine(context, can_copy=False)
-        if findings.fault:
-            raise StartError(f"{self._name} cannot be used: {findings.fault}")
-        context.bridge = 0 if self._is_stateful() else findings.bridge
-        context.copying = findings.copying
-        self.context = min(self.context, context.length)
-        self._engine = f"{rows} at once" if rows > 1 else "one at a time"
-        return LlamaBatch(self, context)
+    # -- what the engine's builder asks
 
-    def _create_context(self, rows: int, *, length: int) -> LlamaContext:
-        return LlamaContext(
-            self._model, self._args, rows=rows, length=length, vocabulary=self.vocabulary
-        )
+    @property
+    def most_rows(self) -> int:
+        """Return how many sequences llama.cpp can compute in one context."""
+        return int(llama_cpp.llama_max_parallel_sequences())
 
-    def _is_stateful(self) -> bool:
+    @property
+    def uses_gpu(self) -> bool:
+        """Tell whether layers of it are on a graphics card."""
+        return bool(self._args.ngl)
+
+    @property
+    def is_stateful(self) -> bool:
         """Tell whether its memory is a state, as a whole or in some layers."""
         model = self._model
         return bool(
             llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
+        )
+
+    def create_context(self, rows: int) -> LlamaContext:
+        """Create the memory of so many chats, each as long as the model's context."""
+        context = self._new_context(rows, self.context)
+        self.context = min(self.context, context.length)
+        return context
+
+    def probe_memory(self) -> list[str]:
+        """Return what llama.cpp says when it makes the smallest context."""
+        with CHATTER.listening() as said:
+            self._new_context(1, PADDING)
+        return said
+
+    def _new_context(self, rows: int, length: int) -> LlamaContext:
+        return LlamaContext(
+            self._model, self._args, rows=rows, length=length, vocabulary=self.vocabulary
         )
 
 

@@ -16,15 +16,15 @@ from kuwa_min.modelfile import Message
 from . import _numbers
 from ._bounded_template import TemplateProcesses
 from ._chat_template import ChatTemplate, RefusedTemplate
-from ._engine import Batch, Engine, Request
+from ._engine import Batch, Engine
 from ._links import side_note
 from ._reader import ChatInput, FoldingReader, Prompt, Reader, TextReader, takes_system
+from ._request import Request
 
 logger = logging.getLogger(__name__)
 
 LIMIT = 3072  # prompt tokens
 ANSWER_SHARE = 8  # of the context, one part in so many is kept for the answer
-FULL = prompts.SIDE_NOTE.format("The answer was cut off: the model's context of {} tokens is full.")
 BLIND = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
 HIGHEST: dict[str, float] = {  # what option tables cannot say; the lowest values stand in them
@@ -56,9 +56,6 @@ class Model(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a chat that a template has written down."""
 
-    def create_batch(self, slots: int) -> Batch:
-        """Return what computes as many chats at once as this model can, up to so many."""
-
     def facts(self) -> dict[str, Any]:
         """Return what people want to know of it, for /status."""
 
@@ -87,6 +84,10 @@ class ModelExecutor(LLMExecutor):
 
     def load(self) -> Model:
         """Load the model; raises StartError or UsageError saying why it cannot be."""
+        raise NotImplementedError
+
+    def create_batch(self, slots: int) -> Batch:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
         raise NotImplementedError
 
     def prepare(self) -> None:
@@ -118,9 +119,9 @@ class ModelExecutor(LLMExecutor):
                 f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
             ) from None
         self.templates = TemplateProcesses()
-        batch = self.model.create_batch(self.args.concurrent_req_limit)
-        self.describe(**self.model.facts())
+        batch = self.create_batch(self.args.concurrent_req_limit)
         self.engine = Engine(batch)
+        self.describe(**self.model.facts(), engine=batch.description)
 
     async def llm_compute(
         self, history: list[Message], modelfile: Modelfile

@@ -16,10 +16,10 @@ import torch
 from kuwa_min.errors import AnswerError, describe
 from kuwa_min.sentences import OUT_OF_MEMORY
 
-from ._engine import Request
 from ._pace import Pace, shares
-from ._transformers_masks import Mask, Masks
-from ._transformers_model import Stopped, TransformersModel
+from ._request import Request
+from ._transformers_masks import Layout, Masks
+from ._transformers_model import Mask, Stopped, TransformersModel
 from ._transformers_rows import Chat, ChatRows
 from ._transformers_sampling import NOT_A_NUMBER, choose
 
@@ -32,11 +32,12 @@ PACK_TOKENS = 1024  # of prompts that are read as one: their mask has the square
 class RowsBatch:
     """As many chats as there are slots, each in its row of one cache."""
 
-    def __init__(self, model: TransformersModel, slots: int) -> None:
-        self._model, self._slots = model, slots
-        self._masks = Masks(model.layout)
+    def __init__(self, model: TransformersModel, layout: Layout, slots: int) -> None:
+        self._model, self._layout, self._slots = model, layout, slots
+        self.description = f"{slots} at once"
+        self._masks = Masks(layout)
         self._waiting: deque[Request] = deque()
-        self._rows = ChatRows(model, slots)
+        self._rows = ChatRows(model, layout.layers, slots)
         self._reading: list[Chat] = []  # whose prompts are read in parts, in the order they came
         self._pace = Pace(MOST_TOKENS)
 
@@ -58,7 +59,7 @@ class RowsBatch:
     def drop(self) -> None:
         """Forget everything: the requests were ended."""
         self._waiting.clear()
-        self._rows = ChatRows(self._model, self._slots)
+        self._rows = ChatRows(self._model, self._layout.layers, self._slots)
         self._reading = []
         self._model.free_memory()
 

@@ -27,15 +27,14 @@ CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}  # largest error, relative to
 CLOSE_ELSE = 0.25  # of half precision, where rounding may choose another expert for a token
 
 
-def why_alone(model: TransformersModel) -> str:
-    """Return why a model cannot be batched by rows; nothing if it can, and its layout is set."""
+def examine(model: TransformersModel) -> Layout | str:
+    """Return how a model's layers can be batched by rows, or the reason why they cannot."""
     reason = _looks_strange(model)
     if reason:
         return reason
     layout = layout_of(model.config, model.library_model.dtype)
     if isinstance(layout, str):
         return layout
-    model.layout = layout
     try:
         error = _error(model, layout)
     except Exception as failure:
@@ -45,7 +44,7 @@ def why_alone(model: TransformersModel) -> str:
         return f"the test of batching failed ({type(failure).__name__})"
     if not error <= CLOSE.get(model.library_model.dtype, CLOSE_ELSE):
         return f"two chats at once are not computed as they are alone (error {error:.2g})"
-    return ""
+    return layout
 
 
 def _looks_strange(model: TransformersModel) -> str:

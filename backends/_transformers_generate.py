@@ -13,8 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.sentences import OUT_OF_MEMORY
 
-from ._engine import Request
-from ._model_executor import FULL
+from ._request import FULL, Request
 from ._transformers_model import Stopped, TransformersModel
 
 SHOWN = 300  # characters of what the library says

@@ -12,9 +12,9 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-FULL, SLIDING = "full_attention", "sliding_attention"  # as configurations name them
+from ._transformers_model import Mask
 
-Mask = torch.Tensor | dict[str, torch.Tensor] | None
+FULL, SLIDING = "full_attention", "sliding_attention"  # as configurations name them
 
 
 class Layout(NamedTuple):

@@ -13,16 +13,14 @@ import torch
 import transformers
 
 from ._chat_template import PLAIN, ChatTemplate
-from ._engine import Batch, OneByOne, Request
-from ._model_executor import chat_template
+from ._request import Request
 from ._transformers_loading import Progress, load
-from ._transformers_masks import Layout, Mask
-from ._transformers_sampling import Sampler
 from ._transformers_text import create_decoder
 
 logger = logging.getLogger(__name__)
 
 DRAWN_AS = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # where neither model nor user says it
+Mask = torch.Tensor | dict[str, torch.Tensor] | None  # what forward() takes as attention_mask
 CPU_MEMORY = "DefaultCPUAllocator"  # begins what torch says when the processor's memory is full
 
 
@@ -33,36 +31,35 @@ class Stopped(Exception):
 class TransformersModel:
     """A model folder in memory, with its tokenizer."""
 
-    layout: Layout  # how its layers can be batched; set by whoever finds out
-
     def __init__(
         self,
         path: str,
         args: argparse.Namespace,
         progress: Progress,
         *,
+        template: str | None = None,
         beyond: Mapping[str, Any] | None = None,
         ends: Sequence[int] = (),
     ) -> None:
-        """Load it. beyond: options that only generate() knows; ends: more tokens that end answers.
+        """Load it; raises StartError or UsageError.
 
-        progress: called with (done, total).
+        progress: called with (done, total); template: instead of its own; beyond: options that
+        only generate() knows; ends: further EOS token ids.
         """
         self.beyond = dict(beyond or {})
         self._config, self.processor, self._tokenizer, self._model = load(path, args, progress)
         self.names = _names(self._tokenizer)
         self.takes_several_pictures = False
         if self.processor is None:
-            self.template = self._choose_template(path, args.override_chat_template)
+            self.template = self._choose_template(path, template)
         else:
-            self.vision_template = self._choose_vision_template(path, args.override_chat_template)
+            self.vision_template = self._choose_vision_template(path, template)
             self.takes_several_pictures = self._takes_several_pictures()
         self.ends = frozenset([*_end_tokens(self._model, self._tokenizer), *ends])
         self.context = _context_of(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
         self.cache_name = _cache_name(self._model)
         self._drawn_as = _drawn_as(self._model.generation_config)
-        self._engine = "unknown yet"
         self._watched: tuple[Request, ...] = ()
         for layer in _layers(self._model):
             layer.register_forward_pre_hook(self._stop_if_over)
@@ -80,12 +77,11 @@ class TransformersModel:
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
             "context": self.context,
-            "engine": self._engine,
         }
 
     def _choose_template(self, path: str, override: str | None) -> ChatTemplate:
         own = self._tokenizer.chat_template
-        template = chat_template(override) or (own.get("default") if isinstance(own, dict) else own)
+        template = override or (own.get("default") if isinstance(own, dict) else own)
         if template:
             return ChatTemplate(template, **self.names)
         logger.warning("%s has no chat template; a plain one is used", path)
@@ -96,7 +92,7 @@ class TransformersModel:
     def _choose_vision_template(self, path: str, override: str | None) -> str:
         from ._transformers_vision import own_template
 
-        template = chat_template(override) or own_template(self.processor, path)
+        template = override or own_template(self.processor, path)
         ChatTemplate(template)  # says what is wrong with it, if something is
         return template
 
@@ -116,22 +112,6 @@ class TransformersModel:
         return cast("list[int]", self._tokenizer(text, add_special_tokens=False).input_ids)
 
     # -- what the engine asks
-
-    def create_batch(self, slots: int) -> Batch:
-        """Return what computes as many chats at once as this model can, up to so many."""
-        from ._transformers_batch import RowsBatch
-        from ._transformers_check import why_alone
-        from ._transformers_generate import Generate
-
-        reason = why_alone(self)
-        if not reason:
-            self._engine = f"{slots} at once"
-            return RowsBatch(self, slots)
-        self._engine = f"one at a time: {reason}"
-        logger.warning("chats are computed one at a time, by generate(): %s", reason)
-        generate = Generate(self)
-        generate.check_options()
-        return OneByOne(generate)
 
     def forward(
         self,
@@ -179,13 +159,12 @@ class TransformersModel:
             return self.context  # what the encoder reads has a context of its own
         return self.context - len(request.prompt)
 
-    def create_sampler(self, request: Request) -> Sampler:
-        """Return what chooses the tokens of an answer."""
-        options = {
+    def with_defaults(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return generation options with the model's own where none is given."""
+        return {
             name: self._drawn_as.get(name) if value is None else value
-            for name, value in request.options.items()
+            for name, value in options.items()
         }
-        return Sampler(options, request.prompt, sorted(self.ends))
 
     def create_decoder(self) -> Callable[[int], str]:
         """Return what gives the text that each token of an answer completes."""

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 
 from . import _chat, _rows
-from ._engine import Request
+from ._request import Request
 from ._transformers_cache import RowsCache
 from ._transformers_model import TransformersModel
 from ._transformers_sampling import Sampler
@@ -27,9 +27,9 @@ class Chat(_chat.Chat):
 class ChatRows:
     """The chats of a batch, as many as there are slots."""
 
-    def __init__(self, model: TransformersModel, slots: int) -> None:
+    def __init__(self, model: TransformersModel, layers: int, slots: int) -> None:
         self._model, self._slots = model, slots
-        self.cache = RowsCache(model.layout.layers)
+        self.cache = RowsCache(layers)
         self._chats: list[Chat] = []
         self._answered = 0  # chats at the beginning of the list
 
@@ -58,7 +58,8 @@ class ChatRows:
         known = start.known if self._copy(start, chat) else 0
         wanted = request.options["max_new_tokens"]
         chat.begin(request, self._model, known=known, wanted=wanted)
-        chat.sampler = self._model.create_sampler(request)
+        options = self._model.with_defaults(request.options)
+        chat.sampler = Sampler(options, request.prompt, sorted(self._model.ends))
         return chat
 
     def _copy(self, start: _rows.Start, chat: Chat) -> bool:

@@ -20,9 +20,10 @@ from kuwa_min.option_values import from_json
 
 from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
 from ._attachments import AttachmentReader, Chat
+from ._engine import Batch
 from ._fetch_policy import LinkError
 from ._line import Line
-from ._model_executor import Model, ModelExecutor
+from ._model_executor import Model, ModelExecutor, chat_template
 from ._reader import ChatInput, Reader
 
 if TYPE_CHECKING:
@@ -201,9 +202,22 @@ class HuggingfaceExecutor(ModelExecutor):
         from ._transformers_options import beyond
 
         ends = self.settings.pop("eos_token_id", [])
-        model = TransformersModel(path, self.args, steps, beyond=beyond(self.settings), ends=ends)
+        model = TransformersModel(
+            path,
+            self.args,
+            steps,
+            template=chat_template(self.args.override_chat_template),
+            beyond=beyond(self.settings),
+            ends=ends,
+        )
         self.attachments = self._attachment_reader(model)
         return model
+
+    def create_batch(self, slots: int) -> Batch:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
+        from ._transformers_engine import create_batch
+
+        return create_batch(self.model, slots)
 
     def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
         most = self.args.max_attachments if model.takes_several_pictures else 1

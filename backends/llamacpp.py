@@ -10,7 +10,8 @@ from kuwa_min import generation
 from kuwa_min.errors import UsageError
 
 from . import _model_path, _numbers
-from ._model_executor import Model, ModelExecutor
+from ._engine import Batch
+from ._model_executor import Model, ModelExecutor, chat_template
 
 REQUIRES: dict[str, str] = {
     "llama_cpp": "llama-cpp-python>=0.3.36",
@@ -147,7 +148,14 @@ class LlamacppExecutor(ModelExecutor):
         steps(0, 1)
         from ._llama_model import LlamaModel
 
-        return LlamaModel(path, self.args, steps)
+        template = chat_template(self.args.override_chat_template)
+        return LlamaModel(path, self.args, steps, template=template)
+
+    def create_batch(self, slots: int) -> Batch:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
+        from ._llama_engine import create_batch
+
+        return create_batch(self.model, slots)
 
     def _flash_attention(self) -> str:
         """Return "on", "off", or "auto" for llama.cpp to decide; raises UsageError.

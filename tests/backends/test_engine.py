@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from backends._engine import Engine, OneByOne, Request
+from backends._engine import Engine, OneByOne
+from backends._request import Request
 
 LONG = 20.0
 

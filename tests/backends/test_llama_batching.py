@@ -651,7 +651,7 @@ def test_chats_that_would_disturb_each_other_are_computed_one_at_a_time(
     monkeypatch.setattr(LlamaContext, "compute", compute_wrongly)
     talk, alone = chats(file("llama"), slots=3), library(file("llama"))
     assert "chats are computed one at a time: computed at once they are not" in caplog.text
-    assert talk.executor.model.facts()["engine"] == "one at a time"
+    assert talk.executor.engine.description == "one at a time"
     answers = [talk.ask(question, max_tokens=24) for question in QUESTIONS]
     for question, answer in zip(QUESTIONS, answers, strict=True):
         assert answer.whole() == alone.answer(question, max_tokens=24)

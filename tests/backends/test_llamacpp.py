@@ -504,7 +504,7 @@ def test_what_is_remembered_can_be_made_smaller(
     wide = tmp_path / "wide.gguf"
     wide.write_bytes(with_wider_heads(gguf.read_bytes()))
     talker = load(LlamacppExecutor, "--model_path", wide, "--temperature", 0, *options)
-    assert talker.executor.model.facts()["engine"] == "2 at once"
+    assert talker.executor.engine.description == "2 at once"
     texts = [direct.ask(talker.executor, "x", parameter="llm_max_tokens 9")[0] for _ in range(2)]
     assert texts[0] == texts[1]
     assert len(texts[0]) == 9

@@ -27,7 +27,7 @@ from kuwa_min.packing import core
 HERE = core.this_minor()
 AIM = "libraries 0123\npython 3.12\nserves huggingface\n"
 LIGHT = ["__init__", "debug", "dummy"]
-SHARED = ["_chat", "_engine", "_model_executor", "_model_path", "_pace", "_reader"]
+SHARED = ["_chat", "_engine", "_model_executor", "_model_path", "_pace", "_reader", "_request"]
 TEMPLATES = ["_chat_template", "_template_child", "_template_language"]  # read as sources
 
 
