@@ -1,4 +1,4 @@
-"""Streamed bodies on socket pairs: exact chunks, slow readers, absent readers, one courier."""
+"""Streamed bodies on socket pairs: exact chunks, backpressure, disconnects, one courier."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ LAST = b"0\r\n\r\n"
 
 
 class Body:
-    """A body on its way through a socket pair, with its reader's end."""
+    """A streamed body on a socket pair, with its client's end."""
 
     def __init__(
         self, courier: Courier, *, chunked: bool = True, stall_seconds: float = PATIENCE
     ) -> None:
-        near, self.reader = socket.socketpair()
+        near, self.client = socket.socketpair()
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         near.setblocking(False)
-        self.reader.settimeout(PATIENCE)
+        self.client.settimeout(PATIENCE)
         self.peeks = 0
         self.near, self._courier = near, courier
         self.delivery = Delivery(
@@ -55,10 +55,10 @@ class Body:
         return self.near.recv(1, socket.MSG_PEEK)
 
     def close(self) -> None:
-        """Let go of the body and close both ends."""
+        """Unregister the body and close both ends."""
         self._courier.unregister(self.delivery)
         self.near.close()
-        self.reader.close()
+        self.client.close()
 
     def write(self, *pieces: str) -> Body:
         """Write these pieces."""
@@ -67,17 +67,17 @@ class Body:
         return self
 
     def read(self, size: int) -> bytes:
-        """Read exactly so many bytes."""
+        """Read exactly `size` bytes."""
         data = b""
         while len(data) < size:
-            more = self.reader.recv(size - len(data))
+            more = self.client.recv(size - len(data))
             assert more, f"the body ended after {data!r}"
             data += more
         return data
 
     def chunks(self) -> list[bytes]:
         """Read every chunk up to the last."""
-        with self.reader.makefile("rb") as file:
+        with self.client.makefile("rb") as file:
             chunks = []
             while size := int(file.readline(), 16):
                 chunks.append(file.read(size))
@@ -90,11 +90,11 @@ class Body:
         return "".join(chunk.decode() for chunk in self.chunks())
 
     def blocks(self) -> bool:
-        """Tell whether the socket takes no more and the courier knows it."""
+        """Tell whether the socket is full and the courier has been told."""
         return bool(self.delivery._outgoing) and not self.delivery._flush_requested
 
     def fill(self) -> int:
-        """Write until neither the socket nor the pile takes more; return the characters."""
+        """Write until socket and buffer are full; return the number of characters."""
         count, piece = 0, "x" * 4096
         while not (self.blocks() and self.delivery._buffered > HIGH_WATER - len(piece)):
             if self.delivery._buffered > HIGH_WATER - len(piece):
@@ -115,7 +115,7 @@ def courier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def bodies(courier: Courier) -> Iterator[Callable[..., Body]]:
-    """Make bodies that are let go at the end of the test."""
+    """Make bodies that are unregistered at the end of the test."""
     with contextlib.ExitStack() as stack:
 
         def make(**options: Any) -> Body:
@@ -126,7 +126,7 @@ def bodies(courier: Courier) -> Iterator[Callable[..., Body]]:
 
 @pytest.fixture
 def asleep() -> Iterator[Courier]:
-    """Give a courier that was not started; start it so that it can be ended."""
+    """Make a courier that is not started; the test may start it."""
     courier = Courier()
     yield courier
     if not courier._thread.ident:
@@ -136,7 +136,7 @@ def asleep() -> Iterator[Courier]:
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:
-    """Run writers beside the test."""
+    """Run producers beside the test."""
     with ThreadPoolExecutor(100) as threads:
         yield threads
 
@@ -151,7 +151,7 @@ def took(action: Callable[[], object]) -> float:
 # -- what goes out
 
 
-def test_quiet_pieces_go_out_at_once_without_another_thread(asleep: Courier) -> None:
+def test_slow_pieces_are_sent_at_once_without_another_thread(asleep: Courier) -> None:
     """Write and read in turn while the courier does not run."""
     with contextlib.closing(Body(asleep)) as body:
         for piece, wire in (("one", b"3\r\none\r\n"), ("你好", "6\r\n你好\r\n".encode())):
@@ -163,35 +163,35 @@ def test_quiet_pieces_go_out_at_once_without_another_thread(asleep: Courier) -> 
         assert not asleep._requested
 
 
-def test_what_piles_up_goes_out_in_one_chunk_and_in_order(
+def test_buffered_pieces_are_sent_in_one_chunk_and_in_order(
     asleep: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Write faster than the courier, then let it run."""
     monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
         body.write("one", "two", "three", "four")
-        body.reader.setblocking(False)
+        body.client.setblocking(False)
         with pytest.raises(BlockingIOError):
-            body.reader.recv(1)
-        body.reader.settimeout(PATIENCE)
+            body.client.recv(1)
+        body.client.settimeout(PATIENCE)
         asleep.__enter__()
         assert body.read(20) == b"f\r\nonetwothreefour\r\n"
 
 
-def test_the_end_brings_what_piled_up_in_the_same_write(
+def test_the_end_sends_what_is_buffered_in_the_same_write(
     asleep: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finish right after two pieces."""
     monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
         body.write("one", "two").delivery.finish()
-        assert body.reader.recv(100) == b"6\r\nonetwo\r\n" + LAST
+        assert body.client.recv(100) == b"6\r\nonetwo\r\n" + LAST
 
 
 def test_20_000_pieces_arrive_whole_and_in_order(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor
 ) -> None:
-    """Write as fast as possible while somebody reads."""
+    """Write as fast as possible while a client reads."""
     body, pieces = bodies(), [f"{number} " for number in range(20_000)]
 
     def work() -> None:
@@ -236,7 +236,7 @@ def test_an_http_1_0_body_has_no_chunks(bodies: Callable[..., Body]) -> None:
     body.write("one", "", "two").delivery.finish()
     body.near.shutdown(socket.SHUT_WR)
     assert body.read(6) == b"onetwo"
-    assert body.reader.recv(1) == b""
+    assert body.client.recv(1) == b""
 
 
 def test_a_body_ends_once(bodies: Callable[..., Body]) -> None:
@@ -248,27 +248,27 @@ def test_a_body_ends_once(bodies: Callable[..., Body]) -> None:
         body.delivery.write("two")
     body.near.shutdown(socket.SHUT_WR)
     assert body.chunks() == [b"one"]
-    assert body.reader.recv(1) == b""
+    assert body.client.recv(1) == b""
 
 
-def test_a_body_that_breaks_off_has_no_end(bodies: Callable[..., Body]) -> None:
-    """Send what there is, but not the last chunk."""
+def test_a_truncated_body_has_no_end(bodies: Callable[..., Body]) -> None:
+    """Send what is buffered, but not the last chunk."""
     body = bodies()
     body.write("one").delivery.break_off()
     with pytest.raises(Gone):
         body.delivery.finish()
     body.near.shutdown(socket.SHUT_WR)
     assert body.read(8) == b"3\r\none\r\n"
-    assert body.reader.recv(1) == b""
+    assert body.client.recv(1) == b""
 
 
-# -- slow readers
+# -- slow clients
 
 
-def test_a_slow_reader_loses_nothing_and_holds_the_writer(
+def test_a_slow_client_loses_nothing_and_blocks_the_producer(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor
 ) -> None:
-    """Write two megabytes; the writer waits, and only so much piles up meanwhile."""
+    """Write two megabytes; the producer blocks, and the buffer stays below its limit."""
     body, pieces, most = bodies(), [f"{number:07} " * 100 for number in range(2500)], 0
 
     def write() -> None:
@@ -286,7 +286,7 @@ def test_a_slow_reader_loses_nothing_and_holds_the_writer(
     assert most <= HIGH_WATER
 
 
-def test_a_reader_that_takes_a_little_now_and_then_is_not_given_up(
+def test_a_client_that_takes_a_little_now_and_then_is_not_stalled(
     bodies: Callable[..., Body],
 ) -> None:
     """Count the stall limit from what was taken last, not from the first byte that waits."""
@@ -294,17 +294,17 @@ def test_a_reader_that_takes_a_little_now_and_then_is_not_given_up(
     body.fill()
     before = body.delivery._last_progress
     while body.delivery._last_progress == before:
-        body.reader.recv(4096)
+        body.client.recv(4096)
     body.delivery.check_stall(before + 100)
     assert not body.delivery.gone
     body.delivery.check_stall(body.delivery._last_progress + 100)
     assert body.left.wait(PATIENCE)
 
 
-def test_a_reader_that_never_reads_is_given_up(
+def test_a_client_that_never_reads_is_disconnected(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fill what there is to fill: the writer gets Gone at the stall limit, not before."""
+    """Fill socket and buffer: the producer gets Gone at the stall limit, not before."""
     monkeypatch.setattr(module, "STALL_POLL", 0.05)
     body = bodies(stall_seconds=SHORT)
 
@@ -324,7 +324,7 @@ def test_a_reader_that_never_reads_is_given_up(
 def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
     bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Finish although nobody reads."""
+    """Finish while the client does not read."""
     monkeypatch.setattr(module, "STALL_POLL", 0.05)
     body = bodies(stall_seconds=SHORT)
     body.fill()
@@ -334,10 +334,10 @@ def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
     assert time.monotonic() - started < SHORT + SLACK
 
 
-# -- readers that leave
+# -- clients that leave
 
 
-def test_a_reader_that_leaves_is_noticed_while_the_writer_is_silent(
+def test_a_disconnect_is_noticed_while_the_producer_is_silent(
     bodies: Callable[..., Body],
 ) -> None:
     """Hang up during silence; of five tries the best takes at most a tenth of a second."""
@@ -345,17 +345,17 @@ def test_a_reader_that_leaves_is_noticed_while_the_writer_is_silent(
     def notice() -> None:
         body = bodies()
         body.write("one")
-        body.reader.close()
+        body.client.close()
         assert body.left.wait(PATIENCE)
         assert body.delivery.gone
 
     assert min(took(notice) for _ in range(5)) < 0.1
 
 
-def test_a_reader_that_closes_its_half_is_gone(bodies: Callable[..., Body]) -> None:
-    """Treat a half-closed connection as a reader that left."""
+def test_a_client_that_closes_its_half_has_left(bodies: Callable[..., Body]) -> None:
+    """Treat a half-closed connection as a disconnect."""
     body = bodies()
-    body.reader.shutdown(socket.SHUT_WR)
+    body.client.shutdown(socket.SHUT_WR)
     assert body.left.wait(PATIENCE)
     with pytest.raises(Gone):
         body.delivery.write("one")
@@ -363,10 +363,10 @@ def test_a_reader_that_closes_its_half_is_gone(bodies: Callable[..., Body]) -> N
         body.delivery.finish()
 
 
-def test_a_reader_that_leaves_frees_a_writer_that_waits(
+def test_a_disconnect_frees_a_blocked_producer(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor
 ) -> None:
-    """Hang up while a writer waits for room, and while one waits for the end."""
+    """Hang up while a producer waits for the buffer to drain, and while one waits for the end."""
     ending, writing = bodies(), bodies()
     for body in (ending, writing):
         body.fill()
@@ -374,33 +374,33 @@ def test_a_reader_that_leaves_frees_a_writer_that_waits(
     write = pool.submit(writing.write, *["x" * HIGH_WATER] * 2)
     until(lambda: ending.delivery._finished and writing.delivery._buffered > HIGH_WATER)
     for body, waiting in ((ending, end), (writing, write)):
-        body.reader.close()
+        body.client.close()
         with pytest.raises(Gone):
             waiting.result(PATIENCE)
 
 
-def test_the_write_that_finds_the_reader_gone_says_so(asleep: Courier) -> None:
+def test_the_write_that_finds_the_client_gone_raises(asleep: Courier) -> None:
     """Raise in this very write: a silent backend may not make another one for a long time."""
     with contextlib.closing(Body(asleep)) as body:
-        body.reader.close()
+        body.client.close()
         with pytest.raises(Gone):
             body.delivery.write("one")
 
 
-def test_the_write_whose_wait_ends_in_a_lost_reader_says_so(
+def test_the_write_whose_wait_ends_in_a_disconnect_raises(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor
 ) -> None:
-    """Raise in the write that waited for room."""
+    """Raise in the write that waited for the buffer to drain."""
     body = bodies()
     body.fill()
     writing: Future[None] = pool.submit(body.delivery.write, "x" * HIGH_WATER)
     until(lambda: body.delivery._buffered > HIGH_WATER)
-    body.reader.close()
+    body.client.close()
     with pytest.raises(Gone):
         writing.result(PATIENCE)
 
 
-def test_a_failing_notice_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
+def test_a_failing_callback_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
     """Raise in on_gone; other bodies go on."""
 
     def fail() -> None:
@@ -408,24 +408,24 @@ def test_a_failing_notice_does_not_stop_the_courier(bodies: Callable[..., Body])
 
     first, second = bodies(), bodies()
     first.delivery.on_gone = fail
-    first.reader.close()
+    first.client.close()
     until(lambda: first.delivery.gone)
-    second.reader.close()
+    second.client.close()
     assert second.left.wait(PATIENCE)
 
 
-def test_a_notice_that_hangs_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
+def test_a_callback_that_blocks_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
     """Wait in on_gone; other bodies go on."""
     first, second, hang = bodies(), bodies(), threading.Lock()
     first.delivery.on_gone = lambda: hang.acquire() and None
     with hang:
-        first.reader.close()
+        first.client.close()
         until(lambda: first.delivery.gone)
-        second.reader.close()
+        second.client.close()
         assert second.left.wait(PATIENCE)
 
 
-def test_without_a_thread_to_spare_the_courier_gives_notice(
+def test_without_another_thread_the_courier_calls_back(
     bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let no thread start."""
@@ -435,29 +435,29 @@ def test_without_a_thread_to_spare_the_courier_gives_notice(
 
     body = bodies()
     monkeypatch.setattr(threading.Thread, "start", start)
-    body.reader.close()
+    body.client.close()
     assert body.left.wait(PATIENCE)
 
 
-# -- ends that come from outside
+# -- ends from other threads
 
 
-def test_abandon_ends_a_body_whose_writer_is_silent(bodies: Callable[..., Body]) -> None:
-    """End it from another thread: the reader gets a whole body and the end of the connection."""
+def test_abandon_ends_a_body_whose_producer_is_silent(bodies: Callable[..., Body]) -> None:
+    """End it from another thread: the client gets a whole body and the end of the connection."""
     body = bodies()
     body.write("one").delivery.abandon()
     assert body.chunks() == [b"one"]
-    assert body.reader.recv(1) == b""
+    assert body.client.recv(1) == b""
     with pytest.raises(Gone):
         body.delivery.write("two")
     with pytest.raises(Gone):
         body.delivery.finish()
 
 
-def test_abandon_frees_a_writer_that_waits_for_room(
+def test_abandon_frees_a_blocked_producer(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """End a body from another thread while its writer waits; a quick reader gets all before it."""
+    """End a body from another thread while its producer blocks; a fast client gets the rest."""
     monkeypatch.setattr(module, "CLOSE_GRACE", PATIENCE)
     body = bodies()
     count = body.fill()
@@ -470,10 +470,10 @@ def test_abandon_frees_a_writer_that_waits_for_room(
     ending.result(PATIENCE)
 
 
-def test_abandon_does_not_wait_for_a_reader_that_does_not_read(
+def test_abandon_does_not_wait_for_a_stalled_client(
     bodies: Callable[..., Body],
 ) -> None:
-    """Return soon: whoever aborts an answer waits for this, and the Kernel at most 10 s."""
+    """Return soon: the request that aborts waits for this, and the Kernel at most 10 s for it."""
     body = bodies()
     body.fill()
     assert took(body.delivery.abandon) < 2
@@ -485,7 +485,7 @@ def test_abandon_does_not_wait_for_a_reader_that_does_not_read(
 def test_a_next_request_is_left_alone(bodies: Callable[..., Body]) -> None:
     """Read not a byte of what the client sends early."""
     body = bodies()
-    body.reader.sendall(b"GET /next")
+    body.client.sendall(b"GET /next")
     until(lambda: not body.delivery.read_interest)
     body.write("one").delivery.finish()
     assert body.chunks() == [b"one"]
@@ -493,24 +493,24 @@ def test_a_next_request_is_left_alone(bodies: Callable[..., Body]) -> None:
     assert not body.delivery.gone
 
 
-def test_a_slow_reader_that_sent_its_next_request_still_loses_nothing(
+def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor
 ) -> None:
-    """Keep waiting for room in the socket when there is nothing to look out for any more."""
+    """Wait for the socket to be writable although it is not watched for reading any more."""
     body, pieces = bodies(), [f"{number:07} " * 100 for number in range(500)]
-    body.reader.sendall(b"GET /next")
+    body.client.sendall(b"GET /next")
     until(lambda: not body.delivery.read_interest)
     writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
     until(body.blocks)
-    body.reader.settimeout(2)
+    body.client.settimeout(2)
     assert body.text() == "".join(pieces)
     writing.result(PATIENCE)
 
 
-def test_a_body_that_was_let_go_is_never_looked_at_again(
+def test_a_body_that_was_unregistered_is_never_looked_at_again(
     courier: Courier, bodies: Callable[..., Body]
 ) -> None:
-    """Leave the socket to whoever reads the next request, even if an event is on its way."""
+    """Leave the socket to its connection, even if an event is on its way."""
     body = bodies()
     body.delivery.finish()
     courier.unregister(body.delivery)
@@ -525,7 +525,7 @@ def test_a_body_that_was_let_go_is_never_looked_at_again(
 
 
 def test_many_bodies_share_a_courier(bodies: Callable[..., Body], pool: ThreadPoolExecutor) -> None:
-    """Stream to 40 readers, of whom every fourth never reads: the others get all of theirs."""
+    """Stream to 40 clients, of which every fourth never reads: the others get all of theirs."""
     streams = [bodies() for _ in range(40)]
     texts = [f"{number:03} " * 20_000 for number in range(40)]
 
@@ -541,21 +541,21 @@ def test_many_bodies_share_a_courier(bodies: Callable[..., Body], pool: ThreadPo
         writers[number].result(PATIENCE)
     for number in range(0, 40, 4):
         assert not writers[number].done()
-        streams[number].reader.close()
+        streams[number].client.close()
         with pytest.raises(Gone):
             writers[number].result(PATIENCE)
 
 
 def test_nothing_is_left_of_bodies_that_ended(courier: Courier, pool: ThreadPoolExecutor) -> None:
-    """Let go of 200 bodies of all fates."""
+    """Unregister 200 bodies that ended in every way."""
 
     def live(number: int) -> None:
         with contextlib.closing(Body(courier)) as body, contextlib.suppress(Gone):
             if number % 4 == 0:
-                body.reader.close()
+                body.client.close()
             if number % 4 == 1:
                 body.fill()
-                body.reader.close()
+                body.client.close()
             body.write("one", "two", "three")
             body.delivery.finish()
 
@@ -575,13 +575,13 @@ def test_a_courier_ends_with_its_block() -> None:
     assert courier._wakeup_sender.fileno() == courier._wakeup_receiver.fileno() == -1
 
 
-# -- writers that must not wait
+# -- producers that must not block
 
 
-def test_a_put_never_waits_and_tells_whether_there_is_room(
+def test_a_put_never_blocks_and_tells_whether_more_may_be_written(
     bodies: Callable[..., Body],
 ) -> None:
-    """Put until there is none, then read."""
+    """Put until the buffer is full, then read."""
     body = bodies()
     piece, count = "x" * 4096, 0
     while body.delivery.put(piece):
@@ -600,7 +600,7 @@ def test_a_put_never_waits_and_tells_whether_there_is_room(
     assert now.is_set()
 
 
-def test_a_writer_that_awaits_room_is_called_when_the_reader_leaves(
+def test_a_producer_is_called_back_when_the_client_leaves(
     bodies: Callable[..., Body],
 ) -> None:
     """Fill, hang up."""
@@ -609,7 +609,7 @@ def test_a_writer_that_awaits_room_is_called_when_the_reader_leaves(
         pass
     called = threading.Event()
     body.delivery.when_room(called.set)
-    body.reader.close()
+    body.client.close()
     assert called.wait(PATIENCE)
     assert body.left.wait(PATIENCE)
     with pytest.raises(Gone):
@@ -618,7 +618,7 @@ def test_a_writer_that_awaits_room_is_called_when_the_reader_leaves(
         body.delivery.wait_for_room()
 
 
-def test_a_writer_that_awaits_room_is_called_when_the_body_is_abandoned(
+def test_a_producer_is_called_back_when_the_body_is_abandoned(
     bodies: Callable[..., Body],
 ) -> None:
     """Fill, abandon."""
@@ -631,14 +631,14 @@ def test_a_writer_that_awaits_room_is_called_when_the_body_is_abandoned(
     assert called.is_set()
 
 
-# -- silence between the last pieces
+# -- pauses between the last pieces
 
 
 @pytest.mark.parametrize("piece", ["", "text"])
 def test_a_rest_begins_once_all_is_sent_even_if_that_was_nothing(
     asleep: Courier, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, piece: str
 ) -> None:
-    """A last piece waits for the courier, and so does the rest; then the courier runs."""
+    """A last piece waits for the courier, and so does the pause; then the courier runs."""
     monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
         body.delivery.put(piece)

@@ -82,11 +82,11 @@ def test_unregistering_removes_every_path_of_that_host_and_port(kernel: str) -> 
     assert word(unregister, name="a", endpoint="http://127.0.0.1:1/other") == "Success"
     assert [row[0] for row in table(kernel.rstrip("/"))["a"]] == ["http://127.0.0.1:2/"]
     assert word(unregister, name="a", endpoint="http://127.0.0.1:1/chat") == "Failed"
-    assert word(unregister, name="nobody", endpoint="http://127.0.0.1:1/chat") == "Failed"
+    assert word(unregister, name="unknown", endpoint="http://127.0.0.1:1/chat") == "Failed"
 
 
 def test_a_chat_is_scheduled_streamed_and_released(kernel: str) -> None:
-    """Go the whole way of a person's chat."""
+    """Schedule, chat and read, as a front end does."""
     with running(echo) as one:
         join(kernel, one)
         answer = chat_through(kernel.rstrip("/"), "bot", "héllo 你好")
@@ -103,7 +103,7 @@ def test_schedule_says_busy_when_all_are_reserved_and_nomachine_when_there_is_no
         join(kernel, one, slots=2)
         words = [word(schedule, name="bot", history_id=str(n), user_id="1") for n in range(3)]
     assert words == ["READY", "READY", "BUSY"]
-    assert word(schedule, name="nobody", history_id="1", user_id="1") == "NOMACHINE"
+    assert word(schedule, name="unknown", history_id="1", user_id="1") == "NOMACHINE"
 
 
 def test_a_reservation_that_is_not_used_expires(
@@ -125,7 +125,7 @@ def test_a_chat_without_a_reservation_is_empty(kernel: str) -> None:
 
 
 def test_an_executor_that_refuses_the_connection_is_forgotten(kernel: str) -> None:
-    """Register a port on which nobody listens."""
+    """Register a port without a listener."""
     with running(echo) as one:
         join(kernel, one)
     assert chat_through(kernel.rstrip("/"), "bot", "x") == ""

@@ -1,4 +1,4 @@
-"""The real executor process among people who mean it ill, or who just do not care."""
+"""The real executor process among hostile and careless clients."""
 
 from __future__ import annotations
 
@@ -267,24 +267,24 @@ def test_a_modelfile_of_nonsense_does_not_flood_the_log(debug: Program) -> None:
 
 
 def test_secrets_and_texts_never_reach_log_metrics_or_errors() -> None:
-    """Chat, well and badly, with a secret in every place where people have them."""
+    """Chat, well and badly, with a secret in every place where users put them."""
     secrets = {name: f"{name}-s3cr3t-{number}" for number, name in enumerate(TOKENS)}
     fields = {"Authorization": "Bearer h3ader-s3cr3t", "Cookie": "session=c00kie-s3cr3t"}
-    person = "my pers0nal words"
+    text = "my pers0nal words"
     modelfile = [
-        {"name": name, "args": f"user {person}"}
+        {"name": name, "args": f"user {text}"}
         for name in ("system", "message", "parameter", "template", "before-prompt", "unknown", "#")
     ]
-    good = said(person, **secrets, modelfile=json.dumps(modelfile))
+    good = said(text, **secrets, modelfile=json.dumps(modelfile))
     bodies = []
     with running("--delay", "0", "--log", "DEBUG") as program:
-        assert fetch(program.url, good, fields=fields) == (200, person)
+        assert fetch(program.url, good, fields=fields) == (200, text)
         forms: list[dict[str, str]] = [
-            {**secrets, "input": person},
-            {**secrets, "input": json.dumps([person])},
-            {**secrets, "input": json.dumps({"isbot": False, "msg": person})},
-            {**good, "modelfile": person},
-            {**good, "modelfile": json.dumps(person)},
+            {**secrets, "input": text},
+            {**secrets, "input": json.dumps([text])},
+            {**secrets, "input": json.dumps({"isbot": False, "msg": text})},
+            {**good, "modelfile": text},
+            {**good, "modelfile": json.dumps(text)},
         ]
         for form in forms:
             bodies.append(fetch(program.url, form, fields=fields))
@@ -299,7 +299,7 @@ def test_secrets_and_texts_never_reach_log_metrics_or_errors() -> None:
                 sock.sendall(f"{request}Host: localhost\r\nConnection: close\r\n\r\n".encode())
                 bodies.append((500, read_until(sock, b"\r\n\r\n").decode()))
         metrics = fetch(at(program, "/metrics"))[1]
-        with call(program.url, said(person, **secrets), fields=fields) as response:
+        with call(program.url, said(text, **secrets), fields=fields) as response:
             response.read()
         slow = {**good, "modelfile": '[{"name": "parameter", "args": "llm_delay nonsense"}]'}
         bodies.append((400, fetch(program.url, slow, fields=fields)[1]))
@@ -313,7 +313,7 @@ def test_secrets_and_texts_never_reach_log_metrics_or_errors() -> None:
 
 
 def test_a_failing_backend_shows_no_texts_either(tmp_path: Path) -> None:
-    """Let the backend raise with the person's words in its error."""
+    """Let the backend raise with the user's text in its error."""
     path = tmp_path / "failing.py"
     path.write_text(
         "from kuwa_min import LLMExecutor\n"
@@ -366,7 +366,7 @@ DEEP = 100_000
     ids=str,
 )
 def test_a_malformed_chat_is_a_short_kind_400(debug: Program, form: dict[str, str]) -> None:
-    """Answer in JSON what a person may read, without repeating anything."""
+    """Answer a sentence for the user in JSON, without repeating anything of the request."""
     status, text = fetch(debug.url, form)
     assert status == 400
     message = json.loads(text)["msg"]
@@ -389,7 +389,7 @@ def test_a_malformed_chat_is_a_short_kind_400(debug: Program, form: dict[str, st
 def test_a_body_that_is_no_form_is_an_empty_request(
     debug: Program, body: bytes, content_type: str
 ) -> None:
-    """Say so instead of answering nothing to nobody's question."""
+    """Say so instead of answering a chat without a question."""
     with connect(debug) as sock:
         sock.sendall(post(body, f"Content-Type: {content_type}", "Connection: close"))
         answer = read_until(sock, b"}")
@@ -446,7 +446,7 @@ def test_closed_standard_streams_never_become_a_client() -> None:
             assert process.wait(PATIENCE) == 0
 
 
-def test_a_log_that_nobody_reads_stops_nothing() -> None:
+def test_a_log_that_is_never_read_stops_nothing() -> None:
     """Fill the pipe of the log with thousands of lines; the executor serves on, and ends."""
     with subprocess.Popen(
         [*MODULE, "debug", *OFFLINE, "--delay", "0", "--log", "DEBUG"],
@@ -475,7 +475,7 @@ def test_a_log_that_nobody_reads_stops_nothing() -> None:
             process.kill()
 
 
-# -- readers
+# -- clients that do not read
 
 
 @pytest.fixture
@@ -511,7 +511,7 @@ def busy_slots(program: Program) -> int:
 
 
 @pytest.mark.slow
-def test_64_readers_that_never_read_take_little_memory_and_are_dropped(endless: Path) -> None:
+def test_64_clients_that_never_read_take_little_memory_and_are_dropped(endless: Path) -> None:
     """Fill every buffer there is, 64 times; within 15 s every slot is free again."""
     with (
         running("--concurrent_req_limit", "64", backend=endless) as program,
@@ -537,8 +537,8 @@ def test_64_readers_that_never_read_take_little_memory_and_are_dropped(endless: 
         assert took(lambda: fetch(at(program, "/health"))) < 1
 
 
-def test_abort_is_answered_at_once_although_the_reader_does_not_read(endless: Path) -> None:
-    """Abort an answer whose piece waits for a deaf reader, and chat in its slot again."""
+def test_abort_is_answered_at_once_although_the_client_does_not_read(endless: Path) -> None:
+    """Abort an answer whose piece waits for a stalled client, and chat in its slot again."""
     with running(backend=endless) as program, deaf(program, size=16 * MB):
         until(lambda: metric(program, "time_to_first_piece_seconds_count") == 1)
         assert took(lambda: fetch(f"{program.url}/abort")) < 2
@@ -546,8 +546,8 @@ def test_abort_is_answered_at_once_although_the_reader_does_not_read(endless: Pa
             assert busy_slots(program) == 1
 
 
-def test_the_end_does_not_wait_for_readers_that_do_not_read(endless: Path) -> None:
-    """Stop an executor whose four answers wait for deaf readers."""
+def test_the_end_does_not_wait_for_stalled_clients(endless: Path) -> None:
+    """Stop an executor whose four answers wait for stalled clients."""
     options = ("--concurrent_req_limit", "4", "--drain_timeout", "0")
     with (
         running(*options, backend=endless) as program,
@@ -623,7 +623,7 @@ def test_abort_ends_the_answer_of_a_silent_backend_within_half_a_second(silent: 
 
 @both
 @pytest.mark.parametrize("linger", [b"\0\0\0\0\0\0\0\0", b"\1\0\0\0\0\0\0\0"], ids=["fin", "rst"])
-def test_after_a_reader_left_the_next_chat_is_accepted_within_half_a_second(
+def test_after_a_client_left_the_next_chat_is_accepted_within_half_a_second(
     silent: Program, linger: bytes
 ) -> None:
     """Hang up during silence and chat again, as soon as there is no 429."""

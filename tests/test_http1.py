@@ -72,7 +72,7 @@ def test_a_target_is_split_into_path_and_authority(
 def test_a_browser_is_known_by_what_no_page_can_take_away(
     method: bytes, field: bytes, browser: bool
 ) -> None:
-    """The Kernel's POSTs carry the language of its client, nobody else's GETs do."""
+    """Accept-Language is a sign of a browser, but not in a POST: the Kernel forwards its client's."""
     head = http1.parse_head(method + b" / HTTP/1.1\r\nHost: localhost\r\n" + field)
     assert head.from_browser is browser
 
@@ -254,7 +254,7 @@ def test_a_field_that_may_come_once_is_refused_twice_without_its_value() -> None
         (b"GET / HTTP/1.0\r\nConnection: keep-alive", False),
     ],
 )
-def test_a_connection_is_kept_unless_somebody_objects(head: bytes, keep_alive: bool) -> None:
+def test_a_connection_is_kept_unless_the_client_objects(head: bytes, keep_alive: bool) -> None:
     """Keep HTTP/1.1 open and HTTP/1.0 not."""
     assert http1.parse_head(head).keep_alive is keep_alive
 

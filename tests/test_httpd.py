@@ -82,7 +82,7 @@ class Client:
         return part
 
     def exactly(self, size: int) -> bytes:
-        """Read so many bytes."""
+        """Read exactly `size` bytes."""
         while len(self._buffer) < size:
             more = self.sock.recv(65536)
             assert more, f"the server hung up after {self._buffer!r}"
@@ -136,7 +136,7 @@ def echo(request: Request) -> Reply:
 
 
 def broken(request: Request) -> Reply:
-    """Fail with a person's text in the error."""
+    """Fail with a user's text in the error."""
     raise ValueError(request.body)
 
 
@@ -309,7 +309,7 @@ def test_wrong_addresses_and_methods_are_refused_kindly(
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/none", "/broken", "/echo"])
-def test_a_body_nobody_asked_for_is_not_the_next_request(client: Client, path: str) -> None:
+def test_an_unexpected_body_is_not_the_next_request(client: Client, path: str) -> None:
     """Hide a request in the body of another one."""
     hidden = get("/refusing")
     for request in (
@@ -535,7 +535,7 @@ def test_a_client_that_is_still_sending_can_read_the_413(client: Client, more: l
 def test_a_refused_client_that_stays_is_closed_without_an_error_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Wait for a refused client only so long, and think nothing of it."""
+    """Stop reading from a refused client at the limit, and log nothing."""
     monkeypatch.setattr(connection, "LINGER_SECONDS", SHORT)
     with serving() as server, Client(server) as client:
         client.send(get("/echo", "Content-Length: 999999999", method="POST"))
@@ -601,7 +601,9 @@ def test_a_client_that_expects_it_is_told_to_continue(client: Client) -> None:
         (get("/echo", "Content-Length: 1", "Expect: 100-continue", "Origin: null"), 403),
     ],
 )
-def test_nobody_else_is_told_to_continue(client: Client, request_bytes: bytes, status: int) -> None:
+def test_no_other_client_is_told_to_continue(
+    client: Client, request_bytes: bytes, status: int
+) -> None:
     """Give the final answer first when no body is missing, or none will be read."""
     assert client.send(request_bytes).answer().status == status
 
@@ -670,7 +672,7 @@ def test_the_limits_are_those_that_the_documents_promise() -> None:
 
 
 def test_a_silent_client_is_told_and_closed() -> None:
-    """Wait for a head only so long."""
+    """Limit the seconds of a head."""
     with serving(limits=Limits(head_seconds=SHORT)) as server, Client(server) as client:
         assert SHORT <= took(lambda: client.until(b"\r\n\r\n")) < SHORT + SLACK
     with serving(limits=Limits(head_seconds=SHORT)) as server, Client(server) as client:
@@ -694,7 +696,7 @@ def test_a_silent_client_is_told_and_closed() -> None:
 def test_a_dripping_client_is_closed_at_an_absolute_deadline(
     limits: Limits, start: bytes, drip: bytes
 ) -> None:
-    """Send a little, again and again: no byte buys time."""
+    """Send a little, again and again: no byte extends the deadline."""
     with serving(limits=limits) as server, Client(server) as client:
         client.send(start)
         client.sock.settimeout(0.02)
@@ -713,7 +715,7 @@ def test_a_dripping_client_is_closed_at_an_absolute_deadline(
     [get("/echo", "Content-Length: 10", method="POST") + b"half", chunked("/echo", b"5\r\nhel")],
 )
 def test_a_client_that_stops_in_its_body_is_told_and_closed(start: bytes) -> None:
-    """Wait for a body only so long."""
+    """Limit the seconds of a body."""
     with serving(limits=Limits(body_seconds=SHORT)) as server, Client(server) as client:
         answer = client.send(start).answer()
         assert (answer.status, answer.fields["connection"]) == (408, "close")
@@ -772,7 +774,7 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
 
 
 def test_at_the_cap_a_half_sent_head_is_idle_too() -> None:
-    """Make room at the cost of a client that does not get on."""
+    """Drop a connection that has sent a part of a head at the limit of connections."""
     with (
         serving(limits=Limits(connections=1)) as server,
         Client(server) as slow,
@@ -786,7 +788,7 @@ def test_at_the_cap_a_half_sent_head_is_idle_too() -> None:
 
 
 def test_among_busy_connections_the_newest_is_still_answered() -> None:
-    """Never hang up on the newest: it may be the Kernel, which forgets who does not answer."""
+    """Never drop the newest: it may be the Kernel's, which forgets a silent executor."""
     with serving(limits=Limits(connections=2)) as server, contextlib.ExitStack() as stack:
         for _ in range(2):
             client = stack.enter_context(Client(server))

@@ -345,7 +345,7 @@ def test_a_leading_message_of_the_assistant_is_an_api_clients_system_message() -
 def test_a_leading_message_of_the_assistant_in_a_room_is_dropped(
     history_id: dict[str, str],
 ) -> None:
-    """A room's welcome is for people."""
+    """The first message of a room, a bot's welcome, is for the user."""
     form = {"input": json.dumps(SYSTEM_AND_QUESTION), **history_id}
     assert protocol.parse_chat(form, None).history == [{"role": "user", "content": "hi"}]
 

@@ -210,7 +210,7 @@ def test_chunks_of_ones_own_are_encoded_by_themselves() -> None:
 # -- the text of 0.3
 
 
-def test_the_raw_wire_shows_what_people_can_read() -> None:
+def test_the_raw_wire_shows_what_users_can_read() -> None:
     """Logs as 0.4's front end shows them; progress, exit codes and addresses are left out."""
     one = RawWire(room=True)
     chunks = [TextChunk("a", [1]), LogChunk("b", LogLevel.ERROR), RefusalChunk("c")]
