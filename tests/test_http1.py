@@ -72,7 +72,7 @@ def test_a_target_is_split_into_path_and_authority(
 def test_a_browser_is_known_by_what_no_page_can_take_away(
     method: bytes, field: bytes, browser: bool
 ) -> None:
-    """Accept-Language is a sign of a browser, but not in a POST: the Kernel forwards its client's."""
+    """Accept-Language is a browser's, but in a POST: there the Kernel forwards its client's."""
     head = http1.parse_head(method + b" / HTTP/1.1\r\nHost: localhost\r\n" + field)
     assert head.from_browser is browser
 
