@@ -257,7 +257,7 @@ def test_a_message_without_text_is_an_empty_one() -> None:
 
 
 def test_an_empty_form_is_refused_with_the_old_words() -> None:
-    """People and scripts know this sentence."""
+    """Users and scripts know this sentence."""
     assert refusal({}) == (400, "Received empty request!")
 
 
