@@ -10,7 +10,10 @@ import sys
 NEEDED = (3, 10)
 REFUSED = 3
 ARGUMENTS = "kuwa.args"  # beside the file: an argument a line, for who starts it without any
-EARLY = "early"  # the block that only files with libraries have
+# The blocks of bytecode, in the order in which a start needs them.
+EARLY = "early"  # what finds the libraries; only files with libraries have it
+BYTECODE = "bytecode"  # the program and the backends
+LATE = "late"  # what only some runs import
 AIM = "target"  # an entry of archives with payloads: what those are for; a key and its words a line
 
 
@@ -97,7 +100,7 @@ def make_importable():
     return packages
 
 
-def bytecode_name(block="bytecode"):
+def bytecode_name(block=BYTECODE):
     # type: (str) -> str
     """Name the entry of an archive that holds bytecode for the Python that runs this."""
     from importlib.util import MAGIC_NUMBER  # loaded by runpy before any archive runs
@@ -111,14 +114,14 @@ def use_bytecode(packages):
 
     A block is four bytes of CRC and a map from the names of modules to their code. It saves
     compiling, and zipimport's habit to get the code of every module twice: first to learn its
-    file's name, then to run it. What finds the libraries has a block of its own, read first.
+    file's name, then to run it. A block is read when a module is in none of those before it.
     """
     from zipimport import zipimporter
 
     loader = __spec__.loader
     if not isinstance(loader, zipimporter):
         return  # somebody unpacked the archive
-    waiting, codes = [bytecode_name(EARLY), bytecode_name()], {}
+    waiting, codes = [bytecode_name(block) for block in (EARLY, BYTECODE, LATE)], {}
 
     def code_of(fullname):
         while fullname not in codes and waiting:

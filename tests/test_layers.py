@@ -71,8 +71,9 @@ LAYERS = (
 )
 # The same for what makes files, which may import from all of kuwa_min.
 PACKING_LAYERS = (
-    ("__init__", "box", "core", "elf", "kit_texts", "licence", "model"),
-    ("lock", "shelf", "survey", "wheels"),
+    ("__init__", "box", "elf", "kit_texts", "licence", "model", "sources"),
+    ("compile_core", "compile_modules", "import_modules"),
+    ("core", "lock", "shelf", "survey", "wheels"),
     ("bytecode", "needs", "prune", "resolve", "writer"),
     ("file", "gather"),
     ("assemble", "kit", "llama_wheel"),

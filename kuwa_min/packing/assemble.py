@@ -20,6 +20,7 @@ from kuwa_min.registry import Card
 from . import core
 from .file import Cargo, content_of, write_file
 from .model import model_files
+from .sources import sources_sha256
 from .wheels import Content
 
 ANYWHERE: Target = {
@@ -106,7 +107,7 @@ def _reported(title: str, contents: list[Content]) -> Iterator[Content]:
 def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
     """Say what is in the file; kuwa_min.manifest is the reader and holds the types."""
     libraries, name = recipe.libraries, recipe.card.name
-    own = core.sources_sha256(name, with_payload=bool(payloads))
+    own = sources_sha256(name, with_payload=bool(payloads))
     minor = libraries.target["python"].removeprefix(">=") if libraries.contents else ""
     bytecode = (minor or core.this_minor()) if python else ""
     package: Package = {

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from kuwa_min.errors import UsageError
 
-from .core import ROOT, run_python
+from .core import run_python
+from .sources import backend_sources
 from .wheels import Content
 
 # What a library imports when it is used: as many modules again, and the first model waits for them.
@@ -25,28 +26,8 @@ WHEN_USED = {
         "import transformers.modeling_utils",
     )
 }
-IMPORT = """
-import json, os, sys
-tree, statements = sys.argv[1], sys.argv[2]
-sys.path.insert(0, tree)
-sys.dont_write_bytecode = True
-exec(statements)
-found = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
-inside = (os.path.relpath(path, tree) for path in found if path.startswith(tree + os.sep))
-print("\\n" + json.dumps(sorted(path for path in inside if path.endswith(".py"))))
-"""
-COMPILE = """
-import importlib.util, json, os, py_compile, sys
-tree, out = sys.argv[1], sys.argv[2]
-made = {}
-for number, path in enumerate(json.load(sys.stdin)):
-    target = os.path.join(out, str(number))
-    hashed = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    source = os.path.join(tree, path)
-    py_compile.compile(source, target, path, doraise=True, invalidation_mode=hashed)
-    made[os.path.relpath(importlib.util.cache_from_source(path))] = target
-print(json.dumps(made))
-"""
+IMPORT = Path(__file__).with_name("import_modules.py")
+COMPILE = Path(__file__).with_name("compile_modules.py")
 
 
 def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) -> list[Content]:
@@ -56,7 +37,7 @@ def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) ->
     """
     statements = "\n".join(import_statements(backend, requires))
     try:
-        told = run_python(python, ["-c", IMPORT, str(tree), statements], tree)
+        told = run_python(python, [str(IMPORT), str(tree), statements], tree)
     except subprocess.CalledProcessError:
         raise UsageError(
             f"--pyc imports what {backend} imports, and that failed here (see above); "
@@ -65,7 +46,7 @@ def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) ->
     paths = told.decode().rstrip().rpartition("\n")[2]
     folder = tree.with_name(f"{tree.name}-bytecode")
     folder.mkdir()
-    made = run_python(python, ["-c", COMPILE, str(tree), str(folder)], tree, paths.encode())
+    made = run_python(python, [str(COMPILE), str(tree), str(folder)], tree, paths.encode())
     return [_deflated(Path(source), path) for path, source in sorted(json.loads(made).items())]
 
 
@@ -73,11 +54,10 @@ def import_statements(backend: str, requires: dict[str, str]) -> list[str]:
     """Return the statements by which a backend's sources import its libraries."""
     found = {f"import {name}" for name in requires}
     found.update(*(WHEN_USED.get(name, ()) for name in requires))
-    for source in sorted((ROOT / "backends").glob("*.py")):
-        if source.stem == backend or source.stem.startswith("_"):
-            for node in ast.walk(ast.parse(source.read_bytes())):
-                if _imports(node, requires):
-                    found.add(ast.unparse(node))
+    for source in backend_sources([backend]):
+        for node in ast.walk(ast.parse(source.read_bytes())):
+            if _imports(node, requires):
+                found.add(ast.unparse(node))
     return sorted(found)
 
 

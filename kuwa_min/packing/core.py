@@ -6,8 +6,6 @@ bytes from the same sources and the same Python, wherever and whenever it is.
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -15,87 +13,23 @@ import os
 import shutil
 import subprocess
 import sys
-import tokenize
 import zipfile
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kuwa_min.errors import UsageError
-from kuwa_min.launch import AIM
+from kuwa_min.launch import AIM, BYTECODE, EARLY, LATE
 from kuwa_min.manifest import MANIFEST, Manifest
-from kuwa_min.registry import cards
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
-CORE = ROOT / "kuwa_min"
-PACKING = Path(__file__).resolve().parent  # what makes files is not in them
-# What a file without libraries does without.
-UNPACKERS = {"cache", "inventory", "libraries", "machine", "payload", "places", "prompt", "text"}
-UNPACKERS |= {"unpacking", "verdict", "workers"}
+from .sources import ACTIVATE, PROGRAM, ROOT, imported_at_once, sources
+
 LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
 SITE_PACKAGES = "site-packages"
-DROP_IN = f"{SITE_PACKAGES}/kuwa_min/drop_in"  # imported by other names: no bytecode
-NAMESPACE = f"{DROP_IN}/kuwa/"  # zipimport before Python 3.13 sees a folder by its own entry only
-COMPILE = """
-import __future__, ast, importlib.util, marshal, sys, zlib
-FUNCTIONS = ast.FunctionDef, ast.AsyncFunctionDef
-MAGIC = importlib.util.MAGIC_NUMBER
-EARLY = sys.argv[1].split()
-FLAGS = __future__.annotations.compiler_flag
-
-def idle(node):  # what no run of the program needs
-    if isinstance(node, ast.ImportFrom):
-        return node.module == "__future__"
-    if isinstance(node, ast.If) and not node.orelse:
-        return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-    return False
-
-def plain(node):  # without the annotation of a module's name
-    if isinstance(node, ast.AnnAssign) and node.value is not None:
-        return ast.copy_location(ast.Assign([node.target], node.value), node)
-    return node
-
-codes = {}
-for path in sys.argv[2:]:
-    with open(path, "rb") as file:
-        source = file.read()
-    tree = ast.parse(source)
-    unread = FUNCTIONS if "/backends/" in path else (*FUNCTIONS, ast.ClassDef)
-    for node in ast.walk(tree):
-        if isinstance(node, unread) and ast.get_docstring(node):
-            node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
-        if isinstance(node, FUNCTIONS):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
-    if ast.get_docstring(tree):
-        del tree.body[0]
-    tree.body = [plain(node) for node in tree.body if not idle(node)]
-    name = path[:-len("/__init__.py")] if path.endswith("/__init__.py") else path[:-len(".py")]
-    codes[name] = compile(tree, path, "exec", FLAGS, dont_inherit=True, optimize=0)
-    if "/" not in name:  # the launcher; PEP 552: never compared with its source
-        with open(name + ".pyc", "wb") as file:
-            head = MAGIC + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
-            file.write(head + marshal.dumps(codes.pop(name)))
-inside = {name.partition("/")[2].replace("/", "."): code for name, code in codes.items()}
-early = {name: inside.pop(name) for name in EARLY if name in inside}
-for title, part in ("bytecode", inside), ("early", early):
-    if part:
-        block = marshal.dumps(part)
-        with open("%s-%d" % (title, int.from_bytes(MAGIC[:2], "little")), "wb") as file:
-            file.write(zlib.crc32(block).to_bytes(4, "big") + block)
-"""
-# Modules without bytecode: rarely used, and a small gain would cost many kilobytes.
-UNHURRIED = (
-    *("compat", "embedded_kernel", "file_verbs", "inventory", "manifest", "option_files"),
-    *("records", "relay", "status"),
-)
-EARLY = (
-    "kuwa_min kuwa_min.cache kuwa_min.errors kuwa_min.libraries kuwa_min.places kuwa_min.progress"
-)
-RARE = ("archive", "progress")  # without libraries, only verify needs them
+DROP_IN = "kuwa_min/drop_in/"  # imported by other names: no bytecode
+COMPILE = Path(__file__).with_name("compile_core.py")
 ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: what a zip's timestamps can say
 
 
@@ -110,80 +44,27 @@ def make_core(manifest: Manifest, aim: str, python: str, staging: Path) -> dict[
     if aim:
         (staging / AIM).write_bytes(aim.encode("ascii"))
     if python:
-        slow = UNHURRIED if aim else (*UNHURRIED, *RARE)
-        _compile(staging, python, slow, EARLY if aim else "")
+        _compile(staging, python, [ACTIVATE] if aim else [])
     files = (path for path in staging.rglob("*") if path.is_file())
     ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
-    return made | ours | {NAMESPACE: b""}
+    return made | ours | dict.fromkeys(_namespaces(ours), b"")
 
 
 def _stage(staging: Path, manifest: Manifest) -> None:
     """Lay out the archive's sources and manifest as they will stand in the zip."""
-    is_small = not manifest["payloads"]
-    for source in sources(manifest["backend"], with_payload=not is_small):
+    for source in sources(manifest["backend"], with_payload=bool(manifest["payloads"])):
         name = source.relative_to(ROOT).as_posix()
         copy = staging / (f"{LAUNCHER}.py" if name == LAUNCH else f"{SITE_PACKAGES}/{name}")
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if is_small and source.suffix == ".py":
-            copy.write_bytes(_without_comments(source.read_bytes()))
-        else:
-            shutil.copyfile(source, copy)
+        shutil.copyfile(source, copy)
     (staging / MANIFEST).write_bytes(json.dumps(manifest, indent=2).encode() + b"\n")
 
 
-def _without_comments(source: bytes) -> bytes:
-    """Return a source without its comments, line by line the same: three kilobytes in a zip."""
-    lines = source.decode().splitlines(keepends=True)
-    for token in tokenize.tokenize(io.BytesIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
-    return "".join(lines).encode()
-
-
-def sources(backend: str, *, with_payload: bool) -> list[Path]:
-    """List the files that travel, in the order of their names.
-
-    That is the core, the backends that need no library, this one, and what they import of others.
-    """
-    light = {name for name, card in cards().items() if not card.requires}
-    backends = _with_imports({"__init__", backend, *light})
-    left_out = () if with_payload else UNPACKERS
-    core = (path for path in CORE.rglob("*") if PACKING not in path.parents)
-    shipped = (path for path in core if path.suffix in SHIPPED and path.name[0] != ".")
-    kept = [path for path in shipped if path.parent != CORE or path.stem not in left_out]
-    return sorted([*kept, *map(_backend_source, backends)], key=Path.as_posix)
-
-
-def _backend_source(name: str) -> Path:
-    return ROOT / "backends" / f"{name}.py"
-
-
-def _with_imports(backends: set[str]) -> set[str]:
-    """Add the modules beside the backends that these import."""
-    found, to_read = set(backends), list(backends)
-    while to_read:
-        tree = ast.parse(_backend_source(to_read.pop()).read_bytes())
-        near = {name.partition(".")[0] for node in ast.walk(tree) for name in _neighbours(node)}
-        to_read += near - found
-        found |= near
-    return found
-
-
-def _neighbours(node: ast.AST) -> list[str]:
-    """Return the modules of its own package that a statement imports."""
-    if not isinstance(node, ast.ImportFrom) or not node.level:
-        return []
-    return [node.module] if node.module else [alias.name for alias in node.names]
-
-
-def sources_sha256(backend: str, *, with_payload: bool) -> str:
-    """Hash what `sha256sum` prints for the sources, named from the project's root and sorted."""
-    total = hashlib.sha256()
-    for source in sources(backend, with_payload=with_payload):
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
-        total.update(f"{digest}  {source.relative_to(ROOT).as_posix()}\n".encode())
-    return total.hexdigest()
+def _namespaces(names: Iterable[str]) -> set[str]:
+    """Name the folders without __init__.py: zipimport before 3.13 sees them by an entry only."""
+    folders = {f"{folder}/" for name in names for folder in PurePosixPath(name).parents}
+    below = {folder for folder in folders if folder.startswith(f"{SITE_PACKAGES}/kuwa_min/")}
+    return {folder for folder in below if f"{folder}__init__.py" not in names}
 
 
 def built_at() -> str:
@@ -220,22 +101,30 @@ def _run_shiv(staging: Path, manifest: Manifest) -> dict[str, bytes]:
         return {name: made.read(name) for name in names}
 
 
-def _compile(staging: Path, python: str, left_out: tuple[str, ...], early: str) -> None:
-    """Add bytecode for this Python's minor: the launcher's, what runs early, and one block more.
+def _compile(staging: Path, python: str, first: list[str]) -> None:
+    """Add bytecode for this Python's minor; every other Python compiles the sources.
 
-    Every other Python compiles the sources.
+    The launcher gets a .pyc. All else goes into blocks, because a .pyc beside each source makes
+    the file a sixth larger and the start slower: one with what the launcher imports first, if
+    anything, one with the program and the backends, one with what they import inside functions.
 
-    One block, because a .pyc beside each source makes the file a sixth larger and the start
-    slower. Without columns, annotations and docstrings but those of backends' classes, which are
-    their --help: a third of it (line numbers stay).
     By a process of its own with a fixed hash seed, because the bytes depend on the order of sets
     and on which names the process shares; with relative paths, because tracebacks show them.
     """
-    modules = [p for p in (staging / SITE_PACKAGES).rglob("*.py") if p.stem not in left_out]
-    paths = (path.relative_to(staging).as_posix() for path in modules)
-    names = sorted(path for path in paths if not path.startswith(DROP_IN))
-    arguments = ["-Xno_debug_ranges", "-c", COMPILE, early, f"{LAUNCHER}.py", *names]
-    run_python(python, arguments, staging)
+    packages = staging / SITE_PACKAGES
+    names = {path.relative_to(packages).as_posix() for path in packages.rglob("*.py")}
+    names = {name for name in names if not name.startswith(DROP_IN)}
+    early = names & imported_at_once(*first)
+    backends = {name for name in names if name.startswith("backends/")}
+    main = (names & imported_at_once(PROGRAM, *backends)) - early
+    blocks = {EARLY: early, BYTECODE: main, LATE: names - main - early}
+    paths = {
+        title: [f"{SITE_PACKAGES}/{name}" for name in sorted(modules)]
+        for title, modules in blocks.items()
+        if modules
+    }
+    arguments = ["-Xno_debug_ranges", str(COMPILE), f"{LAUNCHER}.py"]
+    run_python(python, arguments, staging, json.dumps(paths).encode())
 
 
 def run_python(python: str, arguments: list[str], folder: Path, given: bytes = b"") -> bytes:

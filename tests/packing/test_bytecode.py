@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import bytecode
+from kuwa_min.packing import sources
 from kuwa_min.packing.bytecode import compiled, import_statements
 from kuwa_min.packing.wheels import Content
 
@@ -21,7 +21,7 @@ import some_lib
 import some_lib.deep as deep, json
 from some_lib.other import thing
 from other_lib import x
-from . import _near
+from . import _helper
 from kuwa_min.errors import UsageError
 
 def late():
@@ -45,7 +45,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "backends").mkdir()
     for name, text in {"mine": BACKEND, "_helper": HELPER, "other": OTHER}.items():
         (tmp_path / "backends" / f"{name}.py").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(bytecode, "ROOT", tmp_path)
+    monkeypatch.setattr(sources, "ROOT", tmp_path)
     return tmp_path
 
 

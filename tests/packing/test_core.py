@@ -1,9 +1,7 @@
-"""The core archive: which sources travel, what stands beside them, and for which Python."""
+"""The core archive: what stands beside the sources, and for which Python."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import io
 import json
 import marshal
@@ -20,114 +18,14 @@ from programs import ROOT
 from pythons import python_of
 
 from kuwa_min.errors import UsageError
-from kuwa_min.launch import EARLY, bytecode_name
+from kuwa_min.launch import BYTECODE, EARLY, LATE, bytecode_name
 from kuwa_min.manifest import Manifest
 from kuwa_min.packing import core
+from kuwa_min.packing.sources import ACTIVATE, sources
 
 HERE = core.this_minor()
 AIM = "libraries 0123\npython 3.12\nserves huggingface\n"
-LIGHT = ["__init__", "debug", "dummy"]
-SHARED = ["_chat", "_engine", "_model_executor", "_model_path", "_pace", "_reader", "_request"]
 TEMPLATES = ["_chat_template", "_template_child", "_template_language"]  # read as sources
-
-
-def names(backend: str, folder: str, *, with_payload: bool) -> list[str]:
-    """Return the modules of one of our folders that travel."""
-    found = core.sources(backend, with_payload=with_payload)
-    return [path.stem for path in found if path.parent == ROOT / folder]
-
-
-# -- which sources travel
-
-
-@pytest.mark.parametrize("backend", ["debug", "dummy"])
-def test_a_light_file_has_every_light_backend(backend: str) -> None:
-    """They cost nothing, and a file to try things with is always at hand."""
-    assert names(backend, "backends", with_payload=False) == LIGHT
-
-
-HELPERS = (
-    ("huggingface", ["_transformers_batch", "_transformers_vision", "_images"], ["_llama_batch"]),
-    (
-        "llamacpp",
-        ["_llama_batch", "_llama_check", "_llama_library"],
-        ["_transformers_model", "_images"],
-    ),
-)
-
-
-@pytest.mark.parametrize(("backend", "needed", "others"), HELPERS)
-def test_a_heavy_file_has_its_backend_and_what_that_imports(
-    backend: str, needed: list[str], others: list[str]
-) -> None:
-    """Also inside functions, and what the helpers import; nothing of another heavy one."""
-    found = names(backend, "backends", with_payload=True)
-    assert {backend, *LIGHT, *SHARED, *TEMPLATES, *needed} <= set(found)
-    assert not set(others) & set(found)
-    assert ("huggingface" in found, "llamacpp" in found).count(True) == 1
-
-
-@pytest.mark.parametrize("backend", ["debug", "huggingface", "llamacpp"])
-def test_no_import_of_a_backend_is_left_behind(backend: str) -> None:
-    """Every module beside them that one of them names travels with it."""
-    found = names(backend, "backends", with_payload=True)
-    wanted = set()
-    for name in found:
-        for node in ast.walk(ast.parse((ROOT / "backends" / f"{name}.py").read_bytes())):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                wanted |= {node.module} if node.module else {one.name for one in node.names}
-    assert wanted <= set(found)
-
-
-def test_a_file_without_libraries_does_without_what_unpacks_them() -> None:
-    """It is small, and there is no cache to attack; a heavy one has them all."""
-    light, heavy = (set(names("debug", "kuwa_min", with_payload=flag)) for flag in (False, True))
-    assert heavy - light == core.UNPACKERS
-    assert {path.stem for path in (ROOT / "kuwa_min").glob("*.py")} <= heavy
-
-
-def test_a_file_without_libraries_has_what_its_modules_import() -> None:
-    """At once; what only the verbs of files with libraries import is asked for in functions."""
-    paths = core.sources("debug", with_payload=False)
-    have = {path.stem for path in paths if path.parent == core.CORE}
-    found = [
-        (path.name, name)
-        for path in paths
-        if path.parent == core.CORE and path.suffix == ".py"
-        for node in ast.parse(path.read_bytes()).body
-        for name in core._neighbours(node)
-        if (core.CORE / f"{name}.py").exists() and name not in have
-    ]
-    assert found == []
-
-
-@pytest.mark.parametrize("with_payload", [False, True])
-def test_every_file_has_what_files_written_for_kuwa_import(with_payload: bool) -> None:
-    """A module of the same name as one of ours that is left out is not."""
-    found = names("debug", "kuwa_min/drop_in/kuwa/executor", with_payload=with_payload)
-    folder = ROOT / "kuwa_min/drop_in/kuwa/executor"
-    assert found == sorted(path.stem for path in folder.glob("*.py"))
-    assert "cache" in found
-
-
-def test_nothing_that_makes_files_travels() -> None:
-    """Nor what editors leave behind."""
-    for path in core.sources("huggingface", with_payload=True):
-        assert "packing" not in path.parts
-        assert path.suffix in (".py", ".html")
-
-
-def test_the_sources_hash_is_what_sha256sum_gives() -> None:
-    """Of the listing that sha256sum prints for them, sorted by name."""
-    listing = "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(ROOT).as_posix()}\n"
-        for path in core.sources("debug", with_payload=False)
-    )
-    lines = listing.splitlines()
-    assert lines == sorted(lines, key=lambda line: line[66:])
-    digest = hashlib.sha256(listing.encode()).hexdigest()
-    assert core.sources_sha256("debug", with_payload=False) == digest
-    assert core.sources_sha256("debug", with_payload=True) != digest
 
 
 # -- time
@@ -197,12 +95,13 @@ def test_the_core_has_sources_launcher_facts_and_bytecode(tmp_path: Path) -> Non
     entries = made(tmp_path / "1", EXAMPLE, "", sys.executable)
     launcher = {"__main__.py", "kuwa_launch.py", "kuwa_launch.pyc"}
     facts = {"environment.json", "manifest.json"}
-    assert root_of(entries) == {*launcher, *facts, bytecode_name()}
+    assert root_of(entries) == {*launcher, *facts, bytecode_name(), bytecode_name(LATE)}
     assert json.loads(entries["manifest.json"]) == EXAMPLE
-    sources = core.sources("debug", with_payload=False)
-    own = {f"site-packages/{path.relative_to(ROOT).as_posix()}" for path in sources}
+    found = sources("debug", with_payload=False)
+    own = {f"site-packages/{path.relative_to(ROOT).as_posix()}" for path in found}
     own -= {"site-packages/kuwa_min/launch.py"}
-    assert set(entries) - root_of(entries) == {*own, core.NAMESPACE}
+    inside = set(entries) - root_of(entries)
+    assert {name for name in inside if not name.endswith("/")} == own
     assert entries == made(tmp_path / "2", EXAMPLE, "", sys.executable)
 
 
@@ -231,17 +130,50 @@ def block_of(data: bytes) -> dict[str, CodeType]:
     return codes
 
 
-def test_the_bytecode_is_of_what_is_imported_in_a_hurry(tmp_path: Path) -> None:
-    """With the names that tracebacks show, and without docstrings but those that --help shows."""
+def test_each_module_has_bytecode_in_the_block_of_its_time(tmp_path: Path) -> None:
+    """What finds the libraries, then the program and the backends, then all else."""
     entries = made(tmp_path / "1", HEAVY, AIM, sys.executable)
-    early, codes = (block_of(entries[name]) for name in (bytecode_name(EARLY), bytecode_name()))
-    assert set(early) == set(core.EARLY.split())
-    assert not set(early) & set(codes)
-    assert {"kuwa_min.cli", "kuwa_min.unpacking", "backends.huggingface"} <= set(codes)
-    assert not {f"kuwa_min.{name}" for name in core.UNHURRIED} & set(codes)
-    for name, code in {**early, **codes}.items():
-        assert f"site-packages/{name.replace('.', '/')}" in code.co_filename
+    blocks = {title: block_of(entries[bytecode_name(title)]) for title in (EARLY, BYTECODE, LATE)}
+    early = {"kuwa_min", "kuwa_min.errors", module_of(ACTIVATE)}
+    assert early <= set(blocks[EARLY])
+    assert {"kuwa_min.cli", "kuwa_min.executor", "backends.huggingface"} <= set(blocks[BYTECODE])
+    assert {"kuwa_min.compat", "kuwa_min.registry"} & set(blocks[LATE]) == {"kuwa_min.compat"}
+    codes = [(name, code) for block in blocks.values() for name, code in block.items()]
+    sources = {name.removeprefix("site-packages/") for name in entries if name.endswith(".py")}
+    modules = {module_of(name) for name in sources if not name.startswith(core.DROP_IN)}
+    assert sorted(name for name, _ in codes) == sorted(modules - {"__main__", "kuwa_launch"})
+    for name, code in codes:
+        assert module_of(code.co_filename.removeprefix("site-packages/")) == name
         assert code.co_filename in entries
+
+
+def module_of(path: str) -> str:
+    """Return the name of the module at a path below site-packages."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def test_a_light_file_has_no_early_block(tmp_path: Path) -> None:
+    """Its launcher imports the program at once."""
+    entries = made(tmp_path / "1", EXAMPLE, "", sys.executable)
+    assert bytecode_name(EARLY) not in entries
+    assert {"kuwa_min", "kuwa_min.errors"} <= set(block_of(entries[bytecode_name()]))
+
+
+def test_what_a_file_carries_are_the_bytes_of_the_tree(tmp_path: Path) -> None:
+    """So that the hash in the manifest is that of what is inside."""
+    entries = made(tmp_path / "1", EXAMPLE, "", sys.executable)
+    for path in sources("debug", with_payload=False):
+        name = path.relative_to(ROOT).as_posix()
+        inside = "kuwa_launch.py" if name == core.LAUNCH else f"site-packages/{name}"
+        assert entries[inside] == path.read_bytes()
+
+
+def test_a_folder_without_init_has_an_entry(tmp_path: Path) -> None:
+    """Before Python 3.13 zipimport finds it by nothing else."""
+    entries = made(tmp_path / "1", EXAMPLE, "", "")
+    folders = {name for name in entries if name.endswith("/")}
+    drop_in = "site-packages/kuwa_min/drop_in/"
+    assert folders == {drop_in, f"{drop_in}kuwa/"}
 
 
 def test_bytecode_can_be_for_another_python(tmp_path: Path) -> None:
