@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, so that the launcher can refuse a machine before all the rest."""
-    homes = {"LLMExecutor": "executor", "Modelfile": "modelfile"}
-    if name not in homes:
+    """Import a public name at its first use: the launcher checks the machine before all that."""
+    modules = {"LLMExecutor": "executor", "Modelfile": "modelfile"}
+    if name not in modules:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{homes[name]}", __name__), name)
+    return getattr(import_module(f".{modules[name]}", __name__), name)

@@ -1,4 +1,8 @@
-"""One answer under way: from its place in the queue to its last chunk."""
+"""One generation: a chat from its place in the queue to the last byte of its response.
+
+It ties together the endpoint and the slot (Slots), the backend's generator (GeneratorRunner), the
+encoding of its pieces (PieceWriter) and the response's body (Delivery).
+"""
 
 from __future__ import annotations
 
@@ -11,54 +15,71 @@ from typing import Protocol
 
 from . import sentences, usage
 from .admission import Ticket
-from .answer_writer import HEARTBEAT_SECONDS, AnswerWriter
+from .answer_writer import PING_INTERVAL, PieceWriter
 from .chunks import ExitCodeChunk, Piece, ProgressChunk
 from .delivery import Delivery
 from .errors import UNEXPECTED, AnswerError, Gone, describe, message_of, traceback_line
+from .event_loop import EventLoop
 from .metrics import Metrics
-from .stream import Stream
+from .stream import GeneratorRunner
 from .wire import Step, Wire
+
+# How a generation ends. Threads: W, the connection's HTTP worker; A, any other: the worker of an
+# abort request, the thread that noticed a disconnect, one of the drain.
+#
+# - By itself: W leaves `_run`, releases the endpoint, and ends the body.
+# - Aborted by the user (A, `abort`) or cancelled at the end of the process (A,
+#   `cancel_for_shutdown`): the generator is cancelled. One that ends within CANCEL_GRACE lets W end
+#   the body as above. One that blocks is orphaned: A releases the endpoint and ends the body
+#   (`detach`); W waits for the generator and finds nothing left to do.
+# - The client disconnects: the generator is cancelled, and there is no body to end.
+#
+# The endpoint is released before the last byte goes out, since the Kernel may send the next chat as
+# soon as it has read that. The slot is released where the generator really ends, by its runner: an
+# orphan keeps its slot. Exactly one thread ends the body: the one that `_claim_end` answers True.
 
 logger = logging.getLogger(__name__)
 
-CANCEL_GRACE = 0.05  # seconds that a cancelled generator gets to end before it is left behind
-WAITING_TIMEOUT = 240.0  # seconds; Kuwa's front end gives up after 300 without a byte
-NOTABLE_WAIT = 0.05  # seconds in the queue that the log speaks of
+CANCEL_GRACE = 0.05  # seconds that a cancelled generator gets to end before it is orphaned
+NOTABLE_WAIT = 0.05  # seconds in the queue from which on the log mentions them
 
 Compute = Callable[[], AsyncGenerator[Piece, None]]
 
 
 class Slots(Protocol):
-    """What an answer needs of the slots and endpoints."""
+    """What a generation needs of the table of endpoints and slots; see there."""
 
-    def free(self, answer: Answer) -> bool:
-        """Take an answer's endpoint back; return whether it still had one."""
+    def release(self, generation: Generation) -> bool:
+        """Release the endpoint; return whether it was still held."""
 
-    def ending(self, answer: Answer) -> AbstractContextManager[None]:
-        """Keep the process from ending while an answer without a slot sends its last pieces."""
+    def flushing(self, generation: Generation) -> AbstractContextManager[None]:
+        """Let the drain wait for this generation while it sends its last pieces."""
 
-    def give_up(self, answer: Answer) -> bool:
-        """Interrupt an answer and take its endpoint back; return whether it still had one."""
+    def cancel_and_release(self, generation: Generation) -> bool:
+        """Call the backend's abort() if due, release the endpoint; return whether it was held."""
 
-    def interrupt(self, answer: Answer) -> None:
-        """Call the backend's own abort(), unless other chats would suffer."""
+    def call_abort(self, generation: Generation) -> None:
+        """Call the backend's abort() unless other generations would suffer."""
 
-    def leave_queue(self, answer: Answer) -> bool:
-        """Take a chat out of the queue; return False if it does not wait any more."""
+    def leave_queue(self, generation: Generation) -> bool:
+        """Dismiss a waiting generation; return False if it no longer waits."""
 
-    def place(self, answer: Answer) -> tuple[int, int]:
-        """Return a waiting chat's position in the queue and the queue's length."""
+    def queue_position(self, generation: Generation) -> tuple[int, int]:
+        """Return a waiting generation's position, 1 being the next, and the queue's length."""
 
 
-class Answer:
-    """One chat from its place in the queue to its last chunk.
+class Generation:
+    """One generation.
 
-    user: whose chat it is, "" if unknown; language: the Accept-Language of the request;
-    waiting_timeout: seconds that it waits for a slot at most.
+    index: of its endpoint. compute: calls the backend. loop: runs the generator; None: the HTTP
+    worker thread does. log_content: gets every piece, for a log that may hold content. user: "" if
+    unknown. language: the request's Accept-Language. waiting_timeout: seconds to wait for a slot.
+
+    Slots calls `enqueue` when it gives the endpoint, before any other thread can see the object.
     """
 
-    stream: Stream  # both are given with the endpoint
     ticket: Ticket
+    runner: GeneratorRunner
 
     def __init__(
         self,
@@ -68,175 +89,124 @@ class Answer:
         compute: Compute,
         wire: Wire,
         *,
-        on_loop: bool = True,
-        listen: Callable[[str], None] | None = None,
+        waiting_timeout: float,
+        loop: EventLoop | None = None,
+        log_content: Callable[[str], None] | None = None,
         user: str = "",
         language: str | None = None,
-        waiting_timeout: float = WAITING_TIMEOUT,
     ) -> None:
         self.user, self._language, self._waiting_timeout = user, language, waiting_timeout
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute
-        self._is_room, self._on_loop, self._listen = wire.room, on_loop, listen
-        self._writer = AnswerWriter(wire, on_first=self._note_first, listen=listen)
-        self._delivery: Delivery | None = None
+        self._is_room, self._loop, self._log_content = wire.room, loop, log_content
+        self._writer = PieceWriter(wire, on_first=self._observe_first, log_content=log_content)
+        self._body: Delivery | None = None
         self._started = time.monotonic()
         self._usage = usage.Usage()
-        self._unclaimed = threading.Lock()
+        self._end_unclaimed = threading.Lock()
         self._outcome = "answered"
-        self._failure = self._farewell = self._dismissal = ""
+        self._failure = ""  # the sentence about an unexpected failure
+        self._end_note = ""  # a side note of ours
+        self._dismissal = ""  # the sentence for a chat that is dismissed from the queue
 
-    def produce(self, delivery: Delivery) -> None:
-        """Run the backend and bring its pieces to the reader; the slot is free before the end."""
-        self._delivery = delivery
-        self._writer.open(delivery)
-        delivery.on_gone = self._reader_left
-        if delivery.gone:
-            self._reader_left()
+    def enqueue(self, ticket: Ticket, release_slot: Callable[[], object]) -> None:
+        """Take the place in the queue; release_slot is called where the generator has ended."""
+        self.ticket, self.runner = ticket, GeneratorRunner(release_slot)
+
+    # -- on the HTTP worker thread
+
+    def produce(self, body: Delivery) -> None:
+        """Wait for a slot, run the backend and write its pieces; raises Gone without a client."""
+        self._body = body
+        self._writer.open(body)
+        body.on_gone = self._client_disconnected
+        if body.gone:
+            self._client_disconnected()
         with usage.counting(self._usage):
-            self._run(delivery)
-        with self._slots.ending(self):
-            self._slots.free(self)  # before the last pieces: the next chat may come at once
-            self._report()
-            if not self._claim_ending():
-                delivery.wait_until_gone()
-            for step in self._ending():
+            self._run(body)
+        with self._slots.flushing(self):
+            self._slots.release(self)  # before the last pieces: the next chat may come at once
+            self._log_outcome()
+            if not self._claim_end():
+                body.wait_until_gone()
+            for step in self._end_steps():
                 if step.pause:
-                    delivery.rest(step.pause)
-                delivery.write(step.data)
-            delivery.finish()
+                    body.rest(step.pause)
+                body.write(step.data)
+            body.finish()
 
-    def _pieces(self) -> AsyncGenerator[Piece, None]:
-        """Call the backend once, and forget the request, which may be large."""
-        assert self._compute is not None
-        compute, self._compute = self._compute, None
-        return compute()
+    def _run(self, body: Delivery) -> None:
+        try:
+            if self._wait_for_slot():
+                self._metrics.waited.observe(self.ticket.waited)
+                write = self._writer.write
+                self.runner.run(self._start_backend(), write, loop=self._loop, backpressure=body)
+                if not self.runner.cancelled:
+                    seconds = time.monotonic() - self._started
+                    self._metrics.observe_answer(seconds, self._writer.characters)
+        except Gone:
+            self._client_disconnected()
+        except BaseException as error:  # noqa: BLE001 - a backend may raise anything
+            self._fail(error)
+        finally:
+            self.runner.end()  # also where it never ran
 
     def _wait_for_slot(self) -> bool:
-        """Wait in the queue and send heartbeats; return False if the chat was stopped meanwhile.
+        """Wait in the queue and send pings; return False if the chat was stopped meanwhile.
 
-        Raises AnswerError with a sentence for the person after `waiting_timeout`, and when the
+        Raises AnswerError with a sentence for the user after `waiting_timeout`, and when the
         process ends first.
         """
-        self.stream.on_stop(self._leave_queue)
+        self.runner.on_stop(self._leave_queue)
         while True:
             left = self._waiting_timeout - self.ticket.age()
-            if self.ticket.wait(max(0.0, min(left, HEARTBEAT_SECONDS))):
+            if self.ticket.wait(max(0.0, min(left, PING_INTERVAL))):
                 if self._dismissal and not self.ticket.admitted:
                     raise AnswerError(self._localized(self._dismissal))
-                return self.ticket.admitted and not self.stream.cancelled
-            if left > HEARTBEAT_SECONDS:
-                place = self._slots.place(self)
-                self._writer.write(ProgressChunk(*place, "waiting for a free slot"))
+                return self.ticket.admitted and not self.runner.cancelled
+            if left > PING_INTERVAL:
+                position = self._slots.queue_position(self)
+                self._writer.write(ProgressChunk(*position, "waiting for a free slot"))
             elif self._slots.leave_queue(self):
                 raise AnswerError(self._localized(sentences.NO_SLOT))
 
     def _leave_queue(self) -> None:
         self._slots.leave_queue(self)
 
-    def _localized(self, sentence: str) -> str:
-        chinese = sentences.reads_chinese(self._language)
-        return sentences.translate(sentence) if chinese else sentence
-
-    def _run(self, delivery: Delivery) -> None:
-        try:
-            if self._wait_for_slot():
-                self._metrics.waited.observe(self.ticket.waited)
-                write = self._writer.write
-                self.stream.run(self._pieces(), write, on_loop=self._on_loop, room=delivery)
-                if not self.stream.cancelled:
-                    seconds = time.monotonic() - self._started
-                    self._metrics.answered(seconds, self._writer.characters)
-        except Gone:
-            self._reader_left()
-        except BaseException as error:  # noqa: BLE001 - a backend may raise anything
-            self._fail(error)
-        finally:
-            self.stream.end()  # also where it never began
+    def _start_backend(self) -> AsyncGenerator[Piece, None]:
+        """Call the backend once, and drop the request, which may be large."""
+        assert self._compute is not None
+        compute, self._compute = self._compute, None
+        return compute()
 
     def _fail(self, error: BaseException) -> None:
-        """End the answer with the cause, if it is meant for the person, else with an apology."""
-        if self.stream.cancelled:
+        """Note how to end the response: with the error's sentence for the user, or an apology."""
+        if self.runner.cancelled:
             return logger.debug("a cancelled answer ended in %s", describe(error))
         if isinstance(error, AnswerError):
             self._outcome = "declined"
         else:
             self._outcome, self._failure = "failed", UNEXPECTED
             self._metrics.failed.inc()
-            line = traceback_line(error, with_message=self._listen is not None)
+            line = traceback_line(error, with_message=self._log_content is not None)
             logger.error("the backend failed: %s", line)
         self._writer.exit_code = ExitCodeChunk.FAILURE
-        if self._listen is not None:
-            self._listen(f"{type(error).__name__}: {message_of(error)}")
+        if self._log_content is not None:
+            self._log_content(f"{type(error).__name__}: {message_of(error)}")
         if not self._failure:
-            self._decline(message_of(error))
+            self._write_sentence(message_of(error))
         return None
 
-    def _decline(self, sentence: str) -> None:
-        """Say why there is no answer, or no more of it; the person reads it as text."""
+    def _write_sentence(self, sentence: str) -> None:
         try:
             self._writer.write_sentence(sentence)
         except Gone:
-            self._reader_left()
+            self._client_disconnected()
 
-    def _note_first(self) -> None:
+    def _observe_first(self) -> None:
         self._metrics.first_piece.observe(time.monotonic() - self._started)
 
-    def _claim_ending(self) -> bool:
-        """Return True once: to the thread that ends the body."""
-        return self._unclaimed.acquire(blocking=False)
-
-    def _ending(self) -> list[Step]:
-        """Return what comes behind the last piece; for the thread that claimed the ending.
-
-        To a room without a word, both front ends say that the model is at fault.
-        """
-        told = self._outcome == "aborted" and self._writer.is_blank and self._is_room
-        sentence = [Step(self._localized(sentences.STOPPED))] if told else []
-        return sentence + self._writer.ending(
-            failure=self._failure, note=self._farewell, usage=self._usage
-        )
-
-    def _reader_left(self) -> None:
-        """Stop the backend because the reader has left; never waits for it."""
-        if self._slots.give_up(self):
-            self._outcome = "left by the reader"
-            self._metrics.disconnected.inc()
-            self.stream.cancel()
-
-    def abort(self) -> None:
-        """Stop the backend because the person said so; the answer ends within CANCEL_GRACE."""
-        self._outcome, self._writer.exit_code = "aborted", ExitCodeChunk.OK
-        self._metrics.aborted.inc()
-        self._stop()
-        if not self.stream.ended.wait(CANCEL_GRACE):
-            self.leave_behind()
-
-    def cut_short(self) -> None:
-        """Stop the backend because the process ends, and add a side note that says so."""
-        self._dismissal = sentences.STOPPING
-        if self._slots.leave_queue(self):
-            return
-        self._outcome, self._farewell = "cut short", self._localized(sentences.CUT_SHORT)
-        self._writer.exit_code = ExitCodeChunk.INCOMPLETE
-        self._stop()
-
-    def _stop(self) -> None:
-        self._slots.interrupt(self)  # first: it calls nothing for a chat that has ended
-        self.stream.cancel()
-
-    def leave_behind(self) -> None:
-        """End the answer although its backend, which blocks, has not ended."""
-        if self._slots.free(self) and self._delivery is not None and self._claim_ending():
-            logger.info("endpoint %d: the backend blocks; its answer ends without it", self.index)
-            self._delivery.abandon([step.data for step in self._ending()])
-
-    def hurry(self) -> None:
-        """Send the last pieces without pauses: the process ends."""
-        if self._delivery is not None:
-            self._delivery.hurry()
-
-    def _report(self) -> None:
+    def _log_outcome(self) -> None:
         waited = self.ticket.waited if self.ticket.admitted else self.ticket.age()
         logger.info(
             "endpoint %d: %s, %d characters in %.2f s%s",
@@ -246,3 +216,63 @@ class Answer:
             time.monotonic() - self._started,
             f", {waited:.2f} s of them in the queue" if waited > NOTABLE_WAIT else "",
         )
+
+    # -- on any thread
+
+    def abort(self) -> None:
+        """Stop because the user asked for it; the response ends within CANCEL_GRACE."""
+        self._outcome, self._writer.exit_code = "aborted", ExitCodeChunk.OK
+        self._metrics.aborted.inc()
+        self._cancel()
+        if not self.runner.ended.wait(CANCEL_GRACE):
+            self.detach()
+
+    def cancel_for_shutdown(self) -> None:
+        """Stop because the process ends, and say so in a side note; does not wait."""
+        self._dismissal = sentences.STOPPING
+        if self._slots.leave_queue(self):
+            return
+        self._outcome, self._end_note = "cut short", self._localized(sentences.CUT_SHORT)
+        self._writer.exit_code = ExitCodeChunk.INCOMPLETE
+        self._cancel()
+
+    def detach(self) -> None:
+        """Release the endpoint and end the body although the generator, which blocks, goes on."""
+        if self._slots.release(self) and self._body is not None and self._claim_end():
+            logger.info("endpoint %d: the backend blocks; its answer ends without it", self.index)
+            self._body.abandon([step.data for step in self._end_steps()])
+
+    def skip_pauses(self) -> None:
+        """Send the last pieces without pauses between them: the process ends."""
+        if self._body is not None:
+            self._body.hurry()
+
+    def _client_disconnected(self) -> None:
+        """Stop because there is no client to write to; does not wait."""
+        if self._slots.cancel_and_release(self):
+            self._outcome = "left by the reader"
+            self._metrics.disconnected.inc()
+            self.runner.cancel()
+
+    def _cancel(self) -> None:
+        self._slots.call_abort(self)  # first: it calls nothing for a generation that has ended
+        self.runner.cancel()
+
+    def _claim_end(self) -> bool:
+        """Return True to the first caller: that thread ends the body."""
+        return self._end_unclaimed.acquire(blocking=False)
+
+    def _end_steps(self) -> list[Step]:
+        """Return what follows the last piece; for the thread that claimed the end.
+
+        In a chat room, both front ends take an answer without a word for a fault of the model.
+        """
+        wordless = self._outcome == "aborted" and self._writer.is_blank and self._is_room
+        sentence = [Step(self._localized(sentences.STOPPED))] if wordless else []
+        return sentence + self._writer.end_steps(
+            failure=self._failure, note=self._end_note, usage=self._usage
+        )
+
+    def _localized(self, sentence: str) -> str:
+        chinese = sentences.reads_chinese(self._language)
+        return sentences.translate(sentence) if chinese else sentence

@@ -1,7 +1,7 @@
-"""Write the pieces of one answer: count them, part side notes from text, encode, hand over.
+"""Write the pieces of one generation: check, count, gate side notes, encode, hand to the body.
 
-`Answer` owns one. The backend's thread, or the event loop, calls `write`; whichever thread ends the
-answer calls `ending`, once. Nothing here waits for the reader.
+`write` is called where the generator runs, on the event loop or on the HTTP worker thread;
+`end_steps` once, by the thread that ends the body. Nothing here waits for the client.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from .errors import PieceError
 from .usage import Usage
 from .wire import Ending, Step, Wire
 
-HEARTBEAT_SECONDS = 10.0  # between two heartbeats while a chat waits or its text is held back
+PING_INTERVAL = 10.0  # seconds between pings while a chat waits for a slot or its text is held back
 
 
-class AnswerWriter:
-    """The pieces of one answer on their way to a connection.
+class PieceWriter:
+    """The pieces of one generation on their way to a response's body.
 
-    on_first: called before the first text. listen: gets what is written, for a log with content.
+    on_first: called before the first text. log_content: gets what is written, for a log that may
+    hold content.
     """
 
     def __init__(
@@ -30,40 +31,40 @@ class AnswerWriter:
         wire: Wire,
         *,
         on_first: Callable[[], object],
-        listen: Callable[[str], None] | None = None,
+        log_content: Callable[[str], None] | None = None,
     ) -> None:
-        self._wire, self._on_first, self._listen = wire, on_first, listen
+        self._wire, self._on_first, self._log_content = wire, on_first, log_content
         self._feed = wire.gate.feed
         self._put: Callable[[str | bytes], bool] = lambda data: True
         self._held_since: float | None = None  # time.monotonic() since which the gate holds text
         self.characters = self._extra_cost = 0  # of texts; of chunks beyond their text
-        self.is_blank = True  # nothing but white space can be seen of it
+        self.is_blank = True  # only white space is visible so far
         self.exit_code = ExitCodeChunk.OK
 
-    def open(self, delivery: Delivery) -> None:
-        """Write to this connection from now on."""
-        delivery.encode = self._wire.encode
-        self._put = delivery.put
+    def open(self, body: Delivery) -> None:
+        """Write to this body from now on."""
+        body.encode = self._wire.encode
+        self._put = body.put
 
     def write(self, piece: Any) -> bool:
-        """Send what a backend yielded; return whether there is room for more.
+        """Send a piece that a backend yielded; return whether the body has room for more.
 
-        Text alone may be sent together with its neighbours. Raises Gone without a reader,
-        PieceError for what is no piece of an answer.
+        Text alone may be coalesced with its neighbours. Raises Gone without a client, PieceError
+        for anything but text, a chunk or a list of them.
         """
         if not isinstance(piece, str):
             return self._write_chunks(piece)
-        if self.is_blank or self._listen is not None:
-            self._notice(piece)
+        if self.is_blank or self._log_content is not None:
+            self._observe(piece)
         self.characters += len(piece)
         passed = self._feed(piece)
         if passed or not piece:
             self._held_since = None
             return self._put(passed)
-        return self._hold()
+        return self._ping_while_held()
 
     def write_sentence(self, sentence: str) -> None:
-        """Send a sentence of ours behind what the model said."""
+        """Send a sentence of ours behind the model's text, outside any side note."""
         self._wire.gate.close()
         self._put(self._feed(sentence))
 
@@ -71,63 +72,63 @@ class AnswerWriter:
         if type(piece) is TextChunk and isinstance(piece.value, str) and not piece.annotations:
             self._extra_cost += len(piece) - len(piece.value)
             return self.write(piece.value)
-        chunks = [_chunk(one) for one in (piece if isinstance(piece, list) else [piece])]
+        chunks = [_as_chunk(one) for one in (piece if isinstance(piece, list) else [piece])]
         for chunk in chunks:
             self._count(chunk)
         return self._send(chunks)
 
     def _send(self, chunks: list[BaseChunk]) -> bool:
-        """Send chunks; none is a heartbeat on 0.4's wire, and nothing on 0.3's."""
+        """Send chunks; an empty list is a ping on 0.4's wire, and nothing on 0.3's."""
         has_room = True
         for data in self._wire.pieces(chunks):
             has_room = self._put(data)
         return has_room
 
-    def _hold(self) -> bool:
-        """Send a heartbeat now and then while a side note grows, which is sent at the end only."""
+    def _ping_while_held(self) -> bool:
+        """Send a ping per PING_INTERVAL while a side note grows, which is sent at the end only."""
         now = time.monotonic()
         self._held_since = self._held_since or now
-        if now - self._held_since < HEARTBEAT_SECONDS:
+        if now - self._held_since < PING_INTERVAL:
             return True
         self._held_since = now
         return self._send([])
 
     def _count(self, chunk: BaseChunk) -> None:
-        """Keep what is counted, logged and remembered of a chunk."""
+        """Add a chunk to the counts, the log and the exit code."""
         self._extra_cost += len(chunk)
         if isinstance(chunk, TextChunk):
-            self._notice(chunk.value)
+            self._observe(chunk.value)
             self.characters += len(chunk.value)
             self._extra_cost -= len(chunk.value)
-        elif self._listen is not None:
-            self._listen(repr(chunk.__jsonencode__()))
+        elif self._log_content is not None:
+            self._log_content(repr(chunk.__jsonencode__()))
         if isinstance(chunk, LogChunk | RefusalChunk):
             self.is_blank = False
         if isinstance(chunk, ExitCodeChunk):
             self.exit_code = int(chunk.exit_code)
 
-    def _notice(self, text: str) -> None:
+    def _observe(self, text: str) -> None:
         if text and not self.characters:
             self._on_first()
         self.is_blank = self.is_blank and not text.strip()
-        if text and self._listen is not None:
-            self._listen(text)
+        if text and self._log_content is not None:
+            self._log_content(text)
 
-    def ending(self, *, failure: str = "", note: str = "", usage: Usage) -> list[Step]:
-        """Return what comes behind the last piece.
+    def end_steps(self, *, failure: str = "", note: str = "", usage: Usage) -> list[Step]:
+        """Return what follows the last piece.
 
         failure: the sentence about an unexpected failure; note: one more side note; usage: the
-        tokens of the chat, where the backend counted them, else characters are told.
+        token counts of the chat; a backend that counted none is charged its characters.
         """
         self._wire.gate.add(note)
-        read, written = usage.prompt_tokens, usage.completion_tokens
+        prompt_tokens, completion_tokens = usage.prompt_tokens, usage.completion_tokens
         if not usage.counted:
-            written = self.characters + self._extra_cost
-        return self._wire.ending(Ending(self.exit_code, failure, read, written))
+            completion_tokens = self.characters + self._extra_cost
+        return self._wire.ending(Ending(self.exit_code, failure, prompt_tokens, completion_tokens))
 
 
-def _chunk(piece: Any) -> BaseChunk:
-    """Return what was yielded as a chunk; raises PieceError for what is no piece of an answer."""
+def _as_chunk(piece: Any) -> BaseChunk:
+    """Return a piece as a chunk; raises PieceError for other types."""
     if isinstance(piece, str):
         return TextChunk(piece)
     if not isinstance(piece, BaseChunk):

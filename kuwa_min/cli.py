@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from . import __version__, address, log, options, process, registry
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
-from .executor import has_served
+from .executor import has_run
 
 PROGRAM = "kuwa-executor"
 FILE_VERBS = {
@@ -188,7 +188,7 @@ def run_file(path: str, rest: list[str]) -> None:
     sys.path.insert(0, str(Path(path).resolve().parent))
     try:
         namespace = runpy.run_path(path, run_name="__main__")
-        if not has_served():
+        if not has_run():
             registry.executor_in(namespace, "__main__", path)().run(rest, program=Path(path).name)
     except KuwaError:
         raise

@@ -1,8 +1,8 @@
-"""The one event loop of the process, on a thread of its own.
+"""An asyncio event loop on a thread of its own, shared by all chats of an executor.
 
-All chats of executors that use asyncio are tasks on it, as in Kuwa's own program: what a class
-keeps in `self` (an HTTP client, a lock, a queue) works from one chat to the next. asyncio is
-imported when the loop is started, which no start of the process needs.
+The chats of executors that use asyncio are tasks on it, as in Kuwa's own program: what a class
+keeps in `self` (an HTTP client, a lock, a queue) is bound to one loop and works from one chat to
+the next. asyncio is imported when the loop starts, so that the process itself starts without it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 0.5  # that cancelled tasks get at the end of the process
+CLOSE_TIMEOUT = 0.5  # seconds that cancelled tasks get at the end of the process
 
 
 class EventLoop:
-    """An event loop that starts at its first use; every method may be called on any thread."""
+    """An event loop that starts at its first use; every method may be called on any thread.
+
+    Its thread is called "event-loop". A loop that was closed starts anew at its next use.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +37,7 @@ class EventLoop:
         self._thread: threading.Thread | None = None
 
     def start(self) -> asyncio.AbstractEventLoop:
-        """Return the running loop."""
+        """Start the loop unless it runs; return it."""
         with self._lock:
             if self._loop is None:
                 self._loop = _create_loop()
@@ -48,28 +51,28 @@ class EventLoop:
     def call(
         self, create: Callable[[], Coroutine[Any, Any, None]], within: float
     ) -> threading.Event | None:
-        """Run a coroutine as a task; return an event that is set at its end.
+        """Run a coroutine as a task; return an event that is set when the task is done.
 
         Return None, and never run it, if a task blocks the loop for longer than `within` seconds.
         """
-        loop, begun, ended = self.start(), threading.Event(), threading.Event()
-        claim = threading.Lock()  # taken by the loop, or by the caller who gives up
+        loop, started, done = self.start(), threading.Event(), threading.Event()
+        claim = threading.Lock()  # acquired once: by the loop, or by the caller on timeout
 
-        def begin() -> None:
+        def start_task() -> None:
             if claim.acquire(blocking=False):
                 task = loop.create_task(create())
-                task.add_done_callback(lambda _: ended.set())
-                begun.set()
+                task.add_done_callback(lambda _: done.set())
+                started.set()
 
-        loop.call_soon_threadsafe(begin)
-        if begun.wait(within) or not claim.acquire(blocking=False):
-            return ended
+        loop.call_soon_threadsafe(start_task)
+        if started.wait(within) or not claim.acquire(blocking=False):
+            return done
         return None
 
     def close(self) -> None:
         """Cancel every task, shut async generators down and close the loop, if it was started.
 
-        A task that blocks is left behind; its thread ends with the process.
+        A task that blocks is not waited for; its thread, a daemon, ends with the process.
         """
         with self._lock:
             loop, thread, self._loop = self._loop, self._thread, None
@@ -77,14 +80,14 @@ class EventLoop:
                 return
             loop.call_soon_threadsafe(loop.stop)
         atexit.unregister(self.close)
-        thread.join(2 * CLOSE_SECONDS)
+        thread.join(2 * CLOSE_TIMEOUT)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._loop is loop:
             try:
                 loop.run_forever()
             except BaseException as error:  # noqa: BLE001 - a task called sys.exit()
-                # The task has its error as well: the answer's log, or asyncio's, tells of it.
+                # The task has its error as well: it is logged as the generation's, or by asyncio.
                 logger.debug("a task on the event loop ended with %s", describe(error))
         try:
             loop.run_until_complete(_cancel_all())
@@ -96,10 +99,10 @@ class EventLoop:
 
 
 def _create_loop() -> asyncio.AbstractEventLoop:
-    """Create a loop whose asyncio.to_thread runs on daemon threads.
+    """Create a loop whose asyncio.to_thread runs on daemon threads, one a call.
 
-    The interpreter waits at its end for the threads of a plain ThreadPoolExecutor: a call that
-    blocks, which is what to_thread is for, would keep a process from ending.
+    At exit the interpreter joins the threads of a plain ThreadPoolExecutor: a call that blocks,
+    which is what to_thread is for, would keep the process from ending.
     """
     import asyncio
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,7 +120,7 @@ def _create_loop() -> asyncio.AbstractEventLoop:
 
 
 def _fulfil(future: Future[Any], call: Callable[[], Any]) -> None:
-    """Make a call and give a future its result or its exception."""
+    """Make a call and set a future's result or exception."""
     if not future.set_running_or_notify_cancel():
         return
     try:
@@ -127,14 +130,11 @@ def _fulfil(future: Future[Any], call: Callable[[], Any]) -> None:
 
 
 async def _cancel_all() -> None:
-    """Cancel every other task and wait for their ends, CLOSE_SECONDS at most."""
+    """Cancel all other tasks and wait for their ends, CLOSE_TIMEOUT at most."""
     import asyncio
 
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-
-
-shared = EventLoop()  # the one of the process
+        await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)

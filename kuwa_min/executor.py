@@ -1,4 +1,4 @@
-"""LLMExecutor: what people subclass; service is what becomes of it."""
+"""LLMExecutor, the class that custom executors and backends derive from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .chunks import Piece
 from .errors import KuwaError
 from .kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
 from .pieces import as_generator
-from .report import Report
-from .service import Backend, Service
+from .report import BackendStatus
+from .service import Backend, Listening, Service
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -25,28 +25,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VARIABLE_ARGUMENTS = 0x04  # the flag of a function's code that means *args
+VARIABLE_ARGUMENTS = 0x04  # co_flags of a function that takes *args
 
-_served = threading.Event()
+_any_run = threading.Event()
 
 
-def has_served() -> bool:
-    """Tell whether any executor of this process was run."""
-    return _served.is_set()
+def has_run() -> bool:
+    """Tell whether `run` of any executor was called in this process."""
+    return _any_run.is_set()
 
 
 class LLMExecutor(KuwaNames):
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
-    Its public members are the ones below: what subclasses give, and what they may ask (`pause`,
-    `on_stop`, `progress`, `describe`, `count_tokens`, `keep_secret`, the options), and those of
-    KuwaNames, which subclasses may replace. All its others begin with two underscores, so that a
-    subclass may use any other name it likes.
+    Subclasses implement `extend_arguments`, `setup` and `llm_compute` (or `serve`, or `abort`);
+    they may call `pause`, `on_stop`, `progress`, `describe`, `count_tokens`, `keep_secret`, read
+    the options, and replace the members of KuwaNames. All other members begin with two underscores,
+    so that every other name is free.
+
+    Threads: `__init__`, `extend_arguments` and `setup` run on the main thread. `llm_compute` and
+    `abort` run on the event loop that all chats share, or, with `uses_asyncio = False`, on the HTTP
+    worker thread of each chat.
     """
 
     access_code = ""  # the default of --access_code; empty: taken from the class's name
-    # True: all chats run on one event loop. False: each has a thread of its own, and llm_compute
-    # awaits nothing but self.pause().
+    # True: all chats run on one event loop. False: each runs on a thread of its own, and
+    # llm_compute may await nothing but self.pause().
     uses_asyncio = True
 
     def __init__(self) -> None:
@@ -54,41 +58,45 @@ class LLMExecutor(KuwaNames):
         self.__own_args: argparse.Namespace | None = None
         self.__default_codes: list[str] = []
         self.__program = process.program_name()
-        self.__report = Report()
+        self.__status = BackendStatus()
         self.__parser = options.create_parser(self.__program, type(self).__doc__ or "")
         actions = options.actions_of(self.__parser)
         self.extend_arguments(self.__parser)
-        self.__taken = options.taken_over(self.__parser, actions)
+        self.__replaced = options.taken_over(self.__parser, actions)
 
-    # -- what subclasses give
+    # -- to be implemented by subclasses
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add options of your own."""
+        """Add options; called once, by __init__."""
 
     def setup(self) -> None:
-        """Load the model; `self.args` is ready, /health answers 503 until this returns."""
+        """Load the model; `self.args` is set, and /health returns 503 until this returns.
+
+        Called once, on the main thread. What it raises ends the process.
+        """
 
     def llm_compute(
         self, history: list[dict[str, str]], modelfile: Any
     ) -> AsyncGenerator[Piece, None]:
-        """Yield the answer's pieces, as an async generator.
-
-        It may block; with `uses_asyncio` that keeps all other chats waiting.
+        """Yield the answer's pieces: an async generator.
 
         A piece is text, a chunk of `kuwa_min.chunks`, or a list of chunks that belong together.
         history: [{"role": "user" | "assistant", "content": text}], the oldest first.
         modelfile: the bot's Modelfile; parameters["_<field>"] holds the other form fields.
         A method with a single parameter gets the raw form instead, as a dictionary of texts.
-        What it raises ends the answer with an apology; errors.AnswerError with its own message.
+
+        Called once a chat. It may block; with `uses_asyncio` that blocks all other chats, too. When
+        the chat is stopped, the generator is closed at its next await or yield. What it raises ends
+        the answer with an apology; errors.AnswerError with its own message.
         """
         raise NotImplementedError(f"{type(self).__name__} lacks llm_compute")
 
     def serve(
         self, header: Mapping[str, str], content: Mapping[str, str]
     ) -> AsyncGenerator[Piece, None]:
-        """Answer a request, by llm_compute unless a subclass overrides this.
+        """Answer a request; calls llm_compute unless a subclass overrides this.
 
-        header: the request's header fields by name, in any case; content: its form.
+        header: the request's header fields; names in any case. content: its form.
         """
         language, base_urls = header.get("accept-language"), header.get("x-kuwa-api-base-urls")
         return self.__answer(protocol.parse_chat(dict(content), language, base_urls))
@@ -96,14 +104,15 @@ class LLMExecutor(KuwaNames):
     async def abort(self) -> Any:
         """Stop a computation that blocks; others are stopped at their next await or piece.
 
-        Called only while no other chat computes: on the event loop, or on a thread of its own
-        where that blocks or the class uses none.
+        It cannot tell chats apart, so it is called only while no other chat computes: on the event
+        loop, or on a thread of its own if the loop blocks or the class uses none. No chat starts
+        until it has returned.
         """
 
-    # -- what subclasses may ask
+    # -- to be called by subclasses
 
     def pause(self, seconds: float) -> Awaitable[None]:
-        """Wait in llm_compute; a stop ends the wait at once, which time.sleep would not."""
+        """Wait some seconds in llm_compute; unlike time.sleep, a stop ends the wait at once."""
         if not self.uses_asyncio:
             return stream.Pause(seconds)
         import asyncio
@@ -111,67 +120,67 @@ class LLMExecutor(KuwaNames):
         return asyncio.sleep(seconds)
 
     def on_stop(self, call: Callable[[], None]) -> None:
-        """Have this called when the chat that llm_compute answers is stopped; or now, if it was.
+        """Register a call for when the current chat is stopped; it is made now if it was.
 
-        It is called at once, on the thread that stops the chat, also while llm_compute blocks: it
-        must not wait. It is called once at most, and not for an answer that comes to its own end.
-        Register in llm_compute, or in a task or asyncio.to_thread() of it; anywhere else this does
-        nothing.
+        The call is made on the thread that stops the chat, also while llm_compute blocks: it must
+        not wait. It is made once at most, and not after the answer's own end. Register in
+        llm_compute, or in a task or asyncio.to_thread() of it; elsewhere this does nothing.
         """
         stream.on_stop(call)
 
     def progress(self, what: str) -> Progress:
-        """Return what setup() calls with (done, total), in any unit, to show how far `what` is.
+        """Begin a progress bar for setup(); call the result with (done, total), in any unit.
 
-        That is a bar on a terminal, a line of the log per tenth elsewhere, and /status.
+        It is shown on a terminal, as a line of the log per tenth elsewhere, and at /status.
         """
-        return self.__report.begin(what)
+        return self.__status.begin(what)
 
     def describe(self, **facts: Any) -> None:
-        """Show facts about the model at /status, to whoever reaches the port: no secrets.
+        """Add facts about the model to /status, which is public: no secrets.
 
-        What JSON cannot hold is shown as text; a name given again replaces the former fact.
+        Values of other than JSON's types are shown as text; a name given again is replaced.
         """
-        self.__report.describe(facts)
+        self.__status.describe(facts)
 
     def count_tokens(self, *, read: int = 0, written: int = 0) -> None:
-        """Add tokens of a prompt and of an answer to /metrics; from any thread.
+        """Add prompt tokens (read) and completion tokens (written) to /metrics; thread-safe.
 
-        In llm_compute's own thread or task they are also those of its chat, which Kuwa 0.4 is told.
+        In llm_compute, its tasks and asyncio.to_thread() they also count for the chat's `usage`,
+        which is sent to Kuwa 0.4.
         """
-        self.__report.on_tokens(read, written)
+        self.__status.on_tokens(read, written)
         usage.count(read, written)
 
     def keep_secret(self, secret: str) -> None:
-        """Keep a key out of the log, whoever writes there, from now on until the process ends."""
+        """Mask a key in all lines of the log, those of libraries included, from now on."""
         log.hide(secret)
 
     @property
     def args(self) -> argparse.Namespace:
         """Return the parsed options; before `run`, those of the process's command line."""
         if self.__own_args is None:
-            parsed = self.__options()  # which may set the file's own
+            parsed = self.__options()  # may set the file's own
             return self.__own_args or parsed
         return self.__own_args
 
     @args.setter
     def args(self, args: argparse.Namespace) -> None:
-        """Let a file that parses options itself see what it parsed; ours stay as they are."""
+        """Replace what `args` returns, for files that parse options themselves; ours stay."""
         self.__own_args = args
 
     @View
     def parser(self) -> argparse.ArgumentParser:
-        """Return the parser of the options, to which extend_arguments has added."""
+        """Return the parser of the options, those of extend_arguments included."""
         return self.__parser
 
     @property
-    def LLM_name(self) -> list[str]:  # noqa: N802 - what older files written for Kuwa look for
+    def LLM_name(self) -> list[str]:  # noqa: N802 - the name in older files written for Kuwa
         """Return the access codes."""
         return list(self.__options().access_code)
 
     @LLM_name.setter
     def LLM_name(self, names: str | list[str]) -> None:  # noqa: N802
-        """Set the access codes, unless --access_code was given, which counts as in Kuwa 0.3.4."""
+        """Set the access codes unless --access_code was given, which wins as in Kuwa 0.3.4."""
         args = self.__options()
         if args.access_code is self.__default_codes:
             args.access_code = self.__default_codes = _list(names)
@@ -198,11 +207,14 @@ class LLMExecutor(KuwaNames):
         return args
 
     def __restored(self, args: argparse.Namespace) -> argparse.Namespace:
-        """Return the options with ours as if not given where the file has its own of that name."""
-        if not self.__taken:
+        """Return the options, with the defaults of those of ours that the file has replaced.
+
+        The file sees its own values in `args`.
+        """
+        if not self.__replaced:
             return args
         self.__own_args = args
-        return argparse.Namespace(**{**vars(args), **self.__taken})
+        return argparse.Namespace(**{**vars(args), **self.__replaced})
 
     def __access_codes(self) -> list[str]:
         """Return the default of --access_code; older files give it as a class's LLM_name."""
@@ -211,9 +223,12 @@ class LLMExecutor(KuwaNames):
         return _list(name or self.access_code or _code_name(type(self)))
 
     def run(self, argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
-        """Serve until a signal says stop; ends the process with one line if that cannot be."""
+        """Serve until a signal; an error ends the process with one line.
+
+        argv: the options; None: those of the process. program: its name in messages.
+        """
         process.open_standard_streams()
-        _served.set()
+        _any_run.set()
         self.__program = self.__parser.prog = program or self.__program
         if self.__args is None:
             self.__args = self.__parse(argv)
@@ -233,12 +248,18 @@ class LLMExecutor(KuwaNames):
         return Backend(
             name=type(self).__name__,
             version=__version__,
+            listening=self.__publish,
             setup=self.setup,
             compute=self.__compute,
             abort=None if type(self).abort is LLMExecutor.abort else self.__abort,
             uses_asyncio=self.uses_asyncio,
-            report=self.__report,
+            status=self.__status,
         )
+
+    def __publish(self, listening: Listening) -> None:
+        """Set what setup() may read in `args`: where we listen, and the embedded Kernel's URL."""
+        args = self.__options()
+        args.host, args.port, args.kernel_url = listening
 
     async def __abort(self) -> None:
         result: Any = self.abort()
@@ -260,15 +281,15 @@ class LLMExecutor(KuwaNames):
 
     @cached_property
     def __code(self) -> CodeType | None:
-        """Return the code of the subclass's llm_compute; None if that is no plain function."""
+        """Return the code of the subclass's llm_compute; None for callables of other kinds."""
         function: Any = type(self).llm_compute
-        while hasattr(function, "__wrapped__"):  # inspect would cost milliseconds
+        while hasattr(function, "__wrapped__"):  # importing inspect would take milliseconds
             function = function.__wrapped__
         return getattr(function, "__code__", None)
 
     @cached_property
     def __takes_form(self) -> bool:
-        """Tell whether this backend has the older form: llm_compute(self, data)."""
+        """Tell whether llm_compute has the older form, llm_compute(self, data)."""
         code = self.__code
         if code is None or code.co_flags & VARIABLE_ARGUMENTS:
             return False
@@ -276,7 +297,7 @@ class LLMExecutor(KuwaNames):
 
     @cached_property
     def __takes_names(self) -> bool:
-        """Tell whether llm_compute names its parameters as Kuwa does, in any order."""
+        """Tell whether llm_compute has parameters of Kuwa's names, in any order."""
         code = self.__code
         if code is None:
             return False

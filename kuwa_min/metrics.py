@@ -1,4 +1,4 @@
-"""Count and measure what the executor does, in Prometheus' text format."""
+"""The executor's metrics in Prometheus' text format; every method is thread-safe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
 PREFIX = "executor_framework_"
+# Upper bounds of histogram buckets: seconds, characters, characters per second.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5)
 PROCESS_SECONDS = (*SECONDS, 10, 20, 30, 40, 50, 60)
 WAITING_SECONDS = (*PROCESS_SECONDS, 120, 180, 240, 300)
@@ -27,7 +28,7 @@ def _labels(pairs: Mapping[str, str]) -> str:
 
 
 class Metric:
-    """One named number; `lines` gives its samples."""
+    """A gauge: one number under a name. Other kinds of metrics derive from it."""
 
     kind = "gauge"
 
@@ -38,49 +39,49 @@ class Metric:
 
     @property
     def value(self) -> float:
-        """Return the number."""
+        """Return the current value."""
         return self._value
 
     def set(self, value: float) -> None:
-        """Set the number."""
+        """Replace the value."""
         self._value = value
 
     def lines(self) -> list[str]:
-        """Return the samples, without help and type."""
+        """Return the sample lines, without HELP and TYPE."""
         return [f"{self.name}{_labels(self.labels)} {_number(self.value)}"]
 
     def render(self) -> list[str]:
-        """Return help, type and samples."""
+        """Return HELP, TYPE and the sample lines."""
         head = [f"# HELP {self.name} {self.text}", f"# TYPE {self.name} {self.kind}"]
         return head + self.lines()
 
 
-class Reading(Metric):
-    """A number that is read when it is shown."""
+class FunctionGauge(Metric):
+    """A gauge whose value is computed at each scrape."""
 
     def __init__(self, name: str, text: str, labels: Mapping[str, str]) -> None:
         super().__init__(name, text, labels)
-        self.read: Callable[[], float] = lambda: 0.0
+        self.function: Callable[[], float] = lambda: 0.0
 
     @property
     def value(self) -> float:
-        """Read the number."""
-        return self.read()
+        """Compute the value."""
+        return self.function()
 
 
 class Counter(Metric):
-    """A number that only grows; its name ends in _total."""
+    """A value that only grows; its name ends in _total."""
 
     kind = "counter"
 
     def inc(self, amount: float = 1) -> None:
-        """Add to the number."""
+        """Add to the value."""
         with self._lock:
             self._value += amount
 
 
-class State(Metric):
-    """One of several named states; the current one is 1, the others 0."""
+class StateSet(Metric):
+    """Several named states, of which the current one is 1 and the others are 0."""
 
     def __init__(
         self, name: str, text: str, labels: Mapping[str, str], states: Sequence[str]
@@ -89,7 +90,7 @@ class State(Metric):
         self._states, self.current = states, states[0]
 
     def lines(self) -> list[str]:
-        """Return a sample per state."""
+        """Return a sample line per state."""
         return [
             f"{self.name}{_labels({**self.labels, self.name: state})} "
             f"{_number(state == self.current)}"
@@ -98,7 +99,7 @@ class State(Metric):
 
 
 class Histogram(Metric):
-    """Observations counted in buckets of at most `bounds`."""
+    """Observations counted in buckets with these upper bounds."""
 
     kind = "histogram"
 
@@ -128,11 +129,14 @@ class Histogram(Metric):
 
 
 class Metrics:
-    """Everything an executor measures, under the name of its first access code."""
+    """All metrics of an executor, labelled with its first access code.
+
+    Observed on the HTTP worker threads, on the event loop and on the registration thread.
+    """
 
     def __init__(self, executor_name: str, *, backend: str, version: str, slots: int) -> None:
         labels = {"executor_name": executor_name}
-        self.state = State("state", "What the executor does now.", labels, ("idle", "busy"))
+        self.state = StateSet("state", "What the executor does now.", labels, ("idle", "busy"))
         self.failed = Counter("failed_total", "Answers that ended in an error.", labels)
         self.aborted = Counter("aborted_total", "Answers that a person stopped.", labels)
         self.disconnected = Counter("disconnected_total", "Answers whose reader left.", labels)
@@ -157,7 +161,7 @@ class Metrics:
         self.endpoints = Metric("endpoints", "Chats that can run or wait at once.", labels)
         self.endpoints.set(slots)
         self.waiting = Metric("waiting_chats", "Chats that wait for a slot now.", labels)
-        self.longest_wait = Reading(
+        self.longest_wait = FunctionGauge(
             "longest_wait_seconds", "Seconds that the oldest of them has waited.", labels
         )
         self.waited = Histogram(
@@ -173,25 +177,25 @@ class Metrics:
         )
         self.build.set(1)
 
-    def admitted(self, running: int, waiting: int) -> None:
-        """Note how many chats run and how many wait now."""
+    def observe_load(self, running: int, waiting: int) -> None:
+        """Set how many chats run and how many wait."""
         self.busy_slots.set(running)
         self.waiting.set(waiting)
         self.state.current = "busy" if running else "idle"
 
-    def answered(self, seconds: float, characters: int) -> None:
-        """Note an answer that ended well."""
+    def observe_answer(self, seconds: float, characters: int) -> None:
+        """Observe an answer that ended well."""
         self.process_time.observe(seconds)
         self.output_length.observe(characters)
         if seconds > 0:
             self.throughput.observe(characters / seconds)
 
-    def count_tokens(self, read: int, written: int) -> None:
-        """Add tokens of prompts and of answers."""
-        self.tokens_in.inc(read)
-        self.tokens_out.inc(written)
+    def count_tokens(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Add to the token counters."""
+        self.tokens_in.inc(prompt_tokens)
+        self.tokens_out.inc(completion_tokens)
 
     def render(self) -> bytes:
-        """Return all of it as Prometheus text."""
+        """Return all metrics as Prometheus text."""
         metrics = (value for value in vars(self).values() if isinstance(value, Metric))
         return ("\n".join(line for metric in metrics for line in metric.render()) + "\n").encode()

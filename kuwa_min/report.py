@@ -1,4 +1,7 @@
-"""Keep what a backend says of itself: how far it is with loading, what it runs."""
+"""What a backend reports about itself: loading progress, facts about the model, tokens.
+
+Written by the backend on any thread; read by /status on HTTP worker threads.
+"""
 
 from __future__ import annotations
 
@@ -13,30 +16,33 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Report:
-    """What a backend says of itself; it may say so as well where nobody serves it."""
+class BackendStatus:
+    """The latest report of one backend.
+
+    It exists from the executor's construction on; on_tokens is set once the executor serves.
+    """
 
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
-        self.task: Progress | None = None
-        self.on_tokens: Callable[[int, int], None] = lambda read, written: None
+        self.task: Progress | None = None  # the step of loading that runs
+        self.on_tokens: Callable[[int, int], None] = lambda prompt_tokens, completion_tokens: None
 
-    def begin(self, what: str) -> Progress:
-        """Return what is to be called with the steps of a task; the one before it has ended."""
+    def begin(self, title: str) -> Progress:
+        """End the current task and begin another; call the result with (done, total)."""
         from .progress import Progress  # a small file has no bytecode of it
 
         self.end()
-        self.task = Progress(what, at_tenth=_log)
+        self.task = Progress(title, at_tenth=_log)
         return self.task
 
     def end(self) -> None:
-        """Clear the bar of the task that was begun last."""
+        """End the current task, if there is one, and clear its bar."""
         task, self.task = self.task, None
         if task is not None:
             task.end()
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Add facts; what JSON cannot hold becomes text. Raises ValueError for NaN and infinity."""
+        """Add facts; other than JSON types become text. Raises ValueError for NaN and infinity."""
         import json
 
         plain = json.loads(json.dumps(facts, default=str, allow_nan=False))
@@ -44,6 +50,5 @@ class Report:
 
 
 def _log(task: Progress) -> None:
-    """Write the line of a tenth."""
     left = task.seconds_left() or 0
     logger.info("%s: %d %%, %.0f s left", task.title, task.percent(), left)

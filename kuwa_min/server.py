@@ -1,4 +1,7 @@
-"""The executor's routes: chat and abort for each endpoint, health, status, metrics."""
+"""The executor's routes: chat and abort of each endpoint, health, status, metrics.
+
+Each is called on the HTTP worker thread of the connection that asks.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from . import protocol, wire
-from .answer import WAITING_TIMEOUT, Answer
+from .answer import Generation
 from .chunks import Piece
 from .errors import Refused
+from .event_loop import EventLoop
 from .exchange import JSON, Reply, Request, Routes, Streaming, message
 from .metrics import Metrics
 from .slots import Slots
@@ -18,14 +22,19 @@ logger = logging.getLogger(__name__)
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-MONITORING = ("/health", "/metrics", "/status")  # asked for under any name, as of a service
+MONITORING = ("/health", "/metrics", "/status")  # allowed under any Host, as a service's name
 LOADING = "The model is still loading. Please try again in a moment."
 
 Compute = Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
 
 
 class ExecutorRoutes:
-    """Answer the Kernel: bytes in, an Answer at an endpoint, text out."""
+    """The routes of one executor.
+
+    paths: of the chat endpoints, by index. compute: calls the backend. render_status: makes JSON of
+    a state. loop: runs the generations; None: each runs on its HTTP worker thread. waiting_timeout:
+    seconds that a chat waits for a slot.
+    """
 
     def __init__(
         self,
@@ -33,18 +42,18 @@ class ExecutorRoutes:
         slots: Slots,
         metrics: Metrics,
         compute: Compute,
-        about: Callable[[str], bytes],
+        render_status: Callable[[str], bytes],
         *,
-        on_loop: bool = True,
+        waiting_timeout: float,
+        loop: EventLoop | None = None,
         wire_option: str = wire.AUTO,
         log_content: bool = False,
-        waiting_timeout: float = WAITING_TIMEOUT,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
-        self._compute, self._on_loop, self._log_content = compute, on_loop, log_content
-        self._about, self._wire_option = about, wire_option
+        self._compute, self._loop, self._log_content = compute, loop, log_content
+        self._render_status, self._wire_option = render_status, wire_option
         self._waiting_timeout = waiting_timeout
-        self.ready = False
+        self.ready = False  # set by the main thread once the model is loaded
 
     def table(self) -> Routes:
         """Return every route by path and method."""
@@ -59,7 +68,11 @@ class ExecutorRoutes:
         return routes
 
     def chat(self, index: int, request: Request) -> Streaming:
-        """Start an answer at this endpoint, on the connection's thread; it waits and streams."""
+        """Acquire the endpoint; the response's producer waits for a slot and streams.
+
+        Raises Refused: 400 for a malformed form, 429 if the endpoint is taken, 503 while the model
+        loads and when the process stops.
+        """
         try:
             return self._start(index, request)
         except Refused as refusal:
@@ -77,48 +90,48 @@ class ExecutorRoutes:
             form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
         )._replace(fields=request.head.fields)
         room = wire.is_room(form.get("history_id"))
-        answer = Answer(
+        generation = Generation(
             index,
             self._slots,
             self._metrics,
             partial(self._compute, chat),
             wire.choose(self._wire_option, request.head.fields, room=room),
-            on_loop=self._on_loop,
-            listen=self._listener(index),
+            waiting_timeout=self._waiting_timeout,
+            loop=self._loop,
+            log_content=self._content_logger(index),
             user=form.get("user_id", ""),
             language=request.field("accept-language"),
-            waiting_timeout=self._waiting_timeout,
         )
-        self._slots.take(index, answer)
+        self._slots.acquire(index, generation)
         if self._log_content:
             logger.info("endpoint %d: in: %s", index, chat.history)
-        return Streaming(answer.produce, EVENT_STREAM)
+        return Streaming(generation.produce, EVENT_STREAM)
 
-    def _listener(self, index: int) -> Callable[[str], None] | None:
-        """Return what logs an answer's text, if the log may hold it."""
+    def _content_logger(self, index: int) -> Callable[[str], None] | None:
+        """Return what logs the pieces of a generation, if the log may hold content."""
         return partial(logger.info, "endpoint %d: out: %s", index) if self._log_content else None
 
     def abort(self, index: int, _: Request) -> Reply:
-        """Stop the answer at this endpoint, and no other."""
-        answer = self._slots.at(index)
-        if answer is None:
+        """Abort the generation at this endpoint, and no other."""
+        generation = self._slots.at(index)
+        if generation is None:
             return message(200, "No process to abort")
-        answer.abort()
+        generation.abort()
         return message(200, "Aborted")
 
     def health(self, _: Request) -> Reply:
-        """Say 204 when chats are welcome, 503 while the model loads."""
+        """Return 204 when chats are accepted; raises Refused with 503 while the model loads."""
         if not self.ready:
             raise Refused(503, LOADING, Retry_After="5")
         return Reply(204)
 
     def status(self, _: Request) -> Reply:
-        """Say as JSON how far the executor is, what it runs and how busy it is."""
+        """Return the executor's status as JSON."""
         state = "loading"
         if self.ready:
             state = "stopping" if self._slots.closed else "ready"
-        return Reply(200, self._about(state), JSON)
+        return Reply(200, self._render_status(state), JSON)
 
     def metrics(self, _: Request) -> Reply:
-        """Show every metric as Prometheus text."""
+        """Return every metric as Prometheus text."""
         return Reply(200, self._metrics.render(), PROMETHEUS)

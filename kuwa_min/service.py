@@ -1,6 +1,6 @@
 """The life of an executor's process: listen, load, register, answer until a signal, drain.
 
-Knows no LLMExecutor: a Backend says what is to be served.
+All of it runs on the main thread. It knows no LLMExecutor: a Backend says what to serve.
 """
 
 from __future__ import annotations
@@ -13,76 +13,90 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import address, event_loop, log, process, protocol, stream
+from . import address, log, process, protocol
 from .chunks import Piece
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
+from .event_loop import EventLoop
 from .exchange import Limits, Routes
 from .httpd import Server
 from .metrics import Metrics
 from .server import MONITORING, ExecutorRoutes
 from .shutdown import PATH as SHUTDOWN
-from .shutdown import Shutdown
+from .shutdown import ShutdownRoute
 from .slots import Slots
 
 if TYPE_CHECKING:
     import ssl
 
     from .registration import Registration
-    from .report import Report
+    from .report import BackendStatus
 
 logger = logging.getLogger(__name__)
 
-ABORT_START_SECONDS = 0.05  # for which the event loop may block before abort() runs elsewhere
-ABORT_SECONDS = 5.0  # for which the next chat waits for a backend's abort()
-SECRET_OPTIONS = ("_key", "_token", "_password", "_secret")  # whose values the log never holds
-WARM_UP_AFTER = 0.2  # seconds; whoever waits for /health comes first
+ABORT_START_TIMEOUT = 0.05  # seconds that the event loop may block before abort() runs elsewhere
+ABORT_TIMEOUT = 5.0  # seconds that the next chat waits for a backend's abort()
+SECRET_OPTIONS = ("_key", "_token", "_password", "_secret")  # ends of names; the log hides values
+WARM_UP_AFTER = 0.2  # seconds after ready: clients that wait for /health come first
 IDLE_CONNECTIONS = 1024  # besides one for each endpoint
 
 
 class Backend(NamedTuple):
-    """What is served: how it loads, answers and stops."""
+    """What to serve. Each call is made by the service, on the thread that its comment names."""
 
     name: str
     version: str
-    setup: Callable[[], None]
+    listening: Callable[[Listening], None]  # on the main thread, before setup
+    setup: Callable[[], None]  # on the main thread, once
+    # On the event loop, or on a thread per chat without asyncio:
     compute: Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
-    abort: Callable[[], Coroutine[Any, Any, None]] | None
+    abort: Callable[[], Coroutine[Any, Any, None]] | None  # see Service._run_abort
     uses_asyncio: bool
-    report: Report
+    status: BackendStatus
+
+
+class Listening(NamedTuple):
+    """Where the process listens, and for which Kernel."""
+
+    host: str | None  # None while that cannot be known
+    port: int
+    kernel_url: str
 
 
 class Service:
-    """One process that serves one backend with these options."""
+    """One process that serves one backend with these options, which it only reads."""
 
     def __init__(self, backend: Backend, args: argparse.Namespace) -> None:
         self._backend, self._args = backend, args
+        self._kernel_url = str(args.kernel_url)
+        self._loop = EventLoop() if backend.uses_asyncio else None
         count, waiting = args.concurrent_req_limit, args.waiting
         self._metrics = Metrics(
             args.access_code[0], backend=backend.name, version=backend.version, slots=count
         )
-        backend.report.on_tokens = self._metrics.count_tokens
+        backend.status.on_tokens = self._metrics.count_tokens
         self._started = time.monotonic()
-        abort = self._time_abort if backend.abort is not None else None
+        abort = self._run_abort if backend.abort is not None else None
         self._slots = Slots(count, self._metrics, abort, waiting=waiting)
         self._paths = [
             protocol.slot_path(args.executor_path, index) for index in range(count + waiting)
         ]
 
     def run(self) -> None:
-        """Serve until a signal says stop; raises KuwaError, or process.Stopped while loading."""
+        """Serve until a signal; raises KuwaError, or process.Stopped at a signal while loading."""
         for name, value in vars(self._args).items():
             if name.endswith(SECRET_OPTIONS):
                 log.hide(value)
         process.prepare(self._args.log)
         with process.Stop().on_signals() as stop, contextlib.ExitStack() as stack:
-            stack.callback(event_loop.shared.close)
+            if self._loop is not None:
+                stack.callback(self._loop.close)
             host = self._host()
             routes = self._create_routes()
-            shutdown = Shutdown(stop.request, lambda: str(self._args.kernel_url))
+            shutdown = ShutdownRoute(stop.request, lambda: self._kernel_url)
             table: Routes = {**routes.table(), SHUTDOWN: {"GET": shutdown}}
             server = stack.enter_context(self._listen(host, table))
-            self._args.host, self._args.port = host, server.port  # what setup() may look at
-            self._embed_kernel(stack)
+            self._start_embedded_kernel(stack)
+            self._backend.listening(Listening(host, server.port, self._kernel_url))
             self._load()
             stop.eager = False
             routes.ready = True
@@ -94,15 +108,15 @@ class Service:
         logger.info("stopped")
 
     def _host(self) -> str | None:
-        """Return the address of ours that the Kernel is told; None while that cannot be known."""
+        """Return the host that is registered; None while the Kernel's name does not resolve."""
         try:
-            return str(self._args.host or address.towards(self._args.kernel_url))
+            return str(self._args.host or address.towards(self._kernel_url))
         except StartError:
             return None
 
     def _wait(self, stop: process.Stop) -> None:
-        if self._backend.uses_asyncio and not stop.wait(WARM_UP_AFTER):
-            stream.warm_up()
+        if self._loop is not None and not stop.wait(WARM_UP_AFTER):
+            self._loop.start()  # before the first chat would wait for it
         stop.wait()
         logger.info("stopping: running answers may take %g s", self._args.drain_timeout)
 
@@ -112,19 +126,19 @@ class Service:
             self._slots,
             self._metrics,
             self._backend.compute,
-            self._about,
-            on_loop=self._backend.uses_asyncio,
+            self._render_status,
+            waiting_timeout=self._args.waiting_timeout,
+            loop=self._loop,
             wire_option=self._args.wire,
             log_content=self._args.log_content,
-            waiting_timeout=self._args.waiting_timeout,
         )
 
-    def _about(self, state: str) -> bytes:
-        """Return what /status shows; what that needs is imported when somebody asks."""
-        from .status import Status
+    def _render_status(self, state: str) -> bytes:
+        """Return the JSON of /status; its imports wait for the first request."""
+        from .status import ExecutorStatus
 
-        return Status(
-            self._backend.report,
+        return ExecutorStatus(
+            self._backend.status,
             self._metrics,
             version=self._backend.version,
             backend=self._backend.name,
@@ -145,7 +159,8 @@ class Service:
             tls=_tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None,
         )
 
-    def _embed_kernel(self, stack: contextlib.ExitStack) -> None:
+    def _start_embedded_kernel(self, stack: contextlib.ExitStack) -> None:
+        """Start the Kernel of --embedded_kernel, if given; it takes the place of --kernel_url."""
         if self._args.embedded_kernel:
             from .embedded_kernel import EmbeddedKernel
 
@@ -153,7 +168,7 @@ class Service:
             kernel = EmbeddedKernel(
                 host, port, version=self._args.version, allowed_hosts=self._args.allowed_hosts
             )
-            self._args.kernel_url = stack.enter_context(kernel).url
+            self._kernel_url = stack.enter_context(kernel).url
 
     def _load(self) -> None:
         started = time.monotonic()
@@ -165,7 +180,7 @@ class Service:
             line = traceback_line(error, with_message=True)
             raise StartError(f"setup failed: {line}{missing_module(error)}") from None
         finally:
-            self._backend.report.end()
+            self._backend.status.end()
         self._metrics.load_seconds.set(time.monotonic() - started)
 
     def _registration(
@@ -175,8 +190,8 @@ class Service:
         logger.info(
             "ready: %d slot(s) at %s%s (%d more may wait)",
             args.concurrent_req_limit,
-            self._base(host or args.bind or address.everywhere(), port),
-            _shown(self._paths[0]),
+            self._base_url(host or args.bind or address.everywhere(), port),
+            _loggable(self._paths[0]),
             args.waiting,
         )
         if args.ignore_kernel:
@@ -184,38 +199,38 @@ class Service:
         from .registration import Registration
 
         return Registration(
-            args.kernel_url,
+            self._kernel_url,
             args.version,
             names=args.access_code,
-            locate=lambda: self._endpoints(host, port),
+            resolve_endpoints=lambda: self._endpoint_urls(host, port),
             metrics=self._metrics,
         )
 
-    def _base(self, host: str, port: int) -> str:
+    def _base_url(self, host: str, port: int) -> str:
         scheme = "https" if self._args.https or self._args.tls_cert else "http"
         return f"{scheme}://{address.join(host, port)}"
 
-    def _endpoints(self, host: str | None, port: int) -> list[str]:
-        """Return what the Kernel is told; raises StartError while that cannot be known."""
-        base = self._base(host or address.towards(self._args.kernel_url), port)
+    def _endpoint_urls(self, host: str | None, port: int) -> list[str]:
+        """Return the URLs to register; raises StartError if the Kernel's name does not resolve."""
+        base = self._base_url(host or address.towards(self._kernel_url), port)
         return [base + path for path in self._paths]
 
-    def _time_abort(self) -> None:
-        """Run the backend's abort(), and return at its end or after ABORT_SECONDS.
+    def _run_abort(self) -> None:
+        """Run the backend's abort(); return at its end or after ABORT_TIMEOUT.
 
-        It runs on the event loop; on a thread of its own if that blocks, so that it can end what
-        blocks there, or if the backend uses none.
+        It runs on the event loop; on a thread of its own if the loop blocks, so that it can end
+        what blocks there, or if the backend uses no loop.
         """
-        if self._backend.uses_asyncio:
-            ended = event_loop.shared.call(self._abort, ABORT_START_SECONDS)
-            if ended is not None:
-                ended.wait(ABORT_SECONDS)
+        if self._loop is not None:
+            done = self._loop.call(self._abort, ABORT_START_TIMEOUT)
+            if done is not None:
+                done.wait(ABORT_TIMEOUT)
                 return
-        thread = threading.Thread(target=self._abort_alone, name="abort", daemon=True)
+        thread = threading.Thread(target=self._abort_on_thread, name="abort", daemon=True)
         thread.start()
-        thread.join(ABORT_SECONDS)
+        thread.join(ABORT_TIMEOUT)
 
-    def _abort_alone(self) -> None:
+    def _abort_on_thread(self) -> None:
         import asyncio
 
         asyncio.run(self._abort())
@@ -228,8 +243,8 @@ class Service:
             logger.error("abort() failed: %s", traceback_line(error, with_message=False))
 
 
-def _shown(path: str) -> str:
-    """Hide a path that is a secret."""
+def _loggable(path: str) -> str:
+    """Return a path for the log, which hides one of --executor_path auto: it is a secret."""
     return path if len(path) < 32 else "/..."
 
 

@@ -1,8 +1,8 @@
 """GET /shutdown: stop the process as SIGTERM does, for the Kernel and for this machine only.
 
-Kuwa's Kernel 0.4 asks for it without any authentication. So who may ask is told by the peer's
-address; what a browser sends or a proxy forwards is refused, as its peer is not who asks. (The Host
-is checked by the server before a route is called.)
+Kuwa's Kernel 0.4 sends it without any authentication, so the peer's address decides. Requests of
+browsers and forwarded ones are refused: behind their peer stands another client. (The server checks
+the Host before it calls a route.)
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from .exchange import Reply, Request, message
 logger = logging.getLogger(__name__)
 
 PATH = "/shutdown"
-NOT_YOURS = "Only the Kernel and this machine may shut this executor down."
-FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+FORBIDDEN = "Only the Kernel and this machine may shut this executor down."
+PROXY_FIELDS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
-class Shutdown:
-    """The route; `stop` is called once the answer is on its way."""
+class ShutdownRoute:
+    """The route. stop: called once the response is sent. kernel_url: read at each request."""
 
     def __init__(self, stop: Callable[[], None], kernel_url: Callable[[], str]) -> None:
         self._stop, self._kernel_url = stop, kernel_url
 
     def __call__(self, request: Request) -> Reply:
-        """Stop, or raise Refused."""
+        """Stop the process; raises Refused with 403 for other clients."""
         if _is_indirect(request) or not self._is_allowed(request):
             logger.warning("refused to shut down for %s", request.peer)
-            raise Refused(403, NOT_YOURS)
+            raise Refused(403, FORBIDDEN)
         logger.info("%s asks to shut down", request.peer)
         return message(200, "Shutting down...")._replace(after=self._stop)
 
@@ -40,11 +40,11 @@ class Shutdown:
 
 
 def _is_indirect(request: Request) -> bool:
-    """Tell whether a browser sent this for a page that is not ours, or a proxy forwarded it.
+    """Tell whether a browser sent this for a foreign page, or a proxy forwarded it.
 
-    Browsers send Sec-Fetch-Site only to addresses that they trust, HTTPS and loopback.
+    Browsers send Sec-Fetch-Site to trustworthy origins only: HTTPS and loopback.
     """
-    if any(request.field(name) is not None for name in FORWARDED):
+    if any(request.field(name) is not None for name in PROXY_FIELDS):
         return True
     origin, site = request.field("origin"), request.field("sec-fetch-site")
     if origin is not None:

@@ -1,7 +1,9 @@
-"""N + W endpoints, each of which takes one chat at a time, and N slots, in which chats compute.
+"""The executor's endpoints and slots: which generation holds which, and how all of them end.
 
-A chat occupies its endpoint from its arrival until its answer has ended or was given up; it holds a
-slot from its admission until its computation has really ended, which is later if that blocks.
+There are N slots, in which generations run, and N + W endpoints, each of which takes one chat at a
+time; the Kernel knows the endpoints only. A chat holds its endpoint from its arrival until its
+response ends, and its slot from its admission until its generator has really ended. The latter is
+later for an orphan: a generator that blocks while its response has ended without it.
 """
 
 from __future__ import annotations
@@ -15,23 +17,24 @@ from functools import partial
 
 from . import sentences
 from .admission import AdmissionQueue
-from .answer import Answer
+from .answer import Generation
 from .errors import Refused
 from .metrics import Metrics
 from .process import share_processor
 from .protocol import BUSY
-from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
-CUT_SECONDS = 0.5  # that cancelled generations get at the end of the process
+DRAIN_GRACE = 0.5  # seconds that cancelled generations get at the end of the process
 
 
 class Slots:
-    """Which chat is at which endpoint, and which of them compute.
+    """The table of endpoints, and the queue before the slots; every method is thread-safe.
 
-    abort: the backend's own abort(), which is process-wide; called on a thread of its own. It
-    returns when chats may begin again.
+    Lock order: `_changed` before the queue's lock. `_observe_load` runs with the latter held.
+
+    abort: the backend's own abort(), which is process-wide; called on a thread of its own. No chat
+    is admitted until it has returned.
     """
 
     def __init__(
@@ -39,97 +42,101 @@ class Slots:
     ) -> None:
         self._metrics, self._abort = metrics, abort
         self._changed = threading.Condition()
-        self._chats: list[Answer | None] = [None] * (count + waiting)
-        self._queue = AdmissionQueue(count, self._count)
-        self._ending: set[Answer] = set()  # out of their slot, but not at the end of their body
+        self._endpoints: list[Generation | None] = [None] * (count + waiting)
+        self._queue = AdmissionQueue(count, self._observe_load)
+        self._flushing: set[Generation] = set()  # without an endpoint, sending their last pieces
         self._closed = False
         metrics.endpoints.set(count + waiting)
-        metrics.longest_wait.read = self._queue.longest_wait
+        metrics.longest_wait.function = self._queue.longest_wait
 
-    def take(self, index: int, answer: Answer) -> None:
-        """Give an endpoint to an answer, which joins the queue; raises Refused if it is taken."""
+    # -- for the routes and the generations
+
+    def acquire(self, index: int, generation: Generation) -> None:
+        """Give an endpoint to a generation, which joins the queue.
+
+        Raises Refused: 429 if the endpoint is taken, 503 if the process stops.
+        """
         with self._changed:
             if self._closed:
                 raise Refused(503, sentences.STOPPING, Retry_After="5")
-            if self._chats[index] is not None:
+            if self._endpoints[index] is not None:
                 raise Refused(429, BUSY)
-            ticket = self._queue.acquire(answer.user)
-            # The slot is free where the computation ends, not when the chat's thread notices that.
-            answer.ticket, answer.stream = ticket, Stream(partial(self._queue.release, ticket))
-            self._chats[index] = answer
+            ticket = self._queue.acquire(generation.user)
+            # The slot is free where the generator ends, before the worker thread notices that.
+            generation.enqueue(ticket, partial(self._queue.release, ticket))
+            self._endpoints[index] = generation
 
-    def free(self, answer: Answer) -> bool:
-        """Take an answer's endpoint back; return whether it still had one."""
+    def release(self, generation: Generation) -> bool:
+        """Release a generation's endpoint; return whether it was still held."""
         with self._changed:
-            if self._chats[answer.index] is not answer:
+            if self._endpoints[generation.index] is not generation:
                 return False
-            self._chats[answer.index] = None
+            self._endpoints[generation.index] = None
             self._changed.notify_all()
             return True
 
-    @contextlib.contextmanager
-    def ending(self, answer: Answer) -> Iterator[None]:
-        """Keep the process from ending while an answer without a slot sends its last pieces."""
+    def cancel_and_release(self, generation: Generation) -> bool:
+        """Call abort() if due, then release the endpoint; return whether it was still held."""
         with self._changed:
-            self._ending.add(answer)
+            if self._endpoints[generation.index] is not generation:
+                return False
+            self.call_abort(generation)
+            return self.release(generation)
+
+    @contextlib.contextmanager
+    def flushing(self, generation: Generation) -> Iterator[None]:
+        """Let `drain` wait for a generation without an endpoint while it sends its last pieces."""
+        with self._changed:
+            self._flushing.add(generation)
         try:
             if self._closed:
-                answer.hurry()
+                generation.skip_pauses()
             yield
         finally:
             with self._changed:
-                self._ending.discard(answer)
+                self._flushing.discard(generation)
                 self._changed.notify_all()
 
-    def give_up(self, answer: Answer) -> bool:
-        """Interrupt an answer and take its endpoint back; return whether it still had one."""
+    def call_abort(self, generation: Generation) -> None:
+        """Call abort(), which is process-wide, only if this is the one running generation."""
         with self._changed:
-            if self._chats[answer.index] is not answer:
-                return False
-            self.interrupt(answer)
-            return self.free(answer)
-
-    def interrupt(self, answer: Answer) -> None:
-        """Call the backend's abort() if this chat is the only one that computes.
-
-        No chat is admitted until that has ended.
-        """
-        with self._changed:
-            computing = [one for one in self.running() if self._queue.has_slot(one.ticket)]
-            if self._abort is None or computing != [answer]:
+            running = [one for one in self.active() if self._queue.has_slot(one.ticket)]
+            if self._abort is None or running != [generation]:
                 return
             self._queue.hold()
             try:
-                threading.Thread(target=self._call_abort, args=(self._abort,), daemon=True).start()
+                threading.Thread(target=self._run_abort, args=(self._abort,), daemon=True).start()
             except RuntimeError as error:  # the system has no thread left
                 self._queue.resume()
                 logger.error("abort() was not called: %s", error)
 
-    def _call_abort(self, abort: Callable[[], object]) -> None:
+    def _run_abort(self, abort: Callable[[], object]) -> None:
         try:
             abort()
         finally:
             self._queue.resume()
 
-    def leave_queue(self, answer: Answer) -> bool:
-        """Take a chat out of the queue; return False if it does not wait any more."""
-        return self._queue.cancel(answer.ticket)
+    def leave_queue(self, generation: Generation) -> bool:
+        """Dismiss a waiting generation; return False if it no longer waits."""
+        return self._queue.cancel(generation.ticket)
 
-    def place(self, answer: Answer) -> tuple[int, int]:
-        """Return a waiting chat's position in the queue, 1 being the next, and its length."""
-        return self._queue.position(answer.ticket), self._queue.waiting
+    def queue_position(self, generation: Generation) -> tuple[int, int]:
+        """Return a waiting generation's position, 1 being the next, and the queue's length."""
+        return self._queue.position(generation.ticket), self._queue.waiting
 
-    def _count(self, running: int, waiting: int) -> None:
-        self._metrics.admitted(running, waiting)
+    def active(self) -> list[Generation]:
+        """Return the generations that hold an endpoint, waiting ones included."""
+        return [generation for generation in self._endpoints if generation is not None]
+
+    def at(self, index: int) -> Generation | None:
+        """Return the generation that holds this endpoint."""
+        return self._endpoints[index]
+
+    def _observe_load(self, running: int, waiting: int) -> None:
+        self._metrics.observe_load(running, waiting)
         share_processor(running)
 
-    def running(self) -> list[Answer]:
-        """Return the answers that have an endpoint now, waiting ones too."""
-        return [answer for answer in self._chats if answer is not None]
-
-    def at(self, index: int) -> Answer | None:
-        """Return the answer at this endpoint now."""
-        return self._chats[index]
+    # -- for the end of the process, on the main thread
 
     @property
     def closed(self) -> bool:
@@ -137,32 +144,35 @@ class Slots:
         return self._closed
 
     def close(self) -> None:
-        """Refuse new chats from now on; those that wait are admitted as before."""
+        """Refuse new chats from now on; those in the queue are admitted as before."""
         with self._changed:
             self._closed = True
-            ending = list(self._ending)
-        for answer in ending:
-            answer.hurry()
+            flushing = list(self._flushing)
+        for generation in flushing:
+            generation.skip_pauses()
 
     def drain(self, seconds: float) -> None:
-        """Wait `seconds` for the end of all answers, queued ones too, then cut the rest short."""
+        """Wait for the end of all generations, queued ones included; cancel the rest.
+
+        Those that do not end within DRAIN_GRACE after that are detached.
+        """
         if self._wait_until_idle(seconds):
             return
-        self._queue.hold()  # no queued chat begins now
-        _call_all([answer.cut_short for answer in self.running()])
-        if not self._wait_until_idle(CUT_SECONDS):
-            _call_all([answer.leave_behind for answer in self.running()])
+        self._queue.hold()  # no queued chat is admitted now
+        _call_all([generation.cancel_for_shutdown for generation in self.active()])
+        if not self._wait_until_idle(DRAIN_GRACE):
+            _call_all([generation.detach for generation in self.active()])
 
     def _wait_until_idle(self, seconds: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not (self.running() or self._ending), seconds)
+            return self._changed.wait_for(lambda: not (self.active() or self._flushing), seconds)
 
 
 def _call_all(calls: list[Callable[[], None]]) -> None:
-    """Make calls side by side; one that hangs in a backend's code is left behind."""
+    """Make calls on threads of their own; wait DRAIN_GRACE for those that hang in a backend."""
     threads = [threading.Thread(target=call, daemon=True) for call in calls]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + CUT_SECONDS
+    deadline = time.monotonic() + DRAIN_GRACE
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,6 +1,6 @@
-"""Say what an executor is doing: how far it is with loading, what it runs, how busy it is.
+"""The JSON of /status: state, loading progress, facts about the model, load.
 
-Knows no HTTP. It holds nothing of people and their chats, no address and no secret.
+Knows no HTTP. It is public: it holds no content of chats, no addresses and no secrets.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
     from .metrics import Metrics
     from .progress import Progress
-    from .report import Report
+    from .report import BackendStatus
 
 LOADING = "loading"  # the state in which there is progress to show
 
 
-class Status:
-    """What /status shows to whoever reaches the port."""
+class ExecutorStatus:
+    """Collects what /status shows. started: time.monotonic() at the start of the process."""
 
     def __init__(
         self,
-        report: Report,
+        backend_status: BackendStatus,
         metrics: Metrics,
         *,
         version: str,
@@ -32,12 +32,12 @@ class Status:
         access_codes: Sequence[str],
         started: float,
     ) -> None:
-        self._report, self._metrics = report, metrics
+        self._backend_status, self._metrics = backend_status, metrics
         self._about = {"version": version, "backend": backend, "access_codes": list(access_codes)}
-        self._started = started  # time.monotonic()
+        self._started = started
 
     def render(self, state: str) -> bytes:
-        """Return the executor in this state as JSON; never waits."""
+        """Return the executor in this state as JSON; does not wait."""
         metrics = self._metrics
         found = {
             "state": state,
@@ -48,15 +48,15 @@ class Status:
             "waiting": int(metrics.waiting.value),
             "longest_wait_seconds": round(metrics.longest_wait.value, 3),
             "registered": bool(metrics.registered.value),
-            "model": self._report.facts,
+            "model": self._backend_status.facts,
         }
         if state == LOADING:
-            found["progress"] = _steps(self._report.task)
+            found["progress"] = _progress(self._backend_status.task)
         return json.dumps(found).encode()
 
 
-def _steps(task: Progress | None) -> dict[str, Any] | None:
-    """Return how far a task is, or None while the backend says nothing of it."""
+def _progress(task: Progress | None) -> dict[str, Any] | None:
+    """Return a task's progress, or None while the backend reports none."""
     if task is None:
         return None
     left = task.seconds_left()

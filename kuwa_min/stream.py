@@ -1,7 +1,8 @@
-"""Drive a backend's async generator; any thread may cancel it.
+"""Run a backend's async generator to its end; any thread may cancel it.
 
-Backends that use asyncio run as tasks on the event loop of the process, all others on the chat's
-own thread: those may await nothing but a Pause, and need neither a loop nor asyncio itself.
+With an event loop the generator is a task on it, beside those of all other chats, and the HTTP
+worker thread waits for the task's end. Without one the worker thread drives the generator itself:
+it may block, needs no asyncio, and may await nothing but a Pause.
 """
 
 from __future__ import annotations
@@ -14,26 +15,40 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import event_loop
 from .errors import describe
 
 if TYPE_CHECKING:
     import asyncio
 
+    from .event_loop import EventLoop
+
+# Cancelling is closing the generator. Python cannot interrupt code that blocks, so `cancel` does
+# all that may help, from the cheapest on:
+#
+# 1. It sets a flag, which is read before and after each piece.
+# 2. It wakes a generator that awaits: a task by Task.cancel(), a Pause by an event.
+# 3. It makes the calls that the backend registered with `on_stop`, for a generator that waits for a
+#    lock, a socket or an engine of its own. They are made on the thread that cancels.
+# 4. The generator leaves its await or yield and is closed; its `finally` blocks run, from then on
+#    without further interruption.
+#
+# A generator that still blocks is an orphan: the response ends without it (see Generation), and its
+# slot stays taken until it has really ended, which `on_end` reports.
+
 logger = logging.getLogger(__name__)
 
-TURN = 0.001  # seconds for which a generator that awaits nothing may keep the loop from others
-LAST_PIECES = 100  # that a generator may still yield, in vain, while it is closed
+LOOP_SLICE = 0.001  # seconds that a generator that awaits nothing may keep the loop from others
+CLOSING_PIECES = 100  # that a generator may still yield, in vain, while it is closed
 
-_current: ContextVar[Stream | None] = ContextVar("stream", default=None)
+_current: ContextVar[GeneratorRunner | None] = ContextVar("runner", default=None)
 
 Pieces = AsyncGenerator[Any, None]
-Write = Callable[[Any], object]  # returns False when there is no room for more
+Write = Callable[[Any], object]  # returns False when the buffer is full
 Pace = Callable[[object], "Awaitable[None] | None"]  # gets what Write returned
 
 
 class Cancelled(BaseException):
-    """Leave a Pause: the answer is not wanted any more."""
+    """Leave a Pause: the generation was cancelled."""
 
 
 class Pause:
@@ -43,101 +58,109 @@ class Pause:
         self.seconds = seconds
 
     def __await__(self) -> Generator[Pause, None, None]:
-        """Hand the wish to the thread that drives the generator."""
+        """Suspend up to the thread that drives the generator, which waits."""
         yield self
 
 
-class Room(Protocol):
-    """Backpressure: how a writer that has no room says when it has."""
+class Backpressure(Protocol):
+    """How a writer whose buffer is full says that it takes more."""
 
     def wait_for_room(self) -> None:
-        """Wait for room; raises what the writer would raise."""
+        """Block until there is room; raises what the writer would raise."""
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """Make this call, on any thread, when there is room or never will be; or now."""
-
-
-def warm_up() -> None:
-    """Start what the first chat on the event loop would otherwise wait for."""
-    event_loop.shared.start()
+        """Call back once, on any thread, when there is room or never will be; or now."""
 
 
 def on_stop(call: Callable[[], None]) -> None:
-    """Let the stream that runs in this context, if there is one, make this call when it stops."""
-    stream = _current.get()
-    if stream is not None:
-        stream.on_stop(call)
+    """Register a call with the runner of this context, if there is one."""
+    runner = _current.get()
+    if runner is not None:
+        runner.on_stop(call)
 
 
-class Stream:
-    """One generation. A generator that blocks cannot be interrupted, only left behind."""
+class GeneratorRunner:
+    """One run of one generator.
+
+    `run` is called once, on the HTTP worker thread, and returns when the generator has ended.
+    `cancel` and `on_stop` may be called on any thread, before, during and after it.
+
+    on_end: called where the generator has ended (on the event loop, in the task's done callback,
+    or on the worker thread), possibly more than once; it must not wait.
+    """
 
     def __init__(self, on_end: Callable[[], object] = lambda: None) -> None:
-        """Make a stream that calls `on_end` where its generator has ended; it must not wait."""
         self._lock = threading.Lock()
-        self._on_end = on_end  # called again by a second `end`
+        self._on_end = on_end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._error: BaseException | None = None  # what the task raised
-        self._closing = False  # the generator is being closed: no time to interrupt it
-        self._wake = threading.Event()
-        self._stopped = False  # also by a writer that takes no more
-        self._calls: list[Callable[[], None]] = []
+        self._closing = False  # the generator is being closed: do not interrupt it
+        self._wakeup = threading.Event()  # ends a Pause
+        self._stopped = False  # cancelled, or the writer raised
+        self._callbacks: list[Callable[[], None]] = []
         self.cancelled = False
         self.ended = threading.Event()
 
     def run(
-        self, pieces: Pieces, write: Write, *, on_loop: bool = True, room: Room | None = None
+        self,
+        pieces: Pieces,
+        write: Write,
+        *,
+        loop: EventLoop | None = None,
+        backpressure: Backpressure | None = None,
     ) -> None:
-        """Hand every piece to `write` until the end; what the generator raises is raised here.
+        """Pass every piece to `write` until the end; raises what the generator or `write` raises.
 
-        The generator runs and is closed on the event loop, where `write` is called, too, and must
-        not wait; without a loop, on this thread. Where `write` returns False, `room` says when to
-        go on.
+        With a loop, the generator runs and is closed on the loop's thread, where `write` is called,
+        too, and must not wait; without one, on this thread. Where `write` returns False,
+        `backpressure` says when to go on.
         """
-        drive = self._drive_on_loop if on_loop else self._drive_alone
         try:
-            drive(pieces, write, room)
+            if loop is None:
+                self._run_on_thread(pieces, write, backpressure)
+            else:
+                self._run_on_loop(loop.start(), pieces, write, backpressure)
         finally:
             self.end()
 
     def cancel(self) -> None:
-        """Interrupt the generator at its next await or piece; never waits."""
+        """Interrupt the generator at its next await or piece; never waits for its end."""
         with self._lock:
             self.cancelled = True
-            self._wake.set()
+            self._wakeup.set()
             if self._loop is not None and not self.ended.is_set():
                 with contextlib.suppress(RuntimeError):  # the loop was closed
                     self._loop.call_soon_threadsafe(self._cancel_task)
-        self._make_calls()
+        self._stop()
 
     def on_stop(self, call: Callable[[], None]) -> None:
-        """Make this call when the generator is stopped, on the thread that stops it; or now.
+        """Call back when the generator is stopped, on the thread that stops it; or now, if it was.
 
-        It is made once, and never after the generator's own end.
+        The call is made once at most, and never after the generator's own end.
         """
         with self._lock:
             if self.ended.is_set():
                 return
             if not self._stopped:
-                self._calls.append(call)
+                self._callbacks.append(call)
                 return
-        _make(call)
+        _call_back(call)
 
-    def _make_calls(self) -> None:
+    def _stop(self) -> None:
         with self._lock:
             self._stopped = True
-        for call in self._take_calls():
-            _make(call)
+        for call in self._pop_callbacks():
+            _call_back(call)
 
-    def _take_calls(self) -> list[Callable[[], None]]:
+    def _pop_callbacks(self) -> list[Callable[[], None]]:
         with self._lock:
-            calls, self._calls = self._calls, []
+            calls, self._callbacks = self._callbacks, []
             return calls
 
     def end(self) -> None:
-        """Note that the generator has ended, or will never run."""
-        self._take_calls()
+        """Mark the generator as ended; also called for one that never ran."""
+        self._pop_callbacks()
         self._on_end()
         self.ended.set()
 
@@ -152,26 +175,28 @@ class Stream:
                     waiting = pace(write(piece))
                     if waiting is not None:
                         await waiting
-                except BaseException:  # the reader left
-                    self._make_calls()
+                except BaseException:  # the client disconnected, or the wait was cancelled
+                    self._stop()
                     raise
         finally:
             self._closing = True
             await _close(pieces)
 
-    # -- on the chat's own thread
+    # -- on the HTTP worker thread
 
-    def _drive_alone(self, pieces: Pieces, write: Write, room: Room | None) -> None:
+    def _run_on_thread(
+        self, pieces: Pieces, write: Write, backpressure: Backpressure | None
+    ) -> None:
         def pace(has_room: object) -> None:
-            if has_room is False and room is not None:
-                room.wait_for_room()
+            if has_room is False and backpressure is not None:
+                backpressure.wait_for_room()
 
         coroutine: Coroutine[Pause, None, None] = self._pump(pieces, write, pace)
         token = _current.set(self)
         try:
-            asked = coroutine.send(None)
-            while not self._wake.wait(asked.seconds):
-                asked = coroutine.send(None)
+            pause = coroutine.send(None)
+            while not self._wakeup.wait(pause.seconds):
+                pause = coroutine.send(None)
             coroutine.throw(Cancelled())
         except (StopIteration, Cancelled):
             pass
@@ -181,14 +206,19 @@ class Stream:
 
     # -- on the event loop
 
-    def _drive_on_loop(self, pieces: Pieces, write: Write, room: Room | None) -> None:
-        """Run the generator as a task and wait for its end."""
-        loop = event_loop.shared.start()
-        pump = self._pump(pieces, write, _Turns(room).pace)
+    def _run_on_loop(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pieces: Pieces,
+        write: Write,
+        backpressure: Backpressure | None,
+    ) -> None:
+        """Run the generator as a task; block until its end."""
+        pump = self._pump(pieces, write, _LoopPacer(backpressure).pace)
         try:
             with self._lock:
                 self._loop = loop
-                loop.call_soon_threadsafe(self._begin, loop, pump)
+                loop.call_soon_threadsafe(self._create_task, loop, pump)
         except RuntimeError:  # the loop was closed: the process ends
             pump.close()
             raise
@@ -197,61 +227,63 @@ class Stream:
         if error is not None:
             raise error
 
-    def _begin(self, loop: asyncio.AbstractEventLoop, pump: Coroutine[Any, Any, None]) -> None:
-        """Create the task, in a context that `on_stop` knows the stream by."""
+    def _create_task(
+        self, loop: asyncio.AbstractEventLoop, pump: Coroutine[Any, Any, None]
+    ) -> None:
+        """Create the task in a context in which `on_stop` finds this runner."""
         token = _current.set(self)
         try:
             self._task = loop.create_task(pump)
         finally:
             _current.reset(token)
-        self._task.add_done_callback(self._note_end)
+        self._task.add_done_callback(self._task_done)
 
     def _cancel_task(self) -> None:
         if self._task is not None and not self._closing:
             self._task.cancel()
 
-    def _note_end(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             self._error = task.exception()
         elif not self.cancelled:
             import asyncio
 
-            self._error = asyncio.CancelledError()  # by the backend's own doing
+            self._error = asyncio.CancelledError()  # the backend's own doing
         self._task = None
         self.end()
 
 
-class _Turns:
-    """Keep one chat from having the event loop for itself: wait for room, and let others run."""
+class _LoopPacer:
+    """Let other tasks run between pieces: yield the loop now and then, and await backpressure."""
 
-    def __init__(self, room: Room | None) -> None:
-        self._room, self._since = room, 0.0
+    def __init__(self, backpressure: Backpressure | None) -> None:
+        self._backpressure, self._since = backpressure, 0.0
 
     def pace(self, has_room: object) -> Awaitable[None] | None:
-        """Return what to await after a piece, if it is time for that."""
-        if has_room is False and self._room is not None:
-            return self._wait_for_room(self._room)
-        if time.monotonic() - self._since < TURN:
+        """Return what to await after a piece, or None to go on at once."""
+        if has_room is False and self._backpressure is not None:
+            return self._wait_for_room(self._backpressure)
+        if time.monotonic() - self._since < LOOP_SLICE:
             return None
-        return self._give_way()
+        return self._yield_loop()
 
-    async def _give_way(self) -> None:
+    async def _yield_loop(self) -> None:
         import asyncio
 
         await asyncio.sleep(0)
         self._since = time.monotonic()
 
-    async def _wait_for_room(self, room: Room) -> None:
+    async def _wait_for_room(self, backpressure: Backpressure) -> None:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        back = loop.create_future()
-        room.when_room(lambda: _resolve(loop, back))
-        await back
+        room = loop.create_future()
+        backpressure.when_room(lambda: _resolve(loop, room))
+        await room
 
 
 def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-    """Set a future from any thread; its loop may have been closed by now."""
+    """Set a future's result from any thread; its loop may have been closed."""
 
     def resolve() -> None:
         if not future.done():
@@ -264,19 +296,19 @@ def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> N
 
 
 async def _close(pieces: Pieces) -> None:
-    """Close the generator; what its `finally` still yields is dropped, and the rest of it runs."""
+    """Close the generator; drop what its `finally` still yields, and let the rest of it run."""
     try:
         await pieces.aclose()
     except RuntimeError as error:
         if "ignored GeneratorExit" not in str(error):
             raise
         with contextlib.suppress(GeneratorExit, StopAsyncIteration):
-            for _ in range(LAST_PIECES):
+            for _ in range(CLOSING_PIECES):
                 await pieces.__anext__()
 
 
-def _make(call: Callable[[], None]) -> None:
-    """Call what a backend registered; its failure must not hurt the thread that stops the chat."""
+def _call_back(call: Callable[[], None]) -> None:
+    """Make a backend's call; log what it raises instead of failing the thread that stops."""
     try:
         call()
     except BaseException as error:  # noqa: BLE001 - the backend's own code

@@ -312,7 +312,7 @@ def test_an_answer_ends_once_although_its_backend_ends_while_it_is_left_behind(
             first = response.readline()
             fetch(f"{one.chat}/abort")
             rest = response.read()
-        until(lambda: not one.slots._ending)
+        until(lambda: not one.slots._flushing)
     assert ended(first + rest) == ("stop", 0, 4)
     assert len(endings) == 1
 
@@ -407,7 +407,7 @@ def test_a_room_of_0_3_recognises_the_note_that_comes_with_pauses(
         while data := response.read1():
             come.append((time.monotonic(), data))
             if len(come) == 2:
-                assert one.slots.running() == []
+                assert one.slots.active() == []
     shown = room_03([(at - come[0][0], data) for at, data in come], lag=lambda: 0.0)
     assert shown[:2] == ("text", ["note"])
 
@@ -421,7 +421,7 @@ def test_pauses_end_when_the_process_does_or_the_reader_leaves(
     with running(yielding("text", NOTE)) as one:
         with call(one.chat, ROOM) as response:
             assert response.read(4) == b"text"
-            until(lambda: not one.slots.running())
+            until(lambda: not one.slots.active())
             if not leave:
                 one.slots.close()
                 assert response.read().decode() == f"\n\n{NOTE}"
@@ -438,7 +438,7 @@ def test_a_reader_who_leaves_during_a_pause_ends_it(monkeypatch: pytest.MonkeyPa
     with running(yielding("text", NOTE)) as one:
         with call(one.chat, ROOM) as response:
             assert response.read(4) == b"text"
-        until(lambda: not one.slots._ending)
+        until(lambda: not one.slots._flushing)
 
 
 # -- the log

@@ -89,7 +89,7 @@ def test_closing_does_not_wait_long_for_a_task_that_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Close during a computation."""
-    monkeypatch.setattr(event_loop, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(event_loop, "CLOSE_TIMEOUT", 0.05)
     loop, blocked, release = EventLoop(), threading.Event(), threading.Event()
 
     async def block() -> None:
@@ -106,7 +106,7 @@ def test_closing_does_not_wait_long_for_a_task_that_will_not_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cancel what ignores it."""
-    monkeypatch.setattr(event_loop, "CLOSE_SECONDS", 0.05)
+    monkeypatch.setattr(event_loop, "CLOSE_TIMEOUT", 0.05)
     loop, begun, release = EventLoop(), threading.Event(), list[asyncio.Event]()
 
     async def stubborn() -> None:
@@ -130,7 +130,8 @@ def test_a_process_that_never_closes_it_ends_without_a_word() -> None:
         "import asyncio\n"
         "from kuwa_min import event_loop\n"
         "assert 'asyncio' not in dir(event_loop)\n"
-        "event_loop.shared.call(lambda: asyncio.sleep(60), 20)\n"
+        "loop = event_loop.EventLoop()\n"
+        "loop.call(lambda: asyncio.sleep(60), 20)\n"
     )
     assert_ends_in_silence(program)
 
@@ -144,9 +145,10 @@ def test_a_process_ends_although_a_call_of_to_thread_blocks() -> None:
         "def block():\n"
         "    begun.set()\n"
         "    time.sleep(3600)\n"
-        "event_loop.shared.call(lambda: asyncio.to_thread(block), 20)\n"
+        "loop = event_loop.EventLoop()\n"
+        "loop.call(lambda: asyncio.to_thread(block), 20)\n"
         "begun.wait(20)\n"
-        "event_loop.shared.close()\n"
+        "loop.close()\n"
     )
 
 

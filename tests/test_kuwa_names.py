@@ -140,7 +140,7 @@ def test_an_option_of_kuwas_is_not_taken_over() -> None:
 def test_no_backend_of_ours_takes_an_option_over() -> None:
     """A mistake there would go unnoticed otherwise."""
     for name in registry.names():
-        assert registry.load(name)()._LLMExecutor__taken == {}  # type: ignore[attr-defined]
+        assert registry.load(name)()._LLMExecutor__replaced == {}  # type: ignore[attr-defined]
 
 
 def test_the_first_modelfile_parser_is_there() -> None:

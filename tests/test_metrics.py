@@ -12,12 +12,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from kuwa_min.answer import Answer
+from kuwa_min.answer import Generation
 from kuwa_min.errors import AnswerError, Gone
+from kuwa_min.event_loop import EventLoop
 from kuwa_min.metrics import Counter, Histogram, Metrics
 from kuwa_min.slots import Slots
 from kuwa_min.wire import RawWire
 
+LONG = 20.0
+LOOP = EventLoop()
 PREFIX = "executor_framework_"
 PROCESS_TIME = (
     *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 30),
@@ -60,7 +63,7 @@ def test_tokens_of_many_threads_are_all_counted() -> None:
 
     def count() -> None:
         for _ in range(250):
-            metrics.count_tokens(read=7, written=2)
+            metrics.count_tokens(prompt_tokens=7, completion_tokens=2)
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
@@ -163,7 +166,7 @@ def test_the_state_is_busy_while_any_slot_is() -> None:
     metrics = create(slots=3)
     seen = []
     for count in (0, 2, 1, 0):
-        metrics.admitted(count, 5)
+        metrics.observe_load(count, 5)
         seen.append(
             (
                 value(metrics, "busy_slots"),
@@ -179,7 +182,7 @@ def test_the_state_is_busy_while_any_slot_is() -> None:
 def test_an_answer_is_observed_three_times() -> None:
     """2 seconds, 100 characters, 50 characters a second."""
     metrics = create()
-    metrics.answered(2, 100)
+    metrics.observe_answer(2, 100)
     sums = {name: value(metrics, f"{name}_sum") for name in HISTOGRAMS}
     assert sums == {
         "process_time_seconds": 2,
@@ -192,7 +195,7 @@ def test_an_answer_is_observed_three_times() -> None:
 def test_an_answer_in_no_time_has_no_throughput() -> None:
     """Nothing is divided by zero."""
     metrics = create()
-    metrics.answered(0, 100)
+    metrics.observe_answer(0, 100)
     assert value(metrics, "output_length_charters_count") == 1
     assert value(metrics, "output_throughput_charters_per_second_count") == 0
 
@@ -203,7 +206,7 @@ def test_an_answer_in_no_time_has_no_throughput() -> None:
 def test_a_bound_belongs_to_its_bucket(length: int, below: float, above: float) -> None:
     """Buckets count what is at most their bound, and everything below."""
     metrics = create()
-    metrics.answered(1, length)
+    metrics.observe_answer(1, length)
     counts = buckets(metrics, "output_length_charters")
     assert all(count == (bound > below) for bound, count in counts.items())
     assert counts[above] == 1
@@ -213,7 +216,7 @@ def test_buckets_only_grow() -> None:
     """They are cumulative, and the last one is the count."""
     metrics = create()
     for length in (5, 15, 15, 150, 5000):
-        metrics.answered(1, length)
+        metrics.observe_answer(1, length)
     counts = list(buckets(metrics, "output_length_charters").values())
     assert counts == sorted(counts)
     assert counts[-1] == value(metrics, "output_length_charters_count") == 5
@@ -286,17 +289,19 @@ class Reader:
     def rest(self, seconds: float) -> None:
         """Wait for nothing."""
 
-    def abandon(self, last_words: object) -> None:
+    def abandon(self, final_pieces: object) -> None:
         """End the text although the backend has not."""
 
 
 def start(
     metrics: Metrics, reader: Reader, compute: Callable[[], AsyncGenerator[str, None]]
-) -> tuple[Answer, threading.Thread]:
+) -> tuple[Generation, threading.Thread]:
     """Let a backend answer this reader on a thread of its own."""
     slots = Slots(1, metrics, lambda: None)
-    answer = Answer(0, slots, metrics, compute, RawWire(room=False))
-    slots.take(0, answer)
+    answer = Generation(
+        0, slots, metrics, compute, RawWire(room=False), waiting_timeout=LONG, loop=LOOP
+    )
+    slots.acquire(0, answer)
 
     def produce() -> None:
         with contextlib.suppress(Gone):
@@ -358,10 +363,11 @@ def test_only_answers_that_ended_well_are_observed(
 
 
 @pytest.mark.parametrize(
-    ("stop", "expected"), [(Answer.abort, {"aborted_total": 1}), (Answer.cut_short, {})]
+    ("stop", "expected"),
+    [(Generation.abort, {"aborted_total": 1}), (Generation.cancel_for_shutdown, {})],
 )
 def test_a_stopped_answer_is_not_observed(
-    stop: Callable[[Answer], None], expected: dict[str, float]
+    stop: Callable[[Generation], None], expected: dict[str, float]
 ) -> None:
     """Neither one that a person aborted nor one that the end of the process cut short."""
     metrics, reader = create(), Reader()

@@ -26,10 +26,10 @@ ENDPOINTS = ["http://127.0.0.1:5/chat", "http://127.0.0.1:5/chat/1"]
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "BEAT", 0.05)
-    monkeypatch.setattr(registration, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(registration, "TIMEOUT", 0.5)
-    monkeypatch.setattr(registration, "GOODBYE_TIMEOUT", 0.5)
+    monkeypatch.setattr(registration, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(registration, "BACKOFF_FIRST", 0.02)
+    monkeypatch.setattr(registration, "REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setattr(registration, "UNREGISTER_TIMEOUT", 0.5)
 
 
 @pytest.fixture
@@ -49,7 +49,9 @@ def registered(
     url: str, metrics: Metrics, names: tuple[str, ...] = ("bot",), slots: int = 2
 ) -> Registration:
     """Make a registration of two slots."""
-    return Registration(url, "v1.0", names=names, locate=lambda: ENDPOINTS[:slots], metrics=metrics)
+    return Registration(
+        url, "v1.0", names=names, resolve_endpoints=lambda: ENDPOINTS[:slots], metrics=metrics
+    )
 
 
 def rows(kernel: EmbeddedKernel, name: str = "bot") -> list[str]:
@@ -253,13 +255,15 @@ def test_a_name_that_does_not_resolve_is_waited_for_and_said_once(
     caplog.set_level(logging.INFO)
     looks = list[int]()
 
-    def locate() -> list[str]:
+    def resolve_endpoints() -> list[str]:
         looks.append(1)
         if len(looks) < 4:
             raise StartError(f"cannot tell ({len(looks)})")
         return ENDPOINTS
 
-    one = Registration(kernel.url, "v1.0", names=["bot"], locate=locate, metrics=metrics)
+    one = Registration(
+        kernel.url, "v1.0", names=["bot"], resolve_endpoints=resolve_endpoints, metrics=metrics
+    )
     with one:
         until(lambda: rows(kernel) == ENDPOINTS)
     assert caplog.text.count("waiting for the Kernel") == 1
@@ -270,8 +274,10 @@ def test_a_name_that_does_not_resolve_is_waited_for_and_said_once(
 def test_the_end_does_not_wait_for_a_name_that_never_resolves(metrics: Metrics) -> None:
     """Nothing was registered, so there is nothing to take back."""
 
-    def locate() -> list[str]:
+    def resolve_endpoints() -> list[str]:
         raise StartError("cannot tell")
 
-    with Registration("http://k/", "v1.0", names=["bot"], locate=locate, metrics=metrics):
+    with Registration(
+        "http://k/", "v1.0", names=["bot"], resolve_endpoints=resolve_endpoints, metrics=metrics
+    ):
         pass

@@ -15,16 +15,19 @@ from programs import call, fetch, said, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from kuwa_min.errors import AnswerError
+from kuwa_min.event_loop import EventLoop
 from kuwa_min.httpd import Server
 from kuwa_min.metrics import Metrics
 from kuwa_min.protocol import Chat, slot_path
-from kuwa_min.report import Report
+from kuwa_min.report import BackendStatus
 from kuwa_min.server import ExecutorRoutes
 from kuwa_min.slots import Slots
-from kuwa_min.status import Status
+from kuwa_min.status import ExecutorStatus
 from kuwa_min.stream import on_stop
 
 LONG = 20.0
+WAITING_TIMEOUT = 240.0  # seconds
+LOOP = EventLoop()  # shared, as by all chats of a process
 Compute = Callable[[Chat], AsyncGenerator[str, None]]
 
 
@@ -43,9 +46,9 @@ class Running:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
         self.slots = Slots(slots, self.metrics, interrupt, waiting=waiting)
         paths = [slot_path("/chat", index) for index in range(slots + waiting)]
-        self.report = Report()
-        about = Status(
-            self.report,
+        self.backend_status = BackendStatus()
+        about = ExecutorStatus(
+            self.backend_status,
             self.metrics,
             version="0",
             backend="Test",
@@ -53,7 +56,13 @@ class Running:
             started=time.monotonic(),
         )
         self.routes = ExecutorRoutes(
-            paths, self.slots, self.metrics, compute, about.render, on_loop=on_loop
+            paths,
+            self.slots,
+            self.metrics,
+            compute,
+            about.render,
+            waiting_timeout=WAITING_TIMEOUT,
+            loop=LOOP if on_loop else None,
         )
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
@@ -283,10 +292,10 @@ def test_a_stop_call_that_hangs_keeps_neither_the_process_nor_other_readers() ->
         for _ in range(2):
             with call(one.chat, said("leaves")) as response:
                 assert response.read(4) == b"word"
-            until(lambda: len(one.slots.running()) == 2)
+            until(lambda: len(one.slots.active()) == 2)
         one.slots.close()
         one.slots.drain(0)
-        assert one.slots.running() == []
+        assert one.slots.active() == []
         assert not returned.is_set()
         release.set()
 
@@ -409,7 +418,7 @@ def test_status_says_in_json_how_far_the_executor_is() -> None:
 
     with running(silent, slots=2) as one:
         one.routes.ready = False
-        one.report.begin("loading ./model")(1, 4)
+        one.backend_status.begin("loading ./model")(1, 4)
         loading = status()
         assert loading["state"] == "loading"
         assert loading["progress"] == {
@@ -419,8 +428,8 @@ def test_status_says_in_json_how_far_the_executor_is() -> None:
             "percent": 25,
             "seconds_left": pytest.approx(0, abs=10),
         }
-        one.report.end()
-        one.report.describe({"device": "cuda:0"})
+        one.backend_status.end()
+        one.backend_status.describe({"device": "cuda:0"})
         one.routes.ready = True
         ready = status()
         assert 0 < ready.pop("uptime_seconds") < 20  # type: ignore[operator]

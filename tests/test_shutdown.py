@@ -13,7 +13,7 @@ from kuwa_min import http1
 from kuwa_min.embedded_kernel import EmbeddedKernel
 from kuwa_min.errors import Refused
 from kuwa_min.exchange import Request
-from kuwa_min.shutdown import Shutdown
+from kuwa_min.shutdown import ShutdownRoute
 
 KERNEL = "http://192.0.2.7:9000/"
 
@@ -23,7 +23,7 @@ def ask(peer: str, *fields: str) -> bool:
     stopped = list[bool]()
     lines = ["GET /shutdown HTTP/1.1", "Host: 10.0.0.5:8080", *fields]
     head = http1.parse_head("\r\n".join(lines).encode())
-    route = Shutdown(lambda: stopped.append(True), lambda: KERNEL)
+    route = ShutdownRoute(lambda: stopped.append(True), lambda: KERNEL)
     try:
         reply = route(Request("GET", "/shutdown", head, b"", peer))
     except Refused as refusal:

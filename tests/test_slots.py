@@ -19,7 +19,7 @@ from programs import call, fetch, said, until
 from test_server import Running, running
 
 from kuwa_min import answer, sentences
-from kuwa_min.answer import Answer
+from kuwa_min.answer import Generation
 from kuwa_min.chunks import Piece
 from kuwa_min.metrics import Metrics
 from kuwa_min.pieces import as_generator
@@ -47,7 +47,7 @@ class Gated:
             return self._gates.setdefault(name, threading.Event())
 
     async def compute(self, chat: Chat) -> AsyncGenerator[str, None]:
-        """Answer with the person's words; wait on this thread, which a stop ends."""
+        """Answer with the user's words; wait on this thread, which a stop ends."""
         name = chat.history[-1]["content"]
         self.began[name] = time.monotonic()
         self.order.append(name)
@@ -85,7 +85,7 @@ def test_eight_people_on_two_slots_are_all_served_in_order(gated: Gated) -> None
         answers = []
         for index, name in enumerate(names):
             answers.append(pool.submit(chat, one, index, name, user_id=str(index)))
-            until(lambda count=index + 1: len(one.slots.running()) == count)
+            until(lambda count=index + 1: len(one.slots.active()) == count)
         until(lambda: waiting(one) == 6)
         assert one.value("executor_framework_waiting_chats") == 6
         assert one.value("executor_framework_busy_slots") == 2
@@ -111,7 +111,7 @@ def test_a_users_second_chat_comes_after_the_first_ones_of_others(gated: Gated) 
     with serve(gated, waiting=3) as one, ThreadPoolExecutor(4) as pool:
         for index, name in enumerate(("r1", "a1", "a2", "b1")):
             pool.submit(chat, one, index, name, user_id=name[0])
-            until(lambda count=index + 1: len(one.slots.running()) == count)
+            until(lambda count=index + 1: len(one.slots.active()) == count)
         for name in ("r1", "a1", "a2", "b1"):
             gated.gate(name).set()
     assert gated.order == ["r1", "a1", "b1", "a2"]
@@ -205,14 +205,14 @@ def test_a_wait_that_takes_too_long_ends_with_a_sentence(
 
 def test_a_waiting_chat_gives_signs_of_life(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
     """On 0.4's wire a progress with its position, again and again; on 0.3's nothing."""
-    monkeypatch.setattr(answer, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(answer, "PING_INTERVAL", 0.01)
     with serve(gated, waiting=3) as one, ExitStack() as stack:
         answers = []
         for index, name in enumerate(("first", "second", "third", "raw")):
             url = one.base + slot_path("/chat", index)
             fields = {} if name == "raw" else {"X-Kuwa-User-Id": "3"}
             answers.append(stack.enter_context(call(url, said(name), fields=fields)))
-            until(lambda count=index + 1: len(one.slots.running()) == count)
+            until(lambda count=index + 1: len(one.slots.active()) == count)
         _, second, third, raw = answers
         for response, position in ((second, 1), (third, 2), (second, 1)):
             progress = until(lambda r=response: progress_in(r.readline()))
@@ -271,13 +271,13 @@ def test_a_chat_that_is_stopped_before_it_begins_is_not_computed(
         return as_generator("answer")
 
     with running(compute) as one:
-        take = one.slots.take
+        acquire = one.slots.acquire
 
-        def take_and_cancel(index: int, answer: Answer) -> None:
-            take(index, answer)
-            answer.stream.cancel()
+        def acquire_and_cancel(index: int, generation: Generation) -> None:
+            acquire(index, generation)
+            generation.runner.cancel()
 
-        monkeypatch.setattr(one.slots, "take", take_and_cancel)
+        monkeypatch.setattr(one.slots, "acquire", acquire_and_cancel)
         assert chat(one, 0, "x") == (200, "")
         assert calls == []
         monkeypatch.undo()
@@ -335,18 +335,19 @@ def test_an_abort_for_which_no_thread_is_left_does_not_close_the_queue(
     metrics = Metrics("test", backend="Test", version="0", slots=1)
     slots = Slots(1, metrics, lambda: None, waiting=1)
     first, second = (
-        Answer(index, slots, metrics, nothing, RawWire(room=False)) for index in (0, 1)
+        Generation(index, slots, metrics, nothing, RawWire(room=False), waiting_timeout=LONG)
+        for index in (0, 1)
     )
-    slots.take(0, first)
-    slots.take(1, second)
+    slots.acquire(0, first)
+    slots.acquire(1, second)
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        slots.interrupt(first)
-    first.stream.end()
+        slots.call_abort(first)
+    first.runner.end()
     assert second.ticket.admitted
 
 

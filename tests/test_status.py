@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from kuwa_min import LLMExecutor
+from kuwa_min.event_loop import EventLoop
 from kuwa_min.metrics import Metrics
-from kuwa_min.report import Report
-from kuwa_min.status import LOADING, Status
-from kuwa_min.stream import Stream
+from kuwa_min.report import BackendStatus
+from kuwa_min.status import LOADING, ExecutorStatus
+from kuwa_min.stream import GeneratorRunner
 
 
 class Terminal(io.StringIO):
@@ -29,12 +30,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def rendered(report: Report, state: str = "ready", **numbers: float) -> dict[str, Any]:
+def rendered(report: BackendStatus, state: str = "ready", **numbers: float) -> dict[str, Any]:
     """Return what /status shows of a report, with these metrics set."""
     metrics = Metrics("first", backend="Test", version="9", slots=3)
     for name, number in numbers.items():
         getattr(metrics, name).set(number)
-    about = Status(
+    about = ExecutorStatus(
         report,
         metrics,
         version="9",
@@ -49,7 +50,7 @@ def rendered(report: Report, state: str = "ready", **numbers: float) -> dict[str
 
 def test_a_ready_executor_shows_what_it_is_and_how_busy() -> None:
     """Every key, and no progress."""
-    report = Report()
+    report = BackendStatus()
     report.describe({"model": "Qwen2ForCausalLM", "context": 32768})
     assert rendered(report, busy_slots=2, waiting=4, registered=True) == {
         "state": "ready",
@@ -67,7 +68,7 @@ def test_a_ready_executor_shows_what_it_is_and_how_busy() -> None:
 
 def test_a_loading_executor_shows_how_far_it_is() -> None:
     """A quarter in ten seconds leaves thirty."""
-    report = Report()
+    report = BackendStatus()
     steps = report.begin("loading ./model")
     steps.started -= 10
     steps(2, 8)
@@ -78,7 +79,7 @@ def test_a_loading_executor_shows_how_far_it_is() -> None:
 
 def test_before_the_first_step_nobody_knows_the_time_left() -> None:
     """And before the first task there is nothing to show."""
-    report = Report()
+    report = BackendStatus()
     assert rendered(report, LOADING)["progress"] is None
     report.begin("loading ./model")
     found = rendered(report, LOADING)["progress"]
@@ -93,7 +94,7 @@ def test_before_the_first_step_nobody_knows_the_time_left() -> None:
 
 def test_the_last_task_is_shown_until_it_ends() -> None:
     """Begin two."""
-    report = Report()
+    report = BackendStatus()
     report.begin("reading")
     report.begin("warming up")(1, 2)
     assert rendered(report, LOADING)["progress"]["what"] == "warming up"
@@ -103,7 +104,7 @@ def test_the_last_task_is_shown_until_it_ends() -> None:
 
 def test_facts_are_added_to_and_replaced() -> None:
     """Describe twice; what was given is not changed by whoever goes on with it."""
-    report = Report()
+    report = BackendStatus()
     devices = ["cuda:0"]
     report.describe({"dtype": "auto", "devices": devices})
     devices.append("cuda:1")
@@ -114,14 +115,14 @@ def test_facts_are_added_to_and_replaced() -> None:
 
 def test_a_fact_that_json_cannot_hold_is_shown_as_text() -> None:
     """Half a character is no reason to fail either."""
-    report = Report()
+    report = BackendStatus()
     report.describe({"file": PurePosixPath("model"), "name": "\ud800"})
     assert rendered(report)["model"] == {"file": "model", "name": "\ud800"}
 
 
 def test_a_number_that_json_lacks_is_refused_where_it_is_said() -> None:
     """What is not JSON would break every reader of /status."""
-    report = Report()
+    report = BackendStatus()
     with pytest.raises(ValueError, match="JSON"):
         report.describe({"loss": math.nan})
     assert rendered(report)["model"] == {}
@@ -132,7 +133,7 @@ def test_a_tenth_is_a_line_of_the_log_with_the_time_left(
 ) -> None:
     """Where standard error is no terminal."""
     caplog.set_level(logging.INFO)
-    report = Report()
+    report = BackendStatus()
     steps = report.begin("loading ./model")
     steps.started -= 10
     for done in (1, 2, 3):
@@ -148,7 +149,7 @@ def test_a_terminal_gets_a_bar_that_the_end_clears(monkeypatch: pytest.MonkeyPat
     """And no line of the log."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    report = Report()
+    report = BackendStatus()
     steps = report.begin("loading ./model")
     steps.started -= 10
     steps(1, 2)
@@ -184,17 +185,17 @@ class Reporter(LLMExecutor):
         self.unblock.wait(20)
 
 
-@pytest.mark.parametrize("on_loop", [True, False])
-def test_a_backend_that_nobody_serves_may_say_it_all(on_loop: bool) -> None:
+@pytest.mark.parametrize("loop", [EventLoop(), None])
+def test_a_backend_without_a_service_may_report_it_all(loop: EventLoop | None) -> None:
     """Drive it as its own tests do; a stop reaches it although it blocks."""
-    executor, stream, taken = Reporter(), Stream(), list[str]()
+    executor, runner, taken = Reporter(), GeneratorRunner(), list[str]()
     executor.setup()
     generator = executor.llm_compute([], None)
-    thread = threading.Thread(target=lambda: stream.run(generator, taken.append, on_loop=on_loop))
+    thread = threading.Thread(target=lambda: runner.run(generator, taken.append, loop=loop))
     thread.start()
     assert executor.blocks.wait(20)
-    stream.cancel()
-    assert stream.ended.wait(1)
+    runner.cancel()
+    assert runner.ended.wait(1)
     thread.join()
     assert taken == ["first"]
 

@@ -9,33 +9,35 @@ from collections.abc import AsyncGenerator, Callable
 
 import pytest
 
-from kuwa_min.stream import Pause, Stream, on_stop
+from kuwa_min.event_loop import EventLoop
+from kuwa_min.stream import GeneratorRunner, Pause, on_stop
 
 LONG = 20.0
+LOOP = EventLoop()  # shared, as by all chats of a process
 
 
 def run(
-    stream: Stream, make: Callable[[], AsyncGenerator[str, None]]
+    runner: GeneratorRunner, make: Callable[[], AsyncGenerator[str, None]]
 ) -> tuple[list[str], list[BaseException]]:
-    """Run a generator through a stream; return its pieces and what it raised."""
+    """Run a generator through a runner; return its pieces and what it raised."""
     pieces: list[str] = []
     raised: list[BaseException] = []
     try:
-        stream.run(make(), pieces.append)
+        runner.run(make(), pieces.append, loop=LOOP)
     except BaseException as error:  # noqa: BLE001 - that is what is looked at
         raised.append(error)
     return pieces, raised
 
 
 def in_background(
-    stream: Stream,
+    runner: GeneratorRunner,
     generator: AsyncGenerator[str, None],
     write: Callable[[str], None],
     *,
-    on_loop: bool = True,
+    loop: EventLoop | None = LOOP,
 ) -> threading.Thread:
-    """Run a stream beside the test."""
-    thread = threading.Thread(target=lambda: stream.run(generator, write, on_loop=on_loop))
+    """Run a runner beside the test."""
+    thread = threading.Thread(target=lambda: runner.run(generator, write, loop=loop))
     thread.start()
     return thread
 
@@ -49,11 +51,11 @@ def test_pieces_arrive_in_order_and_the_stream_has_ended() -> None:
             if number % 10 == 0:
                 await asyncio.sleep(0)
 
-    stream = Stream()
-    pieces, raised = run(stream, count)
+    runner = GeneratorRunner()
+    pieces, raised = run(runner, count)
     assert pieces == [str(number) for number in range(100)]
     assert not raised
-    assert stream.ended.is_set()
+    assert runner.ended.is_set()
 
 
 def test_what_the_generator_raises_is_raised_after_its_pieces() -> None:
@@ -63,13 +65,15 @@ def test_what_the_generator_raises_is_raised_after_its_pieces() -> None:
         yield "before"
         raise LookupError("the middle")
 
-    pieces, raised = run(Stream(), fail)
+    pieces, raised = run(GeneratorRunner(), fail)
     assert pieces == ["before"]
     assert [type(error) for error in raised] == [LookupError]
 
 
-@pytest.mark.parametrize("on_loop", [True, False])
-def test_a_piece_that_a_closed_generator_yields_in_its_finally_is_dropped(on_loop: bool) -> None:
+@pytest.mark.parametrize("loop", [LOOP, None])
+def test_a_piece_that_a_closed_generator_yields_in_its_finally_is_dropped(
+    loop: EventLoop | None,
+) -> None:
     """As executors do that end with an exit code; what stands behind it runs, too."""
     cleaned = threading.Event()
 
@@ -84,7 +88,7 @@ def test_a_piece_that_a_closed_generator_yields_in_its_finally_is_dropped(on_loo
         raise BrokenPipeError(piece)
 
     with pytest.raises(BrokenPipeError, match="text"):
-        Stream().run(end_with_a_code(), write, on_loop=on_loop)
+        GeneratorRunner().run(end_with_a_code(), write, loop=loop)
     assert cleaned.is_set()
 
 
@@ -103,7 +107,7 @@ def test_what_the_writer_raises_closes_the_generator() -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        Stream().run(endless(), leave)
+        GeneratorRunner().run(endless(), leave, loop=LOOP)
     assert closed.is_set()
 
 
@@ -119,11 +123,11 @@ def test_cancelling_interrupts_a_silent_generator_and_runs_its_cleanup() -> None
         finally:
             closed.set()
 
-    stream = Stream()
-    thread = in_background(stream, silent(), lambda _: None)
+    runner = GeneratorRunner()
+    thread = in_background(runner, silent(), lambda _: None)
     assert waiting.wait(LONG)
-    stream.cancel()
-    assert stream.ended.wait(1)
+    runner.cancel()
+    assert runner.ended.wait(1)
     assert closed.is_set()
     thread.join()
 
@@ -136,11 +140,11 @@ def test_cancelling_stops_a_generator_that_never_awaits() -> None:
         while True:
             yield "x"
 
-    stream = Stream()
-    thread = in_background(stream, flat_out(), lambda _: started.set())
+    runner = GeneratorRunner()
+    thread = in_background(runner, flat_out(), lambda _: started.set())
     assert started.wait(LONG)
-    stream.cancel()
-    assert stream.ended.wait(1)
+    runner.cancel()
+    assert runner.ended.wait(1)
     thread.join()
 
 
@@ -150,10 +154,10 @@ def test_a_stream_cancelled_before_it_starts_yields_nothing() -> None:
     async def one() -> AsyncGenerator[str, None]:
         yield "never"
 
-    stream = Stream()
-    stream.cancel()
-    assert run(stream, one) == ([], [])
-    assert stream.ended.is_set()
+    runner = GeneratorRunner()
+    runner.cancel()
+    assert run(runner, one) == ([], [])
+    assert runner.ended.is_set()
 
 
 def test_all_chats_share_one_loop_and_its_tasks_live_on() -> None:
@@ -178,7 +182,7 @@ def test_all_chats_share_one_loop_and_its_tasks_live_on() -> None:
         release[0].set()
         yield await background[0]
 
-    answers = [run(Stream(), make) for make in (begin, look, end)]
+    answers = [run(GeneratorRunner(), make) for make in (begin, look, end)]
     assert answers == [(["begun"], []), (["running"], []), (["ended"], [])]
 
 
@@ -193,7 +197,7 @@ def test_chats_on_the_loop_take_turns_even_if_they_await_nothing() -> None:
 
     def chat(name: str) -> None:
         both.wait(LONG)
-        Stream().run(flat_out(name), order.append)
+        GeneratorRunner().run(flat_out(name), order.append, loop=LOOP)
 
     threads = [threading.Thread(target=chat, args=(name,)) for name in "ab"]
     for thread in threads:
@@ -227,8 +231,8 @@ async def three() -> AsyncGenerator[str, None]:
         yield piece
 
 
-@pytest.mark.parametrize("on_loop", [True, False])
-def test_a_reader_without_room_holds_its_generator_up_and_no_other(on_loop: bool) -> None:
+@pytest.mark.parametrize("loop", [LOOP, None])
+def test_a_reader_without_room_holds_its_generator_up_and_no_other(loop: EventLoop | None) -> None:
     """Refuse every piece but take it; meanwhile another chat runs to its end."""
     room, pieces = Full(), list[str]()
 
@@ -236,14 +240,16 @@ def test_a_reader_without_room_holds_its_generator_up_and_no_other(on_loop: bool
         pieces.append(piece)
         return False
 
-    stream = Stream()
-    thread = threading.Thread(target=lambda: stream.run(three(), write, on_loop=on_loop, room=room))
+    runner = GeneratorRunner()
+    thread = threading.Thread(
+        target=lambda: runner.run(three(), write, loop=loop, backpressure=room)
+    )
     thread.start()
     for count in (1, 2, 3):
         assert room.asked.acquire(timeout=LONG)
-        if on_loop:
+        if loop is not None:
             assert len(pieces) == count
-            assert run(Stream(), three)[0] == list("abc")
+            assert run(GeneratorRunner(), three)[0] == list("abc")
             room.calls.pop()()
     thread.join(LONG)
     assert pieces == list("abc")
@@ -251,12 +257,14 @@ def test_a_reader_without_room_holds_its_generator_up_and_no_other(on_loop: bool
 
 def test_cancelling_ends_the_wait_for_room() -> None:
     """Cancel a chat whose reader does not read."""
-    room, stream = Full(), Stream()
-    thread = threading.Thread(target=lambda: stream.run(three(), lambda _: False, room=room))
+    room, runner = Full(), GeneratorRunner()
+    thread = threading.Thread(
+        target=lambda: runner.run(three(), lambda _: False, loop=LOOP, backpressure=room)
+    )
     thread.start()
     assert room.asked.acquire(timeout=LONG)
-    stream.cancel()
-    assert stream.ended.wait(LONG)
+    runner.cancel()
+    assert runner.ended.wait(LONG)
     thread.join(LONG)
     room.calls.pop()()  # too late, and harmless
 
@@ -274,8 +282,8 @@ def test_a_cleanup_that_awaits_is_not_interrupted_by_the_cancel_that_caused_it()
                 await asyncio.sleep(0)
             cleaned.set()
 
-    stream = Stream()
-    stream.run(careful(), lambda _: stream.cancel())
+    runner = GeneratorRunner()
+    runner.run(careful(), lambda _: runner.cancel(), loop=LOOP)
     assert cleaned.is_set()
 
 
@@ -288,7 +296,9 @@ def test_a_cancellation_of_the_backends_own_doing_is_a_failure() -> None:
         await task
         yield "never"
 
-    assert [type(error) for error in run(Stream(), awaiting)[1]] == [asyncio.CancelledError]
+    assert [type(error) for error in run(GeneratorRunner(), awaiting)[1]] == [
+        asyncio.CancelledError
+    ]
 
 
 def test_a_generator_that_exits_leaves_the_loop_running(caplog: pytest.LogCaptureFixture) -> None:
@@ -306,17 +316,19 @@ def test_a_generator_that_exits_leaves_the_loop_running(caplog: pytest.LogCaptur
         await asyncio.wait([task])
         yield type(task.exception()).__name__
 
-    assert [type(error) for error in run(Stream(), exits)[1]] == [SystemExit]
-    assert run(Stream(), task_exits) == (["SystemExit"], [])
-    assert run(Stream(), three) == (list("abc"), [])
+    assert [type(error) for error in run(GeneratorRunner(), exits)[1]] == [SystemExit]
+    assert run(GeneratorRunner(), task_exits) == (["SystemExit"], [])
+    assert run(GeneratorRunner(), three) == (list("abc"), [])
     assert [one for one in caplog.records if one.levelno > logging.DEBUG] == []
 
 
 # -- on_stop
 
 
-@pytest.mark.parametrize("on_loop", [True, False])
-def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(on_loop: bool) -> None:
+@pytest.mark.parametrize("loop", [LOOP, None])
+def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(
+    loop: EventLoop | None,
+) -> None:
     """Block without awaiting until the call comes, from the thread that cancels."""
     blocking, unblock = threading.Event(), threading.Event()
     callers: list[threading.Thread] = []
@@ -332,14 +344,14 @@ def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(on_loop: bo
         yield "never"
 
     pieces: list[str] = []
-    stream = Stream()
-    thread = threading.Thread(target=lambda: stream.run(deaf(), pieces.append, on_loop=on_loop))
+    runner = GeneratorRunner()
+    thread = threading.Thread(target=lambda: runner.run(deaf(), pieces.append, loop=loop))
     thread.start()
     assert blocking.wait(LONG)
-    stream.cancel()
-    assert stream.ended.wait(1)
+    runner.cancel()
+    assert runner.ended.wait(1)
     thread.join()
-    stream.cancel()
+    runner.cancel()
     assert callers == [threading.current_thread()]
     assert pieces == []
 
@@ -347,7 +359,7 @@ def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(on_loop: bo
 def test_a_stop_call_of_a_stopped_generator_is_made_at_once() -> None:
     """Register while the generator is being closed."""
     order: list[str] = []
-    stream = Stream()
+    runner = GeneratorRunner()
 
     async def late() -> AsyncGenerator[str, None]:
         try:
@@ -356,7 +368,7 @@ def test_a_stop_call_of_a_stopped_generator_is_made_at_once() -> None:
             on_stop(lambda: order.append("call"))
             order.append("closed")
 
-    stream.run(late(), lambda _: stream.cancel())
+    runner.run(late(), lambda _: runner.cancel(), loop=LOOP)
     assert order == ["call", "closed"]
 
 
@@ -374,9 +386,9 @@ def test_an_end_of_its_own_makes_no_stop_call_even_if_somebody_cancels_later() -
         raise LookupError
 
     for make in (well, fail):
-        stream = Stream()
-        run(stream, make)
-        stream.cancel()
+        runner = GeneratorRunner()
+        run(runner, make)
+        runner.cancel()
     assert calls == []
 
 
@@ -396,7 +408,7 @@ def test_a_writer_that_takes_no_more_stops_the_generator_before_it_is_closed() -
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        Stream().run(endless(), leave)
+        GeneratorRunner().run(endless(), leave, loop=LOOP)
     assert order == ["call", "closed"]
 
 
@@ -405,7 +417,7 @@ def test_what_a_stop_call_raises_is_logged_without_its_words_and_hurts_nobody(
 ) -> None:
     """Register one call that fails and one that does not."""
     calls: list[str] = []
-    stream = Stream()
+    runner = GeneratorRunner()
 
     def broken() -> None:
         raise ValueError("a private matter")
@@ -416,7 +428,7 @@ def test_what_a_stop_call_raises_is_logged_without_its_words_and_hurts_nobody(
         yield "first"
         await Pause(LONG)
 
-    stream.run(two(), lambda _: stream.cancel(), on_loop=False)
+    runner.run(two(), lambda _: runner.cancel())
     assert calls == ["second"]
     assert "ValueError at test_stream.py" in caplog.text
     assert "private" not in caplog.text
@@ -432,30 +444,30 @@ def test_each_stream_makes_its_own_stop_calls_only() -> None:
         unblock[number].wait(LONG)
         yield "x"
 
-    streams = [Stream(), Stream()]
+    runners = [GeneratorRunner(), GeneratorRunner()]
     threads = [
-        in_background(one, deaf(n), lambda _: None, on_loop=False) for n, one in enumerate(streams)
+        in_background(one, deaf(n), lambda _: None, loop=None) for n, one in enumerate(runners)
     ]
-    assert all(ready.acquire(timeout=LONG) for _ in streams)
-    streams[1].cancel()
-    assert streams[1].ended.wait(1)
+    assert all(ready.acquire(timeout=LONG) for _ in runners)
+    runners[1].cancel()
+    assert runners[1].ended.wait(1)
     assert not unblock[0].is_set()
-    assert not streams[0].ended.is_set()
-    streams[0].cancel()
+    assert not runners[0].ended.is_set()
+    runners[0].cancel()
     for thread in threads:
         thread.join(LONG)
         assert not thread.is_alive()
 
 
 def test_a_thread_whose_stream_was_stopped_and_ended_makes_no_more_calls() -> None:
-    """Register where a stream ran before."""
+    """Register where a runner ran before."""
     calls: list[str] = []
 
     async def one() -> AsyncGenerator[str, None]:
         yield "x"
 
-    stream = Stream()
-    stream.run(one(), lambda _: stream.cancel())
+    runner = GeneratorRunner()
+    runner.run(one(), lambda _: runner.cancel(), loop=LOOP)
     on_stop(lambda: calls.append("outside"))
     assert calls == []
 
@@ -481,9 +493,9 @@ def test_a_task_of_a_chat_may_register_stop_calls_until_the_chat_has_ended() -> 
         yield "y"
 
     background = set[object]()
-    stream = Stream()
-    stream.run(parent(), lambda _: stream.cancel())
+    runner = GeneratorRunner()
+    runner.run(parent(), lambda _: runner.cancel(), loop=LOOP)
     assert calls == ["during"]
-    Stream().run(end(), lambda _: None)
+    GeneratorRunner().run(end(), lambda _: None, loop=LOOP)
     assert done.wait(LONG)
     assert calls == ["during"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.errors import AnswerError
-from kuwa_min.stream import Stream
+from kuwa_min.stream import GeneratorRunner
 
 ROLES = ("user", "assistant")
 
@@ -28,7 +28,7 @@ def start(kind: type[LLMExecutor], *options: object) -> Any:
 def pieces(
     executor: LLMExecutor,
     *said: str,
-    stream: Stream | None = None,
+    runner: GeneratorRunner | None = None,
     write: Callable[[str], object] | None = None,
     form: dict[str, str] | None = None,
     **commands: str,
@@ -48,7 +48,7 @@ def pieces(
     history = [{"role": ROLES[n % 2], "content": text} for n, text in enumerate(said)]
     taken: list[str] = []
     answer = executor.llm_compute(history, modelfile)
-    (stream or Stream()).run(answer, write or taken.append, on_loop=executor.uses_asyncio)
+    (runner or GeneratorRunner()).run(answer, write or taken.append)
     return taken
 
 

@@ -16,7 +16,7 @@ from backends._bounded_template import TemplateProcesses
 from backends._engine import Engine
 from backends._model_executor import ModelExecutor
 from kuwa_min import LLMExecutor, Modelfile
-from kuwa_min.stream import Stream
+from kuwa_min.stream import GeneratorRunner
 
 ENVIRONMENT = (  # what loading sets for the libraries
     *("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
@@ -34,31 +34,31 @@ class Talker:
     def pieces(self, *said: str, **commands: str) -> list[str]:
         """Return the pieces of an answer to what user and assistant said in turn."""
         taken: list[str] = []
-        self.stream(Stream(), taken.append, *said, **commands)
+        self.run(GeneratorRunner(), taken.append, *said, **commands)
         return taken
 
-    def stream(
-        self, stream: Stream, write: Callable[[str], object], *said: str, **commands: str
+    def run(
+        self, runner: GeneratorRunner, write: Callable[[str], object], *said: str, **commands: str
     ) -> None:
-        """Let a stream drive the answer."""
+        """Let a runner drive the answer."""
         roles = ("user", "assistant")
         history = [{"role": roles[n % 2], "content": text} for n, text in enumerate(said)]
         entries = [{"name": name, "args": text} for name, text in commands.items()]
         modelfile = Modelfile.from_json(json.dumps(entries))
         generator = self.executor.llm_compute(history, modelfile)
-        stream.run(generator, write, on_loop=self.executor.uses_asyncio)
+        runner.run(generator, write)
 
     def first(self, count: int, *said: str) -> list[str]:
         """Return the first pieces of an answer that is stopped then."""
         taken: list[str] = []
-        stream = Stream()
+        runner = GeneratorRunner()
 
         def write(piece: str) -> None:
             taken.append(piece)
             if len(taken) == count:
-                stream.cancel()
+                runner.cancel()
 
-        self.stream(stream, write, *said)
+        self.run(runner, write, *said)
         return taken
 
 

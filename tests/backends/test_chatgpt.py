@@ -181,7 +181,7 @@ def test_tokens_are_counted(serve: Serve) -> None:
 
     executor = connect(serve(talk))
     counted = []
-    executor._LLMExecutor__report.on_tokens = lambda *tokens: counted.append(tokens)
+    executor._LLMExecutor__status.on_tokens = lambda *tokens: counted.append(tokens)
     assert ask(executor, "hi") == "one"
     assert counted == [(11, 3)]
 
@@ -865,7 +865,7 @@ def test_what_is_shown_at_status(serve: Serve) -> None:
     """The service and the model, and no key."""
     service = serve(fine)
     executor = connect(service, "--api_key", KEY)
-    facts = executor._LLMExecutor__report.facts
+    facts = executor._LLMExecutor__status.facts
     assert facts == {"service": service.url, "model": "gpt-4o", "context_window": 128_000}
 
 

@@ -16,7 +16,7 @@ from programs import Program, call, fetch, said, until
 
 from backends import _http_connection, _refusal
 from backends.chatgpt import ChatgptExecutor
-from kuwa_min.stream import Stream
+from kuwa_min.stream import GeneratorRunner
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
@@ -27,22 +27,22 @@ class Chat:
     """A chat on a thread of its own, which can be stopped."""
 
     def __init__(self, executor: Any) -> None:
-        self.stream, self.pieces = Stream(), list[str]()
+        self.runner, self.pieces = GeneratorRunner(), list[str]()
         self.errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._run, args=(executor,), daemon=True)
         self._thread.start()
 
     def _run(self, executor: Any) -> None:
         try:
-            pieces(executor, "hi", stream=self.stream, write=self.pieces.append)
+            pieces(executor, "hi", runner=self.runner, write=self.pieces.append)
         except BaseException as error:  # noqa: BLE001 - looked at by the test
             self.errors.append(error)
 
     def stop(self) -> float:
         """Stop the chat; return how many seconds its thread took to end."""
         begun = time.monotonic()
-        self.stream.cancel()
-        assert self.stream.ended.wait(20)
+        self.runner.cancel()
+        assert self.runner.ended.wait(20)
         self._thread.join(20)
         return time.monotonic() - begun
 
@@ -108,7 +108,7 @@ def test_a_stop_ends_the_wait_for_a_connection(connect: Callable[[str], Any]) ->
             one.setblocking(False)
             one.connect_ex(address)
         chat = Chat(connect(f"http://127.0.0.1:{address[1]}/v1"))
-        assert not chat.stream.ended.wait(0.2), "it waits"
+        assert not chat.runner.ended.wait(0.2), "it waits"
         assert chat.stop() < SOON
         assert chat.errors == []
         for one in waiting:

@@ -32,7 +32,7 @@ from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min import sentences
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.prompt import SIDE_NOTE
-from kuwa_min.stream import Stream
+from kuwa_min.stream import GeneratorRunner
 
 pytest.importorskip("google.generativeai", reason="geminipro needs google-generativeai")
 
@@ -603,7 +603,7 @@ def test_a_stop_ends_the_request_at_once_and_the_service_sees_it(
     encrypted: bool,
 ) -> None:
     """Also while nothing has come yet; the next chat finds everything in order."""
-    stream = Stream()
+    runner = GeneratorRunner()
 
     def once(one: Talk) -> None:
         (fine if one.number > 1 else talk)(one)
@@ -611,10 +611,10 @@ def test_a_stop_ends_the_request_at_once_and_the_service_sees_it(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.path))
     service = serve(once, tls=certificate.tls() if encrypted else None)
     executor = connect(service)
-    thread = threading.Thread(target=pieces, args=(executor, "hi"), kwargs={"stream": stream})
+    thread = threading.Thread(target=pieces, args=(executor, "hi"), kwargs={"runner": runner})
     thread.start()
     assert service.waits.wait(PATIENCE)
-    stream.cancel()
+    runner.cancel()
     thread.join(1)
     assert not thread.is_alive()
     assert service.gone.wait(1)
@@ -626,7 +626,7 @@ def test_a_stop_ends_the_wait_before_another_try(
 ) -> None:
     """A busy service is not asked again for somebody who left."""
     monkeypatch.setattr(_refusal, "FIRST_WAIT", 8.0)
-    refused, stream = threading.Event(), Stream()
+    refused, runner = threading.Event(), GeneratorRunner()
 
     def talk(one: Talk) -> None:
         one.refuse(503, gemini_refuses.BUSY)
@@ -634,10 +634,10 @@ def test_a_stop_ends_the_wait_before_another_try(
 
     service = serve(talk)
     executor = connect(service)
-    thread = threading.Thread(target=pieces, args=(executor, "hi"), kwargs={"stream": stream})
+    thread = threading.Thread(target=pieces, args=(executor, "hi"), kwargs={"runner": runner})
     thread.start()
     assert refused.wait(PATIENCE)
-    stream.cancel()
+    runner.cancel()
     thread.join(1)
     assert not thread.is_alive()
     assert len(service.asked) == 1
