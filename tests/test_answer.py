@@ -161,7 +161,7 @@ def test_slow_pieces_are_an_update_each() -> None:
 
 
 def test_the_raw_wire_shows_chunks_as_text() -> None:
-    """What a person of 0.3 can read."""
+    """What a user of 0.3 can read."""
     pieces = ["a", LogChunk("l", LogLevel.NOTICE), [RefusalChunk("r"), "b"], ExitCodeChunk(5)]
     assert raw(yielding(*pieces, ProgressChunk(1, 1), "")) == "a\n[NOTICE] lrb"
 
@@ -182,7 +182,7 @@ def test_the_raw_wire_shows_chunks_as_text() -> None:
 def test_what_is_no_piece_is_a_failure(
     piece: Any, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log names the type; the person reads an apology."""
+    """The log names the type; the user reads an apology."""
     assert raw(yielding("before", piece)) == f"before{UNEXPECTED}"
     assert ended(framed(yielding("before", piece))) == ("exception", 1024, 6)
     assert caplog.text.count(f"PieceError: llm_compute yielded {cause}") == 2
@@ -223,7 +223,7 @@ def test_an_exception_without_a_readable_message_is_a_failure_like_others() -> N
             assert fetch(one.chat, said("x")) == (200, f"before {UNEXPECTED}")
 
 
-def test_a_sentence_for_the_person_is_text_and_a_failure_for_agents() -> None:
+def test_a_sentence_for_the_user_is_text_and_a_failure_for_agents() -> None:
     """It ends with "stop"."""
     body = framed(yielding("a", error=AnswerError("[No.]")))
     assert room_04(body).text == "a[No.]"
@@ -266,7 +266,7 @@ def test_an_abort_ends_well(block: bool) -> None:
 )
 @pytest.mark.parametrize("fields", [FRAMED, {}])
 @pytest.mark.parametrize("block", [False, True])
-def test_a_room_whose_answer_is_stopped_before_its_text_is_told_so(
+def test_a_room_whose_answer_is_stopped_before_its_text_gets_a_sentence(
     pieces: list[Any], history: str, language: str, left: str, fields: dict[str, str], block: bool
 ) -> None:
     """The front ends would call it a fault of the model; an API client needs no sentence."""
@@ -293,7 +293,7 @@ def test_a_room_whose_answer_is_stopped_before_its_text_is_told_so(
     assert text.strip() == left
 
 
-def test_an_answer_ends_once_although_its_backend_ends_while_it_is_left_behind(
+def test_an_answer_ends_once_although_its_orphan_ends_at_the_same_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Let the backend go when the abort makes the last line."""
@@ -323,7 +323,7 @@ def test_an_answer_ends_once_although_its_backend_ends_while_it_is_left_behind(
     [("en", sentences.CUT_SHORT), ("zh_tw", sentences.CHINESE[sentences.CUT_SHORT])],
 )
 def test_an_answer_that_is_cut_short_is_incomplete(block: bool, language: str, note: str) -> None:
-    """A note says so, in the person's language."""
+    """A note says so, in the user's language."""
     release = threading.Event()
     compute = blocking(release) if block else endless
     fields = {**FRAMED, "Accept-Language": language}
@@ -378,7 +378,7 @@ def test_a_note_is_a_line_of_its_own() -> None:
     assert "WARNING" not in json.dumps(lines[:-2])
 
 
-def test_a_long_note_comes_with_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_note_comes_with_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece every 4 s of a fake clock: on 0.4's wire an empty line every 12, on 0.3's nothing."""
     clock = [time.monotonic() + 1000.0]  # later than all that the real one says meanwhile
 
@@ -413,10 +413,10 @@ def test_a_room_of_0_3_recognises_the_note_that_comes_with_pauses(
 
 
 @pytest.mark.parametrize("leave", [False, True])
-def test_pauses_end_when_the_process_does_or_the_reader_leaves(
+def test_pauses_end_when_the_process_does_or_the_client_leaves(
     leave: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is lost for a reader who stays."""
+    """Nothing is lost for a client that stays."""
     monkeypatch.setattr(wire, "WINDOW_PAUSE", 3600.0)
     with running(yielding("text", NOTE)) as one:
         with call(one.chat, ROOM) as response:
@@ -432,8 +432,8 @@ def test_pauses_end_when_the_process_does_or_the_reader_leaves(
         assert not drain.is_alive()
 
 
-def test_a_reader_who_leaves_during_a_pause_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the rest."""
+def test_a_disconnect_during_a_pause_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drain does not wait for the rest."""
     monkeypatch.setattr(wire, "WINDOW_PAUSE", 3600.0)
     with running(yielding("text", NOTE)) as one:
         with call(one.chat, ROOM) as response:

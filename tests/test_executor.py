@@ -1,4 +1,4 @@
-"""Check LLMExecutor as people subclass it, and the life of its process."""
+"""Check LLMExecutor through subclasses, and the life of its process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fakes.kernel_hangs import hanging_kernel
-from programs import Program, call, chat_through, fetch, said, table, until
+from programs import Program, call, chat_through, fetch, said, until
 
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.embedded_kernel import EmbeddedKernel
@@ -26,6 +26,12 @@ def custom(folder: Path, body: str) -> tuple[str, ...]:
     path = folder / "custom.py"
     path.write_text(f"from kuwa_min import LLMExecutor\n\n\n{body}")
     return (str(path),)
+
+
+def busy_slots(program: Program) -> int:
+    """Return how many chats run, as /status says."""
+    base = program.url.removesuffix("/chat")
+    return int(json.loads(fetch(f"{base}/status")[1])["busy_slots"])
 
 
 def test_the_older_form_gets_the_raw_form_and_the_newer_one_history_and_modelfile() -> None:
@@ -112,7 +118,7 @@ def test_sigterm_lets_a_running_answer_end_whole() -> None:
             )
             until(lambda: "debug" in kernel.records.table())
             chat.start()
-            until(lambda: table(base)["debug"][0][1] == "BUSY")
+            until(lambda: busy_slots(program) == 1)  # the Kernel says BUSY before that
             program.process.terminate()
             assert program.end() == 0
             chat.join()
@@ -121,7 +127,7 @@ def test_sigterm_lets_a_running_answer_end_whole() -> None:
 
 
 def test_sigterm_cuts_an_answer_that_takes_too_long_and_refuses_new_chats() -> None:
-    """Stop with little patience."""
+    """Stop with a short drain."""
     options = ("--delay", "0.05", "--drain_timeout", "0.5", "--concurrent_req_limit", "2")
     with Program("debug", *ALONE, *options) as program:
         with call(program.url, said("x" * 1000)) as response:
@@ -145,7 +151,7 @@ def test_a_hanging_kernel_delays_the_end_by_a_few_seconds_only() -> None:
 
 
 def test_health_says_503_while_setup_runs_and_a_signal_interrupts_it(tmp_path: Path) -> None:
-    """Load for a long time, then think better of it."""
+    """Load for a long time, then stop."""
     body = """
 import time
 
@@ -382,7 +388,7 @@ def test_a_kernel_whose_name_does_not_resolve_is_waited_for() -> None:
 
 
 def test_waiting_chats_have_endpoints_that_the_kernel_lists() -> None:
-    """As many as slots unless told."""
+    """As many as slots unless given."""
     with EmbeddedKernel("127.0.0.1", 0) as kernel:
         for options, count in (((), 2), (("--concurrent_req_limit", "3", "--waiting", "1"), 4)):
             with Program("debug", "--kernel_url", kernel.url, *options) as program:
@@ -443,7 +449,7 @@ Loading().run()
 
 
 def test_a_secret_path_is_registered_and_not_logged() -> None:
-    """Let the executor choose a path that nobody can guess."""
+    """Let the executor choose a secret path."""
     with EmbeddedKernel("127.0.0.1", 0) as kernel:
         options = ("--kernel_url", kernel.url, "--executor_path", "auto")
         with Program("debug", *options) as program:

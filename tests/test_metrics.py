@@ -260,7 +260,7 @@ def test_no_count_is_lost_between_threads() -> None:
 # -- which answers count
 
 
-class Reader:
+class Client:
     """Take an answer's text as a connection does; from the given piece on, be gone."""
 
     def __init__(self, *, leaves_at: int = 1000) -> None:
@@ -294,9 +294,9 @@ class Reader:
 
 
 def start(
-    metrics: Metrics, reader: Reader, compute: Callable[[], AsyncGenerator[str, None]]
+    metrics: Metrics, client: Client, compute: Callable[[], AsyncGenerator[str, None]]
 ) -> tuple[Generation, threading.Thread]:
-    """Let a backend answer this reader on a thread of its own."""
+    """Run a generation for this client on a thread of its own."""
     slots = Slots(1, metrics, lambda: None)
     answer = Generation(
         0, slots, metrics, compute, RawWire(room=False), waiting_timeout=LONG, loop=LOOP
@@ -305,7 +305,7 @@ def start(
 
     def produce() -> None:
         with contextlib.suppress(Gone):
-            answer.produce(reader)
+            answer.produce(client)
 
     thread = threading.Thread(target=produce)
     thread.start()
@@ -331,7 +331,7 @@ async def wrong() -> AsyncGenerator[str, None]:
 
 
 async def declining() -> AsyncGenerator[str, None]:
-    """Tell the person why there is no answer."""
+    """Say why there is no answer."""
     raise AnswerError("[No input message entered]")
     yield ""
 
@@ -357,7 +357,7 @@ def test_only_answers_that_ended_well_are_observed(
 ) -> None:
     """Failed, declined and left ones are counted elsewhere or nowhere."""
     metrics = create()
-    start(metrics, Reader(leaves_at=leaves_at), compute)[1].join()
+    start(metrics, Client(leaves_at=leaves_at), compute)[1].join()
     assert counts(metrics) == expected
     assert value(metrics, "state", executor_framework_state="idle") == 1
 
@@ -369,10 +369,10 @@ def test_only_answers_that_ended_well_are_observed(
 def test_a_stopped_answer_is_not_observed(
     stop: Callable[[Generation], None], expected: dict[str, float]
 ) -> None:
-    """Neither one that a person aborted nor one that the end of the process cut short."""
-    metrics, reader = create(), Reader()
-    answer, thread = start(metrics, reader, endless)
-    assert reader.first.wait(20)
+    """Neither one that the user aborted nor one that the end of the process cut short."""
+    metrics, client = create(), Client()
+    answer, thread = start(metrics, client, endless)
+    assert client.first.wait(20)
     assert counts(metrics) == {"busy_slots": 1}
     stop(answer)
     thread.join()
@@ -387,8 +387,8 @@ def test_the_length_is_counted_in_characters_and_the_first_piece_is_timed() -> N
         yield "你好"
         yield "！"
 
-    metrics, reader = create(), Reader()
-    start(metrics, reader, chinese)[1].join()
-    assert reader.text == "你好！"
+    metrics, client = create(), Client()
+    start(metrics, client, chinese)[1].join()
+    assert client.text == "你好！"
     assert value(metrics, "output_length_charters_sum") == 3
     assert value(metrics, "time_to_first_piece_seconds_count") == 1

@@ -1,4 +1,4 @@
-"""Check that "the Kernel lists us" is kept true, against the embedded Kernel and odd ones."""
+"""Keep the executor registered, against the embedded Kernel and odd ones."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rows(kernel: EmbeddedKernel, name: str = "bot") -> list[str]:
 
 
 def free_port() -> int:
-    """Find a port on which nobody listens."""
+    """Find a port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -80,7 +80,7 @@ def test_a_base_path_needs_no_final_slash(kernel: EmbeddedKernel, metrics: Metri
         until(lambda: rows(kernel) == ENDPOINTS)
 
 
-def test_a_left_over_record_is_taken_over(kernel: EmbeddedKernel, metrics: Metrics) -> None:
+def test_a_left_over_record_is_renewed(kernel: EmbeddedKernel, metrics: Metrics) -> None:
     """Start where a killed process left a reserved record."""
     kernel.records.add("bot", ENDPOINTS[0])
     kernel.records.schedule("bot", "1", "1")
@@ -103,7 +103,7 @@ def test_a_lost_record_is_registered_again(
 def test_one_lost_slot_is_registered_again_and_the_others_are_left_alone(
     kernel: EmbeddedKernel, metrics: Metrics
 ) -> None:
-    """Lose the second slot while somebody chats in the first."""
+    """Lose the second slot while a chat runs in the first."""
     with registered(kernel.url, metrics):
         until(lambda: rows(kernel) == ENDPOINTS)
         kernel.records.schedule("bot", "1", "1")
@@ -112,10 +112,10 @@ def test_one_lost_slot_is_registered_again_and_the_others_are_left_alone(
         assert kernel.records.table()["bot"][0][2:] == ["1", "1"]
 
 
-def test_a_kernel_that_is_not_up_is_waited_for_and_said_once(
+def test_a_kernel_that_is_not_up_is_retried_and_logged_once(
     metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Start the executor first."""
+    """Start the executor before it."""
     caplog.set_level(logging.INFO)
     port = free_port()
     with registered(f"http://127.0.0.1:{port}/", metrics):
@@ -161,10 +161,10 @@ def test_a_hanging_kernel_does_not_hold_the_end_up(metrics: Metrics) -> None:
         b"",
     ],
 )
-def test_garbage_is_a_reason_to_wait_not_to_die(
+def test_garbage_is_retried(
     metrics: Metrics, answer: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Talk to something that is no Kernel."""
+    """Talk to a server that is no Kernel."""
     with garbage_kernel(answer) as url, registered(url, metrics) as one:
         until(lambda: "waiting for the Kernel" in caplog.text)
         assert one._thread.is_alive()
@@ -173,7 +173,7 @@ def test_garbage_is_a_reason_to_wait_not_to_die(
 def test_no_proxy_of_the_environment_is_used(
     kernel: EmbeddedKernel, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Point every proxy variable at nobody."""
+    """Point every proxy variable at a closed port."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("no_proxy", "")
@@ -248,17 +248,17 @@ def test_the_route_that_shows_the_table_is_remembered(shown: str, metrics: Metri
 # -- a Kernel whose name does not resolve yet
 
 
-def test_a_name_that_does_not_resolve_is_waited_for_and_said_once(
+def test_a_name_that_does_not_resolve_is_retried_and_logged_once(
     kernel: EmbeddedKernel, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The endpoints are known when it does."""
     caplog.set_level(logging.INFO)
-    looks = list[int]()
+    attempts = list[int]()
 
     def resolve_endpoints() -> list[str]:
-        looks.append(1)
-        if len(looks) < 4:
-            raise StartError(f"cannot tell ({len(looks)})")
+        attempts.append(1)
+        if len(attempts) < 4:
+            raise StartError(f"cannot tell ({len(attempts)})")
         return ENDPOINTS
 
     one = Registration(
@@ -268,7 +268,7 @@ def test_a_name_that_does_not_resolve_is_waited_for_and_said_once(
         until(lambda: rows(kernel) == ENDPOINTS)
     assert caplog.text.count("waiting for the Kernel") == 1
     assert "cannot tell (1)" in caplog.text
-    assert len(looks) == 4
+    assert len(attempts) == 4
 
 
 def test_the_end_does_not_wait_for_a_name_that_never_resolves(metrics: Metrics) -> None:

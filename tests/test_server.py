@@ -38,13 +38,13 @@ class Running:
         self,
         compute: Compute,
         slots: int,
-        interrupt: Callable[[], object],
+        abort: Callable[[], object],
         *,
         waiting: int = 0,
         on_loop: bool = True,
     ) -> None:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
-        self.slots = Slots(slots, self.metrics, interrupt, waiting=waiting)
+        self.slots = Slots(slots, self.metrics, abort, waiting=waiting)
         paths = [slot_path("/chat", index) for index in range(slots + waiting)]
         self.backend_status = BackendStatus()
         about = ExecutorStatus(
@@ -84,11 +84,11 @@ def running(
     *,
     slots: int = 1,
     waiting: int = 0,
-    interrupt: Callable[[], object] = lambda: None,
+    abort: Callable[[], object] = lambda: None,
     on_loop: bool = True,
 ) -> Iterator[Running]:
     """Serve a backend for the length of a test."""
-    one = Running(compute, slots, interrupt, waiting=waiting, on_loop=on_loop)
+    one = Running(compute, slots, abort, waiting=waiting, on_loop=on_loop)
     with one.server:
         yield one
 
@@ -225,7 +225,7 @@ def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() ->
     """Abort, and hang up on, a backend that waits for its call and for nothing else."""
     blocked, ended = threading.Semaphore(0), threading.Semaphore(0)
 
-    async def deaf(_: Chat) -> AsyncGenerator[str, None]:
+    async def blocking_one(_: Chat) -> AsyncGenerator[str, None]:
         unblock = threading.Event()
         on_stop(unblock.set)
         yield "start"
@@ -234,7 +234,7 @@ def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() ->
         ended.release()
         yield "never"
 
-    with running(deaf) as one:
+    with running(blocking_one) as one:
         with call(one.chat, said("x")) as response:
             assert response.read(5) == b"start"
             assert blocked.acquire(timeout=LONG)
@@ -244,7 +244,7 @@ def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() ->
             assert time.monotonic() - started < 1
         assert ended.acquire(timeout=1)
         until(lambda: one.value("executor_framework_busy_slots") == 0)
-        with call(one.chat, said("x")) as response:  # nothing was left behind to wait for
+        with call(one.chat, said("x")) as response:  # there is no orphan to wait for
             assert response.read(5) == b"start"
             assert blocked.acquire(timeout=LONG)
         assert ended.acquire(timeout=1)
@@ -255,7 +255,7 @@ def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
     """Cut an answer short at the end of the process."""
     blocked, ended = threading.Event(), threading.Event()
 
-    async def deaf(_: Chat) -> AsyncGenerator[str, None]:
+    async def blocking_one(_: Chat) -> AsyncGenerator[str, None]:
         unblock = threading.Event()
         on_stop(unblock.set)
         yield "start"
@@ -263,7 +263,7 @@ def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
         unblock.wait(LONG)
         ended.set()
 
-    with running(deaf) as one, call(one.chat, said("x")) as response:
+    with running(blocking_one) as one, call(one.chat, said("x")) as response:
         assert response.read(5) == b"start"
         assert blocked.wait(LONG)
         one.slots.close()
@@ -272,8 +272,8 @@ def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
         assert response.read().decode().endswith("<<</WARNING>>>")
 
 
-def test_a_stop_call_that_hangs_keeps_neither_the_process_nor_other_readers() -> None:
-    """Let one reader leave and drain the other chats; every stop call waits for the test's end."""
+def test_a_stop_call_that_hangs_blocks_neither_the_process_nor_other_clients() -> None:
+    """Disconnect one client and drain the other chats; every stop call waits for the test's end."""
     release, returned = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -300,7 +300,7 @@ def test_a_stop_call_that_hangs_keeps_neither_the_process_nor_other_readers() ->
         release.set()
 
 
-def test_a_reader_who_leaves_stops_a_silent_backend_and_frees_the_slot() -> None:
+def test_a_disconnect_stops_a_silent_backend_and_releases_the_slot() -> None:
     """Hang up during silence."""
     closed = threading.Event()
 
@@ -319,10 +319,10 @@ def test_a_reader_who_leaves_stops_a_silent_backend_and_frees_the_slot() -> None
         assert one.value("executor_framework_disconnected_total") == 1
 
 
-def test_the_interrupt_hook_is_called_for_aborts_and_for_readers_who_leave() -> None:
+def test_the_backends_abort_is_called_for_aborts_and_for_disconnects() -> None:
     """Count the calls."""
     calls = threading.Semaphore(0)
-    with running(silent, interrupt=calls.release) as one:
+    with running(silent, abort=calls.release) as one:
         with call(one.chat, said("x")) as response:
             response.read(4)
             fetch(f"{one.chat}/abort")
@@ -342,7 +342,7 @@ def test_the_slot_is_free_before_the_last_chunk() -> None:
 def test_a_failing_backend_ends_the_answer_with_an_apology(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Raise something that quotes the person."""
+    """Raise something that quotes the user."""
 
     async def failing(chat: Chat) -> AsyncGenerator[str, None]:
         yield "half "
@@ -358,8 +358,8 @@ def test_a_failing_backend_ends_the_answer_with_an_apology(
     assert "private" not in caplog.text
 
 
-def test_an_answer_error_is_what_the_person_reads() -> None:
-    """Raise a sentence that is meant for the person."""
+def test_the_message_of_an_answer_error_is_what_the_user_reads() -> None:
+    """Raise a sentence that is meant for the user."""
 
     async def declining(_: Chat) -> AsyncGenerator[str, None]:
         yield ""
@@ -498,7 +498,7 @@ def test_closed_slots_refuse_and_draining_lets_answers_end_whole() -> None:
 
 
 def test_draining_cuts_what_does_not_end_and_says_so() -> None:
-    """Drain with no patience."""
+    """Drain without time."""
     with running(silent) as one, call(one.chat, said("x")) as response:
         assert response.read(4) == b"word"
         one.slots.close()
@@ -576,7 +576,7 @@ def test_the_bodies_that_the_kernel_shows_are_kuwas_to_the_byte() -> None:
 def test_a_host_name_that_is_refused_is_explained_in_the_log_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Call twice under a name that nobody allowed."""
+    """Call twice under a name that was not allowed."""
     with running(echo) as one:
         for _ in range(2):
             fields = {"Host": "kernel.example:9000", "Origin": "http://kernel.example:9000"}

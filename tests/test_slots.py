@@ -32,7 +32,7 @@ LONG = 20.0
 
 
 class Gated:
-    """A backend that says who it answers, then waits until that chat is let go."""
+    """A backend that records whom it answers, then blocks until that chat's gate opens."""
 
     def __init__(self) -> None:
         self.order: list[str] = []  # whose chats began
@@ -42,7 +42,7 @@ class Gated:
         self._lock = threading.Lock()
 
     def gate(self, name: str) -> threading.Event:
-        """Return what lets a chat go."""
+        """Return the event that lets a chat end."""
         with self._lock:
             return self._gates.setdefault(name, threading.Event())
 
@@ -78,8 +78,8 @@ def waiting(one: Running) -> int:
     return int(json.loads(fetch(f"{one.base}/status")[1])["waiting"])
 
 
-def test_eight_people_on_two_slots_are_all_served_in_order(gated: Gated) -> None:
-    """Nobody is refused, and each begins within 20 ms of the end that it waited for."""
+def test_eight_users_on_two_slots_are_all_served_in_order(gated: Gated) -> None:
+    """None is refused, and each starts within 20 ms of the end that it waited for."""
     names = [f"chat {number}" for number in range(8)]
     with serve(gated, slots=2, waiting=6) as one, ThreadPoolExecutor(8) as pool:
         answers = []
@@ -203,8 +203,8 @@ def test_a_wait_that_takes_too_long_ends_with_a_sentence(
     assert float(found[1]) >= 0.1
 
 
-def test_a_waiting_chat_gives_signs_of_life(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On 0.4's wire a progress with its position, again and again; on 0.3's nothing."""
+def test_a_waiting_chat_sends_pings(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 0.4's wire a progress with its position, at each interval; on 0.3's nothing."""
     monkeypatch.setattr(answer, "PING_INTERVAL", 0.01)
     with serve(gated, waiting=3) as one, ExitStack() as stack:
         answers = []
@@ -232,7 +232,7 @@ def progress_in(line: bytes) -> dict[str, Any] | None:
     return chunk.get("progress")  # type: ignore[no-any-return]
 
 
-def test_a_computation_that_blocks_keeps_its_slot_and_not_its_endpoint() -> None:
+def test_a_computation_that_blocks_keeps_its_slot_but_not_its_endpoint() -> None:
     """Abort it: the endpoint takes the next chat at once, which waits until it has really ended."""
     blocked, release, order = threading.Event(), threading.Event(), list[str]()
 
@@ -293,7 +293,7 @@ def test_no_chat_begins_while_the_backends_abort_runs(gated: Gated) -> None:
         assert finish.wait(LONG)
 
     with (
-        running(gated.compute, waiting=1, on_loop=False, interrupt=abort) as one,
+        running(gated.compute, waiting=1, on_loop=False, abort=abort) as one,
         call(one.chat, said("first")) as first,
         call(f"{one.chat}/1", said("next")) as after,
     ):
@@ -313,9 +313,7 @@ def test_the_backends_abort_is_not_called_for_a_chat_that_waits(gated: Gated) ->
     """It would hit the one that computes."""
     calls: list[Callable[[], None]] = []
     with (
-        running(
-            gated.compute, waiting=1, on_loop=False, interrupt=lambda: calls.append(print)
-        ) as one,
+        running(gated.compute, waiting=1, on_loop=False, abort=lambda: calls.append(print)) as one,
         call(one.chat, said("first")) as first,
         call(f"{one.chat}/1", said("next")) as after,
     ):
@@ -375,8 +373,8 @@ def test_draining_serves_waiting_chats_while_there_is_time(gated: Gated) -> None
         assert not drain.is_alive()
 
 
-def test_draining_tells_waiting_chats_that_the_executor_stops(gated: Gated) -> None:
-    """Drain without time: the one that runs is cut, the one that waits gets a sentence."""
+def test_draining_dismisses_waiting_chats_with_a_sentence(gated: Gated) -> None:
+    """Drain without time: the running one is cut short, the waiting one gets a sentence."""
     with serve(gated) as one, ExitStack() as stack:
         first = stack.enter_context(call(one.chat, said("first")))
         second = stack.enter_context(call(f"{one.chat}/1", said("second")))

@@ -103,7 +103,7 @@ def test_the_last_task_is_shown_until_it_ends() -> None:
 
 
 def test_facts_are_added_to_and_replaced() -> None:
-    """Describe twice; what was given is not changed by whoever goes on with it."""
+    """Describe twice; later changes of the caller's object change nothing."""
     report = BackendStatus()
     devices = ["cuda:0"]
     report.describe({"dtype": "auto", "devices": devices})

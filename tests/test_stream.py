@@ -93,7 +93,7 @@ def test_a_piece_that_a_closed_generator_yields_in_its_finally_is_dropped(
 
 
 def test_what_the_writer_raises_closes_the_generator() -> None:
-    """Leave as a reader would."""
+    """Raise as for a client that left."""
     closed = threading.Event()
 
     async def endless() -> AsyncGenerator[str, None]:
@@ -209,7 +209,7 @@ def test_chats_on_the_loop_take_turns_even_if_they_await_nothing() -> None:
 
 
 class Full:
-    """A reader that has room when it is told so."""
+    """A full buffer that has room when the test says so."""
 
     def __init__(self) -> None:
         self.asked = threading.Semaphore(0)
@@ -232,7 +232,7 @@ async def three() -> AsyncGenerator[str, None]:
 
 
 @pytest.mark.parametrize("loop", [LOOP, None])
-def test_a_reader_without_room_holds_its_generator_up_and_no_other(loop: EventLoop | None) -> None:
+def test_a_full_buffer_suspends_its_own_generator_only(loop: EventLoop | None) -> None:
     """Refuse every piece but take it; meanwhile another chat runs to its end."""
     room, pieces = Full(), list[str]()
 
@@ -256,7 +256,7 @@ def test_a_reader_without_room_holds_its_generator_up_and_no_other(loop: EventLo
 
 
 def test_cancelling_ends_the_wait_for_room() -> None:
-    """Cancel a chat whose reader does not read."""
+    """Cancel a chat whose client does not read."""
     room, runner = Full(), GeneratorRunner()
     thread = threading.Thread(
         target=lambda: runner.run(three(), lambda _: False, loop=LOOP, backpressure=room)
@@ -302,7 +302,7 @@ def test_a_cancellation_of_the_backends_own_doing_is_a_failure() -> None:
 
 
 def test_a_generator_that_exits_leaves_the_loop_running(caplog: pytest.LogCaptureFixture) -> None:
-    """Call sys.exit() in a chat, and in a task of one; whoever gets the error may log it."""
+    """Call sys.exit() in a chat, and in a task of one; the error is raised where it is awaited."""
 
     async def leave() -> None:
         raise SystemExit(2)
@@ -337,7 +337,7 @@ def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(
         callers.append(threading.current_thread())
         unblock.set()
 
-    async def deaf() -> AsyncGenerator[str, None]:
+    async def blocking_one() -> AsyncGenerator[str, None]:
         on_stop(stop)
         blocking.set()
         unblock.wait(LONG)
@@ -345,7 +345,7 @@ def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(
 
     pieces: list[str] = []
     runner = GeneratorRunner()
-    thread = threading.Thread(target=lambda: runner.run(deaf(), pieces.append, loop=loop))
+    thread = threading.Thread(target=lambda: runner.run(blocking_one(), pieces.append, loop=loop))
     thread.start()
     assert blocking.wait(LONG)
     runner.cancel()
@@ -372,7 +372,7 @@ def test_a_stop_call_of_a_stopped_generator_is_made_at_once() -> None:
     assert order == ["call", "closed"]
 
 
-def test_an_end_of_its_own_makes_no_stop_call_even_if_somebody_cancels_later() -> None:
+def test_a_generator_that_ends_by_itself_makes_no_stop_call_even_if_cancelled_later() -> None:
     """End well, and fail; then cancel both."""
     calls: list[str] = []
 
@@ -393,7 +393,7 @@ def test_an_end_of_its_own_makes_no_stop_call_even_if_somebody_cancels_later() -
 
 
 def test_a_writer_that_takes_no_more_stops_the_generator_before_it_is_closed() -> None:
-    """Leave as a reader would."""
+    """Raise as for a client that left."""
     order: list[str] = []
 
     async def endless() -> AsyncGenerator[str, None]:
@@ -412,7 +412,7 @@ def test_a_writer_that_takes_no_more_stops_the_generator_before_it_is_closed() -
     assert order == ["call", "closed"]
 
 
-def test_what_a_stop_call_raises_is_logged_without_its_words_and_hurts_nobody(
+def test_what_a_stop_call_raises_is_logged_without_its_message_and_stops_no_other_call(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Register one call that fails and one that does not."""
@@ -438,7 +438,7 @@ def test_each_stream_makes_its_own_stop_calls_only() -> None:
     """Cancel one of two."""
     ready, unblock = threading.Semaphore(0), [threading.Event(), threading.Event()]
 
-    async def deaf(number: int) -> AsyncGenerator[str, None]:
+    async def blocking_one(number: int) -> AsyncGenerator[str, None]:
         on_stop(unblock[number].set)
         ready.release()
         unblock[number].wait(LONG)
@@ -446,7 +446,8 @@ def test_each_stream_makes_its_own_stop_calls_only() -> None:
 
     runners = [GeneratorRunner(), GeneratorRunner()]
     threads = [
-        in_background(one, deaf(n), lambda _: None, loop=None) for n, one in enumerate(runners)
+        in_background(one, blocking_one(n), lambda _: None, loop=None)
+        for n, one in enumerate(runners)
     ]
     assert all(ready.acquire(timeout=LONG) for _ in runners)
     runners[1].cancel()

@@ -1,4 +1,4 @@
-"""Tokens are counted for the chat under way, in threads and tasks that belong to it."""
+"""Count tokens for the current chat, in its threads and tasks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from kuwa_min import usage
 from kuwa_min.usage import Usage
 
 
-def test_tokens_are_added_to_the_chat_under_way() -> None:
-    """Before and after it they are nobody's."""
+def test_tokens_are_added_to_the_current_chat() -> None:
+    """Before and after it they count for none."""
     one = Usage()
     usage.count(1, 1)
     with usage.counting(one):
