@@ -1,4 +1,7 @@
-"""Say what went wrong: one root, few leaves; the message is the help."""
+"""The exceptions that this program explains, and one-line descriptions of any exception.
+
+Their messages say what was found and what to do.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +10,43 @@ if TYPE_CHECKING:
     from types import CodeType, TracebackType
 
 BAD_OPTION = "[The option llm_{}.]"
-UNEXPECTED = "Error occurred. Please consult support."  # the person reads no more than this
+UNEXPECTED = "Error occurred. Please consult support."  # all that a user is told
 
-FRAMES = 10  # of a traceback that is shown in one line
+FRAMES = 10  # of a traceback in one line
 RUNNERS = ("<frozen runpy>", "runpy.py")
 
 
 class KuwaError(Exception):
-    """Stand for everything that this program explains; the message says what to do."""
+    """The base of all our exceptions; exit_code is for a process that it ends."""
 
     exit_code = 1
 
 
 class UsageError(KuwaError):
-    """Report a wrong option, file or name; the process ends with code 2."""
+    """A wrong option, file or name: exit code 2."""
 
     exit_code = 2
 
 
 class StartError(KuwaError):
-    """Report that the process cannot start or go on; it ends with code 1."""
+    """The process cannot start or continue: exit code 1."""
 
 
 class WrongMachine(KuwaError):
-    """Report that this file cannot run here, a line per reason; the process ends with code 3."""
+    """The built file cannot run on this machine: exit code 3. The message has a line per reason."""
 
     exit_code = 3
 
 
 class AnswerError(KuwaError):
-    """End an answer with this message, which the person in the chat reads."""
+    """An answer ends with this message, which the user in the chat reads."""
 
 
 class Refused(KuwaError):
-    """Answer a request with an HTTP status and a short friendly message."""
+    """A request is answered with this HTTP status and a short message for its sender.
+
+    fields: of the head, with _ for -: retry_after="5".
+    """
 
     def __init__(self, status: int, message: str = "", **fields: str) -> None:
         super().__init__(message)
@@ -50,38 +56,38 @@ class Refused(KuwaError):
 
 
 class Gone(KuwaError):
-    """Say that the other side of a connection left or stopped reading."""
+    """The peer closed the connection or stopped reading."""
 
 
 class PieceError(TypeError):
-    """Report what is no piece of an answer; the message names types alone."""
+    """A backend yielded what is no piece of an answer; the message names types alone."""
 
 
-PROGRAMMING_ERRORS = (ImportError, NameError, PieceError)  # their messages quote code alone
+PROGRAMMING_ERRORS = (ImportError, NameError, PieceError)  # their messages quote only code
 
 
 def describe(error: BaseException) -> str:
-    """Name an exception and its place, without its message, which may quote a person."""
+    """Return an exception's type and place, without its message, which may quote a user."""
     frames = _frames(error.__traceback__)
     return f"{type(error).__name__} at {frames[-1] if frames else '?'}"
 
 
 def message_of(error: BaseException) -> str:
-    """Return an exception's message; none for one of a custom executor whose __str__ fails."""
+    """Return an exception's message; "" if its __str__ raises, as a custom executor's may."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - the executor's own code
+    except Exception:  # noqa: BLE001 - a custom executor's code
         return ""
 
 
 def traceback_line(error: BaseException, *, with_message: bool) -> str:
     """Return a traceback as one line: "a.py:3 in f > b.py:7 in g: ValueError: message".
 
-    The innermost frame comes last; the frames that lead to the first foreign one are left out.
+    The innermost frame comes last; our own frames before the first foreign one are left out.
     with_message: False leaves out messages that may quote a user.
     """
     if isinstance(error, PieceError):
-        return f"PieceError: {error}"  # every frame of it is ours
+        return f"PieceError: {error}"  # all its frames are ours
     frames = _frames(error.__traceback__)
     if len(frames) > FRAMES:
         frames = [*frames[:2], "...", *frames[2 - FRAMES :]]
@@ -93,7 +99,7 @@ def traceback_line(error: BaseException, *, with_message: bool) -> str:
 
 
 def missing_module(error: BaseException) -> str:
-    """Return what to do about a module that this Python lacks; nothing for other errors."""
+    """Return how to install a module that this Python lacks; "" for other errors."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     name = error.name.partition(".")[0]
@@ -109,21 +115,27 @@ def _frames(trace: TracebackType | None) -> list[str]:
     while trace is not None:
         codes.append((trace.tb_frame.f_code, trace.tb_lineno))
         trace = trace.tb_next
-    foreign = [at for at, (code, _) in enumerate(codes) if not _leads(code.co_filename)]
+    foreign = [at for at, (code, _) in enumerate(codes) if not _is_caller(code.co_filename)]
     kept = codes[foreign[0] if foreign else 0 :]
     return [f"{_source(code.co_filename)}:{line} in {code.co_name}" for code, line in kept]
 
 
 def _source(path: str) -> str:
-    """Return a source's name, with its folder where that alone tells what it is."""
+    """Return a source's name, with its folder if the name alone is __init__.py."""
     parts = _parts(path)
     return "/".join(parts[-2:] if parts[-1] == "__init__.py" else parts[-1:])
 
 
-def _leads(path: str) -> bool:
-    """Tell whether a source is of those that call custom executors: ours, asyncio, runpy."""
+def _is_caller(path: str) -> bool:
+    """Tell whether a source is one that calls custom executors: ours, asyncio's or runpy."""
     *folders, name = _parts(path)
-    return name in RUNNERS or folders[-1:] in (["kuwa_min"], ["asyncio"])
+    return name in RUNNERS or folders[-1:] == ["asyncio"] or path.startswith(_our_folders())
+
+
+def _our_folders() -> tuple[str, str]:
+    """Return this package's folder, as sources name it and as a built file's bytecode does."""
+    compiled = _our_folders.__code__.co_filename
+    return __file__.removesuffix("errors.py"), compiled.removesuffix("errors.py")
 
 
 def _parts(path: str) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from kuwa_min import errors
 from kuwa_min.errors import FRAMES, describe, missing_module, traceback_line
 
 
@@ -56,6 +58,36 @@ def test_a_message_about_code_is_always_shown(code: str, message: str) -> None:
     """It cannot quote a user."""
     line = traceback_line(failure(eval, code), with_message=False)
     assert f"<string>:1 in <module>: {message}" in line
+
+
+def in_file(path: str) -> Callable[..., object]:
+    """Return a function that calls another, from a source of this name."""
+    names: dict[str, Callable[..., object]] = {}
+    exec(compile("def call(function, *others):\n    return function(*others)", path, "exec"), names)
+    return names["call"]
+
+
+OURS = str(Path(errors.__file__).parent)
+
+
+@pytest.mark.parametrize(
+    "path", [f"{OURS}/service.py", f"{OURS}/serving/answer.py", "/lib/asyncio/tasks.py", "runpy.py"]
+)
+def test_our_own_frames_before_a_foreign_one_are_left_out(path: str) -> None:
+    """An operator looks for the place in the executor's file."""
+    try:
+        in_file(path)(in_file("mine.py"), in_file(path), inner, "x")
+    except ValueError as error:
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+        line = plain(traceback_line(error, with_message=False))
+    assert line.startswith(f"mine.py in call > {Path(path).name} in call > test_errors.py in inner")
+
+
+def test_a_folder_called_as_we_are_is_foreign() -> None:
+    """A user's checkout may lie in one."""
+    call = in_file("/home/me/kuwa_min/examples/mine.py")
+    line = plain(traceback_line(failure(call, inner, "x"), with_message=False))
+    assert "mine.py in call" in line
 
 
 def test_what_caused_it_is_named() -> None:
