@@ -1,8 +1,8 @@
-"""The file this program runs from: its manifest, and the payloads that ride in front of its zip.
+"""Read a built file: its manifest, and the payloads in front of its zip.
 
-A file is a shebang line, payloads, then the zip with the core. A payload is file contents, raw
-deflate streams or stored bytes, and an index of them: zlib-compressed JSON. All positions count
-back from the zip's first byte, so that whatever changes the first line changes nothing else.
+A built file is a shebang line, payloads, then the zip with the core. A payload is the contents of
+files, as raw deflate streams or stored, and an index of them: zlib-compressed JSON. Positions count
+back from the zip's first byte, so a longer first line moves none of them.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from typing import NamedTuple, cast
 from .errors import StartError
 from .manifest import MANIFEST, Manifest, Payload
 
-PIECE = 1 << 18  # bytes read at a time
-DEFLATED = 8  # zip's number for a raw deflate stream; 0 is stored
+CHUNK = 1 << 18  # bytes read at a time
+DEFLATED = 8  # zip's method number of a raw deflate stream; 0 is stored
 
 
 class Blob(NamedTuple):
-    """Where one content lies: offset from the payload's first byte, and what it must be."""
+    """One content in a payload: where it is, and what it must be."""
 
-    offset: int
-    stored: int
-    size: int
-    method: int
+    offset: int  # bytes from the payload's first byte
+    stored: int  # bytes in the payload
+    size: int  # bytes once inflated
+    method: int  # DEFLATED or 0
     crc: int
-    sha256: str  # in hex; "" where the publisher gives none
+    sha256: str  # in hex; "" if the wheel has none
 
 
 class File(NamedTuple):
-    """One path of the tree, relative and with slashes, and the number of its blob."""
+    """One path of the unpacked tree, and its content."""
 
-    path: str
-    executable: int
-    blob: int
+    path: str  # relative, with slashes
+    executable: int  # 0 or 1
+    blob: int  # an index into Index.blobs
 
 
 class Index(NamedTuple):
-    """What a payload holds; several files may share a blob."""
+    """The table of contents of a payload; several files may share a blob."""
 
     files: list[File]
     blobs: list[Blob]
 
 
 class Archive:
-    """Read one built file; raises StartError when it is damaged."""
+    """One built file; every read raises StartError if it is damaged."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -56,11 +56,11 @@ class Archive:
 
     @property
     def payloads(self) -> list[Payload]:
-        """Return the payloads, in the file's order."""
+        """Return the payloads' descriptions, in the file's order."""
         return self.manifest["payloads"]
 
     def start_of(self, payload: Payload) -> int:
-        """Return where a payload's offsets count from, in bytes from the file's beginning."""
+        """Return the position of a payload's first byte in the file."""
         start = self.zip_start - payload["position"]
         if start < 0:
             raise StartError(damaged(self.path))
@@ -78,16 +78,19 @@ class Archive:
         return Index([File(*one) for one in raw["files"]], [Blob(*one) for one in raw["blobs"]])
 
     def texts(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
-        """Yield path and text of the libraries' files that are wanted."""
+        """Yield path and text of the payloads' files whose path is wanted."""
         with open(self.path, "rb") as file:
             for payload in self.payloads:
                 index, start = self.index(payload), self.start_of(payload)
                 for one in sorted(filter(lambda one: wanted(one.path), index.files)):
-                    pieces = contents(file.fileno(), start, index.blobs[one.blob], self.path)
-                    yield one.path, b"".join(pieces).decode("utf-8", "replace")
+                    chunks = contents(file.fileno(), start, index.blobs[one.blob], self.path)
+                    yield one.path, b"".join(chunks).decode("utf-8", "replace")
 
     def sha256(self, report: Callable[[int, int], None]) -> str:
-        """Hash the whole file, in hex; raises StartError where a payload is not what was built."""
+        """Return the whole file's hash in hex; compares the payloads' on the way.
+
+        report: called with the bytes done and the bytes in all.
+        """
         import hashlib
 
         total, done = hashlib.sha256(), 0
@@ -97,9 +100,9 @@ class Archive:
         }
         with open(self.path, "rb") as file:
             for end in [*sorted(ends), self.size]:
-                while done < end and (piece := file.read(min(1 << 20, end - done))):
-                    total.update(piece)
-                    done += len(piece)
+                while done < end and (chunk := file.read(min(1 << 20, end - done))):
+                    total.update(chunk)
+                    done += len(chunk)
                     report(done, self.size)
                 if ends.get(end, total.hexdigest()) != total.hexdigest():
                     raise StartError(damaged(self.path))
@@ -119,45 +122,46 @@ def _read_zip(path: str) -> tuple[Manifest, int, int]:
             raise
         raise StartError(damaged(path)) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError):
-        raise StartError(damaged(path)) from None  # RuntimeError: a bit says it is encrypted
+        raise StartError(damaged(path)) from None  # RuntimeError: a flag says it is encrypted
 
 
 def damaged(path: str) -> str:
-    """Say that a file is not what was built, and what to do."""
+    """Return the error message for a file that is not what was built."""
     return f"{path} is damaged: copy it again, and compare with its .sha256 (sha256sum -c)"
 
 
 def contents(file: int, start: int, blob: Blob, name: str) -> Iterator[bytes]:
-    """Yield one content in pieces; raises StartError in the end when they are not what was built.
+    """Yield one content in chunks; raises StartError after the last if it is not what was built.
 
-    file is a descriptor; its position does not matter and does not change.
+    file: a descriptor, whose position neither matters nor changes. start: the payload's position.
+    name: the file's path, for the message.
     """
     crc = size = 0
     try:
-        for piece in _pieces(file, start, blob):
-            crc, size = zlib.crc32(piece, crc), size + len(piece)
-            yield piece
+        for chunk in _inflated(file, start, blob):
+            crc, size = zlib.crc32(chunk, crc), size + len(chunk)
+            yield chunk
     except zlib.error:
         raise StartError(damaged(name)) from None
     if (crc, size) != (blob.crc, blob.size):
         raise StartError(damaged(name))
 
 
-def _pieces(file: int, start: int, blob: Blob) -> Iterator[bytes]:
+def _inflated(file: int, start: int, blob: Blob) -> Iterator[bytes]:
     stored = _stored(file, start + blob.offset, blob.stored)
     if blob.method != DEFLATED:
         yield from stored
         return
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    for piece in stored:
-        yield inflate.decompress(piece)
+    for chunk in stored:
+        yield inflate.decompress(chunk)
     yield inflate.flush()
 
 
 def _stored(file: int, position: int, left: int) -> Iterator[bytes]:
     while left > 0:
-        piece = os.pread(file, min(PIECE, left), position)
-        if not piece:
+        chunk = os.pread(file, min(CHUNK, left), position)
+        if not chunk:
             return
-        position, left = position + len(piece), left - len(piece)
-        yield piece
+        position, left = position + len(chunk), left - len(chunk)
+        yield chunk

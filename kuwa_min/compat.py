@@ -1,8 +1,8 @@
-"""Let files written for Kuwa's own executor run unchanged: make `kuwa.executor` importable.
+"""Make `kuwa.executor` importable, so that files written for Kuwa's own executor run unchanged.
 
-`kuwa` is a namespace package: kuwa.client and kuwa.rag are distributions of their own. So what we
-provide is a folder on sys.path (`drop_in`) with one more portion of it, and no package `kuwa`.
-Where kuwa-min is installed, `kuwa.executor` is installed beside it from the same sources.
+`kuwa` is a namespace package: kuwa.client and kuwa.rag are distributions of their own. So ours is a
+folder on sys.path (`drop_in`) that adds one portion to it, not a package `kuwa`. Where kuwa-min is
+installed, `kuwa.executor` is installed beside it from the same sources.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ DISTRIBUTION, KUWA_VERSION = "kuwa-executor", "0.4.0"  # whose interface ours is
 
 
 def install() -> None:
-    """Make our `kuwa.executor` importable in this process, before any installed one."""
+    """Put our `kuwa.executor` on sys.path, before an installed one."""
     if FOLDER not in sys.path:
         sys.path.insert(0, FOLDER)
 
 
 def provide_version() -> None:
-    """Let importlib.metadata.version("kuwa-executor") answer where no such distribution is."""
+    """Let importlib.metadata.version("kuwa-executor") work where no such distribution is."""
     if not any(isinstance(finder, _VersionFinder) for finder in sys.meta_path):
         sys.meta_path.append(_VersionFinder())
 
 
 class _VersionFinder:
-    """Find the distribution's metadata, after all other finders; import nothing."""
+    """A finder of the distribution's metadata alone, the last on sys.meta_path."""
 
     def find_spec(self, *_: object) -> None:
-        """Know no module."""
+        """Find no module."""
 
     def find_distributions(self, context: DistributionFinder.Context) -> Iterable[Distribution]:
-        """Return the distribution if it is asked for by name."""
+        """Return the distribution if the context names it."""
         name = re.sub(r"[-_.]+", "-", context.name or "").lower()
         return [_distribution()] if name == DISTRIBUTION else []
 
@@ -49,10 +49,10 @@ def _distribution() -> Distribution:
     from pathlib import Path
 
     class Executor(metadata.Distribution):
-        """Stand for Kuwa's own distribution."""
+        """A stand-in for Kuwa's own distribution."""
 
         def read_text(self, filename: str) -> str | None:
-            """Return the text of METADATA; there are no other files."""
+            """Return the text of METADATA, the only file."""
             if filename != "METADATA":
                 return None
             return f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: {KUWA_VERSION}\n"

@@ -1,7 +1,7 @@
-"""Start the program that this archive holds; build.py puts this file at the root of a .pyz.
+"""The launcher of a built file; build.py puts it at the root of the .pyz.
 
-It parses on every Python since 2.7: an old one gets a sentence instead of a SyntaxError. It imports
-nothing of the rest before it knows that the rest can run here.
+It parses on every Python since 2.7: an old one gets one line instead of a SyntaxError. It imports
+nothing of ours before it knows that the rest can run here.
 """
 
 import os.path  # loaded by Python itself before any archive runs, so it costs nothing
@@ -9,9 +9,9 @@ import sys
 
 NEEDED = (3, 10)
 REFUSED = 3
-ARGUMENTS = "kuwa.args"  # beside the file: an argument a line, for who starts it without any
+ARGUMENTS = "kuwa.args"  # beside the file: default arguments, one a line
 # The blocks of bytecode, in the order in which a start needs them.
-EARLY = "early"  # what finds the libraries; only files with libraries have it
+EARLY = "early"  # what activates libraries; only files with libraries have it
 BYTECODE = "bytecode"  # the program and the backends
 LATE = "late"  # what only some runs import
 AIM = "target"  # an entry of archives with payloads: what those are for; a key and its words a line
@@ -19,22 +19,22 @@ AIM = "target"  # an entry of archives with payloads: what those are for; a key 
 
 def main():
     # type: () -> None
-    """Check this Python, have what the file carries on disk, run the program, end with its code."""
-    aim = read_aim()
+    """Check this Python, activate what the file carries, run the program, exit with its code."""
+    target = read_target()
     if sys.version_info < NEEDED:
-        sys.stderr.write(refusal(aim) + "\n")
+        sys.stderr.write(refusal(target) + "\n")
         sys.exit(REFUSED)
-    add_arguments()
-    packages = make_importable()
+    add_default_arguments()
+    packages = use_site_packages()
     use_bytecode(packages)
     libraries = None
-    if aim:
+    if target:
         from kuwa_min.libraries import activate
 
-        libraries = activate(os.path.dirname(packages), aim, sys.argv)
+        libraries = activate(os.path.dirname(packages), target, sys.argv)
     import gc
 
-    gc.disable()  # imports make no garbage; looking for it would cost a tenth of the start
+    gc.disable()  # imports make no garbage; a collection would cost a tenth of the start
     from kuwa_min.cli import main as run
 
     gc.enable()
@@ -46,10 +46,10 @@ def main():
         raise
 
 
-def refusal(aim):
+def refusal(target):
     # type: (dict[str, list[str]]) -> str
-    """Say which Python is needed, which one was found and what to do."""
-    needed = "".join(aim.get("python", [])) or "%d.%d or newer" % NEEDED
+    """Return which Python is needed, which one was found and what to do."""
+    needed = "".join(target.get("python", [])) or "%d.%d or newer" % NEEDED
     found = "Python %d.%d.%d" % tuple(sys.version_info[:3])
     place = "%s, at %s" % (found, sys.executable or "an unknown place")
     example = "python%s %s" % (needed.split()[0], sys.argv[0])
@@ -57,12 +57,12 @@ def refusal(aim):
     return "%s needs Python %s; this is %s; %s" % (sys.argv[0], needed, place, remedy)
 
 
-def read_aim():
+def read_target():
     # type: () -> dict[str, list[str]]
-    """Read what the archive's libraries are for; nothing when it carries none."""
+    """Read the archive's entry "target"; {} if it has no payloads."""
     loader = globals().get("__loader__")
     if type(loader).__name__ != "zipimporter":
-        return {}  # somebody unpacked the archive; another loader would look where he stands
+        return {}  # an unpacked archive; its loader would look in the current folder
     try:
         text = loader.get_data(AIM).decode("ascii")  # type: ignore[union-attr]
     except (IOError, OSError):
@@ -70,11 +70,11 @@ def read_aim():
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
 
 
-def add_arguments():
+def add_default_arguments():
     # type: () -> None
-    """Put the arguments of kuwa.args before those of the command line, which win.
+    """Put the arguments of kuwa.args before those of the command line, which override them.
 
-    They are for one executor, the first of them, and apply when that or nothing is asked for.
+    Their first word is an executor. They apply if the command line names the same one or none.
     """
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     try:
@@ -90,11 +90,11 @@ def add_arguments():
         sys.argv[1:2] = given
 
 
-def make_importable():
+def use_site_packages():
     # type: () -> str
-    """Put the archive's site-packages on sys.path in place of its root, first; return its path."""
+    """Put the archive's site-packages first on sys.path, in place of its root; return its path."""
     root = os.path.dirname(__file__)
-    # The path may be relative; made absolute, late imports survive a change of directory.
+    # An absolute path, so that late imports survive a change of directory.
     packages = os.path.join(os.path.abspath(root), "site-packages")
     sys.path[:] = [packages] + [entry for entry in sys.path if entry != root]
     return packages
@@ -102,7 +102,7 @@ def make_importable():
 
 def bytecode_name(block=BYTECODE):
     # type: (str) -> str
-    """Name the entry of an archive that holds bytecode for the Python that runs this."""
+    """Return the name of the archive's entry that holds bytecode for this Python."""
     from importlib.util import MAGIC_NUMBER  # loaded by runpy before any archive runs
 
     return "%s-%d" % (block, int.from_bytes(MAGIC_NUMBER[:2], "little"))
@@ -110,17 +110,17 @@ def bytecode_name(block=BYTECODE):
 
 def use_bytecode(packages):
     # type: (str) -> None
-    """Import what is below this path from the blocks that build.py made, if they suit this Python.
+    """Import modules below this path from blocks of bytecode, if there are some for this Python.
 
-    A block is four bytes of CRC and a map from the names of modules to their code. It saves
-    compiling, and zipimport's habit to get the code of every module twice: first to learn its
-    file's name, then to run it. A block is read when a module is in none of those before it.
+    A block is four bytes of CRC and a marshalled map: module's name -> code. It saves compiling,
+    and decompressing every module twice: zipimport does so to learn the file's name and to run it.
+    A block is read when a module is in none of those before it.
     """
     from zipimport import zipimporter
 
     loader = __spec__.loader
     if not isinstance(loader, zipimporter):
-        return  # somebody unpacked the archive
+        return  # an unpacked archive
     waiting, codes = [bytecode_name(block) for block in (EARLY, BYTECODE, LATE)], {}
 
     def code_of(fullname):
@@ -129,7 +129,7 @@ def use_bytecode(packages):
         return codes.get(fullname)
 
     class Importer(zipimporter):
-        """Know the modules of the blocks, and the rest as zipimporter does."""
+        """Import the modules of the blocks; the others as zipimporter does."""
 
         def get_code(self, fullname):
             return code_of(fullname) or zipimporter.get_code(self, fullname)
@@ -151,15 +151,15 @@ def use_bytecode(packages):
 
 def read_block(loader, name):
     # type: (object, str) -> dict[str, object]
-    """Read one block; ends the process if it is not what was built: to run it could do anything."""
+    """Read one block; ends the process if it is damaged, as its code could then do anything."""
     import marshal
     import zlib  # zipimport has loaded it
 
     try:
         block = loader.get_data(name)  # type: ignore[attr-defined]
     except OSError:
-        return {}  # the bytecode is another Python's; this one compiles the sources
-    except Exception:  # noqa: BLE001 - whatever zipimport meets in a damaged file
+        return {}  # built for another Python: this one compiles the sources
+    except Exception:  # noqa: BLE001 - zipimport raises any in a damaged file
         block = b""
     code = memoryview(block)[4:]
     if block and zlib.crc32(code) == int.from_bytes(block[:4], "big"):

@@ -1,4 +1,7 @@
-"""Write one safe line per event, without ever making anybody wait for the reader of the log."""
+"""Logging to standard error: one safe line per record, written by a thread of its own.
+
+No other thread waits for a slow or stuck reader of the log.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,22 @@ from .errors import KuwaError, traceback_line
 
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-CAPACITY = 2000  # lines that may wait for a reader of the log; later ones are counted and dropped
-SECRET_LENGTH = 6  # shorter "secrets" would blacken ordinary words
+CAPACITY = 2000  # lines that wait to be written; more are counted and dropped
+SECRET_LENGTH = 6  # characters; hiding shorter ones would hide parts of ordinary words
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # as programmers write them
+SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # others are written as numbers
 
 _secrets: set[str] = set()
 
 
 def hide(secret: object) -> None:
-    """Never let this text appear in a log line."""
+    """Replace this text by *** in every log line from now on; for the whole process."""
     if isinstance(secret, str) and len(secret) >= SECRET_LENGTH:
         _secrets.add(secret)
 
 
 def one_line(text: str) -> str:
-    """Escape whatever could forge a line or drive a terminal."""
+    """Escape characters that could forge a log line or control a terminal."""
     return UNSAFE.sub(_escape, text)
 
 
@@ -40,7 +43,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def complain(program: str, error: KuwaError) -> int:
-    """Write why the process ends to standard error, in one line; return its exit code."""
+    """Write a fatal error to standard error, in one line; return the exit code."""
     sys.stderr.write(f"{program}: error: {one_line(str(error))}\n")
     return error.exit_code
 
@@ -61,8 +64,8 @@ class SafeFormatter(logging.Formatter):
         return one_line(line)
 
 
-class PatientHandler(logging.Handler):
-    """Hand lines to a thread that writes them: a full pipe or disk stalls nobody else."""
+class BackgroundHandler(logging.Handler):
+    """Queue lines for a thread that writes them: a full pipe or disk blocks no other thread."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -74,7 +77,7 @@ class PatientHandler(logging.Handler):
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record's line, or count it as lost when nobody reads."""
+        """Queue the record's line, or drop and count it if the queue is full."""
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - a library's bad log call
@@ -95,7 +98,7 @@ class PatientHandler(logging.Handler):
                 self._stream.write(line + "\n")
                 self._stream.flush()
             except (OSError, ValueError):
-                continue  # a full disk or a closed pipe is no reason to stop serving
+                continue  # a full disk or a closed pipe does not stop serving
 
     def _next(self) -> str | None:
         with self._changed:
@@ -103,7 +106,7 @@ class PatientHandler(logging.Handler):
             return self._lines.popleft() if self._lines else None
 
     def close(self) -> None:
-        """Write what is queued, for at most a second."""
+        """Write what is queued, for a second at most."""
         with self._changed:
             if self._closed:
                 return
@@ -117,12 +120,12 @@ class PatientHandler(logging.Handler):
 
 
 def configure(level: str) -> None:
-    """Send every record of at least this level to standard error."""
+    """Send every record of this level or above to standard error, in place of former handlers."""
     logging.raiseExceptions = False
     stream = sys.stderr
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
-    handler = PatientHandler(stream)
+    handler = BackgroundHandler(stream)
     handler.setFormatter(SafeFormatter(FORMAT))
     root = logging.getLogger()
     for old in root.handlers[:]:

@@ -1,4 +1,4 @@
-"""Read and describe the manifest of a built file: the contract between build.py and the program."""
+"""The manifest of a built file, the contract between build.py and the program; and its text."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from typing import TypedDict, cast
 from zipimport import zipimporter
 
 MANIFEST = "manifest.json"  # at the root of the archive, UTF-8
-NEXT_UNIT, TWO_DIGITS = 999.5, 9.95  # what rounds to 1000 and to 10
-Fact = tuple[str, str]  # a title and what is so
+NEXT_UNIT, TWO_DIGITS = 999.5, 9.95  # round to 1000 and to 10
+Fact = tuple[str, str]  # a title and its text
 
 
 class Target(TypedDict):
-    """What a file runs on. A file without payload runs anywhere: "any", "" and empty lists."""
+    """The Python and machine a file runs on; "any", "" and empty lists if it has no payload."""
 
     python: str  # ">=3.10", or exactly one minor: "3.12"
     implementation: str  # as sys.implementation.name says: "cpython"
-    abi: str  # "any", or as wheels say: "cp312", "cp313t"
-    bytecode: str  # the Python minor that starts it without compiling the core; "" where none
-    platform: str  # "any", or as pip says: "manylinux_2_28_x86_64"
+    abi: str  # "any", or a wheel's ABI tag: "cp312", "cp313t"
+    bytecode: str  # the Python minor that needs not compile the core; "" if none
+    platform: str  # "any", or a wheel's platform tag: "manylinux_2_28_x86_64"
     os: str  # "any", or as os.uname() says, in lower case: "linux"
     machine: str  # "any", or as os.uname() says: "x86_64"
-    glibc: str  # the least version: "2.28"; "" where none is needed
-    libraries: dict[str, list[str]]  # sonames the system must have: the symbol versions in each
-    cpu: list[str]  # flags as /proc/cpuinfo says: "avx2"
+    glibc: str  # the lowest version: "2.28"; "" if none is needed
+    libraries: dict[str, list[str]]  # soname that the system must have -> its symbol versions
+    cpu: list[str]  # flags of /proc/cpuinfo: "avx2"
     cuda: str  # "13.0"; "" without
-    driver: str  # the least NVIDIA driver for that CUDA: "580.65"; "" without
+    driver: str  # the lowest NVIDIA driver for that CUDA: "580.65"; "" without
 
 
 class Package(TypedDict):
-    """One distribution inside the file; wheel is "" and sha256 is of the sources for our own."""
+    """One distribution inside the file."""
 
     name: str
     version: str
-    wheel: str  # the wheel's file name
-    sha256: str  # of the wheel, in hex
+    wheel: str  # the wheel's file name; "" for our own
+    sha256: str  # of the wheel, in hex; of the sources for our own
     licence: str  # as its metadata says; "" when they say nothing
 
 
 class Payload(TypedDict):
-    """What rides in front of the zip. Positions count bytes back from the zip's first byte."""
+    """One payload in front of the zip. Positions count bytes back from the zip's first byte."""
 
     kind: str  # "libraries" or "model"
     id: str  # the hash of its paths, modes and contents: the key of the cache
-    position: int  # of the payload's first byte; the offsets of its index count from here
+    position: int  # of the payload's first byte, from which its blobs' offsets count
     index_position: int
-    index_size: int  # bytes of zlib-compressed JSON: payload.Index
+    index_size: int  # bytes of zlib-compressed JSON: archive.Index
     files: int
     folders: int
     bytes: int  # on disk, once unpacked
@@ -53,7 +53,7 @@ class Payload(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What is inside a file, what it was built for and with; built_at is UTC."""
+    """What is inside a file, and what it was built for and with."""
 
     name: str
     version: str
@@ -61,20 +61,20 @@ class Manifest(TypedDict):
     built_for: Target
     packages: list[Package]
     payloads: list[Payload]
-    host_packages: list[str]  # what --thin leaves to the host's Python: "torch>=2.6"
+    host_packages: list[str]  # with --thin, requirements of the host's Python: "torch>=2.6"
     shiv_version: str
-    built_at: str
+    built_at: str  # UTC: "2026-01-31 12:00:00"
 
 
 def read_manifest() -> Manifest | None:
-    """Read the manifest of the archive this code runs from; None when it runs from elsewhere."""
+    """Read the manifest of the built file that this code runs from; None in a checkout."""
     loader = __spec__.loader
     if not isinstance(loader, zipimporter):
         return None
     try:
         text = loader.get_data(MANIFEST)
     except OSError:
-        return None  # an archive that build.py did not make
+        return None  # a zip that build.py did not make
     import json  # only --version reads a manifest
 
     return cast(Manifest, json.loads(text))
@@ -83,21 +83,21 @@ def read_manifest() -> Manifest | None:
 def describe(manifest: Manifest) -> str:
     """Return the text of --version: name and version, then one aligned line per fact.
 
-    Of the packages it names our own; the libraries are counted, and describe_fully names them.
+    Libraries are counted; describe_fully lists them.
     """
     own = [package for package in manifest["packages"] if not package["wheel"]]
     return _aligned(manifest, [*_facts(manifest), *_titled("package", _rows(own, _hash))])
 
 
 def describe_fully(manifest: Manifest) -> str:
-    """Return the text of --info: that of --version, every package, and what the host must have."""
+    """Return the text of --info: that of --version, with every package and host requirement."""
     packages = _titled("package", _rows(manifest["packages"], _hash_and_licence))
     hosts = _titled("host package", manifest["host_packages"])
     return _aligned(manifest, [*_facts(manifest), *packages, *hosts])
 
 
 def size_text(size: int) -> str:
-    """Return a number of bytes as a person reads it, in decimal units: "1.3 GB", "144 KB"."""
+    """Return a number of bytes rounded, in decimal units: "1.3 GB", "144 KB"."""
     value, units = float(size), ["bytes", "KB", "MB", "GB", "TB"]
     while value >= NEXT_UNIT and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -138,7 +138,7 @@ def _payload(payload: Payload, manifest: Manifest) -> str:
 
 
 def _needs(target: Target) -> list[str]:
-    """Say what the machine must have, a line for each kind of thing."""
+    """Return what the machine must have, a line for each kind."""
     libraries = [_library(*library) for library in sorted(target["libraries"].items())]
     driver = f" with NVIDIA driver {target['driver']} or newer" if target["driver"] else ""
     facts = {
@@ -151,7 +151,7 @@ def _needs(target: Target) -> list[str]:
 
 
 def _library(soname: str, versions: list[str]) -> str:
-    """Name a library, and of its symbol versions the newest of each family."""
+    """Return a library's name and the newest of each family of its symbol versions."""
     newest: dict[str, str] = {}
     for version in sorted(versions, key=_numbers):
         newest[version.rpartition("_")[0]] = version
@@ -170,10 +170,10 @@ def _hash_and_licence(package: Package) -> str:
     return f"{_hash(package)}  {package['licence']}".rstrip()
 
 
-def _rows(packages: list[Package], tell: Callable[[Package], str]) -> list[str]:
+def _rows(packages: list[Package], detail: Callable[[Package], str]) -> list[str]:
     names = max((len(package["name"]) for package in packages), default=0)
     versions = max((len(package["version"]) for package in packages), default=0)
     return [
-        f"{package['name']:{names}}  {package['version']:{versions}}  {tell(package)}"
+        f"{package['name']:{names}}  {package['version']:{versions}}  {detail(package)}"
         for package in packages
     ]

@@ -115,14 +115,14 @@ def _write(file: int, start: int, folder: str, task: Task, name: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     out = os.open(target, flags, _mode(task.executable))
     try:
-        for piece in contents(file, start, task.blob, name):
-            _write_piece(out, piece)
+        for chunk in contents(file, start, task.blob, name):
+            _write_chunk(out, chunk)
     finally:
         os.close(out)
 
 
-def _write_piece(out: int, piece: bytes) -> None:
-    view = memoryview(piece)
+def _write_chunk(out: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
     while view:
         view = view[os.write(out, view) :]
 
@@ -155,9 +155,9 @@ def _has_content(path: str, blob: Blob) -> bool:
     crc, size, digest = 0, 0, hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while piece := file.read(1 << 20):
-                crc, size = zlib.crc32(piece, crc), size + len(piece)
-                digest.update(piece)
+            while chunk := file.read(1 << 20):
+                crc, size = zlib.crc32(chunk, crc), size + len(chunk)
+                digest.update(chunk)
     except OSError:
         return False
     return (crc, size) == (blob.crc, blob.size) and blob.sha256 in ("", digest.hexdigest())

@@ -1,4 +1,4 @@
-"""What concerns the whole process: signals, standard streams, file limit, thread switching."""
+"""The process as a whole: signals, standard streams, file limit, thread switching."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
-SWITCH_SECONDS = 0.0005  # how long a busy backend may keep other threads from running
-CHATS_PER_SWITCH = 8  # each waiting thread wakes that often: with more chats, less often
-LONGEST_SWITCH = 0.005  # Python's own
+# A backend that computes in Python keeps the interpreter's lock for a switch interval before
+# another thread gets it. A short one lets tokens leave at once, but every waiting thread wakes that
+# often; so it grows with the number of chats, up to Python's own.
+SWITCH_INTERVAL = 0.0005  # seconds, for up to CHATS_PER_INTERVAL chats
+CHATS_PER_INTERVAL = 8
+MAX_SWITCH_INTERVAL = 0.005  # seconds: Python's own
 SLICE = 1.0  # seconds that the main thread sleeps at once
-OPEN_FILES = 65536  # a running chat takes four
+OPEN_FILES = 65536  # the limit asked for; a running chat takes four
 
 
 class Stopped(BaseException):
@@ -91,25 +94,25 @@ class Stop:
 
 
 def program_name() -> str:
-    """Return the name of the file that was started."""
+    """Return the name of the file that was started, without its folder."""
     return os.path.basename(sys.argv[0])  # noqa: PTH119 - pathlib would cost a millisecond
 
 
 def prepare(log_level: str) -> None:
-    """Set the process up to serve many people at once."""
+    """Set up logging, thread switching and the file limit, before serving."""
     log.configure(log_level)
-    share_processor(1)
+    tune_switch_interval(1)
     _raise_file_limit()
 
 
-def share_processor(chats: int) -> None:
-    """Let threads take turns so often that nobody waits long, but not so often that all do."""
-    turn = SWITCH_SECONDS * max(1, chats / CHATS_PER_SWITCH)
-    sys.setswitchinterval(min(turn, LONGEST_SWITCH))
+def tune_switch_interval(chats: int) -> None:
+    """Set Python's switch interval for this number of chats at once."""
+    interval = SWITCH_INTERVAL * max(1, chats / CHATS_PER_INTERVAL)
+    sys.setswitchinterval(min(interval, MAX_SWITCH_INTERVAL))
 
 
 def _raise_file_limit() -> None:
-    """Allow as many open files as the system lets us."""
+    """Raise the limit of open files towards OPEN_FILES, as far as the system allows."""
     if os.name != "posix":
         return
     import resource
@@ -122,7 +125,7 @@ def _raise_file_limit() -> None:
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null in place of a closed stream: a client's socket must never become fd 0 to 2."""
+    """Open /dev/null for each closed one of fd 0 to 2: a client's socket must not become it."""
     for number in range(3):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""Know the backends of this build without importing them; load one."""
+"""The backends of this build: find and describe them without an import; load one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .errors import UsageError
 from .executor import LLMExecutor
 
 PACKAGE = "backends"
-KINDS = ("[Tool]", "[Cloud model]", "[On-premises model]")  # the order of Kuwa's own list
+KINDS = ("[Tool]", "[Cloud model]", "[On-premises model]")  # the order of Kuwa's list
 REQUIREMENT = re.compile(r"([\w.-]+)(?:>=([\d.]+))?")  # of PEP 508, as much as backends use
-RELEASE = re.compile(r"\d+(?:\.\d+)*")  # of a version, without what follows it
+RELEASE = re.compile(r"\d+(?:\.\d+)*")  # of a version: 2.6.0 of 2.6.0+cpu
 
 
 class Card(NamedTuple):
-    """What a backend says of itself: name, one line, and the libraries it imports.
+    """A backend as its source describes it: name, one line, and the libraries it imports.
 
     requires: the name to import -> the requirement, {"PIL": "pillow>=11.0"}.
     """
@@ -28,7 +28,7 @@ class Card(NamedTuple):
 
 
 def names() -> list[str]:
-    """Return the backends' names: the files of the package that do not begin with _."""
+    """Return the backends' names: the package's modules whose names do not begin with _."""
     import pkgutil
 
     package = importlib.import_module(PACKAGE)
@@ -37,12 +37,12 @@ def names() -> list[str]:
 
 
 def knows(name: str) -> bool:
-    """Tell whether this build has a backend of this name, without looking at the others."""
+    """Tell whether this build has a backend of this name; does not list the others."""
     return name.isidentifier() and not name.startswith("_") and _is_here(f"{PACKAGE}.{name}")
 
 
 def cards() -> dict[str, Card]:
-    """Read each backend's card out of its source, as text; tools first, models after them."""
+    """Read the docstring and REQUIRES of each backend's source; tools first, then models."""
     found = sorted((_read_card(name) for name in names()), key=_rank)
     return {card.name: card for card in found}
 
@@ -74,13 +74,13 @@ def _source(name: str) -> str:
 
 
 def load(name: str) -> type[LLMExecutor]:
-    """Import a backend and return its executor; its libraries are imported in its setup()."""
+    """Import a backend and return its class; setup() imports its libraries later."""
     module = importlib.import_module(f"{PACKAGE}.{name}")
     return executor_in(vars(module), module.__name__, module.__name__)
 
 
 def check_libraries(name: str) -> None:
-    """Look for a backend's libraries without importing them; raises UsageError saying which."""
+    """Raise UsageError if a library of a backend is missing or too old; imports none of them."""
     module = importlib.import_module(f"{PACKAGE}.{name}")
     requires: dict[str, str] = getattr(module, "REQUIRES", {})
     advice = f"use the file kuwa-{name}.pyz, which `python build.py {name}` makes"
@@ -96,7 +96,7 @@ def check_libraries(name: str) -> None:
 
 
 def _too_old(requirement: str) -> str:
-    """Return name and version of what is installed if it is below the floor, else nothing."""
+    """Return name and version of the installed library if it is too old, else ""."""
     import importlib.metadata
 
     parts = REQUIREMENT.fullmatch(requirement.replace(" ", ""))
@@ -105,7 +105,7 @@ def _too_old(requirement: str) -> str:
     try:
         version = importlib.metadata.version(parts[1])
     except importlib.metadata.PackageNotFoundError:
-        return ""  # it is importable, and does not say what it is
+        return ""  # importable, without metadata
     return f"{parts[1]} {version}" if _release(version) < _release(parts[2]) else ""
 
 
@@ -126,7 +126,7 @@ def _is_here(module: str) -> bool:
 
 
 def executor_in(namespace: dict[str, object], module: str, place: str) -> type[LLMExecutor]:
-    """Return the last executor that a module defines; raises UsageError naming the place."""
+    """Return the last LLMExecutor subclass that a module defines; raises UsageError without one."""
     kinds = [
         kind
         for kind in namespace.values()

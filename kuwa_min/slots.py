@@ -20,7 +20,7 @@ from .admission import AdmissionQueue
 from .answer import Generation
 from .errors import Refused
 from .metrics import Metrics
-from .process import share_processor
+from .process import tune_switch_interval
 from .protocol import BUSY
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class Slots:
 
     def _observe_load(self, running: int, waiting: int) -> None:
         self._metrics.observe_load(running, waiting)
-        share_processor(running)
+        tune_switch_interval(running)
 
     # -- for the end of the process, on the main thread
 

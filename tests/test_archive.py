@@ -42,7 +42,7 @@ def test_every_content_is_read_as_it_was(archive: Archive) -> None:
 
 
 def test_another_first_line_changes_nothing_else(archive: Archive, tmp_path: Path) -> None:
-    """Positions count back from the zip, so people may edit the shebang."""
+    """Positions count back from the zip, so users may edit the shebang."""
     whole = Path(archive.path).read_bytes()
     longer = tmp_path / "longer.pyz"
     longer.write_bytes(b"#!/opt/some/where/else/bin/python3.12 -s\n" + whole.partition(b"\n")[2])

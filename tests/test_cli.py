@@ -143,7 +143,7 @@ def test_help_shows_every_general_option_with_its_default(backend: str) -> None:
 def test_a_backend_whose_library_is_missing_names_the_file_and_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Add a backend that needs what nobody has."""
+    """Add a backend that needs a library that does not exist."""
     import backends
     from kuwa_min.errors import UsageError
 

@@ -192,7 +192,7 @@ def test_an_installed_distribution_keeps_its_own_version(tmp_path: Path) -> None
 
 @pytest.fixture
 def old(tmp_path: Path) -> Any:
-    """Return the executor of a file as people wrote it for Kuwa."""
+    """Return the executor of a file as users wrote it for Kuwa."""
     path = tmp_path / "old_executor.py"
     path.write_text(FILE, encoding="utf-8")
     return runpy.run_path(str(path), run_name="old_executor")["OldExecutor"]

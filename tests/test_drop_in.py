@@ -328,7 +328,7 @@ def test_a_description_parser_must_say_how() -> None:
     """The base class names the class that forgot it."""
 
     class Forgetful(DescriptionParser):
-        """Somebody's first try."""
+        """A user's first attempt."""
 
     with pytest.raises(NotImplementedError, match="Forgetful lacks __call__"):
         Forgetful()("doc", "name")

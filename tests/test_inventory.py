@@ -1,4 +1,4 @@
-"""The inventory: a CycloneDX bill that tools can read, and licences that people can."""
+"""The bill of materials in CycloneDX for tools, and the licenses as text."""
 
 from __future__ import annotations
 

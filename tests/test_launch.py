@@ -213,7 +213,7 @@ def test_the_root_of_the_archive_leaves_the_path(archive: Path, monkeypatch) -> 
     """Only site-packages stands on sys.path, in the root's place."""
     monkeypatch.setattr(sys, "path", [str(archive), "/somewhere"])
     monkeypatch.setattr(kuwa_min.launch, "__file__", f"{archive}/kuwa_launch.pyc")
-    kuwa_min.launch.make_importable()
+    kuwa_min.launch.use_site_packages()
     assert sys.path == [f"{archive}/site-packages", "/somewhere"]
 
 

@@ -1,4 +1,4 @@
-"""The log: one safe line per event, no secrets, and nobody ever waits for its reader."""
+"""The log: one safe line per record, no secrets, and no thread waits for its reader."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def attach(
     logger: logging.Logger, stream: io.TextIOBase, form: str = "%(message)s"
 ) -> logging.Handler:
     """Let this logger write to a stream as the program does."""
-    handler = log.PatientHandler(stream)  # type: ignore[arg-type]
+    handler = log.BackgroundHandler(stream)  # type: ignore[arg-type]
     handler.setFormatter(log.SafeFormatter(form))
     logger.addHandler(handler)
     return handler
@@ -90,7 +90,7 @@ def test_whatever_could_forge_a_line_is_escaped(text: str, line: str) -> None:
 
 @pytest.mark.parametrize("code", [0x2028, 0x2029, 0xD800, 0xDBFF, 0xDC00, 0xDFFF])
 def test_line_separators_and_surrogates_are_escaped(code: int) -> None:
-    """The line has one line only, whoever counts them, and can be written as UTF-8."""
+    """The line is one by any count, and can be written as UTF-8."""
     line = line_of("%s", f"a{chr(code)}b")
     assert line.splitlines() == [line]
     assert chr(code) not in line
@@ -105,7 +105,7 @@ def test_every_character_that_splits_lines_is_escaped() -> None:
 
 
 def test_a_traceback_is_one_line() -> None:
-    """Whoever asks for one gets it, but it forges nothing."""
+    """It is shown if it was asked for, but forges nothing."""
     try:
         raise ValueError("first\nsecond")
     except ValueError:
@@ -152,7 +152,7 @@ def test_a_short_text_is_not_hidden(text: str | None) -> None:
     assert line_of(f"a {text} 12345 abc") == f"a {text} 12345 abc"
 
 
-# -- nobody waits
+# -- no thread waits
 
 
 def test_lines_arrive_in_order(logger: logging.Logger) -> None:
@@ -165,7 +165,7 @@ def test_lines_arrive_in_order(logger: logging.Logger) -> None:
     assert stream.getvalue() == "".join(f"line {n}\n" for n in range(500))
 
 
-def test_a_pipe_that_nobody_reads_stalls_nobody(logger: logging.Logger) -> None:
+def test_a_pipe_without_a_reader_blocks_no_thread(logger: logging.Logger) -> None:
     """More is logged than a pipe and the queue can hold; every call returns."""
     reading, writing = os.pipe()
     stream = io.TextIOWrapper(io.FileIO(writing, "w"), write_through=True)
@@ -283,7 +283,7 @@ class Unprintable:
     ("message", "args"),
     [("%d", ("x",)), ("%s %s", ("x",)), ("no place", (1,)), ("%s", (Unprintable(),))],
 )
-def test_a_record_that_cannot_be_formatted_harms_nobody(
+def test_a_record_that_cannot_be_formatted_harms_no_caller(
     message: str, args: tuple[object, ...], logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A library's bad log call raises nothing in the library, and the log goes on."""

@@ -1,4 +1,4 @@
-"""The manifest: read from the archive the code runs from, described for a person."""
+"""The manifest: read from the archive the code runs from, described as text."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_archive_gives_its_own_manifest(tmp_path: Path) -> None:
 
 
 def test_a_foreign_archive_has_no_manifest(tmp_path: Path) -> None:
-    """Somebody else's zip of this package says None instead of failing."""
+    """Another tool's zip of this package says None instead of failing."""
     assert read_inside(make_archive(tmp_path / "foreign.zip", {})) is None
 
 
@@ -137,6 +137,6 @@ def test_the_full_description_names_every_package() -> None:
         (2 * 10**15, "2000 TB"),
     ],
 )
-def test_sizes_are_for_people(size: int, text: str) -> None:
+def test_sizes_are_rounded(size: int, text: str) -> None:
     """Decimal units, two digits of what matters, never 1000 of anything but the largest."""
     assert manifest.size_text(size) == text

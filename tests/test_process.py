@@ -18,7 +18,7 @@ import pytest
 from programs import ROOT
 
 from kuwa_min import process
-from kuwa_min.process import OPEN_FILES, SWITCH_SECONDS, Stop, Stopped
+from kuwa_min.process import OPEN_FILES, SWITCH_INTERVAL, Stop, Stopped
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -78,7 +78,7 @@ def test_a_request_stops_as_a_signal_does() -> None:
         assert stop.wait(20)
 
 
-def test_a_request_outside_the_main_thread_kills_nobody() -> None:
+def test_a_request_outside_the_main_thread_kills_no_process() -> None:
     """There are no handlers then; the flag is set."""
     stops: list[Stop] = []
 
@@ -104,7 +104,7 @@ def test_waiting_ends_with_a_request_or_the_time(monkeypatch: pytest.MonkeyPatch
     assert stop.wait(0)
 
 
-def test_a_flag_that_woke_nobody_is_seen_after_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flag_that_woke_no_thread_is_seen_after_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A signal between Python's last check and the system call sets the flag, and no more."""
     monkeypatch.setattr(process, "SLICE", 0.01)
     stop = Stop()
@@ -170,7 +170,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
-    """People start executors with nohup so that they outlive the terminal."""
+    """Users start executors with nohup so that they outlive the terminal."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Stop().on_signals() as stop:
         signal.raise_signal(signal.SIGHUP)
@@ -194,12 +194,12 @@ def test_prepare_raises_the_limit_of_open_files_and_switches_threads_often() -> 
     soft, after, before, interval, level = done.stdout.split()
     assert after == before
     assert int(soft) == (OPEN_FILES if before == "-1" else min(int(before), OPEN_FILES))
-    assert float(interval) == pytest.approx(SWITCH_SECONDS)
+    assert float(interval) == pytest.approx(SWITCH_INTERVAL)
     assert int(level) == 30
 
 
 def test_prepare_never_lowers_the_limit_of_open_files() -> None:
-    """Somebody may have asked for more than we need."""
+    """The caller may have asked for more than we need."""
     done = run(
         "import resource\n"
         "from kuwa_min import process\n"
@@ -213,7 +213,7 @@ def test_prepare_never_lowers_the_limit_of_open_files() -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_a_missing_standard_stream_becomes_dev_null(closed: str, tmp_path: Path) -> None:
-    """The next socket gets a number above 2, and printing works and harms nobody."""
+    """The next socket gets a number above 2, and printing works."""
     result = tmp_path / "result"
     program = (
         "import os, socket, sys\n"

@@ -42,7 +42,7 @@ FILES = {
         ' "no_such.inner": "no-such", "json.no_such": "json"}\n'
         "class Heavy(LLMExecutor): ...\n"
     ),
-    "explosive.py": '"""[Tool] Nobody may import this."""\nraise SystemExit("imported")\n',
+    "explosive.py": '"""[Tool] Never import this."""\nraise SystemExit("imported")\n',
     "silent.py": "REQUIRES = {'json': 'json'}\nLIMIT: int\n",
     "old.py": (
         '"""[Tool] One that needs new libraries."""\n'
@@ -94,7 +94,7 @@ def test_a_card_is_read_out_of_the_source() -> None:
             "json.no_such": "json",
         },
     )
-    assert cards["explosive"].summary == "[Tool] Nobody may import this."
+    assert cards["explosive"].summary == "[Tool] Never import this."
     assert cards["silent"] == registry.Card("silent", "", {"json": "json"})
     assert cards["package"].summary == "A package."
     assert not [name for name in sys.modules if name.startswith("some_backends.")]
