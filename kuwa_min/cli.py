@@ -109,7 +109,7 @@ def print_document(name: str) -> None:
 
 
 def list_text(program: str) -> str:
-    """Return what --list prints."""
+    """Return the text of --list."""
     cards = registry.cards()
     width = max(map(len, cards), default=0)
     lines = [f"{card.name:<{width}}: {card.summary}" for card in cards.values()]
@@ -117,7 +117,7 @@ def list_text(program: str) -> str:
 
 
 def version_text() -> str:
-    """Return what --version prints: the build's manifest, or the version alone."""
+    """Return the text of --version: the build's manifest, or the version alone."""
     from . import manifest
 
     found = manifest.read_manifest()
@@ -138,7 +138,7 @@ def _run(program: str, name: str, rest: list[str]) -> None:
 
 
 def run_backend(name: str, program: str, rest: list[str]) -> None:
-    """Run a backend of this build; its options can be read without its libraries."""
+    """Run a backend of this build; --help works without its libraries."""
     if "--check" in rest:
         print_document("check")
         return
@@ -175,7 +175,10 @@ def _unknown(name: str) -> str:
 
 
 def run_file(path: str, rest: list[str]) -> None:
-    """Run a custom executor's file, as `python FILE` would, with `kuwa.executor` importable."""
+    """Run a custom executor's file as `python FILE` would, with `kuwa.executor` importable.
+
+    If the file does not call run() itself, the last executor that it defines is run.
+    """
     import runpy
     from pathlib import Path
 
@@ -195,13 +198,13 @@ def run_file(path: str, rest: list[str]) -> None:
     except SyntaxError as error:
         line = f"line {error.lineno}: " if error.lineno else ""
         raise KuwaError(f"{error.filename or path}: {line}{error.msg}") from None
-    except Exception as error:  # noqa: BLE001 - somebody else's code
+    except Exception as error:  # noqa: BLE001 - a custom executor's code
         line = traceback_line(error, with_message=True)
         raise KuwaError(f"{path}: {line}{missing_module(error)}") from None
 
 
 def run_kernel(program: str, rest: list[str]) -> None:
-    """Run the embedded Kernel alone, until a signal says stop."""
+    """Run the embedded Kernel alone, until a signal."""
     from .embedded_kernel import EmbeddedKernel
 
     args = _kernel_parser(program).parse_args(rest)

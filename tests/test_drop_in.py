@@ -171,7 +171,7 @@ def test_what_is_fetched_is_of_an_accepted_type_and_bounded(
         _fetch.get(f"{site}/text", {"image/png"})
     with pytest.raises(OSError, match="302"):
         _fetch.get(f"{site}/file", {"image/png"})
-    monkeypatch.setattr(_fetch, "LIMIT_BYTES", 10)
+    monkeypatch.setattr(_fetch, "MAX_BODY", 10)
     with pytest.raises(ValueError, match="more than 10 bytes"):
         _fetch.get(f"{site}/cat.png", {"image/png"})
 

@@ -1,6 +1,6 @@
 """HTTP requests with the standard library, bounded in time and size.
 
-As in Kuwa's own helpers, any http(s) address that a user writes is requested, also private ones.
+As in Kuwa's own helpers, any http(s) URL that a user writes is requested, private hosts included.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import urllib.request
 from typing import Any
 
 TIMEOUT = 10.0  # seconds to connect, and to wait for more bytes
-LIMIT_SECONDS = 30.0  # for a whole body
-LIMIT_BYTES = 32 << 20
-PIECE = 1 << 16
+BODY_TIMEOUT = 30.0  # seconds for a whole body
+MAX_BODY = 32 << 20  # bytes
+CHUNK = 1 << 16  # bytes read at a time
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener of http and https only: no files, no ftp, wherever a redirect leads."""
+    """Return an opener of http and https alone: a redirect cannot lead to a file or to FTP."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -41,7 +41,7 @@ def _mime_type(response: Any) -> str:
 
 
 def head(url: str) -> str:
-    """Return the MIME type of what an address holds; raises OSError or ValueError."""
+    """Return the MIME type of a URL; raises OSError or ValueError."""
     with _open(url, "HEAD") as response:
         if "content-type" not in response.headers:
             raise ValueError(f"{url} does not say what it holds")
@@ -49,17 +49,17 @@ def head(url: str) -> str:
 
 
 def get(url: str, accepted: set[str]) -> bytes:
-    """Return what an address holds; raises OSError, or ValueError for a type not accepted."""
-    deadline = time.monotonic() + LIMIT_SECONDS
+    """Return the body at a URL; raises OSError, or ValueError if its type is not accepted."""
+    deadline = time.monotonic() + BODY_TIMEOUT
     with _open(url, "GET") as response:
         mime_type = _mime_type(response)
         if mime_type not in accepted:
             raise ValueError(f"Unsupported mime type {mime_type}")
         body = bytearray()
-        while piece := response.read1(PIECE):
-            body += piece
-            if len(body) > LIMIT_BYTES:
-                raise ValueError(f"{url} holds more than {LIMIT_BYTES} bytes")
+        while chunk := response.read1(CHUNK):
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise ValueError(f"{url} holds more than {MAX_BODY} bytes")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{url} took more than {LIMIT_SECONDS:g} s")
+                raise TimeoutError(f"{url} took more than {BODY_TIMEOUT:g} s")
     return bytes(body)

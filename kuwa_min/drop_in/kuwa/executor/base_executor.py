@@ -15,7 +15,7 @@ class AdvancedJSONEncoder(json.JSONEncoder):
     """Encode chunks, sets, and whatever else has `__jsonencode__`."""
 
     def default(self, o: Any) -> Any:
-        """Return what JSON can hold for this object."""
+        """Return a form of the object that JSON can encode."""
         if hasattr(o, "__jsonencode__"):
             return o.__jsonencode__()
         return list(o) if isinstance(o, set) else super().default(o)

@@ -1,4 +1,4 @@
-"""The executor class and what its subclasses do with a chat's history.
+"""The executor class, and functions that prepare a chat's history.
 
 Histories are lists of {"role", "content"}; the functions return new ones.
 """
@@ -33,7 +33,7 @@ URL_REGEX = r"(https?://[^\s]+)"
 
 
 def rectify_chat_history(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Have the user speak first, as Kuwa 0.4 does: insert an empty message if need be."""
+    """Insert an empty user message before a leading assistant's, as Kuwa 0.4 does."""
     for at, message in enumerate(history):
         if message["role"] == "user":
             break
@@ -44,7 +44,7 @@ def rectify_chat_history(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @lru_cache_with_ttl()
 def get_mime_type(url: str) -> str | None:
-    """Return the MIME type of what an address holds, by a HEAD request; None if that fails."""
+    """Return the MIME type of a URL by a HEAD request; None if that fails."""
     try:
         return _fetch.head(url)
     except (OSError, ValueError) as error:
@@ -55,7 +55,7 @@ def get_mime_type(url: str) -> str | None:
 def extract_user_attachment(
     chat_history: list[dict[str, Any]], allowed_mime_type: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
-    """Move the addresses of these types out of the user's messages, into "attachments".
+    """Move the URLs of these types out of the user's messages, into "attachments".
 
     allowed_mime_type: patterns such as "image/*".
     Returns a copy, in which user messages have "attachments": [{"url", "mime_type"}].

@@ -1,4 +1,4 @@
-"""What a bot's author asks for."""
+"""The parsed Modelfile of a bot."""
 
 from kuwa_min.modelfile import (
     Modelfile,

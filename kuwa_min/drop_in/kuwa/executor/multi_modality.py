@@ -1,4 +1,4 @@
-"""Pictures: fetch them, convert them, write them as data URLs. Needs Pillow, when called."""
+"""Fetch images, convert them, write them as data URLs. Its functions need Pillow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ext2mime(ext: str) -> str | None:
 
 @functools.cache
 def get_supported_image_mime() -> set[str]:
-    """Return the MIME types of the pictures that Pillow opens; none without Pillow."""
+    """Return the MIME types of the images that Pillow opens; none without Pillow."""
     try:
         from PIL import Image
     except ImportError:
@@ -34,14 +34,14 @@ def get_supported_image_mime() -> set[str]:
 
 
 def convert_image(img: Any, output_format: str = "png") -> bytes:
-    """Return a picture's bytes in another format, with an alpha channel (RGBA)."""
+    """Return an image's bytes in another format, with an alpha channel (RGBA)."""
     stream = io.BytesIO()
     img.convert("RGBA").save(stream, format=output_format)
     return stream.getvalue()
 
 
 def image_to_data_url(img: Any, output_format: str = "png", add_prefix: bool = True) -> str | None:
-    """Return a picture as a data URL, or as its Base64 text alone; None for None."""
+    """Return an image as a data URL, or as its Base64 text alone; None for None."""
     if img is None:
         return None
     text = base64.b64encode(convert_image(img, output_format)).decode("ascii")
@@ -50,7 +50,7 @@ def image_to_data_url(img: Any, output_format: str = "png", add_prefix: bool = T
 
 @lru_cache_with_ttl()
 def fetch_image(url: str | None) -> Any:
-    """Return the picture at an address; None without one, ValueError if it is no picture."""
+    """Return the image at a URL; None without a URL; raises ValueError if it is no image."""
     if not url:
         return None
     from PIL import Image
@@ -60,5 +60,5 @@ def fetch_image(url: str | None) -> Any:
 
 @lru_cache_with_ttl()
 def fetch_image_as_data_url(url: str | None, output_format: str = "png") -> str | None:
-    """Return the picture at an address as a data URL; None without an address."""
+    """Return the image at a URL as a data URL; None without a URL."""
     return image_to_data_url(fetch_image(url), output_format)
