@@ -1,4 +1,4 @@
-"""Read the key with which a service is asked, and say whose it is. No text of a key leaves here."""
+"""Read the API key that a request is sent with, and remember whose it is. No key is ever logged."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
 
-OPERATOR, PERSON, THIRD_PARTY, NOBODY = "operator", "person", "third party", "nobody"
+OPERATOR, USER, THIRD_PARTY, NOBODY = "operator", "person", "third party", "nobody"  # in the log
+LONGEST_KEY = 4095  # characters
 
 
 class Key(NamedTuple):
-    """A key and who gave it; its representation never shows it."""
+    """A key and its owner; its representation hides the key."""
 
     text: str
-    owner: str  # OPERATOR, PERSON, THIRD_PARTY or NOBODY
+    owner: str  # OPERATOR, USER, THIRD_PARTY or NOBODY
 
     def __repr__(self) -> str:
         return f"Key({self.owner})"
@@ -26,7 +27,7 @@ NO_KEY = Key("", NOBODY)
 
 
 def add_arguments(parser: argparse._ActionsContainer, variable: str) -> None:
-    """Add where the operator's key comes from."""
+    """Add --api_key and --api_key_file; variable: of the environment, which is read after them."""
     parser.add_argument(
         "--api_key",
         metavar="KEY",
@@ -45,7 +46,7 @@ def read(args: argparse.Namespace, variable: str) -> Key:
     )
     for source, find in sources:
         text = (find() or "").strip()
-        if text and not is_possible(text):
+        if text and not is_valid(text):
             raise UsageError(f"{source} holds no key: a key is one word of ASCII")
         if text:
             return Key(text, OPERATOR)
@@ -65,12 +66,12 @@ def _content(path: str | None) -> str:
     return text
 
 
-def given(text: object, owner: str) -> Key:
-    """Return the key of a chat's form, if there is one."""
-    word = text.strip() if isinstance(text, str) else ""
-    return Key(word, owner) if word else NO_KEY
+def from_form(field: object, owner: str) -> Key:
+    """Return the key in a field of a chat's form; NO_KEY if the field is empty or absent."""
+    text = field.strip() if isinstance(field, str) else ""
+    return Key(text, owner) if text else NO_KEY
 
 
-def is_possible(text: str) -> bool:
-    """Tell whether a text can stand in a request's head as a key."""
-    return text.isascii() and text.isprintable() and " " not in text and len(text) < 4096
+def is_valid(text: str) -> bool:
+    """Tell whether a text can stand in a header as a key."""
+    return text.isascii() and text.isprintable() and " " not in text and len(text) <= LONGEST_KEY

@@ -1,4 +1,4 @@
-"""Share what the backends of services have in common: options, keys, prompt, retries, languages."""
+"""The executor that asks a service: options, API key, prompt, files, retries, language."""
 
 from __future__ import annotations
 
@@ -18,47 +18,63 @@ from . import _api_key, _attachments, _estimate, _file_types, _links
 from ._api_key import Key
 from ._attachments import Attachment, AttachmentReader, Chat
 from ._line import Line
-from ._refusal import Again, ContextFull, ImageRefused, Passing, Refusal, wait_before
+from ._refusal import (
+    ContextLengthExceeded,
+    ImageRejected,
+    RetryableError,
+    RetryModified,
+    ServiceError,
+    backoff_seconds,
+)
 
 logger = logging.getLogger(__name__)
 
 LONGEST_NAME = 200  # characters of a model's name
 
 
-class Question(NamedTuple):
-    """One request to a service; `stream` of a backend sends it."""
+class CompletionRequest(NamedTuple):
+    """One chat as it is sent to a service. Immutable: each change returns another request.
+
+    Context fitting: `prompt` is the whole chat, `messages` what is sent of it. `fitted` drops the
+    oldest exchanges until our estimate is within a limit; the system prompt and the last message
+    stay. Where the service counts more tokens than we estimate, it refuses, and `truncated` drops
+    more: the share that its numbers tell, or one exchange at a time.
+    """
 
     model: str
-    prompt: prompts.Prompt  # all that was said
-    messages: list[Message]  # of it, as much as fits; a sign stands where each file belongs
-    files: dict[int, Attachment]
+    prompt: prompts.Prompt
+    messages: list[Message]  # as much of the prompt as fits; placeholders stand where files belong
+    files: dict[int, Attachment]  # by the number of their placeholder
     options: dict[str, Any]
     key: Key
-    say: Callable[[str], str]  # puts a sentence of kuwa_min.sentences into the person's language
+    translate: Callable[[str], str]  # a sentence of kuwa_min.sentences into the user's language
     notes: tuple[str, ...] = ()  # sentences on links that were not read
 
     def note(self, sentence: str) -> str:
-        """Return a side note: what the person reads beside the answer."""
-        return prompts.SIDE_NOTE.format(self.say(sentence))
+        """Return a sentence as a side note: what the user reads beside the answer."""
+        return prompts.SIDE_NOTE.format(self.translate(sentence))
 
-    def within(self, limit: int) -> Question:
-        """Return the question with as much of its chat as fits; raises AnswerError if none does."""
+    def attachment_note(self) -> str:
+        """Return the side note on links that were not read; empty if all were."""
+        return _links.side_note(self.notes, self.translate)
+
+    def fitted(self, limit: int) -> CompletionRequest:
+        """Return the request with as many messages as fit into `limit` tokens.
+
+        Raises AnswerError if not even the last message does.
+        """
         length = _estimate.chat_tokens
         return self._replace(messages=prompts.fit(self.prompt, length=length, limit=limit))
 
-    def shortened(self, share: float | None) -> Question:
-        """Return it without the oldest exchange at least; or about this share of its tokens."""
+    def truncated(self, share: float | None) -> CompletionRequest:
+        """Return it with about this share of its tokens; without a share, one exchange shorter."""
         length = _estimate.chat_tokens(self.messages)
-        return self.within(min(length - 1, int(length * share) if share else length))
+        return self.fitted(min(length - 1, int(length * share) if share else length))
 
-    def side_note(self) -> str:
-        """Return the side note on links that were not read; empty if there were none."""
-        return _links.side_note(self.notes, self.say)
-
-    def with_fewer_files(self) -> Question | None:
-        """Return it with the last message's files only, or the last of those; None: it has one."""
-        signs = _links.numbers(self.prompt.history[-1]["content"])
-        last = [number for number in signs if number in self.files]
+    def with_fewer_files(self) -> CompletionRequest | None:
+        """Return it with the files of the last message, then with the last of those; then None."""
+        numbers = _links.numbers(self.prompt.history[-1]["content"])
+        last = [number for number in numbers if number in self.files]
         if len(self.files) > len(last):
             return self._with_files(last)
         if len(last) > 1:
@@ -66,47 +82,51 @@ class Question(NamedTuple):
             return kept._replace(notes=(*self.notes, sentences.LAST_FILE_ONLY))
         return None
 
-    def _with_files(self, numbers: list[int]) -> Question:
-        texts = {one: file.text for one, file in self.files.items() if one not in numbers}
-        kept = _links.restored(self.prompt.history, texts)
+    def _with_files(self, numbers: list[int]) -> CompletionRequest:
+        """Return it with these files only; the others' links stand in the text again."""
+        links = {one: file.text for one, file in self.files.items() if one not in numbers}
+        kept = _links.restored(self.prompt.history, links)
         return self._replace(
             files={one: self.files[one] for one in numbers},
             prompt=self.prompt._replace(history=kept),
-            messages=_links.restored(self.messages, texts),
+            messages=_links.restored(self.messages, links),
         )
 
 
 class CloudExecutor(LLMExecutor):
-    """Answer with a model that a service runs; the subclass says how it is asked."""
+    """Answer with a model that a service runs; the subclass sends the requests."""
 
     uses_asyncio = False
     table: generation.Table = ()
-    key_variable = ""  # of the environment, in which the operator's key may stand
+    key_variable = ""  # of the environment, for the operator's key
     file_types = _file_types.IMAGES  # MIME types that the service takes
 
-    # -- what subclasses give
+    # -- for subclasses to implement
 
     def connect(self) -> None:
-        """Make the client; raises StartError or UsageError. The service need not be there yet."""
+        """Create the client, at the start; raises StartError or UsageError.
+
+        The service need not be reachable yet.
+        """
         raise NotImplementedError
 
     def library(self) -> generation.Library:
-        """Return what the service's SDK takes beyond the table; may import it."""
+        """Return the parameters that the service's SDK takes beyond the table; may import it."""
         raise NotImplementedError
 
     def key(self, modelfile: Modelfile) -> Key:
-        """Return the key for a chat; raises AnswerError if there is none and one is needed."""
+        """Return the key for a chat; raises AnswerError if a key is needed and missing."""
         raise NotImplementedError
 
-    def limit(self, model: str, options: dict[str, Any]) -> int | None:
-        """Return how many tokens a prompt may have; None: as many as the service takes."""
+    def prompt_limit(self, model: str, options: dict[str, Any]) -> int | None:
+        """Return how many tokens a prompt may have; None: unknown."""
         raise NotImplementedError
 
-    def stream(self, question: Question) -> Iterator[str]:
-        """Ask the service; yield the answer's text and side notes, in pieces that are not empty.
+    def stream(self, request: CompletionRequest) -> Iterator[str]:
+        """Send a request; yield the answer's text and side notes, in pieces that are not empty.
 
-        It may block: the thread's line (_line.current()) holds what is waited for, and is cut when
-        the chat is stopped. What the service refuses is raised as a Refusal.
+        Runs on the chat's thread and may block: the thread's cancel scope (_line.current()) ends
+        the wait when the chat is stopped. Raises ServiceError.
         """
         raise NotImplementedError
 
@@ -137,7 +157,7 @@ class CloudExecutor(LLMExecutor):
         generation.add_arguments(parser, self.table)
 
     def setup(self) -> None:
-        """Read options and key, make the client."""
+        """Read options and key, create the client."""
         self.settings = generation.settings(self.table, self.args, self.library)
         self.operator_key = _api_key.read(self.args, self.key_variable)
         self.keep_secret(self.operator_key.text)
@@ -147,44 +167,45 @@ class CloudExecutor(LLMExecutor):
     async def llm_compute(
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
-        """Yield the answer as it comes; leaving it ends the request."""
+        """Yield the answer as it comes; closing the generator cancels the request."""
         chinese = sentences.reads_chinese(modelfile.parameters.get("_lang"))
-        say = sentences.translate if chinese else str
+        translate = sentences.translate if chinese else str
         line = Line()
         self.on_stop(line.cut)
         begun = False
         try:
             with line:
-                question, attempt = self.create_question(history, modelfile, say), 1
+                request, attempt = self.create_request(history, modelfile, translate), 1
             while not begun:
                 try:
-                    with line, contextlib.closing(self.stream(question)) as pieces:
+                    with line, contextlib.closing(self.stream(request)) as pieces:
                         for piece in pieces:
                             begun = True
                             yield piece
                     break
-                except Refusal as refusal:
+                except ServiceError as error:
                     if line.is_cut:
                         return
-                    logger.warning("%s: %s", question.model, refusal)
+                    logger.warning("%s: %s", request.model, error)
                     if begun:
-                        raise AnswerError(refusal.sentence) from None
-                    question, wait = self._after(refusal, question, attempt)
+                        raise AnswerError(error.sentence) from None
+                    request, wait = _next_attempt(error, request, attempt)
                 attempt += wait > 0
                 await self.pause(wait)
             if not begun:
                 raise AnswerError(sentences.NO_ANSWER)
-            if note := question.side_note():
+            if note := request.attachment_note():
                 yield note
         except AnswerError as error:
-            raise AnswerError(f"\n{say(str(error))}" if begun else say(str(error))) from None
+            sentence = translate(str(error))
+            raise AnswerError(f"\n{sentence}" if begun else sentence) from None
 
-    # -- from chat to question
+    # -- from chat to request
 
-    def create_question(
-        self, history: list[Message], modelfile: Modelfile, say: Callable[[str], str] = str
-    ) -> Question:
-        """Make a request of a chat; raises AnswerError if it cannot be asked."""
+    def create_request(
+        self, history: list[Message], modelfile: Modelfile, translate: Callable[[str], str] = str
+    ) -> CompletionRequest:
+        """Return the request for a chat; blocks while its files are fetched. Raises AnswerError."""
         asked = dict(modelfile.parameters["llm_"])
         model = self._model(asked.pop("model", None))
         options = generation.for_request(self.table, self.settings, asked, self.library)
@@ -197,42 +218,45 @@ class CloudExecutor(LLMExecutor):
         prompt = prompts.compose(chat.history, modelfile, self.args.system_prompt or "")
         if self.args.no_system_prompt:
             prompt = prompt._replace(system="")
-        question = Question(model, prompt, [], chat.files, options, key, say, chat.notes)
-        limit = self.limit(model, options)
-        return question.within(sys.maxsize if limit is None else limit)
+        request = CompletionRequest(
+            model, prompt, [], chat.files, options, key, translate, chat.notes
+        )
+        limit = self.prompt_limit(model, options)
+        return request.fitted(sys.maxsize if limit is None else limit)
 
     def _sends_files(self, asked: Mapping[str, Any]) -> bool:
-        """Tell whether a chat's files are sent; raises AnswerError if a bot may not ask for it."""
+        """Tell whether files are sent; raises AnswerError for a bot that must not ask for it."""
         wanted = generation.wants_multimodal(asked)
         if wanted and not (self.args.multimodal or self.args.allow_multimodal):
             raise AnswerError(sentences.NO_MULTIMODAL)
         return bool(self.args.multimodal) if wanted is None else wanted
 
     def _model(self, asked: object) -> str:
-        """Return the model's name: what the bot asks for, which may look like a number, or ours."""
+        """Return the model that the bot asks for, whose name may look like a number, or ours."""
         name = str(self.args.model if asked is None else asked).strip()
         if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
             raise AnswerError(sentences.BAD_OPTION.format("model must be a name"))
         return name
 
-    # -- what becomes of a refusal
 
-    def _after(self, refusal: Refusal, question: Question, attempt: int) -> tuple[Question, float]:
-        """Return what is to be asked next, in how many seconds; raises AnswerError if nothing."""
-        if isinstance(refusal, Again):
-            return question, 0
-        if isinstance(refusal, ContextFull):
-            return question.shortened(refusal.share), 0
-        if isinstance(refusal, ImageRefused):
-            fewer = question.with_fewer_files()
-            if fewer is not None:
-                return fewer, 0
-        wait = wait_before(attempt, refusal) if isinstance(refusal, Passing) else None
-        if wait is None:
-            raise AnswerError(refusal.sentence)
-        return question, wait
+def _next_attempt(
+    error: ServiceError, request: CompletionRequest, attempt: int
+) -> tuple[CompletionRequest, float]:
+    """Decide the retry: the next request and its delay in seconds; raises AnswerError if none."""
+    if isinstance(error, RetryModified):
+        return request, 0
+    if isinstance(error, ContextLengthExceeded):
+        return request.truncated(error.share), 0
+    if isinstance(error, ImageRejected):
+        fewer = request.with_fewer_files()
+        if fewer is not None:
+            return fewer, 0
+    delay = backoff_seconds(attempt, error) if isinstance(error, RetryableError) else None
+    if delay is None:
+        raise AnswerError(error.sentence)
+    return request, delay
 
 
-def is_near(host: str) -> bool:
-    """Tell whether a host is this machine, so that nobody listens on the way."""
+def is_this_machine(host: str) -> bool:
+    """Tell whether a host is this machine: what is sent there cannot be read on the way."""
     return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,7 +1,7 @@
-"""Guess how many tokens a chat has, rather too many than too few, without any tokenizer.
+"""Estimate the tokens of a chat without a tokenizer, rather too high than too low.
 
-A tokenizer would have to be downloaded, and belongs to one model. A service that counts more than
-was guessed here says so, and the chat is shortened then.
+A tokenizer would have to be downloaded, and belongs to one model. Where a service counts more than
+is estimated here, it refuses the chat, which is truncated then.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ from kuwa_min.modelfile import Message
 
 from ._links import numbers
 
-LETTERS = 3  # characters of ASCII in a token: 4 in English prose, 3 in programs
-BYTES = 2  # beyond ASCII, one token more for each two bytes that a character has beyond its first
-PER_MESSAGE = 4  # tokens that say who speaks
+CHARACTERS_PER_TOKEN = 3  # of ASCII: 4 in English prose, 3 in programs
+BYTES_PER_TOKEN = 2  # of UTF-8, beyond the first byte of each character
+PER_MESSAGE = 4  # tokens that mark a message's role
 PER_FILE = 1000  # tokens of a picture; of other files a guess would be wild, and services count
 
 
-def tokens(text: str) -> int:
-    """Return a guess at the tokens of a text.
+def text_tokens(text: str) -> int:
+    """Estimate the tokens of a text.
 
     A Chinese character, three bytes of UTF-8, counts one and a third: tokenizers need from 0.7 to
-    1.3 for one in their own language, more where they know it badly.
+    1.3 for one in a language that they know well, and more in others.
     """
     if text.isascii():
-        return len(text) // LETTERS + 1
+        return len(text) // CHARACTERS_PER_TOKEN + 1
     size = len(text.encode("utf-8", "replace"))
-    return len(text) // LETTERS + (size - len(text)) // BYTES + 1
+    return len(text) // CHARACTERS_PER_TOKEN + (size - len(text)) // BYTES_PER_TOKEN + 1
 
 
 def chat_tokens(messages: list[Message]) -> int:
-    """Return a guess at the tokens of a chat and of the files whose signs stand in it."""
+    """Estimate the tokens of messages and of the files whose placeholders stand in them."""
     return sum(
-        tokens(one["content"]) + PER_MESSAGE + PER_FILE * len(numbers(one["content"]))
+        text_tokens(one["content"]) + PER_MESSAGE + PER_FILE * len(numbers(one["content"]))
         for one in messages
     )

@@ -1,4 +1,4 @@
-"""Read what Gemini says in the objects of an answer: text, tokens, and why it ended."""
+"""Parse the objects of Gemini's responses: text, token counts, and why an answer ended."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from kuwa_min import sentences
 
-# As numbers, which is how the SDK asks for them; what stands in for the service may send names.
-ENDS = {
+# Reasons come as numbers, which is how the SDK asks for them; gateways may send names.
+FINISH_REASONS = {
     0: "",
     1: "STOP",
     2: "MAX_TOKENS",
@@ -22,7 +22,7 @@ ENDS = {
     10: "MALFORMED_FUNCTION_CALL",
     11: "IMAGE_SAFETY",
 }
-BLOCKS = {
+BLOCK_REASONS = {
     1: "SAFETY",
     2: "OTHER",
     3: "BLOCKLIST",
@@ -30,54 +30,58 @@ BLOCKS = {
     5: "IMAGE_SAFETY",
 }
 NAME = re.compile(r"[A-Z_]{1,40}")
-WELL = ("", "STOP")
-RULES = ("SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY")
-NOTES = {
+NORMAL_FINISH = ("", "STOP")
+POLICY_REASONS = ("SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY")
+FINISH_NOTES = {
     "MAX_TOKENS": sentences.CUT_BY_LENGTH,
     "RECITATION": sentences.CUT_BY_RECITATION,
     "MALFORMED_FUNCTION_CALL": sentences.WANTS_A_TOOL,
     "UNEXPECTED_TOOL_CALL": sentences.WANTS_A_TOOL,
-    **dict.fromkeys(RULES, sentences.CUT_BY_RULES),
+    **dict.fromkeys(POLICY_REASONS, sentences.CUT_BY_RULES),
 }
 
 
-class Piece(NamedTuple):
-    """What one object says; empty where it says nothing."""
+class Chunk(NamedTuple):
+    """One object of a response; a field is empty, or None, where the object lacks it."""
 
     text: str  # of the first candidate: others are not shown
-    end: str  # the name of the reason why the answer ends here
-    block: str  # the name of the reason why the prompt was not answered
-    error: dict[str, Any]  # what failed in the middle
-    read: int | None  # tokens of the prompt, so far as it is known
-    written: int | None  # tokens of the answer, thinking included
+    finish_reason: str  # its name
+    block_reason: str  # why the prompt is not answered
+    error: dict[str, Any]  # what failed in the middle of the answer
+    prompt_tokens: int | None
+    completion_tokens: int | None  # thinking included
 
 
-def parse(found: dict[str, Any]) -> Piece:
-    """Return what an object says; what is not as it should be counts as absent."""
+def parse(found: dict[str, Any]) -> Chunk:
+    """Parse an object; a field of a wrong type counts as absent."""
     candidates = map(as_dict, as_list(found.get("candidates")))
     candidate = next((one for one in candidates if one.get("index", 0) == 0), {})
     usage = as_dict(found.get("usageMetadata"))
-    written = [_count(usage, name) for name in ("candidatesTokenCount", "thoughtsTokenCount")]
-    known = [count for count in written if count is not None]
-    return Piece(
+    counts = [_count(usage, name) for name in ("candidatesTokenCount", "thoughtsTokenCount")]
+    known = [count for count in counts if count is not None]
+    return Chunk(
         text=_text(as_list(as_dict(candidate.get("content")).get("parts"))),
-        end=_name(candidate.get("finishReason"), ENDS),
-        block=_name(as_dict(found.get("promptFeedback")).get("blockReason") or "", BLOCKS),
+        finish_reason=_name(candidate.get("finishReason"), FINISH_REASONS),
+        block_reason=_name(
+            as_dict(found.get("promptFeedback")).get("blockReason") or "", BLOCK_REASONS
+        ),
         error=as_dict(found.get("error")),
-        read=_count(usage, "promptTokenCount"),
-        written=sum(known) if known else None,
+        prompt_tokens=_count(usage, "promptTokenCount"),
+        completion_tokens=sum(known) if known else None,
     )
 
 
-def note(end: str) -> str:
-    """Return the sentence that says why an answer ended as it did; empty if it ended well."""
-    return "" if end in WELL else NOTES.get(end, sentences.ENDED_ODDLY.format(end))
+def finish_note(reason: str) -> str:
+    """Return the sentence on why an answer ended; empty if it ended normally."""
+    if reason in NORMAL_FINISH:
+        return ""
+    return FINISH_NOTES.get(reason, sentences.ENDED_ODDLY.format(reason))
 
 
 def _text(parts: list[Any]) -> str:
-    """Return what is said in the parts, without what was only thought."""
-    said = [as_dict(part).get("text") for part in parts if not as_dict(part).get("thought")]
-    return "".join(text for text in said if isinstance(text, str))
+    """Return the text of the parts, without the model's thinking."""
+    texts = [as_dict(part).get("text") for part in parts if not as_dict(part).get("thought")]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _name(reason: object, names: dict[int, str]) -> str:
@@ -92,10 +96,10 @@ def _count(usage: dict[str, Any], name: str) -> int | None:
 
 
 def as_dict(value: object) -> dict[str, Any]:
-    """Return an object; an empty one if it is something else."""
+    """Return a JSON object; an empty one in place of anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def as_list(value: object) -> list[Any]:
-    """Return an array; an empty one if it is something else."""
+    """Return a JSON array; an empty one in place of anything else."""
     return value if isinstance(value, list) else []

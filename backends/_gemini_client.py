@@ -1,13 +1,13 @@
-"""Touch google-generativeai, which is at its end of life, here and nowhere else.
+"""A client that sends through google-generativeai; the one module that imports this SDK.
 
-Facts about version 0.8.6, the last one:
-- genai.configure() is global. One client without credentials serves everybody here, and the key
-  goes with each request, as a header: it is never part of an address.
-- GenerativeModel hands a piece out when the next one has come. The client's own iterator reads an
-  answer byte by byte, takes no notice of an error in the middle, and loses the reason of one at the
-  beginning, which comes as an array, too. So the SDK writes the request and sends it, and the
-  answer is read from the connection.
-- Its retries sleep where nobody can wake them.
+Facts about version 0.8.6, the last one of an SDK that Google has ended:
+- genai.configure() is global. One client without credentials serves all users here, and the key
+  goes with each request, as a header: it is never part of a URL.
+- GenerativeModel hands a piece out when the next one has come. The client's own iterator reads a
+  response byte by byte, ignores an error in the middle, and loses the reason of one at the
+  beginning, which comes as an array, too. So the SDK writes the request and sends it, over our
+  pool, and the response is read as JSON.
+- Its retries sleep where no thread can wake them.
 """
 
 from __future__ import annotations
@@ -19,35 +19,38 @@ from typing import Any, NamedTuple
 
 from kuwa_min import generation
 
-from ._gemini_session import Adapter, read
-from ._gemini_stream import ArrayReader
+from ._gemini_session import Transport, read
+from ._gemini_stream import JsonArrayReader
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # they tell users of the SDK that it ends; ours cannot help it
+    warnings.simplefilter("ignore")  # the SDK warns its users of its end, which is no news here
     from google import generativeai
     from google.ai import generativelanguage
     from google.auth.credentials import AnonymousCredentials
 
 OTHER_NAMES = {"stop": "stop_sequences"}
-IDLE = {  # what makes no text, or is of no use without it
-    *("response_modalities", "speech_config", "response_logprobs", "logprobs"),
-}
-KEY_FIELD = "x-goog-api-key"
+WITHOUT_EFFECT = {
+    "response_modalities",
+    "speech_config",
+    "response_logprobs",
+    "logprobs",
+}  # no text
+KEY_HEADER = "x-goog-api-key"
 
 
 class Content(NamedTuple):
-    """What one side says; the role is user or model, a part is text or a file's bytes."""
+    """A message: its role is user or model, each part is text or a file's bytes."""
 
     role: str
     parts: list[dict[str, Any]]
 
 
-class BadOption(ValueError):
+class InvalidOption(ValueError):
     """Name an option whose value cannot be sent."""
 
 
 class Client:
-    """Google's service, or what stands in for it at this address."""
+    """Google's service, or a gateway at this endpoint; safe for threads."""
 
     def __init__(self, endpoint: str) -> None:
         self._client = generativelanguage.GenerativeServiceClient(
@@ -55,18 +58,18 @@ class Client:
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": endpoint},
         )
-        adapter = Adapter()
+        transport = Transport()
         for scheme in ("https://", "http://"):
-            self._client.transport._session.mount(scheme, adapter)
+            self._client.transport._session.mount(scheme, transport)
 
-    def ask(self, request: Any, key: str) -> Iterator[dict[str, Any]]:
-        """Yield the objects of an answer as they come.
+    def stream(self, request: Any, key: str) -> Iterator[dict[str, Any]]:
+        """Send what create_request() returned; yield the objects of the response as they come.
 
-        request: what `write` made. Raises Refused, ConnectionFailed, Garbage or BrokeOff.
+        Raises ErrorResponse, ConnectionFailed, MalformedResponse or TruncatedResponse.
         """
-        reader = ArrayReader()
+        reader = JsonArrayReader()
         answer = self._client.stream_generate_content(
-            request, retry=None, timeout=None, metadata=[(KEY_FIELD, key)]
+            request, retry=None, timeout=None, metadata=[(KEY_HEADER, key)]
         )
         with answer._response as response:
             for data in read(response.raw):
@@ -74,7 +77,7 @@ class Client:
         reader.finish()
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         self._client.transport.close()
 
 
@@ -88,40 +91,42 @@ def file_part(data: bytes, media_type: str) -> dict[str, Any]:
     return {"inline_data": {"mime_type": media_type, "data": data}}
 
 
-def write(model: str, contents: list[Content], *, system: str, options: dict[str, Any]) -> Any:
-    """Return a request; raises BadOption."""
+def create_request(
+    model: str, contents: list[Content], *, system: str, options: dict[str, Any]
+) -> Any:
+    """Return a request as a protobuf message; raises InvalidOption."""
     return generativeai.protos.GenerateContentRequest(
         model=model,
         contents=[content._asdict() for content in contents],
         system_instruction={"parts": [text_part(system)]} if system else None,
-        generation_config=configuration(options),
+        generation_config=generation_config(options),
     )
 
 
 def library() -> generation.Library:
-    """Return the fields of the service's configuration."""
+    """Return the fields of the service's GenerationConfig."""
     known = set(generativeai.protos.GenerationConfig.meta.fields)
-    passed = known - IDLE
+    passed = known - WITHOUT_EFFECT
     return generation.Library("Gemini's GenerationConfig", known, passed, passed, _checked)
 
 
 def _checked(name: str, value: Any) -> Any:
     try:
-        configuration({name: value})
-    except BadOption:
+        generation_config({name: value})
+    except InvalidOption:
         raise ValueError(f"{name} must be as the service takes it") from None
     return value
 
 
-def configuration(options: dict[str, Any]) -> Any:
-    """Return options as the SDK sends them, without those that are None; raises BadOption."""
+def generation_config(options: dict[str, Any]) -> Any:
+    """Return options as a protobuf message, without those that are None; raises InvalidOption."""
     config = generativeai.protos.GenerationConfig()
     for name, value in options.items():
         field = OTHER_NAMES.get(name, name)
         try:
             setattr(config, field, value)
         except (ValueError, TypeError):
-            raise BadOption(name) from None
-        if getattr(config, field) in (math.inf, -math.inf):  # it has half of Python's digits
-            raise BadOption(name)
+            raise InvalidOption(name) from None
+        if getattr(config, field) in (math.inf, -math.inf):  # the field is a float of 32 bits
+            raise InvalidOption(name)
     return config

@@ -1,4 +1,4 @@
-"""Make of what Gemini says instead of an answer a sentence for people, a cause for the log."""
+"""Classify the errors of Gemini, by their codes and by the words that Google uses."""
 
 from __future__ import annotations
 
@@ -9,131 +9,141 @@ from typing import Any, NamedTuple
 
 from kuwa_min import sentences
 
+from . import _refusal
 from ._gemini_answer import as_dict, as_list
-from ._gemini_session import Refused
-from ._refusal import FAILURES as COMMON_FAILURES
-from ._refusal import ContextFull, ImageRefused, Passing, Refusal, asked_to_wait, clean
+from ._gemini_session import ErrorResponse
+from ._refusal import (
+    ContextLengthExceeded,
+    ImageRejected,
+    RetryableError,
+    ServiceError,
+    parse_retry_after,
+    redact,
+)
 from ._transport_errors import Failure
 
-SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
-CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-FITTING = 0.95  # of a chat that is said to fit: our count is a guess
+RETRY_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+MARGIN = 0.95  # of the tokens that fit: ours are an estimate
 # Google's address is right: where it cannot be reached, this network has no way out, and another
 # attempt would take as long.
 FAILURES = {
-    **COMMON_FAILURES,
-    **dict.fromkeys(
-        (Failure.TLS, Failure.LOOKUP, Failure.CONNECT_TIMEOUT), (sentences.UNREACHABLE, False)
-    ),
+    **_refusal.FAILURES,
+    Failure.TLS: (sentences.UNREACHABLE, False),
+    Failure.LOOKUP: (sentences.UNREACHABLE, False),
+    Failure.CONNECT_TIMEOUT: (sentences.UNREACHABLE, False),
 }
 USELESS = sentences.IMAGE_NOT_READ.format("the model's service cannot make anything of it")
 
 
-class Fault(NamedTuple):
-    """What the service says of a request that it does not answer."""
+class ErrorDetails(NamedTuple):
+    """What an error response says."""
 
     model: str
     code: int
-    words: str  # status, reasons, fields and message; empty if this is not how Google speaks
+    words: str  # status, reasons, fields and message; empty if Google did not write it
     cause: str  # the same for the log
-    after: float | None  # seconds to wait before another try
+    retry_after: float | None  # seconds
 
 
 class Rule(NamedTuple):
-    """What a fault means if its code is one of these and its words hold this; the first counts."""
+    """Classify errors with one of these codes and a match of these words; the first rule counts."""
 
     codes: Container[int]
     words: str
-    refusal: Callable[[Fault, re.Match[str]], Refusal]
+    make: Callable[[ErrorDetails, re.Match[str]], ServiceError]
 
 
-def explain(answer: Refused, *, model: str, key: str) -> Refusal:
-    """Return what an answer means that is none."""
+def classify(response: ErrorResponse, *, model: str, key: str) -> ServiceError:
+    """Classify an error response, whose body is an error object, alone or in an array."""
     try:
-        found = json.loads(answer.body)
+        body = json.loads(response.body)
     except (ValueError, RecursionError):
-        found = None
-    objects = [as_dict(one) for one in (found if isinstance(found, list) else [found])]
+        body = None
+    objects = [as_dict(one) for one in (body if isinstance(body, list) else [body])]
     error = as_dict(objects[0].get("error")) if objects else {}
-    fault = _fault(error, answer.status, model=model, key=key)
-    return _judge(fault._replace(after=fault.after or asked_to_wait(answer.headers)))
+    details = _read(error, response.status, model=model, key=key)
+    retry_after = details.retry_after or parse_retry_after(response.headers)
+    return _apply_rules(details._replace(retry_after=retry_after))
 
 
-def explain_error(error: dict[str, Any], *, model: str, key: str) -> Refusal:
-    """Return what an error means that comes as an object of an answer."""
-    return _judge(_fault(error, 500, model=model, key=key))
+def classify_object(error: dict[str, Any], *, model: str, key: str) -> ServiceError:
+    """Classify an error object that came within an answer."""
+    return _apply_rules(_read(error, 500, model=model, key=key))
 
 
-def _fault(error: dict[str, Any], status: int, *, model: str, key: str) -> Fault:
+def _read(error: dict[str, Any], status: int, *, model: str, key: str) -> ErrorDetails:
     details = [as_dict(one) for one in as_list(error.get("details"))]
-    inner = [
+    violations = [
         as_dict(one)
         for detail in details
         for name in ("violations", "fieldViolations")
         for one in as_list(detail.get(name))
     ]
     words = [error.get("status"), *(detail.get("reason") for detail in details)]
-    words += [one.get(name) for one in inner for name in ("quotaId", "field")]
+    words += [one.get(name) for one in violations for name in ("quotaId", "field")]
     text = " ".join(word for word in (*words, error.get("message")) if isinstance(word, str))
     code = error.get("code")
     code = code if isinstance(code, int) and 400 <= code <= 599 else status
-    delays = [SECONDS.fullmatch(str(detail.get("retryDelay"))) for detail in details]
-    after = max((float(delay[1]) for delay in delays if delay), default=None)
-    return Fault(model, code, text, clean(f"error {code} {text}", key), after)
+    delays = [RETRY_DELAY.fullmatch(str(detail.get("retryDelay"))) for detail in details]
+    longest = max((float(delay[1]) for delay in delays if delay), default=None)
+    return ErrorDetails(model, code, text, redact(f"error {code} {text}", key), longest)
 
 
-def _judge(fault: Fault) -> Refusal:
+def _apply_rules(details: ErrorDetails) -> ServiceError:
     for rule in RULES:
-        match = re.search(rule.words, fault.words, re.IGNORECASE)
-        if match and fault.code in rule.codes:
-            return rule.refusal(fault, match)
-    return Refusal(sentences.SERVICE_REFUSED.format(fault.code), fault.cause)
+        match = re.search(rule.words, details.words, re.IGNORECASE)
+        if match and details.code in rule.codes:
+            return rule.make(details, match)
+    return ServiceError(sentences.SERVICE_REFUSED.format(details.code), details.cause)
 
 
-def _context_full(fault: Fault, match: re.Match[str]) -> Refusal:
-    """Take the numbers out of "token count (1200000) exceeds the maximum ... (1048576)"."""
+def _context_length(details: ErrorDetails, match: re.Match[str]) -> ServiceError:
+    """Read the numbers of "token count (1200000) exceeds the maximum ... (1048576)"."""
     counts = [int(number) for number in re.findall(r"\((\d{1,12})\)", match[0])]
-    share = counts[1] / counts[0] * FITTING if len(counts) == 2 and counts[0] else None
-    return ContextFull(sentences.TOO_LONG, fault.cause, share=share)
+    share = counts[1] / counts[0] * MARGIN if len(counts) == 2 and counts[0] else None
+    return ContextLengthExceeded(sentences.TOO_LONG, details.cause, share=share)
 
 
-def _option(fault: Fault, match: re.Match[str]) -> Refusal:
-    name = CAMEL.sub("_", match[1]).lower()
-    return Refusal(sentences.NOT_AN_OPTION.format(name), fault.cause)
+def _option(details: ErrorDetails, match: re.Match[str]) -> ServiceError:
+    name = CAMEL_CASE.sub("_", match[1]).lower()
+    return ServiceError(sentences.NOT_AN_OPTION.format(name), details.cause)
 
 
-def _says(sentence: str) -> Callable[[Fault, re.Match[str]], Refusal]:
-    """Return what ends an answer with this sentence, the model's name in its gap."""
-    return lambda fault, _: Refusal(sentence.format(fault.model), fault.cause)
+def _fatal(sentence: str) -> Callable[[ErrorDetails, re.Match[str]], ServiceError]:
+    """Return what makes an error that ends the answer; the sentence's gap is for the model."""
+    return lambda details, _: ServiceError(sentence.format(details.model), details.cause)
 
 
-def _passes(sentence: str) -> Callable[[Fault, re.Match[str]], Refusal]:
-    """Return what says this, the code in its gap, unless the service answers the next time."""
-    return lambda fault, _: Passing(sentence.format(fault.code), fault.cause, after=fault.after)
+def _retryable(sentence: str) -> Callable[[ErrorDetails, re.Match[str]], ServiceError]:
+    """Return what makes an error that may pass; the sentence's gap is for the code."""
+    return lambda details, _: RetryableError(
+        sentence.format(details.code), details.cause, retry_after=details.retry_after
+    )
 
 
-def _image(sentence: str) -> Callable[[Fault, re.Match[str]], Refusal]:
-    return lambda fault, _: ImageRefused(sentence.format(fault.model), fault.cause)
+def _image(sentence: str) -> Callable[[ErrorDetails, re.Match[str]], ServiceError]:
+    return lambda details, _: ImageRejected(sentence.format(details.model), details.cause)
 
 
 ANY, BAD_REQUEST, FAILED = range(300, 600), (400,), range(500, 600)
 RULES = (
-    Rule((*range(300, 400), 404, 405), r"^$", _says(sentences.GARBLED)),  # not Google's address
-    Rule(ANY, r"API_KEY_INVALID|API key (?:not|expired)", _says(sentences.BAD_GOOGLE_KEY)),
-    Rule((401,), r"", _says(sentences.BAD_GOOGLE_KEY)),
-    Rule(ANY, r"location is not supported|not available in your", _says(sentences.NOT_OFFERED)),
-    Rule((403,), r".", _says(sentences.FORBIDDEN)),
-    Rule((404,), r"", _says(sentences.NO_MODEL)),
-    Rule((429,), r"PerDay|limit: 0\b|billing", _says(sentences.QUOTA)),
-    Rule((429,), r"", _passes(sentences.BUSY)),
-    Rule(BAD_REQUEST, r"billing", _says(sentences.QUOTA)),
-    Rule(BAD_REQUEST, r"token count.*exceeds(?:.*\(\d+\))?", _context_full),
-    Rule((413,), r"", _says(sentences.TOO_LONG)),
+    Rule((*range(300, 400), 404, 405), r"^$", _fatal(sentences.GARBLED)),  # not Google's address
+    Rule(ANY, r"API_KEY_INVALID|API key (?:not|expired)", _fatal(sentences.BAD_GOOGLE_KEY)),
+    Rule((401,), r"", _fatal(sentences.BAD_GOOGLE_KEY)),
+    Rule(ANY, r"location is not supported|not available in your", _fatal(sentences.NOT_OFFERED)),
+    Rule((403,), r".", _fatal(sentences.FORBIDDEN)),
+    Rule((404,), r"", _fatal(sentences.NO_MODEL)),
+    Rule((429,), r"PerDay|limit: 0\b|billing", _fatal(sentences.QUOTA)),
+    Rule((429,), r"", _retryable(sentences.BUSY)),
+    Rule(BAD_REQUEST, r"billing", _fatal(sentences.QUOTA)),
+    Rule(BAD_REQUEST, r"token count.*exceeds(?:.*\(\d+\))?", _context_length),
+    Rule((413,), r"", _fatal(sentences.TOO_LONG)),
     Rule(BAD_REQUEST, r"image input|modality", _image(sentences.NO_IMAGES)),
     Rule(BAD_REQUEST, r"input image|image is not valid|inline_?data", _image(USELESS)),
     Rule(BAD_REQUEST, r"generation_?config\.([a-z]+(?:_[a-z]+)*)", _option),
     Rule(BAD_REQUEST, r"\b(?:has an?|the) ([a-z]+_[a-z_]+|temperature) value", _option),
-    Rule((408, 504), r"", _passes(sentences.TOO_SLOW)),
-    Rule((503,), r"", _passes(sentences.BUSY)),
-    Rule(FAILED, r"", _passes(sentences.SERVICE_FAILED)),
+    Rule((408, 504), r"", _retryable(sentences.TOO_SLOW)),
+    Rule((503,), r"", _retryable(sentences.BUSY)),
+    Rule(FAILED, r"", _retryable(sentences.SERVICE_FAILED)),
 )

@@ -1,4 +1,4 @@
-"""Have one answer from Gemini: question to text, and what became of it."""
+"""Stream one answer of Gemini: request in, text out."""
 
 from __future__ import annotations
 
@@ -9,108 +9,119 @@ from collections.abc import Callable, Iterator
 from kuwa_min import sentences
 
 from . import _gemini_answer, _gemini_client, _gemini_refusal, _links
-from ._cloud_executor import Question
-from ._gemini_answer import Piece
-from ._gemini_client import BadOption, Client, Content
-from ._gemini_session import Refused
-from ._gemini_stream import BrokeOff, Garbage
-from ._refusal import Passing, Refusal, of_failure
+from ._cloud_executor import CompletionRequest
+from ._gemini_answer import Chunk
+from ._gemini_client import Client, Content, InvalidOption
+from ._gemini_session import ErrorResponse
+from ._gemini_stream import MalformedResponse, TruncatedResponse
+from ._refusal import RetryableError, ServiceError, from_connection_failure
 from ._transport_errors import ConnectionFailed
 
 MODEL = re.compile(r"(?:(models|tunedModels)/)?[\w.-]+", re.ASCII)
 ROLES = {"user": "user", "assistant": "model"}
 
-Count = Callable[[int, int], None]  # tokens of the prompt, tokens of the answer
+CountTokens = Callable[[int, int], None]  # of the prompt, of the answer
 
 
-def stream(client: Client, question: Question, count: Count) -> Iterator[str]:
-    """Yield the answer's text and side notes; raises a Refusal."""
-    request = _request(question)
-    answer = _Answer(question)
+def stream(client: Client, request: CompletionRequest, count_tokens: CountTokens) -> Iterator[str]:
+    """Yield the answer's text and side notes; raises ServiceError."""
+    content = _content_request(request)
+    completion = _Completion(request)
     try:
-        with contextlib.closing(client.ask(request, question.key.text)) as objects:
+        with contextlib.closing(client.stream(content, request.key.text)) as objects:
             for found in objects:
-                if text := answer.take(_gemini_answer.parse(found)):
+                if text := completion.feed(_gemini_answer.parse(found)):
                     yield text
-    except (Refused, ConnectionFailed, Garbage) as error:
-        answer.failed(error)
+    except (ErrorResponse, ConnectionFailed, MalformedResponse) as error:
+        completion.fail(error)
     finally:
-        count(answer.read, answer.written)
-    yield from answer.finish()
+        count_tokens(completion.prompt_tokens, completion.completion_tokens)
+    yield from completion.finish()
 
 
-class _Answer:
-    """What is known of an answer while it comes."""
+class _Completion:
+    """The state of one answer: feed() it chunks, fail() it if it breaks off, then finish() it."""
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._end, self._has_text, self._broke_off = "", False, False
-        self.read = self.written = 0
+    def __init__(self, request: CompletionRequest) -> None:
+        self._request = request
+        self._finish_reason, self._has_text, self._is_truncated = "", False, False
+        self.prompt_tokens = self.completion_tokens = 0
 
-    def take(self, piece: Piece) -> str:
-        """Return the text of a piece; raises a Refusal if it says why there is none."""
-        question = self._question
-        self.read = self.read if piece.read is None else piece.read
-        self.written = self.written if piece.written is None else piece.written
-        if piece.error:
-            error = piece.error
-            raise _gemini_refusal.explain_error(error, model=question.model, key=question.key.text)
-        if piece.block:
-            raise Refusal(sentences.NOT_ALLOWED, f"the prompt was blocked: {piece.block}")
-        self._end = piece.end or self._end
-        self._has_text = self._has_text or bool(piece.text)
-        return piece.text
+    def feed(self, chunk: Chunk) -> str:
+        """Return the text of a chunk; raises ServiceError if it says why there is none."""
+        request = self._request
+        if chunk.prompt_tokens is not None:
+            self.prompt_tokens = chunk.prompt_tokens
+        if chunk.completion_tokens is not None:
+            self.completion_tokens = chunk.completion_tokens
+        if chunk.error:
+            raise _gemini_refusal.classify_object(
+                chunk.error, model=request.model, key=request.key.text
+            )
+        if chunk.block_reason:
+            cause = f"the prompt was blocked: {chunk.block_reason}"
+            raise ServiceError(sentences.NOT_ALLOWED, cause)
+        self._finish_reason = chunk.finish_reason or self._finish_reason
+        self._has_text = self._has_text or bool(chunk.text)
+        return chunk.text
 
-    def failed(self, error: Refused | ConnectionFailed | Garbage) -> None:
-        """Take note of an answer that was cut off; raises a Refusal for every other failure."""
-        refusal = self._refusal(error)
-        if not self._has_text or refusal.sentence != sentences.UNREACHABLE:
-            raise refusal from None
-        self._broke_off = not self._end
+    def fail(self, error: ErrorResponse | ConnectionFailed | MalformedResponse) -> None:
+        """Keep the text of an answer that broke off; raises ServiceError for other failures."""
+        found = self._classify(error)
+        if not self._has_text or found.sentence != sentences.UNREACHABLE:
+            raise found from None
+        self._is_truncated = not self._finish_reason
 
-    def _refusal(self, error: Refused | ConnectionFailed | Garbage) -> Refusal:
-        question = self._question
-        if isinstance(error, Refused):
-            return _gemini_refusal.explain(error, model=question.model, key=question.key.text)
+    def _classify(
+        self, error: ErrorResponse | ConnectionFailed | MalformedResponse
+    ) -> ServiceError:
+        request = self._request
+        if isinstance(error, ErrorResponse):
+            return _gemini_refusal.classify(error, model=request.model, key=request.key.text)
         if isinstance(error, ConnectionFailed):
-            return of_failure(error, _gemini_refusal.FAILURES)
-        if isinstance(error, BrokeOff):
-            return Passing(sentences.UNREACHABLE, f"the answer: {error}")
-        return Refusal(sentences.GARBLED, f"the answer: {error}")
+            return from_connection_failure(error, _gemini_refusal.FAILURES)
+        if isinstance(error, TruncatedResponse):
+            return RetryableError(sentences.UNREACHABLE, f"the answer: {error}")
+        return ServiceError(sentences.GARBLED, f"the answer: {error}")
 
     def finish(self) -> Iterator[str]:
-        """Yield the side note that the end of the answer asks for; raises Refusal if it is bad."""
-        if note := sentences.BROKEN_OFF if self._broke_off else _gemini_answer.note(self._end):
-            if not self._has_text and self._end in _gemini_answer.RULES:
-                raise Refusal(sentences.NOT_ALLOWED, f"the answer was blocked: {self._end}")
-            yield self._question.note(note)
-            if not self._has_text:
-                raise Refusal(sentences.NO_ANSWER, f"no text, and the end is {self._end}")
+        """Yield the side note on how the answer ended; raises ServiceError if it has no text."""
+        reason = self._finish_reason
+        note = sentences.BROKEN_OFF if self._is_truncated else _gemini_answer.finish_note(reason)
+        if not note:
+            return
+        if not self._has_text and reason in _gemini_answer.POLICY_REASONS:
+            raise ServiceError(sentences.NOT_ALLOWED, f"the answer was blocked: {reason}")
+        yield self._request.note(note)
+        if not self._has_text:
+            raise ServiceError(sentences.NO_ANSWER, f"no text, and the end is {reason}")
 
 
-def _request(question: Question) -> object:
-    """Return what the SDK sends; raises a Refusal for what it cannot send."""
-    name = MODEL.fullmatch(question.model)
+def _content_request(request: CompletionRequest) -> object:
+    """Return a request as the SDK sends it; raises ServiceError for what cannot be sent."""
+    name = MODEL.fullmatch(request.model)
     if not name:
-        raise Refusal(sentences.NO_MODEL.format(question.model), "that is no name of a model")
-    said = [one for one in question.messages if one["role"] != "system"]
+        raise ServiceError(sentences.NO_MODEL.format(request.model), "that is no name of a model")
+    system = [one["content"] for one in request.messages if one["role"] == "system"]
+    others = [one for one in request.messages if one["role"] != "system"]
     try:
-        return _gemini_client.write(
-            question.model if name[1] else f"models/{question.model}",
-            [Content(ROLES[one["role"]], _parts(one["content"], question)) for one in said],
-            system="".join(one["content"] for one in question.messages if one["role"] == "system"),
-            options=question.options,
+        return _gemini_client.create_request(
+            request.model if name[1] else f"models/{request.model}",
+            [Content(ROLES[one["role"]], _parts(one["content"], request)) for one in others],
+            system="".join(system),
+            options=request.options,
         )
-    except BadOption as error:
-        raise Refusal(sentences.NOT_AN_OPTION.format(error), f"no value for {error}") from None
+    except InvalidOption as error:
+        sentence = sentences.NOT_AN_OPTION.format(error)
+        raise ServiceError(sentence, f"no value for {error}") from None
 
 
-def _parts(text: str, question: Question) -> list[dict[str, object]]:
-    """Return a message's parts: text, and files where they stand."""
+def _parts(text: str, request: CompletionRequest) -> list[dict[str, object]]:
+    """Return a message's parts: text, and files in their places."""
     parts = [
         _gemini_client.text_part(part)
         if isinstance(part, str)
         else _gemini_client.file_part(part.data, part.media_type)
-        for part in _links.split(text, question.files)
+        for part in _links.split(text, request.files)
     ]
     return parts or [_gemini_client.text_part("")]

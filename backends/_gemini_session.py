@@ -1,7 +1,7 @@
-"""Send what Google's SDK writes over our own connection pool. Knows nothing of Gemini.
+"""The transport of Google's SDK: its requests over our own pool. Knows nothing of Gemini.
 
-The SDK sends through a session of requests, which takes the place of its connections by a transport
-adapter: requests' own hands bodies out late, and no thread can cancel what waits in it.
+The SDK sends through a session of requests, whose connections this transport adapter replaces: no
+thread can cancel what waits in theirs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 from urllib3.exceptions import DecodeError
 
-from ._gemini_stream import Garbage
+from ._gemini_stream import MalformedResponse
 from ._http_connection import Origin, Request, Timeouts
 from ._http_pool import ConnectionPool, Response
 
-TIMEOUTS = Timeouts(connect=10.0, read=300.0)  # models that think say nothing for minutes
+TIMEOUTS = Timeouts(connect=10.0, read=300.0)  # seconds; models that think send none for minutes
 READ_SIZE = 2**16  # bytes at a time, at most
-LONGEST_REFUSAL = 2**16  # bytes
+LONGEST_ERROR = 2**16  # bytes of an error's body that are read
 
 
-class Refused(Exception):
+class ErrorResponse(Exception):
     """A response whose status is not 200; its headers have names in lower case."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -33,25 +33,25 @@ class Refused(Exception):
         self.status, self.headers, self.body = status, headers, body
 
 
-class Adapter(BaseAdapter):
-    """Send a session's requests; raises ConnectionFailed, or Refused for a status but 200."""
+class Transport(BaseAdapter):
+    """Send a session's requests. Raises ConnectionFailed, MalformedResponse and ErrorResponse."""
 
     def __init__(self) -> None:
         super().__init__()
         self._pool = ConnectionPool()
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:
-        """Send a request once; redirects are refused, too: they would take the key elsewhere."""
-        response = self._pool.send(_request(request), TIMEOUTS)
+        """Send a request once; return its response, whose body is still to come.
+
+        A redirect is an error: it would take the key elsewhere.
+        """
+        response = self._pool.send(_convert(request), TIMEOUTS)
         body = HTTPResponse(Body(response), response.headers, preload_content=False)
         if response.status != 200:
-            with body:
-                start = _read_start(body)
-            headers = {name.lower(): value for name, value in response.headers}
-            raise Refused(response.status, headers, start)
-        answer = requests.Response()
-        answer.status_code, answer.raw = response.status, body
-        return answer
+            raise _error_response(response, body)
+        found = requests.Response()
+        found.status_code, found.raw = response.status, body
+        return found
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -59,7 +59,7 @@ class Adapter(BaseAdapter):
 
 
 class Body(io.RawIOBase):
-    """A response's body as urllib3 reads it, which undoes its compression."""
+    """A response's body as urllib3 reads it, which decompresses it."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -74,7 +74,7 @@ class Body(io.RawIOBase):
         super().close()
 
 
-def _request(request: requests.PreparedRequest) -> Request:
+def _convert(request: requests.PreparedRequest) -> Request:
     parts = urlsplit(request.url)
     origin = Origin.of(parts.scheme, parts.hostname or "", parts.port)
     headers = [("Host", origin.authority), *request.headers.items()]
@@ -83,18 +83,20 @@ def _request(request: requests.PreparedRequest) -> Request:
 
 
 def read(body: HTTPResponse) -> Iterator[bytes]:
-    """Yield a body as it comes; raises ConnectionFailed, and Garbage if it cannot be decoded."""
+    """Yield a body as it comes, decompressed; raises ConnectionFailed and MalformedResponse."""
     try:
         while data := body.read1(READ_SIZE, decode_content=True):
             yield data
     except DecodeError:
-        raise Garbage("it cannot be decompressed") from None
+        raise MalformedResponse("it cannot be decompressed") from None
 
 
-def _read_start(body: HTTPResponse) -> bytes:
+def _error_response(response: Response, body: HTTPResponse) -> ErrorResponse:
     start = b""
-    for data in read(body):
-        start += data
-        if len(start) >= LONGEST_REFUSAL:
-            break
-    return start
+    with body:
+        for data in read(body):
+            start += data
+            if len(start) >= LONGEST_ERROR:
+                break
+    headers = {name.lower(): value for name, value in response.headers}
+    return ErrorResponse(response.status, headers, start)

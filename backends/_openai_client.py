@@ -1,8 +1,8 @@
-"""Ask through OpenAI's SDK, on connections of our own; the one module that imports the SDK.
+"""A client that sends through OpenAI's SDK over our own pool; the one module that imports the SDK.
 
-The SDK makes requests and errors, and what it is built on (httpx2, before it httpx) follows
-redirects and decodes bodies. Connections are ours: theirs cannot be cut while a thread waits in
-one, and give a body's chunks out one at a time.
+The SDK writes requests and reads errors, and httpx2 (httpx in older ones) below it follows
+redirects and decodes bodies. The connections are ours: no thread can cancel what waits in theirs,
+and they hand a chunked body out one chunk a read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import openai
 from ._api_key import OPERATOR, Key
 from ._http_connection import Origin, Request, Timeouts
 from ._http_pool import ConnectionPool, Response
-from ._openai_refusals import Problem
-from ._refusal import asked_to_wait
+from ._openai_refusals import ErrorResponse
+from ._refusal import parse_retry_after
 from ._transport_errors import ConnectionFailed
 
-CONNECT_SECONDS = 10.0
+CONNECT_TIMEOUT = 10.0  # seconds
 LONGEST_ERROR = 65536  # bytes of an error's body that are read
-CHATTY = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")  # they log what people write
+NOISY_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")  # they log chats
 PLACEHOLDER = "none"  # the SDK wants a key; it is never sent
 
 httpx: Any = importlib.import_module("httpx2" if "httpx2" in sys.modules else "httpx")
@@ -77,10 +77,10 @@ class Transport(httpx.BaseTransport):  # type: ignore[misc]
 
 
 class Client:
-    """A service of OpenAI's kind; safe for threads."""
+    """A service that speaks OpenAI's protocol; safe for threads."""
 
     def __init__(self, base_url: str) -> None:
-        for name in CHATTY:
+        for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         library = httpx.Client(transport=Transport(), follow_redirects=True, trust_env=False)
         self._sdk = openai.OpenAI(
@@ -88,82 +88,82 @@ class Client:
             base_url=base_url,
             max_retries=0,
             http_client=library,
-            default_headers={"Accept-Encoding": "identity"},  # compressed pieces would wait
+            default_headers={"Accept-Encoding": "identity"},  # compression delays pieces
         )
 
-    def chat(self, body: dict[str, Any], key: Key, seconds: float) -> Reply:
-        """Send a chat; return the answer as its bytes come. Raises Problem."""
-        ask = self._sdk.chat.completions.with_raw_response.create
-        with _problems():
-            answer = ask(
+    def create_completion(self, body: dict[str, Any], key: Key, timeout: float) -> StreamedResponse:
+        """Send a chat; timeout: seconds without a byte. Raises ErrorResponse, ConnectionFailed."""
+        create = self._sdk.chat.completions.with_raw_response.create
+        with _translated_errors():
+            response = create(
                 model=body["model"],
                 messages=body["messages"],
                 stream=True,
                 extra_body=body,
-                extra_headers=_fields(key),
-                timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+                extra_headers=_headers(key),
+                timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             )
-        return Reply(answer.http_response)
+        return StreamedResponse(response.http_response)
 
-    def models(self, key: Key, seconds: float) -> list[dict[str, Any]]:
-        """Return what the service says of its models. Raises Problem."""
-        ask = self._sdk.models.with_raw_response.list
-        with _problems():
-            answer = ask(extra_headers=_fields(key), timeout=httpx.Timeout(seconds))
-            found = answer.http_response.json()
-        listed = found.get("data") if isinstance(found, dict) else None
-        return [one for one in listed or [] if isinstance(one, dict)]
+    def list_models(self, key: Key, timeout: float) -> list[dict[str, Any]]:
+        """Return the service's entries on its models. Raises ErrorResponse, ConnectionFailed."""
+        list_models = self._sdk.models.with_raw_response.list
+        with _translated_errors():
+            response = list_models(extra_headers=_headers(key), timeout=httpx.Timeout(timeout))
+            body = response.http_response.json()
+        entries = body.get("data") if isinstance(body, dict) else None
+        return [one for one in entries or [] if isinstance(one, dict)]
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         self._sdk.close()
 
 
-class Reply:
-    """An answer as its bytes come."""
+class StreamedResponse:
+    """A response whose body is read as it comes; its reader must close it."""
 
     def __init__(self, response: Any) -> None:
         self._response = response
 
     @property
     def is_json(self) -> bool:
-        """Tell whether it is one JSON object, from a service that does not stream."""
+        """Tell whether the body is one JSON object, from a service that does not stream."""
         return bool(self._response.headers.get("content-type", "").startswith("application/json"))
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield what comes, as much at a time as has come. Raises Problem."""
-        with _problems():
+        """Yield the body as it comes. Raises ConnectionFailed."""
+        with _translated_errors():
             yield from self._response.iter_bytes()
 
     def close(self) -> None:
-        """Give the connection back, or close it in the middle of the answer."""
+        """Return the connection to the pool, or close it in the middle of the response."""
         self._response.close()
 
 
-def _fields(key: Key) -> dict[str, Any]:
-    """Return the fields of a key: its own, and for another's key none of the operator's account."""
-    fields: dict[str, Any] = {"Authorization": openai.Omit()}
+def _headers(key: Key) -> dict[str, Any]:
+    """Return the headers for a key: the operator's account goes with the operator's key only."""
+    headers: dict[str, Any] = {"Authorization": openai.Omit()}
     if key.text:
-        fields["Authorization"] = f"Bearer {key.text}"
+        headers["Authorization"] = f"Bearer {key.text}"
     if key.owner != OPERATOR:
-        fields["OpenAI-Organization"] = fields["OpenAI-Project"] = openai.Omit()
-    return fields
+        headers["OpenAI-Organization"] = headers["OpenAI-Project"] = openai.Omit()
+    return headers
 
 
 @contextlib.contextmanager
-def _problems() -> Iterator[None]:
-    """Raise Problem or ConnectionFailed for whatever the SDK and httpx raise."""
+def _translated_errors() -> Iterator[None]:
+    """Raise ErrorResponse or ConnectionFailed for whatever the SDK and httpx raise."""
     try:
         yield
     except openai.APIStatusError as error:
-        after = asked_to_wait(error.response.headers)
-        raise Problem.of_answer(error.status_code, error.body, after) from None
+        after = parse_retry_after(error.response.headers)
+        raise ErrorResponse.from_response(error.status_code, error.body, after) from None
     except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise _connection_failed(error) from None
 
 
 def _connection_failed(error: Exception) -> ConnectionFailed:
-    """Return what our transport raised, which the SDK wraps; anything else is no HTTP."""
+    """Return what Transport raised, which the SDK wraps; other errors count as no HTTP."""
     while error.__cause__ is not None and not isinstance(error, ConnectionFailed):
         error = error.__cause__  # type: ignore[assignment]
     return error if isinstance(error, ConnectionFailed) else ConnectionFailed.by(error)

@@ -1,4 +1,8 @@
-"""Say a question in the words that one model of a service takes, learned from what it refuses."""
+"""Write a request as one model of a service takes it; which parameters it takes is learned.
+
+Services that speak OpenAI's protocol differ in what they accept. Each model is first sent all that
+is set; what it refuses by name is renamed or left out from then on, and the request is sent again.
+"""
 
 from __future__ import annotations
 
@@ -12,90 +16,90 @@ from kuwa_min.modelfile import Message
 
 from . import _links
 from ._attachments import Attachment
-from ._cloud_executor import Question
-from ._openai_refusals import Problem
+from ._cloud_executor import CompletionRequest
+from ._openai_refusals import ErrorResponse
 
-EXTRA = "extra_body"  # an option that holds parts of a request which are no options
-OURS = ("timeout", EXTRA)  # options that are not for the service
+EXTRA = "extra_body"  # an option whose value is merged into the request
+LOCAL_OPTIONS = ("timeout", EXTRA)  # which are not sent as they are
 OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-USAGE = {"include_usage": True}  # have the last object say how many tokens it was
+STREAM_OPTIONS = {"include_usage": True}  # the last event then has the token counts
 NO_SYSTEM = re.compile(r"system (role|message|prompt)|role.{0,20}\bsystem\b", re.IGNORECASE)
-UNKNOWN = re.compile(
+UNSUPPORTED = re.compile(
     r"not (supported|permitted|allowed|support\b)|unsupported|unrecogni[sz]ed|unknown|unexpected",
     re.IGNORECASE,
 )
-REFUSALS = (400, 422)
+BAD_REQUEST = (400, 422)
 
 
-class Dialect:
+class ModelParameters:
     """What one model takes; safe for threads, for it only ever learns."""
 
     def __init__(self, defaults: dict[str, Any]) -> None:
-        """Know the options that nobody asked for, which may be left out."""
+        """Know the options' defaults: a parameter that has its default may be left out."""
         self._defaults = defaults
         self._left_out: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}
-        self._folds_system = False
+        self._folds_system = False  # the system prompt becomes a part of the first user message
 
-    def body(self, question: Question) -> dict[str, Any]:
-        """Return a request."""
-        messages = question.messages
+    def to_json(self, request: CompletionRequest) -> dict[str, Any]:
+        """Return the body of a request."""
+        messages = request.messages
         if self._folds_system:
             messages = prompts.fold_system(messages)
         return {
-            "model": question.model,
-            "messages": [said(one, question.files) for one in messages],
-            **self._options(question.options),
+            "model": request.model,
+            "messages": [message_json(one, request.files) for one in messages],
+            **self._parameters(request.options),
         }
 
-    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
-        wanted: dict[str, Any] = dict(options.get(EXTRA) or {})
+    def _parameters(self, options: dict[str, Any]) -> dict[str, Any]:
+        sent: dict[str, Any] = dict(options.get(EXTRA) or {})
         if "stream_options" not in self._left_out:
-            wanted["stream_options"] = USAGE
+            sent["stream_options"] = STREAM_OPTIONS
         for name, value in options.items():
-            if value is not None and name not in OURS and not self._leaves_out(name, value):
-                wanted[self._renamed.get(name, name)] = value
-        if "top_logprobs" in wanted:
-            wanted["logprobs"] = True  # without which services refuse the other
-        return wanted
+            if value is not None and name not in LOCAL_OPTIONS and not self._omits(name, value):
+                sent[self._renamed.get(name, name)] = value
+        if "top_logprobs" in sent:
+            sent["logprobs"] = True  # services refuse the one without the other
+        return sent
 
-    def _leaves_out(self, name: str, value: Any) -> bool:
-        """Tell whether an option is not sent: what somebody asked for always is."""
+    def _omits(self, name: str, value: Any) -> bool:
+        """Tell whether a parameter is left out: one that was asked for is always sent."""
         return name in self._left_out and value == self._defaults.get(name)
 
-    def learn(self, problem: Problem, question: Question) -> bool:
-        """Learn from a refusal; tell whether the same question may be said otherwise now."""
-        if problem.status not in REFUSALS:
+    def adapt(self, error: ErrorResponse, request: CompletionRequest) -> bool:
+        """Learn from an error; return True if the request would be written otherwise now."""
+        if error.status not in BAD_REQUEST:
             return False
-        if not self._folds_system and self._has_system(question, problem):
+        if not self._folds_system and _refuses_system(error, request):
             self._folds_system = True
             return True
-        if not UNKNOWN.search(problem.message):
+        if not UNSUPPORTED.search(error.message):
             return False
-        named = [name for name in self._options(question.options) if _names(problem, name)]
-        for name in sorted(named, key=lambda one: one != problem.param):
+        named = [name for name in self._parameters(request.options) if _mentions(error, name)]
+        for name in sorted(named, key=lambda one: one != error.param):
             other = OTHER_NAMES.get(name)
-            if other and other in problem.message and other not in self._renamed:
+            if other and other in error.message and other not in self._renamed:
                 self._renamed = {**self._renamed, name: other}
                 return True
-            if name == "stream_options" or self._defaults.get(name) == question.options.get(name):
+            if name == "stream_options" or self._defaults.get(name) == request.options.get(name):
                 self._left_out |= {name}
                 return True
         return False
 
-    @staticmethod
-    def _has_system(question: Question, problem: Problem) -> bool:
-        first = question.messages[0]["role"] if question.messages else ""
-        return first == "system" and NO_SYSTEM.search(problem.message) is not None
+
+def _refuses_system(error: ErrorResponse, request: CompletionRequest) -> bool:
+    """Tell whether an error is about the request's system message."""
+    first = request.messages[0]["role"] if request.messages else ""
+    return first == "system" and NO_SYSTEM.search(error.message) is not None
 
 
-def _names(problem: Problem, option: str) -> bool:
-    """Tell whether a refusal is about an option."""
-    return problem.param == option or re.search(rf"\b{option}\b", problem.message) is not None
+def _mentions(error: ErrorResponse, parameter: str) -> bool:
+    return error.param == parameter or re.search(rf"\b{parameter}\b", error.message) is not None
 
 
-def said(message: Message, files: Mapping[int, Attachment]) -> dict[str, Any]:
-    """Return a message as services take it: text alone, or parts with pictures where they stand."""
+def message_json(message: Message, files: Mapping[int, Attachment]) -> dict[str, Any]:
+    """Return a message as services take it: text alone, or parts with pictures in their places."""
     parts = list(_links.split(message["content"], files))
     if all(isinstance(part, str) for part in parts):
         return {**message, "content": "".join(map(str, parts))}

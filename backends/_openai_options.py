@@ -1,4 +1,4 @@
-"""Know what OpenAI's SDK takes for a chat beyond the backend's table."""
+"""The parameters that OpenAI's SDK takes for a chat beyond the backend's table."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from kuwa_min import generation
 
 from ._openai_dialect import EXTRA
 
-OURS = {"messages", "model", "stream", "stream_options"}
-IDLE = {  # what asks for something else than text, or says how the SDK itself sends
-    *("audio", "modalities", "tools", "tool_choice", "parallel_tool_calls"),
-    *("functions", "function_call", "extra_headers", "extra_query"),
-}
+SET_BY_US = {"messages", "model", "stream", "stream_options"}
+NOT_TEXT = {"audio", "modalities", "tools", "tool_choice", "parallel_tool_calls"}
+WITHOUT_EFFECT = NOT_TEXT | {"functions", "function_call", "extra_headers", "extra_query"}
 
 
 def library() -> generation.Library:
     """Return the parameters of the SDK's function, which are those of the service."""
     known = set(inspect.signature(Completions.create).parameters) - {"self"}
-    passed = known - OURS - IDLE
+    passed = known - SET_BY_US - WITHOUT_EFFECT
     name = "openai's chat.completions.create"
     return generation.Library(name, known, passed, passed - {EXTRA}, _checked)
 
@@ -33,6 +31,6 @@ def _checked(name: str, value: Any) -> Any:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise ValueError(f"{name} must be something that JSON can hold") from None
-    if name == EXTRA and (not isinstance(value, dict) or OURS & value.keys()):
-        raise ValueError(f"{name} must map names to values, without {', '.join(sorted(OURS))}")
+    if name == EXTRA and (not isinstance(value, dict) or SET_BY_US & value.keys()):
+        raise ValueError(f"{name} must map names to values, without {', '.join(sorted(SET_BY_US))}")
     return value

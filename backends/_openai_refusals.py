@@ -1,7 +1,7 @@
-"""Make sentences of what services of OpenAI's kind refuse. Knows their words, not the SDK.
+"""Classify the errors of services that speak OpenAI's protocol. Knows their words, not the SDK.
 
-Services agree on status codes, less on codes, and not at all on messages: those are searched for
-what several of them say alike. What is shown to the person never quotes a service.
+Services agree on status codes, less on error codes, and not at all on messages: those are searched
+for what several of them have in common. What the user reads never quotes a service.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Any, NamedTuple
 from kuwa_min import sentences
 
 from . import _api_key
-from ._cloud_executor import Question
-from ._refusal import ContextFull, ImageRefused, Passing, Refusal, clean
+from ._cloud_executor import CompletionRequest
+from ._refusal import ContextLengthExceeded, ImageRejected, RetryableError, ServiceError, redact
 
-MARGIN = 0.95  # of the tokens that fit: ours are a guess
-LEAST_QUOTE = 8  # characters; shorter texts of people are found everywhere
-LONGEST_QUOTE = 24
+MARGIN = 0.95  # of the tokens that fit: ours are an estimate
+SHORTEST_EXCERPT, LONGEST_EXCERPT = 8, 24  # characters by which a quote of the chat is found
 
-TOO_LONG = re.compile(
+CONTEXT_LENGTH = re.compile(
     r"context.{0,20}(length|window|size)|maximum (context|model) length|too many (input )?tokens"
     r"|(prompt|input|request)s?\b.{0,40}(too (long|large)|longer than|exceeds?\b)"
     r"|reduce the length|must (be <=|have less than) \d+|too large for model",
     re.IGNORECASE | re.DOTALL,
 )
-FULL_CODES = ("context_length_exceeded", "exceed_context_size_error")
-NO_ROOM = re.compile(r"max_(completion_|new_)?tokens\b.{0,40}too large", re.IGNORECASE)  # an option
-NUMBER = re.compile(r"(?<![\w-])\d{3,}(?![\w-])")  # of tokens, not of a model's name
+CONTEXT_LENGTH_CODES = ("context_length_exceeded", "exceed_context_size_error")
+# About the option alone, whatever the prompt's length.
+MAX_TOKENS = re.compile(r"max_(completion_|new_)?tokens\b.{0,40}too large", re.IGNORECASE)
+TOKEN_COUNT = re.compile(r"(?<![\w-])\d{3,}(?![\w-])")  # and no part of a model's name
 IMAGE = re.compile(
     r"image|multi-?modal|vision|content.{0,60}\bstring\b|\bmmproj\b", re.IGNORECASE | re.DOTALL
 )
 MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
-RULES = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|moderation|safety", re.I)
+POLICY = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|moderation|safety", re.I)
 QUOTA = re.compile(r"quota|billing|credit|balance|payment", re.IGNORECASE)
 COUNTRY = re.compile(r"country|region|territory", re.IGNORECASE)
 
@@ -42,8 +42,8 @@ BAD_KEY = {
 }
 
 
-class Problem(Exception):
-    """An error of the service: a status from 400 on, or an object in the middle of an answer."""
+class ErrorResponse(Exception):
+    """An error of the service: a status from 400 on, or an error object within an answer."""
 
     def __init__(
         self,
@@ -52,35 +52,37 @@ class Problem(Exception):
         *,
         code: str = "",
         param: str = "",
-        after: float | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message or str(status))
         self.status, self.message = status, message
-        self.code, self.param, self.after = code, param, after
+        self.code, self.param, self.retry_after = code, param, retry_after
 
     @classmethod
-    def of_answer(cls, status: int, body: object, after: float | None = None) -> Problem:
-        """Take a status and the JSON that came with it apart; body is text if it was none."""
-        said = _Said.of(body)
-        return cls(status, said.message, code=said.code, param=said.param, after=after)
+    def from_response(
+        cls, status: int, body: object, retry_after: float | None = None
+    ) -> ErrorResponse:
+        """Read the JSON that came with a status; body: text if it was no JSON."""
+        message, code, param = _ErrorBody.of(body)
+        return cls(status, message, code=code, param=param, retry_after=retry_after)
 
     @classmethod
-    def of_object(cls, body: object) -> Problem:
-        """Take apart what a service sent in the middle of an answer that began with 200."""
-        said = _Said.of(body)
-        number = int(said.code) if re.fullmatch(r"[45]\d\d", said.code) else 500
-        return cls(number, said.message, code=said.code, param=said.param)
+    def from_event(cls, body: object) -> ErrorResponse:
+        """Read what came within an answer that began with status 200; its code may be a status."""
+        message, code, param = _ErrorBody.of(body)
+        status = int(code) if re.fullmatch(r"[45]\d\d", code) else 500
+        return cls(status, message, code=code, param=param)
 
 
-class _Said(NamedTuple):
-    """What a service says in an error's body."""
+class _ErrorBody(NamedTuple):
+    """What the body of an error says."""
 
     message: str
     code: str
     param: str
 
     @classmethod
-    def of(cls, body: object) -> _Said:
+    def of(cls, body: object) -> _ErrorBody:
         if isinstance(body, str):
             return cls("" if body.lstrip().startswith("<") else body, "", "")
         if not isinstance(body, Mapping):
@@ -89,127 +91,129 @@ class _Said(NamedTuple):
         if isinstance(inner, Mapping):
             return cls.of(inner)
         message = body.get("message") or (inner if isinstance(inner, str) else "")
-        details = body.get("detail")
+        detail = body.get("detail")
         code = body.get("code") or body.get("type") or body.get("error_type") or ""
         param = body.get("param") or ""
-        return cls(str(message or _detail(details)), str(code), str(param))
+        return cls(str(message or _detail(detail)), str(code), str(param))
 
 
-def _detail(details: object) -> str:
-    """Return what FastAPI says of a request, without the request's own content."""
-    if not isinstance(details, list):
-        return details if isinstance(details, str) else ""
-    found = [one for one in details if isinstance(one, Mapping)]
-    return "; ".join(f"{_place(one.get('loc'))}: {one.get('msg')}" for one in found[:3])
+def _detail(detail: object) -> str:
+    """Return FastAPI's `detail`, without the parts of the request that it quotes."""
+    if not isinstance(detail, list):
+        return detail if isinstance(detail, str) else ""
+    found = [one for one in detail if isinstance(one, Mapping)]
+    return "; ".join(f"{_location(one.get('loc'))}: {one.get('msg')}" for one in found[:3])
 
 
-def _place(location: Any) -> str:
-    return ".".join(map(str, location)) if isinstance(location, list) else "?"
+def _location(path: Any) -> str:
+    return ".".join(map(str, path)) if isinstance(path, list) else "?"
 
 
-def understand(problem: Problem, question: Question) -> Refusal:
-    """Return what becomes of a problem: a sentence for the person, a cause for the log."""
-    cause = _cause(problem, question)
-    for applies, make in RULES_IN_ORDER:
-        if applies(problem, question):
-            return make(problem, question, cause)
-    return Refusal(sentences.SERVICE_REFUSED.format(problem.status), cause)
+def classify(error: ErrorResponse, request: CompletionRequest) -> ServiceError:
+    """Classify an error response by the first of RULES that applies."""
+    cause = _cause(error, request)
+    for applies, make in RULES:
+        if applies(error, request):
+            return make(error, request, cause)
+    return ServiceError(sentences.SERVICE_REFUSED.format(error.status), cause)
 
 
-def _cause(problem: Problem, question: Question) -> str:
-    """Return what the log says of a problem; a service may quote what a person wrote."""
-    words = problem.message
-    if any(quote in words for quote in _quotes(question)):
+def _cause(error: ErrorResponse, request: CompletionRequest) -> str:
+    """Return an error for the log, without words that may quote the chat."""
+    words = error.message
+    if any(excerpt in words for excerpt in _excerpts(request)):
         words = "(its words quote the chat)"
-    whose = f", to the key of the {question.key.owner}" if problem.status in (401, 403) else ""
-    code = f" ({problem.code})" if problem.code and problem.code != str(problem.status) else ""
-    status = f"the service answers {problem.status}{code}{whose}"
-    return clean(f"{status}: {words or 'without a word'}", question.key.text)
+    owner = f", to the key of the {request.key.owner}" if error.status in (401, 403) else ""
+    code = f" ({error.code})" if error.code and error.code != str(error.status) else ""
+    status = f"the service answers {error.status}{code}{owner}"
+    return redact(f"{status}: {words or 'without a word'}", request.key.text)
 
 
-def _quotes(question: Question) -> list[str]:
-    texts = [one["content"].strip()[:LONGEST_QUOTE] for one in question.messages]
-    return [text for text in texts if len(text) >= LEAST_QUOTE]
+def _excerpts(request: CompletionRequest) -> list[str]:
+    """Return the beginnings of the messages; shorter ones would be found in any text."""
+    texts = [one["content"].strip()[:LONGEST_EXCERPT] for one in request.messages]
+    return [text for text in texts if len(text) >= SHORTEST_EXCERPT]
 
 
-# -- the rules: which problems they are for, and what they make of them
+# -- conditions and results of the rules
 
 
-def _is_too_long(problem: Problem, _: Question) -> bool:
-    if problem.status == 413 or problem.code in FULL_CODES:
+def _is_context_length(error: ErrorResponse, _: CompletionRequest) -> bool:
+    if error.status == 413 or error.code in CONTEXT_LENGTH_CODES:
         return True
-    if NO_ROOM.search(problem.message):
+    if MAX_TOKENS.search(error.message):
         return False
-    return problem.status in (400, 422, 429, 500) and bool(TOO_LONG.search(problem.message))
+    return error.status in (400, 422, 429, 500) and bool(CONTEXT_LENGTH.search(error.message))
 
 
-def _too_long(problem: Problem, _: Question, cause: str) -> Refusal:
-    numbers = sorted({int(one) for one in NUMBER.findall(problem.message)})
-    share = numbers[0] / numbers[-1] * MARGIN if len(numbers) > 1 else None
-    return ContextFull(sentences.TOO_LONG, cause, share=share)
+def _context_length(error: ErrorResponse, _: CompletionRequest, cause: str) -> ServiceError:
+    """Tell which share of the prompt fits, if the message has both token counts."""
+    counts = sorted({int(one) for one in TOKEN_COUNT.findall(error.message)})
+    share = counts[0] / counts[-1] * MARGIN if len(counts) > 1 else None
+    return ContextLengthExceeded(sentences.TOO_LONG, cause, share=share)
 
 
-def _is_about_the_image(problem: Problem, question: Question) -> bool:
-    return bool(question.files) and problem.status < 503 and bool(IMAGE.search(problem.message))
+def _is_image(error: ErrorResponse, request: CompletionRequest) -> bool:
+    return bool(request.files) and error.status < 503 and bool(IMAGE.search(error.message))
 
 
-def _bad_key(_: Problem, question: Question, cause: str) -> Refusal:
-    return Refusal(BAD_KEY.get(question.key.owner, sentences.BAD_OPENAI_KEY), cause)
+def _bad_key(_: ErrorResponse, request: CompletionRequest, cause: str) -> ServiceError:
+    return ServiceError(BAD_KEY.get(request.key.owner, sentences.BAD_OPENAI_KEY), cause)
 
 
-def _no_model(problem: Problem, question: Question, cause: str) -> Refusal:
-    if problem.code == "model_not_found" or MODEL.search(problem.message):
-        return Refusal(sentences.NO_MODEL.format(question.model), cause)
-    return Refusal(sentences.GARBLED, cause)
+def _no_model(error: ErrorResponse, request: CompletionRequest, cause: str) -> ServiceError:
+    if error.code == "model_not_found" or MODEL.search(error.message):
+        return ServiceError(sentences.NO_MODEL.format(request.model), cause)
+    return ServiceError(sentences.GARBLED, cause)
 
 
-def _option(problem: Problem, question: Question) -> str:
-    """Return the option that a service does not accept, if it says so."""
-    set_ones = [name for name, value in question.options.items() if value is not None]
-    named = [name for name in set_ones if re.search(rf"\b{name}\b", problem.message)]
-    return problem.param if problem.param in set_ones else "".join(named[:1])
+def _option(error: ErrorResponse, request: CompletionRequest) -> str:
+    """Return the name of the option that a service does not accept; empty if it names none."""
+    set_options = [name for name, value in request.options.items() if value is not None]
+    named = [name for name in set_options if re.search(rf"\b{name}\b", error.message)]
+    return error.param if error.param in set_options else "".join(named[:1])
 
 
-RULES_IN_ORDER = (
-    (lambda problem, _: problem.status == 401, _bad_key),
+RULES = (  # (condition, result), in this order
+    (lambda error, _: error.status == 401, _bad_key),
     (
-        lambda problem, _: problem.status == 403 and COUNTRY.search(problem.code),
-        lambda _, __, cause: Refusal(sentences.NOT_OFFERED, cause),
+        lambda error, _: error.status == 403 and COUNTRY.search(error.code),
+        lambda _, __, cause: ServiceError(sentences.NOT_OFFERED, cause),
     ),
     (
-        lambda problem, _: problem.status == 403,
-        lambda _, question, cause: Refusal(sentences.FORBIDDEN.format(question.model), cause),
+        lambda error, _: error.status == 403,
+        lambda _, request, cause: ServiceError(sentences.FORBIDDEN.format(request.model), cause),
     ),
-    (_is_too_long, _too_long),
+    (_is_context_length, _context_length),
     (
-        _is_about_the_image,
-        lambda _, question, cause: ImageRefused(sentences.NO_IMAGES.format(question.model), cause),
-    ),
-    (
-        lambda problem, _: problem.status < 500 and RULES.search(problem.code),
-        lambda _, __, cause: Refusal(sentences.NOT_ALLOWED, cause),
-    ),
-    (lambda problem, _: problem.status == 404 or problem.code == "model_not_found", _no_model),
-    (
-        lambda problem, _: (
-            problem.status == 402 or (problem.status == 429 and QUOTA.search(problem.code))
-        ),
-        lambda _, __, cause: Refusal(sentences.QUOTA, cause),
+        _is_image,
+        lambda _, request, cause: ImageRejected(sentences.NO_IMAGES.format(request.model), cause),
     ),
     (
-        lambda problem, _: problem.status == 429,
-        lambda problem, _, cause: Passing(sentences.BUSY, cause, after=problem.after),
+        lambda error, _: error.status < 500 and POLICY.search(error.code),
+        lambda _, __, cause: ServiceError(sentences.NOT_ALLOWED, cause),
+    ),
+    (lambda error, _: error.status == 404 or error.code == "model_not_found", _no_model),
+    (
+        lambda error, _: error.status == 402 or (error.status == 429 and QUOTA.search(error.code)),
+        lambda _, __, cause: ServiceError(sentences.QUOTA, cause),
     ),
     (
-        lambda problem, _: problem.status in (408, 409, 425) or problem.status >= 500,
-        lambda problem, _, cause: Passing(
-            sentences.SERVICE_FAILED.format(problem.status), cause, after=problem.after
+        lambda error, _: error.status == 429,
+        lambda error, _, cause: RetryableError(
+            sentences.BUSY, cause, retry_after=error.retry_after
         ),
     ),
     (
-        lambda problem, question: problem.status < 500 and _option(problem, question),
-        lambda problem, question, cause: Refusal(
-            sentences.NOT_AN_OPTION.format(_option(problem, question)), cause
+        lambda error, _: error.status in (408, 409, 425) or error.status >= 500,
+        lambda error, _, cause: RetryableError(
+            sentences.SERVICE_FAILED.format(error.status), cause, retry_after=error.retry_after
+        ),
+    ),
+    (
+        lambda error, request: error.status < 500 and _option(error, request),
+        lambda error, request, cause: ServiceError(
+            sentences.NOT_AN_OPTION.format(_option(error, request)), cause
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""Have one answer from a service of OpenAI's kind: question to text, and what became of it."""
+"""Stream one answer of a service that speaks OpenAI's protocol: request in, text out."""
 
 from __future__ import annotations
 
@@ -8,131 +8,135 @@ from typing import Any
 
 from kuwa_min import sentences
 
-from ._cloud_executor import Question
-from ._openai_answer import Answer
-from ._openai_client import Client, Reply
-from ._openai_dialect import Dialect
-from ._openai_events import LONGEST_EVENT, Events, TooLarge
-from ._openai_refusals import Problem, understand
-from ._refusal import Again, Passing, Refusal, of_failure
+from ._cloud_executor import CompletionRequest
+from ._openai_answer import CompletionParser
+from ._openai_client import Client, StreamedResponse
+from ._openai_dialect import ModelParameters
+from ._openai_events import LONGEST_EVENT, EventTooLarge, SSEDecoder
+from ._openai_refusals import ErrorResponse, classify
+from ._refusal import RetryableError, RetryModified, ServiceError, from_connection_failure
 from ._transport_errors import ConnectionFailed, Failure
 
-MOST_DIALECTS = 64  # models of which it is known what they take; bots may name any
-PATIENCE = 600.0  # seconds without a byte, where nothing else is asked for: as the SDK has it
+MAX_MODELS = 64  # whose parameters are remembered; bots may name any model
+READ_TIMEOUT = 600.0  # seconds without a byte, unless an option says otherwise; the SDK's default
 
-Count = Callable[[int, int], None]  # tokens of the prompt, tokens of the answer
+CountTokens = Callable[[int, int], None]  # of the prompt, of the answer
 
 
-class Service:
-    """One service, and what was learned of its models."""
+class Completions:
+    """Send requests to one service; safe for threads. Remembers what its models take."""
 
     def __init__(self, client: Client, defaults: dict[str, Any], *, show_reasoning: bool) -> None:
-        """Know the options' defaults: what nobody asked for may be left out."""
+        """Know the options' defaults, which may be left out where a model refuses them."""
         self._client, self._defaults = client, defaults
         self._show_reasoning = show_reasoning
-        self._dialects: dict[str, Dialect] = {}
+        self._parameters: dict[str, ModelParameters] = {}
 
-    def stream(self, question: Question, count: Count) -> Iterator[str]:
-        """Yield the answer's text and side notes; raises a Refusal."""
-        answer = Answer(show_reasoning=self._show_reasoning)
+    def stream(self, request: CompletionRequest, count_tokens: CountTokens) -> Iterator[str]:
+        """Yield the answer's text and side notes; raises ServiceError."""
+        parser = CompletionParser(show_reasoning=self._show_reasoning)
         begun = False
         try:
-            with contextlib.closing(self._ask(question)) as reply:
-                for text in _texts(reply, answer):
+            with contextlib.closing(self._send(request)) as response:
+                for text in _stream_text(response, parser):
                     begun = True
                     yield text
-        except Problem as problem:
-            raise understand(problem, question) from None
+        except ErrorResponse as error:
+            raise classify(error, request) from None
         except ConnectionFailed as failed:
-            if failed.failure is not Failure.CONNECTION or not (begun or answer.ended):
-                raise of_failure(failed) from None
+            if failed.failure is not Failure.CONNECTION or not (begun or parser.ended):
+                raise from_connection_failure(failed) from None
         finally:
-            count(answer.read, answer.written)
-        if rest := answer.finish():
+            count_tokens(parser.prompt_tokens, parser.completion_tokens)
+        if rest := parser.finish():
             begun = True
             yield rest
-        if not (begun or answer.ended):
+        if not (begun or parser.ended):
             raise _empty("it ended before its first word")
-        if note := answer.ending():
-            yield question.note(note)
+        if note := parser.finish_note():
+            yield request.note(note)
 
-    def _ask(self, question: Question) -> Reply:
-        dialect = self._dialect(question.model)
-        seconds = question.options.get("timeout") or PATIENCE
+    def _send(self, request: CompletionRequest) -> StreamedResponse:
+        """Send a request; raises RetryModified if it would be written otherwise the next time."""
+        parameters = self._parameters_of(request.model)
+        timeout = request.options.get("timeout") or READ_TIMEOUT
         try:
-            return self._client.chat(dialect.body(question), question.key, seconds)
-        except Problem as problem:
-            refusal = understand(problem, question)
-            if type(refusal) is Refusal and dialect.learn(problem, question):
-                raise Again(refusal.sentence, f"{refusal}; it is asked in other words") from None
-            raise refusal from None
+            return self._client.create_completion(parameters.to_json(request), request.key, timeout)
+        except ErrorResponse as response:
+            error = classify(response, request)
+            if type(error) is ServiceError and parameters.adapt(response, request):
+                cause = f"{error}; it is asked in other words"
+                raise RetryModified(error.sentence, cause) from None
+            raise error from None
 
-    def _dialect(self, model: str) -> Dialect:
-        found = self._dialects.get(model)
-        if found is None:
-            if len(self._dialects) >= MOST_DIALECTS:
-                self._dialects.clear()
-            found = self._dialects[model] = Dialect(self._defaults)
-        return found
+    def _parameters_of(self, model: str) -> ModelParameters:
+        known = self._parameters.get(model)
+        if known is None:
+            if len(self._parameters) >= MAX_MODELS:
+                self._parameters.clear()
+            known = self._parameters[model] = ModelParameters(self._defaults)
+        return known
 
 
-def _texts(reply: Reply, answer: Answer) -> Iterator[str]:
-    """Yield the text of each read; raises Problem for an error in the answer, and Refusal."""
-    read = _whole if reply.is_json else _events
-    for events in read(reply, answer):
-        text, problem = _take(events, answer)
+def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterator[str]:
+    """Yield the text of each read, joined; raises ErrorResponse and ServiceError."""
+    read = _read_json if response.is_json else _read_events
+    for events in read(response, parser):
+        text, error = _parse(events, parser)
         if text:
             yield text
-        if problem is not None:
-            raise problem
-    if not (answer.understood or answer.done):
-        raise _garbled("the answer holds nothing of the kind that OpenAI's do")
+        if error is not None:
+            raise error
+    if not (parser.chunks or parser.done):
+        raise _malformed("the answer holds nothing of the kind that OpenAI's do")
 
 
-def _garbled(cause: str) -> Refusal:
-    return Refusal(sentences.GARBLED, f"garbled: {cause}")
-
-
-def _empty(cause: str) -> Refusal:
-    return Passing(sentences.NO_ANSWER, f"empty: {cause}")
-
-
-def _take(events: list[bytes], answer: Answer) -> tuple[str, Problem | Refusal | None]:
-    """Return the text of events, and the problem that ends it, if there is one."""
+def _parse(
+    events: list[bytes], parser: CompletionParser
+) -> tuple[str, ErrorResponse | ServiceError | None]:
+    """Return the text of events, and the error that ends it, if there is one."""
     texts = []
     for event in events:
         try:
-            texts.append(answer.feed(event))
+            texts.append(parser.feed(event))
         except ValueError:
-            return "".join(texts), _garbled("an event of the answer is no JSON object")
-        if answer.error is not None:
-            return "".join(texts), Problem.of_object(answer.error)
+            return "".join(texts), _malformed("an event of the answer is no JSON object")
+        if parser.error is not None:
+            return "".join(texts), ErrorResponse.from_event(parser.error)
     return "".join(texts), None
 
 
-def _events(reply: Reply, answer: Answer) -> Iterator[list[bytes]]:
+def _read_events(response: StreamedResponse, parser: CompletionParser) -> Iterator[list[bytes]]:
     """Yield the events of each read until the last one."""
-    events = Events()
-    for received in reply:
+    decoder = SSEDecoder()
+    for received in response:
         try:
-            found = events.feed(received)
-        except TooLarge as error:
-            raise _garbled(str(error)) from None
-        yield found
-        if events.failed:
-            raise Problem.of_object("the service sent an event named error")
-        if answer.done:
+            events = decoder.feed(received)
+        except EventTooLarge as error:
+            raise _malformed(str(error)) from None
+        yield events
+        if decoder.has_error_event:
+            raise ErrorResponse.from_event("the service sent an event named error")
+        if parser.done:
             return
-    yield events.finish()
-    if not (answer.seen or events.strange):  # as servers do that fail after their head
+    yield decoder.finish()
+    if not (parser.events or decoder.has_unknown_lines):  # servers that fail after their head
         raise _empty("the answer is empty")
 
 
-def _whole(reply: Reply, _: Answer) -> Iterator[list[bytes]]:
-    """Yield the one object that a service sends that does not stream."""
+def _read_json(response: StreamedResponse, _: CompletionParser) -> Iterator[list[bytes]]:
+    """Yield the one object of a service that does not stream."""
     body = bytearray()
-    for received in reply:
+    for received in response:
         body += received
         if len(body) > LONGEST_EVENT:
-            raise _garbled("the answer is too large")
+            raise _malformed("the answer is too large")
     yield [bytes(body)]
+
+
+def _malformed(cause: str) -> ServiceError:
+    return ServiceError(sentences.GARBLED, f"garbled: {cause}")
+
+
+def _empty(cause: str) -> ServiceError:
+    return RetryableError(sentences.NO_ANSWER, f"empty: {cause}")

@@ -1,6 +1,6 @@
-"""Know how many tokens a model of a service takes, prompt and answer together.
+"""The context window of a service's model: the tokens of prompt and answer together.
 
-The services' own lists say it under many names; OpenAI's does not say it at all.
+Services list it under many names; OpenAI does not list it at all.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-NAMES = (  # the more exact first: what a server was started with, then what its model could do
+NAMES = (  # the most exact first: what a server was started with, then what its model could do
     "max_model_len",  # vLLM, SGLang
     "n_ctx",  # llama-server
     "context_window",  # Groq
@@ -18,8 +18,8 @@ NAMES = (  # the more exact first: what a server was started with, then what its
     "inputTokenLimit",  # Google
     "n_ctx_train",  # llama-server
 )
-PLACES = ("meta", "top_provider", "model_info", "limits")  # where else in an entry they may stand
-FAMILIES = {  # of OpenAI, by the beginning of a name; the longest one counts
+NESTED = ("meta", "top_provider", "model_info", "limits")  # objects of an entry that may hold them
+FAMILIES = {  # OpenAI's models by the beginning of a name; the longest match counts
     "gpt-3.5-turbo": 16_385,
     "gpt-3.5-turbo-instruct": 4_096,
     "gpt-4": 8_192,
@@ -42,8 +42,8 @@ FAMILIES = {  # of OpenAI, by the beginning of a name; the longest one counts
 }
 
 
-def of_list(models: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the windows that a service's list of models tells, by model."""
+def from_model_list(models: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the context windows that a service's list of models tells, by model."""
     found = {}
     for one in models:
         window = _window(one)
@@ -53,14 +53,14 @@ def of_list(models: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _window(entry: Mapping[str, Any]) -> int | None:
-    inner = [entry.get(place) for place in PLACES]
-    places = [entry, *(one for one in inner if isinstance(one, Mapping))]
-    values = (place.get(name) for name in NAMES for place in places)
+    nested = [entry.get(name) for name in NESTED]
+    objects = [entry, *(one for one in nested if isinstance(one, Mapping))]
+    values = (one.get(name) for name in NAMES for one in objects)
     return next((value for value in values if type(value) is int and value > 0), None)
 
 
-def of_family(model: str) -> int | None:
-    """Return the window of a model of OpenAI, by its name, whoever serves it."""
+def from_model_name(model: str) -> int | None:
+    """Return the context window of a model of OpenAI by its name, whichever service runs it."""
     name = model.rpartition("/")[2]
     known = [family for family in FAMILIES if name.startswith(family)]
     return FAMILIES[max(known, key=len)] if known else None

@@ -1,6 +1,6 @@
-"""Say what a service gave instead of an answer: a sentence for the person, a cause for the log.
+"""Errors of a service, each with a sentence for the user; and the retry policy.
 
-Knows no service: each backend makes its own library's errors into these.
+Knows no service: each backend classifies its own library's errors as these.
 """
 
 from __future__ import annotations
@@ -15,43 +15,49 @@ from kuwa_min import sentences
 
 from ._transport_errors import ConnectionFailed, Failure
 
-TRIES = 4  # in all, until the first piece of an answer
-FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds; each wait is twice the one before
-MOST_PATIENCE = 30.0  # seconds: a service that asks for more is not waited for
+# Retry policy: a request is retried only until the first piece of its answer was shown, and only
+# for errors that may pass (RetryableError). The wait is the one that the service asks for, unless
+# that is longer than a user would wait; else it doubles from BACKOFF_FIRST to BACKOFF_MAX, with
+# jitter, so that chats that were refused together do not come back together. A request that was
+# changed because of the error (RetryModified, ContextLengthExceeded, ImageRejected) is sent at once
+# and costs no attempt: each of those changes can be made a limited number of times.
+MAX_ATTEMPTS = 4
+BACKOFF_FIRST, BACKOFF_MAX = 0.5, 8.0  # seconds
+MAX_RETRY_AFTER = 30.0  # seconds
 LONGEST_CAUSE = 300  # characters of the log
 KEYS = re.compile(r"\b(?:(?:sk|pk|gsk|xai|hf)[-_]|AIza)[\w*-]{8,}[\w*.-]*|(?<=Bearer )\S+")
 
 
-class Refusal(Exception):
-    """End an answer: `sentence` is for the person, and the message for the log."""
+class ServiceError(Exception):
+    """An error that ends the answer: `sentence` is for the user, the message for the log."""
 
     def __init__(self, sentence: str, cause: str = "") -> None:
         super().__init__(cause or sentence)
         self.sentence = sentence
 
 
-class Passing(Refusal):
-    """Report what may be over in a moment; `after` is how long the service asks us to wait."""
+class RetryableError(ServiceError):
+    """An error that may pass; `retry_after`: seconds that the service asks us to wait."""
 
-    def __init__(self, sentence: str, cause: str = "", *, after: float | None = None) -> None:
+    def __init__(self, sentence: str, cause: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(sentence, cause)
-        self.after = after
+        self.retry_after = retry_after
 
 
-class ContextFull(Refusal):
-    """Report a chat that is too long, although we thought it fits; `share` of it might fit."""
+class ContextLengthExceeded(ServiceError):
+    """A prompt with more tokens than we estimated; `share` of it might fit."""
 
     def __init__(self, sentence: str, cause: str = "", *, share: float | None = None) -> None:
         super().__init__(sentence, cause)
         self.share = share
 
 
-class ImageRefused(Refusal):
-    """Report a model that takes no images, or not this one."""
+class ImageRejected(ServiceError):
+    """A model that takes no images, or not this one."""
 
 
-class Again(Refusal):
-    """Report a request that is to be made once more at once, in other words."""
+class RetryModified(ServiceError):
+    """A parameter that the model does not take: the same request is sent again without it."""
 
 
 # What a failed connection means: the sentence, and whether another attempt may succeed.
@@ -66,39 +72,39 @@ FAILURES = {
 }
 
 
-def of_failure(
+def from_connection_failure(
     failed: ConnectionFailed, meanings: Mapping[Failure, tuple[str, bool]] = FAILURES
-) -> Refusal:
+) -> ServiceError:
     """Classify a failed connection."""
-    sentence, passes = meanings[failed.failure]
-    cause = clean(f"{failed.failure.value}: {failed}")
-    return Passing(sentence, cause) if passes else Refusal(sentence, cause)
+    sentence, is_retryable = meanings[failed.failure]
+    cause = redact(f"{failed.failure.value}: {failed}")
+    return RetryableError(sentence, cause) if is_retryable else ServiceError(sentence, cause)
 
 
-def wait_before(attempt: int, refusal: Passing) -> float | None:
-    """Return seconds to wait before another attempt, the first being 1; None: give up."""
-    if attempt >= TRIES:
+def backoff_seconds(attempt: int, error: RetryableError) -> float | None:
+    """Return the seconds to wait after this attempt, counted from 1; None: give up."""
+    if attempt >= MAX_ATTEMPTS:
         return None
-    if refusal.after is not None:
-        return refusal.after if refusal.after <= MOST_PATIENCE else None
-    wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))
-    return wait * random.uniform(0.75, 1.0)  # so that many chats do not come back at once
+    if error.retry_after is not None:
+        return error.retry_after if error.retry_after <= MAX_RETRY_AFTER else None
+    wait = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** (attempt - 1))
+    return wait * random.uniform(0.75, 1.0)
 
 
-def asked_to_wait(fields: Mapping[str, str]) -> float | None:
-    """Return the seconds that a service's header fields ask us to wait, if they do."""
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After header, which may hold a date; None without one."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        value = fields.get(name, "").strip()
+        value = headers.get(name, "").strip()
         if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
             return float(value) / unit
     try:
-        moment = email.utils.parsedate_to_datetime(fields.get("retry-after", ""))
+        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
     except (TypeError, ValueError):
         return None
     return max(0.0, moment.timestamp() - time.time())
 
 
-def clean(cause: str, *secrets: str) -> str:
+def redact(cause: str, *secrets: str) -> str:
     """Return a service's own words for the log: without keys, on one line, and not long."""
     for secret in filter(None, secrets):
         cause = cause.replace(secret, "***")

@@ -14,19 +14,20 @@ from kuwa_min import Modelfile, address, generation, sentences
 from kuwa_min.errors import AnswerError, StartError
 
 from . import _api_key, _numbers, _openai_windows
-from ._api_key import NO_KEY, PERSON, THIRD_PARTY, Key
-from ._cloud_executor import CloudExecutor, Question, is_near
-from ._openai_refusals import Problem
-from ._refusal import clean
+from ._api_key import NO_KEY, THIRD_PARTY, USER, Key
+from ._cloud_executor import CloudExecutor, CompletionRequest, is_this_machine
+from ._openai_refusals import ErrorResponse
+from ._refusal import redact
 from ._transport_errors import ConnectionFailed
 
 logger = logging.getLogger(__name__)
 
 REQUIRES: dict[str, str] = {"openai": "openai>=2.0"}
 OPENAI = "https://api.openai.com/v1"
-ANSWER_SHARE, MOST_FOR_ANSWER = 8, 4096  # of a window, one part in so many, and at most so much
-LIST_SECONDS = 5.0  # that a service has to list its models
-LIST_AGAIN = 60.0  # seconds after which it is asked again, if it did not
+# Tokens of the context window that are kept for the answer: an eighth, but at most 4096.
+ANSWER_SHARE, MOST_FOR_ANSWER = 8, 4096
+LIST_TIMEOUT = 5.0  # seconds that a service has to list its models
+LIST_RETRY_AFTER = 60.0  # seconds
 MOST_NAMED = 5  # models that a line of the log names
 OPTIONS = (
     generation.Option(
@@ -62,14 +63,14 @@ OPTIONS = (
 
 
 class ChatgptExecutor(CloudExecutor):
-    """Ask OpenAI, or whatever server speaks as it does: vLLM, SGLang, llama-server, Ollama, ..."""
+    """Ask OpenAI, or a server that speaks its protocol: vLLM, SGLang, llama-server, Ollama, ..."""
 
     access_code = "chatgpt"
     table = OPTIONS
     key_variable = "OPENAI_API_KEY"
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add which service and model, whose key, and how long a chat may be."""
+        """Add the options of the service, its model, the API keys and the context window."""
         add = parser.add_argument_group("options of the model").add_argument
         add("--base_url", type=address.web_address, default=OPENAI, help="URL of the service")
         add("--model", default="gpt-4o", help="model of bots that name none as llm_model")
@@ -98,44 +99,47 @@ class ChatgptExecutor(CloudExecutor):
         super().extend_arguments(parser)
 
     def library(self) -> generation.Library:
-        """Return what the SDK takes beyond the table."""
+        """Return the parameters that the SDK takes beyond the table."""
         from . import _openai_options
 
         return _openai_options.library()
 
     def connect(self) -> None:
-        """Make the client, and see what the service has, if it is there."""
+        """Create the client, and list the service's models if it is reachable."""
         from ._openai_client import Client
-        from ._openai_service import Service
+        from ._openai_service import Completions
 
         base_url: str = self.args.base_url
         self._is_openai = _is_openai(base_url)
-        self._looking = threading.Lock()
-        self._windows: dict[str, int] = {}
-        self._look_after = 0.0
+        self._listing = threading.Lock()
+        self._context_windows: dict[str, int] = {}  # by model, as the service lists them
+        self._list_at = 0.0  # time.monotonic() from which on the models may be listed again
         try:
             self.client = Client(base_url)
         except (OSError, ValueError) as error:  # certificates that cannot be read
             raise StartError(f"no connection to {base_url} can be made: {error}") from None
         defaults = {option.name: option.default for option in OPTIONS}
         show = self.args.show_reasoning
-        self.service = Service(self.client, defaults, show_reasoning=show)
-        self._warn()
-        self._look()
-        self.describe(
-            service=base_url, model=self.args.model, context_window=self.window(self.args.model)
-        )
+        self.completions = Completions(self.client, defaults, show_reasoning=show)
+        self._warn_of_plain_http()
+        self._list_models()
+        model = self.args.model
+        self.describe(service=base_url, model=model, context_window=self.context_window(model))
 
-    def _warn(self) -> None:
+    def _warn_of_plain_http(self) -> None:
         parts = urlsplit(self.args.base_url)
-        if parts.scheme == "http" and self.operator_key.text and not is_near(parts.hostname or ""):
+        if (
+            parts.scheme == "http"
+            and self.operator_key.text
+            and not is_this_machine(parts.hostname or "")
+        ):
             logger.warning("the key goes to %s unencrypted: it is no https address", parts.hostname)
 
     # -- whose key
 
     def key(self, modelfile: Modelfile) -> Key:
-        """Return the person's key, or the operator's; raises AnswerError if one is missing."""
-        chosen = self._given(modelfile)
+        """Return the user's key, or the operator's; raises AnswerError if one is missing."""
+        chosen = self._users_key(modelfile)
         if not chosen.text or (self.args.no_override_api_key and self.operator_key.text):
             chosen = self.operator_key
         if not chosen.text and (self.args.use_third_party_api_key or self._is_openai):
@@ -143,71 +147,71 @@ class ChatgptExecutor(CloudExecutor):
             raise AnswerError(
                 sentences.NO_THIRD_PARTY_KEY if third_party else sentences.NO_OPENAI_KEY
             )
-        if not _api_key.is_possible(chosen.text):
+        if not _api_key.is_valid(chosen.text):
             third_party = chosen.owner == THIRD_PARTY
             raise AnswerError(
                 sentences.BAD_THIRD_PARTY_KEY if third_party else sentences.BAD_OPENAI_KEY
             )
         return chosen
 
-    def _given(self, modelfile: Modelfile) -> Key:
-        """Return the key that came with the chat, if it may go to this service."""
+    def _users_key(self, modelfile: Modelfile) -> Key:
+        """Return the key that came with the chat, if it may be sent to this service."""
         if self.args.use_third_party_api_key:
-            return _api_key.given(modelfile.parameters.get("_third_party_token"), THIRD_PARTY)
+            return _api_key.from_form(modelfile.parameters.get("_third_party_token"), THIRD_PARTY)
         if self._is_openai or self.args.send_openai_token:
-            return _api_key.given(modelfile.parameters.get("_openai_token"), PERSON)
+            return _api_key.from_form(modelfile.parameters.get("_openai_token"), USER)
         return NO_KEY
 
-    # -- how much fits
+    # -- the context window
 
-    def limit(self, model: str, options: dict[str, Any]) -> int | None:
-        """Return how many tokens of a model's window the prompt may have."""
-        window = self.window(model)
+    def prompt_limit(self, model: str, options: dict[str, Any]) -> int | None:
+        """Return the tokens of a model's context window that are not kept for the answer."""
+        window = self.context_window(model)
         if window is None:
             return None
         usual = min(window // ANSWER_SHARE, MOST_FOR_ANSWER)
         asked = options.get("max_completion_tokens") or options.get("max_tokens") or usual
         return max(1, window - min(asked, window // 2))
 
-    def window(self, model: str) -> int | None:
-        """Return how many tokens a model takes, as the operator, the service or a table says."""
+    def context_window(self, model: str) -> int | None:
+        """Return a model's context window, as the operator, the service or a table says."""
         if self.args.context_window:
             return int(self.args.context_window)
-        self._look()
-        return self._windows.get(model) or _openai_windows.of_family(model)
+        self._list_models()
+        return self._context_windows.get(model) or _openai_windows.from_model_name(model)
 
-    def _look(self) -> None:
-        """See once what models the service has; OpenAI's list does not say what they take."""
-        if self._is_openai or self.args.context_window or time.monotonic() < self._look_after:
+    def _list_models(self) -> None:
+        """Read the service's list of models once; OpenAI's has no context windows."""
+        if self._is_openai or self.args.context_window or time.monotonic() < self._list_at:
             return
-        if not self._looking.acquire(blocking=False):
-            return  # another chat does
+        if not self._listing.acquire(blocking=False):
+            return  # another chat's thread does
         try:
-            self._look_after = time.monotonic() + LIST_AGAIN
-            models = self.client.models(self.operator_key, LIST_SECONDS)
-        except (Problem, ConnectionFailed) as problem:
-            cause = clean(str(problem), self.operator_key.text)
+            self._list_at = time.monotonic() + LIST_RETRY_AFTER
+            models = self.client.list_models(self.operator_key, LIST_TIMEOUT)
+        except (ErrorResponse, ConnectionFailed) as error:
+            cause = redact(str(error), self.operator_key.text)
             logger.warning("the service does not list its models yet: %s", cause)
         else:
-            self._look_after = float("inf")
-            self._windows = _openai_windows.of_list(models)
-            self._compare([str(one.get("id")) for one in models])
+            self._list_at = float("inf")
+            self._context_windows = _openai_windows.from_model_list(models)
+            self._warn_if_missing([str(one.get("id")) for one in models])
         finally:
-            self._looking.release()
+            self._listing.release()
 
-    def _compare(self, names: list[str]) -> None:
+    def _warn_if_missing(self, names: list[str]) -> None:
         if names and self.args.model not in names:
             shown = ", ".join(names[:MOST_NAMED])
             logger.warning("the service lists no model %s, but: %s", self.args.model, shown)
 
     # -- the answer
 
-    def stream(self, question: Question) -> Iterator[str]:
-        """Ask the service; yield the answer's text and side notes."""
-        return self.service.stream(question, self._count)
+    def stream(self, request: CompletionRequest) -> Iterator[str]:
+        """Send a request; yield the answer's text and side notes."""
+        return self.completions.stream(request, self._count)
 
-    def _count(self, read: int, written: int) -> None:
-        self.count_tokens(read=read, written=written)
+    def _count(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.count_tokens(read=prompt_tokens, written=completion_tokens)
 
 
 def _is_openai(base_url: str) -> bool:

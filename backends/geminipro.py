@@ -12,8 +12,8 @@ from kuwa_min import Modelfile, address, generation, sentences
 from kuwa_min.errors import AnswerError, UsageError
 
 from . import _api_key, _file_types, _numbers
-from ._api_key import PERSON, Key
-from ._cloud_executor import CloudExecutor, Question, is_near
+from ._api_key import USER, Key
+from ._cloud_executor import CloudExecutor, CompletionRequest, is_this_machine
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ OPTIONS = (
 
 
 class GeminiproExecutor(CloudExecutor):
-    """Ask Google's Gemini, or what stands in for it at --api_endpoint."""
+    """Ask Google's Gemini, or a gateway at --api_endpoint."""
 
     access_code = "gemini-pro"
     table = OPTIONS
@@ -48,7 +48,7 @@ class GeminiproExecutor(CloudExecutor):
     file_types = _file_types.ALL - {"image/gif"}  # which Gemini does not take
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add which model, where it is, and how long a prompt may be."""
+        """Add the options of the model, the endpoint and the longest prompt."""
         add = parser.add_argument_group("options of the model").add_argument
         add(
             "--model",
@@ -73,45 +73,45 @@ class GeminiproExecutor(CloudExecutor):
         parser.set_defaults(system_prompt="")
 
     def library(self) -> generation.Library:
-        """Return what the service takes beyond the table."""
+        """Return the parameters that the service takes beyond the table."""
         from . import _gemini_client
 
         return _gemini_client.library()
 
     def connect(self) -> None:
-        """Make the client; the service need not be there yet."""
+        """Create the client; the service need not be reachable yet."""
         from . import _gemini_client
 
         endpoint: str = self.args.api_endpoint.rstrip("/")
         try:
-            _gemini_client.configuration(self.settings)
-        except _gemini_client.BadOption as error:
+            _gemini_client.generation_config(self.settings)
+        except _gemini_client.InvalidOption as error:
             raise UsageError(f"--{error}: the service takes no such value") from None
         self.client = _gemini_client.Client(endpoint)
         parts = urlsplit(endpoint)
-        if parts.scheme == "http" and not is_near(parts.hostname or ""):
+        if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
             logger.warning("keys go to %s unencrypted: it is no https address", endpoint)
         self.describe(service=endpoint, model=self.args.model, limit=self.args.limit)
 
     def key(self, modelfile: Modelfile) -> Key:
-        """Return the person's key, else the operator's; raises AnswerError if there is none."""
-        given = _api_key.given(modelfile.parameters.get("_google_token"), PERSON)
-        chosen = given if given.text else self.operator_key
+        """Return the user's key, else the operator's; raises AnswerError if there is none."""
+        users = _api_key.from_form(modelfile.parameters.get("_google_token"), USER)
+        chosen = users if users.text else self.operator_key
         if not chosen.text:
             raise AnswerError(sentences.NO_GOOGLE_KEY)
-        if not _api_key.is_possible(chosen.text):
+        if not _api_key.is_valid(chosen.text):
             raise AnswerError(sentences.BAD_GOOGLE_KEY)
         return chosen
 
-    def limit(self, model: str, options: dict[str, Any]) -> int | None:
+    def prompt_limit(self, model: str, options: dict[str, Any]) -> int | None:
         """Return the operator's limit, whatever the model."""
         return int(self.args.limit)
 
-    def stream(self, question: Question) -> Iterator[str]:
-        """Ask the service; yield the answer's text and side notes."""
+    def stream(self, request: CompletionRequest) -> Iterator[str]:
+        """Send a request; yield the answer's text and side notes."""
         from . import _gemini_service
 
-        return _gemini_service.stream(self.client, question, self._count)
+        return _gemini_service.stream(self.client, request, self._count)
 
-    def _count(self, read: int, written: int) -> None:
-        self.count_tokens(read=read, written=written)
+    def _count(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.count_tokens(read=prompt_tokens, written=completion_tokens)

@@ -29,7 +29,7 @@ from test_images import data_url, png
 from upload_site import Site
 
 from backends import _refusal
-from backends._openai_windows import of_family
+from backends._openai_windows import from_model_name
 from backends.chatgpt import OPTIONS, ChatgptExecutor
 from kuwa_min import sentences
 from kuwa_min.errors import AnswerError, UsageError
@@ -57,7 +57,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Client, "__init__", remember)
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_refusal, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 0.001)
     yield
     for client in clients:
         client.close()
@@ -302,7 +302,7 @@ def test_openai_itself_takes_the_persons_token() -> None:
 )
 def test_which_services_are_openais(monkeypatch: pytest.MonkeyPatch, url: str, taken: bool) -> None:
     """By the name in the URL, and only where it is encrypted."""
-    monkeypatch.setattr(Client, "models", lambda *_: [])
+    monkeypatch.setattr(Client, "list_models", lambda *_: [])
     executor = start(ChatgptExecutor, "--base_url", url)
     assert executor._is_openai is taken
 
@@ -341,7 +341,7 @@ def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture)
     assert PERSONS not in caplog.text
     assert "secret wish" not in caplog.text
     assert "the service answers 401 (invalid_api_key), to the key of the person" in caplog.text
-    assert "***" in _refusal.clean(f"Bearer {PERSONS}")
+    assert "***" in _refusal.redact(f"Bearer {PERSONS}")
 
 
 # -- refusals: each a sentence that says what to do
@@ -391,7 +391,7 @@ def test_a_service_that_stays_busy_is_given_up(serve: Serve) -> None:
     """After four tries; one that asks for more patience than people have, at once."""
     busy = serve(openai_refuses.always(429, {"error": {"message": "slow down"}}))
     assert ask(connect(busy), "hi") == sentences.BUSY
-    assert len(busy.chats) == _refusal.TRIES
+    assert len(busy.chats) == _refusal.MAX_ATTEMPTS
     patient = serve(openai_refuses.always(429, {}, Retry_After="3600"))
     assert ask(connect(patient), "hi") == sentences.BUSY
     assert len(patient.chats) == 1
@@ -447,7 +447,9 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
     assert ask(connect(serve(openai_breaks_off.once_before_the_first_word)), "hi") == "here I am"
     gone = serve(openai_breaks_off.always_before_the_head)
     assert ask(connect(gone), "hi") == sentences.UNREACHABLE
-    assert len(gone.chats) == _refusal.TRIES + 1, "the kept connection counts as closed before"
+    assert len(gone.chats) == _refusal.MAX_ATTEMPTS + 1, (
+        "the kept connection counts as closed before"
+    )
 
 
 @pytest.mark.parametrize(
@@ -709,10 +711,10 @@ def test_a_chat_is_shortened_before_it_is_sent(serve: Serve, window: str) -> Non
 def test_models_of_openai_are_known_by_their_family(serve: Serve) -> None:
     """Where nobody says more; what is unknown is not shortened."""
     executor = connect(serve(fine))
-    assert executor.window("gpt-4") == 8192
-    assert executor.window("gpt-4o-mini-2024-07-18") == 128_000
-    assert executor.window("openai/gpt-4.1-nano") == 1_047_576
-    assert executor.window("llama") is of_family("llama") is None
+    assert executor.context_window("gpt-4") == 8192
+    assert executor.context_window("gpt-4o-mini-2024-07-18") == 128_000
+    assert executor.context_window("openai/gpt-4.1-nano") == 1_047_576
+    assert executor.context_window("llama") is from_model_name("llama") is None
 
 
 # -- pictures

@@ -90,8 +90,8 @@ def test_a_stop_ends_the_wait_for_another_try(
     connect: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing more is asked."""
-    monkeypatch.setattr(_refusal, "FIRST_WAIT", 60.0)
-    monkeypatch.setattr(_refusal, "LONGEST_WAIT", 60.0)
+    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(_refusal, "BACKOFF_MAX", 60.0)
     with openai_server(openai_refuses.always(500, {})) as service:
         chat = Chat(connect(service.url))
         until(lambda: service.chats)

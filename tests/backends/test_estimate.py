@@ -1,10 +1,10 @@
-"""The guess at a chat's tokens: rather too many than too few."""
+"""The estimate of a chat's tokens: rather too many than too few."""
 
 from __future__ import annotations
 
 import pytest
 
-from backends._estimate import PER_FILE, PER_MESSAGE, chat_tokens, tokens
+from backends._estimate import PER_FILE, PER_MESSAGE, chat_tokens, text_tokens
 from backends._links import sign
 
 
@@ -21,11 +21,11 @@ from backends._links import sign
 )
 def test_a_guess_is_neither_too_low_nor_wild(text: str, least: int, most: int) -> None:
     """In any script."""
-    assert least <= tokens(text) <= most
+    assert least <= text_tokens(text) <= most
 
 
 def test_a_chat_has_more_than_its_texts() -> None:
     """Who speaks costs, and a picture does."""
     one = {"role": "user", "content": "hi"}
-    assert chat_tokens([one, one]) == 2 * (tokens("hi") + PER_MESSAGE)
+    assert chat_tokens([one, one]) == 2 * (text_tokens("hi") + PER_MESSAGE)
     assert chat_tokens([{"role": "user", "content": sign(1) + sign(2)}]) >= 2 * PER_FILE

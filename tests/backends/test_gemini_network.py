@@ -13,10 +13,10 @@ from fakes.gemini_is_silent import after_the_first_word, before_the_head
 from fakes.gemini_server import gemini_server
 
 from backends import _gemini_session
-from backends._gemini_client import Client, Content, text_part, write
+from backends._gemini_client import Client, Content, create_request, text_part
 from backends._gemini_refusal import FAILURES
 from backends._http_connection import Timeouts
-from backends._refusal import Refusal, of_failure
+from backends._refusal import ServiceError, from_connection_failure
 from backends._transport_errors import ConnectionFailed
 from kuwa_min import sentences
 
@@ -36,21 +36,23 @@ def full() -> Iterator[str]:
             one.close()
 
 
-def explain(endpoint: str) -> Refusal:
+def explain(endpoint: str) -> ServiceError:
     """Return what becomes of a request to an address."""
     client = Client(endpoint)
-    request = write("models/m", [Content("user", [text_part("hi")])], system="", options={})
+    request = create_request(
+        "models/m", [Content("user", [text_part("hi")])], system="", options={}
+    )
     with pytest.raises(ConnectionFailed) as failed:
-        list(client.ask(request, "key"))
+        list(client.stream(request, "key"))
     client.close()
-    return of_failure(failed.value, FAILURES)
+    return from_connection_failure(failed.value, FAILURES)
 
 
 def test_a_port_that_takes_nobody_is_given_up(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once: another try would take as long."""
     monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=SHORT, read=20))
     found = explain(full)
-    assert (type(found), found.sentence) == (Refusal, sentences.UNREACHABLE)
+    assert (type(found), found.sentence) == (ServiceError, sentences.UNREACHABLE)
     assert "Timeout" in str(found)
 
 
@@ -62,4 +64,4 @@ def test_a_service_that_falls_silent_is_given_up(
     monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=20, read=SHORT))
     with gemini_server(talk) as service:  # type: ignore[arg-type]
         found = explain(service.url)
-    assert (type(found), found.sentence) == (Refusal, sentences.TOO_SLOW)
+    assert (type(found), found.sentence) == (ServiceError, sentences.TOO_SLOW)

@@ -12,52 +12,57 @@ pytest.importorskip("google.generativeai", reason="geminipro needs google-genera
 from fakes.gemini_refuses import PER_DAY, QUOTA, RETRY, error
 
 from backends import _gemini_refusal as refusals
-from backends._gemini_session import Refused
-from backends._refusal import ContextFull, ImageRefused, Passing, Refusal
+from backends._gemini_session import ErrorResponse
+from backends._refusal import ContextLengthExceeded, ImageRejected, RetryableError, ServiceError
 from kuwa_min import sentences
 
 
-def explain(status: int, body: Any, **fields: str) -> Refusal:
+def explain(status: int, body: Any, **fields: str) -> ServiceError:
     """Return what an answer means."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in fields.items()}
-    return refusals.explain(Refused(status, named, data), model="m", key="a-secret-key")
+    return refusals.classify(ErrorResponse(status, named, data), model="m", key="a-secret-key")
 
 
 @pytest.mark.parametrize(
     ("code", "message", "sentence", "kind"),
     [
-        (400, "API key not valid. Please pass one.", sentences.BAD_GOOGLE_KEY, Refusal),
-        (400, "API key expired. Please renew it.", sentences.BAD_GOOGLE_KEY, Refusal),
-        (400, "Gemini is not available in your country.", sentences.NOT_OFFERED, Refusal),
-        (400, "Please enable billing on the project.", sentences.QUOTA, Refusal),
-        (429, "Quota exceeded for metric: x, limit: 0", sentences.QUOTA, Refusal),
-        (429, "Quota exceeded for metric: x, limit: 10", sentences.BUSY, Passing),
-        (413, "Request payload size exceeds the limit", sentences.TOO_LONG, Refusal),
-        (400, "Unable to process input image.", refusals.USELESS, ImageRefused),
-        (400, "Provided image is not valid.", refusals.USELESS, ImageRefused),
-        (400, "Image input modality is not enabled", sentences.NO_IMAGES.format("m"), ImageRefused),
+        (400, "API key not valid. Please pass one.", sentences.BAD_GOOGLE_KEY, ServiceError),
+        (400, "API key expired. Please renew it.", sentences.BAD_GOOGLE_KEY, ServiceError),
+        (400, "Gemini is not available in your country.", sentences.NOT_OFFERED, ServiceError),
+        (400, "Please enable billing on the project.", sentences.QUOTA, ServiceError),
+        (429, "Quota exceeded for metric: x, limit: 0", sentences.QUOTA, ServiceError),
+        (429, "Quota exceeded for metric: x, limit: 10", sentences.BUSY, RetryableError),
+        (413, "Request payload size exceeds the limit", sentences.TOO_LONG, ServiceError),
+        (400, "Unable to process input image.", refusals.USELESS, ImageRejected),
+        (400, "Provided image is not valid.", refusals.USELESS, ImageRejected),
+        (
+            400,
+            "Image input modality is not enabled",
+            sentences.NO_IMAGES.format("m"),
+            ImageRejected,
+        ),
         (
             400,
             "it has a temperature value of 3.0 but the range is up to 2",
             sentences.NOT_AN_OPTION.format("temperature"),
-            Refusal,
+            ServiceError,
         ),
         (
             400,
             "Invalid value at 'generationConfig.topP'",
             sentences.NOT_AN_OPTION.format("top_p"),
-            Refusal,
+            ServiceError,
         ),
-        (408, "x", sentences.TOO_SLOW, Passing),
-        (504, "x", sentences.TOO_SLOW, Passing),
-        (503, "x", sentences.BUSY, Passing),
-        (502, "x", sentences.SERVICE_FAILED.format(502), Passing),
-        (418, "x", sentences.SERVICE_REFUSED.format(418), Refusal),
+        (408, "x", sentences.TOO_SLOW, RetryableError),
+        (504, "x", sentences.TOO_SLOW, RetryableError),
+        (503, "x", sentences.BUSY, RetryableError),
+        (502, "x", sentences.SERVICE_FAILED.format(502), RetryableError),
+        (418, "x", sentences.SERVICE_REFUSED.format(418), ServiceError),
     ],
 )
 def test_an_error_has_its_sentence(
-    code: int, message: str, sentence: str, kind: type[Refusal]
+    code: int, message: str, sentence: str, kind: type[ServiceError]
 ) -> None:
     """As an object alone or in an array; the code of the object counts."""
     wrapped = {"error": error(code, "STATUS", message)}
@@ -71,10 +76,10 @@ def test_a_chat_that_is_too_long_says_what_would_fit() -> None:
     """If the message has both numbers."""
     message = "The input token count (2000) exceeds the maximum number of tokens allowed (1000)."
     found = explain(400, {"error": error(400, "INVALID_ARGUMENT", message)})
-    assert isinstance(found, ContextFull)
-    assert found.share == pytest.approx(0.5 * refusals.FITTING)
+    assert isinstance(found, ContextLengthExceeded)
+    assert found.share == pytest.approx(0.5 * refusals.MARGIN)
     found = explain(400, {"error": {"message": "The input token count exceeds the maximum."}})
-    assert isinstance(found, ContextFull)
+    assert isinstance(found, ContextLengthExceeded)
     assert found.share is None
 
 
@@ -82,11 +87,11 @@ def test_a_wait_is_what_google_asks_for() -> None:
     """The longest in the details, else that of the head."""
     delays = [{"@type": RETRY, "retryDelay": text} for text in ("3s", "7.5s", "soon", 9)]
     found = explain(429, {"error": error(429, "X", "x", *delays)}, retry_after="1")
-    assert isinstance(found, Passing)
-    assert found.after == 7.5
+    assert isinstance(found, RetryableError)
+    assert found.retry_after == 7.5
     found = explain(503, b"", retry_after="4")
-    assert isinstance(found, Passing)
-    assert found.after == 4
+    assert isinstance(found, RetryableError)
+    assert found.retry_after == 4
 
 
 def test_a_quota_of_the_day_is_not_waited_for() -> None:

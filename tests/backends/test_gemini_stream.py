@@ -7,7 +7,7 @@ import json
 import pytest
 
 from backends import _gemini_stream
-from backends._gemini_stream import ArrayReader, BrokeOff, Garbage
+from backends._gemini_stream import JsonArrayReader, MalformedResponse, TruncatedResponse
 
 OBJECTS = [
     {"text": 'a "quoted\\" brace } and ] and 你好'},
@@ -19,7 +19,7 @@ OBJECTS = [
 
 def read(*pieces: bytes) -> list[object]:
     """Return all objects of an array that comes in these pieces, and ends."""
-    reader = ArrayReader()
+    reader = JsonArrayReader()
     found: list[object] = [one for piece in pieces for one in reader.feed(piece)]
     reader.finish()
     return found
@@ -35,7 +35,7 @@ def test_an_array_may_be_cut_anywhere(size: int, indent: int | None) -> None:
 
 def test_an_object_is_handed_out_with_its_last_brace() -> None:
     """Nothing that follows is waited for."""
-    reader = ArrayReader()
+    reader = JsonArrayReader()
     assert reader.feed(b'[{"a": 1') == []
     assert reader.feed(b"}") == [{"a": 1}]
     assert reader.feed(b',\r\n{"b": 2}\n') == [{"b": 2}]
@@ -67,8 +67,8 @@ def test_white_space_may_stand_around_an_array() -> None:
 )
 def test_what_is_no_array_of_objects_is_refused(data: bytes) -> None:
     """At once, and without a word of what came."""
-    with pytest.raises(Garbage) as refused:
-        ArrayReader().feed(data)
+    with pytest.raises(MalformedResponse) as refused:
+        JsonArrayReader().feed(data)
     assert str(refused.value) in ("it is no array of objects", "it is nested too deeply")
 
 
@@ -86,9 +86,9 @@ def test_what_is_no_array_of_objects_is_refused(data: bytes) -> None:
 )
 def test_an_array_that_is_not_whole_is_refused_at_its_end(data: bytes, reason: str) -> None:
     """What was whole of it has been handed out before."""
-    reader = ArrayReader()
+    reader = JsonArrayReader()
     reader.feed(data)
-    with pytest.raises(BrokeOff, match=f"^{reason}$"):
+    with pytest.raises(TruncatedResponse, match=f"^{reason}$"):
         reader.finish()
 
 
@@ -96,8 +96,8 @@ def test_an_array_that_is_not_whole_is_refused_at_its_end(data: bytes, reason: s
 def test_an_object_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
     """What waits for its last brace is bounded."""
     monkeypatch.setattr(_gemini_stream, "LARGEST", 1000)
-    reader = ArrayReader()
+    reader = JsonArrayReader()
     reader.feed(b'[{"a": "')
-    with pytest.raises(Garbage, match="too long"):
+    with pytest.raises(MalformedResponse, match="too long"):
         for _ in range(100):
             reader.feed(more)

@@ -49,7 +49,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
     for name in CA_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_refusal, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 0.001)
 
 
 @pytest.fixture
@@ -500,7 +500,7 @@ def test_a_service_that_stays_busy_is_given_up(
     """After a few tries, with a sentence."""
     service = serve(gemini_refuses.always(error["code"], error))
     assert ask(connect(service), "hi") == sentence
-    assert len(service.asked) == _refusal.TRIES
+    assert len(service.asked) == _refusal.MAX_ATTEMPTS
 
 
 def test_a_service_that_wants_a_long_wait_is_given_up(serve: Serve, connect: Any) -> None:
@@ -538,7 +538,7 @@ def test_a_service_that_always_breaks_off_cannot_be_reached(serve: Serve, connec
     """After a few tries."""
     service = serve(gemini_breaks_off.always)
     assert ask(connect(service), "hi") == sentences.UNREACHABLE
-    assert len(service.asked) == _refusal.TRIES
+    assert len(service.asked) == _refusal.MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ def test_a_stop_ends_the_wait_before_another_try(
     serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy service is not asked again for somebody who left."""
-    monkeypatch.setattr(_refusal, "FIRST_WAIT", 8.0)
+    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 8.0)
     refused, runner = threading.Event(), GeneratorRunner()
 
     def talk(one: Talk) -> None:
@@ -769,12 +769,12 @@ def test_the_reasons_are_those_of_the_sdk() -> None:
     """By number and name."""
     from google.generativeai import protos
 
-    from backends._gemini_answer import BLOCKS, ENDS
+    from backends._gemini_answer import BLOCK_REASONS, FINISH_REASONS
 
     known = {int(one): one.name for one in protos.Candidate.FinishReason if one}
-    assert {number: name for number, name in ENDS.items() if number} == known
+    assert {number: name for number, name in FINISH_REASONS.items() if number} == known
     reasons = protos.GenerateContentResponse.PromptFeedback.BlockReason
-    assert {int(one): one.name for one in reasons if one} == BLOCKS
+    assert {int(one): one.name for one in reasons if one} == BLOCK_REASONS
 
 
 def test_a_value_that_cannot_be_sent_is_refused(serve: Serve, connect: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends._openai_answer import Answer
+from backends._openai_answer import CompletionParser
 from kuwa_min import sentences
 
 
@@ -18,7 +18,7 @@ def delta(**part: Any) -> dict[str, Any]:
 
 def text_of(*objects: Any, **options: Any) -> str:
     """Return the text of an answer."""
-    answer = Answer(**options)
+    answer = CompletionParser(**options)
     return "".join(answer.feed(json.dumps(one).encode()) for one in objects) + answer.finish()
 
 
@@ -50,7 +50,7 @@ def test_the_text_of_an_object(found: Any, text: str) -> None:
 def test_what_is_no_object_is_refused(event: bytes) -> None:
     """As a ValueError, even if Python would run out of stack."""
     with pytest.raises(ValueError, match=r".*"):
-        Answer().feed(event)
+        CompletionParser().feed(event)
 
 
 def test_a_character_may_come_in_two_halves() -> None:
@@ -58,7 +58,7 @@ def test_a_character_may_come_in_two_halves() -> None:
     first, second = (
         b'{"choices": [{"delta": {"content": "%b"}}]}' % h for h in (b"a\\ud83d", b"\\ude00b")
     )
-    answer = Answer()
+    answer = CompletionParser()
     assert [answer.feed(first), answer.feed(second), answer.finish()] == ["a", "😀b", ""]
     assert answer.feed(first) + answer.finish() == "a\ufffd"
     assert answer.feed(second) == "\ufffdb"
@@ -66,18 +66,18 @@ def test_a_character_may_come_in_two_halves() -> None:
 
 def test_how_an_answer_ends() -> None:
     """By a reason, by [DONE], or not at all."""
-    answer = Answer()
-    assert (answer.ended, answer.ending()) == (False, sentences.BROKEN_OFF)
+    answer = CompletionParser()
+    assert (answer.ended, answer.finish_note()) == (False, sentences.BROKEN_OFF)
     answer.feed(b" [DONE] ")
-    assert (answer.ended, answer.ending()) == (True, "")
-    answer = Answer()
+    assert (answer.ended, answer.finish_note()) == (True, "")
+    answer = CompletionParser()
     answer.feed(b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}')
-    assert (answer.ended, answer.ending()) == (True, "")
+    assert (answer.ended, answer.finish_note()) == (True, "")
 
 
 def test_an_error_is_kept() -> None:
     """Whatever else came before."""
-    answer = Answer()
+    answer = CompletionParser()
     assert answer.feed(b'{"error": {"message": "no"}, "choices": []}') == ""
     assert answer.error == {"message": "no"}
 

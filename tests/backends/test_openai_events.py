@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends import _openai_events
-from backends._openai_events import Events, TooLarge
+from backends._openai_events import EventTooLarge, SSEDecoder
 
 STREAMS = [
     (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
@@ -30,7 +30,7 @@ def test_events_are_the_same_however_they_come(
     stream: bytes, found: list[bytes], size: int
 ) -> None:
     """In single bytes, or all at once."""
-    events = Events()
+    events = SSEDecoder()
     parts = [stream[at : at + size] for at in range(0, len(stream), size)]
     taken = [event for part in parts for event in events.feed(part)]
     assert taken + events.finish() == found
@@ -38,11 +38,11 @@ def test_events_are_the_same_however_they_come(
 
 def test_an_event_may_say_that_it_is_an_error() -> None:
     """By its name."""
-    events = Events()
+    events = SSEDecoder()
     events.feed(b"event: message\ndata: a\n\n")
-    assert not events.failed
+    assert not events.has_error_event
     assert events.feed(b"event: error\ndata: b\n\n") == [b"b"]
-    assert events.failed
+    assert events.has_error_event
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,17 @@ def test_an_event_may_say_that_it_is_an_error() -> None:
 )
 def test_what_is_no_stream_of_events_is_noticed(stream: bytes, strange: bool) -> None:
     """By a line that no event has."""
-    events = Events()
+    events = SSEDecoder()
     events.feed(stream)
     events.finish()
-    assert events.strange is strange
+    assert events.has_unknown_lines is strange
 
 
 @pytest.mark.parametrize("line", [b"data: a\n", b"aaaaaaa"])
 def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     """Before it fills the memory."""
     monkeypatch.setattr(_openai_events, "LONGEST_EVENT", 20)
-    events = Events()
-    with pytest.raises(TooLarge):
+    events = SSEDecoder()
+    with pytest.raises(EventTooLarge):
         for _ in range(100):
             events.feed(line)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends._openai_windows import of_family, of_list
+from backends._openai_windows import from_model_list, from_model_name
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ from backends._openai_windows import of_family, of_list
 )
 def test_what_a_list_says(entry: dict[str, Any], window: int | None) -> None:
     """Under the names of the servers there are; numbers only."""
-    assert of_list([{"id": "m", **entry}]) == ({"m": window} if window else {})
-    assert of_list([entry]) == {}, "a model without a name"
+    assert from_model_list([{"id": "m", **entry}]) == ({"m": window} if window else {})
+    assert from_model_list([entry]) == {}, "a model without a name"
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_what_a_list_says(entry: dict[str, Any], window: int | None) -> None:
 )
 def test_what_a_name_says(model: str, window: int | None) -> None:
     """The longest beginning that is known counts."""
-    assert of_family(model) == window
+    assert from_model_name(model) == window
