@@ -1,4 +1,4 @@
-"""The file: positions count back from the zip, contents are checked, damage is named."""
+"""The built file: positions count back from the zip, contents are checked, damage is named."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_another_first_line_changes_nothing_else(archive: Archive, tmp_path: Pat
     assert read_all(Archive(str(longer))) == read_all(archive)
 
 
-def test_a_stored_content_is_read_in_pieces(tmp_path: Path) -> None:
-    """The bytes come as they lie, whatever their size."""
+def test_a_stored_content_is_read_in_chunks(tmp_path: Path) -> None:
+    """The bytes come unchanged, whatever their number."""
     data = bytes(range(256)) * 3000
     path = tmp_path / "data"
     path.write_bytes(b"before" + data + b"after")
@@ -90,7 +90,7 @@ def test_the_hash_is_the_files_own(archive: Archive) -> None:
 
 @pytest.mark.parametrize("place", ["payload", "index"])
 def test_a_flipped_bit_is_found(archive: Archive, place: str) -> None:
-    """The payload's own hash tells it, with nothing beside the file to compare with."""
+    """By the payload's own hash, without a file to compare with."""
     payload = archive.payloads[0]
     back = payload["position"] - 100 if place == "payload" else payload["index_position"] - 10
     flip(Path(archive.path), archive.zip_start - back)

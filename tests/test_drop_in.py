@@ -71,7 +71,7 @@ KINDS = {
 
 @pytest.fixture
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every address be asked in vain, but for those of the table."""
+    """Answer HEAD requests by a table; other URLs fail."""
     monkeypatch.setattr(llm_executor, "get_mime_type", KINDS.get)
 
 
@@ -89,10 +89,8 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
         ("HTTP://x/CAT.PNG", "", ["HTTP://x/CAT.PNG"]),
     ],
 )
-def test_addresses_of_the_wanted_types_become_attachments(
-    text: str, left: str, urls: list[str]
-) -> None:
-    """They leave the text as they stood in it; others stay."""
+def test_urls_of_the_wanted_types_become_attachments(text: str, left: str, urls: list[str]) -> None:
+    """They are taken out of the text; others stay."""
     history = [user(text), bot("http://x/cat.png")]
     found = llm_executor.extract_user_attachment(history, ["image/*"])
     attachments = [{"url": url, "mime_type": "image/png"} for url in urls]
@@ -111,7 +109,7 @@ def test_without_patterns_nothing_is_an_attachment() -> None:
 
 
 class Site(BaseHTTPRequestHandler):
-    """Serve a picture, a text, redirects to a file and to the picture."""
+    """Serve an image, a text, redirects to a file and to the image."""
 
     def do_HEAD(self) -> None:
         """Answer without the body."""
@@ -143,7 +141,7 @@ PICTURE = base64.b64decode(
 
 @pytest.fixture
 def site() -> Iterator[str]:
-    """Serve the site on loopback; return its address."""
+    """Serve the site on loopback; return its URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -152,8 +150,8 @@ def site() -> Iterator[str]:
         thread.join()
 
 
-def test_the_type_of_an_address_is_asked_for(site: str) -> None:
-    """Redirects are followed; what fails has no type; a second question is not asked."""
+def test_the_type_of_a_url_is_requested_once(site: str) -> None:
+    """Redirects are followed; a failure has no type; the result is cached."""
     assert llm_executor.get_mime_type(f"{site}/cat.png") == "image/png"
     assert llm_executor.get_mime_type(f"{site}/moved") == "image/png"
     for path in ("missing", "file"):
@@ -165,7 +163,7 @@ def test_the_type_of_an_address_is_asked_for(site: str) -> None:
 def test_what_is_fetched_is_of_an_accepted_type_and_bounded(
     site: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A redirect to a file of this machine leads nowhere."""
+    """A redirect to a local file is an error."""
     assert _fetch.get(f"{site}/moved", {"image/png"}) == PICTURE
     with pytest.raises(ValueError, match="Unsupported mime type text/plain"):
         _fetch.get(f"{site}/text", {"image/png"})
@@ -176,8 +174,8 @@ def test_what_is_fetched_is_of_an_accepted_type_and_bounded(
         _fetch.get(f"{site}/cat.png", {"image/png"})
 
 
-def test_a_picture_becomes_a_data_url(site: str) -> None:
-    """In another format, with or without its prefix; nothing becomes nothing."""
+def test_an_image_becomes_a_data_url(site: str) -> None:
+    """In another format, with or without its prefix; None becomes None."""
     image = pytest.importorskip("PIL.Image")
     assert {"image/png", "image/jpeg", "image/gif"} <= multi_modality.get_supported_image_mime()
     url = multi_modality.fetch_image_as_data_url(f"{site}/cat.png")
@@ -194,10 +192,10 @@ def test_a_picture_becomes_a_data_url(site: str) -> None:
         multi_modality.fetch_image(f"{site}/text")
 
 
-def test_without_pillow_no_picture_is_looked_at(
+def test_without_pillow_no_image_is_opened(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Chats without pictures go on; the log says once what is missing."""
+    """Chats without images work; the log says once what is missing."""
     monkeypatch.setitem(sys.modules, "PIL", None)
     function = multi_modality.get_supported_image_mime
     function.cache_clear()

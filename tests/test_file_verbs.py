@@ -1,4 +1,4 @@
-"""What a built file does about itself, in this process and as the real file does it."""
+"""The commands of a built file about itself, in this process and in a real file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
 
 @pytest.fixture
 def pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run from a small file without any."""
+    """Run from a small file without libraries."""
     path = tmp_path / "kuwa-some.pyz"
     write_file(path, [], lambda _: {"manifest.json": json.dumps(manifest_of([])).encode()})
     monkeypatch.setattr(file_verbs, "this_file", lambda: Archive(str(path)))
@@ -51,7 +51,7 @@ def pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def said(verb: str, *words: str) -> list[str]:
-    """Return what a verb says."""
+    """Return the lines of a verb."""
     return list(getattr(file_verbs, verb)("kuwa-some.pyz", list(words)))
 
 
@@ -72,7 +72,7 @@ def test_the_sources_are_no_built_file() -> None:
 
 
 def test_a_file_without_libraries_says_so(pure: Path) -> None:
-    """It fits everywhere, has nothing to unpack, and its documents lie beside it."""
+    """It runs everywhere, has nothing to unpack, and its documents lie beside it."""
     digest = hashlib.sha256(pure.read_bytes()).hexdigest()
     assert list(file_verbs.check()) == [GOOD]
     assert said("verify") == [f"sha256 {digest}, as kuwa-some.pyz.sha256 says"]
@@ -98,10 +98,10 @@ def test_check_names_what_is_needed_and_where_it_can_go(heavy: Archive, home: Pa
     assert below(home) == []
 
 
-def test_check_fails_where_no_place_will_do(
+def test_check_fails_without_a_usable_root(
     heavy: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After all that there is to say."""
+    """After all other lines."""
     (tmp_path / "taken").touch()
     monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "taken"))
     lines = file_verbs.check()
@@ -112,7 +112,7 @@ def test_check_fails_where_no_place_will_do(
 
 
 def test_check_fails_on_the_wrong_machine(heavy: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though there is a place."""
+    """Though a root is usable."""
     heavy.manifest["built_for"] = {**heavy.manifest["built_for"], "os": "templeos"}
     monkeypatch.setattr(file_verbs, "this_file", lambda: heavy)
     lines: list[str] = []
@@ -137,14 +137,14 @@ def test_verify_compares_the_file_with_what_lies_beside_it(heavy: Archive) -> No
 
 @pytest.mark.parametrize("place", [25, -1])
 def test_verify_finds_a_flipped_bit(heavy: Archive, place: int) -> None:
-    """In a payload by its own sum, in the last byte by the sum beside the file."""
+    """In a payload by its own hash, in the last byte by the hash beside the file."""
     flip(Path(heavy.path), place)
     with pytest.raises(StartError, match=r"kuwa-some\.pyz is damaged: copy it again"):
         said("verify")
 
 
-def test_verify_without_a_sum_beside_the_file_still_finds_damage(heavy: Archive) -> None:
-    """The manifest knows the payloads' sums."""
+def test_verify_without_a_hash_beside_the_file_still_finds_damage(heavy: Archive) -> None:
+    """The manifest has the payloads' hashes."""
     Path(f"{heavy.path}.sha256").unlink()
     flip(Path(heavy.path), 25)
     with pytest.raises(StartError, match="is damaged"):
@@ -152,8 +152,8 @@ def test_verify_without_a_sum_beside_the_file_still_finds_damage(heavy: Archive)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "\xff", "0" * 64 + "  kuwa-some.pyz\n"])
-def test_a_sum_that_is_none_or_another_is_told(heavy: Archive, text: str) -> None:
-    """An empty one is as good as none."""
+def test_a_hash_that_is_missing_or_different_is_reported(heavy: Archive, text: str) -> None:
+    """An empty file counts as none."""
     Path(f"{heavy.path}.sha256").write_bytes(text.encode("latin-1"))
     if text.startswith("0"):
         with pytest.raises(StartError, match=r"its sha256 is \w+, expected is 0{64}"):
@@ -165,7 +165,7 @@ def test_a_sum_that_is_none_or_another_is_told(heavy: Archive, text: str) -> Non
 def test_verify_puts_back_what_was_changed_on_disk(
     heavy: Archive, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Byte by byte, in every place where it lies."""
+    """Byte by byte, in every root that has an entry."""
     said("unpack", str(home / ".cache" / "kuwa"))
     said("unpack", str(Path(heavy.path).parent / ".kuwa"))
     key = heavy.payloads[0]["id"]
@@ -194,7 +194,7 @@ def test_verify_does_not_touch_what_others_could_have_changed(heavy: Archive, ho
 
 
 def test_unpack_makes_a_root(heavy: Archive, tmp_path: Path) -> None:
-    """Readable by all, whole, and said how it is used; doing it twice changes nothing."""
+    """Readable by all, complete, with its use; a second run changes nothing."""
     entry = tmp_path / "image" / heavy.payloads[0]["id"]
     line = f"{entry}: the folder becomes a root for --root DIR or KUWA_MIN_ROOT"
     assert said("unpack", str(tmp_path / "image")) == [line]

@@ -1,4 +1,4 @@
-"""The launcher: one line for an old Python, the program for every other one, however it starts."""
+"""The launcher: one line for an old Python, the program for every other, however it is started."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
-    """Make a file of the launcher and a program that only tells how it was started."""
+    """Make a file of the launcher and a program that prints how it was started."""
     path = tmp_path / "kuwa-some.pyz"
     with path.open("wb") as file:
         file.write(f"#!{sys.executable}\n".encode())
@@ -64,20 +64,20 @@ def start(*command: object, cwd: Path | None = None, **variables: str) -> tuple[
 
 
 def told(archive: Path, *arguments: str, name: str | None = None) -> tuple[int, str, str]:
-    """Return what the program of this archive says when it was started under this name."""
+    """Return what the program of this archive prints when started under this name."""
     argv = [name or str(archive), *arguments]
     return 7, f"{archive}/site-packages {argv} late\n", ""
 
 
 @pytest.mark.parametrize("minor", NEWER)
 def test_a_newer_python_runs_the_program(minor: str, archive: Path) -> None:
-    """Every Python from the needed one on starts the program and ends with its code."""
+    """Every supported Python starts the program and exits with its code."""
     assert start(python_of(minor), "-Werror", archive, "a", "b") == told(archive, "a", "b")
 
 
 @pytest.mark.parametrize("minor", OLDER)
 def test_an_older_python_is_refused_in_one_line(minor: str, archive: Path) -> None:
-    """An old Python says what is needed, what was found and what to do; no traceback, code 3."""
+    """Needed, found, and what to do; no traceback; exit code 3."""
     python = python_of(minor)
     code, output, error = start(python, archive, "debug")
     assert (code, output) == (3, "")
@@ -89,7 +89,7 @@ def test_an_older_python_is_refused_in_one_line(minor: str, archive: Path) -> No
 
 
 def add_bytecode(archive: Path, end: int | None = None) -> None:
-    """Give the archive a block of bytecode, or its first bytes, that says other than its source."""
+    """Add a block of bytecode that differs from its source, or the block's first bytes."""
     code = compile("HERE = 'block'", "site-packages/kuwa_min/late.py", "exec")
     with zipfile.ZipFile(archive, "a") as made:
         block = marshal.dumps({"kuwa_min.late": code})
@@ -104,8 +104,8 @@ def test_bytecode_for_this_python_is_used(archive: Path) -> None:
     assert (code, output.split()[-1], error) == (7, "block", "")
 
 
-def test_what_runs_early_has_a_block_of_its_own(archive: Path) -> None:
-    """It is as good as the other one."""
+def test_activation_has_a_block_of_its_own(archive: Path) -> None:
+    """Its modules are imported from it."""
     early = marshal.dumps(
         {"kuwa_min.late": compile("HERE = 'early'", "site-packages/kuwa_min/late.py", "exec")}
     )
@@ -118,15 +118,15 @@ def test_what_runs_early_has_a_block_of_its_own(archive: Path) -> None:
 
 @pytest.mark.parametrize("end", [0, 3, 4, -1])
 def test_bytecode_that_is_not_what_was_built_is_never_run(archive: Path, end: int) -> None:
-    """Damaged bytecode can do anything: one line, code 1."""
+    """Damaged bytecode can do anything: one line, exit code 1."""
     add_bytecode(archive, end)
     remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
     expected = (1, "", f"{archive} is damaged: {remedy}\n")
     assert start(sys.executable, archive) == expected
 
 
-def test_a_module_of_the_block_knows_its_place(archive: Path) -> None:
-    """Its file is the path inside the archive, and its source can be read there."""
+def test_a_module_of_the_block_knows_its_file(archive: Path) -> None:
+    """__file__ is the path inside the archive, where its source can be read."""
     add_bytecode(archive)
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PLACE)
@@ -152,13 +152,13 @@ def test_an_unpacked_archive_runs(archive: Path, tmp_path: Path) -> None:
 
 
 def test_the_refusal_names_this_python() -> None:
-    """The sentence tells the version that runs it."""
+    """It names the version that runs it."""
     found = ".".join(map(str, sys.version_info[:3]))
     assert f"this is Python {found}, at {sys.executable};" in kuwa_min.launch.refusal({})
 
 
 def test_the_refusal_of_a_file_with_libraries_names_their_python() -> None:
-    """A newer one would not do either."""
+    """A newer one is no remedy."""
     line = kuwa_min.launch.refusal({"python": ["3.12"], "serves": ["some"]})
     assert " needs Python 3.12; this is Python " in line
     assert line.endswith(f"for example: python3.12 {sys.argv[0]}")
@@ -249,14 +249,14 @@ ARGUMENTS = (
 
 @pytest.fixture
 def echo(archive: Path) -> Path:
-    """Make the file's program tell what it was started with."""
+    """Make the file's program print its arguments."""
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("site-packages/kuwa_min/cli/__init__.py", ECHO)
     return archive
 
 
 def arguments_of(archive: Path, *words: str, **variables: str) -> tuple[list[str], str]:
-    """Return what the program got, and what was said on the way."""
+    """Return the program's arguments, and standard error."""
     code, output, error = start(sys.executable, "-Werror", archive, *words, **variables)
     assert code == 7, error
     return ast.literal_eval(output), error
@@ -315,7 +315,7 @@ def test_arguments_may_begin_with_a_byte_order_mark(echo: Path) -> None:
 
 
 def test_arguments_are_utf_8_in_every_locale(echo: Path) -> None:
-    """A server may have none."""
+    """A server may have set none."""
     give(echo, "some\n--system\n中文\n")
     words, error = arguments_of(echo, LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="utf-8")
     assert (words, error) == (["some", "--system", "中文"], "")
@@ -355,7 +355,7 @@ class Libraries:
 
 @pytest.fixture
 def heavy(archive: Path) -> Path:
-    """Make a file that says it has libraries, and tells what the launcher asks of them."""
+    """Make a file with the entry "target" and an activation that prints its arguments."""
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("target", TARGET)
         made.writestr("site-packages/kuwa_min/libraries.py", LIBRARIES)
@@ -363,8 +363,8 @@ def heavy(archive: Path) -> Path:
     return archive
 
 
-def test_a_file_with_libraries_opens_them_before_the_program(heavy: Path) -> None:
-    """It knows the arguments by then; a start that fails lets the libraries look for the reason."""
+def test_libraries_are_activated_before_the_program(heavy: Path) -> None:
+    """With the default arguments; a program that fails leads to a repair."""
     give(heavy, "some\n--port\n1\n")
     code, output, error = start(sys.executable, "-Werror", heavy)
     facts = [("libraries", ["0123"]), ("python", ["3.12"]), ("serves", ["some"])]
@@ -372,7 +372,7 @@ def test_a_file_with_libraries_opens_them_before_the_program(heavy: Path) -> Non
     assert (code, output.splitlines(), error) == (7, lines, "")
 
 
-def test_a_start_that_ends_well_is_not_looked_into(heavy: Path) -> None:
+def test_a_start_that_succeeds_is_not_repaired(heavy: Path) -> None:
     """That would delay its end."""
     code, output, _ = start(sys.executable, heavy, CODE="0")
     assert (code, "repaired?" in output) == (0, False)
@@ -388,7 +388,7 @@ def test_an_older_python_learns_which_one_the_libraries_need(minor: str, heavy: 
 
 
 def test_a_file_without_libraries_imports_nothing_for_them(archive: Path) -> None:
-    """It does not even look for a cache."""
+    """Not even the cache is looked for."""
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("site-packages/kuwa_min/libraries.py", "raise SystemExit('imported')")
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)

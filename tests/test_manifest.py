@@ -39,7 +39,7 @@ def make_archive(path: Path, entries: dict[str, str]) -> Path:
 
 
 def test_a_checkout_has_no_manifest() -> None:
-    """Code that runs from a directory says None."""
+    """Code that runs from a folder gets None."""
     assert manifest.read_manifest() is None
 
 
@@ -50,7 +50,7 @@ def test_an_archive_gives_its_own_manifest(tmp_path: Path) -> None:
 
 
 def test_a_foreign_archive_has_no_manifest(tmp_path: Path) -> None:
-    """Another tool's zip of this package says None instead of failing."""
+    """A zip of this package that another tool made gets None instead of an error."""
     assert read_inside(make_archive(tmp_path / "foreign.zip", {})) is None
 
 
@@ -92,17 +92,17 @@ def test_the_description_is_aligned_and_complete() -> None:
 
 
 def test_a_file_without_bytecode_has_no_line_on_it() -> None:
-    """Say nothing rather than half a fact."""
+    """A title without a text is left out."""
     bare: manifest.Manifest = {**EXAMPLE, "built_for": {**EXAMPLE["built_for"], "bytecode": ""}}
     assert manifest.describe(bare).splitlines() == [*PLAIN[:3], *PLAIN[4:]]
 
 
 def test_the_full_description_of_a_plain_file_adds_the_licence() -> None:
-    """There is nothing else to add."""
+    """Nothing else is known of it."""
     assert manifest.describe_fully(EXAMPLE).splitlines() == [*PLAIN[:-1], f"{PLAIN[-1]}  MIT"]
 
 
-def test_the_description_counts_what_rides_along_and_says_what_is_needed() -> None:
+def test_the_description_counts_payloads_and_names_requirements() -> None:
     """Libraries by number and size, not by name; of symbol versions the newest of each family."""
     own = "package     kuwa-min  0.1.0  sha256:" + "a" * 64
     assert manifest.describe(HEAVY).splitlines() == [*FACTS, own]

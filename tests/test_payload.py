@@ -1,4 +1,4 @@
-"""Unpacking: whole, private of hands that point outside, in several processes, and repaired."""
+"""Extraction: complete, never outside the folder, by several processes, and repaired."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FILES = {
 BIG = {f"pack/{number}.bin": os.urandom(1_000_000) * 9 for number in range(8)}
 
 
-def nothing(done: int, total: int) -> None:
-    """Hear a report."""
+def ignore(done: int, total: int) -> None:
+    """Take a report of progress."""
 
 
 def made(tmp_path: Path, files: dict[str, bytes]) -> Archive:
@@ -36,19 +36,19 @@ def made(tmp_path: Path, files: dict[str, bytes]) -> Archive:
 def unpacked(archive: Archive, folder: Path) -> Path:
     """Unpack the first payload to a new folder."""
     folder.mkdir()
-    unpacker.unpack(archive, archive.payloads[0], str(folder), nothing)
+    unpacker.unpack(archive, archive.payloads[0], str(folder), ignore)
     return folder
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Read all files but those that wheels add."""
+    """Read all files but the wheel's metadata."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
     return {path: data for path, data in found.items() if "dist-info" not in path}
 
 
 def test_the_tree_is_what_the_wheel_holds(tmp_path: Path) -> None:
-    """Contents, folders and the right to be run."""
+    """Contents, folders and the executable bit."""
     archive = made(tmp_path, FILES)
     folder = unpacked(archive, tmp_path / "tree")
     assert tree(folder) == {path.rstrip("!"): data for path, data in FILES.items()}
@@ -57,7 +57,7 @@ def test_the_tree_is_what_the_wheel_holds(tmp_path: Path) -> None:
 
 
 def test_equal_contents_are_one_file_on_disk(tmp_path: Path) -> None:
-    """They lie once in the payload, too."""
+    """They are in the payload once, too."""
     archive = made(tmp_path, FILES)
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
@@ -77,8 +77,8 @@ def test_without_hard_links_it_copies(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (folder / "pack/__init__.py").samefile(folder / "pack/same.py")
 
 
-def test_several_processes_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And report how far they are."""
+def test_several_workers_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And report their progress."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     archive = made(tmp_path, BIG)
     seen: list[tuple[int, int]] = []
@@ -94,7 +94,7 @@ def test_several_processes_write_the_same(tmp_path: Path, monkeypatch: pytest.Mo
 def test_damage_is_found_by_every_way_of_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    """The message names the file to copy again; no process is left behind."""
+    """The message names the file to copy again; no worker is left."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
     archive = made(tmp_path, BIG)
     data = bytearray(Path(archive.path).read_bytes())
@@ -107,15 +107,15 @@ def test_damage_is_found_by_every_way_of_writing(
 
 
 @pytest.mark.parametrize("processors", [1, 3])
-def test_what_the_disk_says_reaches_the_caller(
+def test_an_error_of_the_disk_reaches_the_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    """From a process of its own, too: here a folder stands where a file should."""
+    """From a worker, too: here a folder is where a file should be."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
     archive = made(tmp_path, BIG)
     (tmp_path / "tree/pack/3.bin").mkdir(parents=True)
     with pytest.raises(FileExistsError):
-        unpacker.unpack(archive, archive.payloads[0], str(tmp_path / "tree"), nothing)
+        unpacker.unpack(archive, archive.payloads[0], str(tmp_path / "tree"), ignore)
 
 
 @pytest.mark.parametrize("path", ["../evil", "/evil", "a/../../evil", "c:/evil", "a\\..\\evil"])
@@ -134,12 +134,12 @@ def test_a_path_outside_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "tree").mkdir()
     shorter = {**payload, "index_size": len(packed)}
     with pytest.raises(StartError, match="names a path outside"):
-        unpacker.unpack(archive, shorter, str(tmp_path / "tree"), nothing)  # type: ignore[arg-type]
+        unpacker.unpack(archive, shorter, str(tmp_path / "tree"), ignore)  # type: ignore[arg-type]
     assert list((tmp_path / "tree").iterdir()) == []
 
 
 def test_missing_and_short_files_are_found_and_put_back(tmp_path: Path) -> None:
-    """Each in one step; what is whole is left alone."""
+    """Each in one step; whole files are not touched."""
     archive = made(tmp_path, FILES)
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
@@ -153,13 +153,13 @@ def test_missing_and_short_files_are_found_and_put_back(tmp_path: Path) -> None:
 
 
 def test_a_changed_byte_is_found_by_reading(tmp_path: Path) -> None:
-    """Sizes alone do not tell."""
+    """Its size does not show it."""
     archive = made(tmp_path, FILES)
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
     (folder / "pack/run").write_bytes(b"#!/bin/no\n")
     assert unpacker.find_damaged(str(folder), index) == []
-    bad = unpacker.find_corrupted(str(folder), index, nothing)
+    bad = unpacker.find_corrupted(str(folder), index, ignore)
     assert [file.path for file in bad] == ["pack/run"]
 
 

@@ -26,7 +26,7 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Give every signal its handler back, whatever the test does."""
+    """Restore every signal's handler after the test."""
     former = {number: signal.getsignal(number) for number in NUMBERS}
     yield
     for number, handler in former.items():

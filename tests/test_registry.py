@@ -1,4 +1,4 @@
-"""The registry: backends are known from their source, and imported only when they are asked for."""
+"""The registry: backends are described from their source, and imported only to be run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FILES = {
 
 @pytest.fixture
 def backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put a package of our own in the place of the backends."""
+    """Replace the package of backends by one of these."""
     folder = tmp_path / "some_backends"
     (folder / "package").mkdir(parents=True)
     (folder / "package" / "__init__.py").write_text('"""A package."""\n', encoding="utf-8")
@@ -102,7 +102,7 @@ def test_a_card_is_read_out_of_the_source() -> None:
 
 @pytest.mark.usefixtures("backends")
 def test_loading_gives_the_last_executor_that_the_module_defines() -> None:
-    """Imported ones and other names of them do not count."""
+    """Imported classes and aliases do not count."""
     kind = registry.load("plain")
     assert (kind.__name__, kind.__module__) == ("Plain", "some_backends.plain")
     assert issubclass(kind, LLMExecutor)
@@ -110,7 +110,7 @@ def test_loading_gives_the_last_executor_that_the_module_defines() -> None:
 
 @pytest.mark.usefixtures("backends")
 def test_missing_libraries_are_one_line_that_helps() -> None:
-    """All of them, and only they, with the file that has them and the command that makes it."""
+    """All of them, with the file that has them and the command that makes it."""
     with pytest.raises(UsageError) as refused:
         registry.check_libraries("heavy")
     assert str(refused.value) == (
@@ -120,7 +120,7 @@ def test_missing_libraries_are_one_line_that_helps() -> None:
 
 
 @pytest.mark.usefixtures("backends")
-def test_loading_does_not_ask_for_the_libraries() -> None:
+def test_loading_does_not_check_the_libraries() -> None:
     """The help of a backend needs none of them."""
     assert registry.load("heavy").__name__ == "Heavy"
 
@@ -142,7 +142,7 @@ def test_loading_does_not_ask_for_the_libraries() -> None:
 def test_a_library_below_its_floor_is_one_line(
     versions: dict[str, str], found: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is needed and what is here; one that does not say its version is let be."""
+    """Needed and found; a library without a version is accepted."""
 
     def version(name: str) -> str:
         if name not in versions:
@@ -164,7 +164,7 @@ def test_a_library_below_its_floor_is_one_line(
 
 @pytest.mark.usefixtures("backends")
 def test_a_module_without_an_executor_is_one_line() -> None:
-    """The imported LLMExecutor itself is none."""
+    """The imported LLMExecutor itself does not count."""
     with pytest.raises(UsageError, match=r"some_backends\.without defines no subclass"):
         registry.load("without")
 
@@ -190,7 +190,7 @@ def test_the_real_backends_are_described_in_kuwas_words() -> None:
 
 
 def test_every_file_of_the_folder_is_listed() -> None:
-    """What the registry finds is what lies there."""
+    """The registry finds what is in the folder."""
     files = {path.stem for path in (ROOT / "backends").glob("[!_]*.py")}
     assert set(registry.names()) == files
 

@@ -1,4 +1,4 @@
-"""Workers: every share is done, progress grows, and a worker that dies is never a success."""
+"""The worker pool: every share is done, progress grows, a worker that dies is an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_task_is_done_once(tmp_path: Path) -> None:
 
 
 def fail(error: Exception) -> Exception:
-    """Have a worker meet this; return what the caller gets."""
+    """Raise this in a worker; return what the caller gets."""
 
     def do(task: int) -> int:
         if task == 5:
@@ -43,16 +43,16 @@ def fail(error: Exception) -> Exception:
     return caught.value
 
 
-def test_what_a_worker_meets_reaches_the_caller() -> None:
-    """With its number and its words."""
+def test_an_error_of_a_worker_reaches_the_caller() -> None:
+    """With its number and its message."""
     full = fail(OSError(28, "No space left on device"))
     assert isinstance(full, OSError)
     assert (full.errno, full.strerror) == (28, "No space left on device")
     assert str(fail(StartError("the file is damaged"))) == "the file is damaged"
 
 
-def test_a_worker_that_is_killed_is_a_failure() -> None:
-    """As by a machine that has no memory left; no process is left behind."""
+def test_a_killed_worker_is_an_error() -> None:
+    """As the kernel does when memory runs out; no worker is left."""
 
     def do(task: int) -> int:
         if task == 7:
@@ -75,9 +75,9 @@ def test_a_worker_that_is_killed_is_a_failure() -> None:
         (10**12, 99, 8),
     ],
 )
-def test_small_work_needs_no_processes(
+def test_the_number_of_workers(
     monkeypatch: pytest.MonkeyPatch, total: int, processors: int, expected: int
 ) -> None:
-    """And large work as many as there are processors, up to eight."""
+    """One for little work; else as many as there are processors, up to eight."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
     assert worker_count(total) == expected
