@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from kuwa_min import sentences
 from kuwa_min.modelfile import Message
 
 from ._chat_template import RefusedTemplate
@@ -23,7 +24,6 @@ SECONDS = 2.0  # for reading a template, and for each chat
 WAIT_SECONDS = 10.0  # for other templates to end
 MOST = 4  # processes at once
 LENGTH = 64 * 2**10  # characters of a template
-ENDING = "the program is ending"
 
 
 class BoundedTemplate:
@@ -54,7 +54,7 @@ class TemplateProcesses:
         names: as ChatTemplate's, but nothing that JSON cannot carry.
         """
         if len(source) > LENGTH:
-            raise RefusedTemplate(f"it is longer than {LENGTH:,} characters")
+            raise RefusedTemplate(sentences.TEMPLATE_TOO_LONG.format(f"{LENGTH:,}"))
         return BoundedTemplate(self, {"source": source, "names": names})
 
     def ask(self, opening: dict[str, Any], order: dict[str, Any]) -> str:
@@ -63,7 +63,7 @@ class TemplateProcesses:
             if not process.lives:
                 process.start(self._seconds)
             if self._closed:  # before it was started, so that nobody ended it
-                raise RefusedTemplate(ENDING)
+                raise RefusedTemplate(sentences.PROGRAM_ENDING)
             return process.ask(json_line(order), self._seconds)
 
     @contextlib.contextmanager
@@ -80,9 +80,9 @@ class TemplateProcesses:
         """Return the template's process or a new one, and those that must end to make room."""
         with self._change:
             if not self._change.wait_for(lambda: len(self._busy) < self._most, WAIT_SECONDS):
-                raise RefusedTemplate("too many templates are being rendered")
+                raise RefusedTemplate(sentences.TEMPLATES_TOO_MANY)
             if self._closed:
-                raise RefusedTemplate(ENDING)
+                raise RefusedTemplate(sentences.PROGRAM_ENDING)
             own = [one for one in self._idle if one.opening == opening]
             process = own[-1] if own else TemplateProcess(opening)
             others = [one for one in self._idle if one is not process]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Protocol
 
-from ._request import FULL, Request
+from kuwa_min.sentences import CONTEXT_FULL
+
+from ._request import Request
 from ._rows import Row
 
 
@@ -74,6 +76,6 @@ class Chat(Row):
         if request.written < self._most and not request.over:
             return False
         if self._is_cut_by_context and request.written >= self._most:
-            request.note(FULL.format(self._model.context))
+            request.note(CONTEXT_FULL.format(self._model.context))
         request.finish()
         return True

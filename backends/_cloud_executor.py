@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kuwa_min import LLMExecutor, Modelfile, generation, sentences
@@ -47,16 +47,15 @@ class CompletionRequest(NamedTuple):
     files: dict[int, Attachment]  # by the number of their placeholder
     options: dict[str, Any]
     key: Key
-    translate: Callable[[str], str]  # a sentence of kuwa_min.sentences into the user's language
     notes: tuple[str, ...] = ()  # sentences on links that were not read
 
     def note(self, sentence: str) -> str:
         """Return a sentence as a side note: what the user reads beside the answer."""
-        return prompts.SIDE_NOTE.format(self.translate(sentence))
+        return prompts.SIDE_NOTE.format(sentence)
 
     def attachment_note(self) -> str:
         """Return the side note on links that were not read; empty if all were."""
-        return _links.side_note(self.notes, self.translate)
+        return _links.side_note(self.notes)
 
     def fitted(self, limit: int) -> CompletionRequest:
         """Return the request with as many messages as fit into `limit` tokens.
@@ -168,14 +167,12 @@ class CloudExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer as it comes; closing the generator cancels the request."""
-        chinese = sentences.reads_chinese(modelfile.parameters.get("_lang"))
-        translate = sentences.translate if chinese else str
         line = Line()
         self.on_stop(line.cut)
         begun = False
         try:
             with line:
-                request, attempt = self.create_request(history, modelfile, translate), 1
+                request, attempt = self.create_request(history, modelfile), 1
             while not begun:
                 try:
                     with line, contextlib.closing(self.stream(request)) as pieces:
@@ -197,14 +194,14 @@ class CloudExecutor(LLMExecutor):
             if note := request.attachment_note():
                 yield note
         except AnswerError as error:
-            sentence = translate(str(error))
-            raise AnswerError(f"\n{sentence}" if begun else sentence) from None
+            if not begun:
+                raise
+            sentence = sentences.sentence_of(error)
+            raise AnswerError(sentences.ON_NEW_LINE.format(sentence)) from None
 
     # -- from chat to request
 
-    def create_request(
-        self, history: list[Message], modelfile: Modelfile, translate: Callable[[str], str] = str
-    ) -> CompletionRequest:
+    def create_request(self, history: list[Message], modelfile: Modelfile) -> CompletionRequest:
         """Return the request for a chat; blocks while its files are fetched. Raises AnswerError."""
         asked = dict(modelfile.parameters["llm_"])
         model = self._model(asked.pop("model", None))
@@ -218,9 +215,7 @@ class CloudExecutor(LLMExecutor):
         prompt = prompts.compose(chat.history, modelfile, self.args.system_prompt or "")
         if self.args.no_system_prompt:
             prompt = prompt._replace(system="")
-        request = CompletionRequest(
-            model, prompt, [], chat.files, options, key, translate, chat.notes
-        )
+        request = CompletionRequest(model, prompt, [], chat.files, options, key, chat.notes)
         limit = self.prompt_limit(model, options)
         return request.fitted(sys.maxsize if limit is None else limit)
 
@@ -235,7 +230,9 @@ class CloudExecutor(LLMExecutor):
         """Return the model that the bot asks for, whose name may look like a number, or ours."""
         name = str(self.args.model if asked is None else asked).strip()
         if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
-            raise AnswerError(sentences.BAD_OPTION.format("model must be a name"))
+            raise AnswerError(sentences.BAD_OPTION.format(
+                    sentences.OPTION_REASON.format("model", sentences.MUST_BE_NAME)
+                ))
         return name
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kuwa_min import generation
+from kuwa_min.sentences import MUST_SUIT_SERVICE, OPTION_REASON
 
 from ._gemini_session import Transport, read
 from ._gemini_stream import JsonArrayReader
@@ -114,7 +115,7 @@ def _checked(name: str, value: Any) -> Any:
     try:
         generation_config({name: value})
     except InvalidOption:
-        raise ValueError(f"{name} must be as the service takes it") from None
+        raise ValueError(OPTION_REASON.format(name, MUST_SUIT_SERVICE)) from None
     return value
 
 

@@ -33,7 +33,7 @@ FAILURES = {
     Failure.LOOKUP: (sentences.UNREACHABLE, False),
     Failure.CONNECT_TIMEOUT: (sentences.UNREACHABLE, False),
 }
-USELESS = sentences.IMAGE_NOT_READ.format("the model's service cannot make anything of it")
+USELESS = sentences.IMAGE_NOT_READ.format(sentences.IMAGE_USELESS)
 
 
 class ErrorDetails(NamedTuple):

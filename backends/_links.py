@@ -7,7 +7,7 @@ trimming and joining of messages, and each backend puts the file of that number 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -133,13 +133,10 @@ def split(text: str, files: Mapping[int, T]) -> Iterator[str | T]:
             yield after
 
 
-def side_note(notes: Collection[str], say: Callable[[str], str]) -> str:
-    """Return one side note of several sentences, none if there are none.
-
-    say: puts a sentence into the person's language.
-    """
+def side_note(notes: Collection[str]) -> str:
+    """Return one side note of several sentences, empty if there are none."""
     distinct = list(dict.fromkeys(notes))
     shown, more = distinct[:MOST_NOTED], len(distinct) - MOST_NOTED
     if more > 0:
         shown.append(sentences.MORE_LINKS.format(more))
-    return SIDE_NOTE.format(" ".join(map(say, shown))) if shown else ""
+    return SIDE_NOTE.format(sentences.join(shown)) if shown else ""

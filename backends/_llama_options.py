@@ -8,7 +8,7 @@ from typing import Any
 
 import llama_cpp
 
-from kuwa_min import generation
+from kuwa_min import generation, sentences
 
 PASSED = ("logit_bias",)
 MOST_BIASES, HIGHEST_BIAS = 1024, 1000
@@ -31,9 +31,13 @@ def _logit_bias(name: str, value: Any) -> dict[int, float]:
     try:
         biases = {int(token): float(bias) for token, bias in value.items()}
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} must map tokens' numbers to numbers") from None
+        raise _refused(name, sentences.MUST_MAP_TOKENS) from None
     if len(biases) > MOST_BIASES:
-        raise ValueError(f"{name} must have {MOST_BIASES} tokens at most")
+        raise _refused(name, sentences.MUST_HAVE_FEWER_TOKENS.format(MOST_BIASES))
     if not all(abs(bias) <= HIGHEST_BIAS for bias in biases.values()):
-        raise ValueError(f"{name} must be from -{HIGHEST_BIAS} to {HIGHEST_BIAS} for each token")
+        raise _refused(name, sentences.MUST_BE_BIASES.format(-HIGHEST_BIAS, HIGHEST_BIAS))
     return biases
+
+
+def _refused(name: str, reason: sentences.Sentence) -> ValueError:
+    return ValueError(sentences.OPTION_REASON.format(name, reason))

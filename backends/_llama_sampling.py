@@ -11,7 +11,7 @@ import llama_cpp
 import numpy
 
 from kuwa_min.errors import AnswerError
-from kuwa_min.sentences import OVERFLOWED
+from kuwa_min.sentences import OVERFLOWED, TRY_CACHE_TYPE
 
 from ._llama_context import LlamaContext, Outcome
 
@@ -19,9 +19,7 @@ REMEMBERED = 64  # tokens that penalties look back on
 LEAST_KEPT = 1  # tokens that are left to draw from
 MIROSTAT_CANDIDATES = 100
 SEEDS = 2**32
-NOT_A_NUMBER = OVERFLOWED.format(
-    "--cache_type f32, or the model's file in another precision, may help."
-)
+NOT_A_NUMBER = OVERFLOWED.format(TRY_CACHE_TYPE)
 
 
 class Sampler:

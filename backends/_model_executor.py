@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,7 +105,8 @@ class ModelExecutor(LLMExecutor):
         """Read the options, load the model and start its engine."""
         self.prepare()
         self.settings = self.read_settings()
-        self._check(self.settings, UsageError, "{}")
+        if excess := _excess(self.settings):
+            raise UsageError(excess)
         try:
             self.model = self.load()
         except RefusedTemplate as error:
@@ -127,28 +128,27 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer as it is computed; leaving it stops the computation."""
+        request = self.create_request(history, modelfile)
+        self.on_stop(request.cancel)
+        self.engine.submit(request)
         try:
-            request = self.create_request(history, modelfile)
-            self.on_stop(request.cancel)
-            self.engine.submit(request)
-            try:
-                while not request.ended:
-                    if piece := request.take():  # empty at the end
-                        yield piece
-                if request.side_note and not request.cancelled:
-                    yield request.side_note
-            finally:
-                request.cancel()
-                if request.begun:
-                    self.count_tokens(read=len(request.prompt), written=request.written)
-        except AnswerError as error:
-            raise AnswerError(_language(modelfile)(str(error))) from None
+            while not request.ended:
+                if piece := request.take():  # empty at the end
+                    yield piece
+            if not request.cancelled:
+                for note in filter(None, (*request.side_notes, request.prompt_note)):
+                    yield note
+        finally:
+            request.cancel()
+            if request.begun:
+                self.count_tokens(read=len(request.prompt), written=request.written)
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
         asked = modelfile.parameters["llm_"]
         options = generation.for_request(self.table, self.settings, asked, self.library)
-        self._check(options, AnswerError, sentences.BAD_OPTION)
+        if excess := _excess(options):
+            raise AnswerError(sentences.BAD_OPTION.format(excess))
         if generation.wants_multimodal(asked) and not self.sees():
             generation.warn_once(BLIND)
         prompt, notes = self._read(history, modelfile)
@@ -159,7 +159,7 @@ class ModelExecutor(LLMExecutor):
             seconds=self.args.timeout,
             extra=prompt.extra,
         )
-        request.side_note = side_note(notes, _language(modelfile))
+        request.prompt_note = side_note(notes)
         return request
 
     def _read(self, history: list[Message], modelfile: Modelfile) -> tuple[Prompt, tuple[str, ...]]:
@@ -187,7 +187,7 @@ class ModelExecutor(LLMExecutor):
         """Return what the person reads; what a bot's own template says may quote the chat."""
         if modelfile.template:
             logger.info("the template of a Modelfile refused a chat")
-            return AnswerError(sentences.BAD_TEMPLATE.format(error))
+            return AnswerError(sentences.BAD_TEMPLATE.format(sentences.sentence_of(error)))
         logger.error("the chat template refused a chat: %s", error)
         return AnswerError(sentences.NOT_ACCEPTED)
 
@@ -214,18 +214,14 @@ class ModelExecutor(LLMExecutor):
         """Return a reader that gives its template no system prompt unless it takes one."""
         return reader if takes_system else FoldingReader(reader)
 
-    @staticmethod
-    def _check(options: dict[str, Any], kind: type[Exception], sentence: str) -> None:
-        """Refuse what is too high before it reaches a library."""
-        for name, highest in HIGHEST.items():
-            if (options.get(name) or 0) > highest:
-                raise kind(sentence.format(f"{name} must be at most {highest}"))
 
-
-def _language(modelfile: Modelfile) -> Callable[[str], str]:
-    """Return what puts a sentence into the language of the person who asks."""
-    chinese = sentences.reads_chinese(modelfile.parameters.get("_lang"))
-    return sentences.translate if chinese else str
+def _excess(options: dict[str, Any]) -> sentences.Sentence | None:
+    """Return why an option is too high for the libraries, None if all can be passed on."""
+    for name, highest in HIGHEST.items():
+        if (options.get(name) or 0) > highest:
+            limit = sentences.MUST_BE_AT_MOST.format(highest)
+            return sentences.OPTION_REASON.format(name, limit)
+    return None
 
 
 def _clause(error: RefusedTemplate) -> str:

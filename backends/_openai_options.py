@@ -9,6 +9,7 @@ from typing import Any
 from openai.resources.chat.completions import Completions
 
 from kuwa_min import generation
+from kuwa_min.sentences import MUST_BE_JSON, OPTION_REASON
 
 from ._openai_dialect import EXTRA
 
@@ -30,7 +31,7 @@ def _checked(name: str, value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise ValueError(f"{name} must be something that JSON can hold") from None
+        raise ValueError(OPTION_REASON.format(name, MUST_BE_JSON)) from None
     if name == EXTRA and (not isinstance(value, dict) or SET_BY_US & value.keys()):
         raise ValueError(f"{name} must map names to values, without {', '.join(sorted(SET_BY_US))}")
     return value

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kuwa_min.prompt import SIDE_NOTE
+from kuwa_min.sentences import TIMED_OUT, Sentence
 from kuwa_min.text import StopWords
 
 SOON = 0.01  # seconds between two pieces of text, see Engine
-LATE = SIDE_NOTE.format("The answer took longer than {:g} s and was cut off.")
-FULL = SIDE_NOTE.format("The answer was cut off: the model's context of {} tokens is full.")
 
 
 class Request:
@@ -45,7 +44,8 @@ class Request:
         self.begun = self.cancelled = self.finished = False
         self.on_cancel: Callable[[], None] | None = None  # called by whoever cancels
         self.ended = False  # for whoever takes
-        self.side_note = ""  # for the person, after the answer
+        self.side_notes: list[str] = []  # on the answer, shown behind it
+        self.prompt_note = ""  # on what the prompt lacks, shown behind those
 
     # -- the chat's thread
 
@@ -113,10 +113,10 @@ class Request:
             self._pieces.put(self._unsaid)
             self._unsaid = ""
 
-    def note(self, text: str) -> None:
-        """Tell the person something that is not part of the answer."""
+    def note(self, sentence: Sentence) -> None:
+        """Add a side note, unless the answer has ended otherwise."""
         if not (self.cancelled or self._stop.hit):
-            self._unsaid += self._stop.finish() + text
+            self.side_notes.append(SIDE_NOTE.format(sentence))
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the answer, with what went wrong if something did; once."""
@@ -125,7 +125,7 @@ class Request:
         self.finished = True
         if not self._stop.hit:
             self._unsaid += self._stop.finish()
-        if self.late and self._seconds:
-            self.note(LATE.format(self._seconds))
+        if self.late and self._seconds and error is None:
+            self.note(TIMED_OUT.format(f"{self._seconds:g}"))
         self.flush()
         self._pieces.put(error)

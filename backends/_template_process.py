@@ -16,7 +16,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from kuwa_min import sentences
 from kuwa_min.modelfile import is_unicode
+from kuwa_min.sentences import Sentence, sentence_of
 
 from ._chat_template import REASON, RefusedTemplate
 from ._template_child import CHARACTERS, MEMORY, TOO_LONG
@@ -25,7 +27,7 @@ START_SECONDS = 20.0  # for a process to start, on a busy machine and a slow dis
 LINE = 12 * CHARACTERS + 1024  # bytes of an answer: JSON takes up to 12 for a character
 # Without what Python's start needs, or another clock than ours.
 KEPT = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
-NONSENSE = "its process answered nonsense"
+TEXT_TOO_LONG = sentences.TEMPLATE_TEXT_TOO_LONG.format(f"{CHARACTERS:,}")
 LIBRARIES = ("jinja2", "markupsafe")
 MODULES = ("_template_language", "_chat_template", "_template_child")  # as they need each other
 # Isolated, without site-packages, writing no bytecode; neither template nor chat are arguments.
@@ -76,12 +78,12 @@ class TemplateProcess:
                 start_new_session=True,  # Ctrl+C is for us
             )
         except OSError as error:
-            raise RefusedTemplate(f"its process could not be started: {error}") from None
+            raise _not_started(error) from None
         program = {"path": _library_folders(), "modules": SOURCES, "seconds": seconds}
         try:
             self.ask(json_line(program), START_SECONDS)
         except RefusedTemplate as error:
-            raise RefusedTemplate(f"its process could not be started: {error}") from None
+            raise _not_started(error) from None
         self._read_template(seconds)
 
     def _read_template(self, seconds: float) -> None:
@@ -124,9 +126,9 @@ class TemplateProcess:
             timer.cancel()
             timer.join()
         if late.is_set():
-            raise RefusedTemplate(f"it took longer than {seconds:g} s")
+            raise RefusedTemplate(sentences.TEMPLATE_TOO_SLOW.format(f"{seconds:g}"))
         if not answer.endswith(b"\n"):
-            raise RefusedTemplate(TOO_LONG if answer else "its process ended")
+            raise RefusedTemplate(TEXT_TOO_LONG if answer else sentences.TEMPLATE_PROCESS_ENDED)
         return answer
 
     def end(self) -> None:
@@ -153,20 +155,32 @@ def _object(answer: bytes) -> dict[str, Any]:
         answered = json.loads(answer)
         if isinstance(answered, dict):
             return answered
-    raise RefusedTemplate(NONSENSE)
+    raise RefusedTemplate(sentences.TEMPLATE_PROCESS_NONSENSE)
 
 
 def _text(answer: dict[str, Any]) -> str:
     if "memory" in answer:
-        raise RefusedTemplate(f"it needed more than {MEMORY // 2**20} MB of memory")
+        raise RefusedTemplate(sentences.TEMPLATE_TOO_LARGE.format(MEMORY // 2**20))
     text = answer.get("text")
     if not isinstance(text, str):
-        raise RefusedTemplate(str(answer.get("refused", NONSENSE))[:REASON])
+        raise RefusedTemplate(_reason(answer))
     if len(text) > CHARACTERS:
-        raise RefusedTemplate(TOO_LONG)
+        raise RefusedTemplate(TEXT_TOO_LONG)
     if not is_unicode(text):
-        raise RefusedTemplate("it wrote half a character")
+        raise RefusedTemplate(sentences.TEMPLATE_TEXT_BROKEN)
     return text
+
+
+def _reason(answer: dict[str, Any]) -> str:
+    """Return why the process refuses: a limit of ours, or the template's own words."""
+    reason = answer.get("refused", sentences.TEMPLATE_PROCESS_NONSENSE)
+    if reason == TOO_LONG:
+        return TEXT_TOO_LONG
+    return reason if isinstance(reason, Sentence) else str(reason)[:REASON]
+
+
+def _not_started(error: Exception) -> RefusedTemplate:
+    return RefusedTemplate(sentences.TEMPLATE_PROCESS_NOT_STARTED.format(sentence_of(error)))
 
 
 def _library_folders() -> list[str]:

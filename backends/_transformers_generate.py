@@ -11,9 +11,9 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.sentences import OUT_OF_MEMORY
+from kuwa_min.sentences import CONTEXT_FULL, OUT_OF_MEMORY
 
-from ._request import FULL, Request
+from ._request import Request
 from ._transformers_model import Stopped, TransformersModel
 
 SHOWN = 300  # characters of what the library says
@@ -76,7 +76,7 @@ class Generate:
             streamer.put(tokens[0, :read])
             streamer.put(tokens[0, read:])
         if request.written == room < most and not streamer.ended:
-            request.note(FULL.format(model.context))
+            request.note(CONTEXT_FULL.format(model.context))
 
     def _inputs(self, request: Request) -> dict[str, Any]:
         if request.extra is not None:  # what the processor made of a picture

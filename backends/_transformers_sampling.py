@@ -17,12 +17,12 @@ import torch
 import transformers
 
 from kuwa_min.errors import AnswerError
-from kuwa_min.sentences import OVERFLOWED
+from kuwa_min.sentences import OVERFLOWED, TRY_DTYPE
 
 CANDIDATES = 1024  # looked at first when no top_k says how many
 MORE = -1  # stands for a token: the likeliest ones were not enough
 ROOM = 256  # tokens by which what was said grows
-NOT_A_NUMBER = OVERFLOWED.format("another --dtype may help.")
+NOT_A_NUMBER = OVERFLOWED.format(TRY_DTYPE)
 
 
 class Sampler:

@@ -18,7 +18,7 @@ from .admission import Ticket
 from .answer_writer import PING_INTERVAL, PieceWriter
 from .chunks import ExitCodeChunk, Piece, ProgressChunk
 from .delivery import Delivery
-from .errors import UNEXPECTED, AnswerError, Gone, describe, message_of, traceback_line
+from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .event_loop import EventLoop
 from .metrics import Metrics
 from .stream import GeneratorRunner
@@ -95,11 +95,14 @@ class Generation:
         user: str = "",
         language: str | None = None,
     ) -> None:
-        self.user, self._language, self._waiting_timeout = user, language, waiting_timeout
+        self.user, self._waiting_timeout = user, waiting_timeout
+        self._language = sentences.language_of(language)
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute
         self._is_room, self._loop, self._log_content = wire.room, loop, log_content
-        self._writer = PieceWriter(wire, on_first=self._observe_first, log_content=log_content)
+        self._writer = PieceWriter(
+            wire, on_first=self._observe_first, log_content=log_content, language=self._language
+        )
         self._body: Delivery | None = None
         self._started = time.monotonic()
         self._usage = usage.Usage()
@@ -162,13 +165,13 @@ class Generation:
             left = self._waiting_timeout - self.ticket.age()
             if self.ticket.wait(max(0.0, min(left, PING_INTERVAL))):
                 if self._dismissal and not self.ticket.admitted:
-                    raise AnswerError(self._localized(self._dismissal))
+                    raise AnswerError(self._dismissal)
                 return self.ticket.admitted and not self.runner.cancelled
             if left > PING_INTERVAL:
                 position = self._slots.queue_position(self)
                 self._writer.write(ProgressChunk(*position, "waiting for a free slot"))
             elif self._slots.leave_queue(self):
-                raise AnswerError(self._localized(sentences.NO_SLOT))
+                raise AnswerError(sentences.NO_SLOT)
 
     def _leave_queue(self) -> None:
         self._slots.leave_queue(self)
@@ -191,10 +194,11 @@ class Generation:
             line = traceback_line(error, with_message=self._log_content is not None)
             logger.error("the backend failed: %s", line)
         self._writer.exit_code = ExitCodeChunk.FAILURE
+        sentence = sentences.render(sentences.sentence_of(error), self._language)
         if self._log_content is not None:
-            self._log_content(f"{type(error).__name__}: {message_of(error)}")
+            self._log_content(f"{type(error).__name__}: {sentence}")
         if not self._failure:
-            self._write_sentence(message_of(error))
+            self._write_sentence(sentence)
         return None
 
     def _write_sentence(self, sentence: str) -> None:
@@ -232,7 +236,8 @@ class Generation:
         self._dismissal = sentences.STOPPING
         if self._slots.leave_queue(self):
             return
-        self._outcome, self._end_note = "cut short", self._localized(sentences.CUT_SHORT)
+        self._outcome = "cut short"
+        self._end_note = sentences.CUT_SHORT.render(self._language)
         self._writer.exit_code = ExitCodeChunk.INCOMPLETE
         self._cancel()
 
@@ -268,11 +273,7 @@ class Generation:
         In a chat room, both front ends take an answer without a word for a fault of the model.
         """
         wordless = self._outcome == "aborted" and self._writer.is_blank and self._is_room
-        sentence = [Step(self._localized(sentences.STOPPED))] if wordless else []
+        sentence = [Step(sentences.STOPPED.render(self._language))] if wordless else []
         return sentence + self._writer.end_steps(
             failure=self._failure, note=self._end_note, usage=self._usage
         )
-
-    def _localized(self, sentence: str) -> str:
-        chinese = sentences.reads_chinese(self._language)
-        return sentences.translate(sentence) if chinese else sentence

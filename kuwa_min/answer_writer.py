@@ -13,6 +13,7 @@ from typing import Any
 from .chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
 from .delivery import Delivery
 from .errors import PieceError
+from .sentences import ENGLISH, Language, render
 from .usage import Usage
 from .wire import Ending, Step, Wire
 
@@ -32,8 +33,10 @@ class PieceWriter:
         *,
         on_first: Callable[[], object],
         log_content: Callable[[str], None] | None = None,
+        language: Language = ENGLISH,
     ) -> None:
         self._wire, self._on_first, self._log_content = wire, on_first, log_content
+        self._language = language
         self._feed = wire.gate.feed
         self._put: Callable[[str | bytes], bool] = lambda data: True
         self._held_since: float | None = None  # time.monotonic() since which the gate holds text
@@ -52,8 +55,10 @@ class PieceWriter:
         Text alone may be coalesced with its neighbours. Raises Gone without a client, PieceError
         for anything but text, a chunk or a list of them.
         """
-        if not isinstance(piece, str):
-            return self._write_chunks(piece)
+        if type(piece) is not str:
+            if not isinstance(piece, str):
+                return self._write_chunks(piece)
+            piece = render(piece, self._language)
         if self.is_blank or self._log_content is not None:
             self._observe(piece)
         self.characters += len(piece)

@@ -9,7 +9,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, TracebackType
 
-BAD_OPTION = "[The option llm_{}.]"
 UNEXPECTED = "Error occurred. Please consult support."  # all that a user is told
 
 FRAMES = 10  # of a traceback in one line

@@ -17,7 +17,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from . import option_values
-from .errors import BAD_OPTION, AnswerError, UsageError
+from .errors import AnswerError, UsageError
+from .sentences import BAD_OPTION, MUST_BE_AT_LEAST, OPTION_REASON, sentence_of
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,15 @@ class Option(NamedTuple):
     aliases: tuple[str, ...] = ()
 
     def convert(self, value: Any) -> Any:
-        """Return the value in this option's type; raises ValueError saying what is wanted."""
+        """Return the value in this option's type; raises ValueError with a Sentence about it."""
         try:
             converted = option_values.convert(self.kind, value)
         except ValueError as error:
-            raise ValueError(f"{self.name} {error}") from None
+            raise ValueError(OPTION_REASON.format(self.name, sentence_of(error))) from None
         if self.least is not None and converted < self.least:
-            raise ValueError(f"{self.name} must be at least {self.least:g}")
+            raise ValueError(
+                OPTION_REASON.format(self.name, MUST_BE_AT_LEAST.format(f"{self.least:g}"))
+            )
         return converted
 
 
@@ -141,7 +144,7 @@ def for_request(
     """Put a Modelfile's llm_* over the settings; raises AnswerError for an impossible value."""
 
     def refuse(error: ValueError, _: Any) -> AnswerError:
-        return AnswerError(BAD_OPTION.format(error))
+        return AnswerError(BAD_OPTION.format(sentence_of(error)))
 
     options, others = _of_table(table, asked, refuse)
     others.pop(MULTIMODAL, None)
@@ -169,7 +172,8 @@ def wants_multimodal(asked: Mapping[str, Any]) -> bool | None:
     try:
         return bool(option_values.convert(bool, value))
     except ValueError as error:
-        raise AnswerError(BAD_OPTION.format(f"{MULTIMODAL} {error}")) from None
+        reason = OPTION_REASON.format(MULTIMODAL, sentence_of(error))
+        raise AnswerError(BAD_OPTION.format(reason)) from None
 
 
 def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,18 +7,24 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from . import sentences
+from .sentences import Sentence
+
 Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]]
 MOST_TEXTS, LONGEST_TEXT = 64, 1000  # of a list: each stop word is looked for in every piece
 
 
 def convert(kind: Kind, value: Any) -> Any:
-    """Return a value in the type of an option; raises ValueError saying what is wanted."""
+    """Return a value in the type of an option.
+
+    Raises ValueError with a Sentence that says what it must be.
+    """
     try:
         converted = _CONVERTERS[kind](value)
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise ValueError(f"must be {_WANTED[kind]}") from None
+        raise ValueError(_WANTED[kind]) from None
     if isinstance(converted, float) and not math.isfinite(converted):
-        raise ValueError("must be a finite number")
+        raise ValueError(sentences.MUST_BE_FINITE)
     return converted
 
 
@@ -76,10 +82,10 @@ _CONVERTERS: dict[type, Callable[[Any], Any]] = {
     str: _text,
     list: _texts,
 }
-_WANTED: dict[type, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: f"a text or a list of texts, {MOST_TEXTS} at most, none longer than {LONGEST_TEXT}",
+_WANTED: dict[type, Sentence] = {
+    bool: sentences.MUST_BE_TRUTH,
+    int: sentences.MUST_BE_WHOLE,
+    float: sentences.MUST_BE_NUMBER,
+    str: sentences.MUST_BE_TEXT,
+    list: sentences.MUST_BE_TEXTS.format(MOST_TEXTS, LONGEST_TEXT),
 }

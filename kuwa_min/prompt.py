@@ -11,12 +11,12 @@ from typing import NamedTuple
 from .chunks import LogLevel
 from .errors import AnswerError
 from .modelfile import Message, Modelfile
-from .sentences import NO_INPUT, TOO_LONG, ours
+from .sentences import NO_INPUT, TOO_LONG, Sentence, own_answers
 from .side_notes import NOTE_BEGIN, NOTE_END
 
-SIDE_NOTE = f"{NOTE_BEGIN}{{}}{NOTE_END}"  # for the person, not part of the answer
+SIDE_NOTE = Sentence(f"{NOTE_BEGIN}{{}}{NOTE_END}", f"{NOTE_BEGIN}{{}}{NOTE_END}")
 # What an answer of ours ends with, and no model said; 0.4's front end writes a level before it.
-OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{ours()})\s*\Z"
+OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{own_answers()})\s*\Z"
 LONGEST_SENTENCE = 300  # looked for there only: whole texts would take time without bound
 
 

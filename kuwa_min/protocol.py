@@ -31,12 +31,9 @@ from urllib.parse import parse_qsl, urlencode
 from .errors import Refused
 from .messages import keep_client_system, rectify_chat_history, to_openai_chat_format
 from .modelfile import Message, Modelfile
+from .sentences import EMPTY_REQUEST, MALFORMED_HISTORY, MALFORMED_MODELFILE, TOO_MANY_FIELDS
 
 FORM_FIELDS = 100
-TOO_MANY = f"The form has more than {FORM_FIELDS} fields."
-EMPTY, BUSY = "Received empty request!", "Processing another request."
-MALFORMED = "The chat history could not be read: it must be a JSON list of messages."
-MALFORMED_MODELFILE = "The Modelfile of this bot could not be read: it must be a JSON list."
 SUCCESS, FAILED = "Success", "Failed"
 READY = "READY"
 UNRESERVED = -1  # in place of both ids
@@ -75,7 +72,7 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
             body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS
         )
     except ValueError:
-        raise Refused(400, TOO_MANY) from None
+        raise Refused(400, TOO_MANY_FIELDS.format(FORM_FIELDS)) from None
     return dict(pairs)
 
 
@@ -83,7 +80,7 @@ def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
     form = {}
     parts = body.split(boundary, FORM_FIELDS + 2)
     if len(parts) > FORM_FIELDS + 2:  # and the text before the first boundary and after the last
-        raise Refused(400, TOO_MANY)
+        raise Refused(400, TOO_MANY_FIELDS.format(FORM_FIELDS))
     for part in parts[1:]:
         head, found, content = part.partition(b"\r\n\r\n")
         name = re.search(FIELD_NAME, head.decode("utf-8", "replace"))
@@ -100,7 +97,7 @@ def parse_chat(
     api_base_urls: the header X-Kuwa-Api-Base-Urls of 0.4's front end, separated by ";".
     """
     if not form:
-        raise Refused(400, EMPTY)
+        raise Refused(400, EMPTY_REQUEST)
     history = _parse_history(form)
     try:
         modelfile = Modelfile.from_json(form.get("modelfile"))
@@ -119,9 +116,9 @@ def _parse_history(form: dict[str, str]) -> list[Message]:
     try:
         entries = json.loads(form.get("input", "").strip() or "[]")
     except (ValueError, RecursionError):
-        raise Refused(400, MALFORMED) from None
+        raise Refused(400, MALFORMED_HISTORY) from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise Refused(400, MALFORMED)
+        raise Refused(400, MALFORMED_HISTORY)
     history = to_openai_chat_format(entries)
     if _is_api_call(form.get("history_id", "")):
         history = keep_client_system(history)

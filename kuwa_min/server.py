@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
-from . import protocol, wire
+from . import protocol, sentences, wire
 from .answer import Generation
 from .chunks import Piece
 from .errors import Refused
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 MONITORING = ("/health", "/metrics", "/status")  # allowed under any Host, as a service's name
-LOADING = "The model is still loading. Please try again in a moment."
 
 Compute = Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
 
@@ -80,11 +79,13 @@ class ExecutorRoutes:
             logger.info(
                 "endpoint %d: refused a chat: %d %s", index, refusal.status, refusal.message
             )
+            language = sentences.language_of(request.field("accept-language"))
+            refusal.message = sentences.render(refusal.message, language)
             raise
 
     def _start(self, index: int, request: Request) -> Streaming:
         if not self.ready:
-            raise Refused(503, LOADING, Retry_After="5")
+            raise Refused(503, sentences.LOADING, Retry_After="5")
         form = protocol.parse_form(request.body, request.field("content-type") or "")
         chat = protocol.parse_chat(
             form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
@@ -122,7 +123,7 @@ class ExecutorRoutes:
     def health(self, _: Request) -> Reply:
         """Return 204 when chats are accepted; raises Refused with 503 while the model loads."""
         if not self.ready:
-            raise Refused(503, LOADING, Retry_After="5")
+            raise Refused(503, sentences.LOADING, Retry_After="5")
         return Reply(204)
 
     def status(self, _: Request) -> Reply:

@@ -21,7 +21,6 @@ from .answer import Generation
 from .errors import Refused
 from .metrics import Metrics
 from .process import tune_switch_interval
-from .protocol import BUSY
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class Slots:
             if self._closed:
                 raise Refused(503, sentences.STOPPING, Retry_After="5")
             if self._endpoints[index] is not None:
-                raise Refused(429, BUSY)
+                raise Refused(429, sentences.ENDPOINT_BUSY)
             ticket = self._queue.acquire(generation.user)
             # The slot is free where the generator ends, before the worker thread notices that.
             generation.enqueue(ticket, partial(self._queue.release, ticket))

@@ -257,7 +257,7 @@ def test_an_abort_ends_well(block: bool) -> None:
     [
         ([], "7", "en_us", sentences.STOPPED),
         (["", " \n", ProgressChunk(1, 2)], "7", "en_us", sentences.STOPPED),
-        ([], "7", "zh_tw", sentences.CHINESE[sentences.STOPPED]),
+        ([], "7", "zh_tw", sentences.STOPPED.render("zh")),
         ([LogChunk("loud")], "7", "en_us", "[INFO] loud"),
         (["a"], "7", "en_us", "a"),
         ([], "-7", "en_us", ""),
@@ -320,7 +320,7 @@ def test_an_answer_ends_once_although_its_orphan_ends_at_the_same_time(
 @pytest.mark.parametrize("block", [False, True])
 @pytest.mark.parametrize(
     ("language", "note"),
-    [("en", sentences.CUT_SHORT), ("zh_tw", sentences.CHINESE[sentences.CUT_SHORT])],
+    [("en", sentences.CUT_SHORT), ("zh_tw", sentences.CUT_SHORT.render("zh"))],
 )
 def test_an_answer_that_is_cut_short_is_incomplete(block: bool, language: str, note: str) -> None:
     """A note says so, in the user's language."""

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from kuwa_min import exchange, protocol
+from kuwa_min import exchange, protocol, sentences
 from kuwa_min.errors import Refused
 from kuwa_min.modelfile import Modelfile
 
@@ -370,8 +370,8 @@ def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "data"),
     [
-        (protocol.EMPTY, b'{"msg":"Received empty request!"}'),
-        (protocol.BUSY, b'{"msg":"Processing another request."}'),
+        (sentences.EMPTY_REQUEST, b'{"msg":"Received empty request!"}'),
+        (sentences.ENDPOINT_BUSY, b'{"msg":"Processing another request."}'),
         ("Aborted", b'{"msg":"Aborted"}'),
         ('say "嗨"', '{"msg":"say \\"嗨\\""}'.encode()),
     ],

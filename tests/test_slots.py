@@ -179,7 +179,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize(
     ("language", "sentence"),
-    [("en_us", sentences.NO_SLOT), ("zh_tw", sentences.CHINESE[sentences.NO_SLOT])],
+    [("en_us", sentences.NO_SLOT), ("zh_tw", sentences.NO_SLOT.render("zh"))],
 )
 def test_a_wait_that_takes_too_long_ends_with_a_sentence(
     gated: Gated, language: str, sentence: str, caplog: pytest.LogCaptureFixture

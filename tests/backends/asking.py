@@ -9,6 +9,7 @@ from typing import Any
 
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.errors import AnswerError
+from kuwa_min.sentences import language_of, render, sentence_of
 from kuwa_min.stream import GeneratorRunner
 
 ROLES = ("user", "assistant")
@@ -53,10 +54,11 @@ def pieces(
 
 
 def ask(executor: LLMExecutor, *said: str, **more: Any) -> str:
-    """Return a whole answer, with the sentence that ends it if something went wrong."""
+    """Return a whole answer as the user reads it, with the sentence that ends it if one does."""
+    language = language_of((more.get("form") or {}).get("lang"))
     taken: list[str] = []
     try:
         pieces(executor, *said, write=taken.append, **more)
     except AnswerError as error:
-        taken.append(str(error))
-    return "".join(taken)
+        taken.append(sentence_of(error))
+    return "".join(render(piece, language) for piece in taken)

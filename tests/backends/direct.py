@@ -29,7 +29,7 @@ def ask(executor: ModelExecutor, *said: str, **commands: str) -> tuple[str, Any]
     text = ""
     while not request.ended:
         text += request.take()
-    return text, request
+    return text + "".join(request.side_notes), request
 
 
 def tokens(executor: ModelExecutor, *said: str) -> list[int]:

@@ -52,9 +52,14 @@ class Answer:
             self.text += self.request.take(0.1)
         return self.text
 
+    @property
+    def side_notes(self) -> str:
+        """Return what is shown behind the text."""
+        return "".join(self.request.side_notes)
+
     def whole(self) -> str:
-        """Return the answer when it is over."""
-        return self.more(10**9)
+        """Return the answer when it is over, with its side notes."""
+        return self.more(10**9) + self.side_notes
 
     def cancel(self) -> None:
         """Want no more of it."""

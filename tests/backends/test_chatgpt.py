@@ -205,7 +205,7 @@ def test_a_person_is_told_why_an_answer_ends(serve: Serve, finish: str, note: st
     assert answer == "text" + SIDE_NOTE.format(note)
     assert without_our_words([{"role": "assistant", "content": answer}])[0]["content"] == "text"
     chinese = ask(executor, "hi", form={"lang": "zh-TW,en;q=0.5"})
-    assert chinese == "text" + SIDE_NOTE.format(sentences.translate(note))
+    assert chinese == "text" + SIDE_NOTE.format(note).render("zh")
     assert chinese != answer
 
 
@@ -374,7 +374,7 @@ def test_a_refusal_is_a_sentence(serve: Serve, status: int, body: Any, sentence:
     assert ask(executor, "hi") == sentence
     assert len(service.chats) == 1
     chinese = ask(executor, "hi", form={"lang": "zh-TW"})
-    assert chinese == sentences.translate(sentence)
+    assert chinese == sentences.render(sentence, "zh")
     assert "\n" not in chinese
     assert without_our_words([{"role": "assistant", "content": chinese}]) == []
 

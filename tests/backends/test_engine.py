@@ -10,7 +10,10 @@ import pytest
 
 from backends._engine import Engine, OneByOne
 from backends._request import Request
+from kuwa_min.prompt import SIDE_NOTE
+from kuwa_min.sentences import Sentence
 
+NOTE = Sentence("A note.", "附註。")
 LONG = 20.0
 
 
@@ -34,7 +37,7 @@ def read(one: Request) -> str:
     text = ""
     while not one.ended:
         text += one.take(LONG)
-    return text
+    return text + "".join(one.side_notes)
 
 
 def count(one: Request) -> None:
@@ -142,13 +145,13 @@ def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
 
     def compute(one: Request) -> None:
         count(one)
-        one.note("NOTE")
+        one.note(NOTE)
 
     plain, stopped = request(stop=("9x",)), request(stop=("5",))
     with running(compute) as engine:
         engine.submit(plain)
         engine.submit(stopped)
-        assert read(plain) == "123456789NOTE"
+        assert read(plain) == f"123456789{SIDE_NOTE.format(NOTE)}"
         assert read(stopped) == "1234"
 
 

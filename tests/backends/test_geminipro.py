@@ -346,7 +346,7 @@ def test_a_blocked_prompt_is_explained(
     executor = connect(serve(talk))
     assert ask(executor, "hi") == sentences.NOT_ALLOWED
     chinese = ask(executor, "hi", form={"lang": "zh-TW,zh;q=0.9"})
-    assert chinese == sentences.CHINESE[sentences.NOT_ALLOWED]
+    assert chinese == sentences.NOT_ALLOWED.render("zh")
     assert "the prompt was blocked: " in caplog.text
 
 
@@ -471,7 +471,7 @@ def test_a_sentence_is_said_in_chinese_to_those_who_read_it(serve: Serve, connec
     """With the name in its place."""
     service = serve(gemini_refuses.always(404, gemini_refuses.NO_MODEL))
     answer = ask(connect(service, "--model", "m"), "hi", form={"lang": "zh-TW"})
-    assert answer == sentences.CHINESE[sentences.NO_MODEL].format("m")
+    assert answer == sentences.NO_MODEL.format("m").render("zh")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from backends._links import (
     without_marks,
 )
 from kuwa_min.prompt import NOTE_BEGIN, NOTE_END
-from kuwa_min.sentences import LINK_DAMAGED, MORE_LINKS, translate
+from kuwa_min.sentences import LINK_DAMAGED, MORE_LINKS
 
 
 def user(text: str) -> dict[str, str]:
@@ -105,9 +105,9 @@ def test_a_long_data_url_is_no_text_for_a_model() -> None:
 def test_one_side_note_says_it_all() -> None:
     """Each sentence once, a few of them, in the person's language."""
     notes = [LINK_DAMAGED.format(name) for name in ("a", "b", "a", "c", "d", "e")]
-    text = side_note(notes, str)
+    text = side_note(notes)
     assert text.startswith(f"{NOTE_BEGIN}a was not read: it is damaged. b was not read")
     assert text.endswith(f"it is damaged. {MORE_LINKS.format(2)}{NOTE_END}")
     assert text.count(NOTE_BEGIN) == 1
-    assert "未讀取 a：檔案已損壞。 未讀取 b" in side_note(notes, translate)
-    assert side_note([], str) == ""
+    assert "未讀取 a：檔案已損壞。 未讀取 b" in side_note(notes).render("zh")
+    assert side_note([]) == ""

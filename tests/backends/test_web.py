@@ -16,7 +16,7 @@ from test_images import png
 
 from backends import _line, _web
 from backends._fetch_policy import FetchPolicy, LinkError
-from kuwa_min.sentences import translate
+from kuwa_min.sentences import render
 
 OPEN, CLOSED = FetchPolicy(allow_private=True), FetchPolicy()
 MOST = 10 * 2**20
@@ -81,7 +81,7 @@ def refusal(url: str, where: FetchPolicy = OPEN, seconds: float = 10) -> str:
         fetch(url, where, seconds)
     sentence = caught.value.about("LINK")
     assert sentence.startswith("LINK was not read: ")
-    assert translate(sentence) != sentence, "it is known in Chinese"
+    assert render(sentence, "zh") != sentence, "it is known in Chinese"
     return sentence
 
 
