@@ -17,7 +17,7 @@ from programs import ROOT
 
 # A module may import from the lines above its own, and from no other.
 LAYERS = (
-    ("errors", "manifest", "machine", "modelfile_text", "progress", "yaml_scalar"),
+    ("errors", "manifest", "machine", "modelfile_text", "progress", "sentences", "yaml_scalar"),
     ("yaml_flow",),
     ("yaml_subset",),
     # What a built file carries:
@@ -37,7 +37,6 @@ LAYERS = (
         "option_files",
         "option_values",
         "text",
-        "sentences",
         "chunks",
         "side_notes",
         "usage",
