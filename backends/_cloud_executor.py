@@ -230,9 +230,11 @@ class CloudExecutor(LLMExecutor):
         """Return the model that the bot asks for, whose name may look like a number, or ours."""
         name = str(self.args.model if asked is None else asked).strip()
         if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
-            raise AnswerError(sentences.BAD_OPTION.format(
+            raise AnswerError(
+                sentences.BAD_OPTION.format(
                     sentences.OPTION_REASON.format("model", sentences.MUST_BE_NAME)
-                ))
+                )
+            )
         return name
 
 
