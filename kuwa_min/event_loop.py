@@ -58,13 +58,15 @@ class EventLoop:
         loop, started, done = self.start(), threading.Event(), threading.Event()
         claim = threading.Lock()  # acquired once: by the loop, or by the caller on timeout
 
-        def start_task() -> None:
+        async def run() -> None:  # its first step may come after one of a task that blocks
             if claim.acquire(blocking=False):
-                task = loop.create_task(create())
-                task.add_done_callback(lambda _: done.set())
                 started.set()
+                await create()
 
-        loop.call_soon_threadsafe(start_task)
+        def create_task() -> None:
+            loop.create_task(run()).add_done_callback(lambda _: done.set())
+
+        loop.call_soon_threadsafe(create_task)
         if started.wait(within) or not claim.acquire(blocking=False):
             return done
         return None

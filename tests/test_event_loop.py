@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,34 @@ def test_a_call_on_a_loop_that_blocks_is_given_up_and_never_run() -> None:
     release.set()
     assert first is not None
     assert first.wait(LONG)
+    last = loop.call(lambda: asyncio.sleep(0), LONG)
+    assert last is not None
+    assert last.wait(LONG)
+    assert not ran.is_set()
+    loop.close()
+
+
+def test_a_call_whose_first_step_comes_after_one_that_blocks_is_given_up_and_never_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Let the loop block when it has made the call's task and not yet begun it."""
+    loop, queued, release, ran = EventLoop(), *(threading.Event() for _ in range(3))
+    running = loop.start()
+    add = running.call_soon_threadsafe
+    add(queued.wait, LONG)
+
+    def add_before_one_that_blocks(*call: Any) -> None:
+        add(*call)
+        add(release.wait, LONG)
+        queued.set()
+
+    async def late() -> None:
+        ran.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "call_soon_threadsafe", add_before_one_that_blocks)
+        assert loop.call(late, 0.05) is None
+    release.set()
     last = loop.call(lambda: asyncio.sleep(0), LONG)
     assert last is not None
     assert last.wait(LONG)
