@@ -1,12 +1,12 @@
 """Read the pictures and files that a chat links to, under limits.
 
-Kuwa's front end puts the URL of an upload on a line before the text of its message; an API's client
-may send a data: URL. The history comes anew with every turn, and its links with it.
+Kuwa's front end puts the URL of an upload on a line before the text of its message; a client of the
+API may send a data: URL. Every turn brings the whole history, and its links with it.
 
-Strategy: the newest links are read first, up to a number and a total size. A link that gives
-nothing stays in the text, so that the model answers all the same; if it came with the last message,
+Strategy: the newest links are read first, up to a number and a total size. A link that cannot be
+read stays in the text, so that the model answers all the same; if it came with the last message,
 a side note says why. Files of earlier messages are taken from a cache. Those of the last message
-are always fetched: its link may have been mended, or lead to another upload of the same name.
+are always fetched: the link may work now, or lead to another upload of the same name.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ._web import Deadline
 
 logger = logging.getLogger(__name__)
 
-PICTURE, FILE = 10 * 2**20, 20 * 2**20  # most bytes of one; Kuwa's uploads have 20 MiB at most
-# Most bytes of a chat's files, 45 MB in base64: OpenAI takes requests of 50 MB, Google of 100 MB.
-TOGETHER = 32 * 2**20
-SECONDS = 20.0  # for all links of a chat
+LARGEST_IMAGE, LARGEST_FILE = 10 * 2**20, 20 * 2**20  # bytes; Kuwa's uploads have 20 MiB at most
+# Bytes of all files of a chat, 45 MB in base64: OpenAI takes requests of 50 MB, Google of 100 MB.
+LARGEST_TOTAL = 32 * 2**20
+TIMEOUT = 20.0  # seconds for all links of a chat
 MOST_FILES = 8
 MOST_LINKS = 40  # of a chat that are tried
 HINT = " If it is the host of the site that people upload to, name it in --upload_hosts."
@@ -42,23 +42,23 @@ DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.IGNORECASE)
 
 
 class Attachment(NamedTuple):
-    """A file of a chat: its bytes and MIME type, its link as a model reads it, and its name."""
+    """A file of a chat."""
 
     data: bytes
-    media_type: str
-    text: str = _links.LOST
-    name: str = "a file"
+    media_type: str  # MIME
+    text: str = _links.LOST  # its link, as a model that does not get the file reads it
+    name: str = "a file"  # for side notes
 
 
 class Chat(NamedTuple):
-    """A history in which signs stand for the files; notes: sentences on what was not read."""
+    """A history whose links were read."""
 
-    history: list[Message]
-    files: dict[int, Attachment]
-    notes: tuple[str, ...] = ()
+    history: list[Message]  # a placeholder stands for each file
+    files: dict[int, Attachment]  # by the number of their placeholder
+    notes: tuple[str, ...] = ()  # sentences on the links of the last message that were not read
 
     def without(self, number: int, error: LinkError) -> Chat:
-        """Return the chat without a file that cannot be used after all."""
+        """Return the chat without a file that the model cannot use: its link is text again."""
         lost = self.files[number]
         files = {other: file for other, file in self.files.items() if other != number}
         history = _links.restored(self.history, {number: lost.text})
@@ -68,7 +68,7 @@ class Chat(NamedTuple):
 
 
 def add_arguments(add: Callable[..., object]) -> None:
-    """Add how many files of a chat are read, and from where."""
+    """Add the options on how many files of a chat are read, and from where."""
     add(
         "--max_attachments",
         type=_numbers.whole(1),
@@ -104,9 +104,9 @@ def upload_host(text: str) -> tuple[str, int | None]:
 
 
 class AttachmentReader:
-    """Reads the files of chats; one for each executor, safe for threads.
+    """Read the files of chats; one for each executor, safe for threads.
 
-    types: the MIME types that the model takes; most: files of a chat.
+    types: the MIME types that the model takes; most: the files of a chat that are read.
     """
 
     def __init__(self, args: argparse.Namespace, types: Collection[str], most: int) -> None:
@@ -116,7 +116,7 @@ class AttachmentReader:
     def read(self, history: list[Message]) -> Chat:
         """Return the chat with its files; blocks while they are fetched.
 
-        Cutting the thread's _line ends it early, with the files that it has.
+        Cancelling the thread's cancel scope ends it early, with the files that were read.
         """
         plain = _links.without_marks(history)
         links = dict(enumerate(_links.find(plain)))
@@ -129,14 +129,14 @@ class AttachmentReader:
     def _fetch_all(
         self, links: dict[int, Link], last: int
     ) -> tuple[dict[int, Attachment], tuple[str, ...]]:
-        """Fetch the newest links first, until there are enough files."""
+        """Read the newest links first, until a limit is reached; return files and notes."""
         files: dict[int, Attachment] = {}
         notes: list[str] = []
-        deadline, room = Deadline(SECONDS), TOGETHER
+        deadline, remaining = Deadline(TIMEOUT), LARGEST_TOTAL
         for number, link in sorted(links.items(), reverse=True)[:MOST_LINKS]:
             if _line.current().is_cut:
                 break
-            file = self._outcome(link, deadline, is_new=link.message == last)
+            file = self._read(link, deadline, is_new=link.message == last)
             if isinstance(file, LinkError):
                 if link.message == last:
                     notes.insert(0, file.about(link.name))
@@ -144,24 +144,27 @@ class AttachmentReader:
             if len(files) == self._most:
                 notes.append(sentences.FILES_TOO_MANY.format(self._most))
                 break
-            room -= len(file.data)
-            if room < 0:
-                notes.append(sentences.FILES_TOO_LARGE.format(TOGETHER >> 20))
+            remaining -= len(file.data)
+            if remaining < 0:
+                notes.append(sentences.FILES_TOO_LARGE.format(LARGEST_TOTAL >> 20))
                 break
             files[number] = file
         return files, tuple(notes)
 
-    def _outcome(self, link: Link, deadline: Deadline, *, is_new: bool) -> Attachment | LinkError:
-        """Return the file of a link, or why there is none: from the cache if it is an old link."""
-        known = None if is_new or link.is_data else self._cache.get(link.url)
-        if known is not None:
-            return known
+    def _read(self, link: Link, deadline: Deadline, *, is_new: bool) -> Attachment | LinkError:
+        """Return the file of a link, or why there is none; from the cache unless the link is new.
+
+        Both are cached.
+        """
+        cached = None if is_new or link.is_data else self._cache.get(link.url)
+        if cached is not None:
+            return cached
         try:
-            seconds = min(_web.SECONDS, deadline.left())
+            timeout = min(_web.TIMEOUT, deadline.left())
         except TimeoutError:
             return LinkError(sentences.LINK_SLOW)
         try:
-            found: Attachment | LinkError = self._fetch(link, seconds)
+            found: Attachment | LinkError = self._fetch(link, timeout)
         except LinkError as error:
             hint = HINT if error.sentence == sentences.LINK_PRIVATE else ""
             logger.info("a chat's link is left as text: %s%s", error.about(link.host), hint)
@@ -171,25 +174,28 @@ class AttachmentReader:
             self._cache.put(link.url, found, size)
         return found
 
-    def _fetch(self, link: Link, seconds: float) -> Attachment:
+    def _fetch(self, link: Link, timeout: float) -> Attachment:
         """Return the file of a link; raises LinkError."""
         if link.is_data:
             data = _decode(link.url)
             if len(data) > (most := self._most_bytes(data)):
                 raise LinkError(sentences.LINK_TOO_LARGE, most >> 20)
         else:
-            data = _web.fetch(link.url, self._policy, limit=self._most_bytes, seconds=seconds)
+            data = _web.fetch(link.url, self._policy, limit=self._most_bytes, timeout=timeout)
         media_type = _file_types.media_type(data)
         if media_type in _file_types.IMAGES:
             _images.check(data, media_type)
         return Attachment(data, media_type, link.text, link.name)
 
     def _most_bytes(self, start: bytes) -> int:
-        """Return how large a file with this beginning may be; raises LinkError for other types."""
+        """Return the largest size in bytes of a file with this beginning.
+
+        Raises LinkError for types that the model does not take.
+        """
         media_type = _file_types.media_type(start)
         if media_type not in self._types:
             raise LinkError(sentences.LINK_NO_FILE)
-        return PICTURE if media_type in _file_types.IMAGES else FILE
+        return LARGEST_IMAGE if media_type in _file_types.IMAGES else LARGEST_FILE
 
 
 def _decode(url: str) -> bytes:
@@ -198,8 +204,8 @@ def _decode(url: str) -> bytes:
     if not head:
         raise LinkError(sentences.LINK_BAD_ADDRESS)
     text = url[head.end() :]
-    if len(text) > FILE * 4 // 3 + 4:
-        raise LinkError(sentences.LINK_TOO_LARGE, FILE >> 20)
+    if len(text) > LARGEST_FILE * 4 // 3 + 4:
+        raise LinkError(sentences.LINK_TOO_LARGE, LARGEST_FILE >> 20)
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

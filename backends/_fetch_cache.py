@@ -1,6 +1,6 @@
-"""Keep what was fetched for some minutes: a chat's history, with its links, comes with every turn.
+"""A cache of what links lead to, bounded in time and memory; the least recently used goes first.
 
-The memory that it takes is bounded; whatever was not asked for for longest goes first.
+Every turn of a chat brings the whole history, and its links with it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-IDLE_SECONDS = 600.0  # after which an entry that was not asked for is forgotten
+IDLE_SECONDS = 600.0  # since an entry was last used, after which it is evicted
 MOST_BYTES = 64 * 2**20
-OVERHEAD = 1024  # bytes that an entry is counted for beside its data
+OVERHEAD = 1024  # bytes that an entry takes beside its data
 
 
 @dataclass(frozen=True)
 class _Entry(Generic[T]):
     value: T
     size: int
-    asked: float  # time.monotonic()
+    used: float  # time.monotonic()
 
 
 class FetchCache(Generic[T]):
@@ -35,31 +35,31 @@ class FetchCache(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, url: str) -> T | None:
-        """Return the value of a URL, which counts as asked for now."""
+        """Return the value of a URL; None if there is none."""
         with self._lock:
-            self._forget()
+            self._evict()
             entry = self._entries.pop(url, None)
             if entry is None:
                 return None
-            self._entries[url] = replace(entry, asked=time.monotonic())
+            self._entries[url] = replace(entry, used=time.monotonic())
             return entry.value
 
     def put(self, url: str, value: T, size: int) -> None:
-        """Store a value of `size` bytes in place of the former one; evict the oldest."""
+        """Store a value of `size` bytes in place of the former one."""
         with self._lock:
             former = self._entries.pop(url, None)
             self._bytes -= former.size if former else 0
             entry = _Entry(value, size + len(url) + OVERHEAD, time.monotonic())
             self._entries[url] = entry
             self._bytes += entry.size
-            self._forget()
+            self._evict()
 
-    def _forget(self) -> None:
-        """Drop the oldest entries while they are too old, or all together too large."""
+    def _evict(self) -> None:
+        """Drop the least recently used entries while they are too old, or all are too large."""
         oldest_allowed = time.monotonic() - self._seconds
         while self._entries:
             url, entry = next(iter(self._entries.items()))
-            if entry.asked >= oldest_allowed and self._bytes <= self._most:
+            if entry.used >= oldest_allowed and self._bytes <= self._most:
                 return
             del self._entries[url]
             self._bytes -= entry.size

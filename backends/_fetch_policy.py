@@ -1,4 +1,4 @@
-"""Take links apart, and say which of them may lead into a private network. No I/O."""
+"""Parse URLs, and decide which of them may lead into a private network. No I/O."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ UPLOADS = "/storage/"
 
 
 class LinkError(Exception):
-    """Report why a link gives nothing: one of sentences.LINK_*, whose first gap is for the link.
+    """Report why a link was not read, by one of sentences.LINK_*; its first gap is for the link.
 
-    It tells nothing of our network: unknown names and private addresses read alike.
+    It tells nothing about our network: unknown names and private addresses read alike.
     """
 
     def __init__(self, sentence: str, *values: object) -> None:
@@ -32,32 +32,32 @@ class LinkError(Exception):
 
 
 class Target(NamedTuple):
-    """Where a request goes, and what it asks for."""
+    """A URL, parsed."""
 
     scheme: str
     host: str
     port: int
-    path: str
+    path: str  # and query
 
 
 class FetchPolicy(NamedTuple):
-    """Which hosts may be fetched from although their addresses are private.
+    """Which targets may have private addresses.
 
-    uploads: host and port as the operator named them. kernel: those of the Kernel's host, of which
-    only uploads may be fetched: the Kernel itself takes orders by GET, and asks for no password.
+    Of the Kernel's host only uploads are allowed: the Kernel takes commands by GET, without a
+    password.
     """
 
-    allow_private: bool = False
-    uploads: frozenset[tuple[str, int]] = frozenset()
-    kernel: frozenset[tuple[str, int]] = frozenset()
+    allow_private: bool = False  # every target
+    uploads: frozenset[tuple[str, int]] = frozenset()  # (host, port) as the operator named them
+    kernel: frozenset[tuple[str, int]] = frozenset()  # (host, port) on the Kernel's host
 
     def trusts(self, target: Target) -> bool:
-        """Tell whether a target may be private."""
-        place = (target.host, target.port)
+        """Tell whether a target may have a private address."""
+        host_and_port = (target.host, target.port)
         return (
             self.allow_private
-            or place in self.uploads
-            or (place in self.kernel and _is_upload(target.path))
+            or host_and_port in self.uploads
+            or (host_and_port in self.kernel and _is_upload(target.path))
         )
 
 
@@ -68,11 +68,11 @@ def policy(args: Namespace) -> FetchPolicy:
         for host, port in args.upload_hosts
         for number in ((port,) if port else PORTS.values())
     }
-    return FetchPolicy(args.allow_private_urls, frozenset(uploads), _kernel_places(args))
+    return FetchPolicy(args.allow_private_urls, frozenset(uploads), _kernel_hosts(args))
 
 
-def _kernel_places(args: Namespace) -> frozenset[tuple[str, int]]:
-    """Return the Kernel's host with its own port and those of a front end beside it."""
+def _kernel_hosts(args: Namespace) -> frozenset[tuple[str, int]]:
+    """Return the Kernel's host with its own port and those of a front end on that host."""
     if args.ignore_kernel or args.embedded_kernel:
         return frozenset()
     parts = urlsplit(args.kernel_url)
@@ -83,13 +83,13 @@ def _kernel_places(args: Namespace) -> frozenset[tuple[str, int]]:
 
 
 def _is_upload(path: str) -> bool:
-    """Tell whether a path leads to an upload, and by no detour through dot segments."""
+    """Tell whether a path leads to an upload; not if it has dot segments."""
     plain = unquote(path.partition("?")[0])
     return UPLOADS in plain and "\\" not in plain and posixpath.normpath(plain) == plain
 
 
 def parse(url: str) -> Target:
-    """Take a URL apart; raises LinkError if it is none that we follow."""
+    """Parse a URL; raises LinkError if it is not one of HTTP, or has credentials."""
     try:
         parts = urlsplit(url)
         scheme, port = parts.scheme.lower(), parts.port

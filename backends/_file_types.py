@@ -1,4 +1,4 @@
-"""Tell a file's MIME type from its first bytes, whatever its name or a server calls it.
+"""Detect a file's MIME type by its first bytes, whatever its name or a server says.
 
 The names are those of Gemini's documentation: audio/mp3, video/mov and so on.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import codecs
 import re
 
-START = 4096  # bytes that decide
+START = 4096  # bytes that are looked at
 
 IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-# Containers whose inner type stands behind the first twelve bytes: RIFF and ISO base media files.
+# The first match counts. RIFF and ISO base media files have their type behind a length.
 MAGIC = (
     (re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR", re.DOTALL), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -40,7 +40,7 @@ CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def media_type(data: bytes) -> str:
-    """Return the MIME type of a file by its beginning; empty for every kind that is not listed."""
+    """Return the MIME type of a file by its beginning; empty for types that are not listed."""
     for pattern, found in MAGIC:
         if pattern.match(data):
             return found
@@ -48,7 +48,7 @@ def media_type(data: bytes) -> str:
 
 
 def _is_text(start: bytes) -> bool:
-    """Tell whether this begins a text in UTF-8; web pages and other markup are no such text."""
+    """Tell whether this begins a text in UTF-8; web pages and other markup do not count."""
     start = start.removeprefix(codecs.BOM_UTF8)
     if not start.strip() or MARKUP.match(start) or CONTROLS.search(start):
         return False

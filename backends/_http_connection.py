@@ -27,6 +27,13 @@ from . import _line
 PORTS = {"http": 80, "https": 443}
 # Seconds and probes after which a peer that vanished without a word is noticed.
 KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))
+CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # Alpine, macOS
+)
 CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -77,23 +84,40 @@ def create_tls_context() -> ssl.SSLContext:
     """Return a context that verifies certificates; raises OSError for CAs that cannot be read.
 
     Trusted are the CAs in all files and folders that CA_VARIABLES of the environment name; if none
-    does, those of the system, and of certifi where it is installed. OpenSSL, httpx, requests and
+    does, those of the system, or of certifi where the system has none. OpenSSL, httpx, requests and
     curl each read some of these variables: here one rule holds for every service.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    named = {name: path for name in CA_VARIABLES if (path := os.environ.get(name))}
-    for name, path in named.items():
+    named = {path: name for name in CA_VARIABLES if (path := os.environ.get(name))}
+    for path, name in named.items():  # each once: they often name the same
         is_folder = name == "SSL_CERT_DIR" or Path(path).is_dir()
         context.load_verify_locations(**{"capath" if is_folder else "cafile": path})
     if named:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate CA will do
         return context
     context.load_default_certs()
+    if not _has_default_cas() and (path := _find_cas()):
+        context.load_verify_locations(path)
+    return context
+
+
+def _has_default_cas() -> bool:
+    """Tell whether there are CAs where this Python was built to look for them."""
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath and any(Path(paths.capath).glob("*.0"))
+    return bool(paths.cafile or folder or os.name == "nt")
+
+
+def _find_cas() -> str | None:
+    """Return a file of CAs: the system's, else certifi's."""
+    for path in CA_FILES:
+        if Path(path).is_file():
+            return path
     with contextlib.suppress(ImportError):
         import certifi
 
-        context.load_verify_locations(certifi.where())
-    return context
+        return certifi.where()
+    return None
 
 
 def _proxy_for(origin: Origin) -> str:
@@ -178,7 +202,7 @@ class Connection(http.client.HTTPConnection):
     def _dial(self, host: str, port: int) -> socket.socket:
         """Connect to the first address of a host that accepts."""
         problem: OSError = OSError(f"{host} has no address")
-        addresses = _look_up(host, port, self._scope, self._connect_timeout)
+        addresses = look_up(host, port, self._connect_timeout)
         for family, kind, proto, _, address in addresses:
             sock = socket.socket(family, kind, proto)
             try:
@@ -250,12 +274,13 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _look_up(host: str, port: int, scope: _line.Line, seconds: float | None) -> list[Any]:
-    """Return what getaddrinfo() does, which cannot be interrupted: a thread waits in it.
+def look_up(host: str, port: int, seconds: float | None) -> list[Any]:
+    """Return what getaddrinfo() does, which cannot be interrupted: another thread waits in it.
 
-    Raises TimeoutError after `seconds`.
+    The thread's cancel scope ends the wait. Raises TimeoutError after `seconds`, and OSError.
     """
-    with contextlib.suppress(socket.gaierror):
+    scope = _line.current()
+    with contextlib.suppress(socket.gaierror, UnicodeError):
         flags = socket.AI_NUMERICHOST
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     found: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
@@ -266,7 +291,7 @@ def _look_up(host: str, port: int, scope: _line.Line, seconds: float | None) -> 
         except OSError as error:
             found.put(error)
         except UnicodeError:
-            found.put(OSError(f"{host} is no name of a host"))
+            found.put(socket.gaierror(socket.EAI_NONAME, f"{host} is no name of a host"))
 
     scope.hold_call(lambda: found.put(_line.Cut("the line was cut")))
     threading.Thread(target=resolve, name="look-up", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Check pictures before anything decodes them: their kind, and their size in pixels."""
+"""Check the size of images in pixels by their headers, before anything decodes them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from kuwa_min import sentences
 
 from ._fetch_policy import LinkError
 
-PIXELS = 50_000_000  # of a picture: its bytes say nothing about the memory that it takes
+# A file's size tells nothing about the memory that its pixels take (decompression bombs).
+MOST_PIXELS = 50_000_000
 
 
 def check(data: bytes, media_type: str) -> None:
-    """Read the size that a picture's head claims; raises LinkError if it cannot be taken."""
+    """Raise LinkError for an image whose header is damaged or claims too many pixels."""
     try:
         width, height = SIZES[media_type](data)
     except (struct.error, IndexError, StopIteration):
@@ -22,11 +23,11 @@ def check(data: bytes, media_type: str) -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise LinkError if a picture has no pixels, or more than PIXELS."""
+    """Raise LinkError if an image has no pixels, or more than MOST_PIXELS."""
     if width < 1 or height < 1:
         raise LinkError(sentences.LINK_DAMAGED)
-    if width * height > PIXELS:
-        raise LinkError(sentences.LINK_PIXELS, width, height, PIXELS // 10**6)
+    if width * height > MOST_PIXELS:
+        raise LinkError(sentences.LINK_PIXELS, width, height, MOST_PIXELS // 10**6)
 
 
 # -- width and height, as each format writes them
@@ -52,11 +53,11 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each marker before the pixels, and where its length stands."""
+    """Yield each marker before the pixels, and the offset of its length."""
     at = 2
     while data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # a fill byte
             at += 1
         elif marker in JPEG_BARE:
             at += 2

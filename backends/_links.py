@@ -1,7 +1,8 @@
-"""Find the links of a chat, and let signs stand in its text where files belong. No I/O.
+"""Find the links of a chat, and put placeholders in the text where their files belong. No I/O.
 
-A sign is a number between two U+FFFC, Unicode's own character for an object in a text: it survives
-trimming and joining of messages, and each backend puts the file of that number in its place.
+A placeholder is a number between two U+FFFC, Unicode's character for an object embedded in a text:
+it survives trimming and joining of messages, and each backend puts the file of that number in its
+place.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from kuwa_min.prompt import SIDE_NOTE
 T = TypeVar("T")
 
 URL = re.compile(r"https?://\S+|data:image/\S+|data:[\w.+-]+/[\w.+-]+;base64,\S+", re.IGNORECASE)
-TRAILING = ".,;:!?)]}>'\"*`。，；：！？）」』"  # ends a sentence or a link, not a URL
+TRAILING = ".,;:!?)]}>'\"*`。，；：！？）」』"  # punctuation that ends a sentence, not a URL
 MARK = "\ufffc"
 SIGN = re.compile(rf"{MARK}(\d{{1,9}}){MARK}")
 PLACE = re.compile(rf"\s*{SIGN.pattern}\s*")
 LONGEST_DATA = 200  # characters of a data: URL that a model is given as text
-LOST = "[a file that could not be read]"  # what it is given instead of a longer one
+LOST = "[a file that could not be read]"  # in place of a longer one
 LONGEST_NAME = 60  # characters of a link in a side note
 MOST_NOTED = 3  # sentences of a side note
 
 
 class Link(NamedTuple):
-    """A URL in a message: the message's index, and where in its content the URL begins."""
+    """A URL in a message."""
 
-    message: int
-    start: int
+    message: int  # its index in the history
+    start: int  # of the URL, in the message's content
     url: str
 
     @property
@@ -42,7 +43,7 @@ class Link(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Return what stands for the link in the text that a model reads."""
+        """Return the link as a model reads it that does not get the file."""
         return LOST if self.is_data and len(self.url) > LONGEST_DATA else self.url
 
     @property
@@ -66,7 +67,7 @@ class Link(NamedTuple):
 
 
 def _printable(name: str) -> str:
-    """Return a name on one line, and short; "<" could end a side note."""
+    """Return a short name on one line, without the brackets of a side note's marks."""
     name = "".join(one if one.isprintable() and one not in "<>" else "?" for one in name)
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
 
@@ -82,25 +83,25 @@ def find(history: list[Message]) -> list[Link]:
 
 
 def without_marks(history: list[Message]) -> list[Message]:
-    """Return a copy of the history in which no user can have typed a sign."""
+    """Return a copy of the history without placeholders that a user typed."""
     return [{**one, "content": one["content"].replace(MARK, "")} for one in history]
 
 
 def with_signs(
     history: list[Message], links: Mapping[int, Link], files: Collection[int]
 ) -> list[Message]:
-    """Return the history with a sign for each link whose number is in files, else with its text."""
+    """Return the history with a placeholder for each link in `files`, else with its text."""
     signed = list(history)
-    for number, link in sorted(links.items(), reverse=True):  # backwards: places stay right
+    for number, link in sorted(links.items(), reverse=True):  # backwards: offsets stay right
         content = signed[link.message]["content"]
         before, after = content[: link.start], content[link.start + len(link.url) :]
-        stands = sign(number) if number in files else link.text
-        signed[link.message] = {**signed[link.message], "content": before + stands + after}
+        text = sign(number) if number in files else link.text
+        signed[link.message] = {**signed[link.message], "content": before + text + after}
     return signed
 
 
 def restored(messages: list[Message], texts: Mapping[int, str]) -> list[Message]:
-    """Return the messages with these texts again in place of the signs of these numbers."""
+    """Return the messages with these texts in place of the placeholders of their numbers."""
 
     def text(found: re.Match[str]) -> str:
         return texts.get(int(found[1]), found[0])
@@ -109,19 +110,19 @@ def restored(messages: list[Message], texts: Mapping[int, str]) -> list[Message]
 
 
 def sign(number: int) -> str:
-    """Return what stands in a text for the file of this number."""
+    """Return the placeholder of the file of this number."""
     return f"{MARK}{number}{MARK}"
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of the signs in a text, in order."""
+    """Return the numbers of the placeholders in a text, in order."""
     return [int(found) for found in SIGN.findall(text)]
 
 
 def split(text: str, files: Mapping[int, T]) -> Iterator[str | T]:
     """Yield text and files in order, without the white space around files and without empty text.
 
-    A sign whose file is not given is left out.
+    A placeholder whose number is not in `files` is left out.
     """
     before, *rest = PLACE.split(text)
     if before:

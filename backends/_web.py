@@ -1,9 +1,14 @@
-"""Fetch what a link in a chat leads to, without reaching what only this machine may reach.
+"""Fetch what a link in a chat leads to, under limits of time and size.
 
-Strategy against server-side request forgery: every hop, redirects included, is judged by its own
-URL. The name is resolved once, all of its addresses are judged, and the connection goes to one of
-those (DNS pinning). Proxies of the environment are not used, no cookies or credentials are sent.
-A FetchPolicy says what may be private.
+Strategy against server-side request forgery (SSRF): a link must not reach what only this machine
+can reach.
+- Each hop, redirects included, is judged by its own URL: a public server cannot redirect us inside.
+- The name is resolved once, every one of its addresses must be public, and the connection goes to
+  one of those (DNS pinning): a name cannot be public when it is judged and private when it is used.
+- Proxies of the environment are not used, for they would resolve the name again; no cookies or
+  credentials are sent.
+- A FetchPolicy says which hosts may be private. What was refused and why reads alike for unknown
+  names and private addresses, so that nobody can map a network by links.
 """
 
 from __future__ import annotations
@@ -12,10 +17,8 @@ import contextlib
 import http.client
 import io
 import ipaddress
-import queue
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,18 +29,19 @@ from kuwa_min import sentences
 from . import _line
 from ._fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse
 from ._file_types import START
+from ._http_connection import create_tls_context, look_up
 
-SECONDS = 10.0  # for one link: look-up, redirects and body together
-REDIRECTS = 3
-MOVED = frozenset({301, 302, 303, 307, 308})
-# All others are of this network or carry an IPv4 address inside: mapped, NAT64, 6to4, Teredo.
+TIMEOUT = 10.0  # seconds for one link: look-up, redirects and body together
+MAX_REDIRECTS = 3
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+# Global unicast, without the ranges that carry an IPv4 address inside: 6to4 and Teredo.
 IPV6_PUBLIC = ipaddress.IPv6Network("2000::/3")
-IPV6_WRAPPED = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
-HEAD = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
+IPV6_EMBEDDED = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
+HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 
 class Deadline:
-    """The time that everything together may take."""
+    """The moment at which several steps must be done."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -51,22 +55,21 @@ class Deadline:
 
 
 def fetch(
-    url: str, policy: FetchPolicy, *, limit: Callable[[bytes], int], seconds: float = SECONDS
+    url: str, policy: FetchPolicy, *, limit: Callable[[bytes], int], timeout: float = TIMEOUT
 ) -> bytes:
-    """Return the body that a URL leads to; raises LinkError, also when `seconds` have passed.
+    """Return the body that a URL leads to; raises LinkError, also after `timeout` seconds.
 
-    limit: given the first bytes of the body, returns how many it may have in all; may raise
-    LinkError for a kind of file that nobody wants, whose rest is not read then. The thread's
-    _line is held: whoever cuts it ends the fetch.
+    limit: returns how many bytes a body with these first bytes may have; raises LinkError for an
+    unwanted kind of file, whose rest is not read then. Blocks; the thread's cancel scope ends it.
     """
-    deadline = Deadline(seconds)
-    for _ in range(REDIRECTS + 1):
+    deadline = Deadline(timeout)
+    for _ in range(MAX_REDIRECTS + 1):
         target = parse(url)
         try:
-            with _answer(target, deadline, policy) as answer:
-                if answer.status not in MOVED:
-                    return _body(answer, limit)
-                url = urljoin(url, answer.getheader("Location") or "")
+            with _get(target, deadline, policy) as response:
+                if response.status not in REDIRECT_STATUSES:
+                    return _read_body(response, limit)
+                url = urljoin(url, response.getheader("Location") or "")
         except TimeoutError:
             raise LinkError(sentences.LINK_SLOW) from None
         except ssl.SSLCertVerificationError:
@@ -77,11 +80,11 @@ def fetch(
 
 
 @contextlib.contextmanager
-def _answer(
+def _get(
     target: Target, deadline: Deadline, policy: FetchPolicy
 ) -> Iterator[http.client.HTTPResponse]:
-    """Send the request; give the answer, whose body is still to come."""
-    addresses = _look_up(target, deadline)
+    """Send one request; yield the response, whose body is still to come."""
+    addresses = _resolve(target, deadline)
     if not addresses or not (policy.trusts(target) or all(map(is_public, addresses))):
         raise LinkError(sentences.LINK_PRIVATE)
     line = _line.current()
@@ -91,39 +94,28 @@ def _answer(
             connection = http.client.HTTPConnection(target.host, target.port)
             connection.default_port = PORTS[target.scheme]
             connection.sock = _Socket(sock, deadline)
-            connection.request("GET", target.path, headers=HEAD)
-            with connection.getresponse() as answer:
-                yield answer
+            connection.request("GET", target.path, headers=HEADERS)
+            with connection.getresponse() as response:
+                yield response
         finally:
             line.release()
 
 
-def _look_up(target: Target, deadline: Deadline) -> list[str]:
-    """Resolve a name; returns no address for an unknown one, or when the time is up.
-
-    A thread does it, because the system's own call has no time-out.
-    """
-    found: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-            found.put([str(address[0]) for *_, address in answers])
-        except (OSError, UnicodeError, OverflowError):
-            found.put([])
-
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
+def _resolve(target: Target, deadline: Deadline) -> list[str]:
+    """Return the addresses of a host; none for an unknown one, or when the time is up."""
+    seconds = deadline.left()
     try:
-        return list(dict.fromkeys(found.get(timeout=deadline.left())))
-    except queue.Empty:
+        found = look_up(target.host, target.port, seconds)
+    except (OSError, OverflowError):
         return []
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def is_public(address: str) -> bool:
     """Tell whether an address is reachable from the whole internet."""
     number = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(number, ipaddress.IPv6Address) and (
-        number not in IPV6_PUBLIC or any(number in one for one in IPV6_WRAPPED)
+        number not in IPV6_PUBLIC or any(number in one for one in IPV6_EMBEDDED)
     ):
         return False
     return number.is_global and not (number.is_multicast or number.is_reserved)
@@ -134,7 +126,7 @@ def _connect(addresses: list[str], target: Target, deadline: Deadline) -> socket
     if target.scheme == "http":
         return sock
     sock.settimeout(deadline.left())
-    return ssl.create_default_context().wrap_socket(sock, server_hostname=target.host)
+    return create_tls_context().wrap_socket(sock, server_hostname=target.host)
 
 
 def _connect_to_any(addresses: list[str], port: int, deadline: Deadline) -> socket.socket:
@@ -148,7 +140,7 @@ def _connect_to_any(addresses: list[str], port: int, deadline: Deadline) -> sock
 
 
 class _Socket:
-    """A connected socket as http.client uses it; the caller of `_connect` closes it."""
+    """A connected socket as http.client uses it, under one deadline; _get() closes it."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock, self._deadline = sock, deadline
@@ -159,39 +151,39 @@ class _Socket:
         self._sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Return what the answer is read from."""
+        """Return a reader of the response."""
         return io.BufferedReader(_SocketReader(self._sock, self._deadline))
 
     def close(self) -> None:
-        """Leave it open: the answer's body is still to come."""
+        """Leave it open: the body is still to come."""
 
 
 class _SocketReader(io.RawIOBase):
-    """The bytes of a socket, read under one deadline: a time-out per read could be drawn out."""
+    """Read from a socket under one deadline: a server could draw out a timeout per read."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock, self._deadline = sock, deadline
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what has come, or wait for it as long as there is time."""
+        """Read what has come, waiting for it until the deadline."""
         self._sock.settimeout(self._deadline.left())
         return self._sock.recv_into(buffer)
 
 
-def _body(answer: http.client.HTTPResponse, limit: Callable[[bytes], int]) -> bytes:
-    if answer.status != 200:
-        raise LinkError(sentences.LINK_STATUS, answer.status)
-    start = answer.read(START)
+def _read_body(response: http.client.HTTPResponse, limit: Callable[[bytes], int]) -> bytes:
+    if response.status != 200:
+        raise LinkError(sentences.LINK_STATUS, response.status)
+    start = response.read(START)
     largest = limit(start)
-    if len(start) + (answer.length or 0) > largest:
+    if len(start) + (response.length or 0) > largest:
         raise LinkError(sentences.LINK_TOO_LARGE, largest >> 20)
-    data = start + answer.read(largest + 1 - len(start))
+    data = start + response.read(largest + 1 - len(start))
     if len(data) > largest:
         raise LinkError(sentences.LINK_TOO_LARGE, largest >> 20)
-    if answer.length:
+    if response.length:
         raise LinkError(sentences.LINK_INCOMPLETE)
     return data

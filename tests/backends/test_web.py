@@ -24,7 +24,7 @@ MOST = 10 * 2**20
 
 def fetch(url: str, where: FetchPolicy = OPEN, seconds: float = 10) -> bytes:
     """Return what a link gives, of any kind."""
-    return _web.fetch(url, where, limit=lambda _: MOST, seconds=seconds)
+    return _web.fetch(url, where, limit=lambda _: MOST, timeout=seconds)
 
 
 # -- what is fetched, from real servers on loopback, each with one odd behaviour
@@ -189,7 +189,14 @@ def test_a_slow_server_is_left(serve: Serve, talk: Talk) -> None:
 def test_a_name_that_nobody_answers_for_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's look-up has no limit of its own."""
     gate = threading.Event()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: gate.wait(10) and [])
+
+    def slow(*_: object, flags: int = 0, **__: object) -> list[object]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "it is no address")
+        gate.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
     assert "is unknown here" in refusal("http://example.com/", seconds=0.3)
     gate.set()
 
