@@ -46,7 +46,7 @@ Serve = Callable[..., Service]
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have no key and no proxy in the environment, and little patience; close what was begun."""
+    """Have no key and no proxy in the environment, and a short back-off; close all clients."""
     clients: list[Client] = []
     create = Client.__init__
 
@@ -198,8 +198,8 @@ def test_tokens_are_counted(serve: Serve) -> None:
         ("lunch", sentences.ENDED_ODDLY.format("lunch")),
     ],
 )
-def test_a_person_is_told_why_an_answer_ends(serve: Serve, finish: str, note: str) -> None:
-    """Beside the answer, and in the person's language; the model never reads it."""
+def test_the_user_is_told_why_an_answer_ends(serve: Serve, finish: str, note: str) -> None:
+    """Beside the answer, in the user's language; the model never reads it."""
     executor = connect(serve(lambda talk: talk.tell("text", finish=finish)))
     answer = ask(executor, "hi")
     assert answer == "text" + SIDE_NOTE.format(note)
@@ -212,7 +212,7 @@ def test_a_person_is_told_why_an_answer_ends(serve: Serve, finish: str, note: st
 @pytest.mark.parametrize(
     "talk", [openai_breaks_off.in_the_middle, openai_breaks_off.without_a_reason]
 )
-def test_a_person_is_told_of_an_answer_that_breaks_off(
+def test_the_user_is_told_of_an_answer_that_breaks_off(
     serve: Serve, talk: Callable[[Talk], None]
 ) -> None:
     """It may be incomplete; it is not asked again."""
@@ -221,7 +221,7 @@ def test_a_person_is_told_of_an_answer_that_breaks_off(
     assert len(service.chats) == 1
 
 
-def test_thinking_is_shown_to_those_who_want_it(serve: Serve) -> None:
+def test_reasoning_is_shown_if_the_operator_wants_it(serve: Serve) -> None:
     """As side notes, one a paragraph; without --show_reasoning it is left out."""
 
     def talk(one: Talk) -> None:
@@ -260,7 +260,7 @@ def test_thinking_is_shown_to_those_who_want_it(serve: Serve) -> None:
 def test_whose_key_is_sent(
     serve: Serve, options: list[str], form: dict[str, str], sent: str
 ) -> None:
-    """A person's OpenAI token goes to no other service unless the operator asked for it."""
+    """A user's OpenAI token goes to no other service unless the operator asked for it."""
     service = serve(fine)
     ask(connect(service, *options), "hi", form=form)
     assert [one.key for one in service.chats] == [sent]
@@ -280,8 +280,8 @@ def test_the_operators_account_is_not_named_with_anothers_key(
     assert named == ["org-1", None]
 
 
-def test_openai_itself_takes_the_persons_token() -> None:
-    """And wants a key; nobody is asked here."""
+def test_openai_itself_takes_the_users_token() -> None:
+    """And wants a key; no request is sent here."""
     executor = start(ChatgptExecutor)
     assert ask(executor, "hi") == sentences.NO_OPENAI_KEY
     assert "請先" in ask(executor, "hi", form={"lang": "zh-TW"})
@@ -332,7 +332,7 @@ def test_a_file_without_a_key_ends_the_start(tmp_path: Path) -> None:
 
 
 def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """Even if the service repeats it, with what the person said; whose it is stands in the log."""
+    """Even if the service quotes it, and the chat; its owner stands in the log."""
     caplog.set_level(logging.DEBUG)
     executor = connect(serve(openai_refuses.echoing_the_key), "--send_openai_token")
     form = {"openai_token": PERSONS}
@@ -367,8 +367,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("status", "body", "sentence"), CASES)
-def test_a_refusal_is_a_sentence(serve: Serve, status: int, body: Any, sentence: str) -> None:
-    """One line, in the person's language, and asked once only."""
+def test_an_error_response_is_a_sentence(
+    serve: Serve, status: int, body: Any, sentence: str
+) -> None:
+    """One line, in the user's language; the request is not retried."""
     service = serve(openai_refuses.always(status, body))
     executor = connect(service)
     assert ask(executor, "hi") == sentence
@@ -380,7 +382,7 @@ def test_a_refusal_is_a_sentence(serve: Serve, status: int, body: Any, sentence:
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 529])
-def test_what_may_be_over_soon_is_asked_again(serve: Serve, status: int) -> None:
+def test_a_transient_error_is_retried(serve: Serve, status: int) -> None:
     """Before the first word, with growing pauses."""
     service = serve(openai_refuses.at_first(2, status))
     assert ask(connect(service), "hi") == "at last"
@@ -388,7 +390,7 @@ def test_what_may_be_over_soon_is_asked_again(serve: Serve, status: int) -> None
 
 
 def test_a_service_that_stays_busy_is_given_up(serve: Serve) -> None:
-    """After four tries; one that asks for more patience than people have, at once."""
+    """After four attempts; at once if it asks for a longer wait than a user would bear."""
     busy = serve(openai_refuses.always(429, {"error": {"message": "slow down"}}))
     assert ask(connect(busy), "hi") == sentences.BUSY
     assert len(busy.chats) == _refusal.MAX_ATTEMPTS
@@ -430,7 +432,7 @@ def test_an_event_may_be_named_an_error(serve: Serve) -> None:
     assert ask(connect(serve(talk)), "hi") == "so far\n" + sentences.SERVICE_FAILED.format(500)
 
 
-def test_a_thought_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
+def test_reasoning_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
     """What was held back for the end of its paragraph."""
 
     def talk(one: Talk) -> None:
@@ -443,7 +445,7 @@ def test_a_thought_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
 
 
 def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve) -> None:
-    """Nobody has read anything yet."""
+    """No text was shown yet."""
     assert ask(connect(serve(openai_breaks_off.once_before_the_first_word)), "hi") == "here I am"
     gone = serve(openai_breaks_off.always_before_the_head)
     assert ask(connect(gone), "hi") == sentences.UNREACHABLE
@@ -466,13 +468,13 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
         openai_talks_garbage.events_of(b"data: \xff\xfe\n\n"),
     ],
 )
-def test_garbage_is_a_sentence(serve: Serve, talk: Callable[[Talk], None]) -> None:
+def test_a_malformed_response_is_a_sentence(serve: Serve, talk: Callable[[Talk], None]) -> None:
     """Whatever it is; the log names the kind, not the words."""
     assert ask(connect(serve(talk)), "hi") == sentences.GARBLED
 
 
-def test_garbage_in_the_middle_ends_the_answer(serve: Serve) -> None:
-    """What was understood stays."""
+def test_a_malformed_event_in_the_middle_ends_the_answer(serve: Serve) -> None:
+    """The text before it stays."""
 
     def talk(one: Talk) -> None:
         one.begin()
@@ -512,7 +514,7 @@ def test_a_service_that_is_not_there_is_waited_for(
     assert caplog.text.count("does not list its models yet") == 1
 
 
-def test_a_certificate_that_nobody_signed_is_refused(
+def test_a_self_signed_certificate_is_refused(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a sentence; the log says how to trust it, and then it is trusted."""
@@ -541,7 +543,7 @@ def test_a_certificate_that_nobody_signed_is_refused(
         ("temperature", "Unsupported value: '{}' does not support 0.5 with this model."),
     ],
 )
-def test_what_nobody_asked_for_is_left_out(serve: Serve, name: str, message: str) -> None:
+def test_a_refused_default_is_left_out(serve: Serve, name: str, message: str) -> None:
     """If the service refuses it; from then on at once."""
     service = serve(openai_refuses.option(name, message))
     executor = connect(service)
@@ -549,8 +551,8 @@ def test_what_nobody_asked_for_is_left_out(serve: Serve, name: str, message: str
     assert len(service.chats) == 3
 
 
-def test_what_somebody_asked_for_is_not(serve: Serve) -> None:
-    """The sentence names it, even if nobody asked for it before."""
+def test_a_refused_option_of_a_bot_is_not(serve: Serve) -> None:
+    """The sentence names it, even if it was left out before."""
     words = "Unsupported value: '{}' does not support this value."
     sure = connect(serve(openai_refuses.option("temperature", words)))
     assert ask(sure, "hi") == "fine"
@@ -694,8 +696,8 @@ def test_a_message_that_is_too_long_alone_is_a_sentence(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("window", ["option", "list"])
-def test_a_chat_is_shortened_before_it_is_sent(serve: Serve, window: str) -> None:
-    """To the window that the operator gives, or else the service; without any tokenizer."""
+def test_a_chat_is_truncated_before_it_is_sent(serve: Serve, window: str) -> None:
+    """To the context window that the operator gives, else the service; without a tokenizer."""
     service = serve(fine)
     service.models = [{"id": "gpt-4o", "max_model_len": 200}]
     options = ["--context_window", 200] if window == "option" else []
@@ -709,7 +711,7 @@ def test_a_chat_is_shortened_before_it_is_sent(serve: Serve, window: str) -> Non
 
 
 def test_models_of_openai_are_known_by_their_family(serve: Serve) -> None:
-    """Where nobody says more; what is unknown is not shortened."""
+    """Where neither operator nor service tells; other chats are not truncated."""
     executor = connect(serve(fine))
     assert executor.context_window("gpt-4") == 8192
     assert executor.context_window("gpt-4o-mini-2024-07-18") == 128_000
@@ -743,7 +745,7 @@ def test_all_pictures_of_a_chat_are_sent(serve: Serve) -> None:
 
 
 def test_a_model_that_does_not_see_says_so(serve: Serve) -> None:
-    """A picture of an earlier message is a link again instead, or nobody could go on."""
+    """A picture of an earlier message is a link again instead, so that the chat can go on."""
 
     def blind(one: Talk) -> None:
         if any(isinstance(content, list) for content in one.asked.said):
@@ -777,7 +779,7 @@ def test_a_model_that_takes_one_picture_gets_the_last(serve: Serve) -> None:
 
 
 def test_an_upload_on_a_private_network_is_a_side_note(serve: Serve, site: Site) -> None:
-    """The model gets the link and answers; in the person's language stands what is missing."""
+    """The model gets the link and answers; the note is in the user's language."""
     service, url = serve(fine), site.write("storage/root/homes/3/a.png", png())
     executor = connect(service, "--multimodal")
     reason = "a.png was not read: its server is unknown here or on a private network."
@@ -792,7 +794,7 @@ def test_an_upload_on_a_private_network_is_a_side_note(serve: Serve, site: Site)
 
 
 def test_the_kernels_host_may_have_the_uploads(serve: Serve, site: Site) -> None:
-    """On its own port or the web's, and of it only what people uploaded."""
+    """On its own port or the web's, and of it only uploads."""
     upload = site.write("storage/root/homes/3/%E5%9C%96.png", png())
     site.folder.joinpath("storage/root/homes/3/圖.png").write_bytes(png())
     other = site.write("a.png", png())
@@ -853,7 +855,7 @@ def test_a_bot_may_switch_pictures_on_and_off(
 
 
 def test_a_bot_may_not_switch_pictures_on_by_itself(serve: Serve) -> None:
-    """The person is told, in a language of theirs."""
+    """The user is told, in their language."""
     service = serve(fine)
     on = {"llm_enable_multimodal": "true"}
     assert ask(connect(service), "hi", **on) == sentences.NO_MULTIMODAL

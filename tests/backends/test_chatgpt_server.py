@@ -91,7 +91,7 @@ def test_people_reach_it_through_a_kernel(url: str) -> None:
 
 
 def test_the_engine_is_the_one_that_was_asked(url: str, talks: ChatgptExecutor) -> None:
-    """Its list of models has ours, so nobody is warned."""
+    """Its list of models has ours, so there is no warning."""
     with urllib.request.urlopen(f"{url}/models", timeout=5) as answer:
         assert b'"id":"tiny"' in answer.read()
     assert talks.args.model == "tiny"

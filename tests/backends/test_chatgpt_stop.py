@@ -83,7 +83,7 @@ def test_the_service_sees_the_end_at_once(
         assert service.gone.wait(SOON)
         assert time.monotonic() - begun < SOON
         assert (chat.pieces, chat.errors) == (shown, [])
-        assert len(service.chats) == 1, "a chat that nobody waits for is not asked again"
+        assert len(service.chats) == 1, "a stopped chat is not sent again"
 
 
 def test_a_stop_ends_the_wait_for_another_try(
@@ -118,7 +118,7 @@ def test_a_stop_ends_the_wait_for_a_connection(connect: Callable[[str], Any]) ->
 def test_a_stop_ends_the_wait_for_a_name(
     connect: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system's own call goes on; nobody waits for it."""
+    """The system's own call goes on; no thread waits for it."""
     asked, over = threading.Event(), threading.Event()
     real = socket.getaddrinfo
 

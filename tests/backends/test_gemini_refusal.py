@@ -103,7 +103,7 @@ def test_a_quota_of_the_day_is_not_waited_for() -> None:
 @pytest.mark.parametrize("status", [301, 302, 404, 405])
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"[" * 100_000, [5], {"error": 5}])
 def test_what_does_not_speak_as_google_is_at_a_wrong_address(status: int, body: Any) -> None:
-    """The person reads that the address should be looked at."""
+    """The user reads that the address should be looked at."""
     assert explain(status, body).sentence == sentences.GARBLED
 
 

@@ -43,7 +43,7 @@ Serve = Callable[..., Service]
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no key, no proxy and no further certificates, and little patience."""
+    """Have no key, proxy or CA in the environment, and a short back-off."""
     for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -155,7 +155,7 @@ def test_every_piece_is_shown_as_soon_as_it_is_whole(serve: Serve, connect: Any)
     assert shown == words
 
 
-def test_connections_are_used_again_by_everybody(serve: Serve, connect: Any) -> None:
+def test_connections_are_shared_by_all_users(serve: Serve, connect: Any) -> None:
     """Also with another key: it goes with the request."""
     service = serve(fine)
     executor = connect(service)
@@ -307,7 +307,7 @@ def test_a_model_that_takes_no_pictures_says_so(serve: Serve, connect: Any) -> N
         (0, ""),
     ],
 )
-def test_the_person_reads_why_an_answer_ended(
+def test_the_user_reads_why_an_answer_ended(
     serve: Serve, connect: Any, reason: int | str, note: str
 ) -> None:
     """Beside the answer, unless it ended well."""
@@ -336,7 +336,7 @@ def test_an_answer_without_text_is_explained(
 def test_a_blocked_prompt_is_explained(
     serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture, reason: int | str
 ) -> None:
-    """In the person's language; the log has the reason."""
+    """In the user's language; the log has the reason."""
 
     def talk(one: Talk) -> None:
         one.begin()
@@ -351,35 +351,35 @@ def test_a_blocked_prompt_is_explained(
 
 
 def test_an_empty_array_is_no_answer(serve: Serve, connect: Any) -> None:
-    """The person is told."""
+    """The user is told."""
     assert ask(connect(serve(gemini_talks_garbage.with_body(b"[]"))), "hi") == sentences.NO_ANSWER
 
 
 # -- keys
 
 
-def test_everybody_has_a_key_of_their_own_at_the_same_time(serve: Serve, connect: Any) -> None:
-    """Eight people at once, each sees the answer to their own key, many times over."""
-    people, rounds = 8, 10
-    together = threading.Barrier(people, timeout=PATIENCE)
+def test_users_with_keys_of_their_own_chat_at_the_same_time(serve: Serve, connect: Any) -> None:
+    """Eight users at once; each sees the answer to their own key, many times over."""
+    users, rounds = 8, 10
+    together = threading.Barrier(users, timeout=PATIENCE)
 
     def talk(one: Talk) -> None:
         together.wait()  # all are being answered now
         one.tell(f"{one.asked.key} {one.asked.said[0][1]}")
 
-    executor = connect(serve(talk), "--concurrent_req_limit", people)
+    executor = connect(serve(talk), "--concurrent_req_limit", users)
     answers: dict[int, list[str]] = {}
 
     def be(number: int) -> None:
         form = {"google_token": f"key-of-{number}"}
         answers[number] = [ask(executor, f"from {number}", form=form) for _ in range(rounds)]
 
-    threads = [threading.Thread(target=be, args=(number,)) for number in range(people)]
+    threads = [threading.Thread(target=be, args=(number,)) for number in range(users)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    assert answers == {n: [f"key-of-{n} from {n}"] * rounds for n in range(people)}
+    assert answers == {n: [f"key-of-{n} from {n}"] * rounds for n in range(users)}
 
 
 def test_a_key_is_asked_for_if_there_is_none(serve: Serve, connect: Any) -> None:
@@ -395,7 +395,7 @@ def test_a_key_is_asked_for_if_there_is_none(serve: Serve, connect: Any) -> None
 def test_the_key_may_come_from_a_file_or_the_environment(
     serve: Serve, connect: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that nobody sees it in the list of processes."""
+    """The list of processes does not show it."""
     service, file = serve(fine), tmp_path / "key"
     file.write_text("from-a-file\n", encoding="ascii")
     ask(connect(service, "--api_key_file", file, key=""), "hi")
@@ -427,7 +427,7 @@ def test_what_cannot_be_a_key_is_not_sent(serve: Serve, connect: Any, token: str
 def test_no_key_and_no_word_is_seen_anywhere(
     serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture, talk: Callable[[Talk], None]
 ) -> None:
-    """Neither in an answer nor in the log of everybody at DEBUG; not even what a service quotes."""
+    """Neither in an answer nor in any log at DEBUG; not even if the service quotes it."""
     caplog.set_level(logging.DEBUG)
     service = serve(talk)
     answer = ask(connect(service), "a secret wish", form={"google_token": PERSONS})
@@ -453,7 +453,7 @@ def test_no_key_and_no_word_is_seen_anywhere(
         (gemini_refuses.error(401, "UNAUTHENTICATED", "?"), sentences.BAD_GOOGLE_KEY),
     ],
 )
-def test_a_refusal_is_one_sentence_that_helps(
+def test_an_error_response_is_one_sentence_that_helps(
     serve: Serve,
     connect: Any,
     caplog: pytest.LogCaptureFixture,
@@ -504,7 +504,7 @@ def test_a_service_that_stays_busy_is_given_up(
 
 
 def test_a_service_that_wants_a_long_wait_is_given_up(serve: Serve, connect: Any) -> None:
-    """At once: nobody waits that long for a first word."""
+    """At once: no user waits that long for a first word."""
     service = serve(gemini_refuses.always(503, gemini_refuses.BUSY, Retry_After="3600"))
     assert ask(connect(service), "hi") == sentences.BUSY
     assert len(service.asked) == 1
@@ -518,7 +518,7 @@ def test_an_error_in_the_middle_ends_the_answer_with_a_sentence(serve: Serve, co
 
 
 def test_an_answer_that_breaks_off_is_marked(serve: Serve, connect: Any) -> None:
-    """With a side note: nobody can tell whether it was whole."""
+    """With a side note: it may have been whole or not."""
     note = SIDE_NOTE.format(sentences.BROKEN_OFF)
     for talk in (gemini_breaks_off.in_the_middle, gemini_breaks_off.in_an_object):
         assert ask(connect(serve(talk)), "hi") == f"half of {note}"
@@ -553,7 +553,9 @@ def test_a_service_that_always_breaks_off_cannot_be_reached(serve: Serve, connec
         gemini_refuses.always(404, b"<html>Not here</html>"),
     ],
 )
-def test_garbage_is_one_sentence(serve: Serve, connect: Any, talk: Callable[[Talk], None]) -> None:
+def test_a_malformed_response_is_one_sentence(
+    serve: Serve, connect: Any, talk: Callable[[Talk], None]
+) -> None:
     """Which says that the address may be wrong; a redirection is not followed."""
     service = serve(talk)
     assert ask(connect(service), "hi") == sentences.GARBLED
@@ -564,7 +566,7 @@ def test_garbage_is_one_sentence(serve: Serve, connect: Any, talk: Callable[[Tal
 
 
 def test_a_chat_that_is_too_long_loses_its_oldest_exchanges(serve: Serve, connect: Any) -> None:
-    """By --limit; the last message stays, or the person is told."""
+    """By --limit; the last message stays, or the user is told."""
     service = serve(fine)
     executor = connect(service, "--limit", 50)
     ask(executor, "old " * 30, "answer", "new")
@@ -572,8 +574,8 @@ def test_a_chat_that_is_too_long_loses_its_oldest_exchanges(serve: Serve, connec
     assert ask(executor, "long " * 200) == sentences.TOO_LONG
 
 
-def test_a_chat_that_the_service_finds_too_long_is_shortened(serve: Serve, connect: Any) -> None:
-    """Until it fits; if the last message alone does not, the person is told."""
+def test_a_chat_that_the_service_finds_too_long_is_truncated(serve: Serve, connect: Any) -> None:
+    """Until it fits; if the last message alone does not, the user is told."""
     service = serve(gemini_refuses.all_but_short_chats)
     assert ask(connect(service), "one", "two", "three", "four", "five") == "short"
     refusing = serve(gemini_refuses.always(400, gemini_refuses.TOO_LONG))
@@ -624,7 +626,7 @@ def test_a_stop_ends_the_request_at_once_and_the_service_sees_it(
 def test_a_stop_ends_the_wait_before_another_try(
     serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A busy service is not asked again for somebody who left."""
+    """A busy service is not asked again for a user who left."""
     monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 8.0)
     refused, runner = threading.Event(), GeneratorRunner()
 
@@ -647,7 +649,7 @@ def test_a_stop_ends_the_wait_before_another_try(
 
 
 class Certificate:
-    """A certificate of this machine that nobody signed."""
+    """A self-signed certificate for this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.path, self._key = folder / "cert.pem", folder / "key.pem"
@@ -673,7 +675,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return Certificate(tmp_path_factory.mktemp("tls"))
 
 
-def test_a_certificate_that_nobody_signed_is_refused(
+def test_a_self_signed_certificate_is_refused(
     serve: Serve,
     connect: Any,
     certificate: Certificate,
@@ -741,7 +743,7 @@ def test_an_operator_who_sends_keys_in_the_clear_is_warned(
 
 
 def test_cookies_are_not_kept(serve: Serve, connect: Any) -> None:
-    """They would tell one person's requests from another's."""
+    """They would tell one user's requests from another's."""
     service = serve(lambda talk: (talk.begin(Set_Cookie="a=b"), talk.say("hi"), talk.end())[0])
     executor = connect(service)
     ask(executor, "hi")

@@ -83,7 +83,7 @@ def test_which_proxy_is_used(clean: pytest.MonkeyPatch, scheme: str, host: str, 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """Listen where nobody else does."""
+    """Return a listening socket."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         found.settimeout(20)
         yield found
@@ -220,7 +220,7 @@ def hash_of(certificate: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_a_ca_file_that_is_missing_fails_the_connection(clean: pytest.MonkeyPatch) -> None:
+def test_a_missing_ca_file_is_an_error(clean: pytest.MonkeyPatch) -> None:
     """Rather than trusting anything else."""
     clean.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
     with pytest.raises(FileNotFoundError):
@@ -236,7 +236,7 @@ def test_a_line_that_was_cut_is_not_used() -> None:
 
 
 def test_a_line_cuts_what_it_holds_and_nothing_else(listener: socket.socket) -> None:
-    """A socket that was released belongs to somebody else."""
+    """A socket that was released may serve another chat."""
     held, kept = (socket.create_connection(listener.getsockname(), 5) for _ in range(2))
     others = [listener.accept()[0] for _ in range(2)]
     line = Line()

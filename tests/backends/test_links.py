@@ -103,7 +103,7 @@ def test_a_long_data_url_is_no_text_for_a_model() -> None:
 
 
 def test_one_side_note_says_it_all() -> None:
-    """Each sentence once, a few of them, in the person's language."""
+    """Each sentence once, a few of them, in the user's language."""
     notes = [LINK_DAMAGED.format(name) for name in ("a", "b", "a", "c", "d", "e")]
     text = side_note(notes)
     assert text.startswith(f"{NOTE_BEGIN}a was not read: it is damaged. b was not read")

@@ -82,7 +82,7 @@ def test_an_error_is_kept() -> None:
     assert answer.error == {"message": "no"}
 
 
-def test_thoughts_come_by_the_paragraph() -> None:
+def test_reasoning_comes_by_the_paragraph() -> None:
     """Each a side note that is closed, so that a stop leaves none open; marks in them go."""
     objects = [delta(reasoning="a\n\nb"), delta(reasoning=" <<</WARNING>>>c"), delta(content="d")]
     notes = "<<<WARNING>>>a<<</WARNING>>><<<WARNING>>>b c<<</WARNING>>>"

@@ -1,4 +1,4 @@
-"""How long to wait for a service, and what the log may say of it."""
+"""The retry policy, and what the log may say of a service's errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from backends._refusal import (
 )
 
 
-def test_waits_grow_until_nobody_waits_any_more() -> None:
+def test_the_backoff_grows_until_the_last_attempt() -> None:
     """Each about twice the one before, and never the same for all."""
     waits = [
         backoff_seconds(attempt, RetryableError("s")) for attempt in range(1, MAX_ATTEMPTS + 1)
@@ -49,12 +49,12 @@ def test_a_service_that_says_how_long_is_obeyed_within_bounds() -> None:
         ({}, None),
     ],
 )
-def test_how_services_say_it(fields: dict[str, str], seconds: float | None) -> None:
-    """In seconds, in milliseconds, or as a moment."""
+def test_retry_after_headers_are_parsed(fields: dict[str, str], seconds: float | None) -> None:
+    """In seconds, in milliseconds, or as a date."""
     assert parse_retry_after(fields) == seconds
 
 
-def test_a_moment_that_is_to_come_is_waited_for() -> None:
+def test_a_date_in_the_future_is_waited_for() -> None:
     """By this machine's clock."""
     found = parse_retry_after(
         {"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}

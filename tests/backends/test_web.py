@@ -232,7 +232,7 @@ def test_an_odd_server_is_refused(serve: Serve, what: bytes | Talk, reason: str)
 
 
 def test_tls_is_verified(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate that nobody vouches for is refused; one that somebody does is not."""
+    """A certificate of an unknown CA is refused; one of a known CA is not."""
     key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
     options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -287,7 +287,7 @@ def test_public_addresses_are_public(address: str) -> None:
 
 
 def test_an_unknown_name_reads_like_a_private_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that nobody learns which names our network knows."""
+    """A user must not learn which names our network knows."""
     private = refusal("http://127.0.0.1/", CLOSED)
 
     def unknown(*_: object, **__: object) -> None:

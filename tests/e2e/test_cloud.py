@@ -74,7 +74,7 @@ CLOUDS = (
 
 
 def fine(talk: Any) -> None:
-    """Say with which key somebody came."""
+    """Say which key came with the request."""
     talk.tell("Hello", ", 世界, ", talk.asked.key)
 
 
@@ -141,7 +141,7 @@ def chat(program: Program, cloud: Cloud, text: str, language: str = "en", **form
 
 
 def command_line(program: Program) -> str:
-    """Return what everybody sees in the list of processes."""
+    """Return the command line in the list of processes."""
     path = Path(f"/proc/{program.process.pid}/cmdline")
     return path.read_bytes().decode() if path.exists() else ""
 
@@ -169,7 +169,7 @@ def test_the_file_speaks_of_itself_without_unpacking(
 
 
 def test_people_chat_with_the_operators_key_or_their_own(cloud: Cloud, start: Any) -> None:
-    """Through the Kernel; nobody sees a key in the list of processes, in the log or at /status."""
+    """Through the Kernel; no key is in the list of processes, in the log or at /status."""
     with cloud.serve(fine) as service, start(service.url) as program:
         assert chat(program, cloud, "a secret wish") == f"Hello, 世界, {KEY}"
         answer = chat(program, cloud, "hi", **{cloud.token: PERSONS})
@@ -206,7 +206,7 @@ def asked(service: Any) -> list[Any]:
 
 
 def test_a_wrong_key_is_one_sentence(cloud: Cloud, start: Any) -> None:
-    """In the person's language, with the cause in the log."""
+    """In the user's language, with the cause in the log."""
     with cloud.serve(cloud.wrong_key) as service, start(service.url) as program:
         form = {cloud.token: PERSONS}
         assert chat(program, cloud, "hi", **form) == cloud.bad_key

@@ -1,4 +1,4 @@
-"""A service that says nothing for as long as somebody waits."""
+"""A service that says nothing for as long as the client waits."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def piece(text: str) -> dict[str, Any]:
 
 
 class Service(ThreadingHTTPServer):
-    """The service: where it is, what it was asked, whether somebody left it."""
+    """The service: where it is, what it was asked, whether a client left it."""
 
     daemon_threads = True
     request_queue_size = 128

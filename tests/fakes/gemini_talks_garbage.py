@@ -21,7 +21,7 @@ def before_the_head(talk: Talk) -> None:
 
 
 def elsewhere(talk: Talk) -> None:
-    """Send everybody to another place."""
+    """Redirect to another address."""
     talk.refuse(302, b"", Location="http://127.0.0.1:9/")
 
 

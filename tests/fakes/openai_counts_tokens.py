@@ -1,4 +1,4 @@
-"""A service that finds a chat too long when it has more than so many messages."""
+"""A service that finds a chat too long when it has more than a number of messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .openai_server import Talk
 
 
 def most(messages: int, words: str, *, status: int = 400, code: str = "") -> Callable[[Talk], None]:
-    """Return what takes so many messages, and refuses more with these words."""
+    """Return what accepts at most `messages` messages, and refuses more with these words."""
 
     def talk(one: Talk) -> None:
         if len(one.asked.said) > messages:

@@ -18,7 +18,7 @@ def always(status: int, body: Any, **fields: str) -> Callable[[Talk], None]:
 
 
 def at_first(times: int, status: int, body: Any = None, **fields: str) -> Callable[[Talk], None]:
-    """Return what refuses so many requests and answers the next."""
+    """Return what refuses the first requests and answers the next."""
 
     def talk(one: Talk) -> None:
         if one.number < times:
