@@ -19,32 +19,32 @@ def is_rfc3339(text: str) -> bool:
 
 
 class BaseChunk:
-    """One piece of an answer; custom executors may define subclasses.
+    """One chunk of an answer; custom executors may define subclasses.
 
-    cost: what the piece adds to the answer's length in `usage` and `len()`; None: calculate_cost().
+    cost: the chunk's part in the answer's length, for `usage` and `len()`; None: calculate_cost().
     """
 
     def __init__(self, cost: int | None = None) -> None:
         self.cost = cost
 
     def __jsonencode__(self) -> dict[str, Any]:
-        """Return the JSON object that stands for the piece in `delta`."""
+        """Return the chunk's JSON object in `delta`."""
         raise NotImplementedError(f"{type(self).__name__} lacks __jsonencode__")
 
     def calculate_cost(self) -> int:
-        """Return the length of the piece where `cost` gives none."""
+        """Return the cost of a chunk that was created without one."""
         return 0
 
     def __len__(self) -> int:
         return self.calculate_cost() if self.cost is None else self.cost
 
     def __bool__(self) -> bool:
-        """Be true: a piece without a cost is a piece, too."""
+        """Be true for every cost: 0 is no empty chunk."""
         return True
 
 
 class TextChunk(BaseChunk):
-    """Text of the answer; what a yielded str becomes."""
+    """Text of the answer; a yielded str is converted to one."""
 
     def __init__(
         self, value: str, annotations: list[Any] | None = None, cost: int | None = None
@@ -63,26 +63,26 @@ class TextChunk(BaseChunk):
 
 
 class ImageURLChunk(BaseChunk):
-    """The address of a picture; the front end of 0.4 shows nothing for it."""
+    """The URL of an image; the front end of 0.4 does not show it."""
 
     def __init__(self, image_url: str, cost: int | None = None) -> None:
         super().__init__(cost)
         self.image_url = image_url
 
     def __jsonencode__(self) -> dict[str, Any]:
-        """Return the bare address, as Kuwa 0.4 does."""
+        """Return the bare URL, as Kuwa 0.4 does."""
         return {"type": "image_url", "image_url": self.image_url}
 
 
 class AudioURLChunk(BaseChunk):
-    """The address of a sound; the front end of 0.4 shows nothing for it."""
+    """The URL of an audio file; the front end of 0.4 does not show it."""
 
     def __init__(self, audio_url: str, cost: int | None = None) -> None:
         super().__init__(cost)
         self.audio_url = audio_url
 
     def __jsonencode__(self) -> dict[str, Any]:
-        """Return the bare address, as Kuwa 0.4 does."""
+        """Return the bare URL, as Kuwa 0.4 does."""
         return {"type": "audio_url", "audio_url": self.audio_url}
 
 
@@ -103,7 +103,7 @@ class LogLevel(Enum):
 
 
 class LogChunk(BaseChunk):
-    """A message beside the answer, which the front end of 0.4 appends as "[LEVEL] text"."""
+    """A log message; the front end of 0.4 appends it to the answer as "[LEVEL] text"."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class LogChunk(BaseChunk):
 
 
 class ProgressChunk(BaseChunk):
-    """How far a computation is; resets the front end's timeout and shows nothing."""
+    """The progress of a computation; resets the front end's timeout and is not shown."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class ProgressChunk(BaseChunk):
 
 
 class RefusalChunk(BaseChunk):
-    """Why the model refuses to answer; the front end of 0.4 shows nothing for it."""
+    """The reason why the model refuses to answer; the front end of 0.4 does not show it."""
 
     def __init__(self, text: str, cost: int | None = None) -> None:
         super().__init__(cost)
@@ -166,7 +166,7 @@ class RefusalChunk(BaseChunk):
 
 
 class ExitCodeChunk(BaseChunk):
-    """How the answer ended; the last one of an answer counts, 0 if there is none."""
+    """How the answer ended; the last one of an answer counts, 0 without one."""
 
     OK = COMPLETE = 0
     INCOMPLETE = 1
@@ -181,5 +181,5 @@ class ExitCodeChunk(BaseChunk):
         return {"type": "exit_code", "exit_code": self.exit_code}
 
 
-# What llm_compute may yield: text, a chunk, or a list of chunks (and texts) that belong together.
+# What llm_compute may yield: text, a chunk, or a list of chunks and texts that are sent together.
 Piece: TypeAlias = str | BaseChunk | list[Any]

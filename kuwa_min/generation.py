@@ -1,10 +1,10 @@
 """Options as tables: argparse, configuration file and Modelfile all come from one list.
 
-Precedence: the table's default < the -c file < the command line < the Modelfile's llm_*; None
-never overrides, and lists of texts, such as stop words, add up.
+Precedence: the table's default < the -c file < the command line < the Modelfile's llm_*. None never
+overrides, and lists of texts, such as stop words, are concatenated.
 
-What a backend's library takes beyond the table is its Library. Some of that is passed on, the rest
-is named in the log; an operator's option ends the start only if the library does not know it.
+A Library lists the parameters that a backend's library accepts beyond the table. Some are passed
+on, the others are logged as without effect; only an option unknown to the library ends the start.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from .sentences import BAD_OPTION, MUST_BE_AT_LEAST, OPTION_REASON, sentence_of
 
 logger = logging.getLogger(__name__)
 
-LONGEST_NAME, MOST_NAMES = 40, 5  # of options without effect, that one request may name
-MOST_WARNINGS = 256  # that are remembered, so that each is logged once
-MULTIMODAL = "enable_multimodal"  # of a Modelfile's llm_*: a switch, which no service is sent
+MAX_NAME_LENGTH = 40  # characters of an option's name in the log
+MAX_NAMES = 5  # options without effect that are logged for one request
+MAX_WARNINGS = 256  # distinct warnings that are remembered, so that each is logged once
+MULTIMODAL = (
+    "enable_multimodal"  # of a Modelfile's llm_*: a switch of ours, never sent to a service
+)
 
 
 class Option(NamedTuple):
-    """One option: a name as on the command line, its type, default, help and lowest value.
+    """One generation option.
 
-    The type list means a list of texts. aliases: other names of it in files and Modelfiles.
+    name: as on the command line. kind: its type; list is a list of texts. least: the lowest value.
+    aliases: its other names in files and Modelfiles.
     """
 
     name: str
@@ -54,20 +58,21 @@ class Option(NamedTuple):
 
 
 Table = Sequence[Option]
-Source = tuple[str, Mapping[str, Any]]  # of options: its name for messages, and what it holds
+Source = tuple[str, Mapping[str, Any]]  # of options: its name for messages, and its values
 
 
 def unchanged(_: str, value: Any) -> Any:
-    """Return the value of an option as it is."""
+    """Return an option's value unchanged."""
     return value
 
 
 class Library(NamedTuple):
-    """What a backend's library takes beyond the backend's table.
+    """The parameters that a backend's library accepts beyond the backend's table.
 
-    name: the function or class with these parameters. known: all of them. passed: those that take
-    effect here. for_bots: those of the passed ones that a Modelfile may set, too. convert: called
-    with name and value, returns the value as the backend keeps it; raises ValueError naming it.
+    name: the function or class with these parameters. known: all of them. passed: those that are
+    passed on. for_bots: those of the passed ones that a Modelfile may set, too. convert: called
+    with name and value, returns the value to pass; raises ValueError with a Sentence (see
+    Option.convert).
     """
 
     name: str
@@ -81,7 +86,7 @@ NO_LIBRARY = Library("", ())
 
 
 def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
-    """Add the table's options and -c to a parser; `settings` reads them back."""
+    """Add the table's options and -c to a parser; `settings` evaluates them."""
     group = parser.add_argument_group("generation options")
     group.add_argument(
         "-c",
@@ -119,9 +124,10 @@ def settings(
     *,
     more: Sequence[Source] = (),
 ) -> dict[str, Any]:
-    """Merge defaults, the -c file, `more` and the command line; raises UsageError for a bad one.
+    """Merge defaults, the -c file, `more` and the command line.
 
-    library: called only if there are options that the table does not have.
+    library: called only for options that the table lacks. Raises UsageError for an invalid or
+    unknown option, naming its source.
     """
     from .option_files import read_config
 
@@ -141,7 +147,10 @@ def for_request(
     asked: Mapping[str, Any],
     library: Callable[[], Library] = lambda: NO_LIBRARY,
 ) -> dict[str, Any]:
-    """Put a Modelfile's llm_* over the settings; raises AnswerError for an impossible value."""
+    """Merge a Modelfile's llm_* into the settings; raises AnswerError for an invalid value.
+
+    base: the result of `settings`. asked: the llm_* without the prefix. Unknown ones are logged.
+    """
 
     def refuse(error: ValueError, _: Any) -> AnswerError:
         return AnswerError(BAD_OPTION.format(sentence_of(error)))
@@ -150,8 +159,8 @@ def for_request(
     others.pop(MULTIMODAL, None)
     if others:
         known = library()
-        for name in [name for name in others if name not in known.for_bots][:MOST_NAMES]:
-            warn_once(f"llm_{name[:LONGEST_NAME]} of a Modelfile has no effect in this backend")
+        for name in [name for name in others if name not in known.for_bots][:MAX_NAMES]:
+            warn_once(f"llm_{name[:MAX_NAME_LENGTH]} of a Modelfile has no effect in this backend")
         passed = {
             name: option_values.from_json(value)
             for name, value in others.items()
@@ -162,9 +171,9 @@ def for_request(
 
 
 def wants_multimodal(asked: Mapping[str, Any]) -> bool | None:
-    """Return what a Modelfile says in llm_enable_multimodal; None: nothing.
+    """Return a Modelfile's llm_enable_multimodal, None if not given.
 
-    Raises AnswerError for a value that is neither true nor false.
+    Raises AnswerError for a value that is no boolean.
     """
     value = asked.get(MULTIMODAL)
     if value is None:
@@ -177,7 +186,7 @@ def wants_multimodal(asked: Mapping[str, Any]) -> bool | None:
 
 
 def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Return base with top's values over it; None never overrides."""
+    """Return base overridden by the values of top that are not None."""
     return {**base, **{name: value for name, value in top.items() if value is not None}}
 
 
@@ -189,13 +198,13 @@ def _merge(table: Table, base: Mapping[str, Any], top: Mapping[str, Any]) -> dic
     return merged
 
 
-Refuse = Callable[[ValueError, Any], Exception]  # makes the error of a value that is impossible
+Refuse = Callable[[ValueError, Any], Exception]  # the error to raise for an invalid value
 
 
 def _of_table(
     table: Table, values: Mapping[str, Any], refuse: Refuse
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return those values that are the table's in its types without None, and the others."""
+    """Split values into those of the table's options, converted and without None, and the rest."""
     known = {name: option for option in table for name in (option.name, *option.aliases)}
     given = {name: value for name, value in values.items() if value is not None}
     ours = {name: value for name, value in given.items() if name in known}
@@ -219,7 +228,7 @@ def _converted(
 
 
 def _read(table: Table, source: Source, library: Callable[[], Library]) -> dict[str, Any]:
-    """Return an operator's options in their types; raises UsageError for one that is not known."""
+    """Convert an operator's options; raises UsageError for an invalid or unknown one."""
     place, values = source
 
     def refuse(error: ValueError, value: Any) -> UsageError:
@@ -242,7 +251,7 @@ def _read(table: Table, source: Source, library: Callable[[], Library]) -> dict[
 
 
 def _unknown(name: object, table: Table, library: Library) -> str:
-    """Say that an option is not known, and which ones are."""
+    """Return the error message for an unknown option, with the known ones."""
     ours = [option.name for option in table]
     every, word = [*ours, *sorted(library.known)], str(name) or "?"
     longer = [one for one in every if one.startswith(word)]
@@ -252,7 +261,7 @@ def _unknown(name: object, table: Table, library: Library) -> str:
     return f"unknown option {name!r}{hint}; known are {', '.join(ours)}{more}"
 
 
-@functools.lru_cache(maxsize=MOST_WARNINGS)
+@functools.lru_cache(maxsize=MAX_WARNINGS)
 def warn_once(text: str) -> None:
-    """Log what bots ask for in vain, however often they do."""
+    """Log a warning about a bot's options once, however many of its chats cause it."""
     logger.warning("%s", text)

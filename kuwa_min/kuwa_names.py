@@ -1,7 +1,7 @@
-"""The attributes that Kuwa's own executor classes have besides ours, for files that use them.
+"""The attributes of Kuwa's own executor classes beyond ours, for files that use them.
 
-All of them can be replaced: a subclass, or `self.host = ...`, may take such a name for something
-else. Nothing of ours reads them.
+All of them can be replaced: a subclass, or `self.host = ...`, may use such a name for something
+else. Our own code does not read them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from . import address
 from .modelfile import Modelfile
 
-# The attributes of a class that are the defaults of options -> the options.
+# Attributes of an executor's class that set the defaults of options -> the options.
 CLASS_DEFAULTS = {
     "kernel_url": "kernel_url",
     "executor_path": "executor_path",
@@ -24,34 +24,34 @@ CLASS_DEFAULTS = {
 
 
 class View:
-    """Compute an attribute at every look; unlike a property, assigning to it replaces it."""
+    """Compute an attribute at every access; unlike a property, it can be assigned to."""
 
-    def __init__(self, look: Callable[[Any], Any]) -> None:
-        self._look = look
-        self.__doc__ = look.__doc__
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
 
     def __get__(self, executor: Any, owner: type | None = None) -> Any:
-        return self if executor is None else self._look(executor)
+        return self if executor is None else self._compute(executor)
 
 
 def _option(name: str) -> View:
-    def look(executor: Any) -> Any:
+    def compute(executor: Any) -> Any:
         return getattr(executor.args, name)
 
-    look.__doc__ = f"Return the value of --{name}."
-    return View(look)
+    compute.__doc__ = f"Return the value of --{name}."
+    return View(compute)
 
 
 def _missing(advice: str) -> View:
-    def look(executor: Any) -> Any:
+    def compute(executor: Any) -> Any:
         raise AttributeError(advice)
 
-    look.__doc__ = advice
-    return View(look)
+    compute.__doc__ = advice
+    return View(compute)
 
 
 class KuwaNames:
-    """What `kuwa.executor.LLMExecutor` has under these names in Kuwa 0.3.0 to 0.4."""
+    """The attributes of `kuwa.executor.LLMExecutor` in Kuwa 0.3.0 to 0.4."""
 
     args: Any
     kernel_url = _option("kernel_url")
@@ -68,11 +68,11 @@ class KuwaNames:
 
     @View
     def access_codes(self) -> list[str]:
-        """Return the names under which the Kernel knows this executor."""
+        """Return the names that this executor registers under."""
         return list(self.args.access_code)
 
     def get_reg_endpoint(self) -> str:
-        """Return the URL that is registered, of the first slot."""
+        """Return the URL of the first endpoint, as registered."""
         scheme = "https" if self.args.https or self.args.tls_cert else "http"
         return f"{scheme}://{address.join(self.args.host, self.args.port)}{self.args.executor_path}"
 
@@ -92,20 +92,20 @@ class KuwaNames:
 
 
 def class_defaults(kind: type) -> dict[str, Any]:
-    """Return what an executor's class sets as defaults of options: option -> value."""
+    """Return the defaults of options that an executor's class sets: option -> value."""
     found = {option: getattr(kind, name) for name, option in CLASS_DEFAULTS.items()}
     return {option: value for option, value in found.items() if isinstance(value, str | int)}
 
 
 def follow_options(executor: KuwaNames, args: argparse.Namespace) -> None:
-    """Have the attributes that its class sets as defaults hold the options' values."""
+    """Set the attributes whose class values are defaults to the options' values."""
     for name, option in CLASS_DEFAULTS.items():
         if option in class_defaults(type(executor)):
             vars(executor).setdefault(name, getattr(args, option))
 
 
 class Headers(Mapping[str, str]):
-    """A request's header fields by name, in any case."""
+    """A request's header fields, by case-insensitive name."""
 
     def __init__(self, fields: Mapping[str, list[str]]) -> None:
         self._fields = fields

@@ -1,4 +1,4 @@
-"""Turn Kuwa's chat history into the messages that models read. Knows nothing of HTTP."""
+"""Convert Kuwa's chat history to messages with roles. No HTTP here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FALSE_WORDS = {"", "0", "f", "false"}  # as databases write a false isbot when t
 
 
 def to_openai_chat_format(history: list[dict[str, Any]]) -> list[Message]:
-    """Convert [{"isbot", "msg"}] to [{"role", "content"}]; other keys are left behind."""
+    """Convert [{"isbot", "msg"}] to [{"role", "content"}]; other keys are dropped."""
     return [
         {
             "role": "assistant" if _is_true(entry.get("isbot")) else "user",
@@ -25,12 +25,12 @@ def to_openai_chat_format(history: list[dict[str, Any]]) -> list[Message]:
 
 
 def _is_true(value: object) -> bool:
-    """Return the truth of an isbot: databases give 0 and 1, true and false, null, or text."""
+    """Parse isbot: a boolean, 0 or 1, null, or any of these as text, depending on the database."""
     return value.lower() not in FALSE_WORDS if isinstance(value, str) else bool(value)
 
 
 def _to_text(value: object) -> str:
-    """Return the text of a msg: of null none, of OpenAI's content parts that of the text parts."""
+    """Return the text of a msg: empty for null, the text parts of OpenAI's content parts."""
     if isinstance(value, str):
         return replace_surrogates(value)
     if isinstance(value, list):
@@ -41,18 +41,18 @@ def _to_text(value: object) -> str:
 
 
 def keep_client_system(history: list[Message]) -> list[Message]:
-    """Make system messages of the assistant's messages before the first one of the user.
+    """Turn the assistant's messages before the user's first one into system messages.
 
-    For API calls: Kuwa's front end turns every role but user into the assistant, so what a client
-    calls its system message arrives this way. A chat room's history begins with the user, or with a
-    welcome that rectify_chat_history drops.
+    For API calls: Kuwa's front end turns every role but user into the assistant, so a client's
+    system message arrives as one. A chat room's history begins with the user, or with a welcome
+    message that rectify_chat_history drops.
     """
     leading = next((at for at, one in enumerate(history) if one["role"] == "user"), len(history))
     return [{**one, "role": "system"} for one in history[:leading]] + history[leading:]
 
 
 def rectify_chat_history(history: list[Message]) -> list[Message]:
-    """Drop the assistant's messages that stand before the first one of the user."""
+    """Drop the assistant's messages before the first one of the user."""
     spoken = [message["role"] for message in history if message["role"] != "system"]
     leading = spoken.index("user") if "user" in spoken else len(spoken)
     kept = []

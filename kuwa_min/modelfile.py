@@ -1,4 +1,4 @@
-"""Read the Modelfile that comes with a chat: a JSON list of {"name", "args"}."""
+"""Parse the Modelfile that comes with a chat: a JSON list of {"name", "args"}."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
-REASONS = 5  # different reasons that one log line names
-# What a command does to an attribute of the Modelfile.
+MAX_REASONS = 5  # distinct reasons in one log line
+# Commands whose arguments are appended -> the attribute of the Modelfile.
 APPENDED = {
     "system": "override_system_prompt",
     "before-prompt": "before_prompt",
@@ -29,7 +29,7 @@ APPENDED = {
     "output-prefix": "output_prefix",
     "output-suffix": "output_suffix",
 }
-BOTS = {  # of agents; other executors carry them and do nothing with them
+BOTS = {  # commands for agents -> the attribute; other executors ignore them
     "from": "process_bot",
     "process-bot": "process_bot",
     "input-bot": "input_bot",
@@ -38,15 +38,15 @@ BOTS = {  # of agents; other executors carry them and do nothing with them
 
 
 class ParameterDict(dict[str, Any]):
-    """A dictionary whose missing key is a prefix: d["llm_"] holds every llm_* without it."""
+    """A dictionary in which a missing key is a prefix: d["llm_"] holds every llm_* without it."""
 
     def __missing__(self, prefix: str) -> dict[str, Any]:
-        """Return the entries whose name begins with the prefix, prefix removed."""
+        """Return the entries whose key begins with the prefix, without the prefix."""
         return {key[len(prefix) :]: self[key] for key in self if key.startswith(prefix)}
 
 
 class ScriptSyntaxError(BaseException):
-    """Stand for a script that is none; part of Kuwa's interface, raised by nothing here."""
+    """Report an invalid script; part of Kuwa's interface, not raised here."""
 
     message = ""
 
@@ -56,7 +56,7 @@ class ScriptSyntaxError(BaseException):
 
 
 class Script:
-    """The order in which an agent calls its bots: a version, then one symbol a step."""
+    """The order in which an agent calls its bots: a version, then one symbol per step."""
 
     VERSION_MAGIC = "000"
     INPUT_BOT_SYMBOL = "I"
@@ -71,19 +71,19 @@ class Script:
 
     @staticmethod
     def get_content(script: str) -> str | None:
-        """Return the symbols of a script without its version, or None if it is not valid."""
+        """Return the symbols of a script without its version, None if it is invalid."""
         found = re.fullmatch(r"000([IPO;\[\]]*)", script.strip())
         balanced = found and found[1].count("[") == found[1].count("]")
         return found[1] if found and balanced else None
 
     @staticmethod
     def validate_syntax(script: str) -> bool:
-        """Tell whether a script has the right version, symbols, and as many [ as ]."""
+        """Tell whether a script has the supported version, valid symbols, and as many [ as ]."""
         return Script.get_content(script) is not None
 
 
 class Modelfile:
-    """What a bot's author asks of the model for this chat; empty text where nothing was asked."""
+    """The settings of a bot for this chat: prompts, examples, parameters; empty if not given."""
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class Modelfile:
 
     @classmethod
     def from_json(cls, text: str | None) -> Modelfile:
-        """Parse a JSON list of commands; absent, empty and null are an empty Modelfile.
+        """Parse a JSON list of commands; None, empty text and null give an empty Modelfile.
 
-        Raises ValueError (or RecursionError) when the text is not a JSON list.
+        Raises ValueError or RecursionError if the text is no JSON list.
         """
         reader = _Reader(cls())
         for command in _parse_commands(text):
@@ -126,7 +126,7 @@ class Modelfile:
 
 
 def _parse_commands(text: str | None) -> list[object]:
-    """Return the commands in a JSON text: PHP may write a list as an object, too."""
+    """Return the commands in a JSON text; PHP may encode a list as an object."""
     commands = json.loads(text) if text and text.strip() else []
     if isinstance(commands, dict):
         commands = [commands] if "name" in commands else list(commands.values())
@@ -136,7 +136,7 @@ def _parse_commands(text: str | None) -> list[object]:
 
 
 class _Reader:
-    """Carry out commands on a Modelfile; texts are joined at the end, so long lists are cheap."""
+    """Apply commands to a Modelfile; texts are joined at the end, in linear time."""
 
     def __init__(self, modelfile: Modelfile) -> None:
         self._modelfile = modelfile
@@ -145,7 +145,7 @@ class _Reader:
         self._skipped: list[str] = []
 
     def read(self, command: object) -> None:
-        """Carry out one command, or remember why not."""
+        """Apply one command, or note why it was skipped."""
         if not isinstance(command, dict):
             self._skipped.append("not an object")
             return
@@ -195,7 +195,7 @@ class _Reader:
         self._modelfile.script = Script.DEFAULT_CONTENT if content is None else content
 
     def finish(self) -> Modelfile:
-        """Join the texts, say in the log what was left out, and return the Modelfile."""
+        """Join the texts, log the skipped commands, and return the Modelfile."""
         for attribute, texts in self._texts.items():
             setattr(self._modelfile, attribute, "".join(texts))
         if self._unknown:
@@ -217,17 +217,17 @@ _COMMANDS: dict[str, Callable[[_Reader, str], None]] = {
 
 
 def _to_text(args: object) -> str | None:
-    """Return the text of arguments; numbers and truth values as JSON writes them, else None."""
+    """Return arguments as text: numbers and booleans as in JSON; None for other types."""
     if isinstance(args, str):
         return args
     return json.dumps(args) if isinstance(args, int | float) else None
 
 
 def _split_word(args: str) -> tuple[str, str]:
-    """Return the first word and what stands behind the white space after it."""
+    """Split text into the first word and the rest after the white space."""
     word, rest = [*args.split(None, 1), "", ""][:2]
     return word, rest
 
 
 def _first(texts: list[str]) -> list[str]:
-    return list(dict.fromkeys(texts))[:REASONS]
+    return list(dict.fromkeys(texts))[:MAX_REASONS]

@@ -1,12 +1,12 @@
-"""The text level of a Modelfile: quotes, comments, typed values, characters that are no Unicode.
+"""Parse the text level of a Modelfile: quotes, comments, typed values, lone surrogates.
 
 Facts about the front end (Multi-Chat) that this module builds on:
-- It trims lines and takes the quotes off itself: if the arguments begin with `"`, every `"` goes
-  from their beginning and their end, however many there are. So what arrives is mostly without
-  quotes, and white space at its ends stood inside of them.
-- It joins a blank line to the command above. Then a closing quote stands before a line break, not
-  at the end, and stays while the opening one is gone; so it does before a comment.
-- Lines that begin with `#` never arrive, but ` #...` behind a value does.
+- It trims lines and strips the quotes itself: if the arguments begin with `"`, all `"` at their
+  beginning and end are removed. So most arguments arrive without quotes, and white space at their
+  ends was inside of the quotes.
+- It joins a blank line to the command above. A closing quote then precedes a line break instead of
+  ending the text: it is kept while the opening one is removed. The same happens before a comment.
+- Lines that begin with `#` never arrive, but ` #...` after a value does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 WORDS = {"true": True, "false": False, "none": None}
 QUOTES = ('"""', '"', "'")
-# Patterns are compiled at their first use: no start needs one of them.
+# Patterns are compiled at their first use: none is needed at the start.
 QUOTED_VALUE = r"""(?s)("{3}|"|')(.*?)\1\s*(?:#.*)?"""  # a comment may follow
 COMMENT = r"\A#(?=\s|\Z)|\s#"  # "#ff0000" is a value, "0.2 # low" is not
 LONE_QUOTE = r'"(?:"")?(?=[ \t]*#|\s+\Z)'  # closes what the front end has opened
@@ -24,7 +24,7 @@ SURROGATE = "[\ud800-\udfff]"
 
 
 def convert_value(value: str | None) -> Any:
-    """Turn a parameter's text into int, else float, else true, false or none, else leave it."""
+    """Convert a parameter's text to int, float, True, False or None; other text is unchanged."""
     if value is None:
         return None
     for kind in (int, float):
@@ -36,7 +36,7 @@ def convert_value(value: str | None) -> Any:
 
 
 def extract_text_from_quotes(text: str) -> str:
-    """Trim text, and take quotes off if the same one opens and closes the whole."""
+    """Strip white space, then the quotes if the same one opens and closes the whole text."""
     text = text.strip()
     for quote in QUOTES:
         if len(text) >= 2 * len(quote) and text.startswith(quote) and text.endswith(quote):
@@ -45,10 +45,10 @@ def extract_text_from_quotes(text: str) -> str:
 
 
 def read_prompt(args: str) -> str:
-    """Return the text of a prompt or template: every character of it but quotes around the whole.
+    """Return the text of a prompt or template, without quotes around the whole.
 
-    White space outside of the quotes goes with them. A closing quote alone, with a comment or
-    nothing but white space behind it, is one whose opening quote the front end has taken.
+    White space outside of the quotes is dropped with them. A lone closing quote, followed by a
+    comment or by white space only, is taken for one whose opening quote the front end has removed.
     """
     text = extract_text_from_quotes(args)
     if text != args.strip():
@@ -60,14 +60,14 @@ def read_prompt(args: str) -> str:
 
 
 def read_value(text: str) -> str:
-    """Return a parameter's value without its quotes and without the comment behind it."""
+    """Return a parameter's value without its quotes and without a trailing comment."""
     text = text.strip()
     quoted = re.fullmatch(QUOTED_VALUE, text)
     return quoted[2] if quoted else re.split(COMMENT, text, maxsplit=1)[0].rstrip()
 
 
 def is_unicode(text: str) -> bool:
-    """Tell whether text has no lone surrogate, which no UTF-8 can carry."""
+    """Tell whether text can be encoded as UTF-8, that is, has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -76,5 +76,5 @@ def is_unicode(text: str) -> bool:
 
 
 def replace_surrogates(text: str) -> str:
-    """Return text with U+FFFD in place of every lone surrogate, as JSON can write them."""
+    """Replace lone surrogates, which JSON may contain, by U+FFFD."""
     return text if is_unicode(text) else re.sub(SURROGATE, "\ufffd", text)

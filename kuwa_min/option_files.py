@@ -1,4 +1,4 @@
-"""Read files of options: JSON, YAML and TOML."""
+"""Read files of generation options: JSON, YAML and TOML."""
 
 from __future__ import annotations
 

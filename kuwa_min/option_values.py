@@ -1,4 +1,4 @@
-"""Convert what files, Modelfiles and the command line hold into the types of options."""
+"""Convert values of files, Modelfiles and the command line to the types of options."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from . import sentences
 from .sentences import Sentence
 
 Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]]
-MOST_TEXTS, LONGEST_TEXT = 64, 1000  # of a list: each stop word is looked for in every piece
+MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
+MAX_TEXT_LENGTH = 1000  # characters of each
 
 
 def convert(kind: Kind, value: Any) -> Any:
-    """Return a value in the type of an option.
+    """Convert a value to the type of an option.
 
     Raises ValueError with a Sentence that says what it must be.
     """
@@ -53,16 +54,16 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    """Return a list of texts; a single text, which may be a JSON list of them, is a list, too."""
+    """Convert to a list of texts: a list, a JSON list as text, or a single text."""
     value = from_json(value)
     texts = [_text(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
-    if len(texts) > MOST_TEXTS or any(len(text) > LONGEST_TEXT for text in texts):
+    if len(texts) > MAX_TEXTS or any(len(text) > MAX_TEXT_LENGTH for text in texts):
         raise ValueError
     return [text for text in texts if text]
 
 
 def from_json(value: Any) -> Any:
-    """Return the list or object that a text writes down: a Modelfile holds nothing but texts."""
+    """Parse text that is a JSON list or object, as in a Modelfile; other values are unchanged."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -87,5 +88,5 @@ _WANTED: dict[type, Sentence] = {
     int: sentences.MUST_BE_WHOLE,
     float: sentences.MUST_BE_NUMBER,
     str: sentences.MUST_BE_TEXT,
-    list: sentences.MUST_BE_TEXTS.format(MOST_TEXTS, LONGEST_TEXT),
+    list: sentences.MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
 }

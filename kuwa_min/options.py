@@ -13,10 +13,10 @@ from .modelfile import is_unicode
 KERNEL_URL = "http://127.0.0.1:9000/"
 KERNEL_ADDRESS = "127.0.0.1:9000"
 INTERFACE_VERSION = "v1.0"
-MOST_NEAR = 3  # options that a hint names
+MAX_HINTS = 3  # options named in a hint
 WIRE_FORMATS = ("auto", "0.3", "0.4")  # choices of --wire, the default first
 
-# The options that Kuwa's own executors have.
+# The options of Kuwa's own executors.
 KUWA_OPTIONS = {
     "access_code",
     "concurrent_req_limit",
@@ -31,7 +31,7 @@ KUWA_OPTIONS = {
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Show every default once, and keep the lines as wide as a plain terminal."""
+    """Show every option's default exactly once."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
@@ -41,12 +41,12 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Take no abbreviations, which another option would change one day, but say what was meant."""
+    """Accept no abbreviations, but suggest the options that an unknown one may stand for."""
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
-        """Parse options; unknown ones end the process with code 2."""
+        """Parse options; an unknown one ends the process with exit code 2."""
         parsed: argparse.Namespace
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
@@ -54,36 +54,36 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> NoReturn:
-        """End the process with one line and code 2: the usage would fill a screen of the log."""
+        """Exit with code 2 and one line: the usage would fill a screen of the log."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def _hint(self, unknown: Sequence[str]) -> str:
-        """Return the options that the first unknown word may be meant for."""
+        """Return a hint at the options that the first unknown word may stand for."""
         word = unknown[0].partition("=")[0]
         names = [name for name in self._option_string_actions if name.startswith("--")]
         if not word.startswith("--"):
             return ""
         longer = [name for name in names if name.startswith(word)]
         near = longer or difflib.get_close_matches(word, names, 1)
-        return f" (did you mean {' or '.join(near[:MOST_NEAR])}?)" if near else ""
+        return f" (did you mean {' or '.join(near[:MAX_HINTS])}?)" if near else ""
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
     return int(text)
 
 
 def count(text: str) -> int:
-    """Read a whole number of at least 0."""
+    """Parse a whole number of at least 0."""
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"a whole number of at least 0 is needed, not {text!r}")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """Read a finite number of seconds of at least 0."""
+    """Parse a finite number of seconds, at least 0."""
     try:
         value = float(text)
     except ValueError:
@@ -94,21 +94,21 @@ def seconds(text: str) -> float:
 
 
 def access_code(text: str) -> str:
-    """Read a name under which the Kernel knows us."""
+    """Parse a name to register under."""
     if not text.strip() or not is_unicode(text):
         raise argparse.ArgumentTypeError(f"a name in UTF-8 is needed, not {text!r}")
     return text
 
 
 def version(text: str) -> str:
-    """Read the version of the Kernel's interface, which is part of its URLs."""
+    """Parse the version of the Kernel's interface, which is part of its URLs."""
     if not text or not all(letter.isalnum() or letter in "._-" for letter in text):
         raise argparse.ArgumentTypeError(f"a version such as v1.0 is needed, not {text!r}")
     return text
 
 
 def create_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser with the general options; `taken_over` says which ones a file replaces."""
+    """Return a parser with the general options; see `taken_over` for those that a file replaces."""
     parser = Parser(
         prog=program,
         description=description,
@@ -123,15 +123,15 @@ def create_parser(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Return a parser's options as they are now."""
+    """Return a snapshot of a parser's options."""
     return list(parser._actions)
 
 
 def taken_over(parser: argparse.ArgumentParser, former: list[argparse.Action]) -> dict[str, Any]:
     """Return the options that others of the same name have replaced: destination -> default.
 
-    A file written for Kuwa may have an option that only we have, too; then its own counts. Raises
-    argparse.ArgumentError for one of Kuwa's, as Kuwa does.
+    A file written for Kuwa may define an option that only we have; then its own counts. Raises
+    argparse.ArgumentError for a name of Kuwa's, as Kuwa does.
     """
     kept = actions_of(parser)
     lost = {action.dest: action.default for action in former if action not in kept}
@@ -142,7 +142,7 @@ def taken_over(parser: argparse.ArgumentParser, former: list[argparse.Action]) -
 
 
 def add_kernel_options(group: argparse._ArgumentGroup) -> None:
-    """Add what the Kernel is told and where it is."""
+    """Add the options of the registration with a Kernel."""
     group.add_argument(
         "--access_code",
         type=access_code,
@@ -172,7 +172,7 @@ def add_kernel_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_serving_options(group: argparse._ArgumentGroup) -> None:
-    """Add where and how we serve."""
+    """Add the options of the HTTP server and its slots."""
     group.add_argument(
         "--host",
         type=address.host_name,
@@ -239,7 +239,7 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_log_options(group: argparse._ArgumentGroup) -> None:
-    """Add what is logged."""
+    """Add the options of the log."""
     add_log_level(group)
     group.add_argument(
         "--log_content",
@@ -249,7 +249,7 @@ def add_log_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_allowed_hosts(group: argparse._ActionsContainer) -> None:
-    """Add the names that may stand in a browser's Host and Origin."""
+    """Add the host names that are allowed in a browser's Host and Origin."""
     group.add_argument(
         "--allowed_hosts",
         nargs="+",
@@ -260,7 +260,7 @@ def add_allowed_hosts(group: argparse._ActionsContainer) -> None:
 
 
 def add_log_level(group: argparse._ActionsContainer) -> None:
-    """Add the least level that is logged."""
+    """Add the log level."""
     group.add_argument(
         "--log", type=str.upper, choices=log.LEVELS, default="INFO", help="least level to log"
     )

@@ -1,4 +1,4 @@
-"""Make an async generator of whatever a custom executor's llm_compute returns."""
+"""Convert the result of a custom executor's llm_compute to an async generator."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from .errors import PieceError
 
 
 def as_generator(result: Any) -> AsyncGenerator[Any, None]:
-    """Return an async generator of the answer's pieces; one that is one already is not wrapped.
+    """Return an async generator of the answer's pieces; an async generator is returned unchanged.
 
-    Taken as well: a coroutine (`async def` without yield), a generator or any other iterable,
-    an async iterator, a piece alone, and None for no text.
+    Accepted as well: a coroutine (`async def` without yield), a generator or any other iterable,
+    an async iterator, a single piece, and None for no text. Anything else raises PieceError when
+    the generator runs.
     """
     if hasattr(result, "aclose"):
         return result  # type: ignore[no-any-return]
@@ -42,7 +43,7 @@ async def _pieces(result: Any) -> AsyncGenerator[Any, None]:
 
 
 async def _close(result: Any) -> None:
-    """End a generator where it stands, so that its `finally` runs now."""
+    """Close a generator, so that its `finally` runs now."""
     if hasattr(result, "aclose"):
         await result.aclose()
     elif hasattr(result, "close") and hasattr(result, "send"):

@@ -1,4 +1,4 @@
-"""Make of history, Modelfile and system prompt what a model is given, as much as fits."""
+"""Compose the prompt of history, Modelfile and system prompt, and fit it into a limit."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from .sentences import NO_INPUT, TOO_LONG, Sentence, own_answers
 from .side_notes import NOTE_BEGIN, NOTE_END
 
 SIDE_NOTE = Sentence(f"{NOTE_BEGIN}{{}}{NOTE_END}", f"{NOTE_BEGIN}{{}}{NOTE_END}")
-# What an answer of ours ends with, and no model said; 0.4's front end writes a level before it.
+# Our sentence at the end of an answer, which no model wrote; 0.4's front end prefixes a log level.
 OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{own_answers()})\s*\Z"
-LONGEST_SENTENCE = 300  # looked for there only: whole texts would take time without bound
+LONGEST_SENTENCE = 300  # characters at the end that are searched: bounds the time for long texts
 
 
 class Prompt(NamedTuple):
-    """What a model is to read, in the order of reading; `fit` makes messages of it."""
+    """The parts of a prompt, in their order; `fit` assembles messages of them."""
 
     system: str
     examples: list[Message]  # the Modelfile's messages
-    history: list[Message]  # ends with what the person said last
+    history: list[Message]  # ends with the user's last message
 
 
 def compose(history: list[Message], modelfile: Modelfile, system_prompt: str = "") -> Prompt:
-    """Put a chat and its Modelfile together; raises AnswerError if nothing was asked.
+    """Compose a prompt of a chat and its Modelfile; raises AnswerError for an empty question.
 
-    system_prompt: the operator's, for bots whose author gave none. Leading system messages of the
-    history, which API clients send, are added to the system prompt.
+    system_prompt: the operator's, for bots without one. Leading system messages of the history,
+    which API clients send, are appended to the system prompt.
     """
-    said = join_neighbours(without_our_words(history))
-    own = said.pop(0)["content"] if said and said[0]["role"] == "system" else ""
-    if not said or said[-1]["role"] != "user":
+    messages = merge_consecutive(without_own_sentences(history))
+    own = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
+    if not messages or messages[-1]["role"] != "user":
         raise AnswerError(NO_INPUT)
-    text = modelfile.before_prompt + said[-1]["content"] + modelfile.after_prompt
+    text = modelfile.before_prompt + messages[-1]["content"] + modelfile.after_prompt
     if not text.strip():
         raise AnswerError(NO_INPUT)
     system = "\n\n".join(filter(None, (modelfile.override_system_prompt or system_prompt, own)))
-    return Prompt(system, modelfile.messages, [*said[:-1], {"role": "user", "content": text}])
+    history = [*messages[:-1], {"role": "user", "content": text}]
+    return Prompt(system, modelfile.messages, history)
 
 
-def without_our_words(history: list[Message]) -> list[Message]:
-    """Take side notes and our own error sentences out of the assistant's messages."""
+def without_own_sentences(history: list[Message]) -> list[Message]:
+    """Remove side notes and our own error sentences from the assistant's messages."""
     cleaned = [
-        {**message, "content": _model_said(message["content"])}
+        {**message, "content": _model_text(message["content"])}
         if message["role"] == "assistant"
         else message
         for message in history
@@ -56,7 +57,7 @@ def without_our_words(history: list[Message]) -> list[Message]:
     return [one for one in cleaned if one["role"] != "assistant" or one["content"].strip()]
 
 
-def _model_said(text: str) -> str:
+def _model_text(text: str) -> str:
     text = _without_side_notes(text)
     start = max(0, len(text) - LONGEST_SENTENCE)
     return text[:start] + re.sub(OUR_SENTENCES, "", text[start:])
@@ -73,16 +74,16 @@ def _without_side_notes(text: str) -> str:
     return "".join(kept)
 
 
-def join_neighbours(messages: list[Message]) -> list[Message]:
-    """Make one message of neighbours of the same role: many templates insist on turns."""
+def merge_consecutive(messages: list[Message]) -> list[Message]:
+    """Merge consecutive messages of the same role: many templates require alternating roles."""
     return [
-        {"role": role, "content": "\n\n".join(one["content"] for one in neighbours)}
-        for role, neighbours in itertools.groupby(messages, key=lambda one: one["role"])
+        {"role": role, "content": "\n\n".join(one["content"] for one in group)}
+        for role, group in itertools.groupby(messages, key=lambda one: one["role"])
     ]
 
 
 def fold_system(messages: list[Message]) -> list[Message]:
-    """Put the system prompt in front of the first message, for templates that refuse the role."""
+    """Prepend the system prompt to the first message, for templates that reject the role."""
     if len(messages) < 2 or messages[0]["role"] != "system":
         return messages
     first, second, *rest = messages
@@ -91,28 +92,28 @@ def fold_system(messages: list[Message]) -> list[Message]:
 
 
 def fit(prompt: Prompt, *, length: Callable[[list[Message]], int], limit: int) -> list[Message]:
-    """Return messages of at most `limit` as `length` counts them; raises AnswerError if none are.
+    """Return as many messages as fit into `limit`; raises AnswerError if the last one does not.
 
-    The oldest exchanges of the chat go first, the Modelfile's examples last; the system prompt and
-    the last message always stay.
+    length: counts messages, in the unit of limit. The oldest exchanges of the chat are dropped
+    first, the Modelfile's examples last; the system prompt and the last message are kept.
     """
     starts = [at for at, one in enumerate(prompt.history) if one["role"] == "user"]
 
-    def shortened(times: int) -> list[Message]:
-        if times < len(starts):
-            return _assemble(prompt, prompt.examples, starts[times])
+    def truncated(dropped: int) -> list[Message]:
+        if dropped < len(starts):
+            return _assemble(prompt, prompt.examples, starts[dropped])
         return _assemble(prompt, [], starts[-1])
 
-    if length(shortened(0)) <= limit:  # as nearly always
-        return shortened(0)
-    times = bisect.bisect_left(
-        range(len(starts) + 1), True, key=lambda times: length(shortened(times)) <= limit
+    if length(truncated(0)) <= limit:  # the common case
+        return truncated(0)
+    fewest = bisect.bisect_left(
+        range(len(starts) + 1), True, key=lambda dropped: length(truncated(dropped)) <= limit
     )
-    if times > len(starts):
+    if fewest > len(starts):
         raise AnswerError(TOO_LONG)
-    return shortened(times)
+    return truncated(fewest)
 
 
 def _assemble(prompt: Prompt, examples: list[Message], start: int) -> list[Message]:
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
-    return [*system, *join_neighbours([*examples, *prompt.history[start:]])]
+    return [*system, *merge_consecutive([*examples, *prompt.history[start:]])]

@@ -1,4 +1,4 @@
-"""Read YAML's [...] and {...}, which may go over several lines, as PyYAML's safe_load does."""
+"""Parse YAML's flow collections, [...] and {...}, on one or more lines, as PyYAML does."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
-from .yaml_scalar import LONGEST_KEY, QUOTED, read_scalar
+from .yaml_scalar import MAX_KEY_LENGTH, QUOTED, read_scalar
 
 SPACE = re.compile(r"(?:[ \n]|(?<=[ \n])#.*)*")
 WORD = re.compile(r"[^ \n,\[\]{}?:#]+(?: +[^ \n,\[\]{}?:#]+)*")
-AFTER = re.compile(r"[ \n]|[,\]}:]")  # what may follow a word or a closing quote
+AFTER = re.compile(r"[ \n]|[,\]}:]")  # allowed after a word or a closing quote
 COLON = re.compile(r" *:")
 
 
 class Flow:
-    """Text with a list or mapping at `at`; afterwards `at` is the place behind it."""
+    """A parser of the collection at offset `at` of a text; `value` moves `at` to its end."""
 
     def __init__(self, text: str, at: int) -> None:
         self._text, self.at = text, at
 
     @property
     def line(self) -> int:
-        """Return how many lines end before this place."""
+        """Return the number of line ends before `at`."""
         return self._text.count("\n", 0, self.at)
 
     @property
     def rest_of_line(self) -> str:
-        """Return what stands behind this place in its line."""
+        """Return the rest of the current line."""
         return self._text[self.at :].partition("\n")[0]
 
     def value(self) -> Any:
-        """Return the value that begins here; raises ValueError, `at` is the place of the fault."""
+        """Parse the value at `at`; after a ValueError, `at` is the offset of the fault."""
         letter = self._text[self.at]
         if letter == "[":
             return [self.value() for _ in self._items("]")]
@@ -45,7 +45,7 @@ class Flow:
             word = self._word()
             key = read_scalar(word)
             colon = COLON.match(self._text, self.at)
-            if colon is None or len(word) > LONGEST_KEY:
+            if colon is None or len(word) > MAX_KEY_LENGTH:
                 raise ValueError("a name, a colon and a value are needed")
             self.at = colon.end()
             if word[0] not in "'\"" and self._letter() not in (" ", "\n"):
@@ -57,7 +57,7 @@ class Flow:
         return values
 
     def _items(self, end: str) -> Iterator[None]:
-        """Go to each item in turn, and behind the closing bracket."""
+        """Yield with `at` at each item, then move behind the closing bracket."""
         self.at += 1
         self._skip_space()
         while self._letter() != end:
@@ -71,7 +71,7 @@ class Flow:
         self.at += 1
 
     def _word(self) -> str:
-        """Return the quoted or plain text that begins here."""
+        """Return the quoted or plain scalar at `at`, unparsed."""
         found = QUOTED.match(self._text, self.at) or WORD.match(self._text, self.at)
         if found is None or not AFTER.match(self._text, found.end()):
             raise ValueError("a value is missing, or needs quotes")

@@ -1,6 +1,6 @@
-"""Read YAML's scalars as PyYAML's safe_load does (YAML 1.1): quoted text, and what a word means.
+"""Parse YAML 1.1 scalars, quoted and plain, as PyYAML's safe_load does.
 
-What this module does not read, such as dates and base-60 numbers, is refused with a ValueError.
+Unsupported ones, such as dates and base-60 numbers, raise ValueError.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"' + r"|'(?:[^'\n]|'')*'")
-# No plain text begins with what begins something else, or has what ends it.
+# Plain text must not begin with an indicator of something else, nor contain one that ends it.
 PLAIN = re.compile(r"(?![,\[\]{}#&*!|>'\"%@`]|[-?:](?: |$))(?!.*(?::(?: |$)| #|\t)).*")
-LONGEST_KEY = 1000  # PyYAML takes some more, and refuses what is longer
+MAX_KEY_LENGTH = 1000  # characters; PyYAML's limit is slightly higher
 ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))")
 ESCAPED = {
     "0": "\0",
@@ -55,7 +55,7 @@ REFUSED = re.compile(
 
 
 def read_scalar(text: str) -> str | float | bool | None:
-    """Return what a quoted or a plain text means; raises ValueError."""
+    """Return the value of a quoted or plain scalar; raises ValueError."""
     if QUOTED.fullmatch(text):
         return _unquote(text)
     if not PLAIN.fullmatch(text):

@@ -1,8 +1,8 @@
-"""Read the YAML that files of options are written in, where PyYAML is not there.
+"""Parse a subset of YAML that suffices for files of options, where PyYAML is not installed.
 
-Mappings, lists, [...] and {...} as JSON has them, quoted and plain text, | and > texts, comments.
-What it reads, it reads as PyYAML's safe_load does; everything else (anchors, tags, several
-documents, text that goes on in the next line, a name twice) is refused with its line's number.
+Supported, with the results of PyYAML's safe_load: mappings, lists, flow collections as in JSON,
+quoted and plain scalars, | and > block scalars, comments. Everything else (anchors, tags, several
+documents, multi-line plain scalars, duplicate keys) is an error with its line's number.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Hashable
 from typing import Any
 
 from .yaml_flow import Flow
-from .yaml_scalar import LONGEST_KEY, QUOTED, read_scalar
+from .yaml_scalar import MAX_KEY_LENGTH, QUOTED, read_scalar
 
 UNPRINTABLE = re.compile(r"[^\t -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MARKER = re.compile(r"(?:---|\.\.\.)(?: |$)")
-REST = re.compile(r" *(?: #.*)?")  # what may stand behind a value, if it follows a space
+REST = re.compile(r" *(?: #.*)?")  # allowed after a value
 PLAIN_KEY = re.compile(r"(?P<key>(?:[^:#]|:(?! |$)|(?<! )#)+?) *:(?= |$)")
 QUOTED_KEY = re.compile(rf"(?P<key>{QUOTED.pattern}) *:(?= |$)")
 DASH = re.compile(r"-(?: +|$)")
@@ -24,24 +24,24 @@ BLOCK_TEXT = re.compile(r"[|>](?P<options>[-+]?[1-9]?|[1-9][-+])(?: +#.*| *)")
 ADVICE = "only simple YAML is read without PyYAML; a .json file works everywhere"
 
 
-class NotUnderstood(ValueError):
-    """Say which line is no simple YAML, and why."""
+class UnsupportedYaml(ValueError):
+    """Report a line that is outside of the subset, and why."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line + 1}: {reason}; {ADVICE}")
 
 
 def load(text: str) -> Any:
-    """Return what a document holds; raises NotUnderstood."""
+    """Return the value of a document; raises UnsupportedYaml."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     for number, line in enumerate(text.split("\n")):
         if found := UNPRINTABLE.search(line):
-            raise NotUnderstood(number, f"the character {found[0]!r} may not stand here")
+            raise UnsupportedYaml(number, f"the character {found[0]!r} may not stand here")
     return _Document(text).read()
 
 
 class _Document:
-    """The lines of a document; `_at` is the one that is read next."""
+    """A recursive-descent parser; `_at` is the index of the next line."""
 
     def __init__(self, text: str) -> None:
         self._lines = text.split("\n")
@@ -52,7 +52,7 @@ class _Document:
             self._at += 1
         for number, line in enumerate(self._lines[self._at :], self._at):
             if MARKER.match(line):
-                raise NotUnderstood(number, "only one document is read")
+                raise UnsupportedYaml(number, "only one document is read")
         value = self._block() if self._has_more() else None
         if self._has_more():
             raise self._error("this line does not go on with what stands before it")
@@ -69,7 +69,7 @@ class _Document:
         return len(self._line) - len(self._line.lstrip(" "))
 
     def _has_more(self) -> bool:
-        """Go to the next line that is neither empty nor a comment, if there is one."""
+        """Skip empty lines and comments; return whether a line is left."""
         while self._at < len(self._lines):
             text = self._line.lstrip(" ")
             if text and not text.startswith("#"):
@@ -77,13 +77,13 @@ class _Document:
             self._at += 1
         return False
 
-    def _error(self, reason: str) -> NotUnderstood:
-        return NotUnderstood(min(self._at, len(self._lines) - 1), reason)
+    def _error(self, reason: str) -> UnsupportedYaml:
+        return UnsupportedYaml(min(self._at, len(self._lines) - 1), reason)
 
     # -- blocks
 
     def _block(self) -> Any:
-        """Return the list, mapping or scalar that begins at this line."""
+        """Parse the list, mapping or scalar at the current line."""
         indent, text = self._indent, self._line.lstrip(" ")
         if DASH.match(text):
             return self._list(indent)
@@ -112,7 +112,7 @@ class _Document:
         while self._has_more() and self._indent == indent:
             text = self._line[indent:]
             found = _key(text)
-            if found is None or DASH.match(text) or len(found["key"]) > LONGEST_KEY:
+            if found is None or DASH.match(text) or len(found["key"]) > MAX_KEY_LENGTH:
                 raise self._error("a name, a colon and a value are needed")
             key = self._scalar(found["key"])
             if key in values:
@@ -121,9 +121,9 @@ class _Document:
         return values
 
     def _value(self, text: str, indent: int, *, below: int | None = None) -> Any:
-        """Return what follows a name or a dash that is indented by so much.
+        """Parse the value after a key or dash, whose line has this indent.
 
-        below: how far a list may be indented that begins in the next line.
+        below: the indent of a list that may begin in the next line.
         """
         text = text.lstrip(" ")
         if not text or text.startswith("#"):
@@ -149,7 +149,7 @@ class _Document:
         return None
 
     def _word(self, text: str) -> str:
-        """Return a scalar without the comment behind it."""
+        """Return a scalar without a trailing comment."""
         found = QUOTED.match(text)
         if not found:
             return text.partition(" #")[0].rstrip(" ")
@@ -163,10 +163,10 @@ class _Document:
         except ValueError as error:
             raise self._error(str(error)) from None
 
-    # -- texts of several lines
+    # -- block scalars
 
     def _text(self, header: str, indent: int) -> str:
-        """Return the text below | or >."""
+        """Parse the block scalar below | or >."""
         found = BLOCK_TEXT.fullmatch(header)
         if found is None:
             raise self._error(f"nothing may follow the {header[0]} of a text")
@@ -183,7 +183,10 @@ class _Document:
         return text + "\n" if lines and ends >= len(lines) and "-" not in options else text
 
     def _text_lines(self, indent: int, more: int) -> list[str]:
-        """Return the lines that are indented by `more` than that; 0: as the first one is."""
+        """Return the lines of a block scalar, without their indent.
+
+        more: the explicit indent beyond that of the header's line; 0: that of the first line.
+        """
         start = self._at
         while self._at < len(self._lines) and not self._line.strip(" "):
             self._at += 1
@@ -196,10 +199,10 @@ class _Document:
             self._at += 1
         return [line[own:] for line in self._lines[start : self._at]]
 
-    # -- lists and mappings in brackets
+    # -- flow collections
 
     def _flow(self, column: int) -> Any:
-        """Return the list or mapping that begins in this column, and may end some lines on."""
+        """Parse the flow collection that begins in this column of the current line."""
         start = self._at
         flow = Flow("\n".join(self._lines[start:]), column)
         try:
@@ -215,14 +218,14 @@ class _Document:
 
 
 def _key(text: str) -> re.Match[str] | None:
-    """Return the name that a line of a mapping begins with, and its colon."""
+    """Match the key that a line of a mapping begins with, and its colon."""
     if text[:1] in ("[", "{", "#"):
         return None
     return (QUOTED_KEY if text[:1] in ("'", '"') else PLAIN_KEY).match(text)
 
 
 def _fold(lines: list[str]) -> str:
-    """Join the lines of a > text: a line end is a space, but not beside indented lines."""
+    """Fold the lines of a > scalar: a line end becomes a space, except beside indented lines."""
     text, blanks, before = "", 0, " "
     for line in lines:
         if not line:

@@ -16,8 +16,8 @@ from kuwa_min.prompt import (
     compose,
     fit,
     fold_system,
-    join_neighbours,
-    without_our_words,
+    merge_consecutive,
+    without_own_sentences,
 )
 from kuwa_min.sentences import NO_INPUT, TOO_LONG
 
@@ -136,7 +136,7 @@ def test_a_prompt_of_the_author_is_a_question() -> None:
 )
 def test_a_model_does_not_read_our_own_words_as_its_own(said: str, left: str | None) -> None:
     """Error sentences at the end and side notes go; an answer of nothing else goes entirely."""
-    kept = without_our_words([user(said), assistant(said), user("so?")])
+    kept = without_own_sentences([user(said), assistant(said), user("so?")])
     middle = [] if left is None else [assistant(left)]
     assert kept == [user(said), *middle, user("so?")]
 
@@ -145,7 +145,7 @@ def test_the_sentence_about_an_impossible_option_is_ours() -> None:
     """As the option tables word it."""
     with pytest.raises(AnswerError) as refused:
         generation.for_request((generation.Option("n", int, 1, ""),), {}, {"n": "x"})
-    assert without_our_words([assistant(str(refused.value))]) == []
+    assert without_own_sentences([assistant(str(refused.value))]) == []
 
 
 def test_a_question_that_failed_is_asked_with_the_next_one() -> None:
@@ -157,8 +157,8 @@ def test_a_question_that_failed_is_asked_with_the_next_one() -> None:
 def test_neighbours_of_one_role_become_one_message() -> None:
     """The others stay as they are."""
     chat = [user("1"), user("2"), assistant("3"), assistant("4"), user("5")]
-    assert join_neighbours(chat) == [user("1\n\n2"), assistant("3\n\n4"), user("5")]
-    assert join_neighbours([]) == []
+    assert merge_consecutive(chat) == [user("1\n\n2"), assistant("3\n\n4"), user("5")]
+    assert merge_consecutive([]) == []
 
 
 def test_a_system_prompt_can_stand_in_the_first_message() -> None:
@@ -222,13 +222,13 @@ def test_a_long_chat_is_measured_only_a_few_times() -> None:
 )
 def test_long_texts_of_strangers_take_no_time(text: str) -> None:
     """No search goes through them more than once."""
-    assert without_our_words([assistant(text)])[0]["content"].strip() == text.strip()
+    assert without_own_sentences([assistant(text)])[0]["content"].strip() == text.strip()
 
 
 def test_very_many_messages_take_no_time() -> None:
     """Whether they are turns or neighbours."""
     neighbours = [user("a")] * 100_000
-    assert len(join_neighbours(neighbours)) == 1
+    assert len(merge_consecutive(neighbours)) == 1
     turns = [user("a"), assistant("b")] * 50_000
     chat = fit(Prompt("", [], [*turns, user("c")]), length=words, limit=9)
     assert words(chat) == 9

@@ -33,7 +33,7 @@ from backends._openai_windows import from_model_name
 from backends.chatgpt import OPTIONS, ChatgptExecutor
 from kuwa_min import sentences
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.prompt import SIDE_NOTE, without_our_words
+from kuwa_min.prompt import SIDE_NOTE, without_own_sentences
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
@@ -203,7 +203,7 @@ def test_the_user_is_told_why_an_answer_ends(serve: Serve, finish: str, note: st
     executor = connect(serve(lambda talk: talk.tell("text", finish=finish)))
     answer = ask(executor, "hi")
     assert answer == "text" + SIDE_NOTE.format(note)
-    assert without_our_words([{"role": "assistant", "content": answer}])[0]["content"] == "text"
+    assert without_own_sentences([{"role": "assistant", "content": answer}])[0]["content"] == "text"
     chinese = ask(executor, "hi", form={"lang": "zh-TW,en;q=0.5"})
     assert chinese == "text" + SIDE_NOTE.format(note).render("zh")
     assert chinese != answer
@@ -378,7 +378,7 @@ def test_an_error_response_is_a_sentence(
     chinese = ask(executor, "hi", form={"lang": "zh-TW"})
     assert chinese == sentences.render(sentence, "zh")
     assert "\n" not in chinese
-    assert without_our_words([{"role": "assistant", "content": chinese}]) == []
+    assert without_own_sentences([{"role": "assistant", "content": chinese}]) == []
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 529])
