@@ -56,7 +56,7 @@ class AcceptingServer(Protocol):
     closing: bool
     tls: Any
     would_block: tuple[type[OSError], ...]
-    check_origin: Callable[[http1.Head], None]  # raises Refused
+    check_origin: Callable[[http1.RequestHead], None]  # raises Refused
 
     def tls_handshake(self, sock: socket.socket) -> socket.socket:
         """Return the TLS socket, or the socket itself without TLS; raises Gone."""
@@ -80,7 +80,7 @@ class Connection(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Prepare the socket."""
         self._buffer = b""  # received, not consumed yet
-        self._head: http1.Head | None = None
+        self._head: http1.RequestHead | None = None
         self._keep_alive = self._has_served = False
         self._plain = sock = self.request
         with contextlib.suppress(OSError):
@@ -236,7 +236,7 @@ class Connection(BaseHTTPRequestHandler):
             raise Gone
         self._buffer += data
 
-    def _read_head(self) -> http1.Head:
+    def _read_head(self) -> http1.RequestHead:
         limits = self.server.limits
         start = time.monotonic()
         idle = start + (limits.idle_seconds if self._has_served else limits.head_seconds)
@@ -276,7 +276,7 @@ class Connection(BaseHTTPRequestHandler):
         self._buffer = data[size:]
         return data[:size]
 
-    def _read_body(self, head: http1.Head) -> bytes:
+    def _read_body(self, head: http1.RequestHead) -> bytes:
         limit = self.server.limits.body_bytes
         length = http1.body_length(head)
         if length > limit:
@@ -314,6 +314,6 @@ def _error_reply(error: Refused) -> Reply:
     return message(error.status, text, tuple(error.fields.items()))
 
 
-def _loggable(request: Request | http1.Head) -> str:
+def _loggable(request: Request | http1.RequestHead) -> str:
     """Name a request for the log; the path has no query, which may quote a user."""
     return f"{request.method[:12]} {request.path[:120]}"

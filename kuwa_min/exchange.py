@@ -29,7 +29,7 @@ class Request(NamedTuple):
 
     method: str
     path: str
-    head: http1.Head
+    head: http1.RequestHead
     body: bytes
     peer: str = ""  # the client's IP address
     own: str = ""  # our IP address, to which it connected

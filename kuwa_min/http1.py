@@ -33,7 +33,7 @@ CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?")
 CHUNKED = -1  # in place of a length
 
 
-class Head(NamedTuple):
+class RequestHead(NamedTuple):
     """The head of a request: method, path, and fields by lower-case name.
 
     The path has no query, which no route uses, and no slashes at its end: /chat/ is /chat.
@@ -79,7 +79,7 @@ class Head(NamedTuple):
         return not self.http10 and "100-continue" in ",".join(self.fields.get("expect", [])).lower()
 
 
-def parse_head(raw: bytes) -> Head:
+def parse_head(raw: bytes) -> RequestHead:
     """Parse a head without its final empty line; raises Refused for anything ambiguous."""
     first, *lines = raw.split(b"\r\n")
     found = REQUEST_LINE.fullmatch(first)
@@ -96,7 +96,7 @@ def parse_head(raw: bytes) -> Head:
         values.append(value.strip(b" \t").decode("latin-1"))
     path, authority = _split_target(found[2].decode())
     path = path.rstrip("/") or "/"
-    return Head(found[1].decode(), path, authority, found[3] == b"0", fields)
+    return RequestHead(found[1].decode(), path, authority, found[3] == b"0", fields)
 
 
 def _split_target(target: str) -> tuple[str, str | None]:
@@ -112,7 +112,7 @@ def _split_target(target: str) -> tuple[str, str | None]:
     return parts.path or "/", parts.netloc
 
 
-def body_length(head: Head) -> int:
+def body_length(head: RequestHead) -> int:
     """Return the body's length in bytes, or CHUNKED; raises Refused for ambiguous framing."""
     codings, length = head.fields.get("transfer-encoding"), head.field("content-length")
     if codings:

@@ -232,7 +232,7 @@ class OriginPolicy:
         self._any_host = frozenset(any_host)
         self._logged: set[str] = set()
 
-    def check(self, head: http1.Head) -> None:
+    def check(self, head: http1.RequestHead) -> None:
         """Raise Refused for a request that may come from another web site's page."""
         host = head.authority if head.authority is not None else head.field("host")
         if host is None and not head.http10:
@@ -241,7 +241,7 @@ class OriginPolicy:
             self._check_host(host)
         self._check_origin(head, host)
 
-    def _serves_any_host(self, head: http1.Head) -> bool:
+    def _serves_any_host(self, head: http1.RequestHead) -> bool:
         return head.method == "POST" or (head.method in GET and head.path in self._any_host)
 
     def _check_host(self, host: str | None) -> None:
@@ -259,7 +259,7 @@ class OriginPolicy:
                 return True
         return False
 
-    def _check_origin(self, head: http1.Head, host: str | None) -> None:
+    def _check_origin(self, head: http1.RequestHead, host: str | None) -> None:
         origin = head.field("origin")
         if origin is not None and not self._is_same(origin, host):
             self._log(PORT.sub("", origin.lower().partition("://")[2]))
