@@ -51,8 +51,8 @@ def licenses() -> str:
     archive = _with_libraries(this_file())
     from . import inventory
 
-    texts = archive.texts(inventory.is_licence)
-    return inventory.licences(archive.manifest, texts).rstrip("\n")
+    texts = archive.texts(inventory.is_license_file)
+    return inventory.license_report(archive.manifest, texts).rstrip("\n")
 
 
 def _with_libraries(archive: Archive) -> Archive:

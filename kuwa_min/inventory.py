@@ -1,4 +1,4 @@
-"""What a built file is made of, for those who must account for it: a CycloneDX SBOM, licences."""
+"""The documents on what a built file contains: a CycloneDX SBOM, and a report of licenses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from .manifest import Manifest, Package
 
-# Of SPDX's ids those that Python packages use; a licence that is not here goes by its name.
+# The SPDX ids that Python packages use; a license that is not here goes by its name.
 SPDX_IDS = """
 0BSD AFL-2.1 AFL-3.0 AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 Artistic-2.0 BSD-1-Clause
 BSD-2-Clause BSD-3-Clause BSD-4-Clause BSL-1.0 BlueOak-1.0.0 CC-BY-4.0 CC-BY-SA-4.0 CC0-1.0
@@ -22,17 +22,30 @@ ZPL-2.1 Zlib bzip2-1.0.6 curl libpng-2.0
 """
 SPDX = frozenset(SPDX_IDS.split())
 OPERATORS = ("AND", "OR", "WITH")
-OWN_WORDS = re.compile(r"(DocumentRef-[\w.-]+:)?LicenseRef-[\w.-]+|[\w.-]+-exception(-[\w.]+)?")
+REFERENCE = re.compile(r"(DocumentRef-[\w.-]+:)?LicenseRef-[\w.-]+|[\w.-]+-exception(-[\w.]+)?")
 PROPRIETARY = re.compile(r"proprietary|nvidia|eula", re.IGNORECASE)
-NVIDIA = re.compile(r"(nvidia|cuda)[-_.]", re.IGNORECASE)  # beginnings of names
-FOLDER = re.compile(r"\.dist-info/(license|license_files|licenses)/")
-LICENCE = re.compile(
+NVIDIA = re.compile(r"(nvidia|cuda)[-_.]", re.IGNORECASE)  # the beginning of a package's name
+LICENSE_FOLDER = re.compile(r"\.dist-info/(license|license_files|licenses)/")
+LICENSE_FILE = re.compile(
     r"(^|[-_.])(un)?(licen[cs]es?|copying|copyrights?|notices?|authors|eula"
     r"|third[-_]?party[-_]?(licen[cs]es?|notices?|programs))($|[-_.])",
     re.IGNORECASE,
 )
-CODE = (".py", ".pyc", ".pyi", ".so", ".h", ".hpp", ".c", ".cpp", ".cu", ".js", ".css", ".json")
-UNSAID = "(not stated)"
+CODE_SUFFIXES = (
+    ".py",
+    ".pyc",
+    ".pyi",
+    ".so",
+    ".h",
+    ".hpp",
+    ".c",
+    ".cpp",
+    ".cu",
+    ".js",
+    ".css",
+    ".json",
+)
+UNDECLARED = "(not stated)"
 RULE = "=" * 78
 
 NOTICE = """\
@@ -49,42 +62,42 @@ pass this file on to another organisation: https://docs.nvidia.com/cuda/eula/"""
 NO_NOTICE = "No package in this file says that it is proprietary."
 
 
-def is_expression(licence: str) -> bool:
-    """Tell whether a text is an expression of SPDX made of ids that we know."""
-    words = licence.replace("(", " ").replace(")", " ").split()
+def is_expression(license: str) -> bool:
+    """Tell whether a text is an SPDX license expression of known ids."""
+    words = license.replace("(", " ").replace(")", " ").split()
     names, operators = words[::2], words[1::2]
     return (
         len(names) == len(operators) + 1
-        and licence.count("(") == licence.count(")")
-        and all(name in SPDX or OWN_WORDS.fullmatch(name) for name in names)
+        and license.count("(") == license.count(")")
+        and all(name in SPDX or REFERENCE.fullmatch(name) for name in names)
         and all(operator in OPERATORS for operator in operators)
     )
 
 
 def is_proprietary(package: Package) -> bool:
-    """Tell whether a package may be passed on only as its owner allows; in doubt, yes."""
-    licence = package["licence"]
-    if PROPRIETARY.search(licence):
+    """Tell whether a package may not be redistributed freely; in doubt, yes."""
+    license = package["license"]
+    if PROPRIETARY.search(license):
         return True
-    return _is_nvidia(package) and not is_expression(licence)
+    return _is_nvidia(package) and not is_expression(license)
 
 
 def _is_nvidia(package: Package) -> bool:
     return NVIDIA.match(package["name"]) is not None
 
 
-def is_licence(path: str) -> bool:
-    """Tell whether a path of a wheel's tree is a licence, a notice or a list of authors."""
+def is_license_file(path: str) -> bool:
+    """Tell whether a path in a wheel is a license, a notice or a list of authors."""
     name = path.rpartition("/")[2]
-    named = LICENCE.search(name) is not None and not name.lower().endswith(CODE)
-    return named or FOLDER.search(path) is not None
+    named = LICENSE_FILE.search(name) is not None and not name.lower().endswith(CODE_SUFFIXES)
+    return named or LICENSE_FOLDER.search(path) is not None
 
 
 # -- CycloneDX 1.6: https://cyclonedx.org/docs/1.6/json/
 
 
 def sbom(manifest: Manifest) -> str:
-    """Return the file's bill of materials, CycloneDX 1.6 in JSON; the same for the same file."""
+    """Return the bill of materials, CycloneDX 1.6 in JSON; equal files have equal ones."""
     bill = _bill(manifest)
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill, sort_keys=True))
     head = {"bomFormat": "CycloneDX", "specVersion": "1.6", "serialNumber": serial.urn}
@@ -143,24 +156,24 @@ def _component(package: Package) -> dict[str, object]:
         "purl": purl,
         "properties": [_property("sha256 of", package["wheel"] or "the sources")],
     }
-    return component | _licenses(package["licence"])
+    return component | _licenses(package["license"])
 
 
 def _purl(package: Package) -> str:
-    """Name a package as purl-spec says: PyPI's normalised name, all else in percents."""
+    """Return a package URL: PyPI's normalised name, the version percent-encoded."""
     name = re.sub(r"[-_.]+", "-", package["name"]).lower()
     return f"pkg:pypi/{name}@{quote(package['version'], safe='')}"
 
 
-def _licenses(licence: str) -> dict[str, object]:
-    if not licence:
+def _licenses(license: str) -> dict[str, object]:
+    if not license:
         return {}
     declared = {"acknowledgement": "declared"}
-    if licence in SPDX:
-        return {"licenses": [{"license": {"id": licence, **declared}}]}
-    if is_expression(licence):
-        return {"licenses": [{"expression": licence, **declared}]}
-    return {"licenses": [{"license": {"name": licence, **declared}}]}
+    if license in SPDX:
+        return {"licenses": [{"license": {"id": license, **declared}}]}
+    if is_expression(license):
+        return {"licenses": [{"expression": license, **declared}]}
+    return {"licenses": [{"license": {"name": license, **declared}}]}
 
 
 def _models(manifest: Manifest) -> list[dict[str, object]]:
@@ -177,14 +190,14 @@ def _models(manifest: Manifest) -> list[dict[str, object]]:
     ]
 
 
-# -- licences
+# -- the report of licenses
 
 
-def licences(manifest: Manifest, texts: Iterable[tuple[str, str]]) -> str:
-    """Return a table of licences, a notice on proprietary packages, and the texts.
+def license_report(manifest: Manifest, texts: Iterable[tuple[str, str]]) -> str:
+    """Return a table of licenses, a notice on proprietary packages, and the license texts.
 
-    texts are pairs: the path inside the tree and what stands there. A text that several packages
-    share is printed once, below all of its paths.
+    texts: pairs of a path inside the tree and its text. A text that several packages share is
+    printed once, below all of its paths.
     """
     title = f"Licences of {manifest['name']} {manifest['version']}, {manifest['backend']}"
     parts = [title, _table(manifest["packages"]), RULE, _notice(manifest["packages"])]
@@ -193,10 +206,10 @@ def licences(manifest: Manifest, texts: Iterable[tuple[str, str]]) -> str:
 
 def _table(packages: list[Package]) -> str:
     rows = [("package", "version", "licence")]
-    rows += [(one["name"], one["version"], one["licence"] or UNSAID) for one in packages]
+    rows += [(one["name"], one["version"], one["license"] or UNDECLARED) for one in packages]
     names, versions, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
     return "\n".join(
-        f"{name:{names}}  {version:{versions}}  {licence}" for name, version, licence in rows
+        f"{name:{names}}  {version:{versions}}  {license}" for name, version, license in rows
     )
 
 
@@ -204,7 +217,7 @@ def _notice(packages: list[Package]) -> str:
     named = [package for package in packages if is_proprietary(package)]
     if not named:
         return NO_NOTICE
-    lines = (f"  {one['name']} {one['version']}: {one['licence'] or UNSAID}" for one in named)
+    lines = (f"  {one['name']} {one['version']}: {one['license'] or UNDECLARED}" for one in named)
     notice = NOTICE.format("\n".join(lines))
     return f"{notice}\n\n{NVIDIA_NOTICE}" if any(map(_is_nvidia, named)) else notice
 

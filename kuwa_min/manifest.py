@@ -35,7 +35,7 @@ class Package(TypedDict):
     version: str
     wheel: str  # the wheel's file name; "" for our own
     sha256: str  # of the wheel, in hex; of the sources for our own
-    licence: str  # as its metadata says; "" when they say nothing
+    license: str  # as its metadata declares it; "" if it declares none
 
 
 class Payload(TypedDict):
@@ -91,7 +91,7 @@ def describe(manifest: Manifest) -> str:
 
 def describe_fully(manifest: Manifest) -> str:
     """Return the text of --info: that of --version, with every package and host requirement."""
-    packages = _titled("package", _rows(manifest["packages"], _hash_and_licence))
+    packages = _titled("package", _rows(manifest["packages"], _hash_and_license))
     hosts = _titled("host package", manifest["host_packages"])
     return _aligned(manifest, [*_facts(manifest), *packages, *hosts])
 
@@ -166,8 +166,8 @@ def _hash(package: Package) -> str:
     return f"sha256:{package['sha256']}"
 
 
-def _hash_and_licence(package: Package) -> str:
-    return f"{_hash(package)}  {package['licence']}".rstrip()
+def _hash_and_license(package: Package) -> str:
+    return f"{_hash(package)}  {package['license']}".rstrip()
 
 
 def _rows(packages: list[Package], detail: Callable[[Package], str]) -> list[str]:

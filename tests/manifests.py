@@ -11,7 +11,7 @@ OWN: Package = {
     "version": "0.1.0",
     "wheel": "",
     "sha256": "a" * 64,
-    "licence": "MIT",
+    "license": "MIT",
 }
 EXAMPLE: Manifest = {
     "name": "kuwa-min",
@@ -51,14 +51,14 @@ HEAVY: Manifest = {
             "version": "13.1",
             "wheel": "nvidia_cublas-13.1-py3-none-manylinux_2_27_x86_64.whl",
             "sha256": "b" * 64,
-            "licence": "",
+            "license": "",
         },
         {
             "name": "torch",
             "version": "2.13.0",
             "wheel": "torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl",
             "sha256": "c" * 64,
-            "licence": "BSD-3-Clause",
+            "license": "BSD-3-Clause",
         },
     ],
     "payloads": [

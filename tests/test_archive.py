@@ -11,7 +11,7 @@ from small_files import contents_of, make_file, make_wheel
 
 from kuwa_min.archive import Archive, Blob, contents
 from kuwa_min.errors import StartError
-from kuwa_min.inventory import is_licence
+from kuwa_min.inventory import is_license_file
 
 FILES = {"pack/__init__.py": b"A = 1\n" * 1000, "pack/data.bin": bytes(range(256)) * 4096}
 
@@ -128,6 +128,6 @@ def test_no_flipped_bit_of_the_zip_is_a_traceback(archive: Archive, tmp_path: Pa
             assert str(error).startswith(f"{damaged} is damaged: ")
 
 
-def test_the_licences_are_read_out_of_the_payload(archive: Archive) -> None:
+def test_license_files_are_read_out_of_the_payload(archive: Archive) -> None:
     """Without unpacking anything."""
-    assert list(archive.texts(is_licence)) == [("pack-1.0.dist-info/LICENSE", "Be good.")]
+    assert list(archive.texts(is_license_file)) == [("pack-1.0.dist-info/LICENSE", "Be good.")]

@@ -279,7 +279,7 @@ def test_the_manifest_says_what_is_inside(pyz: Path) -> None:
                 "version": version,
                 "wheel": "",
                 "sha256": hashlib.sha256(listing.encode()).hexdigest(),
-                "licence": "MIT",
+                "license": "MIT",
             }
         ],
         "payloads": [],

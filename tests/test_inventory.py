@@ -27,14 +27,14 @@ def bill(manifest: Manifest) -> dict[str, Any]:
     return json.loads(inventory.sbom(manifest))
 
 
-def package(name: str, licence: str, version: str = "1.0") -> Package:
+def package(name: str, license: str, version: str = "1.0") -> Package:
     """Return a package of which only these matter."""
-    return {**OWN, "name": name, "version": version, "licence": licence, "wheel": f"{name}.whl"}
+    return {**OWN, "name": name, "version": version, "license": license, "wheel": f"{name}.whl"}
 
 
-def licenses_of(licence: str) -> Any:
-    """Return what the bill says of a package with this licence."""
-    made = bill({**EXAMPLE, "packages": [package("one", licence)]})
+def licenses_of(license: str) -> Any:
+    """Return what the bill says of a package with this license."""
+    made = bill({**EXAMPLE, "packages": [package("one", license)]})
     return made["components"][0].get("licenses")
 
 
@@ -113,7 +113,7 @@ def test_the_serial_number_follows_from_the_contents() -> None:
         assert uuid.UUID(number.removeprefix("urn:uuid:")).version == 5
 
 
-def test_a_licence_goes_by_id_expression_or_name() -> None:
+def test_a_license_goes_by_id_expression_or_name() -> None:
     """As precise as it is."""
     said = {"acknowledgement": "declared"}
     both = "Apache-2.0 OR BSD-2-Clause"
@@ -143,7 +143,7 @@ def test_expressions_are_told_from_names(text: str, is_one: bool) -> None:
     assert inventory.is_expression(text) is is_one
 
 
-# -- licences
+# -- licenses
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_expressions_are_told_from_names(text: str, is_one: bool) -> None:
         "onnxruntime/ThirdPartyNotices.txt",
     ],
 )
-def test_a_licence_file_is_known_by_its_path(path: str) -> None:
+def test_a_license_file_is_known_by_its_path(path: str) -> None:
     """In dist-info or beside what it is about."""
-    assert inventory.is_licence(path)
+    assert inventory.is_license_file(path)
 
 
 @pytest.mark.parametrize(
@@ -181,13 +181,13 @@ def test_a_licence_file_is_known_by_its_path(path: str) -> None:
         "licenses/data.bin",
     ],
 )
-def test_other_files_are_no_licences(path: str) -> None:
+def test_other_files_are_no_license_files(path: str) -> None:
     """Code and words that only look alike."""
-    assert not inventory.is_licence(path)
+    assert not inventory.is_license_file(path)
 
 
 @pytest.mark.parametrize(
-    ("name", "licence", "is_one"),
+    ("name", "license", "is_one"),
     [
         ("nvidia-cublas", "LicenseRef-NVIDIA-Proprietary", True),
         ("nvidia-cusparselt-cu13", "NVIDIA Proprietary Software", True),
@@ -200,14 +200,14 @@ def test_other_files_are_no_licences(path: str) -> None:
         ("barracuda", "", False),
     ],
 )
-def test_what_is_proprietary_is_known(name: str, licence: str, is_one: bool) -> None:
+def test_what_is_proprietary_is_known(name: str, license: str, is_one: bool) -> None:
     """By what it says, and where NVIDIA says nothing, by whose it is."""
-    assert inventory.is_proprietary(package(name, licence)) is is_one
+    assert inventory.is_proprietary(package(name, license)) is is_one
 
 
-def test_the_licences_begin_with_a_table() -> None:
-    """Name, version and licence, aligned; what says nothing says so."""
-    assert inventory.licences(HEAVY, []).splitlines()[:6] == [
+def test_the_report_begins_with_a_table() -> None:
+    """Name, version and license, aligned; one that declares none says so."""
+    assert inventory.license_report(HEAVY, []).splitlines()[:6] == [
         "Licences of kuwa-min 0.1.0, huggingface",
         "",
         "package        version  licence",
@@ -219,19 +219,19 @@ def test_the_licences_begin_with_a_table() -> None:
 
 def test_the_notice_names_what_may_not_be_passed_on_freely() -> None:
     """NVIDIA's terms are explained where NVIDIA's packages are, and nowhere else."""
-    assert "  nvidia-cublas 13.1: (not stated)\n" in inventory.licences(HEAVY, [])
-    assert "attachment A" in inventory.licences(HEAVY, [])
+    assert "  nvidia-cublas 13.1: (not stated)\n" in inventory.license_report(HEAVY, [])
+    assert "attachment A" in inventory.license_report(HEAVY, [])
     other: Manifest = {**EXAMPLE, "packages": [package("secret", "Proprietary")]}
-    assert "  secret 1.0: Proprietary\n" in inventory.licences(other, [])
-    assert "attachment A" not in inventory.licences(other, [])
-    assert inventory.NO_NOTICE in inventory.licences(EXAMPLE, [])
+    assert "  secret 1.0: Proprietary\n" in inventory.license_report(other, [])
+    assert "attachment A" not in inventory.license_report(other, [])
+    assert inventory.NO_NOTICE in inventory.license_report(EXAMPLE, [])
 
 
 def test_a_text_stands_once_below_all_of_its_paths() -> None:
     """Sorted by path, whatever order they come in."""
     texts = [("c/NOTICE", "Other.\n"), ("b/LICENSE", "Same.\n"), ("a/LICENSE", "\nSame.")]
-    made = inventory.licences(EXAMPLE, texts)
-    assert made == inventory.licences(EXAMPLE, reversed(texts))
+    made = inventory.license_report(EXAMPLE, texts)
+    assert made == inventory.license_report(EXAMPLE, reversed(texts))
     rule = inventory.RULE
     assert made.endswith(
         f"{rule}\na/LICENSE\nb/LICENSE\n{rule}\n\nSame.\n\n{rule}\nc/NOTICE\n{rule}\n\nOther.\n"

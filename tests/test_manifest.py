@@ -97,7 +97,7 @@ def test_a_file_without_bytecode_has_no_line_on_it() -> None:
     assert manifest.describe(bare).splitlines() == [*PLAIN[:3], *PLAIN[4:]]
 
 
-def test_the_full_description_of_a_plain_file_adds_the_licence() -> None:
+def test_the_full_description_of_a_plain_file_adds_the_license() -> None:
     """Nothing else is known of it."""
     assert manifest.describe_fully(EXAMPLE).splitlines() == [*PLAIN[:-1], f"{PLAIN[-1]}  MIT"]
 
@@ -109,7 +109,7 @@ def test_the_description_counts_payloads_and_names_requirements() -> None:
 
 
 def test_the_full_description_names_every_package() -> None:
-    """One aligned line for each, with the wheel's hash and the licence; then the host's part."""
+    """One aligned line for each, with the wheel's hash and the license; then the host's part."""
     lines = manifest.describe_fully(HEAVY).splitlines()
     assert [line.split() for line in lines[: len(FACTS)]] == [line.split() for line in FACTS]
     assert lines[len(FACTS) :] == [

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from kuwa_min import __version__
 from kuwa_min.archive import Archive
 from kuwa_min.errors import UsageError
-from kuwa_min.inventory import is_licence, licences, sbom
+from kuwa_min.inventory import is_license_file, license_report, sbom
 from kuwa_min.launch import NEEDED
 from kuwa_min.manifest import Manifest, Package, Payload, Target
 from kuwa_min.progress import Progress
@@ -115,7 +115,7 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
         "version": __version__,
         "wheel": "",
         "sha256": own,
-        "licence": "MIT",
+        "license": "MIT",
     }
     return {
         "name": "kuwa-min",
@@ -170,4 +170,6 @@ def _write_papers(target: Path) -> None:
     bill = target.with_name(f"{target.name}.cdx.json")
     bill.write_text(sbom(archive.manifest), encoding="utf-8", newline="\n")
     paper = target.with_name(f"{target.name}.licenses.txt")
-    paper.write_text(licences(archive.manifest, archive.texts(is_licence)), "utf-8", newline="\n")
+    paper.write_text(
+        license_report(archive.manifest, archive.texts(is_license_file)), "utf-8", newline="\n"
+    )

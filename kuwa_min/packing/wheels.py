@@ -94,7 +94,7 @@ def _package(archive: zipfile.ZipFile, info: str, path: Path, sha256: str) -> Pa
         "version": str(fields["Version"] or version),
         "wheel": path.name,
         "sha256": sha256,
-        "licence": licence_of(metadata),
+        "license": licence_of(metadata),
     }
 
 

@@ -138,7 +138,7 @@ def test_the_package_is_what_its_metadata_says(tmp_path: Path) -> None:
         "version": "1.0",
         "wheel": NAME,
         "sha256": DIGEST,
-        "licence": "MIT",
+        "license": "MIT",
     }
 
 
@@ -146,7 +146,7 @@ def test_metadata_that_say_nothing_leave_it_to_the_name(tmp_path: Path) -> None:
     """There are such wheels."""
     path = raw_wheel(tmp_path, {f"{INFO}/METADATA": b"\xff\n", f"{INFO}/RECORD": b""})
     package = read_wheel(path, DIGEST).package
-    assert (package["name"], package["version"], package["licence"]) == ("pack", "1.0", "")
+    assert (package["name"], package["version"], package["license"]) == ("pack", "1.0", "")
 
 
 # -- what is refused
