@@ -21,7 +21,7 @@ SECRET_LENGTH = 6  # characters; hiding shorter ones would hide parts of ordinar
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # others are written as numbers
 
-_secrets: set[str] = set()
+_secrets: set[str] = set()  # for the whole process, as logging itself
 
 
 def hide(secret: object) -> None:
