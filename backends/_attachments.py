@@ -22,9 +22,10 @@ from typing import NamedTuple
 from kuwa_min import address, sentences
 from kuwa_min.modelfile import Message
 
-from . import _file_types, _images, _line, _links, _numbers, _web
+from . import _file_types, _images, _links, _numbers, _web
 from ._fetch_cache import FetchCache
 from ._fetch_policy import LinkError, policy
+from ._line import current_scope
 from ._links import Link
 from ._web import Deadline
 
@@ -134,7 +135,7 @@ class AttachmentReader:
         notes: list[str] = []
         deadline, remaining = Deadline(TIMEOUT), LARGEST_TOTAL
         for number, link in sorted(links.items(), reverse=True)[:MOST_LINKS]:
-            if _line.current().is_cut:
+            if current_scope().is_cancelled:
                 break
             file = self._read(link, deadline, is_new=link.message == last)
             if isinstance(file, LinkError):

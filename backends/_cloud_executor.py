@@ -17,7 +17,7 @@ from kuwa_min.modelfile import Message
 from . import _api_key, _attachments, _estimate, _file_types, _links
 from ._api_key import Key
 from ._attachments import Attachment, AttachmentReader, Chat
-from ._line import Line
+from ._line import CancelScope
 from ._refusal import (
     ContextLengthExceeded,
     ImageRejected,
@@ -124,8 +124,8 @@ class CloudExecutor(LLMExecutor):
     def stream(self, request: CompletionRequest) -> Iterator[str]:
         """Send a request; yield the answer's text and side notes, in pieces that are not empty.
 
-        Runs on the chat's thread and may block: the thread's cancel scope (_line.current()) ends
-        the wait when the chat is stopped. Raises ServiceError.
+        Runs on the chat's thread and may block; the thread's cancel scope, current_scope(), is
+        cancelled when the chat is stopped. Raises ServiceError.
         """
         raise NotImplementedError
 
@@ -167,21 +167,21 @@ class CloudExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer as it comes; closing the generator cancels the request."""
-        line = Line()
-        self.on_stop(line.cut)
+        scope = CancelScope()
+        self.on_stop(scope.cancel)
         begun = False
         try:
-            with line:
+            with scope:
                 request, attempt = self.create_request(history, modelfile), 1
             while not begun:
                 try:
-                    with line, contextlib.closing(self.stream(request)) as pieces:
+                    with scope, contextlib.closing(self.stream(request)) as pieces:
                         for piece in pieces:
                             begun = True
                             yield piece
                     break
                 except ServiceError as error:
-                    if line.is_cut:
+                    if scope.is_cancelled:
                         return
                     logger.warning("%s: %s", request.model, error)
                     if begun:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment
 
-from . import _line
+from ._line import Cancelled, CancelScope, current_scope
 
 PORTS = {"http": 80, "https": 443}
 # Seconds and probes after which a peer that vanished without a word is noticed.
@@ -142,17 +142,17 @@ class Connection(http.client.HTTPConnection):
     def __init__(self, origin: Origin, tls_context: Callable[[], ssl.SSLContext]) -> None:
         super().__init__(origin.host, origin.port)
         self.origin, self._tls_context = origin, tls_context
-        self._scope = _line.current()
+        self._scope = current_scope()
         self._connect_timeout: float | None = None
         self.is_reused = False
 
     def send_request(
-        self, request: Request, timeouts: Timeouts, scope: _line.Line
+        self, request: Request, timeouts: Timeouts, scope: CancelScope
     ) -> http.client.HTTPResponse:
         """Send a request, connecting first if need be; return the head of its response."""
         self._scope, self._connect_timeout = scope, timeouts.connect
         if self.sock is not None:
-            scope.hold(self.sock)
+            scope.watch(self.sock)
         else:
             self._connect_in_time()
         self.sock.settimeout(timeouts.read)
@@ -207,25 +207,25 @@ class Connection(http.client.HTTPConnection):
             sock = socket.socket(family, kind, proto)
             try:
                 sock.settimeout(self._connect_timeout)
-                self._scope.hold(sock)
+                self._scope.watch(sock)
                 sock.connect(address)
                 _tune(sock)
                 return sock
             except OSError as error:
                 problem = error
-                self._scope.release()
+                self._scope.unwatch()
                 sock.close()
-                if self._scope.is_cut:
+                if self._scope.is_cancelled:
                     break
         raise problem
 
     def _wrap_tls(self, sock: socket.socket, host: str) -> socket.socket:
         """Return a TLS socket over a connected one, whose descriptor it takes over."""
-        self._scope.release()
+        self._scope.unwatch()
         context = self._tls_context()
         wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
         self.sock = wrapped
-        self._scope.hold(wrapped)
+        self._scope.watch(wrapped)
         wrapped.do_handshake()
         return wrapped
 
@@ -279,7 +279,7 @@ def look_up(host: str, port: int, seconds: float | None) -> list[Any]:
 
     The thread's cancel scope ends the wait. Raises TimeoutError after `seconds`, and OSError.
     """
-    scope = _line.current()
+    scope = current_scope()
     with contextlib.suppress(socket.gaierror, UnicodeError):
         flags = socket.AI_NUMERICHOST
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
@@ -293,14 +293,14 @@ def look_up(host: str, port: int, seconds: float | None) -> list[Any]:
         except UnicodeError:
             found.put(socket.gaierror(socket.EAI_NONAME, f"{host} is no name of a host"))
 
-    scope.hold_call(lambda: found.put(_line.Cut("the line was cut")))
+    scope.on_cancel(lambda: found.put(Cancelled("the chat was stopped")))
     threading.Thread(target=resolve, name="look-up", daemon=True).start()
     try:
         answer = found.get(timeout=seconds)
     except queue.Empty:
         raise TimeoutError(f"no name server says where {host} is") from None
     finally:
-        scope.release()
+        scope.unwatch()
     if isinstance(answer, OSError):
         raise answer
     return answer

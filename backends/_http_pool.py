@@ -23,9 +23,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from . import _line
 from ._http_body import ChunkedReader, ContentLengthReader
 from ._http_connection import Connection, Origin, Request, Timeouts, create_tls_context
+from ._line import CancelScope, current_scope
 from ._transport_errors import ConnectionFailed, translated
 
 IDLE_SECONDS = 30.0  # after which a kept connection is not trusted any more
@@ -55,15 +55,15 @@ class ConnectionPool:
             return self._send(request, timeouts)
 
     def _send(self, request: Request, timeouts: Timeouts) -> Response:
-        scope = _line.current()
+        scope = current_scope()
         while True:
             connection = self._acquire(request.origin) or Connection(request.origin, self._tls)
             try:
                 head = connection.send_request(request, timeouts, scope)
             except BaseException as error:
-                scope.release()
+                scope.unwatch()
                 connection.close()
-                if not (connection.is_reused and _is_stale(error)) or scope.is_cut:
+                if not (connection.is_reused and _is_stale(error)) or scope.is_cancelled:
                     raise
             else:
                 return Response(self, connection, head, scope)
@@ -117,7 +117,7 @@ class Response:
         pool: ConnectionPool,
         connection: Connection,
         head: http.client.HTTPResponse,
-        scope: _line.Line,
+        scope: CancelScope,
     ) -> None:
         self._pool, self._head, self._scope = pool, head, scope
         self._connection: Connection | None = connection
@@ -144,8 +144,8 @@ class Response:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        keep = not (self._head.will_close or self._scope.is_cut) and self._drain(connection)
-        self._scope.release()
+        keep = not (self._head.will_close or self._scope.is_cancelled) and self._drain(connection)
+        self._scope.unwatch()
         self._head.close()
         self._pool.release(connection) if keep else connection.close()
 

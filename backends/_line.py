@@ -1,7 +1,10 @@
-"""Hold the line to a service on which a chat waits, so that whoever stops the chat can cut it.
+"""Cancel what a thread waits for in a socket.
 
-A thread that waits in a socket cannot be interrupted; but its socket can be shut down by another
-thread, which ends the wait at once and tells the other side, too.
+Strategy: a thread that waits in a socket cannot be interrupted, but another thread can shut the
+socket down, which ends the wait at once and tells the peer, too. So each chat has a cancel scope.
+While the chat's thread waits, its scope watches the socket, or knows a function that ends another
+kind of wait. Low layers find the scope by current_scope(), so that no request, pool or connection
+must hand it down.
 """
 
 from __future__ import annotations
@@ -13,24 +16,30 @@ from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 
-_here = threading.local()  # .line: the one that this thread uses, where it is set
+_thread = threading.local()  # .scope: the scope that this thread has entered
 
 
-class Cut(OSError):
-    """Say that nobody waits for this line any more."""
+class Cancelled(OSError):
+    """Report that the scope was cancelled before it could watch."""
 
 
-class Line:
-    """What one chat waits on; as a context, the line of the thread that enters it."""
+class CancelScope:
+    """The waits of one chat.
+
+    The chat's thread enters the scope and, before each wait, calls watch() or on_cancel(), and
+    afterwards unwatch(). Any thread may call cancel(), at any time, even before the first wait;
+    it never blocks. The wait then ends with an OSError or an end of file, and the next call of
+    watch() or on_cancel() raises Cancelled.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._cut: Callable[[], None] | None = None
-        self.is_cut = False
+        self._end_wait: Callable[[], None] | None = None
+        self.is_cancelled = False
 
-    def __enter__(self) -> Line:
-        """Make this the thread's line."""
-        self._before, _here.line = getattr(_here, "line", None), self
+    def __enter__(self) -> CancelScope:
+        """Become the scope of the thread."""
+        self._outer, _thread.scope = getattr(_thread, "scope", None), self
         return self
 
     def __exit__(
@@ -39,40 +48,40 @@ class Line:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the thread back the line it had."""
-        _here.line = self._before
+        """Give the thread its former scope back."""
+        _thread.scope = self._outer
 
-    def hold(self, plug: socket.socket) -> None:
-        """Have this socket shut down by `cut`; raises Cut if that was called already."""
-        self.hold_call(partial(_shut_down, plug))
+    def watch(self, sock: socket.socket) -> None:
+        """Let cancel() shut this socket down; raises Cancelled if it was called already."""
+        self.on_cancel(partial(_shut_down, sock))
 
-    def hold_call(self, call: Callable[[], None]) -> None:
-        """Have this called by `cut`, which it must not keep waiting; raises Cut if it was."""
+    def on_cancel(self, end_wait: Callable[[], None]) -> None:
+        """Let cancel() call this, which must not block; raises Cancelled if it was called."""
         with self._lock:
-            self._cut = call
-            if self.is_cut:
-                raise Cut("the line was cut")
+            self._end_wait = end_wait
+            if self.is_cancelled:
+                raise Cancelled("the chat was stopped")
 
-    def release(self) -> None:
-        """Forget what is held: before a socket is closed or lent to somebody else."""
+    def unwatch(self) -> None:
+        """Watch nothing: to be called before a socket is closed or may serve another chat."""
         with self._lock:
-            self._cut = None
+            self._end_wait = None
 
-    def cut(self) -> None:
-        """End the wait, from any thread; never waits."""
+    def cancel(self) -> None:
+        """End the wait under way, and all later ones."""
         with self._lock:
-            self.is_cut = True
-            if self._cut is not None:
-                self._cut()
+            self.is_cancelled = True
+            if self._end_wait is not None:
+                self._end_wait()
 
 
-def current() -> Line:
-    """Return the line of the chat that runs on this thread; one that nobody cuts if none does."""
-    line: Line | None = getattr(_here, "line", None)
-    return line or Line()
+def current_scope() -> CancelScope:
+    """Return the scope that this thread has entered; else a new one, which no thread cancels."""
+    scope: CancelScope | None = getattr(_thread, "scope", None)
+    return scope or CancelScope()
 
 
-def _shut_down(plug: socket.socket) -> None:
-    """Shut a socket down; the method of an encrypted one would take its state from its reader."""
+def _shut_down(sock: socket.socket) -> None:
+    """Shut a socket down below TLS: SSLSocket.shutdown() would take its state from its reader."""
     with contextlib.suppress(OSError):  # it is not connected yet, or not any more
-        socket.socket.shutdown(plug, socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -26,10 +26,10 @@ from urllib.parse import urljoin
 
 from kuwa_min import sentences
 
-from . import _line
 from ._fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse
 from ._file_types import START
 from ._http_connection import create_tls_context, look_up
+from ._line import current_scope
 
 TIMEOUT = 10.0  # seconds for one link: look-up, redirects and body together
 MAX_REDIRECTS = 3
@@ -87,9 +87,9 @@ def _get(
     addresses = _resolve(target, deadline)
     if not addresses or not (policy.trusts(target) or all(map(is_public, addresses))):
         raise LinkError(sentences.LINK_PRIVATE)
-    line = _line.current()
+    scope = current_scope()
     with _connect(addresses, target, deadline) as sock:
-        line.hold(sock)
+        scope.watch(sock)
         try:
             connection = http.client.HTTPConnection(target.host, target.port)
             connection.default_port = PORTS[target.scheme]
@@ -98,7 +98,7 @@ def _get(
             with connection.getresponse() as response:
                 yield response
         finally:
-            line.release()
+            scope.unwatch()
 
 
 def _resolve(target: Target, deadline: Deadline) -> list[str]:

@@ -22,7 +22,7 @@ from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
 from ._attachments import AttachmentReader, Chat
 from ._engine import Batch
 from ._fetch_policy import LinkError
-from ._line import Line
+from ._line import CancelScope
 from ._model_executor import Model, ModelExecutor, chat_template
 from ._reader import ChatInput, Reader
 
@@ -261,9 +261,9 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def _read_pictures(self, history: list[Message]) -> Chat:
         """Fetch a chat's pictures; a stop of the chat ends that."""
-        line = Line()
-        self.on_stop(line.cut)
-        with line:
+        scope = CancelScope()
+        self.on_stop(scope.cancel)
+        with scope:
             return self.attachments.read(history)
 
     def _vision(self, pictures: int) -> VisionChat:

@@ -13,7 +13,7 @@ from backends import _attachments
 from backends._attachments import Attachment, AttachmentReader, Chat, upload_host
 from backends._fetch_policy import LinkError
 from backends._file_types import ALL, IMAGES
-from backends._line import Line
+from backends._line import CancelScope
 from backends._links import LOST, sign
 from kuwa_min.sentences import LINK_DAMAGED
 
@@ -170,10 +170,10 @@ def test_all_links_together_have_a_time(site: Site, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_stopped_chat_reads_no_more(site: Site) -> None:
-    """Its line is cut."""
-    line = Line()
-    line.cut()
-    with line:
+    """Its scope is cancelled."""
+    scope = CancelScope()
+    scope.cancel()
+    with scope:
         chat = reader().read(talk(f"{site.write('a.png', png())}\nhm?"))
     assert (chat.files, site.asked) == ({}, [])
 

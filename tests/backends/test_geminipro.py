@@ -703,8 +703,8 @@ def test_a_service_that_is_not_there_is_one_sentence(
     connect: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log has the system's own words."""
-    with socket.create_server(("127.0.0.1", 0)) as plug:
-        port = plug.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
     assert ask(connect(f"http://127.0.0.1:{port}"), "hi") == sentences.UNREACHABLE
     assert "ConnectionRefusedError: Connection refused" in caplog.text
     assert ask(connect("http://no-such-host.invalid"), "hi") == sentences.UNREACHABLE

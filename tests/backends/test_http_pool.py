@@ -17,7 +17,7 @@ import pytest
 from backends._http_body import ChunkedReader, ContentLengthReader, IncompleteBody
 from backends._http_connection import CA_VARIABLES, Origin, Request, Timeouts, create_tls_context
 from backends._http_pool import ConnectionPool
-from backends._line import Cut, Line
+from backends._line import Cancelled, CancelScope
 from backends._transport_errors import ConnectionFailed, Failure
 
 BODY = b"5\r\nhello\r\n7;name=value\r\n, world\r\n1\r\n\n\r\n0\r\nTrailer: x\r\n\r\n"
@@ -94,11 +94,11 @@ def answer_once(listener: socket.socket, *answers: bytes) -> list[bytes]:
     came: list[bytes] = []
 
     def serve() -> None:
-        plug, _ = listener.accept()
-        with plug:
+        sock, _ = listener.accept()
+        with sock:
             for answer in answers:
-                came.append(plug.recv(65536))
-                plug.sendall(answer)
+                came.append(sock.recv(65536))
+                sock.sendall(answer)
 
     threading.Thread(target=serve, daemon=True).start()
     return came
@@ -144,10 +144,10 @@ def test_what_is_said_in_a_tunnel_is_encrypted(listener: socket.socket, tmp_path
     asked: list[bytes] = []
 
     def serve() -> None:
-        plug, _ = listener.accept()
-        asked.append(plug.recv(65536))
-        plug.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        with tls.wrap_socket(plug, server_side=True) as service:
+        sock, _ = listener.accept()
+        asked.append(sock.recv(65536))
+        sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with tls.wrap_socket(sock, server_side=True) as service:
             asked.append(service.recv(65536))
             service.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret")
 
@@ -227,26 +227,26 @@ def test_a_missing_ca_file_is_an_error(clean: pytest.MonkeyPatch) -> None:
         create_tls_context()
 
 
-def test_a_line_that_was_cut_is_not_used() -> None:
-    """Whatever it was to hold."""
-    line = Line()
-    line.cut()
-    with socket.socket() as plug, pytest.raises(Cut):
-        line.hold(plug)
+def test_a_cancelled_scope_watches_nothing() -> None:
+    """Whatever it is to watch."""
+    scope = CancelScope()
+    scope.cancel()
+    with socket.socket() as sock, pytest.raises(Cancelled):
+        scope.watch(sock)
 
 
-def test_a_line_cuts_what_it_holds_and_nothing_else(listener: socket.socket) -> None:
+def test_a_scope_shuts_down_what_it_watches_and_nothing_else(listener: socket.socket) -> None:
     """A socket that was released may serve another chat."""
     held, kept = (socket.create_connection(listener.getsockname(), 5) for _ in range(2))
     others = [listener.accept()[0] for _ in range(2)]
-    line = Line()
-    line.hold(kept)
-    line.release()
-    line.hold(held)
-    line.cut()
+    scope = CancelScope()
+    scope.watch(kept)
+    scope.unwatch()
+    scope.watch(held)
+    scope.cancel()
     others[0].settimeout(5)
     assert others[0].recv(1) == b"", "the other side sees it"
     others[1].sendall(b"x")
     assert kept.recv(1) == b"x"
-    for plug in (held, kept, *others):
-        plug.close()
+    for sock in (held, kept, *others):
+        sock.close()

@@ -88,6 +88,6 @@ def test_a_small_file_with_a_huge_picture_is_refused(data: bytes) -> None:
     ],
 )
 def test_a_damaged_head_is_refused(data: bytes) -> None:
-    """Cut off, or without a pixel."""
+    """Cancelled off, or without a pixel."""
     with pytest.raises(LinkError, match="it is damaged"):
         check(data, media_type(data))

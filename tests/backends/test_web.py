@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from test_images import png
 
-from backends import _line, _web
+from backends import _web
 from backends._fetch_policy import FetchPolicy, LinkError
+from backends._line import CancelScope
 from kuwa_min.sentences import render
 
 OPEN, CLOSED = FetchPolicy(allow_private=True), FetchPolicy()
@@ -61,16 +62,16 @@ def serve() -> Iterator[Serve]:
 def _accept(listener: socket.socket, what: bytes | Talk) -> None:
     while True:
         try:
-            plug = listener.accept()[0]
+            sock = listener.accept()[0]
         except ssl.SSLError:
             continue  # the client does not trust us
         except OSError:
             return
-        with plug:
+        with sock:
             try:
-                while b"\r\n\r\n" not in plug.recv(65536):
+                while b"\r\n\r\n" not in sock.recv(65536):
                     pass
-                plug.sendall(what) if isinstance(what, bytes) else what(plug)
+                sock.sendall(what) if isinstance(what, bytes) else what(sock)
             except OSError:  # the client left, as it should
                 pass
 
@@ -108,10 +109,10 @@ def test_the_server_learns_nothing_of_us(serve: Serve, monkeypatch: pytest.Monke
         port = listener.getsockname()[1]
 
         def once() -> None:
-            plug = listener.accept()[0]
-            with plug:
-                seen.append(plug.recv(65536))
-                plug.sendall(answer(png()))
+            sock = listener.accept()[0]
+            with sock:
+                seen.append(sock.recv(65536))
+                sock.sendall(answer(png()))
 
         thread = threading.Thread(target=once)
         thread.start()
@@ -126,39 +127,39 @@ def test_the_server_learns_nothing_of_us(serve: Serve, monkeypatch: pytest.Monke
     assert f"Host: 127.0.0.1:{port}" in fields
 
 
-def endless(plug: socket.socket) -> None:
+def endless(sock: socket.socket) -> None:
     """Send a picture that has no end."""
-    plug.sendall(answer(png()))
+    sock.sendall(answer(png()))
     while True:
-        plug.sendall(b"\0" * 65536)
+        sock.sendall(b"\0" * 65536)
 
 
-def endless_head(plug: socket.socket) -> None:
+def endless_head(sock: socket.socket) -> None:
     """Send a header without an end."""
-    plug.sendall(b"HTTP/1.1 200 OK\r\n")
+    sock.sendall(b"HTTP/1.1 200 OK\r\n")
     while True:
-        plug.sendall(b"X-More: and more\r\n")
+        sock.sendall(b"X-More: and more\r\n")
 
 
 def dripping(head: bytes) -> Talk:
     """Send a byte as often as the client's patience for a single read would allow."""
 
-    def talk(plug: socket.socket) -> None:
-        plug.sendall(head)
-        plug.settimeout(0.02)
+    def talk(sock: socket.socket) -> None:
+        sock.sendall(head)
+        sock.settimeout(0.02)
         while True:
             try:
-                if not plug.recv(1):
+                if not sock.recv(1):
                     return
             except TimeoutError:
-                plug.sendall(b"a")
+                sock.sendall(b"a")
 
     return talk
 
 
-def silent(plug: socket.socket) -> None:
+def silent(sock: socket.socket) -> None:
     """Say nothing until the client leaves."""
-    plug.recv(1)
+    sock.recv(1)
 
 
 def test_a_file_without_end_is_cut_off(serve: Serve) -> None:
@@ -385,16 +386,16 @@ def test_a_kind_that_nobody_wants_is_not_read_to_its_end(serve: Serve) -> None:
 
 
 def test_a_stopped_chat_ends_its_fetch(serve: Serve) -> None:
-    """While the server is silent: its line is cut by another thread."""
-    line, reached = _line.Line(), threading.Event()
+    """While the server is silent: another thread cancels its scope."""
+    scope, reached = CancelScope(), threading.Event()
 
-    def wait(plug: socket.socket) -> None:
+    def wait(sock: socket.socket) -> None:
         reached.set()
-        plug.recv(1)
+        sock.recv(1)
 
     url = serve(wait)
-    cutter = threading.Thread(target=lambda: (reached.wait(10), line.cut()))
-    cutter.start()
-    with line:
+    canceller = threading.Thread(target=lambda: (reached.wait(10), scope.cancel()))
+    canceller.start()
+    with scope:
         assert "nothing answers there" in refusal(url, seconds=600)
-    cutter.join(10)
+    canceller.join(10)
