@@ -19,10 +19,10 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from kuwa_min import address, sentences
+from kuwa_min import address, option_values, sentences
 from kuwa_min.modelfile import Message
 
-from . import _file_types, _images, _links, _numbers, _web
+from . import _file_types, _images, _links, _web
 from ._fetch_cache import FetchCache
 from ._fetch_policy import LinkError, policy
 from ._line import current_scope
@@ -72,7 +72,7 @@ def add_arguments(add: Callable[..., object]) -> None:
     """Add the options on how many files of a chat are read, and from where."""
     add(
         "--max_attachments",
-        type=_numbers.whole(1),
+        type=option_values.whole(1),
         default=MOST_FILES,
         metavar="N",
         help="most pictures and files of a chat that are read, the newest",

@@ -8,12 +8,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kuwa_min import LLMExecutor, Modelfile, generation, sentences
+from kuwa_min import LLMExecutor, Modelfile, generation, option_values, sentences
 from kuwa_min import prompt as prompts
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.modelfile import Message
 
-from . import _numbers
 from ._bounded_template import TemplateProcesses
 from ._chat_template import ChatTemplate, RefusedTemplate
 from ._engine import Batch, Engine
@@ -70,13 +69,13 @@ class ModelExecutor(LLMExecutor):
         """Add the options of every on-premises model, then those of this one."""
         group = parser.add_argument_group("options of the prompt")
         add = group.add_argument
-        add("--limit", type=_numbers.whole(1), default=LIMIT, help="most tokens of a prompt")
+        add("--limit", type=option_values.whole(1), default=LIMIT, help="most tokens of a prompt")
         add("--system_prompt", help="system prompt of bots that give none")
         add("--no_system_prompt", action="store_true", help="never send a system prompt")
         add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
         add(
             "--timeout",
-            type=_seconds,
+            type=option_values.positive_seconds,
             metavar="SECONDS",
             help="longest time that an answer may be computed; None: no limit",
         )
@@ -240,13 +239,3 @@ def chat_template(text_or_file: str | None) -> str | None:
             f"--override_chat_template {text_or_file} is no template, and no file that can be "
             f"read: {error}"
         ) from None
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is needed, not {text!r}")
-    return value

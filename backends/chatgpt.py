@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kuwa_min import Modelfile, address, generation, sentences
+from kuwa_min import Modelfile, address, generation, option_values, sentences
 from kuwa_min.errors import AnswerError, StartError
 
-from . import _api_key, _numbers, _openai_windows
+from . import _api_key, _openai_windows
 from ._api_key import NO_KEY, THIRD_PARTY, USER, Key
 from ._cloud_executor import CloudExecutor, CompletionRequest, is_this_machine
 from ._openai_refusals import ErrorResponse
@@ -76,7 +76,7 @@ class ChatgptExecutor(CloudExecutor):
         add("--model", default="gpt-4o", help="model of bots that name none as llm_model")
         add(
             "--context_window",
-            type=_numbers.whole(0),
+            type=option_values.whole(0),
             metavar="TOKENS",
             help="tokens that prompt and answer may have together; None or 0: as the service says",
         )

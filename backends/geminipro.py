@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kuwa_min import Modelfile, address, generation, sentences
+from kuwa_min import Modelfile, address, generation, option_values, sentences
 from kuwa_min.errors import AnswerError, UsageError
 
-from . import _api_key, _file_types, _numbers
+from . import _api_key, _file_types
 from ._api_key import USER, Key
 from ._cloud_executor import CloudExecutor, CompletionRequest, is_this_machine
 
@@ -64,7 +64,7 @@ class GeminiproExecutor(CloudExecutor):
         )
         add(
             "--limit",
-            type=_numbers.whole(1),
+            type=option_values.whole(1),
             default=30720,
             metavar="TOKENS",
             help="most tokens of a prompt, by a careful guess",

@@ -6,10 +6,10 @@ import argparse
 import os
 from typing import Any
 
-from kuwa_min import generation
+from kuwa_min import generation, option_values
 from kuwa_min.errors import UsageError
 
-from . import _model_path, _numbers
+from . import _model_path
 from ._engine import Batch
 from ._model_executor import Model, ModelExecutor, chat_template
 
@@ -79,14 +79,14 @@ class LlamacppExecutor(ModelExecutor):
         add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
         add(
             "--ngl",
-            type=_numbers.whole(-1, MOST),
+            type=option_values.whole(-1, MOST),
             default=0,
             metavar="N",
             help="layers to compute on graphics cards; -1: all",
         )
         add(
             "--context_window",
-            type=_numbers.whole(0, LONGEST_CONTEXT),
+            type=option_values.whole(0, LONGEST_CONTEXT),
             default=4096,
             metavar="TOKENS",
             help="tokens that prompt and answer of a chat may have together; 0: as the model says",
@@ -112,7 +112,7 @@ class LlamacppExecutor(ModelExecutor):
         )
         add(
             "--threads",
-            type=_numbers.whole(1, MOST_THREADS),
+            type=option_values.whole(1, MOST_THREADS),
             metavar="N",
             help="threads that compute; None: one for each core",
         )

@@ -1,7 +1,8 @@
-"""Convert values of files, Modelfiles and the command line to the types of options."""
+"""The types of options: converters of values and, for argparse, of words of the command line."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable
@@ -90,3 +91,44 @@ _WANTED: dict[type, Sentence] = {
     str: sentences.MUST_BE_TEXT,
     list: sentences.MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
 }
+
+
+# -- numbers of the command line: for argparse's `type`, which shows an ArgumentTypeError's message
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers from `least` to `most`; None: without an upper bound."""
+    wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.removeprefix("-").isdigit()) or not (
+            least <= int(text) <= (int(text) if most is None else most)
+        ):
+            raise argparse.ArgumentTypeError(f"a whole number {wanted} is needed, not {text!r}")
+        return int(text)
+
+    return parse
+
+
+def seconds(text: str) -> float:
+    """Parse a finite number of seconds, at least 0."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+    return value
+
+
+def positive_seconds(text: str) -> float:
+    """Parse a finite number of seconds above 0."""
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is needed, not {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    """Return a number, NaN for other text."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

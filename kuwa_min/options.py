@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from . import address, log
+from . import address, log, option_values
 from .modelfile import is_unicode
 
 KERNEL_URL = "http://127.0.0.1:9000/"
@@ -66,31 +66,6 @@ class Parser(argparse.ArgumentParser):
         longer = [name for name in names if name.startswith(word)]
         near = longer or difflib.get_close_matches(word, names, 1)
         return f" (did you mean {' or '.join(near[:MAX_HINTS])}?)" if near else ""
-
-
-def positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
-    return int(text)
-
-
-def count(text: str) -> int:
-    """Parse a whole number of at least 0."""
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"a whole number of at least 0 is needed, not {text!r}")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """Parse a finite number of seconds, at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
-    return value
 
 
 def access_code(text: str) -> str:
@@ -202,21 +177,21 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
     add_allowed_hosts(group)
     group.add_argument(
         "--concurrent_req_limit",
-        type=positive,
+        type=option_values.whole(1),
         default=1,
         metavar="N",
         help="chats that may run at once: the number of slots",
     )
     group.add_argument(
         "--waiting",
-        type=count,
+        type=option_values.whole(0),
         metavar="W",
         help="further chats that may wait for a slot; None: as many as slots; the Kernel is given "
         "an endpoint for each slot and each of these",
     )
     group.add_argument(
         "--waiting_timeout",
-        type=seconds,
+        type=option_values.seconds,
         default=240.0,
         metavar="SECONDS",
         help="how long a chat waits for a slot before it ends with a sentence; Kuwa's front end "
@@ -231,7 +206,7 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--drain_timeout",
-        type=seconds,
+        type=option_values.seconds,
         default=5.0,
         metavar="SECONDS",
         help="how long running answers may go on after a signal to stop",
