@@ -27,6 +27,7 @@ from kuwa_min.chunks import (
     TextChunk,
 )
 from kuwa_min.errors import UNEXPECTED, AnswerError
+from kuwa_min.prompt import SIDE_NOTE
 from kuwa_min.protocol import Chat
 
 LONG = 20.0
@@ -335,6 +336,22 @@ def test_an_answer_that_is_cut_short_is_incomplete(block: bool, language: str, n
         release.set()
     assert room_04(body)[:3] == ("word", [note], 1)
     assert ended(body) == ("stop", 1, 4)
+
+
+def test_our_sentences_are_in_the_users_language_and_others_unchanged() -> None:
+    """Side notes, and the sentence that ends the answer with its reason, on both wires."""
+    reason = sentences.OPTION_REASON.format("top_p", sentences.MUST_BE_NUMBER)
+    sentence = sentences.ON_NEW_LINE.format(sentences.BAD_OPTION.format(reason))
+    note = SIDE_NOTE.format(sentences.join([sentences.CUT_BY_LENGTH, "own words"]))
+    compute = yielding("text", note, TextChunk(sentences.STOPPED), error=AnswerError(sentence))
+    said_in_chinese = "text[已在回答開始前停止。]\n[無法使用選項 llm_top_p：必須是數字。]"
+    noted = "回答已達長度上限，因此被截斷。 own words"
+    fields = {"Accept-Language": "zh-TW"}
+    with running(compute) as one:
+        with call(one.chat, ROOM, fields={**FRAMED, **fields}) as response:
+            assert room_04(response.read())[:2] == (said_in_chinese, [noted])
+        raw_text = fetch(one.chat, said("x"), fields=fields)[1]
+        assert raw_text == f"{said_in_chinese}\n{BEGIN}{noted}{END}"
 
 
 # -- tokens

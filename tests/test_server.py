@@ -14,6 +14,7 @@ import pytest
 from programs import call, fetch, said, until
 from prometheus_client.parser import text_string_to_metric_families
 
+from kuwa_min import sentences
 from kuwa_min.errors import AnswerError
 from kuwa_min.event_loop import EventLoop
 from kuwa_min.httpd import Server
@@ -146,6 +147,34 @@ def test_malformed_chats_get_a_short_sentence(form: dict[str, str], status: int,
     assert code == status
     assert text in json.loads(body)["msg"]
     assert len(body) < 200
+
+
+@pytest.mark.parametrize(
+    ("language", "loading", "busy", "malformed"),
+    [
+        ("en-US", sentences.LOADING, sentences.ENDPOINT_BUSY, sentences.MALFORMED_HISTORY),
+        (
+            "zh-TW",
+            "模型仍在載入中，請稍候再試。",
+            "正在處理另一個請求。",
+            "無法讀取對話紀錄：必須是 JSON 格式的訊息清單。",
+        ),
+    ],
+)
+def test_a_refused_chat_gets_a_sentence_in_its_language(
+    language: str, loading: str, busy: str, malformed: str
+) -> None:
+    """The Kernel shows it as the answer."""
+    fields = {"Accept-Language": language}
+    with running(silent) as one:
+        one.routes.ready = False
+        assert json.loads(fetch(one.chat, said("x"), fields=fields)[1])["msg"] == loading
+        one.routes.ready = True
+        answer = fetch(one.chat, {"input": "nonsense"}, fields=fields)[1]
+        assert json.loads(answer)["msg"] == malformed
+        with call(one.chat, said("x")) as first:
+            assert first.read(4) == b"word"
+            assert json.loads(fetch(one.chat, said("y"), fields=fields)[1])["msg"] == busy
 
 
 def test_a_busy_slot_answers_429_and_other_slots_are_not_touched() -> None:
