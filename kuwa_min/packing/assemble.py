@@ -1,4 +1,4 @@
-"""Make one backend's file: the table of contents of a build."""
+"""Build the file of one backend: the steps, from libraries to documents."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Tell = Callable[[str], None]
 
 
 class Libraries(NamedTuple):
-    """What a backend's wheels give: where they run, what they are, what of them travels."""
+    """A backend's libraries: what they run on, their packages and their files."""
 
     target: Target
     packages: list[Package]
@@ -54,17 +54,17 @@ NO_LIBRARIES = Libraries(ANYWHERE, [], [], [])
 
 
 class Recipe(NamedTuple):
-    """One file to be made."""
+    """How to build one file."""
 
     card: Card
     output: Path
     libraries: Libraries
-    model: Path | None  # to be put inside
+    model: Path | None  # to embed
     with_bytecode: bool
 
 
 def make(recipe: Recipe, tell: Tell) -> Path:
-    """Make <output>/kuwa-<backend>.pyz and what lies beside it; return the path of the .pyz."""
+    """Build <output>/kuwa-<backend>.pyz, its hash and documents; return the path of the .pyz."""
     core.shiv_version()
     recipe.output.mkdir(parents=True, exist_ok=True)
     target = recipe.output / f"kuwa-{recipe.card.name}.pyz"
@@ -74,16 +74,18 @@ def make(recipe: Recipe, tell: Tell) -> Path:
         if recipe.with_bytecode and contents:
             contents = [*contents, *_bytecode(recipe, folder, tell)]
         _write(target, recipe, contents, folder / "core")
-    _write_papers(target)
+    _write_documents(target)
     return target
 
 
 def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path) -> None:
-    cargo = [Cargo("libraries", _reported("writing the libraries", contents))] if contents else []
+    cargo = []
+    if contents:
+        cargo.append(Cargo("libraries", _with_progress("writing the libraries", contents)))
     if recipe.model:
         found = model_files(recipe.model)
         weights = [content_of(one.source, one.path) for one in found]
-        cargo.append(Cargo("model", _reported("writing the model", weights)))
+        cargo.append(Cargo("model", _with_progress("writing the model", weights)))
     minor = recipe.libraries.target["python"]
     python = core.python_for(minor) if contents else core.python_for(core.this_minor())
 
@@ -94,8 +96,8 @@ def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path)
     write_file(target, cargo, entries)
 
 
-def _reported(title: str, contents: list[Content]) -> Iterator[Content]:
-    """Yield the contents, and show how many of their bytes are written."""
+def _with_progress(title: str, contents: list[Content]) -> Iterator[Content]:
+    """Yield the files, and report how many of their bytes are written."""
     progress, done, total = Progress(title), 0, sum(content.stored for content in contents)
     for content in contents:
         yield content
@@ -105,7 +107,7 @@ def _reported(title: str, contents: list[Content]) -> Iterator[Content]:
 
 
 def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
-    """Say what is in the file; kuwa_min.manifest is the reader and holds the types."""
+    """Return the manifest, whose types and reader are in kuwa_min.manifest."""
     libraries, name = recipe.libraries, recipe.card.name
     own = sources_sha256(name, with_payload=bool(payloads))
     minor = libraries.target["python"].removeprefix(">=") if libraries.contents else ""
@@ -131,12 +133,12 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
 
 
 def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
-    """Write what the launcher must know before it reads the manifest: a fact a line."""
+    """Return the text of the entry "target", which the launcher reads: a key and words a line."""
     lines = {payload["kind"]: [payload["id"]] for payload in payloads}
     if not lines:
         return ""
     if recipe.model and recipe.model.is_file():
-        lines["model"].append(quote(recipe.model.name))  # one word of ASCII
+        lines["model"].append(quote(recipe.model.name))  # as one ASCII word
     lines |= {"python": [recipe.libraries.target["python"]], "serves": [recipe.card.name]}
     if recipe.libraries.host_packages:
         lines["host"] = recipe.libraries.host_packages
@@ -144,7 +146,7 @@ def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
 
 
 def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
-    """Make the file once without bytecode, unpack it, and compile what is imported from it."""
+    """Build the file without bytecode, unpack it, and compile what is imported from there."""
     from kuwa_min.payload import unpack
 
     from .bytecode import compiled
@@ -164,12 +166,11 @@ def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
     return compiled(name, recipe.card.requires, tree, python)
 
 
-def _write_papers(target: Path) -> None:
-    """Write what people want to read without running the file: its parts and their licences."""
+def _write_documents(target: Path) -> None:
+    """Write the bill of materials and the licences beside the file."""
     archive = Archive(str(target))
     bill = target.with_name(f"{target.name}.cdx.json")
     bill.write_text(sbom(archive.manifest), encoding="utf-8", newline="\n")
-    paper = target.with_name(f"{target.name}.licenses.txt")
-    paper.write_text(
-        license_report(archive.manifest, archive.texts(is_license_file)), "utf-8", newline="\n"
-    )
+    report = license_report(archive.manifest, archive.texts(is_license_file))
+    texts = target.with_name(f"{target.name}.licenses.txt")
+    texts.write_text(report, encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""The machine a file is made for: its Python, its processor, its glibc, and the wheels it takes."""
+"""The target of a build: Python, processor and glibc, and the wheel tags that they accept."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from kuwa_min.errors import UsageError
 
-MACHINES = {"x86_64": 5, "aarch64": 17}  # the oldest glibc 2.x that manylinux wheels exist for
-OLD_NAMES = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # of glibc 2.x
-FOR_UV = (17, 28, *range(31, 41))  # the glibc 2.x that uv 0.13.9 --python-platform knows
+OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # 2.x: the oldest that manylinux tags exist for
+LEGACY_TAGS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # by glibc 2.x
+UV_GLIBCS = (17, 28, *range(31, 41))  # the glibc 2.x that uv 0.13.9 --python-platform knows
 FIRST_MINOR, FIRST_FREE_THREADED = 10, 13
-CHOICES = ", ".join(f"manylinux_2_{minor}" for minor in FOR_UV)
+CHOICES = ", ".join(f"manylinux_2_{minor}" for minor in UV_GLIBCS)
 
 
 class Box(NamedTuple):
-    """The machine a file is made for."""
+    """The Python and the platform that a file is built for."""
 
     python: str  # "3.12", or "3.13t" for a free-threaded one
     platform: str  # "manylinux_2_28_x86_64"
 
     @classmethod
     def of(cls, python: str, platform: str) -> Box:
-        """Check both names and give the box its one spelling; raises UsageError."""
+        """Check and normalise both names; raises UsageError."""
         minor, machine = _glibc_and_machine(platform)
-        return cls(_checked(python), f"manylinux_2_{minor}_{machine}")
+        return cls(_checked_python(python), f"manylinux_2_{minor}_{machine}")
 
     @classmethod
     def of_this_machine(cls) -> Box:
-        """Return the box that this Python runs on, with the newest glibc that uv knows for it."""
-        here = _this_glibc()
-        minor = max((known for known in FOR_UV if known <= here), default=here)
+        """Return this Python on this machine, with the newest glibc that uv knows."""
+        found = _this_glibc()
+        minor = max((known for known in UV_GLIBCS if known <= found), default=found)
         return cls.of(_this_python(), f"manylinux_2_{minor}_{os.uname().machine}")
 
     @property
     def implementation(self) -> str:
-        """Name the kind of Python as sys.implementation.name does."""
+        """Return the implementation as sys.implementation.name spells it."""
         return "cpython"
 
     @property
     def os(self) -> str:
-        """Name the operating system as the manifest does."""
+        """Return the operating system as the manifest spells it."""
         return "linux"
 
     @property
@@ -57,38 +57,38 @@ class Box(NamedTuple):
 
     @property
     def abi(self) -> str:
-        """Name the ABI as wheels do: cp312, cp313t."""
+        """Return the ABI tag of wheels: cp312, cp313t."""
         return f"cp{self.python.replace('.', '')}"
 
     @property
     def machine(self) -> str:
-        """Name the processor as os.uname() does."""
+        """Return the processor as os.uname() spells it."""
         return _glibc_and_machine(self.platform)[1]
 
     @property
     def glibc(self) -> str:
-        """Return the glibc that the machine has at least: 2.28."""
+        """Return the least glibc of the target: 2.28."""
         return f"2.{_glibc_and_machine(self.platform)[0]}"
 
     @property
     def platforms(self) -> tuple[str, ...]:
-        """List the platform tags of its wheels, the best first; pip wants every one of them."""
-        return tuple(_ladder(self.platform))
+        """Return the platform tags it accepts, the best first; pip must be given every one."""
+        return tuple(_platform_tags(self.platform))
 
     @property
     def tags(self) -> frozenset[Tag]:
-        """Return every tag of a wheel that runs there."""
+        """Return every wheel tag that it accepts."""
         return frozenset(_ranks(self))
 
     @property
     def uv_platform(self) -> str:
-        """Name the platform as uv --python-platform does."""
+        """Return the platform as uv --python-platform spells it."""
         minor, machine = _glibc_and_machine(self.platform)
         return f"{machine}-manylinux_2_{minor}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return what the markers of requirements are evaluated with."""
+        """Return the environment that requirement markers are evaluated in (PEP 508)."""
         version = self.python.removesuffix("t")
         return {
             "implementation_name": self.implementation,
@@ -106,7 +106,7 @@ class Box(NamedTuple):
 
     @property
     def is_here(self) -> bool:
-        """Tell whether what is made for the box runs on this machine with this Python."""
+        """Tell whether a file for this target runs on this machine with this Python."""
         minor, machine = _glibc_and_machine(self.platform)
         try:
             newer = _this_glibc() >= minor
@@ -115,16 +115,16 @@ class Box(NamedTuple):
             return False
 
     def rank(self, tags: Iterable[Tag]) -> int | None:
-        """Say how well a wheel with these tags suits, 0 best; None when it does not run there."""
+        """Return the rank of a wheel with these tags, 0 the best; None if none is accepted."""
         ranks = _ranks(self)
         return min((ranks[tag] for tag in tags if tag in ranks), default=None)
 
     def __str__(self) -> str:
-        """Return the box as sentences name it."""
+        """Return the target as error messages name it."""
         return f"Python {self.python} on {self.platform}"
 
 
-def _checked(python: str) -> str:
+def _checked_python(python: str) -> str:
     found = re.fullmatch(r"3\.([1-9][0-9]?)(t?)", python)
     if not found or int(found[1]) < (FIRST_FREE_THREADED if found[2] else FIRST_MINOR):
         raise UsageError(
@@ -136,29 +136,29 @@ def _checked(python: str) -> str:
 
 @lru_cache
 def _glibc_and_machine(platform: str) -> tuple[int, str]:
-    """Split manylinux_2_28_x86_64, or an old name of it, into 28 and x86_64."""
+    """Split manylinux_2_28_x86_64, or a legacy alias, into 28 and x86_64; raises UsageError."""
     if "musl" in platform:
         raise UsageError(
             f"--platform is {platform!r}: files for musl (Alpine) cannot be made; use a system "
             "with glibc, such as Debian, Ubuntu or RHEL, and a manylinux platform"
         )
-    for minor, name in OLD_NAMES.items():
+    for minor, name in LEGACY_TAGS.items():
         platform = re.sub(f"^{name}_", f"manylinux_2_{minor}_", platform)
     found = re.fullmatch(r"manylinux_2_([0-9]+)_(\w+)", platform)
-    if not found or found[2] not in MACHINES or int(found[1]) not in FOR_UV:
+    if not found or found[2] not in OLDEST_GLIBC or int(found[1]) not in UV_GLIBCS:
         raise UsageError(
             f"--platform is {platform!r}; known are {CHOICES}, "
-            f"each with _{' or _'.join(MACHINES)} after it"
+            f"each with _{' or _'.join(OLDEST_GLIBC)} after it"
         )
     return int(found[1]), found[2]
 
 
-def _ladder(platform: str) -> Iterator[str]:
+def _platform_tags(platform: str) -> Iterator[str]:
     newest, machine = _glibc_and_machine(platform)
-    for minor in range(newest, MACHINES[machine] - 1, -1):
+    for minor in range(newest, OLDEST_GLIBC[machine] - 1, -1):
         yield f"manylinux_2_{minor}_{machine}"
-        if minor in OLD_NAMES:
-            yield f"{OLD_NAMES[minor]}_{machine}"
+        if minor in LEGACY_TAGS:
+            yield f"{LEGACY_TAGS[minor]}_{machine}"
     yield f"linux_{machine}"
 
 
@@ -176,7 +176,7 @@ def _this_python() -> str:
 
 
 def _this_glibc() -> int:
-    """Return the 36 of this machine's glibc 2.36; raises UsageError where there is none."""
+    """Return the 36 of this machine's glibc 2.36; raises UsageError without glibc."""
     try:
         library = os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, OSError, ValueError):

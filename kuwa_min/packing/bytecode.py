@@ -1,7 +1,7 @@
-"""Compile the modules that a backend really imports, so that the first start is no slower.
+"""Compile the libraries' modules that a backend imports, for a fast first start: --pyc.
 
-Compiling all of torch and transformers takes many times longer, and eight of nine modules are
-never imported. Needs the Python that the file is for, and a machine that can run its libraries.
+To compile all of torch and transformers takes many times longer, and eight of nine modules are
+never imported. Requires the target's Python, and a machine that can run the libraries.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .core import run_python
 from .sources import backend_sources
 from .wheels import Content
 
-# What a library imports when it is used: as many modules again, and the first model waits for them.
-WHEN_USED = {
+# Imports that a library defers until a model is loaded: as many modules again.
+DEFERRED = {
     "transformers": (
         "import transformers.models.auto.modeling_auto",
         "import transformers.models.auto.tokenization_auto",
@@ -31,19 +31,19 @@ COMPILE = Path(__file__).with_name("compile_modules.py")
 
 
 def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) -> list[Content]:
-    """Return the bytecode of what the backend imports from this unpacked tree.
+    """Return .pyc files for the modules that the backend imports from this unpacked tree.
 
-    Lies in a folder beside the tree, which must stay until the contents were written.
+    They are in a folder beside the tree, which must exist until the payload is written.
     """
     statements = "\n".join(import_statements(backend, requires))
     try:
-        told = run_python(python, [str(IMPORT), str(tree), statements], tree)
+        output = run_python(python, [str(IMPORT), str(tree), statements], tree)
     except subprocess.CalledProcessError:
         raise UsageError(
             f"--pyc imports what {backend} imports, and that failed here (see above); "
             "leave --pyc out, then the first start compiles it"
         ) from None
-    paths = told.decode().rstrip().rpartition("\n")[2]
+    paths = output.decode().rstrip().rpartition("\n")[2]
     folder = tree.with_name(f"{tree.name}-bytecode")
     folder.mkdir()
     made = run_python(python, [str(COMPILE), str(tree), str(folder)], tree, paths.encode())
@@ -53,7 +53,7 @@ def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) ->
 def import_statements(backend: str, requires: dict[str, str]) -> list[str]:
     """Return the statements by which a backend's sources import its libraries."""
     found = {f"import {name}" for name in requires}
-    found.update(*(WHEN_USED.get(name, ()) for name in requires))
+    found.update(*(DEFERRED.get(name, ()) for name in requires))
     for source in backend_sources([backend]):
         for node in ast.walk(ast.parse(source.read_bytes())):
             if _imports(node, requires):
@@ -70,7 +70,7 @@ def _imports(node: ast.AST, requires: dict[str, str]) -> bool:
 
 
 def _deflated(source: Path, path: str) -> Content:
-    """Return bytecode as a deflated content; replaces the file by its stream."""
+    """Deflate a .pyc in place and return it as a file of the payload."""
     data = source.read_bytes()
     deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     stream = deflate.compress(data) + deflate.flush()

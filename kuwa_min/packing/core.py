@@ -1,7 +1,7 @@
-"""Make the core archive: the zip with kuwa_min and the backends that every file ends with.
+"""Make the core: the zip with kuwa_min and backends that every file ends with.
 
-shiv's builder makes it. What it leaves to us: our own launcher, bytecode, a manifest, and the same
-bytes from the same sources and the same Python, wherever and whenever it is.
+shiv's builder makes it, and this module adds the launcher, bytecode and the manifest. Builds are
+reproducible: equal sources and an equal Python give equal bytes.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from kuwa_min.manifest import MANIFEST, Manifest
 
 from .sources import ACTIVATE, PROGRAM, ROOT, imported_at_once, sources
 
-LAUNCH, LAUNCHER = "kuwa_min/launch.py", "kuwa_launch"  # a source, a module at the zip's root
+LAUNCH, LAUNCHER = (
+    "kuwa_min/launch.py",
+    "kuwa_launch",
+)  # its source; a module at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
 SITE_PACKAGES = "site-packages"
-DROP_IN = "kuwa_min/drop_in/"  # imported by other names: no bytecode
+DROP_IN = "kuwa_min/drop_in/"  # imported under other names: no bytecode
 COMPILE = Path(__file__).with_name("compile_core.py")
-ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: what a zip's timestamps can say
+ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: the range of a zip's timestamps
 
 
 def make_core(manifest: Manifest, aim: str, python: str, staging: Path) -> dict[str, bytes]:
-    """Return the archive's entries by name; staging is an empty folder to work in.
+    """Return the entries of the zip by name; staging is an empty folder to work in.
 
-    aim is what the launcher must know of the payloads, "" without any; python the executable of
-    the Python that the file is for, "" if there is none here: then it gets no bytecode.
+    aim is the text of the entry "target", "" without payloads; python is the executable of the
+    Python that the file is for, "" without one on this machine: then there is no bytecode.
     """
     _stage(staging, manifest)
     made = _run_shiv(staging, manifest)
@@ -51,7 +54,7 @@ def make_core(manifest: Manifest, aim: str, python: str, staging: Path) -> dict[
 
 
 def _stage(staging: Path, manifest: Manifest) -> None:
-    """Lay out the archive's sources and manifest as they will stand in the zip."""
+    """Copy the sources and write the manifest to their places in the zip."""
     for source in sources(manifest["backend"], with_payload=bool(manifest["payloads"])):
         name = source.relative_to(ROOT).as_posix()
         copy = staging / (f"{LAUNCHER}.py" if name == LAUNCH else f"{SITE_PACKAGES}/{name}")
@@ -68,7 +71,7 @@ def _namespaces(names: Iterable[str]) -> set[str]:
 
 
 def built_at() -> str:
-    """Return the time of SOURCE_DATE_EPOCH in shiv's format, else a fixed one."""
+    """Return SOURCE_DATE_EPOCH in shiv's format; without it, a fixed time."""
     text = os.environ.get("SOURCE_DATE_EPOCH", str(ZIP_EPOCH))
     try:
         seconds = min(max(int(text), ZIP_EPOCH), ZIP_END)
@@ -78,7 +81,7 @@ def built_at() -> str:
 
 
 def shiv_version() -> str:
-    """Return the version of shiv; raises UsageError when it is missing."""
+    """Return the version of shiv; raises UsageError if it is not installed."""
     try:
         return importlib.metadata.version("shiv")
     except importlib.metadata.PackageNotFoundError:
@@ -86,7 +89,7 @@ def shiv_version() -> str:
 
 
 def _run_shiv(staging: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Let shiv make the archive; return its entries without the bootstrap we replace."""
+    """Run shiv; return the entries it makes, without its bootstrap, which ours replaces."""
     from shiv.bootstrap.environment import Environment
     from shiv.builder import create_archive
 
@@ -128,7 +131,7 @@ def _compile(staging: Path, python: str, first: list[str]) -> None:
 
 
 def run_python(python: str, arguments: list[str], folder: Path, given: bytes = b"") -> bytes:
-    """Run a Python that knows no site and no environment, with a fixed hash seed."""
+    """Run a Python without site-packages and PYTHON* variables, with a fixed hash seed."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     clean["PYTHONHASHSEED"] = "0"
     command = [python, "-Ss", *arguments]
@@ -139,7 +142,7 @@ def run_python(python: str, arguments: list[str], folder: Path, given: bytes = b
 
 
 def zip_of(entries: dict[str, bytes], prefix: bytes = b"") -> bytes:
-    """Zip the entries in a fixed order and form; positions in it count from the prefix's start."""
+    """Zip the entries in a fixed order and form, after this prefix, which offsets include."""
     buffer = io.BytesIO()
     buffer.write(prefix)
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -152,13 +155,13 @@ def zip_of(entries: dict[str, bytes], prefix: bytes = b"") -> bytes:
 
 
 def this_minor() -> str:
-    """Name the minor of this Python as the manifest does: "3.12", "3.13t"."""
+    """Return the version of this Python as the manifest has it: "3.12", "3.13t"."""
     free_threaded = "t" if "t" in getattr(sys, "abiflags", "") else ""
     return f"{sys.version_info.major}.{sys.version_info.minor}{free_threaded}"
 
 
 def python_for(minor: str) -> str:
-    """Return the executable of this minor on this machine; "" if there is none."""
+    """Return the executable of this Python version on this machine; "" if there is none."""
     if minor == this_minor():
         return sys.executable
     found = shutil.which(f"python{minor}") or ""

@@ -1,4 +1,4 @@
-"""Put one file together: shebang line, payloads, and the core archive that the program is."""
+"""Write a .pyz: shebang line, payloads, and the zip with the program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .writer import Output, Written, write_payload
 
 
 class Cargo(NamedTuple):
-    """What one payload will hold."""
+    """The kind and the files of a payload that is to be written."""
 
     kind: str  # "libraries" or "model"
     contents: Iterable[Content]
@@ -23,10 +23,10 @@ class Cargo(NamedTuple):
 def write_file(
     target: Path, cargo: Sequence[Cargo], core: Callable[[list[Payload]], dict[str, bytes]]
 ) -> str:
-    """Write a whole file in one step and its .sha256 beside it; return that, in hex.
+    """Write a .pyz and its .sha256 atomically; return the SHA-256 in hex.
 
-    core makes the entries of the zip once it is known where the payloads lie. A program that runs
-    from an old file of the same name lives on.
+    core is called with the payloads, once their positions are known, and returns the entries of
+    the zip. A process that runs from an old file of this name keeps its inode.
     """
     part = target.with_name(f"{target.name}.part")
     try:
@@ -60,6 +60,6 @@ def _payload(kind: str, written: Written, zip_start: int) -> Payload:
 
 
 def content_of(source: Path, path: str) -> Content:
-    """Return a file as a content to be stored at this path of the tree."""
+    """Return a file on disk as one to be stored uncompressed, at this path of the tree."""
     size = source.stat().st_size
     return Content(path, False, size, size, 0, None, "", source, 0)

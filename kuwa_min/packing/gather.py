@@ -1,4 +1,4 @@
-"""Bring the wheels of a lock together, each with a hash that the lock says."""
+"""Fetch the wheels of a lock, each with one of the hashes that the lock has for it."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from .lock import Lock, Pin
 from .resolve import Sources
 from .shelf import Found, local_folder, read_shelf, sha256_of
 
-Wheels = dict[Path, str]  # a wheel: its sha256, in hex
-STDERR = 2  # where people see the progress of pip; stdout is for what build.py makes
-NAMED = 5  # packages in one message
+Wheels = dict[Path, str]  # the path of a wheel: its SHA-256 in hex
+STDERR = 2  # pip reports its progress there; stdout is for what build.py makes
+MOST_NAMED = 5  # packages in one message
 
 
 def gather(lock: Lock, sources: Sources, wheelhouse: Path, tell: Callable[[str], None]) -> Wheels:
-    """Return the wheel of each pin with its sha256, sorted by file name; raises UsageError.
+    """Return the wheel of each pin and its SHA-256, sorted by file name; raises UsageError.
 
-    The user's own folders come first, then the wheelhouse, which is kept between builds and takes
-    what is downloaded. Nothing is copied; where nothing is to be downloaded, no process starts.
+    The user's own folders are searched first, then the wheelhouse, which is kept between builds
+    and which pip downloads missing wheels to. Nothing is copied.
     """
     wheelhouse.mkdir(parents=True, exist_ok=True)
-    found, missing = _look(lock.pins, lock.box, (*sources.folders, wheelhouse))
-    _refuse_strangers(lock, sources, found)
+    found, missing = _find(lock.pins, lock.box, (*sources.folders, wheelhouse))
+    _check_own_wheels(lock, sources, found)
     if missing:
-        _refuse_offline(missing, lock.box, sources)
+        _check_downloadable(missing, lock.box, sources)
         tell(f"downloading {len(missing)} of {len(lock.pins)} packages")
         _download(missing, lock, sources, wheelhouse)
-        more, still = _look(missing, lock.box, [wheelhouse])
+        more, still = _find(missing, lock.box, [wheelhouse])
         if still:
             raise UsageError(f"pip brought no wheel for {lock.box} of {_listed(still)}")
         found |= more
     return dict(sorted(found.items(), key=lambda wheel: wheel[0].name))
 
 
-def _look(pins: Sequence[Pin], box: Box, folders: Sequence[Path]) -> tuple[Wheels, list[Pin]]:
-    """Find what these folders have of the pins; say what they have not."""
+def _find(pins: Sequence[Pin], box: Box, folders: Sequence[Path]) -> tuple[Wheels, list[Pin]]:
+    """Return the wheels that these folders have, and the pins without one."""
     shelf = read_shelf(folders, box)
     candidates = [shelf.of(pin.name, pin.version) for pin in pins]
     matches = _hashed(list(zip(pins, candidates, strict=True)))
@@ -53,7 +53,7 @@ def _look(pins: Sequence[Pin], box: Box, folders: Sequence[Path]) -> tuple[Wheel
 
 
 def _hashed(work: Sequence[tuple[Pin, list[Found]]]) -> list[tuple[Path, str] | None]:
-    """Hash in threads, beginning with the largest file, so that it is not waited for alone."""
+    """Hash in threads, the largest file first, so that the others overlap with it."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         order = sorted(range(len(work)), key=lambda place: -_size(work[place][1]))
         futures = {place: pool.submit(_match, *work[place]) for place in order}
@@ -65,7 +65,7 @@ def _size(candidates: Sequence[Found]) -> int:
 
 
 def _match(pin: Pin, candidates: Sequence[Found]) -> tuple[Path, str] | None:
-    """Return the best candidate that the lock knows."""
+    """Return the best candidate whose hash is in the lock."""
     for candidate in candidates:
         digest = sha256_of(candidate.path)
         if digest in pin.hashes:
@@ -73,8 +73,8 @@ def _match(pin: Pin, candidates: Sequence[Found]) -> tuple[Path, str] | None:
     return None
 
 
-def _refuse_strangers(lock: Lock, sources: Sources, found: Wheels) -> None:
-    """Refuse the user's own wheel of a package that the lock has otherwise."""
+def _check_own_wheels(lock: Lock, sources: Sources, found: Wheels) -> None:
+    """Raise UsageError if a wheel of --wheels is not the one of the lock."""
     shelf = read_shelf(sources.wheels, lock.box)
     for pin in lock.pins:
         own = [one for one in shelf.suitable if one.name == pin.name]
@@ -82,8 +82,8 @@ def _refuse_strangers(lock: Lock, sources: Sources, found: Wheels) -> None:
             raise UsageError(_mismatch(pin, (shelf.of(pin.name, pin.version) or own)[0]))
 
 
-def _refuse_offline(missing: Sequence[Pin], box: Box, sources: Sources) -> None:
-    """Refuse what is neither here nor to be downloaded."""
+def _check_downloadable(missing: Sequence[Pin], box: Box, sources: Sources) -> None:
+    """Raise UsageError if there is no index and no remote --find_links to download from."""
     if not sources.no_index or not all(map(local_folder, sources.find_links)):
         return
     shelf = read_shelf(sources.folders, box)
@@ -105,14 +105,14 @@ def _mismatch(pin: Pin, found: Found) -> str:
 
 
 def _listed(pins: Sequence[Pin]) -> str:
-    names = ", ".join(f"{pin.name} {pin.version}" for pin in pins[:NAMED])
-    return f"{names} and {len(pins) - NAMED} more" if len(pins) > NAMED else names
+    names = ", ".join(f"{pin.name} {pin.version}" for pin in pins[:MOST_NAMED])
+    return f"{names} and {len(pins) - MOST_NAMED} more" if len(pins) > MOST_NAMED else names
 
 
 def _download(missing: Sequence[Pin], lock: Lock, sources: Sources, wheelhouse: Path) -> None:
-    """Let pip fetch the missing wheels; it replaces what is damaged, and people see it work."""
+    """Let pip download the missing wheels, with its own progress bar; it replaces damaged ones."""
     pip = pip_command()
-    with tempfile.TemporaryDirectory(prefix="kuwa-gather-") as directory:
+    with tempfile.TemporaryDirectory(prefix="kuwa-fetch-") as directory:
         wanted = Path(directory, "requirements.txt")
         wanted.write_text("".join(pin.text() for pin in missing), encoding="utf-8")
         command = [*pip, *_options(lock, sources), "-r", str(wanted), "-d", str(wheelhouse)]
@@ -121,14 +121,14 @@ def _download(missing: Sequence[Pin], lock: Lock, sources: Sources, wheelhouse: 
 
 
 def pip_command() -> list[str]:
-    """Return how this Python's pip is started; raises UsageError when it has none."""
+    """Return the command that starts this Python's pip; raises UsageError if it has none."""
     if importlib.util.find_spec("pip") is None:
         raise UsageError(f"{sys.executable} has no pip: {sys.executable} -m ensurepip adds it")
     return [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
 def _options(lock: Lock, sources: Sources) -> list[str]:
-    """Ask pip for the box's wheels; it knows no older platform than those it is told."""
+    """Return pip's options; it derives no older platform tags from those it is given."""
     box, index = lock.box, sources._replace(torch_variant=lock.torch_variant).torch_url
     return [
         *("download", "--no-deps", "--require-hashes", "--only-binary=:all:"),

@@ -1,4 +1,4 @@
-"""The carry-in kit: a folder with a built file, its model, and what starts them elsewhere."""
+"""Make the carry-in kit: a folder with a built file, its model, start script and README."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .shelf import sha256_of
 
 
 class Entry(NamedTuple):
-    """One file that the kit takes over: where it lies and its path in the kit."""
+    """One file that goes into the kit, and its path there."""
 
     source: Path
     path: str
@@ -32,10 +32,10 @@ def make_kit(
     model: Path | None,
     extra_arguments: Sequence[str] = (),
 ) -> None:
-    """Make the kit in a new or empty folder, or raise UsageError or OSError and leave none.
+    """Make the kit in a new or empty folder; raises UsageError or OSError, and then removes it.
 
-    model is a folder or a .gguf file; None when the file needs none or carries it inside. Files on
-    the same disk are linked and not copied: they share their contents with the originals.
+    model is a folder or a .gguf file, or None if there is none or the file has it embedded. On the
+    same file system, files are hard links to the originals.
     """
     check_is_free(folder)
     program, weights = _program(archive), _model(model)
@@ -43,9 +43,9 @@ def make_kit(
     size = sum(entry.source.stat().st_size for entry in weights)
     manifest = Archive(str(archive)).manifest
     written = texts(manifest, arguments, [entry.path for entry in program], size)
-    with _whole_or_gone(folder):
+    with _removed_on_failure(folder):
         for entry in [*program, *weights]:
-            _place(entry, folder)
+            _link_or_copy(entry, folder)
         for name, text in written.items():
             _write(folder / name, text)
         _make_executable(folder / "start.sh")
@@ -59,8 +59,8 @@ def check_is_free(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _whole_or_gone(folder: Path) -> Iterator[None]:
-    """Remove the folder when making it fails: half a kit looks like a whole one."""
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Make the folder; remove it on failure, because a partial kit looks like a whole one."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
@@ -69,7 +69,7 @@ def _whole_or_gone(folder: Path) -> Iterator[None]:
         raise
 
 
-# -- what the kit takes over
+# -- files that exist
 
 
 def _program(archive: Path) -> list[Entry]:
@@ -84,28 +84,28 @@ def _model(model: Path | None) -> list[Entry]:
 
 
 def _entry(source: Path, path: str) -> Entry:
-    if re.search(r"[\\\n\r]", path):  # sha256sum writes such names in a way of its own
+    if re.search(r"[\\\n\r]", path):  # sha256sum escapes such names
         raise UsageError(f"{str(source)!r}: a backslash or a line break cannot be in a kit's names")
     return Entry(source, path)
 
 
-def _place(entry: Entry, folder: Path) -> None:
+def _link_or_copy(entry: Entry, folder: Path) -> None:
     target = folder / entry.path
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.hardlink_to(entry.source.resolve())
-    except OSError:  # another disk, or one without links
+    except OSError:  # another file system, or one without hard links
         shutil.copyfile(entry.source, target)
         if target.suffix == ".pyz":
             _make_executable(target)
 
 
 def _make_executable(path: Path) -> None:
-    with contextlib.suppress(PermissionError):  # FAT knows no modes
+    with contextlib.suppress(PermissionError):  # FAT has no modes
         path.chmod(0o755)
 
 
-# -- what the kit adds
+# -- files that are written
 
 
 def _model_arguments(model: Path | None) -> list[str]:
@@ -119,7 +119,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _sums(folder: Path) -> str:
-    """Return what `sha256sum -c` checks, sorted as `LC_ALL=C sort` does."""
+    """Return the SHA256SUMS for `sha256sum -c`, sorted as by `LC_ALL=C sort`."""
     paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
     files = {name: path for name, path in sorted(paths.items()) if path.is_file()}
     progress, done = Progress("hashing the kit"), 0

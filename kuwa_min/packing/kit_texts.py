@@ -1,6 +1,6 @@
-"""What the carry-in kit says: its README, defaults, service and start script.
+"""Write the texts of the carry-in kit: README, default arguments, service and start script.
 
-They are templates, in kit/ beside this module; @word@ stands for a fact.
+Their templates are in kit/; @word@ is replaced by a fact.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NOT_UNPACKED = {
     "remove_en": "delete this folder.",
     "remove_zh": "刪除本資料夾。",
 }
-NEWEST_MINOR = 15  # of Python 3, to look for where any will do
+NEWEST_MINOR = 15  # of Python 3: the first that the start script tries where any will do
 
 
 def texts(
@@ -50,9 +50,9 @@ def texts(
 ) -> dict[str, str]:
     """Return the kit's texts by file name.
 
-    arguments are the defaults of the program, its executor first; program names the built file and
-    then what lies beside it; model_size is in bytes, 0 without a model. Raises UsageError for an
-    argument that cannot stand in kuwa.args.
+    arguments are the defaults for kuwa.args, the executor's name first; program is the name of the
+    built file, followed by those of its companions; model_size is in bytes, 0 without a model.
+    Raises UsageError for an argument that is not one line of text.
     """
     facts = _facts(manifest, program[0], arguments[0])
     facts |= _rows(program, model_size) | {"arguments": _lines(arguments)}
@@ -63,7 +63,7 @@ def texts(
 
 
 def _lines(arguments: Sequence[str]) -> str:
-    """Write arguments as kuwa.args has them: a line each, as they are."""
+    """Return the arguments as lines of kuwa.args."""
     for argument in arguments:
         is_line = argument.splitlines() == [argument.strip()] and is_unicode(argument)
         if not is_line or argument.startswith("#"):
@@ -87,7 +87,7 @@ def _facts(manifest: Manifest, name: str, backend: str) -> dict[str, str]:
 
 
 def _python(target: Target) -> dict[str, str]:
-    """Say which Python is needed: in words, as commands to try, and as a condition."""
+    """Describe the Python that is needed: in words, as commands to try, as a condition."""
     version = target["python"].removeprefix(">=")
     minor = int(version.partition(".")[2])
     if target["python"].startswith(">="):
@@ -98,7 +98,7 @@ def _python(target: Target) -> dict[str, str]:
             "pythons": " ".join(["python3", *others]),
             "suits": f"sys.version_info >= (3, {minor})",
         }
-    threads = "t" if target["abi"].endswith("t") else ""  # "cp313t": without the GIL
+    threads = "t" if target["abi"].endswith("t") else ""  # "cp313t": free-threaded
     return {
         "python": f"Python {version}{threads}",
         "python_zh": f"Python {version}{threads}",
@@ -108,16 +108,16 @@ def _python(target: Target) -> dict[str, str]:
 
 
 def _rows(program: Sequence[str], model_size: int) -> dict[str, str]:
-    """Describe what the kit took over, as rows of a table in both languages."""
+    """Return the table of the kit's files as Markdown rows, in both languages."""
     archive, *companions = program
-    told = {archive: ("the program, in one file", "程式，單一檔案")}
-    told |= {path: BESIDE[path.removeprefix(archive)] for path in companions}
+    described = {archive: ("the program, in one file", "程式，單一檔案")}
+    described |= {path: BESIDE[path.removeprefix(archive)] for path in companions}
     if model_size:
         size = size_text(model_size)
-        told["model/"] = (f"the model, {size}", f"模型，{size}")
-    told[SUMS] = ("the hashes of all of it", "全部檔案的雜湊值")
+        described["model/"] = (f"the model, {size}", f"模型，{size}")
+    described[SUMS] = ("the hashes of all of it", "全部檔案的雜湊值")
     return {
-        key: "\n".join(f"| `{path}` | {words[language]} |" for path, words in told.items())
+        key: "\n".join(f"| `{path}` | {words[language]} |" for path, words in described.items())
         for language, key in enumerate(("rows_en", "rows_zh"))
     }
 

@@ -1,7 +1,7 @@
-"""Build the wheel of llama-cpp-python, which PyPI has as sources alone, for this kind of machine.
+"""Compile a wheel of llama-cpp-python, which PyPI has as an sdist only, for this kind of machine.
 
-The wheel runs on every processor of its kind: it holds llama.cpp's CPU code in a variant for each
-generation, and the best one is loaded when the program starts. The backend has to ask for that:
+The wheel runs on every processor of this architecture: it holds llama.cpp's CPU backend in one
+variant for each generation, and the best is loaded at run time. The backend has to request that:
 ggml_backend_load_all_from_path(<llama_cpp>/lib), through the handle of libllama, before a model.
 """
 
@@ -25,7 +25,7 @@ from .gather import pip_command
 from .lock import parse_requirement
 
 EVERYWHERE = (
-    "-DGGML_NATIVE=OFF",  # else it is for this very processor
+    "-DGGML_NATIVE=OFF",  # not for this very processor only
     "-DLLAVA_BUILD=OFF",  # pictures: a fifth of the size, and no backend of ours sends any
     "-DCMAKE_INSTALL_BINDIR=llama_cpp/lib",  # else the variants lie in a bin of their own,
     "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib",  # all libraries twice,
@@ -33,19 +33,19 @@ EVERYWHERE = (
 )
 VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
 COMPILERS = ("c++", "g++", "clang++")
-TICK = 15.0  # seconds between two lines that say that it still compiles
+PROGRESS_INTERVAL = 15.0  # seconds between two lines about the progress
 LOG = "build.log"
 
 
 def build_llama_wheel(requirement: str, wheelhouse: Path, tell: Callable[[str], None]) -> Path:
-    """Compile the wheel, or return the one that was compiled alike before; raises UsageError."""
+    """Compile the wheel, or return the cached one of the same CMAKE_ARGS; raises UsageError."""
     arguments = cmake_args(os.environ, platform.machine())
     key = hashlib.sha256(arguments.encode()).hexdigest()[:12]
     folder = wheelhouse / f"{canonicalize_name(parse_requirement(requirement).name)}-{key}"
-    kept = _kept(requirement, folder)
-    if kept:
-        tell(f"{kept.name} was compiled before, with the same CMAKE_ARGS")
-        return kept
+    cached = _cached_wheel(requirement, folder)
+    if cached:
+        tell(f"{cached.name} was compiled before, with the same CMAKE_ARGS")
+        return cached
     _check_compiler(os.environ)
     folder.mkdir(parents=True, exist_ok=True)
     tell(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
@@ -53,13 +53,13 @@ def build_llama_wheel(requirement: str, wheelhouse: Path, tell: Callable[[str], 
 
 
 def cmake_args(environment: Mapping[str, str], machine: str) -> str:
-    """Compose CMAKE_ARGS: what makes the wheel portable, then the user's own, which win."""
+    """Return CMAKE_ARGS: those for a portable wheel, then the user's, which take precedence."""
     own = environment.get("CMAKE_ARGS", "").split()
     return " ".join([*EVERYWHERE, *VARIANTS.get(machine, ()), *own])
 
 
-def _kept(requirement: str, folder: Path) -> Path | None:
-    """Return the newest wheel of the folder that meets the requirement."""
+def _cached_wheel(requirement: str, folder: Path) -> Path | None:
+    """Return the newest wheel of the folder that satisfies the requirement."""
     wanted = parse_requirement(requirement).specifier
     found = [(parse_wheel_filename(path.name)[1], path) for path in folder.glob("[0-9]*/*.whl")]
     fitting = [one for one in found if wanted.contains(one[0], prereleases=True)]
@@ -78,7 +78,7 @@ def _check_compiler(environment: Mapping[str, str]) -> None:
 def _compile(
     requirement: str, folder: Path, environment: Mapping[str, str], tell: Callable[[str], None]
 ) -> Path:
-    """Run pip in a folder beside, so that a wheel is there whole or not at all."""
+    """Run pip in a temporary folder, then rename: an interrupted build leaves no partial wheel."""
     log = folder / LOG
     with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
         command = [*_build_command(requirement), "--wheel-dir", part, requirement]
@@ -87,13 +87,13 @@ def _compile(
                 f"{requirement} was not compiled: {_reason(log)}; the whole output is in {log}"
             )
         made = next(Path(part).glob("*.whl"))
-        home = folder / str(parse_wheel_filename(made.name)[1])  # alone, as --wheels would have it
+        home = folder / str(parse_wheel_filename(made.name)[1])  # to be used as --wheels
         home.mkdir(exist_ok=True)
         return made.replace(home / made.name)
 
 
 def _build_command(requirement: str) -> list[str]:
-    """Build from sources and past pip's cache, which knows nothing of CMAKE_ARGS."""
+    """Return the pip command; pip's cache is bypassed, because its key ignores CMAKE_ARGS."""
     name = parse_requirement(requirement).name
     options = ("--no-deps", "--no-binary", name, "--no-cache-dir", "--verbose")
     return [*pip_command(), "wheel", *options]
@@ -102,7 +102,7 @@ def _build_command(requirement: str) -> list[str]:
 def _run(
     command: list[str], log: Path, environment: Mapping[str, str], tell: Callable[[str], None]
 ) -> int:
-    """Return the exit code, saying now and then that the process is still at it."""
+    """Run a command into a log file, report progress, and return the exit code."""
     start = time.monotonic()
     with (
         log.open("wb") as output,
@@ -110,7 +110,7 @@ def _run(
     ):
         while True:
             try:
-                return process.wait(TICK)
+                return process.wait(PROGRESS_INTERVAL)
             except subprocess.TimeoutExpired:
                 tell(f"compiling for {_duration(time.monotonic() - start)}")
 
@@ -121,8 +121,8 @@ def _duration(seconds: float) -> str:
 
 
 def _reason(log: Path) -> str:
-    """Return the first line that names an error, else the last one."""
+    """Return the first line of the log with an error, else its last line."""
     lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
-    said = [line for line in lines if line]
-    errors = [line for line in said if "error:" in line.lower()]
-    return (errors or said[-1:] or ["it says nothing"])[0][:200]
+    output = [line for line in lines if line]
+    errors = [line for line in output if "error:" in line.lower()]
+    return (errors or output[-1:] or ["it says nothing"])[0][:200]

@@ -1,4 +1,4 @@
-"""The lock: exactly which packages go into a file, as a requirements.txt that pip reads too."""
+"""The lock file: pinned versions and hashes, as a requirements.txt that pip reads too."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ PIN = re.compile(r"(\w[\w.-]*)==([^\s;]+)((?:\s+--hash=sha256:[0-9a-f]{64})*)", 
 
 
 class Pin(NamedTuple):
-    """One package of a lock; any file with one of the hashes will do."""
+    """One package of a lock; a wheel with any of the hashes satisfies it."""
 
-    name: str  # as the index spells it: "llama-cpp-python"
+    name: str  # normalised: "llama-cpp-python"
     version: str
     hashes: tuple[str, ...]  # sha256, in hex
 
     def text(self) -> str:
-        """Return the lines that pip reads."""
+        """Return the requirement as pip reads it."""
         hashes = (f"--hash=sha256:{digest}" for digest in self.hashes)
         return " \\\n    ".join([f"{self.name}=={self.version}", *hashes]) + "\n"
 
 
 class Lock(NamedTuple):
-    """The packages of one file, and what they were resolved for."""
+    """The packages of one file, and the target that they were resolved for."""
 
     backend: str
     box: Box
     pins: tuple[Pin, ...]
-    torch_variant: str = ""  # "cpu", "cu130"; "" when the usual index says what torch is
+    torch_variant: str = ""  # "cpu", "cu130"; "" for torch of the usual index
     host_packages: tuple[str, ...] = ()  # what --thin leaves to the host's Python
 
     def text(self) -> str:
-        """Return the whole file; the same lock gives the same bytes."""
+        """Return the text of the file; equal locks give equal bytes."""
         facts = {
             "backend": self.backend,
             "python": self.box.python,
@@ -53,7 +53,7 @@ class Lock(NamedTuple):
         return f"{TITLE}\n{header}\n" + "".join(pin.text() for pin in _in_order(self.pins))
 
     def narrowed(self, used: Iterable[str]) -> Lock:
-        """Keep the hashes of the files that went in, so that every later build takes the same."""
+        """Keep only the hashes of the wheels in use, so that later builds take the same ones."""
         kept = frozenset(used)
         return self._replace(
             pins=tuple(
@@ -68,7 +68,7 @@ def _in_order(pins: Iterable[Pin]) -> list[Pin]:
 
 
 def read_lock(path: Path) -> Lock:
-    """Read a lock; raises UsageError when the file is missing or is not one."""
+    """Read a lock; raises UsageError if the file is missing or malformed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def read_lock(path: Path) -> Lock:
 
 
 def read_pins(text: str, place: str) -> tuple[Pin, ...]:
-    """Read pins as pip and uv write them, in order of their names; the place is for messages."""
+    """Parse pins as pip and uv write them, sorted by name; place is the source for messages."""
     lines = (line.strip() for line in text.replace("\\\n", " ").splitlines())
     return tuple(_in_order(_pin(line, place) for line in lines if line and line[0] != "#"))
 
@@ -110,7 +110,7 @@ def check(
     torch_variant: str = "",
     host_packages: Iterable[str] = (),
 ) -> None:
-    """Refuse a lock that was made for something else or holds too little; raises UsageError."""
+    """Raise UsageError if a lock is for another build or does not satisfy the requirements."""
     wanted = _described(backend, box, torch_variant or lock.torch_variant, host_packages)
     found = _described(lock.backend, lock.box, lock.torch_variant, lock.host_packages)
     if found != wanted:
@@ -143,7 +143,7 @@ def _check_floor(text: str, versions: dict[str, str], box: Box) -> None:
 
 
 def parse_requirement(text: str) -> Requirement:
-    """Read a PEP 508 requirement; raises UsageError naming it."""
+    """Parse a PEP 508 requirement; raises UsageError."""
     try:
         return Requirement(text)
     except InvalidRequirement as error:

@@ -1,4 +1,4 @@
-"""A model to take along: all its files, wherever links lead."""
+"""List the files of a model that goes into a file or a kit, following symbolic links."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SHARD = re.compile(r"(.*-)\d{5}-of-(\d{5})\.gguf")
 
 
 class ModelFile(NamedTuple):
-    """One file of a model: where it lies and its path below the model's folder."""
+    """One file of a model, and its path relative to the model's folder."""
 
     source: Path
     path: str
 
 
 def model_files(model: Path) -> list[ModelFile]:
-    """List the files of a folder, or of a .gguf with its further parts; raises UsageError."""
+    """List the files of a folder, or of a .gguf with its other shards; raises UsageError."""
     if model.is_dir():
         found = [(path, path.relative_to(model).as_posix()) for path in _walk(model, ())]
     elif model.is_file() and model.suffix == ".gguf":
@@ -36,14 +36,14 @@ def model_files(model: Path) -> list[ModelFile]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """Yield the files below a folder, also behind links: the caches of model hubs are made so."""
+    """Yield the files below a folder, following links, of which the caches of hubs consist."""
     real = folder.resolve()
     if real in above:
         raise UsageError(f"{folder} leads back to itself: it cannot be copied")
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             if path.name.startswith("."):
-                continue  # what downloads leave behind: .cache, .git with the weights once more
+                continue  # left by downloads: .cache, and .git with a second copy of the weights
             yield from _walk(path, (*above, real))
         elif path.is_file():
             yield path
@@ -52,7 +52,7 @@ def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _shards(model: Path) -> list[Path]:
-    """Return the file, or all files of the set that it is one of: name-00001-of-00003.gguf."""
+    """Return the file, or all shards of its set: name-00001-of-00003.gguf."""
     shard = SHARD.fullmatch(model.name)
     if shard is None:
         return [model]

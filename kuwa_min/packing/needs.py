@@ -1,14 +1,14 @@
-"""Find out what wheels need of a machine: glibc, system libraries, CPU flags and NVIDIA's driver.
+"""Derive what wheels require of a host: glibc, system libraries, CPU flags and NVIDIA's driver.
 
-What counts is what runs. Wheels hold plug-ins that hardly anybody loads (nvshmem's for MPI,
-cufile's for InfiniBand), and what those wish for must not keep a file from starting. So:
+Only libraries that are loaded count. Wheels contain plug-ins that are rarely used (nvshmem's for
+MPI, cufile's for InfiniBand), and what those require must not keep a file from starting. So:
 
-1. Python imports extension modules, which say what they are (PyInit_*). A wheel without any, like
+1. Python loads extension modules, which export PyInit_*. A wheel without any, such as
    llama-cpp-python or NVIDIA's, has its libraries loaded by name: there each one counts.
-2. The loader loads what these need, and what that needs, in whichever of the wheels it is.
-3. A manylinux wheel needs nothing of the system but the libraries of the policy; that is what its
-   tag promises (PEP 600). What else it names is a sibling's or the driver's. A library that names
-   what no sibling has, as bitsandbytes's for ROCm does, cannot load here and does not count.
+2. The dynamic loader loads their DT_NEEDED entries, transitively, from any of the wheels.
+3. A manylinux wheel requires only the system libraries of the policy (PEP 600). Other names must
+   be those of a library in another wheel or of the driver. A library with a name that is neither,
+   as in bitsandbytes's for ROCm, cannot be loaded here and does not count.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from packaging.utils import canonicalize_name
+
 from .elf import Elf
 from .survey import Survey, numbers
 
-# auditwheel's manylinux-policy.json, less what is glibc's own.
+# auditwheel's manylinux-policy.json, without glibc's own libraries.
 # fmt: off
 POLICY = {
     "libatomic.so.1", "libgcc_s.so.1", "libstdc++.so.6", "libnsl.so.1", "libX11.so.6",
@@ -30,11 +32,11 @@ POLICY = {
 }
 # fmt: on
 GLIBC = re.compile(r"(?:lib(?:c|m|dl|rt|pthread|util|resolv|anl|mvec)|ld-linux.*|ld64)\.so\.\d+")
-GLIBC_NAMES = {"GLIBC_ABI_DT_RELR": "2.36"}  # versions that are no numbers, by glibc's NEWS
-DRIVER = re.compile(r"lib(?:cuda|nvcuvid|nvoptix|nvidia-.*)\.so(?:\.\d+)*")  # never in a wheel
+GLIBC_NAMES = {"GLIBC_ABI_DT_RELR": "2.36"}  # symbol versions without a number, by glibc's NEWS
+DRIVER = re.compile(r"lib(?:cuda|nvcuvid|nvoptix|nvidia-.*)\.so(?:\.\d+)*")  # in no wheel
 
-# Of ggml's ggml-cpu.c and CMakeLists.txt, in the names of /proc/cpuinfo. -msse4.2 is the least that
-# ggml can be told, and AVX-512 is five flags that it turns on together.
+# Of ggml's ggml-cpu.c and CMakeLists.txt, in the names of /proc/cpuinfo. ggml's least option
+# is -msse4.2, and its AVX-512 stands for five flags.
 GGML = {
     "ggml_cpu_has_sse3": ("pni",),
     "ggml_cpu_has_ssse3": ("ssse3", "sse4_2"),
@@ -50,12 +52,12 @@ GGML = {
     "ggml_cpu_has_avx512_bf16": ("avx512_bf16",),
     "ggml_cpu_has_amx_int8": ("amx_tile", "amx_int8"),
 }
-VARIANT = re.compile(r"(?:.*/)?libggml-cpu-.+\.so")  # ggml picks the one that suits the machine
-# What Python never loads of wheels without extension modules: llama.cpp's own tools, which may be
-# linked with OpenSSL, and CMake's second copy of everything.
+VARIANT = re.compile(r"(?:.*/)?libggml-cpu-.+\.so")  # ggml picks one at run time
+# Libraries that Python never loads, of wheels without extension modules: llama.cpp's command-line
+# tools, which may be linked with OpenSSL, and CMake's second copy of all libraries.
 TOOLS = re.compile(r"(?:.*/)?libllama-common\.so.*|(?:lib|bin)/.*")
 
-# The least driver on Linux by CUDA's major version: "CUDA Toolkit and Minimum Required Driver
+# The oldest driver on Linux by CUDA's major version: "CUDA Toolkit and Minimum Required Driver
 # Version for CUDA Minor Version Compatibility" in NVIDIA's release notes of CUDA.
 DRIVERS = {"11": "450.80.02", "12": "525.60.13", "13": "580"}
 RUNTIME = re.compile(r"nvidia-cuda-runtime(?:-cu\d+)?")
@@ -64,7 +66,7 @@ CUDART = re.compile(r"libcudart\.so\.(\d+(?:\.\d+)?)")
 
 
 class Needs(NamedTuple):
-    """What a file needs of a machine, in the words of manifest.Target."""
+    """What a file requires of a host; the fields are those of manifest.Target."""
 
     glibc: str
     libraries: dict[str, list[str]]
@@ -74,7 +76,7 @@ class Needs(NamedTuple):
 
 
 class _Library(NamedTuple):
-    """One library of one wheel."""
+    """A library and the wheel it is in."""
 
     survey: Survey
     path: str
@@ -82,24 +84,24 @@ class _Library(NamedTuple):
 
 
 def combine(surveys: Iterable[Survey], packages: Mapping[str, str]) -> Needs:
-    """Sum up what these wheels need together; packages are names and versions."""
+    """Combine the requirements of these wheels; packages maps names to versions."""
     surveys = list(surveys)
     inside = _by_name(surveys)
-    running = _running(surveys, inside)
-    libraries = _outside(running, inside)
+    loaded = _loaded(surveys, inside)
+    libraries = _outside(loaded, inside)
     tags = [survey.glibc for survey in surveys if survey.glibc]
     cuda = _cuda(packages, libraries)
     return Needs(
-        glibc=max([*tags, *_glibc_of_libraries(running)], key=numbers, default=""),
+        glibc=max([*tags, *_glibc_of_libraries(loaded)], key=numbers, default=""),
         libraries=libraries,
-        cpu=sorted({flag for library in running for flag in _flags(library)}),
+        cpu=sorted({flag for library in loaded for flag in _flags(library)}),
         cuda=cuda,
         driver=DRIVERS.get(cuda.partition(".")[0], ""),
     )
 
 
 def _by_name(surveys: list[Survey]) -> dict[str, list[_Library]]:
-    """Return the libraries by every name that another one may need them by."""
+    """Index the libraries by soname and by file name, as DT_NEEDED may have either."""
     found: dict[str, list[_Library]] = {}
     for library in (_Library(each, *item) for each in surveys for item in each.libraries.items()):
         for name in {library.elf.soname, library.path.rpartition("/")[2]} - {""}:
@@ -107,8 +109,8 @@ def _by_name(surveys: list[Survey]) -> dict[str, list[_Library]]:
     return found
 
 
-def _running(surveys: list[Survey], inside: dict[str, list[_Library]]) -> list[_Library]:
-    """List what is loaded once everything is imported: see the rules above."""
+def _loaded(surveys: list[Survey], inside: dict[str, list[_Library]]) -> list[_Library]:
+    """Return the libraries that are loaded once everything is imported: see the rules above."""
     waiting = [library for survey in surveys for library in _first_loaded(survey)]
     loaded: dict[tuple[str, str], _Library] = {}
     while waiting:
@@ -135,10 +137,10 @@ def _can_load(library: _Library, inside: dict[str, list[_Library]]) -> bool:
     )
 
 
-def _outside(running: list[_Library], inside: dict[str, list[_Library]]) -> dict[str, list[str]]:
-    """Return what the system must have: sonames, and the versions of symbols in each."""
+def _outside(loaded: list[_Library], inside: dict[str, list[_Library]]) -> dict[str, list[str]]:
+    """Return the system libraries that are required, with their symbol versions by soname."""
     found: dict[str, set[str]] = {}
-    for library in running:
+    for library in loaded:
         for name in library.elf.needed:
             if not (name in inside or GLIBC.fullmatch(name) or DRIVER.fullmatch(name)):
                 found.setdefault(name, set()).update(library.elf.versions.get(name, ()))
@@ -146,7 +148,7 @@ def _outside(running: list[_Library], inside: dict[str, list[_Library]]) -> dict
 
 
 def _highest(versions: set[str]) -> list[str]:
-    """Keep the last of each series: a library that has GLIBCXX_3.4.29 has what came before it."""
+    """Keep the last of each series: a library with GLIBCXX_3.4.29 has all earlier ones, too."""
     last: dict[str, str] = {}
     for version in sorted(versions, key=_series):
         last[_series(version)[0]] = version
@@ -158,16 +160,16 @@ def _series(version: str) -> tuple[str, tuple[int, ...]]:
     return (parts[1], numbers(parts[2])) if parts else (version, ())
 
 
-def _glibc_of_libraries(running: list[_Library]) -> Iterator[str]:
-    for library in running:
+def _glibc_of_libraries(loaded: list[_Library]) -> Iterator[str]:
+    for library in loaded:
         for soname, versions in library.elf.versions.items():
             if GLIBC.fullmatch(soname):
                 yield from filter(None, map(_glibc_of_version, versions))
 
 
 def _glibc_of_version(version: str) -> str:
-    plain = re.fullmatch(r"GLIBC_(\d+(?:\.\d+)+)", version)
-    return plain[1] if plain else GLIBC_NAMES.get(version, "")
+    numbered = re.fullmatch(r"GLIBC_(\d+(?:\.\d+)+)", version)
+    return numbered[1] if numbered else GLIBC_NAMES.get(version, "")
 
 
 def _flags(library: _Library) -> Iterator[str]:
@@ -177,14 +179,10 @@ def _flags(library: _Library) -> Iterator[str]:
 
 
 def _cuda(packages: Mapping[str, str], libraries: Iterable[str]) -> str:
-    """Tell CUDA's version by its runtime, inside or outside, or by what was built for it."""
-    runtimes = (version for name, version in packages.items() if RUNTIME.fullmatch(_plain(name)))
-    for runtime in runtimes:
-        return ".".join(runtime.split(".")[:2])
+    """Return CUDA's version: of the runtime's wheel, of torch's local version, or of a soname."""
+    for name, version in packages.items():
+        if RUNTIME.fullmatch(canonicalize_name(name)):
+            return ".".join(version.split(".")[:2])
     for build in filter(None, map(LOCAL_VERSION.fullmatch, packages.values())):
         return f"{build[1]}.{build[2]}"
     return max((match[1] for match in map(CUDART.fullmatch, libraries) if match), default="")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,9 +1,9 @@
-"""Know what inference never needs of well-known wheels: what --prune leaves out.
+"""What --prune leaves out: files of well-known wheels that inference never needs.
 
-Kept on purpose: torchgen and setuptools (torch imports the one, its compiler the other), RECORD
-(transformers reads it), numpy's tests (numpy.testing imports a piece of them), triton's headers and
-everything of a package that no line names. What is lost: compiling C++ against torch's headers
-(torch.compile for the CPU, extensions built at run time).
+Kept on purpose: torchgen (torch imports it), setuptools (its compiler does), RECORD (transformers
+reads it), numpy's tests (numpy.testing imports some), triton's headers, and every package that no
+pattern matches. The price: nothing can be compiled against torch's C++ headers (torch.compile on
+the CPU, extensions built at run time).
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ NEVER_NEEDED = re.compile(
 
 
 def prune(contents: Iterable[Content]) -> list[Content]:
-    """Return the contents that are needed."""
+    """Return the files that inference may need."""
     return [content for content in contents if not NEVER_NEEDED.fullmatch(content.path)]

@@ -1,4 +1,4 @@
-"""Decide which versions go into a file: uv resolves for the target, not for this machine."""
+"""Resolve versions with uv, for the target instead of this machine."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from .shelf import Found, Shelf, local_folder, read_shelf, sha256_of
 
 PYTORCH = "https://download.pytorch.org/whl"
 UV_OPTIONS = ("--only-binary", ":all:", "--generate-hashes", "--no-header", "--no-annotate")
-UV_MANNERS = ("--quiet", "--color", "never", "--no-progress", "--no-python-downloads")
-MISLEADING = ("UV_NO_SOURCES", "UV_TORCH_BACKEND", "UV_WORKING_DIR", "UV_PROJECT")
-LONGEST = 700  # characters of uv's words that a person gets
+UV_OUTPUT = ("--quiet", "--color", "never", "--no-progress", "--no-python-downloads")
+CLEARED = ("UV_NO_SOURCES", "UV_TORCH_BACKEND", "UV_WORKING_DIR", "UV_PROJECT")
+LONGEST = 700  # characters of uv's error message that are shown
 
 
 class Sources(NamedTuple):
-    """Where wheels come from. The user's own are used exactly, whatever the indexes have."""
+    """Where wheels come from. A wheel of --wheels is taken whatever the indexes have."""
 
     wheels: tuple[Path, ...] = ()  # folders: --wheels
     find_links: tuple[str, ...] = ()  # folders or addresses, as pip takes them
     no_index: bool = False
     torch_index: str = PYTORCH
-    torch_variant: str = ""  # "cpu", "cu130": the part of that index; "" for the usual index
+    torch_variant: str = ""  # "cpu", "cu130": a path below torch_index; "" for the usual index
 
     @property
     def torch_url(self) -> str:
-        """Return the address of the index that has torch alone; "" where none is asked for."""
+        """Return the URL of the index to take torch from; "" for the usual index."""
         if not self.torch_variant or self.no_index:
             return ""
         return f"{self.torch_index.rstrip('/')}/{self.torch_variant}"
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Return every local folder of wheels, those of --wheels first."""
+        """Return all local folders of wheels, those of --wheels first."""
         links = (local_folder(link) for link in self.find_links)
         return (*self.wheels, *(folder for folder in links if folder))
 
@@ -59,7 +59,7 @@ def resolve(
     sources: Sources,
     host_packages: Iterable[str] = (),
 ) -> Lock:
-    """Choose versions and hashes for the box; raises UsageError when no set of wheels will do."""
+    """Resolve the requirements for a target; raises UsageError if they cannot be satisfied."""
     host = tuple(sorted({_name(one) for one in host_packages}))
     needed = [one for one in requirements if _name(one) not in host]
     if sources.torch_variant and "torch" not in map(_name, needed):
@@ -83,7 +83,7 @@ def _name(requirement: str) -> str:
 
 
 def _torch_without_index(sources: Sources, box: Box) -> dict[str, Found]:
-    """Without indexes, a variant of torch is a local version in one of the folders."""
+    """Return torch of the local version asked for, which without an index only folders have."""
     variant = sources.torch_variant
     if not (variant and sources.no_index):
         return {}
@@ -101,9 +101,9 @@ def _check_variant(own: Mapping[str, Found], variant: str) -> None:
 
 
 def _project(backend: str, needed: Iterable[str], index: str) -> str:
-    """Write the project that uv resolves; an index given here has torch, and torch alone."""
+    """Return the pyproject.toml that uv resolves; index is for torch only."""
     lines = ["[project]", f'name = "kuwa-{backend}"', 'version = "0"']
-    lines += [f"dependencies = {json.dumps([*needed])}", "[tool.uv]"]  # ends uv's look for others
+    lines += [f"dependencies = {json.dumps([*needed])}", "[tool.uv]"]  # uv looks no further for one
     if index:
         lines += ["[tool.uv.sources]", 'torch = { index = "kuwa-torch" }']
         lines += ["[[tool.uv.index]]", 'name = "kuwa-torch"', f"url = {json.dumps(index)}"]
@@ -120,7 +120,7 @@ def _options(box: Box, sources: Sources) -> list[str]:
     folders = ((link, local_folder(link)) for link in links)
     absolute = [str(folder.absolute()) if folder else link for link, folder in folders]
     return [
-        *("pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_MANNERS),
+        *("pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_OUTPUT),
         *("--constraints", "pins.txt", "--excludes", "host.txt"),
         *("--python", _interpreter(box), "--python-version", box.python.removesuffix("t")),
         *("--python-platform", box.uv_platform),
@@ -130,17 +130,17 @@ def _options(box: Box, sources: Sources) -> list[str]:
 
 
 def _interpreter(box: Box) -> str:
-    """Choose whose ABI uv takes: it can change the minor, not whether threads are free."""
-    alike = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) == box.python.endswith("t")
-    found = sys.executable if alike else shutil.which(f"python{box.python}")
+    """Return the Python that uv takes the ABI from: --python-version does not change the GIL."""
+    same_threading = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) == box.python.endswith("t")
+    found = sys.executable if same_threading else shutil.which(f"python{box.python}")
     if not found:
         raise UsageError(f"to build for Python {box.python}, run build.py with python{box.python}")
     return found
 
 
 def _run_uv(options: Sequence[str], folder: Path, box: Box) -> str:
-    """Run uv in a folder of its own, so that no project's settings nearby are picked up."""
-    known = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    """Run uv in a folder of its own, so that it finds no other project's settings."""
+    known = {name: value for name, value in os.environ.items() if name not in CLEARED}
     command = [_uv(), *options]
     done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True)
     if done.returncode:
@@ -156,22 +156,22 @@ def _uv() -> str:
     return found
 
 
-def explain(said: str, box: Box) -> str:
-    """Make one line of what uv says when it fails: the package without wheels, or its reasons."""
-    bare = re.findall(r"Wheels are required for `([^`]+)`", said)
+def explain(stderr: str, box: Box) -> str:
+    """Shorten uv's error output to one line: the package without wheels, or its reasons."""
+    bare = re.findall(r"Wheels are required for `([^`]+)`", stderr)
     if bare:
         return (
             f"{', '.join(dict.fromkeys(bare))}: the index has no wheel for {box}, and nothing is "
             "compiled here; build or fetch the wheel and give its folder: --wheels DIR"
         )
-    kept = re.sub(r"(?m)^error: (No solution found.*\n)?|^For more information.*$", "", said)
+    kept = re.sub(r"(?m)^error: (No solution found.*\n)?|^For more information.*$", "", stderr)
     kept = re.sub(r"^ *cause: |(?m:^hint: )", "", kept).replace("we can conclude that", "so")
     line = " ".join(re.sub(r"\n *cause: ", ": ", kept).split())
     return f"uv finds no packages for {box}: {line[:LONGEST]}"
 
 
 def _of_own(pin: Pin, own: Mapping[str, Found], shelf: Shelf, box: Box) -> Pin:
-    """Give a package of the user's wheels the hash of that very file."""
+    """Pin a package that --wheels has to the hash of that file."""
     if pin.name in shelf.others:
         raise UsageError(
             f"{shelf.others[pin.name]} is not for {box}, and {pin.name} is needed there: "

@@ -1,4 +1,4 @@
-"""Folders of wheels: what of them suits a box."""
+"""Folders of wheels: which of their wheels a target accepts."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from kuwa_min.errors import UsageError
 
 from .box import Box
 
-PIECE = 1 << 20  # bytes read at a time
+CHUNK = 1 << 20  # bytes read at a time
 
 
 class Found(NamedTuple):
-    """A wheel on a shelf that runs in the box."""
+    """A wheel that the target accepts."""
 
     path: Path
-    name: str  # as the index spells it
+    name: str  # normalised: "llama-cpp-python"
     version: Version
-    preference: tuple[int, ...]  # among wheels of one version the smallest is the best
+    preference: tuple[int, ...]  # sort key among wheels of one version, the best first
 
 
 class Shelf(NamedTuple):
-    """The wheels of some folders: those that suit the box, and the names of the others."""
+    """The wheels of some folders: the candidates for a target, and one of each unusable package."""
 
     suitable: tuple[Found, ...]
-    others: dict[str, Path]  # a package of which no wheel suits: one of its wheels
+    others: dict[str, Path]  # a package without a candidate: one of its wheels
 
     def newest(self, local: str = "") -> dict[str, Found]:
-        """Return each package's newest suitable wheel, if need be of one local version: "cpu"."""
+        """Return each package's newest candidate, if local is given only of that: "cpu"."""
         found = [one for one in self.suitable if not local or one.version.local == local]
         found.sort(key=lambda one: (one.version, [-number for number in one.preference]))
         return {one.name: one for one in found}
 
     def of(self, name: str, version: str) -> list[Found]:
-        """Return the suitable wheels of one version, the best first."""
+        """Return the candidates of one version, the best first."""
         wanted = Version(version)
         found = [one for one in self.suitable if (one.name, one.version) == (name, wanted)]
         return sorted(found, key=lambda one: one.preference)
 
 
 def read_shelf(folders: Iterable[Path], box: Box) -> Shelf:
-    """Look at the names of the wheels in these folders, the first folder being preferred."""
+    """Read the file names of the wheels in these folders, preferring the first folder."""
     suitable: list[Found] = []
     others: dict[str, Path] = {}
     for place, path in _wheels(folders):
         try:
             name, version, build, tags = parse_wheel_filename(path.name)
         except InvalidWheelFilename:
-            continue  # pip and uv pass it by, too
+            continue  # pip and uv skip it, too
         rank = box.rank(tags)
         if rank is None:
             others[name] = path
@@ -76,16 +76,16 @@ def _wheels(folders: Iterable[Path]) -> Iterator[tuple[int, Path]]:
 
 
 def local_folder(link: str) -> Path | None:
-    """Return the folder that a --find_links names; None when it is an address."""
+    """Return the folder that a --find_links names; None if it is a URL."""
     if re.match(r"(?!file:)[a-z][a-z0-9+.-]+://", link, re.IGNORECASE):
         return None
     return Path(unquote(urlsplit(link).path)) if link.lower().startswith("file:") else Path(link)
 
 
 def sha256_of(path: Path) -> str:
-    """Hash a file, in hex; threads that do so run side by side."""
-    digest, piece = hashlib.sha256(), memoryview(bytearray(PIECE))
+    """Return the SHA-256 of a file in hex; hashing releases the GIL."""
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as file:
-        while size := file.readinto(piece):
-            digest.update(piece[:size])
+        while size := file.readinto(chunk):
+            digest.update(chunk[:size])
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Find a backend's libraries: from what it requires to wheels whose needs are known."""
+"""Find a backend's libraries: resolve, fetch and read the wheels, and what they require."""
 
 from __future__ import annotations
 
@@ -26,21 +26,18 @@ LLAMA = "llama-cpp-python"  # no wheels of it are published
 
 
 class Order(NamedTuple):
-    """What to find, for which machine, and where."""
+    """Which backend needs libraries, for which target, and where wheels may come from."""
 
     card: Card
     box: Box
     sources: Sources
-    lock: Path | None  # kept and reused; None: resolved anew
-    wheelhouse: Path  # what is downloaded and compiled stays here for the next build
-    host_packages: tuple[str, ...]  # what the machine has already: --thin
+    lock: Path | None  # followed, or written if absent; None: resolve anew
+    wheelhouse: Path  # downloaded and compiled wheels are kept here for the next build
+    host_packages: tuple[str, ...]  # provided by the host's Python: --thin
 
 
 def find(order: Order, keep: Keep, tell: Tell) -> Libraries:
-    """Return the libraries of a backend, and of their contents what is to be kept.
-
-    Raises UsageError.
-    """
+    """Return a backend's libraries, their files filtered by keep; raises UsageError."""
     order = _with_llama(order, tell)
     lock = _lock(order, tell)
     digests = gather(lock, order.sources, order.wheelhouse, tell)
@@ -56,13 +53,13 @@ def find(order: Order, keep: Keep, tell: Tell) -> Libraries:
 
 
 def _keep(text: str, path: Path) -> None:
-    """Write a lock, unless it stands there already: it may be read-only."""
+    """Write a lock if it changed: the file may be read-only."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
 
 def _with_llama(order: Order, tell: Tell) -> Order:
-    """Compile the one library that is published as source only, unless its wheel is given."""
+    """Compile llama-cpp-python, which has no published wheels, unless a wheel is given."""
     wanted = [one for one in order.card.requires.values() if parse_requirement(one).name == LLAMA]
     given = read_shelf(order.sources.folders, order.box).newest()
     if not wanted or LLAMA in given:

@@ -1,4 +1,4 @@
-"""Read what the libraries of a wheel say of themselves, and remember it beside the wheel."""
+"""Scan the shared libraries of a wheel, and cache the result by the hash of the wheel."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from kuwa_min.errors import UsageError
 
 from .elf import Elf, read_elf_file
 
-FORMAT = 1  # of what is remembered; count up when Elf or Survey change
-THREADS = 4  # zlib lets them run side by side; each takes some 20 MiB
+FORMAT = 1  # of the cached JSON; increment when Elf or Survey change
+THREADS = 4  # zlib releases the GIL; each takes some 20 MiB
 LIBRARY = re.compile(r"(?:.*/)?[^/]+\.so(?:\.\d+)*")
 MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_\w+")
-LEGACY = {"manylinux1": "2.5", "manylinux2010": "2.12", "manylinux2014": "2.17"}
+LEGACY_TAGS = {"manylinux1": "2.5", "manylinux2010": "2.12", "manylinux2014": "2.17"}
 
 
 class Survey(NamedTuple):
-    """What the libraries of one wheel say of themselves, by their paths in it."""
+    """The shared libraries of one wheel, by their paths in it."""
 
     wheel: str  # its file name
     libraries: dict[str, Elf]
 
     @property
     def glibc(self) -> str:
-        """Tell the least glibc by the wheel's tags; "" when they do not say."""
+        """Return the least glibc that the wheel's tags promise; "" without a manylinux tag."""
         return min(_glibc_of_tags(self.wheel), key=numbers, default="")
 
     def to_json(self) -> str:
-        """Return the text that from_json reads."""
+        """Serialise for from_json()."""
         fields = {"format": FORMAT, "wheel": self.wheel, "libraries": self.libraries}
         return json.dumps(fields, default=sorted)
 
     @classmethod
     def from_json(cls, text: str) -> Survey:
-        """Read what to_json wrote; raises ValueError for anything else."""
+        """Parse the text of to_json(); raises ValueError for anything else."""
         try:
             fields = json.loads(text)
             if fields["format"] != FORMAT:
@@ -53,7 +53,7 @@ class Survey(NamedTuple):
 
 
 def survey(wheel: Path) -> Survey:
-    """Read every library of a wheel, without unpacking it; raises UsageError for a damaged one."""
+    """Scan the libraries of a wheel without unpacking it; raises UsageError if it is damaged."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             return Survey(wheel.name, _libraries(archive))
@@ -62,15 +62,15 @@ def survey(wheel: Path) -> Survey:
 
 
 def remembered_survey(wheel: Path, sha256: str, folder: Path) -> Survey:
-    """Read a wheel's survey from a folder, or make it and leave it there for the next time."""
-    memo = folder / f"{sha256}.survey.json"
-    with contextlib.suppress(OSError, ValueError):  # none yet, or a damaged one: made anew
-        found = Survey.from_json(memo.read_text(encoding="utf-8"))
-        if found.wheel == wheel.name:  # the tags are in the name
+    """Return the cached scan of a wheel from this folder, or scan it and cache the result."""
+    cached = folder / f"{sha256}.survey.json"
+    with contextlib.suppress(OSError, ValueError):  # absent or damaged: scan again
+        found = Survey.from_json(cached.read_text(encoding="utf-8"))
+        if found.wheel == wheel.name:  # which has the tags
             return found
     made = survey(wheel)
-    with contextlib.suppress(OSError):  # it only saves time, so a folder may be read-only
-        _write(memo, made.to_json())
+    with contextlib.suppress(OSError):  # the folder may be read-only: the cache only saves time
+        _write(cached, made.to_json())
     return made
 
 
@@ -97,24 +97,24 @@ def _elf(
     return Elf(machine, soname, tuple(needed), sets, tuple(modules), constants)
 
 
-def _write(memo: Path, text: str) -> None:
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    part = memo.with_name(f"{memo.name}.{os.getpid()}.part")
+def _write(cached: Path, text: str) -> None:
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    part = cached.with_name(f"{cached.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
-    part.replace(memo)
+    part.replace(cached)
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """Return a version as numbers, to compare."""
+    """Return a version as numbers, for comparisons."""
     return tuple(map(int, version.split(".")))
 
 
 def _glibc_of_tags(wheel: str) -> list[str]:
-    """Return the glibc of each of its platforms; a wheel runs where any of them does."""
+    """Return the glibc of each platform tag; a wheel runs where any of them is satisfied."""
     platforms = wheel.removesuffix(".whl").rpartition("-")[2].split(".")
     return [glibc for glibc in map(_glibc_of_tag, platforms) if glibc]
 
 
 def _glibc_of_tag(platform: str) -> str:
     modern = MANYLINUX.fullmatch(platform)
-    return f"{modern[1]}.{modern[2]}" if modern else LEGACY.get(platform.partition("_")[0], "")
+    return f"{modern[1]}.{modern[2]}" if modern else LEGACY_TAGS.get(platform.partition("_")[0], "")

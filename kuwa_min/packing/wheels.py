@@ -1,4 +1,4 @@
-"""Read wheels: what each is, and where its members' compressed streams lie."""
+"""Read wheels: their metadata, and where the compressed streams of their members lie."""
 
 from __future__ import annotations
 
@@ -22,31 +22,38 @@ from kuwa_min.manifest import Package
 
 from .licence import licence_of
 
-IN_THE_TREE = ("purelib", "platlib", "data")  # what of a wheel's .data lands beside its packages
+INSTALLED = ("purelib", "platlib", "data")  # folders of .data that belong into site-packages
 LOCAL_HEADER = 30  # bytes, before a member's name
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-DAMAGE = (  # what zipfile, csv and others say of bytes that are no wheel; RuntimeError: encrypted
-    *(zipfile.BadZipFile, zlib.error, struct.error, csv.Error),
-    *(KeyError, ValueError, EOFError, OSError, RuntimeError),
+MALFORMED = (  # raised by zipfile, csv and others for a damaged file; RuntimeError: encrypted
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    csv.Error,
+    KeyError,
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
 )
 
 
 class Content(NamedTuple):
-    """One file of the tree: its path there, what it is, and the stream that holds it."""
+    """One file of a payload: its path in the unpacked tree, and the stream to copy it from."""
 
     path: str
     executable: bool
     size: int  # bytes, inflated
-    stored: int  # bytes, as they lie
+    stored: int  # bytes of the stream
     method: int  # 0 stored, 8 deflated
-    crc: int | None  # None: counted while copying, for what is stored
-    sha256: str  # of the inflated bytes, in hex; "" when the publisher says none
+    crc: int | None  # CRC-32 of the inflated bytes; None: computed while a stored file is copied
+    sha256: str  # of the inflated bytes, in hex; "" if RECORD has none
     source: Path
-    offset: int  # of the stream, in bytes from the source's beginning
+    offset: int  # of the stream in the source, in bytes
 
 
 class Wheel(NamedTuple):
-    """One wheel: its file, its package and its contents in the order they lie in the file."""
+    """One wheel: its file, its package and its members in file order."""
 
     path: Path
     package: Package
@@ -54,14 +61,14 @@ class Wheel(NamedTuple):
 
 
 def read_wheel(path: Path, sha256: str) -> Wheel:
-    """Read a wheel whose hash is known; raises UsageError when it is not one."""
+    """Read a wheel with this hash; raises UsageError if it is malformed."""
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             info = _dist_info(archive, path)
             hashes = _record(archive, info)
             contents = tuple(_contents(archive, file.fileno(), path, hashes))
             return Wheel(path, _package(archive, info, path, sha256), contents)
-    except DAMAGE as error:
+    except MALFORMED as error:
         found = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{path} is not a whole wheel ({found}): fetch it again") from None
 
@@ -75,7 +82,7 @@ def _dist_info(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def _record(archive: zipfile.ZipFile, info: str) -> dict[str, str]:
-    """Return the sha256 in hex of every member that RECORD gives one for."""
+    """Return the SHA-256 in hex of each member that RECORD has one for."""
     hashes = {}
     for row in csv.reader(io.StringIO(archive.read(f"{info}/RECORD").decode())):
         kind, _, text = row[1].partition("=") if len(row) > 1 else ("", "", "")
@@ -105,7 +112,7 @@ def _contents(
         place = _place(entry.filename)
         if entry.is_dir() or not place:
             continue
-        _refuse_strange(entry, place, path)
+        _check_member(entry, place, path)
         yield Content(
             path=place,
             executable=bool((entry.external_attr >> 16) & 0o100),
@@ -120,15 +127,15 @@ def _contents(
 
 
 def _place(name: str) -> str:
-    """Return a member's path in the tree; "" for scripts and headers, which nothing here uses."""
+    """Return a member's path in site-packages; "" for scripts and headers, which are skipped."""
     first, _, rest = name.partition("/")
     if not first.endswith(".data"):
         return name
     kind, _, inside = rest.partition("/")
-    return inside if kind in IN_THE_TREE else ""
+    return inside if kind in INSTALLED else ""
 
 
-def _refuse_strange(entry: zipfile.ZipInfo, place: str, path: Path) -> None:
+def _check_member(entry: zipfile.ZipInfo, place: str, path: Path) -> None:
     parts = place.split("/")
     if place.startswith("/") or ".." in parts or "\\" in place or ":" in parts[0]:
         raise UsageError(f"{path} has a member outside of its tree, {place!r}: do not use it")

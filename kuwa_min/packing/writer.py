@@ -1,4 +1,4 @@
-"""Write payloads: contents copied as they lie in the wheels, each once, and an index of them."""
+"""Write payloads: compressed streams copied out of wheels, deduplicated, and their index."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from kuwa_min.errors import UsageError
 
 from .wheels import Content
 
-PIECE = 1 << 20  # bytes
-PIECES_WAITING = 8  # for the hash
-ID_LENGTH = 20  # hex digits, as short as is safe: Windows' paths are short
+CHUNK = 1 << 20  # bytes
+QUEUED_CHUNKS = 8  # at most, for the hashing thread
+ID_LENGTH = 20  # hex digits; part of the path of the cache, which must be short on Windows
 
 
 class Written(NamedTuple):
-    """Where a payload landed, in bytes from the file's beginning, and what it is."""
+    """A payload that was written: positions in bytes from the start of the file, sizes, hashes."""
 
     id: str
     start: int
@@ -32,18 +32,18 @@ class Written(NamedTuple):
     files: int
     folders: int
     bytes: int
-    sha256: str  # of all that the file holds up to here, in hex
+    sha256: str  # of the file from its start to the end of the index, in hex
 
 
 class Output:
-    """A file that is hashed by a thread of its own while it is written."""
+    """A file that is hashed in a thread while it is written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.position = file, 0
-        self._waiting: list[bytes] = []  # small pieces: each would cost a switch between threads
-        self._waiting_size = 0
+        self._buffer: list[bytes] = []  # joined to chunks, because each one switches threads
+        self._buffered = 0
         self._hash = hashlib.sha256()
-        self._pieces: queue.Queue[bytes | None] = queue.Queue(PIECES_WAITING)
+        self._chunks: queue.Queue[bytes | None] = queue.Queue(QUEUED_CHUNKS)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -51,37 +51,37 @@ class Output:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pieces.put(None)
+        self._chunks.put(None)
         self._thread.join()
 
     def _run(self) -> None:
-        while (piece := self._pieces.get()) is not None:
-            self._hash.update(piece)
-            self._pieces.task_done()
+        while (chunk := self._chunks.get()) is not None:
+            self._hash.update(chunk)
+            self._chunks.task_done()
 
     def write(self, data: bytes) -> None:
-        """Write and hash, a little later: sha256() ends it."""
-        self._waiting.append(data)
-        self._waiting_size += len(data)
+        """Buffer data to be written and hashed; sha256() flushes."""
+        self._buffer.append(data)
+        self._buffered += len(data)
         self.position += len(data)
-        if self._waiting_size >= PIECE:
-            self._pass_on()
+        if self._buffered >= CHUNK:
+            self._flush()
 
-    def _pass_on(self) -> None:
-        data = b"".join(self._waiting)
-        self._waiting, self._waiting_size = [], 0
-        self._pieces.put(data)
+    def _flush(self) -> None:
+        data = b"".join(self._buffer)
+        self._buffer, self._buffered = [], 0
+        self._chunks.put(data)
         self.file.write(data)
 
     def sha256(self) -> str:
-        """Return the hash of what was written until now, in hex."""
-        self._pass_on()
-        self._pieces.join()
+        """Flush, and return the SHA-256 in hex of all that was written."""
+        self._flush()
+        self._chunks.join()
         return self._hash.copy().hexdigest()
 
 
 def write_payload(contents: Iterable[Content], out: Output) -> Written:
-    """Write these contents and their index; the same contents give the same bytes."""
+    """Write these files and their index; equal files give equal bytes."""
     start, files, blobs = out.position, list[File](), list[Blob]()
     known: dict[tuple[object, ...], int] = {}
     with _Sources() as sources:
@@ -93,7 +93,7 @@ def write_payload(contents: Iterable[Content], out: Output) -> Written:
             files.append(File(content.path, int(content.executable), known[key]))
     index, index_start = _pack(files, blobs), out.position
     out.write(index)
-    written = {(file.blob, file.executable) for file in files}  # the rest become hard links
+    written = {(file.blob, file.executable) for file in files}  # others are unpacked as hard links
     size = sum(blobs[number].size for number, _ in written)
     return Written(
         id=_id(files, blobs),
@@ -108,7 +108,7 @@ def write_payload(contents: Iterable[Content], out: Output) -> Written:
 
 
 class _Sources:
-    """Keep the source that is read open, and no other."""
+    """Keep the source that is being read open, one at a time."""
 
     def __init__(self) -> None:
         self.path = Path()
@@ -121,16 +121,16 @@ class _Sources:
         self.file.close()
 
     def at(self, content: Content) -> BinaryIO:
-        """Return the source of a content, at the place where that begins."""
+        """Return the source of a file, positioned at its stream."""
         if content.source != self.path:
             self.file.close()
-            self.path, self.file = content.source, content.source.open("rb", PIECE)
+            self.path, self.file = content.source, content.source.open("rb", CHUNK)
         self.file.seek(content.offset)
         return self.file
 
 
 def _first_of_each_path(contents: Iterable[Content]) -> Iterator[Content]:
-    """Leave out what an earlier wheel has put at the same path."""
+    """Drop files whose path an earlier wheel has taken."""
     seen = set()
     for content in contents:
         if content.path not in seen:
@@ -139,7 +139,7 @@ def _first_of_each_path(contents: Iterable[Content]) -> Iterator[Content]:
 
 
 def _identity(content: Content) -> tuple[object, ...]:
-    """Return what two contents share exactly if they are the same bytes."""
+    """Return a key that two files share only if they have the same bytes."""
     if content.sha256:
         return (content.sha256, content.size, content.crc)
     return (content.path,)
@@ -148,14 +148,14 @@ def _identity(content: Content) -> tuple[object, ...]:
 def _copy(content: Content, source: BinaryIO, out: Output, start: int) -> Blob:
     offset, left, crc, digest = out.position - start, content.stored, 0, hashlib.sha256()
     while left:
-        piece = source.read(min(left, PIECE))
-        if not piece:
+        chunk = source.read(min(left, CHUNK))
+        if not chunk:
             raise UsageError(f"{content.source} is shorter than it says: fetch it again")
         if content.crc is None:
-            crc = zlib.crc32(piece, crc)
-            digest.update(piece)
-        out.write(piece)
-        left -= len(piece)
+            crc = zlib.crc32(chunk, crc)
+            digest.update(chunk)
+        out.write(chunk)
+        left -= len(chunk)
     size, method = content.size, content.method
     if content.crc is None:
         return Blob(offset, content.stored, size, method, crc, digest.hexdigest())
@@ -168,7 +168,7 @@ def _pack(files: list[File], blobs: list[Blob]) -> bytes:
 
 
 def _folders(files: list[File]) -> int:
-    """Count the folders that these paths need."""
+    """Count the folders of these paths."""
     found = set()
     for file in files:
         folder = file.path.rpartition("/")[0]
@@ -179,7 +179,7 @@ def _folders(files: list[File]) -> int:
 
 
 def _id(files: list[File], blobs: list[Blob]) -> str:
-    """Hash paths, modes and contents, whatever their order and wherever they came from."""
+    """Hash paths, modes and contents, independent of their order and source."""
     total = hashlib.sha256()
     for file in sorted(files):
         blob = blobs[file.blob]

@@ -17,6 +17,7 @@ from kuwa_min.errors import UsageError
 from kuwa_min.manifest import Target
 from kuwa_min.packing import core
 from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, make
+from kuwa_min.packing.sources import sources_sha256
 from kuwa_min.packing.wheels import read_wheel
 from kuwa_min.registry import cards
 
@@ -88,7 +89,7 @@ def test_a_file_with_libraries_says_what_they_are_for(tmp_path: Path) -> None:
     assert aim_of(path) == [f"libraries {key}", f"python {HERE}", "serves huggingface"]
     assert [package["name"] for package in manifest["packages"]] == ["kuwa-min", "torch"]
     assert manifest["built_for"]["bytecode"] == HERE
-    sources = core.sources_sha256("huggingface", with_payload=True)
+    sources = sources_sha256("huggingface", with_payload=True)
     assert manifest["packages"][0]["sha256"] == sources
 
 

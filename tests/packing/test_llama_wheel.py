@@ -91,7 +91,7 @@ def test_portable_first_and_the_users_last(machine: str, own: str | None, argume
 @pytest.mark.slow
 def test_a_wheel_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other arguments or another version make another one."""
-    monkeypatch.setattr(llama_wheel, "TICK", 0.01)
+    monkeypatch.setattr(llama_wheel, "PROGRESS_INTERVAL", 0.01)
     house, said = tmp_path / "house", list[str]()
     first = build_llama_wheel("llama-cpp-python==0.3.35", house, said.append)
     assert arguments_of(first) == f"{PORTABLE} {VARIANTS}"
