@@ -5,11 +5,11 @@ http.client frames requests and reads heads; bodies are read as they arrive.
 Strategy:
 - Keep-alive: a connection whose response was read to its end is kept for the next request to the
   same origin, the one used last on top, so that a quiet pool shrinks to the few that are needed.
-- A server may close a kept connection at any moment. Before it is used again it must be readable
-  by nothing (an end of file would be), and younger than IDLE_SECONDS. If it turns out to be closed
-  all the same before a byte of the response came, the request is sent once more on another one:
-  the server cannot have processed what it never answered with a byte, or so every client assumes
-  (RFC 9110, section 9.2.2). A new connection that fails is never retried here.
+- A server may close a kept connection at any moment. Before reuse, a connection must be younger
+  than IDLE_SECONDS and have nothing to read, not even an end of file. If it turns out to be closed
+  all the same before a byte of the response came, the request is sent on the next connection: it
+  most probably reached no server, and a completion changes nothing there if it did (RFC 9112,
+  section 9.3.1). A new connection that fails is not retried here; that is up to the caller.
 - Cancellation: while a thread waits in a socket, the socket is watched by the thread's cancel
   scope, and by none while it lies in the pool: a cancelled chat cannot hit another one's request.
 """
