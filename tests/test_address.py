@@ -160,7 +160,7 @@ def test_a_path_of_our_own_is_refused(text: str) -> None:
     assert refusal(address.chat_path, text) == f"{path} is taken by the executor itself"
 
 
-def test_auto_makes_a_path_that_nobody_can_guess() -> None:
+def test_auto_makes_a_path_that_cannot_be_guessed() -> None:
     """128 random bits, other ones each time."""
     one, other = address.chat_path("auto"), address.chat_path("auto")
     assert re.fullmatch(r"/[0-9a-f]{32}/chat", one)
@@ -314,7 +314,7 @@ def test_everywhere_is_both_families_where_the_system_can(monkeypatch: pytest.Mo
 def test_this_machine_and_the_kernels_host_may_command(
     peer: str, kernel_url: str, may: bool
 ) -> None:
-    """Nobody else, however its address is written."""
+    """No other client, however its address is written."""
     assert address.may_command(peer, kernel_url) is may
 
 
@@ -336,7 +336,7 @@ def test_a_kernel_on_this_machine_may_command_by_our_address(
 
 
 def test_every_address_of_the_kernels_name_may_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is looked up when somebody asks."""
+    """It is looked up at each request."""
     targets = [("192.0.2.7", 0), ("2001:db8::7", 0, 0, 0)]
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", target) for target in targets]

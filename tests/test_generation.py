@@ -409,7 +409,7 @@ def stops(*argv: object) -> dict[str, Any]:
 
 
 def test_lists_of_texts_add_up(tmp_path: Path) -> None:
-    """Nobody's stop words are lost: the file's, the command line's, the Modelfile's."""
+    """No stop words are lost: the file's, the command line's, the Modelfile's."""
     path = write(tmp_path / "c.json", {"stop": "a"})
     assert stops()["stop"] is None
     assert stops("--stop")["stop"] == []

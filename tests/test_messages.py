@@ -17,7 +17,7 @@ History = list[dict[str, str]]
 
 
 def user(text: str) -> dict[str, str]:
-    """Return what a person said."""
+    """Return a user's message."""
     return {"role": "user", "content": text}
 
 

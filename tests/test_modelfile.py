@@ -170,7 +170,7 @@ def test_a_number_sign_inside_a_text_is_text() -> None:
 def test_an_entry_whose_name_begins_with_a_number_sign_is_a_comment(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It changes nothing, and nobody is told."""
+    """It changes nothing and is not logged."""
     with caplog.at_level(logging.DEBUG):
         assert content(modelfile_of((name, "system Be rude."))) == EMPTY
     assert not caplog.records

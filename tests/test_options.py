@@ -140,7 +140,7 @@ def test_the_wire_formats_are_those_that_the_wire_knows() -> None:
 
 
 def test_the_help_shows_every_option_with_its_default_once() -> None:
-    """A person need not read the source to know what happens without an option."""
+    """Operators see what happens without an option."""
     text = options.create_parser("prog", "What it is.").format_help()
     assert "What it is." in text
     entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=-)", text)]

@@ -1,4 +1,4 @@
-"""What llm_compute may return: an async generator as documented, and what people write instead."""
+"""What llm_compute may return: an async generator as documented, and what custom executors return instead."""
 
 from __future__ import annotations
 

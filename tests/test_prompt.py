@@ -25,7 +25,7 @@ History = list[dict[str, str]]
 
 
 def user(text: str) -> dict[str, str]:
-    """Return what a person said."""
+    """Return a user's message."""
     return {"role": "user", "content": text}
 
 
@@ -86,14 +86,14 @@ def test_a_clients_system_message_is_added_to_the_system_prompt() -> None:
     [[], [user("")], [user(" \n")], [system("1")], [user("1"), assistant("2")], [assistant("1")]],
 )
 def test_without_a_question_there_is_a_sentence(history: History) -> None:
-    """The person reads it instead of a model's guess."""
+    """The user reads it instead of a model's guess."""
     with pytest.raises(AnswerError) as refused:
         compose(history, modelfile())
     assert str(refused.value) == NO_INPUT
 
 
 def test_a_prompt_of_the_author_is_a_question() -> None:
-    """The person need not write anything."""
+    """The user need not write anything."""
     assert compose([user("")], modelfile(before_prompt='"Tell a joke."')).history == [
         user("Tell a joke.")
     ]

@@ -14,10 +14,10 @@ from kuwa_min.sentences import CHINESE, ENGLISH, language_of, render, sentence_o
 ROOT = Path(__file__).parents[1]
 CATALOG = sentences.all_sentences()
 # Words that a Chinese sentence may hold as they are: products, formats, options, units.
-NAMES = {
-    *("API", "Google", "JSON", "MB", "MiB", "Modelfile", "OpenAI", "Token", "token", "x", "llm_"),
-    *("--allow_multimodal", "--cache_type", "f32", "--dtype", "true", "false"),
-}
+NAMES = set(
+    "API Google JSON MB MiB Modelfile OpenAI Token token x llm_ true false f32 "
+    "--allow_multimodal --cache_type --dtype".split()
+)
 
 
 @pytest.mark.parametrize(
