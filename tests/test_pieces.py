@@ -1,4 +1,4 @@
-"""What llm_compute may return: an async generator as documented, and what custom executors return instead."""
+"""The results of llm_compute: an async generator as documented, or anything else."""
 
 from __future__ import annotations
 
