@@ -24,7 +24,7 @@ class PieceWriter:
     """The pieces of one generation on their way to a response's body.
 
     on_first: called before the first text. log_content: gets what is written, for a log that may
-    hold content.
+    hold content. language: in which sentences of ours are sent.
     """
 
     def __init__(
