@@ -123,13 +123,14 @@ def _find_cas() -> str | None:
 def _proxy_for(origin: Origin) -> str:
     proxies: Mapping[str, str] = getproxies_environment()
     host_and_port = f"{origin.host}:{origin.port}"
-    if _is_loopback(origin.host) or proxy_bypass_environment(host_and_port):
+    if is_loopback(origin.host) or proxy_bypass_environment(host_and_port):
         return ""
     proxy = proxies.get(origin.scheme) or proxies.get("all") or ""
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine: what is sent there cannot be read on the way."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -15,7 +15,8 @@ from kuwa_min.errors import AnswerError, StartError
 
 from . import _api_key, _openai_windows
 from ._api_key import NO_KEY, THIRD_PARTY, USER, Key
-from ._cloud_executor import CloudExecutor, CompletionRequest, is_this_machine
+from ._cloud_executor import CloudExecutor, CompletionRequest
+from ._http_connection import is_loopback
 from ._openai_refusals import ErrorResponse
 from ._refusal import redact
 from ._transport_errors import ConnectionFailed
@@ -131,7 +132,7 @@ class ChatgptExecutor(CloudExecutor):
         if (
             parts.scheme == "http"
             and self.operator_key.text
-            and not is_this_machine(parts.hostname or "")
+            and not is_loopback(parts.hostname or "")
         ):
             logger.warning("the key goes to %s unencrypted: it is no https address", parts.hostname)
 

@@ -13,7 +13,8 @@ from kuwa_min.errors import AnswerError, UsageError
 
 from . import _api_key, _file_types
 from ._api_key import USER, Key
-from ._cloud_executor import CloudExecutor, CompletionRequest, is_this_machine
+from ._cloud_executor import CloudExecutor, CompletionRequest
+from ._http_connection import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class GeminiproExecutor(CloudExecutor):
             raise UsageError(f"--{error}: the service takes no such value") from None
         self.client = _gemini_client.Client(endpoint)
         parts = urlsplit(endpoint)
-        if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             logger.warning("keys go to %s unencrypted: it is no https address", endpoint)
         self.describe(service=endpoint, model=self.args.model, limit=self.args.limit)
 
