@@ -10,19 +10,7 @@ from urllib.parse import quote
 
 from .manifest import Manifest, Package
 
-# The SPDX ids that Python packages use; a license that is not here goes by its name.
-SPDX_IDS = """
-0BSD AFL-2.1 AFL-3.0 AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 Artistic-2.0 BSD-1-Clause
-BSD-2-Clause BSD-3-Clause BSD-4-Clause BSL-1.0 BlueOak-1.0.0 CC-BY-4.0 CC-BY-SA-4.0 CC0-1.0
-CNRI-Python ECL-2.0 EPL-1.0 EPL-2.0 EUPL-1.2 FTL GPL-2.0-only GPL-2.0-or-later GPL-3.0-only
-GPL-3.0-or-later HPND ISC LGPL-2.0-or-later LGPL-2.1-only LGPL-2.1-or-later LGPL-3.0-only
-LGPL-3.0-or-later Libpng MIT MIT-0 MIT-CMU MPL-1.1 MPL-2.0 NCSA OFL-1.1 OLDAP-2.8 OpenSSL
-PSF-2.0 PostgreSQL Python-2.0 TCL Unicode-3.0 Unicode-DFS-2016 Unlicense UPL-1.0 W3C WTFPL X11
-ZPL-2.1 Zlib bzip2-1.0.6 curl libpng-2.0
-"""
-SPDX = frozenset(SPDX_IDS.split())
-OPERATORS = ("AND", "OR", "WITH")
-REFERENCE = re.compile(r"(DocumentRef-[\w.-]+:)?LicenseRef-[\w.-]+|[\w.-]+-exception(-[\w.]+)?")
+SPDX_ID = re.compile(r"(?!LicenseRef-)[\w.-]+")  # of one license, without an operator
 PROPRIETARY = re.compile(r"proprietary|nvidia|eula", re.IGNORECASE)
 NVIDIA = re.compile(r"(nvidia|cuda)[-_.]", re.IGNORECASE)  # the beginning of a package's name
 LICENSE_FOLDER = re.compile(r"\.dist-info/(license|license_files|licenses)/")
@@ -62,24 +50,11 @@ pass this file on to another organisation: https://docs.nvidia.com/cuda/eula/"""
 NO_NOTICE = "No package in this file says that it is proprietary."
 
 
-def is_expression(license: str) -> bool:
-    """Tell whether a text is an SPDX license expression of known ids."""
-    words = license.replace("(", " ").replace(")", " ").split()
-    names, operators = words[::2], words[1::2]
-    return (
-        len(names) == len(operators) + 1
-        and license.count("(") == license.count(")")
-        and all(name in SPDX or REFERENCE.fullmatch(name) for name in names)
-        and all(operator in OPERATORS for operator in operators)
-    )
-
-
 def is_proprietary(package: Package) -> bool:
     """Tell whether a package may not be redistributed freely; in doubt, yes."""
-    license = package["license"]
-    if PROPRIETARY.search(license):
+    if PROPRIETARY.search(package["license"]):
         return True
-    return _is_nvidia(package) and not is_expression(license)
+    return _is_nvidia(package) and not package["spdx"]
 
 
 def _is_nvidia(package: Package) -> bool:
@@ -156,7 +131,7 @@ def _component(package: Package) -> dict[str, object]:
         "purl": purl,
         "properties": [_property("sha256 of", package["wheel"] or "the sources")],
     }
-    return component | _licenses(package["license"])
+    return component | _licenses(package)
 
 
 def _purl(package: Package) -> str:
@@ -165,15 +140,15 @@ def _purl(package: Package) -> str:
     return f"pkg:pypi/{name}@{quote(package['version'], safe='')}"
 
 
-def _licenses(license: str) -> dict[str, object]:
+def _licenses(package: Package) -> dict[str, object]:
+    license = package["license"]
     if not license:
         return {}
     declared = {"acknowledgement": "declared"}
-    if license in SPDX:
-        return {"licenses": [{"license": {"id": license, **declared}}]}
-    if is_expression(license):
+    if package["spdx"] and not SPDX_ID.fullmatch(license):
         return {"licenses": [{"expression": license, **declared}]}
-    return {"licenses": [{"license": {"name": license, **declared}}]}
+    kind = "id" if package["spdx"] else "name"
+    return {"licenses": [{"license": {kind: license, **declared}}]}
 
 
 def _models(manifest: Manifest) -> list[dict[str, object]]:

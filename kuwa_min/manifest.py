@@ -36,6 +36,7 @@ class Package(TypedDict):
     wheel: str  # the wheel's file name; "" for our own
     sha256: str  # of the wheel, in hex; of the sources for our own
     license: str  # as its metadata declares it; "" if it declares none
+    spdx: bool  # whether the license is an SPDX expression
 
 
 class Payload(TypedDict):

@@ -12,6 +12,7 @@ OWN: Package = {
     "wheel": "",
     "sha256": "a" * 64,
     "license": "MIT",
+    "spdx": True,
 }
 EXAMPLE: Manifest = {
     "name": "kuwa-min",
@@ -52,6 +53,7 @@ HEAVY: Manifest = {
             "wheel": "nvidia_cublas-13.1-py3-none-manylinux_2_27_x86_64.whl",
             "sha256": "b" * 64,
             "license": "",
+            "spdx": False,
         },
         {
             "name": "torch",
@@ -59,6 +61,7 @@ HEAVY: Manifest = {
             "wheel": "torch-2.13.0-cp312-cp312-manylinux_2_28_x86_64.whl",
             "sha256": "c" * 64,
             "license": "BSD-3-Clause",
+            "spdx": True,
         },
     ],
     "payloads": [

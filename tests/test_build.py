@@ -280,6 +280,7 @@ def test_the_manifest_says_what_is_inside(pyz: Path) -> None:
                 "wheel": "",
                 "sha256": hashlib.sha256(listing.encode()).hexdigest(),
                 "license": "MIT",
+                "spdx": True,
             }
         ],
         "payloads": [],

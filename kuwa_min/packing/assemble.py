@@ -118,6 +118,7 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
         "wheel": "",
         "sha256": own,
         "license": "MIT",
+        "spdx": True,
     }
     return {
         "name": "kuwa-min",

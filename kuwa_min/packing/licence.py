@@ -1,4 +1,4 @@
-"""The licence of a package, as its METADATA says it."""
+"""Find the license of a package in its METADATA, as an SPDX expression where possible."""
 
 from __future__ import annotations
 
@@ -6,43 +6,32 @@ import re
 from email.message import Message
 from email.parser import HeaderParser
 
-from kuwa_min.inventory import is_expression
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-LONGEST = 60  # characters of a field that is a name; what is longer is a text
+LONGEST = 60  # characters of a field that is a name; a longer one is a text
 NO_NAMES = ("unknown", "none", "dual license")
 
-# Names that people give to what SPDX has an id for; lower case, without the, license and commas.
+# Common names without "the", "license" and commas, in lower case: their SPDX ids.
 ALIASES = {
-    "mit": "MIT",
-    "mit (mit)": "MIT",
     "mit no attribution": "MIT-0",
-    "mit no attribution (mit-0)": "MIT-0",
     "expat": "MIT",
     "apache 2": "Apache-2.0",
-    "apache 2.0": "Apache-2.0",
     "apache version 2.0": "Apache-2.0",
     "apache software 2.0": "Apache-2.0",
-    "apache-2.0": "Apache-2.0",
-    "bsd 3-clause": "BSD-3-Clause",
-    "bsd-3-clause": "BSD-3-Clause",
     "3-clause bsd": "BSD-3-Clause",
     "new bsd": "BSD-3-Clause",
     "modified bsd": "BSD-3-Clause",
     "revised bsd": "BSD-3-Clause",
-    "bsd 2-clause": "BSD-2-Clause",
     "2-clause bsd": "BSD-2-Clause",
     "simplified bsd": "BSD-2-Clause",
-    "isc": "ISC",
     "isc (iscl)": "ISC",
     "mozilla public 2.0 (mpl 2.0)": "MPL-2.0",
-    "mpl 2.0": "MPL-2.0",
-    "unlicense (unlicense)": "Unlicense",
     "gnu general public v2 or later (gplv2+)": "GPL-2.0-or-later",
     "gnu general public v3 or later (gplv3+)": "GPL-3.0-or-later",
     "gnu lesser general public v2 or later (lgplv2+)": "LGPL-2.0-or-later",
     "gnu lesser general public v3 or later (lgplv3+)": "LGPL-3.0-or-later",
 }
-# How whole texts begin, once they are lower case and their white space is single spaces.
+# The beginnings of license texts, in lower case and with single spaces.
 BEGINNINGS = {
     "mit license": "MIT",
     "the mit license": "MIT",
@@ -58,41 +47,60 @@ BEGINNINGS = {
 }
 
 
-def licence_of(metadata_text: str) -> str:
-    """Return the licence that a METADATA file declares; "" when it declares none.
+def license_of(metadata_text: str) -> str:
+    """Return the license that a METADATA file declares; "" if it declares none.
 
-    What SPDX has an id for goes by that id. The field License is asked before the classifiers only
-    when it is that precise: "BSD-3-Clause" says more than "OSI Approved :: BSD License".
+    An SPDX expression is preferred to a name: the field License precedes the classifiers only if
+    it is one, since "BSD-3-Clause" is more precise than "OSI Approved :: BSD License".
     """
     metadata = HeaderParser().parsestr(metadata_text)
+    expression = str(metadata["License-Expression"] or "").strip()
     field = str(metadata["License"] or "").strip()
-    precise = _spdx(field)
     return (
-        str(metadata["License-Expression"] or "").strip()
-        or (precise if is_expression(precise) else "")
+        spdx_expression(expression)
+        or expression
+        or _spdx(field)
         or _classified(metadata, "License :: OSI Approved :: ")
         or _name(field)
         or _classified(metadata, "License :: ")
     )
 
 
+def spdx_expression(text: str) -> str:
+    """Return a text as a canonical SPDX license expression; "" if it is none."""
+    try:
+        return canonicalize_license_expression(text)
+    except InvalidLicenseExpression:
+        return ""
+
+
 def _spdx(name: str) -> str:
-    """Return the id for a name or a text that we know, else the same."""
-    text = " ".join(name.split()).lower()
+    """Return the SPDX expression of a name or of a license text; "" if it is unknown.
+
+    "MPL 2.0" and "The Unlicense (Unlicense)" name their ids, too.
+    """
+    text = " ".join(name.split())
     if len(text) > LONGEST:
-        return next((BEGINNINGS[start] for start in BEGINNINGS if text.startswith(start)), name)
-    return ALIASES.get(" ".join(re.sub(r"\b(the|licen[cs]e)\b|,", "", text).split()), name)
+        return next((BEGINNINGS[one] for one in BEGINNINGS if text.lower().startswith(one)), "")
+    plain = " ".join(re.sub(r"(?i)\b(the|licen[cs]e)\b|,", "", text).split())
+    in_parentheses = plain.partition("(")[2].removesuffix(")")
+    return (
+        ALIASES.get(plain.lower())
+        or spdx_expression(plain)
+        or spdx_expression(plain.replace(" ", "-"))
+        or spdx_expression(in_parentheses)
+    )
 
 
 def _classified(metadata: Message, start: str) -> str:
-    """Return what the classifiers that begin so end with."""
+    """Return the licenses of the classifiers with this beginning."""
     found = [str(line) for line in metadata.get_all("Classifier", [])]
     names = [line.rpartition(" :: ")[2] for line in found if line.startswith(start)]
-    return ", ".join(_spdx(name) for name in names if name != "OSI Approved")
+    return ", ".join(_spdx(name) or name for name in names if name != "OSI Approved")
 
 
 def _name(field: str) -> str:
-    """Return the field's first line if that is a name and no text, nor a file's name."""
+    """Return the first line of a field if it is a name, and neither a text nor a file's name."""
     line = field.splitlines()[0].strip() if field else ""
     is_file = re.fullmatch(r"(un)?licen[cs]e(\.\w+)?", line.lower()) is not None
     return "" if len(line) > LONGEST or is_file or line.lower() in NO_NAMES else line

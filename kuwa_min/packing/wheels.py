@@ -20,7 +20,7 @@ from packaging.utils import parse_wheel_filename
 from kuwa_min.errors import UsageError
 from kuwa_min.manifest import Package
 
-from .licence import licence_of
+from .licence import license_of, spdx_expression
 
 INSTALLED = ("purelib", "platlib", "data")  # folders of .data that belong into site-packages
 LOCAL_HEADER = 30  # bytes, before a member's name
@@ -96,12 +96,14 @@ def _package(archive: zipfile.ZipFile, info: str, path: Path, sha256: str) -> Pa
     metadata = archive.read(f"{info}/METADATA").decode("utf-8", "replace")
     fields = HeaderParser().parsestr(metadata, headersonly=True)
     name, version, _, _ = parse_wheel_filename(path.name)
+    license = license_of(metadata)
     return {
         "name": str(fields["Name"] or name),
         "version": str(fields["Version"] or version),
         "wheel": path.name,
         "sha256": sha256,
-        "license": licence_of(metadata),
+        "license": license,
+        "spdx": bool(spdx_expression(license)),
     }
 
 

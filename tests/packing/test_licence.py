@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kuwa_min.packing.licence import licence_of
+from kuwa_min.packing.licence import license_of, spdx_expression
 
 APACHE = """Apache License
                                    Version 2.0, January 2004
@@ -28,7 +28,7 @@ def metadata(*, expression: str = "", field: str = "", classifiers: tuple[str, .
 def test_the_expression_wins() -> None:
     """It is the one field with a grammar."""
     text = metadata(expression="MIT OR Apache-2.0", field="BSD", classifiers=(f"{APPROVED}X",))
-    assert licence_of(text) == "MIT OR Apache-2.0"
+    assert license_of(text) == "MIT OR Apache-2.0"
 
 
 @pytest.mark.parametrize(
@@ -44,20 +44,20 @@ def test_the_expression_wins() -> None:
 )
 def test_a_classifier_is_next(classifier: str, licence: str) -> None:
     """Its last part; by SPDX's id where it can mean one licence only."""
-    assert licence_of(metadata(classifiers=(APPROVED + classifier,))) == licence
+    assert license_of(metadata(classifiers=(APPROVED + classifier,))) == licence
 
 
 def test_a_precise_field_says_more_than_a_classifier() -> None:
     """An id says which BSD licence it is; "BSD" does not."""
     bsd = (f"{APPROVED}BSD License",)
-    assert licence_of(metadata(field="BSD-3-Clause", classifiers=bsd)) == "BSD-3-Clause"
-    assert licence_of(metadata(field="BSD", classifiers=bsd)) == "BSD License"
+    assert license_of(metadata(field="BSD-3-Clause", classifiers=bsd)) == "BSD-3-Clause"
+    assert license_of(metadata(field="BSD", classifiers=bsd)) == "BSD License"
 
 
 def test_several_classifiers_are_all_named() -> None:
     """Which of them applies is for people to find out."""
     both = (f"{APPROVED}BSD License", f"{APPROVED}MIT License")
-    assert licence_of(metadata(field="Dual License", classifiers=both)) == "BSD License, MIT"
+    assert license_of(metadata(field="Dual License", classifiers=both)) == "BSD License, MIT"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,8 @@ def test_several_classifiers_are_all_named() -> None:
         ("3-Clause BSD License", "BSD-3-Clause"),
         ("MPL-2.0 AND MIT", "MPL-2.0 AND MIT"),
         ("GPLv3", "GPLv3"),
+        ("MPL 2.0", "MPL-2.0"),
+        ("MIT No Attribution License (MIT-0)", "MIT-0"),
         ("NVIDIA Proprietary Software", "NVIDIA Proprietary Software"),
         (APACHE, "Apache-2.0"),
         (BSD_3, "BSD-3-Clause"),
@@ -82,18 +84,38 @@ def test_several_classifiers_are_all_named() -> None:
 )
 def test_a_field_is_a_name_or_a_text_that_is_recognised(field: str, licence: str) -> None:
     """A whole text is known by how it begins; what is neither is nothing."""
-    assert licence_of(metadata(field=field)) == licence
+    assert license_of(metadata(field=field)) == licence
 
 
 def test_a_proprietary_classifier_is_the_last_word() -> None:
     """It counts when nothing else says more."""
     classifiers = ("License :: Other/Proprietary License",)
-    assert licence_of(metadata(classifiers=classifiers)) == "Other/Proprietary License"
+    assert license_of(metadata(classifiers=classifiers)) == "Other/Proprietary License"
     named = metadata(field="LicenseRef-NVIDIA-Proprietary", classifiers=classifiers)
-    assert licence_of(named) == "LicenseRef-NVIDIA-Proprietary"
+    assert license_of(named) == "LicenseRef-NVIDIA-Proprietary"
 
 
 @pytest.mark.parametrize("classifiers", [(), ("License :: OSI Approved",)])
 def test_nothing_declared_is_nothing(classifiers: tuple[str, ...]) -> None:
     """The description below the fields is not asked."""
-    assert licence_of(metadata(classifiers=classifiers)) == ""
+    assert license_of(metadata(classifiers=classifiers)) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        ("MIT", "MIT"),
+        ("mit or apache-2.0", "MIT OR Apache-2.0"),
+        ("MPL-2.0 AND (Apache-2.0 OR MIT)", "MPL-2.0 AND (Apache-2.0 OR MIT)"),
+        ("Apache-2.0 WITH LLVM-exception", "Apache-2.0 WITH LLVM-exception"),
+        ("LicenseRef-NVIDIA-Proprietary", "LicenseRef-NVIDIA-Proprietary"),
+        ("", ""),
+        ("BSD", ""),
+        ("MIT License", ""),
+        ("MIT AND", ""),
+        ("(MIT", ""),
+    ],
+)
+def test_an_expression_is_told_from_a_name(text: str, expression: str) -> None:
+    """In SPDX's own spelling."""
+    assert spdx_expression(text) == expression

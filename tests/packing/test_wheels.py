@@ -139,6 +139,7 @@ def test_the_package_is_what_its_metadata_says(tmp_path: Path) -> None:
         "wheel": NAME,
         "sha256": DIGEST,
         "license": "MIT",
+        "spdx": True,
     }
 
 
