@@ -97,6 +97,12 @@ def _is_script(word: str) -> bool:
     return word.endswith(".py")
 
 
+def python_minor() -> str:
+    """Return the version of this Python as the manifest has it: "3.12", "3.13t"."""
+    free_threaded = "t" if "t" in getattr(sys, "abiflags", "") else ""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}{free_threaded}"
+
+
 class UnpackedPayloads:
     """The payloads of one file in the cache, locked against removal while the process lives."""
 
@@ -122,9 +128,8 @@ class UnpackedPayloads:
 
     def _is_for_this_python(self) -> bool:
         """Compare the Python alone; the machine was checked before unpacking."""
-        free_threaded = "t" if "t" in getattr(sys, "abiflags", "") else ""
-        this = f"{sys.version_info[0]}.{sys.version_info[1]}{free_threaded}"
-        return self._target["python"] == [this] and sys.implementation.name == "cpython"
+        fits = self._target["python"] == [python_minor()]
+        return fits and sys.implementation.name == "cpython"
 
     def _find(self, kind: str, key: str) -> bool:
         for root in cache_roots(self._archive):

@@ -79,10 +79,10 @@ def check_python(target: Target, host: HostInfo) -> list[CheckResult]:
     if target["abi"] == "any":
         least = wanted.removeprefix(">=")
         remedy = f"start it with a newer one, for example: python{least}"
-        fits = host.python >= _numbers(least)
+        fits = host.python >= version_numbers(least)
         return [_result("Python", f"Python {least} or newer", found, remedy, fits=fits)]
     free_threaded, minor = target["abi"].endswith("t"), wanted.removesuffix("t")
-    kind = (target["implementation"], _numbers(minor), free_threaded, 64)
+    kind = (target["implementation"], version_numbers(minor), free_threaded, 64)
     fits = kind == (host.implementation, host.python[:2], host.free_threaded, host.bits)
     name = _python_name(target["implementation"], free_threaded=free_threaded)
     needed = f"{name} {minor}{BITS.get(host.bits, ' of 64 bits')}"
@@ -130,7 +130,7 @@ def check_glibc(target: Target, host: HostInfo) -> list[CheckResult]:
         return [CheckResult("glibc", needed, found, "use a system with glibc", REFUSAL)]
     platform = f"manylinux_{'_'.join(version.split('.')[:2])}_{host.machine}"
     remedy = f"build the file for it (--platform {platform}) or use a newer system"
-    fits = _numbers(version) >= _numbers(target["glibc"])
+    fits = version_numbers(version) >= version_numbers(target["glibc"])
     return [_result("glibc", needed, f"this system has {version}", remedy, fits=fits)]
 
 
@@ -177,7 +177,7 @@ def check_driver(target: Target, host: HostInfo) -> list[CheckResult]:
         remedy = "carry one in; without, it runs on the CPU only, if asked to"
         return [CheckResult("driver", needed, "no NVIDIA driver is here", remedy, WARNING)]
     found = f"this machine has {host.driver}"
-    if _numbers(host.driver) < _numbers(least or "0"):
+    if version_numbers(host.driver) < version_numbers(least or "0"):
         remedy = f"carry in driver {least} or newer, or build the file for an older CUDA"
         return [CheckResult("driver", needed, found, remedy, WARNING)]
     return [CheckResult("driver", needed, found, "", GOOD)]
@@ -198,7 +198,8 @@ def _python_name(implementation: str, *, free_threaded: bool) -> str:
     return f"free-threaded {name}" if free_threaded else name
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
+    """Return a version such as "2.28" as numbers, for comparisons."""
     return tuple(int(part) for part in version.split("."))
 
 

@@ -13,6 +13,7 @@ from kuwa_min.archive import Archive
 from kuwa_min.errors import UsageError
 from kuwa_min.inventory import is_license_file, license_report, sbom
 from kuwa_min.launch import NEEDED
+from kuwa_min.libraries import python_minor
 from kuwa_min.manifest import Manifest, Package, Payload, Target
 from kuwa_min.progress import Progress
 from kuwa_min.registry import Card
@@ -87,7 +88,7 @@ def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path)
         weights = [content_of(one.source, one.path) for one in found]
         cargo.append(Cargo("model", _with_progress("writing the model", weights)))
     minor = recipe.libraries.target["python"]
-    python = core.python_for(minor) if contents else core.python_for(core.this_minor())
+    python = core.python_for(minor) if contents else core.python_for(python_minor())
 
     def entries(payloads: list[Payload]) -> dict[str, bytes]:
         manifest = _manifest(recipe, payloads, python)
@@ -111,7 +112,7 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
     libraries, name = recipe.libraries, recipe.card.name
     own = sources_sha256(name, with_payload=bool(payloads))
     minor = libraries.target["python"].removeprefix(">=") if libraries.contents else ""
-    bytecode = (minor or core.this_minor()) if python else ""
+    bytecode = (minor or python_minor()) if python else ""
     package: Package = {
         "name": "kuwa-min",
         "version": __version__,

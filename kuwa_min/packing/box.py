@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,6 +11,8 @@ from typing import NamedTuple
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from kuwa_min.errors import UsageError
+from kuwa_min.libraries import python_minor
+from kuwa_min.machine import libc_version
 
 OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # 2.x: the oldest that manylinux tags exist for
 LEGACY_TAGS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # by glibc 2.x
@@ -38,7 +38,7 @@ class Box(NamedTuple):
         """Return this Python on this machine, with the newest glibc that uv knows."""
         found = _this_glibc()
         minor = max((known for known in UV_GLIBCS if known <= found), default=found)
-        return cls.of(_this_python(), f"manylinux_2_{minor}_{os.uname().machine}")
+        return cls.of(python_minor(), f"manylinux_2_{minor}_{os.uname().machine}")
 
     @property
     def implementation(self) -> str:
@@ -110,7 +110,7 @@ class Box(NamedTuple):
         minor, machine = _glibc_and_machine(self.platform)
         try:
             newer = _this_glibc() >= minor
-            return newer and (_this_python(), os.uname().machine) == (self.python, machine)
+            return newer and (python_minor(), os.uname().machine) == (self.python, machine)
         except UsageError:
             return False
 
@@ -170,18 +170,9 @@ def _ranks(box: Box) -> dict[Tag, int]:
     return {tag: rank for rank, tag in reversed([*enumerate(tags)])}
 
 
-def _this_python() -> str:
-    threads = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-    return f"3.{sys.version_info.minor}{threads}"
-
-
 def _this_glibc() -> int:
     """Return the 36 of this machine's glibc 2.36; raises UsageError without glibc."""
-    try:
-        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (AttributeError, OSError, ValueError):
-        library = ""
-    found = re.fullmatch(r"glibc 2\.([0-9]+).*", library)
+    found = re.fullmatch(r"glibc 2\.([0-9]+).*", libc_version())
     if not found:
         raise UsageError(
             "this machine has no glibc, so its own platform cannot be taken; name the target's: "

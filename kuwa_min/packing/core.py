@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import AIM, BYTECODE, EARLY, LATE
+from kuwa_min.libraries import python_minor
 from kuwa_min.manifest import MANIFEST, Manifest
 
 from .sources import ACTIVATE, PROGRAM, ROOT, imported_at_once, sources
@@ -154,15 +155,9 @@ def zip_of(entries: dict[str, bytes], prefix: bytes = b"") -> bytes:
     return buffer.getvalue()
 
 
-def this_minor() -> str:
-    """Return the version of this Python as the manifest has it: "3.12", "3.13t"."""
-    free_threaded = "t" if "t" in getattr(sys, "abiflags", "") else ""
-    return f"{sys.version_info.major}.{sys.version_info.minor}{free_threaded}"
-
-
 def python_for(minor: str) -> str:
     """Return the executable of this Python version on this machine; "" if there is none."""
-    if minor == this_minor():
+    if minor == python_minor():
         return sys.executable
     found = shutil.which(f"python{minor}") or ""
     probe = "import sys; print('%d.%d' % sys.version_info[:2], end='')"

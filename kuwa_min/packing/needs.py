@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
+from kuwa_min.verdict import version_numbers
+
 from .elf import Elf
-from .survey import Survey, numbers
+from .survey import Survey
 
 # auditwheel's manylinux-policy.json, without glibc's own libraries.
 # fmt: off
@@ -92,7 +94,7 @@ def combine(surveys: Iterable[Survey], packages: Mapping[str, str]) -> Needs:
     tags = [survey.glibc for survey in surveys if survey.glibc]
     cuda = _cuda(packages, libraries)
     return Needs(
-        glibc=max([*tags, *_glibc_of_libraries(loaded)], key=numbers, default=""),
+        glibc=max([*tags, *_glibc_of_libraries(loaded)], key=version_numbers, default=""),
         libraries=libraries,
         cpu=sorted({flag for library in loaded for flag in _flags(library)}),
         cuda=cuda,
@@ -157,7 +159,7 @@ def _highest(versions: set[str]) -> list[str]:
 
 def _series(version: str) -> tuple[str, tuple[int, ...]]:
     parts = re.fullmatch(r"(.*?)_?(\d+(?:\.\d+)*)", version)
-    return (parts[1], numbers(parts[2])) if parts else (version, ())
+    return (parts[1], version_numbers(parts[2])) if parts else (version, ())
 
 
 def _glibc_of_libraries(loaded: list[_Library]) -> Iterator[str]:

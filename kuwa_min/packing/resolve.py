@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from packaging.utils import canonicalize_name
 
 from kuwa_min.errors import UsageError
+from kuwa_min.libraries import python_minor
 
 from .box import Box
 from .lock import Lock, Pin, parse_requirement, read_pins
@@ -131,7 +131,7 @@ def _options(box: Box, sources: Sources) -> list[str]:
 
 def _interpreter(box: Box) -> str:
     """Return the Python that uv takes the ABI from: --python-version does not change the GIL."""
-    same_threading = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) == box.python.endswith("t")
+    same_threading = python_minor().endswith("t") == box.python.endswith("t")
     found = sys.executable if same_threading else shutil.which(f"python{box.python}")
     if not found:
         raise UsageError(f"to build for Python {box.python}, run build.py with python{box.python}")

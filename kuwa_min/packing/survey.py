@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
+from kuwa_min.verdict import version_numbers
 
 from .elf import Elf, read_elf_file
 
@@ -32,7 +33,7 @@ class Survey(NamedTuple):
     @property
     def glibc(self) -> str:
         """Return the least glibc that the wheel's tags promise; "" without a manylinux tag."""
-        return min(_glibc_of_tags(self.wheel), key=numbers, default="")
+        return min(_glibc_of_tags(self.wheel), key=version_numbers, default="")
 
     def to_json(self) -> str:
         """Serialise for from_json()."""
@@ -102,11 +103,6 @@ def _write(cached: Path, text: str) -> None:
     part = cached.with_name(f"{cached.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(cached)
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """Return a version as numbers, for comparisons."""
-    return tuple(map(int, version.split(".")))
 
 
 def _glibc_of_tags(wheel: str) -> list[str]:

@@ -14,6 +14,7 @@ from small_files import contents_of, make_wheel
 from kuwa_min import __version__
 from kuwa_min.archive import Archive
 from kuwa_min.errors import UsageError
+from kuwa_min.libraries import python_minor
 from kuwa_min.manifest import Target
 from kuwa_min.packing import core
 from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, make
@@ -23,7 +24,7 @@ from kuwa_min.registry import cards
 
 pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8")
 
-HERE = core.this_minor()
+HERE = python_minor()
 FILES = {"torch/__init__.py": b"A = 1\n", "torch/unused.py": b"B = 2\n"}
 PAPERS = ("", ".cdx.json", ".licenses.txt", ".sha256")
 

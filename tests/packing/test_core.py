@@ -19,11 +19,12 @@ from pythons import python_of
 
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, bytecode_name
+from kuwa_min.libraries import python_minor
 from kuwa_min.manifest import Manifest
 from kuwa_min.packing import core
 from kuwa_min.packing.sources import ACTIVATE, sources
 
-HERE = core.this_minor()
+HERE = python_minor()
 AIM = "libraries 0123\npython 3.12\nserves huggingface\n"
 TEMPLATES = ["_chat_template", "_template_child", "_template_language"]  # read as sources
 
