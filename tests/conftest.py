@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -12,6 +13,11 @@ from pathlib import Path
 import pytest
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection traverse what was imported: with torch that takes a second."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
