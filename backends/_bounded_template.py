@@ -1,9 +1,12 @@
-"""Render templates that came with a request in processes of their own, with limits.
+"""A pool of sandbox processes, which render the chat templates of Modelfiles."""
 
-Such a template is a stranger's program, and jinja2's sandbox bounds neither its time nor its
-memory nor what it writes. A process starts in 0.07 s (0.16 s on a busy machine), takes 21 MB, and
-serves one template only; it is kept for the next chat, which then takes 0.4 ms more than here.
-"""
+# The strategy. A Modelfile's template is an untrusted program, and jinja2's sandbox limits neither
+# its time nor its memory nor its output. So it is compiled and rendered in a process of its own,
+# with limits on all three, that serves this one template only: it can leave nothing to others. A
+# process starts in 0.07 s (0.16 s on a busy machine) and takes 21 MB; it is kept for the template's
+# next chat, which then takes 0.4 ms more than in our process. At most MAX_PROCESSES exist at once:
+# the least recently used idle one is closed for a new template, and while all are busy a request
+# waits up to WAIT_TIMEOUT.
 
 from __future__ import annotations
 
@@ -17,102 +20,110 @@ from typing import Any
 from kuwa_min import sentences
 from kuwa_min.modelfile import Message
 
-from ._chat_template import RefusedTemplate
-from ._template_process import TemplateProcess, json_line
+from ._chat_template import TemplateError
+from ._template_process import SandboxProcess, encode_line
 
-SECONDS = 2.0  # for reading a template, and for each chat
-WAIT_SECONDS = 10.0  # for other templates to end
-MOST = 4  # processes at once
-LENGTH = 64 * 2**10  # characters of a template
+RENDER_TIMEOUT = 2.0  # seconds to compile a template, and to render a chat
+WAIT_TIMEOUT = 10.0  # seconds to wait for a process while all are busy
+MAX_PROCESSES = 4
+MAX_LENGTH = 64 * 2**10  # characters of a template
 
 
-class BoundedTemplate:
-    """A stranger's template, to be used as a ChatTemplate."""
+class SandboxedTemplate:
+    """An untrusted chat template; used as a ChatTemplate is."""
 
-    def __init__(self, processes: TemplateProcesses, opening: dict[str, Any]) -> None:
-        self._processes, self._opening = processes, opening
+    def __init__(self, pool: SandboxPool, template: dict[str, Any]) -> None:
+        self._pool, self._template = pool, template
 
     def render(self, chat: list[Message], /, **more: Any) -> str:
-        """Return the chat as text; raises RefusedTemplate if it is refused or beyond a limit."""
-        return self._processes.ask(self._opening, {"chat": chat, "more": more})
+        """Return the chat as text; raises TemplateError if it fails or exceeds a limit."""
+        return self._pool.request(self._template, {"chat": chat, "more": more})
 
 
-class TemplateProcesses:
-    """The processes that render strangers' templates; any thread may use them."""
+class SandboxPool:
+    """The sandbox processes; all methods may be called from any thread.
 
-    def __init__(self, *, seconds: float = SECONDS, most: int = MOST) -> None:
-        self._seconds, self._most = seconds, most
-        self._idle: list[TemplateProcess] = []  # the one that was used last stands last
-        self._busy: set[TemplateProcess] = set()
-        self._change = threading.Condition()
+    timeout: seconds to compile a template, and to render a chat; max_processes: at once.
+    """
+
+    def __init__(
+        self, *, timeout: float = RENDER_TIMEOUT, max_processes: int = MAX_PROCESSES
+    ) -> None:
+        self._timeout, self._max_processes = timeout, max_processes
+        self._idle: list[SandboxProcess] = []  # the most recently used one last
+        self._busy: set[SandboxProcess] = set()
+        self._changed = threading.Condition()
         self._closed = False
         atexit.register(self.close)
 
-    def open(self, source: str, /, **names: Any) -> BoundedTemplate:
-        """Return a template to render; raises RefusedTemplate if it is too long.
+    def open(self, source: str, /, **names: Any) -> SandboxedTemplate:
+        """Return a template to render; raises TemplateError if it is too long.
 
-        names: as ChatTemplate's, but nothing that JSON cannot carry.
+        names: as those of ChatTemplate, in types that JSON has.
         """
-        if len(source) > LENGTH:
-            raise RefusedTemplate(sentences.TEMPLATE_TOO_LONG.format(f"{LENGTH:,}"))
-        return BoundedTemplate(self, {"source": source, "names": names})
+        if len(source) > MAX_LENGTH:
+            raise TemplateError(sentences.TEMPLATE_TOO_LONG.format(f"{MAX_LENGTH:,}"))
+        return SandboxedTemplate(self, {"source": source, "names": names})
 
-    def ask(self, opening: dict[str, Any], order: dict[str, Any]) -> str:
-        """Return the answer of a template's process to an order; raises RefusedTemplate."""
-        with self._borrowed(json_line(opening)) as process:
-            if not process.lives:
-                process.start(self._seconds)
-            if self._closed:  # before it was started, so that nobody ended it
-                raise RefusedTemplate(sentences.PROGRAM_ENDING)
-            return process.ask(json_line(order), self._seconds)
+    def request(self, template: dict[str, Any], order: dict[str, Any]) -> str:
+        """Return the answer of a template's process to an order; raises TemplateError."""
+        with self._borrowed(encode_line(template)) as process:
+            if not process.is_alive:
+                process.start(self._timeout)
+            if self._closed:  # close() came before start(), so that it did not end this process
+                raise TemplateError(sentences.PROGRAM_ENDING)
+            return process.request(encode_line(order), self._timeout)
 
     @contextlib.contextmanager
-    def _borrowed(self, opening: bytes) -> Iterator[TemplateProcess]:
-        process, surplus = self._take(opening)
+    def _borrowed(self, template_line: bytes) -> Iterator[SandboxProcess]:
+        process, evicted = self._acquire(template_line)
         try:
-            for one in surplus:
-                one.end()
+            for other in evicted:
+                other.close()
             yield process
         finally:
-            self._give_back(process)
+            self._release(process)
 
-    def _take(self, opening: bytes) -> tuple[TemplateProcess, list[TemplateProcess]]:
-        """Return the template's process or a new one, and those that must end to make room."""
-        with self._change:
-            if not self._change.wait_for(lambda: len(self._busy) < self._most, WAIT_SECONDS):
-                raise RefusedTemplate(sentences.TEMPLATES_TOO_MANY)
+    def _acquire(self, template_line: bytes) -> tuple[SandboxProcess, list[SandboxProcess]]:
+        """Return the template's process or a new one, and those to close to make room for it."""
+        with self._changed:
+            if not self._changed.wait_for(self._has_room, WAIT_TIMEOUT):
+                raise TemplateError(sentences.TEMPLATES_TOO_MANY)
             if self._closed:
-                raise RefusedTemplate(sentences.PROGRAM_ENDING)
-            own = [one for one in self._idle if one.opening == opening]
-            process = own[-1] if own else TemplateProcess(opening)
+                raise TemplateError(sentences.PROGRAM_ENDING)
+            own = [one for one in self._idle if one.template_line == template_line]
+            process = own[-1] if own else SandboxProcess(template_line)
             others = [one for one in self._idle if one is not process]
             self._busy.add(process)
-            surplus = max(0, len(self._busy) + len(others) - self._most)
+            surplus = max(0, len(self._busy) + len(others) - self._max_processes)
             self._idle = others[surplus:]
             return process, others[:surplus]
 
-    def _give_back(self, process: TemplateProcess) -> None:
-        with self._change:
+    def _has_room(self) -> bool:
+        return len(self._busy) < self._max_processes
+
+    def _release(self, process: SandboxProcess) -> None:
+        with self._changed:
             self._busy.remove(process)
-            keep = process.lives and not self._closed
-            if keep:
+            is_kept = process.is_alive and not self._closed
+            if is_kept:
                 self._idle.append(process)
-            self._change.notify()
-        if not keep:
-            process.end()
+            self._changed.notify()
+        if not is_kept:
+            process.close()
 
     def close(self) -> None:
-        """End the processes, whatever they do."""
-        with self._change:
+        """Kill all processes, busy ones too."""
+        with self._changed:
             self._closed = True
             processes = [*self._idle, *self._busy]
             self._idle = []
         for process in processes:
-            process.end()
+            process.close()
         atexit.unregister(self.close)
 
-    def __enter__(self) -> TemplateProcesses:
-        """Return the processes, which end with the block."""
+    def __enter__(self) -> SandboxPool:
+        """Return the pool, which closes with the block."""
         return self
 
     def __exit__(
@@ -121,5 +132,5 @@ class TemplateProcesses:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the processes."""
+        """Close the pool."""
         self.close()

@@ -1,81 +1,112 @@
-"""A chat in a row of an engine's cache: the request that is answered, token by token."""
+"""A sequence: a slot of the KV cache, and the request whose tokens are computed in it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from kuwa_min.sentences import CONTEXT_FULL
 
 from ._request import Request
-from ._rows import Row
+from ._rows import tick
+
+SamplerT = TypeVar("SamplerT")
 
 
-class Speaker(Protocol):
-    """What a chat needs of its model."""
+class ModelInfo(Protocol):
+    """What a sequence must know of its model."""
 
-    context: int  # tokens that prompt and answer may have together
-    ends: Container[int]  # tokens that end an answer
+    context_length: int  # tokens of prompt and completion together
+    eos_token_ids: Container[int]  # the tokens that end a completion
 
-    def room(self, request: Request) -> int:
-        """Return how many tokens an answer can have before the context is full."""
+    def max_completion_tokens(self, request: Request) -> int:
+        """Return how many tokens of a completion the context has room for."""
 
-    def create_decoder(self) -> Callable[[int], str]:
-        """Return what gives the text that each token of an answer completes."""
+    def create_detokenizer(self) -> Callable[[int], str]:
+        """Return a streaming detokenizer: token id in, the text that it completes out."""
 
 
-class Chat(Row):
-    """A row with the request that uses it; `tokens` are those that were computed."""
+class Sequence(Generic[SamplerT]):
+    """A slot of the KV cache, and the request whose tokens are computed in it.
+
+    Lives as long as its slot: begin() gives it a request, then it is prefilled in chunks up to
+    is_prefilled, then add_token() takes each sampled token, then release() makes it idle. An idle
+    sequence keeps its tokens for prefix reuse. For the engine's thread only.
+    """
 
     request: Request
-    given: list[int]  # what is to be read before the next token can be computed
-    next_token: int
+    sampler: SamplerT
+    prefill_ids: list[int]  # to be computed before the next token is sampled; `tokens` are a prefix
+    next_token: int  # the token sampled last, to be computed by the next decode step
 
-    def begin(self, request: Request, model: Speaker, *, known: int, wanted: int | None) -> None:
-        """Answer a request with `wanted` tokens, or as many as there is room for.
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.tokens: list[int] = []  # computed: their keys and values are in the slot
+        self.is_idle = True
+        self.last_used = 0
 
-        known: tokens at the prompt's beginning that the row's cache holds already.
+    def begin(
+        self,
+        request: Request,
+        model: ModelInfo,
+        sampler: SamplerT,
+        *,
+        cached: int,
+        max_new_tokens: int | None,
+    ) -> None:
+        """Begin with a request, of whose prompt the slot holds the first `cached` tokens.
+
+        max_new_tokens: of the completion; None for as many as the context has room for.
         """
-        self.occupy(request.prompt[:known])
-        request.reused = known
-        self.request, self.given, self._model = request, request.prompt, model
-        self._decode = model.create_decoder()
-        room = model.room(request)
-        self._most = room if wanted is None else min(wanted, room)
-        self._is_cut_by_context = wanted is None or room < wanted
+        self.tokens, self.is_idle = request.prompt_ids[:cached], False
+        self.request, self.sampler, self.prefill_ids = request, sampler, request.prompt_ids
+        request.cached_tokens = cached
+        self._context_length, self._eos_token_ids = model.context_length, model.eos_token_ids
+        self._detokenize = model.create_detokenizer()
+        room = model.max_completion_tokens(request)
+        self._max_new_tokens = room if max_new_tokens is None else min(max_new_tokens, room)
+        self._limited_by_context = max_new_tokens is None or room < max_new_tokens
+
+    def release(self) -> None:
+        """Make the slot idle; its tokens stay for prefix reuse."""
+        self.is_idle, self.last_used = True, tick()
+
+    # -- prefill
 
     @property
-    def is_read(self) -> bool:
-        """Tell whether all that is given was computed."""
-        return self.unread <= 0
+    def is_prefilled(self) -> bool:
+        """Tell whether the next token can be sampled from the last chunk's logits."""
+        return self.remaining <= 0
 
     @property
-    def unread(self) -> int:
-        """Return how many tokens are still to be read."""
-        return len(self.given) - len(self.tokens)
+    def remaining(self) -> int:
+        """Return how many tokens are left to prefill."""
+        return len(self.prefill_ids) - len(self.tokens)
 
-    def next_part(self, most: int) -> list[int]:
-        """Return the tokens that are to be read next, so many at most."""
-        known = len(self.tokens)
-        return self.given[known : known + most]
+    def next_chunk(self, size: int) -> list[int]:
+        """Return the next tokens to prefill, `size` at most."""
+        done = len(self.tokens)
+        return self.prefill_ids[done : done + size]
 
-    def read_again(self, known: int) -> None:
-        """Read what was given and answered so far, because the cache holds so little of it."""
-        self.given = [*self.tokens, self.next_token]
-        self.tokens = self.tokens[:known]
+    def restart_prefill(self, kept: int) -> None:
+        """Prefill prompt and completion again, because the slot lost all but `kept` tokens."""
+        self.prefill_ids = [*self.tokens, self.next_token]
+        self.tokens = self.tokens[:kept]
 
-    def say(self, token: int) -> bool:
-        """Add a token to the answer; return whether it is the last one."""
+    # -- decode
+
+    def add_token(self, token: int) -> bool:
+        """Emit a sampled token's text; finish the request and return true if it is the last."""
         request = self.request
-        request.written += 1
-        if token in self._model.ends:
+        request.completion_tokens += 1
+        if token in self._eos_token_ids:
             request.finish()
             return True
         self.next_token = token
-        request.say(self._decode(token))
-        if request.written < self._most and not request.over:
+        request.emit(self._detokenize(token))
+        if request.completion_tokens < self._max_new_tokens and not request.should_stop:
             return False
-        if self._is_cut_by_context and request.written >= self._most:
-            request.note(CONTEXT_FULL.format(self._model.context))
+        if self._limited_by_context and request.completion_tokens >= self._max_new_tokens:
+            request.add_side_note(CONTEXT_FULL.format(self._context_length))
         request.finish()
         return True

@@ -1,7 +1,7 @@
-"""Write a chat down as its model's template says, to the letter as transformers does.
+"""Render a chat with its model's chat template, to the letter as transformers does.
 
-Loads jinja2 with the first template only, and knows nothing of us: the process that renders
-strangers' templates runs this source where our packages cannot be imported.
+Imports jinja2 with the first template only, and nothing of ours at run time: the sandbox process
+runs this source where our packages cannot be imported.
 """
 
 from __future__ import annotations
@@ -18,54 +18,55 @@ PLAIN = (
     "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n"
     "{% endfor %}assistant:"
 )
-REASON = 200  # characters that are kept of a template's own words
+MAX_REASON = 200  # characters of an error message that come from the template
 
 
-class RefusedTemplate(Exception):
-    """Report that a chat template does not accept the messages, with its own words."""
+class TemplateError(Exception):
+    """Report that a chat template cannot be parsed, or failed to render; in its own words."""
 
 
 class ChatTemplate:
-    """A model's own way to write a chat down; raises RefusedTemplate if it cannot be read.
+    """A compiled chat template; raises TemplateError if the source cannot be parsed.
 
-    names: what the template may use besides the chat. transformers gives it the tokenizer's
-    special tokens, as text: bos_token, eos_token and so on.
+    names: variables beside the chat. transformers passes the tokenizer's special tokens as text:
+    bos_token, eos_token and so on.
     """
 
     def __init__(self, source: str, /, **names: Any) -> None:
-        from ._template_language import environment
+        from ._template_language import create_environment
 
         self._names = names
-        self._template: Any = _or_refuse(lambda: environment().from_string(source))
+        self._template: Any = _translating(lambda: create_environment().from_string(source))
 
     def render(self, chat: list[Message], /, **more: Any) -> str:
-        """Return the chat as text; raises RefusedTemplate if the template refuses it.
+        """Return the chat as text; raises TemplateError if the template fails or refuses it.
 
-        more: further names, which come before the template's.
+        more: further variables, which take precedence over `names`.
         """
-        # Templates ask whether tools and documents are defined, or whether they are none.
+        # Templates test whether tools and documents are defined, or whether they are none.
         names = {"tools": None, "documents": None, "add_generation_prompt": True}
         names |= self._names | more
-        text: str = _or_refuse(lambda: self._template.render(names, messages=chat))
+        text: str = _translating(lambda: self._template.render(names, messages=chat))
         return text
 
 
-def _or_refuse(work: Callable[[], T]) -> T:
+def _translating(work: Callable[[], T]) -> T:
+    """Return work()'s result; raise TemplateError for whatever it raises, but for MemoryError."""
     try:
         return work()
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a template is a program: it raises anything
-        raise RefusedTemplate(_reason(error)) from None
+        raise TemplateError(_reason(error)) from None
 
 
 def _reason(error: Exception) -> str:
-    """Return one line: the template's own words, or what Python says to its mistake."""
+    """Return one line: the message that the template raised, or Python's for a mistake in it."""
     import jinja2
 
-    said = (str(error).splitlines() or [""])[0][:REASON]
+    message = (str(error).splitlines() or [""])[0][:MAX_REASON]
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"line {error.lineno}: {said}"
-    if isinstance(error, jinja2.TemplateError) and said:
-        return said
-    return f"{type(error).__name__}: {said}"
+        return f"line {error.lineno}: {message}"
+    if isinstance(error, jinja2.TemplateError) and message:
+        return message
+    return f"{type(error).__name__}: {message}"

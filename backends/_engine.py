@@ -1,7 +1,4 @@
-"""Let many chats share one model: one thread owns it, and computes a step for all of them in turn.
-
-Knows no library: a backend gives the batch, which computes.
-"""
+"""The engine: one thread that owns the model and runs the scheduler's steps for all requests."""
 
 from __future__ import annotations
 
@@ -9,114 +6,62 @@ import atexit
 import logging
 import queue
 import threading
-from collections.abc import Callable
-from typing import Protocol
 
 from kuwa_min.errors import describe
 
-from ._request import SOON, Request
+from ._request import EMIT_INTERVAL, Request
+from ._scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
-STEP_SECONDS = 10.0  # for which the end of the process waits for the step that is under way
-LONGEST = 0.05  # seconds, and SOON for each chat and for all: tokens that are closer go to the
-# chat's thread together, because waking it keeps the engine waiting. Slower models notice nothing.
-
-
-class Batch(Protocol):
-    """What computes several requests, on the engine's thread only."""
-
-    def has_room(self) -> bool:
-        """Tell whether another request can begin; true while nothing is computed."""
-
-    def is_busy(self) -> bool:
-        """Tell whether there is something to compute."""
-
-    def add(self, request: Request) -> None:
-        """Begin with a request at the next step."""
-
-    def step(self) -> None:
-        """Compute the next step of all; finish the requests that end with it."""
-
-    def drop(self) -> None:
-        """Forget everything: the requests were ended."""
-
-    @property
-    def description(self) -> str:
-        """Say for /status how requests are computed: "8 at once"."""
-
-
-class OneByOne:
-    """The batch of a model that computes one request at a time: an answer is a single step."""
-
-    def __init__(
-        self, compute: Callable[[Request], None], description: str = "one at a time"
-    ) -> None:
-        self._compute, self.description = compute, description
-        self._current: Request | None = None
-
-    def has_room(self) -> bool:
-        """Tell whether another request can begin."""
-        return self._current is None
-
-    def is_busy(self) -> bool:
-        """Tell whether there is something to compute."""
-        return self._current is not None
-
-    def add(self, request: Request) -> None:
-        """Begin with a request at the next step."""
-        self._current = request
-
-    def step(self) -> None:
-        """Compute an answer from its first token to its last."""
-        assert self._current is not None
-        self._compute(self._current)
-        self._current.finish()
-        self._current = None
-
-    def drop(self) -> None:
-        """Forget the request."""
-        self._current = None
+CLOSE_TIMEOUT = 10.0  # seconds that close() waits for the step under way
+# Seconds. The emit interval is EMIT_INTERVAL for each running request, up to this: text of steps
+# that are closer together goes to the reading thread at once, because each wake-up of that thread
+# delays the engine. Models with slower steps are not affected.
+MAX_EMIT_INTERVAL = 0.05
 
 
 class Engine:
-    """The thread that owns the model."""
+    """Runs a scheduler on a thread of its own: requests in by submit(), their text out by emit().
 
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    submit() and close() may be called from any thread; the scheduler is used by this one only.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        self._begun: list[Request] = []
+        self._running: list[Request] = []
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
-        # native code of a thread that Python ends in the middle may abort the process
+        # a daemon thread that Python ends inside native code may abort the process
         atexit.register(self.close)
 
     @property
     def description(self) -> str:
-        """Say for /status how requests are computed."""
-        return self._batch.description
+        """Return how requests are computed, for /status."""
+        return self._scheduler.description
 
     def submit(self, request: Request) -> None:
-        """Put a request at the end of the line; never waits."""
+        """Queue a request; never waits."""
         self._inbox.put(request)
 
     def close(self) -> None:
-        """Stop what is computed, and wait for the end of the step that is under way."""
+        """Cancel all running requests and wait for the end of the step under way."""
         self._closing = True
         self._inbox.put(None)
-        for request in list(self._begun):
+        for request in list(self._running):
             request.cancel()
-        self._thread.join(STEP_SECONDS)
+        self._thread.join(CLOSE_TIMEOUT)
         atexit.unregister(self.close)
 
     def _run(self) -> None:
         while not self._closing:
             try:
                 self._admit()
-                if self._batch.is_busy():
-                    self._batch.step()
-            except BaseException as error:  # noqa: BLE001 - it belongs to chats, not to this thread
+                if self._scheduler.has_work():
+                    self._scheduler.step()
+            except BaseException as error:  # noqa: BLE001 - it ends requests, not this thread
                 self._fail(error)
         self._fail(None)
         while not self._inbox.empty():
@@ -125,31 +70,31 @@ class Engine:
                 request.finish()
 
     def _admit(self) -> None:
-        """Begin with those who wait, as many as there is room for; wait for one if idle."""
-        self._begun = [request for request in self._begun if not request.finished]
-        for request in self._begun:
-            request.soon = min(SOON * len(self._begun), LONGEST)
-        while self._batch.has_room():
+        """Move queued requests into free slots; wait for one while there is nothing to compute."""
+        self._running = [request for request in self._running if not request.finished]
+        for request in self._running:
+            request.emit_interval = min(EMIT_INTERVAL * len(self._running), MAX_EMIT_INTERVAL)
+        while self._scheduler.has_free_slot():
             try:
-                request = self._inbox.get(block=not self._batch.is_busy())
+                request = self._inbox.get(block=not self._scheduler.has_work())
             except queue.Empty:
                 return
             if request is None:
                 return
             request.start()
-            if request.over:
+            if request.should_stop:
                 request.finish()
                 continue
-            self._begun.append(request)
-            self._batch.add(request)
+            self._running.append(request)
+            self._scheduler.add(request)
 
     def _fail(self, error: BaseException | None) -> None:
-        """End what is being computed, after a failure that no single request is to blame for."""
+        """Finish all running requests after an error that belongs to none of them alone."""
         if error is not None:
             logger.debug("the engine failed: %s", describe(error))
-        for request in self._begun:
-            request.finish(error)  # nothing if it has come to its end
+        for request in self._running:
+            request.finish(error)  # does nothing for those that are finished
         try:
-            self._batch.drop()
-        except Exception as failure:  # noqa: BLE001 - others may have better luck
+            self._scheduler.reset()
+        except Exception as failure:  # noqa: BLE001 - later requests may succeed
             logger.error("the engine could not clear up: %s", describe(failure))

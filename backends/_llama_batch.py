@@ -1,8 +1,16 @@
-"""Compute many chats at once with llama.cpp: they join and leave any time.
+"""The batched scheduler of llama.cpp: one llama_decode() a step for prefills and decode steps."""
 
-Each step is one computation: a token for every chat that is being answered, and beside them a part
-of the prompts that wait. A row keeps what it holds: the chat's next turn goes on from there.
-"""
+# The strategy. A step is one llama_decode(): a token of every decoding sequence, and beside them
+# chunks of prompts, as many tokens as the prefill budget allows. Sequences join and leave between
+# steps; an idle one keeps its slot for prefix reuse.
+#
+# Prefix reuse. Copying a prefix costs a copy of the whole sequence, so that the measured time of a
+# copy, in tokens of prefill, is the shortest prefix that is copied. A request whose prefix is just
+# being prefilled for another one (a system prompt) waits until it can be copied.
+#
+# Failures. When a decode of several sequences fails, each is computed alone: the failure then ends
+# the one that is to blame. Sequences whose slots were emptied meanwhile are prefilled again with
+# prompt and completion.
 
 from __future__ import annotations
 
@@ -14,228 +22,237 @@ from collections import deque
 from kuwa_min.errors import AnswerError, describe
 from kuwa_min.sentences import OUT_OF_MEMORY
 
-from . import _chat, _rows
-from ._llama_context import LlamaContext, Part, Stopped
+from ._chat import Sequence
+from ._llama_context import Aborted, LlamaContext, SequenceChunk
 from ._llama_model import LlamaModel
-from ._llama_sampling import Sampler, choose
-from ._pace import Pace, shares
+from ._llama_sampling import Sampler, sample
+from ._pace import PrefillBudget, split_budget
 from ._request import Request
+from ._rows import MIN_PREFIX, PrefixMatch, common_prefix_length, match_prefix
 
 logger = logging.getLogger(__name__)
 
-
-class Chat(_chat.Chat):
-    """A chat with the number of its row and what chooses its tokens."""
-
-    sampler: Sampler
-
-    def __init__(self, row: int) -> None:
-        super().__init__()
-        self.row = row
+LlamaSequence = Sequence[Sampler]
+Plan = list[tuple[LlamaSequence, list[int]]]  # the tokens to compute of each sequence
 
 
-class LlamaBatch:
-    """As many chats as the context has rows."""
+class BatchScheduler:
+    """Runs as many sequences at once as the context has slots; a Scheduler."""
 
     def __init__(self, model: LlamaModel, context: LlamaContext) -> None:
         self._model, self._context = model, context
-        self._pace = Pace(context.most)
-        self._chats = [Chat(row) for row in range(len(context.ends))]
+        self._budget = PrefillBudget(context.batch_tokens)
+        self._sequences = self._idle_sequences()
         self._waiting: deque[Request] = deque()
-        self._reading: list[Chat] = []  # whose prompts are being read, in the order they came
-        self._answered: list[Chat] = []
-        self._computed: tuple[Request, ...] = ()
-        several = len(self._chats) > 1
-        self.description = f"{len(self._chats)} at once" if several else "one at a time"
+        self._prefilling: list[LlamaSequence] = []  # in order of arrival
+        self._decoding: list[LlamaSequence] = []
+        self._computing: tuple[Request, ...] = ()  # what the decode() under way is for
+        slots = len(self._sequences)
+        self.description = f"{slots} at once" if slots > 1 else "one at a time"
 
-    # -- what the engine asks
+    def _idle_sequences(self) -> list[LlamaSequence]:
+        return [Sequence(slot) for slot in range(len(self._context.sequence_lengths))]
 
-    def has_room(self) -> bool:
-        """Tell whether another request can begin."""
-        begun = len(self._answered) + len(self._reading)
-        return begun + len(self._waiting) < len(self._chats)
+    def has_free_slot(self) -> bool:
+        """Tell whether another request can be added."""
+        running = len(self._decoding) + len(self._prefilling)
+        return running + len(self._waiting) < len(self._sequences)
 
-    def is_busy(self) -> bool:
-        """Tell whether there is something to compute."""
-        return bool(self._answered or self._reading or self._waiting)
+    def has_work(self) -> bool:
+        """Tell whether a step has something to compute."""
+        return bool(self._decoding or self._prefilling or self._waiting)
 
     def add(self, request: Request) -> None:
-        """Begin with a request at the next step."""
-        request.on_cancel = self._interrupt_if_unwanted
+        """Add a request, which the next step begins with."""
+        request.on_cancel = self._abort_if_unwanted
         self._waiting.append(request)
 
-    def drop(self) -> None:
-        """Forget everything: the requests were ended."""
+    def reset(self) -> None:
+        """Drop all requests, which are finished, and the KV cache."""
         self._waiting.clear()
-        self._reading, self._answered = [], []
-        self._chats = [Chat(chat.row) for chat in self._chats]
+        self._prefilling, self._decoding = [], []
+        self._sequences = self._idle_sequences()
         self._context.clear()
 
     def step(self) -> None:
-        """Read a part of the prompts that wait, and compute a token for every other chat."""
-        self._release_the_stopped()
+        """Compute a token of every decoding sequence, and chunks of prompts beside them."""
+        self._end_stopped()
         for _ in range(len(self._waiting)):
             request = self._waiting.popleft()
-            if self._is_read_for_another(request):
-                self._waiting.append(request)  # at the next step that can be copied
+            if self._is_prefix_under_way(request):
+                self._waiting.append(request)  # it can be copied at a later step
             else:
                 self._begin(request)
-        if not (self._reading or self._answered):
+        if not (self._prefilling or self._decoding):
             return
         try:
             self._compute(self._plan())
-        except Stopped:
-            return  # nobody wants it: the next step releases them
+        except Aborted:
+            return  # all should stop: the next step ends them
 
-    def _release_the_stopped(self) -> None:
-        for chat in [*self._answered, *self._reading]:
-            if chat.request.over:
-                self._end(chat)
-        stopped = [request for request in self._waiting if request.over]
+    def _end_stopped(self) -> None:
+        """Finish the requests that should stop."""
+        for sequence in [*self._decoding, *self._prefilling]:
+            if sequence.request.should_stop:
+                self._end(sequence)
+        stopped = [request for request in self._waiting if request.should_stop]
         for request in stopped:
             self._waiting.remove(request)
             request.finish()
 
-    def _end(self, chat: Chat, error: Exception | None = None) -> None:
-        """End a chat; its row is kept for whoever goes on from there."""
-        chat.request.finish(error)
-        for chats in (self._answered, self._reading):
-            if chat in chats:
-                chats.remove(chat)
-        chat.release()
+    def _end(self, sequence: LlamaSequence, error: Exception | None = None) -> None:
+        """Finish a sequence's request; the sequence becomes idle."""
+        sequence.request.finish(error)
+        for sequences in (self._decoding, self._prefilling):
+            if sequence in sequences:
+                sequences.remove(sequence)
+        sequence.release()
 
     # -- beginning
 
     @property
-    def _least(self) -> int:
-        """Return how many tokens must agree before copying them is faster than reading them."""
-        copying = self._context.copying
-        return sys.maxsize if copying is None else self._pace.tokens_in(copying)
+    def _min_prefix(self) -> int:
+        """Return the tokens from which on copying a prefix is faster than prefilling it."""
+        copy_seconds = self._context.copy_seconds
+        return sys.maxsize if copy_seconds is None else self._budget.tokens_in(copy_seconds)
 
-    def _is_read_for_another(self, request: Request) -> bool:
-        """Tell whether what a prompt begins with is just being read, such as a system prompt."""
-        wanted = request.prompt[:-1]
-        known = max(_rows.common(chat.tokens, wanted) for chat in self._chats)
-        soon = (_rows.common(chat.request.prompt, wanted) for chat in self._reading)
-        return max(soon, default=0) >= known + max(self._least, _rows.LEAST)
+    def _is_prefix_under_way(self, request: Request) -> bool:
+        """Tell whether a prompt's prefix is just being prefilled for another request."""
+        reusable = request.prompt_ids[:-1]
+        cached = max(common_prefix_length(one.tokens, reusable) for one in self._sequences)
+        coming = (
+            common_prefix_length(one.request.prompt_ids, reusable) for one in self._prefilling
+        )
+        return max(coming, default=0) >= cached + max(self._min_prefix, MIN_PREFIX)
 
     def _begin(self, request: Request) -> None:
-        """Find a row for a request, with as much of its prompt as any row knows."""
-        start = _rows.choose(self._chats, request.prompt, can_grow=False, least=self._least)
-        assert start.row is not None  # has_room() said that one is idle
-        chat = self._chats[self._chats.index(start.row)]
-        chat.sampler = Sampler(request.options, self._model.vocabulary)
-        known = self._know(chat, start)
-        chat.begin(request, self._model, known=known, wanted=_wanted(request))
-        self._reading.append(chat)
+        """Begin a sequence in the slot that holds most of the prompt."""
+        match = match_prefix(
+            self._sequences, request.prompt_ids, can_grow=False, min_prefix=self._min_prefix
+        )
+        assert match.slot is not None  # has_free_slot() said that one is idle
+        sampler = Sampler(request.options, self._model.vocabulary_size)
+        cached = self._keep_prefix(match.slot, match)
+        match.slot.begin(
+            request, self._model, sampler, cached=cached, max_new_tokens=_max_new_tokens(request)
+        )
+        self._prefilling.append(match.slot)
 
-    def _know(self, chat: Chat, start: _rows.Start) -> int:
-        """Let a row hold the beginning of a prompt and nothing else; return how much that is."""
-        if start.source is None:
-            return self._context.forget(chat.row, start.known)
-        source = self._chats[self._chats.index(start.source)]
-        return self._context.copy(source.row, chat.row, start.known)
+    def _keep_prefix(self, sequence: LlamaSequence, match: PrefixMatch[LlamaSequence]) -> int:
+        """Have a slot hold the matched prefix and nothing else; return its length."""
+        if match.source is None:
+            return self._context.truncate(sequence.slot, match.cached)
+        return self._context.copy(match.source.slot, sequence.slot, match.cached)
 
     # -- computing
 
-    def _plan(self) -> list[tuple[Chat, list[int]]]:
-        """Return what to compute of which chat, in the order of their rows."""
-        plan = [(chat, [chat.next_token]) for chat in self._answered]
-        waiting = len(self._reading) + len(self._waiting)
-        left = self._pace.tokens(waiting=waiting, answered=len(self._answered))
-        left = max(1, min(left, self._context.most - len(self._chats)))  # the others have room
-        parts = shares(left, [chat.unread for chat in self._reading])
+    def _plan(self) -> Plan:
+        """Return what this step computes, in ascending order of slots."""
+        plan: Plan = [(sequence, [sequence.next_token]) for sequence in self._decoding]
+        waiting = len(self._prefilling) + len(self._waiting)
+        budget = self._budget.tokens(waiting=waiting, decoding=len(self._decoding))
+        # every slot's decode step has room beside the chunks
+        budget = max(1, min(budget, self._context.batch_tokens - len(self._sequences)))
+        sizes = split_budget(budget, [sequence.remaining for sequence in self._prefilling])
         plan += [
-            (chat, chat.next_part(most))
-            for chat, most in zip(self._reading, parts, strict=True)
-            if most
+            (sequence, sequence.next_chunk(size))
+            for sequence, size in zip(self._prefilling, sizes, strict=True)
+            if size
         ]
-        return sorted(plan, key=lambda one: one[0].row)
+        return sorted(plan, key=lambda entry: entry[0].slot)
 
-    def _compute(self, plan: list[tuple[Chat, list[int]]]) -> None:
-        """Compute the plan, and say what comes of it; what fails is tried chat by chat."""
+    def _compute(self, plan: Plan) -> None:
+        """Compute a plan and emit its tokens; if that fails, compute each sequence alone."""
         try:
-            self._compute_together(plan)
+            self._compute_batched(plan)
         except (MemoryError, RuntimeError) as error:
             logger.debug("computing %d chats failed: %s", len(plan), describe(error))
-            self._look_what_is_left()
+            self._restart_emptied()
             if len(plan) == 1:
-                no_memory = isinstance(error, MemoryError)
-                self._end(plan[0][0], AnswerError(OUT_OF_MEMORY) if no_memory else error)
+                out_of_memory = isinstance(error, MemoryError)
+                self._end(plan[0][0], AnswerError(OUT_OF_MEMORY) if out_of_memory else error)
                 return
-            for chat, tokens in plan:
-                part = chat.next_part(len(tokens)) if chat in self._reading else tokens
-                self._compute([(chat, part)])
+            for sequence, tokens in plan:
+                is_prefill = sequence in self._prefilling
+                chunk = sequence.next_chunk(len(tokens)) if is_prefill else tokens
+                self._compute([(sequence, chunk)])
 
-    def _look_what_is_left(self) -> None:
-        """Let chats whose rows were emptied read again what these held."""
-        for chat in self._chats:
-            left = self._context.ends[chat.row]
-            if left == len(chat.tokens):
+    def _restart_emptied(self) -> None:
+        """Prefill sequences again whose slots were emptied."""
+        for sequence in self._sequences:
+            kept = self._context.sequence_lengths[sequence.slot]
+            if kept == len(sequence.tokens):
                 continue
-            if chat in self._answered:
-                chat.read_again(left)
-                self._answered.remove(chat)
-                self._reading.append(chat)
+            if sequence in self._decoding:
+                sequence.restart_prefill(kept)
+                self._decoding.remove(sequence)
+                self._prefilling.append(sequence)
             else:
-                chat.tokens = chat.tokens[:left]
+                sequence.tokens = sequence.tokens[:kept]
 
-    def _compute_together(self, plan: list[tuple[Chat, list[int]]]) -> None:
-        if self._reading:
-            for chat in self._answered:
-                chat.request.flush()  # this may take long
-        parts = [Part(chat.row, tokens, len(tokens) >= chat.unread) for chat, tokens in plan]
+    def _compute_batched(self, plan: Plan) -> None:
+        """Compute a plan in one decode(), and emit its tokens."""
+        if self._prefilling:
+            for sequence in self._decoding:
+                sequence.request.flush()  # this step may take long
+        chunks = [
+            SequenceChunk(sequence.slot, tokens, len(tokens) >= sequence.remaining)
+            for sequence, tokens in plan
+        ]
         started = time.monotonic()
-        self._computed = tuple(chat.request for chat, _ in plan)
-        self._context.go_on()
-        self._interrupt_if_unwanted()
+        self._computing = tuple(sequence.request for sequence, _ in plan)
+        self._context.clear_abort()
+        self._abort_if_unwanted()
         try:
-            outcome = self._context.compute(parts)
+            result = self._context.decode(chunks)
         finally:
-            self._computed = ()
-        for chat, tokens in plan:
-            chat.tokens += tokens
-        if self._reading:
-            count = sum(len(part.tokens) for part in parts)
-            self._pace.learn(count, time.monotonic() - started)
-        asked = [chat for (chat, _), part in zip(plan, parts, strict=True) if part.is_wanted]
-        self._say_all(asked, choose(self._context, outcome, [chat.sampler for chat in asked]))
+            self._computing = ()
+        for sequence, tokens in plan:
+            sequence.tokens += tokens
+        if self._prefilling:
+            count = sum(len(chunk.tokens) for chunk in chunks)
+            self._budget.record(count, time.monotonic() - started)
+        sampled = [
+            sequence
+            for (sequence, _), chunk in zip(plan, chunks, strict=True)
+            if chunk.wants_logits
+        ]
+        tokens = sample(self._context, result, [sequence.sampler for sequence in sampled])
+        self._add_tokens(sampled, tokens)
 
-    def _interrupt_if_unwanted(self) -> None:
-        """Stop what is being computed if nobody waits for it any more; from any thread."""
-        computed = self._computed
-        if computed and all(request.over for request in computed):
-            self._context.interrupt()
+    def _abort_if_unwanted(self) -> None:
+        """Abort the decode() under way if all its requests should stop; from any thread."""
+        computing = self._computing
+        if computing and all(request.should_stop for request in computing):
+            self._context.abort()
 
-    # -- answering
-
-    def _say_all(self, chats: list[Chat], tokens: list[int | AnswerError]) -> None:
-        """Add tokens to the chats' answers, which may begin or end with them."""
+    def _add_tokens(self, sequences: list[LlamaSequence], tokens: list[int | AnswerError]) -> None:
+        """Add a sampled token to each sequence; end those that had NaNs."""
         spoiled = []
-        for chat, token in zip(chats, tokens, strict=True):
+        for sequence, token in zip(sequences, tokens, strict=True):
             if isinstance(token, AnswerError):
-                spoiled.append(chat.row)
-                self._end(chat, token)
+                spoiled.append(sequence.slot)
+                self._end(sequence, token)
             else:
-                self._say(chat, token)
+                self._add_token(sequence, token)
         if spoiled:
-            self._context.scrub(spoiled)
-            self._look_what_is_left()
+            self._context.reset(spoiled)
+            self._restart_emptied()
 
-    def _say(self, chat: Chat, token: int) -> None:
-        if chat in self._reading:
-            self._reading.remove(chat)
-            self._answered.append(chat)
+    def _add_token(self, sequence: LlamaSequence, token: int) -> None:
+        if sequence in self._prefilling:
+            self._prefilling.remove(sequence)
+            self._decoding.append(sequence)
         try:
-            is_last = chat.say(token)
-        except Exception as error:  # noqa: BLE001 - what is said is only this chat's
-            self._end(chat, error)
+            is_last = sequence.add_token(token)
+        except Exception as error:  # noqa: BLE001 - it belongs to this sequence alone
+            self._end(sequence, error)
             return
         if is_last:
-            self._end(chat)
+            self._end(sequence)
 
 
-def _wanted(request: Request) -> int | None:
-    """Return how many tokens an answer may have; None: as many as there is room for."""
+def _max_new_tokens(request: Request) -> int | None:
+    """Return the longest completion that was asked for; None for as long as there is room."""
     most: int | None = request.options["max_tokens"]
     return most if most and most > 0 else None

@@ -1,6 +1,7 @@
-"""Find out at the start whether llama.cpp computes several chats as it does one, and what is cheap.
+"""Find out at the start whether llama.cpp computes batched sequences as it does single ones.
 
-What is compared is what it computes now, with this model on this machine, not what a version says.
+Compares what it computes with this model on this machine, and measures what gap filling and copying
+cost; does not go by versions.
 """
 
 from __future__ import annotations
@@ -11,41 +12,40 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from ._llama_context import LlamaContext, Part
+from ._llama_context import LlamaContext, SequenceChunk
 
-PROMPTS = ([1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1, 2, 3, 4])  # in every vocabulary
-HALF = 4  # tokens of the second prompt, computed before the rest of it
-CLOSE = 0.25  # largest error, relative to the logits: memory in 16 bits and rounding cause less
-SOON = 0.05  # seconds: what is that fast is timed more than once
-TRIES = 5
+PROMPTS = ([1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1, 2, 3, 4])  # token ids that every vocabulary has
+PREFIX = 4  # tokens of the second prompt that are computed before its rest
+MAX_ERROR = 0.25  # relative to the logits; a 16-bit KV cache and rounding cause less
+SLOW = 0.05  # seconds: what takes less is measured repeatedly
+REPEATS = 5
 
 
 class Findings(NamedTuple):
-    """Why chats cannot share the context, or nothing; and what else was found out.
+    """What examine() found out about a context."""
 
-    bridge: rows in a gap that cost less to compute than a pass of their own for those behind it;
-    copying: seconds for copying a row, None if that is not right or not possible.
-    """
-
-    fault: str
-    bridge: int = 0
-    copying: float | None = None
+    fault: str  # why sequences cannot be batched in it, or ""
+    gap_fill: int = 0  # slots of a gap that cost less than another ubatch
+    copy_seconds: float | None = None  # of a sequence; None: not possible, or wrong
 
 
 def examine(context: LlamaContext, *, can_copy: bool) -> Findings:
-    """Compute two prompts alone, together and in parts; leave the context empty."""
+    """Compute two prompts alone, batched and in chunks; leave the context empty.
+
+    can_copy: false where copying a sequence is not to be tried.
+    """
     try:
-        alone = [_alone(context, prompt) for prompt in PROMPTS]
-        error = _distance(_in_parts(context), alone[1])
-        several = len(context.ends) > 1
-        if several:
-            error = max(error, _distance(_together(context), numpy.concatenate(alone)))
-        if not error <= CLOSE:
+        alone = [_logits_alone(context, prompt) for prompt in PROMPTS]
+        error = _distance(_logits_chunked(context), alone[1])
+        is_batched = len(context.sequence_lengths) > 1
+        if is_batched:
+            error = max(error, _distance(_logits_batched(context), numpy.concatenate(alone)))
+        if not error <= MAX_ERROR:
             return Findings(f"computed at once they are not what they are alone ({error:.2g})")
-        if not several:
+        if not is_batched:
             return Findings("")
-        copying = _copying(context, alone[1]) if can_copy else None
-        return Findings("", _bridge(context), copying)
+        copy_seconds = _copy_seconds(context, alone[1]) if can_copy else None
+        return Findings("", _gap_fill(context), copy_seconds)
     except RuntimeError as error:
         return Findings(f"the test of it failed: {error}")
     finally:
@@ -56,73 +56,72 @@ def _distance(found: Any, right: Any) -> float:
     return float(numpy.linalg.norm(found - right) / (numpy.linalg.norm(right) or 1.0))
 
 
-def _alone(context: LlamaContext, prompt: list[int]) -> Any:
-    """Return the logits that follow a prompt, computed at once in the first row."""
+def _logits_alone(context: LlamaContext, prompt: list[int]) -> Any:
+    """Return the logits after a prompt, computed at once in the first slot."""
     context.clear()
-    return context.compute([Part(0, prompt, True)]).logits.copy()
+    return context.decode([SequenceChunk(0, prompt, True)]).logits.copy()
 
 
-def _in_parts(context: LlamaContext) -> Any:
-    """Return those of the second prompt, computed after its first tokens, and after a detour."""
+def _logits_chunked(context: LlamaContext) -> Any:
+    """Return those after the second prompt, computed in two chunks with a truncation between."""
     context.clear()
-    context.compute([Part(0, PROMPTS[1][:HALF], False)])
-    context.compute([Part(0, PROMPTS[0], False)])
-    kept = context.forget(0, HALF)
-    return context.compute([Part(0, PROMPTS[1][kept:], True)]).logits.copy()
+    context.decode([SequenceChunk(0, PROMPTS[1][:PREFIX], False)])
+    context.decode([SequenceChunk(0, PROMPTS[0], False)])
+    kept = context.truncate(0, PREFIX)
+    return context.decode([SequenceChunk(0, PROMPTS[1][kept:], True)]).logits.copy()
 
 
-def _together(context: LlamaContext) -> Any:
-    """Return the logits that follow the prompts, computed beside each other."""
+def _logits_batched(context: LlamaContext) -> Any:
+    """Return those after both prompts, prefilled and decoded batched."""
     context.clear()
-    context.compute([Part(row, prompt[:-1], False) for row, prompt in enumerate(PROMPTS)])
-    last = [Part(row, prompt[-1:], True) for row, prompt in enumerate(PROMPTS)]
-    return context.compute(last).logits.copy()
+    context.decode([SequenceChunk(slot, prompt[:-1], False) for slot, prompt in enumerate(PROMPTS)])
+    last = [SequenceChunk(slot, prompt[-1:], True) for slot, prompt in enumerate(PROMPTS)]
+    return context.decode(last).logits.copy()
 
 
-def _copying(context: LlamaContext, right: Any) -> float | None:
-    """Return the seconds that it takes to copy a row, if what is copied is right."""
+def _copy_seconds(context: LlamaContext, right: Any) -> float | None:
+    """Return the seconds that copying a sequence takes; None if the copy is wrong."""
     context.clear()
-    context.compute([Part(0, PROMPTS[1], False)])
-    token = [Part(1, PROMPTS[1][HALF:], True)]
+    context.decode([SequenceChunk(0, PROMPTS[1], False)])
+    rest = [SequenceChunk(1, PROMPTS[1][PREFIX:], True)]
 
-    def copy_and_compute() -> Any:
-        context.copy(0, 1, HALF)
-        return context.compute(token).logits
+    def copy_and_decode() -> Any:
+        context.copy(0, 1, PREFIX)
+        return context.decode(rest).logits
 
-    if not _distance(copy_and_compute(), right) <= CLOSE:
+    if not _distance(copy_and_decode(), right) <= MAX_ERROR:
         return None
-    with_copy = _seconds(copy_and_compute)
+    with_copy = _shortest_time(copy_and_decode)
 
-    def compute() -> None:
-        context.forget(1, HALF)
-        context.compute(token)
+    def decode() -> None:
+        context.truncate(1, PREFIX)
+        context.decode(rest)
 
-    return max(0.0, with_copy - _seconds(compute))
+    return max(0.0, with_copy - _shortest_time(decode))
 
 
-def _bridge(context: LlamaContext) -> int:
-    """Return how many rows may be computed in vain to save a pass."""
+def _gap_fill(context: LlamaContext) -> int:
+    """Return how many dummy tokens cost less than the ubatch that they save."""
     context.clear()
-    rows = len(context.ends)
-    one, all_rows = ([Part(row, [1], True) for row in range(count)] for count in (1, rows))
-    single = _seconds(lambda: _compute_and_forget(context, one))
-    another = max(0.0, (_seconds(lambda: _compute_and_forget(context, all_rows)) - single)) / (
-        rows - 1
-    )
+    slots = len(context.sequence_lengths)
+    one, every = ([SequenceChunk(slot, [1], True) for slot in range(count)] for count in (1, slots))
+    single = _shortest_time(lambda: _decode_and_forget(context, one))
+    together = _shortest_time(lambda: _decode_and_forget(context, every))
+    another = max(0.0, together - single) / (slots - 1)
     saved = max(0.0, single - another)
-    return rows if another * rows <= saved else int(saved / another)
+    return slots if another * slots <= saved else int(saved / another)
 
 
-def _compute_and_forget(context: LlamaContext, parts: list[Part]) -> None:
-    context.compute(parts)
-    for part in parts:
-        context.forget(part.row, 0)
+def _decode_and_forget(context: LlamaContext, chunks: list[SequenceChunk]) -> None:
+    context.decode(chunks)
+    for chunk in chunks:
+        context.truncate(chunk.slot, 0)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """Return the shortest time that something takes; slow machines do it once."""
-    found = []
-    while not found or (len(found) < TRIES and found[0] < SOON):
+def _shortest_time(work: Callable[[], object]) -> float:
+    """Return the shortest of several durations in seconds, or the only one if work is slow."""
+    found: list[float] = []
+    while not found or (len(found) < REPEATS and found[0] < SLOW):
         started = time.perf_counter()
         work()
         found.append(time.perf_counter() - started)

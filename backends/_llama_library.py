@@ -1,4 +1,4 @@
-"""Prepare llama.cpp itself: interface, log, the library for this processor, devices, threads."""
+"""llama.cpp as a library: check its API, capture its log, load it for this CPU, find GPUs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kuwa_min.errors import StartError
 
 logger = logging.getLogger(__name__)
 
-ERROR, CONTINUED = 4, 5  # llama.cpp's levels of log lines
+ERROR, CONTINUED = 4, 5  # log levels of llama.cpp
 CPU_CORES = Path("/sys/devices/system/cpu")
-INTERFACE = {  # what we call, and how many arguments it takes: they have changed before
+API = {  # the functions that we call and their numbers of arguments, which have changed before
     "llama_backend_init": 0,
     "llama_context_default_params": 0,
     "llama_decode": 2,
@@ -76,43 +76,47 @@ INTERFACE = {  # what we call, and how many arguments it takes: they have change
 }
 
 
-class Chatter:
-    """Bring what llama.cpp says to our log at DEBUG, and keep its first complaint."""
+class LogCapture:
+    """Forwards llama.cpp's log to ours at DEBUG, and keeps the first error.
+
+    first_error: set it to "" before a call, read it after one that failed. llama.cpp calls _log()
+    from any of its threads.
+    """
 
     def __init__(self) -> None:
-        self.complaint = ""
+        self.first_error = ""
         self._level = 0
-        self._heard: list[str] | None = None
-        self._callback = llama_cpp.llama_log_callback(self._hear)
+        self._captured: list[str] | None = None
+        self._callback = llama_cpp.llama_log_callback(self._log)
         llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[list[str]]:
-        """Give the list of all that is said meanwhile."""
-        self._heard = []
+    def capturing(self) -> Iterator[list[str]]:
+        """Collect the log lines of the block in the list that it gets."""
+        self._captured = []
         try:
-            yield self._heard
+            yield self._captured
         finally:
-            self._heard = None
+            self._captured = None
 
-    def _hear(self, level: int, text: bytes, _: Any) -> None:
+    def _log(self, level: int, text: bytes, _: Any) -> None:
         line = text.decode("utf-8", "replace").strip()
         self._level = self._level if level == CONTINUED else level
-        if not line.strip("."):
+        if not line.strip("."):  # a progress bar
             return
-        if self._heard is not None:
-            self._heard.append(line)
-        if self._level == ERROR and not self.complaint:
-            self.complaint = line  # the first one says why, the others that it failed
+        if self._captured is not None:
+            self._captured.append(line)
+        if self._level == ERROR and not self.first_error:
+            self.first_error = line  # it states the cause; later ones report that a call failed
         logger.debug("llama.cpp: %s", line)
 
 
-CHATTER = Chatter()  # as long as the process: llama.cpp speaks until its end
+LOG_CAPTURE = LogCapture()  # for the life of the process: llama.cpp logs up to its end
 
 
 def prepare() -> None:
-    """Make llama.cpp ready to load models; raises StartError if this library is of no use here."""
-    changed = [name for name, count in INTERFACE.items() if _arguments(name) != count]
+    """Initialize llama.cpp; raises StartError if its API or its builds do not fit."""
+    changed = [name for name, count in API.items() if _argument_count(name) != count]
     if changed:
         raise StartError(
             f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')} is not the one "
@@ -120,31 +124,34 @@ def prepare() -> None:
             "kuwa-llamacpp.pyz, which has one that fits"
         )
     llama_cpp.llama_backend_init()
-    load_processors(Path(llama_cpp.__file__).parent)
+    load_cpu_backend(Path(llama_cpp.__file__).parent)
 
 
-def _arguments(name: str) -> int | None:
-    """Return how many arguments a function of the library takes; None if it is not there."""
+def _argument_count(name: str) -> int | None:
+    """Return the number of a function's arguments; None if the library does not have it."""
     types = getattr(getattr(llama_cpp, name, None), "argtypes", None)
     return None if types is None else len(types)
 
 
-def quick(function: Any) -> Any:
-    """Return a twin of a function of llama.cpp that keeps Python's lock while it runs.
+def holding_gil(function: Any) -> Any:
+    """Return a function of llama.cpp that holds the GIL while it runs.
 
-    For what takes microseconds: to give the lock away and to wait for it would take longer.
+    For calls that take microseconds: releasing the GIL and waiting for it would take longer.
     """
-    twin = getattr(ctypes.PyDLL(llama_cpp.llama_cpp._lib._name), function.__name__)
-    twin.argtypes, twin.restype = function.argtypes, function.restype
-    return twin
+    holding = getattr(ctypes.PyDLL(llama_cpp.llama_cpp._lib._name), function.__name__)
+    holding.argtypes, holding.restype = function.argtypes, function.restype
+    return holding
 
 
-def load_processors(package: Path) -> None:
-    """Let llama.cpp choose the library for this processor, in builds that have one for each."""
-    # through libllama: wheels hold copies of libggml, and only the one that it uses counts
+def load_cpu_backend(package: Path) -> None:
+    """Have llama.cpp load its CPU backend for this processor, in builds with several of them.
+
+    package: the folder of llama_cpp. Raises StartError if none of them suits.
+    """
+    # through libllama: wheels contain copies of libggml, and the one that libllama uses counts
     library = ctypes.CDLL(str(min((package / "lib").glob("libllama.*"))))
     library.ggml_backend_reg_count.restype = ctypes.c_size_t
-    for folder in (package / "lib", package.parent / "bin"):  # where wheels put them
+    for folder in (package / "lib", package.parent / "bin"):  # where wheels have the backends
         if library.ggml_backend_reg_count() == 0 and folder.is_dir():
             library.ggml_backend_load_all_from_path(ctypes.c_char_p(os.fsencode(folder)))
     if library.ggml_backend_reg_count() == 0:
@@ -155,10 +162,10 @@ def load_processors(package: Path) -> None:
 
 
 def check_gpu(layers: int) -> None:
-    """Raise StartError saying why if layers are to be on a graphics card, and none can be used."""
+    """Raise StartError if layers are to be on a GPU, and none can be used."""
     if not layers or llama_cpp.llama_supports_gpu_offload():
         return
-    others = [name for name in _kinds_of_devices() if name != "CPU"]
+    others = [name for name in _device_backends() if name != "CPU"]
     why = (
         f"llama.cpp was built for {', '.join(others)} and finds no such device here"
         if others
@@ -167,8 +174,8 @@ def check_gpu(layers: int) -> None:
     raise StartError(f"--ngl {layers} asks for a GPU, but {why}; --ngl 0 computes on the processor")
 
 
-def _kinds_of_devices() -> list[str]:
-    """Return what llama.cpp was built for, such as CPU and CUDA."""
+def _device_backends() -> list[str]:
+    """Return the backends that llama.cpp was built with: "CPU", "CUDA"..."""
     library = ctypes.CDLL(llama_cpp.llama_cpp._lib._name)
     count, get, name = (
         getattr(library, f"ggml_backend_reg_{word}") for word in ("count", "get", "name")
@@ -179,7 +186,7 @@ def _kinds_of_devices() -> list[str]:
 
 
 def cores() -> int:
-    """Return the number of cores that we may use; hyperthreads of one core count once."""
+    """Return the number of cores of our CPU affinity; hyperthreads of one core count once."""
     allowed = os.sched_getaffinity(0)
     siblings = [CPU_CORES / f"cpu{cpu}/topology/thread_siblings_list" for cpu in allowed]
     try:

@@ -1,7 +1,7 @@
-"""Say before it is taken that the memory of all chats is more than this machine has.
+"""Check that the KV cache of all slots fits into memory, before it is allocated.
 
-llama.cpp writes to all of it at once, and a system that has promised more than there is ends the
-process without a word. How much one token takes it says itself, in its log.
+llama.cpp writes to all of it at once, and a system that overcommits memory then kills the process
+without a message. How much a token takes is in llama.cpp's log.
 """
 
 from __future__ import annotations
@@ -16,37 +16,36 @@ MEMINFO = Path("/proc/meminfo")
 FREE = ("MemAvailable", "SwapFree")
 # llama_kv_cache: size =   32.00 MiB (   256 cells,  32 layers,  1/1 seqs), K (f16): ...
 SIZE = re.compile(r"_(?:kv_cache|memory_recurrent): size = +([\d.]+) MiB \( *(\d+) cells, .*seqs")
-STATE = "_memory_recurrent:"
+STATE = "_memory_recurrent:"  # whose size does not depend on the length
 MIB, KIB, GB = 2**20, 2**10, 1e9
 
 
-def check(said: Iterable[str], *, rows: int, length: int) -> None:
-    """Raise StartError if rows of this length take more than is free.
+def check(log: Iterable[str], *, slots: int, length: int) -> None:
+    """Raise StartError if so many slots of so many tokens need more memory than is free.
 
-    said: what llama.cpp said when it made a context of a single row.
+    log: llama.cpp's log lines about a context of one slot.
     """
-    needed, free = _needed(said, rows, length), _free()
+    needed, free = _needed_bytes(log, slots, length), _free_bytes()
     if free is not None and needed > free:
         raise StartError(
-            f"{length:,} tokens for each of {rows} chats take {needed / GB:.1f} GB, and "
+            f"{length:,} tokens for each of {slots} chats take {needed / GB:.1f} GB, and "
             f"{free / GB:.1f} GB are free; lower --context_window or --concurrent_req_limit, or "
             "choose a smaller --cache_type"
         )
 
 
-def _needed(said: Iterable[str], rows: int, length: int) -> float:
-    """Return the bytes of all rows."""
+def _needed_bytes(log: Iterable[str], slots: int, length: int) -> float:
     total = 0.0
-    for line in said:
+    for line in log:
         found = SIZE.search(line)
         if found:
-            each = float(found[1]) * MIB / int(found[2])
-            total += each * rows * (1 if STATE in line else length)
+            cell = float(found[1]) * MIB / int(found[2])
+            total += cell * slots * (1 if STATE in line else length)
     return total
 
 
-def _free() -> int | None:
-    """Return the bytes that the system can give; None if it does not say."""
+def _free_bytes() -> int | None:
+    """Return the free memory and swap; None if the system does not state it."""
     try:
         lines = MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Know what llama-cpp-python's create_completion takes beyond the backend's table."""
+"""The generation options of llama-cpp-python's create_completion that the table lacks."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ import llama_cpp
 from kuwa_min import generation, sentences
 
 PASSED = ("logit_bias",)
-MOST_BIASES, HIGHEST_BIAS = 1024, 1000
+MAX_BIASES = 1024  # tokens
+MAX_BIAS = 1000  # added to or subtracted from a logit
 
 
-def library(idle: Collection[str]) -> generation.Library:
-    """Return the parameters of the library's function; idle: those that it may not have any more.
+def library(ignored: Collection[str]) -> generation.Library:
+    """Return the parameters of create_completion, and those of them that are passed on.
 
-    What is not passed: what makes no text (logprobs, echo, suffix), what must be an object of
-    Python's (grammar, logits_processor), and what is ours (stream, model).
+    ignored: names that it may not have any more. Not passed on: those that make no text (logprobs,
+    echo, suffix), those that are Python objects (grammar, logits_processor), and those that are
+    ours (stream, model).
     """
     parameters = inspect.signature(llama_cpp.Llama.create_completion).parameters
-    known = {*parameters, *idle} - {"self", "prompt"}
+    known = {*parameters, *ignored} - {"self", "prompt"}
     name = "llama_cpp.Llama.create_completion"
     return generation.Library(name, known, PASSED, PASSED, _logit_bias)
 
 
 def _logit_bias(name: str, value: Any) -> dict[int, float]:
-    """Return what is added to the logits of tokens, by the tokens' numbers."""
+    """Return the number to add to each token's logit, by token id; raises ValueError."""
     try:
         biases = {int(token): float(bias) for token, bias in value.items()}
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise _refused(name, sentences.MUST_MAP_TOKENS) from None
-    if len(biases) > MOST_BIASES:
-        raise _refused(name, sentences.MUST_HAVE_FEWER_TOKENS.format(MOST_BIASES))
-    if not all(abs(bias) <= HIGHEST_BIAS for bias in biases.values()):
-        raise _refused(name, sentences.MUST_BE_BIASES.format(-HIGHEST_BIAS, HIGHEST_BIAS))
+    if len(biases) > MAX_BIASES:
+        raise _refused(name, sentences.MUST_HAVE_FEWER_TOKENS.format(MAX_BIASES))
+    if not all(abs(bias) <= MAX_BIAS for bias in biases.values()):
+        raise _refused(name, sentences.MUST_BE_BIASES.format(-MAX_BIAS, MAX_BIAS))
     return biases
 
 

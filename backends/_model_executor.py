@@ -1,4 +1,4 @@
-"""Share what the backends of on-premises models have in common: options, prompt, pieces."""
+"""What the backends of on-premises models share: options, from chat to request, the answer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ from kuwa_min import prompt as prompts
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.modelfile import Message
 
-from ._bounded_template import TemplateProcesses
-from ._chat_template import ChatTemplate, RefusedTemplate
-from ._engine import Batch, Engine
+from ._bounded_template import SandboxPool
+from ._chat_template import ChatTemplate, TemplateError
+from ._engine import Engine
 from ._links import side_note
-from ._reader import ChatInput, FoldingReader, Prompt, Reader, TextReader, takes_system
+from ._reader import (
+    ChatInput,
+    EncodedPrompt,
+    PromptEncoder,
+    SystemFoldingEncoder,
+    TextEncoder,
+    supports_system_role,
+)
 from ._request import Request
+from ._scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
 
-LIMIT = 3072  # prompt tokens
-ANSWER_SHARE = 8  # of the context, one part in so many is kept for the answer
-BLIND = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
+PROMPT_LIMIT = 3072  # tokens
+ANSWER_SHARE = 8  # a prompt leaves at least one part in so many of the context to the answer
+NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
-HIGHEST: dict[str, float] = {  # what option tables cannot say; the lowest values stand in them
+MAX_VALUES: dict[str, float] = {  # which option tables cannot state; they state the lowest ones
     "top_p": 1,
     "min_p": 1,
     "typical_p": 1,
@@ -46,30 +54,39 @@ HIGHEST: dict[str, float] = {  # what option tables cannot say; the lowest value
 
 
 class Model(Protocol):
-    """What a backend's model can do."""
+    """A loaded model, as the threads of requests use it."""
 
-    context: int  # tokens that prompt and answer may have together
-    template: ChatTemplate  # its own, or the one of --override_chat_template
-    names: dict[str, Any]  # what templates may use: special tokens, as text
+    context_length: int  # tokens of prompt and completion together
+    chat_template: ChatTemplate  # its own, or the one of --override_chat_template
+    special_tokens: dict[str, Any]  # variables of templates: bos_token and the like, as text
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a chat that a template has written down."""
+        """Return the token ids of a rendered chat; called from any thread."""
 
-    def facts(self) -> dict[str, Any]:
-        """Return what people want to know of it, for /status."""
+    def info(self) -> dict[str, Any]:
+        """Return facts about the model for /status."""
 
 
 class ModelExecutor(LLMExecutor):
-    """Answer with a model of this machine; the subclass gives its options and loads it."""
+    """Answers with a model of this machine; a subclass defines its options and loads it.
+
+    setup() calls, in this order: prepare(), read_settings(), load(), create_scheduler(). A
+    request's thread runs llm_compute(), and the engine's thread what create_scheduler() returned.
+    """
 
     uses_asyncio = False
     table: generation.Table = ()
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the options of every on-premises model, then those of this one."""
+        """Add the options that on-premises models have in common, then the generation options."""
         group = parser.add_argument_group("options of the prompt")
         add = group.add_argument
-        add("--limit", type=option_values.whole(1), default=LIMIT, help="most tokens of a prompt")
+        add(
+            "--limit",
+            type=option_values.whole(1),
+            default=PROMPT_LIMIT,
+            help="most tokens of a prompt",
+        )
         add("--system_prompt", help="system prompt of bots that give none")
         add("--no_system_prompt", action="store_true", help="never send a system prompt")
         add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
@@ -81,66 +98,77 @@ class ModelExecutor(LLMExecutor):
         )
         generation.add_arguments(parser, self.table)
 
-    def load(self) -> Model:
-        """Load the model; raises StartError or UsageError saying why it cannot be."""
-        raise NotImplementedError
-
-    def create_batch(self, slots: int) -> Batch:
-        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
-        raise NotImplementedError
+    # -- what a subclass defines
 
     def prepare(self) -> None:
-        """Set what the library reads when it is imported."""
+        """Set the environment variables that the library reads when it is imported."""
 
     def library(self) -> generation.Library:
-        """Return what the library takes beyond the table; may import it."""
+        """Return the generation options that the library has beyond the table; may import it."""
         raise NotImplementedError
 
     def read_settings(self) -> dict[str, Any]:
-        """Return the generation options before a bot asks for others."""
+        """Return the generation options of requests that ask for no others."""
         return generation.settings(self.table, self.args, self.library)
+
+    def load(self) -> Model:
+        """Load the model; raises StartError or UsageError saying why it cannot be loaded."""
+        raise NotImplementedError
+
+    def create_scheduler(self, slots: int) -> Scheduler:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
+        raise NotImplementedError
+
+    def accepts_images(self) -> bool:
+        """Tell whether the model reads pictures."""
+        return False
+
+    # -- start
 
     def setup(self) -> None:
         """Read the options, load the model and start its engine."""
         self.prepare()
+        self.timeout: float | None = self.args.timeout  # seconds of a request
         self.settings = self.read_settings()
         if excess := _excess(self.settings):
             raise UsageError(excess)
         try:
             self.model = self.load()
-        except RefusedTemplate as error:
+        except TemplateError as error:
             raise StartError(
                 f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
             ) from None
         try:
-            self.takes_system = takes_system(self.own_reader())
-        except RefusedTemplate as error:
+            self.supports_system_role = supports_system_role(self.default_encoder())
+        except TemplateError as error:
             raise StartError(
                 f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
             ) from None
-        self.templates = TemplateProcesses()
-        batch = self.create_batch(self.args.concurrent_req_limit)
-        self.engine = Engine(batch)
-        self.describe(**self.model.facts(), engine=batch.description)
+        self.sandbox_pool = SandboxPool()
+        scheduler = self.create_scheduler(self.args.concurrent_req_limit)
+        self.engine = Engine(scheduler)
+        self.describe(**self.model.info(), engine=scheduler.description)
+
+    # -- a request
 
     async def llm_compute(
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
-        """Yield the answer as it is computed; leaving it stops the computation."""
+        """Yield the answer's text as it is generated; closing the generator cancels the request."""
         request = self.create_request(history, modelfile)
         self.on_stop(request.cancel)
         self.engine.submit(request)
         try:
-            while not request.ended:
-                if piece := request.take():  # empty at the end
-                    yield piece
+            while not request.drained:
+                if text := request.next_text():  # "" at the end
+                    yield text
             if not request.cancelled:
                 for note in filter(None, (*request.side_notes, request.prompt_note)):
                     yield note
         finally:
             request.cancel()
-            if request.begun:
-                self.count_tokens(read=len(request.prompt), written=request.written)
+            if request.started:
+                self.count_tokens(read=len(request.prompt_ids), written=request.completion_tokens)
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
@@ -148,87 +176,93 @@ class ModelExecutor(LLMExecutor):
         options = generation.for_request(self.table, self.settings, asked, self.library)
         if excess := _excess(options):
             raise AnswerError(sentences.BAD_OPTION.format(excess))
-        if generation.wants_multimodal(asked) and not self.sees():
-            generation.warn_once(BLIND)
-        prompt, notes = self._read(history, modelfile)
+        if generation.wants_multimodal(asked) and not self.accepts_images():
+            generation.warn_once(NO_IMAGES)
+        prompt, notes = self._encode(history, modelfile)
         request = Request(
             prompt.ids,
             options,
             stop=options["stop"] or (),
-            seconds=self.args.timeout,
-            extra=prompt.extra,
+            timeout=self.timeout,
+            model_inputs=prompt.model_inputs,
         )
         request.prompt_note = side_note(notes)
         return request
 
-    def _read(self, history: list[Message], modelfile: Modelfile) -> tuple[Prompt, tuple[str, ...]]:
-        """Return as much of a chat as fits, in tokens, and sentences on what was left out."""
+    def _encode(
+        self, history: list[Message], modelfile: Modelfile
+    ) -> tuple[EncodedPrompt, tuple[str, ...]]:
+        """Return the prompt, without the oldest messages if all are too long, and side notes."""
         try:
-            reader, history, notes = self.open_chat(history, modelfile)
+            encoder, history, notes = self.encoder_for(history, modelfile)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
             if self.args.no_system_prompt:
                 prompt = prompt._replace(system="")
-            chat = prompts.fit(prompt, length=reader.length, limit=self.limit)
-            found = reader.prepare(chat)
-        except RefusedTemplate as error:
-            raise self._refusal(error, modelfile) from None
-        if not found.ids:
+            chat = prompts.fit(prompt, length=encoder.count_tokens, limit=self.prompt_limit)
+            encoded = encoder.encode(chat)
+        except TemplateError as error:
+            raise self._answer_error(error, modelfile) from None
+        if not encoded.ids:
             raise AnswerError(sentences.NO_INPUT)
-        return found, notes
+        return encoded, notes
 
     @property
-    def limit(self) -> int:
-        """Return how many tokens a prompt may have; the answer needs room, too."""
-        context = self.model.context
+    def prompt_limit(self) -> int:
+        """Return the longest prompt in tokens, which leaves room for an answer in the context."""
+        context = self.model.context_length
         return min(self.args.limit, context - max(1, context // ANSWER_SHARE))
 
-    def _refusal(self, error: RefusedTemplate, modelfile: Modelfile) -> AnswerError:
-        """Return what the person reads; what a bot's own template says may quote the chat."""
-        if modelfile.template:
+    def _answer_error(self, error: TemplateError, modelfile: Modelfile) -> AnswerError:
+        """Log a failed template, and return what the user reads.
+
+        The message of a Modelfile's own template may quote the chat: it stays out of the log.
+        """
+        if self.uses_template_of(modelfile):
             logger.info("the template of a Modelfile refused a chat")
             return AnswerError(sentences.BAD_TEMPLATE.format(sentences.sentence_of(error)))
         logger.error("the chat template refused a chat: %s", error)
         return AnswerError(sentences.NOT_ACCEPTED)
 
-    # -- reading chats
+    # -- prompt encoders
 
-    def sees(self) -> bool:
-        """Tell whether the model takes pictures."""
-        return False
+    def uses_template_of(self, modelfile: Modelfile) -> bool:
+        """Tell whether a Modelfile's own chat template renders its chats."""
+        return bool(modelfile.template)
 
-    def own_reader(self) -> Reader:
-        """Return what reads chats by the model's template."""
-        return TextReader(self.model.template, self.model.tokenize)
+    def default_encoder(self) -> PromptEncoder:
+        """Return an encoder with the model's chat template."""
+        return TextEncoder(self.model.chat_template, self.model.tokenize)
 
-    def open_chat(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
-        """Return what reads the chats of a request, and its history as that wants it."""
-        if not modelfile.template:
-            return ChatInput(self.folded(self.own_reader(), self.takes_system), history)
-        template = self.templates.open(modelfile.template, **self.model.names)
-        reader = TextReader(template, self.model.tokenize)
-        return ChatInput(self.folded(reader, takes_system(reader)), history)
+    def encoder_for(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
+        """Return the encoder for a request, and the history in the form that it encodes."""
+        if not self.uses_template_of(modelfile):
+            encoder = self.folding(self.default_encoder(), self.supports_system_role)
+            return ChatInput(encoder, history)
+        template = self.sandbox_pool.open(modelfile.template, **self.model.special_tokens)
+        untrusted = TextEncoder(template, self.model.tokenize)
+        return ChatInput(self.folding(untrusted, supports_system_role(untrusted)), history)
 
     @staticmethod
-    def folded(reader: Reader, takes_system: bool) -> Reader:
-        """Return a reader that gives its template no system prompt unless it takes one."""
-        return reader if takes_system else FoldingReader(reader)
+    def folding(encoder: PromptEncoder, supports_system_role: bool) -> PromptEncoder:
+        """Return the encoder, folding system prompts if its template has no role for them."""
+        return encoder if supports_system_role else SystemFoldingEncoder(encoder)
 
 
 def _excess(options: dict[str, Any]) -> sentences.Sentence | None:
-    """Return why an option is too high for the libraries, None if all can be passed on."""
-    for name, highest in HIGHEST.items():
-        if (options.get(name) or 0) > highest:
-            limit = sentences.MUST_BE_AT_MOST.format(highest)
+    """Return why an option is above its maximum; None if the library can have them all."""
+    for name, maximum in MAX_VALUES.items():
+        if (options.get(name) or 0) > maximum:
+            limit = sentences.MUST_BE_AT_MOST.format(maximum)
             return sentences.OPTION_REASON.format(name, limit)
     return None
 
 
-def _clause(error: RefusedTemplate) -> str:
-    """Return what a template says as a part of a sentence."""
+def _clause(error: TemplateError) -> str:
+    """Return a template's message as a part of a sentence."""
     return str(error).rstrip(".")
 
 
-def chat_template(text_or_file: str | None) -> str | None:
+def read_chat_template(text_or_file: str | None) -> str | None:
     """Return the template of --override_chat_template; raises UsageError for an unreadable file."""
     if not text_or_file or "{" in text_or_file:
         return text_or_file or None

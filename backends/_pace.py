@@ -1,48 +1,56 @@
-"""Choose how much of the prompts that wait is read in one step, by the speed of the machine."""
+"""The prefill budget: how many prompt tokens a step computes, by the measured speed."""
+
+# The strategy. A prefill keeps the sequences that are decoding waiting, and a cancel too, so that
+# a step prefills as much as takes TARGET_SECONDS: the speed of each prefill sets the next one's
+# size. The more requests wait for each one that is decoding, the longer a prefill may take: they
+# gain more than the others lose. split_budget() then divides the budget among the prompts.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-SECONDS = 0.1  # for which reading may keep the others waiting, and a stop
-LEAST = 32  # tokens; fewer say little of the speed
-FIRST = 256  # tokens, before the speed is known
-MOST_PRESSURE = 8  # times as long, if that many wait for each one that is answered
+TARGET_SECONDS = 0.1  # that a prefill should take
+MIN_TOKENS = 32  # of a step's prefill; fewer say little about the speed
+FIRST_TOKENS = 256  # of the first prefill, before the speed is known
+MAX_PRESSURE = 8  # times TARGET_SECONDS at most
 
 
-class Pace:
-    """The speed of reading so far; `most` is the largest number of tokens read at once."""
+class PrefillBudget:
+    """The number of tokens to prefill in a step; max_tokens: the limit of one computation."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._part = min(FIRST, most)
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._tokens = min(FIRST_TOKENS, max_tokens)
 
-    def tokens(self, *, waiting: int, answered: int) -> int:
-        """Return how many tokens to read now; the more wait, compared to the others, the more."""
-        pressure = waiting // max(1, answered)
-        return self._part * min(max(1, pressure), MOST_PRESSURE)
+    def tokens(self, *, waiting: int, decoding: int) -> int:
+        """Return the budget of this step, for so many waiting and decoding requests."""
+        return self._tokens * queue_pressure(waiting=waiting, decoding=decoding)
 
-    def learn(self, tokens: int, seconds: float) -> None:
-        """Take note of how long it took to read so many tokens."""
-        if tokens >= LEAST:
-            wanted = int(tokens / max(seconds, 1e-6) * SECONDS)
-            self._part = max(LEAST, min(self._most, wanted, 2 * self._part))
+    def record(self, tokens: int, seconds: float) -> None:
+        """Adapt to a prefill of so many tokens that took so many seconds."""
+        if tokens >= MIN_TOKENS:
+            target = int(tokens / max(seconds, 1e-6) * TARGET_SECONDS)
+            self._tokens = max(MIN_TOKENS, min(self._max_tokens, target, 2 * self._tokens))
 
     def tokens_in(self, seconds: float) -> int:
-        """Return how many tokens are read in so many seconds."""
-        return int(self._part * seconds / SECONDS)
+        """Return how many tokens are prefilled in so many seconds."""
+        return int(self._tokens * seconds / TARGET_SECONDS)
 
 
-def shares(tokens: int, wanted: Sequence[int]) -> list[int]:
-    """Share out how many tokens are read now among prompts, of which so many are left.
+def queue_pressure(*, waiting: int, decoding: int) -> int:
+    """Return the factor by which waiting requests raise the budget: 1 to MAX_PRESSURE."""
+    return min(max(1, waiting // max(1, decoding)), MAX_PRESSURE)
 
-    They are in the order in which they came. Half is for the first one, so that its end comes near
-    whoever follows; the rest is for those that need least, who need not wait for a long one.
+
+def split_budget(tokens: int, remaining: Sequence[int]) -> list[int]:
+    """Divide a budget among prompts in order of arrival; remaining: tokens left of each.
+
+    The first prompt gets half, so that later ones cannot starve it. The rest goes to the shortest
+    ones first, so that a short prompt does not wait for a long one.
     """
-    given = [0] * len(wanted)
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    for at, most in ((0, -(-tokens // 2)), *((at, tokens) for at in order)):
-        if at < len(wanted):
-            more = min(most, wanted[at] - given[at], tokens - sum(given))
-            given[at] += more
-    return given
+    split = [0] * len(remaining)
+    shortest_first = sorted(range(len(remaining)), key=remaining.__getitem__)
+    for at, most in ((0, -(-tokens // 2)), *((at, tokens) for at in shortest_first)):
+        if at < len(remaining):
+            split[at] += min(most, remaining[at] - split[at], tokens - sum(split))
+    return split

@@ -1,4 +1,4 @@
-"""Turn chats into what a model reads: by its template, or by one that came with the request."""
+"""From a chat to the token ids that a model reads, by its own template or by a Modelfile's."""
 
 from __future__ import annotations
 
@@ -8,93 +8,94 @@ from typing import Any, NamedTuple, Protocol
 from kuwa_min.modelfile import Message
 from kuwa_min.prompt import fold_system
 
-from ._chat_template import RefusedTemplate
+from ._chat_template import TemplateError
 
-PROBE = "kuwa-system-probe"
+SYSTEM_PROBE = "kuwa-system-probe"
 
 
 class Template(Protocol):
-    """What writes a chat down."""
+    """A chat template: ChatTemplate, or the SandboxedTemplate of a Modelfile."""
 
     def render(self, chat: list[Message], /, **more: Any) -> str:
-        """Return the chat as text; raises RefusedTemplate if the template refuses it."""
+        """Return the chat as text; raises TemplateError if the template refuses it."""
 
 
-class Prompt(NamedTuple):
-    """A chat as a model reads it: its tokens, and what else goes with them."""
+class EncodedPrompt(NamedTuple):
+    """A prompt as a model reads it."""
 
-    ids: list[int]
-    extra: Any = None
+    ids: list[int]  # token ids
+    model_inputs: Any = None  # what goes with them: pixel values and the like
 
 
-class Reader(Protocol):
-    """What measures and prepares the chats of one request."""
+class PromptEncoder(Protocol):
+    """Encodes the chats of one request; used by that request's thread only.
 
-    def length(self, chat: list[Message]) -> int:
-        """Return how many tokens a chat has; raises RefusedTemplate if it is refused."""
+    count_tokens() is called for one history after the other until one fits the prompt limit, then
+    encode() once for that one.
+    """
 
-    def prepare(self, chat: list[Message]) -> Prompt:
-        """Return the chat as a Prompt; raises RefusedTemplate if it is refused."""
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids and further inputs; raises TemplateError."""
 
 
 class ChatInput(NamedTuple):
-    """What reads the chats of a request, its history as that wants it, and what was left out.
+    """The encoder for a request, its history as that encoder wants it, and what was left out."""
 
-    notes: sentences for a side note.
-    """
-
-    reader: Reader
+    encoder: PromptEncoder
     history: list[Message]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences for a side note
 
 
-class TextReader:
-    """Reads chats of text alone."""
+class TextEncoder:
+    """Encodes chats without pictures: renders the template, then tokenizes the text."""
 
     def __init__(self, template: Template, tokenize: Callable[[str], list[int]]) -> None:
         self._template, self._tokenize = template, tokenize
         self._last: tuple[list[Message], list[int]] | None = None
 
-    def length(self, chat: list[Message]) -> int:
-        """Return how many tokens a chat has; raises RefusedTemplate if it is refused."""
-        return len(self._tokens(chat))
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+        return len(self._ids(chat))
 
-    def prepare(self, chat: list[Message]) -> Prompt:
-        """Return the chat as a Prompt; raises RefusedTemplate if it is refused."""
-        return Prompt(self._tokens(chat))
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids; raises TemplateError."""
+        return EncodedPrompt(self._ids(chat))
 
-    def _tokens(self, chat: list[Message]) -> list[int]:
-        """Return the tokens of a chat, which are often asked for twice in a row."""
+    def _ids(self, chat: list[Message]) -> list[int]:
+        """Return a chat's token ids; encode() asks for those that count_tokens() had last."""
         if self._last is None or self._last[0] != chat:
-            text = self._template.render(chat).encode("utf-8", "replace").decode()
-            self._last = chat, self._tokenize(text)  # a template may make half characters
+            text = self._template.render(chat)
+            text = text.encode("utf-8", "replace").decode()  # templates can write lone surrogates
+            self._last = chat, self._tokenize(text)
         return self._last[1]
 
 
-class FoldingReader:
-    """Reads chats whose template takes no system prompt: it goes into the first message."""
+class SystemFoldingEncoder:
+    """Encodes for templates without a system role: folds the system prompt into a user message."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, encoder: PromptEncoder) -> None:
+        self._encoder = encoder
 
-    def length(self, chat: list[Message]) -> int:
-        """Return how many tokens a chat has; raises RefusedTemplate if it is refused."""
-        return self._reader.length(fold_system(chat))
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+        return self._encoder.count_tokens(fold_system(chat))
 
-    def prepare(self, chat: list[Message]) -> Prompt:
-        """Return the chat as a Prompt; raises RefusedTemplate if it is refused."""
-        return self._reader.prepare(fold_system(chat))
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids and further inputs; raises TemplateError."""
+        return self._encoder.encode(fold_system(chat))
 
 
-def takes_system(reader: Reader) -> bool:
-    """Tell whether the template shows a system prompt, instead of refusing or ignoring it.
+def supports_system_role(encoder: PromptEncoder) -> bool:
+    """Tell whether the template renders a system prompt, instead of refusing or ignoring it.
 
-    Raises RefusedTemplate if it accepts no chat at all.
+    Raises TemplateError if it refuses a chat without one, too.
     """
     user = {"role": "user", "content": "?"}
-    plain = reader.length([user])
+    without = encoder.count_tokens([user])
     try:
-        both = reader.length([{"role": "system", "content": PROBE}, user])
-    except RefusedTemplate:
+        return encoder.count_tokens([{"role": "system", "content": SYSTEM_PROBE}, user]) > without
+    except TemplateError:
         return False
-    return both > plain

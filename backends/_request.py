@@ -1,4 +1,4 @@
-"""One request of a chat as the engine computes it: its prompt, options, deadline and text."""
+"""A generation request: the prompt and options that go to the engine, the text that comes back."""
 
 from __future__ import annotations
 
@@ -11,121 +11,124 @@ from kuwa_min.prompt import SIDE_NOTE
 from kuwa_min.sentences import TIMED_OUT, Sentence
 from kuwa_min.text import StopWords
 
-SOON = 0.01  # seconds between two pieces of text, see Engine
+EMIT_INTERVAL = 0.01  # seconds between two pieces of text; the engine raises it under load
 
 
 class Request:
-    """One answer: what is to be computed, its text as it comes, and whether anybody wants it.
+    """One generation request, shared by the thread that reads the text and the engine's thread.
 
-    prompt: the tokens to read; options: the generation options; seconds: the longest time that
-    computing may take, None for no limit; extra: what else the model reads, as its backend knows.
-    The engine's thread calls start, say, flush, note and finish, and looks at `over` between two
-    steps; the chat's thread calls take, and any thread may cancel.
+    prompt_ids: token ids of the prompt; options: the generation options; stop: stop strings;
+    timeout: seconds that generating may take, counted from start(), None for no limit;
+    model_inputs: what the model reads beside the token ids (pixel values), opaque here.
+
+    The reading thread calls next_text() until `drained`. Any thread may call cancel(). All other
+    methods belong to the engine's thread, in this order: start(), then emit(), flush() and
+    add_side_note() any number of times while should_stop is false, then finish() once.
     """
 
     def __init__(
         self,
-        prompt: list[int],
+        prompt_ids: list[int],
         options: dict[str, Any],
         *,
         stop: Sequence[str] = (),
-        seconds: float | None = None,
-        extra: Any = None,
+        timeout: float | None = None,
+        model_inputs: Any = None,
     ) -> None:
-        self.prompt, self.options, self.extra = prompt, options, extra
-        self.reused = 0  # tokens of the prompt that need not be computed
-        self.written = 0  # tokens of the answer, counted by who computes them
-        self._stop, self._seconds = StopWords(stop), seconds
+        self.prompt_ids, self.options, self.model_inputs = prompt_ids, options, model_inputs
+        self.cached_tokens = 0  # of the prompt, found in the KV cache
+        self.completion_tokens = 0  # sampled so far, counted by the scheduler
+        self.emit_interval = EMIT_INTERVAL
+        self.started = self.cancelled = self.finished = False
+        self.drained = False  # next_text() has returned all text
+        self.on_cancel: Callable[[], None] | None = None  # called by cancel(), in its thread
+        self.side_notes: list[str] = []  # on the answer, shown after it once it is drained
+        self.prompt_note = ""  # on what the prompt lacks, shown after those
+        self._stop, self._timeout = StopWords(stop), timeout
         self._deadline = float("inf")
-        self._pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        self._unsaid, self._handed_over = "", 0.0
-        self.soon = SOON
+        self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        self._buffer, self._flushed_at = "", 0.0
         self._error: BaseException | None = None
-        self.begun = self.cancelled = self.finished = False
-        self.on_cancel: Callable[[], None] | None = None  # called by whoever cancels
-        self.ended = False  # for whoever takes
-        self.side_notes: list[str] = []  # on the answer, shown behind it
-        self.prompt_note = ""  # on what the prompt lacks, shown behind those
 
-    # -- the chat's thread
+    # -- the reading thread
 
-    def take(self, seconds: float | None = None) -> str:
-        """Wait for text and return all that is there; raises what computing raised.
+    def next_text(self, timeout: float | None = None) -> str:
+        """Wait for text and return all that is queued; raise the error that ended generation.
 
-        Returns nothing at the answer's end, or after so many seconds.
+        Returns "" at the end, where `drained` is set, and after `timeout` seconds.
         """
         if self._error is not None:
-            self.ended = True
+            self.drained = True
             raise self._error
         try:
-            piece = self._pieces.get(timeout=seconds)
+            item = self._queue.get(timeout=timeout)
         except queue.Empty:
             return ""
         text = ""
-        while isinstance(piece, str):
-            text += piece
+        while isinstance(item, str):
+            text += item
             try:
-                piece = self._pieces.get_nowait()
+                item = self._queue.get_nowait()
             except queue.Empty:
                 return text
-        self._error = piece
-        if piece is not None and not text:
-            return self.take()
-        self.ended = piece is None
+        self._error = item
+        if item is not None and not text:
+            return self.next_text()
+        self.drained = item is None
         return text
 
     def cancel(self) -> None:
-        """Let the engine stop before its next step, and whoever takes go on; never waits."""
+        """Cancel: the engine skips this request at its next step; next_text() returns at once."""
         self.cancelled = True
-        self._pieces.put(None)
+        self._queue.put(None)
         if self.on_cancel is not None:
             self.on_cancel()
 
     # -- the engine's thread
 
     @property
-    def late(self) -> bool:
-        """Tell whether computing has taken too long."""
+    def timed_out(self) -> bool:
+        """Tell whether the timeout has passed."""
         return time.monotonic() > self._deadline
 
     @property
-    def over(self) -> bool:
-        """Tell whether the engine is to stop: stop word, time, or nobody waits any more."""
-        return self.cancelled or self._stop.hit or self.late
+    def should_stop(self) -> bool:
+        """Tell whether to stop generating: a stop string, the timeout, or cancel()."""
+        return self.cancelled or self._stop.hit or self.timed_out
 
     def start(self) -> None:
-        """Count the time from now on."""
-        self.begun = True
-        if self._seconds:
-            self._deadline = time.monotonic() + self._seconds
+        """Start the timeout."""
+        self.started = True
+        if self._timeout:
+            self._deadline = time.monotonic() + self._timeout
 
-    def say(self, text: str) -> None:
-        """Add text to the answer, up to the first stop word."""
-        self._unsaid += self._stop.feed(text)
+    def emit(self, text: str) -> None:
+        """Append text, up to the first stop string; hand it over every `emit_interval` seconds."""
+        self._buffer += self._stop.feed(text)
         now = time.monotonic()
-        if self._unsaid and now - self._handed_over >= self.soon:
-            self._handed_over = now
+        if self._buffer and now - self._flushed_at >= self.emit_interval:
+            self._flushed_at = now
             self.flush()
 
     def flush(self) -> None:
-        """Hand over what was said, because the next step may take long."""
-        if self._unsaid:
-            self._pieces.put(self._unsaid)
-            self._unsaid = ""
+        """Hand over the buffered text now, before a step that may take long."""
+        if self._buffer:
+            self._queue.put(self._buffer)
+            self._buffer = ""
 
-    def note(self, sentence: Sentence) -> None:
-        """Add a side note, unless the answer has ended otherwise."""
+    def add_side_note(self, sentence: Sentence) -> None:
+        """Add a side note on the answer, unless a stop string or cancel() has ended it."""
         if not (self.cancelled or self._stop.hit):
             self.side_notes.append(SIDE_NOTE.format(sentence))
 
     def finish(self, error: BaseException | None = None) -> None:
-        """End the answer, with what went wrong if something did; once."""
+        """End the text, with `error` for next_text() to raise; later calls do nothing."""
         if self.finished:
             return
         self.finished = True
         if not self._stop.hit:
-            self._unsaid += self._stop.finish()
-        if self.late and self._seconds and error is None:
-            self.note(TIMED_OUT.format(f"{self._seconds:g}"))
+            self._buffer += self._stop.finish()
+        if self.timed_out and self._timeout and error is None:
+            self.add_side_note(TIMED_OUT.format(f"{self._timeout:g}"))
         self.flush()
-        self._pieces.put(error)
+        self._queue.put(error)

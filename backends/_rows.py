@@ -1,72 +1,81 @@
-"""Remember which row of an engine's cache holds which tokens, and find the one to go on from.
+"""Prefix reuse: find the slot whose KV cache already holds the beginning of a prompt.
 
-Knows no library: a row is a place where a model keeps what it has computed of one chat.
+Knows no library.
 """
+
+# The strategy. A finished sequence leaves its keys and values in its slot, and a new prompt is
+# compared, token by token, with what every slot holds:
+# 1. An idle slot at least half of whose tokens are a prefix of the prompt is taken over: usually
+#    the same chat's next turn. Nothing is copied.
+# 2. Else the longest prefix that any slot shares, busy or idle, is copied to a new slot or to the
+#    least recently used one: usually a system prompt. A short prefix is cheaper to prefill again.
+# 3. Else the prompt is prefilled from its first token.
+# The last token of a prompt is never reused: its logits are needed for the first sampled token.
 
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Iterable, Sequence
-from itertools import count
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-LEAST = 16  # tokens that must agree before copying them is ever worth while
+MIN_PREFIX = 16  # tokens; a shorter prefix is never copied
 
-_clock = count(1)
-
-
-class Row:
-    """The tokens that a row's cache stands for, whether or not anybody uses it now."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.is_idle = True
-        self.used = 0  # when, as a number that grows
-
-    def occupy(self, tokens: list[int]) -> None:
-        """Let a request use the row, whose cache holds these first tokens of its prompt."""
-        self.tokens, self.is_idle = tokens, False
-
-    def release(self) -> None:
-        """Keep the tokens for whoever goes on from them."""
-        self.is_idle, self.used = True, next(_clock)
+_clock = itertools.count(1)
 
 
-class Start(NamedTuple):
-    """Where a prompt begins: its row, and how many tokens are there or can be copied there."""
+class Slot(Protocol):
+    """A slot of the KV cache, as far as prefix reuse knows it."""
 
-    row: Row | None  # None: a new one is needed
-    known: int
-    source: Row | None  # None: nothing is to be copied
+    tokens: list[int]  # whose keys and values it holds
+    is_idle: bool
+    last_used: int  # when it became idle, by tick()
 
 
-def common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many tokens at the beginning of both agree."""
+SlotT = TypeVar("SlotT", bound=Slot)
+
+
+@dataclass(frozen=True)
+class PrefixMatch(Generic[SlotT]):
+    """Where a prompt goes, and how much of it need not be computed."""
+
+    slot: SlotT | None  # None: a new one
+    cached: int  # tokens that the slot holds, or will hold once copied
+    source: SlotT | None  # the slot to copy them from; None: nothing to copy
+
+
+def tick() -> int:
+    """Return a number larger than all before: the order in which slots were used."""
+    return next(_clock)
+
+
+def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens at the beginning of both are equal."""
     most = min(len(first), len(second))
     return bisect.bisect_left(
         range(1, most + 1), True, key=lambda size: first[:size] != second[:size]
     )
 
 
-def choose(
-    rows: Iterable[Row], prompt: Sequence[int], *, can_grow: bool, least: int = LEAST
-) -> Start:
-    """Choose a row for a prompt: at least one of its tokens is left to compute.
+def match_prefix(
+    slots: Iterable[SlotT], prompt_ids: Sequence[int], *, can_grow: bool, min_prefix: int
+) -> PrefixMatch[SlotT]:
+    """Choose a slot for a prompt; at least one of the slots is idle, or can_grow is true.
 
-    least: tokens that must agree before copying them is worth while.
-    An idle row whose chat this goes on with is taken over; else the beginning that any row shares
-    is copied into a new row, or into the one that was not used for the longest time.
+    can_grow: a new slot may be made; min_prefix: tokens from which on copying is faster than
+    prefilling, at least MIN_PREFIX.
     """
-    rows = list(rows)
-    wanted = prompt[:-1]
-    shared = [common(row.tokens, wanted) for row in rows]
-    best = max(range(len(rows)), key=lambda at: (shared[at], rows[at].is_idle), default=None)
-    source, known = (None, 0) if best is None else (rows[best], shared[best])
-    if source and source.is_idle and known and 2 * known >= len(source.tokens):
-        return Start(source, known, None)
-    if known < max(least, LEAST):
-        source, known = None, 0
+    slots = list(slots)
+    reusable = prompt_ids[:-1]
+    shared = [common_prefix_length(slot.tokens, reusable) for slot in slots]
+    best = max(range(len(slots)), key=lambda at: (shared[at], slots[at].is_idle), default=None)
+    source, cached = (None, 0) if best is None else (slots[best], shared[best])
+    if source and source.is_idle and cached and 2 * cached >= len(source.tokens):
+        return PrefixMatch(source, cached, None)
+    if cached < max(min_prefix, MIN_PREFIX):
+        source, cached = None, 0
     if can_grow:
-        return Start(None, known, source)
-    target = min((row for row in rows if row.is_idle), key=lambda row: row.used)
-    return Start(target, known, None if target is source else source)
+        return PrefixMatch(None, cached, source)
+    target = min((slot for slot in slots if slot.is_idle), key=lambda slot: slot.last_used)
+    return PrefixMatch(target, cached, None if target is source else source)

@@ -1,8 +1,13 @@
-"""Be the process that renders one stranger's template: take limits, then answer line by line.
+"""The program of the sandbox process: it renders one untrusted template under resource limits.
 
-A line is an object in JSON. The first order is {"source", "names"}, the others are {"chat",
-"more"}; each is answered by {"text"}, {"refused": why} or {"memory": true}. This source and the
-two it imports are all that is known here of us, and jinja2 is the only library.
+It is run as `python -I -S -B -c SOURCE`, and reads a line of JSON at a time from standard input:
+1. {"path", "modules", "seconds"}: where jinja2 lies, the sources of our modules that it needs, the
+   seconds of processor time for each order; answered when the limits are set.
+2. {"source", "names"}: the template; answered when it is compiled.
+3. {"chat", "more"}, any number of times: a chat to render.
+Each is answered by a line: {"text"}, {"refused": why} or {"memory": true}.
+
+Nothing of ours can be imported here. The parent imports this module for its constants.
 """
 
 from __future__ import annotations
@@ -13,75 +18,99 @@ import math
 import os
 import sys
 import time
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
-from ._chat_template import ChatTemplate, RefusedTemplate
-
-MEMORY = 256 * 2**20  # bytes beyond what the process takes before it reads the template
-CHARACTERS = 2_000_000  # of a text
-TOO_LONG = f"it wrote more than {CHARACTERS:,} characters"
-UNKNOWN_SIZE = 2**30  # of a process, where the system does not say it
+MEMORY = 256 * 2**20  # bytes of address space beyond what the process has before the template
+MAX_CHARACTERS = 2_000_000  # of a rendered chat
+TOO_LONG = f"it wrote more than {MAX_CHARACTERS:,} characters"
+UNKNOWN_SIZE = 2**30  # bytes of the process, where the system does not say it
 STREAMS = 3  # open files: standard input, output and error
-# Uses all that jinja2 imports late, its way to report errors last: no file can be opened then.
-REHEARSAL = "{{ lipsum(1) | pprint | wordwrap }}{{ strftime_now('%c') }}{{ raise_exception('') }}"
+# Uses all that jinja2 imports late, its error reporting last: no file can be opened afterwards.
+WARM_UP = "{{ lipsum(1) | pprint | wordwrap }}{{ strftime_now('%c') }}{{ raise_exception('') }}"
 
 
-def serve(seconds: float) -> None:
-    """Answer orders until there are no more; each may take so many seconds of computing."""
-    with contextlib.suppress(RefusedTemplate):
-        ChatTemplate(REHEARSAL).render([])
+def main() -> None:
+    """Load the modules that the first line carries, then serve the orders that follow."""
+    setup = json.loads(sys.stdin.buffer.readline())
+    sys.path += setup["path"]
+    for name, source in setup["modules"]:
+        chat_template = _load(name, source)
+    serve(chat_template, setup["seconds"])
+
+
+def _load(name: str, source: str) -> ModuleType:
+    module = sys.modules[name] = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)  # which relative imports in it go by
+    module.__package__ = module.__spec__.parent
+    exec(compile(source, name, "exec"), vars(module))
+    return module
+
+
+def serve(chat_template: ModuleType, seconds: float) -> None:
+    """Answer orders up to the end of standard input, each in so many seconds of processor time.
+
+    chat_template: the module that has ChatTemplate and TemplateError.
+    """
+    with contextlib.suppress(chat_template.TemplateError):
+        chat_template.ChatTemplate(WARM_UP).render([])
     _limit_memory_and_files()
-    _say({"text": ""})
-    template: ChatTemplate | None = None
+    _answer({"text": ""})
+    template: Any = None
     for line in sys.stdin.buffer:
         _limit_time(seconds)
         try:
             order = json.loads(line)
             if template is None:
-                template, text = ChatTemplate(order["source"], **order["names"]), ""
+                template, text = chat_template.ChatTemplate(order["source"], **order["names"]), ""
             else:
                 text = template.render(order["chat"], **order["more"])
-            _say({"text": text} if len(text) <= CHARACTERS else {"refused": TOO_LONG})
-        except RefusedTemplate as error:
-            _say({"refused": str(error)})
+            _answer({"text": text} if len(text) <= MAX_CHARACTERS else {"refused": TOO_LONG})
+        except chat_template.TemplateError as error:
+            _answer({"refused": str(error)})
         except MemoryError:
-            _say({"memory": True})
+            _answer({"memory": True})
 
 
-def _say(answer: dict[str, Any]) -> None:
+def _answer(answer: dict[str, Any]) -> None:
     sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
 def _limit_memory_and_files() -> None:
-    """Give up what a template needs none of; the parent's limits must do on Windows."""
+    """Set the limits for good; where there is no `resource` (Windows), the parent's must do."""
     with contextlib.suppress(ImportError):
         _limit(RLIMIT_FSIZE=0, RLIMIT_CORE=0, RLIMIT_NPROC=0)
-        _limit(RLIMIT_NOFILE=STREAMS, RLIMIT_AS=_size() + MEMORY)
+        _limit(RLIMIT_NOFILE=STREAMS, RLIMIT_AS=_address_space() + MEMORY)
 
 
-def _limit(**most: int) -> None:
+def _limit(**limits: int) -> None:
     import resource
 
-    for name, value in most.items():
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # it is lower, or not here
+    for name, value in limits.items():
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # lower, or unknown here
             resource.setrlimit(getattr(resource, name), (value, value))
 
 
 def _limit_time(seconds: float) -> None:
-    """Let the system end this process if nobody else does: the parent may be gone."""
+    """Have the system end this process after so much processor time: the parent may be gone."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        most = math.ceil(time.process_time() + seconds) + 1  # of all that it ever computed
-        resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
+        limit = math.ceil(time.process_time() + seconds) + 1  # counts from the process's start
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
-def _size() -> int:
-    """Return the bytes of this process's address space."""
+def _address_space() -> int:
+    """Return the size of this process's address space in bytes."""
     try:
         with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib takes long to load
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return UNKNOWN_SIZE
+
+
+if __name__ == "__main__":
+    main()

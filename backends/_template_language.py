@@ -1,14 +1,14 @@
-"""Say what a chat template may use: jinja2's sandbox, and what transformers adds to it.
+"""The jinja2 environment of chat templates: its sandbox, with what transformers adds to it.
 
-The sandbox keeps a template from Python's insides and from changing what it is given. It bounds
-neither its time nor its memory: _bounded_template does that.
+jinja2's sandbox keeps a template from Python's internals and from changing its arguments. It
+limits neither time nor memory: the sandbox process does that.
 """
 
 # Facts (transformers 5.23, compared by tests/backends/test_chat_template.py):
-# - blocks are trimmed, and what stands before them on their line;
-# - tojson writes any character as it is, and escapes nothing for HTML;
-# - the text in {% generation %} is a caller's: what it sets is not seen outside;
-# - dict is no class, and a namespace keeps no name that begins with an underscore.
+# - trim_blocks and lstrip_blocks are on;
+# - tojson writes non-ASCII characters as they are, and escapes nothing for HTML;
+# - {% generation %} is a call block: variables set in it are not visible outside;
+# - dict is an object, not the class; a namespace accepts no name with a leading underscore.
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 
-def environment() -> jinja2.Environment:
-    """Return what templates are read in."""
+def create_environment() -> jinja2.Environment:
+    """Return the environment that templates are compiled in."""
     made = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )
     made.filters["tojson"] = _to_json
     made.globals.update(
-        raise_exception=_refuse, strftime_now=_now, dict=Mapping(), namespace=Variables
+        raise_exception=_raise_exception, strftime_now=_now, dict=Mapping(), namespace=Variables
     )
     return made
 
 
-class Generation(Extension):
-    """Read {% generation %}, with which templates mark what a model says, for its training."""
+class GenerationTag(Extension):
+    """The tag {% generation %}, which marks what is trained on; it renders its body."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's own way
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Return what stands between the two tags, as a call's body."""
+        """Parse up to {% endgeneration %}; return the body as a call block."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
@@ -53,19 +53,19 @@ class Generation(Extension):
 
 
 class Mapping:
-    """What templates call `dict`."""
+    """The global `dict`."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        """Make a dictionary, as the class does."""
+        """Return a new dict."""
         return dict(*args, **kwargs)
 
     def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        """Make a dictionary of keys, as the class does."""
+        """Return a new dict with these keys."""
         return dict.fromkeys(*args)
 
 
 class Variables(Namespace):
-    """What templates call `namespace`: variables that a loop may set."""
+    """The global `namespace`: variables that a loop can assign."""
 
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
         names = dict(*args, **kwargs)
@@ -83,7 +83,7 @@ def _check_name(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"a namespace cannot hold {name!r}")
 
 
-def _refuse(message: str) -> NoReturn:
+def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 

@@ -1,7 +1,7 @@
-"""Start, ask and end the process that renders one stranger's template.
+"""The sandbox process of one untrusted template: start it, exchange lines with it, kill it.
 
-It knows nothing of us but three sources, which the first line sends: so it works out of an
-archive, too, and of libraries it can import jinja2's two only. What it answers is not trusted.
+The process gets our sources over its standard input, so that it works out of an archive, too, and
+can import no library but jinja2's two. Its answers are not trusted.
 """
 
 from __future__ import annotations
@@ -20,119 +20,121 @@ from kuwa_min import sentences
 from kuwa_min.modelfile import is_unicode
 from kuwa_min.sentences import Sentence, sentence_of
 
-from ._chat_template import REASON, RefusedTemplate
-from ._template_child import CHARACTERS, MEMORY, TOO_LONG
+from ._chat_template import MAX_REASON, TemplateError
+from ._template_child import MAX_CHARACTERS, MEMORY, TOO_LONG
 
-START_SECONDS = 20.0  # for a process to start, on a busy machine and a slow disk
-LINE = 12 * CHARACTERS + 1024  # bytes of an answer: JSON takes up to 12 for a character
-# Without what Python's start needs, or another clock than ours.
-KEPT = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
-TEXT_TOO_LONG = sentences.TEMPLATE_TEXT_TOO_LONG.format(f"{CHARACTERS:,}")
+START_TIMEOUT = 20.0  # seconds for the process to start, on a busy machine and a slow disk
+MAX_LINE = 12 * MAX_CHARACTERS + 1024  # bytes of an answer: JSON takes up to 12 for a character
+# Environment variables that Python needs to start, and the time zone.
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
+TEXT_TOO_LONG = sentences.TEMPLATE_TEXT_TOO_LONG.format(f"{MAX_CHARACTERS:,}")
 LIBRARIES = ("jinja2", "markupsafe")
-MODULES = ("_template_language", "_chat_template", "_template_child")  # as they need each other
+# Of this package, in the order of their imports; the last one is the program that is run.
+MODULES = ("_template_language", "_chat_template", "_template_child")
 # Isolated, without site-packages, writing no bytecode; neither template nor chat are arguments.
-COMMAND = ("-I", "-S", "-B", "-c")
-PROGRAM = """
-import json, sys, types
-opening = json.loads(sys.stdin.buffer.readline())
-sys.path += opening["path"]
-for name, source in opening["modules"]:
-    module = sys.modules[name] = types.ModuleType(name)
-    module.__package__ = name.rpartition(".")[0]
-    exec(compile(source, name, "exec"), vars(module))
-module.serve(opening["seconds"])
-"""
+PYTHON_OPTIONS = ("-I", "-S", "-B", "-c")
 
 
 def _source(name: str) -> tuple[str, str]:
-    """Return a module's full name and source, out of a folder or out of our file."""
+    """Return a module's full name and its source, from the folder or from our archive."""
     spec = importlib.util.find_spec(f"{__package__}.{name}")
     return spec.name, spec.loader.get_source(spec.name)  # type: ignore[union-attr]
 
 
-SOURCES = tuple(map(_source, MODULES))  # now: a newer file may take ours' place while we run
+# Read at import: the archive may be replaced by a newer one while we run.
+SOURCES = tuple(_source(name) for name in MODULES)
 
 
-class TemplateProcess:
-    """One template's process; one thread at a time starts it and asks, any may end it."""
+class SandboxProcess:
+    """The process of one template; one thread at a time calls start() and request(), any close().
 
-    def __init__(self, opening: bytes) -> None:
-        self.opening = opening
+    template_line: the line with the template, as encode_line() makes it.
+    """
+
+    def __init__(self, template_line: bytes) -> None:
+        self.template_line = template_line
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
-    def lives(self) -> bool:
-        """Tell whether it can be asked."""
+    def is_alive(self) -> bool:
+        """Tell whether the process runs, with its template compiled."""
         return self._popen is not None and self._popen.poll() is None
 
-    def start(self, seconds: float) -> None:
-        """Start it and let it read the template; raises RefusedTemplate."""
-        self.end()
+    def start(self, timeout: float) -> None:
+        """Start the process and compile the template in it; raises TemplateError.
+
+        timeout: seconds for compiling, and of processor time for each later request.
+        """
+        self.close()
+        *modules, (_, program) = SOURCES
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, *COMMAND, PROGRAM],
+                [sys.executable, *PYTHON_OPTIONS, program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in KEPT if name in os.environ},
+                env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
                 start_new_session=True,  # Ctrl+C is for us
             )
         except OSError as error:
             raise _not_started(error) from None
-        program = {"path": _library_folders(), "modules": SOURCES, "seconds": seconds}
+        setup = {"path": _library_folders(), "modules": modules, "seconds": timeout}
         try:
-            self.ask(json_line(program), START_SECONDS)
-        except RefusedTemplate as error:
+            self.request(encode_line(setup), START_TIMEOUT)
+        except TemplateError as error:
             raise _not_started(error) from None
-        self._read_template(seconds)
+        self._compile_template(timeout)
 
-    def _read_template(self, seconds: float) -> None:
+    def _compile_template(self, timeout: float) -> None:
         try:
-            self.ask(self.opening, seconds)
-        except RefusedTemplate:
-            self.end()  # it has no template to go on with
+            self.request(self.template_line, timeout)
+        except TemplateError:
+            self.close()  # it has no template to render
             raise
 
-    def ask(self, order: bytes, seconds: float) -> str:
-        """Return the text it answers; raises RefusedTemplate, and ends what cannot go on."""
-        goes_on = False
+    def request(self, line: bytes, timeout: float) -> str:
+        """Send an order and return the text of the answer; raises TemplateError.
+
+        Kills the process unless it answered in time and within its memory.
+        """
+        is_usable = False
         try:
-            answer = _object(self._exchange(order, seconds))
-            goes_on = "memory" not in answer
+            answer = _decode(self._exchange(line, timeout))
+            is_usable = "memory" not in answer
         finally:
-            if not goes_on:
-                self.end()
+            if not is_usable:
+                self.close()
         return _text(answer)
 
-    def _exchange(self, order: bytes, seconds: float) -> bytes:
-        """Send a line and return the answer's; raises RefusedTemplate if there is none in time."""
-        popen, late, answer = self._popen, threading.Event(), b""
+    def _exchange(self, line: bytes, timeout: float) -> bytes:
+        """Send a line and return the answer's; kill the process after `timeout` seconds."""
+        popen, timed_out, answer = self._popen, threading.Event(), b""
         assert popen is not None and popen.stdin is not None and popen.stdout is not None
 
-        def stop() -> None:
-            late.set()
+        def kill() -> None:
+            timed_out.set()
             popen.kill()
 
-        timer = threading.Timer(seconds, stop)
+        timer = threading.Timer(timeout, kill)
         timer.daemon = True
         timer.start()
         try:
-            popen.stdin.write(order)
+            popen.stdin.write(line)
             popen.stdin.flush()
-            answer = popen.stdout.readline(LINE)
+            answer = popen.stdout.readline(MAX_LINE)
         except (OSError, ValueError):
-            pass  # it ended, or was ended with its pipes closed: there is no answer
+            pass  # the process ended, or close() closed the pipes
         finally:
             timer.cancel()
             timer.join()
-        if late.is_set():
-            raise RefusedTemplate(sentences.TEMPLATE_TOO_SLOW.format(f"{seconds:g}"))
+        if timed_out.is_set():
+            raise TemplateError(sentences.TEMPLATE_TOO_SLOW.format(f"{timeout:g}"))
         if not answer.endswith(b"\n"):
-            raise RefusedTemplate(TEXT_TOO_LONG if answer else sentences.TEMPLATE_PROCESS_ENDED)
+            raise TemplateError(TEXT_TOO_LONG if answer else sentences.TEMPLATE_PROCESS_ENDED)
         return answer
 
-    def end(self) -> None:
-        """Kill it if it lives, and leave nothing of it."""
+    def close(self) -> None:
+        """Kill the process if it runs, wait for its end and close its pipes."""
         popen = self._popen
         if popen is None:
             return
@@ -140,50 +142,51 @@ class TemplateProcess:
         popen.wait()
         for pipe in (popen.stdin, popen.stdout):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # what was not sent
+                with contextlib.suppress(OSError):  # buffered data cannot be written any more
                     pipe.close()
 
 
-def json_line(order: dict[str, Any]) -> bytes:
+def encode_line(order: dict[str, Any]) -> bytes:
     """Return an order as the process reads it."""
     return json.dumps(order).encode() + b"\n"
 
 
-def _object(answer: bytes) -> dict[str, Any]:
-    """Read an answer; raises RefusedTemplate if it is no object, as templates cannot cause."""
+def _decode(line: bytes) -> dict[str, Any]:
+    """Parse an answer; raises TemplateError if it is not a JSON object: no template can do that."""
     with contextlib.suppress(ValueError, RecursionError):
-        answered = json.loads(answer)
-        if isinstance(answered, dict):
-            return answered
-    raise RefusedTemplate(sentences.TEMPLATE_PROCESS_NONSENSE)
+        answer = json.loads(line)
+        if isinstance(answer, dict):
+            return answer
+    raise TemplateError(sentences.TEMPLATE_PROCESS_NONSENSE)
 
 
 def _text(answer: dict[str, Any]) -> str:
+    """Return the rendered text of an answer; raises TemplateError."""
     if "memory" in answer:
-        raise RefusedTemplate(sentences.TEMPLATE_TOO_LARGE.format(MEMORY // 2**20))
+        raise TemplateError(sentences.TEMPLATE_TOO_LARGE.format(MEMORY // 2**20))
     text = answer.get("text")
     if not isinstance(text, str):
-        raise RefusedTemplate(_reason(answer))
-    if len(text) > CHARACTERS:
-        raise RefusedTemplate(TEXT_TOO_LONG)
+        raise TemplateError(_reason(answer))
+    if len(text) > MAX_CHARACTERS:
+        raise TemplateError(TEXT_TOO_LONG)
     if not is_unicode(text):
-        raise RefusedTemplate(sentences.TEMPLATE_TEXT_BROKEN)
+        raise TemplateError(sentences.TEMPLATE_TEXT_BROKEN)
     return text
 
 
 def _reason(answer: dict[str, Any]) -> str:
-    """Return why the process refuses: a limit of ours, or the template's own words."""
+    """Return why the process refuses: a limit of ours, or the template's own message."""
     reason = answer.get("refused", sentences.TEMPLATE_PROCESS_NONSENSE)
     if reason == TOO_LONG:
         return TEXT_TOO_LONG
-    return reason if isinstance(reason, Sentence) else str(reason)[:REASON]
+    return reason if isinstance(reason, Sentence) else str(reason)[:MAX_REASON]
 
 
-def _not_started(error: Exception) -> RefusedTemplate:
-    return RefusedTemplate(sentences.TEMPLATE_PROCESS_NOT_STARTED.format(sentence_of(error)))
+def _not_started(error: Exception) -> TemplateError:
+    return TemplateError(sentences.TEMPLATE_PROCESS_NOT_STARTED.format(sentence_of(error)))
 
 
 def _library_folders() -> list[str]:
-    """Return where the libraries lie that templates need."""
+    """Return the folders that the process imports jinja2 and markupsafe from."""
     files = [importlib.util.find_spec(name).origin for name in LIBRARIES]  # type: ignore[union-attr]
     return list(dict.fromkeys(str(Path(str(file)).parents[1]) for file in files))

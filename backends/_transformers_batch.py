@@ -1,8 +1,20 @@
-"""Compute many chats at once over a transformers model's forward(): they join and leave any time.
+"""The batched scheduler of transformers models: prefills and decode steps by forward()."""
 
-Each step reads a part of the prompts that wait, then computes one token for every chat that is
-being answered. A row's keys and values stay in the cache: the chat's next turn goes on from them.
-"""
+# The strategy. A step first prefills, as many tokens as the prefill budget allows, then runs one
+# decode step for all sequences that are decoding. Sequences join and leave between steps.
+#
+# Prefill. Prompts that wait and are new (no prefix of them is cached) are prefilled packed: one
+# after the other in one row of a single forward pass, with a mask by which each token attends to
+# its own prompt. The mask has the square of their tokens, therefore PACKED_TOKENS. A prompt that
+# is longer, or of which a prefix is cached, is prefilled alone, in chunks, over several steps if
+# need be; a single prompt, too. If a packed prefill fails, its prompts are prefilled alone: the
+# failure then shows which of them is to blame.
+#
+# Decode. One token of each decoding sequence in one forward pass. Where all are equally long, no
+# mask is needed; else a mask hides the columns behind each sequence's end.
+#
+# Memory. When it runs out, idle sequences are dropped first and the pass is repeated; then the
+# longest decoding sequence ends with an error, until the pass succeeds.
 
 from __future__ import annotations
 
@@ -16,271 +28,279 @@ import torch
 from kuwa_min.errors import AnswerError, describe
 from kuwa_min.sentences import OUT_OF_MEMORY
 
-from ._pace import Pace, shares
+from ._pace import PrefillBudget, split_budget
 from ._request import Request
-from ._transformers_masks import Layout, Masks
-from ._transformers_model import Mask, Stopped, TransformersModel
-from ._transformers_rows import Chat, ChatRows
-from ._transformers_sampling import NOT_A_NUMBER, choose
+from ._transformers_masks import AttentionLayout, AttentionMasks
+from ._transformers_model import AttentionMask, Stopped, TransformersModel
+from ._transformers_rows import KVSlots, TransformersSequence
+from ._transformers_sampling import NOT_A_NUMBER, sample
 
 logger = logging.getLogger(__name__)
 
-MOST_TOKENS = 4096  # of a prompt that are read at once
-PACK_TOKENS = 1024  # of prompts that are read as one: their mask has the square of it
+MAX_CHUNK = 4096  # tokens of a prompt in one forward pass
+PACKED_TOKENS = 1024  # of a packed prefill
 
 
-class RowsBatch:
-    """As many chats as there are slots, each in its row of one cache."""
+class BatchScheduler:
+    """Runs up to `slots` sequences at once; a Scheduler."""
 
-    def __init__(self, model: TransformersModel, layout: Layout, slots: int) -> None:
-        self._model, self._layout, self._slots = model, layout, slots
+    def __init__(self, model: TransformersModel, layout: AttentionLayout, slots: int) -> None:
+        self._model, self._layout, self._max_slots = model, layout, slots
         self.description = f"{slots} at once"
-        self._masks = Masks(layout)
+        self._masks = AttentionMasks(layout)
+        self._budget = PrefillBudget(MAX_CHUNK)
         self._waiting: deque[Request] = deque()
-        self._rows = ChatRows(model, layout.layers, slots)
-        self._reading: list[Chat] = []  # whose prompts are read in parts, in the order they came
-        self._pace = Pace(MOST_TOKENS)
+        self._prefilling: list[TransformersSequence] = []  # in chunks, in order of arrival
+        self._slots = KVSlots(model, layout.layers, slots)
 
-    # -- what the engine asks
+    def has_free_slot(self) -> bool:
+        """Tell whether another request can be added."""
+        running = len(self._slots.decoding) + len(self._prefilling)
+        return running + len(self._waiting) < self._max_slots
 
-    def has_room(self) -> bool:
-        """Tell whether another request can begin."""
-        begun = len(self._rows.answered) + len(self._reading)
-        return begun + len(self._waiting) < self._slots
-
-    def is_busy(self) -> bool:
-        """Tell whether there is something to compute."""
-        return bool(self._rows.answered or self._waiting or self._reading)
+    def has_work(self) -> bool:
+        """Tell whether a step has something to compute."""
+        return bool(self._slots.decoding or self._waiting or self._prefilling)
 
     def add(self, request: Request) -> None:
-        """Begin with a request at the next step."""
+        """Add a request, which the next step begins with."""
         self._waiting.append(request)
 
-    def drop(self) -> None:
-        """Forget everything: the requests were ended."""
+    def reset(self) -> None:
+        """Drop all requests, which are finished, and the KV cache."""
         self._waiting.clear()
-        self._rows = ChatRows(self._model, self._layout.layers, self._slots)
-        self._reading = []
+        self._slots = KVSlots(self._model, self._layout.layers, self._max_slots)
+        self._prefilling = []
         self._model.free_memory()
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Read a part of the prompts that wait, then compute a token for every other chat."""
-        self._release_the_stopped()
-        if self._waiting or self._reading:
-            for chat in self._rows.answered:
-                chat.request.flush()
-            self._read()
-        if self._rows.answered:
-            self._decode()
+        """Prefill up to the budget, then run a decode step."""
+        self._end_stopped()
+        if self._waiting or self._prefilling:
+            for sequence in self._slots.decoding:
+                sequence.request.flush()
+            self._prefill()
+        if self._slots.decoding:
+            self._decode_step()
 
-    def _release_the_stopped(self) -> None:
-        for at, chat in reversed(list(enumerate(self._rows.answered))):
-            if chat.request.over:
-                self._rows.end(at)
-        stopped = [request for request in self._waiting if request.over]
+    def _end_stopped(self) -> None:
+        """Finish the requests that should stop."""
+        for sequence in reversed(self._slots.decoding):
+            if sequence.request.should_stop:
+                self._slots.end(sequence)
+        stopped = [request for request in self._waiting if request.should_stop]
         for request in stopped:
             self._waiting.remove(request)
             request.finish()
-        for chat in list(self._reading):
-            if chat.request.over:
-                self._stop_reading(chat, None)
+        for sequence in list(self._prefilling):
+            if sequence.request.should_stop:
+                self._stop_prefill(sequence, None)
 
-    # -- reading prompts
+    # -- prefill
 
-    def _read(self) -> None:
-        """Read for as long as may be; the more wait, compared to the others, the longer."""
-        waiting = len(self._waiting) + len(self._reading)
-        left = self._pace.tokens(waiting=waiting, answered=len(self._rows.answered))
-        left -= self._read_whole(min(left, PACK_TOKENS))
-        parts = shares(left, [chat.unread for chat in self._reading])
-        for chat, most in zip(list(self._reading), parts, strict=True):
-            if most:
-                self._read_part(chat, most)
+    def _prefill(self) -> None:
+        """Prefill up to the budget: new prompts packed, then chunks of the others."""
+        waiting = len(self._waiting) + len(self._prefilling)
+        budget = self._budget.tokens(waiting=waiting, decoding=len(self._slots.decoding))
+        budget -= self._prefill_packed(min(budget, PACKED_TOKENS))
+        sizes = split_budget(budget, [sequence.remaining for sequence in self._prefilling])
+        for sequence, size in zip(list(self._prefilling), sizes, strict=True):
+            if size:
+                self._prefill_chunk(sequence, size)
 
-    def _read_whole(self, most: int) -> int:
-        """Read prompts that are short and new as one; return the tokens of those that were read.
+    def _prefill_packed(self, max_tokens: int) -> int:
+        """Begin all waiting requests, and prefill the short new ones packed.
 
-        The others are begun, and read in parts.
+        The others are prefilled in chunks. Returns the number of tokens that were prefilled.
         """
-        pack: list[Chat] = []
-        left = most
+        pack: list[TransformersSequence] = []
+        left = max_tokens
         while self._waiting:
-            chat = self._rows.begin(self._waiting.popleft())
-            if chat.tokens or chat.unread > left:
-                self._reading.append(chat)
+            sequence = self._slots.begin(self._waiting.popleft())
+            if sequence.tokens or sequence.remaining > left:
+                self._prefilling.append(sequence)
             else:
-                pack.append(chat)
-                left -= chat.unread
+                pack.append(sequence)
+                left -= sequence.remaining
         if len(pack) > 1 and self._try_pack(pack):
-            return most - left
-        self._reading += pack
+            return max_tokens - left
+        self._prefilling += pack
         return 0
 
-    def _try_pack(self, pack: list[Chat]) -> bool:
-        """Read whole prompts as one; return whether that went well: alone, all may go well."""
+    def _try_pack(self, pack: list[TransformersSequence]) -> bool:
+        """Prefill these packed; return false if that failed for any of them."""
         started = time.monotonic()
         try:
-            tokens = choose(self._compute_pack(pack), [chat.sampler for chat in pack])
-        except Exception as error:  # noqa: BLE001 - what it is shows when they are read alone
+            tokens = sample(self._forward_packed(pack), [sequence.sampler for sequence in pack])
+        except Exception as error:  # noqa: BLE001 - it shows again when they are prefilled alone
             logger.debug("reading %d prompts as one failed: %s", len(pack), describe(error))
             tokens = []
         if not all(isinstance(token, int) for token in tokens) or not tokens:
-            for chat in pack:
-                self._rows.clear(chat)
+            for sequence in pack:
+                self._slots.clear(sequence)
             return False
-        for chat in pack:  # all of them before any row is moved
-            chat.tokens = list(chat.request.prompt)
-        for chat, token in zip(pack, tokens, strict=True):
-            self._answer(chat, token)
-        read = sum(len(chat.request.prompt) for chat in pack)
-        self._pace.learn(read, time.monotonic() - started)
+        for sequence in pack:  # of all, before start_decoding() swaps slots
+            sequence.tokens = list(sequence.request.prompt_ids)
+        for sequence, token in zip(pack, tokens, strict=True):
+            self._start_decoding(sequence, token)
+        count = sum(len(sequence.request.prompt_ids) for sequence in pack)
+        self._budget.record(count, time.monotonic() - started)
         return True
 
-    def _compute_pack(self, pack: list[Chat]) -> torch.Tensor:
-        device = self._model.device
-        prompts = [chat.request.prompt for chat in pack]
+    def _forward_packed(self, pack: list[TransformersSequence]) -> torch.Tensor:
+        """Return the logits [sequences, vocabulary] after these prompts."""
+        device, cache = self._model.device, self._slots.cache
+        prompts = [sequence.request.prompt_ids for sequence in pack]
         lengths = [len(prompt) for prompt in prompts]
-        places = [self._rows.place(chat) for chat in pack]
-        cache = self._rows.cache
-        cache.reserve(len(self._rows), max(lengths))
-        cache.read_packed(list(zip(places, lengths, strict=True)))
+        cache.reserve(len(self._slots), max(lengths))
+        cache.packed_prefill(
+            [(one.slot, length) for one, length in zip(pack, lengths, strict=True)]
+        )
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
         return self._model.forward(
             torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
             positions[None],
-            self._masks.packed(lengths, device),
+            self._masks.packed_prefill_mask(lengths, device),
             cache,
-            wanted=torch.tensor(lengths, device=device).cumsum(-1) - 1,
+            logits_to_keep=torch.tensor(lengths, device=device).cumsum(-1) - 1,
         )[0]
 
-    def _read_part(self, chat: Chat, most: int) -> int:
-        """Read so many tokens of a prompt; after its last one the answer begins."""
-        part = chat.next_part(most)
+    def _prefill_chunk(self, sequence: TransformersSequence, size: int) -> None:
+        """Prefill the next `size` tokens of a prompt; after its last one, decoding starts."""
+        chunk = sequence.next_chunk(size)
         started = time.monotonic()
         try:
-            token = self._token_after(chat, part)
+            token = self._token_after(sequence, chunk)
         except Stopped:
-            self._stop_reading(chat, None)
-        except Exception as error:  # noqa: BLE001 - only this chat was computed
-            self._stop_reading(chat, error)
+            self._stop_prefill(sequence, None)
+        except Exception as error:  # noqa: BLE001 - only this sequence was computed
+            self._stop_prefill(sequence, error)
         else:
             if token is not None:
-                self._reading.remove(chat)
-                self._answer(chat, token)
-        self._pace.learn(len(part), time.monotonic() - started)
-        return len(part)
+                self._prefilling.remove(sequence)
+                self._start_decoding(sequence, token)
+        self._budget.record(len(chunk), time.monotonic() - started)
 
-    def _token_after(self, chat: Chat, part: list[int]) -> int | Exception | None:
-        """Compute a part of a prompt; return what follows, if it is the last one."""
-        logits = self._forward_prompt(chat, part)
+    def _token_after(
+        self, sequence: TransformersSequence, chunk: list[int]
+    ) -> int | Exception | None:
+        """Prefill a chunk; return the first token of the completion if it was the last chunk."""
+        logits = self._forward_chunk(sequence, chunk)
         if not math.isfinite(float(logits.max())):
-            chat.tokens.clear()
+            sequence.tokens.clear()
             raise AnswerError(NOT_A_NUMBER)
-        chat.tokens += part
-        return choose(logits, [chat.sampler])[0] if chat.is_read else None
+        sequence.tokens += chunk
+        return sample(logits, [sequence.sampler])[0] if sequence.is_prefilled else None
 
-    def _stop_reading(self, chat: Chat, error: Exception | None) -> None:
-        """End a chat whose prompt cannot be read, and forget what was computed in vain."""
-        chat.request.finish(error)
-        chat.release()
-        self._reading.remove(chat)
-        self._rows.clear(chat)
+    def _stop_prefill(self, sequence: TransformersSequence, error: Exception | None) -> None:
+        """End a sequence during its prefill."""
+        sequence.request.finish(error)
+        sequence.release()
+        self._prefilling.remove(sequence)
+        self._slots.clear(sequence)
 
-    def _forward_prompt(self, chat: Chat, part: list[int]) -> torch.Tensor:
-        """Compute a part of a prompt, if need be with the memory of idle rows."""
+    def _forward_chunk(self, sequence: TransformersSequence, chunk: list[int]) -> torch.Tensor:
+        """Return the logits after a chunk; drop idle sequences and repeat if memory runs out."""
         try:
-            return self._compute_prompt(chat, part)
+            return self._forward_chunk_once(sequence, chunk)
         except Exception as error:
             if not self._model.is_out_of_memory(error):
                 raise
-        self._rows.give_back(self._reading)
+        self._slots.free_memory(self._prefilling)
         try:
-            return self._compute_prompt(chat, part)
+            return self._forward_chunk_once(sequence, chunk)
         except Exception as error:
             if not self._model.is_out_of_memory(error):
                 raise
         raise AnswerError(OUT_OF_MEMORY)
 
-    def _compute_prompt(self, chat: Chat, part: list[int]) -> torch.Tensor:
-        known, cache = len(chat.tokens), self._rows.cache
-        cache.reserve(len(self._rows), known + len(part))
-        cache.read(self._rows.place(chat), known)
-        positions = torch.arange(known, known + len(part), device=self._model.device)
-        with self._model.stopping_with(chat.request):
-            return self._forward([part], positions[None], None)
+    def _forward_chunk_once(self, sequence: TransformersSequence, chunk: list[int]) -> torch.Tensor:
+        past_length, cache = len(sequence.tokens), self._slots.cache
+        cache.reserve(len(self._slots), past_length + len(chunk))
+        cache.prefill(sequence.slot, past_length)
+        end = past_length + len(chunk)
+        positions = torch.arange(past_length, end, device=self._model.device)
+        with self._model.stopping_with(sequence.request):
+            return self._forward([chunk], positions[None], None)
 
-    def _forward(
-        self, tokens: list[list[int]], positions: torch.Tensor, mask: Mask
-    ) -> torch.Tensor:
-        """Return the logits of the token that follows each row: [rows, vocabulary]."""
-        inputs = torch.tensor(tokens, device=self._model.device)
-        return self._model.forward(inputs, positions, mask, self._rows.cache)[:, -1]
+    def _start_decoding(self, sequence: TransformersSequence, token: int | Exception) -> None:
+        """Emit the first token of a completion; the sequence joins the decode steps."""
+        self._slots.start_decoding(sequence)
+        if self._add_token(sequence, token):
+            self._slots.end(sequence)
 
-    def _answer(self, chat: Chat, token: int | Exception) -> None:
-        """Say the first token of an answer, and let the chat join the others."""
-        self._rows.answer(chat)
-        if self._say(chat, token):
-            self._rows.end(self._rows.place(chat))
+    # -- decode
 
-    # -- answering
-
-    def _decode(self) -> None:
-        """Compute one token for every chat that is being answered."""
-        logits = self._forward_answers()
+    def _decode_step(self) -> None:
+        """Compute one token of every decoding sequence."""
+        logits = self._forward_decode()
         if logits is None:
             return
-        chats = self._rows.answered
-        tokens = choose(logits, [chat.sampler for chat in chats])
+        sequences = self._slots.decoding
+        tokens = sample(logits, [sequence.sampler for sequence in sequences])
         ended = []
-        for at, (chat, token) in enumerate(zip(chats, tokens, strict=True)):
-            chat.tokens.append(chat.next_token)
-            if self._say(chat, token):
-                ended.append(at)
-        for at in reversed(ended):
-            self._rows.end(at)
+        for sequence, token in zip(sequences, tokens, strict=True):
+            sequence.tokens.append(sequence.next_token)
+            if self._add_token(sequence, token):
+                ended.append(sequence)
+        for sequence in reversed(ended):
+            self._slots.end(sequence)
 
-    def _forward_answers(self) -> torch.Tensor | None:
-        """Compute the next logits; while memory runs out, end the chat that needs the most."""
+    def _forward_decode(self) -> torch.Tensor | None:
+        """Return the logits of a decode step, None if no sequence is left that wants them.
+
+        Drops idle sequences if memory runs out, then ends decoding ones, the longest first.
+        """
         is_first = True
-        while self._rows.answered:
+        while self._slots.decoding:
             try:
-                return self._compute_answers()
+                return self._forward_decode_once()
             except Stopped:
-                for chat in self._rows.answered:
-                    self._rows.clear(chat)
-                return None  # nobody wants it: the next step releases them
+                for sequence in self._slots.decoding:
+                    self._slots.clear(sequence)
+                return None  # all should stop: the next step ends them
             except Exception as error:
                 if not self._model.is_out_of_memory(error):
                     raise
             if not is_first:
-                self._rows.end(self._rows.longest(), AnswerError(OUT_OF_MEMORY))
+                self._slots.end(self._slots.longest(), AnswerError(OUT_OF_MEMORY))
             is_first = False
-            self._rows.give_back(self._reading)
+            self._slots.free_memory(self._prefilling)
         return None
 
-    def _compute_answers(self) -> torch.Tensor:
-        chats = self._rows.answered
-        lengths = [len(chat.tokens) for chat in chats]
-        longest = max(lengths)
-        self._rows.cache.reserve(len(self._rows), longest + 1)
-        ends = torch.tensor(lengths, device=self._model.device)
-        is_even = min(lengths) == longest
-        self._rows.cache.extend(ends, past=longest, is_even=is_even)
-        mask = None if is_even else self._masks.until(ends, longest)
-        with self._model.stopping_with(*(chat.request for chat in chats)):
-            return self._forward([[chat.next_token] for chat in chats], ends[:, None], mask)
+    def _forward_decode_once(self) -> torch.Tensor:
+        sequences = self._slots.decoding
+        counts = [len(sequence.tokens) for sequence in sequences]
+        longest = max(counts)
+        self._slots.cache.reserve(len(self._slots), longest + 1)
+        lengths = torch.tensor(counts, device=self._model.device)
+        is_even = min(counts) == longest
+        self._slots.cache.decode(lengths, longest=longest, is_even=is_even)
+        mask = None if is_even else self._masks.decode_mask(lengths, longest)
+        tokens = [[sequence.next_token] for sequence in sequences]
+        with self._model.stopping_with(*(sequence.request for sequence in sequences)):
+            return self._forward(tokens, lengths[:, None], mask)
 
-    def _say(self, chat: Chat, token: int | Exception) -> bool:
-        """Add a token to a chat's answer; return whether it is the last one."""
+    # -- both
+
+    def _forward(
+        self, tokens: list[list[int]], positions: torch.Tensor, mask: AttentionMask
+    ) -> torch.Tensor:
+        """Return the logits [sequences, vocabulary] after the last token of each sequence."""
+        input_ids = torch.tensor(tokens, device=self._model.device)
+        return self._model.forward(input_ids, positions, mask, self._slots.cache)[:, -1]
+
+    def _add_token(self, sequence: TransformersSequence, token: int | Exception) -> bool:
+        """Add a sampled token to a sequence; return whether the completion ends with it."""
         if isinstance(token, Exception):
-            chat.tokens = []
-            self._rows.clear(chat)
-            chat.request.finish(token)
+            sequence.tokens = []
+            self._slots.clear(sequence)
+            sequence.request.finish(token)
             return True
         try:
-            chat.sampler.note(token)
-            return chat.say(token)
-        except Exception as error:  # noqa: BLE001 - what is said is only this chat's
-            chat.request.finish(error)
+            sequence.sampler.record(token)
+            return sequence.add_token(token)
+        except Exception as error:  # noqa: BLE001 - it belongs to this sequence alone
+            sequence.request.finish(error)
             return True

@@ -1,7 +1,8 @@
-"""Keep the keys and values of many chats in one buffer per layer, a row for each chat.
+"""The KV cache of a batch: keys and values of all slots in one buffer per layer.
 
-A row is filled from its first column on, however long the others are: a chat joins, leaves and goes
-on later without moving the others. What a forward pass reads and writes is set before it by `aim`.
+A slot is filled from its first column on, however long the others are, so that sequences join and
+leave without moving those of others. Which slots and columns a forward pass reads and writes is set
+before it, in ForwardSlots.
 """
 
 from __future__ import annotations
@@ -12,183 +13,190 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-STEP = 256  # columns by which buffers grow
+GROWTH = 256  # columns by which buffers grow
 
 
-class Aim:
-    """The rows and columns of one forward pass, shared by all layers."""
+class ForwardSlots:
+    """What a forward pass reads and writes, and the size of the buffers; shared by all layers."""
 
     def __init__(self) -> None:
-        self.first, self.last = 0, 1  # rows, the last one excluded
-        self.past = 0  # tokens of the longest of these rows before the pass
-        self.ends: torch.Tensor | None = None  # column of each row's new token; None: all the same
-        self.rows: torch.Tensor | None = None
-        self.packed: list[tuple[int, int]] = []  # rows and lengths of whole prompts in one
-        self.height, self.width = 1, STEP  # rows and columns that the buffers must have
+        self.first, self.end = 0, 1  # slots; the end is excluded
+        self.past_length = 0  # tokens before the pass, of the longest of these slots
+        self.lengths: torch.Tensor | None = None  # the same of each slot; None: all are equal
+        self.slots: torch.Tensor | None = None  # the slots of `lengths`
+        self.packed: list[tuple[int, int]] = []  # slots and lengths of whole prompts in one row
+        self.slot_count, self.capacity = 1, GROWTH  # slots and columns of the buffers
 
 
-class RowsLayer(DynamicLayer):
-    """The keys and values of one layer: [rows, heads, columns, size of a head]."""
+class SlotLayer(DynamicLayer):
+    """The keys and values of one layer: [slots, heads, columns, head size]."""
 
-    def __init__(self, aim: Aim) -> None:
+    def __init__(self, forward_slots: ForwardSlots) -> None:
         super().__init__()
-        self._aim = aim
+        self._forward = forward_slots
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write new tokens where the pass aims; return all that its rows hold with them.
+        """Write the new tokens; return the keys and values that the pass attends to.
 
-        key_states, value_states: [rows, heads, new tokens, size of a head].
+        key_states, value_states: [sequences, heads, new tokens, head size].
         """
-        aim, new = self._aim, key_states.shape[-2]
+        forward, new = self._forward, key_states.shape[-2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if aim.packed:
+        if forward.packed:
             self._unpack(key_states, value_states)
             return key_states, value_states
-        end = aim.past + new
-        rows = slice(aim.first, aim.last)
-        if aim.ends is None or aim.rows is None:
-            self.keys[rows, :, aim.past : end] = key_states
-            self.values[rows, :, aim.past : end] = value_states
+        end = forward.past_length + new
+        slots = slice(forward.first, forward.end)
+        if forward.lengths is None or forward.slots is None:
+            self.keys[slots, :, forward.past_length : end] = key_states
+            self.values[slots, :, forward.past_length : end] = value_states
         else:
-            where = aim.rows.to(self.keys.device), aim.ends.to(self.keys.device)
-            self.keys[where[0], :, where[1]] = key_states[:, :, 0]
-            self.values[where[0], :, where[1]] = value_states[:, :, 0]
-        return self.keys[rows, :, :end], self.values[rows, :, :end]
+            index = forward.slots.to(self.keys.device), forward.lengths.to(self.keys.device)
+            self.keys[index[0], :, index[1]] = key_states[:, :, 0]
+            self.values[index[0], :, index[1]] = value_states[:, :, 0]
+        return self.keys[slots, :, :end], self.values[slots, :, :end]
 
     def _unpack(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Write whole prompts, which lie one after the other in one row, to their slots."""
         first = 0
-        for row, length in self._aim.packed:
-            last = first + length
-            self.keys[row, :, :length] = key_states[0, :, first:last]
-            self.values[row, :, :length] = value_states[0, :, first:last]
-            first = last
+        for slot, length in self._forward.packed:
+            end = first + length
+            self.keys[slot, :, :length] = key_states[0, :, first:end]
+            self.values[slot, :, :length] = value_states[0, :, first:end]
+            first = end
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make buffers for what the first pass shows: heads, sizes, number format and device."""
+        """Allocate the buffers with the heads, sizes, dtype and device of the first pass."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys = self._empty(key_states)
-        self.values = self._empty(value_states)
+        self.keys = self._zeros(key_states)
+        self.values = self._zeros(value_states)
         self.is_initialized = True
 
-    def _empty(self, like: torch.Tensor) -> torch.Tensor:
-        """Return zeros: a masked column counts nothing, unless it holds no number at all."""
+    def _zeros(self, like: torch.Tensor) -> torch.Tensor:
+        """Return a buffer. Of zeros: a masked column counts nothing, unless it holds a NaN."""
         _, heads, _, size = like.shape
-        return like.new_zeros(self._aim.height, heads, self._aim.width, size)
+        return like.new_zeros(self._forward.slot_count, heads, self._forward.capacity, size)
 
     def get_seq_length(self) -> int:
-        """Return how many tokens the longest row of the pass had before it."""
-        return self._aim.past
+        """Return the tokens before the pass, of the longest of its slots."""
+        return self._forward.past_length
 
-    def fit(self) -> None:
-        """Let the buffers grow to the size of the aim."""
+    def grow(self) -> None:
+        """Grow the buffers to the size that ForwardSlots states."""
         if not self.is_initialized:
             return
-        height, _, width, _ = self.keys.shape
-        if (height, width) != (self._aim.height, self._aim.width):
-            self.keys = self._resized(self.keys)
-            self.values = self._resized(self.values)
+        slot_count, _, capacity, _ = self.keys.shape
+        if (slot_count, capacity) != (self._forward.slot_count, self._forward.capacity):
+            self.keys = self._grown(self.keys)
+            self.values = self._grown(self.values)
 
-    def _resized(self, old: torch.Tensor) -> torch.Tensor:
-        new = self._empty(old)
+    def _grown(self, old: torch.Tensor) -> torch.Tensor:
+        new = self._zeros(old)
         new[: old.shape[0], :, : old.shape[2]] = old
         return new
 
     def shrink(self) -> None:
-        """Give the buffers the size of the aim; needs no more memory for it than they have."""
-        height, width = self._aim.height, self._aim.width
+        """Shrink the buffers to the size that ForwardSlots states, by way of the CPU's memory."""
+        slot_count, capacity = self._forward.slot_count, self._forward.capacity
         for name in ("keys", "values"):
-            kept = getattr(self, name)[:height, :, :width].cpu()
+            kept = getattr(self, name)[:slot_count, :, :capacity].cpu()
             setattr(self, name, None)
             setattr(self, name, kept.to(self.device))
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first columns of a row into another one."""
+        """Copy the first columns of a slot to another one."""
         for buffer in (self.keys, self.values):
             buffer[target, :, :length] = buffer[source, :, :length]
 
     def swap(self, one: int, other: int, length: int) -> None:
-        """Exchange two rows, of which only so many columns matter."""
+        """Exchange the first columns of two slots."""
         for buffer in (self.keys, self.values):
             kept = buffer[one, :, :length].clone()
             buffer[one, :, :length] = buffer[other, :, :length]
             buffer[other, :, :length] = kept
 
-    def clear(self, row: int, first: int) -> None:
-        """Set a row to zero from this column on."""
-        self.keys[row, :, first:] = 0
-        self.values[row, :, first:] = 0
+    def clear(self, slot: int, first: int) -> None:
+        """Set a slot's columns from `first` on to zero."""
+        self.keys[slot, :, first:] = 0
+        self.values[slot, :, first:] = 0
 
 
-class RowsCache(Cache):  # type: ignore[misc]
-    """The keys and values of all layers."""
+class SlotCache(Cache):  # type: ignore[misc]
+    """The keys and values of all layers, as forward() takes them.
+
+    Before each forward pass: reserve(), then one of prefill(), packed_prefill() and decode().
+    """
 
     def __init__(self, layers: int) -> None:
-        self.aim = Aim()
-        self.rows_layers = [RowsLayer(self.aim) for _ in range(layers)]
-        self._has_room = True
-        super().__init__(layers=self.rows_layers)
+        self._forward = ForwardSlots()
+        self._slot_layers = [SlotLayer(self._forward) for _ in range(layers)]
+        self._is_grown = True  # all layers have the size that ForwardSlots states
+        super().__init__(layers=self._slot_layers)
 
-    def reserve(self, rows: int, columns: int) -> None:
-        """Make room for so many rows, and for at least so many columns in each."""
-        aim = self.aim
-        if rows > aim.height or columns > aim.width:
-            aim.height, aim.width = max(rows, aim.height), max(_rounded(columns), aim.width)
-            self._has_room = False  # until all have: memory may run out on the way
-        if not self._has_room:
-            for layer in self.rows_layers:
-                layer.fit()
-            self._has_room = True
+    def reserve(self, slots: int, columns: int) -> None:
+        """Make room for so many slots, and for at least so many tokens in each."""
+        forward = self._forward
+        if slots > forward.slot_count or columns > forward.capacity:
+            forward.slot_count = max(slots, forward.slot_count)
+            forward.capacity = max(_rounded(columns), forward.capacity)
+            self._is_grown = False
+        if not self._is_grown:  # also after memory ran out between two layers
+            for layer in self._slot_layers:
+                layer.grow()
+            self._is_grown = True
 
-    def shrink(self, rows: int, columns: int) -> None:
-        """Give back what is not needed for the first rows and columns."""
-        aim = self.aim
-        aim.height, aim.width = min(max(1, rows), aim.height), min(_rounded(columns), aim.width)
-        for layer in self._filled():
+    def shrink(self, slots: int, columns: int) -> None:
+        """Free what is not needed for the first slots and columns."""
+        forward = self._forward
+        forward.slot_count = min(max(1, slots), forward.slot_count)
+        forward.capacity = min(_rounded(columns), forward.capacity)
+        for layer in self._initialized():
             layer.shrink()
-        self._has_room = False
+        self._is_grown = False
 
-    def read(self, row: int, past: int) -> None:
-        """Aim at one row, whose prompt goes on after so many tokens."""
-        aim = self.aim
-        aim.first, aim.last, aim.past, aim.ends, aim.rows = row, row + 1, past, None, None
-        aim.packed = []
+    def prefill(self, slot: int, past_length: int) -> None:
+        """Aim the next pass at one slot, whose first `past_length` tokens are computed."""
+        forward = self._forward
+        forward.first, forward.end, forward.past_length = slot, slot + 1, past_length
+        forward.lengths = forward.slots = None
+        forward.packed = []
 
-    def read_packed(self, prompts: list[tuple[int, int]]) -> None:
-        """Aim at the rows of whole prompts that are read as one, given with their lengths."""
-        self.aim.past, self.aim.packed = 0, prompts
+    def packed_prefill(self, prompts: list[tuple[int, int]]) -> None:
+        """Aim the next pass at whole prompts in one row, given as slots and lengths."""
+        self._forward.past_length, self._forward.packed = 0, prompts
 
-    def extend(self, ends: torch.Tensor, *, past: int, is_even: bool) -> None:
-        """Aim at the first rows: each gets one token more at its end.
+    def decode(self, lengths: torch.Tensor, *, longest: int, is_even: bool) -> None:
+        """Aim the next pass at the first slots, each of which gets one token more.
 
-        ends: the length of each row; past: that of the longest; is_even: that all are the same.
+        lengths: tokens [slots] before the pass; longest: the largest; is_even: all are equal.
         """
-        aim = self.aim
-        aim.first, aim.last, aim.past = 0, len(ends), past
-        aim.packed = []
-        aim.ends = None if is_even else ends
-        aim.rows = None if is_even else torch.arange(len(ends), device=ends.device)
+        forward = self._forward
+        forward.first, forward.end, forward.past_length = 0, len(lengths), longest
+        forward.packed = []
+        forward.lengths = None if is_even else lengths
+        forward.slots = None if is_even else torch.arange(len(lengths), device=lengths.device)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first tokens of a row into another one."""
-        for layer in self._filled():
+        """Copy the first tokens of a slot to another one."""
+        for layer in self._initialized():
             layer.copy(source, target, length)
 
     def swap(self, one: int, other: int, length: int) -> None:
-        """Exchange two rows, the longer of which has so many tokens."""
-        for layer in self._filled():
+        """Exchange two slots; length: tokens of the longer one."""
+        for layer in self._initialized():
             layer.swap(one, other, length)
 
-    def clear(self, row: int, first: int) -> None:
-        """Forget a row's columns from this one on, where something that is no number may stand."""
-        for layer in self._filled():
-            layer.clear(row, first)
+    def clear(self, slot: int, first: int) -> None:
+        """Set a slot's columns from `first` on to zero: NaNs there would spread to others."""
+        for layer in self._initialized():
+            layer.clear(slot, first)
 
-    def _filled(self) -> list[RowsLayer]:
-        return [layer for layer in self.rows_layers if layer.is_initialized]
+    def _initialized(self) -> list[SlotLayer]:
+        return [layer for layer in self._slot_layers if layer.is_initialized]
 
 
 def _rounded(columns: int) -> int:
-    return -(-columns // STEP) * STEP
+    return -(-columns // GROWTH) * GROWTH

@@ -1,11 +1,11 @@
-"""Build the scheduler of a loaded model: batched where the model allows it, else one by one."""
+"""Build the scheduler of a loaded model: batched where the model allows it, else serial."""
 
 from __future__ import annotations
 
 import logging
 
-from ._engine import Batch, OneByOne
-from ._transformers_batch import RowsBatch
+from ._scheduler import Scheduler, SerialScheduler
+from ._transformers_batch import BatchScheduler
 from ._transformers_check import examine
 from ._transformers_generate import Generate
 from ._transformers_model import TransformersModel
@@ -13,15 +13,15 @@ from ._transformers_model import TransformersModel
 logger = logging.getLogger(__name__)
 
 
-def create_batch(model: TransformersModel, slots: int) -> Batch:
+def create_scheduler(model: TransformersModel, slots: int) -> Scheduler:
     """Return the scheduler for up to `slots` concurrent sequences.
 
-    Raises UsageError if generate() refuses an option that only it knows.
+    Raises UsageError if generate() refuses an option that only it implements.
     """
     layout = examine(model)
     if not isinstance(layout, str):
-        return RowsBatch(model, layout, slots)
+        return BatchScheduler(model, layout, slots)
     logger.warning("chats are computed one at a time, by generate(): %s", layout)
     generate = Generate(model)
     generate.check_options()
-    return OneByOne(generate, f"one at a time: {layout}")
+    return SerialScheduler(generate, f"one at a time: {layout}")

@@ -1,7 +1,7 @@
-"""Say what each row of a batch may look at, when rows are not equally long.
+"""Attention masks of batches whose sequences have different lengths.
 
-transformers takes a finished mask as it is, but would make a wrong one of these rows: they begin at
-the first column, and it takes the last column for every row's newest token.
+transformers uses a 4-D mask as it is. The mask that it would make itself assumes left padding, with
+every sequence's newest token in the last column; ours begin at the first column, without padding.
 """
 
 from __future__ import annotations
@@ -12,80 +12,81 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from ._transformers_model import Mask
+from ._transformers_model import AttentionMask
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # as configurations name them
 
 
-class Layout(NamedTuple):
-    """What a model's layers remember, and in which form they take masks."""
+class AttentionLayout(NamedTuple):
+    """How a model's layers attend, and in which form they take masks."""
 
     layers: int
     kinds: frozenset[str]  # FULL, SLIDING or both
-    window: int  # tokens that a sliding layer sees, its own one included
-    number: torch.dtype | None  # for masks that are added; None: true and false
+    window: int  # tokens that a sliding layer attends to, the token itself included
+    mask_dtype: torch.dtype | None  # of additive masks; None: boolean masks
 
 
-def layout_of(config: Any, number: torch.dtype) -> Layout | str:
-    """Return how a text model's layers can be batched, or why they cannot."""
+def attention_layout(config: Any, dtype: torch.dtype) -> AttentionLayout | str:
+    """Return the layout of a text model, or the reason why its sequences cannot be batched."""
     implementation = getattr(config, "_attn_implementation", None)
     if implementation not in ("sdpa", "eager"):
         return f"its attention is computed by {implementation}"
     layers = DynamicCache(config=config).layers
     names = {DynamicLayer: FULL, DynamicSlidingWindowLayer: SLIDING}
-    strange = sorted({type(layer).__name__ for layer in layers if type(layer) not in names})
-    if strange or not layers:
-        return f"its layers remember in another way ({', '.join(strange) or 'unknown'})"
-    return Layout(
+    unknown = sorted({type(layer).__name__ for layer in layers if type(layer) not in names})
+    if unknown or not layers:
+        return f"its layers remember in another way ({', '.join(unknown) or 'unknown'})"
+    return AttentionLayout(
         len(layers),
         frozenset(names[type(layer)] for layer in layers),
         getattr(config, "sliding_window", None) or 0,
-        number if implementation == "eager" else None,
+        dtype if implementation == "eager" else None,
     )
 
 
-class Masks:
-    """Makes the masks of a model."""
+class AttentionMasks:
+    """Makes the masks of a model's forward passes."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: AttentionLayout) -> None:
         self._layout = layout
         self._columns = torch.arange(0)
 
-    def until(self, ends: torch.Tensor, longest: int) -> Mask:
-        """Return what lets each row look at its columns up to its end.
+    def decode_mask(self, lengths: torch.Tensor, longest: int) -> AttentionMask:
+        """Return the mask of a decode step: each new token attends to its own sequence.
 
-        ends: the column of each row's newest token; longest: the last of them.
+        lengths: tokens [sequences] before the step, so that the new token's column is the length;
+        longest: the largest of them.
         """
-        if len(self._columns) <= longest or self._columns.device != ends.device:
-            self._columns = torch.arange(2 * longest + 2, device=ends.device)
-        columns, ends = self._columns[None, : longest + 1], ends[:, None]
-        seen = columns <= ends
-        return self._by_kind(seen[:, None, None], (columns - ends)[:, None, None])
+        if len(self._columns) <= longest or self._columns.device != lengths.device:
+            self._columns = torch.arange(2 * longest + 2, device=lengths.device)
+        columns, lengths = self._columns[None, : longest + 1], lengths[:, None]
+        visible = columns <= lengths
+        return self._by_kind(visible[:, None, None], (columns - lengths)[:, None, None])
 
-    def packed(self, lengths: list[int], device: torch.device) -> Mask:
-        """Return what lets each token look at its own prompt, of those that are read as one."""
+    def packed_prefill_mask(self, lengths: list[int], device: torch.device) -> AttentionMask:
+        """Return the mask of whole prompts in one row: each token attends to its own prompt."""
         owner = torch.repeat_interleave(torch.tensor(lengths, device=device))
-        place = torch.arange(len(owner), device=device)
-        distance = place[None] - place[:, None]
-        seen = (owner[None] == owner[:, None]) & (distance <= 0)
-        return self._by_kind(seen[None, None], distance[None, None])
+        columns = torch.arange(len(owner), device=device)
+        offsets = columns[None] - columns[:, None]
+        visible = (owner[None] == owner[:, None]) & (offsets <= 0)
+        return self._by_kind(visible[None, None], offsets[None, None])
 
-    def _by_kind(self, seen: torch.Tensor, distance: torch.Tensor) -> Mask:
-        """Return masks [rows, 1, tokens, columns], by kind of layer if there are several.
+    def _by_kind(self, visible: torch.Tensor, offsets: torch.Tensor) -> AttentionMask:
+        """Return the masks [sequences, 1, tokens, columns], by kind of layer if there are two.
 
-        distance: of each column from the token's own one; those before are negative.
+        offsets: of each column from the token's own one; earlier ones are negative.
         """
         kinds = self._layout.kinds
         masks = {}
         if FULL in kinds:
-            masks[FULL] = self._form(seen)
+            masks[FULL] = self._convert(visible)
         if SLIDING in kinds:
-            masks[SLIDING] = self._form(seen & (distance > -self._layout.window))
+            masks[SLIDING] = self._convert(visible & (offsets > -self._layout.window))
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
-    def _form(self, seen: torch.Tensor) -> torch.Tensor:
-        """Return a mask in the form that the attention takes."""
-        number = self._layout.number
-        if number is None:
-            return seen
-        return torch.zeros_like(seen, dtype=number).masked_fill(~seen, torch.finfo(number).min)
+    def _convert(self, visible: torch.Tensor) -> torch.Tensor:
+        """Return a boolean mask, or an additive one where the attention takes that."""
+        dtype = self._layout.mask_dtype
+        if dtype is None:
+            return visible
+        return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)

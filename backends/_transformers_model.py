@@ -1,8 +1,7 @@
-"""A model of the transformers library with its tokenizer, and what others ask of it."""
+"""A loaded transformers model and its tokenizer: forward(), generate(), special tokens, memory."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import inspect
 import logging
@@ -14,190 +13,205 @@ import transformers
 
 from ._chat_template import PLAIN, ChatTemplate
 from ._request import Request
-from ._transformers_loading import Progress, load
-from ._transformers_text import create_decoder
+from ._transformers_loading import LoadOptions, Progress, load
+from ._transformers_text import create_detokenizer
 
 logger = logging.getLogger(__name__)
 
-DRAWN_AS = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # where neither model nor user says it
-Mask = torch.Tensor | dict[str, torch.Tensor] | None  # what forward() takes as attention_mask
-CPU_MEMORY = "DefaultCPUAllocator"  # begins what torch says when the processor's memory is full
+AttentionMask = torch.Tensor | dict[str, torch.Tensor] | None  # as forward() takes it
+DEFAULT_SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # transformers' own
+SAMPLING_OPTIONS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"  # in the message of torch's RuntimeError
+MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unknown"
+DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it
 
 
 class Stopped(Exception):
-    """Leave a forward pass: nobody wants what it computes."""
+    """Leave a forward pass whose requests should all stop."""
 
 
 class TransformersModel:
-    """A model folder in memory, with its tokenizer."""
+    """A loaded model. tokenize() is for any thread, all else for the engine's."""
 
     def __init__(
         self,
-        path: str,
-        args: argparse.Namespace,
+        options: LoadOptions,
         progress: Progress,
         *,
-        template: str | None = None,
-        beyond: Mapping[str, Any] | None = None,
-        ends: Sequence[int] = (),
+        chat_template: str | None = None,
+        generate_options: Mapping[str, Any] | None = None,
+        eos_token_ids: Sequence[int] = (),
     ) -> None:
-        """Load it; raises StartError or UsageError.
+        """Load it; raises StartError, UsageError or TemplateError.
 
-        progress: called with (done, total); template: instead of its own; beyond: options that
-        only generate() knows; ends: further EOS token ids.
+        progress: called with (done, total); chat_template: instead of its own; generate_options:
+        those that only generate() implements; eos_token_ids: in addition to its own.
         """
-        self.beyond = dict(beyond or {})
-        self._config, self.processor, self._tokenizer, self._model = load(path, args, progress)
-        self.names = _names(self._tokenizer)
-        self.takes_several_pictures = False
+        self.generate_options = dict(generate_options or {})
+        self._config, self.processor, self._tokenizer, self._model = load(options, progress)
+        self.special_tokens = _special_tokens(self._tokenizer)
+        self.accepts_several_images = False
         if self.processor is None:
-            self.template = self._choose_template(path, template)
+            self.chat_template = self._choose_template(options.path, chat_template)
         else:
-            self.vision_template = self._choose_vision_template(path, template)
-            self.takes_several_pictures = self._takes_several_pictures()
-        self.ends = frozenset([*_end_tokens(self._model, self._tokenizer), *ends])
-        self.context = _context_of(self._model, self._tokenizer)
+            self.vision_template = self._choose_vision_template(options.path, chat_template)
+            self.accepts_several_images = self._accepts_several_images()
+        self.eos_token_ids = frozenset(
+            [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
+        )
+        self.context_length = _context_length(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
-        self.cache_name = _cache_name(self._model)
-        self._drawn_as = _drawn_as(self._model.generation_config)
+        self.cache_argument = _cache_argument(self._model)
+        self._default_sampling = _default_sampling(self._model.generation_config)
         self._watched: tuple[Request, ...] = ()
         for layer in _layers(self._model):
-            layer.register_forward_pre_hook(self._stop_if_over)
-        found = self.facts()
+            layer.register_forward_pre_hook(self._stop_if_unwanted)
+        info = self.info()
         logger.info(
             "loaded %s: %s, %s on %s, context of %d tokens",
-            args.model_path,
-            *(found[name] for name in ("model", "dtype", "device", "context")),
+            options.model_path,
+            *(info[name] for name in ("model", "dtype", "device", "context")),
         )
 
-    def facts(self) -> dict[str, Any]:
-        """Return what people want to know of a model."""
+    def info(self) -> dict[str, Any]:
+        """Return facts about the model for /status."""
         return {
             "model": type(self._model).__name__,
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
-            "context": self.context,
+            "context": self.context_length,
         }
 
     def _choose_template(self, path: str, override: str | None) -> ChatTemplate:
         own = self._tokenizer.chat_template
         template = override or (own.get("default") if isinstance(own, dict) else own)
         if template:
-            return ChatTemplate(template, **self.names)
+            return ChatTemplate(template, **self.special_tokens)
         logger.warning("%s has no chat template; a plain one is used", path)
-        begin = self._tokenizer.bos_token_id
-        begins = begin is not None and begin in self._tokenizer("").input_ids
-        return ChatTemplate(PLAIN, bos_token=self._tokenizer.bos_token if begins else "")
+        bos = self._tokenizer.bos_token_id
+        adds_bos = bos is not None and bos in self._tokenizer("").input_ids
+        return ChatTemplate(PLAIN, bos_token=self._tokenizer.bos_token if adds_bos else "")
 
     def _choose_vision_template(self, path: str, override: str | None) -> str:
         from ._transformers_vision import own_template
 
         template = override or own_template(self.processor, path)
-        ChatTemplate(template)  # says what is wrong with it, if something is
+        ChatTemplate(template)  # raises TemplateError if it cannot be parsed
         return template
 
-    def _takes_several_pictures(self) -> bool:
-        from ._transformers_vision import takes_several
+    def _accepts_several_images(self) -> bool:
+        from ._transformers_vision import accepts_several_images
 
-        several = takes_several(self.processor, self.vision_template)
+        several = accepts_several_images(self.processor, self.vision_template)
         if not several:
             logger.info("its processor takes one picture a chat: the last one is shown")
         return several
 
-    # -- what the chat's thread asks
-
     def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a chat that a template has written down."""
-        # the template writes the first token itself
+        """Return the token ids of a rendered chat."""
+        # no special tokens are added: the template writes them
         return cast("list[int]", self._tokenizer(text, add_special_tokens=False).input_ids)
 
-    # -- what the engine asks
+    # -- computing
 
     def forward(
         self,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        mask: Mask,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        mask: AttentionMask,
         cache: transformers.Cache,
         *,
-        wanted: torch.Tensor | int = 1,
+        logits_to_keep: torch.Tensor | int = 1,
     ) -> torch.Tensor:
-        """Return the logits [rows, wanted, vocabulary] that follow the tokens [rows, tokens].
+        """Return the logits [sequences, kept, vocabulary] after input_ids [sequences, tokens].
 
-        wanted: the places of the tokens, or how many of the last ones.
+        logits_to_keep: the positions of the tokens whose logits are computed, or how many of the
+        last ones.
         """
         logits: torch.Tensor = self._model(
-            input_ids=tokens,
-            position_ids=positions,
+            input_ids=input_ids,
+            position_ids=position_ids,
             attention_mask=mask,
             use_cache=True,
-            logits_to_keep=wanted,
-            **{self.cache_name: cache},
+            logits_to_keep=logits_to_keep,
+            **{self.cache_argument: cache},
         ).logits
         return logits
 
     def generate(self, **options: Any) -> Any:
-        """Let the library compute an answer alone, in its own way."""
+        """Return the tokens of whole sequences, as the library generates them."""
         return self._model.generate(**options)
 
     @contextlib.contextmanager
     def stopping_with(self, *requests: Request) -> Iterator[None]:
-        """Raise Stopped at the next layer of a forward pass once all requests are over."""
+        """Raise Stopped at the next layer of a forward pass once all these requests should stop."""
         self._watched = requests
         try:
             yield
         finally:
             self._watched = ()
 
-    def _stop_if_over(self, *_: Any) -> None:
-        if self._watched and all(request.over for request in self._watched):
+    def _stop_if_unwanted(self, *_: Any) -> None:
+        if self._watched and all(request.should_stop for request in self._watched):
             raise Stopped
 
-    def room(self, request: Request) -> int:
-        """Return how many tokens an answer can have before the context is full."""
-        if self._config.is_encoder_decoder:
-            return self.context  # what the encoder reads has a context of its own
-        return self.context - len(request.prompt)
+    # -- what a sequence needs
 
-    def with_defaults(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return generation options with the model's own where none is given."""
+    def max_completion_tokens(self, request: Request) -> int:
+        """Return how many tokens of a completion the context has room for."""
+        if self._config.is_encoder_decoder:
+            return self.context_length  # the prompt is in the encoder's own context
+        return self.context_length - len(request.prompt_ids)
+
+    def with_default_sampling(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return generation options, with the model's own for those that are None."""
         return {
-            name: self._drawn_as.get(name) if value is None else value
+            name: self._default_sampling.get(name) if value is None else value
             for name, value in options.items()
         }
 
-    def create_decoder(self) -> Callable[[int], str]:
-        """Return what gives the text that each token of an answer completes."""
-        return create_decoder(self._tokenizer)
+    def create_detokenizer(self) -> Callable[[int], str]:
+        """Return a streaming detokenizer: token id in, the text that it completes out."""
+        return create_detokenizer(self._tokenizer)
+
+    # -- the library's objects
 
     @property
-    def config(self) -> Any:
-        """Return the configuration of the part that makes text."""
+    def text_config(self) -> Any:
+        """Return the configuration of the text decoder."""
         return self._model.config.get_text_config(decoder=True)
 
     @property
     def library_model(self) -> Any:
-        """Return the library's own object."""
+        """Return the library's model."""
         return self._model
 
     # -- memory
 
     @staticmethod
     def is_out_of_memory(error: Exception) -> bool:
-        """Tell whether memory ran out, on a graphics card or beside it."""
+        """Tell whether memory ran out, of a GPU or of the machine."""
         return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-            isinstance(error, RuntimeError) and CPU_MEMORY in str(error)
+            isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error)
         )
 
     @staticmethod
     def free_memory() -> None:
-        """Give back what nobody uses; call it when no exception holds on to it any more."""
+        """Return cached GPU memory; call it outside of `except`: tracebacks keep tensors alive."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _names(tokenizer: Any) -> dict[str, Any]:
-    """Return the special tokens as templates know them."""
+def _special_tokens(tokenizer: Any) -> dict[str, Any]:
+    """Return the special tokens as text, by the names that templates use."""
     return {
         name: value
         for name, value in tokenizer.special_tokens_map.items()
@@ -205,37 +219,37 @@ def _names(tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def _cache_name(model: Any) -> str:
-    """Return what forward() calls the cache: transformers 5.24 renamed it, other code did not."""
+def _cache_argument(model: Any) -> str:
+    """Return forward()'s name for the cache: transformers 5.24 renamed it, remote code did not."""
     known = inspect.signature(model.forward).parameters
     return "cache" if "cache" in known else "past_key_values"
 
 
 def _layers(model: Any) -> list[Any]:
-    """Return the model's layers: the longest lists of equal modules."""
+    """Return the model's layers: the module lists with as many entries as it has layers."""
     lists = [one for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
     count = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
     return [layer for one in lists if len(one) == count for layer in one]
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Return every token that ends an answer: the three places do not always agree."""
+def _eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Return the EOS token ids of all three places that state them: they do not always agree."""
     places = (model.generation_config, model.config.get_text_config(), tokenizer)
     found: list[int] = []
     for place in places:
-        tokens = getattr(place, "eos_token_id", None)
-        found += tokens if isinstance(tokens, list) else [tokens]
+        ids = getattr(place, "eos_token_id", None)
+        found += ids if isinstance(ids, list) else [ids]
     return list(dict.fromkeys(token for token in found if token is not None))
 
 
-def _drawn_as(config: Any) -> dict[str, Any]:
-    """Return how the model's authors want its tokens drawn."""
-    names = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-    said = {name: getattr(config, name, None) for name in names}
-    return DRAWN_AS | {name: value for name, value in said.items() if value is not None}
+def _default_sampling(config: Any) -> dict[str, Any]:
+    """Return the sampling options of generation_config.json, else transformers' defaults."""
+    stated = {name: getattr(config, name, None) for name in SAMPLING_OPTIONS}
+    return DEFAULT_SAMPLING | {name: value for name, value in stated.items() if value is not None}
 
 
-def _context_of(model: Any, tokenizer: Any) -> int:
+def _context_length(model: Any, tokenizer: Any) -> int:
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     known = [length for length in (positions, tokenizer.model_max_length) if length]
-    return min([int(length) for length in known if length < 1e9], default=4096)
+    lengths = [int(length) for length in known if length < MAX_LENGTH]
+    return min(lengths, default=DEFAULT_CONTEXT)

@@ -1,9 +1,9 @@
-"""Know what transformers' GenerationConfig takes beyond the backend's table.
+"""The generation options of transformers' GenerationConfig that the backend's table lacks.
 
-What changes an answer, and can be written down as plain values, is passed: only generate() knows
-it, so chats are computed one at a time then. Bots get none of it: one could ask for a thousand
-beams. The rest makes no difference to the text (caches, outputs), is known to us already (token
-numbers), or needs code from elsewhere (assistants, contrastive search).
+Those that change the text and have plain values are passed to generate(), which alone implements
+them: completions are then generated one at a time. A Modelfile can set none of them: a bot could
+ask for a thousand beams. The others do not change the text (caches, outputs), are known already
+(token ids), or need further code (assistants, contrastive search).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kuwa_min import generation
 from kuwa_min.generation import Option
 
 HELP = ""
-TYPED = (  # with the values that change nothing
+TYPED = (  # with the default values, which change nothing
     Option("num_beams", int, 1, HELP, least=1),
     Option("length_penalty", float, 1.0, HELP),
     Option("min_length", int, 0, HELP, least=0),
@@ -30,39 +30,46 @@ TYPED = (  # with the values that change nothing
     Option("max_time", float, None, HELP, least=0.001),
 )
 UNTYPED = {
-    *("early_stopping", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens"),
-    *("sequence_bias", "forced_bos_token_id", "forced_eos_token_id"),
-    *("exponential_decay_length_penalty", "decoder_start_token_id", "eos_token_id"),
+    "early_stopping",
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+    "decoder_start_token_id",
+    "eos_token_id",
 }
-NOT_FOR_GENERATE = ("max_time", "eos_token_id")  # the backend sees to these itself
+OURS = ("max_time", "eos_token_id")  # which the backend implements itself
 
 
 def library() -> generation.Library:
-    """Return the fields of the library's class."""
+    """Return the fields of GenerationConfig, and those of them that are passed on."""
     known = {*vars(transformers.GenerationConfig()), *UNTYPED, *(one.name for one in TYPED)}
     passed = {*UNTYPED, *(one.name for one in TYPED)}
     return generation.Library("transformers.GenerationConfig", known, passed, convert=_convert)
 
 
 def _convert(name: str, value: Any) -> Any:
-    """Return a value as the library takes it; None if it changes nothing."""
+    """Return a value as generate() takes it; None if it changes nothing. Raises ValueError."""
     option = next((one for one in TYPED if one.name == name), None)
     if option is not None:
         value = option.convert(value)
         return None if value == option.default else value
     if name == "eos_token_id":
-        return _tokens(name, value)
+        return _token_ids(name, value)
     return None if value is False else value
 
 
-def _tokens(name: str, value: Any) -> list[int]:
-    tokens = value if isinstance(value, list) else [value]
-    if not all(type(token) is int for token in tokens):
+def _token_ids(name: str, value: Any) -> list[int]:
+    ids = value if isinstance(value, list) else [value]
+    if not all(type(one) is int for one in ids):
         raise ValueError(f"{name} must be a token's number or a list of them")
-    return tokens
+    return ids
 
 
-def beyond(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what only generate() does of all that is asked for."""
-    names = {*UNTYPED, *(one.name for one in TYPED)} - {*NOT_FOR_GENERATE}
+def generate_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that only generate() implements."""
+    names = {*UNTYPED, *(one.name for one in TYPED)} - {*OURS}
     return {name: value for name, value in settings.items() if name in names}

@@ -1,118 +1,120 @@
-"""Keep the chats that a batch computes in the rows of one cache, and know who lies where.
+"""The sequences of a batch and their slots in one KV cache.
 
-Chats that are being answered lie first. An idle row is kept for the next turn of its chat, as long
-as nobody else needs its place or memory.
+Sequences that are decoding have the first slots, so that a decode step reads the cache in one
+piece. An idle sequence keeps its slot for prefix reuse, until its slot or its memory is needed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-from . import _chat, _rows
+from ._chat import Sequence
 from ._request import Request
-from ._transformers_cache import RowsCache
+from ._rows import MIN_PREFIX, PrefixMatch, match_prefix
+from ._transformers_cache import SlotCache
 from ._transformers_model import TransformersModel
 from ._transformers_sampling import Sampler
 
 logger = logging.getLogger(__name__)
 
-
-class Chat(_chat.Chat):
-    """A chat with what chooses its tokens."""
-
-    sampler: Sampler
+TransformersSequence = Sequence[Sampler]
 
 
-class ChatRows:
-    """The chats of a batch, as many as there are slots."""
+class KVSlots:
+    """The slots of a batch, at most `slots`, and the sequences in them; layers: of the model."""
 
     def __init__(self, model: TransformersModel, layers: int, slots: int) -> None:
-        self._model, self._slots = model, slots
-        self.cache = RowsCache(layers)
-        self._chats: list[Chat] = []
-        self._answered = 0  # chats at the beginning of the list
+        self._model, self._max_slots = model, slots
+        self.cache = SlotCache(layers)
+        self._sequences: list[TransformersSequence] = []  # at the index that is their slot
+        self._decoding = 0  # sequences at the beginning of the list
 
     def __len__(self) -> int:
-        """Return how many rows there are."""
-        return len(self._chats)
+        """Return the number of slots that exist so far."""
+        return len(self._sequences)
 
     @property
-    def answered(self) -> list[Chat]:
-        """Return the chats that are being answered; their places are those of their rows."""
-        return self._chats[: self._answered]
+    def decoding(self) -> list[TransformersSequence]:
+        """Return the sequences that are decoding; their indices are their slots."""
+        return self._sequences[: self._decoding]
 
-    def place(self, row: _rows.Row) -> int:
-        """Return the number of a row."""
-        return next(at for at, chat in enumerate(self._chats) if chat is row)
+    def begin(self, request: Request) -> TransformersSequence:
+        """Begin a sequence in the slot that holds most of the prompt."""
+        can_grow = len(self._sequences) < self._max_slots
+        match = match_prefix(
+            self._sequences, request.prompt_ids, can_grow=can_grow, min_prefix=MIN_PREFIX
+        )
+        sequence = match.slot
+        if sequence is None:
+            sequence = Sequence(len(self._sequences))
+            self._sequences.append(sequence)
+        cached = match.cached if self._copy_prefix(match, sequence) else 0
+        options = self._model.with_default_sampling(request.options)
+        sequence.begin(
+            request,
+            self._model,
+            Sampler(options, request.prompt_ids, sorted(self._model.eos_token_ids)),
+            cached=cached,
+            max_new_tokens=request.options["max_new_tokens"],
+        )
+        return sequence
 
-    def begin(self, request: Request) -> Chat:
-        """Find a row for a request, with as much of its prompt as any row knows."""
-        can_grow = len(self._chats) < self._slots
-        start = _rows.choose(self._chats, request.prompt, can_grow=can_grow)
-        if start.row is None:
-            chat = Chat()
-            self._chats.append(chat)
-        else:
-            chat = self._chats[self.place(start.row)]
-        known = start.known if self._copy(start, chat) else 0
-        wanted = request.options["max_new_tokens"]
-        chat.begin(request, self._model, known=known, wanted=wanted)
-        options = self._model.with_defaults(request.options)
-        chat.sampler = Sampler(options, request.prompt, sorted(self._model.ends))
-        return chat
-
-    def _copy(self, start: _rows.Start, chat: Chat) -> bool:
-        """Copy what a prompt begins with; return whether there was memory for it."""
-        if start.source is None:
+    def _copy_prefix(
+        self, match: PrefixMatch[TransformersSequence], target: TransformersSequence
+    ) -> bool:
+        """Copy the matched prefix if it is in another slot; return false if memory ran out."""
+        if match.source is None:
             return True
         try:
-            self.cache.reserve(len(self._chats), start.known)
-            self.cache.copy(self.place(start.source), self.place(chat), start.known)
+            self.cache.reserve(len(self._sequences), match.cached)
+            self.cache.copy(match.source.slot, target.slot, match.cached)
         except Exception as error:
             if not self._model.is_out_of_memory(error):
                 raise
-            return False  # reading all of it makes room first
+            return False  # the prefill of the whole prompt frees memory first
         return True
 
-    def answer(self, chat: Chat) -> None:
-        """Let a chat join those that are being answered."""
-        self._swap(self.place(chat), self._answered)
-        self._answered += 1
+    def start_decoding(self, sequence: TransformersSequence) -> None:
+        """Move a prefilled sequence to those that are decoding."""
+        self._swap(sequence.slot, self._decoding)
+        self._decoding += 1
 
-    def end(self, at: int, error: Exception | None = None) -> None:
-        """Take a chat out of those that are being answered; its row becomes idle."""
-        chat = self._chats[at]
-        chat.request.finish(error)
-        self._answered -= 1
-        self._swap(at, self._answered)
-        chat.release()
+    def end(self, sequence: TransformersSequence, error: Exception | None = None) -> None:
+        """Finish a decoding sequence's request; the sequence becomes idle."""
+        sequence.request.finish(error)
+        self._decoding -= 1
+        self._swap(sequence.slot, self._decoding)
+        sequence.release()
 
-    def clear(self, chat: Chat) -> None:
-        """Forget what a row holds behind its tokens: something that is no number may be there."""
-        self.cache.clear(self.place(chat), len(chat.tokens))
+    def clear(self, sequence: TransformersSequence) -> None:
+        """Set a slot's columns behind its tokens to zero: a failed pass may have left NaNs."""
+        self.cache.clear(sequence.slot, len(sequence.tokens))
 
-    def longest(self) -> int:
-        """Return the place of the chat that needs the most memory."""
-        return max(range(self._answered), key=lambda at: len(self._chats[at].tokens))
+    def longest(self) -> TransformersSequence:
+        """Return the decoding sequence that needs the most memory."""
+        return max(self.decoding, key=lambda sequence: len(sequence.tokens))
 
-    def give_back(self, reading: Sequence[Chat]) -> None:
-        """Give back the memory of idle rows, and of columns that nobody needs.
+    def free_memory(self, prefilling: Iterable[TransformersSequence]) -> None:
+        """Free the slots of idle sequences, and columns that no other sequence needs.
 
-        reading: the chats that are neither idle nor being answered.
+        prefilling: the sequences that are neither idle nor decoding.
         """
-        kept = self._answered
-        for chat in reading:
-            self._swap(self.place(chat), kept)
+        kept = self._decoding
+        for sequence in prefilling:
+            self._swap(sequence.slot, kept)
             kept += 1
-        logger.warning("out of memory: %d idle chats are forgotten", len(self._chats) - kept)
-        del self._chats[kept:]
-        self.cache.shrink(kept, max((len(chat.tokens) for chat in self._chats), default=1))
+        logger.warning("out of memory: %d idle chats are forgotten", len(self._sequences) - kept)
+        del self._sequences[kept:]
+        longest = max((len(sequence.tokens) for sequence in self._sequences), default=1)
+        self.cache.shrink(kept, longest)
         self._model.free_memory()
 
     def _swap(self, one: int, other: int) -> None:
-        if one != other:
-            chats = self._chats
-            longest = max(len(chats[one].tokens), len(chats[other].tokens))
-            self.cache.swap(one, other, longest)
-            chats[one], chats[other] = chats[other], chats[one]
+        """Exchange the sequences of two slots, and what the cache holds of them."""
+        if one == other:
+            return
+        first, second = self._sequences[one], self._sequences[other]
+        self.cache.swap(one, other, max(len(first.tokens), len(second.tokens)))
+        self._sequences[one], self._sequences[other] = second, first
+        first.slot, second.slot = other, one

@@ -1,9 +1,11 @@
-"""Choose the next token of each row: the likeliest one, or one that is drawn.
+"""Sample the next token of each sequence, with the options of transformers' GenerationConfig."""
 
-Options are those of transformers' GenerationConfig. A row without options of its own costs nothing
-but its share of one maximum over all rows. A draw looks at the likeliest tokens only, on the
-processor: the library's own warpers sort the whole vocabulary on the device for each row.
-"""
+# The strategy. One maximum over the whole batch gives the token of every greedy sequence, and shows
+# NaNs and infinities. Only sequences with penalties or sampling cost more. To sample, the largest
+# CANDIDATES logits (or top_k) of all sampling sequences are copied to the CPU in one go, where
+# temperature, top_k, top_p and min_p are applied to these few numbers: the library's warpers sort
+# the whole vocabulary on the device, once for each sequence. Where the candidates turn out not to
+# contain all tokens that the options allow, that sequence samples from the whole vocabulary.
 
 from __future__ import annotations
 
@@ -19,128 +21,132 @@ import transformers
 from kuwa_min.errors import AnswerError
 from kuwa_min.sentences import OVERFLOWED, TRY_DTYPE
 
-CANDIDATES = 1024  # looked at first when no top_k says how many
-MORE = -1  # stands for a token: the likeliest ones were not enough
-ROOM = 256  # tokens by which what was said grows
+CANDIDATES = 1024  # tokens considered first where no top_k states a number
+TOO_FEW = -1  # instead of a token: the options allow others beside the candidates
+HISTORY_GROWTH = 256  # tokens by which the history of penalties grows
 NOT_A_NUMBER = OVERFLOWED.format(TRY_DTYPE)
 
 
 class Sampler:
-    """How one answer's tokens are chosen, and what it has chosen so far.
+    """The sampling options, random numbers and token history of one sequence.
 
-    options: every name of the backend's table, None for what the model's defaults shall decide;
-    prompt: its tokens; ends: the tokens that end an answer.
+    options: every name of the backend's table; None where neither user nor model states a value;
+    prompt_ids: the prompt; eos_token_ids: the tokens that end a completion.
     """
 
     def __init__(
-        self, options: Mapping[str, Any], prompt: Sequence[int], ends: Sequence[int]
+        self, options: Mapping[str, Any], prompt_ids: Sequence[int], eos_token_ids: Sequence[int]
     ) -> None:
-        self._penalties = _penalties(options, len(prompt), ends)
-        self._tokens = torch.tensor([prompt if self._penalties else []], dtype=torch.long)
-        self._count = self._tokens.shape[1]
+        self._penalties = _penalties(options, len(prompt_ids), eos_token_ids)
+        history = [prompt_ids if self._penalties else []]
+        self._history = torch.tensor(history, dtype=torch.long)  # [1, room]
+        self._history_length = self._history.shape[1]
         self.temperature = _or(options["temperature"], 1.0)
-        self.draws = bool(options["do_sample"] and self.temperature)
-        self.is_plain = not (self.draws or self._penalties)
+        self.do_sample = bool(options["do_sample"] and self.temperature)
+        self.is_greedy = not (self.do_sample or self._penalties)
         self.top_k = int(_or(options["top_k"], 0))
         self.top_p = _or(options["top_p"], 1.0)
         self.min_p = _or(options["min_p"], 0.0)
-        self._rare = _rare_warpers(options) if self.draws else []
-        self._dice = random.Random(options["seed"])
+        self._rare_warpers = _rare_warpers(options) if self.do_sample else []
+        self._rng = random.Random(options["seed"])
 
-    def note(self, token: int) -> None:
-        """Remember a token that was chosen, for penalties."""
+    def record(self, token: int) -> None:
+        """Append a sampled token to the history that penalties look at."""
         if not self._penalties:
             return
-        if self._count == self._tokens.shape[1]:
-            self._tokens = torch.nn.functional.pad(self._tokens, (0, ROOM))
-        self._tokens[0, self._count] = token
-        self._count += 1
+        if self._history_length == self._history.shape[1]:
+            self._history = torch.nn.functional.pad(self._history, (0, HISTORY_GROWTH))
+        self._history[0, self._history_length] = token
+        self._history_length += 1
 
-    def penalise(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits [1, vocabulary] as penalties change them."""
+    def apply_penalties(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits [1, vocabulary] after the penalties."""
         if not self._penalties:
             return logits
-        tokens = self._tokens[:, : self._count].to(logits.device)
-        return self._penalties(tokens, logits.float())
+        history = self._history[:, : self._history_length].to(logits.device)
+        return self._penalties(history, logits.float())
 
     @property
-    def wanted(self) -> int:
-        """Return how many of the likeliest tokens `draw` looks at; 0 for all."""
-        if self._rare or not (self.top_k or self.top_p < 1 or self.min_p > 0):
+    def candidates(self) -> int:
+        """Return how many of the largest logits to consider first; 0 for the whole vocabulary."""
+        if self._rare_warpers or not (self.top_k or self.top_p < 1 or self.min_p > 0):
             return 0
         return self.top_k or CANDIDATES
 
-    def throw(self) -> float:
-        """Return a number from 0 up to 1, the same ones in a row for the same seed."""
-        return self._dice.random()
+    def random(self) -> float:
+        """Return the next random number in [0, 1); the seed determines all of them."""
+        return self._rng.random()
 
-    def draw_from_all(self, logits: torch.Tensor) -> int:
-        """Draw from the whole vocabulary; logits: [1, vocabulary]."""
+    def sample_vocabulary(self, logits: torch.Tensor) -> int:
+        """Sample from the whole vocabulary; logits: [1, vocabulary], after the penalties."""
         scores = logits.float() / self.temperature
-        for warper in (*_common_warpers(self), *self._rare):
+        for warper in (*_common_warpers(self), *self._rare_warpers):
             scores = warper(None, scores)
-        weights = scores[0].double().softmax(-1).cumsum(-1).cpu()
-        place = torch.searchsorted(weights, self.throw() * weights[-1], right=True)
-        return min(int(place), len(weights) - 1)
+        sums = scores[0].double().softmax(-1).cumsum(-1).cpu()
+        token = torch.searchsorted(sums, self.random() * sums[-1], right=True)
+        return min(int(token), len(sums) - 1)
 
 
-def choose(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
-    """Return each row's next token, or why it has none; logits: [rows, vocabulary]."""
+def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
+    """Return each sequence's next token, or its error; logits: [sequences, vocabulary]."""
     highest, best = logits.max(-1)
-    found: list[int | Exception] = best.tolist()
-    changed: dict[int, torch.Tensor] = {}
+    tokens: list[int | Exception] = best.tolist()
+    penalized: dict[int, torch.Tensor] = {}
     for at, value in enumerate(highest.tolist()):
         if not math.isfinite(value):
-            found[at] = AnswerError(NOT_A_NUMBER)
-        elif not samplers[at].is_plain:
+            tokens[at] = AnswerError(NOT_A_NUMBER)
+        elif not samplers[at].is_greedy:
             try:
-                changed[at] = samplers[at].penalise(logits[at : at + 1])
-            except Exception as error:  # noqa: BLE001 - it is only this row's
-                found[at] = error
-    few = {at: one for at, one in changed.items() if samplers[at].draws and samplers[at].wanted}
-    if few:
-        found = _draw_from_few(few, samplers, found)
-    for at, one in changed.items():
-        if not samplers[at].draws:
-            found[at] = int(one.argmax())
-        elif not samplers[at].wanted or found[at] == MORE:
-            found[at] = samplers[at].draw_from_all(one)
-    return found
+                penalized[at] = samplers[at].apply_penalties(logits[at : at + 1])
+            except Exception as error:  # noqa: BLE001 - it belongs to this sequence alone
+                tokens[at] = error
+    with_candidates = {
+        at: row
+        for at, row in penalized.items()
+        if samplers[at].do_sample and samplers[at].candidates
+    }
+    if with_candidates:
+        _sample_candidates(with_candidates, samplers, tokens)
+    for at, row in penalized.items():
+        if not samplers[at].do_sample:
+            tokens[at] = int(row.argmax())
+        elif not samplers[at].candidates or tokens[at] == TOO_FEW:
+            tokens[at] = samplers[at].sample_vocabulary(row)
+    return tokens
 
 
-def _draw_from_few(
-    rows: Mapping[int, torch.Tensor], samplers: Sequence[Sampler], found: list[int | Exception]
-) -> list[int | Exception]:
-    """Return what was found with these rows' draws in it, MORE for a row that needs more tokens."""
+def _sample_candidates(
+    rows: Mapping[int, torch.Tensor], samplers: Sequence[Sampler], tokens: list[int | Exception]
+) -> None:
+    """Set the tokens of these rows of logits, to TOO_FEW where the candidates do not suffice."""
     logits = torch.cat(list(rows.values())).float()
     chosen = [samplers[at] for at in rows]
-    most = min(max(sampler.wanted for sampler in chosen), logits.shape[-1])
-    values, tokens = (part.cpu() for part in logits.topk(most))
-    sums, is_enough = _sums(logits, values.double(), chosen)
-    for place, at in enumerate(rows):
-        if not is_enough[place]:
-            found[at] = MORE
+    count = min(max(sampler.candidates for sampler in chosen), logits.shape[-1])
+    values, ids = (part.cpu() for part in logits.topk(count))
+    sums, is_enough = _cumulative_weights(logits, values.double(), chosen)
+    for row, at in enumerate(rows):
+        if not is_enough[row]:
+            tokens[at] = TOO_FEW
             continue
-        upto = sums[place]
-        thrown = bisect.bisect_right(upto, samplers[at].throw() * upto[-1])
-        found[at] = int(tokens[place, min(thrown, most - 1)])
-    return found
+        row_sums = sums[row]
+        place = bisect.bisect_right(row_sums, samplers[at].random() * row_sums[-1])
+        tokens[at] = int(ids[row, min(place, count - 1)])
 
 
-def _sums(
-    logits: torch.Tensor, values: torch.Tensor, chosen: Sequence[Sampler]
+def _cumulative_weights(
+    logits: torch.Tensor, values: torch.Tensor, samplers: Sequence[Sampler]
 ) -> tuple[list[list[float]], list[bool]]:
-    """Return running sums of the weights that options leave to the likeliest tokens of each row.
+    """Return the cumulative weights of each row's candidates, and whether no others are allowed.
 
-    And whether they leave none to others. values: the likeliest tokens' logits, the highest first.
+    logits: [rows, vocabulary]; values: the candidates' logits [rows, candidates], largest first.
     """
-    options = [(one.temperature, one.top_k, one.top_p, one.min_p) for one in chosen]
+    options = [(one.temperature, one.top_k, one.top_p, one.min_p) for one in samplers]
     temperature, top_k, top_p, min_p = torch.tensor(options, dtype=torch.double).T[:, :, None]
     weights = ((values - values[:, :1]) / temperature).exp()
     has_k = top_k > 0
     weights = weights.where(~has_k | (torch.arange(values.shape[1]) < top_k), 0.0)
     total = weights.sum(-1, keepdim=True)
-    if not has_k.all():  # then the others count, too
+    if not has_k.all():  # then top_p is a share of the whole vocabulary
         scaled = logits / temperature.to(logits)
         everything = scaled.logsumexp(-1, keepdim=True).cpu().double()
         total = total.where(has_k, (everything - values[:, :1] / temperature).exp())
@@ -156,18 +162,18 @@ def _or(value: Any, default: float) -> float:
 
 
 def _penalties(
-    options: Mapping[str, Any], prompt_length: int, ends: Sequence[int]
+    options: Mapping[str, Any], prompt_length: int, eos_token_ids: Sequence[int]
 ) -> transformers.LogitsProcessorList:
-    """Return what changes logits by what was said, in the library's order."""
+    """Return the processors that change logits by the token history, in the library's order."""
     chosen = transformers.LogitsProcessorList()
     if _or(options["repetition_penalty"], 1.0) != 1.0:
         chosen.append(transformers.RepetitionPenaltyLogitsProcessor(options["repetition_penalty"]))
     if options["no_repeat_ngram_size"]:
         chosen.append(transformers.NoRepeatNGramLogitsProcessor(options["no_repeat_ngram_size"]))
-    if options["min_new_tokens"] and ends:
+    if options["min_new_tokens"] and eos_token_ids:
         chosen.append(
             transformers.MinNewTokensLengthLogitsProcessor(
-                prompt_length, options["min_new_tokens"], list(ends)
+                prompt_length, options["min_new_tokens"], list(eos_token_ids)
             )
         )
     return chosen

@@ -1,4 +1,4 @@
-"""Make text of an answer's tokens, one after the other."""
+"""Streaming detokenizers: token ids in, one after the other, the text that each completes out."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 from tokenizers.decoders import DecodeStream
 
 
-def create_decoder(tokenizer: Any) -> Callable[[int], str]:
-    """Return what gives the text that each token of an answer completes."""
+def create_detokenizer(tokenizer: Any) -> Callable[[int], str]:
+    """Return a streaming detokenizer: token id in, the text that it completes out."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
-        return SlowDecoder(tokenizer).step
+        return SlowDetokenizer(tokenizer).step
     stream = DecodeStream([], skip_special_tokens=True)
     return lambda token: stream.step(fast, token) or ""
 
 
-class SlowDecoder:
-    """Decode token by token with a tokenizer that has no stream of its own."""
+class SlowDetokenizer:
+    """Detokenizes with a slow tokenizer, which has no stream: decodes the last line each time."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._tokens: list[int] = []
-        self._shown = ""
+        self._text = ""
 
     def step(self, token: int) -> str:
         """Return the text that this token completes."""
         self._tokens.append(token)
         text: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
         if text.endswith("\ufffd"):
-            return ""  # half a character: its rest comes with the next token
-        new = text[len(self._shown) :]
-        self._shown = text
-        if text.endswith("\n"):  # nothing before a line's end changes any more
+            return ""  # an incomplete character: the next token has the rest
+        new = text[len(self._text) :]
+        self._text = text
+        if text.endswith("\n"):  # text before a line's end does not change any more
             self._tokens = [token]
-            self._shown = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
+            self._text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
         return new

@@ -1,11 +1,10 @@
-"""Let models of transformers see the pictures of a chat: processor, prompt, inputs of generate().
+"""Prompts with images: load the processor, encode a chat with its images for generate().
 
-Knows no web: pictures come as bytes, and signs stand in the chat where they belong.
+Fetches nothing: images come as bytes, and placeholders mark their positions in the chat.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import logging
@@ -25,11 +24,11 @@ from kuwa_min.modelfile import Message
 from kuwa_min.sentences import LINK_DAMAGED
 
 from ._attachments import Attachment
-from ._chat_template import RefusedTemplate
+from ._chat_template import TemplateError
 from ._fetch_policy import LinkError
 from ._images import check_size
 from ._links import numbers, sign, split
-from ._reader import Prompt
+from ._reader import EncodedPrompt
 
 logger = logging.getLogger(__name__)
 
@@ -42,53 +41,52 @@ NO_PROCESSOR = (
     "{} has no preprocessor_config.json that can be read, which says how its pictures are "
     "prepared; --processor gives the folder that has it"
 )
-SCALINGS = 6  # tries to make a picture fit
-LONGEST_SIDE = 4096  # pixels of a picture in memory: no processor uses more
+MAX_SCALINGS = 6  # attempts to scale an image down to its token limit
+MAX_SIDE = 4096  # pixels of an image in memory: no processor uses more
 PROBE_SIDE = 56  # pixels
 
 
-class Tensors(dict[str, Any]):
+class ModelInputs(dict[str, Any]):
     """What generate() is called with: input_ids, attention_mask, pixel_values and the like."""
 
-    def inputs(self, model: Any) -> dict[str, Any]:
-        """Return them where the model is, and in its number format."""
+    def for_model(self, model: Any) -> dict[str, Any]:
+        """Return the inputs on the model's device, and in its dtype."""
         return dict(transformers.BatchFeature(dict(self)).to(model.device, dtype=model.dtype))
 
 
-def load_processor(path: str, args: argparse.Namespace) -> Any:
-    """Return what makes inputs of chats and pictures; raises StartError if the folder has none."""
-    place = args.processor or path
+def load_processor(path: str, *, trust_remote_code: bool) -> Any:
+    """Return the processor of a folder; raises StartError if it has none for images."""
     try:
-        with _without_films():
+        with _without_video():
             processor = transformers.AutoProcessor.from_pretrained(
-                place, trust_remote_code=args.trust_remote_code
+                path, trust_remote_code=trust_remote_code
             )
     except OSError as error:
         logger.debug("loading the processor failed: %s", error)
-        raise StartError(NO_PROCESSOR.format(place)) from None
+        raise StartError(NO_PROCESSOR.format(path)) from None
     if getattr(processor, "image_processor", None) is None:
-        raise StartError(NO_PROCESSOR.format(place))
+        raise StartError(NO_PROCESSOR.format(path))
     return processor
 
 
-class NoFilms(transformers.ImageProcessingMixin):
-    """Stand where a processor insists on something that prepares films."""
+class NoVideoProcessor(transformers.ImageProcessingMixin):
+    """A placeholder for the video processor that some processors insist on."""
 
     def __init__(self) -> None:
         super().__init__()
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **options: Any) -> NoFilms:
-        """Return one; it reads nothing."""
+    def from_pretrained(cls, *args: Any, **options: Any) -> NoVideoProcessor:
+        """Return an instance; reads no files."""
         return cls()
 
 
 @contextlib.contextmanager
-def _without_films() -> Iterator[None]:
-    """Load processors without torchvision, which films need and pictures do not.
+def _without_video() -> Iterator[None]:
+    """Let processors load without torchvision, which only their video processors need.
 
-    Its wheel must be of the very variant of torch (CPU, CUDA), or transformers cannot even be
-    imported; Qwen-VL, SmolVLM and many others do not load without it.
+    A torchvision wheel must match torch's variant (CPU, CUDA), or transformers cannot even be
+    imported; the processors of Qwen-VL, SmolVLM and many others do not load without it.
     """
     if is_torchvision_available():
         yield
@@ -96,7 +94,7 @@ def _without_films() -> Iterator[None]:
     loaders = processing_utils.MODALITY_TO_AUTOPROCESSOR_MAPPING._MAPPING_NAMES
     classes = processing_utils.MODALITY_TO_BASE_CLASS_MAPPING
     loader, kind = loaders["video_processor"], classes["video_processor"]
-    loaders["video_processor"] = (__name__, NoFilms.__name__)
+    loaders["video_processor"] = (__name__, NoVideoProcessor.__name__)
     classes["video_processor"] = "ImageProcessingMixin"
     try:
         yield
@@ -104,99 +102,101 @@ def _without_films() -> Iterator[None]:
         loaders["video_processor"], classes["video_processor"] = loader, kind
 
 
-class VisionChat:
-    """Reads the chats of one request, with the pictures whose signs stand in them.
+class VisionEncoder:
+    """A PromptEncoder of one request whose chats contain placeholders for images.
 
-    template: of override_chat_template or own_template; most: tokens that a picture may have,
-    beyond which it is scaled down, or a photograph alone would be longer than a prompt may be.
+    template: the chat template; max_image_tokens: of each image, which is scaled down to them: a
+    photograph alone could exceed the prompt limit.
     """
 
-    def __init__(self, processor: Any, *, template: str, most: int) -> None:
-        self._processor, self._template, self._most = processor, template, most
-        self._pictures: dict[int, PIL.Image.Image] = {}
-        self._tokens: dict[int, int] = {}  # of each picture
+    def __init__(self, processor: Any, *, template: str, max_image_tokens: int) -> None:
+        self._processor, self._template = processor, template
+        self._max_image_tokens = max_image_tokens
+        self._images: dict[int, PIL.Image.Image] = {}  # by the number of the placeholder
+        self._image_tokens: dict[int, int] = {}
 
     def add(self, number: int, file: Attachment) -> None:
-        """Take the picture that a sign stands for; raises LinkError if it is damaged."""
-        self._pictures[number], self._tokens[number] = self._scaled(open_picture(file))
+        """Add the image of a placeholder; raises LinkError if it is damaged."""
+        self._images[number], self._image_tokens[number] = self._scaled(open_image(file))
 
-    def length(self, chat: list[Message]) -> int:
-        """Return how many tokens a chat has; raises RefusedTemplate if it is refused."""
-        signs = (number for one in chat for number in numbers(one["content"]))
-        pictures = sum(self._tokens.get(number, 0) for number in signs)
-        return len(self._encode(chat, {}).ids) + pictures
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+        found = (number for one in chat for number in numbers(one["content"]))
+        images = sum(self._image_tokens.get(number, 0) for number in found)
+        return len(self._encode(chat, {}).ids) + images
 
-    def prepare(self, chat: list[Message]) -> Prompt:
-        """Return the chat as a Prompt; raises RefusedTemplate if the template refuses it."""
-        return self._encode(chat, self._pictures)
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids and ModelInputs; raises TemplateError."""
+        return self._encode(chat, self._images)
 
-    def _scaled(self, picture: PIL.Image.Image) -> tuple[PIL.Image.Image, int]:
-        """Return a picture of no more tokens than it may have, if it can, and how many it has."""
-        whole = tokens = self._tokens_of(picture)
-        fitting = picture
-        for _ in range(SCALINGS):
-            if tokens <= self._most:
-                return fitting, tokens
-            # processors scale down themselves, so that the first steps may change nothing
-            factor = 0.95 * math.sqrt(self._most / tokens) if tokens < whole else 0.4
-            width, height = (max(1, int(side * factor)) for side in fitting.size)
-            fitting = fitting.resize((width, height), PIL.Image.Resampling.BICUBIC)
-            tokens = self._tokens_of(fitting)
-        return (fitting, tokens) if tokens < whole else (picture, whole)
+    def _scaled(self, image: PIL.Image.Image) -> tuple[PIL.Image.Image, int]:
+        """Return the image, scaled down to max_image_tokens if that is possible, and its tokens."""
+        original = tokens = self._tokens_of(image)
+        scaled = image
+        for _ in range(MAX_SCALINGS):
+            if tokens <= self._max_image_tokens:
+                return scaled, tokens
+            # processors scale down themselves, so that the first attempts may change nothing
+            is_smaller = tokens < original
+            factor = 0.95 * math.sqrt(self._max_image_tokens / tokens) if is_smaller else 0.4
+            width, height = (max(1, int(side * factor)) for side in scaled.size)
+            scaled = scaled.resize((width, height), PIL.Image.Resampling.BICUBIC)
+            tokens = self._tokens_of(scaled)
+        return (scaled, tokens) if tokens < original else (image, original)
 
-    def _tokens_of(self, picture: PIL.Image.Image) -> int:
+    def _tokens_of(self, image: PIL.Image.Image) -> int:
         chat = [{"role": "user", "content": sign(0)}]
-        return len(self._encode(chat, {0: picture}).ids) - len(self._encode(chat, {}).ids)
+        return len(self._encode(chat, {0: image}).ids) - len(self._encode(chat, {}).ids)
 
-    def _encode(self, chat: list[Message], pictures: Mapping[int, PIL.Image.Image]) -> Prompt:
+    def _encode(self, chat: list[Message], images: Mapping[int, PIL.Image.Image]) -> EncodedPrompt:
         try:
-            made = self._processor.apply_chat_template(
-                [{**one, "content": parts(one["content"], pictures)} for one in chat],
+            inputs = self._processor.apply_chat_template(
+                [{**one, "content": parts(one["content"], images)} for one in chat],
                 chat_template=self._template,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
-                sanitize_control_tokens=self._holds_tokens(chat),
+                sanitize_control_tokens=self._contains_special_token(chat),
             )
         except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
-            raise RefusedTemplate(str(error).partition("\n")[0]) from None
-        return Prompt(made["input_ids"][0].tolist(), Tensors(made))
+            raise TemplateError(str(error).partition("\n")[0]) from None
+        return EncodedPrompt(inputs["input_ids"][0].tolist(), ModelInputs(inputs))
 
-    def _holds_tokens(self, chat: list[Message]) -> bool:
-        """Tell whether the chat holds a special token as text, such as "<image>", to be escaped.
+    def _contains_special_token(self, chat: list[Message]) -> bool:
+        """Tell whether a message contains a special token such as "<image>", which needs escaping.
 
-        Asked for only then: the processors of Idefics 3 and its kin cannot do it.
+        Escaping is switched on only then: Idefics 3 and its kin have no support for it.
         """
         known = self._processor.tokenizer.get_added_vocab()
         return any(token in one["content"] for one in chat for token in known)
 
 
-def takes_several(processor: Any, template: str) -> bool:
-    """Find out whether a processor and its template take two pictures in a chat."""
-    chat = VisionChat(processor, template=template, most=PROBE_SIDE**2)
-    picture = PIL.Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white")
-    said = {"role": "user", "content": f"{sign(0)}{sign(1)}?"}
+def accepts_several_images(processor: Any, template: str) -> bool:
+    """Tell, by trying, whether a processor and its template accept two images in a chat."""
+    encoder = VisionEncoder(processor, template=template, max_image_tokens=PROBE_SIDE**2)
+    image = PIL.Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white")
+    message = {"role": "user", "content": f"{sign(0)}{sign(1)}?"}
     try:
-        chat._encode([said], {0: picture, 1: picture})
-    except RefusedTemplate:
+        encoder._encode([message], {0: image, 1: image})
+    except TemplateError:
         return False
     return True
 
 
-def parts(content: str, pictures: Mapping[int, Any]) -> list[dict[str, Any]]:
-    """Split a message at its pictures, as templates of these models want it."""
+def parts(content: str, images: Mapping[int, Any]) -> list[dict[str, Any]]:
+    """Split a message at its images into content parts, as templates of these models want it."""
     found = [
         {"type": "text", "text": part}
         if isinstance(part, str)
         else {"type": "image", "image": part}
-        for part in split(content, pictures)
+        for part in split(content, images)
     ]
     return found or [{"type": "text", "text": ""}]
 
 
 def own_template(processor: Any, path: str) -> str:
-    """Return the model's template, or a plain one if it has none, and say so."""
+    """Return the model's template, or a plain one with a warning if it has none."""
     for place in (processor, processor.tokenizer):
         template = getattr(place, "chat_template", None)
         if isinstance(template, dict):
@@ -207,14 +207,14 @@ def own_template(processor: Any, path: str) -> str:
     return PLAIN_TEMPLATE.format(getattr(processor, "image_token", None) or "<image>")
 
 
-def open_picture(file: Attachment) -> PIL.Image.Image:
-    """Return the pixels, upright and without transparency; raises LinkError if damaged."""
+def open_image(file: Attachment) -> PIL.Image.Image:
+    """Decode an image to RGB, upright and at most MAX_SIDE; raises LinkError if it is damaged."""
     kind = file.media_type.removeprefix("image/").upper()
     try:
-        picture = PIL.Image.open(io.BytesIO(file.data), formats=(kind,))
-        check_size(*picture.size)  # a GIF's frames may be larger than its head says
-        picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        return PIL.ImageOps.exif_transpose(picture).convert("RGB")
+        image = PIL.Image.open(io.BytesIO(file.data), formats=(kind,))
+        check_size(*image.size)  # a GIF's frames may be larger than its header says
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        return PIL.ImageOps.exif_transpose(image).convert("RGB")
     except LinkError:
         raise
     except Exception:  # noqa: BLE001 - decoders of untrusted bytes raise anything

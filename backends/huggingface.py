@@ -20,15 +20,15 @@ from kuwa_min.option_values import from_json
 
 from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
 from ._attachments import AttachmentReader, Chat
-from ._engine import Batch
 from ._fetch_policy import LinkError
 from ._line import CancelScope
-from ._model_executor import Model, ModelExecutor, chat_template
-from ._reader import ChatInput, Reader
+from ._model_executor import Model, ModelExecutor, read_chat_template
+from ._reader import ChatInput, PromptEncoder
+from ._scheduler import Scheduler
 
 if TYPE_CHECKING:
     from ._transformers_model import TransformersModel
-    from ._transformers_vision import VisionChat
+    from ._transformers_vision import VisionEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ REQUIRES: dict[str, str] = {
     "jinja2": "jinja2>=3.1.6",
     "PIL": "pillow>=11.0",
 }
-PICTURE_SHARE = 2  # of a prompt, one part in so many may be pictures
+IMAGE_SHARE = 2  # images may have one part in so many of a prompt's tokens
 DTYPES = {  # by the names that Kuwa's --torch_dtype has
     "auto": "auto",
     "float32": "float32",
@@ -51,10 +51,16 @@ DTYPES = {  # by the names that Kuwa's --torch_dtype has
     "bfloat16": "bfloat16",
     "bf16": "bfloat16",
 }
-BEAMS_ONLY = ("length_penalty", "early_stopping")
-DRAWING = (
-    *("temperature", "top_k", "top_p", "min_p", "typical_p"),
-    *("epsilon_cutoff", "eta_cutoff", "seed"),
+BEAM_OPTIONS = ("length_penalty", "early_stopping")
+SAMPLING_OPTIONS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "seed",
 )
 OPTIONS = (
     generation.Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
@@ -97,13 +103,13 @@ OPTIONS = (
 
 
 class HuggingfaceExecutor(ModelExecutor):
-    """Run a model folder of the transformers library: many chats at once, one that sees alone."""
+    """Runs a transformers folder: text models batched, models that accept images serially."""
 
     access_code = "huggingface"
     table = OPTIONS
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add what is to be loaded, and where it runs."""
+        """Add the options of loading, then those of prompts and generation."""
         add = parser.add_argument_group("options of the model").add_argument
         add(
             "--model_path",
@@ -122,7 +128,8 @@ class HuggingfaceExecutor(ModelExecutor):
             help="where parts of the model go, as accelerate has it; None: as --device says",
         )
         add(
-            *("--dtype", "--torch_dtype"),
+            "--dtype",
+            "--torch_dtype",
             default="auto",
             choices=DTYPES,
             help="number format; auto: the model's own",
@@ -151,7 +158,7 @@ class HuggingfaceExecutor(ModelExecutor):
         )
 
     def prepare(self) -> None:
-        """Set what the libraries read when they are imported."""
+        """Set the environment variables that the libraries read when they are imported."""
         if self.args.visible_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
         offline = str(int(not self.args.online))
@@ -160,71 +167,78 @@ class HuggingfaceExecutor(ModelExecutor):
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _private_folder())
 
     def library(self) -> generation.Library:
-        """Return what the library takes beyond the table."""
+        """Return the generation options that transformers has beyond the table."""
         from . import _transformers_options
 
         return _transformers_options.library()
 
     def read_settings(self) -> dict[str, Any]:
-        """Merge defaults, the -c file, --generation_kwargs and the options of their own."""
+        """Merge the defaults, the -c file, --generation_kwargs and the command line."""
         pairs = {name: from_json(convert_value(text)) for name, text in self.args.generation_kwargs}
         more = [("--generation_kwargs", pairs)]
         settings = generation.settings(self.table, self.args, self.library, more=more)
-        drawing = [name for name in DRAWING if settings[name] is not None]
-        if drawing and not settings["do_sample"]:
-            logger.warning("without --do_sample true, these do nothing: %s", ", ".join(drawing))
-        beams = [name for name in BEAMS_ONLY if settings.get(name) is not None]
+        sampling = [name for name in SAMPLING_OPTIONS if settings[name] is not None]
+        if sampling and not settings["do_sample"]:
+            logger.warning("without --do_sample true, these do nothing: %s", ", ".join(sampling))
+        beams = [name for name in BEAM_OPTIONS if settings.get(name) is not None]
         if beams and "num_beams" not in settings:
             logger.warning("without num_beams, these do nothing: %s", ", ".join(beams))
             settings = {name: value for name, value in settings.items() if name not in beams}
-        self.args.timeout = self.args.timeout or settings.pop("max_time", None)
+        self.timeout = self.timeout or settings.pop("max_time", None)
         return settings
 
     def load(self) -> Model:
-        """Look at the model and load it."""
-        check = partial(
-            _model_path.folder,
-            safetensors_only=self.args.safetensors_only,
-            needs_tokenizer=not self.args.tokenizer,
-        )
-        path = self._place(self.args.model_path, check)
-        for name in ("tokenizer", "processor"):
-            given = getattr(self.args, name)
-            if given:
-                find = partial(_model_path.other_folder, option=f"--{name}")
-                setattr(self.args, name, self._place(given, find))
-        self.args.dtype = DTYPES[self.args.dtype]
-        if self.args.load_8bits:
+        """Check the model's files, then load them."""
+        options = self._load_options()
+        if options["load_8bits"]:
             _quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
-        steps = self.progress(f"loading {self.args.model_path}")
-        steps(0, 1)
+        progress = self.progress(f"loading {self.args.model_path}")
+        progress(0, 1)
+        from ._transformers_loading import LoadOptions
         from ._transformers_model import TransformersModel
-        from ._transformers_options import beyond
+        from ._transformers_options import generate_options
 
-        ends = self.settings.pop("eos_token_id", [])
+        eos_token_ids = self.settings.pop("eos_token_id", [])
         model = TransformersModel(
-            path,
-            self.args,
-            steps,
-            template=chat_template(self.args.override_chat_template),
-            beyond=beyond(self.settings),
-            ends=ends,
+            LoadOptions(**options),
+            progress,
+            chat_template=read_chat_template(self.args.override_chat_template),
+            generate_options=generate_options(self.settings),
+            eos_token_ids=eos_token_ids,
         )
         self.attachments = self._attachment_reader(model)
         return model
 
-    def create_batch(self, slots: int) -> Batch:
-        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
-        from ._transformers_engine import create_batch
+    def _load_options(self) -> dict[str, Any]:
+        """Return the fields of LoadOptions; raises UsageError or StartError for missing files."""
+        args = self.args
+        check = partial(
+            _model_path.folder,
+            safetensors_only=args.safetensors_only,
+            needs_tokenizer=not args.tokenizer,
+        )
+        return {
+            "path": self._locate(args.model_path, check),
+            "model_path": args.model_path,
+            "tokenizer": self._locate_part("tokenizer"),
+            "processor": self._locate_part("processor"),
+            "device": args.device,
+            "device_map": args.device_map,
+            "visible_gpu": args.visible_gpu,
+            "dtype": DTYPES[args.dtype],
+            "load_8bits": args.load_8bits,
+            "safetensors_only": args.safetensors_only,
+            "trust_remote_code": args.trust_remote_code,
+        }
 
-        return create_batch(self.model, slots)
+    def _locate_part(self, name: str) -> str | None:
+        """Return the folder or hub name of --tokenizer or --processor; None if not given."""
+        given = getattr(self.args, name)
+        find = partial(_model_path.other_folder, option=f"--{name}")
+        return self._locate(given, find) if given else None
 
-    def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
-        most = self.args.max_attachments if model.takes_several_pictures else 1
-        return AttachmentReader(self.args, _file_types.IMAGES, most)
-
-    def _place(self, path: str, find: Callable[[str], Path]) -> str:
-        """Return a folder that was checked, or a name on the hub if the library may look there."""
+    def _locate(self, path: str, find: Callable[[str], Path]) -> str:
+        """Return a checked folder, or a name on the hub if the library may fetch from there."""
         if self.args.online and _hub_cache.is_hub_name(path) and not Path(path).exists():
             if "@" in path:
                 raise UsageError(
@@ -233,62 +247,78 @@ class HuggingfaceExecutor(ModelExecutor):
             return path
         return str(find(path))
 
-    def sees(self) -> bool:
-        """Tell whether the model takes pictures."""
+    def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
+        most = self.args.max_attachments if model.accepts_several_images else 1
+        return AttachmentReader(self.args, _file_types.IMAGES, most)
+
+    def create_scheduler(self, slots: int) -> Scheduler:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
+        from ._transformers_engine import create_scheduler
+
+        return create_scheduler(self.model, slots)
+
+    # -- prompt encoders
+
+    def accepts_images(self) -> bool:
+        """Tell whether the model reads pictures."""
         return self.model.processor is not None
 
-    def own_reader(self) -> Reader:
-        """Return what reads chats by the model's template."""
-        return self._vision(1) if self.sees() else super().own_reader()
+    def uses_template_of(self, modelfile: Modelfile) -> bool:
+        """Tell whether a Modelfile's own chat template renders its chats."""
+        return super().uses_template_of(modelfile) and not self.accepts_images()
 
-    def open_chat(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
-        """Return what reads the chats of a request, and its history as that wants it."""
-        if not self.sees():
-            return super().open_chat(history, modelfile)
+    def default_encoder(self) -> PromptEncoder:
+        """Return an encoder with the model's chat template."""
+        return self._vision_encoder(1) if self.accepts_images() else super().default_encoder()
+
+    def encoder_for(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
+        """Return the encoder for a request, and the history with placeholders for its images."""
+        if not self.accepts_images():
+            return super().encoder_for(history, modelfile)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the model sees pictures")
-            modelfile.template = ""
         if generation.wants_multimodal(modelfile.parameters["llm_"]) is False:
-            return super().open_chat(history, modelfile)
-        chat = self._read_pictures(history)
-        reader = self._vision(len(chat.files))
+            return super().encoder_for(history, modelfile)
+        chat = self._fetch_images(history)
+        encoder = self._vision_encoder(len(chat.files))
         for number, file in chat.files.items():
             try:
-                reader.add(number, file)
+                encoder.add(number, file)
             except LinkError as error:
                 chat = chat.without(number, error)
-        return ChatInput(self.folded(reader, self.takes_system), chat.history, chat.notes)
+        folding = self.folding(encoder, self.supports_system_role)
+        return ChatInput(folding, chat.history, chat.notes)
 
-    def _read_pictures(self, history: list[Message]) -> Chat:
-        """Fetch a chat's pictures; a stop of the chat ends that."""
+    def _fetch_images(self, history: list[Message]) -> Chat:
+        """Fetch the images of a chat; stopping the chat ends that."""
         scope = CancelScope()
         self.on_stop(scope.cancel)
         with scope:
             return self.attachments.read(history)
 
-    def _vision(self, pictures: int) -> VisionChat:
-        """Return the reader of a chat with this number of pictures."""
-        from ._transformers_vision import VisionChat
+    def _vision_encoder(self, images: int) -> VisionEncoder:
+        """Return the encoder of a chat with so many images."""
+        from ._transformers_vision import VisionEncoder
 
-        return VisionChat(
+        return VisionEncoder(
             self.model.processor,
             template=self.model.vision_template,
-            most=self.limit // PICTURE_SHARE // max(1, pictures),
+            max_image_tokens=self.prompt_limit // IMAGE_SHARE // max(1, images),
         )
 
 
 def _private_folder() -> str:
-    """Return a folder for what torch compiles: its own would lie where others can foresee it."""
+    """Return a folder for TORCHINDUCTOR_CACHE_DIR: others can predict the name of torch's own."""
     try:
         folder = tempfile.mkdtemp(prefix="kuwa-torch-")
     except OSError:
-        return os.sep  # is there, and nobody plants anything in it
+        return os.sep  # exists, and other users cannot write to it
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def _device_map(text: str) -> str | dict[str, Any]:
-    """Return a name, or the map that a JSON object is; 0 is the first card."""
+    """Parse --device_map: a name, a JSON object, or the number of a GPU."""
     value = from_json(text.strip())
     if isinstance(value, dict):
         return value

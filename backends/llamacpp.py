@@ -10,21 +10,21 @@ from kuwa_min import generation, option_values
 from kuwa_min.errors import UsageError
 
 from . import _model_path
-from ._engine import Batch
-from ._model_executor import Model, ModelExecutor, chat_template
+from ._model_executor import Model, ModelExecutor, read_chat_template
+from ._scheduler import Scheduler
 
 REQUIRES: dict[str, str] = {
     "llama_cpp": "llama-cpp-python>=0.3.36",
     "jinja2": "jinja2>=3.1.6",
 }
-PLAIN_TYPES = ("f32", "f16")
-CACHE_TYPES = (*PLAIN_TYPES, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-# Threads that compute wait for each other some hundred times a token. By default each keeps its
-# core busy for up to a millisecond then; where others want the cores, the one that is waited for
-# gets none meanwhile: a start was seen to take 11 s instead of 1. So they give way sooner.
-WAIT_POLICY, SPINS = "OMP_WAIT_POLICY", "10000"
-MOST = 2**31 - 1
-LONGEST_CONTEXT, MOST_THREADS = 2**24, 512  # beyond these llama.cpp only eats the memory
+UNQUANTIZED = ("f32", "f16")
+CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+# OpenMP's threads wait for each other some hundred times a token. By default a waiting thread spins
+# for up to a millisecond; where other processes use the cores, the thread that is waited for gets
+# none meanwhile: a start was seen to take 11 s instead of 1. So that they spin less.
+WAIT_POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "10000"
+MAX_LAYERS = 2**31 - 1
+MAX_CONTEXT, MAX_THREADS = 2**24, 512  # tokens, threads; above them llama.cpp wastes memory
 OPTIONS = (
     generation.Option(
         "max_tokens",
@@ -57,17 +57,17 @@ OPTIONS = (
     generation.Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
     generation.Option("stop", list, None, "end an answer before these texts"),
 )
-IDLE = {"tfs_z": float, "logprobs": int}  # of Kuwa's command line
+IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
 
 
 class LlamacppExecutor(ModelExecutor):
-    """Run a GGUF file with llama.cpp: many chats at once."""
+    """Runs a GGUF file with llama.cpp, several sequences at once."""
 
     access_code = "llamacpp"
     table = OPTIONS
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add what is to be loaded, and where it runs."""
+        """Add the options of loading, then those of prompts and generation."""
         add = parser.add_argument_group("options of the model").add_argument
         add(
             "--model_path",
@@ -79,21 +79,21 @@ class LlamacppExecutor(ModelExecutor):
         add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
         add(
             "--ngl",
-            type=option_values.whole(-1, MOST),
+            type=option_values.whole(-1, MAX_LAYERS),
             default=0,
             metavar="N",
             help="layers to compute on graphics cards; -1: all",
         )
         add(
             "--context_window",
-            type=option_values.whole(0, LONGEST_CONTEXT),
+            type=option_values.whole(0, MAX_CONTEXT),
             default=4096,
             metavar="TOKENS",
             help="tokens that prompt and answer of a chat may have together; 0: as the model says",
         )
         add(
             "--tensor_split",
-            type=_shares,
+            type=_tensor_split,
             default=[],
             metavar="N[,N]",
             help="how much of the model each graphics card gets, such as 3,1",
@@ -112,66 +112,79 @@ class LlamacppExecutor(ModelExecutor):
         )
         add(
             "--threads",
-            type=option_values.whole(1, MOST_THREADS),
+            type=option_values.whole(1, MAX_THREADS),
             metavar="N",
             help="threads that compute; None: one for each core",
         )
         super().extend_arguments(parser)
         group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
-        for name, kind in IDLE.items():
+        for name, kind in IGNORED.items():
             group.add_argument(f"--{name}", type=kind, help="accepted, and named in the log")
 
     def prepare(self) -> None:
-        """Set what the library reads when it is imported."""
+        """Set the environment variables that the library reads when it is imported."""
         if self.args.visible_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
         if WAIT_POLICY not in os.environ:
-            os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+            os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
     def library(self) -> generation.Library:
-        """Return what the library takes beyond the table."""
+        """Return the generation options that llama-cpp-python has beyond the table."""
         from . import _llama_options
 
-        return _llama_options.library(IDLE)
+        return _llama_options.library(IGNORED)
 
     def read_settings(self) -> dict[str, Any]:
-        """Merge defaults, the -c file and the command line; name what has no effect."""
-        idle = {name: vars(self.args)[name] for name in IDLE if vars(self.args)[name] is not None}
-        more = [("the command line", idle)]
+        """Merge the defaults, the -c file and the command line; log options without effect."""
+        given = {name: vars(self.args)[name] for name in IGNORED}
+        ignored = {name: value for name, value in given.items() if value is not None}
+        more = [("the command line", ignored)]
         return generation.settings(self.table, self.args, self.library, more=more)
 
     def load(self) -> Model:
-        """Look at the model and load it."""
+        """Check the model's file, then load it."""
         path = _model_path.gguf(self.args.model_path)
-        self.args.flash_attn = self._flash_attention()
-        steps = self.progress(f"loading {self.args.model_path}")
-        steps(0, 1)
+        flash_attn = self._flash_attention()
+        progress = self.progress(f"loading {self.args.model_path}")
+        progress(0, 1)
+        from ._llama_context import ContextOptions
         from ._llama_model import LlamaModel
 
-        template = chat_template(self.args.override_chat_template)
-        return LlamaModel(path, self.args, steps, template=template)
+        return LlamaModel(
+            path,
+            progress,
+            gpu_layers=self.args.ngl,
+            tensor_split=self.args.tensor_split,
+            context_length=self.args.context_window,
+            context_options=ContextOptions(
+                self.args.threads, flash_attn=flash_attn, cache_type=self.args.cache_type
+            ),
+            chat_template=read_chat_template(self.args.override_chat_template),
+        )
 
-    def create_batch(self, slots: int) -> Batch:
+    def create_scheduler(self, slots: int) -> Scheduler:
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
-        from ._llama_engine import create_batch
+        from ._llama_engine import create_scheduler
 
-        return create_batch(self.model, slots)
+        return create_scheduler(self.model, slots)
 
     def _flash_attention(self) -> str:
         """Return "on", "off", or "auto" for llama.cpp to decide; raises UsageError.
 
-        A processor reads prompts faster with it, and answers long chats half as fast.
+        A CPU prefills faster with flash attention, and decodes long sequences half as fast.
         """
-        wanted, cache = self.args.flash_attn, self.args.cache_type
-        if cache not in PLAIN_TYPES:
+        wanted, cache_type = self.args.flash_attn, self.args.cache_type
+        if cache_type not in UNQUANTIZED:
             if wanted == "off":
-                raise UsageError(f"--cache_type {cache} needs --flash_attn on; f16 and f32 do not")
+                raise UsageError(
+                    f"--cache_type {cache_type} needs --flash_attn on; f16 and f32 do not"
+                )
             return "on"
         return "off" if wanted == "auto" and not self.args.ngl else str(wanted)
 
 
-def _shares(text: str) -> list[float]:
-    """Return the numbers of a list such as 3,1."""
+def _tensor_split(text: str) -> list[float]:
+    """Parse --tensor_split: numbers with commas between them, such as 3,1."""
     try:
         numbers = [float(number) for number in text.split(",")]
     except ValueError:

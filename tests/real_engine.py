@@ -23,7 +23,7 @@ SERVE = """
 from pathlib import Path
 import llama_cpp
 from backends import _llama_library
-_llama_library.load_processors(Path(llama_cpp.__file__).parent)
+_llama_library.load_cpu_backend(Path(llama_cpp.__file__).parent)
 from llama_cpp.server.__main__ import main
 main()
 """

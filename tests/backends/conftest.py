@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from upload_site import Site, upload_site
 
-from backends._bounded_template import TemplateProcesses
+from backends._bounded_template import SandboxPool
 from backends._engine import Engine
 from backends._model_executor import ModelExecutor
 from kuwa_min import LLMExecutor, Modelfile
@@ -82,7 +82,7 @@ Load = Callable[..., Talker]
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Give what makes a loaded backend of its class and its command line; end them all."""
-    begun: list[Engine | TemplateProcesses] = []
+    begun: list[Engine | SandboxPool] = []
 
     for name in ENVIRONMENT:
         monkeypatch.setenv(name, os.environ.get(name, ""))  # restored at the end
@@ -92,7 +92,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         monkeypatch.setattr(sys, "argv", ["kuwa", *map(str, options)])
         executor = kind()
         executor.setup()
-        begun.extend((executor.engine, executor.templates))
+        begun.extend((executor.engine, executor.sandbox_pool))
         return Talker(executor)
 
     yield make

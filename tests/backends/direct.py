@@ -27,12 +27,12 @@ def ask(executor: ModelExecutor, *said: str, **commands: str) -> tuple[str, Any]
     request = create(executor, *said, **commands)
     executor.engine.submit(request)
     text = ""
-    while not request.ended:
-        text += request.take()
+    while not request.drained:
+        text += request.next_text()
     return text + "".join(request.side_notes), request
 
 
 def tokens(executor: ModelExecutor, *said: str) -> list[int]:
     """Return a chat as the model's own template and its tokenizer make it."""
-    ids: list[int] = executor.own_reader().prepare(chat(*said)).ids
+    ids: list[int] = executor.default_encoder().encode(chat(*said)).ids
     return ids

@@ -47,9 +47,9 @@ class Answer:
     def more(self, characters: int = 1) -> str:
         """Return all text so far, when so many characters more came or the answer is over."""
         wanted, deadline = len(self.text) + characters, time.monotonic() + PATIENCE
-        while len(self.text) < wanted and not self.request.ended:
+        while len(self.text) < wanted and not self.request.drained:
             assert time.monotonic() < deadline, f"silent after {self.text!r}"
-            self.text += self.request.take(0.1)
+            self.text += self.request.next_text(0.1)
         return self.text
 
     @property

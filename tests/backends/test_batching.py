@@ -280,8 +280,8 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
 ) -> None:
     """It is read beside it, and answered before; more that come then are read as one."""
     talk, alone = chats(folder("llama")), library(folder("llama"))
-    pace, long = talk.executor.engine._batch._pace, "All work and no play. " * 60
-    pace._part, pace.learn = 64, lambda *_: None  # however fast this machine is
+    budget, long = talk.executor.engine._scheduler._budget, "All work and no play. " * 60
+    budget._tokens, budget.learn = 64, lambda *_: None  # however fast this machine is
     short = [talk.create(text, max_new_tokens=5) for text in ("Hi", "Ho", "Ha")]
     computed: list[int] = []
 
@@ -349,7 +349,7 @@ def test_answers_end_where_the_context_ends(
     asked = ["a" * 10, "b" * 95, "c" * 50]
     answers = [talk.ask(question) for question in asked]
     for question, answer in zip(asked, answers, strict=True):
-        room = 160 - len(answer.request.prompt)
+        room = 160 - len(answer.request.prompt_ids)
         expected = alone.answer(question, max_new_tokens=room)
         assert answer.whole() == expected + FULL.format(160)
 
@@ -378,10 +378,10 @@ def test_a_chat_waits_for_a_free_slot(chats: Any, folder: Folder, library: Any) 
     third = talk.ask("three", max_new_tokens=20)
     first.more(30)
     second.more(30)
-    assert third.request.take(0) == ""
+    assert third.request.next_text(0) == ""
     first.cancel()
     assert third.whole() == alone.answer("three", max_new_tokens=20)
-    assert not second.request.ended
+    assert not second.request.drained
     second.cancel()
     assert len(second.whole()) < MANY
 
@@ -428,7 +428,7 @@ def test_the_next_turn_reads_only_what_is_new(
         for answer in answers.values():
             answer.whole()
         lengths.append(amount(reads))
-    prompts = sum(len(answer.request.prompt) for answer in answers.values())
+    prompts = sum(len(answer.request.prompt_ids) for answer in answers.values())
     assert lengths[0] < prompts / 3, "the turns before are known"
     assert lengths[1] < prompts / 3, "all is known when it is asked again"
 
@@ -658,7 +658,7 @@ GROUPS = 40  # of tokens of like probability, which are counted together
 @pytest.mark.parametrize(("vocabulary", "wish"), WISHES, ids=str)
 def test_tokens_are_drawn_as_the_library_draws_them(vocabulary: int, wish: dict[str, Any]) -> None:
     """As often, within what chance explains, and never one that the library would not draw."""
-    from backends._transformers_sampling import Sampler, choose
+    from backends._transformers_sampling import Sampler, sample
 
     spread = 2.0 if vocabulary == FEW else 0.5
     logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(1)) * spread
@@ -669,7 +669,7 @@ def test_tokens_are_drawn_as_the_library_draws_them(vocabulary: int, wish: dict[
         {**dict.fromkeys(OPTION_NAMES), "do_sample": True, "seed": 3, **wish}, prompt, []
     )
     rows = logits.expand(100, -1)
-    drawn = [choose(rows, [sampler] * len(rows)) for _ in range(DRAWS // len(rows))]
+    drawn = [sample(rows, [sampler] * len(rows)) for _ in range(DRAWS // len(rows))]
     found = torch.tensor(drawn).flatten().bincount(minlength=vocabulary) / DRAWS
     assert not found[expected == 0].any()
     order = expected.argsort(descending=True)[: int((expected > 0).sum())]

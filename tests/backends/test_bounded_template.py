@@ -17,8 +17,8 @@ import pytest
 from programs import ROOT, until
 
 from backends import _bounded_template, _template_process
-from backends._bounded_template import TemplateProcesses
-from backends._chat_template import PLAIN, ChatTemplate, RefusedTemplate
+from backends._bounded_template import SandboxPool
+from backends._chat_template import PLAIN, ChatTemplate, TemplateError
 
 pytest.importorskip("jinja2", reason="templates are jinja2's")
 
@@ -80,16 +80,16 @@ INSIDES = ("<class", "<module", "built-in", "__builtins__", "root:", "0x")
 
 
 @pytest.fixture
-def processes() -> Iterator[TemplateProcesses]:
+def processes() -> Iterator[SandboxPool]:
     """Give processes with the limits that people meet."""
-    with TemplateProcesses() as made:
+    with SandboxPool() as made:
         yield made
 
 
 @pytest.fixture
-def hurried() -> Iterator[TemplateProcesses]:
+def hurried() -> Iterator[SandboxPool]:
     """Give processes with a short time."""
-    with TemplateProcesses(seconds=SHORT) as made:
+    with SandboxPool(timeout=SHORT) as made:
         yield made
 
 
@@ -103,9 +103,9 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_template_process, "SOURCES", ((name, language + HOLE), *others))
 
 
-def refusal(processes: TemplateProcesses, source: str) -> str:
+def refusal(processes: SandboxPool, source: str) -> str:
     """Return why a template is refused."""
-    with pytest.raises(RefusedTemplate) as refused:
+    with pytest.raises(TemplateError) as refused:
         processes.open(source).render(CHAT)
     return str(refused.value)
 
@@ -128,7 +128,7 @@ def computes(process: int) -> bool:
 
 
 @pytest.mark.parametrize("source", STRANGE)
-def test_the_text_is_a_chat_templates(processes: TemplateProcesses, source: str) -> None:
+def test_the_text_is_a_chat_templates(processes: SandboxPool, source: str) -> None:
     """The same code writes it, and nothing is lost on the way."""
     names = {"bos_token": "<s>", "eos_token": '"\n\\世🎉'}
     chat = [*CHAT, {"role": "assistant", "content": '\r\n"\\\u2028世界🎉\x00'}]
@@ -137,7 +137,7 @@ def test_the_text_is_a_chat_templates(processes: TemplateProcesses, source: str)
     assert bounded.render(CHAT, bos_token="<bos>") == here.render(CHAT, bos_token="<bos>")
 
 
-def test_the_clock_is_ours(processes: TemplateProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_is_ours(processes: SandboxPool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time zone that was set for us holds for templates."""
     monkeypatch.setenv("TZ", "XYZ-12")
     there = timezone(timedelta(hours=12))
@@ -157,23 +157,23 @@ def test_the_clock_is_ours(processes: TemplateProcesses, monkeypatch: pytest.Mon
         (" " * 65537, "it is longer than 65,536 characters"),
     ],
 )
-def test_a_refusal_is_one_line(processes: TemplateProcesses, source: str, reason: str) -> None:
+def test_a_refusal_is_one_line(processes: SandboxPool, source: str, reason: str) -> None:
     """What the operator reads."""
     assert refusal(processes, source) == reason
 
 
-def test_what_is_just_allowed_is_written(processes: TemplateProcesses) -> None:
+def test_what_is_just_allowed_is_written(processes: SandboxPool) -> None:
     """In characters, whatever each takes on the way."""
     assert processes.open("{{ '🎉' * 2000000 }}").render(CHAT) == "🎉" * 2000000
     assert processes.open("a" * 65536).render(CHAT) == "a" * 65536
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_refused_chat_leaves_the_process_for_the_next(processes: TemplateProcesses) -> None:
+def test_a_refused_chat_leaves_the_process_for_the_next(processes: SandboxPool) -> None:
     """A start for each would be slow: many templates refuse a system prompt, chat after chat."""
     source = "{{ raise_exception(os.getpid()) if messages[0].role == 'system' else os.getpid() }}"
     template = processes.open(source)
-    with pytest.raises(RefusedTemplate) as refused:
+    with pytest.raises(TemplateError) as refused:
         template.render([{"role": "system", "content": ""}])
     assert str(refused.value) == template.render(CHAT) == template.render(CHAT)
 
@@ -182,13 +182,13 @@ def test_a_refused_chat_leaves_the_process_for_the_next(processes: TemplateProce
 
 
 @pytest.mark.parametrize("source", ONLY_TIME_ENDS)
-def test_time_is_bounded(hurried: TemplateProcesses, source: str) -> None:
+def test_time_is_bounded(hurried: SandboxPool, source: str) -> None:
     """Whether it goes by while the template is read or while it renders."""
     assert refusal(hurried, source) == "it took longer than 0.3 s"
 
 
 @pytest.mark.parametrize("source", TOO_MUCH_MEMORY)
-def test_memory_is_bounded(processes: TemplateProcesses, source: str) -> None:
+def test_memory_is_bounded(processes: SandboxPool, source: str) -> None:
     """The process ends, and says why."""
     assert refusal(processes, source) == "it needed more than 256 MB of memory"
 
@@ -204,17 +204,17 @@ def test_memory_is_bounded(processes: TemplateProcesses, source: str) -> None:
         "{{ x" + ".y" * 30000 + " }}",
     ],
 )
-def test_depth_is_bounded(processes: TemplateProcesses, source: str) -> None:
+def test_depth_is_bounded(processes: SandboxPool, source: str) -> None:
     """Even if Python itself falls over it."""
     reason = refusal(processes, source)
     assert reason.startswith(("RecursionError", "MemoryError", "SyntaxError", "its process ended"))
 
 
-def test_a_template_that_went_too_far_works_again(processes: TemplateProcesses) -> None:
+def test_a_template_that_went_too_far_works_again(processes: SandboxPool) -> None:
     """The next chat gets a new process."""
     template = processes.open("{{ ('a' * messages[0].content | int) | length }}")
     for _ in range(2):
-        with pytest.raises(RefusedTemplate, match="memory"):
+        with pytest.raises(TemplateError, match="memory"):
             template.render([{"role": "user", "content": "900000000"}])
         assert template.render([{"role": "user", "content": "9"}]) == "9"
 
@@ -223,12 +223,12 @@ def test_a_template_that_went_too_far_works_again(processes: TemplateProcesses) 
 
 
 @pytest.mark.parametrize("source", TRICKS)
-def test_tricks_get_nothing(processes: TemplateProcesses, tmp_path: Path, source: str) -> None:
+def test_tricks_get_nothing(processes: SandboxPool, tmp_path: Path, source: str) -> None:
     """They are refused, or the text shows nothing."""
     file = tmp_path / "file"
     try:
         text = processes.open(source.replace("FILE", str(file))).render(CHAT)
-    except RefusedTemplate:
+    except TemplateError:
         text = ""
     assert not [inside for inside in INSIDES if inside in text]
     assert not file.exists()
@@ -239,9 +239,7 @@ def test_tricks_get_nothing(processes: TemplateProcesses, tmp_path: Path, source
     "action",
     ["open('/etc/passwd')", "open('FILE', 'w')", "os.popen('touch FILE')", "socket()", "os.pipe()"],
 )
-def test_who_gets_out_can_open_nothing(
-    processes: TemplateProcesses, tmp_path: Path, action: str
-) -> None:
+def test_who_gets_out_can_open_nothing(processes: SandboxPool, tmp_path: Path, action: str) -> None:
     """No file, no connection, no program's output."""
     file = tmp_path / "file"
     reason = refusal(processes, "{{ " + action.replace("FILE", str(file)) + " }}")
@@ -251,14 +249,14 @@ def test_who_gets_out_can_open_nothing(
 
 @pytest.mark.usefixtures("broken")
 @pytest.mark.skipif(os.geteuid() == 0, reason="the system lets root start what it likes")
-def test_who_gets_out_can_start_nothing(processes: TemplateProcesses) -> None:
+def test_who_gets_out_can_start_nothing(processes: SandboxPool) -> None:
     """No process that would outlive its own."""
     assert "temporarily unavailable" in refusal(processes, "{{ os.fork() }}")
 
 
 @pytest.mark.usefixtures("broken")
 def test_who_gets_out_finds_no_secrets(
-    processes: TemplateProcesses, monkeypatch: pytest.MonkeyPatch
+    processes: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither our environment, nor a chat or a template among the arguments."""
     monkeypatch.setenv("API_KEY", "secret-key")
@@ -284,13 +282,13 @@ def test_who_gets_out_finds_no_secrets(
         ("exit(1)", "its process ended"),
     ],
 )
-def test_who_gets_out_cannot_harm_us(processes: TemplateProcesses, said: str, reason: str) -> None:
+def test_who_gets_out_cannot_harm_us(processes: SandboxPool, said: str, reason: str) -> None:
     """An answer is believed no more than its author."""
     assert refusal(processes, "{{ print(" + said + ") }}") == reason
 
 
 def test_nothing_is_said_where_people_read(
-    processes: TemplateProcesses, capfd: pytest.CaptureFixture[str]
+    processes: SandboxPool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Not even when Python falls over."""
     for source in (*TOO_MUCH_MEMORY, "{{ " + "(" * 30000 + " }}", "{% for %}"):
@@ -302,7 +300,7 @@ def test_nothing_is_said_where_people_read(
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_process_is_one_templates(processes: TemplateProcesses) -> None:
+def test_a_process_is_one_templates(processes: SandboxPool) -> None:
     """And of one set of names; the same template finds its own again."""
     source = "{{ os.getpid() }}"
     first, again = processes.open(source), processes.open(source)
@@ -316,7 +314,7 @@ def test_a_process_is_one_templates(processes: TemplateProcesses) -> None:
 @pytest.mark.usefixtures("broken")
 def test_the_template_not_used_for_longest_makes_room() -> None:
     """Nothing is left of its process; the others keep theirs."""
-    with TemplateProcesses(most=2) as processes:
+    with SandboxPool(max_processes=2) as processes:
         one, two, three = (processes.open("{{ os.getpid() }}" + " " * n) for n in range(3))
         first, second = int(one.render(CHAT)), int(two.render(CHAT))
         assert int(one.render(CHAT)) == first
@@ -328,7 +326,7 @@ def test_the_template_not_used_for_longest_makes_room() -> None:
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_process_that_was_killed_is_replaced(processes: TemplateProcesses) -> None:
+def test_a_process_that_was_killed_is_replaced(processes: SandboxPool) -> None:
     """As the system does when memory runs out."""
     template = processes.open("{{ os.getpid() }}")
     process = int(template.render(CHAT))
@@ -346,18 +344,18 @@ def test_many_threads_get_their_own_texts() -> None:
         template, chat = processes.open(sources[number % 3]), [{"role": "user", "content": number}]
         try:
             return template.render(chat)
-        except RefusedTemplate as error:
+        except TemplateError as error:
             return str(error)[:6]
 
-    with TemplateProcesses(seconds=20, most=2) as processes, ThreadPoolExecutor(8) as threads:
+    with SandboxPool(timeout=20, max_processes=2) as processes, ThreadPoolExecutor(8) as threads:
         texts = list(threads.map(render, range(48)))
     assert texts == [(f"{n}", f"[{n}]", "line 1")[n % 3] for n in range(48)]
 
 
 def test_who_waits_too_long_for_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """So strangers' templates hold up no more than strangers' templates, for a while."""
-    monkeypatch.setattr(_bounded_template, "WAIT_SECONDS", 0.0)
-    with TemplateProcesses(seconds=20, most=1) as processes, ThreadPoolExecutor(1) as threads:
+    monkeypatch.setattr(_bounded_template, "WAIT_TIMEOUT", 0.0)
+    with SandboxPool(timeout=20, max_processes=1) as processes, ThreadPoolExecutor(1) as threads:
         endless = threads.submit(refusal, processes, ENDLESS)
         until(lambda: bool(processes._busy))
         assert refusal(processes, "") == "too many templates are being rendered"
@@ -369,13 +367,13 @@ def test_who_waits_too_long_for_others_is_refused(monkeypatch: pytest.MonkeyPatc
 def test_closing_ends_what_is_being_rendered() -> None:
     """At once, and nothing can be rendered after it."""
     source = "{{ os.getpid() }}{% if messages[0].content == 'go' %}" + ENDLESS + "{% endif %}"
-    with TemplateProcesses(seconds=60) as processes, ThreadPoolExecutor(1) as threads:
+    with SandboxPool(timeout=60) as processes, ThreadPoolExecutor(1) as threads:
         template = processes.open(source)
         process = int(template.render(CHAT))
         going = threads.submit(template.render, [{"role": "user", "content": "go"}])
         until(lambda: computes(process))
         processes.close()
-        with pytest.raises(RefusedTemplate, match=r"its process ended|the program is ending"):
+        with pytest.raises(TemplateError, match=r"its process ended|the program is ending"):
             going.result(20)
         assert is_gone(process)
         assert refusal(processes, source) == "the program is ending"
@@ -395,7 +393,7 @@ def test_an_abort_ends_the_process() -> None:
 
     former = signal.signal(signal.SIGALRM, stop)
     try:
-        with TemplateProcesses(seconds=60) as processes:
+        with SandboxPool(timeout=60) as processes:
             template = processes.open(source)
             process = int(template.render(CHAT))
             signal.setitimer(signal.ITIMER_REAL, 0.1)
@@ -414,7 +412,7 @@ from backends import _bounded_template, _template_process
 (name, language), *others = _template_process.SOURCES
 language = language.replace("update(\\n", "update(\\n        getpid=__import__('os').getpid,\\n")
 _template_process.SOURCES = ((name, language), *others)
-template = _bounded_template.TemplateProcesses(seconds=1).open(sys.argv[2])
+template = _bounded_template.SandboxPool(timeout=1).open(sys.argv[2])
 print(template.render([{"role": "user", "content": ""}]), flush=True)
 for content in sys.stdin:
     template.render([{"role": "user", "content": content.strip()}])
@@ -444,7 +442,7 @@ def test_a_process_does_not_survive_us(order: str) -> None:
 
 
 def test_a_process_that_cannot_start_is_one_line(
-    processes: TemplateProcesses, monkeypatch: pytest.MonkeyPatch
+    processes: SandboxPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No Python there, or one that does not know what we need."""
     monkeypatch.setattr(sys, "executable", "/no/such/python")
@@ -465,7 +463,7 @@ def test_it_works_out_of_a_file(tmp_path: Path) -> None:
         "from backends import _bounded_template\n"
         "print(_bounded_template.__file__)\n"
         "os.remove(sys.argv[1])\n"
-        "with _bounded_template.TemplateProcesses() as processes:\n"
+        "with _bounded_template.SandboxPool() as processes:\n"
         "    print(processes.open('{{ messages[0].content }}').render([{'content': 'Hello'}]))\n"
     )
     command = [sys.executable, "-c", program, str(archive)]

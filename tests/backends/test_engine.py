@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from backends._engine import Engine, OneByOne
+from backends._engine import Engine
 from backends._request import Request
+from backends._scheduler import SerialScheduler
 from kuwa_min.prompt import SIDE_NOTE
 from kuwa_min.sentences import Sentence
 
@@ -19,13 +20,13 @@ LONG = 20.0
 
 def request(*, stop: tuple[str, ...] = (), seconds: float | None = None) -> Request:
     """Return a request whose prompt does not matter."""
-    return Request([1], {}, stop=stop, seconds=seconds)
+    return Request([1], {}, stop=stop, timeout=seconds)
 
 
 @contextmanager
 def running(compute: Callable[[Request], None]) -> Iterator[Engine]:
     """Run an engine for a while."""
-    engine = Engine(OneByOne(compute))
+    engine = Engine(SerialScheduler(compute))
     try:
         yield engine
     finally:
@@ -35,17 +36,17 @@ def running(compute: Callable[[Request], None]) -> Iterator[Engine]:
 def read(one: Request) -> str:
     """Return the whole text of an answer."""
     text = ""
-    while not one.ended:
-        text += one.take(LONG)
+    while not one.drained:
+        text += one.next_text(LONG)
     return text + "".join(one.side_notes)
 
 
 def count(one: Request) -> None:
     """Say the numbers from 1 to 9 until it is over."""
     for number in range(1, 10):
-        if one.over:
+        if one.should_stop:
             return
-        one.say(str(number))
+        one.emit(str(number))
 
 
 def test_requests_are_computed_in_their_order() -> None:
@@ -69,7 +70,7 @@ def test_a_failure_belongs_to_its_request() -> None:
     failing = [True, False]
 
     def compute(one: Request) -> None:
-        one.say("a")
+        one.emit("a")
         if failing.pop(0):
             raise LookupError("the middle")
 
@@ -77,10 +78,10 @@ def test_a_failure_belongs_to_its_request() -> None:
     with running(compute) as engine:
         engine.submit(first)
         engine.submit(second)
-        assert first.take(LONG) == "a"
+        assert first.next_text(LONG) == "a"
         with pytest.raises(LookupError):
-            first.take(LONG)
-        assert first.ended
+            first.next_text(LONG)
+        assert first.drained
         assert read(second) == "a"
 
 
@@ -106,8 +107,8 @@ def test_a_request_that_was_cancelled_in_line_is_not_computed() -> None:
 def test_nothing_to_take_is_no_end() -> None:
     """A silent model is still at work."""
     one = request()
-    assert one.take(0.001) == ""
-    assert not one.ended
+    assert one.next_text(0.001) == ""
+    assert not one.drained
 
 
 @pytest.mark.parametrize(
@@ -126,9 +127,9 @@ def test_the_time_of_an_answer_counts_from_its_turn() -> None:
     go = threading.Event()
 
     def compute(one: Request) -> None:
-        assert not one.late
-        one.say("begun ")
-        while not one.over:
+        assert not one.timed_out
+        one.emit("begun ")
+        while not one.should_stop:
             go.wait(0.001)
 
     one, two = request(seconds=0.05), request(seconds=0.05)
@@ -145,7 +146,7 @@ def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
 
     def compute(one: Request) -> None:
         count(one)
-        one.note(NOTE)
+        one.add_side_note(NOTE)
 
     plain, stopped = request(stop=("9x",)), request(stop=("5",))
     with running(compute) as engine:
@@ -155,17 +156,17 @@ def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
         assert read(stopped) == "1234"
 
 
-class Forgetful(OneByOne):
+class Forgetful(SerialScheduler):
     """A batch that has lost its request when it fails."""
 
     def step(self) -> None:
         """Fail."""
-        super().drop()
+        super().reset()
         raise LookupError("the middle")
 
-    def drop(self) -> None:
+    def reset(self) -> None:
         """Forget the request, and fail again."""
-        super().drop()
+        super().reset()
         if self.stubborn:
             raise LookupError("the end")
 
@@ -194,11 +195,11 @@ def test_closing_stops_what_is_computed_and_what_waits() -> None:
 
     def compute(one: Request) -> None:
         begun.set()
-        while not one.over:
-            one.say("a")
+        while not one.should_stop:
+            one.emit("a")
 
     first, second = request(), request()
-    engine = Engine(OneByOne(compute))
+    engine = Engine(SerialScheduler(compute))
     engine.submit(first)
     engine.submit(second)
     assert begun.wait(LONG)

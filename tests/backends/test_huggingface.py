@@ -66,7 +66,7 @@ def test_a_greedy_answer_is_the_librarys_own(load: Any, folder: Path, library: A
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     text, request = direct.ask(talker.executor, "Hello 世界")
     assert text == library("Hello 世界")
-    assert request.written == 24
+    assert request.completion_tokens == 24
     assert "".join(talker.pieces("Hello 世界")) == text
 
 
@@ -123,7 +123,7 @@ def test_beams_are_honoured_one_chat_at_a_time(
     right = library("Hello", num_beams=3, length_penalty=2.0)
     assert "".join(talker.pieces("Hello")) == right
     text, request = direct.ask(talker.executor, "Hello")
-    assert (text, request.written) == (right, 24)
+    assert (text, request.completion_tokens) == (right, 24)
 
 
 def test_tokens_may_be_suppressed(load: Any, folder: Path, library: Any) -> None:
@@ -147,7 +147,7 @@ def test_a_models_own_file_of_options_will_do(
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "-c", path)
     assert "here: _from_model_config, pad_token_id, transformers_version" in caplog.text
     assert "one at a time" not in caplog.text
-    assert 0 in talker.executor.model.ends
+    assert 0 in talker.executor.model.eos_token_ids
     assert "".join(talker.pieces("Hello")) == whole[: whole.index(whole[8:11])]
     answer = "".join(talker.pieces("Hello", parameter=f'llm_stop ["x y z", "{whole[4:6]}"]'))
     assert answer == whole[: whole.index(whole[4:6])]
@@ -193,7 +193,7 @@ def test_a_device_map_is_accelerates(
     """A name, or which part goes where; without graphics cards, names mean the processor."""
     kind = ("--torch_dtype", "fp32")
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, *options, *kind)
-    assert talker.executor.model.facts()["dtype"] == "float32"
+    assert talker.executor.model.info()["dtype"] == "float32"
     assert "".join(talker.pieces("Hello")) == library("Hello")
 
 
@@ -231,7 +231,7 @@ def test_a_model_without_a_template_gets_a_plain_one(
     folder = tiny_models.write_folder(tmp_path / "m", template=None)
     plain = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     assert "has no chat template" in caplog.text
-    assert direct.ask(plain.executor, "x")[1].written == 24
+    assert direct.ask(plain.executor, "x")[1].completion_tokens == 24
     assert direct.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
     file = tmp_path / "template.jinja"
     file.write_text("{{ messages[-1].content }}", encoding="utf-8")
@@ -268,8 +268,8 @@ def test_an_answer_ends_where_the_context_ends(load: Any, folder: Path) -> None:
     talker = load(HuggingfaceExecutor, "--model_path", folder)
     text, request = direct.ask(talker.executor, "a" * 1500)
     assert text.endswith(FULL)
-    assert request.written == 2048 - len(direct.tokens(talker.executor, "a" * 1500))
-    assert len(text.removesuffix(FULL)) == request.written, "each token is a letter"
+    assert request.completion_tokens == 2048 - len(direct.tokens(talker.executor, "a" * 1500))
+    assert len(text.removesuffix(FULL)) == request.completion_tokens, "each token is a letter"
 
 
 def test_an_answer_may_not_take_too_long(load: Any, folder: Path) -> None:
@@ -277,7 +277,7 @@ def test_an_answer_may_not_take_too_long(load: Any, folder: Path) -> None:
     talker = load(HuggingfaceExecutor, "--model_path", folder, "--timeout", 0.05)
     text, request = direct.ask(talker.executor, "x")
     assert text.endswith(LATE)
-    assert len(text.removesuffix(LATE)) == request.written < 1000
+    assert len(text.removesuffix(LATE)) == request.completion_tokens < 1000
 
 
 # -- stopping
@@ -290,19 +290,19 @@ def test_a_stopped_answer_ends_within_a_step(load: Any, folder: Path, library: A
     count_step = talker.executor.model.library_model.register_forward_pre_hook
     handle = count_step(lambda *_: steps.append(1))
     request = direct.create(talker.executor, "x")
-    say, texts = request.say, []
+    say, texts = request.emit, []
 
-    def say_and_cancel(text: str) -> None:
+    def emit_and_cancel(text: str) -> None:
         say(text)
         texts.append(text)
         if len(texts) == 5:
             request.cancel()
 
-    request.say = say_and_cancel
+    request.emit = emit_and_cancel
     talker.executor.engine.submit(request)
     until(lambda: request.finished)
     handle.remove()
-    assert len(texts) == len(steps) == request.written == 5
+    assert len(texts) == len(steps) == request.completion_tokens == 5
     assert library("x").startswith("".join(texts))
     assert "".join(talker.pieces("x", parameter="llm_max_new_tokens 24")) == library("x")
 
@@ -323,7 +323,7 @@ def test_any_token_that_a_model_names_as_its_end_ends_an_answer(
         shown = text[: min(text.index(letter) for letter in ends if letter in text)]
         answer, request = direct.ask(talker.executor, question)
         assert answer == shown
-        assert request.written == len(shown) + 1, "the end itself was computed"
+        assert request.completion_tokens == len(shown) + 1, "the end itself was computed"
 
 
 def change(file: Path, **values: Any) -> None:

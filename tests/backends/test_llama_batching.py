@@ -89,7 +89,7 @@ def chats(load: Any) -> Callable[..., Chats]:
 
 def context_of(talk: Chats) -> Any:
     """Return what computes."""
-    return talk.executor.engine._batch._context
+    return talk.executor.engine._scheduler._context
 
 
 Look = Callable[[list[Any]], object]
@@ -286,7 +286,7 @@ def test_a_long_prompt_joins_while_others_are_answered(
     talk, alone = chats(file(name)), library(file(name))
     long = "All work and no play. " * 60
     expected = [alone.answer(question, max_tokens=80) for question in ("Hi", long)]
-    talk.executor.engine._batch._pace._part = 100  # however fast this machine is
+    talk.executor.engine._scheduler._budget._tokens = 100  # however fast this machine is
     late = talk.create(long, max_tokens=80)
     sizes: list[list[int]] = []
 
@@ -331,8 +331,8 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
     """It is read beside it, and answered before."""
     talk = chats(file("llama"), "--context_window", LONG, "--limit", LONG)
     alone, long = library(file("llama")), "All work and no play. " * 100
-    pace = talk.executor.engine._batch._pace
-    pace._part, pace.learn = 64, lambda *_: None  # however fast this machine is
+    budget = talk.executor.engine._scheduler._budget
+    budget._tokens, budget.learn = 64, lambda *_: None  # however fast this machine is
     short = talk.create("Hi", max_tokens=10)
     computed: list[int] = []
 
@@ -358,7 +358,7 @@ def test_a_system_prompt_that_all_share_is_copied(chats: Any, file: File, librar
         answers = [talk.ask(question, **few) for question in questions]
         expected = [alone.answer(question, **few) for question in questions]
         assert [answer.whole() for answer in answers] == expected
-        assert all(answer.request.reused >= len(SYSTEM) for answer in answers[1:])
+        assert all(answer.request.cached_tokens >= len(SYSTEM) for answer in answers[1:])
 
 
 def test_answers_end_where_the_context_ends(chats: Any, file: File, library: Any) -> None:
@@ -367,7 +367,7 @@ def test_answers_end_where_the_context_ends(chats: Any, file: File, library: Any
     asked = ["a" * 10, "b" * 195, "c" * 50]
     answers = [talk.ask(question) for question in asked]
     for question, answer in zip(asked, answers, strict=True):
-        room = 300 - len(answer.request.prompt)
+        room = 300 - len(answer.request.prompt_ids)
         expected = alone.answer(question, max_tokens=room)
         assert answer.whole() == expected + FULL.format(300)
 
@@ -383,7 +383,7 @@ def test_a_short_answer_does_not_wait_for_a_long_one(chats: Any, file: File, lib
     long = talk.ask("Hello", max_tokens=MANY)
     long.more()
     assert [talk.ask(one, max_tokens=12).whole() for one in QUESTIONS[1:4]] == expected
-    assert not long.request.ended
+    assert not long.request.drained
     long.cancel()
     assert 0 < len(long.whole()) < MANY
 
@@ -397,10 +397,10 @@ def test_a_chat_waits_for_a_free_slot(chats: Any, file: File, library: Any) -> N
     third = talk.ask("three", max_tokens=20)
     first.more(30)
     second.more(30)
-    assert third.request.take(0) == ""
+    assert third.request.next_text(0) == ""
     first.cancel()
     assert third.whole() == alone.answer("three", max_tokens=20)
-    assert not second.request.ended
+    assert not second.request.drained
     second.cancel()
     assert len(second.whole()) < MANY
 
@@ -456,7 +456,7 @@ def test_idle_rows_between_busy_ones_are_computed_in_vain_and_unchanged(
     again = [talk.ask(f"chat {number}", **few) for number in (1, 2, 3)]
     for number, answer in zip((1, 2, 3), again, strict=True):
         assert answer.whole() == alone.answer(f"chat {number}", **few)
-        assert answer.request.reused >= len(answer.request.prompt) - 1
+        assert answer.request.cached_tokens >= len(answer.request.prompt_ids) - 1
     for number in (0, 4):
         running[number].cancel()
         text = running[number].whole()
@@ -481,7 +481,7 @@ def test_the_next_turn_reads_only_what_is_new(
         if turn:
             for topic, answer in answers.items():
                 before = sum(map(len, said[topic][:-1]))
-                assert answer.request.reused >= before, f"{topic}: the turns before are known"
+                assert answer.request.cached_tokens >= before, f"{topic}: the turns before"
         for topic in said:
             said[topic] += [whole[topic], "go on"]
 
@@ -512,7 +512,7 @@ def test_a_chat_is_cancelled_while_its_prompt_is_read(
     question, few = "Which way to the harbour? " * 50, {"max_tokens": 30}
     expected = alone.answer(question, **few)
     request = talk.create(question, **few)
-    talk.executor.engine._batch._pace._part = 100
+    talk.executor.engine._scheduler._budget._tokens = 100
     parts: list[int] = []
 
     def cancel_at_the_second_part(computed: list[Any]) -> None:

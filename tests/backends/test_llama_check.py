@@ -11,7 +11,7 @@ pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-py
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
 from backends import _llama_check  # noqa: E402 - once the library is there
-from backends._llama_context import Outcome, Part  # noqa: E402
+from backends._llama_context import DecodeResult, SequenceChunk  # noqa: E402
 
 
 class Clock:
@@ -29,28 +29,28 @@ class Context:
     """Computes the sum of all tokens that a row holds, in the time that it is told."""
 
     def __init__(self, clock: Clock, rows: int, *, once: float, each: float, copy: float) -> None:
-        self.ends = [0] * rows
+        self.sequence_lengths = [0] * rows
         self._held: list[list[int]] = [[] for _ in range(rows)]
         self._clock, self._once, self._each, self._copy = clock, once, each, copy
         self.mixes = self.fails = self.copies_wrongly = False
 
-    def compute(self, parts: Sequence[Part]) -> Outcome:
+    def decode(self, parts: Sequence[SequenceChunk]) -> DecodeResult:
         """Return the sums; wrong ones for several rows at once if told so."""
         if self.fails:
             raise RuntimeError("llama_decode() returned -3")
         self._clock.now += self._once + self._each * len(parts)
         for part in parts:
-            self._held[part.row] += part.tokens
-            self.ends[part.row] = len(self._held[part.row])
-        sums = [[float(sum(self._held[part.row])), 1.0] for part in parts if part.is_wanted]
+            self._held[part.slot] += part.tokens
+            self.sequence_lengths[part.slot] = len(self._held[part.slot])
+        sums = [[float(sum(self._held[part.slot])), 1.0] for part in parts if part.wants_logits]
         if self.mixes and len(parts) > 1:
             sums.reverse()
-        return Outcome(numpy.array(sums), [])
+        return DecodeResult(numpy.array(sums), [])
 
-    def forget(self, row: int, kept: int) -> int:
+    def truncate(self, row: int, kept: int) -> int:
         """Keep the first tokens."""
         del self._held[row][kept:]
-        self.ends[row] = kept
+        self.sequence_lengths[row] = kept
         return kept
 
     def copy(self, source: int, target: int, length: int) -> int:
@@ -59,13 +59,13 @@ class Context:
         self._held[target] = self._held[source][:length]
         if self.copies_wrongly:
             self._held[target] = [99] * length
-        self.ends[target] = length
+        self.sequence_lengths[target] = length
         return length
 
     def clear(self) -> None:
         """Forget all."""
-        for row in range(len(self.ends)):
-            self.forget(row, 0)
+        for row in range(len(self.sequence_lengths)):
+            self.truncate(row, 0)
 
 
 @pytest.fixture
@@ -87,17 +87,17 @@ def test_a_bridge_is_as_long_as_a_pass_is_dear(
     context: Any = Context(clock, 8, once=once, each=each, copy=0.0)
     findings = _llama_check.examine(context, can_copy=True)
     assert findings.fault == ""
-    assert findings.bridge == bridge
-    assert context.ends == [0] * 8
+    assert findings.gap_fill == bridge
+    assert context.sequence_lengths == [0] * 8
 
 
 def test_copying_is_timed_and_compared(clock: Clock) -> None:
     """What is not copied rightly is not copied, and models with a state are not asked."""
     context: Any = Context(clock, 2, once=1.0, each=1.0, copy=0.25)
-    assert _llama_check.examine(context, can_copy=True).copying == pytest.approx(0.25)
-    assert _llama_check.examine(context, can_copy=False).copying is None
+    assert _llama_check.examine(context, can_copy=True).copy_seconds == pytest.approx(0.25)
+    assert _llama_check.examine(context, can_copy=False).copy_seconds is None
     context.copies_wrongly = True
-    assert _llama_check.examine(context, can_copy=True).copying is None
+    assert _llama_check.examine(context, can_copy=True).copy_seconds is None
 
 
 def test_rows_that_disturb_each_other_are_a_fault(clock: Clock) -> None:

@@ -14,7 +14,7 @@ from backends.llamacpp import LlamacppExecutor
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
-from backends._llama_context import LlamaContext, Part, Stopped  # noqa: E402 - once it is there
+from backends._llama_context import Aborted, LlamaContext, SequenceChunk  # noqa: E402 - once it is there
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,7 +33,7 @@ def make(load: Any, tmp_path: Path) -> Any:
         options = ("--context_window", LENGTH, "--threads", 1, "--flash_attn", "off")
         slots = ("--concurrent_req_limit", ROWS, "--cache_type", "f32")
         executor = load(LlamacppExecutor, "--model_path", path, *options, *slots).executor
-        made: LlamaContext = executor.engine._batch._context
+        made: LlamaContext = executor.engine._scheduler._context
         made.model = executor.model  # kept as long as this
         return made
 
@@ -42,7 +42,7 @@ def make(load: Any, tmp_path: Path) -> Any:
 
 def logits(context: LlamaContext, row: int, tokens: list[int]) -> Any:
     """Return what follows these tokens in a row."""
-    return context.compute([Part(row, tokens, True)]).logits.copy()
+    return context.decode([SequenceChunk(row, tokens, True)]).logits.copy()
 
 
 def test_logits_come_in_the_order_of_the_rows_that_want_them(make: Any) -> None:
@@ -50,40 +50,46 @@ def test_logits_come_in_the_order_of_the_rows_that_want_them(make: Any) -> None:
     context = make()
     alone = [logits(context, row, tokens) for row, tokens in ((0, [5, 6]), (2, [7, 8, 9]))]
     context.clear()
-    parts = [Part(0, [5, 6], True), Part(1, [3, 4], False), Part(2, [7, 8, 9], True)]
-    outcome = context.compute(parts)
-    assert outcome.places == [1, 6]
+    parts = [
+        SequenceChunk(0, [5, 6], True),
+        SequenceChunk(1, [3, 4], False),
+        SequenceChunk(2, [7, 8, 9], True),
+    ]
+    outcome = context.decode(parts)
+    assert outcome.positions == [1, 6]
     assert outcome.logits.shape == (2, 259)
     assert numpy.allclose(outcome.logits, numpy.concatenate(alone), atol=1e-4)
-    assert context.ends == [2, 2, 3]
-    assert context.compute([Part(1, [5], False)]).logits.shape == (0, 259)
+    assert context.sequence_lengths == [2, 2, 3]
+    assert context.decode([SequenceChunk(1, [5], False)]).logits.shape == (0, 259)
 
 
 @pytest.mark.parametrize(
     ("parts", "words"),
     [
         ([], "or none"),
-        ([Part(0, [], True)], "or none"),
-        ([Part(0, [1], True), Part(1, [], True)], "no token"),
-        ([Part(3, [1], True)], "rows"),
-        ([Part(-1, [1], True)], "rows"),
-        ([Part(1, [1], True), Part(0, [1], True)], "rows"),
-        ([Part(1, [1], True), Part(1, [1], True)], "rows"),
-        ([Part(0, [259], True)], "no token"),
-        ([Part(0, [-1], True)], "no token"),
-        ([Part(0, [1] * (LENGTH + 1), True)], "holds 512 tokens and no more"),
-        ([Part(row, [1] * LENGTH, True) for row in range(ROWS)], "more than 1000 tokens"),
+        ([SequenceChunk(0, [], True)], "or none"),
+        ([SequenceChunk(0, [1], True), SequenceChunk(1, [], True)], "no token"),
+        ([SequenceChunk(3, [1], True)], "slots"),
+        ([SequenceChunk(-1, [1], True)], "slots"),
+        ([SequenceChunk(1, [1], True), SequenceChunk(0, [1], True)], "slots"),
+        ([SequenceChunk(1, [1], True), SequenceChunk(1, [1], True)], "slots"),
+        ([SequenceChunk(0, [259], True)], "no token"),
+        ([SequenceChunk(0, [-1], True)], "no token"),
+        ([SequenceChunk(0, [1] * (LENGTH + 1), True)], "holds 512 tokens and no more"),
+        ([SequenceChunk(row, [1] * LENGTH, True) for row in range(ROWS)], "more than 1000 tokens"),
     ],
 )
-def test_what_would_end_the_process_is_refused(make: Any, parts: list[Part], words: str) -> None:
+def test_what_would_end_the_process_is_refused(
+    make: Any, parts: list[SequenceChunk], words: str
+) -> None:
     """No row has changed, and the next computation is right."""
     context = make()
-    context.most = 1000
+    context.batch_tokens = 1000
     before = logits(context, 1, [4, 5])
     with pytest.raises(ValueError, match=words):
-        context.compute(parts)
-    assert context.ends == [0, 2, 0]
-    context.forget(1, 0)
+        context.decode(parts)
+    assert context.sequence_lengths == [0, 2, 0]
+    context.truncate(1, 0)
     assert numpy.allclose(logits(context, 1, [4, 5]), before, atol=1e-4)
 
 
@@ -91,23 +97,23 @@ def test_a_row_can_be_filled_to_its_end(make: Any) -> None:
     """By all of them at once, in as many computations as it takes; then each is full."""
     context = make()
     for _ in range(LENGTH // 64):
-        context.compute([Part(row, [5] * 64, True) for row in range(ROWS)])
-    assert context.ends == [LENGTH] * ROWS
+        context.decode([SequenceChunk(row, [5] * 64, True) for row in range(ROWS)])
+    assert context.sequence_lengths == [LENGTH] * ROWS
     for row in range(ROWS):
         with pytest.raises(ValueError, match="no more"):
-            context.compute([Part(row, [5], True)])
+            context.decode([SequenceChunk(row, [5], True)])
 
 
 def test_full_rows_are_no_bridge(make: Any) -> None:
     """The token that nobody wants would have no place there."""
     context = make()
-    context.bridge = ROWS
-    context.compute([Part(1, [5] * LENGTH, True)])
+    context.gap_fill = ROWS
+    context.decode([SequenceChunk(1, [5] * LENGTH, True)])
     alone = [logits(context, row, [5, 6]) for row in (0, 2)]
     for row in (0, 2):
-        context.forget(row, 0)
-    outcome = context.compute([Part(0, [5, 6], True), Part(2, [5, 6], True)])
-    assert outcome.places == [1, 3]
+        context.truncate(row, 0)
+    outcome = context.decode([SequenceChunk(0, [5, 6], True), SequenceChunk(2, [5, 6], True)])
+    assert outcome.positions == [1, 3]
     assert numpy.allclose(outcome.logits, numpy.concatenate(alone), atol=1e-4)
 
 
@@ -116,11 +122,11 @@ def test_what_is_forgotten_is_gone(make: Any, name: str) -> None:
     """A row goes on from its first tokens, or from nothing if it cannot."""
     context = make(name)
     right = logits(context, 0, [5, 6, 7, 8])
-    context.forget(0, 0)
-    context.compute([Part(0, [5, 6, 9, 9, 9], False)])
-    kept = context.forget(0, 2)
+    context.truncate(0, 0)
+    context.decode([SequenceChunk(0, [5, 6, 9, 9, 9], False)])
+    kept = context.truncate(0, 2)
     assert kept == (0 if name in tiny_ggufs.STATEFUL else 2)
-    assert context.ends[0] == kept
+    assert context.sequence_lengths[0] == kept
     assert numpy.allclose(logits(context, 0, [5, 6, 7, 8][kept:]), right, atol=1e-3)
 
 
@@ -128,11 +134,11 @@ def test_a_row_is_copied_to_another(make: Any) -> None:
     """In part, though llama.cpp copies all; what the other held is gone, the first goes on."""
     context = make()
     right = logits(context, 0, [5, 6, 7, 8])
-    context.compute([Part(1, [9] * 50, False)])
+    context.decode([SequenceChunk(1, [9] * 50, False)])
     assert context.copy(0, 1, 3) == 3
-    assert context.ends == [4, 3, 0]
+    assert context.sequence_lengths == [4, 3, 0]
     assert numpy.allclose(logits(context, 1, [8]), right, atol=1e-4)
-    context.forget(0, 3)
+    context.truncate(0, 3)
     assert numpy.allclose(logits(context, 0, [8]), right, atol=1e-4)
 
 
@@ -141,19 +147,23 @@ def test_a_computation_can_be_interrupted(make: Any, name: str) -> None:
     """Also when it has computed a part; rows hold what they held before, or are empty."""
     context = make(name)
     right = logits(context, 0, [5] * 300)
-    context.forget(0, 0)
-    context.compute([Part(0, [5] * 100, False)])
-    timer = threading.Timer(0.002, context.interrupt)
+    context.truncate(0, 0)
+    context.decode([SequenceChunk(0, [5] * 100, False)])
+    timer = threading.Timer(0.002, context.abort)
     timer.start()
-    with pytest.raises(Stopped):
+    with pytest.raises(Aborted):
         for _ in range(1000):  # until it is hit, somewhere
-            context.compute([Part(1, [6] * LENGTH, True), Part(2, [7] * LENGTH, True)])
-            context.forget(1, 0)
-            context.forget(2, 0)
+            context.decode(
+                [SequenceChunk(1, [6] * LENGTH, True), SequenceChunk(2, [7] * LENGTH, True)]
+            )
+            context.truncate(1, 0)
+            context.truncate(2, 0)
     timer.join()
-    with pytest.raises(Stopped):
-        context.compute([Part(0, [5], True)])
-    context.go_on()
-    assert context.ends[0] in (100, 0)
-    assert context.ends[1:] == [0, 0]
-    assert numpy.allclose(logits(context, 0, [5] * (300 - context.ends[0])), right, atol=1e-3)
+    with pytest.raises(Aborted):
+        context.decode([SequenceChunk(0, [5], True)])
+    context.clear_abort()
+    assert context.sequence_lengths[0] in (100, 0)
+    assert context.sequence_lengths[1:] == [0, 0]
+    assert numpy.allclose(
+        logits(context, 0, [5] * (300 - context.sequence_lengths[0])), right, atol=1e-3
+    )

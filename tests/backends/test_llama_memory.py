@@ -44,7 +44,7 @@ def sixteen_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_fits_passes(said: list[str], rows: int, length: int) -> None:
     """To the last byte; what llama.cpp says nothing of does, too."""
-    _llama_memory.check(said, rows=rows, length=length)
+    _llama_memory.check(said, slots=rows, length=length)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_fits_passes(said: list[str], rows: int, length: int) -> None:
 def test_what_does_not_fit_is_one_line(said: list[str], rows: int, length: int) -> None:
     """With both amounts and what to lower."""
     with pytest.raises(StartError) as refused:
-        _llama_memory.check(said, rows=rows, length=length)
+        _llama_memory.check(said, slots=rows, length=length)
     assert str(refused.value) == (
         f"{length:,} tokens for each of {rows} chats take 17.2 GB, and 17.2 GB are free; lower "
         "--context_window or --concurrent_req_limit, or choose a smaller --cache_type"
@@ -66,4 +66,4 @@ def test_a_system_that_does_not_say_refuses_nothing(
 ) -> None:
     """Then llama.cpp finds out."""
     monkeypatch.setattr(_llama_memory, "MEMINFO", tmp_path / "none")
-    _llama_memory.check([ATTENTION], rows=10**6, length=10**6)
+    _llama_memory.check([ATTENTION], slots=10**6, length=10**6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -61,7 +60,7 @@ def test_a_greedy_answer_is_the_librarys_own(load: Any, gguf: Path, library: Any
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
     text, request = direct.ask(talker.executor, "Hello 世界")
     assert text == library("Hello 世界")
-    assert request.written == 24
+    assert request.completion_tokens == 24
     pieces = list(talker.pieces("Hello 世界"))
     assert "".join(pieces) == text
     assert "" not in pieces  # each is a line of Kuwa 0.4's, also an empty one
@@ -74,7 +73,7 @@ def test_the_second_turn_reads_the_first(load: Any, gguf: Path, library: Any) ->
     first = "".join(talker.pieces(question))
     second, request = direct.ask(talker.executor, question, first, "two")
     assert second == library(question, first, "two", system="Be kind.")
-    assert len(request.prompt) - request.reused < 100
+    assert len(request.prompt_ids) - request.cached_tokens < 100
 
 
 def test_options_reach_the_library(load: Any, gguf: Path, library: Any) -> None:
@@ -129,7 +128,7 @@ def test_a_bot_for_pictures_is_answered_and_the_log_says_once_that_they_are_not_
     generation.warn_once.cache_clear()
     executor = load(LlamacppExecutor, "--model_path", gguf, *FEW).executor
     for value in ("true", "true", "false"):
-        assert direct.create(executor, "hi", parameter=f"llm_enable_multimodal {value}").prompt
+        assert direct.create(executor, "hi", parameter=f"llm_enable_multimodal {value}").prompt_ids
     assert caplog.text.count("this model reads text only") == 1
     with pytest.raises(AnswerError, match="llm_enable_multimodal must be true or false"):
         direct.create(executor, "hi", parameter="llm_enable_multimodal maybe")
@@ -161,7 +160,7 @@ def test_no_longest_answer_means_the_context(load: Any, gguf: Path, most: int) -
     options = ("--context_window", 256, "--max_tokens", most, "--seed", -1, "--top_k", -1)
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, *options)  # never a drawn end
     _, request = direct.ask(talker.executor, "Hello")
-    assert request.written > 24
+    assert request.completion_tokens > 24
 
 
 def test_a_template_that_refuses_a_system_prompt_gets_it_folded(
@@ -182,7 +181,7 @@ def test_a_model_without_a_template_gets_a_plain_one(
     gguf = tiny_models.write_gguf(tmp_path / "m.gguf", template=None)
     plain = load(LlamacppExecutor, "--model_path", gguf, *FEW)
     assert "has no chat template" in caplog.text
-    assert direct.ask(plain.executor, "x")[1].written == 24
+    assert direct.ask(plain.executor, "x")[1].completion_tokens == 24
     assert direct.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
     own = load(
         LlamacppExecutor,
@@ -223,14 +222,14 @@ def test_an_answer_ends_where_the_context_ends(load: Any, gguf: Path) -> None:
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, "--context_window", 512)
     text, request = direct.ask(talker.executor, "a" * 300)
     assert text.endswith(FULL)
-    assert request.written == 512 - len(direct.tokens(talker.executor, "a" * 300))
+    assert request.completion_tokens == 512 - len(direct.tokens(talker.executor, "a" * 300))
     assert "".join(talker.pieces("a" * 300)) == text
 
 
 def test_the_models_own_context_can_be_asked_for(load: Any, gguf: Path) -> None:
     """By --context_window 0."""
     talker = load(LlamacppExecutor, "--model_path", gguf, "--context_window", 0)
-    assert talker.executor.model.context == tiny_models.CONTEXT
+    assert talker.executor.model.context_length == tiny_models.CONTEXT
 
 
 def test_an_answer_may_not_take_too_long(load: Any, gguf: Path) -> None:
@@ -249,18 +248,18 @@ def test_a_stopped_answer_ends_within_a_step(
     """The engine computes no further token, and the next chat is answered."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY)
     engine, steps = talker.executor.engine, []
-    step = engine._batch.step
-    monkeypatch.setattr(engine._batch, "step", lambda: (steps.append(1), step()))
+    step = engine._scheduler.step
+    monkeypatch.setattr(engine._scheduler, "step", lambda: (steps.append(1), step()))
     request = direct.create(talker.executor, "x")
-    say, texts = request.say, []
+    say, texts = request.emit, []
 
-    def say_and_cancel(text: str) -> None:
+    def emit_and_cancel(text: str) -> None:
         say(text)
         texts.append(text)
         if len(texts) == 5:
             request.cancel()
 
-    request.say = say_and_cancel
+    request.emit = emit_and_cancel
     engine.submit(request)
     until(lambda: request.finished)
     assert len(texts) == 5
@@ -481,9 +480,9 @@ def test_loading_shows_how_far_it_is(gguf: Path) -> None:
         """Stands for a signal that comes while a model is loaded."""
 
     _llama_library.prepare()
-    args = argparse.Namespace(ngl=0, tensor_split=[])
+    cpu: dict[str, Any] = {"gpu_layers": 0, "tensor_split": []}
     steps: list[tuple[int, int]] = []
-    llama_cpp.llama_model_free(_llama_model._load(gguf, args, lambda *step: steps.append(step)))
+    llama_cpp.llama_model_free(_llama_model._load(gguf, lambda *step: steps.append(step), **cpu))
     assert steps[-1] == (1000, 1000)
     assert steps == sorted(steps)
 
@@ -491,7 +490,7 @@ def test_loading_shows_how_far_it_is(gguf: Path) -> None:
         raise Signalled
 
     with pytest.raises(Signalled):
-        _llama_model._load(gguf, args, end)
+        _llama_model._load(gguf, end, **cpu)
 
 
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])

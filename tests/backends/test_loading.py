@@ -198,7 +198,7 @@ def test_the_number_format_is_the_models_own(
     """Unless another one is asked for; /status shows it with the other facts."""
     executor = load(HuggingfaceExecutor, "--model_path", folder, "--dtype", dtype).executor
     facts = {"model": "Qwen2ForCausalLM", "dtype": found, "device": "cpu", "context": 2048}
-    assert facts.items() <= executor.model.facts().items()
+    assert facts.items() <= executor.model.info().items()
 
 
 def test_a_library_for_eight_bits_is_asked_for(

@@ -4,46 +4,53 @@ from __future__ import annotations
 
 import pytest
 
-from backends._pace import FIRST, LEAST, MOST_PRESSURE, SECONDS, Pace, shares
+from backends._pace import (
+    FIRST_TOKENS,
+    MAX_PRESSURE,
+    MIN_TOKENS,
+    TARGET_SECONDS,
+    PrefillBudget,
+    split_budget,
+)
 
 
 def test_reading_takes_as_long_as_it_may() -> None:
     """Whatever the machine's speed; at most twice as much as the last time."""
-    pace = Pace(4096)
-    assert pace.tokens(waiting=1, answered=1) == FIRST
-    pace.learn(FIRST, SECONDS / 3)
-    assert pace.tokens(waiting=1, answered=1) == 2 * FIRST
-    pace.learn(1000, SECONDS * 2)
-    assert pace.tokens(waiting=1, answered=1) == 500
-    assert pace.tokens_in(SECONDS * 2) == 1000
+    budget = PrefillBudget(4096)
+    assert budget.tokens(waiting=1, decoding=1) == FIRST_TOKENS
+    budget.record(FIRST_TOKENS, TARGET_SECONDS / 3)
+    assert budget.tokens(waiting=1, decoding=1) == 2 * FIRST_TOKENS
+    budget.record(1000, TARGET_SECONDS * 2)
+    assert budget.tokens(waiting=1, decoding=1) == 500
+    assert budget.tokens_in(TARGET_SECONDS * 2) == 1000
 
 
 def test_it_has_bounds() -> None:
     """The most that is computed at once, and the least that is worth it."""
-    fast = Pace(300)
+    fast = PrefillBudget(300)
     for _ in range(5):
-        fast.learn(300, 0.0)
-    assert fast.tokens(waiting=1, answered=1) == 300
-    slow = Pace(4096)
-    slow.learn(256, 1000.0)
-    assert slow.tokens(waiting=1, answered=1) == LEAST
-    assert Pace(100).tokens(waiting=1, answered=0) == 100
+        fast.record(300, 0.0)
+    assert fast.tokens(waiting=1, decoding=1) == 300
+    slow = PrefillBudget(4096)
+    slow.record(256, 1000.0)
+    assert slow.tokens(waiting=1, decoding=1) == MIN_TOKENS
+    assert PrefillBudget(100).tokens(waiting=1, decoding=0) == 100
 
 
 def test_few_tokens_teach_nothing() -> None:
     """What they take says little of the speed of reading."""
-    pace = Pace(4096)
-    pace.learn(LEAST - 1, 100.0)
-    assert pace.tokens(waiting=1, answered=1) == FIRST
+    budget = PrefillBudget(4096)
+    budget.record(MIN_TOKENS - 1, 100.0)
+    assert budget.tokens(waiting=1, decoding=1) == FIRST_TOKENS
 
 
 @pytest.mark.parametrize(
     ("waiting", "answered", "times"),
-    [(1, 8, 1), (8, 8, 1), (4, 2, 2), (8, 0, MOST_PRESSURE), (64, 1, MOST_PRESSURE)],
+    [(1, 8, 1), (8, 8, 1), (4, 2, 2), (8, 0, MAX_PRESSURE), (64, 1, MAX_PRESSURE)],
 )
 def test_the_more_wait_the_more_is_read(waiting: int, answered: int, times: int) -> None:
     """Compared to those who are answered meanwhile."""
-    assert Pace(4096).tokens(waiting=waiting, answered=answered) == FIRST * times
+    assert PrefillBudget(4096).tokens(waiting=waiting, decoding=answered) == FIRST_TOKENS * times
 
 
 @pytest.mark.parametrize(
@@ -64,4 +71,4 @@ def test_short_prompts_do_not_wait_for_a_long_one(
     tokens: int, wanted: list[int], given: list[int]
 ) -> None:
     """Which still comes to its end: half is for the one that came first."""
-    assert shares(tokens, wanted) == given
+    assert split_budget(tokens, wanted) == given

@@ -12,10 +12,10 @@ import pytest
 import tiny_models
 from tiny_models import END, REFUSING_TEMPLATE, SPECIAL, TEMPLATE
 
-from backends._bounded_template import SECONDS, TemplateProcesses
-from backends._chat_template import ChatTemplate, RefusedTemplate
+from backends._bounded_template import RENDER_TIMEOUT, SandboxPool
+from backends._chat_template import ChatTemplate, TemplateError
 from backends._model_executor import ModelExecutor
-from backends._reader import FoldingReader, TextReader, takes_system
+from backends._reader import SystemFoldingEncoder, TextEncoder, supports_system_role
 from kuwa_min.errors import AnswerError
 from kuwa_min.modelfile import Message
 
@@ -37,25 +37,25 @@ SLOW = [
 ]
 
 
-def reader(template: str) -> TextReader:
-    """Return what reads chats as bytes."""
-    return TextReader(ChatTemplate(template), lambda text: list(text.encode()))
+def encoder(template: str) -> TextEncoder:
+    """Return an encoder whose tokens are bytes."""
+    return TextEncoder(ChatTemplate(template), lambda text: list(text.encode()))
 
 
-def read(reader: Any, chat: list[Message]) -> str:
+def read(encoder: Any, chat: list[Message]) -> str:
     """Return what a model would read."""
-    return bytes(reader.prepare(chat).ids).decode()
+    return bytes(encoder.encode(chat).ids).decode()
 
 
-# -- readers
+# -- encoders
 
 
 def test_a_chat_is_measured_and_prepared_as_the_template_says() -> None:
     """Both ways alike."""
-    one = reader(TEMPLATE)
+    one = encoder(TEMPLATE)
     assert read(one, direct.chat("Hi")) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert one.length(direct.chat("Hi")) == len(read(one, direct.chat("Hi")))
-    assert one.length(direct.chat("Hi!")) == one.length(direct.chat("Hi")) + 1
+    assert one.count_tokens(direct.chat("Hi")) == len(read(one, direct.chat("Hi")))
+    assert one.count_tokens(direct.chat("Hi!")) == one.count_tokens(direct.chat("Hi")) + 1
 
 
 def test_a_chat_that_was_measured_is_not_rendered_again() -> None:
@@ -67,26 +67,26 @@ def test_a_chat_that_was_measured_is_not_rendered_again() -> None:
             rendered.append(chat)
             return chat[-1]["content"]
 
-    one = TextReader(Counting(), lambda text: list(text.encode()))
-    assert one.length(direct.chat("a")) == 1
-    assert one.prepare(direct.chat("a")).ids == [ord("a")]
+    one = TextEncoder(Counting(), lambda text: list(text.encode()))
+    assert one.count_tokens(direct.chat("a")) == 1
+    assert one.encode(direct.chat("a")).ids == [ord("a")]
     assert len(rendered) == 1
-    assert one.prepare(direct.chat("b")).ids == [ord("b")]
+    assert one.encode(direct.chat("b")).ids == [ord("b")]
     assert len(rendered) == 2
 
 
 def test_half_characters_of_a_template_are_question_marks() -> None:
     """Tokenizers refuse them."""
-    assert read(reader('{{ "\\ud83d" }}'), direct.chat("x")) == "?"
+    assert read(encoder('{{ "\\ud83d" }}'), direct.chat("x")) == "?"
 
 
 def test_a_system_prompt_can_be_folded() -> None:
     """It comes before what the user said first, in both measures."""
-    plain, folding = reader(REFUSING_TEMPLATE), FoldingReader(reader(REFUSING_TEMPLATE))
-    with pytest.raises(RefusedTemplate, match="No system role"):
-        plain.length(SYSTEM_CHAT)
+    plain, folding = encoder(REFUSING_TEMPLATE), SystemFoldingEncoder(encoder(REFUSING_TEMPLATE))
+    with pytest.raises(TemplateError, match="No system role"):
+        plain.count_tokens(SYSTEM_CHAT)
     assert read(folding, SYSTEM_CHAT) == read(plain, direct.chat("S\n\nx"))
-    assert folding.length(SYSTEM_CHAT) == plain.length(direct.chat("S\n\nx"))
+    assert folding.count_tokens(SYSTEM_CHAT) == plain.count_tokens(direct.chat("S\n\nx"))
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_a_system_prompt_can_be_folded() -> None:
 )
 def test_templates_that_take_a_system_prompt_are_known(template: str, takes: bool) -> None:
     """One that refuses it takes none, and neither does one that leaves it out."""
-    assert takes_system(reader(template)) is takes
+    assert supports_system_role(encoder(template)) is takes
 
 
 def test_a_template_that_accepts_nothing_is_refused() -> None:
     """With its own words."""
-    with pytest.raises(RefusedTemplate, match="Closed"):
-        takes_system(reader("{{ raise_exception('Closed') }}"))
+    with pytest.raises(TemplateError, match="Closed"):
+        supports_system_role(encoder("{{ raise_exception('Closed') }}"))
 
 
 # -- templates that come with a request
@@ -137,7 +137,7 @@ def executor(request: Any, load: Any, models: Path) -> ModelExecutor:
 
 def prompt(executor: ModelExecutor, *said: str, **commands: str) -> str:
     """Return what the model would read, with its special tokens as text."""
-    ids = direct.create(executor, *said, **commands).prompt
+    ids = direct.create(executor, *said, **commands).prompt_ids
     names = {number: name.encode() for number, name in enumerate(SPECIAL)}
     return b"".join(names.get(token) or bytes([token - len(SPECIAL)]) for token in ids).decode()
 
@@ -163,7 +163,7 @@ def test_a_template_is_for_its_request_alone(executor: ModelExecutor) -> None:
 def test_a_requests_template_knows_the_models_tokens(executor: ModelExecutor) -> None:
     """By the names that every template uses."""
     found = direct.create(executor, "x", template=f"{{{{ eos_token }}}}{BARE_TEMPLATE}")
-    assert found.prompt[0] == END
+    assert found.prompt_ids[0] == END
 
 
 @pytest.mark.parametrize("template", [REFUSING_TEMPLATE, IGNORING_TEMPLATE])
@@ -202,7 +202,7 @@ def test_what_is_wrong_with_a_requests_template_is_a_sentence(
     assert words in found
     assert found.isprintable()
     assert len(found) < 300
-    assert direct.ask(executor, "x")[1].written == 8
+    assert direct.ask(executor, "x")[1].completion_tokens == 8
 
 
 def test_what_a_requests_template_says_is_not_logged(
@@ -220,19 +220,19 @@ def test_a_template_without_end_is_ended(executor: ModelExecutor) -> None:
     """After a short while, and then the same chat without it is answered."""
     started = time.monotonic()
     assert "longer than" in refused(executor, ENDLESS_TEMPLATE)
-    assert SECONDS <= time.monotonic() - started < 5 * SECONDS
-    assert direct.ask(executor, "x")[1].written == 8
+    assert RENDER_TIMEOUT <= time.monotonic() - started < 5 * RENDER_TIMEOUT
+    assert direct.ask(executor, "x")[1].completion_tokens == 8
 
 
 def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecutor) -> None:
     """However long that takes."""
     executor.templates.close()
-    executor.templates = TemplateProcesses(seconds=60)
+    executor.templates = SandboxPool(seconds=60)
     sentences: list[str] = []
     waiting = threading.Thread(target=lambda: sentences.append(refused(executor, ENDLESS_TEMPLATE)))
     waiting.start()
-    assert direct.ask(executor, "x")[1].written == 8
-    assert direct.ask(executor, "x", template=BARE_TEMPLATE)[1].written == 8
+    assert direct.ask(executor, "x")[1].completion_tokens == 8
+    assert direct.ask(executor, "x", template=BARE_TEMPLATE)[1].completion_tokens == 8
     assert not sentences
     executor.templates.close()
     waiting.join(20)

@@ -9,7 +9,7 @@ import tiny_models
 
 pytest.importorskip("transformers", reason="the huggingface backend needs transformers")
 
-from backends._transformers_text import create_decoder
+from backends._transformers_text import create_detokenizer
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,7 +34,7 @@ def tokenizer() -> Any:
 @pytest.mark.parametrize("kind", [lambda inner: inner, Slow])
 def test_characters_come_whole(tokenizer: Any, kind: Any) -> None:
     """However many tokens one has; special tokens are not text."""
-    decode = create_decoder(kind(tokenizer))
+    decode = create_detokenizer(kind(tokenizer))
     pieces = [decode(token) for token in [tiny_models.END, *tokenizer(TEXT).input_ids]]
     assert [piece for piece in pieces if piece] == list(TEXT)
 
@@ -42,14 +42,14 @@ def test_characters_come_whole(tokenizer: Any, kind: Any) -> None:
 @pytest.mark.parametrize("kind", [lambda inner: inner, Slow])
 def test_a_character_that_is_never_finished_is_not_shown(tokenizer: Any, kind: Any) -> None:
     """An answer may end in the middle of one."""
-    decode = create_decoder(kind(tokenizer))
+    decode = create_detokenizer(kind(tokenizer))
     tokens = tokenizer("a世").input_ids[:-1]
     assert "".join(map(decode, tokens)) == "a"
 
 
 def test_answers_share_no_state(tokenizer: Any) -> None:
     """Half a character of one is not finished by another."""
-    one, other = create_decoder(tokenizer), create_decoder(tokenizer)
+    one, other = create_detokenizer(tokenizer), create_detokenizer(tokenizer)
     first, second, third = tokenizer("世").input_ids
     assert one(first) == other(first) == one(second) == other(second) == ""
     assert one(third) == other(third) == "世"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 from collections.abc import Iterator
@@ -23,16 +22,16 @@ torch = pytest.importorskip("torch", reason="models that see need torch")
 transformers = pytest.importorskip("transformers", reason="and transformers")
 pillow = pytest.importorskip("PIL.Image", reason="and pillow")
 
-from backends._chat_template import RefusedTemplate  # noqa: E402
-from backends._reader import Prompt  # noqa: E402
+from backends._chat_template import TemplateError  # noqa: E402
+from backends._reader import EncodedPrompt  # noqa: E402
 from backends._transformers_vision import (  # noqa: E402
-    NoFilms,
-    VisionChat,
+    NoVideoProcessor,
+    VisionEncoder,
+    accepts_several_images,
     load_processor,
-    open_picture,
+    open_image,
     own_template,
     parts,
-    takes_several,
 )
 
 pytestmark = [
@@ -41,7 +40,6 @@ pytestmark = [
 ]
 WRITERS = {"llava": tiny_vision.write_llava, "qwen": tiny_vision.write_qwen}
 SIGN = sign(0)
-ARGS = argparse.Namespace(trust_remote_code=False, processor=None)
 
 
 def picture(color: str, **more: Any) -> Attachment:
@@ -59,24 +57,24 @@ class Seer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.processor = load_processor(str(folder), ARGS)
+        self.processor = load_processor(str(folder), trust_remote_code=False)
         self.library = seeing.Library(folder, self.processor)
 
     def answer(self, chat: list[dict[str, str]], *pictures: Attachment) -> str:
         """Return what our prompt makes it say."""
-        return self.say(self.chat(*pictures).prepare(chat))
+        return self.say(self.chat(*pictures).encode(chat))
 
-    def chat(self, *pictures: Attachment, **more: Any) -> VisionChat:
+    def chat(self, *pictures: Attachment, **more: Any) -> VisionEncoder:
         """Return what prepares chats about pictures, which are numbered from 0."""
-        own = {"template": own_template(self.processor, ""), "most": 1000}
-        chat = VisionChat(self.processor, **{**own, **more})
+        own = {"template": own_template(self.processor, ""), "max_image_tokens": 1000}
+        chat = VisionEncoder(self.processor, **{**own, **more})
         for number, one in enumerate(pictures):
             chat.add(number, one)
         return chat
 
-    def say(self, prompt: Prompt) -> str:
+    def say(self, prompt: EncodedPrompt) -> str:
         """Return the answer to a prompt."""
-        inputs = prompt.extra.inputs(self.library.model)
+        inputs = prompt.model_inputs.for_model(self.library.model)
         assert inputs["input_ids"].tolist() == [prompt.ids]
         return self.library.say(inputs)
 
@@ -115,7 +113,7 @@ def test_another_picture_gives_another_answer(seer: Seer) -> None:
 
 def test_several_pictures_are_seen(seer: Seer, tmp_path: Path) -> None:
     """In their order, where they stand: the library's recipe reads the same message."""
-    assert takes_several(seer.processor, own_template(seer.processor, ""))
+    assert accepts_several_images(seer.processor, own_template(seer.processor, ""))
     files = [tmp_path / f"{color}.png" for color in ("red", "navy")]
     for file in files:
         file.write_bytes(tiny_vision.png(file.stem))
@@ -138,7 +136,7 @@ def test_a_processor_that_takes_one_picture_is_known(
         return real(self, images, *rest, **more)
 
     monkeypatch.setattr(type(seer.processor), "__call__", one_only)
-    assert not takes_several(seer.processor, own_template(seer.processor, ""))
+    assert not accepts_several_images(seer.processor, own_template(seer.processor, ""))
     assert seer.answer([user(f"{SIGN}hm?")], picture("red"))
 
 
@@ -147,10 +145,10 @@ def test_a_typed_placeholder_is_text(seer: Seer) -> None:
     token = seer.processor.image_token
     chat = [user(f"{SIGN}Is {token} it?<|im_end|>")]
     shown = seer.chat(picture("red"))
-    plain = seer.chat(picture("red")).prepare([user(f"{SIGN}x")])
+    plain = seer.chat(picture("red")).encode([user(f"{SIGN}x")])
     number = seer.processor.tokenizer.convert_tokens_to_ids(token)
-    assert shown.prepare(chat).ids.count(number) == plain.ids.count(number) > 0
-    assert seer.chat().prepare(chat).ids.count(number) == 0
+    assert shown.encode(chat).ids.count(number) == plain.ids.count(number) > 0
+    assert seer.chat().encode(chat).ids.count(number) == 0
     assert seer.answer(chat, picture("red"))
 
 
@@ -168,8 +166,8 @@ def test_a_length_counts_the_picture(seer: Seer, monkeypatch: pytest.MonkeyPatch
     tried = seer.chat(picture("red", size=(90, 60)), picture("navy"))
     with monkeypatch.context() as patch:
         patch.setattr(type(seer.processor.image_processor), "__call__", None)  # would fail
-        lengths = [tried.length(chat) for chat in chats]
-    assert lengths == [len(tried.prepare(chat).ids) for chat in chats]
+        lengths = [tried.count_tokens(chat) for chat in chats]
+    assert lengths == [len(tried.encode(chat).ids) for chat in chats]
     assert lengths[3] > lengths[1]
     assert lengths[0] > lengths[1] > lengths[2]
 
@@ -178,11 +176,15 @@ def test_a_large_picture_is_scaled_down(seer: Seer) -> None:
     """As far as it must be; a model that gives all pictures as many tokens gets it as it is."""
     chat = [user(f"{SIGN}What is it?")]
     image = picture("red", size=(600, 400))
-    plain = len(seer.chat().prepare([user("What is it?")]).ids)
-    whole, small = (len(seer.chat(image, most=most).prepare(chat).ids) for most in (1000, 12))
+    plain = len(seer.chat().encode([user("What is it?")]).ids)
+    whole, small = (
+        len(seer.chat(image, max_image_tokens=most).encode(chat).ids) for most in (1000, 12)
+    )
     if "qwen" in seer.folder.name:
         assert small < whole
-        assert seer.chat(image, most=12).length(chat) == small <= plain + 12 + 2  # start and end
+        assert (
+            seer.chat(image, max_image_tokens=12).count_tokens(chat) == small <= plain + 12 + 2
+        )  # start and end
     else:
         assert small == whole
 
@@ -190,8 +192,8 @@ def test_a_large_picture_is_scaled_down(seer: Seer) -> None:
 def test_a_picture_that_was_trimmed_away_is_not_shown(seer: Seer) -> None:
     """The prompt has no tensors of it."""
     tried = seer.chat(picture("red"))
-    assert "pixel_values" not in tried.prepare([user("what was it?")]).extra
-    assert "pixel_values" in tried.prepare([user(f"{SIGN}what is it?")]).extra
+    assert "pixel_values" not in tried.encode([user("what was it?")]).model_inputs
+    assert "pixel_values" in tried.encode([user(f"{SIGN}what is it?")]).model_inputs
 
 
 @pytest.mark.parametrize(
@@ -217,11 +219,11 @@ def test_a_message_is_split_at_its_pictures(content: str, kinds: list[str]) -> N
 def test_another_template_can_be_given(seer: Seer) -> None:
     """One that refuses is told from one that fails otherwise."""
     template = "{% for m in messages %}{{ m.content[0].text }}{% endfor %}"
-    prompt = seer.chat(template=template).prepare([user("abc")])
+    prompt = seer.chat(template=template).encode([user("abc")])
     assert seer.processor.tokenizer.decode(prompt.ids) == "abc"
     refusing = seer.chat(template="{{ raise_exception('No') }}")
-    with pytest.raises(RefusedTemplate, match="No"):
-        refusing.length([user("abc")])
+    with pytest.raises(TemplateError, match="No"):
+        refusing.count_tokens([user("abc")])
 
 
 def test_a_model_without_a_template_gets_a_plain_one(
@@ -230,12 +232,12 @@ def test_a_model_without_a_template_gets_a_plain_one(
     """It has a place for the picture."""
     folder = tiny_vision.write_llava(tmp_path / "m")
     (folder / "chat_template.jinja").unlink()
-    processor = load_processor(str(folder), ARGS)
+    processor = load_processor(str(folder), trust_remote_code=False)
     template = own_template(processor, "the model")
     assert "the model has no chat template" in caplog.text
-    chat = VisionChat(processor, template=template, most=1000)
+    chat = VisionEncoder(processor, template=template, max_image_tokens=1000)
     chat.add(0, picture("red"))
-    prompt = chat.prepare([user(f"{SIGN}Hi")])
+    prompt = chat.encode([user(f"{SIGN}Hi")])
     text = processor.tokenizer.decode(prompt.ids).replace("<image>" * 16, "<image>")
     assert text == "user: <image>\nHi\nassistant:"
 
@@ -243,13 +245,11 @@ def test_a_model_without_a_template_gets_a_plain_one(
 # -- loading
 
 
-def test_the_processor_may_lie_elsewhere(tmp_path: Path, seer: Seer) -> None:
-    """A folder without one says so and names the option."""
+def test_a_folder_without_a_processor_names_the_option(tmp_path: Path) -> None:
+    """--processor gives the folder that has it."""
     text = tiny_models.write_folder(tmp_path / "text")
     with pytest.raises(StartError, match="has no preprocessor_config"):
-        load_processor(str(text), ARGS)
-    elsewhere = argparse.Namespace(trust_remote_code=False, processor=str(seer.folder))
-    assert type(load_processor(str(text), elsewhere)) is type(seer.processor)
+        load_processor(str(text), trust_remote_code=False)
 
 
 def test_films_are_not_needed(tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ def test_films_are_not_needed(tmp_path: Path) -> None:
     if is_torchvision_available():
         pytest.skip("torchvision is here")
     before = dict(processing_utils.MODALITY_TO_BASE_CLASS_MAPPING)
-    processor = load_processor(str(tiny_vision.write_qwen(tmp_path / "m")), ARGS)
-    assert isinstance(processor.video_processor, NoFilms)
+    processor = load_processor(str(tiny_vision.write_qwen(tmp_path / "m")), trust_remote_code=False)
+    assert isinstance(processor.video_processor, NoVideoProcessor)
     assert before == processing_utils.MODALITY_TO_BASE_CLASS_MAPPING
     with pytest.raises(ImportError, match="Torchvision"):
         transformers.AutoProcessor.from_pretrained(tmp_path / "m")
@@ -277,28 +277,28 @@ def test_a_picture_is_opened_upright_and_opaque() -> None:
     exif = photo.getexif()
     exif[0x0112] = 6  # turn it by a quarter
     photo.save(data, "JPEG", exif=exif)
-    assert open_picture(Attachment(data.getvalue(), "image/jpeg")).size == (30, 40)
+    assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (30, 40)
     photo.resize((6000, 40)).save(data := io.BytesIO(), "JPEG", exif=exif)
-    assert open_picture(Attachment(data.getvalue(), "image/jpeg")).size == (27, 4096)
+    assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (27, 4096)
     glass = io.BytesIO()
     pillow.new("RGBA", (2, 2), (0, 0, 0, 0)).save(glass, "PNG")
-    assert open_picture(Attachment(glass.getvalue(), "image/png")).mode == "RGB"
+    assert open_image(Attachment(glass.getvalue(), "image/png")).mode == "RGB"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP"])
 def test_every_kind_that_is_taken_can_be_opened(kind: str) -> None:
     """And by no other reader than the one that its first bytes asked for."""
     data = tiny_vision.png("red", kind=kind)
-    assert open_picture(Attachment(data, f"image/{kind.lower()}")).size == (40, 30)
+    assert open_image(Attachment(data, f"image/{kind.lower()}")).size == (40, 30)
     with pytest.raises(LinkError, match="damaged"):
-        open_picture(Attachment(data, "image/png"))
+        open_image(Attachment(data, "image/png"))
 
 
 def test_a_damaged_picture_is_said_to_be() -> None:
     """It begins well and breaks off."""
     data = tiny_vision.png("red", size=(400, 300))
     with pytest.raises(LinkError, match="damaged"):
-        open_picture(Attachment(data[: len(data) // 2], "image/png"))
+        open_image(Attachment(data[: len(data) // 2], "image/png"))
 
 
 def test_a_folder_reads_like_a_downloaded_one(seer: Seer) -> None:

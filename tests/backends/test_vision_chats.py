@@ -89,12 +89,12 @@ def test_the_next_question_is_about_the_same_picture(
     first = direct.create(executor, f"{QUESTION} {red}")
     answer = direct.ask(executor, f"{QUESTION} {red}")[0]
     second = direct.create(executor, f"{QUESTION} {red}", answer, "And its colour?")
-    assert second.prompt[: len(first.prompt)] == first.prompt
-    assert bool((second.extra["pixel_values"] == first.extra["pixel_values"]).all())
+    assert second.prompt_ids[: len(first.prompt_ids)] == first.prompt_ids
+    assert bool((second.model_inputs["pixel_values"] == first.model_inputs["pixel_values"]).all())
     third = direct.create(executor, f"{QUESTION} {red}", answer, f"And this? {navy}")
-    both = third.extra["pixel_values"]
-    assert len(both) == 2 * len(first.extra["pixel_values"])
-    assert bool((both[: len(both) // 2] == first.extra["pixel_values"]).all())
+    both = third.model_inputs["pixel_values"]
+    assert len(both) == 2 * len(first.model_inputs["pixel_values"])
+    assert bool((both[: len(both) // 2] == first.model_inputs["pixel_values"]).all())
 
 
 def test_a_system_prompt_is_read(load: Any, folder: Path, pictures: dict[str, Path]) -> None:
@@ -103,9 +103,9 @@ def test_a_system_prompt_is_read(load: Any, folder: Path, pictures: dict[str, Pa
     plain = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     kind = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--system_prompt", "Be kind.")
     decode = kind.executor.model.processor.tokenizer.decode
-    found = decode(direct.create(kind.executor, text).prompt)
+    found = decode(direct.create(kind.executor, text).prompt_ids)
     assert found.startswith("<|im_start|>system\nBe kind.<|im_end|>\n")
-    assert found.endswith(decode(direct.create(plain, text).prompt))
+    assert found.endswith(decode(direct.create(plain, text).prompt_ids))
 
 
 def test_a_stopped_chat_about_a_picture_ends_within_a_step(
@@ -118,18 +118,18 @@ def test_a_stopped_chat_about_a_picture_ends_within_a_step(
     handle = count_step(lambda *_: steps.append(1))
     text = f"{QUESTION} {data_url(pictures['red'])}"
     request = direct.create(talker.executor, text)
-    say = request.say
+    say = request.emit
 
-    def say_and_cancel(piece: str) -> None:
+    def emit_and_cancel(piece: str) -> None:
         say(piece)
-        if request.written == 5:
+        if request.completion_tokens == 5:
             request.cancel()
 
-    request.say = say_and_cancel
+    request.emit = emit_and_cancel
     talker.executor.engine.submit(request)
     until(lambda: request.finished)
     handle.remove()
-    assert len(steps) == request.written == 5
+    assert len(steps) == request.completion_tokens == 5
     expected = library(talker, folder).answer(QUESTION, pictures["red"])
     few = {"parameter": f"llm_max_new_tokens {seeing.FEW}"}
     assert direct.ask(talker.executor, text, **few)[0] == expected
@@ -167,8 +167,8 @@ def test_a_bot_may_switch_pictures_off(
         direct.create(executor, text, parameter=f"llm_enable_multimodal {value}")
         for value in ("false", "true")
     )
-    assert "pixel_values" not in off.extra
-    assert "pixel_values" in on.extra
+    assert "pixel_values" not in off.model_inputs
+    assert "pixel_values" in on.model_inputs
     assert "has no effect" not in caplog.text
 
 
@@ -180,10 +180,10 @@ def test_pictures_share_a_part_of_the_prompt(
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     both = direct.create(executor, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
     one = direct.create(executor, f"{urls[1]}\n{QUESTION}")
-    limit = len(both.prompt) - 1
+    limit = len(both.prompt_ids) - 1
     less = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--limit", limit).executor
     fitted = direct.create(less, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
-    assert len(fitted.prompt) <= len(one.prompt) < len(both.prompt)
+    assert len(fitted.prompt_ids) <= len(one.prompt_ids) < len(both.prompt_ids)
 
 
 def test_one_picture_is_shown_where_more_are_not_allowed(
@@ -196,7 +196,7 @@ def test_one_picture_is_shown_where_more_are_not_allowed(
     assert talker.pieces(f"{urls[0]}\n{urls[1]}\n{QUESTION}")[-1] == note
     request = direct.create(talker.executor, f"{urls[0]}\n{urls[1]}\n{QUESTION}")
     alone = direct.create(talker.executor, f"{urls[1]}\n{QUESTION}")
-    assert bool((request.extra["pixel_values"] == alone.extra["pixel_values"]).all())
+    assert bool((request.model_inputs["pixel_values"] == alone.model_inputs["pixel_values"]).all())
 
 
 def test_a_damaged_picture_is_a_side_note(load: Any, folder: Path, tmp_path: Path) -> None:
@@ -217,11 +217,11 @@ def test_a_picture_counts_as_part_of_the_prompt(
     """Older exchanges make room for it; what does not fit alone is one sentence."""
     text = f"{QUESTION} {data_url(pictures['red'])}"
     plain = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
-    needed = len(direct.create(plain, text).prompt)
+    needed = len(direct.create(plain, text).prompt_ids)
     said = ("a" * 20, "b" * 20)
     exact = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--limit", needed).executor
-    assert direct.create(exact, *said, text).prompt == direct.create(plain, text).prompt
-    assert len(direct.create(plain, *said, text).prompt) > needed
+    assert direct.create(exact, *said, text).prompt_ids == direct.create(plain, text).prompt_ids
+    assert len(direct.create(plain, *said, text).prompt_ids) > needed
     with pytest.raises(AnswerError, match="too long"):
         direct.create(exact, f"{'x' * needed} {data_url(pictures['red'])}")
 
@@ -266,7 +266,7 @@ def test_without_what_its_processor_wants_a_model_answers_text(
 
 def test_a_models_facts_are_known(load: Any, folder: Path) -> None:
     """Of the part that makes text, as far as lengths go."""
-    facts = load(HuggingfaceExecutor, "--model_path", folder).executor.model.facts()
+    facts = load(HuggingfaceExecutor, "--model_path", folder).executor.model.info()
     assert {"dtype": "float32", "device": "cpu", "context": 2048}.items() <= facts.items()
     assert facts["model"].endswith("ForConditionalGeneration")
 
