@@ -1,4 +1,7 @@
-"""Tell by a file's first bytes that it is not what its name says; knows no format of weights."""
+"""Detect by its first bytes that a file is not what its name says: a placeholder, a web page.
+
+Knows no format of weights.
+"""
 
 from __future__ import annotations
 
@@ -12,62 +15,68 @@ from kuwa_min.errors import UsageError
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 LFS_SIZE = re.compile(rb"^size (\d{1,18})\s*$", re.MULTILINE)
-HEAD = 1024  # bytes: a pointer is shorter, and a web page says in fewer that it is one
-BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"  # a byte order mark and white space
+HEAD = 1024  # bytes: a pointer is shorter, and a web page is recognized by fewer
+LEADING = b"\xef\xbb\xbf \t\r\n"  # a byte order mark and white space
 WEB_PAGES = (b"<!doctype html", b"<html", b"<?xml")  # a login page; a server's error
-LONGEST_JSON = 100_000_000  # bytes; the largest models' index files have nine million
-LONGEST_NAME, MOST_NAMES = 100, 4  # what a sentence quotes
+MAX_JSON = 100_000_000  # bytes; the largest models' index files have nine million
+MAX_NAME = 100  # characters of a name in a message
+MAX_NAMES = 4  # names in a message
 
 
-class Unusable(UsageError):
-    """Say what is wrong with a file; its name stands before this message."""
+class InvalidModelFile(UsageError):
+    """Report what is wrong with a file; the catcher puts the file's name before it."""
 
 
-def check_start(path: Path) -> bytes:
-    """Return a file's first bytes; raises Unusable if it is no file, or a stand-in for one."""
+def read_head(path: Path) -> bytes:
+    """Return a file's first bytes; raises InvalidModelFile if it is empty, or a placeholder."""
     head = _read_head(path)
     if not head:
-        raise Unusable("is empty; copy it again")
-    check_head(head, path.stat().st_size)
+        raise InvalidModelFile("is empty; copy it again")
+    check_no_placeholder(head, path.stat().st_size)
     return head
 
 
-def check_head(head: bytes, size: int) -> None:
-    """Raise Unusable if a file of this many bytes begins like a pointer or a web page."""
+def check_no_placeholder(head: bytes, size: int) -> None:
+    """Raise InvalidModelFile if a file begins like a Git-LFS pointer or a web page.
+
+    head: its first bytes; size: in bytes.
+    """
     if head.startswith(LFS_POINTER):
         stated = LFS_SIZE.search(head)
         needed = f"{int(stated[1]):,} bytes are needed, {size:,} found; " if stated else ""
-        raise Unusable(
+        raise InvalidModelFile(
             f"is a Git-LFS pointer, not the file itself: {needed}"
             "`git lfs pull` on a connected machine fetches it"
         )
-    if head.lstrip(BEFORE_TEXT).lower().startswith(WEB_PAGES):
-        raise Unusable(
+    if head.lstrip(LEADING).lower().startswith(WEB_PAGES):
+        raise InvalidModelFile(
             f"is a web page of {size:,} bytes, not the file itself: "
             "perhaps a login was needed to fetch it; fetch it again"
         )
 
 
-def check_stand_in(path: Path) -> None:
-    """Raise Unusable as check_start does, but for a file that may be empty."""
-    check_head(_read_head(path), path.stat().st_size)
+def check_small_file(path: Path) -> None:
+    """Raise InvalidModelFile as read_head() does, but not for an empty file."""
+    check_no_placeholder(_read_head(path), path.stat().st_size)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; raises Unusable saying why there is none."""
-    check_start(path)
+    """Return the JSON object of a file; raises InvalidModelFile if there is none."""
+    read_head(path)
     try:
         with path.open("rb") as file:
-            text = file.read(LONGEST_JSON + 1)
+            text = file.read(MAX_JSON + 1)
     except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from None
-    if len(text) > LONGEST_JSON:
-        raise Unusable(f"is longer than {LONGEST_JSON:,} bytes: it cannot be what its name says")
+        raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
+    if len(text) > MAX_JSON:
+        raise InvalidModelFile(
+            f"is longer than {MAX_JSON:,} bytes: it cannot be what its name says"
+        )
     return json_object(text)
 
 
 def json_object(text: bytes) -> dict[str, Any]:
-    """Return the JSON object of this text; raises Unusable saying why there is none."""
+    """Parse a JSON object; raises InvalidModelFile if the text is something else."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
@@ -78,44 +87,44 @@ def json_object(text: bytes) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
         reason = "it is no {...}"
-    raise Unusable(f"is no JSON object: {reason}; copy it again") from None
+    raise InvalidModelFile(f"is no JSON object: {reason}; copy it again") from None
 
 
 def check_size(needed: int, found: int) -> None:
-    """Raise Unusable if fewer bytes are there than are needed."""
+    """Raise InvalidModelFile if a file has fewer bytes than are needed."""
     if found < needed:
-        raise Unusable(
+        raise InvalidModelFile(
             f"is truncated: {needed:,} bytes are needed, {found:,} are there; copy it again"
         )
 
 
-def shown(name: str) -> str:
-    """Return a name that a stranger chose, fit for a line: short, without control characters."""
-    short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+def printable(name: str) -> str:
+    """Return an untrusted name for a message: short, and without control characters."""
+    short = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
     return short if short.isprintable() else ascii(short)
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return the first of these names, and how many more there are."""
-    more = len(names) - MOST_NAMES
-    first = ", ".join(shown(name) for name in names[:MOST_NAMES])
+def join_names(names: Sequence[str]) -> str:
+    """Join the first names for a message, with the number of the others."""
+    more = len(names) - MAX_NAMES
+    first = ", ".join(printable(name) for name in names[:MAX_NAMES])
     return f"{first} and {more} more" if more > 0 else first
 
 
 def _read_head(path: Path) -> bytes:
     try:
-        if not path.is_file():  # whoever opens a pipe waits for ever
-            raise Unusable(_no_file(path))
+        if not path.is_file():  # opening a pipe would block
+            raise InvalidModelFile(_not_a_file(path))
         with path.open("rb") as file:
             return file.read(HEAD)
     except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from None
+        raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
 
 
-def _no_file(path: Path) -> str:
+def _not_a_file(path: Path) -> str:
     if path.exists():
         return "is a folder, not a file" if path.is_dir() else "is no ordinary file"
     if path.is_symlink():
-        target = shown(str(path.readlink()))
+        target = printable(str(path.readlink()))
         return f"is a link to {target}, which leads nowhere; copy the file itself"
     return "is missing"

@@ -1,9 +1,9 @@
-"""Check a GGUF file by its head alone: that every tensor it names is inside.
+"""Check a GGUF file by its header: the file contains every tensor that it lists.
 
 The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), all numbers little-endian:
 "GGUF", version, number of tensors, number of fields; the fields (name, type, value); for each
 tensor name, dimensions, type and offset; then, aligned, the tensors. No length or count in it is
-believed: nothing is read beyond the file's end, and no memory is taken because a number says so.
+trusted: nothing is read beyond the file's end, and none of them determines an allocation.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ._file_start import HEAD, Unusable, check_head, check_size, check_start, listed
+from ._file_start import (
+    HEAD,
+    InvalidModelFile,
+    check_no_placeholder,
+    check_size,
+    join_names,
+    read_head,
+)
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 ALIGNMENT = 32  # unless the field general.alignment says otherwise
-MOST_DIMENSIONS = 4
-LONGEST_HEAD = 1 << 28  # bytes; large vocabularies take ten million
-LONGEST_TEXT = 1 << 16  # bytes of a name, or of the architecture; other texts are skipped
+MAX_DIMENSIONS = 4
+MAX_HEADER = 1 << 28  # bytes; large vocabularies take ten million
+MAX_STRING = 1 << 16  # bytes of a name, or of the architecture; other strings are skipped
 ARCHITECTURE, ALIGNED = "general.architecture", "general.alignment"
 U32, STRING, ARRAY = 4, 8, 9
 # Bytes of a value by its type: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
@@ -69,41 +76,41 @@ BLOCKS = {
 }
 
 
-class Summary(NamedTuple):
-    """What the head of a GGUF file says."""
+class Header(NamedTuple):
+    """What the header of a GGUF file states."""
 
-    architecture: str  # "llama", or "" if it does not say
-    needed: int  # bytes, as far as the tensors' types are known
+    architecture: str  # "llama"; "" if it is not stated
+    needed: int  # bytes of the file, as far as the tensors' types are known
 
 
 def check(path: Path) -> str:
-    """Return a model's architecture; raises Unusable if the file or a further part is damaged."""
-    check_start(path)
+    """Check a file and its further parts; return the architecture. Raises InvalidModelFile."""
+    read_head(path)
     for part in parts(path)[1:]:
         try:
             _check_one(part)
-        except Unusable as error:
-            raise Unusable(f"has further parts: {part.name} {error}") from None
+        except InvalidModelFile as error:
+            raise InvalidModelFile(f"has further parts: {part.name} {error}") from None
     return _check_one(path)
 
 
 def parts(path: Path) -> list[Path]:
-    """Return the file and its further parts, as their names tell; raises Unusable if some lack."""
+    """Return the file and its further parts by their names; raises InvalidModelFile."""
     named = PART.fullmatch(path.name)
     if named is None:
         return [path]
     start, number, count = named[1], int(named[2]), int(named[3])
     if number != 1:
         first = path.with_name(f"{start}00001-of-{named[3]}.gguf")
-        raise Unusable(f"is part {number} of {count}; the first one is needed: {first}")
+        raise InvalidModelFile(f"is part {number} of {count}; the first one is needed: {first}")
     found = [
         path.with_name(f"{start}{one:05}-of-{named[3]}.gguf") for one in range(1, count + 1)
     ] or [path]
     missing = [one.name for one in found if not one.is_file()]
     if missing:
-        raise Unusable(
+        raise InvalidModelFile(
             f"is one of {count} parts, of which {len(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing: {listed(missing)}; copy them, too"
+            f"{'is' if len(missing) == 1 else 'are'} missing: {join_names(missing)}; copy them, too"
         )
     return found
 
@@ -114,33 +121,36 @@ def _check_one(path: Path) -> str:
         with path.open("rb") as file:
             _check_version(file.read(HEAD), size)
             file.seek(len(MAGIC))
-            summary = summarize(file, size)
+            header = read_header(file, size)
     except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from None
-    check_size(summary.needed, size)
-    return summary.architecture
+        raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
+    check_size(header.needed, size)
+    return header.architecture
 
 
 def _check_version(head: bytes, size: int) -> None:
-    check_head(head, size)
+    check_no_placeholder(head, size)
     if not head.startswith(MAGIC):
-        raise Unusable(f"is not a GGUF file: it begins with {head[:4]!r}")
+        raise InvalidModelFile(f"is not a GGUF file: it begins with {head[:4]!r}")
     number = head[len(MAGIC) : len(MAGIC) + 4]
     if len(number) < 4:
         return  # what comes next says that it is truncated
     if int.from_bytes(number, "big") in VERSIONS:
-        raise Unusable("is a GGUF file for big-endian machines; convert it for this one")
+        raise InvalidModelFile("is a GGUF file for big-endian machines; convert it for this one")
     version = int.from_bytes(number, "little")
     if version not in VERSIONS:
-        raise Unusable(f"is GGUF version {version}; 2 and 3 can be read")
+        raise InvalidModelFile(f"is GGUF version {version}; 2 and 3 can be read")
 
 
-def summarize(file: BinaryIO, size: int) -> Summary:
-    """Read the head that follows the magic number; raises Unusable for a damaged one."""
+def read_header(file: BinaryIO, size: int) -> Header:
+    """Read the header after the magic number; raises InvalidModelFile if it is damaged.
+
+    size: of the file in bytes.
+    """
     reader = _Reader(file, size)
     _, tensors, fields = reader.take("<IQQ")
     architecture, alignment = "", ALIGNMENT
-    for _ in range(fields):  # each takes bytes: a false number ends where the file does
+    for _ in range(fields):  # each takes bytes: a wrong count ends at the end of the file
         name, kind = reader.text(), reader.number()
         if (name, kind) == (ARCHITECTURE, STRING):
             architecture = reader.text()
@@ -148,18 +158,18 @@ def summarize(file: BinaryIO, size: int) -> Summary:
             alignment = reader.number()
         else:
             reader.skip_value(kind)
-    if not 1 <= alignment <= LONGEST_TEXT:
+    if not 1 <= alignment <= MAX_STRING:
         raise reader.damage(f"an alignment of {alignment}")
     ends = [_tensor_end(reader) for _ in range(tensors)]
     start = -(-reader.position // alignment) * alignment
-    return Summary(architecture, start + max(ends) if ends else reader.position)
+    return Header(architecture, start + max(ends) if ends else reader.position)
 
 
 def _tensor_end(reader: _Reader) -> int:
-    """Read what is said about one tensor; return where it ends, from the first one's start."""
+    """Read a tensor's entry; return the offset of its end from the first tensor's start."""
     reader.text()
     dimensions = reader.number()
-    if dimensions > MOST_DIMENSIONS:
+    if dimensions > MAX_DIMENSIONS:
         raise reader.damage(f"a tensor of {dimensions} dimensions")
     shape = reader.take(f"<{dimensions}Q")
     kind, offset = reader.take("<IQ")
@@ -167,7 +177,7 @@ def _tensor_end(reader: _Reader) -> int:
 
 
 def _tensor_size(reader: _Reader, shape: Sequence[int], kind: int) -> int:
-    """Return the bytes of a tensor; none for a type that is newer than this program."""
+    """Return the bytes of a tensor; 0 for an unknown type, which is newer than this program."""
     if kind not in BLOCKS:
         return 0
     values, block = BLOCKS[kind]
@@ -177,29 +187,29 @@ def _tensor_size(reader: _Reader, shape: Sequence[int], kind: int) -> int:
 
 
 class _Reader:
-    """Reads forward, and never beyond the end of the file."""
+    """Reads values one after the other, never beyond the end of the file."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
         self.position = file.tell()
 
     def take(self, layout: str) -> tuple[int, ...]:
-        """Return the numbers that lie here."""
+        """Return the next numbers, in a layout of struct."""
         return struct.unpack(layout, self._bytes(struct.calcsize(layout)))
 
     def number(self) -> int:
-        """Return a number of four bytes."""
+        """Return the next u32."""
         return int.from_bytes(self._bytes(4), "little")
 
     def text(self) -> str:
-        """Return a short text."""
+        """Return the next string, of MAX_STRING at most."""
         length = self._length()
-        if length > LONGEST_TEXT:
+        if length > MAX_STRING:
             raise self.damage(f"a name of {length:,} bytes")
         return self._bytes(length).decode(errors="replace")
 
     def skip_value(self, kind: int) -> None:
-        """Pass over a value."""
+        """Skip a value of this type."""
         if kind == STRING:
             self._skip(self._length())
         elif kind == ARRAY:
@@ -207,9 +217,11 @@ class _Reader:
         else:
             self._skip(self._value_size(kind))
 
-    def damage(self, what: str) -> Unusable:
-        """Make the error for something that cannot be."""
-        return Unusable(f"is damaged: it names {what} at byte {self.position:,}; copy it again")
+    def damage(self, what: str) -> InvalidModelFile:
+        """Return the error for an impossible value at the current position."""
+        return InvalidModelFile(
+            f"is damaged: it names {what} at byte {self.position:,}; copy it again"
+        )
 
     def _skip_array(self, kind: int, count: int) -> None:
         if kind != STRING:
@@ -235,11 +247,11 @@ class _Reader:
         self._file.seek(count, os.SEEK_CUR)
 
     def _advance(self, count: int) -> None:
-        if self.position + count > LONGEST_HEAD:
+        if self.position + count > MAX_HEADER:
             raise self.damage("more than a head can hold")
         self.position += count
         if self.position > self._size:
-            raise Unusable(
+            raise InvalidModelFile(
                 f"is truncated or damaged: more than {self.position:,} bytes are needed, "
                 f"{self._size:,} are there; copy it again"
             )

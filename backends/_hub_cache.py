@@ -1,6 +1,6 @@
-"""Find a model of the hub in this machine's cache, without network.
+"""Find a model of the Hugging Face hub in this machine's cache; never uses the network.
 
-The cache as the huggingface_hub library lays it out: models--OWNER--NAME/refs/REVISION holds a
+The layout of huggingface_hub's cache: models--OWNER--NAME/refs/REVISION holds a
 commit, snapshots/COMMIT/ the files, as links into blobs/.
 """
 
@@ -14,41 +14,41 @@ from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
 
-from ._file_start import listed, shown
-from ._near import near
+from ._file_start import join_names, printable
+from ._near import close_matches
 
 PREFIX, SEPARATOR, MAIN = "models--", "--", "main"
 WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]{0,94}[A-Za-z0-9_])?"
 NAME = re.compile(rf"((?:{WORD}/)?{WORD})(?:@([A-Za-z0-9_][A-Za-z0-9_.\-/]{{0,200}}))?")
-LONGEST_REFERENCE = 200  # bytes of a file that holds a commit
-MOST_FILES = 10_000  # of a snapshot; more are not looked at
+MAX_REF = 200  # bytes of a file in refs/
+MAX_FILES = 10_000  # of a snapshot; further ones are ignored
 
 
 class HubName(NamedTuple):
-    """A model on the hub: owner/name, or a name alone as in its early days; and a revision."""
+    """A model on the hub: owner/name, or a name without owner as in its early days; a revision."""
 
     repository: str
     revision: str
 
     @property
     def folder(self) -> Path:
-        """Return where the cache keeps it."""
+        """Return its folder in the cache."""
         return cache() / (PREFIX + self.repository.replace("/", SEPARATOR))
 
     @property
     def is_main(self) -> bool:
-        """Tell whether no other revision was asked for."""
+        """Tell whether it is the default revision."""
         return self.revision == MAIN
 
 
 def is_hub_name(text: str) -> bool:
-    """Tell whether this could be owner/name or owner/name@revision."""
+    """Tell whether a text has the form owner/name or owner/name@revision."""
     found = _parse(text)
     return found is not None and "/" in found.repository
 
 
 def is_cached(text: str) -> bool:
-    """Tell whether this names a model, be it owner/name or a name alone, that the cache knows."""
+    """Tell whether a text names a model in the cache, with or without an owner."""
     found = _parse(text)
     return found is not None and found.folder.is_dir()
 
@@ -59,11 +59,11 @@ def hub_folder(text: str) -> Path:
     snapshot = _snapshot(name)
     if snapshot is None:
         raise UsageError(f"--model_path {text} is {_not_cached(name)}; {_fetch(name)}")
-    lost = [one for one in _files(snapshot) if not (snapshot / one).exists()]
-    if lost:
+    broken = [one for one in _files(snapshot) if not (snapshot / one).exists()]
+    if broken:
         raise UsageError(
-            f"--model_path {text} is incomplete in the hub's cache: what {listed(lost)} in "
-            f"{snapshot} {'links' if len(lost) == 1 else 'link'} to is missing; {_fetch(name)}"
+            f"--model_path {text} is incomplete in the hub's cache: what {join_names(broken)} in "
+            f"{snapshot} {'links' if len(broken) == 1 else 'link'} to is missing; {_fetch(name)}"
         )
     return snapshot
 
@@ -77,7 +77,7 @@ def hub_file(repository: str, file: str) -> Path:
         raise UsageError(f"{title} is {_not_cached(name)}; {_fetch(name, file)}")
     known = sorted(_files(snapshot))
     if file not in known:
-        hint = listed([shown(one) for one in near(file, known)])
+        hint = join_names([printable(one) for one in close_matches(file, known)])
         others = f"; near it: {hint}" if hint else ""
         raise UsageError(f"{title} is not in {snapshot}{others}; {_fetch(name, file)}")
     if not (snapshot / file).is_file():
@@ -89,12 +89,12 @@ def hub_file(repository: str, file: str) -> Path:
 
 
 def how_to_fetch(text: str) -> str:
-    """Say which command fetches owner/name or owner/name@revision on a connected machine."""
+    """Return the advice how to fetch owner/name or owner/name@revision on a connected machine."""
     return _fetch(_name(text))
 
 
 def cache() -> Path:
-    """Return the folder of the cache, as the huggingface_hub library finds it."""
+    """Return the cache's folder by the same environment variables as huggingface_hub."""
     of = os.environ.get
     home = of("HF_HOME") or f"{of('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     folder = Path(
@@ -102,7 +102,7 @@ def cache() -> Path:
     )
     try:
         return folder.expanduser()
-    except RuntimeError:  # this user has no home
+    except RuntimeError:  # the user has no home folder
         return folder
 
 
@@ -123,7 +123,7 @@ def _name(text: str) -> HubName:
 
 
 def _snapshot(name: HubName) -> Path | None:
-    """Return the folder of a revision, or None; without a reference, the only one there is."""
+    """Return a revision's folder, or None; for main without a ref, the only snapshot."""
     snapshots = name.folder / "snapshots"
     commit = _commit(name)
     if commit and (snapshots / commit).is_dir():
@@ -133,10 +133,10 @@ def _snapshot(name: HubName) -> Path | None:
 
 
 def _commit(name: HubName) -> str:
-    """Return the commit that a revision stands for: itself unless there is a reference."""
+    """Return the commit of a revision by its ref, else the revision itself; "" for main."""
     try:
         with (name.folder / "refs" / name.revision).open("rb") as file:
-            text = file.read(LONGEST_REFERENCE).decode("ascii").strip()
+            text = file.read(MAX_REF).decode("ascii").strip()
     except (OSError, ValueError):
         return "" if name.is_main else name.revision
     return text if text.isalnum() else ""
@@ -146,9 +146,9 @@ def _not_cached(name: HubName) -> str:
     if name.folder.is_dir():
         what = f"in the hub's cache ({name.folder}), but not as {name.revision}"
         known = [f"{name.repository}@{one}" for one in _folders(name.folder / "snapshots")]
-        return f"{what}; there is {listed(known)}" if known else f"{what}, only begun"
-    known = near(name.repository, _cached_names())
-    hint = f"; near it: {listed(known)}" if known else ""
+        return f"{what}; there is {join_names(known)}" if known else f"{what}, only begun"
+    known = close_matches(name.repository, _cached_names())
+    hint = f"; near it: {join_names(known)}" if known else ""
     return f"neither a folder nor in the hub's cache ({cache()}){hint}"
 
 
@@ -165,18 +165,18 @@ def _folders(place: Path) -> list[str]:
 
 
 def _files(snapshot: Path) -> Iterator[str]:
-    """Yield the paths of a snapshot's files and links, also of those that lead nowhere."""
+    """Yield the paths of a snapshot's files and links, broken ones too."""
     count = 0
     for folder, _, names in os.walk(snapshot):
         for name in names:
             yield (Path(folder) / name).relative_to(snapshot).as_posix()
             count += 1
-            if count == MOST_FILES:
+            if count == MAX_FILES:
                 return
 
 
 def _fetch(name: HubName, file: str = "") -> str:
-    """Say which command fetches it, and what to do then."""
+    """Return the advice which command fetches a model, or one file of it."""
     target = f"./{name.repository.rpartition('/')[2]}"
     words = ["hf", "download", name.repository, *([file] if file else [])]
     words += [] if name.is_main else ["--revision", name.revision]

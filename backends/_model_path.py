@@ -1,4 +1,4 @@
-"""Say in one line what is wrong with --model_path, before anything slow is loaded."""
+"""Resolve --model_path, and report in one line what is wrong with it before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from kuwa_min.errors import UsageError
 
 from . import _gguf_file, _hub_cache, _quantization, _weight_files
-from ._file_start import Unusable, check_stand_in, listed, read_json, shown
-from ._near import near
+from ._file_start import InvalidModelFile, check_small_file, join_names, printable, read_json
+from ._near import close_matches
 
-HUB_FILE = "hf://"  # begins the address of a file in the hub's cache: hf://owner/name?file
+HUB_FILE = "hf://"  # scheme of a file in the hub's cache: hf://owner/name?file
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
-# What a tokenizer is made of, and the small files beside it that the library reads.
+# Patterns of tokenizer files, and of the small files beside them that the library reads.
 TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
 SETTINGS = ("generation_config.json", "*processor_config.json", "special_tokens_map.json")
-DEPTH = 3  # folders below the given one in which a model is looked for: a hub's cache has two
-MOST_FOLDERS = 1000
+MAX_DEPTH = 3  # levels of folders in which a model is searched: a hub's cache has two
+MAX_FOLDERS = 1000  # of a level
 
 
 def folder(path: str, *, safetensors_only: bool = False, needs_tokenizer: bool = True) -> Path:
-    """Return the transformers folder that a path or a cached hub name means.
+    """Return the checked transformers folder of a path or a cached hub name.
 
-    needs_tokenizer: false if it is taken from elsewhere.
-    Raises UsageError saying what is wrong with it, StartError if a library for it is missing.
+    needs_tokenizer: false if it is loaded from another folder.
+    Raises UsageError about the folder, StartError if a library that it needs is missing.
     """
     check = partial(_checked, safetensors_only=safetensors_only, needs_tokenizer=needs_tokenizer)
     if _is_of_hub(path):
@@ -40,9 +40,9 @@ def folder(path: str, *, safetensors_only: bool = False, needs_tokenizer: bool =
 
 
 def other_folder(path: str, option: str) -> Path:
-    """Return the folder that a path or a cached hub name means, whatever is in it.
+    """Return the folder of a path or a cached hub name, unchecked; raises UsageError.
 
-    option: the one that named it, for the UsageError that says what is wrong.
+    option: the option that has the path, for the message.
     """
     try:
         place = _hub_cache.hub_folder(path) if _is_of_hub(path) else _existing(path)
@@ -54,16 +54,13 @@ def other_folder(path: str, option: str) -> Path:
 
 
 def gguf(path: str) -> Path:
-    """Return the whole GGUF file that a path or hf://owner/name?file means.
-
-    Raises UsageError saying what is wrong with it.
-    """
+    """Return the checked GGUF file of a path or hf://owner/name?file; raises UsageError."""
     place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
     try:
         if place.is_dir():
-            raise Unusable(f"is a folder; a GGUF file is needed: {_ggufs(place)}")
+            raise InvalidModelFile(f"is a folder; a GGUF file is needed: {_ggufs(place)}")
         _gguf_file.check(place)
-    except Unusable as error:
+    except InvalidModelFile as error:
         raise UsageError(f"--model_path {path} {error}") from None
     return place
 
@@ -94,7 +91,7 @@ def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer:
         )
         if needs_tokenizer:
             _check_tokenizer(place)
-    except Unusable as error:
+    except InvalidModelFile as error:
         raise UsageError(f"--model_path {path} {error}") from None
     except OSError as error:
         raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
@@ -105,18 +102,18 @@ def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer:
 def _config(place: Path) -> dict[str, Any]:
     names = _names(place)
     if CONFIG not in names:
-        raise Unusable(f"has no {CONFIG}: {_contents(place, names)}")
+        raise InvalidModelFile(f"has no {CONFIG}: {_contents(place, names)}")
     try:
         return read_json(place / CONFIG)
-    except Unusable as error:
-        raise Unusable(f"cannot be loaded: {CONFIG} {error}") from None
+    except InvalidModelFile as error:
+        raise InvalidModelFile(f"cannot be loaded: {CONFIG} {error}") from None
 
 
 def _check_tokenizer(place: Path) -> None:
-    """Raise Unusable if no tokenizer is there, or a file of it is not what its name says."""
+    """Raise InvalidModelFile if a folder has no tokenizer, or a placeholder for a file of it."""
     found = sorted({one for pattern in TOKENIZERS for one in place.glob(pattern)})
     if not found:
-        raise Unusable(
+        raise InvalidModelFile(
             f"has no tokenizer beside its {CONFIG}: tokenizer.json or others; copy "
             "them, or give --tokenizer"
         )
@@ -124,19 +121,19 @@ def _check_tokenizer(place: Path) -> None:
         if file.is_dir():
             continue
         try:
-            check_stand_in(file)
-        except Unusable as error:
-            raise Unusable(f"cannot be loaded: {shown(file.name)} {error}") from None
+            check_small_file(file)
+        except InvalidModelFile as error:
+            raise InvalidModelFile(f"cannot be loaded: {printable(file.name)} {error}") from None
 
 
 def _is_of_hub(path: str) -> bool:
-    """Tell whether a path means a model of the hub: nothing is there, and it may be a name."""
+    """Tell whether a path is rather a hub name: it does not exist, and has the form of one."""
     if os.path.lexists(path):
         return False
     if _hub_cache.is_cached(path):
         return True
     here, first = _listing(Path()), path.partition("/")[0]
-    return _hub_cache.is_hub_name(path) and not (first in here or near(first, here))
+    return _hub_cache.is_hub_name(path) and not (first in here or close_matches(first, here))
 
 
 # -- paths
@@ -150,7 +147,7 @@ def _existing(path: str) -> Path:
         raise UsageError(f"--model_path {path} does not exist: {_missing(place)}") from None
     except OSError as error:
         raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RuntimeError) as error:  # a zero byte; the home of an unknown user
+    except (ValueError, RuntimeError) as error:  # a NUL byte; ~ of an unknown user
         raise UsageError(f"--model_path {path!r} is no path: {error}") from None
     if not path:
         raise UsageError("--model_path is empty; the model's path is needed")
@@ -158,45 +155,48 @@ def _existing(path: str) -> Path:
 
 
 def _missing(place: Path) -> str:
-    """Say from where on a path leads nowhere, and what is there that has a similar name."""
+    """Return from which folder on a path does not exist, with similar names in that folder."""
     parent = next(one for one in place.parents if one.exists())
     name, *rest = place.relative_to(parent).parts
     where = parent if parent.parts else Path.cwd()
     if (parent / name).is_symlink():
-        target = shown(str((parent / name).readlink()))
+        target = printable(str((parent / name).readlink()))
         return f"{where / name} is a link to {target}, which does not"
-    alike = [_as_far_as_it_leads(parent / one, rest) for one in near(name, _listing(parent))]
-    hint = f"; near it: {', '.join(shown(str(one)) for one in alike)}" if alike else ""
+    similar = [
+        _longest_existing(parent / one, rest) for one in close_matches(name, _listing(parent))
+    ]
+    hint = f"; near it: {', '.join(printable(str(one)) for one in similar)}" if similar else ""
     return f"{where} has no {name}{hint}"
 
 
-def _as_far_as_it_leads(start: Path, rest: list[str]) -> Path:
+def _longest_existing(start: Path, rest: list[str]) -> Path:
+    """Return the whole path below a similar name if it exists, else that name alone."""
     whole = start.joinpath(*rest)
     return whole if whole.exists() else start
 
 
 def _names(place: Path) -> list[str]:
-    """Return the names in a folder; raises Unusable if it cannot be read."""
+    """Return the names in a folder; raises InvalidModelFile if it cannot be read."""
     try:
         return sorted(entry.name for entry in place.iterdir())
     except OSError as error:
-        raise Unusable(f"cannot be read: {error.strerror}") from None
+        raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
 
 
 def _listing(place: Path) -> list[str]:
-    """Return the names in a folder; none if it cannot be read."""
+    """Return the names in a folder; [] if it cannot be read."""
     try:
         return _names(place)
-    except Unusable:
+    except InvalidModelFile:
         return []
 
 
-def _begins_with(place: Path, mark: bytes) -> bool:
+def _begins_with(place: Path, magic: bytes) -> bool:
     if not place.is_file():
         return False
     try:
         with place.open("rb") as file:
-            return file.read(len(mark)) == mark
+            return file.read(len(magic)) == magic
     except OSError:
         return False
 
@@ -205,27 +205,29 @@ def _begins_with(place: Path, mark: bytes) -> bool:
 
 
 def _contents(place: Path, names: list[str]) -> str:
-    """Say what a folder without a config holds."""
+    """Return what a folder without a config contains, for the message."""
     ggufs = [one for one in names if one.endswith(".gguf")]
     if ggufs:
-        return f"it holds GGUF files; use `llamacpp --model_path {shown(str(place / ggufs[0]))}`"
+        return (
+            f"it holds GGUF files; use `llamacpp --model_path {printable(str(place / ggufs[0]))}`"
+        )
     if ADAPTER in names:
         return f"it {_weight_files.MERGED}"
     inner = _models_below(place)
     if len(inner) == 1:
-        return f"the model's folder is {shown(str(inner[0]))}"
+        return f"the model's folder is {printable(str(inner[0]))}"
     if inner:
-        return f"the model may be {listed([str(one) for one in inner])}"
+        return f"the model may be {join_names([str(one) for one in inner])}"
     if any(one.endswith((".safetensors", ".bin")) for one in names):
         return "it holds weights; copy the model's other files, too"
     return "it is no model folder that the transformers library can read"
 
 
 def _models_below(place: Path) -> list[Path]:
-    """Return the model folders that lie nearest below this one."""
+    """Return the model folders on the first level below this one that has any."""
     level = [place]
-    for _ in range(DEPTH):
-        level = [one for folder in level for one in _subfolders(folder)][:MOST_FOLDERS]
+    for _ in range(MAX_DEPTH):
+        level = [one for folder in level for one in _subfolders(folder)][:MAX_FOLDERS]
         found = [one for one in level if (one / CONFIG).is_file()]
         if found:
             return found
@@ -233,7 +235,7 @@ def _models_below(place: Path) -> list[Path]:
 
 
 def _subfolders(place: Path) -> Iterator[Path]:
-    """Yield the folders in this one, not those behind links: they may lead back."""
+    """Yield the folders in this one, but for links, which could form a loop."""
     try:
         with os.scandir(place) as entries:
             yield from sorted(Path(one) for one in entries if one.is_dir(follow_symlinks=False))
@@ -245,7 +247,7 @@ def _ggufs(place: Path) -> str:
     names = _names(place)
     found = [str(place / one) for one in names if one.endswith(".gguf")]
     if found:
-        return listed(found)
+        return join_names(found)
     if CONFIG in names:
         return f"use `huggingface --model_path {place}` for a folder of the transformers library"
     return "it holds none"

@@ -1,6 +1,6 @@
-"""Say which library a quantised model needs beside transformers, and whether it is here.
+"""Find out which library a quantised model needs beside transformers, and whether it is installed.
 
-As transformers 5.23 asks for them in its quantizers/. Methods that need none: bitnet, fp8, gemma,
+As in quantizers/ of transformers 5.23. Methods that need none: bitnet, fp8, gemma,
 mxfp8; and mxfp4, which is computed in bfloat16 without its kernels.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from kuwa_min.errors import StartError
 
-from ._file_start import shown
+from ._file_start import printable
 
 BITSANDBYTES = "bitsandbytes"
 LIBRARIES: dict[str, tuple[str, ...]] = {
@@ -35,7 +35,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torchao": ("torchao",),
     "vptq": ("vptq",),
 }
-DISTRIBUTIONS = {  # what to install, where that is not called as it is imported
+DISTRIBUTIONS = {  # to install, where the name differs from the imported one
     "auto_round": "auto-round",
     "compressed_tensors": "compressed-tensors",
     "fbgemm_gpu": "fbgemm-gpu",
@@ -46,7 +46,7 @@ DISTRIBUTIONS = {  # what to install, where that is not called as it is imported
 
 
 def method(config: dict[str, Any]) -> str:
-    """Return how the weights are quantised, as a config.json says; "" if they are not."""
+    """Return the quantisation method that a config.json states; "" for none."""
     found = config.get("quantization_config")
     if not isinstance(found, dict):
         return ""
@@ -57,19 +57,22 @@ def method(config: dict[str, Any]) -> str:
 
 
 def needed_libraries(config: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a model's weights need beside transformers, as it is imported."""
+    """Return the import names of the libraries that a model's weights need."""
     return LIBRARIES.get(method(config), ())
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise StartError if a library that the weights need is not here."""
-    why = f"the model's weights are quantised ({shown(method(config))}), which needs"
+    """Raise StartError if a library that the weights need is not installed."""
+    why = f"the model's weights are quantised ({printable(method(config))}), which needs"
     check_libraries(why, needed_libraries(config))
 
 
 def check_libraries(why: str, names: tuple[str, ...]) -> None:
-    """Raise StartError if one of these libraries is not here; `why` ends with "needs"."""
-    missing = [DISTRIBUTIONS.get(name, name) for name in names if not _is_here(name)]
+    """Raise StartError if one of these libraries is not installed.
+
+    why: the beginning of the message, which ends with "needs".
+    """
+    missing = [DISTRIBUTIONS.get(name, name) for name in names if not _is_installed(name)]
     if missing:
         raise StartError(
             f"{why} {' and '.join(missing)}, not installed here: "
@@ -78,8 +81,8 @@ def check_libraries(why: str, names: tuple[str, ...]) -> None:
         )
 
 
-def _is_here(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # the package above it is not here, or is half imported
+    except (ImportError, ValueError):  # its parent package is missing, or half imported
         return False

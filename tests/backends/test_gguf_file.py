@@ -133,7 +133,7 @@ def test_a_huge_file_of_zeros_is_answered_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says that it has fields without end; no more is read than a head can be."""
-    monkeypatch.setattr(_gguf_file, "LONGEST_HEAD", 1 << 20)
+    monkeypatch.setattr(_gguf_file, "MAX_HEADER", 1 << 20)
     for claims in ((HUGE, 0), (0, HUGE)):
         path = write(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, *claims))
         with path.open("r+b") as file:

@@ -101,8 +101,8 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chats, Look], None]:
 
     def register(talk: Chats, look: Look) -> None:
         context = context_of(talk)
-        compute = context.compute
-        monkeypatch.setattr(context, "compute", lambda parts: (look(parts), compute(parts))[1])
+        decode = context.decode
+        monkeypatch.setattr(context, "decode", lambda chunks: (look(chunks), decode(chunks))[1])
 
     return register
 
@@ -170,7 +170,7 @@ def test_whatever_happens_the_answers_are_the_same(
     dice = random.Random(seed)
     name = ARCHITECTURES[seed]
     talk, alone = chats(file(name), slots=dice.choice([1, 2, 3, 8])), library(file(name))
-    context_of(talk).bridge = 0 if name in STATEFUL else bridge
+    context_of(talk).gap_fill = 0 if name in STATEFUL else bridge
     running: list[tuple[Answer, str, bool]] = []
     for _ in range(20):
         said, options = a_chat(dice, [text for _, text, _ in running])
@@ -260,8 +260,8 @@ def test_extreme_numbers_do_not_end_the_process(chats: Any, file: File, library:
         ]
         answers = [talk.ask("Hello", max_tokens=8, **wish) for wish in wishes]
         assert talk.ask("Hello", max_tokens=30).whole() == expected
-        for answer in answers:
-            assert len(whole_or_sentence(answer)) > 0
+        for answer in answers:  # the first token that is drawn may be the one that ends it
+            assert whole_or_sentence(answer) or answer.request.completion_tokens == 1
 
 
 def test_stop_words_end_one_chat_and_no_other(chats: Any, file: File, library: Any) -> None:
@@ -290,8 +290,8 @@ def test_a_long_prompt_joins_while_others_are_answered(
     late = talk.create(long, max_tokens=80)
     sizes: list[list[int]] = []
 
-    def look(parts: list[Any]) -> None:
-        sizes.append(sorted(len(part.tokens) for part in parts))
+    def look(chunks: list[Any]) -> None:
+        sizes.append(sorted(len(chunk.tokens) for chunk in chunks))
         if len(sizes) == 5:
             talk.submit(late)
 
@@ -311,8 +311,8 @@ def test_prompts_that_come_together_are_read_together(
     sizes: list[int] = []
     closed, opened = threading.Event(), threading.Event()
 
-    def look(parts: list[Any]) -> None:
-        sizes.append(sum(len(part.tokens) > 1 for part in parts))
+    def look(chunks: list[Any]) -> None:
+        sizes.append(sum(len(chunk.tokens) > 1 for chunk in chunks))
         closed.set()
         assert opened.wait(PATIENCE)
 
@@ -336,9 +336,9 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
     short = talk.create("Hi", max_tokens=10)
     computed: list[int] = []
 
-    def look(parts: list[Any]) -> None:
+    def look(chunks: list[Any]) -> None:
         if not short.finished:
-            computed.append(sum(len(part.tokens) for part in parts))
+            computed.append(sum(len(chunk.tokens) for chunk in chunks))
         if len(computed) == 2:
             talk.submit(short)
 
@@ -352,7 +352,7 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
 def test_a_system_prompt_that_all_share_is_copied(chats: Any, file: File, library: Any) -> None:
     """Also from chats that are running or being read, and it is read once for all who come."""
     talk, alone = chats(file("llama")), library(file("llama"))
-    context_of(talk).copying = 0.0  # however slow this machine copies
+    context_of(talk).copy_seconds = 0.0  # however slow this machine copies
     few = {"max_tokens": 24, "system": SYSTEM}
     for questions in (QUESTIONS, ("Hello",) * 6, ("Hello",)):
         answers = [talk.ask(question, **few) for question in questions]
@@ -414,7 +414,7 @@ def test_a_chat_that_is_cancelled_in_line_costs_nothing(
     first = talk.ask("Hello", max_tokens=MANY)
     first.more()
     sizes: list[int] = []
-    looking(talk, lambda parts: sizes.extend(len(part.tokens) for part in parts))
+    looking(talk, lambda chunks: sizes.extend(len(chunk.tokens) for chunk in chunks))
     waiting = talk.ask("w" * 700)
     waiting.cancel()
     last = talk.ask("Hi", max_tokens=30)
@@ -434,7 +434,7 @@ def test_idle_rows_between_busy_ones_are_computed_in_vain_and_unchanged(
 ) -> None:
     """Where that saves a pass; their chats go on from what they hold."""
     talk, alone = chats(file(name), "--context_window", LONG, slots=5), library(file(name))
-    context_of(talk).bridge = 5
+    context_of(talk).gap_fill = 5
     few = {"max_tokens": 20}
     running = [talk.ask(f"chat {number}", max_tokens=MANY) for number in range(5)]
     for answer in running:
@@ -516,7 +516,7 @@ def test_a_chat_is_cancelled_while_its_prompt_is_read(
     parts: list[int] = []
 
     def cancel_at_the_second_part(computed: list[Any]) -> None:
-        long = [len(part.tokens) for part in computed if len(part.tokens) > 1]
+        long = [len(chunk.tokens) for chunk in computed if len(chunk.tokens) > 1]
         parts.extend(long)
         if len(parts) == 2:
             request.cancel()
@@ -640,15 +640,15 @@ def test_chats_that_would_disturb_each_other_are_computed_one_at_a_time(
     """The test at the start sees it; the log and /status say so."""
     from backends._llama_context import LlamaContext
 
-    compute = LlamaContext.compute
+    decode = LlamaContext.decode
 
-    def compute_wrongly(self: Any, parts: Any) -> Any:
-        outcome = compute(self, parts)
+    def decode_wrongly(self: Any, parts: Any) -> Any:
+        outcome = decode(self, parts)
         if len(parts) > 1:
             outcome.logits[...] = outcome.logits[::-1].copy()  # each gets its neighbour's
         return outcome
 
-    monkeypatch.setattr(LlamaContext, "compute", compute_wrongly)
+    monkeypatch.setattr(LlamaContext, "decode", decode_wrongly)
     talk, alone = chats(file("llama"), slots=3), library(file("llama"))
     assert "chats are computed one at a time: computed at once they are not" in caplog.text
     assert talk.executor.engine.description == "one at a time"

@@ -559,7 +559,7 @@ def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
     long = "-" * 1000
     gguf = tiny_models.write_gguf(tmp_path / "m.gguf", more=[long])
     model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model
-    token = model.vocabulary - 1
+    token = model.vocabulary_size - 1
     decode = model.create_decoder()
     assert [decode(token), decode(3 + ord("a")), decode(token)] == [long, "a", long]
     text = "世界 and <|im_end|> " * 50

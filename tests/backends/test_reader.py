@@ -226,14 +226,14 @@ def test_a_template_without_end_is_ended(executor: ModelExecutor) -> None:
 
 def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecutor) -> None:
     """However long that takes."""
-    executor.templates.close()
-    executor.templates = SandboxPool(seconds=60)
+    executor.sandbox_pool.close()
+    executor.sandbox_pool = SandboxPool(timeout=60)
     sentences: list[str] = []
     waiting = threading.Thread(target=lambda: sentences.append(refused(executor, ENDLESS_TEMPLATE)))
     waiting.start()
     assert direct.ask(executor, "x")[1].completion_tokens == 8
     assert direct.ask(executor, "x", template=BARE_TEMPLATE)[1].completion_tokens == 8
     assert not sentences
-    executor.templates.close()
+    executor.sandbox_pool.close()
     waiting.join(20)
     assert len(sentences) == 1
