@@ -281,7 +281,7 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
     """It is read beside it, and answered before; more that come then are read as one."""
     talk, alone = chats(folder("llama")), library(folder("llama"))
     budget, long = talk.executor.engine._scheduler._budget, "All work and no play. " * 60
-    budget._tokens, budget.learn = 64, lambda *_: None  # however fast this machine is
+    budget._tokens, budget.record = 64, lambda *_: None  # however fast this machine is
     short = [talk.create(text, max_new_tokens=5) for text in ("Hi", "Ho", "Ha")]
     computed: list[int] = []
 

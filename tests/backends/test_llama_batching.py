@@ -332,7 +332,7 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
     talk = chats(file("llama"), "--context_window", LONG, "--limit", LONG)
     alone, long = library(file("llama")), "All work and no play. " * 100
     budget = talk.executor.engine._scheduler._budget
-    budget._tokens, budget.learn = 64, lambda *_: None  # however fast this machine is
+    budget._tokens, budget.record = 64, lambda *_: None  # however fast this machine is
     short = talk.create("Hi", max_tokens=10)
     computed: list[int] = []
 
