@@ -21,9 +21,9 @@ MIB, KIB, GB = 2**20, 2**10, 1e9
 
 
 def check(log: Iterable[str], *, slots: int, length: int) -> None:
-    """Raise StartError if so many slots of so many tokens need more memory than is free.
+    """Raise StartError if the KV cache needs more memory than is free.
 
-    log: llama.cpp's log lines about a context of one slot.
+    log: llama.cpp's log lines about a context of one slot; length: of each slot, in tokens.
     """
     needed, free = _needed_bytes(log, slots, length), _free_bytes()
     if free is not None and needed > free:

@@ -175,7 +175,7 @@ class LlamaModel:
         )
 
     def create_context(self, slots: int) -> LlamaContext:
-        """Return a context with so many slots of context_length tokens; raises StartError."""
+        """Return a context with slots of context_length tokens; raises StartError."""
         context = self._create_context(slots, self.context_length)
         self.context_length = min(self.context_length, context.capacity)
         return context

@@ -31,7 +31,7 @@ from ._scheduler import Scheduler
 logger = logging.getLogger(__name__)
 
 PROMPT_LIMIT = 3072  # tokens
-ANSWER_SHARE = 8  # a prompt leaves at least one part in so many of the context to the answer
+ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
 MAX_VALUES: dict[str, float] = {  # which option tables cannot state; they state the lowest ones

@@ -201,7 +201,7 @@ def _begins_with(place: Path, magic: bytes) -> bool:
         return False
 
 
-# -- what is there instead
+# -- what a folder contains instead of a model
 
 
 def _contents(place: Path, names: list[str]) -> str:

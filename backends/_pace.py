@@ -23,17 +23,17 @@ class PrefillBudget:
         self._tokens = min(FIRST_TOKENS, max_tokens)
 
     def tokens(self, *, waiting: int, decoding: int) -> int:
-        """Return the budget of this step, for so many waiting and decoding requests."""
+        """Return the budget of this step, given the numbers of waiting and decoding requests."""
         return self._tokens * queue_pressure(waiting=waiting, decoding=decoding)
 
     def record(self, tokens: int, seconds: float) -> None:
-        """Adapt to a prefill of so many tokens that took so many seconds."""
+        """Adapt to the speed of a prefill."""
         if tokens >= MIN_TOKENS:
             target = int(tokens / max(seconds, 1e-6) * TARGET_SECONDS)
             self._tokens = max(MIN_TOKENS, min(self._max_tokens, target, 2 * self._tokens))
 
     def tokens_in(self, seconds: float) -> int:
-        """Return how many tokens are prefilled in so many seconds."""
+        """Return how many tokens are prefilled in this time."""
         return int(self._tokens * seconds / TARGET_SECONDS)
 
 

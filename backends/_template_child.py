@@ -49,9 +49,10 @@ def _load(name: str, source: str) -> ModuleType:
 
 
 def serve(chat_template: ModuleType, seconds: float) -> None:
-    """Answer orders up to the end of standard input, each in so many seconds of processor time.
+    """Answer orders up to the end of standard input.
 
-    chat_template: the module that has ChatTemplate and TemplateError.
+    chat_template: the module that has ChatTemplate and TemplateError; seconds: of processor time
+    for each order.
     """
     with contextlib.suppress(chat_template.TemplateError):
         chat_template.ChatTemplate(WARM_UP).render([])

@@ -137,7 +137,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         super().__init__(layers=self._slot_layers)
 
     def reserve(self, slots: int, columns: int) -> None:
-        """Make room for so many slots, and for at least so many tokens in each."""
+        """Grow the buffers to a number of slots, and of columns in each, if they are smaller."""
         forward = self._forward
         if slots > forward.slot_count or columns > forward.capacity:
             forward.slot_count = max(slots, forward.slot_count)

@@ -1,7 +1,8 @@
 """Attention masks of batches whose sequences have different lengths.
 
-transformers uses a 4-D mask as it is. The mask that it would make itself assumes left padding, with
-every sequence's newest token in the last column; ours begin at the first column, without padding.
+transformers uses a 4-D mask unchanged. The mask that it would make itself assumes left padding,
+with every sequence's newest token in the last column; ours begin at the first column, without
+padding.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ REQUIRES: dict[str, str] = {
     "jinja2": "jinja2>=3.1.6",
     "PIL": "pillow>=11.0",
 }
-IMAGE_SHARE = 2  # images may have one part in so many of a prompt's tokens
+IMAGE_SHARE = 2  # images may have 1/2 of a prompt's tokens
 DTYPES = {  # by the names that Kuwa's --torch_dtype has
     "auto": "auto",
     "float32": "float32",
@@ -297,7 +297,7 @@ class HuggingfaceExecutor(ModelExecutor):
             return self.attachments.read(history)
 
     def _vision_encoder(self, images: int) -> VisionEncoder:
-        """Return the encoder of a chat with so many images."""
+        """Return the encoder of a chat; images: how many of them share the prompt."""
         from ._transformers_vision import VisionEncoder
 
         return VisionEncoder(

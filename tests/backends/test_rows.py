@@ -1,0 +1,79 @@
+"""Which slot a prompt goes to, and how much of it is reused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from backends._rows import MIN_PREFIX, common_prefix_length, match_prefix
+
+SYSTEM = list(range(100, 100 + 2 * MIN_PREFIX))  # a prefix that is worth a copy
+
+
+@dataclass(eq=False)
+class Slot:
+    """A slot that holds these tokens."""
+
+    tokens: list[int] = field(default_factory=list)
+    is_idle: bool = True
+    last_used: int = 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "length"),
+    [([], [1], 0), ([1], [1], 1), ([1, 2, 3], [1, 2], 2), ([1, 2, 3], [1, 5, 3], 1), ([2], [1], 0)],
+)
+def test_a_common_prefix_ends_at_the_first_difference(
+    first: list[int], second: list[int], length: int
+) -> None:
+    """Or with the shorter list."""
+    assert common_prefix_length(first, second) == length
+
+
+def test_the_next_turn_of_a_chat_takes_over_its_slot() -> None:
+    """Nothing is copied, however short the prefix is."""
+    other, own = Slot([7, 8, 9]), Slot([1, 2, 3])
+    match = match_prefix([other, own], [1, 2, 3, 4], can_grow=True, min_prefix=0)
+    assert (match.slot, match.cached, match.source) == (own, 3, None)
+
+
+def test_the_last_token_of_a_prompt_is_computed() -> None:
+    """Its logits are those of the first token of the completion."""
+    own = Slot([1, 2, 3])
+    assert match_prefix([own], [1, 2, 3], can_grow=False, min_prefix=0).cached == 2
+
+
+def test_a_slot_that_holds_much_more_is_not_taken_over() -> None:
+    """Its chat may go on; the prefix is copied to the least recently used slot."""
+    long = Slot([*SYSTEM, *range(99)], last_used=1)
+    old, recent = Slot([5], last_used=2), Slot([6], last_used=3)
+    match = match_prefix([long, recent, old], [*SYSTEM, 1], can_grow=True, min_prefix=0)
+    assert (match.slot, match.cached, match.source) == (None, len(SYSTEM), long)
+    match = match_prefix([recent, long, old], [*SYSTEM, 1], can_grow=False, min_prefix=0)
+    assert (match.slot, match.cached, match.source) == (long, len(SYSTEM), None)
+    long.last_used = 9
+    match = match_prefix([recent, long, old], [*SYSTEM, 1], can_grow=False, min_prefix=0)
+    assert (match.slot, match.cached, match.source) == (old, len(SYSTEM), long)
+
+
+def test_a_busy_slot_is_a_source_and_no_target() -> None:
+    """Its sequence goes on."""
+    busy, idle = Slot([*SYSTEM, 1], is_idle=False), Slot([5], last_used=4)
+    match = match_prefix([busy, idle], [*SYSTEM, 2], can_grow=False, min_prefix=0)
+    assert (match.slot, match.cached, match.source) == (idle, len(SYSTEM), busy)
+
+
+@pytest.mark.parametrize("min_prefix", [0, len(SYSTEM) + 1])
+def test_a_short_prefix_is_prefilled_again(min_prefix: int) -> None:
+    """Shorter than MIN_PREFIX, or than what copying costs."""
+    shared = SYSTEM if min_prefix else SYSTEM[: MIN_PREFIX - 1]
+    busy, idle = Slot([*shared, 1], is_idle=False), Slot()
+    match = match_prefix([busy, idle], [*shared, 2], can_grow=False, min_prefix=min_prefix)
+    assert (match.slot, match.cached, match.source) == (idle, 0, None)
+
+
+def test_the_first_prompt_gets_a_new_slot() -> None:
+    """There is none yet."""
+    match = match_prefix([], [1, 2], can_grow=True, min_prefix=0)
+    assert (match.slot, match.cached, match.source) == (None, 0, None)
