@@ -15,7 +15,12 @@ import tiny_models
 from programs import ROOT, until
 
 NEEDED = (
-    *("openai", "llama_cpp", "fastapi", "uvicorn", "sse_starlette", "starlette_context"),
+    "openai",
+    "llama_cpp",
+    "fastapi",
+    "uvicorn",
+    "sse_starlette",
+    "starlette_context",
     "pydantic_settings",
 )
 MISSING = [name for name in NEEDED if not importlib.util.find_spec(name)]
@@ -29,8 +34,18 @@ main()
 """
 WINDOW = 512  # tokens
 OPTIONS = (
-    *("--model_alias", "tiny", "--host", "127.0.0.1", "--port", "0", "--n_ctx", str(WINDOW)),
-    *("--n_threads", "1", "--n_threads_batch", "1"),
+    "--model_alias",
+    "tiny",
+    "--host",
+    "127.0.0.1",
+    "--port",
+    "0",
+    "--n_ctx",
+    str(WINDOW),
+    "--n_threads",
+    "1",
+    "--n_threads_batch",
+    "1",
 )
 
 

@@ -122,7 +122,7 @@ class Weights:
         import numpy
 
         self._numpy = numpy
-        self._dice = numpy.random.default_rng(0)
+        self._rng = numpy.random.default_rng(0)
 
     def of(self, architecture: str) -> Tensors:
         """Return the tensors of an architecture by name."""
@@ -143,7 +143,7 @@ class Weights:
         return tensors
 
     def _matrix(self, rows: int, columns: int) -> Any:
-        return self._dice.standard_normal((rows, columns)) * SPREAD
+        return self._rng.standard_normal((rows, columns)) * SPREAD
 
     def _ones(self, count: int) -> Any:
         return self._numpy.ones(count)

@@ -163,11 +163,11 @@ def pack_gguf(path: Path, fields: Sequence[bytes], tensors: dict[str, Any]) -> P
 def _tensors(vocabulary: int) -> dict[str, Any]:
     import numpy
 
-    dice = numpy.random.default_rng(0)
+    rng = numpy.random.default_rng(0)
     narrow = HIDDEN // HEADS * KV_HEADS
 
     def matrix(rows: int, columns: int) -> Any:
-        return dice.standard_normal((rows, columns)) * SPREAD
+        return rng.standard_normal((rows, columns)) * SPREAD
 
     tensors = {
         "token_embd.weight": matrix(vocabulary, HIDDEN),

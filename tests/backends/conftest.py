@@ -19,8 +19,12 @@ from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.stream import GeneratorRunner
 
 ENVIRONMENT = (  # what loading sets for the libraries
-    *("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
-    *("HF_HUB_DISABLE_TELEMETRY", "TORCHINDUCTOR_CACHE_DIR", "GOMP_SPINCOUNT"),
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_HUB_DISABLE_TELEMETRY",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "GOMP_SPINCOUNT",
 )
 Said = list[dict[str, str]]
 

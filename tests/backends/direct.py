@@ -17,13 +17,13 @@ def chat(*said: str) -> list[dict[str, str]]:
 
 
 def create(executor: ModelExecutor, *said: str, **commands: str) -> Any:
-    """Return a request that nobody computes yet; the commands are a Modelfile's."""
+    """Return a request that was not submitted; the commands are a Modelfile's."""
     entries = [{"name": name, "args": text} for name, text in commands.items()]
     return executor.create_request(chat(*said), Modelfile.from_json(json.dumps(entries)))
 
 
 def ask(executor: ModelExecutor, *said: str, **commands: str) -> tuple[str, Any]:
-    """Return a whole answer, and the request, which knows what it took."""
+    """Return a whole answer, and the request, which has its counts."""
     request = create(executor, *said, **commands)
     executor.engine.submit(request)
     text = ""

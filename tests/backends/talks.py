@@ -10,7 +10,7 @@ from backends._model_executor import ModelExecutor
 from kuwa_min import Modelfile
 from kuwa_min.errors import AnswerError
 
-PATIENCE = 60.0  # seconds until an answer that does not come is a failure
+ANSWER_TIMEOUT = 60.0  # seconds until an answer that does not come is a failure
 ROLES = ("user", "assistant")
 
 
@@ -46,7 +46,7 @@ class Answer:
 
     def more(self, characters: int = 1) -> str:
         """Return all text so far, when so many characters more came or the answer is over."""
-        wanted, deadline = len(self.text) + characters, time.monotonic() + PATIENCE
+        wanted, deadline = len(self.text) + characters, time.monotonic() + ANSWER_TIMEOUT
         while len(self.text) < wanted and not self.request.drained:
             assert time.monotonic() < deadline, f"silent after {self.text!r}"
             self.text += self.request.next_text(0.1)
@@ -67,7 +67,7 @@ class Answer:
 
 
 def whole_or_sentence(answer: Answer) -> str:
-    """Return an answer, or what the person is told instead."""
+    """Return an answer, or the sentence that the user reads instead."""
     try:
         return answer.whole()
     except AnswerError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from talks import PATIENCE, Answer, Chats, whole_or_sentence
+from talks import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
 from tiny_architectures import ALONE, BATCHABLE, Library, write_folder
 from tiny_models import SPECIAL
 
@@ -30,7 +30,7 @@ pytestmark = [
 ]
 SLOTS = 4
 VOCABULARY = len(SPECIAL) + 256
-BELL = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
+BELL_TOKEN = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
 MANY = 60_000  # tokens of an answer that goes on until it is cancelled
 WIDE = {"max_position_embeddings": 2**16}  # where it has room
 SYSTEM = "You know everything about the sea and nothing about the land.\n" * 5 + "Amen."
@@ -55,7 +55,7 @@ Folder = Callable[..., Path]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Compute with one thread: more would only wait for each other over models so small."""
+    """Compute with one thread: more only wait for each other with such small models."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -100,7 +100,7 @@ Look = Callable[[Any], object]
 
 @pytest.fixture
 def looking() -> Iterator[Callable[[Look], None]]:
-    """Give what calls a function with all tokens [rows, tokens] that models begin to compute."""
+    """Return a function that registers a hook on input_ids [sequences, tokens] of all passes."""
     handles = []
 
     def register(look: Look) -> None:
@@ -117,14 +117,14 @@ def looking() -> Iterator[Callable[[Look], None]]:
 
 @pytest.fixture
 def reads(looking: Any) -> list[tuple[int, ...]]:
-    """Return a list of the shapes of all that models compute from now on."""
+    """Return a list that gets the shape of each forward pass's input_ids."""
     shapes: list[tuple[int, ...]] = []
     looking(lambda tokens: shapes.append(tuple(tokens.shape)))
     return shapes
 
 
 def amount(shapes: list[tuple[int, ...]]) -> int:
-    """Return how many tokens were read."""
+    """Return how many tokens were prefilled."""
     return sum(rows * columns for rows, columns in shapes)
 
 
@@ -173,15 +173,15 @@ def test_whatever_happens_the_answers_are_the_same(
     seed: int, chats: Any, folder: Folder, library: Any
 ) -> None:
     """Twenty chats that come, go on, are cancelled and have options of their own by chance."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     path = folder(FUZZED[seed])
-    talk, alone = chats(path, slots=dice.choice([1, 2, 3, 8])), library(path)
+    talk, alone = chats(path, slots=rng.choice([1, 2, 3, 8])), library(path)
     running: list[tuple[Answer, str, bool]] = []
     for _ in range(20):
-        said, options = a_chat(dice, [text for _, text, _ in running])
-        answer, stops = talk.ask(*said, **options), dice.random() < 0.25
+        said, options = a_chat(rng, [text for _, text, _ in running])
+        answer, stops = talk.ask(*said, **options), rng.random() < 0.25
         running.append((answer, alone.answer(*said, **options), stops))
-        dice.choice(running)[0].more(dice.randrange(12))
+        rng.choice(running)[0].more(rng.randrange(12))
         if stops:
             answer.cancel()
     for answer, expected, stops in running:
@@ -189,17 +189,17 @@ def test_whatever_happens_the_answers_are_the_same(
         assert expected.startswith(whole) if stops else whole == expected
 
 
-def a_chat(dice: random.Random, known: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Return what may be said, with answers that came before, and options."""
+def a_chat(rng: random.Random, known: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return a chat, which may go on from earlier answers, and options."""
     letters = string.ascii_letters + " 你好\n"
-    said = ["?" + "".join(dice.choices(letters, k=dice.choice([0, 9, 70, 300])))]
-    if known and dice.random() < 0.5:
-        said = [dice.choice(QUESTIONS), dice.choice(known), *said]
-    options: dict[str, Any] = {"max_new_tokens": dice.randint(1, 40)}
-    if dice.random() < 0.3:
-        options["repetition_penalty"] = dice.choice([0.8, 1.3])
-    if dice.random() < 0.3:
-        options["no_repeat_ngram_size"] = dice.choice([1, 2, 3])
+    said = ["?" + "".join(rng.choices(letters, k=rng.choice([0, 9, 70, 300])))]
+    if known and rng.random() < 0.5:
+        said = [rng.choice(QUESTIONS), rng.choice(known), *said]
+    options: dict[str, Any] = {"max_new_tokens": rng.randint(1, 40)}
+    if rng.random() < 0.3:
+        options["repetition_penalty"] = rng.choice([0.8, 1.3])
+    if rng.random() < 0.3:
+        options["no_repeat_ngram_size"] = rng.choice([1, 2, 3])
     return said, options
 
 
@@ -225,7 +225,7 @@ def test_options_of_one_chat_are_not_those_of_its_neighbours(
 def test_answers_end_by_themselves_at_different_times(
     chats: Any, folder: Folder, library: Any
 ) -> None:
-    """Where the model says an end token, which is not shown; the others go on."""
+    """At an EOS token, which is not shown; the others go on."""
     path = folder("llama", ends="aeiou +")
     talk, alone = chats(path), library(path)
     answers = [talk.ask(question, max_new_tokens=80) for question in QUESTIONS]
@@ -234,8 +234,8 @@ def test_answers_end_by_themselves_at_different_times(
     assert len(set(map(len, expected))) > 3, "their lengths differ"
 
 
-def test_an_answer_has_at_least_so_many_tokens(chats: Any, folder: Folder, library: Any) -> None:
-    """No end token before that, beside neighbours that may end."""
+def test_an_answer_has_min_new_tokens(chats: Any, folder: Folder, library: Any) -> None:
+    """No EOS token before that, beside neighbours that may end."""
     path = folder("llama", ends="aeiou +")
     talk, alone = chats(path), library(path)
     asked = [{"max_new_tokens": 60, **least} for least in ({}, {"min_new_tokens": 30}, {})]
@@ -263,7 +263,7 @@ def test_stop_words_end_one_chat_and_no_other(chats: Any, folder: Folder, librar
 def test_a_long_prompt_joins_while_others_are_answered(
     name: str, chats: Any, folder: Folder, library: Any, reads: list[tuple[int, ...]]
 ) -> None:
-    """It is read in pieces, and everybody's answer is right."""
+    """It is prefilled in chunks, and all answers are right."""
     talk, alone = chats(folder(name)), library(folder(name))
     long = "All work and no play. " * 32
     expected = [alone.answer(question, max_new_tokens=80) for question in ("Hi", long)]
@@ -275,10 +275,10 @@ def test_a_long_prompt_joins_while_others_are_answered(
     assert max(columns for _, columns in reads) < len(long), "the prompt is not read at once"
 
 
-def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
+def test_a_short_prompt_does_not_wait_for_the_prefill_of_a_long_one(
     chats: Any, folder: Folder, library: Any, looking: Any
 ) -> None:
-    """It is read beside it, and answered before; more that come then are read as one."""
+    """It is prefilled beside it, and answered before; more that come then are packed."""
     talk, alone = chats(folder("llama")), library(folder("llama"))
     budget, long = talk.executor.engine._scheduler._budget, "All work and no play. " * 60
     budget._tokens, budget.record = 64, lambda *_: None  # however fast this machine is
@@ -300,10 +300,10 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
     assert sum(computed) < len(long) * 3 / 4
 
 
-def test_prompts_that_come_together_are_read_as_one(
+def test_prompts_that_come_together_are_packed(
     chats: Any, folder: Folder, library: Any, looking: Any
 ) -> None:
-    """But for the one that is too long for it, and for one that goes on from what is known."""
+    """But for one that is too long, and for one of which a prefix is cached."""
     path = folder("qwen2")
     known = library(path).answer("Once", max_new_tokens=4)
     executor = chats(path, "--max_new_tokens", "30", slots=8)
@@ -314,12 +314,12 @@ def test_prompts_that_come_together_are_read_as_one(
     def look(tokens: Any) -> None:
         shapes.append(tuple(tokens.shape))
         closed.set()
-        assert opened.wait(PATIENCE)
+        assert opened.wait(ANSWER_TIMEOUT)
 
     looking(look)
     said = [["b"], ["x" * 1500], ["Once", known, "upon"], ["four"], ["and a fifth"], ["six"], ["7"]]
     first = executor.ask("first")
-    assert closed.wait(PATIENCE)  # while it is computed, the others come
+    assert closed.wait(ANSWER_TIMEOUT)  # while it is computed, the others come
     others = [executor.ask(*words) for words in said]
     opened.set()
     for words, answer in zip([["first"], *said], [first, *others], strict=True):
@@ -386,10 +386,10 @@ def test_a_chat_waits_for_a_free_slot(chats: Any, folder: Folder, library: Any) 
     assert len(second.whole()) < MANY
 
 
-def test_a_chat_that_is_cancelled_in_line_costs_nothing(
+def test_a_chat_that_is_cancelled_in_the_queue_costs_nothing(
     chats: Any, folder: Folder, library: Any, reads: list[tuple[int, ...]]
 ) -> None:
-    """The model never reads it."""
+    """It is never prefilled."""
     talk, alone = chats(folder("llama", **WIDE), slots=1), library(folder("llama", **WIDE))
     expected = alone.answer("Hi", max_new_tokens=30)
     first = talk.ask("Hello", max_new_tokens=MANY)
@@ -408,7 +408,7 @@ def test_a_chat_that_is_cancelled_in_line_costs_nothing(
 # -- what was read is not read again
 
 
-def test_the_next_turn_reads_only_what_is_new(
+def test_the_next_turn_prefills_only_what_is_new(
     chats: Any, folder: Folder, library: Any, reads: list[tuple[int, ...]]
 ) -> None:
     """Of every chat that has a slot, though their turns alternate."""
@@ -453,7 +453,7 @@ def test_what_was_cancelled_may_be_reused_too(
         )
 
 
-def test_a_chat_is_cancelled_while_its_prompt_is_read(
+def test_a_chat_is_cancelled_while_its_prompt_is_prefilled(
     chats: Any, folder: Folder, library: Any, looking: Any
 ) -> None:
     """Early or late; its neighbour goes on, and asked again it is answered rightly."""
@@ -503,7 +503,7 @@ def test_a_prompt_that_fails_harms_no_neighbour(
     expected = [alone.answer(question, max_new_tokens=40) for question in QUESTIONS]
 
     def fail(tokens: Any) -> None:
-        if (tokens == BELL).any():
+        if (tokens == BELL_TOKEN).any():
             raise error
 
     looking(fail)
@@ -522,7 +522,7 @@ def test_a_prompt_that_fails_harms_no_neighbour(
 def test_memory_that_runs_out_harms_as_few_as_possible(
     place: type[Any], failures: int, chats: Any, folder: Folder, library: Any
 ) -> None:
-    """At a step's beginning or at its end: who loses is told, and gets nothing wrong."""
+    """At a step's beginning or at its end: an answer that is lost ends with a sentence."""
     talk, alone = chats(folder("llama")), library(folder("llama"))
     expected = [alone.answer(question, max_new_tokens=60) for question in QUESTIONS[:4]]
     talk.ask("what is kept may be forgotten").more()
@@ -537,7 +537,7 @@ def test_memory_that_runs_out_harms_as_few_as_possible(
     with torch.nn.modules.module.register_module_forward_pre_hook(fail):
         whole = [whole_or_sentence(answer) for answer in answers]
     lost = [at for at, text in enumerate(whole) if "ran out of memory" in text]
-    assert len(lost) <= failures - 1, "the first time, what nobody uses is given back"
+    assert len(lost) <= failures - 1, "the first time, idle slots are freed"
     assert [text for at, text in enumerate(whole) if at not in lost] == [
         text for at, text in enumerate(expected) if at not in lost
     ]
@@ -546,18 +546,18 @@ def test_memory_that_runs_out_harms_as_few_as_possible(
 
 
 def is_second_part(tokens: Any) -> bool:
-    """Tell whether this is the rest of the prompt that began with a bell."""
-    return tokens.shape[1] > 1 and not (tokens == BELL).any()
+    """Tell whether this is a later chunk of the prompt that begins with a bell."""
+    return tokens.shape[1] > 1 and not (tokens == BELL_TOKEN).any()
 
 
 @pytest.mark.parametrize("ending", ["failed", "cancelled"])
 def test_numbers_that_overflow_are_one_chats(
     ending: str, chats: Any, folder: Folder, library: Any, looking: Any
 ) -> None:
-    """What is left of them in its row changes nothing for the next one there."""
+    """What is left of them in its slot does not change the next chat there."""
     talk, alone = chats(folder("llama", **WIDE), slots=2), library(folder("llama", **WIDE))
     with torch.no_grad():
-        talk.executor.model.library_model.get_input_embeddings().weight[BELL] = float("nan")
+        talk.executor.model.library_model.get_input_embeddings().weight[BELL_TOKEN] = float("nan")
     few = {"max_new_tokens": 60}
     neighbour = talk.ask("n" * 300, max_new_tokens=MANY)
     neighbour.more(1)
@@ -580,7 +580,7 @@ def test_numbers_that_overflow_are_one_chats(
 def test_other_models_answer_one_chat_after_the_other(
     name: str, chats: Any, folder: Folder, library: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As right, and the log says it; a stopped one makes place for the next."""
+    """As right, with a line in the log; one that is cancelled frees the model for the next."""
     alone = library(folder(name))
     with caplog.at_level("INFO"):
         talk = chats(folder(name))
@@ -602,8 +602,8 @@ def test_other_models_answer_one_chat_after_the_other(
 DRAWN = {"do_sample": True, "temperature": 0.9, "top_k": 20, "max_new_tokens": 24}
 
 
-def test_a_seed_decides_the_answer_whoever_is_beside(chats: Any, folder: Folder) -> None:
-    """Alone, among drawn ones and among greedy ones; another seed gives another answer."""
+def test_a_seed_decides_the_answer_beside_any_others(chats: Any, folder: Folder) -> None:
+    """Alone, beside sampled and beside greedy ones; another seed gives another answer."""
     talk = chats(folder("llama", **WIDE))
     alone = [talk.ask("Hello", **DRAWN, seed=seed).whole() for seed in range(4)]
     assert len(set(alone)) == 4
@@ -615,7 +615,7 @@ def test_a_seed_decides_the_answer_whoever_is_beside(chats: Any, folder: Folder)
 
 
 def test_without_a_seed_each_answer_is_another(chats: Any, folder: Folder) -> None:
-    """Though they are computed together, and Python's and torch's dice stand where they stood."""
+    """Though they are batched, and the random states of Python and torch do not change."""
     talk = chats(folder("llama"))
     answers = []
     for _ in range(2):
@@ -625,8 +625,10 @@ def test_without_a_seed_each_answer_is_another(chats: Any, folder: Folder) -> No
     assert len({answer.whole() for answer in answers}) == 8
 
 
-def test_drawn_neighbours_change_no_greedy_answer(chats: Any, folder: Folder, library: Any) -> None:
-    """Nor one whose draw leaves a single token."""
+def test_sampled_neighbours_change_no_greedy_answer(
+    chats: Any, folder: Folder, library: Any
+) -> None:
+    """Nor one whose options leave a single token."""
     talk, alone = chats(folder("llama")), library(folder("llama"))
     few = {"max_new_tokens": 24}
     drawn = [talk.ask("Hello", **DRAWN, seed=seed) for seed in range(2)]
@@ -656,8 +658,10 @@ GROUPS = 40  # of tokens of like probability, which are counted together
 
 
 @pytest.mark.parametrize(("vocabulary", "wish"), WISHES, ids=str)
-def test_tokens_are_drawn_as_the_library_draws_them(vocabulary: int, wish: dict[str, Any]) -> None:
-    """As often, within what chance explains, and never one that the library would not draw."""
+def test_tokens_are_sampled_as_the_library_samples_them(
+    vocabulary: int, wish: dict[str, Any]
+) -> None:
+    """With its frequencies, within the noise, and never one that the library excludes."""
     from backends._transformers_sampling import Sampler, sample
 
     spread = 2.0 if vocabulary == FEW else 0.5
@@ -692,7 +696,7 @@ def distance(one: Any, other: Any) -> float:
 
 
 def library_probabilities(logits: Any, prompt: list[int], wish: dict[str, Any]) -> Any:
-    """Return how likely the library draws each token: [vocabulary]."""
+    """Return the probability of each token with the library's processors: [vocabulary]."""
     kinds = (
         ("repetition_penalty", transformers.RepetitionPenaltyLogitsProcessor),
         ("no_repeat_ngram_size", transformers.NoRepeatNGramLogitsProcessor),

@@ -1,4 +1,4 @@
-"""Strangers' templates in real processes: nothing gets out of them, and no limit is passed."""
+"""Untrusted templates in real processes: nothing gets out, and no limit is exceeded."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ INSIDES = ("<class", "<module", "built-in", "__builtins__", "root:", "0x")
 
 @pytest.fixture
 def processes() -> Iterator[SandboxPool]:
-    """Give processes with the limits that people meet."""
+    """Give a pool with the limits of production."""
     with SandboxPool() as made:
         yield made
 
@@ -287,7 +287,7 @@ def test_who_gets_out_cannot_harm_us(processes: SandboxPool, said: str, reason: 
     assert refusal(processes, "{{ print(" + said + ") }}") == reason
 
 
-def test_nothing_is_said_where_people_read(
+def test_nothing_is_written_to_our_output(
     processes: SandboxPool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Not even when Python falls over."""
@@ -353,7 +353,7 @@ def test_many_threads_get_their_own_texts() -> None:
 
 
 def test_who_waits_too_long_for_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So strangers' templates hold up no more than strangers' templates, for a while."""
+    """Untrusted templates delay other untrusted templates only, for a while."""
     monkeypatch.setattr(_bounded_template, "WAIT_TIMEOUT", 0.0)
     with SandboxPool(timeout=20, max_processes=1) as processes, ThreadPoolExecutor(1) as threads:
         endless = threads.submit(refusal, processes, ENDLESS)

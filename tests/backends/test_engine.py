@@ -50,7 +50,7 @@ def count(one: Request) -> None:
 
 
 def test_requests_are_computed_in_their_order() -> None:
-    """One at a time, whoever waits."""
+    """One at a time."""
     order: list[Request] = []
 
     def compute(one: Request) -> None:
@@ -86,7 +86,7 @@ def test_a_failure_belongs_to_its_request() -> None:
 
 
 def test_a_request_that_was_cancelled_in_line_is_not_computed() -> None:
-    """Nobody waits for it."""
+    """Its text is not wanted."""
     computed: list[Request] = []
     go = threading.Event()
 
@@ -157,7 +157,7 @@ def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
 
 
 class Forgetful(SerialScheduler):
-    """A batch that has lost its request when it fails."""
+    """A scheduler that has lost its request when it fails."""
 
     def step(self) -> None:
         """Fail."""
@@ -174,18 +174,18 @@ class Forgetful(SerialScheduler):
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_nobody_waits_for_a_request_that_was_lost(stubborn: bool) -> None:
-    """The engine itself knows what was begun; it goes on whatever its batch does."""
-    batch = Forgetful(count)
-    batch.stubborn = stubborn
-    engine = Engine(batch)
+def test_a_request_that_the_scheduler_lost_is_finished(stubborn: bool) -> None:
+    """The engine itself knows what is running; it goes on whatever its scheduler does."""
+    scheduler = Forgetful(count)
+    scheduler.stubborn = stubborn
+    engine = Engine(scheduler)
     try:
         for one in (request(), request()):
             engine.submit(one)
             with pytest.raises(LookupError, match="the middle"):
                 read(one)
     finally:
-        batch.stubborn = False
+        scheduler.stubborn = False
         engine.close()
 
 

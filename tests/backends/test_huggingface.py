@@ -83,8 +83,14 @@ def test_options_reach_the_model(load: Any, folder: Path, library: Any) -> None:
     """From the command line and from a Modelfile, which wins."""
     talker = load(
         HuggingfaceExecutor,
-        *("--model_path", folder, *FEW),
-        *("--generation_kwargs", "repetition_penalty=1.5", "do_sample=true", "top_k=1", "seed=7"),
+        "--model_path",
+        folder,
+        *FEW,
+        "--generation_kwargs",
+        "repetition_penalty=1.5",
+        "do_sample=true",
+        "top_k=1",
+        "seed=7",
     )
 
     def answer(**asked: Any) -> str:
@@ -273,7 +279,7 @@ def test_an_answer_ends_where_the_context_ends(load: Any, folder: Path) -> None:
 
 
 def test_an_answer_may_not_take_too_long(load: Any, folder: Path) -> None:
-    """The person is told."""
+    """The user is told."""
     talker = load(HuggingfaceExecutor, "--model_path", folder, "--timeout", 0.05)
     text, request = direct.ask(talker.executor, "x")
     assert text.endswith(LATE)
@@ -338,7 +344,7 @@ def change(file: Path, **values: Any) -> None:
 def test_a_failing_chat_harms_no_other(
     load: Any, folder: Path, library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory that runs out is said to the person; the next chat is answered."""
+    """The user is told that memory ran out; the next chat is answered."""
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     model = talker.executor.model.library_model
 
@@ -377,7 +383,7 @@ def test_a_wrong_option_is_one_line(
     kind: type[KuwaError],
     words: str,
 ) -> None:
-    """Before anybody waits for an answer."""
+    """Before the first request."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(kind) as refused:
@@ -387,7 +393,7 @@ def test_a_wrong_option_is_one_line(
 
 
 def test_an_impossible_request_is_refused_before_the_library(load: Any, folder: Path) -> None:
-    """With a sentence for the person."""
+    """With a sentence for the user."""
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     with pytest.raises(AnswerError, match="llm_top_k must be at most 2"):
         talker.pieces("x", parameter=f"llm_top_k {2**31}")
@@ -411,8 +417,15 @@ def test_precedence_of_options(load: Any, folder: Path, tmp_path: Path) -> None:
     file.write_text(json.dumps({"top_k": 1, "top_p": 0.1, "min_p": 0.1}), encoding="utf-8")
     executor = load(
         HuggingfaceExecutor,
-        *("--model_path", folder, "-c", file, "--generation_kwargs", "top_k=2", "top_p=0.2"),
-        *("--top_k", "3"),
+        "--model_path",
+        folder,
+        "-c",
+        file,
+        "--generation_kwargs",
+        "top_k=2",
+        "top_p=0.2",
+        "--top_k",
+        "3",
     ).executor
     found = [executor.settings[name] for name in ("max_new_tokens", "min_p", "top_p", "top_k")]
     assert found == [4096, 0.1, 0.2, 3]

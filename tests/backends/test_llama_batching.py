@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import tiny_ggufs
-from talks import PATIENCE, Answer, Chats, whole_or_sentence
+from talks import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
 from tiny_ggufs import ARCHITECTURES, STATEFUL, Library
 from tiny_models import SPECIAL, pack_gguf
 
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
 SLOTS = 4
-BELL = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
+BELL_TOKEN = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
 MANY = 15_000  # tokens of an answer that goes on until it is cancelled
 LONG = 16_384  # tokens of a context that has room for it
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1, "--temperature", 0)
@@ -88,7 +88,7 @@ def chats(load: Any) -> Callable[..., Chats]:
 
 
 def context_of(talk: Chats) -> Any:
-    """Return what computes."""
+    """Return the context of an executor."""
     return talk.executor.engine._scheduler._context
 
 
@@ -97,7 +97,7 @@ Look = Callable[[list[Any]], object]
 
 @pytest.fixture
 def looking(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chats, Look], None]:
-    """Give what calls a function with the parts of each computation before it begins."""
+    """Return a function that registers a hook on the chunks of each decode()."""
 
     def register(talk: Chats, look: Look) -> None:
         context = context_of(talk)
@@ -109,7 +109,7 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> Callable[[Chats, Look], None]:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give what lets llama_decode() return something else when tokens are computed."""
+    """Return a function that makes llama_decode() fail for some batches."""
 
     def register(result: int, *, where: Callable[[list[int]], bool]) -> None:
         decode = llama_cpp.llama_decode
@@ -167,16 +167,16 @@ def test_whatever_happens_the_answers_are_the_same(
     seed: int, bridge: int, chats: Any, file: File, library: Any
 ) -> None:
     """Twenty chats that come, go on, are cancelled and have options of their own by chance."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     name = ARCHITECTURES[seed]
-    talk, alone = chats(file(name), slots=dice.choice([1, 2, 3, 8])), library(file(name))
+    talk, alone = chats(file(name), slots=rng.choice([1, 2, 3, 8])), library(file(name))
     context_of(talk).gap_fill = 0 if name in STATEFUL else bridge
     running: list[tuple[Answer, str, bool]] = []
     for _ in range(20):
-        said, options = a_chat(dice, [text for _, text, _ in running])
-        answer, stops = talk.ask(*said, **options), dice.random() < 0.25
+        said, options = a_chat(rng, [text for _, text, _ in running])
+        answer, stops = talk.ask(*said, **options), rng.random() < 0.25
         running.append((answer, alone.answer(*said, **options), stops))
-        dice.choice(running)[0].more(dice.randrange(12))
+        rng.choice(running)[0].more(rng.randrange(12))
         if stops:
             answer.cancel()
     for answer, expected, stops in running:
@@ -184,19 +184,19 @@ def test_whatever_happens_the_answers_are_the_same(
         assert expected.startswith(whole) if stops else whole == expected
 
 
-def a_chat(dice: random.Random, known: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """Return what may be said, with answers that came before, and options."""
+def a_chat(rng: random.Random, known: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return a chat, which may go on from earlier answers, and options."""
     letters = string.ascii_letters + " 你好\n"
-    said = ["?" + "".join(dice.choices(letters, k=dice.choice([0, 9, 70, 300])))]
-    if known and dice.random() < 0.5:
-        said = [dice.choice(QUESTIONS), dice.choice(known), *said]
-    options: dict[str, Any] = {"max_tokens": dice.randint(1, 40)}
-    if dice.random() < 0.3:
-        options["repeat_penalty"] = dice.choice([0.8, 1.3])
-    if dice.random() < 0.3:
-        options["frequency_penalty"] = dice.choice([-0.5, 0.7])
-    if dice.random() < 0.3:
-        options |= {"temperature": dice.choice([0.7, 1.5]), "seed": dice.randrange(1000)}
+    said = ["?" + "".join(rng.choices(letters, k=rng.choice([0, 9, 70, 300])))]
+    if known and rng.random() < 0.5:
+        said = [rng.choice(QUESTIONS), rng.choice(known), *said]
+    options: dict[str, Any] = {"max_tokens": rng.randint(1, 40)}
+    if rng.random() < 0.3:
+        options["repeat_penalty"] = rng.choice([0.8, 1.3])
+    if rng.random() < 0.3:
+        options["frequency_penalty"] = rng.choice([-0.5, 0.7])
+    if rng.random() < 0.3:
+        options |= {"temperature": rng.choice([0.7, 1.5]), "seed": rng.randrange(1000)}
     return said, options
 
 
@@ -216,7 +216,7 @@ WISHES: tuple[dict[str, Any], ...] = (
 def test_options_of_one_chat_are_not_those_of_its_neighbours(
     chats: Any, file: File, library: Any
 ) -> None:
-    """Drawn, penalised and greedy, all in one batch, each as the library draws it."""
+    """Sampled, with penalties and greedy, in one batch, each as the library computes it."""
     talk, alone = chats(file("llama"), slots=len(WISHES)), library(file("llama"))
     for most in (1, 2, 40):
         asked = [{"max_tokens": most, **wish} for wish in WISHES]
@@ -227,7 +227,7 @@ def test_options_of_one_chat_are_not_those_of_its_neighbours(
 
 
 def test_without_a_seed_each_answer_is_another(chats: Any, file: File) -> None:
-    """Though all are drawn at once."""
+    """Though all are sampled in one batch."""
     talk = chats(file("llama"))
     answers = [talk.ask("Hello", temperature=1.5, max_tokens=24) for _ in range(4)]
     assert len({answer.whole() for answer in answers}) == 4
@@ -250,12 +250,12 @@ EXTREMES: dict[str, tuple[float, ...]] = {
 
 
 def test_extreme_numbers_do_not_end_the_process(chats: Any, file: File, library: Any) -> None:
-    """Whatever comes of them; a neighbour is answered as if nobody were beside."""
-    dice, talk = random.Random(0), chats(file("llama"), slots=8)
+    """Whatever comes of them; a neighbour is answered as if it were alone."""
+    rng, talk = random.Random(0), chats(file("llama"), slots=8)
     expected = library(file("llama")).answer("Hello", max_tokens=30)
     for _ in range(40):
         wishes = [
-            {name: dice.choice(values) for name, values in EXTREMES.items() if dice.random() < 0.6}
+            {name: rng.choice(values) for name, values in EXTREMES.items() if rng.random() < 0.6}
             for _ in range(7)
         ]
         answers = [talk.ask("Hello", max_tokens=8, **wish) for wish in wishes]
@@ -282,7 +282,7 @@ def test_stop_words_end_one_chat_and_no_other(chats: Any, file: File, library: A
 def test_a_long_prompt_joins_while_others_are_answered(
     name: str, chats: Any, file: File, library: Any, looking: Any
 ) -> None:
-    """It is read in parts, and everybody's answer is right."""
+    """It is prefilled in chunks, and all answers are right."""
     talk, alone = chats(file(name)), library(file(name))
     long = "All work and no play. " * 60
     expected = [alone.answer(question, max_tokens=80) for question in ("Hi", long)]
@@ -301,10 +301,10 @@ def test_a_long_prompt_joins_while_others_are_answered(
     assert [1, 100] in sizes, "beside a token of the other"
 
 
-def test_prompts_that_come_together_are_read_together(
+def test_prompts_that_come_together_are_prefilled_together(
     chats: Any, file: File, library: Any, looking: Any
 ) -> None:
-    """Several in one computation, beside those that are being answered."""
+    """Several in one decode(), beside the sequences that are decoding."""
     talk, alone = chats(file("llama"), slots=8), library(file("llama"))
     said = ("b", "x" * 1500, "four", "and a fifth", "six", "7")
     expected = [alone.answer(text, max_tokens=30) for text in ("first", *said)]
@@ -314,21 +314,21 @@ def test_prompts_that_come_together_are_read_together(
     def look(chunks: list[Any]) -> None:
         sizes.append(sum(len(chunk.tokens) > 1 for chunk in chunks))
         closed.set()
-        assert opened.wait(PATIENCE)
+        assert opened.wait(ANSWER_TIMEOUT)
 
     looking(talk, look)
     first = talk.ask("first", max_tokens=30)
-    assert closed.wait(PATIENCE)  # while it is computed, the others come
+    assert closed.wait(ANSWER_TIMEOUT)  # while it is computed, the others come
     others = [talk.ask(text, max_tokens=30) for text in said]
     opened.set()
     assert [answer.whole() for answer in (first, *others)] == expected
     assert max(sizes) >= 2
 
 
-def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
+def test_a_short_prompt_does_not_wait_for_the_prefill_of_a_long_one(
     chats: Any, file: File, library: Any, looking: Any
 ) -> None:
-    """It is read beside it, and answered before."""
+    """It is prefilled beside it, and answered before."""
     talk = chats(file("llama"), "--context_window", LONG, "--limit", LONG)
     alone, long = library(file("llama")), "All work and no play. " * 100
     budget = talk.executor.engine._scheduler._budget
@@ -350,7 +350,7 @@ def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(
 
 
 def test_a_system_prompt_that_all_share_is_copied(chats: Any, file: File, library: Any) -> None:
-    """Also from chats that are running or being read, and it is read once for all who come."""
+    """Also from sequences that run, and requests that come together wait for its prefill."""
     talk, alone = chats(file("llama")), library(file("llama"))
     context_of(talk).copy_seconds = 0.0  # however slow this machine copies
     few = {"max_tokens": 24, "system": SYSTEM}
@@ -405,10 +405,10 @@ def test_a_chat_waits_for_a_free_slot(chats: Any, file: File, library: Any) -> N
     assert len(second.whole()) < MANY
 
 
-def test_a_chat_that_is_cancelled_in_line_costs_nothing(
+def test_a_chat_that_is_cancelled_in_the_queue_costs_nothing(
     chats: Any, file: File, library: Any, looking: Any
 ) -> None:
-    """The model never reads it."""
+    """It is never prefilled."""
     talk = chats(file("llama"), "--context_window", LONG, slots=1)
     expected = library(file("llama")).answer("Hi", max_tokens=30)
     first = talk.ask("Hello", max_tokens=MANY)
@@ -429,10 +429,10 @@ def test_a_chat_that_is_cancelled_in_line_costs_nothing(
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in STATEFUL])
-def test_idle_rows_between_busy_ones_are_computed_in_vain_and_unchanged(
+def test_gaps_between_busy_slots_are_filled_and_idle_slots_unchanged(
     name: str, chats: Any, file: File, library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where that saves a pass; their chats go on from what they hold."""
+    """Where that saves a ubatch; their chats go on from what they hold."""
     talk, alone = chats(file(name), "--context_window", LONG, slots=5), library(file(name))
     context_of(talk).gap_fill = 5
     few = {"max_tokens": 20}
@@ -467,7 +467,7 @@ def test_idle_rows_between_busy_ones_are_computed_in_vain_and_unchanged(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_next_turn_reads_only_what_is_new(
+def test_the_next_turn_prefills_only_what_is_new(
     name: str, chats: Any, file: File, library: Any
 ) -> None:
     """Of every chat that has a slot, though their turns alternate."""
@@ -504,7 +504,7 @@ def test_what_was_cancelled_may_be_reused_too(chats: Any, file: File, library: A
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_chat_is_cancelled_while_its_prompt_is_read(
+def test_a_chat_is_cancelled_while_its_prompt_is_prefilled(
     name: str, chats: Any, file: File, library: Any, looking: Any
 ) -> None:
     """Its neighbour goes on; asked again it is answered rightly."""
@@ -531,10 +531,10 @@ def test_a_chat_is_cancelled_while_its_prompt_is_read(
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_computation_that_nobody_wants_is_interrupted(
+def test_a_decode_whose_requests_are_cancelled_is_aborted(
     name: str, chats: Any, file: File, library: Any, looking: Any
 ) -> None:
-    """In its midst, and what it has done so far is undone."""
+    """In the middle, and the slots are as before."""
     talk, alone = chats(file(name), slots=2), library(file(name))
     question = "Which way to the harbour? " * 30
     expected = alone.answer(question, max_tokens=20)
@@ -580,7 +580,7 @@ def test_a_prompt_that_fails_harms_no_neighbour(
     """Those before it, beside it and after it are answered as if it had never come."""
     talk, alone = chats(file("llama")), library(file("llama"))
     expected = [alone.answer(question, max_tokens=40) for question in QUESTIONS]
-    failing(result, where=lambda tokens: BELL in tokens)
+    failing(result, where=lambda tokens: BELL_TOKEN in tokens)
     answers = [talk.ask(question, max_tokens=40) for question in QUESTIONS[:2]]
     answers[0].more(3)
     bad = [talk.ask("\a"), talk.ask("x" * 400 + "\a")]
@@ -595,7 +595,7 @@ def test_a_prompt_that_fails_harms_no_neighbour(
 def test_a_failure_that_passes_is_not_noticed(
     name: str, chats: Any, file: File, library: Any, failing: Any
 ) -> None:
-    """What cannot be computed together is computed chat by chat."""
+    """Sequences that cannot be batched are computed one by one."""
     talk, alone = chats(file(name)), library(file(name))
     expected = [alone.answer(question, max_tokens=60) for question in QUESTIONS[:4]]
     fails = iter([False] * 20 + [True] + [False] * 20 + [True])
@@ -610,9 +610,9 @@ def test_a_failure_that_passes_is_not_noticed(
 def test_numbers_that_overflow_are_one_chats(
     name: str, slots: int, chats: Any, library: Any, file: File, tmp_path: Path
 ) -> None:
-    """What is left of them in its row changes nothing for the next one there."""
+    """What is left of them in its slot does not change the next chat there."""
     weights = tiny_ggufs.Weights().of(name)
-    weights["token_embd.weight"][BELL] = float("nan")
+    weights["token_embd.weight"][BELL_TOKEN] = float("nan")
     fields = [*tiny_ggufs.HEADS_OF[name](LONG), *tiny_ggufs.vocabulary()]
     path = pack_gguf(tmp_path / "odd.gguf", fields, weights)
     talk, alone = chats(path, slots=slots), library(file(name))
@@ -637,7 +637,7 @@ def test_chats_that_would_disturb_each_other_are_computed_one_at_a_time(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The test at the start sees it; the log and /status say so."""
+    """The check at the start finds it; the log and /status show it."""
     from backends._llama_context import LlamaContext
 
     decode = LlamaContext.decode

@@ -105,7 +105,7 @@ def test_a_row_can_be_filled_to_its_end(make: Any) -> None:
 
 
 def test_full_rows_are_no_bridge(make: Any) -> None:
-    """The token that nobody wants would have no place there."""
+    """The dummy token has no room there."""
     context = make()
     context.gap_fill = ROWS
     context.decode([SequenceChunk(1, [5] * LENGTH, True)])

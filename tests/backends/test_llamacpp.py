@@ -80,8 +80,19 @@ def test_options_reach_the_library(load: Any, gguf: Path, library: Any) -> None:
     """From the command line and from a Modelfile, which wins."""
     talker = load(
         LlamacppExecutor,
-        *("--model_path", gguf, *EXACT, "--max_tokens", 24, "--seed", 7),
-        *("--temperature", 1.5, "--top_k", 20, "--repeat_penalty", 1.5),
+        "--model_path",
+        gguf,
+        *EXACT,
+        "--max_tokens",
+        24,
+        "--seed",
+        7,
+        "--temperature",
+        1.5,
+        "--top_k",
+        20,
+        "--repeat_penalty",
+        1.5,
     )
     options = {"seed": 7, "temperature": 1.5, "top_k": 20, "repeat_penalty": 1.5}
     assert "".join(talker.pieces("x")) == library("x", **options)
@@ -185,7 +196,10 @@ def test_a_model_without_a_template_gets_a_plain_one(
     assert direct.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
     own = load(
         LlamacppExecutor,
-        *("--model_path", gguf, "--override_chat_template", "{{ messages[-1].content }}"),
+        "--model_path",
+        gguf,
+        "--override_chat_template",
+        "{{ messages[-1].content }}",
     )
     assert direct.tokens(own.executor, "a") == [3 + ord("a")]
 
@@ -199,7 +213,7 @@ def test_a_model_without_a_template_gets_a_plain_one(
     ],
 )
 def test_a_template_cannot_run_code(load: Any, tmp_path: Path, template: str) -> None:
-    """It is a stranger's program, in a sandbox."""
+    """It is an untrusted program, in a sandbox."""
     gguf = tiny_models.write_gguf(tmp_path / "m.gguf", template=template)
     with pytest.raises(StartError, match="the chat template accepts no chat at all"):
         load(LlamacppExecutor, "--model_path", gguf)
@@ -233,7 +247,7 @@ def test_the_models_own_context_can_be_asked_for(load: Any, gguf: Path) -> None:
 
 
 def test_an_answer_may_not_take_too_long(load: Any, gguf: Path) -> None:
-    """The person is told."""
+    """The user is told."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, "--timeout", 0.05)
     pieces = talker.pieces("x")
     assert "took longer than 0.05 s" in pieces[-1]
@@ -320,14 +334,14 @@ def test_a_wrong_option_is_one_line(
     ],
 )
 def test_numbers_out_of_range_end_with_code_2(load: Any, gguf: Path, options: Any) -> None:
-    """As argparse says it."""
+    """With argparse's message."""
     with pytest.raises(SystemExit) as ended:
         load(LlamacppExecutor, "--model_path", gguf, *options)
     assert ended.value.code == 2
 
 
 def test_an_impossible_request_is_refused_before_native_code(load: Any, gguf: Path) -> None:
-    """With a sentence for the person."""
+    """With a sentence for the user."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
     with pytest.raises(AnswerError, match="llm_seed must be at least -1"):
         talker.pieces("x", parameter="llm_seed -5")
@@ -524,7 +538,12 @@ def test_a_format_that_does_not_suit_is_one_line(load: Any, gguf: Path) -> None:
     with pytest.raises(StartError, match=r"chat: .*block size 32 does not divide .*; lower "):
         load(
             LlamacppExecutor,
-            *("--model_path", gguf, "--cache_type", "q8_0", "--concurrent_req_limit", 2),
+            "--model_path",
+            gguf,
+            "--cache_type",
+            "q8_0",
+            "--concurrent_req_limit",
+            2,
         )
 
 
@@ -582,11 +601,11 @@ def test_it_answers_through_a_kernel(gguf: Path, library: Any) -> None:
         def ask(number: int) -> None:
             answers[number] = chat_through(kernel, "llamacpp", f"Hi {number}", number)
 
-        people = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
-        for person in people:
-            person.start()
-        for person in people:
-            person.join(20)
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
         assert answers == {number: library(f"Hi {number}") for number in range(8)}
         program.process.terminate()
         assert program.end() == 0

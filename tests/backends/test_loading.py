@@ -139,7 +139,7 @@ def test_a_pickle_that_runs_code_is_refused(
     found = refusal(load, StartError, pickled)
     assert found.startswith(f"{pickled} cannot be loaded: ")
     assert "could run" in found
-    assert "weights_only" not in found, "nobody is told how to run it"
+    assert "weights_only" not in found, "the advice would run it"
     assert not target.exists()
     torch.load(weights, weights_only=False)
     assert target.exists(), "the bomb is none"
@@ -316,10 +316,10 @@ def test_a_revision_is_not_fetched(load: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--online",)])
-def test_nobody_is_asked_unless_one_is_online(
+def test_the_network_is_not_used_unless_online(
     copy: Copy, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    """Not even for the code of a model that says it lies on the hub; the environment may differ."""
+    """Not even for code that a config finds on the hub, whatever the environment says."""
     is_offline = str(int(bool(options)))
     place = copy(auto_map={"AutoModelForCausalLM": "owner/code--own.Own"})
     given = ("--model_path", str(place), "--trust_remote_code", *options)
@@ -355,7 +355,7 @@ def test_a_kind_that_the_library_does_not_know_is_one_line(load: Any, copy: Copy
 
 
 def test_loading_is_seen_from_outside(copy: Copy, tmp_path: Path) -> None:
-    """At /status how far it is, at /health that nobody is served yet; then that it is ready."""
+    """At /status how far it is, at /health that it is not ready yet; then that it is."""
     gate = tmp_path / "gate"
     place = copy(auto_map={"AutoModelForCausalLM": "own.Own"}, gate=str(gate))
     (place / "own.py").write_text(OWN_CODE, encoding="utf-8")
@@ -389,7 +389,7 @@ def _free_port() -> int:
 
 
 def _opened(gate: Path) -> int | None:
-    """Return the pipe's end for writing once somebody reads from it."""
+    """Return the pipe's end for writing once its reader has opened it."""
     try:
         return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:

@@ -28,7 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def no_root() -> Iterator[None]:
-    """Be somebody whom permissions stop."""
+    """Be a user whom permissions stop."""
     if os.geteuid() != 0:
         yield
         return
@@ -161,14 +161,14 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     """And a GGUF has a backend of its own."""
     (tmp_path / "a.gguf").write_bytes(HEAD)
     (tmp_path / "b.txt").write_bytes(b"text")
-    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever
+    os.mkfifo(tmp_path / "pipe")  # opening it would block
     assert complaint(_model_path.folder, tmp_path / "a.gguf").endswith("`llamacpp` runs GGUF files")
     assert complaint(_model_path.folder, tmp_path / "b.txt").endswith("folder is needed")
     assert complaint(_model_path.folder, tmp_path / "pipe").endswith("folder is needed")
 
 
 def test_what_may_not_be_read_says_so(tmp_path: Path, no_root: None) -> None:
-    """The folders that tests lie in are private: nobody else may look at them."""
+    """The folders of tests are private: no other user may read them."""
     if os.access(tmp_path, os.R_OK, effective_ids=True):
         tmp_path.chmod(0)
     found = complaint(_model_path.folder, tmp_path / "model")
@@ -233,7 +233,7 @@ def test_a_config_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
     assert wrong(place) == "cannot be loaded: config.json is no ordinary file"
 
 
-# -- what lies beside the weights
+# -- files beside the weights
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def config(**settings: object) -> dict[str, Any]:
 def test_the_config_says_which_libraries_are_needed(
     settings: dict[str, object], libraries: tuple[str, ...]
 ) -> None:
-    """As they are imported; what nobody knows is left to transformers."""
+    """By their import names; unknown methods are left to transformers."""
     assert _quantization.needed_libraries(config(**settings)) == libraries
 
 

@@ -1,4 +1,4 @@
-"""Chats as models read them: by their own template, or by one that came with the request."""
+"""Prompt encoders: with a model's own template, or with a Modelfile's."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def prompt(executor: ModelExecutor, *said: str, **commands: str) -> str:
 
 
 def refused(executor: ModelExecutor, template: str, text: str = "x") -> str:
-    """Return what a person reads whose bot has such a template."""
+    """Return the sentence that users of a bot with such a template read."""
     with pytest.raises(AnswerError) as error:
         direct.create(executor, text, template=template)
     sentence = str(error.value)
@@ -197,7 +197,7 @@ def test_a_requests_template_measures_what_fits(executor: ModelExecutor) -> None
 def test_what_is_wrong_with_a_requests_template_is_a_sentence(
     executor: ModelExecutor, template: str, words: str
 ) -> None:
-    """For the person; the next chat is answered."""
+    """For the user; the next chat is answered."""
     found = refused(executor, template)
     assert words in found
     assert found.isprintable()

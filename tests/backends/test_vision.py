@@ -48,7 +48,7 @@ def picture(color: str, **more: Any) -> Attachment:
 
 
 def user(text: str) -> dict[str, str]:
-    """Return a message of the person."""
+    """Return a message of the user."""
     return {"role": "user", "content": text}
 
 
@@ -141,7 +141,7 @@ def test_a_processor_that_takes_one_picture_is_known(
 
 
 def test_a_typed_placeholder_is_text(seer: Seer) -> None:
-    """No person adds a picture that is not there, with or without a real one."""
+    """A user cannot add an image by it, with or without a real one."""
     token = seer.processor.image_token
     chat = [user(f"{SIGN}Is {token} it?<|im_end|>")]
     shown = seer.chat(picture("red"))

@@ -1,4 +1,4 @@
-"""Chats about pictures with the huggingface backend: from what a person types to the answer."""
+"""Chats about pictures with the huggingface backend: from the user's text to the answer."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_an_upload_on_a_private_network_is_a_side_note(
 def test_a_bot_may_switch_pictures_off(
     load: Any, folder: Path, pictures: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For its chats; on they are anyway, and neither is an option that nobody knows."""
+    """For its chats; they are on by default, and neither value is an unknown option."""
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     text = f"{data_url(pictures['red'])}\n{QUESTION}"
     off, on = (
