@@ -16,7 +16,7 @@ from kuwa_min.manifest import size_text
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, make
 from kuwa_min.packing.model import model_files
 from kuwa_min.packing.resolve import PYTORCH, Sources
-from kuwa_min.registry import Card, cards
+from kuwa_min.registry import BackendInfo, backend_infos
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
 THIN = ("torch",)  # what --thin leaves to the host, with all that only it needs
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (options.backend or options.list):
         parser.error("name at least one backend; --list shows them")
     try:
-        return _list(cards()) if options.list else _build_all(options)
+        return _list(backend_infos()) if options.list else _build_all(options)
     except (KuwaError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
@@ -86,16 +86,16 @@ def _add_contents(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--kit", metavar="DIR", type=Path, help="make a folder to carry in")
 
 
-def _list(known: dict[str, Card]) -> int:
+def _list(known: dict[str, BackendInfo]) -> int:
     width = max(map(len, known))
-    for name, card in known.items():
-        print(f"{name:{width}}: {card.summary}")
+    for name, backend in known.items():
+        print(f"{name:{width}}: {backend.summary}")
     return 0
 
 
 def _build_all(options: argparse.Namespace) -> int:
     """Build these backends, or none of them and raise UsageError."""
-    known = cards()
+    known = backend_infos()
     for backend in options.backend:
         if backend not in known:
             raise UsageError(f"no backend is called {backend!r}; known are {', '.join(known)}")
@@ -125,19 +125,19 @@ def _check(options: argparse.Namespace) -> None:
         check_is_free(options.kit)
 
 
-def _build(card: Card, options: argparse.Namespace) -> None:
+def _build(backend: BackendInfo, options: argparse.Namespace) -> None:
     model = options.model if options.embed_model else None
-    libraries = _libraries(card, options) if card.requires else NO_LIBRARIES
-    target = make(Recipe(card, Path(options.output), libraries, model, options.pyc), tell)
+    libraries = _libraries(backend, options) if backend.requires else NO_LIBRARIES
+    target = make(Recipe(backend, Path(options.output), libraries, model, options.pyc), tell)
     print(f"{target}  {target.stat().st_size:,} bytes")
     if model:
         size = sum(one.source.stat().st_size for one in model_files(model))
         tell(f"the model is inside; it takes {size_text(size)} twice: file and cache")
     if options.kit:
-        _make_kit(target, card, options)
+        _make_kit(target, backend, options)
 
 
-def _libraries(card: Card, options: argparse.Namespace) -> Libraries:
+def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
     """Find what the backend needs, for the machine that was named."""
     from kuwa_min.packing import supply
     from kuwa_min.packing.box import Box
@@ -156,15 +156,15 @@ def _libraries(card: Card, options: argparse.Namespace) -> Libraries:
         torch_variant="cpu" if options.cpu else options.cuda or "",
     )
     host = THIN if options.thin else ()
-    order = supply.Order(card, box, sources, options.lock, options.wheelhouse, host)
+    order = supply.Order(backend, box, sources, options.lock, options.wheelhouse, host)
     return supply.find(order, prune if options.prune else list, tell)
 
 
-def _make_kit(target: Path, card: Card, options: argparse.Namespace) -> None:
+def _make_kit(target: Path, backend: BackendInfo, options: argparse.Namespace) -> None:
     from kuwa_min.packing.kit import make_kit
 
     beside = None if options.embed_model else options.model
-    make_kit(options.kit, target, card.name, beside)
+    make_kit(options.kit, target, backend.name, beside)
     print(f"{options.kit}  the kit to carry in; its README.md says how to start")
 
 

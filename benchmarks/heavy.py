@@ -115,8 +115,8 @@ def file_by_shiv(folder: Path, target: Path) -> Spent:
 def importing() -> str:
     """Return a program that imports what the backend imports of its libraries, then reports."""
     from kuwa_min.packing.bytecode import import_statements
-    from kuwa_min.registry import cards
+    from kuwa_min.registry import backend_infos
 
-    statements = import_statements(BACKEND, cards()[BACKEND].requires)
+    statements = import_statements(BACKEND, backend_infos()[BACKEND].requires)
     inside = "".join(f"    {line}\n" for line in statements)
     return REPORT.replace("def main():\n", f"def main():\n{inside}")

@@ -22,9 +22,9 @@ SMALL_SHARE = 0.05
 
 def make_wheels(folder: Path, size: int) -> None:
     """Write a wheel for everything that the backend requires, of so many bytes together."""
-    from kuwa_min.registry import cards
+    from kuwa_min.registry import backend_infos
 
-    names = [*cards()[BACKEND].requires]
+    names = [*backend_infos()[BACKEND].requires]
     folder.mkdir()
     for number, name in enumerate(names):
         method = zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED

@@ -110,9 +110,9 @@ def print_document(name: str) -> None:
 
 def list_text(program: str) -> str:
     """Return the text of --list."""
-    cards = registry.cards()
-    width = max(map(len, cards), default=0)
-    lines = [f"{card.name:<{width}}: {card.summary}" for card in cards.values()]
+    infos = registry.backend_infos()
+    width = max(map(len, infos), default=0)
+    lines = [f"{info.name:<{width}}: {info.summary}" for info in infos.values()]
     return "\n".join([LIST_HEAD, "", *lines, "", LIST_TAIL.format(program)])
 
 

@@ -14,7 +14,7 @@ ARGUMENTS = "kuwa.args"  # beside the file: default arguments, one a line
 EARLY = "early"  # what activates libraries; only files with libraries have it
 BYTECODE = "bytecode"  # the program and the backends
 LATE = "late"  # what only some runs import
-AIM = "target"  # an entry of archives with payloads: what those are for; a key and its words a line
+TARGET = "target"  # an entry of archives with payloads: what they are for, a key and words a line
 
 
 def main():
@@ -64,7 +64,7 @@ def read_target():
     if type(loader).__name__ != "zipimporter":
         return {}  # an unpacked archive; its loader would look in the current folder
     try:
-        text = loader.get_data(AIM).decode("ascii")  # type: ignore[union-attr]
+        text = loader.get_data(TARGET).decode("ascii")  # type: ignore[union-attr]
     except (IOError, OSError):
         return {}
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()}

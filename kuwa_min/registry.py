@@ -16,7 +16,7 @@ REQUIREMENT = re.compile(r"([\w.-]+)(?:>=([\d.]+))?")  # of PEP 508, as much as 
 RELEASE = re.compile(r"\d+(?:\.\d+)*")  # of a version: 2.6.0 of 2.6.0+cpu
 
 
-class Card(NamedTuple):
+class BackendInfo(NamedTuple):
     """A backend as its source describes it: name, one line, and the libraries it imports.
 
     requires: the name to import -> the requirement, {"PIL": "pillow>=11.0"}.
@@ -41,18 +41,18 @@ def knows(name: str) -> bool:
     return name.isidentifier() and not name.startswith("_") and _is_here(f"{PACKAGE}.{name}")
 
 
-def cards() -> dict[str, Card]:
+def backend_infos() -> dict[str, BackendInfo]:
     """Read the docstring and REQUIRES of each backend's source; tools first, then models."""
-    found = sorted((_read_card(name) for name in names()), key=_rank)
-    return {card.name: card for card in found}
+    found = sorted((_read_info(name) for name in names()), key=_rank)
+    return {info.name: info for info in found}
 
 
-def _rank(card: Card) -> tuple[int, str]:
-    ranks = [rank for rank, kind in enumerate(KINDS) if card.summary.startswith(kind)]
-    return ranks[0] if ranks else len(KINDS), card.summary
+def _rank(info: BackendInfo) -> tuple[int, str]:
+    ranks = [rank for rank, kind in enumerate(KINDS) if info.summary.startswith(kind)]
+    return ranks[0] if ranks else len(KINDS), info.summary
 
 
-def _read_card(name: str) -> Card:
+def _read_info(name: str) -> BackendInfo:
     import ast
 
     tree = ast.parse(_source(name))
@@ -64,7 +64,7 @@ def _read_card(name: str) -> Card:
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         if isinstance(target, ast.Name) and target.id == "REQUIRES":
             requires = dict(ast.literal_eval(node.value))
-    return Card(name, summary, requires)
+    return BackendInfo(name, summary, requires)
 
 
 def _source(name: str) -> str:

@@ -22,7 +22,7 @@ from small_files import make_wheel
 from kuwa_min.archive import Archive
 from kuwa_min.manifest import MANIFEST
 from kuwa_min.packing.core import zip_of
-from kuwa_min.registry import cards
+from kuwa_min.registry import backend_infos
 
 VERSION = "99.0"  # above every floor
 EXTRA = {
@@ -48,7 +48,7 @@ Extra = Mapping[str, Mapping[str, bytes]]
 def make_libraries(folder: Path, extra: Extra = EXTRA) -> Path:
     """Write a wheel for everything that huggingface requires; return their folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, requirement in cards()["huggingface"].requires.items():
+    for name, requirement in backend_infos()["huggingface"].requires.items():
         source = f"NAME, VERSION = {name!r}, {VERSION!r}\n".encode()
         files = {f"{name}/__init__.py": source, **extra.get(name, {})}
         distribution = requirement.partition(">=")[0]  # PIL is imported, pillow is installed

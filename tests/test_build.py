@@ -29,7 +29,7 @@ from kuwa_min.packing.box import Box
 from kuwa_min.packing.bytecode import import_statements
 from kuwa_min.packing.sources import sources
 from kuwa_min.packing.supply import Order
-from kuwa_min.registry import cards
+from kuwa_min.registry import backend_infos
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
 
@@ -511,7 +511,7 @@ def heavily_built(output: Path, wheels: Path, *options: object) -> Path:
 def importable() -> dict[str, dict[str, bytes]]:
     """Return modules with all the names that the backend imports, by library."""
     found: dict[str, bytes] = {}
-    requires = cards()["huggingface"].requires
+    requires = backend_infos()["huggingface"].requires
     for statement in import_statements("huggingface", requires):
         (node,) = ast.parse(statement).body
         assert isinstance(node, ast.Import | ast.ImportFrom)

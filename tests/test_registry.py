@@ -82,9 +82,9 @@ def test_every_module_is_a_backend_unless_its_name_begins_with_an_underscore() -
 @pytest.mark.usefixtures("backends")
 def test_a_card_is_read_out_of_the_source() -> None:
     """The docstring's first line and REQUIRES, annotated or not; nothing is imported."""
-    cards = registry.cards()
-    assert cards["plain"] == registry.Card("plain", "[Tool] A plain one.", {})
-    assert cards["heavy"] == registry.Card(
+    infos = registry.backend_infos()
+    assert infos["plain"] == registry.BackendInfo("plain", "[Tool] A plain one.", {})
+    assert infos["heavy"] == registry.BackendInfo(
         "heavy",
         "[Model] A heavy one.",
         {
@@ -94,9 +94,9 @@ def test_a_card_is_read_out_of_the_source() -> None:
             "json.no_such": "json",
         },
     )
-    assert cards["explosive"].summary == "[Tool] Never import this."
-    assert cards["silent"] == registry.Card("silent", "", {"json": "json"})
-    assert cards["package"].summary == "A package."
+    assert infos["explosive"].summary == "[Tool] Never import this."
+    assert infos["silent"] == registry.BackendInfo("silent", "", {"json": "json"})
+    assert infos["package"].summary == "A package."
     assert not [name for name in sys.modules if name.startswith("some_backends.")]
 
 
@@ -171,22 +171,22 @@ def test_a_module_without_an_executor_is_one_line() -> None:
 
 def test_the_backends_are_listed_as_kuwa_lists_them() -> None:
     """Tools, then services, then models of this machine."""
-    assert list(registry.cards()) == list(LINES)
+    assert list(registry.backend_infos()) == list(LINES)
 
 
 @pytest.mark.usefixtures("backends")
 def test_backends_of_one_kind_are_listed_by_their_summaries() -> None:
     """Those of no kind are the last."""
-    cards = list(registry.cards().values())
-    assert [card.name for card in cards[:3]] == ["plain", "explosive", "old"]
-    others = [card.summary for card in cards[3:]]
+    infos = list(registry.backend_infos().values())
+    assert [info.name for info in infos[:3]] == ["plain", "explosive", "old"]
+    others = [info.summary for info in infos[3:]]
     assert others == ["", "", "A package.", "Without an executor.", "[Model] A heavy one."]
 
 
 def test_the_real_backends_are_described_in_kuwas_words() -> None:
     """Every name that Kuwa has keeps its line."""
-    cards = registry.cards()
-    assert {name: card.summary for name, card in cards.items()} == LINES
+    infos = registry.backend_infos()
+    assert {name: info.summary for name, info in infos.items()} == LINES
 
 
 def test_every_file_of_the_folder_is_listed() -> None:
@@ -212,7 +212,7 @@ def test_a_backend_says_what_it_requires(name: str) -> None:
 @pytest.mark.parametrize("name", registry.names())
 def test_every_requirement_has_a_floor_that_is_understood(name: str) -> None:
     """A name to import, and a distribution with the least version."""
-    for module, requirement in registry.cards()[name].requires.items():
+    for module, requirement in registry.backend_infos()[name].requires.items():
         assert all(part.isidentifier() for part in module.split("."))
         assert re.fullmatch(r"[a-z0-9-]+>=\d+(\.\d+)+", requirement)
 
@@ -221,8 +221,8 @@ def test_the_floors_are_above_known_holes() -> None:
     """Versions before these run code of a model's author."""
     needed = {
         requirement.partition(">=")[0]: requirement.partition(">=")[2]
-        for card in registry.cards().values()
-        for requirement in card.requires.values()
+        for info in registry.backend_infos().values()
+        for requirement in info.requires.values()
     }
     assert needed["torch"] == "2.6"
     assert needed["transformers"] == "5.5.0"

@@ -16,7 +16,7 @@ from kuwa_min.launch import NEEDED
 from kuwa_min.libraries import python_minor
 from kuwa_min.manifest import Manifest, Package, Payload, Target
 from kuwa_min.progress import Progress
-from kuwa_min.registry import Card
+from kuwa_min.registry import BackendInfo
 
 from . import core
 from .file import Cargo, content_of, write_file
@@ -57,7 +57,7 @@ NO_LIBRARIES = Libraries(ANYWHERE, [], [], [])
 class Recipe(NamedTuple):
     """How to build one file."""
 
-    card: Card
+    backend: BackendInfo
     output: Path
     libraries: Libraries
     model: Path | None  # to embed
@@ -68,7 +68,7 @@ def make(recipe: Recipe, tell: Tell) -> Path:
     """Build <output>/kuwa-<backend>.pyz, its hash and documents; return the path of the .pyz."""
     core.shiv_version()
     recipe.output.mkdir(parents=True, exist_ok=True)
-    target = recipe.output / f"kuwa-{recipe.card.name}.pyz"
+    target = recipe.output / f"kuwa-{recipe.backend.name}.pyz"
     with tempfile.TemporaryDirectory(prefix="kuwa-build-", dir=recipe.output) as directory:
         folder = Path(directory)
         contents = recipe.libraries.contents
@@ -109,7 +109,7 @@ def _with_progress(title: str, contents: list[Content]) -> Iterator[Content]:
 
 def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
     """Return the manifest, whose types and reader are in kuwa_min.manifest."""
-    libraries, name = recipe.libraries, recipe.card.name
+    libraries, name = recipe.libraries, recipe.backend.name
     own = sources_sha256(name, with_payload=bool(payloads))
     minor = libraries.target["python"].removeprefix(">=") if libraries.contents else ""
     bytecode = (minor or python_minor()) if python else ""
@@ -141,7 +141,7 @@ def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
         return ""
     if recipe.model and recipe.model.is_file():
         lines["model"].append(quote(recipe.model.name))  # as one ASCII word
-    lines |= {"python": [recipe.libraries.target["python"]], "serves": [recipe.card.name]}
+    lines |= {"python": [recipe.libraries.target["python"]], "serves": [recipe.backend.name]}
     if recipe.libraries.host_packages:
         lines["host"] = recipe.libraries.host_packages
     return "".join(f"{key} {' '.join(words)}\n" for key, words in sorted(lines.items()))
@@ -153,7 +153,7 @@ def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
 
     from .bytecode import compiled
 
-    name, minor = recipe.card.name, recipe.libraries.target["python"]
+    name, minor = recipe.backend.name, recipe.libraries.target["python"]
     python = core.python_for(minor)
     if not python:
         raise UsageError(f"--pyc needs python{minor} on this machine, and there is none")
@@ -165,7 +165,7 @@ def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
     progress = Progress("unpacking")
     unpack(archive, archive.payloads[0], str(tree), progress)
     progress.end()
-    return compiled(name, recipe.card.requires, tree, python)
+    return compiled(name, recipe.backend.requires, tree, python)
 
 
 def _write_documents(target: Path) -> None:

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from kuwa_min.errors import UsageError
-from kuwa_min.launch import AIM, BYTECODE, EARLY, LATE
+from kuwa_min.launch import BYTECODE, EARLY, LATE, TARGET
 from kuwa_min.libraries import python_minor
 from kuwa_min.manifest import MANIFEST, Manifest
 
@@ -37,18 +37,18 @@ COMPILE = Path(__file__).with_name("compile_core.py")
 ZIP_EPOCH, ZIP_END = 315532800, 4354819199  # 1980 to 2107: the range of a zip's timestamps
 
 
-def make_core(manifest: Manifest, aim: str, python: str, staging: Path) -> dict[str, bytes]:
+def make_core(manifest: Manifest, target_text: str, python: str, staging: Path) -> dict[str, bytes]:
     """Return the entries of the zip by name; staging is an empty folder to work in.
 
-    aim is the text of the entry "target", "" without payloads; python is the executable of the
+    target_text is of the entry "target", "" without payloads; python is the executable of the
     Python that the file is for, "" without one on this machine: then there is no bytecode.
     """
     _stage(staging, manifest)
     made = _run_shiv(staging, manifest)
-    if aim:
-        (staging / AIM).write_bytes(aim.encode("ascii"))
+    if target_text:
+        (staging / TARGET).write_bytes(target_text.encode("ascii"))
     if python:
-        _compile(staging, python, [ACTIVATE] if aim else [])
+        _compile(staging, python, [ACTIVATE] if target_text else [])
     files = (path for path in staging.rglob("*") if path.is_file())
     ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
     return made | ours | dict.fromkeys(_namespaces(ours), b"")

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kuwa_min.registry import PACKAGE, cards
+from kuwa_min.registry import PACKAGE, backend_infos
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
@@ -35,7 +35,7 @@ PROGRAM = "kuwa_min/cli.py"  # what it imports then
 
 def sources(backend: str, *, with_payload: bool) -> list[Path]:
     """List the files that travel, in the order of their names."""
-    light = [name for name, card in cards().items() if not card.requires]
+    light = [name for name, backend in backend_infos().items() if not backend.requires]
     core = [path for path in _shipped(ROOT / "kuwa_min") if _travels(path, with_payload)]
     init = ROOT / PACKAGE / "__init__.py"
     return sorted([*core, init, *backend_sources([backend, *light])], key=Path.as_posix)

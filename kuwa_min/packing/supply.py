@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
 from kuwa_min.manifest import Target
-from kuwa_min.registry import Card
+from kuwa_min.registry import BackendInfo
 
 from .assemble import Libraries, Tell
 from .box import Box
@@ -28,7 +28,7 @@ LLAMA = "llama-cpp-python"  # no wheels of it are published
 class Order(NamedTuple):
     """Which backend needs libraries, for which target, and where wheels may come from."""
 
-    card: Card
+    backend: BackendInfo
     box: Box
     sources: Sources
     lock: Path | None  # followed, or written if absent; None: resolve anew
@@ -60,7 +60,9 @@ def _keep(text: str, path: Path) -> None:
 
 def _with_llama(order: Order, tell: Tell) -> Order:
     """Compile llama-cpp-python, which has no published wheels, unless a wheel is given."""
-    wanted = [one for one in order.card.requires.values() if parse_requirement(one).name == LLAMA]
+    wanted = [
+        one for one in order.backend.requires.values() if parse_requirement(one).name == LLAMA
+    ]
     given = read_shelf(order.sources.folders, order.box).newest()
     if not wanted or LLAMA in given:
         return order
@@ -75,7 +77,7 @@ def _with_llama(order: Order, tell: Tell) -> Order:
 
 
 def _lock(order: Order, tell: Tell) -> Lock:
-    name, requirements = order.card.name, [*order.card.requires.values()]
+    name, requirements = order.backend.name, [*order.backend.requires.values()]
     needed = [one for one in requirements if parse_requirement(one).name not in order.host_packages]
     if order.lock and order.lock.exists():
         lock = read_lock(order.lock)

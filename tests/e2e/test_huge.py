@@ -22,7 +22,7 @@ from kuwa_min.manifest import Target
 from kuwa_min.packing.assemble import ANYWHERE, Libraries, Recipe, make
 from kuwa_min.packing.file import content_of
 from kuwa_min.packing.wheels import Content
-from kuwa_min.registry import cards
+from kuwa_min.registry import backend_infos
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("huge")]
 MINORS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -41,7 +41,9 @@ BEHIND = b"this lies behind four gigabytes\n"
 
 def make_file(folder: Path, made_up: list[Content]) -> Path:
     """Make a real kuwa-huggingface.pyz whose libraries are these contents."""
-    recipe = Recipe(cards()["huggingface"], folder, Libraries(TARGET, [], made_up, []), None, False)
+    recipe = Recipe(
+        backend_infos()["huggingface"], folder, Libraries(TARGET, [], made_up, []), None, False
+    )
     return make(recipe, lambda text: None)
 
 

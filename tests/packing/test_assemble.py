@@ -20,7 +20,7 @@ from kuwa_min.packing import core
 from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, make
 from kuwa_min.packing.sources import sources_sha256
 from kuwa_min.packing.wheels import read_wheel
-from kuwa_min.registry import cards
+from kuwa_min.registry import backend_infos
 
 pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8")
 
@@ -38,9 +38,10 @@ def libraries(folder: Path, python: str = HERE, host: tuple[str, ...] = ()) -> L
 
 def recipe(folder: Path, backend: str = "huggingface", **more: object) -> Recipe:
     """Return how to make a file of one small library."""
-    card = cards()[backend]._replace(requires={"torch": "torch"} if backend != "debug" else {})
+    requires = {"torch": "torch"} if backend != "debug" else {}
+    info = backend_infos()[backend]._replace(requires=requires)
     made = NO_LIBRARIES if backend == "debug" else libraries(folder)
-    return Recipe(card, folder / "dist", made, None, False)._replace(**more)  # type: ignore[arg-type]
+    return Recipe(info, folder / "dist", made, None, False)._replace(**more)  # type: ignore[arg-type]
 
 
 def build(made: Recipe) -> tuple[Path, list[str]]:

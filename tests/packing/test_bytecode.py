@@ -77,11 +77,11 @@ def test_what_is_required_is_imported_even_if_no_statement_says_so(project: Path
 
 def test_the_statements_of_the_real_backends_name_their_libraries() -> None:
     """All of them can be read."""
-    from kuwa_min.registry import cards
+    from kuwa_min.registry import backend_infos
 
-    for name, card in cards().items():
-        found = import_statements(name, card.requires)
-        assert {f"import {one}" for one in card.requires} <= set(found)
+    for name, backend in backend_infos().items():
+        found = import_statements(name, backend.requires)
+        assert {f"import {one}" for one in backend.requires} <= set(found)
 
 
 def made(tree: Path, requires: tuple[str, ...] = ("some_lib", "single")) -> list[Content]:

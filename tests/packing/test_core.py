@@ -25,7 +25,7 @@ from kuwa_min.packing import core
 from kuwa_min.packing.sources import ACTIVATE, sources
 
 HERE = python_minor()
-AIM = "libraries 0123\npython 3.12\nserves huggingface\n"
+TARGET = "libraries 0123\npython 3.12\nserves huggingface\n"
 TEMPLATES = ["_chat_template", "_template_child", "_template_language"]  # read as sources
 
 
@@ -80,10 +80,10 @@ def test_the_zip_is_the_same_whatever_the_order_of_its_entries() -> None:
 # -- the entries
 
 
-def made(folder: Path, manifest: Manifest, aim: str, python: str) -> dict[str, bytes]:
+def made(folder: Path, manifest: Manifest, target_text: str, python: str) -> dict[str, bytes]:
     """Make a core in a folder of its own."""
     folder.mkdir()
-    return core.make_core(manifest, aim, python, folder / "core")
+    return core.make_core(manifest, target_text, python, folder / "core")
 
 
 def root_of(entries: dict[str, bytes]) -> set[str]:
@@ -109,7 +109,7 @@ def test_the_core_has_sources_launcher_facts_and_bytecode(tmp_path: Path) -> Non
 @pytest.mark.parametrize("python", [sys.executable, ""])
 def test_what_runs_elsewhere_can_be_read_as_source(tmp_path: Path, python: str) -> None:
     """The process that renders a chat's template is sent it; bytecode would be of no use there."""
-    entries = made(tmp_path / "1", HEAVY, AIM, python)
+    entries = made(tmp_path / "1", HEAVY, TARGET, python)
     for name in TEMPLATES:
         source = ROOT / "backends" / f"{name}.py"
         assert entries[f"site-packages/backends/{name}.py"] == source.read_bytes()
@@ -117,10 +117,10 @@ def test_what_runs_elsewhere_can_be_read_as_source(tmp_path: Path, python: str) 
 
 def test_without_its_python_a_core_has_no_bytecode(tmp_path: Path) -> None:
     """What the launcher must know is an entry."""
-    entries = made(tmp_path / "1", HEAVY, AIM, "")
+    entries = made(tmp_path / "1", HEAVY, TARGET, "")
     facts = {"environment.json", "manifest.json", "target"}
     assert root_of(entries) == {"__main__.py", "kuwa_launch.py", *facts}
-    assert entries["target"] == AIM.encode()
+    assert entries["target"] == TARGET.encode()
     assert "site-packages/kuwa_min/unpacking.py" in entries
 
 
@@ -133,7 +133,7 @@ def block_of(data: bytes) -> dict[str, CodeType]:
 
 def test_each_module_has_bytecode_in_the_block_of_its_time(tmp_path: Path) -> None:
     """What finds the libraries, then the program and the backends, then all else."""
-    entries = made(tmp_path / "1", HEAVY, AIM, sys.executable)
+    entries = made(tmp_path / "1", HEAVY, TARGET, sys.executable)
     blocks = {title: block_of(entries[bytecode_name(title)]) for title in (EARLY, BYTECODE, LATE)}
     early = {"kuwa_min", "kuwa_min.errors", module_of(ACTIVATE)}
     assert early <= set(blocks[EARLY])

@@ -16,10 +16,10 @@ from kuwa_min.packing.lock import read_lock
 from kuwa_min.packing.prune import prune
 from kuwa_min.packing.resolve import Sources
 from kuwa_min.packing.supply import Order, find
-from kuwa_min.registry import Card
+from kuwa_min.registry import BackendInfo
 
 BOX = Box("3.12", "manylinux_2_28_x86_64")
-CARD = Card("some", "[Test] Some.", {"pack": "pack>=1.5"})
+BACKEND = BackendInfo("some", "[Test] Some.", {"pack": "pack>=1.5"})
 CP312 = "cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64"
 CP313 = "cp313-cp313-manylinux_2_17_x86_64"
 
@@ -40,10 +40,12 @@ def shelf(tmp_path: Path) -> Path:
     return folder
 
 
-def order(shelf: Path, *, lock: Path | None = None, card: Card = CARD, **more: object) -> Order:
+def order(
+    shelf: Path, *, lock: Path | None = None, backend: BackendInfo = BACKEND, **more: object
+) -> Order:
     """Order from this shelf alone."""
     sources = Sources(find_links=(str(shelf),), no_index=True)
-    made = Order(card, BOX, sources, lock, shelf.parent / "wheelhouse", ())
+    made = Order(backend, BOX, sources, lock, shelf.parent / "wheelhouse", ())
     return made._replace(**more)  # type: ignore[arg-type]
 
 
@@ -92,9 +94,9 @@ def test_the_target_is_the_machine_and_what_the_wheels_need(shelf: Path) -> None
 def test_what_is_not_needed_can_be_left_out(shelf: Path) -> None:
     """The package is named all the same: some of it travels."""
     make_wheel(shelf, "sympy", "1.0")
-    with_tests = Card("some", "", {"sympy": "sympy"})
+    with_tests = BackendInfo("some", "", {"sympy": "sympy"})
     for keep in (list, prune):
-        libraries = find(order(shelf, card=with_tests), keep, print)
+        libraries = find(order(shelf, backend=with_tests), keep, print)
         assert names(libraries) == [("sympy", "1.0")]
 
 
@@ -161,15 +163,15 @@ def test_without_a_lock_nothing_is_kept_but_the_wheelhouse(shelf: Path, tmp_path
 def test_what_the_host_has_stays_there(shelf: Path, tmp_path: Path) -> None:
     """With all that only it needs; the lock knows of it."""
     make_wheel(shelf, "own", "1.0")
-    card = Card("some", "", {"pack": "pack>=1.5", "own": "own"})
+    backend = BackendInfo("some", "", {"pack": "pack>=1.5", "own": "own"})
     lock = tmp_path / "some.lock"
-    libraries, lines = found(order(shelf, lock=lock, card=card, host_packages=("pack",)))
+    libraries, lines = found(order(shelf, lock=lock, backend=backend, host_packages=("pack",)))
     assert names(libraries) == [("own", "1.0")]
     assert libraries.host_packages == ["pack"]
     assert lines[0].startswith("resolving own for ")
     assert read_lock(lock).host_packages == ("pack",)
     with pytest.raises(UsageError, match="make another lock"):
-        found(order(shelf, lock=lock, card=card))
+        found(order(shelf, lock=lock, backend=backend))
 
 
 # -- refusals
@@ -178,15 +180,15 @@ def test_what_the_host_has_stays_there(shelf: Path, tmp_path: Path) -> None:
 def test_what_no_wheel_has_is_one_refusal(shelf: Path) -> None:
     """It says what there is."""
     with pytest.raises(UsageError, match="pack"):
-        found(order(shelf, card=Card("some", "", {"pack": "pack>=9"})))
+        found(order(shelf, backend=BackendInfo("some", "", {"pack": "pack>=9"})))
 
 
 def test_llama_cpp_for_another_machine_needs_its_wheel(shelf: Path) -> None:
     """It cannot be compiled here, and nobody publishes it."""
-    card = Card("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
+    backend = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
     elsewhere = Box("3.12", "manylinux_2_28_aarch64")
     with pytest.raises(UsageError, match="build its wheel on such a machine and give its folder"):
-        found(order(shelf, card=card, box=elsewhere))
+        found(order(shelf, backend=backend, box=elsewhere))
 
 
 def test_llama_cpp_is_compiled_for_this_machine(
@@ -200,8 +202,8 @@ def test_llama_cpp_is_compiled_for_this_machine(
         return make_wheel(wheelhouse / "llama", "llama_cpp_python", "0.3.36")
 
     monkeypatch.setattr(supply, "build_llama_wheel", build)
-    card = Card("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
-    here = order(shelf, card=card, box=Box.of_this_machine())
+    backend = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
+    here = order(shelf, backend=backend, box=Box.of_this_machine())
     assert names(found(here)[0]) == [("llama_cpp_python", "0.3.36")]
     given = here.sources._replace(wheels=(here.wheelhouse / "llama",))
     assert names(found(here._replace(sources=given))[0]) == [("llama_cpp_python", "0.3.36")]
