@@ -19,8 +19,9 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from kuwa_min import address, option_values, sentences
-from kuwa_min.modelfile import Message
+from kuwa_min import address, option_values
+from kuwa_min.chat import catalog
+from kuwa_min.chat.modelfile import Message
 
 from . import _file_types, _images, _links, _web
 from ._fetch_cache import FetchCache
@@ -143,11 +144,11 @@ class AttachmentReader:
                     notes.insert(0, file.about(link.name))
                 continue
             if len(files) == self._most:
-                notes.append(sentences.FILES_TOO_MANY.format(self._most))
+                notes.append(catalog.FILES_TOO_MANY.format(self._most))
                 break
             remaining -= len(file.data)
             if remaining < 0:
-                notes.append(sentences.FILES_TOO_LARGE.format(LARGEST_TOTAL >> 20))
+                notes.append(catalog.FILES_TOO_LARGE.format(LARGEST_TOTAL >> 20))
                 break
             files[number] = file
         return files, tuple(notes)
@@ -163,11 +164,11 @@ class AttachmentReader:
         try:
             timeout = min(_web.TIMEOUT, deadline.left())
         except TimeoutError:
-            return LinkError(sentences.LINK_SLOW)
+            return LinkError(catalog.LINK_SLOW)
         try:
             found: Attachment | LinkError = self._fetch(link, timeout)
         except LinkError as error:
-            hint = HINT if error.sentence == sentences.LINK_PRIVATE else ""
+            hint = HINT if error.sentence == catalog.LINK_PRIVATE else ""
             logger.info("a chat's link is left as text: %s%s", error.about(link.host), hint)
             found = error
         if not link.is_data:
@@ -180,7 +181,7 @@ class AttachmentReader:
         if link.is_data:
             data = _decode(link.url)
             if len(data) > (most := self._most_bytes(data)):
-                raise LinkError(sentences.LINK_TOO_LARGE, most >> 20)
+                raise LinkError(catalog.LINK_TOO_LARGE, most >> 20)
         else:
             data = _web.fetch(link.url, self._policy, limit=self._most_bytes, timeout=timeout)
         media_type = _file_types.media_type(data)
@@ -195,7 +196,7 @@ class AttachmentReader:
         """
         media_type = _file_types.media_type(start)
         if media_type not in self._types:
-            raise LinkError(sentences.LINK_NO_FILE)
+            raise LinkError(catalog.LINK_NO_FILE)
         return LARGEST_IMAGE if media_type in _file_types.IMAGES else LARGEST_FILE
 
 
@@ -203,11 +204,11 @@ def _decode(url: str) -> bytes:
     """Return the bytes of a data: URL; raises LinkError."""
     head = DATA.match(url)
     if not head:
-        raise LinkError(sentences.LINK_BAD_ADDRESS)
+        raise LinkError(catalog.LINK_BAD_ADDRESS)
     text = url[head.end() :]
     if len(text) > LARGEST_FILE * 4 // 3 + 4:
-        raise LinkError(sentences.LINK_TOO_LARGE, LARGEST_FILE >> 20)
+        raise LinkError(catalog.LINK_TOO_LARGE, LARGEST_FILE >> 20)
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise LinkError(sentences.LINK_DAMAGED) from None
+        raise LinkError(catalog.LINK_DAMAGED) from None

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from kuwa_min import sentences
-from kuwa_min.modelfile import Message
+from kuwa_min.chat import catalog
+from kuwa_min.chat.modelfile import Message
 
 from ._chat_template import TemplateError
 from ._template_process import SandboxProcess, encode_line
@@ -62,7 +62,7 @@ class SandboxPool:
         names: as those of ChatTemplate, in types that JSON has.
         """
         if len(source) > MAX_LENGTH:
-            raise TemplateError(sentences.TEMPLATE_TOO_LONG.format(f"{MAX_LENGTH:,}"))
+            raise TemplateError(catalog.TEMPLATE_TOO_LONG.format(f"{MAX_LENGTH:,}"))
         return SandboxedTemplate(self, {"source": source, "names": names})
 
     def request(self, template: dict[str, Any], order: dict[str, Any]) -> str:
@@ -71,7 +71,7 @@ class SandboxPool:
             if not process.is_alive:
                 process.start(self._timeout)
             if self._closed:  # close() came before start(), so that it did not end this process
-                raise TemplateError(sentences.PROGRAM_ENDING)
+                raise TemplateError(catalog.PROGRAM_ENDING)
             return process.request(encode_line(order), self._timeout)
 
     @contextlib.contextmanager
@@ -88,9 +88,9 @@ class SandboxPool:
         """Return the template's process or a new one, and those to close to make room for it."""
         with self._changed:
             if not self._changed.wait_for(self._has_room, WAIT_TIMEOUT):
-                raise TemplateError(sentences.TEMPLATES_TOO_MANY)
+                raise TemplateError(catalog.TEMPLATES_TOO_MANY)
             if self._closed:
-                raise TemplateError(sentences.PROGRAM_ENDING)
+                raise TemplateError(catalog.PROGRAM_ENDING)
             own = [one for one in self._idle if one.template_line == template_line]
             process = own[-1] if own else SandboxProcess(template_line)
             others = [one for one in self._idle if one is not process]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Generic, Protocol, TypeVar
 
-from kuwa_min.sentences import CONTEXT_FULL
+from kuwa_min.chat.catalog import CONTEXT_FULL
 
 from ._request import Request
 from ._rows import tick

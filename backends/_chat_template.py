@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from kuwa_min.modelfile import Message
+    from kuwa_min.chat.modelfile import Message
 
 T = TypeVar("T")
 

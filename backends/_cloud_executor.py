@@ -9,10 +9,11 @@ import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from kuwa_min import LLMExecutor, Modelfile, generation, sentences
-from kuwa_min import prompt as prompts
+from kuwa_min import LLMExecutor, Modelfile, generation
+from kuwa_min.chat import catalog
+from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
-from kuwa_min.modelfile import Message
 
 from . import _api_key, _attachments, _estimate, _file_types, _links
 from ._api_key import Key
@@ -78,7 +79,7 @@ class CompletionRequest(NamedTuple):
             return self._with_files(last)
         if len(last) > 1:
             kept = self._with_files(last[-1:])
-            return kept._replace(notes=(*self.notes, sentences.LAST_FILE_ONLY))
+            return kept._replace(notes=(*self.notes, catalog.LAST_FILE_ONLY))
         return None
 
     def _with_files(self, numbers: list[int]) -> CompletionRequest:
@@ -190,14 +191,14 @@ class CloudExecutor(LLMExecutor):
                 attempt += wait > 0
                 await self.pause(wait)
             if not begun:
-                raise AnswerError(sentences.NO_ANSWER)
+                raise AnswerError(catalog.NO_ANSWER)
             if note := request.attachment_note():
                 yield note
         except AnswerError as error:
             if not begun:
                 raise
-            sentence = sentences.sentence_of(error)
-            raise AnswerError(sentences.ON_NEW_LINE.format(sentence)) from None
+            sentence = catalog.sentence_of(error)
+            raise AnswerError(catalog.ON_NEW_LINE.format(sentence)) from None
 
     # -- from chat to request
 
@@ -223,7 +224,7 @@ class CloudExecutor(LLMExecutor):
         """Tell whether files are sent; raises AnswerError for a bot that must not ask for it."""
         wanted = generation.wants_multimodal(asked)
         if wanted and not (self.args.multimodal or self.args.allow_multimodal):
-            raise AnswerError(sentences.NO_MULTIMODAL)
+            raise AnswerError(catalog.NO_MULTIMODAL)
         return bool(self.args.multimodal) if wanted is None else wanted
 
     def _model(self, asked: object) -> str:
@@ -231,8 +232,8 @@ class CloudExecutor(LLMExecutor):
         name = str(self.args.model if asked is None else asked).strip()
         if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
             raise AnswerError(
-                sentences.BAD_OPTION.format(
-                    sentences.OPTION_REASON.format("model", sentences.MUST_BE_NAME)
+                catalog.BAD_OPTION.format(
+                    catalog.OPTION_REASON.format("model", catalog.MUST_BE_NAME)
                 )
             )
         return name

@@ -6,7 +6,7 @@ is estimated here, it refuses the chat, which is truncated then.
 
 from __future__ import annotations
 
-from kuwa_min.modelfile import Message
+from kuwa_min.chat.modelfile import Message
 
 from ._links import numbers
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 from . import _refusal
 from ._gemini_answer import as_dict, as_list
@@ -29,11 +29,11 @@ MARGIN = 0.95  # of the tokens that fit: ours are an estimate
 # attempt would take as long.
 FAILURES = {
     **_refusal.FAILURES,
-    Failure.TLS: (sentences.UNREACHABLE, False),
-    Failure.LOOKUP: (sentences.UNREACHABLE, False),
-    Failure.CONNECT_TIMEOUT: (sentences.UNREACHABLE, False),
+    Failure.TLS: (catalog.UNREACHABLE, False),
+    Failure.LOOKUP: (catalog.UNREACHABLE, False),
+    Failure.CONNECT_TIMEOUT: (catalog.UNREACHABLE, False),
 }
-USELESS = sentences.IMAGE_NOT_READ.format(sentences.IMAGE_USELESS)
+USELESS = catalog.IMAGE_NOT_READ.format(catalog.IMAGE_USELESS)
 
 
 class ErrorDetails(NamedTuple):
@@ -95,19 +95,19 @@ def _apply_rules(details: ErrorDetails) -> ServiceError:
         match = re.search(rule.words, details.words, re.IGNORECASE)
         if match and details.code in rule.codes:
             return rule.make(details, match)
-    return ServiceError(sentences.SERVICE_REFUSED.format(details.code), details.cause)
+    return ServiceError(catalog.SERVICE_REFUSED.format(details.code), details.cause)
 
 
 def _context_length(details: ErrorDetails, match: re.Match[str]) -> ServiceError:
     """Read the numbers of "token count (1200000) exceeds the maximum ... (1048576)"."""
     counts = [int(number) for number in re.findall(r"\((\d{1,12})\)", match[0])]
     share = counts[1] / counts[0] * MARGIN if len(counts) == 2 and counts[0] else None
-    return ContextLengthExceeded(sentences.TOO_LONG, details.cause, share=share)
+    return ContextLengthExceeded(catalog.TOO_LONG, details.cause, share=share)
 
 
 def _option(details: ErrorDetails, match: re.Match[str]) -> ServiceError:
     name = CAMEL_CASE.sub("_", match[1]).lower()
-    return ServiceError(sentences.NOT_AN_OPTION.format(name), details.cause)
+    return ServiceError(catalog.NOT_AN_OPTION.format(name), details.cause)
 
 
 def _fatal(sentence: str) -> Callable[[ErrorDetails, re.Match[str]], ServiceError]:
@@ -128,22 +128,22 @@ def _image(sentence: str) -> Callable[[ErrorDetails, re.Match[str]], ServiceErro
 
 ANY, BAD_REQUEST, FAILED = range(300, 600), (400,), range(500, 600)
 RULES = (
-    Rule((*range(300, 400), 404, 405), r"^$", _fatal(sentences.GARBLED)),  # not Google's address
-    Rule(ANY, r"API_KEY_INVALID|API key (?:not|expired)", _fatal(sentences.BAD_GOOGLE_KEY)),
-    Rule((401,), r"", _fatal(sentences.BAD_GOOGLE_KEY)),
-    Rule(ANY, r"location is not supported|not available in your", _fatal(sentences.NOT_OFFERED)),
-    Rule((403,), r".", _fatal(sentences.FORBIDDEN)),
-    Rule((404,), r"", _fatal(sentences.NO_MODEL)),
-    Rule((429,), r"PerDay|limit: 0\b|billing", _fatal(sentences.QUOTA)),
-    Rule((429,), r"", _retryable(sentences.BUSY)),
-    Rule(BAD_REQUEST, r"billing", _fatal(sentences.QUOTA)),
+    Rule((*range(300, 400), 404, 405), r"^$", _fatal(catalog.GARBLED)),  # not Google's address
+    Rule(ANY, r"API_KEY_INVALID|API key (?:not|expired)", _fatal(catalog.BAD_GOOGLE_KEY)),
+    Rule((401,), r"", _fatal(catalog.BAD_GOOGLE_KEY)),
+    Rule(ANY, r"location is not supported|not available in your", _fatal(catalog.NOT_OFFERED)),
+    Rule((403,), r".", _fatal(catalog.FORBIDDEN)),
+    Rule((404,), r"", _fatal(catalog.NO_MODEL)),
+    Rule((429,), r"PerDay|limit: 0\b|billing", _fatal(catalog.QUOTA)),
+    Rule((429,), r"", _retryable(catalog.BUSY)),
+    Rule(BAD_REQUEST, r"billing", _fatal(catalog.QUOTA)),
     Rule(BAD_REQUEST, r"token count.*exceeds(?:.*\(\d+\))?", _context_length),
-    Rule((413,), r"", _fatal(sentences.TOO_LONG)),
-    Rule(BAD_REQUEST, r"image input|modality", _image(sentences.NO_IMAGES)),
+    Rule((413,), r"", _fatal(catalog.TOO_LONG)),
+    Rule(BAD_REQUEST, r"image input|modality", _image(catalog.NO_IMAGES)),
     Rule(BAD_REQUEST, r"input image|image is not valid|inline_?data", _image(USELESS)),
     Rule(BAD_REQUEST, r"generation_?config\.([a-z]+(?:_[a-z]+)*)", _option),
     Rule(BAD_REQUEST, r"\b(?:has an?|the) ([a-z]+_[a-z_]+|temperature) value", _option),
-    Rule((408, 504), r"", _retryable(sentences.TOO_SLOW)),
-    Rule((503,), r"", _retryable(sentences.BUSY)),
-    Rule(FAILED, r"", _retryable(sentences.SERVICE_FAILED)),
+    Rule((408, 504), r"", _retryable(catalog.TOO_SLOW)),
+    Rule((503,), r"", _retryable(catalog.BUSY)),
+    Rule(FAILED, r"", _retryable(catalog.SERVICE_FAILED)),
 )

@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 from . import _gemini_answer, _gemini_client, _gemini_refusal, _links
 from ._cloud_executor import CompletionRequest
@@ -60,7 +60,7 @@ class _Completion:
             )
         if chunk.block_reason:
             cause = f"the prompt was blocked: {chunk.block_reason}"
-            raise ServiceError(sentences.NOT_ALLOWED, cause)
+            raise ServiceError(catalog.NOT_ALLOWED, cause)
         self._finish_reason = chunk.finish_reason or self._finish_reason
         self._has_text = self._has_text or bool(chunk.text)
         return chunk.text
@@ -68,7 +68,7 @@ class _Completion:
     def fail(self, error: ErrorResponse | ConnectionFailed | MalformedResponse) -> None:
         """Keep the text of an answer that broke off; raises ServiceError for other failures."""
         found = self._classify(error)
-        if not self._has_text or found.sentence != sentences.UNREACHABLE:
+        if not self._has_text or found.sentence != catalog.UNREACHABLE:
             raise found from None
         self._is_truncated = not self._finish_reason
 
@@ -81,27 +81,27 @@ class _Completion:
         if isinstance(error, ConnectionFailed):
             return from_connection_failure(error, _gemini_refusal.FAILURES)
         if isinstance(error, TruncatedResponse):
-            return RetryableError(sentences.UNREACHABLE, f"the answer: {error}")
-        return ServiceError(sentences.GARBLED, f"the answer: {error}")
+            return RetryableError(catalog.UNREACHABLE, f"the answer: {error}")
+        return ServiceError(catalog.GARBLED, f"the answer: {error}")
 
     def finish(self) -> Iterator[str]:
         """Yield the side note on how the answer ended; raises ServiceError if it has no text."""
         reason = self._finish_reason
-        note = sentences.BROKEN_OFF if self._is_truncated else _gemini_answer.finish_note(reason)
+        note = catalog.BROKEN_OFF if self._is_truncated else _gemini_answer.finish_note(reason)
         if not note:
             return
         if not self._has_text and reason in _gemini_answer.POLICY_REASONS:
-            raise ServiceError(sentences.NOT_ALLOWED, f"the answer was blocked: {reason}")
+            raise ServiceError(catalog.NOT_ALLOWED, f"the answer was blocked: {reason}")
         yield self._request.note(note)
         if not self._has_text:
-            raise ServiceError(sentences.NO_ANSWER, f"no text, and the end is {reason}")
+            raise ServiceError(catalog.NO_ANSWER, f"no text, and the end is {reason}")
 
 
 def _content_request(request: CompletionRequest) -> object:
     """Return a request as the SDK sends it; raises ServiceError for what cannot be sent."""
     name = MODEL.fullmatch(request.model)
     if not name:
-        raise ServiceError(sentences.NO_MODEL.format(request.model), "that is no name of a model")
+        raise ServiceError(catalog.NO_MODEL.format(request.model), "that is no name of a model")
     system = [one["content"] for one in request.messages if one["role"] == "system"]
     others = [one for one in request.messages if one["role"] != "system"]
     try:
@@ -112,7 +112,7 @@ def _content_request(request: CompletionRequest) -> object:
             options=request.options,
         )
     except InvalidOption as error:
-        sentence = sentences.NOT_AN_OPTION.format(error)
+        sentence = catalog.NOT_AN_OPTION.format(error)
         raise ServiceError(sentence, f"no value for {error}") from None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kuwa_min.text import Utf8Decoder
+from kuwa_min.chat.text import Utf8Decoder
 
 LARGEST = 4 * 2**20  # characters of one object
 BETWEEN = " \t\r\n,"  # what may stand before an object

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 from ._fetch_policy import LinkError
 
@@ -18,16 +18,16 @@ def check(data: bytes, media_type: str) -> None:
     try:
         width, height = SIZES[media_type](data)
     except (struct.error, IndexError, StopIteration):
-        raise LinkError(sentences.LINK_DAMAGED) from None
+        raise LinkError(catalog.LINK_DAMAGED) from None
     check_size(width, height)
 
 
 def check_size(width: int, height: int) -> None:
     """Raise LinkError if an image has no pixels, or more than MOST_PIXELS."""
     if width < 1 or height < 1:
-        raise LinkError(sentences.LINK_DAMAGED)
+        raise LinkError(catalog.LINK_DAMAGED)
     if width * height > MOST_PIXELS:
-        raise LinkError(sentences.LINK_PIXELS, width, height, MOST_PIXELS // 10**6)
+        raise LinkError(catalog.LINK_PIXELS, width, height, MOST_PIXELS // 10**6)
 
 
 # -- width and height, as each format writes them

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from kuwa_min import sentences
-from kuwa_min.modelfile import Message
-from kuwa_min.prompt import SIDE_NOTE
+from kuwa_min.chat import catalog
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.prompt import SIDE_NOTE
 
 T = TypeVar("T")
 
@@ -139,5 +139,5 @@ def side_note(notes: Collection[str]) -> str:
     distinct = list(dict.fromkeys(notes))
     shown, more = distinct[:MOST_NOTED], len(distinct) - MOST_NOTED
     if more > 0:
-        shown.append(sentences.MORE_LINKS.format(more))
-    return SIDE_NOTE.format(sentences.join(shown)) if shown else ""
+        shown.append(catalog.MORE_LINKS.format(more))
+    return SIDE_NOTE.format(catalog.join(shown)) if shown else ""

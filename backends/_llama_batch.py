@@ -19,8 +19,8 @@ import sys
 import time
 from collections import deque
 
+from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
-from kuwa_min.sentences import OUT_OF_MEMORY
 
 from ._chat import Sequence
 from ._llama_context import Aborted, LlamaContext, SequenceChunk

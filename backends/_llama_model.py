@@ -12,8 +12,8 @@ from typing import Any
 
 import llama_cpp
 
+from kuwa_min.chat.text import Utf8Decoder
 from kuwa_min.errors import StartError
-from kuwa_min.text import Utf8Decoder
 
 from . import _llama_library
 from ._chat_template import PLAIN, ChatTemplate

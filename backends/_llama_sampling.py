@@ -10,8 +10,8 @@ from typing import Any
 import llama_cpp
 import numpy
 
+from kuwa_min.chat.catalog import OVERFLOWED, TRY_CACHE_TYPE
 from kuwa_min.errors import AnswerError
-from kuwa_min.sentences import OVERFLOWED, TRY_CACHE_TYPE
 
 from ._llama_context import DecodeResult, LlamaContext
 

@@ -8,10 +8,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kuwa_min import LLMExecutor, Modelfile, generation, option_values, sentences
-from kuwa_min import prompt as prompts
+from kuwa_min import LLMExecutor, Modelfile, generation, option_values
+from kuwa_min.chat import catalog
+from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError, StartError, UsageError
-from kuwa_min.modelfile import Message
 
 from ._bounded_template import SandboxPool
 from ._chat_template import ChatTemplate, TemplateError
@@ -175,7 +176,7 @@ class ModelExecutor(LLMExecutor):
         asked = modelfile.parameters["llm_"]
         options = generation.for_request(self.table, self.settings, asked, self.library)
         if excess := _excess(options):
-            raise AnswerError(sentences.BAD_OPTION.format(excess))
+            raise AnswerError(catalog.BAD_OPTION.format(excess))
         if generation.wants_multimodal(asked) and not self.accepts_images():
             generation.warn_once(NO_IMAGES)
         prompt, notes = self._encode(history, modelfile)
@@ -203,7 +204,7 @@ class ModelExecutor(LLMExecutor):
         except TemplateError as error:
             raise self._answer_error(error, modelfile) from None
         if not encoded.ids:
-            raise AnswerError(sentences.NO_INPUT)
+            raise AnswerError(catalog.NO_INPUT)
         return encoded, notes
 
     @property
@@ -219,9 +220,9 @@ class ModelExecutor(LLMExecutor):
         """
         if self.uses_template_of(modelfile):
             logger.info("the template of a Modelfile refused a chat")
-            return AnswerError(sentences.BAD_TEMPLATE.format(sentences.sentence_of(error)))
+            return AnswerError(catalog.BAD_TEMPLATE.format(catalog.sentence_of(error)))
         logger.error("the chat template refused a chat: %s", error)
-        return AnswerError(sentences.NOT_ACCEPTED)
+        return AnswerError(catalog.NOT_ACCEPTED)
 
     # -- prompt encoders
 
@@ -248,12 +249,12 @@ class ModelExecutor(LLMExecutor):
         return encoder if supports_system_role else SystemFoldingEncoder(encoder)
 
 
-def _excess(options: dict[str, Any]) -> sentences.Sentence | None:
+def _excess(options: dict[str, Any]) -> catalog.Sentence | None:
     """Return why an option is above its maximum; None if the library can have them all."""
     for name, maximum in MAX_VALUES.items():
         if (options.get(name) or 0) > maximum:
-            limit = sentences.MUST_BE_AT_MOST.format(maximum)
-            return sentences.OPTION_REASON.format(name, limit)
+            limit = catalog.MUST_BE_AT_MOST.format(maximum)
+            return catalog.OPTION_REASON.format(name, limit)
     return None
 
 

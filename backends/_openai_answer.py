@@ -13,16 +13,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kuwa_min import sentences
-from kuwa_min.prompt import NOTE_BEGIN, NOTE_END, SIDE_NOTE
+from kuwa_min.chat import catalog
+from kuwa_min.chat.prompt import NOTE_BEGIN, NOTE_END, SIDE_NOTE
 
 DONE = b"[DONE]"
 REASONING = ("reasoning_content", "reasoning")
 FINISH_NOTES = {  # finish_reason -> side note
-    "length": sentences.CUT_BY_LENGTH,
-    "content_filter": sentences.CUT_BY_RULES,
-    "tool_calls": sentences.WANTS_A_TOOL,
-    "function_call": sentences.WANTS_A_TOOL,
+    "length": catalog.CUT_BY_LENGTH,
+    "content_filter": catalog.CUT_BY_RULES,
+    "tool_calls": catalog.WANTS_A_TOOL,
+    "function_call": catalog.WANTS_A_TOOL,
 }
 NORMAL_FINISH = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
 LONGEST_REASON = 40  # characters of a finish_reason that we do not know
@@ -115,11 +115,11 @@ class CompletionParser:
     def finish_note(self) -> str:
         """Return the side note on how the answer ended; empty if it ended normally."""
         if not self.ended:
-            return sentences.BROKEN_OFF
+            return catalog.BROKEN_OFF
         if self.finish_reason is None or self.finish_reason in NORMAL_FINISH:
             return ""
         reason = "".join(filter(str.isprintable, self.finish_reason))[:LONGEST_REASON]
-        return FINISH_NOTES.get(self.finish_reason) or sentences.ENDED_ODDLY.format(reason)
+        return FINISH_NOTES.get(self.finish_reason) or catalog.ENDED_ODDLY.format(reason)
 
 
 class ReasoningNotes:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from kuwa_min import prompt as prompts
-from kuwa_min.modelfile import Message
+from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.modelfile import Message
 
 from . import _links
 from ._attachments import Attachment

@@ -9,7 +9,7 @@ from typing import Any
 from openai.resources.chat.completions import Completions
 
 from kuwa_min import generation
-from kuwa_min.sentences import MUST_BE_JSON, OPTION_REASON
+from kuwa_min.chat.catalog import MUST_BE_JSON, OPTION_REASON
 
 from ._openai_dialect import EXTRA
 

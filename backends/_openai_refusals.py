@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 from . import _api_key
 from ._cloud_executor import CompletionRequest
@@ -38,7 +38,7 @@ QUOTA = re.compile(r"quota|billing|credit|balance|payment", re.IGNORECASE)
 COUNTRY = re.compile(r"country|region|territory", re.IGNORECASE)
 
 BAD_KEY = {
-    _api_key.THIRD_PARTY: sentences.BAD_THIRD_PARTY_KEY,
+    _api_key.THIRD_PARTY: catalog.BAD_THIRD_PARTY_KEY,
 }
 
 
@@ -115,7 +115,7 @@ def classify(error: ErrorResponse, request: CompletionRequest) -> ServiceError:
     for applies, make in RULES:
         if applies(error, request):
             return make(error, request, cause)
-    return ServiceError(sentences.SERVICE_REFUSED.format(error.status), cause)
+    return ServiceError(catalog.SERVICE_REFUSED.format(error.status), cause)
 
 
 def _cause(error: ErrorResponse, request: CompletionRequest) -> str:
@@ -150,7 +150,7 @@ def _context_length(error: ErrorResponse, _: CompletionRequest, cause: str) -> S
     """Tell which share of the prompt fits, if the message has both token counts."""
     counts = sorted({int(one) for one in TOKEN_COUNT.findall(error.message)})
     share = counts[0] / counts[-1] * MARGIN if len(counts) > 1 else None
-    return ContextLengthExceeded(sentences.TOO_LONG, cause, share=share)
+    return ContextLengthExceeded(catalog.TOO_LONG, cause, share=share)
 
 
 def _is_image(error: ErrorResponse, request: CompletionRequest) -> bool:
@@ -158,13 +158,13 @@ def _is_image(error: ErrorResponse, request: CompletionRequest) -> bool:
 
 
 def _bad_key(_: ErrorResponse, request: CompletionRequest, cause: str) -> ServiceError:
-    return ServiceError(BAD_KEY.get(request.key.owner, sentences.BAD_OPENAI_KEY), cause)
+    return ServiceError(BAD_KEY.get(request.key.owner, catalog.BAD_OPENAI_KEY), cause)
 
 
 def _no_model(error: ErrorResponse, request: CompletionRequest, cause: str) -> ServiceError:
     if error.code == "model_not_found" or MODEL.search(error.message):
-        return ServiceError(sentences.NO_MODEL.format(request.model), cause)
-    return ServiceError(sentences.GARBLED, cause)
+        return ServiceError(catalog.NO_MODEL.format(request.model), cause)
+    return ServiceError(catalog.GARBLED, cause)
 
 
 def _option(error: ErrorResponse, request: CompletionRequest) -> str:
@@ -178,42 +178,40 @@ RULES = (  # (condition, result), in this order
     (lambda error, _: error.status == 401, _bad_key),
     (
         lambda error, _: error.status == 403 and COUNTRY.search(error.code),
-        lambda _, __, cause: ServiceError(sentences.NOT_OFFERED, cause),
+        lambda _, __, cause: ServiceError(catalog.NOT_OFFERED, cause),
     ),
     (
         lambda error, _: error.status == 403,
-        lambda _, request, cause: ServiceError(sentences.FORBIDDEN.format(request.model), cause),
+        lambda _, request, cause: ServiceError(catalog.FORBIDDEN.format(request.model), cause),
     ),
     (_is_context_length, _context_length),
     (
         _is_image,
-        lambda _, request, cause: ImageRejected(sentences.NO_IMAGES.format(request.model), cause),
+        lambda _, request, cause: ImageRejected(catalog.NO_IMAGES.format(request.model), cause),
     ),
     (
         lambda error, _: error.status < 500 and POLICY.search(error.code),
-        lambda _, __, cause: ServiceError(sentences.NOT_ALLOWED, cause),
+        lambda _, __, cause: ServiceError(catalog.NOT_ALLOWED, cause),
     ),
     (lambda error, _: error.status == 404 or error.code == "model_not_found", _no_model),
     (
         lambda error, _: error.status == 402 or (error.status == 429 and QUOTA.search(error.code)),
-        lambda _, __, cause: ServiceError(sentences.QUOTA, cause),
+        lambda _, __, cause: ServiceError(catalog.QUOTA, cause),
     ),
     (
         lambda error, _: error.status == 429,
-        lambda error, _, cause: RetryableError(
-            sentences.BUSY, cause, retry_after=error.retry_after
-        ),
+        lambda error, _, cause: RetryableError(catalog.BUSY, cause, retry_after=error.retry_after),
     ),
     (
         lambda error, _: error.status in (408, 409, 425) or error.status >= 500,
         lambda error, _, cause: RetryableError(
-            sentences.SERVICE_FAILED.format(error.status), cause, retry_after=error.retry_after
+            catalog.SERVICE_FAILED.format(error.status), cause, retry_after=error.retry_after
         ),
     ),
     (
         lambda error, request: error.status < 500 and _option(error, request),
         lambda error, request, cause: ServiceError(
-            sentences.NOT_AN_OPTION.format(_option(error, request)), cause
+            catalog.NOT_AN_OPTION.format(_option(error, request)), cause
         ),
     ),
 )

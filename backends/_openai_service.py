@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 from ._cloud_executor import CompletionRequest
 from ._openai_answer import CompletionParser
@@ -135,8 +135,8 @@ def _read_json(response: StreamedResponse, _: CompletionParser) -> Iterator[list
 
 
 def _malformed(cause: str) -> ServiceError:
-    return ServiceError(sentences.GARBLED, f"garbled: {cause}")
+    return ServiceError(catalog.GARBLED, f"garbled: {cause}")
 
 
 def _empty(cause: str) -> ServiceError:
-    return RetryableError(sentences.NO_ANSWER, f"empty: {cause}")
+    return RetryableError(catalog.NO_ANSWER, f"empty: {cause}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from kuwa_min.modelfile import Message
-from kuwa_min.prompt import fold_system
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.prompt import fold_system
 
 from ._chat_template import TemplateError
 

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 from ._transport_errors import ConnectionFailed, Failure
 
@@ -62,13 +62,13 @@ class RetryModified(ServiceError):
 
 # What a failed connection means: the sentence, and whether another attempt may succeed.
 FAILURES = {
-    Failure.CERTIFICATE: (sentences.NOT_TRUSTED, False),
-    Failure.TLS: (sentences.GARBLED, False),
-    Failure.LOOKUP: (sentences.UNREACHABLE, True),
-    Failure.CONNECT_TIMEOUT: (sentences.UNREACHABLE, True),
-    Failure.READ_TIMEOUT: (sentences.TOO_SLOW, False),
-    Failure.PROTOCOL: (sentences.GARBLED, False),
-    Failure.CONNECTION: (sentences.UNREACHABLE, True),
+    Failure.CERTIFICATE: (catalog.NOT_TRUSTED, False),
+    Failure.TLS: (catalog.GARBLED, False),
+    Failure.LOOKUP: (catalog.UNREACHABLE, True),
+    Failure.CONNECT_TIMEOUT: (catalog.UNREACHABLE, True),
+    Failure.READ_TIMEOUT: (catalog.TOO_SLOW, False),
+    Failure.PROTOCOL: (catalog.GARBLED, False),
+    Failure.CONNECTION: (catalog.UNREACHABLE, True),
 }
 
 

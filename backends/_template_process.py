@@ -16,9 +16,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from kuwa_min import sentences
-from kuwa_min.modelfile import is_unicode
-from kuwa_min.sentences import Sentence, sentence_of
+from kuwa_min.chat import catalog
+from kuwa_min.chat.catalog import Sentence, sentence_of
+from kuwa_min.chat.modelfile import is_unicode
 
 from ._chat_template import MAX_REASON, TemplateError
 from ._template_child import MAX_CHARACTERS, MEMORY, TOO_LONG
@@ -27,7 +27,7 @@ START_TIMEOUT = 20.0  # seconds for the process to start, on a busy machine and 
 MAX_LINE = 12 * MAX_CHARACTERS + 1024  # bytes of an answer: JSON takes up to 12 for a character
 # Environment variables that Python needs to start, and the time zone.
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
-TEXT_TOO_LONG = sentences.TEMPLATE_TEXT_TOO_LONG.format(f"{MAX_CHARACTERS:,}")
+TEXT_TOO_LONG = catalog.TEMPLATE_TEXT_TOO_LONG.format(f"{MAX_CHARACTERS:,}")
 LIBRARIES = ("jinja2", "markupsafe")
 # Of this package, in the order of their imports; the last one is the program that is run.
 MODULES = ("_template_language", "_chat_template", "_template_child")
@@ -128,9 +128,9 @@ class SandboxProcess:
             timer.cancel()
             timer.join()
         if timed_out.is_set():
-            raise TemplateError(sentences.TEMPLATE_TOO_SLOW.format(f"{timeout:g}"))
+            raise TemplateError(catalog.TEMPLATE_TOO_SLOW.format(f"{timeout:g}"))
         if not answer.endswith(b"\n"):
-            raise TemplateError(TEXT_TOO_LONG if answer else sentences.TEMPLATE_PROCESS_ENDED)
+            raise TemplateError(TEXT_TOO_LONG if answer else catalog.TEMPLATE_PROCESS_ENDED)
         return answer
 
     def close(self) -> None:
@@ -157,33 +157,33 @@ def _decode(line: bytes) -> dict[str, Any]:
         answer = json.loads(line)
         if isinstance(answer, dict):
             return answer
-    raise TemplateError(sentences.TEMPLATE_PROCESS_NONSENSE)
+    raise TemplateError(catalog.TEMPLATE_PROCESS_NONSENSE)
 
 
 def _text(answer: dict[str, Any]) -> str:
     """Return the rendered text of an answer; raises TemplateError."""
     if "memory" in answer:
-        raise TemplateError(sentences.TEMPLATE_TOO_LARGE.format(MEMORY // 2**20))
+        raise TemplateError(catalog.TEMPLATE_TOO_LARGE.format(MEMORY // 2**20))
     text = answer.get("text")
     if not isinstance(text, str):
         raise TemplateError(_reason(answer))
     if len(text) > MAX_CHARACTERS:
         raise TemplateError(TEXT_TOO_LONG)
     if not is_unicode(text):
-        raise TemplateError(sentences.TEMPLATE_TEXT_BROKEN)
+        raise TemplateError(catalog.TEMPLATE_TEXT_BROKEN)
     return text
 
 
 def _reason(answer: dict[str, Any]) -> str:
     """Return why the process refuses: a limit of ours, or the template's own message."""
-    reason = answer.get("refused", sentences.TEMPLATE_PROCESS_NONSENSE)
+    reason = answer.get("refused", catalog.TEMPLATE_PROCESS_NONSENSE)
     if reason == TOO_LONG:
         return TEXT_TOO_LONG
     return reason if isinstance(reason, Sentence) else str(reason)[:MAX_REASON]
 
 
 def _not_started(error: Exception) -> TemplateError:
-    return TemplateError(sentences.TEMPLATE_PROCESS_NOT_STARTED.format(sentence_of(error)))
+    return TemplateError(catalog.TEMPLATE_PROCESS_NOT_STARTED.format(sentence_of(error)))
 
 
 def _library_folders() -> list[str]:

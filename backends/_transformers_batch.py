@@ -25,8 +25,8 @@ from collections import deque
 
 import torch
 
+from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
-from kuwa_min.sentences import OUT_OF_MEMORY
 
 from ._pace import PrefillBudget, split_budget
 from ._request import Request

@@ -10,8 +10,8 @@ import transformers
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from kuwa_min.chat.catalog import CONTEXT_FULL, OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.sentences import CONTEXT_FULL, OUT_OF_MEMORY
 
 from ._request import Request
 from ._transformers_model import Stopped, TransformersModel

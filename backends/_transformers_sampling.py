@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import transformers
 
+from kuwa_min.chat.catalog import OVERFLOWED, TRY_DTYPE
 from kuwa_min.errors import AnswerError
-from kuwa_min.sentences import OVERFLOWED, TRY_DTYPE
 
 CANDIDATES = 1024  # tokens considered first where no top_k states a number
 TOO_FEW = -1  # instead of a token: the options allow others beside the candidates

@@ -19,9 +19,9 @@ import transformers
 from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
+from kuwa_min.chat.catalog import LINK_DAMAGED
+from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import StartError
-from kuwa_min.modelfile import Message
-from kuwa_min.sentences import LINK_DAMAGED
 
 from ._attachments import Attachment
 from ._chat_template import TemplateError

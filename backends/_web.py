@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urljoin
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 from ._fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse
 from ._file_types import START
@@ -71,12 +71,12 @@ def fetch(
                     return _read_body(response, limit)
                 url = urljoin(url, response.getheader("Location") or "")
         except TimeoutError:
-            raise LinkError(sentences.LINK_SLOW) from None
+            raise LinkError(catalog.LINK_SLOW) from None
         except ssl.SSLCertVerificationError:
-            raise LinkError(sentences.LINK_NOT_TRUSTED) from None
+            raise LinkError(catalog.LINK_NOT_TRUSTED) from None
         except (OSError, http.client.HTTPException, ValueError):
-            raise LinkError(sentences.LINK_NO_SERVER) from None
-    raise LinkError(sentences.LINK_REDIRECTED)
+            raise LinkError(catalog.LINK_NO_SERVER) from None
+    raise LinkError(catalog.LINK_REDIRECTED)
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def _get(
     """Send one request; yield the response, whose body is still to come."""
     addresses = _resolve(target, deadline)
     if not addresses or not (policy.trusts(target) or all(map(is_public, addresses))):
-        raise LinkError(sentences.LINK_PRIVATE)
+        raise LinkError(catalog.LINK_PRIVATE)
     scope = current_scope()
     with _connect(addresses, target, deadline) as sock:
         scope.watch(sock)
@@ -176,14 +176,14 @@ class _SocketReader(io.RawIOBase):
 
 def _read_body(response: http.client.HTTPResponse, limit: Callable[[bytes], int]) -> bytes:
     if response.status != 200:
-        raise LinkError(sentences.LINK_STATUS, response.status)
+        raise LinkError(catalog.LINK_STATUS, response.status)
     start = response.read(START)
     largest = limit(start)
     if len(start) + (response.length or 0) > largest:
-        raise LinkError(sentences.LINK_TOO_LARGE, largest >> 20)
+        raise LinkError(catalog.LINK_TOO_LARGE, largest >> 20)
     data = start + response.read(largest + 1 - len(start))
     if len(data) > largest:
-        raise LinkError(sentences.LINK_TOO_LARGE, largest >> 20)
+        raise LinkError(catalog.LINK_TOO_LARGE, largest >> 20)
     if response.length:
-        raise LinkError(sentences.LINK_INCOMPLETE)
+        raise LinkError(catalog.LINK_INCOMPLETE)
     return data

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kuwa_min import Modelfile, address, generation, option_values, sentences
+from kuwa_min import Modelfile, address, generation, option_values
+from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, StartError
 
 from . import _api_key, _openai_windows
@@ -145,13 +146,11 @@ class ChatgptExecutor(CloudExecutor):
             chosen = self.operator_key
         if not chosen.text and (self.args.use_third_party_api_key or self._is_openai):
             third_party = self.args.use_third_party_api_key
-            raise AnswerError(
-                sentences.NO_THIRD_PARTY_KEY if third_party else sentences.NO_OPENAI_KEY
-            )
+            raise AnswerError(catalog.NO_THIRD_PARTY_KEY if third_party else catalog.NO_OPENAI_KEY)
         if not _api_key.is_valid(chosen.text):
             third_party = chosen.owner == THIRD_PARTY
             raise AnswerError(
-                sentences.BAD_THIRD_PARTY_KEY if third_party else sentences.BAD_OPENAI_KEY
+                catalog.BAD_THIRD_PARTY_KEY if third_party else catalog.BAD_OPENAI_KEY
             )
         return chosen
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import AsyncGenerator
 
 from kuwa_min import LLMExecutor, Modelfile, generation
-from kuwa_min.modelfile import Message
+from kuwa_min.chat.modelfile import Message
 
 REQUIRES: dict[str, str] = {}
 OPTIONS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kuwa_min.modelfile import Message
+from kuwa_min.chat.modelfile import Message
 
 from .debug import DebugExecutor
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kuwa_min import Modelfile, address, generation, option_values, sentences
+from kuwa_min import Modelfile, address, generation, option_values
+from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, UsageError
 
 from . import _api_key, _file_types
@@ -99,9 +100,9 @@ class GeminiproExecutor(CloudExecutor):
         users = _api_key.from_form(modelfile.parameters.get("_google_token"), USER)
         chosen = users if users.text else self.operator_key
         if not chosen.text:
-            raise AnswerError(sentences.NO_GOOGLE_KEY)
+            raise AnswerError(catalog.NO_GOOGLE_KEY)
         if not _api_key.is_valid(chosen.text):
-            raise AnswerError(sentences.BAD_GOOGLE_KEY)
+            raise AnswerError(catalog.BAD_GOOGLE_KEY)
         return chosen
 
     def prompt_limit(self, model: str, options: dict[str, Any]) -> int | None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kuwa_min import Modelfile, generation
+from kuwa_min.chat.modelfile import Message, convert_value
 from kuwa_min.errors import UsageError
-from kuwa_min.modelfile import Message, convert_value
 from kuwa_min.option_values import from_json
 
 from . import _attachments, _file_types, _hub_cache, _model_path, _quantization

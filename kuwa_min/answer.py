@@ -13,10 +13,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from . import sentences, usage
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
+
+from . import usage
 from .admission import Ticket
 from .answer_writer import PING_INTERVAL, PieceWriter
-from .chunks import ExitCodeChunk, Piece, ProgressChunk
 from .delivery import Delivery
 from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .event_loop import EventLoop
@@ -96,7 +98,7 @@ class Generation:
         language: str | None = None,
     ) -> None:
         self.user, self._waiting_timeout = user, waiting_timeout
-        self._language = sentences.language_of(language)
+        self._language = catalog.language_of(language)
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute
         self._is_room, self._loop, self._log_content = wire.room, loop, log_content
@@ -171,7 +173,7 @@ class Generation:
                 position = self._slots.queue_position(self)
                 self._writer.write(ProgressChunk(*position, "waiting for a free slot"))
             elif self._slots.leave_queue(self):
-                raise AnswerError(sentences.NO_SLOT)
+                raise AnswerError(catalog.NO_SLOT)
 
     def _leave_queue(self) -> None:
         self._slots.leave_queue(self)
@@ -194,7 +196,7 @@ class Generation:
             line = traceback_line(error, with_message=self._log_content is not None)
             logger.error("the backend failed: %s", line)
         self._writer.exit_code = ExitCodeChunk.FAILURE
-        sentence = sentences.render(sentences.sentence_of(error), self._language)
+        sentence = catalog.render(catalog.sentence_of(error), self._language)
         if self._log_content is not None:
             self._log_content(f"{type(error).__name__}: {sentence}")
         if not self._failure:
@@ -233,11 +235,11 @@ class Generation:
 
     def cancel_for_shutdown(self) -> None:
         """Stop because the process ends, and say so in a side note; does not wait."""
-        self._dismissal = sentences.STOPPING
+        self._dismissal = catalog.STOPPING
         if self._slots.leave_queue(self):
             return
         self._outcome = "cut short"
-        self._end_note = sentences.CUT_SHORT.render(self._language)
+        self._end_note = catalog.CUT_SHORT.render(self._language)
         self._writer.exit_code = ExitCodeChunk.INCOMPLETE
         self._cancel()
 
@@ -273,7 +275,7 @@ class Generation:
         In a chat room, both front ends take an answer without a word for a fault of the model.
         """
         wordless = self._outcome == "aborted" and self._writer.is_blank and self._is_room
-        sentence = [Step(sentences.STOPPED.render(self._language))] if wordless else []
+        sentence = [Step(catalog.STOPPED.render(self._language))] if wordless else []
         return sentence + self._writer.end_steps(
             failure=self._failure, note=self._end_note, usage=self._usage
         )

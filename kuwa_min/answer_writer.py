@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
+from kuwa_min.chat.catalog import ENGLISH, Language, render
+from kuwa_min.chat.chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
+
 from .delivery import Delivery
 from .errors import PieceError
-from .sentences import ENGLISH, Language, render
 from .usage import Usage
 from .wire import Ending, Step, Wire
 

@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.pieces import as_generator
+
 from . import log, options, process, protocol, stream, usage
-from .chunks import Piece
 from .errors import KuwaError
 from .kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
-from .pieces import as_generator
 from .report import BackendStatus
 from .service import Backend, Listening, Service
 
@@ -80,7 +81,8 @@ class LLMExecutor(KuwaNames):
     ) -> AsyncGenerator[Piece, None]:
         """Yield the answer's pieces: an async generator.
 
-        A piece is text, a chunk of `kuwa_min.chunks`, or a list of chunks that belong together.
+        A piece is text, a chunk of `kuwa_min.chat.chunks`, or a list of chunks that belong
+        together.
         history: [{"role": "user" | "assistant", "content": text}], the oldest first.
         modelfile: the bot's Modelfile; parameters["_<field>"] holds the other form fields.
         A method with a single parameter gets the raw form instead, as a dictionary of texts.

@@ -16,9 +16,10 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kuwa_min.chat.catalog import BAD_OPTION, MUST_BE_AT_LEAST, OPTION_REASON, sentence_of
+
 from . import option_values
 from .errors import AnswerError, UsageError
-from .sentences import BAD_OPTION, MUST_BE_AT_LEAST, OPTION_REASON, sentence_of
 
 logger = logging.getLogger(__name__)
 

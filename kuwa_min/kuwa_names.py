@@ -10,8 +10,9 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from kuwa_min.chat.modelfile import Modelfile
+
 from . import address
-from .modelfile import Modelfile
 
 # Attributes of an executor's class that set the defaults of options -> the options.
 CLASS_DEFAULTS = {

@@ -7,8 +7,9 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from kuwa_min.chat.modelfile import is_unicode
+
 from . import address, log, option_values
-from .modelfile import is_unicode
 
 KERNEL_URL = "http://127.0.0.1:9000/"
 KERNEL_ADDRESS = "127.0.0.1:9000"

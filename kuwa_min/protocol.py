@@ -28,10 +28,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
+from kuwa_min.chat.catalog import (
+    EMPTY_REQUEST,
+    MALFORMED_HISTORY,
+    MALFORMED_MODELFILE,
+    TOO_MANY_FIELDS,
+)
+from kuwa_min.chat.history import keep_client_system, rectify_chat_history, to_openai_chat_format
+from kuwa_min.chat.modelfile import Message, Modelfile
+
 from .errors import Refused
-from .messages import keep_client_system, rectify_chat_history, to_openai_chat_format
-from .modelfile import Message, Modelfile
-from .sentences import EMPTY_REQUEST, MALFORMED_HISTORY, MALFORMED_MODELFILE, TOO_MANY_FIELDS
 
 FORM_FIELDS = 100
 SUCCESS, FAILED = "Success", "Failed"

@@ -9,9 +9,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
-from . import protocol, sentences, wire
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import Piece
+
+from . import protocol, wire
 from .answer import Generation
-from .chunks import Piece
 from .errors import Refused
 from .event_loop import EventLoop
 from .exchange import JSON, Reply, Request, Routes, Streaming, message
@@ -79,13 +81,13 @@ class ExecutorRoutes:
             logger.info(
                 "endpoint %d: refused a chat: %d %s", index, refusal.status, refusal.message
             )
-            language = sentences.language_of(request.field("accept-language"))
-            refusal.message = sentences.render(refusal.message, language)
+            language = catalog.language_of(request.field("accept-language"))
+            refusal.message = catalog.render(refusal.message, language)
             raise
 
     def _start(self, index: int, request: Request) -> Streaming:
         if not self.ready:
-            raise Refused(503, sentences.LOADING, Retry_After="5")
+            raise Refused(503, catalog.LOADING, Retry_After="5")
         form = protocol.parse_form(request.body, request.field("content-type") or "")
         chat = protocol.parse_chat(
             form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
@@ -123,7 +125,7 @@ class ExecutorRoutes:
     def health(self, _: Request) -> Reply:
         """Return 204 when chats are accepted; raises Refused with 503 while the model loads."""
         if not self.ready:
-            raise Refused(503, sentences.LOADING, Retry_After="5")
+            raise Refused(503, catalog.LOADING, Retry_After="5")
         return Reply(204)
 
     def status(self, _: Request) -> Reply:

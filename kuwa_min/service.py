@@ -13,8 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kuwa_min.chat.chunks import Piece
+
 from . import address, log, process, protocol
-from .chunks import Piece
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .event_loop import EventLoop
 from .exchange import Limits, Routes

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from . import sentences
+from kuwa_min.chat import catalog
+
 from .admission import AdmissionQueue
 from .answer import Generation
 from .errors import Refused
@@ -57,9 +58,9 @@ class Slots:
         """
         with self._changed:
             if self._closed:
-                raise Refused(503, sentences.STOPPING, Retry_After="5")
+                raise Refused(503, catalog.STOPPING, Retry_After="5")
             if self._endpoints[index] is not None:
-                raise Refused(429, sentences.ENDPOINT_BUSY)
+                raise Refused(429, catalog.ENDPOINT_BUSY)
             ticket = self._queue.acquire(generation.user)
             # The slot is free where the generator ends, before the worker thread notices that.
             generation.enqueue(ticket, partial(self._queue.release, ticket))

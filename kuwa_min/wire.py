@@ -8,9 +8,17 @@ from collections.abc import Container, Iterable, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, Protocol
 
-from .chunks import BaseChunk, ExitCodeChunk, LogChunk, LogLevel, RefusalChunk, TextChunk
+from kuwa_min.chat.chunks import (
+    BaseChunk,
+    ExitCodeChunk,
+    LogChunk,
+    LogLevel,
+    RefusalChunk,
+    TextChunk,
+)
+from kuwa_min.chat.side_notes import SideNoteGate
+
 from .errors import PieceError
-from .side_notes import SideNoteGate
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
 FRAMED_HEADERS = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")

@@ -1,7 +1,7 @@
 """Read answers as the front ends of Kuwa do: 0.4 line by line, rooms of 0.3.4 in windows of time.
 
 Only what decides over text, side notes and exit code is here; the rules are stated in kuwa_min.wire
-and kuwa_min.side_notes.
+and kuwa_min.chat.side_notes.
 """
 
 from __future__ import annotations

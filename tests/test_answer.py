@@ -16,8 +16,9 @@ from programs import call, fetch, said, until
 from readers import BEGIN, END, deltas, room_03, room_04
 from test_server import Compute, Running, running
 
-from kuwa_min import answer_writer, sentences, usage, wire
-from kuwa_min.chunks import (
+from kuwa_min import answer_writer, usage, wire
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import (
     ExitCodeChunk,
     LogChunk,
     LogLevel,
@@ -26,8 +27,8 @@ from kuwa_min.chunks import (
     RefusalChunk,
     TextChunk,
 )
+from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
-from kuwa_min.prompt import SIDE_NOTE
 from kuwa_min.protocol import Chat
 
 LONG = 20.0
@@ -256,9 +257,9 @@ def test_an_abort_ends_well(block: bool) -> None:
 @pytest.mark.parametrize(
     ("pieces", "history", "language", "left"),
     [
-        ([], "7", "en_us", sentences.STOPPED),
-        (["", " \n", ProgressChunk(1, 2)], "7", "en_us", sentences.STOPPED),
-        ([], "7", "zh_tw", sentences.STOPPED.render("zh")),
+        ([], "7", "en_us", catalog.STOPPED),
+        (["", " \n", ProgressChunk(1, 2)], "7", "en_us", catalog.STOPPED),
+        ([], "7", "zh_tw", catalog.STOPPED.render("zh")),
         ([LogChunk("loud")], "7", "en_us", "[INFO] loud"),
         (["a"], "7", "en_us", "a"),
         ([], "-7", "en_us", ""),
@@ -321,7 +322,7 @@ def test_an_answer_ends_once_although_its_orphan_ends_at_the_same_time(
 @pytest.mark.parametrize("block", [False, True])
 @pytest.mark.parametrize(
     ("language", "note"),
-    [("en", sentences.CUT_SHORT), ("zh_tw", sentences.CUT_SHORT.render("zh"))],
+    [("en", catalog.CUT_SHORT), ("zh_tw", catalog.CUT_SHORT.render("zh"))],
 )
 def test_an_answer_that_is_cut_short_is_incomplete(block: bool, language: str, note: str) -> None:
     """A note says so, in the user's language."""
@@ -340,10 +341,10 @@ def test_an_answer_that_is_cut_short_is_incomplete(block: bool, language: str, n
 
 def test_our_sentences_are_in_the_users_language_and_others_unchanged() -> None:
     """Side notes, and the sentence that ends the answer with its reason, on both wires."""
-    reason = sentences.OPTION_REASON.format("top_p", sentences.MUST_BE_NUMBER)
-    sentence = sentences.ON_NEW_LINE.format(sentences.BAD_OPTION.format(reason))
-    note = SIDE_NOTE.format(sentences.join([sentences.CUT_BY_LENGTH, "own words"]))
-    compute = yielding("text", note, TextChunk(sentences.STOPPED), error=AnswerError(sentence))
+    reason = catalog.OPTION_REASON.format("top_p", catalog.MUST_BE_NUMBER)
+    sentence = catalog.ON_NEW_LINE.format(catalog.BAD_OPTION.format(reason))
+    note = SIDE_NOTE.format(catalog.join([catalog.CUT_BY_LENGTH, "own words"]))
+    compute = yielding("text", note, TextChunk(catalog.STOPPED), error=AnswerError(sentence))
     said_in_chinese = "text[已在回答開始前停止。]\n[無法使用選項 llm_top_p：必須是數字。]"
     noted = "回答已達長度上限，因此被截斷。 own words"
     fields = {"Accept-Language": "zh-TW"}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kuwa_min.chunks import (
+from kuwa_min.chat.chunks import (
     AudioURLChunk,
     BaseChunk,
     ExitCodeChunk,

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from kuwa_min.messages import (
+from kuwa_min.chat.history import (
     extract_last_url,
     keep_client_system,
     rectify_chat_history,

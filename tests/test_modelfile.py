@@ -8,12 +8,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.modelfile import (
-    Modelfile,
-    ParameterDict,
-    Script,
-    ScriptSyntaxError,
-)
+from kuwa_min.chat.modelfile import Modelfile, ParameterDict, Script, ScriptSyntaxError
 
 EMPTY = {
     "override_system_prompt": "",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.modelfile import Modelfile
+from kuwa_min.chat.modelfile import Modelfile
 
 Commands = list[tuple[str, str]]
 

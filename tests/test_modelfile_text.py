@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.modelfile_text import (
+from kuwa_min.chat.modelfile_text import (
     convert_value,
     extract_text_from_quotes,
     read_prompt,

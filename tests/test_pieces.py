@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.chunks import ExitCodeChunk
-from kuwa_min.pieces import as_generator
+from kuwa_min.chat.chunks import ExitCodeChunk
+from kuwa_min.chat.pieces import as_generator
 
 CHUNK = ExitCodeChunk(1)
 

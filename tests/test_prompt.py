@@ -7,10 +7,11 @@ import json
 
 import pytest
 
-from kuwa_min import generation, sentences
-from kuwa_min.errors import UNEXPECTED, AnswerError
-from kuwa_min.modelfile import Modelfile
-from kuwa_min.prompt import (
+from kuwa_min import generation
+from kuwa_min.chat import catalog
+from kuwa_min.chat.catalog import NO_INPUT, TOO_LONG
+from kuwa_min.chat.modelfile import Modelfile
+from kuwa_min.chat.prompt import (
     SIDE_NOTE,
     Prompt,
     compose,
@@ -19,7 +20,7 @@ from kuwa_min.prompt import (
     merge_consecutive,
     without_own_sentences,
 )
-from kuwa_min.sentences import NO_INPUT, TOO_LONG
+from kuwa_min.errors import UNEXPECTED, AnswerError
 
 History = list[dict[str, str]]
 
@@ -112,9 +113,9 @@ def test_a_prompt_of_the_author_is_a_question() -> None:
         ("\n[INFO] [The option is yours.]", "\n[INFO] [The option is yours.]"),
         ("a\n[ERROR] disk full", "a\n[ERROR] disk full"),
         (f"{NO_INPUT}\n", None),
-        (f"\n{sentences.STOPPED}", None),
+        (f"\n{catalog.STOPPED}", None),
         (" \n", None),
-        (f"Paris is\n{SIDE_NOTE.format(sentences.CUT_SHORT)}", "Paris is"),
+        (f"Paris is\n{SIDE_NOTE.format(catalog.CUT_SHORT)}", "Paris is"),
         ("a\n<<<WARNING>>>one\ntwo<<</WARNING>>>b<<<WARNING>>>c<<</WARNING>>>", "ab"),
         ("<<<WARNING>>>note<<</WARNING>>>", None),
         ("[The model ran out of memory for this chat; a shorter one may fit.]", None),

@@ -8,9 +8,10 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from kuwa_min import exchange, protocol, sentences
+from kuwa_min import exchange, protocol
+from kuwa_min.chat import catalog
+from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.errors import Refused
-from kuwa_min.modelfile import Modelfile
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=----WebKitFormBoundaryAbC123"
@@ -370,8 +371,8 @@ def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "data"),
     [
-        (sentences.EMPTY_REQUEST, b'{"msg":"Received empty request!"}'),
-        (sentences.ENDPOINT_BUSY, b'{"msg":"Processing another request."}'),
+        (catalog.EMPTY_REQUEST, b'{"msg":"Received empty request!"}'),
+        (catalog.ENDPOINT_BUSY, b'{"msg":"Processing another request."}'),
         ("Aborted", b'{"msg":"Aborted"}'),
         ('say "嗨"', '{"msg":"say \\"嗨\\""}'.encode()),
     ],

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min import prompt, sentences
+from kuwa_min.chat import catalog, prompt
+from kuwa_min.chat.catalog import CHINESE, ENGLISH, language_of, render, sentence_of
 from kuwa_min.errors import UNEXPECTED, AnswerError
-from kuwa_min.sentences import CHINESE, ENGLISH, language_of, render, sentence_of
 
 ROOT = Path(__file__).parents[1]
-CATALOG = sentences.all_sentences()
+CATALOG = catalog.all_sentences()
 # Words that a Chinese sentence may hold as they are: products, formats, options, units.
 NAMES = re.compile(
     r"API|Google|JSON|MB|MiB|Modelfile|OpenAI|[Tt]oken|x|llm_|true|false|f32"
@@ -74,23 +74,23 @@ def test_a_sentence_is_rendered_in_both_languages_with_its_values(name: str) -> 
 
 def test_a_reason_is_rendered_in_the_language_of_the_whole() -> None:
     """However deep it lies, while names and numbers stay."""
-    reason = sentences.OPTION_REASON.format("top_p", sentences.MUST_BE_AT_MOST.format(1))
-    whole = sentences.BAD_OPTION.format(reason)
+    reason = catalog.OPTION_REASON.format("top_p", catalog.MUST_BE_AT_MOST.format(1))
+    whole = catalog.BAD_OPTION.format(reason)
     assert whole == "[The option llm_top_p must be at most 1.]"
     assert render(whole, CHINESE) == "[無法使用選項 llm_top_p：不得大於 1。]"
 
 
 def test_several_sentences_become_one() -> None:
     """As side notes need them."""
-    both = sentences.join([sentences.LAST_FILE_ONLY, "as it is", sentences.CUT_SHORT])
-    assert both == f"{sentences.LAST_FILE_ONLY} as it is {sentences.CUT_SHORT}"
-    chinese = [one.render(CHINESE) for one in (sentences.LAST_FILE_ONLY, sentences.CUT_SHORT)]
+    both = catalog.join([catalog.LAST_FILE_ONLY, "as it is", catalog.CUT_SHORT])
+    assert both == f"{catalog.LAST_FILE_ONLY} as it is {catalog.CUT_SHORT}"
+    chinese = [one.render(CHINESE) for one in (catalog.LAST_FILE_ONLY, catalog.CUT_SHORT)]
     assert both.render(CHINESE) == " as it is ".join(chinese)
 
 
 def test_filled_gaps_stay_as_they_are() -> None:
     """A value cannot open a gap, nor can another format fill one again."""
-    filled = sentences.NO_MODEL.format("{} {0} {x}")
+    filled = catalog.NO_MODEL.format("{} {0} {x}")
     assert filled.format("other") == filled
     assert "{} {0} {x}" in filled.format("other").render(CHINESE)
 
@@ -102,7 +102,7 @@ def test_other_text_stays_as_it_is() -> None:
 
 def test_an_exception_gives_the_sentence_it_was_raised_with() -> None:
     """And its message if that is none."""
-    sentence = sentences.NO_MODEL.format("m")
+    sentence = catalog.NO_MODEL.format("m")
     assert sentence_of(AnswerError(sentence)) is sentence
     assert sentence_of(AnswerError("own words")) == "own words"
     assert sentence_of(AnswerError()) == ""
@@ -112,7 +112,7 @@ def test_an_exception_gives_the_sentence_it_was_raised_with() -> None:
 def test_every_sentence_is_used() -> None:
     """Outside of the catalog."""
     sources = {*ROOT.glob("kuwa_min/**/*.py"), *ROOT.glob("backends/**/*.py")}
-    texts = (one.read_text("utf-8") for one in sources - {Path(sentences.__file__)})
+    texts = (one.read_text("utf-8") for one in sources - {Path(catalog.__file__)})
     words = {word for text in texts for word in re.findall(r"\b[A-Z_]+\b", text)}
     assert not CATALOG.keys() - words
 
@@ -134,7 +134,7 @@ def test_no_model_reads_a_sentence_of_ours_as_its_own(sentence: str) -> None:
 
 def test_a_gap_does_not_swallow_lines() -> None:
     """What a model wrote in between stays."""
-    text = f"{sentences.BAD_OPTION[:12]}\nParis.]"
+    text = f"{catalog.BAD_OPTION[:12]}\nParis.]"
     assert (
         prompt.without_own_sentences([{"role": "assistant", "content": text}])[0]["content"] == text
     )

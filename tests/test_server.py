@@ -14,7 +14,7 @@ import pytest
 from programs import call, fetch, said, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.event_loop import EventLoop
 from kuwa_min.httpd import Server
@@ -152,7 +152,7 @@ def test_malformed_chats_get_a_short_sentence(form: dict[str, str], status: int,
 @pytest.mark.parametrize(
     ("language", "loading", "busy", "malformed"),
     [
-        ("en-US", sentences.LOADING, sentences.ENDPOINT_BUSY, sentences.MALFORMED_HISTORY),
+        ("en-US", catalog.LOADING, catalog.ENDPOINT_BUSY, catalog.MALFORMED_HISTORY),
         (
             "zh-TW",
             "模型仍在載入中，請稍候再試。",

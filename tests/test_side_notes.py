@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from kuwa_min.side_notes import LONGEST_OPEN, NOTE_BEGIN, NOTE_END, SideNoteGate, tag_overlap
+from kuwa_min.chat.side_notes import LONGEST_OPEN, NOTE_BEGIN, NOTE_END, SideNoteGate, tag_overlap
 
 N1, N2 = f"{NOTE_BEGIN}one{NOTE_END}", f"{NOTE_BEGIN}two\nlines{NOTE_END}"
 ANSWERS = [

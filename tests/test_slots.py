@@ -18,11 +18,12 @@ import pytest
 from programs import call, fetch, said, until
 from test_server import Running, running
 
-from kuwa_min import answer, sentences
+from kuwa_min import answer
 from kuwa_min.answer import Generation
-from kuwa_min.chunks import Piece
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.pieces import as_generator
 from kuwa_min.metrics import Metrics
-from kuwa_min.pieces import as_generator
 from kuwa_min.protocol import Chat, slot_path
 from kuwa_min.slots import Slots
 from kuwa_min.stream import on_stop
@@ -179,7 +180,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize(
     ("language", "sentence"),
-    [("en_us", sentences.NO_SLOT), ("zh_tw", sentences.NO_SLOT.render("zh"))],
+    [("en_us", catalog.NO_SLOT), ("zh_tw", catalog.NO_SLOT.render("zh"))],
 )
 def test_a_wait_that_takes_too_long_ends_with_a_sentence(
     gated: Gated, language: str, sentence: str, caplog: pytest.LogCaptureFixture
@@ -382,6 +383,6 @@ def test_draining_dismisses_waiting_chats_with_a_sentence(gated: Gated) -> None:
         until(lambda: waiting(one) == 1)
         one.slots.close()
         one.slots.drain(0)
-        assert second.read().decode() == sentences.STOPPING
+        assert second.read().decode() == catalog.STOPPING
         assert first.read().decode().endswith("<<</WARNING>>>")
     assert gated.order == ["first"]

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kuwa_min.text import StopWords, Utf8Decoder
+from kuwa_min.chat.text import StopWords, Utf8Decoder
 
 TEXT = "naïve 世界 🙂 end"
 

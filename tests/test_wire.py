@@ -11,7 +11,7 @@ import pytest
 from readers import BEGIN, END, api_04, room_03, room_04
 
 from kuwa_min import wire
-from kuwa_min.chunks import (
+from kuwa_min.chat.chunks import (
     AudioURLChunk,
     BaseChunk,
     ExitCodeChunk,

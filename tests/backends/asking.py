@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kuwa_min import LLMExecutor, Modelfile
+from kuwa_min.chat.catalog import language_of, render, sentence_of
 from kuwa_min.errors import AnswerError
-from kuwa_min.sentences import language_of, render, sentence_of
 from kuwa_min.stream import GeneratorRunner
 
 ROLES = ("user", "assistant")

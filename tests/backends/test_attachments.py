@@ -15,7 +15,7 @@ from backends._fetch_policy import LinkError
 from backends._file_types import ALL, IMAGES
 from backends._line import CancelScope
 from backends._links import LOST, sign
-from kuwa_min.sentences import LINK_DAMAGED
+from kuwa_min.chat.catalog import LINK_DAMAGED
 
 PDF = b"%PDF-1.7\n..."
 

@@ -31,9 +31,9 @@ from upload_site import Site
 from backends import _refusal
 from backends._openai_windows import from_model_name
 from backends.chatgpt import OPTIONS, ChatgptExecutor
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
+from kuwa_min.chat.prompt import SIDE_NOTE, without_own_sentences
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.prompt import SIDE_NOTE, without_own_sentences
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
@@ -192,10 +192,10 @@ def test_tokens_are_counted(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("finish", "note"),
     [
-        ("length", sentences.CUT_BY_LENGTH),
-        ("content_filter", sentences.CUT_BY_RULES),
-        ("tool_calls", sentences.WANTS_A_TOOL),
-        ("lunch", sentences.ENDED_ODDLY.format("lunch")),
+        ("length", catalog.CUT_BY_LENGTH),
+        ("content_filter", catalog.CUT_BY_RULES),
+        ("tool_calls", catalog.WANTS_A_TOOL),
+        ("lunch", catalog.ENDED_ODDLY.format("lunch")),
     ],
 )
 def test_the_user_is_told_why_an_answer_ends(serve: Serve, finish: str, note: str) -> None:
@@ -217,7 +217,7 @@ def test_the_user_is_told_of_an_answer_that_breaks_off(
 ) -> None:
     """It may be incomplete; it is not asked again."""
     service = serve(talk)
-    assert ask(connect(service), "hi") == "half of " + SIDE_NOTE.format(sentences.BROKEN_OFF)
+    assert ask(connect(service), "hi") == "half of " + SIDE_NOTE.format(catalog.BROKEN_OFF)
     assert len(service.chats) == 1
 
 
@@ -283,11 +283,11 @@ def test_the_operators_account_is_not_named_with_anothers_key(
 def test_openai_itself_takes_the_users_token() -> None:
     """And wants a key; no request is sent here."""
     executor = start(ChatgptExecutor)
-    assert ask(executor, "hi") == sentences.NO_OPENAI_KEY
+    assert ask(executor, "hi") == catalog.NO_OPENAI_KEY
     assert "請先" in ask(executor, "hi", form={"lang": "zh-TW"})
-    assert ask(executor, "hi", form={"openai_token": "no key"}) == sentences.BAD_OPENAI_KEY
+    assert ask(executor, "hi", form={"openai_token": "no key"}) == catalog.BAD_OPENAI_KEY
     third_party = start(ChatgptExecutor, "--use_third_party_api_key")
-    assert ask(third_party, "hi", form={"openai_token": PERSONS}) == sentences.NO_THIRD_PARTY_KEY
+    assert ask(third_party, "hi", form={"openai_token": PERSONS}) == catalog.NO_THIRD_PARTY_KEY
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture)
     executor = connect(serve(openai_refuses.echoing_the_key), "--send_openai_token")
     form = {"openai_token": PERSONS}
     answer = ask(executor, "my secret wish", form=form)
-    assert answer == sentences.BAD_OPENAI_KEY
+    assert answer == catalog.BAD_OPENAI_KEY
     assert PERSONS not in caplog.text
     assert "secret wish" not in caplog.text
     assert "the service answers 401 (invalid_api_key), to the key of the person" in caplog.text
@@ -348,21 +348,21 @@ def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture)
 
 MISSING = {"error": {"message": "The model `x` does not exist", "code": "model_not_found"}}
 CASES = [
-    (401, {"error": {"message": "no"}}, sentences.BAD_OPENAI_KEY),
-    (403, {"error": {"message": "no"}}, sentences.FORBIDDEN.format("gpt-4o")),
-    (403, {"error": {"code": "unsupported_country_region_territory"}}, sentences.NOT_OFFERED),
-    (404, MISSING, sentences.NO_MODEL.format("gpt-4o")),
-    (404, {"detail": "Not Found"}, sentences.GARBLED),
-    (402, {"error": {"message": "pay"}}, sentences.QUOTA),
-    (429, {"error": {"message": "no", "code": "insufficient_quota"}}, sentences.QUOTA),
-    (400, {"error": {"message": "no", "code": "content_filter"}}, sentences.NOT_ALLOWED),
+    (401, {"error": {"message": "no"}}, catalog.BAD_OPENAI_KEY),
+    (403, {"error": {"message": "no"}}, catalog.FORBIDDEN.format("gpt-4o")),
+    (403, {"error": {"code": "unsupported_country_region_territory"}}, catalog.NOT_OFFERED),
+    (404, MISSING, catalog.NO_MODEL.format("gpt-4o")),
+    (404, {"detail": "Not Found"}, catalog.GARBLED),
+    (402, {"error": {"message": "pay"}}, catalog.QUOTA),
+    (429, {"error": {"message": "no", "code": "insufficient_quota"}}, catalog.QUOTA),
+    (400, {"error": {"message": "no", "code": "content_filter"}}, catalog.NOT_ALLOWED),
     (
         400,
         {"error": {"message": "Invalid value", "param": "temperature"}},
-        sentences.NOT_AN_OPTION.format("temperature"),
+        catalog.NOT_AN_OPTION.format("temperature"),
     ),
-    (400, {"error": {"message": "?"}}, sentences.SERVICE_REFUSED.format(400)),
-    (418, b"<html>teapot</html>", sentences.SERVICE_REFUSED.format(418)),
+    (400, {"error": {"message": "?"}}, catalog.SERVICE_REFUSED.format(400)),
+    (418, b"<html>teapot</html>", catalog.SERVICE_REFUSED.format(418)),
 ]
 
 
@@ -376,7 +376,7 @@ def test_an_error_response_is_a_sentence(
     assert ask(executor, "hi") == sentence
     assert len(service.chats) == 1
     chinese = ask(executor, "hi", form={"lang": "zh-TW"})
-    assert chinese == sentences.render(sentence, "zh")
+    assert chinese == catalog.render(sentence, "zh")
     assert "\n" not in chinese
     assert without_own_sentences([{"role": "assistant", "content": chinese}]) == []
 
@@ -392,10 +392,10 @@ def test_a_transient_error_is_retried(serve: Serve, status: int) -> None:
 def test_a_service_that_stays_busy_is_given_up(serve: Serve) -> None:
     """After four attempts; at once if it asks for a longer wait than a user would bear."""
     busy = serve(openai_refuses.always(429, {"error": {"message": "slow down"}}))
-    assert ask(connect(busy), "hi") == sentences.BUSY
+    assert ask(connect(busy), "hi") == catalog.BUSY
     assert len(busy.chats) == _refusal.MAX_ATTEMPTS
     patient = serve(openai_refuses.always(429, {}, Retry_After="3600"))
-    assert ask(connect(patient), "hi") == sentences.BUSY
+    assert ask(connect(patient), "hi") == catalog.BUSY
     assert len(patient.chats) == 1
 
 
@@ -416,7 +416,7 @@ def test_an_error_in_the_middle_ends_the_answer(serve: Serve) -> None:
     """With a sentence on a line of its own; the answer is not asked again."""
     service = serve(openai_refuses.midway({"message": "CUDA error", "code": 500}))
     answer = ask(connect(service), "hi")
-    assert answer == "so far \n" + sentences.SERVICE_FAILED.format(500)
+    assert answer == "so far \n" + catalog.SERVICE_FAILED.format(500)
     assert len(service.chats) == 1
 
 
@@ -429,7 +429,7 @@ def test_an_event_may_be_named_an_error(serve: Serve) -> None:
         one.raw(b'event: error\ndata: {"message": "no"}\n\n')
         one.end()
 
-    assert ask(connect(serve(talk)), "hi") == "so far\n" + sentences.SERVICE_FAILED.format(500)
+    assert ask(connect(serve(talk)), "hi") == "so far\n" + catalog.SERVICE_FAILED.format(500)
 
 
 def test_reasoning_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
@@ -440,7 +440,7 @@ def test_reasoning_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
         one.say("", reasoning="Well\n\nmaybe")
         one.break_off()
 
-    shown = "".join(map(SIDE_NOTE.format, ("Well", "maybe", sentences.BROKEN_OFF)))
+    shown = "".join(map(SIDE_NOTE.format, ("Well", "maybe", catalog.BROKEN_OFF)))
     assert ask(connect(serve(talk), "--show_reasoning"), "hi") == shown
 
 
@@ -448,7 +448,7 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
     """No text was shown yet."""
     assert ask(connect(serve(openai_breaks_off.once_before_the_first_word)), "hi") == "here I am"
     gone = serve(openai_breaks_off.always_before_the_head)
-    assert ask(connect(gone), "hi") == sentences.UNREACHABLE
+    assert ask(connect(gone), "hi") == catalog.UNREACHABLE
     assert len(gone.chats) == _refusal.MAX_ATTEMPTS + 1, (
         "the kept connection counts as closed before"
     )
@@ -470,7 +470,7 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
 )
 def test_a_malformed_response_is_a_sentence(serve: Serve, talk: Callable[[Talk], None]) -> None:
     """Whatever it is; the log names the kind, not the words."""
-    assert ask(connect(serve(talk)), "hi") == sentences.GARBLED
+    assert ask(connect(serve(talk)), "hi") == catalog.GARBLED
 
 
 def test_a_malformed_event_in_the_middle_ends_the_answer(serve: Serve) -> None:
@@ -482,22 +482,22 @@ def test_a_malformed_event_in_the_middle_ends_the_answer(serve: Serve) -> None:
         one.raw(b"data: {oops\n\n")
         one.end()
 
-    assert ask(connect(serve(talk)), "hi") == "so far\n" + sentences.GARBLED
+    assert ask(connect(serve(talk)), "hi") == "so far\n" + catalog.GARBLED
 
 
 def test_an_empty_answer_is_a_sentence(serve: Serve) -> None:
     """The web front end would show an error for nothing."""
-    assert ask(connect(serve(lambda talk: talk.tell(""))), "hi") == sentences.NO_ANSWER
+    assert ask(connect(serve(lambda talk: talk.tell(""))), "hi") == catalog.NO_ANSWER
     empty = serve(openai_talks_garbage.events_of(b": nothing\n\n"))
-    assert ask(connect(empty), "hi") == sentences.NO_ANSWER
+    assert ask(connect(empty), "hi") == catalog.NO_ANSWER
 
 
 def test_a_silent_service_is_given_up_in_time(serve: Serve) -> None:
     """After --timeout seconds without a byte, before the first word and after it."""
     early = connect(serve(openai_is_silent.before_the_head), "--timeout", 0.2)
-    assert ask(early, "hi") == sentences.TOO_SLOW
+    assert ask(early, "hi") == catalog.TOO_SLOW
     late = connect(serve(openai_is_silent.after_the_first_word))
-    assert ask(late, "hi", llm_timeout="0.2") == "one\n" + sentences.TOO_SLOW
+    assert ask(late, "hi", llm_timeout="0.2") == "one\n" + catalog.TOO_SLOW
 
 
 def test_a_service_that_is_not_there_is_waited_for(
@@ -509,7 +509,7 @@ def test_a_service_that_is_not_there_is_waited_for(
     caplog.set_level(logging.INFO)
     executor = connect(service)
     assert caplog.text.count("does not list its models yet") == 1
-    assert ask(executor, "hi") == sentences.UNREACHABLE
+    assert ask(executor, "hi") == catalog.UNREACHABLE
     assert "ConnectionRefusedError" in caplog.text
     assert caplog.text.count("does not list its models yet") == 1
 
@@ -522,14 +522,14 @@ def test_a_self_signed_certificate_is_refused(
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     service = serve(fine, tls=tls)
-    assert ask(connect(service), "hi") == sentences.NOT_TRUSTED
+    assert ask(connect(service), "hi") == catalog.NOT_TRUSTED
     assert "SSL_CERT_FILE" in caplog.text
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     assert ask(connect(service), "hi") == "Hello, 世界!"
     plain = service.url.replace("https", "http")
     assert ask(start(ChatgptExecutor, "--base_url", plain), "hi") in (
-        sentences.UNREACHABLE,
-        sentences.GARBLED,
+        catalog.UNREACHABLE,
+        catalog.GARBLED,
     )
 
 
@@ -556,10 +556,10 @@ def test_a_refused_option_of_a_bot_is_not(serve: Serve) -> None:
     words = "Unsupported value: '{}' does not support this value."
     sure = connect(serve(openai_refuses.option("temperature", words)))
     assert ask(sure, "hi") == "fine"
-    sentence = sentences.NOT_AN_OPTION.format("temperature")
+    sentence = catalog.NOT_AN_OPTION.format("temperature")
     assert ask(sure, "hi", llm_temperature="0.9") == sentence
     executor = connect(serve(openai_refuses.option("top_k", "{}: Extra inputs are not permitted")))
-    assert ask(executor, "hi", llm_top_k="5") == sentences.NOT_AN_OPTION.format("top_k")
+    assert ask(executor, "hi", llm_top_k="5") == catalog.NOT_AN_OPTION.format("top_k")
 
 
 def test_an_option_may_have_another_name(serve: Serve) -> None:
@@ -691,7 +691,7 @@ def test_a_chat_that_is_too_long_loses_its_oldest_exchange(
 def test_a_message_that_is_too_long_alone_is_a_sentence(serve: Serve) -> None:
     """There is nothing left to lose."""
     service = serve(openai_counts_tokens.most(0, "no", code="context_length_exceeded"))
-    assert ask(connect(service), "one", "1", "two") == sentences.TOO_LONG
+    assert ask(connect(service), "one", "1", "two") == catalog.TOO_LONG
     assert [len(one.said) for one in service.chats] == [3, 1]
 
 
@@ -706,7 +706,7 @@ def test_a_chat_is_truncated_before_it_is_sent(serve: Serve, window: str) -> Non
     executor = connect(service, *options)
     ask(executor, "字" * 100, "a" * 90, "b" * 90, "c" * 90, "d" * 90)
     assert service.chats[0].said == ["b" * 90, "c" * 90, "d" * 90]
-    assert ask(executor, "字" * 200) == sentences.TOO_LONG
+    assert ask(executor, "字" * 200) == catalog.TOO_LONG
     assert len(service.chats) == 1
 
 
@@ -754,7 +754,7 @@ def test_a_model_that_does_not_see_says_so(serve: Serve) -> None:
 
     service = serve(blind)
     executor = connect(service, "--multimodal")
-    assert ask(executor, data_url(png())) == sentences.NO_IMAGES.format("gpt-4o")
+    assert ask(executor, data_url(png())) == catalog.NO_IMAGES.format("gpt-4o")
     assert ask(executor, "look " + data_url(png()), "I see", "and now?") == "blind"
     assert service.chats[-1].said == ["look " + data_url(png()), "I see", "and now?"]
 
@@ -772,7 +772,7 @@ def test_a_model_that_takes_one_picture_gets_the_last(serve: Serve) -> None:
     service, urls = serve(one_only), [data_url(png(n)) for n in (1, 2, 3)]
     executor = connect(service, "--multimodal")
     assert ask(executor, urls[0], "a", f"{urls[1]} {urls[2]}") == "yes" + SIDE_NOTE.format(
-        sentences.LAST_FILE_ONLY
+        catalog.LAST_FILE_ONLY
     )
     assert service.chats[-1].said[:2] == [urls[0], "a"]
     assert parts(service.chats[-1].said[2]) == [urls[1], png(3)]
@@ -808,7 +808,7 @@ def test_other_files_are_named_in_a_side_note(serve: Serve, site: Site) -> None:
     service, url = serve(fine), site.write("a%20b.pdf", b"")
     site.folder.joinpath("a b.pdf").write_bytes(b"%PDF-1.7")
     answer = ask(connect(service, "--multimodal", "--allow_private_urls"), f"{url}\nhm?")
-    assert answer.endswith(SIDE_NOTE.format(sentences.LINK_NO_FILE.format("a b.pdf")))
+    assert answer.endswith(SIDE_NOTE.format(catalog.LINK_NO_FILE.format("a b.pdf")))
     assert service.chats[0].said == [f"{url}\nhm?"]
 
 
@@ -819,7 +819,7 @@ def test_a_side_note_on_a_link_follows_the_answer_it_belongs_to(serve: Serve) ->
         talk.answer({"error": {"message": "no", "code": "content_filter"}}, 400)
 
     answer = ask(connect(serve(refuse), "--multimodal"), "http://127.0.0.1/a.png ?")
-    assert answer == sentences.NOT_ALLOWED
+    assert answer == catalog.NOT_ALLOWED
 
 
 # -- the switch of a bot
@@ -858,7 +858,7 @@ def test_a_bot_may_not_switch_pictures_on_by_itself(serve: Serve) -> None:
     """The user is told, in their language."""
     service = serve(fine)
     on = {"llm_enable_multimodal": "true"}
-    assert ask(connect(service), "hi", **on) == sentences.NO_MULTIMODAL
+    assert ask(connect(service), "hi", **on) == catalog.NO_MULTIMODAL
     assert "不允許" in ask(connect(service), "hi", form={"lang": "zh-TW"}, **on)
     wrong = ask(connect(service), "hi", llm_enable_multimodal="maybe")
     assert wrong == "[The option llm_enable_multimodal must be true or false.]"

@@ -11,8 +11,8 @@ import pytest
 from backends._engine import Engine
 from backends._request import Request
 from backends._scheduler import SerialScheduler
-from kuwa_min.prompt import SIDE_NOTE
-from kuwa_min.sentences import Sentence
+from kuwa_min.chat.catalog import Sentence
+from kuwa_min.chat.prompt import SIDE_NOTE
 
 NOTE = Sentence("A note.", "附註。")
 LONG = 20.0

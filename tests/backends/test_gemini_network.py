@@ -18,7 +18,7 @@ from backends._gemini_refusal import FAILURES
 from backends._http_connection import Timeouts
 from backends._refusal import ServiceError, from_connection_failure
 from backends._transport_errors import ConnectionFailed
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 SHORT = 0.1  # seconds of patience
 
@@ -52,7 +52,7 @@ def test_a_port_that_takes_nobody_is_given_up(full: str, monkeypatch: pytest.Mon
     """At once: another try would take as long."""
     monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=SHORT, read=20))
     found = explain(full)
-    assert (type(found), found.sentence) == (ServiceError, sentences.UNREACHABLE)
+    assert (type(found), found.sentence) == (ServiceError, catalog.UNREACHABLE)
     assert "Timeout" in str(found)
 
 
@@ -64,4 +64,4 @@ def test_a_service_that_falls_silent_is_given_up(
     monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=20, read=SHORT))
     with gemini_server(talk) as service:  # type: ignore[arg-type]
         found = explain(service.url)
-    assert (type(found), found.sentence) == (ServiceError, sentences.TOO_SLOW)
+    assert (type(found), found.sentence) == (ServiceError, catalog.TOO_SLOW)

@@ -14,7 +14,7 @@ from fakes.gemini_refuses import PER_DAY, QUOTA, RETRY, error
 from backends import _gemini_refusal as refusals
 from backends._gemini_session import ErrorResponse
 from backends._refusal import ContextLengthExceeded, ImageRejected, RetryableError, ServiceError
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 
 def explain(status: int, body: Any, **fields: str) -> ServiceError:
@@ -27,38 +27,38 @@ def explain(status: int, body: Any, **fields: str) -> ServiceError:
 @pytest.mark.parametrize(
     ("code", "message", "sentence", "kind"),
     [
-        (400, "API key not valid. Please pass one.", sentences.BAD_GOOGLE_KEY, ServiceError),
-        (400, "API key expired. Please renew it.", sentences.BAD_GOOGLE_KEY, ServiceError),
-        (400, "Gemini is not available in your country.", sentences.NOT_OFFERED, ServiceError),
-        (400, "Please enable billing on the project.", sentences.QUOTA, ServiceError),
-        (429, "Quota exceeded for metric: x, limit: 0", sentences.QUOTA, ServiceError),
-        (429, "Quota exceeded for metric: x, limit: 10", sentences.BUSY, RetryableError),
-        (413, "Request payload size exceeds the limit", sentences.TOO_LONG, ServiceError),
+        (400, "API key not valid. Please pass one.", catalog.BAD_GOOGLE_KEY, ServiceError),
+        (400, "API key expired. Please renew it.", catalog.BAD_GOOGLE_KEY, ServiceError),
+        (400, "Gemini is not available in your country.", catalog.NOT_OFFERED, ServiceError),
+        (400, "Please enable billing on the project.", catalog.QUOTA, ServiceError),
+        (429, "Quota exceeded for metric: x, limit: 0", catalog.QUOTA, ServiceError),
+        (429, "Quota exceeded for metric: x, limit: 10", catalog.BUSY, RetryableError),
+        (413, "Request payload size exceeds the limit", catalog.TOO_LONG, ServiceError),
         (400, "Unable to process input image.", refusals.USELESS, ImageRejected),
         (400, "Provided image is not valid.", refusals.USELESS, ImageRejected),
         (
             400,
             "Image input modality is not enabled",
-            sentences.NO_IMAGES.format("m"),
+            catalog.NO_IMAGES.format("m"),
             ImageRejected,
         ),
         (
             400,
             "it has a temperature value of 3.0 but the range is up to 2",
-            sentences.NOT_AN_OPTION.format("temperature"),
+            catalog.NOT_AN_OPTION.format("temperature"),
             ServiceError,
         ),
         (
             400,
             "Invalid value at 'generationConfig.topP'",
-            sentences.NOT_AN_OPTION.format("top_p"),
+            catalog.NOT_AN_OPTION.format("top_p"),
             ServiceError,
         ),
-        (408, "x", sentences.TOO_SLOW, RetryableError),
-        (504, "x", sentences.TOO_SLOW, RetryableError),
-        (503, "x", sentences.BUSY, RetryableError),
-        (502, "x", sentences.SERVICE_FAILED.format(502), RetryableError),
-        (418, "x", sentences.SERVICE_REFUSED.format(418), ServiceError),
+        (408, "x", catalog.TOO_SLOW, RetryableError),
+        (504, "x", catalog.TOO_SLOW, RetryableError),
+        (503, "x", catalog.BUSY, RetryableError),
+        (502, "x", catalog.SERVICE_FAILED.format(502), RetryableError),
+        (418, "x", catalog.SERVICE_REFUSED.format(418), ServiceError),
     ],
 )
 def test_an_error_has_its_sentence(
@@ -97,21 +97,21 @@ def test_a_wait_is_what_google_asks_for() -> None:
 def test_a_quota_of_the_day_is_not_waited_for() -> None:
     """Whatever delay it names."""
     details = [{"@type": QUOTA, "violations": [{"quotaId": PER_DAY}]}, {"retryDelay": "1s"}]
-    assert explain(429, {"error": error(429, "X", "x", *details)}).sentence == sentences.QUOTA
+    assert explain(429, {"error": error(429, "X", "x", *details)}).sentence == catalog.QUOTA
 
 
 @pytest.mark.parametrize("status", [301, 302, 404, 405])
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"[" * 100_000, [5], {"error": 5}])
 def test_what_does_not_speak_as_google_is_at_a_wrong_address(status: int, body: Any) -> None:
     """The user reads that the address should be looked at."""
-    assert explain(status, body).sentence == sentences.GARBLED
+    assert explain(status, body).sentence == catalog.GARBLED
 
 
 def test_an_error_that_is_odd_is_read_as_far_as_it_goes() -> None:
     """Whatever types its values have."""
     odd = {"code": "400", "status": 5, "message": ["x"], "details": [5, {"violations": 5}]}
-    assert explain(503, {"error": odd}).sentence == sentences.BUSY
-    assert explain(503, {"error": {"code": 200}}).sentence == sentences.BUSY
+    assert explain(503, {"error": odd}).sentence == catalog.BUSY
+    assert explain(503, {"error": {"code": 200}}).sentence == catalog.BUSY
 
 
 def test_the_log_gets_no_key_of_a_refusal() -> None:

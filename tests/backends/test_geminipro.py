@@ -29,9 +29,9 @@ from upload_site import Site
 from backends import _refusal
 from backends._http_connection import CA_VARIABLES
 from backends.geminipro import OPTIONS, GeminiproExecutor
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
+from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.prompt import SIDE_NOTE
 from kuwa_min.stream import GeneratorRunner
 
 pytest.importorskip("google.generativeai", reason="geminipro needs google-generativeai")
@@ -130,7 +130,7 @@ def test_a_bot_chooses_its_model(serve: Serve, connect: Any) -> None:
     paths = [asked.path.partition(":")[0] for asked in service.asked]
     assert paths == ["/v1beta/models/other", "/v1beta/models/b", "/v1beta/tunedModels/c"]
     for name in ("../../x", "a/b", "a?b=c", "模型"):
-        assert ask(executor, "hi", llm_model=name) == sentences.NO_MODEL.format(name)
+        assert ask(executor, "hi", llm_model=name) == catalog.NO_MODEL.format(name)
     assert len(service.asked) == 3
 
 
@@ -245,7 +245,7 @@ def test_documents_sounds_and_texts_are_sent(serve: Serve, connect: Any, site: S
         inline("圖片說明".encode(), "text/plain"),
         {"text": urls[3]},
     ]
-    assert answer.endswith(SIDE_NOTE.format(sentences.LINK_NO_FILE.format("a.zip")))
+    assert answer.endswith(SIDE_NOTE.format(catalog.LINK_NO_FILE.format("a.zip")))
 
 
 def test_an_upload_on_a_private_network_is_a_side_note(
@@ -254,7 +254,7 @@ def test_an_upload_on_a_private_network_is_a_side_note(
     """The model gets the link and answers, unless the site's host is named."""
     service, url = serve(fine), site.write("storage/root/homes/3/a.png", png(2, 2))
     answer = pieces(connect(service, "--multimodal"), f"{url}\nhm?")
-    assert answer[-1] == SIDE_NOTE.format(sentences.LINK_PRIVATE.format("a.png"))
+    assert answer[-1] == SIDE_NOTE.format(catalog.LINK_PRIVATE.format("a.png"))
     assert len(answer) > 1
     assert (parts(service, 0), site.asked) == ([{"text": f"{url}\nhm?"}], [])
     named = connect(service, "--multimodal", "--upload_hosts", f"127.0.0.1:{site.port}")
@@ -266,7 +266,7 @@ def test_a_bot_may_switch_files_on_if_the_operator_allows_it(serve: Serve, conne
     """As Kuwa's own multimodal bot does; Google never hears of the switch."""
     service, said = serve(fine), f"{data_url(png(2, 2))} ?"
     on, off = ({"llm_enable_multimodal": value} for value in ("true", "false"))
-    assert ask(connect(service), said, **on) == sentences.NO_MULTIMODAL
+    assert ask(connect(service), said, **on) == catalog.NO_MULTIMODAL
     assert service.asked == []
     ask(connect(service, "--allow_multimodal"), said, **on)
     assert parts(service, 0)[0] == inline(png(2, 2), "image/png")
@@ -279,7 +279,7 @@ def test_a_model_that_takes_no_pictures_says_so(serve: Serve, connect: Any) -> N
     """Of the last message; one of an earlier message is left out."""
     service = serve(gemini_refuses.all_pictures)
     executor = connect(service, "--multimodal", "--model", "m")
-    assert ask(executor, data_url(png(2, 2))) == sentences.NO_IMAGES.format("m")
+    assert ask(executor, data_url(png(2, 2))) == catalog.NO_IMAGES.format("m")
     assert ask(executor, f"See {data_url(png(2, 2))}", "no", "And now?") == "text"
 
 
@@ -289,19 +289,19 @@ def test_a_model_that_takes_no_pictures_says_so(serve: Serve, connect: Any) -> N
 @pytest.mark.parametrize(
     ("reason", "note"),
     [
-        (2, sentences.CUT_BY_LENGTH),
-        ("MAX_TOKENS", sentences.CUT_BY_LENGTH),
-        (3, sentences.CUT_BY_RULES),
-        ("SAFETY", sentences.CUT_BY_RULES),
-        (7, sentences.CUT_BY_RULES),
-        (8, sentences.CUT_BY_RULES),
-        (9, sentences.CUT_BY_RULES),
-        (4, sentences.CUT_BY_RECITATION),
-        (10, sentences.WANTS_A_TOOL),
-        ("UNEXPECTED_TOOL_CALL", sentences.WANTS_A_TOOL),
-        (6, sentences.ENDED_ODDLY.format("LANGUAGE")),
-        (99, sentences.ENDED_ODDLY.format("99")),
-        ("<script>\n", sentences.ENDED_ODDLY.format("OTHER")),
+        (2, catalog.CUT_BY_LENGTH),
+        ("MAX_TOKENS", catalog.CUT_BY_LENGTH),
+        (3, catalog.CUT_BY_RULES),
+        ("SAFETY", catalog.CUT_BY_RULES),
+        (7, catalog.CUT_BY_RULES),
+        (8, catalog.CUT_BY_RULES),
+        (9, catalog.CUT_BY_RULES),
+        (4, catalog.CUT_BY_RECITATION),
+        (10, catalog.WANTS_A_TOOL),
+        ("UNEXPECTED_TOOL_CALL", catalog.WANTS_A_TOOL),
+        (6, catalog.ENDED_ODDLY.format("LANGUAGE")),
+        (99, catalog.ENDED_ODDLY.format("99")),
+        ("<script>\n", catalog.ENDED_ODDLY.format("OTHER")),
         (1, ""),
         ("STOP", ""),
         (0, ""),
@@ -318,10 +318,10 @@ def test_the_user_reads_why_an_answer_ended(
 @pytest.mark.parametrize(
     ("reason", "answer"),
     [
-        (1, sentences.NO_ANSWER),
-        (3, sentences.NOT_ALLOWED),
-        (2, SIDE_NOTE.format(sentences.CUT_BY_LENGTH) + "\n" + sentences.NO_ANSWER),
-        (4, SIDE_NOTE.format(sentences.CUT_BY_RECITATION) + "\n" + sentences.NO_ANSWER),
+        (1, catalog.NO_ANSWER),
+        (3, catalog.NOT_ALLOWED),
+        (2, SIDE_NOTE.format(catalog.CUT_BY_LENGTH) + "\n" + catalog.NO_ANSWER),
+        (4, SIDE_NOTE.format(catalog.CUT_BY_RECITATION) + "\n" + catalog.NO_ANSWER),
     ],
 )
 def test_an_answer_without_text_is_explained(
@@ -344,15 +344,15 @@ def test_a_blocked_prompt_is_explained(
         one.close_array()
 
     executor = connect(serve(talk))
-    assert ask(executor, "hi") == sentences.NOT_ALLOWED
+    assert ask(executor, "hi") == catalog.NOT_ALLOWED
     chinese = ask(executor, "hi", form={"lang": "zh-TW,zh;q=0.9"})
-    assert chinese == sentences.NOT_ALLOWED.render("zh")
+    assert chinese == catalog.NOT_ALLOWED.render("zh")
     assert "the prompt was blocked: " in caplog.text
 
 
 def test_an_empty_array_is_no_answer(serve: Serve, connect: Any) -> None:
     """The user is told."""
-    assert ask(connect(serve(gemini_talks_garbage.with_body(b"[]"))), "hi") == sentences.NO_ANSWER
+    assert ask(connect(serve(gemini_talks_garbage.with_body(b"[]"))), "hi") == catalog.NO_ANSWER
 
 
 # -- keys
@@ -408,7 +408,7 @@ def test_the_key_may_come_from_a_file_or_the_environment(
 def test_what_cannot_be_a_key_is_not_sent(serve: Serve, connect: Any, token: str) -> None:
     """It could change the head of the request."""
     service = serve(fine)
-    assert ask(connect(service), "hi", form={"google_token": token}) == sentences.BAD_GOOGLE_KEY
+    assert ask(connect(service), "hi", form={"google_token": token}) == catalog.BAD_GOOGLE_KEY
     assert service.asked == []
 
 
@@ -443,14 +443,14 @@ def test_no_key_and_no_word_is_seen_anywhere(
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (gemini_refuses.WRONG_KEY, sentences.BAD_GOOGLE_KEY),
-        (gemini_refuses.FORBIDDEN, sentences.FORBIDDEN.format("m")),
-        (gemini_refuses.NO_MODEL, sentences.NO_MODEL.format("m")),
-        (gemini_refuses.NOT_HERE, sentences.NOT_OFFERED),
-        (gemini_refuses.USED_UP, sentences.QUOTA),
-        (gemini_refuses.BAD_TOP_P, sentences.NOT_AN_OPTION.format("top_p")),
-        (gemini_refuses.error(400, "INVALID_ARGUMENT", "?"), sentences.SERVICE_REFUSED.format(400)),
-        (gemini_refuses.error(401, "UNAUTHENTICATED", "?"), sentences.BAD_GOOGLE_KEY),
+        (gemini_refuses.WRONG_KEY, catalog.BAD_GOOGLE_KEY),
+        (gemini_refuses.FORBIDDEN, catalog.FORBIDDEN.format("m")),
+        (gemini_refuses.NO_MODEL, catalog.NO_MODEL.format("m")),
+        (gemini_refuses.NOT_HERE, catalog.NOT_OFFERED),
+        (gemini_refuses.USED_UP, catalog.QUOTA),
+        (gemini_refuses.BAD_TOP_P, catalog.NOT_AN_OPTION.format("top_p")),
+        (gemini_refuses.error(400, "INVALID_ARGUMENT", "?"), catalog.SERVICE_REFUSED.format(400)),
+        (gemini_refuses.error(401, "UNAUTHENTICATED", "?"), catalog.BAD_GOOGLE_KEY),
     ],
 )
 def test_an_error_response_is_one_sentence_that_helps(
@@ -471,7 +471,7 @@ def test_a_sentence_is_said_in_chinese_to_those_who_read_it(serve: Serve, connec
     """With the name in its place."""
     service = serve(gemini_refuses.always(404, gemini_refuses.NO_MODEL))
     answer = ask(connect(service, "--model", "m"), "hi", form={"lang": "zh-TW"})
-    assert answer == sentences.NO_MODEL.format("m").render("zh")
+    assert answer == catalog.NO_MODEL.format("m").render("zh")
 
 
 @pytest.mark.parametrize(
@@ -489,9 +489,9 @@ def test_a_service_that_is_busy_is_asked_again(
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (gemini_refuses.BUSY, sentences.BUSY),
-        (gemini_refuses.TOO_MANY, sentences.BUSY),
-        (gemini_refuses.BROKEN, sentences.SERVICE_FAILED.format(500)),
+        (gemini_refuses.BUSY, catalog.BUSY),
+        (gemini_refuses.TOO_MANY, catalog.BUSY),
+        (gemini_refuses.BROKEN, catalog.SERVICE_FAILED.format(500)),
     ],
 )
 def test_a_service_that_stays_busy_is_given_up(
@@ -506,20 +506,20 @@ def test_a_service_that_stays_busy_is_given_up(
 def test_a_service_that_wants_a_long_wait_is_given_up(serve: Serve, connect: Any) -> None:
     """At once: no user waits that long for a first word."""
     service = serve(gemini_refuses.always(503, gemini_refuses.BUSY, Retry_After="3600"))
-    assert ask(connect(service), "hi") == sentences.BUSY
+    assert ask(connect(service), "hi") == catalog.BUSY
     assert len(service.asked) == 1
 
 
 def test_an_error_in_the_middle_ends_the_answer_with_a_sentence(serve: Serve, connect: Any) -> None:
     """What was said stays; it is not asked again."""
     service = serve(gemini_refuses.in_the_middle)
-    assert ask(connect(service), "hi") == f"half of \n{sentences.SERVICE_FAILED.format(500)}"
+    assert ask(connect(service), "hi") == f"half of \n{catalog.SERVICE_FAILED.format(500)}"
     assert len(service.asked) == 1
 
 
 def test_an_answer_that_breaks_off_is_marked(serve: Serve, connect: Any) -> None:
     """With a side note: it may have been whole or not."""
-    note = SIDE_NOTE.format(sentences.BROKEN_OFF)
+    note = SIDE_NOTE.format(catalog.BROKEN_OFF)
     for talk in (gemini_breaks_off.in_the_middle, gemini_breaks_off.in_an_object):
         assert ask(connect(serve(talk)), "hi") == f"half of {note}"
 
@@ -537,7 +537,7 @@ def test_an_answer_that_breaks_off_before_its_first_word_is_asked_for_again(
 def test_a_service_that_always_breaks_off_cannot_be_reached(serve: Serve, connect: Any) -> None:
     """After a few tries."""
     service = serve(gemini_breaks_off.always)
-    assert ask(connect(service), "hi") == sentences.UNREACHABLE
+    assert ask(connect(service), "hi") == catalog.UNREACHABLE
     assert len(service.asked) == _refusal.MAX_ATTEMPTS
 
 
@@ -558,7 +558,7 @@ def test_a_malformed_response_is_one_sentence(
 ) -> None:
     """Which says that the address may be wrong; a redirection is not followed."""
     service = serve(talk)
-    assert ask(connect(service), "hi") == sentences.GARBLED
+    assert ask(connect(service), "hi") == catalog.GARBLED
     assert len(service.asked) == 1
 
 
@@ -571,7 +571,7 @@ def test_a_chat_that_is_too_long_loses_its_oldest_exchanges(serve: Serve, connec
     executor = connect(service, "--limit", 50)
     ask(executor, "old " * 30, "answer", "new")
     assert service.asked[0].said == [("user", "new")]
-    assert ask(executor, "long " * 200) == sentences.TOO_LONG
+    assert ask(executor, "long " * 200) == catalog.TOO_LONG
 
 
 def test_a_chat_that_the_service_finds_too_long_is_truncated(serve: Serve, connect: Any) -> None:
@@ -579,7 +579,7 @@ def test_a_chat_that_the_service_finds_too_long_is_truncated(serve: Serve, conne
     service = serve(gemini_refuses.all_but_short_chats)
     assert ask(connect(service), "one", "two", "three", "four", "five") == "short"
     refusing = serve(gemini_refuses.always(400, gemini_refuses.TOO_LONG))
-    assert ask(connect(refusing), "one") == sentences.TOO_LONG
+    assert ask(connect(refusing), "one") == catalog.TOO_LONG
     assert len(refusing.asked) == 1
 
 
@@ -684,7 +684,7 @@ def test_a_self_signed_certificate_is_refused(
 ) -> None:
     """With a sentence; the log says how to trust it, and then it is trusted."""
     service = serve(fine, tls=certificate.tls())
-    assert ask(connect(service), "hi") == sentences.NOT_TRUSTED
+    assert ask(connect(service), "hi") == catalog.NOT_TRUSTED
     assert "SSL_CERT_FILE" in caplog.text
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.path))
     assert ask(connect(service), "hi") == "Hello, 世界!"
@@ -696,7 +696,7 @@ def test_a_service_without_tls_at_an_https_address_is_one_sentence(
     """It cannot be reached so."""
     service = serve(fine)
     answer = ask(connect(service.url.replace("http:", "https:")), "hi")
-    assert answer == sentences.UNREACHABLE
+    assert answer == catalog.UNREACHABLE
 
 
 def test_a_service_that_is_not_there_is_one_sentence(
@@ -705,9 +705,9 @@ def test_a_service_that_is_not_there_is_one_sentence(
     """The log has the system's own words."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
-    assert ask(connect(f"http://127.0.0.1:{port}"), "hi") == sentences.UNREACHABLE
+    assert ask(connect(f"http://127.0.0.1:{port}"), "hi") == catalog.UNREACHABLE
     assert "ConnectionRefusedError: Connection refused" in caplog.text
-    assert ask(connect("http://no-such-host.invalid"), "hi") == sentences.UNREACHABLE
+    assert ask(connect("http://no-such-host.invalid"), "hi") == catalog.UNREACHABLE
     assert "gaierror" in caplog.text
 
 
@@ -782,7 +782,7 @@ def test_the_reasons_are_those_of_the_sdk() -> None:
 def test_a_value_that_cannot_be_sent_is_refused(serve: Serve, connect: Any) -> None:
     """A bot's with a sentence, the operator's at the start."""
     service = serve(fine)
-    sentence = sentences.NOT_AN_OPTION.format("max_output_tokens")
+    sentence = catalog.NOT_AN_OPTION.format("max_output_tokens")
     assert ask(connect(service), "hi", llm_max_output_tokens=str(2**40)) == sentence
     assert ask(connect(service), "hi", llm_temperature="1e300").startswith("[The model's service")
     assert service.asked == []

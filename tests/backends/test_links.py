@@ -17,8 +17,8 @@ from backends._links import (
     with_signs,
     without_marks,
 )
-from kuwa_min.prompt import NOTE_BEGIN, NOTE_END
-from kuwa_min.sentences import LINK_DAMAGED, MORE_LINKS
+from kuwa_min.chat.catalog import LINK_DAMAGED, MORE_LINKS
+from kuwa_min.chat.prompt import NOTE_BEGIN, NOTE_END
 
 
 def user(text: str) -> dict[str, str]:

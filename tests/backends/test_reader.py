@@ -16,8 +16,8 @@ from backends._bounded_template import RENDER_TIMEOUT, SandboxPool
 from backends._chat_template import ChatTemplate, TemplateError
 from backends._model_executor import ModelExecutor
 from backends._reader import SystemFoldingEncoder, TextEncoder, supports_system_role
+from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
-from kuwa_min.modelfile import Message
 
 pytest.importorskip("jinja2", reason="chat templates are written in it")
 

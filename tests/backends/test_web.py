@@ -17,7 +17,7 @@ from test_images import png
 from backends import _web
 from backends._fetch_policy import FetchPolicy, LinkError
 from backends._line import CancelScope
-from kuwa_min.sentences import render
+from kuwa_min.chat.catalog import render
 
 OPEN, CLOSED = FetchPolicy(allow_private=True), FetchPolicy()
 MOST = 10 * 2**20

@@ -12,8 +12,8 @@ from machines import HeavyFile
 from programs import Program, call, chat_through, fetch, said, until
 from real_engine import MISSING, WINDOW, Engine, real_engine
 
-from kuwa_min import sentences
-from kuwa_min.prompt import SIDE_NOTE
+from kuwa_min.chat import catalog
+from kuwa_min.chat.prompt import SIDE_NOTE
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,7 +45,7 @@ def test_a_person_gets_the_engines_answer(program: Program, engine: Engine) -> N
     form = said("Hello", modelfile='[{"name": "parameter", "args": "llm_max_tokens 24"}]')
     answers = [fetch(program.url, form)[1] for _ in range(2)]
     assert answers[0] == answers[1]
-    assert answers[0].endswith(SIDE_NOTE.format(sentences.CUT_BY_LENGTH))
+    assert answers[0].endswith(SIDE_NOTE.format(catalog.CUT_BY_LENGTH))
     through = chat_through(program.kernel_url, "chatgpt", "Hello")
     assert through.startswith(answers[0][:24])
 

@@ -21,7 +21,7 @@ from people import Person
 from programs import PATIENCE, Program, call, fetch, said, until
 from stand_ins import below
 
-from kuwa_min import sentences
+from kuwa_min.chat import catalog
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cloud")]
 KEY, PERSONS = "operator-0123456789", "person-9876543210"
@@ -53,8 +53,8 @@ CLOUDS = (
         gemini_server,
         gemini_is_silent.before_the_head,
         gemini_refuses.always(400, gemini_refuses.WRONG_KEY),
-        sentences.BAD_GOOGLE_KEY,
-        sentences.NO_GOOGLE_KEY,
+        catalog.BAD_GOOGLE_KEY,
+        catalog.NO_GOOGLE_KEY,
     ),
     Cloud(
         "chatgpt",
@@ -67,8 +67,8 @@ CLOUDS = (
         openai_refuses.always(
             401, {"error": {"message": "no such key", "code": "invalid_api_key"}}
         ),
-        sentences.BAD_THIRD_PARTY_KEY,
-        sentences.NO_THIRD_PARTY_KEY,
+        catalog.BAD_THIRD_PARTY_KEY,
+        catalog.NO_THIRD_PARTY_KEY,
     ),
 )
 
@@ -195,7 +195,7 @@ def test_a_stop_before_the_first_word_reaches_the_service(cloud: Cloud, start: A
         assert fetch(f"{program.kernel_url}/v1.0/chat/abort", ids) == (200, "Success")
         assert service.gone.wait(1)
         person.join(PATIENCE)
-        assert person.text == sentences.STOPPED
+        assert person.text == catalog.STOPPED
         served.append("the silent one")
         assert chat(program, cloud, "again") == f"Hello, 世界, {KEY}"
 
@@ -226,7 +226,7 @@ def test_a_service_that_is_not_there_is_one_sentence(cloud: Cloud, start: Any) -
     """The executor is ready all the same."""
     with start("http://127.0.0.1:9") as program:
         assert fetch(f"{program.url.rpartition('/')[0]}/health")[0] == 204
-        assert chat(program, cloud, "hi") == sentences.UNREACHABLE
-        chinese = sentences.UNREACHABLE.render("zh")
+        assert chat(program, cloud, "hi") == catalog.UNREACHABLE
+        chinese = catalog.UNREACHABLE.render("zh")
         assert chat(program, cloud, "hi", "zh-TW") == chinese
         assert "ConnectionRefusedError" in program.log

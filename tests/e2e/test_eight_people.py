@@ -12,7 +12,7 @@ import eight_people
 import pytest
 from machines import HERE, HeavyFile, Machine
 
-from kuwa_min.sentences import NOT_ACCEPTED, STOPPED
+from kuwa_min.chat.catalog import NOT_ACCEPTED, STOPPED
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("eight people")]
 

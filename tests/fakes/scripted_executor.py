@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kuwa_min import LLMExecutor, chunks
+from kuwa_min import LLMExecutor
+from kuwa_min.chat import chunks
 from kuwa_min.errors import AnswerError
 
 CHUNKS: dict[str, Any] = {

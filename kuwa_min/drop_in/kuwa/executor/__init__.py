@@ -2,9 +2,9 @@
 
 from importlib import import_module
 
+from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.compat import provide_version
 from kuwa_min.executor import LLMExecutor
-from kuwa_min.modelfile import Modelfile
 
 __all__ = ["LLMExecutor", "Modelfile"]
 MODULES = ("base_executor", "cache", "llm_executor", "message", "modelfile", "util")

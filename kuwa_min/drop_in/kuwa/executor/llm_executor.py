@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from typing import Any
 
+from kuwa_min.chat.history import extract_last_url, to_openai_chat_format
 from kuwa_min.executor import LLMExecutor
-from kuwa_min.messages import extract_last_url, to_openai_chat_format
 
 from . import _fetch
 from .cache import lru_cache_with_ttl

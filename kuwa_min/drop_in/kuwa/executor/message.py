@@ -1,6 +1,6 @@
 """The typed pieces of an answer."""
 
-from kuwa_min.chunks import (
+from kuwa_min.chat.chunks import (
     AudioURLChunk,
     BaseChunk,
     ExitCodeChunk,

@@ -1,6 +1,6 @@
 """The parsed Modelfile of a bot."""
 
-from kuwa_min.modelfile import (
+from kuwa_min.chat.modelfile import (
     Modelfile,
     ParameterDict,
     Script,

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from kuwa_min.chunks import is_rfc3339
+from kuwa_min.chat.chunks import is_rfc3339
 from kuwa_min.generation import merge_config
 from kuwa_min.option_files import read_config
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kuwa_min.errors import AnswerError
+
+from .catalog import NO_INPUT, TOO_LONG, Sentence, own_answers
 from .chunks import LogLevel
-from .errors import AnswerError
 from .modelfile import Message, Modelfile
-from .sentences import NO_INPUT, TOO_LONG, Sentence, own_answers
 from .side_notes import NOTE_BEGIN, NOTE_END
 
 SIDE_NOTE = Sentence(f"{NOTE_BEGIN}{{}}{NOTE_END}", f"{NOTE_BEGIN}{{}}{NOTE_END}")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from .errors import UNEXPECTED, message_of
+from kuwa_min.errors import UNEXPECTED, message_of
 
 Language = Literal["en", "zh"]
 ENGLISH: Language = "en"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from kuwa_min.errors import PieceError
+
 from .chunks import BaseChunk
-from .errors import PieceError
 
 
 def as_generator(result: Any) -> AsyncGenerator[Any, None]:
