@@ -19,9 +19,10 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from kuwa_min import address, option_values
 from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.options import address
+from kuwa_min.options import types as option_values
 
 from . import _file_types, _images, _links, _web
 from ._fetch_cache import FetchCache

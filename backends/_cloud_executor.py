@@ -9,11 +9,12 @@ import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from kuwa_min import LLMExecutor, Modelfile, generation
+from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
+from kuwa_min.options import generation
 
 from . import _api_key, _attachments, _estimate, _file_types, _links
 from ._api_key import Key

@@ -17,8 +17,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kuwa_min import generation
 from kuwa_min.chat.catalog import MUST_SUIT_SERVICE, OPTION_REASON
+from kuwa_min.options import generation
 
 from ._gemini_session import Transport, read
 from ._gemini_stream import JsonArrayReader

@@ -8,8 +8,8 @@ from typing import Any
 
 import llama_cpp
 
-from kuwa_min import generation
 from kuwa_min.chat import catalog
+from kuwa_min.options import generation
 
 PASSED = ("logit_bias",)
 MAX_BIASES = 1024  # tokens

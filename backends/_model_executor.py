@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
-from kuwa_min import LLMExecutor, Modelfile, generation, option_values
+from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError, StartError, UsageError
+from kuwa_min.options import generation, types
 
 from ._bounded_template import SandboxPool
 from ._chat_template import ChatTemplate, TemplateError
@@ -84,7 +85,7 @@ class ModelExecutor(LLMExecutor):
         add = group.add_argument
         add(
             "--limit",
-            type=option_values.whole(1),
+            type=types.whole(1),
             default=PROMPT_LIMIT,
             help="most tokens of a prompt",
         )
@@ -93,7 +94,7 @@ class ModelExecutor(LLMExecutor):
         add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
         add(
             "--timeout",
-            type=option_values.positive_seconds,
+            type=types.positive_seconds,
             metavar="SECONDS",
             help="longest time that an answer may be computed; None: no limit",
         )

@@ -13,8 +13,8 @@ from typing import Any
 
 import transformers
 
-from kuwa_min import generation
-from kuwa_min.generation import Option
+from kuwa_min.options import generation
+from kuwa_min.options.generation import Option
 
 HELP = ""
 TYPED = (  # with the default values, which change nothing

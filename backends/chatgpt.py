@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kuwa_min import Modelfile, address, generation, option_values
+from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, StartError
+from kuwa_min.options import address, generation, types
 
 from . import _api_key, _openai_windows
 from ._api_key import NO_KEY, THIRD_PARTY, USER, Key
@@ -78,7 +79,7 @@ class ChatgptExecutor(CloudExecutor):
         add("--model", default="gpt-4o", help="model of bots that name none as llm_model")
         add(
             "--context_window",
-            type=option_values.whole(0),
+            type=types.whole(0),
             metavar="TOKENS",
             help="tokens that prompt and answer may have together; None or 0: as the service says",
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import AsyncGenerator
 
-from kuwa_min import LLMExecutor, Modelfile, generation
+from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.options import generation
 
 REQUIRES: dict[str, str] = {}
 OPTIONS = (

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from kuwa_min import Modelfile, address, generation, option_values
+from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.options import address, generation, types
 
 from . import _api_key, _file_types
 from ._api_key import USER, Key
@@ -66,7 +67,7 @@ class GeminiproExecutor(CloudExecutor):
         )
         add(
             "--limit",
-            type=option_values.whole(1),
+            type=types.whole(1),
             default=30720,
             metavar="TOKENS",
             help="most tokens of a prompt, by a careful guess",

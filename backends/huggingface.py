@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kuwa_min import Modelfile, generation
+from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
 from kuwa_min.errors import UsageError
-from kuwa_min.option_values import from_json
+from kuwa_min.options import generation
+from kuwa_min.options.types import from_json
 
 from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
 from ._attachments import AttachmentReader, Chat

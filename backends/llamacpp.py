@@ -6,8 +6,8 @@ import argparse
 import os
 from typing import Any
 
-from kuwa_min import generation, option_values
 from kuwa_min.errors import UsageError
+from kuwa_min.options import generation, types
 
 from . import _model_path
 from ._model_executor import Model, ModelExecutor, read_chat_template
@@ -79,14 +79,14 @@ class LlamacppExecutor(ModelExecutor):
         add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
         add(
             "--ngl",
-            type=option_values.whole(-1, MAX_LAYERS),
+            type=types.whole(-1, MAX_LAYERS),
             default=0,
             metavar="N",
             help="layers to compute on graphics cards; -1: all",
         )
         add(
             "--context_window",
-            type=option_values.whole(0, MAX_CONTEXT),
+            type=types.whole(0, MAX_CONTEXT),
             default=4096,
             metavar="TOKENS",
             help="tokens that prompt and answer of a chat may have together; 0: as the model says",
@@ -112,7 +112,7 @@ class LlamacppExecutor(ModelExecutor):
         )
         add(
             "--threads",
-            type=option_values.whole(1, MAX_THREADS),
+            type=types.whole(1, MAX_THREADS),
             metavar="N",
             help="threads that compute; None: one for each core",
         )

@@ -9,7 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from . import __version__, address, log, options, process, registry
+from kuwa_min.options import address, general
+
+from . import __version__, log, process, registry
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .executor import has_run
 
@@ -219,21 +221,21 @@ def run_kernel(program: str, rest: list[str]) -> None:
 
 
 def _kernel_parser(program: str) -> argparse.ArgumentParser:
-    host, port = address.host_and_port(options.KERNEL_ADDRESS)
+    host, port = address.host_and_port(general.KERNEL_ADDRESS)
     parser = argparse.ArgumentParser(
         prog=program,
         description="Run a small Kernel with a chat page, to try executors with. It has no users, "
         "no passwords and no storage: do not put it on an open network.",
-        formatter_class=options.HelpFormatter,
+        formatter_class=general.HelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--host", type=address.host_name, default=host, help="listen here")
     parser.add_argument("--port", type=address.port_number, default=port, help="and on this port")
     parser.add_argument(
-        "--version", type=options.version, default=options.INTERFACE_VERSION, help="part of URLs"
+        "--version", type=general.version, default=general.INTERFACE_VERSION, help="part of URLs"
     )
-    options.add_allowed_hosts(parser)
-    options.add_log_level(parser)
+    general.add_allowed_hosts(parser)
+    general.add_log_level(parser)
     return parser
 
 

@@ -14,7 +14,9 @@ import pkgutil
 from collections.abc import Collection
 from typing import Any
 
-from . import address, protocol
+from kuwa_min.options import address
+
+from . import protocol
 from .exchange import JSON, TEXT, Reply, Request, Routes, Streaming, message
 from .httpd import Server
 from .records import RecordTable, origin

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.pieces import as_generator
+from kuwa_min.options import general
+from kuwa_min.options.kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
 
-from . import log, options, process, protocol, stream, usage
+from . import log, process, protocol, stream, usage
 from .errors import KuwaError
-from .kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
 from .report import BackendStatus
 from .service import Backend, Listening, Service
 
@@ -60,10 +61,10 @@ class LLMExecutor(KuwaNames):
         self.__default_codes: list[str] = []
         self.__program = process.program_name()
         self.__status = BackendStatus()
-        self.__parser = options.create_parser(self.__program, type(self).__doc__ or "")
-        actions = options.actions_of(self.__parser)
+        self.__parser = general.create_parser(self.__program, type(self).__doc__ or "")
+        actions = general.actions_of(self.__parser)
         self.extend_arguments(self.__parser)
-        self.__replaced = options.taken_over(self.__parser, actions)
+        self.__replaced = general.taken_over(self.__parser, actions)
 
     # -- to be implemented by subclasses
 

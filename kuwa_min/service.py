@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kuwa_min.chat.chunks import Piece
+from kuwa_min.options import address
 
-from . import address, log, process, protocol
+from . import log, process, protocol
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .event_loop import EventLoop
 from .exchange import Limits, Routes

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from . import address
+from kuwa_min.options import address
+
 from .errors import Refused
 from .exchange import Reply, Request, message
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import address
 from kuwa_min.errors import StartError
+from kuwa_min.options import address
 
 HAS_IPV6 = pytest.mark.skipif(
     address.listening("::1") != "::1", reason="this machine has no IPv6 loopback"

@@ -12,7 +12,7 @@ import pytest
 
 import kuwa_min
 from kuwa_min import LLMExecutor, Modelfile, errors
-from kuwa_min.kuwa_names import KuwaNames
+from kuwa_min.options.kuwa_names import KuwaNames
 
 FRONT_DOOR = Path(kuwa_min.__file__)
 SIGNATURES = {

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import generation, option_files
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.generation import Option
+from kuwa_min.options import config_file, generation
+from kuwa_min.options.generation import Option
 
 TABLE = (
     Option("delay", float, 0.02, "seconds to wait", least=0),
@@ -249,7 +249,7 @@ def test_every_kind_of_file_is_read(name: str, tmp_path: Path, yaml: str) -> Non
     options = {"delay": 1.5, "max_tokens": 3, "model": "模型", "do_sample": True}
     toml = 'delay = 1.5\nmax_tokens = 3\nmodel = "模型"\ndo_sample = true\n'
     path = write(tmp_path / name, toml if name.endswith("toml") else options)
-    assert option_files.read_config(str(path)) == options
+    assert config_file.read_config(str(path)) == options
     assert settings("-c", path) == {**DEFAULTS, **options}
 
 

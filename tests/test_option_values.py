@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from kuwa_min import option_values
+from kuwa_min.options import types
 
 
 @pytest.mark.parametrize(
@@ -15,14 +15,14 @@ from kuwa_min import option_values
 )
 def test_whole_numbers_are_read(least: int, most: int | None, text: str, value: int) -> None:
     """From the least to the most."""
-    assert option_values.whole(least, most)(text) == value
+    assert types.whole(least, most)(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.0", "x", "1e3", " 1", "²", "１", "--1", "-"])
 def test_others_are_refused(text: str) -> None:
     """With what is needed and what was found."""
     with pytest.raises(argparse.ArgumentTypeError) as refused:
-        option_values.whole(1)(text)
+        types.whole(1)(text)
     assert str(refused.value) == f"a whole number of at least 1 is needed, not {text!r}"
 
 
@@ -30,25 +30,25 @@ def test_others_are_refused(text: str) -> None:
 def test_both_bounds_are_said(text: str) -> None:
     """Where there are two."""
     with pytest.raises(argparse.ArgumentTypeError) as refused:
-        option_values.whole(-1, 5)(text)
+        types.whole(-1, 5)(text)
     assert str(refused.value) == f"a whole number from -1 to 5 is needed, not {text!r}"
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("0.5", 0.5), ("1e3", 1000)])
 def test_seconds_are_read(text: str, value: float) -> None:
     """Zero only where that makes sense."""
-    assert option_values.seconds(text) == value
+    assert types.seconds(text) == value
     if value:
-        assert option_values.positive_seconds(text) == value
+        assert types.positive_seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "-1", "x", "nan", "inf", "1 s"])
 def test_other_seconds_are_refused(text: str) -> None:
     """With what is needed and what was found."""
     with pytest.raises(argparse.ArgumentTypeError) as refused:
-        option_values.seconds(text)
+        types.seconds(text)
     assert str(refused.value) == f"a number of seconds is needed, not {text!r}"
     for other in (text, "0"):
         with pytest.raises(argparse.ArgumentTypeError) as refused:
-            option_values.positive_seconds(other)
+            types.positive_seconds(other)
         assert str(refused.value) == f"a number of seconds above 0 is needed, not {other!r}"

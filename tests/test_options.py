@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import options, wire
+from kuwa_min import wire
+from kuwa_min.options import general
 
 DEFAULTS = {
     "access_code": None,
@@ -38,7 +39,7 @@ OURS = {
 
 def parse(*argv: str) -> argparse.Namespace:
     """Return the options of this command line."""
-    return options.create_parser("prog", "What it is.").parse_args(argv)
+    return general.create_parser("prog", "What it is.").parse_args(argv)
 
 
 def test_without_options_everything_has_the_default_that_kuwa_gives_it() -> None:
@@ -136,12 +137,12 @@ def test_a_mistake_ends_with_code_2_and_one_line_about_it(
 
 def test_the_wire_formats_are_those_that_the_wire_knows() -> None:
     """Options may not import the wire, so a test compares the two lists."""
-    assert options.WIRE_FORMATS == (wire.AUTO, wire.RAW, wire.FRAMED)
+    assert general.WIRE_FORMATS == (wire.AUTO, wire.RAW, wire.FRAMED)
 
 
 def test_the_help_shows_every_option_with_its_default_once() -> None:
     """Operators see what happens without an option."""
-    text = options.create_parser("prog", "What it is.").format_help()
+    text = general.create_parser("prog", "What it is.").format_help()
     assert "What it is." in text
     entries = [" ".join(entry.split()) for entry in re.split(r"\n  (?=-)", text)]
     shown = {entry.split()[0]: entry for entry in entries}

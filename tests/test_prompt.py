@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from kuwa_min import generation
 from kuwa_min.chat import catalog
 from kuwa_min.chat.catalog import NO_INPUT, TOO_LONG
 from kuwa_min.chat.modelfile import Modelfile
@@ -21,6 +20,7 @@ from kuwa_min.chat.prompt import (
     without_own_sentences,
 )
 from kuwa_min.errors import UNEXPECTED, AnswerError
+from kuwa_min.options import generation
 
 History = list[dict[str, str]]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import yaml_subset
+from kuwa_min.options.yaml import block
 
 READ: dict[str, Any] = {
     "": None,
@@ -137,7 +137,7 @@ def same(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("text", READ)
 def test_simple_yaml_is_read(text: str) -> None:
     """Numbers, words, quotes, blocks, texts and what JSON looks like."""
-    assert same(yaml_subset.load(text), READ[text])
+    assert same(block.load(text), READ[text])
 
 
 @pytest.mark.parametrize("text", READ)
@@ -150,8 +150,8 @@ def test_pyyaml_reads_the_same(text: str) -> None:
 @pytest.mark.parametrize("text", REFUSED)
 def test_everything_else_is_refused_by_its_line(text: str) -> None:
     """What PyYAML may read otherwise is not guessed."""
-    with pytest.raises(yaml_subset.UnsupportedYaml, match=rf"\Aline {REFUSED[text]}: .*\.json"):
-        yaml_subset.load(text)
+    with pytest.raises(block.UnsupportedYaml, match=rf"\Aline {REFUSED[text]}: .*\.json"):
+        block.load(text)
 
 
 # fmt: off
@@ -171,8 +171,8 @@ def test_no_text_is_read_in_another_way_than_pyyaml_does() -> None:
     for _ in range(3000):
         text = "".join(rng.choices(PIECES, k=rng.randint(1, 12)))
         try:
-            found = yaml_subset.load(text)
-        except yaml_subset.UnsupportedYaml:
+            found = block.load(text)
+        except block.UnsupportedYaml:
             continue
         parsed += 1
         assert same(found, yaml.safe_load(text)), repr(text)

@@ -17,7 +17,8 @@ from backends.dummy import DummyExecutor
 from backends.geminipro import GeminiproExecutor
 from backends.huggingface import HuggingfaceExecutor
 from backends.llamacpp import LlamacppExecutor
-from kuwa_min import LLMExecutor, options
+from kuwa_min import LLMExecutor
+from kuwa_min.options import general
 
 Flag = tuple[str, Any]  # words of a command line, and what the option is then
 
@@ -133,7 +134,7 @@ CASES = [
 
 def parse(kind: type[LLMExecutor], *words: str) -> argparse.Namespace:
     """Return the options of an executor with this command line."""
-    parser = options.create_parser("prog", "")
+    parser = general.create_parser("prog", "")
     kind().extend_arguments(parser)
     needed = [] if kind not in (HuggingfaceExecutor, LlamacppExecutor) else ["--model_path", "m"]
     return parser.parse_args([*needed, *words])

@@ -18,8 +18,8 @@ from tiny_ggufs import Library
 
 from backends import _llama_memory
 from backends.llamacpp import LlamacppExecutor
-from kuwa_min import generation
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
+from kuwa_min.options import generation
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from kuwa_min.chat.chunks import is_rfc3339
-from kuwa_min.generation import merge_config
-from kuwa_min.option_files import read_config
+from kuwa_min.options.config_file import read_config
+from kuwa_min.options.generation import merge_config
 
 __all__ = [
     "DescriptionParser",

@@ -11,8 +11,8 @@ import re
 from collections.abc import Hashable
 from typing import Any
 
-from .yaml_flow import Flow
-from .yaml_scalar import MAX_KEY_LENGTH, QUOTED, read_scalar
+from .flow import Flow
+from .scalar import MAX_KEY_LENGTH, QUOTED, read_scalar
 
 UNPRINTABLE = re.compile(r"[^\t -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MARKER = re.compile(r"(?:---|\.\.\.)(?: |$)")

@@ -7,9 +7,10 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from kuwa_min import log
 from kuwa_min.chat.modelfile import is_unicode
 
-from . import address, log, option_values
+from . import address, types
 
 KERNEL_URL = "http://127.0.0.1:9000/"
 KERNEL_ADDRESS = "127.0.0.1:9000"
@@ -178,21 +179,21 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
     add_allowed_hosts(group)
     group.add_argument(
         "--concurrent_req_limit",
-        type=option_values.whole(1),
+        type=types.whole(1),
         default=1,
         metavar="N",
         help="chats that may run at once: the number of slots",
     )
     group.add_argument(
         "--waiting",
-        type=option_values.whole(0),
+        type=types.whole(0),
         metavar="W",
         help="further chats that may wait for a slot; None: as many as slots; the Kernel is given "
         "an endpoint for each slot and each of these",
     )
     group.add_argument(
         "--waiting_timeout",
-        type=option_values.seconds,
+        type=types.seconds,
         default=240.0,
         metavar="SECONDS",
         help="how long a chat waits for a slot before it ends with a sentence; Kuwa's front end "
@@ -207,7 +208,7 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--drain_timeout",
-        type=option_values.seconds,
+        type=types.seconds,
         default=5.0,
         metavar="SECONDS",
         help="how long running answers may go on after a signal to stop",

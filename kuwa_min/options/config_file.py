@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
+from kuwa_min.errors import UsageError
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -42,9 +42,9 @@ def _read_yaml(text: str) -> Any:
     try:
         import yaml
     except ImportError:
-        from . import yaml_subset
+        from kuwa_min.options.yaml import block
 
-        return yaml_subset.load(text)
+        return block.load(text)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

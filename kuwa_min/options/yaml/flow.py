@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
-from .yaml_scalar import MAX_KEY_LENGTH, QUOTED, read_scalar
+from .scalar import MAX_KEY_LENGTH, QUOTED, read_scalar
 
 SPACE = re.compile(r"(?:[ \n]|(?<=[ \n])#.*)*")
 WORD = re.compile(r"[^ \n,\[\]{}?:#]+(?: +[^ \n,\[\]{}?:#]+)*")

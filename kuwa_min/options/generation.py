@@ -17,9 +17,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kuwa_min.chat.catalog import BAD_OPTION, MUST_BE_AT_LEAST, OPTION_REASON, sentence_of
+from kuwa_min.errors import AnswerError, UsageError
 
-from . import option_values
-from .errors import AnswerError, UsageError
+from . import types
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Option(NamedTuple):
     """
 
     name: str
-    kind: option_values.Kind
+    kind: types.Kind
     default: Any
     help: str
     least: float | None = None
@@ -48,7 +48,7 @@ class Option(NamedTuple):
     def convert(self, value: Any) -> Any:
         """Return the value in this option's type; raises ValueError with a Sentence about it."""
         try:
-            converted = option_values.convert(self.kind, value)
+            converted = types.convert(self.kind, value)
         except ValueError as error:
             raise ValueError(OPTION_REASON.format(self.name, sentence_of(error))) from None
         if self.least is not None and converted < self.least:
@@ -130,7 +130,7 @@ def settings(
     library: called only for options that the table lacks. Raises UsageError for an invalid or
     unknown option, naming its source.
     """
-    from .option_files import read_config
+    from .config_file import read_config
 
     path = args.generation_config
     sources = [(path, read_config(path))] if path else []
@@ -163,7 +163,7 @@ def for_request(
         for name in [name for name in others if name not in known.for_bots][:MAX_NAMES]:
             warn_once(f"llm_{name[:MAX_NAME_LENGTH]} of a Modelfile has no effect in this backend")
         passed = {
-            name: option_values.from_json(value)
+            name: types.from_json(value)
             for name, value in others.items()
             if name in known.for_bots and value is not None
         }
@@ -180,7 +180,7 @@ def wants_multimodal(asked: Mapping[str, Any]) -> bool | None:
     if value is None:
         return None
     try:
-        return bool(option_values.convert(bool, value))
+        return bool(types.convert(bool, value))
     except ValueError as error:
         reason = OPTION_REASON.format(MULTIMODAL, sentence_of(error))
         raise AnswerError(BAD_OPTION.format(reason)) from None

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .errors import StartError
+from kuwa_min.errors import StartError
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
