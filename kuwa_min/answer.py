@@ -15,11 +15,11 @@ from typing import Protocol
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
+from kuwa_min.httpd.body_writer import Delivery
 
 from . import usage
 from .admission import Ticket
 from .answer_writer import PING_INTERVAL, PieceWriter
-from .delivery import Delivery
 from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .event_loop import EventLoop
 from .metrics import Metrics

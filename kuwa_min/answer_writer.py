@@ -12,8 +12,8 @@ from typing import Any
 
 from kuwa_min.chat.catalog import ENGLISH, Language, render
 from kuwa_min.chat.chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
+from kuwa_min.httpd.body_writer import Delivery
 
-from .delivery import Delivery
 from .errors import PieceError
 from .usage import Usage
 from .wire import Ending, Step, Wire

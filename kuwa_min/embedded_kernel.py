@@ -14,11 +14,11 @@ import pkgutil
 from collections.abc import Collection
 from typing import Any
 
+from kuwa_min.httpd.response import JSON, TEXT, Reply, Request, Routes, Streaming, message
+from kuwa_min.httpd.server import Server
 from kuwa_min.options import address
 
 from . import protocol
-from .exchange import JSON, TEXT, Reply, Request, Routes, Streaming, message
-from .httpd import Server
 from .records import RecordTable, origin
 from .relay import Relay, abort, shut_down
 

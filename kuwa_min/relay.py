@@ -9,10 +9,11 @@ import logging
 import socket
 from urllib.parse import urlencode, urlsplit
 
+from kuwa_min.httpd.body_writer import Delivery
+from kuwa_min.httpd.response import Request
+
 from . import protocol
-from .delivery import Delivery
 from .errors import Gone
-from .exchange import Request
 from .records import ExecutorRecord, RecordTable
 
 logger = logging.getLogger(__name__)

@@ -14,13 +14,13 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kuwa_min.chat.chunks import Piece
+from kuwa_min.httpd.response import Limits, Routes
+from kuwa_min.httpd.server import Server
 from kuwa_min.options import address
 
 from . import log, process, protocol
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .event_loop import EventLoop
-from .exchange import Limits, Routes
-from .httpd import Server
 from .metrics import Metrics
 from .server import MONITORING, ExecutorRoutes
 from .shutdown import PATH as SHUTDOWN

@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from kuwa_min.httpd.response import Reply, Request, message
 from kuwa_min.options import address
 
 from .errors import Refused
-from .exchange import Reply, Request, message
 
 logger = logging.getLogger(__name__)
 

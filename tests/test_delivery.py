@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from programs import until
 
-from kuwa_min import delivery as module
-from kuwa_min.delivery import HIGH_WATER, Courier, Delivery
 from kuwa_min.errors import Gone
+from kuwa_min.httpd import body_writer as module
+from kuwa_min.httpd.body_writer import HIGH_WATER, Courier, Delivery
 
 PATIENCE = 10.0  # seconds until a test gives up
 SHORT = 0.3  # seconds that a test waits for

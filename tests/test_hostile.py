@@ -22,8 +22,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from programs import MODULE, ROOT, Program, call, fetch, said, until
 
-from kuwa_min.exchange import TEXT, Reply, Request
-from kuwa_min.httpd import Server
+from kuwa_min.httpd.response import TEXT, Reply, Request
+from kuwa_min.httpd.server import Server
 
 PATIENCE = 10.0  # seconds until a test gives up
 MB = 1 << 20

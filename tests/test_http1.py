@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kuwa_min import http1
 from kuwa_min.errors import Refused
+from kuwa_min.httpd import http1
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost"
 POST = b"POST /chat HTTP/1.1\r\nHost: localhost\r\n"

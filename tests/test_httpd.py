@@ -24,11 +24,11 @@ from typing import Any
 import pytest
 from programs import ROOT, until
 
-from kuwa_min import connection
-from kuwa_min.delivery import Delivery
 from kuwa_min.errors import Refused, StartError
-from kuwa_min.exchange import TEXT, Limits, Reply, Request, Streaming
-from kuwa_min.httpd import Server
+from kuwa_min.httpd import connection
+from kuwa_min.httpd.body_writer import Delivery
+from kuwa_min.httpd.response import TEXT, Limits, Reply, Request, Streaming
+from kuwa_min.httpd.server import Server
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
 
@@ -813,8 +813,8 @@ def test_without_free_descriptors_the_server_neither_spins_nor_dies() -> None:
     """Lower the limit of open files, fill it with busy connections, and look at the clock."""
     program = """
 import resource, sys, time
-from kuwa_min.exchange import Reply
-from kuwa_min.httpd import Server
+from kuwa_min.httpd.response import Reply
+from kuwa_min.httpd.server import Server
 with Server(("127.0.0.1", 0), {"/": {"POST": lambda _: Reply(204)}}) as server:
     resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
     print(server.port, flush=True)

@@ -8,10 +8,11 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from kuwa_min import exchange, protocol
+from kuwa_min import protocol
 from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.errors import Refused
+from kuwa_min.httpd import response
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=----WebKitFormBoundaryAbC123"
@@ -379,7 +380,7 @@ def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
 )
 def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: bytes) -> None:
     """A JSON object with one key, in UTF-8."""
-    assert exchange.message(200, text).body == data
+    assert response.message(200, text).body == data
 
 
 @pytest.mark.parametrize(

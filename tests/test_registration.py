@@ -16,8 +16,8 @@ from programs import until
 from kuwa_min import protocol, registration
 from kuwa_min.embedded_kernel import EmbeddedKernel
 from kuwa_min.errors import Refused, StartError
-from kuwa_min.exchange import JSON, TEXT, Reply, Request
-from kuwa_min.httpd import Server
+from kuwa_min.httpd.response import JSON, TEXT, Reply, Request
+from kuwa_min.httpd.server import Server
 from kuwa_min.metrics import Metrics
 from kuwa_min.registration import Registration
 

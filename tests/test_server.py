@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.event_loop import EventLoop
-from kuwa_min.httpd import Server
+from kuwa_min.httpd.server import Server
 from kuwa_min.metrics import Metrics
 from kuwa_min.protocol import Chat, slot_path
 from kuwa_min.report import BackendStatus

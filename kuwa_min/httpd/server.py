@@ -19,11 +19,12 @@ from collections.abc import Collection
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from kuwa_min.errors import Gone, Refused, StartError, describe
+
 from . import http1
+from .body_writer import Courier
 from .connection import Connection
-from .delivery import Courier
-from .errors import Gone, Refused, StartError, describe
-from .exchange import TEXT, Limits, Routes
+from .response import TEXT, Limits, Routes
 
 if TYPE_CHECKING:
     import ssl

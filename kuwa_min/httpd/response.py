@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from . import http1
-from .delivery import Delivery
+from .body_writer import Delivery
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"

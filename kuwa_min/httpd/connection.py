@@ -11,10 +11,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 
+from kuwa_min.errors import UNEXPECTED, Gone, Refused, describe
+
 from . import http1
-from .delivery import Courier, Delivery
-from .errors import UNEXPECTED, Gone, Refused, describe
-from .exchange import Limits, Reply, Request, Routes, Streaming, message
+from .body_writer import Courier, Delivery
+from .response import Limits, Reply, Request, Routes, Streaming, message
 
 logger = logging.getLogger(__name__)
 

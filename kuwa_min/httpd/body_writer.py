@@ -14,8 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from kuwa_min.errors import Gone, describe
+
 from . import http1
-from .errors import Gone, describe
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from .errors import Refused
+from kuwa_min.errors import Refused
 
 HEAD_LIMIT = 32 << 10  # bytes of request line and fields
 FIELDS_LIMIT = 100  # of a head, and of a trailer

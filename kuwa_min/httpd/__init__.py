@@ -1,0 +1,1 @@
+"""A hardened http.server: parsing, connections, backpressure. It knows no chat and no Kernel."""
