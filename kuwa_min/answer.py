@@ -16,6 +16,7 @@ from typing import Protocol
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
 from kuwa_min.httpd.body_writer import Delivery
+from kuwa_min.kernel.wire import Step, Wire
 
 from . import usage
 from .admission import Ticket
@@ -24,7 +25,6 @@ from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .event_loop import EventLoop
 from .metrics import Metrics
 from .stream import GeneratorRunner
-from .wire import Step, Wire
 
 # How a generation ends. Threads: W, the connection's HTTP worker; A, any other: the worker of an
 # abort request, the thread that noticed a disconnect, one of the drain.

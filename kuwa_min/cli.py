@@ -207,7 +207,7 @@ def run_file(path: str, rest: list[str]) -> None:
 
 def run_kernel(program: str, rest: list[str]) -> None:
     """Run the embedded Kernel alone, until a signal."""
-    from .embedded_kernel import EmbeddedKernel
+    from kuwa_min.kernel.embedded import EmbeddedKernel
 
     args = _kernel_parser(program).parse_args(rest)
     process.prepare(args.log)

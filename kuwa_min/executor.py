@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.pieces import as_generator
+from kuwa_min.kernel import protocol
 from kuwa_min.options import general
 from kuwa_min.options.kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
 
-from . import log, process, protocol, stream, usage
+from . import log, process, stream, usage
 from .errors import KuwaError
 from .report import BackendStatus
 from .service import Backend, Listening, Service

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from kuwa_min.httpd.response import JSON
+from kuwa_min.kernel import protocol
 
-from . import protocol
 from .errors import StartError
 from .metrics import Metrics
 

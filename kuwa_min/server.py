@@ -12,8 +12,8 @@ from functools import partial
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.httpd.response import JSON, Reply, Request, Routes, Streaming, message
+from kuwa_min.kernel import protocol, wire
 
-from . import protocol, wire
 from .answer import Generation
 from .errors import Refused
 from .event_loop import EventLoop

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.httpd.response import Limits, Routes
 from kuwa_min.httpd.server import Server
+from kuwa_min.kernel import protocol
 from kuwa_min.options import address
 
-from . import log, process, protocol
+from . import log, process
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .event_loop import EventLoop
 from .metrics import Metrics
@@ -164,7 +165,7 @@ class Service:
     def _start_embedded_kernel(self, stack: contextlib.ExitStack) -> None:
         """Start the Kernel of --embedded_kernel, if given; it takes the place of --kernel_url."""
         if self._args.embedded_kernel:
-            from .embedded_kernel import EmbeddedKernel
+            from kuwa_min.kernel.embedded import EmbeddedKernel
 
             host, port = self._args.embedded_kernel
             kernel = EmbeddedKernel(

@@ -160,6 +160,6 @@ def chat_through(kernel: str, name: str, text: str, history_id: int = 1) -> str:
 
 def table(kernel: str) -> dict[str, list[list[Any]]]:
     """Return the Kernel's records."""
-    from kuwa_min import protocol
+    from kuwa_min.kernel import protocol
 
     return protocol.parse_table(fetch(f"{kernel}/v1.0/worker/debug")[1])

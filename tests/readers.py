@@ -1,6 +1,6 @@
 """Read answers as the front ends of Kuwa do: 0.4 line by line, rooms of 0.3.4 in windows of time.
 
-Only what decides over text, side notes and exit code is here; the rules are stated in kuwa_min.wire
+Only what decides over text, side notes and exit code is here; the rules are stated in kuwa_min.kernel.wire
 and kuwa_min.chat.side_notes.
 """
 

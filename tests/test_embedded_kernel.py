@@ -13,8 +13,8 @@ from fakes.kernel_talks_garbage import garbage_kernel
 from programs import call, chat_through, fetch, post_json, said, table, until
 from test_server import Running, echo, running, silent
 
-from kuwa_min import records
-from kuwa_min.embedded_kernel import EmbeddedKernel
+from kuwa_min.kernel import records
+from kuwa_min.kernel.embedded import EmbeddedKernel
 
 WORKER, CHAT = "v1.0/worker", "v1.0/chat"
 

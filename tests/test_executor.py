@@ -14,7 +14,7 @@ from fakes.kernel_hangs import hanging_kernel
 from programs import Program, call, chat_through, fetch, said, until
 
 from kuwa_min import LLMExecutor, Modelfile
-from kuwa_min.embedded_kernel import EmbeddedKernel
+from kuwa_min.kernel.embedded import EmbeddedKernel
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
 

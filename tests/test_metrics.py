@@ -15,9 +15,9 @@ from prometheus_client.samples import Sample
 from kuwa_min.answer import Generation
 from kuwa_min.errors import AnswerError, Gone
 from kuwa_min.event_loop import EventLoop
+from kuwa_min.kernel.wire import RawWire
 from kuwa_min.metrics import Counter, Histogram, Metrics
 from kuwa_min.slots import Slots
-from kuwa_min.wire import RawWire
 
 LONG = 20.0
 LOOP = EventLoop()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import wire
+from kuwa_min.kernel import wire
 from kuwa_min.options import general
 
 DEFAULTS = {

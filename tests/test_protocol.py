@@ -8,11 +8,11 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from kuwa_min import protocol
 from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.errors import Refused
 from kuwa_min.httpd import response
+from kuwa_min.kernel import protocol
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=----WebKitFormBoundaryAbC123"

@@ -13,11 +13,12 @@ from fakes.kernel_hangs import hanging_kernel
 from fakes.kernel_talks_garbage import garbage_kernel
 from programs import until
 
-from kuwa_min import protocol, registration
-from kuwa_min.embedded_kernel import EmbeddedKernel
+from kuwa_min import registration
 from kuwa_min.errors import Refused, StartError
 from kuwa_min.httpd.response import JSON, TEXT, Reply, Request
 from kuwa_min.httpd.server import Server
+from kuwa_min.kernel import protocol
+from kuwa_min.kernel.embedded import EmbeddedKernel
 from kuwa_min.metrics import Metrics
 from kuwa_min.registration import Registration
 

@@ -18,8 +18,8 @@ from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.event_loop import EventLoop
 from kuwa_min.httpd.server import Server
+from kuwa_min.kernel.protocol import Chat, slot_path
 from kuwa_min.metrics import Metrics
-from kuwa_min.protocol import Chat, slot_path
 from kuwa_min.report import BackendStatus
 from kuwa_min.server import ExecutorRoutes
 from kuwa_min.slots import Slots

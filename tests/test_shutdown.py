@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from programs import Program, call, fetch, said, until
 
-from kuwa_min.embedded_kernel import EmbeddedKernel
 from kuwa_min.errors import Refused
 from kuwa_min.httpd import http1
 from kuwa_min.httpd.response import Request
+from kuwa_min.kernel.embedded import EmbeddedKernel
 from kuwa_min.shutdown import ShutdownRoute
 
 KERNEL = "http://192.0.2.7:9000/"

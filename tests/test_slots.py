@@ -23,11 +23,11 @@ from kuwa_min.answer import Generation
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.pieces import as_generator
+from kuwa_min.kernel.protocol import Chat, slot_path
+from kuwa_min.kernel.wire import RawWire
 from kuwa_min.metrics import Metrics
-from kuwa_min.protocol import Chat, slot_path
 from kuwa_min.slots import Slots
 from kuwa_min.stream import on_stop
-from kuwa_min.wire import RawWire
 
 LONG = 20.0
 

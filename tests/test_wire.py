@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 import pytest
 from readers import BEGIN, END, api_04, room_03, room_04
 
-from kuwa_min import wire
 from kuwa_min.chat.chunks import (
     AudioURLChunk,
     BaseChunk,
@@ -22,7 +21,8 @@ from kuwa_min.chat.chunks import (
     RefusalChunk,
     TextChunk,
 )
-from kuwa_min.wire import Ending, FramedWire, RawWire, Wire
+from kuwa_min.kernel import wire
+from kuwa_min.kernel.wire import Ending, FramedWire, RawWire, Wire
 
 STAMP = "2026-11-29T12:31:37.371780+00:00"
 NULL = 'data: {"finish_reason": null, "delta": '

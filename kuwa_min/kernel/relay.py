@@ -9,11 +9,11 @@ import logging
 import socket
 from urllib.parse import urlencode, urlsplit
 
+from kuwa_min.errors import Gone
 from kuwa_min.httpd.body_writer import Delivery
 from kuwa_min.httpd.response import Request
 
 from . import protocol
-from .errors import Gone
 from .records import ExecutorRecord, RecordTable
 
 logger = logging.getLogger(__name__)

@@ -36,8 +36,7 @@ from kuwa_min.chat.catalog import (
 )
 from kuwa_min.chat.history import keep_client_system, rectify_chat_history, to_openai_chat_format
 from kuwa_min.chat.modelfile import Message, Modelfile
-
-from .errors import Refused
+from kuwa_min.errors import Refused
 
 FORM_FIELDS = 100
 SUCCESS, FAILED = "Success", "Failed"

@@ -17,8 +17,7 @@ from kuwa_min.chat.chunks import (
     TextChunk,
 )
 from kuwa_min.chat.side_notes import SideNoteGate
-
-from .errors import PieceError
+from kuwa_min.errors import PieceError
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
 FRAMED_HEADERS = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
