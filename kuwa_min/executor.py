@@ -15,11 +15,12 @@ from kuwa_min.chat.pieces import as_generator
 from kuwa_min.kernel import protocol
 from kuwa_min.options import general
 from kuwa_min.options.kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
+from kuwa_min.serving import generation_run, usage
+from kuwa_min.serving.report import BackendStatus
+from kuwa_min.serving.service import Backend, Listening, Service
 
-from . import log, process, stream, usage
+from . import log, process
 from .errors import KuwaError
-from .report import BackendStatus
-from .service import Backend, Listening, Service
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -118,7 +119,7 @@ class LLMExecutor(KuwaNames):
     def pause(self, seconds: float) -> Awaitable[None]:
         """Wait some seconds in llm_compute; unlike time.sleep, a stop ends the wait at once."""
         if not self.uses_asyncio:
-            return stream.Pause(seconds)
+            return generation_run.Pause(seconds)
         import asyncio
 
         return asyncio.sleep(seconds)
@@ -130,7 +131,7 @@ class LLMExecutor(KuwaNames):
         not wait. It is made once at most, and not after the answer's own end. Register in
         llm_compute, or in a task or asyncio.to_thread() of it; elsewhere this does nothing.
         """
-        stream.on_stop(call)
+        generation_run.on_stop(call)
 
     def progress(self, what: str) -> Progress:
         """Begin a progress bar for setup(); call the result with (done, total), in any unit.

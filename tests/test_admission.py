@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from kuwa_min.admission import AdmissionQueue, Ticket
+from kuwa_min.serving.admission import AdmissionQueue, Ticket
 
 LONG = 20.0
 

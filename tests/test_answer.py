@@ -16,7 +16,6 @@ from programs import call, fetch, said, until
 from readers import BEGIN, END, deltas, room_03, room_04
 from test_server import Compute, Running, running
 
-from kuwa_min import answer_writer, usage
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import (
     ExitCodeChunk,
@@ -31,6 +30,7 @@ from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.kernel import wire
 from kuwa_min.kernel.protocol import Chat
+from kuwa_min.serving import answer_writer, usage
 
 LONG = 20.0
 TOKEN = "the-users-token"

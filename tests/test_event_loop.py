@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kuwa_min import event_loop
-from kuwa_min.event_loop import EventLoop
+from kuwa_min.serving import event_loop
+from kuwa_min.serving.event_loop import EventLoop
 
 LONG = 20.0
 

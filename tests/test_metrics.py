@@ -12,12 +12,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from kuwa_min.answer import Generation
 from kuwa_min.errors import AnswerError, Gone
-from kuwa_min.event_loop import EventLoop
 from kuwa_min.kernel.wire import RawWire
-from kuwa_min.metrics import Counter, Histogram, Metrics
-from kuwa_min.slots import Slots
+from kuwa_min.serving.answer import Generation
+from kuwa_min.serving.event_loop import EventLoop
+from kuwa_min.serving.metrics import Counter, Histogram, Metrics
+from kuwa_min.serving.slots import Slots
 
 LONG = 20.0
 LOOP = EventLoop()

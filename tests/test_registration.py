@@ -13,14 +13,14 @@ from fakes.kernel_hangs import hanging_kernel
 from fakes.kernel_talks_garbage import garbage_kernel
 from programs import until
 
-from kuwa_min import registration
 from kuwa_min.errors import Refused, StartError
 from kuwa_min.httpd.response import JSON, TEXT, Reply, Request
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.kernel.embedded import EmbeddedKernel
-from kuwa_min.metrics import Metrics
-from kuwa_min.registration import Registration
+from kuwa_min.serving import registration
+from kuwa_min.serving.metrics import Metrics
+from kuwa_min.serving.registration import Registration
 
 ENDPOINTS = ["http://127.0.0.1:5/chat", "http://127.0.0.1:5/chat/1"]
 

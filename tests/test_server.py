@@ -16,15 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
-from kuwa_min.event_loop import EventLoop
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel.protocol import Chat, slot_path
-from kuwa_min.metrics import Metrics
-from kuwa_min.report import BackendStatus
-from kuwa_min.server import ExecutorRoutes
-from kuwa_min.slots import Slots
-from kuwa_min.status import ExecutorStatus
-from kuwa_min.stream import on_stop
+from kuwa_min.serving.event_loop import EventLoop
+from kuwa_min.serving.generation_run import on_stop
+from kuwa_min.serving.metrics import Metrics
+from kuwa_min.serving.report import BackendStatus
+from kuwa_min.serving.routes import ExecutorRoutes
+from kuwa_min.serving.slots import Slots
+from kuwa_min.serving.status import ExecutorStatus
 
 LONG = 20.0
 WAITING_TIMEOUT = 240.0  # seconds

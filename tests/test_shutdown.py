@@ -13,7 +13,7 @@ from kuwa_min.errors import Refused
 from kuwa_min.httpd import http1
 from kuwa_min.httpd.response import Request
 from kuwa_min.kernel.embedded import EmbeddedKernel
-from kuwa_min.shutdown import ShutdownRoute
+from kuwa_min.serving.shutdown import ShutdownRoute
 
 KERNEL = "http://192.0.2.7:9000/"
 

@@ -18,16 +18,16 @@ import pytest
 from programs import call, fetch, said, until
 from test_server import Running, running
 
-from kuwa_min import answer
-from kuwa_min.answer import Generation
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.pieces import as_generator
 from kuwa_min.kernel.protocol import Chat, slot_path
 from kuwa_min.kernel.wire import RawWire
-from kuwa_min.metrics import Metrics
-from kuwa_min.slots import Slots
-from kuwa_min.stream import on_stop
+from kuwa_min.serving import answer
+from kuwa_min.serving.answer import Generation
+from kuwa_min.serving.generation_run import on_stop
+from kuwa_min.serving.metrics import Metrics
+from kuwa_min.serving.slots import Slots
 
 LONG = 20.0
 

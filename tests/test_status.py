@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from kuwa_min import LLMExecutor
-from kuwa_min.event_loop import EventLoop
-from kuwa_min.metrics import Metrics
-from kuwa_min.report import BackendStatus
-from kuwa_min.status import LOADING, ExecutorStatus
-from kuwa_min.stream import GeneratorRunner
+from kuwa_min.serving.event_loop import EventLoop
+from kuwa_min.serving.generation_run import GeneratorRunner
+from kuwa_min.serving.metrics import Metrics
+from kuwa_min.serving.report import BackendStatus
+from kuwa_min.serving.status import LOADING, ExecutorStatus
 
 
 class Terminal(io.StringIO):

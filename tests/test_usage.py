@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from kuwa_min import usage
-from kuwa_min.usage import Usage
+from kuwa_min.serving import usage
+from kuwa_min.serving.usage import Usage
 
 
 def test_tokens_are_added_to_the_current_chat() -> None:

@@ -16,7 +16,7 @@ from backends._bounded_template import SandboxPool
 from backends._engine import Engine
 from backends._model_executor import ModelExecutor
 from kuwa_min import LLMExecutor, Modelfile
-from kuwa_min.stream import GeneratorRunner
+from kuwa_min.serving.generation_run import GeneratorRunner
 
 ENVIRONMENT = (  # what loading sets for the libraries
     "CUDA_VISIBLE_DEVICES",

@@ -16,7 +16,7 @@ from programs import Program, call, fetch, said, until
 
 from backends import _http_connection, _refusal
 from backends.chatgpt import ChatgptExecutor
-from kuwa_min.stream import GeneratorRunner
+from kuwa_min.serving.generation_run import GeneratorRunner
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 

@@ -32,7 +32,7 @@ from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.stream import GeneratorRunner
+from kuwa_min.serving.generation_run import GeneratorRunner
 
 pytest.importorskip("google.generativeai", reason="geminipro needs google-generativeai")
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import describe
+from kuwa_min.errors import describe
 
 if TYPE_CHECKING:
     import asyncio

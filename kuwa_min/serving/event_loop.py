@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .errors import describe
+from kuwa_min.errors import describe
 
 if TYPE_CHECKING:
     import asyncio

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .progress import Progress
+    from kuwa_min.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class BackendStatus:
 
     def begin(self, title: str) -> Progress:
         """End the current task and begin another; call the result with (done, total)."""
-        from .progress import Progress  # a small file has no bytecode of it
+        from kuwa_min.progress import Progress  # a small file has no bytecode of it
 
         self.end()
         self.task = Progress(title, at_tenth=_log)

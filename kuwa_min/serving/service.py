@@ -13,17 +13,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kuwa_min import log, process
 from kuwa_min.chat.chunks import Piece
+from kuwa_min.errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from kuwa_min.httpd.response import Limits, Routes
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.options import address
 
-from . import log, process
-from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .event_loop import EventLoop
 from .metrics import Metrics
-from .server import MONITORING, ExecutorRoutes
+from .routes import MONITORING, ExecutorRoutes
 from .shutdown import PATH as SHUTDOWN
 from .shutdown import ShutdownRoute
 from .slots import Slots

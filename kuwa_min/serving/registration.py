@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from kuwa_min.errors import StartError
 from kuwa_min.httpd.response import JSON
 from kuwa_min.kernel import protocol
 
-from .errors import StartError
 from .metrics import Metrics
 
 # Registration is level-triggered: not a message that is sent once, but a state, "the Kernel lists

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kuwa_min.progress import Progress
+
     from .metrics import Metrics
-    from .progress import Progress
     from .report import BackendStatus
 
 LOADING = "loading"  # the state in which there is progress to show

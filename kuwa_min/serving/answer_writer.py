@@ -12,10 +12,10 @@ from typing import Any
 
 from kuwa_min.chat.catalog import ENGLISH, Language, render
 from kuwa_min.chat.chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
+from kuwa_min.errors import PieceError
 from kuwa_min.httpd.body_writer import Delivery
 from kuwa_min.kernel.wire import Ending, Step, Wire
 
-from .errors import PieceError
 from .usage import Usage
 
 PING_INTERVAL = 10.0  # seconds between pings while a chat waits for a slot or its text is held back

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from kuwa_min.chat import catalog
+from kuwa_min.errors import Refused
+from kuwa_min.process import tune_switch_interval
 
 from .admission import AdmissionQueue
 from .answer import Generation
-from .errors import Refused
 from .metrics import Metrics
-from .process import tune_switch_interval
 
 logger = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ from typing import Protocol
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
+from kuwa_min.errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from kuwa_min.httpd.body_writer import Delivery
 from kuwa_min.kernel.wire import Step, Wire
 
 from . import usage
 from .admission import Ticket
 from .answer_writer import PING_INTERVAL, PieceWriter
-from .errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
 from .event_loop import EventLoop
+from .generation_run import GeneratorRunner
 from .metrics import Metrics
-from .stream import GeneratorRunner
 
 # How a generation ends. Threads: W, the connection's HTTP worker; A, any other: the worker of an
 # abort request, the thread that noticed a disconnect, one of the drain.

@@ -11,11 +11,11 @@ from functools import partial
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
+from kuwa_min.errors import Refused
 from kuwa_min.httpd.response import JSON, Reply, Request, Routes, Streaming, message
 from kuwa_min.kernel import protocol, wire
 
 from .answer import Generation
-from .errors import Refused
 from .event_loop import EventLoop
 from .metrics import Metrics
 from .slots import Slots

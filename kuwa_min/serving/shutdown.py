@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from kuwa_min.errors import Refused
 from kuwa_min.httpd.response import Reply, Request, message
 from kuwa_min.options import address
-
-from .errors import Refused
 
 logger = logging.getLogger(__name__)
 

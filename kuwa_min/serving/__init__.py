@@ -1,0 +1,1 @@
+"""One executor process: routes, slots, generation, registration, metrics, shutdown."""
