@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kuwa_min.bundle.manifest import size_text
 from kuwa_min.errors import KuwaError, UsageError
-from kuwa_min.manifest import size_text
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, make
 from kuwa_min.packing.model import model_files
 from kuwa_min.packing.resolve import PYTORCH, Sources

@@ -47,7 +47,7 @@ class Supplies:
 
     def wheels_of(self, file: Path) -> list[Path]:
         """Return the wheels that a built file is made of."""
-        from kuwa_min.archive import Archive
+        from kuwa_min.bundle.archive import Archive
 
         names = {package["wheel"] for package in Archive(str(file)).manifest["packages"]}
         folders = [*self.wheels, self.wheelhouse]

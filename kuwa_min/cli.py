@@ -103,10 +103,10 @@ def _help_on_verbs() -> str:
 
 def print_document(name: str) -> None:
     """Print one of DOCUMENTS; raises UsageError in a checkout."""
-    from . import file_verbs
+    from kuwa_min.bundle import commands
 
-    texts = {"info": file_verbs.info, "sbom": file_verbs.sbom, "licenses": file_verbs.licenses}
-    for line in file_verbs.check() if name == "check" else [texts[name]()]:
+    texts = {"info": commands.info, "sbom": commands.sbom, "licenses": commands.licenses}
+    for line in commands.check() if name == "check" else [texts[name]()]:
         print(line, flush=True)
 
 
@@ -120,7 +120,7 @@ def list_text(program: str) -> str:
 
 def version_text() -> str:
     """Return the text of --version: the build's manifest, or the version alone."""
-    from . import manifest
+    from kuwa_min.bundle import manifest
 
     found = manifest.read_manifest()
     return manifest.describe(found) if found else f"kuwa-min {__version__}"
@@ -152,9 +152,9 @@ def run_backend(name: str, program: str, rest: list[str]) -> None:
 
 def run_file_verb(name: str, program: str, rest: list[str]) -> None:
     """Run one of FILE_VERBS and print its lines."""
-    from . import file_verbs
+    from kuwa_min.bundle import commands
 
-    verbs = {"verify": file_verbs.verify, "cache": file_verbs.cache, "unpack": file_verbs.unpack}
+    verbs = {"verify": commands.verify, "cache": commands.cache, "unpack": commands.unpack}
     try:
         for line in verbs[name](program, rest):
             print(line, flush=True)

@@ -29,7 +29,7 @@ def main():
     use_bytecode(packages)
     libraries = None
     if target:
-        from kuwa_min.libraries import activate
+        from kuwa_min.bundle.activate import activate
 
         libraries = activate(os.path.dirname(packages), target, sys.argv)
     import gc

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kuwa_min.manifest import Manifest, Package, Target
+from kuwa_min.bundle.manifest import Manifest, Package, Target
 from kuwa_min.packing import assemble
 
 ANYWHERE: Target = {**assemble.ANYWHERE, "bytecode": "3.11"}

@@ -9,8 +9,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from kuwa_min.archive import Archive
-from kuwa_min.manifest import Manifest, Payload
+from kuwa_min.bundle.archive import Archive
+from kuwa_min.bundle.manifest import Manifest, Payload
 from kuwa_min.packing.assemble import ANYWHERE
 from kuwa_min.packing.file import Cargo, write_file
 from kuwa_min.packing.wheels import Content, read_wheel

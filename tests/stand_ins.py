@@ -19,8 +19,8 @@ import pytest
 from programs import ROOT
 from small_files import make_wheel
 
-from kuwa_min.archive import Archive
-from kuwa_min.manifest import MANIFEST
+from kuwa_min.bundle.archive import Archive
+from kuwa_min.bundle.manifest import MANIFEST
 from kuwa_min.packing.core import zip_of
 from kuwa_min.registry import backend_infos
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from small_files import contents_of, make_file, make_wheel
 
-from kuwa_min.archive import Archive, Blob, contents
+from kuwa_min.bundle.archive import Archive, Blob, contents
+from kuwa_min.bundle.sbom import is_license_file
 from kuwa_min.errors import StartError
-from kuwa_min.inventory import is_license_file
 
 FILES = {"pack/__init__.py": b"A = 1\n" * 1000, "pack/data.bin": bytes(range(256)) * 4096}
 

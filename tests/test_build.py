@@ -22,7 +22,7 @@ from programs import ROOT
 from pythons import python_of
 from stand_ins import MODEL, Done, build, make_libraries, payload_id, start, write_model
 
-from kuwa_min.archive import Archive
+from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import supply
 from kuwa_min.packing.box import Box

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min import cache, places
-from kuwa_min.cache import Entry
+from kuwa_min.bundle import cache, cache_root
+from kuwa_min.bundle.cache import Entry
 from kuwa_min.errors import StartError
 
 KEY = "0123456789abcdef0123"
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 LOCK_SHARED = """
 import sys
-from kuwa_min.cache import Entry
+from kuwa_min.bundle.cache import Entry
 print(Entry(sys.argv[1], sys.argv[2]).lock_shared(), flush=True)
 sys.stdin.read()
 """
@@ -29,7 +29,7 @@ sys.stdin.read()
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Make an empty cache."""
-    places.create_root(str(tmp_path / "root"))
+    cache_root.create_root(str(tmp_path / "root"))
     return tmp_path / "root"
 
 
@@ -50,7 +50,7 @@ def test_it_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     """The folder, its entries and their files."""
     former = os.umask(umask)
     try:
-        places.create_root(str(tmp_path / "root"))
+        cache_root.create_root(str(tmp_path / "root"))
         entry = filled(tmp_path / "root")
     finally:
         os.umask(former)
@@ -73,9 +73,9 @@ def test_a_parent_that_others_may_write_to_is_refused_unless_sticky(root: Path) 
     """They could put another folder in its place."""
     entry = filled(root)
     root.parent.chmod(0o777)
-    assert places.untrusted_owner(entry.path) == f"others may write to {root.parent}"
+    assert cache_root.untrusted_owner(entry.path) == f"others may write to {root.parent}"
     root.parent.chmod(0o1777)
-    assert places.untrusted_owner(entry.path) == ""
+    assert cache_root.untrusted_owner(entry.path) == ""
 
 
 @is_root

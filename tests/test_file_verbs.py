@@ -12,8 +12,8 @@ import pytest
 from small_files import contents_of, make_file, make_wheel, manifest_of
 from stand_ins import below, built, payload_id, start
 
-from kuwa_min import file_verbs
-from kuwa_min.archive import Archive
+from kuwa_min.bundle import commands
+from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import StartError, UsageError, WrongMachine
 from kuwa_min.packing.file import write_file
 
@@ -37,7 +37,7 @@ def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     (tmp_path / "file").mkdir()
     wheel = make_wheel(tmp_path, "pack", FILES)
     archive = make_file(tmp_path / "file" / "kuwa-some.pyz", contents_of(wheel))
-    monkeypatch.setattr(file_verbs, "this_file", lambda: Archive(archive.path))
+    monkeypatch.setattr(commands, "this_file", lambda: Archive(archive.path))
     return archive
 
 
@@ -46,13 +46,13 @@ def pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run from a small file without libraries."""
     path = tmp_path / "kuwa-some.pyz"
     write_file(path, [], lambda _: {"manifest.json": json.dumps(manifest_of([])).encode()})
-    monkeypatch.setattr(file_verbs, "this_file", lambda: Archive(str(path)))
+    monkeypatch.setattr(commands, "this_file", lambda: Archive(str(path)))
     return path
 
 
 def said(verb: str, *words: str) -> list[str]:
     """Return the lines of a verb."""
-    return list(getattr(file_verbs, verb)("kuwa-some.pyz", list(words)))
+    return list(getattr(commands, verb)("kuwa-some.pyz", list(words)))
 
 
 def flip(path: Path, place: int) -> None:
@@ -68,20 +68,20 @@ def flip(path: Path, place: int) -> None:
 def test_the_sources_are_no_built_file() -> None:
     """The line says how to get one."""
     with pytest.raises(UsageError, match=r"its sources: build one \(python build\.py\)"):
-        file_verbs.this_file()
+        commands.this_file()
 
 
 def test_a_file_without_libraries_says_so(pure: Path) -> None:
     """It runs everywhere, has nothing to unpack, and its documents lie beside it."""
     digest = hashlib.sha256(pure.read_bytes()).hexdigest()
-    assert list(file_verbs.check()) == [GOOD]
+    assert list(commands.check()) == [GOOD]
     assert said("verify") == [f"sha256 {digest}, as kuwa-some.pyz.sha256 says"]
     nothing = "this file unpacks nothing and knows no cache; ask one that carries libraries"
     assert said("cache") == [nothing]
     assert said("unpack", str(pure.parent / "there")) == ["this file carries nothing to unpack"]
     assert not (pure.parent / "there").exists()
-    assert file_verbs.info().startswith("kuwa-min 0.1.0\nbackend ")
-    for document in (file_verbs.sbom, file_verbs.licenses):
+    assert commands.info().startswith("kuwa-min 0.1.0\nbackend ")
+    for document in (commands.sbom, commands.licenses):
         with pytest.raises(UsageError, match=r"kuwa-some\.pyz\.cdx\.json and .*\.licenses\.txt"):
             document()
 
@@ -91,7 +91,7 @@ def test_a_file_without_libraries_says_so(pure: Path) -> None:
 
 def test_check_names_what_is_needed_and_where_it_can_go(heavy: Archive, home: Path) -> None:
     """It writes nothing."""
-    lines = list(file_verbs.check())
+    lines = list(commands.check())
     assert lines[0].startswith("good: needs Python 3.10 or newer; this is Python ")
     places = [home / ".cache" / "kuwa", Path(heavy.path).parent / ".kuwa"]
     assert lines[1:] == [f"good: can unpack to {place}" for place in places]
@@ -104,7 +104,7 @@ def test_check_fails_without_a_usable_root(
     """After all other lines."""
     (tmp_path / "taken").touch()
     monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "taken"))
-    lines = file_verbs.check()
+    lines = commands.check()
     assert next(lines).startswith("good: ")
     assert next(lines) == f"warning: no place: {tmp_path / 'taken'} is not a folder"
     with pytest.raises(WrongMachine, match="the lines above say why"):
@@ -114,10 +114,10 @@ def test_check_fails_without_a_usable_root(
 def test_check_fails_on_the_wrong_machine(heavy: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though a root is usable."""
     heavy.manifest["built_for"] = {**heavy.manifest["built_for"], "os": "templeos"}
-    monkeypatch.setattr(file_verbs, "this_file", lambda: heavy)
+    monkeypatch.setattr(commands, "this_file", lambda: heavy)
     lines: list[str] = []
     with pytest.raises(WrongMachine):
-        lines.extend(line for line in file_verbs.check() if not lines.append(line))
+        lines.extend(line for line in commands.check() if not lines.append(line))
     assert any(line.startswith("refusal: needs templeos") for line in lines)
     assert any(line.startswith("good: can unpack to ") for line in lines)
 
@@ -241,10 +241,10 @@ def test_an_option_that_a_verb_does_not_know_is_refused(
 
 def test_the_documents_are_those_that_lie_beside_the_file(heavy: Archive) -> None:
     """A bill of materials that tools read, and licenses in plain text."""
-    bill = json.loads(file_verbs.sbom())
+    bill = json.loads(commands.sbom())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-    assert file_verbs.licenses().startswith("Licences of kuwa-min 0.1.0, some\n")
-    assert "libraries   " in file_verbs.info()
+    assert commands.licenses().startswith("Licences of kuwa-min 0.1.0, some\n")
+    assert "libraries   " in commands.info()
 
 
 # -- the real file

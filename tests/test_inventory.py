@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from manifests import EXAMPLE, HEAVY, OWN
 
-from kuwa_min import inventory
-from kuwa_min.manifest import Manifest, Package
+from kuwa_min.bundle import sbom
+from kuwa_min.bundle.manifest import Manifest, Package
 from kuwa_min.packing.licence import spdx_expression
 
 PURL = re.compile(r"pkg:pypi/[a-z0-9]+(-[a-z0-9]+)*@([A-Za-z0-9._~-]|%[0-9A-F]{2})+")
@@ -25,7 +25,7 @@ TYPES = {"application", "library", "machine-learning-model"}
 
 def bill(manifest: Manifest) -> dict[str, Any]:
     """Return the bill of a manifest as tools see it."""
-    return json.loads(inventory.sbom(manifest))
+    return json.loads(sbom.sbom(manifest))
 
 
 def package(name: str, license: str, version: str = "1.0") -> Package:
@@ -108,7 +108,7 @@ def test_a_purl_is_normalised(name: str, version: str, purl: str) -> None:
 def test_the_serial_number_follows_from_the_contents() -> None:
     """The same file, the same number; another file, another one."""
     changed: Manifest = {**HEAVY, "packages": HEAVY["packages"][:-1]}
-    assert inventory.sbom(HEAVY) == inventory.sbom(HEAVY)
+    assert sbom.sbom(HEAVY) == sbom.sbom(HEAVY)
     numbers = [bill(one)["serialNumber"] for one in (HEAVY, changed)]
     assert numbers[0] != numbers[1]
     for number in numbers:
@@ -150,7 +150,7 @@ def test_a_license_goes_by_id_expression_or_name() -> None:
 )
 def test_a_license_file_is_known_by_its_path(path: str) -> None:
     """In dist-info or beside what it is about."""
-    assert inventory.is_license_file(path)
+    assert sbom.is_license_file(path)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_license_file_is_known_by_its_path(path: str) -> None:
 )
 def test_other_files_are_no_license_files(path: str) -> None:
     """Code and words that only look alike."""
-    assert not inventory.is_license_file(path)
+    assert not sbom.is_license_file(path)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +186,12 @@ def test_other_files_are_no_license_files(path: str) -> None:
 )
 def test_what_is_proprietary_is_known(name: str, license: str, is_one: bool) -> None:
     """By what it says, and where NVIDIA says nothing, by whose it is."""
-    assert inventory.is_proprietary(package(name, license)) is is_one
+    assert sbom.is_proprietary(package(name, license)) is is_one
 
 
 def test_the_report_begins_with_a_table() -> None:
     """Name, version and license, aligned; one that declares none says so."""
-    assert inventory.license_report(HEAVY, []).splitlines()[:6] == [
+    assert sbom.license_report(HEAVY, []).splitlines()[:6] == [
         "Licences of kuwa-min 0.1.0, huggingface",
         "",
         "package        version  licence",
@@ -203,20 +203,20 @@ def test_the_report_begins_with_a_table() -> None:
 
 def test_the_notice_names_what_may_not_be_passed_on_freely() -> None:
     """NVIDIA's terms are explained where NVIDIA's packages are, and nowhere else."""
-    assert "  nvidia-cublas 13.1: (not stated)\n" in inventory.license_report(HEAVY, [])
-    assert "attachment A" in inventory.license_report(HEAVY, [])
+    assert "  nvidia-cublas 13.1: (not stated)\n" in sbom.license_report(HEAVY, [])
+    assert "attachment A" in sbom.license_report(HEAVY, [])
     other: Manifest = {**EXAMPLE, "packages": [package("secret", "Proprietary")]}
-    assert "  secret 1.0: Proprietary\n" in inventory.license_report(other, [])
-    assert "attachment A" not in inventory.license_report(other, [])
-    assert inventory.NO_NOTICE in inventory.license_report(EXAMPLE, [])
+    assert "  secret 1.0: Proprietary\n" in sbom.license_report(other, [])
+    assert "attachment A" not in sbom.license_report(other, [])
+    assert sbom.NO_NOTICE in sbom.license_report(EXAMPLE, [])
 
 
 def test_a_text_stands_once_below_all_of_its_paths() -> None:
     """Sorted by path, whatever order they come in."""
     texts = [("c/NOTICE", "Other.\n"), ("b/LICENSE", "Same.\n"), ("a/LICENSE", "\nSame.")]
-    made = inventory.license_report(EXAMPLE, texts)
-    assert made == inventory.license_report(EXAMPLE, reversed(texts))
-    rule = inventory.RULE
+    made = sbom.license_report(EXAMPLE, texts)
+    assert made == sbom.license_report(EXAMPLE, reversed(texts))
+    rule = sbom.RULE
     assert made.endswith(
         f"{rule}\na/LICENSE\nb/LICENSE\n{rule}\n\nSame.\n\n{rule}\nc/NOTICE\n{rule}\n\nOther.\n"
     )

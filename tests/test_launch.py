@@ -358,7 +358,7 @@ def heavy(archive: Path) -> Path:
     """Make a file with the entry "target" and an activation that prints its arguments."""
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("target", TARGET)
-        made.writestr("site-packages/kuwa_min/libraries.py", LIBRARIES)
+        made.writestr("site-packages/kuwa_min/bundle/activate.py", LIBRARIES)
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
     return archive
 
@@ -368,7 +368,11 @@ def test_libraries_are_activated_before_the_program(heavy: Path) -> None:
     give(heavy, "some\n--port\n1\n")
     code, output, error = start(sys.executable, "-Werror", heavy)
     facts = [("libraries", ["0123"]), ("python", ["3.12"]), ("serves", ["some"])]
-    lines = [f"{heavy} {facts} {GIVEN}", "['kuwa_min.cli', 'kuwa_min.libraries']", "repaired?"]
+    lines = [
+        f"{heavy} {facts} {GIVEN}",
+        "['kuwa_min.cli', 'kuwa_min.bundle.activate']",
+        "repaired?",
+    ]
     assert (code, output.splitlines(), error) == (7, lines, "")
 
 
@@ -390,7 +394,7 @@ def test_an_older_python_learns_which_one_the_libraries_need(minor: str, heavy: 
 def test_a_file_without_libraries_imports_nothing_for_them(archive: Path) -> None:
     """Not even the cache is looked for."""
     with zipfile.ZipFile(archive, "a") as made:
-        made.writestr("site-packages/kuwa_min/libraries.py", "raise SystemExit('imported')")
+        made.writestr("site-packages/kuwa_min/bundle/activate.py", "raise SystemExit('imported')")
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
     assert start(sys.executable, archive) == (7, "['kuwa_min.cli']\n", "")
 

@@ -320,7 +320,7 @@ def test_importing_every_backend_imports_nothing_foreign(bare: set[str]) -> None
 
 def test_a_machine_is_judged_before_the_program_is_imported(bare: set[str]) -> None:
     """Of us only the warm way is loaded by then, and nothing of Python that takes long."""
-    modules = loaded("-c", "import kuwa_min.libraries") - bare
+    modules = loaded("-c", "import kuwa_min.bundle.activate") - bare
     ours = {name for name in modules if name.startswith("kuwa_min.")}
     assert ours == {f"kuwa_min.{name}" for name in WARM}
     assert not modules & SLOW

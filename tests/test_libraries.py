@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 from small_files import contents_of, make_file, make_wheel
 
-from kuwa_min import libraries, unpacking
-from kuwa_min.archive import Archive
-from kuwa_min.cache import Entry
-from kuwa_min.errors import StartError, WrongMachine
-from kuwa_min.libraries import (
+from kuwa_min.bundle import activate as libraries
+from kuwa_min.bundle import provision
+from kuwa_min.bundle.activate import (
     TargetEntry,
     UnpackedPayloads,
     activate,
     needs_payloads,
     pop_root_option,
 )
+from kuwa_min.bundle.archive import Archive
+from kuwa_min.bundle.cache import Entry
+from kuwa_min.bundle.cache_root import create_root
+from kuwa_min.errors import StartError, WrongMachine
 from kuwa_min.packing.assemble import ANYWHERE
 from kuwa_min.packing.file import content_of
-from kuwa_min.places import create_root
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}" + (
     "t" if "t" in getattr(sys, "abiflags", "") else ""
@@ -184,7 +185,7 @@ def test_the_first_start_unpacks_and_the_next_one_only_looks(
     assert told[1].startswith("unpacked in ")
     told.clear()
     entry.mark_durable()
-    monkeypatch.setattr(unpacking, "Archive", None)
+    monkeypatch.setattr(provision, "Archive", None)
     second = UnpackedPayloads(archive.path, target, told.append)
     second.open()
     assert second.folders == first.folders
@@ -209,7 +210,7 @@ def test_a_folder_that_was_filled_beforehand_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By `unpack DIR`, for KUWA_MIN_ROOT=DIR."""
-    entries = unpacking.unpack_to(archive.path, str(tmp_path / "image"), told.append)
+    entries = provision.unpack_to(archive.path, str(tmp_path / "image"), told.append)
     monkeypatch.setenv("KUWA_MIN_ROOT", str(tmp_path / "image"))
     opened = UnpackedPayloads(archive.path, target, told.append)
     opened.open()
@@ -232,7 +233,7 @@ def test_the_python_is_checked_even_when_all_is_unpacked(
     UnpackedPayloads(archive.path, target, told.append).open()
     built_for = {**ANYWHERE, "python": minor, "abi": f"cp{minor.replace('.', '')}"}
     monkeypatch.setattr(
-        unpacking,
+        provision,
         "Archive",
         lambda path: made_for(path, {**archive.manifest, "built_for": built_for}),
     )

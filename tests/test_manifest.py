@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 from manifests import EXAMPLE, HEAVY
 
-from kuwa_min import manifest
+from kuwa_min.bundle import manifest
 
 PACKAGE = Path(manifest.__file__).parent
-READ = (
-    "from kuwa_min.manifest import read_manifest; import json; print(json.dumps(read_manifest()))"
-)
+READ = "from kuwa_min.bundle.manifest import read_manifest; import json; print(json.dumps(read_manifest()))"
 
 
 def read_inside(archive: Path) -> object:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from small_files import contents_of, make_file, make_wheel
 
-from kuwa_min import payload as unpacker
-from kuwa_min.archive import Archive, File
+from kuwa_min.bundle import extract as unpacker
+from kuwa_min.bundle.archive import Archive, File
 from kuwa_min.errors import StartError
 
 FILES = {

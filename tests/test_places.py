@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min import places
+from kuwa_min.bundle import cache_root
 
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
 
@@ -23,7 +23,7 @@ def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return places.cache_roots("/opt/kuwa.pyz")
+    return cache_root.cache_roots("/opt/kuwa.pyz")
 
 
 BESIDE = "/opt/.kuwa"
@@ -45,7 +45,7 @@ def test_roots_are_tried_in_order(
 ) -> None:
     """The one that the user named alone; else the user's cache, then beside the file."""
     assert found(monkeypatch, **variables) == expected
-    assert places.is_explicit() == ("KUWA_MIN_ROOT" in variables)
+    assert cache_root.is_explicit() == ("KUWA_MIN_ROOT" in variables)
 
 
 def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_too_little_space_is_said_before_anything_is_written(
 ) -> None:
     """With what is needed and what is free."""
     assert re.search(
-        reason, places.reason_unusable(str(tmp_path / "a" / "b"), *needs, runs_code=True)
+        reason, cache_root.reason_unusable(str(tmp_path / "a" / "b"), *needs, runs_code=True)
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -89,14 +89,14 @@ def test_too_little_space_is_said_before_anything_is_written(
 def test_a_file_in_the_way_is_a_reason(tmp_path: Path) -> None:
     """Not a traceback of mkdir."""
     (tmp_path / "file").write_text("", encoding="ascii")
-    assert places.reason_unusable(str(tmp_path / "file" / "x"), 1, 1, runs_code=True).endswith(
+    assert cache_root.reason_unusable(str(tmp_path / "file" / "x"), 1, 1, runs_code=True).endswith(
         "is not a folder"
     )
 
 
 def test_a_good_root_has_no_reason(tmp_path: Path) -> None:
     """And still nothing is written."""
-    assert places.reason_unusable(str(tmp_path / "a"), 1, 1, runs_code=True) == ""
+    assert cache_root.reason_unusable(str(tmp_path / "a"), 1, 1, runs_code=True) == ""
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,11 +106,11 @@ def test_all_missing_folders_are_made_for_us_alone(tmp_path: Path, umask: int) -
     former = os.umask(umask)
     try:
         for _ in range(2):
-            places.create_root(str(tmp_path / "a" / "b"))
+            cache_root.create_root(str(tmp_path / "a" / "b"))
     finally:
         os.umask(former)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
-    assert places.untrusted_owner(str(tmp_path / "a" / "b")) == ""
+    assert cache_root.untrusted_owner(str(tmp_path / "a" / "b")) == ""
 
 
 def test_many_first_starts_make_the_same_folders(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_many_first_starts_make_the_same_folders(tmp_path: Path) -> None:
     def make(number: int) -> None:
         barrier.wait()
         try:
-            places.create_root(str(tmp_path / "one" / "two"))
+            cache_root.create_root(str(tmp_path / "one" / "two"))
         except OSError as error:
             failures.append((number, error))
 

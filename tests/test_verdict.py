@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from manifests import ANYWHERE
 
-from kuwa_min import machine, verdict
-from kuwa_min.machine import HostInfo, LoadedLibrary
-from kuwa_min.manifest import Target
-from kuwa_min.verdict import CheckResult, check_host, refusals
+from kuwa_min.bundle import host as machine
+from kuwa_min.bundle import preflight
+from kuwa_min.bundle.host import HostInfo, LoadedLibrary
+from kuwa_min.bundle.manifest import Target
+from kuwa_min.bundle.preflight import CheckResult, check_host, refusals
 
 HOST = HostInfo(
     python=(3, 11, 7),
@@ -134,7 +135,7 @@ PYTHONS = [
 def test_python(change: dict[str, str], host: HostInfo, line: str) -> None:
     """Its minor, its kind, its threads and its bits, exactly; for a pure file a minor or newer."""
     target: Target = {**TARGET, **change}  # type: ignore[typeddict-item]
-    assert told(verdict.check_python(target, host)) == [line]
+    assert told(preflight.check_python(target, host)) == [line]
 
 
 GOOD_SYSTEM = [
@@ -198,7 +199,7 @@ SYSTEMS = [
 @pytest.mark.parametrize(("host", "lines"), SYSTEMS)
 def test_the_system(host: HostInfo, lines: list[str]) -> None:
     """Up to the first that is wrong: nothing behind it means anything."""
-    assert told(verdict.check_system(TARGET, host)) == lines
+    assert told(preflight.check_system(TARGET, host)) == lines
 
 
 def loaded(path: str, *versions: str) -> LoadedLibrary:
@@ -237,7 +238,7 @@ LIBRARIES = [
 @pytest.mark.parametrize(("soname", "versions", "library", "line"), LIBRARIES)
 def test_a_library(soname: str, versions: list[str], library: LoadedLibrary, line: str) -> None:
     """There, too old, not there, broken, or hidden."""
-    assert told([verdict.check_library(soname, versions, library)]) == [line]
+    assert told([preflight.check_library(soname, versions, library)]) == [line]
 
 
 CPUS = [
@@ -266,7 +267,7 @@ CPUS = [
 def test_the_processor(needed: list[str], flags: frozenset[str], lines: list[str]) -> None:
     """By its flags; one that says nothing gets the benefit of the doubt."""
     target: Target = {**TARGET, "cpu": needed}
-    assert told(verdict.check_cpu(target, HOST._replace(cpu=flags))) == lines
+    assert told(preflight.check_cpu(target, HOST._replace(cpu=flags))) == lines
 
 
 CARRY_DRIVER = "carry in driver 580 or newer, or build the file for an older CUDA"
@@ -289,12 +290,12 @@ DRIVERS = [
 def test_the_driver(cuda: str, least: str, driver: str, line: str) -> None:
     """Never a reason to refuse: the CPU can be asked for."""
     target: Target = {**TARGET, "cuda": cuda, "driver": least}
-    assert told(verdict.check_driver(target, HOST._replace(driver=driver))) == [line]
+    assert told(preflight.check_driver(target, HOST._replace(driver=driver))) == [line]
 
 
 def test_a_file_without_cuda_has_nothing_to_say_of_drivers() -> None:
     """Whatever the machine has."""
-    assert verdict.check_driver({**TARGET, "cuda": ""}, HOST) == []
+    assert preflight.check_driver({**TARGET, "cuda": ""}, HOST) == []
 
 
 def test_a_pure_file_needs_python_alone() -> None:
@@ -405,8 +406,8 @@ def test_here_is_this_machine() -> None:
 @pytest.mark.slow
 def test_importing_it_imports_little() -> None:
     """It runs before anything is unpacked."""
-    program = "import sys, kuwa_min.verdict; print(*sys.modules)"
-    root = Path(verdict.__file__).parents[1]
+    program = "import sys, kuwa_min.bundle.preflight; print(*sys.modules)"
+    root = Path(preflight.__file__).parents[1]
     command = [sys.executable, "-S", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     assert not {"ctypes", "mmap", "pathlib", "json", "struct"} & {*done.stdout.split()}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kuwa_min.bundle.worker_pool import BYTES_PER_WORKER, WorkerPool, worker_count
 from kuwa_min.errors import StartError
-from kuwa_min.workers import BYTES_PER_WORKER, WorkerPool, worker_count
 
 SHARES = [[3, 5], [7], []]
 

@@ -9,12 +9,12 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from kuwa_min import __version__
-from kuwa_min.archive import Archive
+from kuwa_min.bundle.activate import python_minor
+from kuwa_min.bundle.archive import Archive
+from kuwa_min.bundle.manifest import Manifest, Package, Payload, Target
+from kuwa_min.bundle.sbom import is_license_file, license_report, sbom
 from kuwa_min.errors import UsageError
-from kuwa_min.inventory import is_license_file, license_report, sbom
 from kuwa_min.launch import NEEDED
-from kuwa_min.libraries import python_minor
-from kuwa_min.manifest import Manifest, Package, Payload, Target
 from kuwa_min.progress import Progress
 from kuwa_min.registry import BackendInfo
 
@@ -108,7 +108,7 @@ def _with_progress(title: str, contents: list[Content]) -> Iterator[Content]:
 
 
 def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
-    """Return the manifest, whose types and reader are in kuwa_min.manifest."""
+    """Return the manifest, whose types and reader are in kuwa_min.bundle.manifest."""
     libraries, name = recipe.libraries, recipe.backend.name
     own = sources_sha256(name, with_payload=bool(payloads))
     minor = libraries.target["python"].removeprefix(">=") if libraries.contents else ""
@@ -149,7 +149,7 @@ def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
 
 def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
     """Build the file without bytecode, unpack it, and compile what is imported from there."""
-    from kuwa_min.payload import unpack
+    from kuwa_min.bundle.extract import unpack
 
     from .bytecode import compiled
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
+from kuwa_min.bundle.activate import python_minor
+from kuwa_min.bundle.host import libc_version
 from kuwa_min.errors import UsageError
-from kuwa_min.libraries import python_minor
-from kuwa_min.machine import libc_version
 
 OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # 2.x: the oldest that manylinux tags exist for
 LEGACY_TAGS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # by glibc 2.x

@@ -18,10 +18,10 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
+from kuwa_min.bundle.activate import python_minor
+from kuwa_min.bundle.manifest import MANIFEST, Manifest
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, TARGET
-from kuwa_min.libraries import python_minor
-from kuwa_min.manifest import MANIFEST, Manifest
 
 from .sources import ACTIVATE, PROGRAM, ROOT, imported_at_once, sources
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kuwa_min.manifest import Payload
+from kuwa_min.bundle.manifest import Payload
 
 from .core import SHEBANG, zip_of
 from .wheels import Content

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kuwa_min.archive import Archive
+from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import UsageError
 from kuwa_min.progress import Progress
 

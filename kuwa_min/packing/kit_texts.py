@@ -10,9 +10,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from kuwa_min.bundle.manifest import Manifest, Target, describe, size_text
 from kuwa_min.chat.modelfile import is_unicode
 from kuwa_min.errors import UsageError
-from kuwa_min.manifest import Manifest, Target, describe, size_text
 
 TEMPLATES = Path(__file__).with_name("kit")
 TEXTS = {

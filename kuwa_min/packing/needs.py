@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from kuwa_min.verdict import version_numbers
+from kuwa_min.bundle.preflight import version_numbers
 
 from .elf import Elf
 from .survey import Survey

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
+from kuwa_min.bundle.activate import python_minor
 from kuwa_min.errors import UsageError
-from kuwa_min.libraries import python_minor
 
 from .box import Box
 from .lock import Lock, Pin, parse_requirement, read_pins

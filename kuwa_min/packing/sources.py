@@ -17,19 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
 PACKING = "kuwa_min/packing"  # makes files, and is in none
 # A file without libraries leaves out FOR_LIBRARIES, but for IN_EVERY_FILE.
-FOR_LIBRARIES = (
-    "kuwa_min/cache.py",
-    "kuwa_min/inventory.py",
-    "kuwa_min/libraries.py",
-    "kuwa_min/machine.py",
-    "kuwa_min/payload.py",
-    "kuwa_min/places.py",
-    "kuwa_min/unpacking.py",
-    "kuwa_min/verdict.py",
-    "kuwa_min/workers.py",
+FOR_LIBRARIES = ("kuwa_min/bundle",)
+IN_EVERY_FILE = (
+    "kuwa_min/bundle/__init__.py",
+    "kuwa_min/bundle/archive.py",
+    "kuwa_min/bundle/commands.py",
+    "kuwa_min/bundle/manifest.py",
 )
-IN_EVERY_FILE: tuple[str, ...] = ()
-ACTIVATE = "kuwa_min/libraries.py"  # what the launcher imports first, where libraries travel
+ACTIVATE = "kuwa_min/bundle/activate.py"  # what the launcher imports first, where libraries travel
 PROGRAM = "kuwa_min/cli.py"  # what it imports then
 
 

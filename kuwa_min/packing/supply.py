@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kuwa_min.bundle.manifest import Target
 from kuwa_min.errors import UsageError
-from kuwa_min.manifest import Target
 from kuwa_min.registry import BackendInfo
 
 from .assemble import Libraries, Tell

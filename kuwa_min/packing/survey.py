@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from kuwa_min.bundle.preflight import version_numbers
 from kuwa_min.errors import UsageError
-from kuwa_min.verdict import version_numbers
 
 from .elf import Elf, read_elf_file
 

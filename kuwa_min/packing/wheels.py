@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from packaging.utils import parse_wheel_filename
 
+from kuwa_min.bundle.manifest import Package
 from kuwa_min.errors import UsageError
-from kuwa_min.manifest import Package
 
 from .licence import license_of, spdx_expression
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from kuwa_min.archive import Blob, File
+from kuwa_min.bundle.archive import Blob, File
 from kuwa_min.errors import UsageError
 
 from .wheels import Content

@@ -9,7 +9,7 @@ from pathlib import Path
 from programs import Program
 from stand_ins import PROBE, Done, below, mounting, payload_id, start
 
-from kuwa_min.archive import Archive
+from kuwa_min.bundle.archive import Archive
 
 NAME = "kuwa-huggingface.pyz"
 

@@ -17,8 +17,8 @@ from programs import Program, fetch, said
 from pythons import python_of
 from stand_ins import HERE
 
-from kuwa_min.archive import Archive, contents
-from kuwa_min.manifest import Target
+from kuwa_min.bundle.archive import Archive, contents
+from kuwa_min.bundle.manifest import Target
 from kuwa_min.packing.assemble import ANYWHERE, Libraries, Recipe, make
 from kuwa_min.packing.file import content_of
 from kuwa_min.packing.wheels import Content

@@ -24,7 +24,7 @@ from stand_ins import (
     with_needs,
 )
 
-from kuwa_min.machine import HostInfo
+from kuwa_min.bundle.host import HostInfo
 
 pytestmark = pytest.mark.slow
 NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")

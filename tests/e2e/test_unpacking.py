@@ -36,7 +36,7 @@ from stand_ins import (
     write_model,
 )
 
-from kuwa_min.archive import Archive
+from kuwa_min.bundle.archive import Archive
 from kuwa_min.launch import EARLY, bytecode_name
 
 pytestmark = pytest.mark.slow

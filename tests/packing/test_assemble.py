@@ -12,10 +12,10 @@ import pytest
 from small_files import contents_of, make_wheel
 
 from kuwa_min import __version__
-from kuwa_min.archive import Archive
+from kuwa_min.bundle.activate import python_minor
+from kuwa_min.bundle.archive import Archive
+from kuwa_min.bundle.manifest import Target
 from kuwa_min.errors import UsageError
-from kuwa_min.libraries import python_minor
-from kuwa_min.manifest import Target
 from kuwa_min.packing import core
 from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, make
 from kuwa_min.packing.sources import sources_sha256

@@ -17,10 +17,10 @@ from manifests import EXAMPLE, HEAVY
 from programs import ROOT
 from pythons import python_of
 
+from kuwa_min.bundle.activate import python_minor
+from kuwa_min.bundle.manifest import Manifest
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, bytecode_name
-from kuwa_min.libraries import python_minor
-from kuwa_min.manifest import Manifest
 from kuwa_min.packing import core
 from kuwa_min.packing.sources import ACTIVATE, sources
 
@@ -121,7 +121,7 @@ def test_without_its_python_a_core_has_no_bytecode(tmp_path: Path) -> None:
     facts = {"environment.json", "manifest.json", "target"}
     assert root_of(entries) == {"__main__.py", "kuwa_launch.py", *facts}
     assert entries["target"] == TARGET.encode()
-    assert "site-packages/kuwa_min/unpacking.py" in entries
+    assert "site-packages/kuwa_min/bundle/provision.py" in entries
 
 
 def block_of(data: bytes) -> dict[str, CodeType]:

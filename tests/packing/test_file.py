@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from small_files import contents_of, make_file, make_wheel
 
-from kuwa_min.archive import Archive
+from kuwa_min.bundle.archive import Archive
+from kuwa_min.bundle.manifest import Payload
 from kuwa_min.errors import UsageError
-from kuwa_min.manifest import Payload
 from kuwa_min.packing.core import SHEBANG
 from kuwa_min.packing.file import Cargo, content_of, write_file
 

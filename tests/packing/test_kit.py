@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from manifests import EXAMPLE, HEAVY
 
+from kuwa_min.bundle.manifest import Manifest
 from kuwa_min.errors import UsageError
-from kuwa_min.manifest import Manifest
 from kuwa_min.packing import kit
 from kuwa_min.packing.kit import make_kit
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_files import contents_of, make_wheel
 
-from kuwa_min.archive import Blob, File, Index
+from kuwa_min.bundle.archive import Blob, File, Index
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.file import content_of
 from kuwa_min.packing.wheels import Content

@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
-from .errors import StartError
+from kuwa_min.errors import StartError
+
 from .manifest import MANIFEST, Manifest, Payload
 
 CHUNK = 1 << 18  # bytes read at a time

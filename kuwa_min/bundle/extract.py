@@ -12,10 +12,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from kuwa_min.errors import StartError
+
 from .archive import Archive, Blob, File, Index, contents
-from .errors import StartError
 from .manifest import Payload
-from .workers import ReportBytes, WorkerPool, worker_count
+from .worker_pool import ReportBytes, WorkerPool, worker_count
 
 FILE_COST = 60_000  # bytes: writing that many takes as long as creating a file
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .machine import CPUINFO, HostInfo, LoadedLibrary, load_library
+from .host import CPUINFO, HostInfo, LoadedLibrary, load_library
 from .manifest import Target
 
 GOOD, WARNING, REFUSAL = "good", "warning", "refusal"

@@ -19,8 +19,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from .errors import StartError
-from .places import untrusted_owner
+from kuwa_min.errors import StartError
+
+from .cache_root import untrusted_owner
 
 # How an entry stays whole when a process or the machine dies
 #

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zipimport import zipimporter
 
+from kuwa_min.errors import StartError, UsageError, WrongMachine
+from kuwa_min.progress import Progress, step_logger
+
 from .archive import Archive, damaged
-from .errors import StartError, UsageError, WrongMachine
 from .manifest import Payload, describe_fully, size_text
-from .progress import Progress, step_logger
 
 if TYPE_CHECKING:
+    from kuwa_min.progress import LogStep
+
     from .cache import Entry
-    from .progress import LogStep
 
 BECOMES_A_ROOT = "the folder becomes a root for --root DIR or KUWA_MIN_ROOT"
 
@@ -41,7 +43,7 @@ def info() -> str:
 def sbom() -> str:
     """Return the text of --sbom: the bill of materials, CycloneDX as JSON."""
     archive = _with_libraries(this_file())
-    from . import inventory
+    from . import sbom as inventory
 
     return inventory.sbom(archive.manifest).rstrip("\n")
 
@@ -49,7 +51,7 @@ def sbom() -> str:
 def licenses() -> str:
     """Return the text of --licenses: every package's license, and the license texts inside."""
     archive = _with_libraries(this_file())
-    from . import inventory
+    from . import sbom as inventory
 
     texts = archive.texts(inventory.is_license_file)
     return inventory.license_report(archive.manifest, texts).rstrip("\n")
@@ -75,8 +77,8 @@ def check() -> Iterator[str]:
     if not archive.payloads:
         yield "good: this file runs on every Python from 3.10 on and unpacks nothing"
         return
-    from .unpacking import reasons_unusable
-    from .verdict import check_host, refusals
+    from .preflight import check_host, refusals
+    from .provision import reasons_unusable
 
     results = check_host(archive.manifest["built_for"])
     yield from (f"{result.status}: {result.line()}" for result in results)
@@ -93,7 +95,7 @@ def check() -> Iterator[str]:
 def _trusted_entries(archive: Archive, payload: Payload) -> list[Entry]:
     """Return the complete entries of a payload that no other user could change."""
     from .cache import Entry
-    from .places import cache_roots, untrusted_owner
+    from .cache_root import cache_roots, untrusted_owner
 
     entries = [Entry(root, payload["id"]) for root in cache_roots(archive.path)]
     return [one for one in entries if one.is_complete and not untrusted_owner(one.path)]
@@ -127,8 +129,8 @@ def _compare_sha256(path: str, digest: str) -> str:
 
 def _verify_entries(archive: Archive, log_step: LogStep) -> Iterator[str]:
     from .cache import Entry
-    from .places import cache_roots
-    from .unpacking import repair_corrupted
+    from .cache_root import cache_roots
+    from .provision import repair_corrupted
 
     found = False
     for root in cache_roots(archive.path):
@@ -158,7 +160,7 @@ def cache(program: str, arguments: list[str]) -> Iterator[str]:
         yield "this file unpacks nothing and knows no cache; ask one that carries libraries"
         return
     from .cache import disk_usage, entries, prune
-    from .places import cache_roots
+    from .cache_root import cache_roots
 
     own = {payload["id"] for payload in archive.payloads}
     for root in cache_roots(archive.path):
@@ -183,7 +185,7 @@ def unpack(program: str, arguments: list[str]) -> Iterator[str]:
     if not archive.payloads:
         yield "this file carries nothing to unpack"
         return
-    from .unpacking import unpack_to
+    from .provision import unpack_to
 
     for entry in unpack_to(archive.path, options.folder, step_logger(program)):
         yield f"{entry.path}: {BECOMES_A_ROOT}"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, NoReturn, TypeVar
 
-from .errors import KuwaError, StartError
+from kuwa_min.errors import KuwaError, StartError
 
 BYTES_PER_WORKER = 32_000_000  # for less, starting one takes longer than it saves
 MAX_WORKERS = 8

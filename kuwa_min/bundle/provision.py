@@ -13,17 +13,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from kuwa_min.errors import StartError, WrongMachine
+from kuwa_min.progress import Progress
+
 from .archive import Archive, File, Index
 from .cache import Entry, prune
-from .errors import StartError, WrongMachine
+from .cache_root import cache_roots, create_root, reason_unusable
+from .extract import find_corrupted, find_damaged, rewrite, unpack
 from .manifest import Payload, size_text
-from .payload import find_corrupted, find_damaged, rewrite, unpack
-from .places import cache_roots, create_root, reason_unusable
-from .progress import Progress
-from .verdict import CheckResult, check_host, refusals
+from .preflight import CheckResult, check_host, refusals
 
 if TYPE_CHECKING:
-    from .progress import LogStep
+    from kuwa_min.progress import LogStep
 
 # From a built file to files on disk, the first time
 #

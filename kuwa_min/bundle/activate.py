@@ -10,14 +10,15 @@ import os
 import sys
 import time
 
+from kuwa_min.errors import KuwaError, StartError
+from kuwa_min.progress import step_logger
+
 from .cache import DAY, Entry
-from .errors import KuwaError, StartError
-from .places import ROOT_VARIABLE, cache_roots, is_explicit
-from .progress import step_logger
+from .cache_root import ROOT_VARIABLE, cache_roots, is_explicit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .progress import LogStep
+    from kuwa_min.progress import LogStep
 
 # How a start comes to its libraries
 #
@@ -121,9 +122,9 @@ class UnpackedPayloads:
         if self._is_for_this_python():
             missing = {kind: key for kind, key in missing.items() if not self._find(kind, key)}
         if missing:
-            from . import unpacking
+            from . import provision
 
-            entries = unpacking.unpack_missing(self._archive, missing, self._log_step)
+            entries = provision.unpack_missing(self._archive, missing, self._log_step)
             self._entries.update(entries)
 
     def _is_for_this_python(self) -> bool:
@@ -158,16 +159,16 @@ class UnpackedPayloads:
         if not entry.is_locked:
             return  # a read-only disk, where nothing can be missing or put back
         if entry.may_be_torn:
-            from . import unpacking
+            from . import provision
 
-            unpacking.repair_corrupted(self._archive, kind, entry, self._log_step)
+            provision.repair_corrupted(self._archive, kind, entry, self._log_step)
         elif time.time() - last_used > DAY:
             self._repair(kind, entry)
 
     def _repair(self, kind: str, entry: Entry) -> int:
-        from . import unpacking
+        from . import provision
 
-        return unpacking.repair(self._archive, kind, entry, self._log_step)
+        return provision.repair(self._archive, kind, entry, self._log_step)
 
     def restart_if_repaired(self) -> None:
         """Repair the entries; if that was needed, replace this process by the same command line.

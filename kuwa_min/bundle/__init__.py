@@ -1,0 +1,1 @@
+"""What a built file does for itself: manifest, preflight checks, cache of unpacked libraries."""
