@@ -14,8 +14,8 @@ from pathlib import Path
 from kuwa_min.bundle.manifest import size_text
 from kuwa_min.errors import KuwaError, UsageError
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, make
-from kuwa_min.packing.model import model_files
-from kuwa_min.packing.resolve import PYTORCH, Sources
+from kuwa_min.packing.model_files import model_files
+from kuwa_min.packing.wheels.resolve import PYTORCH, Sources
 from kuwa_min.registry import BackendInfo, backend_infos
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
@@ -139,9 +139,9 @@ def _build(backend: BackendInfo, options: argparse.Namespace) -> None:
 
 def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
     """Find what the backend needs, for the machine that was named."""
-    from kuwa_min.packing import supply
-    from kuwa_min.packing.box import Box
-    from kuwa_min.packing.prune import prune
+    from kuwa_min.packing import libraries as supply
+    from kuwa_min.packing.wheels.prune import prune
+    from kuwa_min.packing.wheels.target import Box
 
     if options.python and options.platform:
         box = Box.of(options.python, options.platform)  # this machine may be of any kind

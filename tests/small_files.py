@@ -12,8 +12,8 @@ from pathlib import Path
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Manifest, Payload
 from kuwa_min.packing.assemble import ANYWHERE
-from kuwa_min.packing.file import Cargo, write_file
-from kuwa_min.packing.wheels import Content, read_wheel
+from kuwa_min.packing.pyz import Cargo, write_file
+from kuwa_min.packing.wheels.wheel import Content, read_wheel
 
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
 WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n"

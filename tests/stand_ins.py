@@ -21,7 +21,7 @@ from small_files import make_wheel
 
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import MANIFEST
-from kuwa_min.packing.core import zip_of
+from kuwa_min.packing.core_zip import zip_of
 from kuwa_min.registry import backend_infos
 
 VERSION = "99.0"  # above every floor

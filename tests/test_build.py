@@ -24,11 +24,11 @@ from stand_ins import MODEL, Done, build, make_libraries, payload_id, start, wri
 
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import supply
-from kuwa_min.packing.box import Box
+from kuwa_min.packing import libraries
 from kuwa_min.packing.bytecode import import_statements
+from kuwa_min.packing.libraries import Order
 from kuwa_min.packing.sources import sources
-from kuwa_min.packing.supply import Order
+from kuwa_min.packing.wheels.target import Box
 from kuwa_min.registry import backend_infos
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
@@ -725,7 +725,7 @@ def test_a_machine_that_is_named_in_full_can_be_built_for_anywhere(
     def other_kind() -> Box:
         raise UsageError("this machine is of another kind")
 
-    monkeypatch.setattr(supply, "find", stop)
+    monkeypatch.setattr(libraries, "find", stop)
     monkeypatch.setattr(Box, "of_this_machine", other_kind)
     words = ["huggingface", "--output", str(tmp_path), "--python", "3.12"]
     assert command.main([*words, "--platform", "manylinux_2_28_x86_64"]) == 2

@@ -15,7 +15,7 @@ from stand_ins import below, built, payload_id, start
 from kuwa_min.bundle import commands
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import StartError, UsageError, WrongMachine
-from kuwa_min.packing.file import write_file
+from kuwa_min.packing.pyz import write_file
 
 FILES = {"pack/__init__.py": b"NAME = 'pack'\n", "pack/data.bin": bytes(5000)}
 GOOD = "good: this file runs on every Python from 3.10 on and unpacks nothing"

@@ -12,7 +12,7 @@ from manifests import EXAMPLE, HEAVY, OWN
 
 from kuwa_min.bundle import sbom
 from kuwa_min.bundle.manifest import Manifest, Package
-from kuwa_min.packing.licence import spdx_expression
+from kuwa_min.packing.wheels.license import spdx_expression
 
 PURL = re.compile(r"pkg:pypi/[a-z0-9]+(-[a-z0-9]+)*@([A-Za-z0-9._~-]|%[0-9A-F]{2})+")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")

@@ -24,7 +24,7 @@ from kuwa_min.bundle.cache import Entry
 from kuwa_min.bundle.cache_root import create_root
 from kuwa_min.errors import StartError, WrongMachine
 from kuwa_min.packing.assemble import ANYWHERE
-from kuwa_min.packing.file import content_of
+from kuwa_min.packing.pyz import content_of
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}" + (
     "t" if "t" in getattr(sys, "abiflags", "") else ""

@@ -15,14 +15,14 @@ from kuwa_min.bundle.manifest import Manifest, Package, Payload, Target
 from kuwa_min.bundle.sbom import is_license_file, license_report, sbom
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import NEEDED
+from kuwa_min.packing.wheels.wheel import Content
 from kuwa_min.progress import Progress
 from kuwa_min.registry import BackendInfo
 
-from . import core
-from .file import Cargo, content_of, write_file
-from .model import model_files
+from . import core_zip
+from .model_files import model_files
+from .pyz import Cargo, content_of, write_file
 from .sources import sources_sha256
-from .wheels import Content
 
 ANYWHERE: Target = {
     "python": ">={}.{}".format(*NEEDED),
@@ -66,7 +66,7 @@ class Recipe(NamedTuple):
 
 def make(recipe: Recipe, tell: Tell) -> Path:
     """Build <output>/kuwa-<backend>.pyz, its hash and documents; return the path of the .pyz."""
-    core.shiv_version()
+    core_zip.shiv_version()
     recipe.output.mkdir(parents=True, exist_ok=True)
     target = recipe.output / f"kuwa-{recipe.backend.name}.pyz"
     with tempfile.TemporaryDirectory(prefix="kuwa-build-", dir=recipe.output) as directory:
@@ -88,11 +88,11 @@ def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path)
         weights = [content_of(one.source, one.path) for one in found]
         cargo.append(Cargo("model", _with_progress("writing the model", weights)))
     minor = recipe.libraries.target["python"]
-    python = core.python_for(minor) if contents else core.python_for(python_minor())
+    python = core_zip.python_for(minor) if contents else core_zip.python_for(python_minor())
 
     def entries(payloads: list[Payload]) -> dict[str, bytes]:
         manifest = _manifest(recipe, payloads, python)
-        return core.make_core(manifest, _aim(recipe, payloads), python, staging)
+        return core_zip.make_core(manifest, _aim(recipe, payloads), python, staging)
 
     write_file(target, cargo, entries)
 
@@ -129,8 +129,8 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
         "packages": [package, *libraries.packages],
         "payloads": payloads,
         "host_packages": libraries.host_packages,
-        "shiv_version": core.shiv_version(),
-        "built_at": core.built_at(),
+        "shiv_version": core_zip.shiv_version(),
+        "built_at": core_zip.built_at(),
     }
 
 
@@ -154,7 +154,7 @@ def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
     from .bytecode import compiled
 
     name, minor = recipe.backend.name, recipe.libraries.target["python"]
-    python = core.python_for(minor)
+    python = core_zip.python_for(minor)
     if not python:
         raise UsageError(f"--pyc needs python{minor} on this machine, and there is none")
     tell(f"unpacking, to compile what {name} imports")

@@ -13,10 +13,10 @@ import zlib
 from pathlib import Path
 
 from kuwa_min.errors import UsageError
+from kuwa_min.packing.wheels.wheel import Content
 
-from .core import run_python
+from .core_zip import run_python
 from .sources import backend_sources
-from .wheels import Content
 
 # Imports that a library defers until a model is loaded: as many modules again.
 DEFERRED = {

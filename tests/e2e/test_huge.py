@@ -20,8 +20,8 @@ from stand_ins import HERE
 from kuwa_min.bundle.archive import Archive, contents
 from kuwa_min.bundle.manifest import Target
 from kuwa_min.packing.assemble import ANYWHERE, Libraries, Recipe, make
-from kuwa_min.packing.file import content_of
-from kuwa_min.packing.wheels import Content
+from kuwa_min.packing.pyz import content_of
+from kuwa_min.packing.wheels.wheel import Content
 from kuwa_min.registry import backend_infos
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("huge")]

@@ -16,10 +16,10 @@ from kuwa_min.bundle.activate import python_minor
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Target
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import core
+from kuwa_min.packing import core_zip
 from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, make
 from kuwa_min.packing.sources import sources_sha256
-from kuwa_min.packing.wheels import read_wheel
+from kuwa_min.packing.wheels.wheel import read_wheel
 from kuwa_min.registry import backend_infos
 
 pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8")
@@ -218,7 +218,7 @@ def test_shiv_is_looked_for_before_anything_is_made(
     def missing() -> str:
         raise UsageError("shiv is missing")
 
-    monkeypatch.setattr(core, "shiv_version", missing)
+    monkeypatch.setattr(core_zip, "shiv_version", missing)
     with pytest.raises(UsageError, match="shiv is missing"):
         build(recipe(tmp_path))
     assert not (tmp_path / "dist").exists()

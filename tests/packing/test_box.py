@@ -9,8 +9,8 @@ import pytest
 from packaging.tags import Tag, parse_tag
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import box
-from kuwa_min.packing.box import Box
+from kuwa_min.packing.wheels import target
+from kuwa_min.packing.wheels.target import Box
 
 RHEL = Box("3.12", "manylinux_2_28_x86_64")
 ARM = Box("3.10", "manylinux_2_17_aarch64")
@@ -157,7 +157,7 @@ def test_a_file_runs_here_with_an_older_glibc_of_this_processor_and_python(
     """Everything else must be the same."""
     monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.34")
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(["Linux", "", "", "", "x86_64"]))
-    monkeypatch.setattr(box, "python_minor", lambda: "3.12")
+    monkeypatch.setattr(target, "python_minor", lambda: "3.12")
     assert RHEL.is_here
     assert not Box("3.13", RHEL.platform).is_here
     assert not Box("3.12", "manylinux_2_35_x86_64").is_here

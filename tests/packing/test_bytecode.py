@@ -14,7 +14,7 @@ import pytest
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import sources
 from kuwa_min.packing.bytecode import compiled, import_statements
-from kuwa_min.packing.wheels import Content
+from kuwa_min.packing.wheels.wheel import Content
 
 BACKEND = """
 import some_lib

@@ -21,7 +21,7 @@ from kuwa_min.bundle.activate import python_minor
 from kuwa_min.bundle.manifest import Manifest
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, bytecode_name
-from kuwa_min.packing import core
+from kuwa_min.packing import core_zip
 from kuwa_min.packing.sources import ACTIVATE, sources
 
 HERE = python_minor()
@@ -48,7 +48,7 @@ def test_the_time_is_source_date_epoch_or_none_at_all(
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     if text is not None:
         monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
-    assert core.built_at() == expected
+    assert core_zip.built_at() == expected
 
 
 @pytest.mark.parametrize("text", ["now", "", "1.5"])
@@ -56,7 +56,7 @@ def test_an_impossible_time_is_one_line(monkeypatch: pytest.MonkeyPatch, text: s
     """With what was found."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
     with pytest.raises(UsageError, match=f"SOURCE_DATE_EPOCH is '{text}', not a number of seconds"):
-        core.built_at()
+        core_zip.built_at()
 
 
 # -- the zip
@@ -65,8 +65,8 @@ def test_an_impossible_time_is_one_line(monkeypatch: pytest.MonkeyPatch, text: s
 def test_the_zip_is_the_same_whatever_the_order_of_its_entries() -> None:
     """Of one time and mode; compressed; positions count from the prefix's start."""
     entries = {"b": b"2" * 1000, "a": b"1", "folder/": b""}
-    made = core.zip_of(entries, b"#!\n")
-    assert made == core.zip_of(dict(reversed(entries.items())), b"#!\n")
+    made = core_zip.zip_of(entries, b"#!\n")
+    assert made == core_zip.zip_of(dict(reversed(entries.items())), b"#!\n")
     assert made.startswith(b"#!\nPK\3\4")
     with zipfile.ZipFile(io.BytesIO(made)) as archive:
         found = archive.infolist()
@@ -83,7 +83,7 @@ def test_the_zip_is_the_same_whatever_the_order_of_its_entries() -> None:
 def made(folder: Path, manifest: Manifest, target_text: str, python: str) -> dict[str, bytes]:
     """Make a core in a folder of its own."""
     folder.mkdir()
-    return core.make_core(manifest, target_text, python, folder / "core")
+    return core_zip.make_core(manifest, target_text, python, folder / "core")
 
 
 def root_of(entries: dict[str, bytes]) -> set[str]:
@@ -141,7 +141,7 @@ def test_each_module_has_bytecode_in_the_block_of_its_time(tmp_path: Path) -> No
     assert {"kuwa_min.compat", "kuwa_min.registry"} & set(blocks[LATE]) == {"kuwa_min.compat"}
     codes = [(name, code) for block in blocks.values() for name, code in block.items()]
     sources = {name.removeprefix("site-packages/") for name in entries if name.endswith(".py")}
-    modules = {module_of(name) for name in sources if not name.startswith(core.DROP_IN)}
+    modules = {module_of(name) for name in sources if not name.startswith(core_zip.DROP_IN)}
     assert sorted(name for name, _ in codes) == sorted(modules - {"__main__", "kuwa_launch"})
     for name, code in codes:
         assert module_of(code.co_filename.removeprefix("site-packages/")) == name
@@ -165,7 +165,7 @@ def test_what_a_file_carries_are_the_bytes_of_the_tree(tmp_path: Path) -> None:
     entries = made(tmp_path / "1", EXAMPLE, "", sys.executable)
     for path in sources("debug", with_payload=False):
         name = path.relative_to(ROOT).as_posix()
-        inside = "kuwa_launch.py" if name == core.LAUNCH else f"site-packages/{name}"
+        inside = "kuwa_launch.py" if name == core_zip.LAUNCH else f"site-packages/{name}"
         assert entries[inside] == path.read_bytes()
 
 
@@ -190,7 +190,7 @@ def test_bytecode_can_be_for_another_python(tmp_path: Path) -> None:
 
 def test_this_python_is_this_executable() -> None:
     """By the name that the manifest gives its minor."""
-    assert core.python_for(HERE) == sys.executable
+    assert core_zip.python_for(HERE) == sys.executable
     assert HERE.startswith(f"{sys.version_info[0]}.{sys.version_info[1]}")
 
 
@@ -217,7 +217,7 @@ def test_another_python_must_be_what_its_name_says(
     """Version managers leave names behind that start nothing."""
     path = fake_python(tmp_path, "python3.99", script)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.defpath}")
-    assert core.python_for("3.99") == (str(path) if is_found else "")
+    assert core_zip.python_for("3.99") == (str(path) if is_found else "")
 
 
 def test_a_python_that_is_not_there_is_none(
@@ -225,7 +225,7 @@ def test_a_python_that_is_not_there_is_none(
 ) -> None:
     """The file does without bytecode."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert core.python_for("3.99") == ""
+    assert core_zip.python_for("3.99") == ""
 
 
 def test_pythons_that_compile_know_no_environment(
@@ -236,7 +236,7 @@ def test_pythons_that_compile_know_no_environment(
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     ask = "import os, sys; print(sorted(n for n in os.environ if n[:6] == 'PYTHON'), sys.flags)"
-    told = core.run_python(sys.executable, ["-c", ask], tmp_path).decode()
+    told = core_zip.run_python(sys.executable, ["-c", ask], tmp_path).decode()
     assert told.startswith("['PYTHONHASHSEED'] ")
     for flag in ("no_site=1", "optimize=0", "hash_randomization=0"):
         assert flag in told
@@ -247,8 +247,8 @@ def test_shiv_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line says how to get it."""
 
     def missing(name: str) -> str:
-        raise core.importlib.metadata.PackageNotFoundError(name)
+        raise core_zip.importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(core.importlib.metadata, "version", missing)
+    monkeypatch.setattr(core_zip.importlib.metadata, "version", missing)
     with pytest.raises(UsageError, match=r"shiv is missing: pip install shiv==1\.0\.8"):
-        core.shiv_version()
+        core_zip.shiv_version()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min.packing.elf import Elf, read_elf, read_elf_file
+from kuwa_min.packing.elf.reader import Elf, read_elf, read_elf_file
 
 EXTENSIONS = ("_ctypes", "_json", "_bz2", "_ssl", "_socket")  # one of them is a file of its own
 SECTIONS = 40  # where the header says where section headers are

@@ -15,8 +15,8 @@ from small_files import contents_of, make_file, make_wheel
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Payload
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.core import SHEBANG
-from kuwa_min.packing.file import Cargo, content_of, write_file
+from kuwa_min.packing.core_zip import SHEBANG
+from kuwa_min.packing.pyz import Cargo, content_of, write_file
 
 FILES = {"pack/__init__.py": b"A = 1\n", "pack/data.bin": bytes(range(256)) * 100}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kuwa_min.packing.licence import license_of, spdx_expression
+from kuwa_min.packing.wheels.license import license_of, spdx_expression
 
 APACHE = """Apache License
                                    Version 2.0, January 2004

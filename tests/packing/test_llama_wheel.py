@@ -16,8 +16,8 @@ import pytest
 from fake_wheels import leave_the_internet
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import llama_wheel
-from kuwa_min.packing.llama_wheel import build_llama_wheel, cmake_args
+from kuwa_min.packing.wheels import llama_wheel
+from kuwa_min.packing.wheels.llama_wheel import build_llama_wheel, cmake_args
 
 PORTABLE = (
     "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DCMAKE_INSTALL_BINDIR=llama_cpp/lib "

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.box import Box
-from kuwa_min.packing.lock import Lock, Pin, check, read_lock, read_pins
+from kuwa_min.packing.wheels.lock import Lock, Pin, check, read_lock, read_pins
+from kuwa_min.packing.wheels.target import Box
 
 BOX = Box("3.12", "manylinux_2_28_x86_64")
 ONE, TWO = "1" * 64, "2" * 64

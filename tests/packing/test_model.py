@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.model import model_files
+from kuwa_min.packing.model_files import model_files
 
 
 def paths(model: Path) -> list[str]:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import survey as surveys
-from kuwa_min.packing.elf import Elf
-from kuwa_min.packing.needs import Needs, combine
-from kuwa_min.packing.survey import Survey, remembered_survey, survey
+from kuwa_min.packing.elf import scan as surveys
+from kuwa_min.packing.elf.host_requirements import Needs, combine
+from kuwa_min.packing.elf.reader import Elf
+from kuwa_min.packing.elf.scan import Survey, remembered_survey, survey
 
 DIGEST = "ab" * 32
 MANYLINUX = "one-1.0-cp312-cp312-manylinux_2_28_x86_64.whl"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_files import contents_of, make_wheel
 
-from kuwa_min.packing.prune import NEVER_NEEDED, prune
+from kuwa_min.packing.wheels.prune import NEVER_NEEDED, prune
 
 GONE = (
     "torch/test/test_all.py",

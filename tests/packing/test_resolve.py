@@ -11,9 +11,9 @@ import pytest
 from fake_wheels import digest, leave_the_internet, make_wheel, served
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.box import Box
-from kuwa_min.packing.lock import Lock, Pin, check, read_lock
-from kuwa_min.packing.resolve import Sources, explain, resolve
+from kuwa_min.packing.wheels.lock import Lock, Pin, check, read_lock
+from kuwa_min.packing.wheels.resolve import Sources, explain, resolve
+from kuwa_min.packing.wheels.target import Box
 
 BOX = Box("3.12", "manylinux_2_28_x86_64")
 CP312 = "cp312-cp312-manylinux_2_28_x86_64"

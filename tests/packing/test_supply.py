@@ -9,13 +9,13 @@ import pytest
 from fake_wheels import digest, leave_the_internet, make_wheel
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import supply
+from kuwa_min.packing import libraries as supply
 from kuwa_min.packing.assemble import Libraries
-from kuwa_min.packing.box import Box
-from kuwa_min.packing.lock import read_lock
-from kuwa_min.packing.prune import prune
-from kuwa_min.packing.resolve import Sources
-from kuwa_min.packing.supply import Order, find
+from kuwa_min.packing.libraries import Order, find
+from kuwa_min.packing.wheels.lock import read_lock
+from kuwa_min.packing.wheels.prune import prune
+from kuwa_min.packing.wheels.resolve import Sources
+from kuwa_min.packing.wheels.target import Box
 from kuwa_min.registry import BackendInfo
 
 BOX = Box("3.12", "manylinux_2_28_x86_64")

@@ -11,7 +11,7 @@ import pytest
 from small_files import contents_of, make_wheel, record_hash
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels import Content, read_wheel
+from kuwa_min.packing.wheels.wheel import Content, read_wheel
 
 DIGEST = "f" * 64
 INFO = "pack-1.0.dist-info"

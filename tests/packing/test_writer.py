@@ -13,9 +13,9 @@ from small_files import contents_of, make_wheel
 
 from kuwa_min.bundle.archive import Blob, File, Index
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.file import content_of
-from kuwa_min.packing.wheels import Content
-from kuwa_min.packing.writer import ID_LENGTH, Output, Written, write_payload
+from kuwa_min.packing.payload import ID_LENGTH, Output, Written, write_payload
+from kuwa_min.packing.pyz import content_of
+from kuwa_min.packing.wheels.wheel import Content
 
 FILES = {
     "pack/__init__.py": b"A = 1\n",

@@ -14,8 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from kuwa_min.bundle.archive import Blob, File
 from kuwa_min.errors import UsageError
-
-from .wheels import Content
+from kuwa_min.packing.wheels.wheel import Content
 
 CHUNK = 1 << 20  # bytes
 QUEUED_CHUNKS = 8  # at most, for the hashing thread

@@ -20,7 +20,7 @@ from packaging.utils import parse_wheel_filename
 from kuwa_min.bundle.manifest import Package
 from kuwa_min.errors import UsageError
 
-from .licence import license_of, spdx_expression
+from .license import license_of, spdx_expression
 
 INSTALLED = ("purelib", "platlib", "data")  # folders of .data that belong into site-packages
 LOCAL_HEADER = 30  # bytes, before a member's name

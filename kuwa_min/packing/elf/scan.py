@@ -15,7 +15,7 @@ from typing import NamedTuple
 from kuwa_min.bundle.preflight import version_numbers
 from kuwa_min.errors import UsageError
 
-from .elf import Elf, read_elf_file
+from .reader import Elf, read_elf_file
 
 FORMAT = 1  # of the cached JSON; increment when Elf or Survey change
 THREADS = 4  # zlib releases the GIL; each takes some 20 MiB

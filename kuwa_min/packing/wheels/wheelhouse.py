@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from kuwa_min.errors import UsageError
 
-from .box import Box
+from .target import Box
 
 CHUNK = 1 << 20  # bytes read at a time
 

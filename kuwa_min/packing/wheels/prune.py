@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .wheels import Content
+from .wheel import Content
 
 NEVER_NEEDED = re.compile(
     "|".join(

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kuwa_min.errors import UsageError
 
-from .gather import pip_command
+from .fetch import pip_command
 from .lock import parse_requirement
 
 EVERYWHERE = (

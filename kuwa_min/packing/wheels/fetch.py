@@ -13,10 +13,10 @@ from pathlib import Path
 
 from kuwa_min.errors import UsageError
 
-from .box import Box
 from .lock import Lock, Pin
 from .resolve import Sources
-from .shelf import Found, local_folder, read_shelf, sha256_of
+from .target import Box
+from .wheelhouse import Found, local_folder, read_shelf, sha256_of
 
 Wheels = dict[Path, str]  # the path of a wheel: its SHA-256 in hex
 STDERR = 2  # pip reports its progress there; stdout is for what build.py makes

@@ -18,9 +18,9 @@ from packaging.utils import canonicalize_name
 from kuwa_min.bundle.activate import python_minor
 from kuwa_min.errors import UsageError
 
-from .box import Box
 from .lock import Lock, Pin, parse_requirement, read_pins
-from .shelf import Found, Shelf, local_folder, read_shelf, sha256_of
+from .target import Box
+from .wheelhouse import Found, Shelf, local_folder, read_shelf, sha256_of
 
 PYTORCH = "https://download.pytorch.org/whl"
 UV_OPTIONS = ("--only-binary", ":all:", "--generate-hashes", "--no-header", "--no-annotate")

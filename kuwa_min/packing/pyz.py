@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuwa_min.bundle.manifest import Payload
+from kuwa_min.packing.wheels.wheel import Content
 
-from .core import SHEBANG, zip_of
-from .wheels import Content
-from .writer import Output, Written, write_payload
+from .core_zip import SHEBANG, zip_of
+from .payload import Output, Written, write_payload
 
 
 class Cargo(NamedTuple):

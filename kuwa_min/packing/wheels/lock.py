@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from kuwa_min.errors import UsageError
 
-from .box import Box
+from .target import Box
 
 TITLE = "# kuwa lock: the packages of one file; build.py --lock makes it, pip can read it"
 PIN = re.compile(r"(\w[\w.-]*)==([^\s;]+)((?:\s+--hash=sha256:[0-9a-f]{64})*)", re.ASCII)

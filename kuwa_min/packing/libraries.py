@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 from kuwa_min.bundle.manifest import Target
 from kuwa_min.errors import UsageError
+from kuwa_min.packing.elf.host_requirements import combine
+from kuwa_min.packing.elf.scan import remembered_survey
+from kuwa_min.packing.wheels.fetch import gather
+from kuwa_min.packing.wheels.llama_wheel import build_llama_wheel
+from kuwa_min.packing.wheels.lock import Lock, check, parse_requirement, read_lock
+from kuwa_min.packing.wheels.resolve import Sources, resolve
+from kuwa_min.packing.wheels.target import Box
+from kuwa_min.packing.wheels.wheel import Content, Wheel, read_wheel
+from kuwa_min.packing.wheels.wheelhouse import read_shelf
 from kuwa_min.registry import BackendInfo
 
 from .assemble import Libraries, Tell
-from .box import Box
-from .gather import gather
-from .llama_wheel import build_llama_wheel
-from .lock import Lock, check, parse_requirement, read_lock
-from .needs import combine
-from .resolve import Sources, resolve
-from .shelf import read_shelf
-from .survey import remembered_survey
-from .wheels import Content, Wheel, read_wheel
 
 Keep = Callable[[Iterable[Content]], list[Content]]
 LLAMA = "llama-cpp-python"  # no wheels of it are published

@@ -21,8 +21,8 @@ from packaging.utils import canonicalize_name
 
 from kuwa_min.bundle.preflight import version_numbers
 
-from .elf import Elf
-from .survey import Survey
+from .reader import Elf
+from .scan import Survey
 
 # auditwheel's manylinux-policy.json, without glibc's own libraries.
 # fmt: off

@@ -1,0 +1,1 @@
+"""Resolve, download and read wheels for a target platform."""
