@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Protocol
 
+from backends._media.links import side_note
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
@@ -18,7 +19,6 @@ from kuwa_min.options import generation, types
 from ._bounded_template import SandboxPool
 from ._chat_template import ChatTemplate, TemplateError
 from ._engine import Engine
-from ._links import side_note
 from ._reader import (
     ChatInput,
     EncodedPrompt,

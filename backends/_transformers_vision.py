@@ -19,15 +19,15 @@ import transformers
 from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
+from backends._media.attachments import Attachment
+from backends._media.fetch_policy import LinkError
+from backends._media.images import check_size
+from backends._media.links import numbers, sign, split
 from kuwa_min.chat.catalog import LINK_DAMAGED
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import StartError
 
-from ._attachments import Attachment
 from ._chat_template import TemplateError
-from ._fetch_policy import LinkError
-from ._images import check_size
-from ._links import numbers, sign, split
 from ._reader import EncodedPrompt
 
 logger = logging.getLogger(__name__)

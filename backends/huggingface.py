@@ -13,16 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backends._http.cancellation import CancelScope
+from backends._media import attachments, file_types
+from backends._media.attachments import AttachmentReader, Chat
+from backends._media.fetch_policy import LinkError
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
 from kuwa_min.errors import UsageError
 from kuwa_min.options import generation
 from kuwa_min.options.types import from_json
 
-from . import _attachments, _file_types, _hub_cache, _model_path, _quantization
-from ._attachments import AttachmentReader, Chat
-from ._fetch_policy import LinkError
-from ._line import CancelScope
+from . import _hub_cache, _model_path, _quantization
 from ._model_executor import Model, ModelExecutor, read_chat_template
 from ._reader import ChatInput, PromptEncoder
 from ._scheduler import Scheduler
@@ -147,7 +148,7 @@ class HuggingfaceExecutor(ModelExecutor):
             action="store_true",
             help="let the library use the internet; --model_path may then be a name on its hub",
         )
-        _attachments.add_arguments(parser.add_argument_group("options of pictures").add_argument)
+        attachments.add_arguments(parser.add_argument_group("options of pictures").add_argument)
         super().extend_arguments(parser)
         parser.add_argument(
             "--generation_kwargs",
@@ -250,7 +251,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
         most = self.args.max_attachments if model.accepts_several_images else 1
-        return AttachmentReader(self.args, _file_types.IMAGES, most)
+        return AttachmentReader(self.args, file_types.IMAGES, most)
 
     def create_scheduler(self, slots: int) -> Scheduler:
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""

@@ -9,12 +9,12 @@ import pytest
 from test_images import data_url, gif, png
 from upload_site import Site
 
-from backends import _attachments
-from backends._attachments import Attachment, AttachmentReader, Chat, upload_host
-from backends._fetch_policy import LinkError
-from backends._file_types import ALL, IMAGES
-from backends._line import CancelScope
-from backends._links import LOST, sign
+from backends._http.cancellation import CancelScope
+from backends._media import attachments
+from backends._media.attachments import Attachment, AttachmentReader, Chat, upload_host
+from backends._media.fetch_policy import LinkError
+from backends._media.file_types import ALL, IMAGES
+from backends._media.links import LOST, sign
 from kuwa_min.chat.catalog import LINK_DAMAGED
 
 PDF = b"%PDF-1.7\n..."
@@ -135,7 +135,7 @@ def test_the_newest_files_are_read(site: Site) -> None:
 
 def test_all_files_together_have_a_limit(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest fit."""
-    monkeypatch.setattr(_attachments, "LARGEST_TOTAL", 2 * 2**20)
+    monkeypatch.setattr(attachments, "LARGEST_TOTAL", 2 * 2**20)
     urls = [site.write(f"{n}.png", png(n).ljust(2**20, b"\0")) for n in (1, 2, 3)]
     chat = reader().read(talk(" ".join(urls)))
     assert sorted(chat.files) == [1, 2]
@@ -162,7 +162,7 @@ def test_all_links_together_have_a_time(site: Site, monkeypatch: pytest.MonkeyPa
     """The newest have it; what was not tried for want of time is tried in the next turn."""
     url = site.write("a.png", png())
     own = reader()
-    monkeypatch.setattr(_attachments, "TIMEOUT", 0.0)
+    monkeypatch.setattr(attachments, "TIMEOUT", 0.0)
     chat = own.read(talk(url))
     assert chat.notes == ("a.png was not read: it took too long.",)
     monkeypatch.undo()

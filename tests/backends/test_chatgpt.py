@@ -28,16 +28,16 @@ from test_http_pool import make_certificate
 from test_images import data_url, png
 from upload_site import Site
 
-from backends import _refusal
-from backends._openai_windows import from_model_name
+from backends._cloud import errors
 from backends.chatgpt import OPTIONS, ChatgptExecutor
+from backends.chatgpt.context_window import from_model_name
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE, without_own_sentences
 from kuwa_min.errors import AnswerError, UsageError
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
-from backends._openai_client import Client
+from backends.chatgpt.client import Client
 
 KEY = "sk-operator-0123456789"
 PERSONS = "sk-person-9876543210"
@@ -57,7 +57,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Client, "__init__", remember)
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 0.001)
+    monkeypatch.setattr(errors, "BACKOFF_FIRST", 0.001)
     yield
     for client in clients:
         client.close()
@@ -341,7 +341,7 @@ def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture)
     assert PERSONS not in caplog.text
     assert "secret wish" not in caplog.text
     assert "the service answers 401 (invalid_api_key), to the key of the person" in caplog.text
-    assert "***" in _refusal.redact(f"Bearer {PERSONS}")
+    assert "***" in errors.redact(f"Bearer {PERSONS}")
 
 
 # -- refusals: each a sentence that says what to do
@@ -393,7 +393,7 @@ def test_a_service_that_stays_busy_is_given_up(serve: Serve) -> None:
     """After four attempts; at once if it asks for a longer wait than a user would bear."""
     busy = serve(openai_refuses.always(429, {"error": {"message": "slow down"}}))
     assert ask(connect(busy), "hi") == catalog.BUSY
-    assert len(busy.chats) == _refusal.MAX_ATTEMPTS
+    assert len(busy.chats) == errors.MAX_ATTEMPTS
     patient = serve(openai_refuses.always(429, {}, Retry_After="3600"))
     assert ask(connect(patient), "hi") == catalog.BUSY
     assert len(patient.chats) == 1
@@ -449,9 +449,7 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
     assert ask(connect(serve(openai_breaks_off.once_before_the_first_word)), "hi") == "here I am"
     gone = serve(openai_breaks_off.always_before_the_head)
     assert ask(connect(gone), "hi") == catalog.UNREACHABLE
-    assert len(gone.chats) == _refusal.MAX_ATTEMPTS + 1, (
-        "the kept connection counts as closed before"
-    )
+    assert len(gone.chats) == errors.MAX_ATTEMPTS + 1, "the kept connection counts as closed before"
 
 
 @pytest.mark.parametrize(

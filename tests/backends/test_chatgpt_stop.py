@@ -14,7 +14,8 @@ from fakes import openai_is_silent, openai_refuses
 from fakes.openai_server import Service, Talk, openai_server
 from programs import Program, call, fetch, said, until
 
-from backends import _http_connection, _refusal
+from backends._cloud import errors
+from backends._http import connection
 from backends.chatgpt import ChatgptExecutor
 from kuwa_min.serving.generation_run import GeneratorRunner
 
@@ -90,8 +91,8 @@ def test_a_stop_ends_the_wait_for_another_try(
     connect: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing more is asked."""
-    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 60.0)
-    monkeypatch.setattr(_refusal, "BACKOFF_MAX", 60.0)
+    monkeypatch.setattr(errors, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(errors, "BACKOFF_MAX", 60.0)
     with openai_server(openai_refuses.always(500, {})) as service:
         chat = Chat(connect(service.url))
         until(lambda: service.chats)
@@ -128,7 +129,7 @@ def test_a_stop_ends_the_wait_for_a_name(
             over.wait(20)
         return real("127.0.0.1" if host == "slow.test" and over.is_set() else host, *others, **more)
 
-    monkeypatch.setattr(_http_connection.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(connection.socket, "getaddrinfo", slow)
     chat = Chat(connect("http://slow.test:9/v1"))
     assert asked.wait(20)
     assert chat.stop() < SOON

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backends._estimate import PER_FILE, PER_MESSAGE, chat_tokens, text_tokens
-from backends._links import sign
+from backends._cloud.token_estimate import PER_FILE, PER_MESSAGE, chat_tokens, text_tokens
+from backends._media.links import sign
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from backends import _fetch_cache
-from backends._fetch_cache import OVERHEAD, FetchCache
+from backends._media import fetch_cache
+from backends._media.fetch_cache import OVERHEAD, FetchCache
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Give a clock that stands still until its only item is set."""
     now = [1000.0]
-    monkeypatch.setattr(_fetch_cache.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fetch_cache.time, "monotonic", lambda: now[0])
     return now
 
 

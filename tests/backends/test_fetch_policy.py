@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends._fetch_policy import parse, policy
+from backends._media.fetch_policy import parse, policy
 
 
 def options(**given: Any) -> Namespace:

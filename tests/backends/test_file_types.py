@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_images import png
 
-from backends._file_types import ALL, IMAGES, media_type
+from backends._media.file_types import ALL, IMAGES, media_type
 
 BOX = struct.pack(">I", 24)
 

@@ -12,12 +12,12 @@ pytest.importorskip("google.generativeai", reason="geminipro needs google-genera
 from fakes.gemini_is_silent import after_the_first_word, before_the_head
 from fakes.gemini_server import gemini_server
 
-from backends import _gemini_session
-from backends._gemini_client import Client, Content, create_request, text_part
-from backends._gemini_refusal import FAILURES
-from backends._http_connection import Timeouts
-from backends._refusal import ServiceError, from_connection_failure
-from backends._transport_errors import ConnectionFailed
+from backends._cloud.errors import ServiceError, from_connection_failure
+from backends._http.connection import Timeouts
+from backends._http.transport_errors import ConnectionFailed
+from backends.geminipro import transport
+from backends.geminipro.client import Client, Content, create_request, text_part
+from backends.geminipro.errors import FAILURES
 from kuwa_min.chat import catalog
 
 SHORT = 0.1  # seconds of patience
@@ -50,7 +50,7 @@ def explain(endpoint: str) -> ServiceError:
 
 def test_a_port_that_takes_nobody_is_given_up(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once: another try would take as long."""
-    monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=SHORT, read=20))
+    monkeypatch.setattr(transport, "TIMEOUTS", Timeouts(connect=SHORT, read=20))
     found = explain(full)
     assert (type(found), found.sentence) == (ServiceError, catalog.UNREACHABLE)
     assert "Timeout" in str(found)
@@ -61,7 +61,7 @@ def test_a_service_that_falls_silent_is_given_up(
     monkeypatch: pytest.MonkeyPatch, talk: object
 ) -> None:
     """Before the first word, or after it."""
-    monkeypatch.setattr(_gemini_session, "TIMEOUTS", Timeouts(connect=20, read=SHORT))
+    monkeypatch.setattr(transport, "TIMEOUTS", Timeouts(connect=20, read=SHORT))
     with gemini_server(talk) as service:  # type: ignore[arg-type]
         found = explain(service.url)
     assert (type(found), found.sentence) == (ServiceError, catalog.TOO_SLOW)

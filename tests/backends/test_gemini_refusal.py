@@ -11,9 +11,14 @@ pytest.importorskip("google.generativeai", reason="geminipro needs google-genera
 
 from fakes.gemini_refuses import PER_DAY, QUOTA, RETRY, error
 
-from backends import _gemini_refusal as refusals
-from backends._gemini_session import ErrorResponse
-from backends._refusal import ContextLengthExceeded, ImageRejected, RetryableError, ServiceError
+from backends._cloud.errors import (
+    ContextLengthExceeded,
+    ImageRejected,
+    RetryableError,
+    ServiceError,
+)
+from backends.geminipro import errors as refusals
+from backends.geminipro.transport import ErrorResponse
 from kuwa_min.chat import catalog
 
 

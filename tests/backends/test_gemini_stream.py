@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from backends import _gemini_stream
-from backends._gemini_stream import JsonArrayReader, MalformedResponse, TruncatedResponse
+from backends.geminipro import json_stream
+from backends.geminipro.json_stream import JsonArrayReader, MalformedResponse, TruncatedResponse
 
 OBJECTS = [
     {"text": 'a "quoted\\" brace } and ] and 你好'},
@@ -95,7 +95,7 @@ def test_an_array_that_is_not_whole_is_refused_at_its_end(data: bytes, reason: s
 @pytest.mark.parametrize("more", [b"}" * 100, b"a" * 100])
 def test_an_object_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
     """What waits for its last brace is bounded."""
-    monkeypatch.setattr(_gemini_stream, "LARGEST", 1000)
+    monkeypatch.setattr(json_stream, "LARGEST", 1000)
     reader = JsonArrayReader()
     reader.feed(b'[{"a": "')
     with pytest.raises(MalformedResponse, match="too long"):

@@ -26,8 +26,8 @@ from programs import ROOT
 from test_images import data_url, png
 from upload_site import Site
 
-from backends import _refusal
-from backends._http_connection import CA_VARIABLES
+from backends._cloud import errors
+from backends._http.connection import CA_VARIABLES
 from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE
@@ -49,7 +49,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
     for name in CA_VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 0.001)
+    monkeypatch.setattr(errors, "BACKOFF_FIRST", 0.001)
 
 
 @pytest.fixture
@@ -500,7 +500,7 @@ def test_a_service_that_stays_busy_is_given_up(
     """After a few tries, with a sentence."""
     service = serve(gemini_refuses.always(error["code"], error))
     assert ask(connect(service), "hi") == sentence
-    assert len(service.asked) == _refusal.MAX_ATTEMPTS
+    assert len(service.asked) == errors.MAX_ATTEMPTS
 
 
 def test_a_service_that_wants_a_long_wait_is_given_up(serve: Serve, connect: Any) -> None:
@@ -538,7 +538,7 @@ def test_a_service_that_always_breaks_off_cannot_be_reached(serve: Serve, connec
     """After a few tries."""
     service = serve(gemini_breaks_off.always)
     assert ask(connect(service), "hi") == catalog.UNREACHABLE
-    assert len(service.asked) == _refusal.MAX_ATTEMPTS
+    assert len(service.asked) == errors.MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -627,7 +627,7 @@ def test_a_stop_ends_the_wait_before_another_try(
     serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A busy service is not asked again for a user who left."""
-    monkeypatch.setattr(_refusal, "BACKOFF_FIRST", 8.0)
+    monkeypatch.setattr(errors, "BACKOFF_FIRST", 8.0)
     refused, runner = threading.Event(), GeneratorRunner()
 
     def talk(one: Talk) -> None:
@@ -771,7 +771,7 @@ def test_the_reasons_are_those_of_the_sdk() -> None:
     """By number and name."""
     from google.generativeai import protos
 
-    from backends._gemini_answer import BLOCK_REASONS, FINISH_REASONS
+    from backends.geminipro.response import BLOCK_REASONS, FINISH_REASONS
 
     known = {int(one): one.name for one in protos.Candidate.FinishReason if one}
     assert {number: name for number, name in FINISH_REASONS.items() if number} == known
@@ -860,7 +860,7 @@ def test_the_page_names_only_options_that_there_are() -> None:
 def test_the_sdk_is_imported_silently_and_only_when_it_is_needed() -> None:
     """Its warnings would end a strict Python; asking for help imports nothing of it."""
     look = "print('google.generativeai' in sys.modules, 'requests' in sys.modules)"
-    script = f"import sys; import backends.geminipro; {look}; import backends._gemini_client"
+    script = f"import sys; import backends.geminipro; {look}; import backends.geminipro.client"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{script}; {look}"],
         cwd=ROOT,

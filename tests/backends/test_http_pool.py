@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from backends._http_body import ChunkedReader, ContentLengthReader, IncompleteBody
-from backends._http_connection import CA_VARIABLES, Origin, Request, Timeouts, create_tls_context
-from backends._http_pool import ConnectionPool
-from backends._line import Cancelled, CancelScope
-from backends._transport_errors import ConnectionFailed, Failure
+from backends._http.body import ChunkedReader, ContentLengthReader, IncompleteBody
+from backends._http.cancellation import Cancelled, CancelScope
+from backends._http.connection import CA_VARIABLES, Origin, Request, Timeouts, create_tls_context
+from backends._http.pool import ConnectionPool
+from backends._http.transport_errors import ConnectionFailed, Failure
 
 BODY = b"5\r\nhello\r\n7;name=value\r\n, world\r\n1\r\n\n\r\n0\r\nTrailer: x\r\n\r\n"
 ORDINARY = Timeouts(connect=5, read=5)

@@ -8,9 +8,9 @@ import zlib
 
 import pytest
 
-from backends._fetch_policy import LinkError
-from backends._file_types import media_type
-from backends._images import check
+from backends._media.fetch_policy import LinkError
+from backends._media.file_types import media_type
+from backends._media.images import check
 
 
 def png(width: int = 2, height: int = 1) -> bytes:

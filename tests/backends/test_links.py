@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backends._links import (
+from backends._media.links import (
     LOST,
     MARK,
     Link,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends._openai_answer import CompletionParser
+from backends.chatgpt.response import CompletionParser
 from kuwa_min.chat import catalog
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backends import _openai_events
-from backends._openai_events import EventTooLarge, SSEDecoder
+from backends.chatgpt import sse
+from backends.chatgpt.sse import EventTooLarge, SSEDecoder
 
 STREAMS = [
     (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
@@ -65,7 +65,7 @@ def test_what_is_no_stream_of_events_is_noticed(stream: bytes, strange: bool) ->
 @pytest.mark.parametrize("line", [b"data: a\n", b"aaaaaaa"])
 def test_an_event_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     """Before it fills the memory."""
-    monkeypatch.setattr(_openai_events, "LONGEST_EVENT", 20)
+    monkeypatch.setattr(sse, "LONGEST_EVENT", 20)
     events = SSEDecoder()
     with pytest.raises(EventTooLarge):
         for _ in range(100):

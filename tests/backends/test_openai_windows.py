@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends._openai_windows import from_model_list, from_model_name
+from backends.chatgpt.context_window import from_model_list, from_model_name
 
 
 @pytest.mark.parametrize(

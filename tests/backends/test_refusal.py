@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from backends._refusal import (
+from backends._cloud.errors import (
     MAX_ATTEMPTS,
     MAX_RETRY_AFTER,
     RetryableError,

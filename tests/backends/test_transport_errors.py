@@ -8,9 +8,9 @@ import ssl
 
 import pytest
 
-from backends._http_body import IncompleteBody
-from backends._http_connection import ConnectTimeout
-from backends._transport_errors import ConnectionFailed, Failure, translated
+from backends._http.body import IncompleteBody
+from backends._http.connection import ConnectTimeout
+from backends._http.transport_errors import ConnectionFailed, Failure, translated
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import seeing
 import tiny_models
 import tiny_vision
 
-from backends._attachments import Attachment
-from backends._fetch_policy import LinkError
-from backends._links import sign
+from backends._media.attachments import Attachment
+from backends._media.fetch_policy import LinkError
+from backends._media.links import sign
 from kuwa_min.errors import StartError
 
 torch = pytest.importorskip("torch", reason="models that see need torch")

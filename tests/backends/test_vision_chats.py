@@ -16,7 +16,7 @@ import tiny_vision
 from programs import until
 from upload_site import Site
 
-from backends._links import LOST
+from backends._media.links import LOST
 from backends.huggingface import HuggingfaceExecutor
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE

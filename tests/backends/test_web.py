@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from test_images import png
 
-from backends import _web
-from backends._fetch_policy import FetchPolicy, LinkError
-from backends._line import CancelScope
+from backends._http.cancellation import CancelScope
+from backends._media import fetch as _web
+from backends._media.fetch_policy import FetchPolicy, LinkError
 from kuwa_min.chat.catalog import render
 
 OPEN, CLOSED = FetchPolicy(allow_private=True), FetchPolicy()

@@ -16,12 +16,13 @@ from typing import Any
 
 import openai
 
-from ._api_key import OPERATOR, Key
-from ._http_connection import Origin, Request, Timeouts
-from ._http_pool import ConnectionPool, Response
-from ._openai_refusals import ErrorResponse
-from ._refusal import parse_retry_after
-from ._transport_errors import ConnectionFailed
+from backends._cloud.api_key import OPERATOR, Key
+from backends._cloud.errors import parse_retry_after
+from backends._http.connection import Origin, Request, Timeouts
+from backends._http.pool import ConnectionPool, Response
+from backends._http.transport_errors import ConnectionFailed
+
+from .errors import ErrorResponse
 
 CONNECT_TIMEOUT = 10.0  # seconds
 LONGEST_ERROR = 65536  # bytes of an error's body that are read

@@ -23,10 +23,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from ._http_body import ChunkedReader, ContentLengthReader
-from ._http_connection import Connection, Origin, Request, Timeouts, create_tls_context
-from ._line import CancelScope, current_scope
-from ._transport_errors import ConnectionFailed, translated
+from .body import ChunkedReader, ContentLengthReader
+from .cancellation import CancelScope, current_scope
+from .connection import Connection, Origin, Request, Timeouts, create_tls_context
+from .transport_errors import ConnectionFailed, translated
 
 IDLE_SECONDS = 30.0  # after which a kept connection is not trusted any more
 MOST_IDLE = 256  # connections to one origin that are kept

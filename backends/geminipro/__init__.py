@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends._cloud import api_key
+from backends._cloud.api_key import USER, Key
+from backends._cloud.executor import CloudExecutor, CompletionRequest
+from backends._http.connection import is_loopback
+from backends._media import file_types as _file_types
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options import address, generation, types
-
-from . import _api_key, _file_types
-from ._api_key import USER, Key
-from ._cloud_executor import CloudExecutor, CompletionRequest
-from ._http_connection import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -77,20 +77,20 @@ class GeminiproExecutor(CloudExecutor):
 
     def library(self) -> generation.Library:
         """Return the parameters that the service takes beyond the table."""
-        from . import _gemini_client
+        from . import client
 
-        return _gemini_client.library()
+        return client.library()
 
     def connect(self) -> None:
         """Create the client; the service need not be reachable yet."""
-        from . import _gemini_client
+        from . import client
 
         endpoint: str = self.args.api_endpoint.rstrip("/")
         try:
-            _gemini_client.generation_config(self.settings)
-        except _gemini_client.InvalidOption as error:
+            client.generation_config(self.settings)
+        except client.InvalidOption as error:
             raise UsageError(f"--{error}: the service takes no such value") from None
-        self.client = _gemini_client.Client(endpoint)
+        self.client = client.Client(endpoint)
         parts = urlsplit(endpoint)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             logger.warning("keys go to %s unencrypted: it is no https address", endpoint)
@@ -98,11 +98,11 @@ class GeminiproExecutor(CloudExecutor):
 
     def key(self, modelfile: Modelfile) -> Key:
         """Return the user's key, else the operator's; raises AnswerError if there is none."""
-        users = _api_key.from_form(modelfile.parameters.get("_google_token"), USER)
+        users = api_key.from_form(modelfile.parameters.get("_google_token"), USER)
         chosen = users if users.text else self.operator_key
         if not chosen.text:
             raise AnswerError(catalog.NO_GOOGLE_KEY)
-        if not _api_key.is_valid(chosen.text):
+        if not api_key.is_valid(chosen.text):
             raise AnswerError(catalog.BAD_GOOGLE_KEY)
         return chosen
 
@@ -112,9 +112,9 @@ class GeminiproExecutor(CloudExecutor):
 
     def stream(self, request: CompletionRequest) -> Iterator[str]:
         """Send a request; yield the answer's text and side notes."""
-        from . import _gemini_service
+        from . import completion
 
-        return _gemini_service.stream(self.client, request, self._count)
+        return completion.stream(self.client, request, self._count)
 
     def _count(self, prompt_tokens: int, completion_tokens: int) -> None:
         self.count_tokens(read=prompt_tokens, written=completion_tokens)

@@ -16,9 +16,10 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 from urllib3.exceptions import DecodeError
 
-from ._gemini_stream import MalformedResponse
-from ._http_connection import Origin, Request, Timeouts
-from ._http_pool import ConnectionPool, Response
+from backends._http.connection import Origin, Request, Timeouts
+from backends._http.pool import ConnectionPool, Response
+
+from .json_stream import MalformedResponse
 
 TIMEOUTS = Timeouts(connect=10.0, read=300.0)  # seconds; models that think send none for minutes
 READ_SIZE = 2**16  # bytes at a time, at most

@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urljoin
 
+from backends._http.cancellation import current_scope
+from backends._http.connection import create_tls_context, look_up
 from kuwa_min.chat import catalog
 
-from ._fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse
-from ._file_types import START
-from ._http_connection import create_tls_context, look_up
-from ._line import current_scope
+from .fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse
+from .file_types import START
 
 TIMEOUT = 10.0  # seconds for one link: look-up, redirects and body together
 MAX_REDIRECTS = 3

@@ -11,7 +11,7 @@ from openai.resources.chat.completions import Completions
 from kuwa_min.chat.catalog import MUST_BE_JSON, OPTION_REASON
 from kuwa_min.options import generation
 
-from ._openai_dialect import EXTRA
+from .dialect import EXTRA
 
 SET_BY_US = {"messages", "model", "stream", "stream_options"}
 NOT_TEXT = {"audio", "modalities", "tools", "tool_choice", "parallel_tool_calls"}

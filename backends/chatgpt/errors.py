@@ -10,11 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from backends._cloud import api_key
+from backends._cloud.errors import (
+    ContextLengthExceeded,
+    ImageRejected,
+    RetryableError,
+    ServiceError,
+    redact,
+)
+from backends._cloud.executor import CompletionRequest
 from kuwa_min.chat import catalog
-
-from . import _api_key
-from ._cloud_executor import CompletionRequest
-from ._refusal import ContextLengthExceeded, ImageRejected, RetryableError, ServiceError, redact
 
 MARGIN = 0.95  # of the tokens that fit: ours are an estimate
 SHORTEST_EXCERPT, LONGEST_EXCERPT = 8, 24  # characters by which a quote of the chat is found
@@ -38,7 +43,7 @@ QUOTA = re.compile(r"quota|billing|credit|balance|payment", re.IGNORECASE)
 COUNTRY = re.compile(r"country|region|territory", re.IGNORECASE)
 
 BAD_KEY = {
-    _api_key.THIRD_PARTY: catalog.BAD_THIRD_PARTY_KEY,
+    api_key.THIRD_PARTY: catalog.BAD_THIRD_PARTY_KEY,
 }
 
 

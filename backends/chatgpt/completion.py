@@ -6,16 +6,21 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from backends._cloud.errors import (
+    RetryableError,
+    RetryModified,
+    ServiceError,
+    from_connection_failure,
+)
+from backends._cloud.executor import CompletionRequest
+from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
 
-from ._cloud_executor import CompletionRequest
-from ._openai_answer import CompletionParser
-from ._openai_client import Client, StreamedResponse
-from ._openai_dialect import ModelParameters
-from ._openai_events import LONGEST_EVENT, EventTooLarge, SSEDecoder
-from ._openai_refusals import ErrorResponse, classify
-from ._refusal import RetryableError, RetryModified, ServiceError, from_connection_failure
-from ._transport_errors import ConnectionFailed, Failure
+from .client import Client, StreamedResponse
+from .dialect import ModelParameters
+from .errors import ErrorResponse, classify
+from .response import CompletionParser
+from .sse import LONGEST_EVENT, EventTooLarge, SSEDecoder
 
 MAX_MODELS = 64  # whose parameters are remembered; bots may name any model
 READ_TIMEOUT = 600.0  # seconds without a byte, unless an option says otherwise; the SDK's default

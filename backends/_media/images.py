@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from kuwa_min.chat import catalog
 
-from ._fetch_policy import LinkError
+from .fetch_policy import LinkError
 
 # A file's size tells nothing about the memory that its pixels take (decompression bombs).
 MOST_PIXELS = 50_000_000

@@ -7,12 +7,8 @@ import re
 from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
-from kuwa_min.chat import catalog
-
-from . import _refusal
-from ._gemini_answer import as_dict, as_list
-from ._gemini_session import ErrorResponse
-from ._refusal import (
+from backends._cloud import errors
+from backends._cloud.errors import (
     ContextLengthExceeded,
     ImageRejected,
     RetryableError,
@@ -20,7 +16,11 @@ from ._refusal import (
     parse_retry_after,
     redact,
 )
-from ._transport_errors import Failure
+from backends._http.transport_errors import Failure
+from kuwa_min.chat import catalog
+
+from .response import as_dict, as_list
+from .transport import ErrorResponse
 
 RETRY_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -28,7 +28,7 @@ MARGIN = 0.95  # of the tokens that fit: ours are an estimate
 # Google's address is right: where it cannot be reached, this network has no way out, and another
 # attempt would take as long.
 FAILURES = {
-    **_refusal.FAILURES,
+    **errors.FAILURES,
     Failure.TLS: (catalog.UNREACHABLE, False),
     Failure.LOOKUP: (catalog.UNREACHABLE, False),
     Failure.CONNECT_TIMEOUT: (catalog.UNREACHABLE, False),

@@ -19,17 +19,18 @@ import re
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
+from backends._http.cancellation import current_scope
 from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.options import address
 from kuwa_min.options import types as option_values
 
-from . import _file_types, _images, _links, _web
-from ._fetch_cache import FetchCache
-from ._fetch_policy import LinkError, policy
-from ._line import current_scope
-from ._links import Link
-from ._web import Deadline
+from . import fetch, file_types, images
+from . import links as _links
+from .fetch import Deadline
+from .fetch_cache import FetchCache
+from .fetch_policy import LinkError, policy
+from .links import Link
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +164,7 @@ class AttachmentReader:
         if cached is not None:
             return cached
         try:
-            timeout = min(_web.TIMEOUT, deadline.left())
+            timeout = min(fetch.TIMEOUT, deadline.left())
         except TimeoutError:
             return LinkError(catalog.LINK_SLOW)
         try:
@@ -184,10 +185,10 @@ class AttachmentReader:
             if len(data) > (most := self._most_bytes(data)):
                 raise LinkError(catalog.LINK_TOO_LARGE, most >> 20)
         else:
-            data = _web.fetch(link.url, self._policy, limit=self._most_bytes, timeout=timeout)
-        media_type = _file_types.media_type(data)
-        if media_type in _file_types.IMAGES:
-            _images.check(data, media_type)
+            data = fetch.fetch(link.url, self._policy, limit=self._most_bytes, timeout=timeout)
+        media_type = file_types.media_type(data)
+        if media_type in file_types.IMAGES:
+            images.check(data, media_type)
         return Attachment(data, media_type, link.text, link.name)
 
     def _most_bytes(self, start: bytes) -> int:
@@ -195,10 +196,10 @@ class AttachmentReader:
 
         Raises LinkError for types that the model does not take.
         """
-        media_type = _file_types.media_type(start)
+        media_type = file_types.media_type(start)
         if media_type not in self._types:
             raise LinkError(catalog.LINK_NO_FILE)
-        return LARGEST_IMAGE if media_type in _file_types.IMAGES else LARGEST_FILE
+        return LARGEST_IMAGE if media_type in file_types.IMAGES else LARGEST_FILE
 
 
 def _decode(url: str) -> bytes:

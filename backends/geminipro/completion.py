@@ -6,16 +6,18 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 
+from backends._cloud.errors import RetryableError, ServiceError, from_connection_failure
+from backends._cloud.executor import CompletionRequest
+from backends._http.transport_errors import ConnectionFailed
+from backends._media import links
 from kuwa_min.chat import catalog
 
-from . import _gemini_answer, _gemini_client, _gemini_refusal, _links
-from ._cloud_executor import CompletionRequest
-from ._gemini_answer import Chunk
-from ._gemini_client import Client, Content, InvalidOption
-from ._gemini_session import ErrorResponse
-from ._gemini_stream import MalformedResponse, TruncatedResponse
-from ._refusal import RetryableError, ServiceError, from_connection_failure
-from ._transport_errors import ConnectionFailed
+from . import client as _gemini_client
+from . import errors, response
+from .client import Client, Content, InvalidOption
+from .json_stream import MalformedResponse, TruncatedResponse
+from .response import Chunk
+from .transport import ErrorResponse
 
 MODEL = re.compile(r"(?:(models|tunedModels)/)?[\w.-]+", re.ASCII)
 ROLES = {"user": "user", "assistant": "model"}
@@ -30,7 +32,7 @@ def stream(client: Client, request: CompletionRequest, count_tokens: CountTokens
     try:
         with contextlib.closing(client.stream(content, request.key.text)) as objects:
             for found in objects:
-                if text := completion.feed(_gemini_answer.parse(found)):
+                if text := completion.feed(response.parse(found)):
                     yield text
     except (ErrorResponse, ConnectionFailed, MalformedResponse) as error:
         completion.fail(error)
@@ -55,9 +57,7 @@ class _Completion:
         if chunk.completion_tokens is not None:
             self.completion_tokens = chunk.completion_tokens
         if chunk.error:
-            raise _gemini_refusal.classify_object(
-                chunk.error, model=request.model, key=request.key.text
-            )
+            raise errors.classify_object(chunk.error, model=request.model, key=request.key.text)
         if chunk.block_reason:
             cause = f"the prompt was blocked: {chunk.block_reason}"
             raise ServiceError(catalog.NOT_ALLOWED, cause)
@@ -77,9 +77,9 @@ class _Completion:
     ) -> ServiceError:
         request = self._request
         if isinstance(error, ErrorResponse):
-            return _gemini_refusal.classify(error, model=request.model, key=request.key.text)
+            return errors.classify(error, model=request.model, key=request.key.text)
         if isinstance(error, ConnectionFailed):
-            return from_connection_failure(error, _gemini_refusal.FAILURES)
+            return from_connection_failure(error, errors.FAILURES)
         if isinstance(error, TruncatedResponse):
             return RetryableError(catalog.UNREACHABLE, f"the answer: {error}")
         return ServiceError(catalog.GARBLED, f"the answer: {error}")
@@ -87,10 +87,10 @@ class _Completion:
     def finish(self) -> Iterator[str]:
         """Yield the side note on how the answer ended; raises ServiceError if it has no text."""
         reason = self._finish_reason
-        note = catalog.BROKEN_OFF if self._is_truncated else _gemini_answer.finish_note(reason)
+        note = catalog.BROKEN_OFF if self._is_truncated else response.finish_note(reason)
         if not note:
             return
-        if not self._has_text and reason in _gemini_answer.POLICY_REASONS:
+        if not self._has_text and reason in response.POLICY_REASONS:
             raise ServiceError(catalog.NOT_ALLOWED, f"the answer was blocked: {reason}")
         yield self._request.note(note)
         if not self._has_text:
@@ -122,6 +122,6 @@ def _parts(text: str, request: CompletionRequest) -> list[dict[str, object]]:
         _gemini_client.text_part(part)
         if isinstance(part, str)
         else _gemini_client.file_part(part.data, part.media_type)
-        for part in _links.split(text, request.files)
+        for part in links.split(text, request.files)
     ]
     return parts or [_gemini_client.text_part("")]

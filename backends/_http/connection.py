@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment
 
-from ._line import Cancelled, CancelScope, current_scope
+from .cancellation import Cancelled, CancelScope, current_scope
 
 PORTS = {"http": 80, "https": 443}
 # Seconds and probes after which a peer that vanished without a word is noticed.

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from kuwa_min.chat.catalog import MUST_SUIT_SERVICE, OPTION_REASON
 from kuwa_min.options import generation
 
-from ._gemini_session import Transport, read
-from ._gemini_stream import JsonArrayReader
+from .json_stream import JsonArrayReader
+from .transport import Transport, read
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK warns its users of its end, which is no news here

@@ -9,6 +9,11 @@ import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from backends._http.cancellation import CancelScope
+from backends._media import attachments
+from backends._media import file_types as _file_types
+from backends._media import links as _links
+from backends._media.attachments import Attachment, AttachmentReader, Chat
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
@@ -16,11 +21,9 @@ from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
 from kuwa_min.options import generation
 
-from . import _api_key, _attachments, _estimate, _file_types, _links
-from ._api_key import Key
-from ._attachments import Attachment, AttachmentReader, Chat
-from ._line import CancelScope
-from ._refusal import (
+from . import api_key, token_estimate
+from .api_key import Key
+from .errors import (
     ContextLengthExceeded,
     ImageRejected,
     RetryableError,
@@ -64,12 +67,12 @@ class CompletionRequest(NamedTuple):
 
         Raises AnswerError if not even the last message does.
         """
-        length = _estimate.chat_tokens
+        length = token_estimate.chat_tokens
         return self._replace(messages=prompts.fit(self.prompt, length=length, limit=limit))
 
     def truncated(self, share: float | None) -> CompletionRequest:
         """Return it with about this share of its tokens; without a share, one exchange shorter."""
-        length = _estimate.chat_tokens(self.messages)
+        length = token_estimate.chat_tokens(self.messages)
         return self.fitted(min(length - 1, int(length * share) if share else length))
 
     def with_fewer_files(self) -> CompletionRequest | None:
@@ -136,7 +139,7 @@ class CloudExecutor(LLMExecutor):
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of every service, then those of this one."""
         group = parser.add_argument_group("options of the service")
-        _api_key.add_arguments(group, self.key_variable)
+        api_key.add_arguments(group, self.key_variable)
         add = parser.add_argument_group("options of the prompt").add_argument
         add("--system_prompt", help="system prompt of bots that give none")
         add("--no_system_prompt", action="store_true", help="never send a system prompt")
@@ -154,13 +157,13 @@ class CloudExecutor(LLMExecutor):
             help="send them for bots that say llm_enable_multimodal true; without this and "
             "--multimodal such bots are refused",
         )
-        _attachments.add_arguments(add)
+        attachments.add_arguments(add)
         generation.add_arguments(parser, self.table)
 
     def setup(self) -> None:
         """Read options and key, create the client."""
         self.settings = generation.settings(self.table, self.args, self.library)
-        self.operator_key = _api_key.read(self.args, self.key_variable)
+        self.operator_key = api_key.read(self.args, self.key_variable)
         self.keep_secret(self.operator_key.text)
         self.attachments = AttachmentReader(self.args, self.file_types, self.args.max_attachments)
         self.connect()

@@ -11,9 +11,8 @@ import re
 import time
 from collections.abc import Mapping
 
+from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
-
-from ._transport_errors import ConnectionFailed, Failure
 
 # Retry policy: a request is retried only until the first piece of its answer was shown, and only
 # for errors that may pass (RetryableError). The wait is the one that the service asks for, unless

@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from backends._cloud import api_key
+from backends._cloud.api_key import NO_KEY, THIRD_PARTY, USER, Key
+from backends._cloud.errors import redact
+from backends._cloud.executor import CloudExecutor, CompletionRequest
+from backends._http.connection import is_loopback
+from backends._http.transport_errors import ConnectionFailed
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, StartError
 from kuwa_min.options import address, generation, types
 
-from . import _api_key, _openai_windows
-from ._api_key import NO_KEY, THIRD_PARTY, USER, Key
-from ._cloud_executor import CloudExecutor, CompletionRequest
-from ._http_connection import is_loopback
-from ._openai_refusals import ErrorResponse
-from ._refusal import redact
-from ._transport_errors import ConnectionFailed
+from . import context_window as _openai_windows
+from .errors import ErrorResponse
 
 logger = logging.getLogger(__name__)
 
@@ -103,14 +104,14 @@ class ChatgptExecutor(CloudExecutor):
 
     def library(self) -> generation.Library:
         """Return the parameters that the SDK takes beyond the table."""
-        from . import _openai_options
+        from . import options as _openai_options
 
         return _openai_options.library()
 
     def connect(self) -> None:
         """Create the client, and list the service's models if it is reachable."""
-        from ._openai_client import Client
-        from ._openai_service import Completions
+        from .client import Client
+        from .completion import Completions
 
         base_url: str = self.args.base_url
         self._is_openai = _is_openai(base_url)
@@ -148,7 +149,7 @@ class ChatgptExecutor(CloudExecutor):
         if not chosen.text and (self.args.use_third_party_api_key or self._is_openai):
             third_party = self.args.use_third_party_api_key
             raise AnswerError(catalog.NO_THIRD_PARTY_KEY if third_party else catalog.NO_OPENAI_KEY)
-        if not _api_key.is_valid(chosen.text):
+        if not api_key.is_valid(chosen.text):
             third_party = chosen.owner == THIRD_PARTY
             raise AnswerError(
                 catalog.BAD_THIRD_PARTY_KEY if third_party else catalog.BAD_OPENAI_KEY
@@ -158,9 +159,9 @@ class ChatgptExecutor(CloudExecutor):
     def _users_key(self, modelfile: Modelfile) -> Key:
         """Return the key that came with the chat, if it may be sent to this service."""
         if self.args.use_third_party_api_key:
-            return _api_key.from_form(modelfile.parameters.get("_third_party_token"), THIRD_PARTY)
+            return api_key.from_form(modelfile.parameters.get("_third_party_token"), THIRD_PARTY)
         if self._is_openai or self.args.send_openai_token:
-            return _api_key.from_form(modelfile.parameters.get("_openai_token"), USER)
+            return api_key.from_form(modelfile.parameters.get("_openai_token"), USER)
         return NO_KEY
 
     # -- the context window

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-from ._http_connection import ConnectTimeout
+from .connection import ConnectTimeout
 
 
 class Failure(enum.Enum):

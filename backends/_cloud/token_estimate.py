@@ -6,9 +6,8 @@ is estimated here, it refuses the chat, which is truncated then.
 
 from __future__ import annotations
 
+from backends._media.links import numbers
 from kuwa_min.chat.modelfile import Message
-
-from ._links import numbers
 
 CHARACTERS_PER_TOKEN = 3  # of ASCII: 4 in English prose, 3 in programs
 BYTES_PER_TOKEN = 2  # of UTF-8, beyond the first byte of each character

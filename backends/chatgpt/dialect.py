@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from backends._cloud.executor import CompletionRequest
+from backends._media import links
+from backends._media.attachments import Attachment
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 
-from . import _links
-from ._attachments import Attachment
-from ._cloud_executor import CompletionRequest
-from ._openai_refusals import ErrorResponse
+from .errors import ErrorResponse
 
 EXTRA = "extra_body"  # an option whose value is merged into the request
 LOCAL_OPTIONS = ("timeout", EXTRA)  # which are not sent as they are
@@ -100,7 +100,7 @@ def _mentions(error: ErrorResponse, parameter: str) -> bool:
 
 def message_json(message: Message, files: Mapping[int, Attachment]) -> dict[str, Any]:
     """Return a message as services take it: text alone, or parts with pictures in their places."""
-    parts = list(_links.split(message["content"], files))
+    parts = list(links.split(message["content"], files))
     if all(isinstance(part, str) for part in parts):
         return {**message, "content": "".join(map(str, parts))}
     return {**message, "content": [_part(part) for part in parts]}
