@@ -21,7 +21,7 @@ sys.path.insert(
 import llama_cpp
 import numpy
 
-from backends import _llama_library
+from backends.llamacpp import bindings
 
 AT_ONCE, IN_ONE_PASS = 2048, 512  # tokens of prompts, as ours
 ASSISTANT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -154,7 +154,7 @@ def main() -> None:
     for name in ("--context", "--port"):
         parser.add_argument(name, type=int, required=True)
     options = parser.parse_args()
-    _llama_library.prepare()
+    bindings.prepare()
     serve(Loops(options.model_path, options.context).answer, options.port)
 
 

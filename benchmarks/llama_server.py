@@ -10,7 +10,7 @@ from contestants import ROOT
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    from backends import _llama_library
+    from backends.llamacpp import bindings
 
-    _llama_library.prepare()
+    bindings.prepare()
     runpy.run_module("llama_cpp.server", run_name="__main__", alter_sys=True)

@@ -229,9 +229,9 @@ class Library:
     def __init__(self, path: Path, *, context: int = 4096) -> None:
         import llama_cpp
 
-        from backends import _llama_library
+        from backends.llamacpp import bindings
 
-        _llama_library.prepare()
+        bindings.prepare()
         self._llama = llama_cpp.Llama(
             str(path),
             n_ctx=context,

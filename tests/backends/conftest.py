@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from upload_site import Site, upload_site
 
-from backends._bounded_template import SandboxPool
-from backends._engine import Engine
-from backends._model_executor import ModelExecutor
+from backends._local.engine import Engine
+from backends._local.executor import ModelExecutor
+from backends._local.templates.sandbox_pool import SandboxPool
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.serving.generation_run import GeneratorRunner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from backends._model_executor import ModelExecutor
+from backends._local.executor import ModelExecutor
 from kuwa_min import Modelfile
 
 ROLES = ("user", "assistant")

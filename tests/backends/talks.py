@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from backends._model_executor import ModelExecutor
+from backends._local.executor import ModelExecutor
 from kuwa_min import Modelfile
 from kuwa_min.errors import AnswerError
 

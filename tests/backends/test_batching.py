@@ -662,7 +662,7 @@ def test_tokens_are_sampled_as_the_library_samples_them(
     vocabulary: int, wish: dict[str, Any]
 ) -> None:
     """With its frequencies, within the noise, and never one that the library excludes."""
-    from backends._transformers_sampling import Sampler, sample
+    from backends.huggingface.sampler import Sampler, sample
 
     spread = 2.0 if vocabulary == FEW else 0.5
     logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(1)) * spread

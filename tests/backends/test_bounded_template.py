@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from programs import ROOT, until
 
-from backends import _bounded_template, _template_process
-from backends._bounded_template import SandboxPool
-from backends._chat_template import PLAIN, ChatTemplate, TemplateError
+from backends._local.templates import sandbox, sandbox_pool
+from backends._local.templates.chat_template import PLAIN, ChatTemplate, TemplateError
+from backends._local.templates.sandbox_pool import SandboxPool
 
 pytest.importorskip("jinja2", reason="templates are jinja2's")
 
@@ -96,11 +96,11 @@ def hurried() -> Iterator[SandboxPool]:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let templates reach Python itself, as through a hole in the sandbox."""
-    (name, language), *others = _template_process.SOURCES
+    (name, language), *others = sandbox.SOURCES
     ours = "made.globals.update(\n"
     assert ours in language
     language = language.replace(ours, f"{ours}        **HOLES,\n")
-    monkeypatch.setattr(_template_process, "SOURCES", ((name, language + HOLE), *others))
+    monkeypatch.setattr(sandbox, "SOURCES", ((name, language + HOLE), *others))
 
 
 def refusal(processes: SandboxPool, source: str) -> str:
@@ -354,7 +354,7 @@ def test_many_threads_get_their_own_texts() -> None:
 
 def test_who_waits_too_long_for_others_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Untrusted templates delay other untrusted templates only, for a while."""
-    monkeypatch.setattr(_bounded_template, "WAIT_TIMEOUT", 0.0)
+    monkeypatch.setattr(sandbox_pool, "WAIT_TIMEOUT", 0.0)
     with SandboxPool(timeout=20, max_processes=1) as processes, ThreadPoolExecutor(1) as threads:
         endless = threads.submit(refusal, processes, ENDLESS)
         until(lambda: bool(processes._busy))
@@ -408,10 +408,10 @@ def test_an_abort_ends_the_process() -> None:
 PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from backends import _bounded_template, _template_process
-(name, language), *others = _template_process.SOURCES
+from backends._local.templates import sandbox, sandbox_pool
+(name, language), *others = sandbox.SOURCES
 language = language.replace("update(\\n", "update(\\n        getpid=__import__('os').getpid,\\n")
-_template_process.SOURCES = ((name, language), *others)
+sandbox.SOURCES = ((name, language), *others)
 template = _bounded_template.SandboxPool(timeout=1).open(sys.argv[2])
 print(template.render([{"role": "user", "content": ""}]), flush=True)
 for content in sys.stdin:
@@ -460,8 +460,8 @@ def test_it_works_out_of_a_file(tmp_path: Path) -> None:
                 made.write(source, f"site-packages/{package}/{source.name}")
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[1] + '/site-packages')\n"
-        "from backends import _bounded_template\n"
-        "print(_bounded_template.__file__)\n"
+        "from backends._local.templates import sandbox_pool\n"
+        "print(sandbox_pool.__file__)\n"
         "os.remove(sys.argv[1])\n"
         "with _bounded_template.SandboxPool() as processes:\n"
         "    print(processes.open('{{ messages[0].content }}').render([{'content': 'Hello'}]))\n"

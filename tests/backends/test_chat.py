@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from backends._chat import Sequence
-from backends._request import Request
+from backends._local.request import Request
+from backends._local.sequence import Sequence
 
 EOS = 0
 CONTEXT = 10  # tokens

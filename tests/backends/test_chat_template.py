@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from programs import ROOT
 
-from backends._chat_template import PLAIN, ChatTemplate, TemplateError
+from backends._local.templates.chat_template import PLAIN, ChatTemplate, TemplateError
 
 jinja2 = pytest.importorskip("jinja2", reason="templates are jinja2's")
 
@@ -312,5 +312,5 @@ def test_names_of_one_render_stay_with_it() -> None:
 
 def test_importing_it_does_not_load_jinja2() -> None:
     """What a backend's --help imports needs no library."""
-    code = "import sys, backends._chat_template; sys.exit('jinja2' in sys.modules)"
+    code = "import sys, backends._local.templates.chat_template; sys.exit('jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

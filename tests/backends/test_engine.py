@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from backends._engine import Engine
-from backends._request import Request
-from backends._scheduler import SerialScheduler
+from backends._local.engine import Engine
+from backends._local.request import Request
+from backends._local.scheduler import SerialScheduler
 from kuwa_min.chat.catalog import Sentence
 from kuwa_min.chat.prompt import SIDE_NOTE
 

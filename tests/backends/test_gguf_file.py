@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-from backends import _gguf_file
+from backends._local.model_files import gguf as _gguf_file
 from kuwa_min.errors import UsageError
 
 U32, F32, STRING, ARRAY, U64 = 4, 6, 8, 9, 10

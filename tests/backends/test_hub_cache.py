@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from small_weights import safetensors
 
-from backends import _hub_cache
+from backends._local.model_files import hub_cache
 from kuwa_min.errors import UsageError
 
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba98"
@@ -42,7 +42,7 @@ def keep(cache: Path, folder: str, *, commit: str = COMMIT, reference: str = "ma
 
 def refusal(*words: str) -> str:
     """Return the one line that a name, or a name and a file, ends in."""
-    find = _hub_cache.hub_folder if len(words) == 1 else _hub_cache.hub_file
+    find = hub_cache.hub_folder if len(words) == 1 else hub_cache.hub_file
     with pytest.raises(UsageError) as refused:
         find(*words)
     sentence = str(refused.value)
@@ -55,7 +55,7 @@ def refusal(*words: str) -> str:
 )
 def test_names_of_the_hub_are_known_by_their_form(text: str) -> None:
     """Owner/name, and a revision if one is wanted."""
-    assert _hub_cache.is_hub_name(text)
+    assert hub_cache.is_hub_name(text)
 
 
 @pytest.mark.parametrize(
@@ -89,26 +89,26 @@ def test_names_of_the_hub_are_known_by_their_form(text: str) -> None:
 )
 def test_other_texts_are_no_names_of_the_hub(text: str) -> None:
     """Paths above all, and what would lead out of the cache."""
-    assert not _hub_cache.is_hub_name(text)
+    assert not hub_cache.is_hub_name(text)
 
 
 def test_a_cached_model_is_found(cache: Path) -> None:
     """By owner and name, or by the name alone that some early models have."""
     snapshot, early = keep(cache, "models--owner--name"), keep(cache, "models--gpt2")
-    assert _hub_cache.hub_folder("owner/name") == snapshot
-    assert _hub_cache.hub_folder("gpt2") == early
-    assert _hub_cache.is_cached("gpt2")
-    assert not _hub_cache.is_cached("gpt3")
+    assert hub_cache.hub_folder("owner/name") == snapshot
+    assert hub_cache.hub_folder("gpt2") == early
+    assert hub_cache.is_cached("gpt2")
+    assert not hub_cache.is_cached("gpt3")
 
 
 def test_a_revision_is_a_reference_or_a_commit(cache: Path) -> None:
     """The one that is asked for, not the one that is there."""
     keep(cache, "models--owner--name")
     other = keep(cache, "models--owner--name", commit=OTHER, reference="refs/pr/1")
-    assert _hub_cache.hub_folder("owner/name@refs/pr/1") == other
-    assert _hub_cache.hub_folder(f"owner/name@{OTHER}") == other
-    assert _hub_cache.hub_folder("owner/name@main").name == COMMIT
-    assert _hub_cache.hub_folder("owner/name").name == COMMIT
+    assert hub_cache.hub_folder("owner/name@refs/pr/1") == other
+    assert hub_cache.hub_folder(f"owner/name@{OTHER}") == other
+    assert hub_cache.hub_folder("owner/name@main").name == COMMIT
+    assert hub_cache.hub_folder("owner/name").name == COMMIT
     found = refusal("owner/name@v2")
     assert f"but not as v2; there is owner/name@{COMMIT}, owner/name@{OTHER}" in found
     assert "`hf download owner/name --revision v2 --local-dir ./name`" in found
@@ -117,7 +117,7 @@ def test_a_revision_is_a_reference_or_a_commit(cache: Path) -> None:
 def test_the_only_revision_needs_no_reference(cache: Path) -> None:
     """As it is after copying the snapshots alone; of two, none is guessed."""
     snapshot = keep(cache, "models--o--n", reference="")
-    assert _hub_cache.hub_folder("o/n") == snapshot
+    assert hub_cache.hub_folder("o/n") == snapshot
     keep(cache, "models--o--n", commit=OTHER, reference="")
     assert "but not as main" in refusal("o/n")
 
@@ -168,8 +168,8 @@ def test_one_file_of_a_model_is_found(cache: Path) -> None:
     """In a folder of the model, too; and of a revision."""
     snapshot = keep(cache, "models--o--n")
     for name in FILES:
-        assert _hub_cache.hub_file("o/n", name) == snapshot / name
-        assert _hub_cache.hub_file(f"o/n@{COMMIT}", name) == snapshot / name
+        assert hub_cache.hub_file("o/n", name) == snapshot / name
+        assert hub_cache.hub_file(f"o/n@{COMMIT}", name) == snapshot / name
 
 
 def test_a_file_that_is_not_cached_names_near_ones(cache: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_file_whose_content_is_missing_is_incomplete(cache: Path) -> None:
     snapshot = keep(cache, "models--o--n")
     (cache / "models--o--n" / "blobs" / "1").unlink()
     assert f"what {snapshot / FILES[1]} links to is missing" in refusal("o/n", FILES[1])
-    assert _hub_cache.hub_file("o/n", FILES[2]) == snapshot / FILES[2]
+    assert hub_cache.hub_file("o/n", FILES[2]) == snapshot / FILES[2]
 
 
 @pytest.mark.parametrize("file", ["../../blobs/1", "/etc/passwd", "", ".", "part", "part/../x"])
@@ -210,7 +210,7 @@ def test_links_that_lead_back_are_no_files(cache: Path) -> None:
     """Nor is the search endless."""
     snapshot = keep(cache, "models--o--n")
     (snapshot / "loop").symlink_to(snapshot)
-    assert _hub_cache.hub_folder("o/n") == snapshot
+    assert hub_cache.hub_folder("o/n") == snapshot
     (snapshot / "self").symlink_to("self")
     assert "what self in" in refusal("o/n")
 
@@ -233,7 +233,7 @@ def test_the_cache_is_where_the_library_has_it(
         monkeypatch.delenv(name, raising=False)
     for name, value in {**settings, "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    assert _hub_cache.cache() == Path(place.format(home=tmp_path))
+    assert hub_cache.cache() == Path(place.format(home=tmp_path))
 
 
 @pytest.mark.slow
@@ -244,4 +244,4 @@ def test_the_library_finds_what_is_found_here(cache: Path) -> None:
     keep(cache, "models--o--n", commit=OTHER, reference="refs/pr/1")
     for revision in ("main", "refs/pr/1", OTHER):
         found = library.try_to_load_from_cache("o/n", FILES[3], cache, revision=revision)
-        assert Path(found) == _hub_cache.hub_file(f"o/n@{revision}", FILES[3])
+        assert Path(found) == hub_cache.hub_file(f"o/n@{revision}", FILES[3])

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
-from backends import _llama_check  # noqa: E402 - once the library is there
-from backends._llama_context import DecodeResult, SequenceChunk  # noqa: E402
+from backends.llamacpp import batching_check  # noqa: E402 - once the library is there
+from backends.llamacpp.context import DecodeResult, SequenceChunk  # noqa: E402
 
 
 class Clock:
@@ -72,7 +72,7 @@ class Context:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock that the check reads."""
     made = Clock()
-    monkeypatch.setattr(_llama_check.time, "perf_counter", made)
+    monkeypatch.setattr(batching_check.time, "perf_counter", made)
     return made
 
 
@@ -85,7 +85,7 @@ def test_a_bridge_is_as_long_as_a_pass_is_dear(
 ) -> None:
     """Rows that are computed in vain must cost less than the pass they save."""
     context: Any = Context(clock, 8, once=once, each=each, copy=0.0)
-    findings = _llama_check.examine(context, can_copy=True)
+    findings = batching_check.examine(context, can_copy=True)
     assert findings.fault == ""
     assert findings.gap_fill == bridge
     assert context.sequence_lengths == [0] * 8
@@ -94,10 +94,10 @@ def test_a_bridge_is_as_long_as_a_pass_is_dear(
 def test_copying_is_timed_and_compared(clock: Clock) -> None:
     """What is not copied rightly is not copied, and models with a state are not asked."""
     context: Any = Context(clock, 2, once=1.0, each=1.0, copy=0.25)
-    assert _llama_check.examine(context, can_copy=True).copy_seconds == pytest.approx(0.25)
-    assert _llama_check.examine(context, can_copy=False).copy_seconds is None
+    assert batching_check.examine(context, can_copy=True).copy_seconds == pytest.approx(0.25)
+    assert batching_check.examine(context, can_copy=False).copy_seconds is None
     context.copies_wrongly = True
-    assert _llama_check.examine(context, can_copy=True).copy_seconds is None
+    assert batching_check.examine(context, can_copy=True).copy_seconds is None
 
 
 def test_rows_that_disturb_each_other_are_a_fault(clock: Clock) -> None:
@@ -105,7 +105,7 @@ def test_rows_that_disturb_each_other_are_a_fault(clock: Clock) -> None:
     for rows, fault in ((2, True), (1, False)):
         context: Any = Context(clock, rows, once=1.0, each=1.0, copy=0.0)
         context.mixes = True
-        found = _llama_check.examine(context, can_copy=True).fault
+        found = batching_check.examine(context, can_copy=True).fault
         assert ("computed at once they are not what they are alone" in found) is fault
 
 
@@ -113,5 +113,5 @@ def test_what_cannot_be_computed_is_a_fault(clock: Clock) -> None:
     """With what llama.cpp says."""
     context: Any = Context(clock, 2, once=1.0, each=1.0, copy=0.0)
     context.fails = True
-    found = _llama_check.examine(context, can_copy=True).fault
+    found = batching_check.examine(context, can_copy=True).fault
     assert found == "the test of it failed: llama_decode() returned -3"

@@ -14,7 +14,7 @@ from backends.llamacpp import LlamacppExecutor
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
-from backends._llama_context import Aborted, LlamaContext, SequenceChunk  # noqa: E402 - once it is there
+from backends.llamacpp.context import Aborted, LlamaContext, SequenceChunk  # noqa: E402 - once it is there
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import _llama_memory
+from backends.llamacpp import kv_memory
 from kuwa_min.errors import StartError
 
 ATTENTION = (
@@ -29,7 +29,7 @@ def sixteen_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     lines = ("MemTotal: 99999999 kB", "MemAvailable: 12582912 kB", "SwapFree:  4194304 kB")
     meminfo.write_text("\n".join([*lines, "HugePages_Total:       0", ""]), encoding="ascii")
-    monkeypatch.setattr(_llama_memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(kv_memory, "MEMINFO", meminfo)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def sixteen_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_fits_passes(said: list[str], rows: int, length: int) -> None:
     """To the last byte; what llama.cpp says nothing of does, too."""
-    _llama_memory.check(said, slots=rows, length=length)
+    kv_memory.check(said, slots=rows, length=length)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_fits_passes(said: list[str], rows: int, length: int) -> None:
 def test_what_does_not_fit_is_one_line(said: list[str], rows: int, length: int) -> None:
     """With both amounts and what to lower."""
     with pytest.raises(StartError) as refused:
-        _llama_memory.check(said, slots=rows, length=length)
+        kv_memory.check(said, slots=rows, length=length)
     assert str(refused.value) == (
         f"{length:,} tokens for each of {rows} chats take 17.2 GB, and 17.2 GB are free; lower "
         "--context_window or --concurrent_req_limit, or choose a smaller --cache_type"
@@ -65,5 +65,5 @@ def test_a_system_that_does_not_say_refuses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then llama.cpp finds out."""
-    monkeypatch.setattr(_llama_memory, "MEMINFO", tmp_path / "none")
-    _llama_memory.check([ATTENTION], slots=10**6, length=10**6)
+    monkeypatch.setattr(kv_memory, "MEMINFO", tmp_path / "none")
+    kv_memory.check([ATTENTION], slots=10**6, length=10**6)

@@ -16,8 +16,7 @@ import tiny_models
 from programs import Program, chat_through, fetch, said, until
 from tiny_ggufs import Library
 
-from backends import _llama_memory
-from backends.llamacpp import LlamacppExecutor
+from backends.llamacpp import LlamacppExecutor, kv_memory
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation
 
@@ -430,7 +429,7 @@ def test_more_memory_than_there_is_is_one_line(
 ) -> None:
     """Of what llama.cpp really says about this model: 512 bytes a token."""
     (tmp_path / "meminfo").write_text("MemAvailable: 24576 kB\n", encoding="ascii")
-    monkeypatch.setattr(_llama_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(kv_memory, "MEMINFO", tmp_path / "meminfo")
     few = ("--model_path", gguf, "--context_window", 32_768, "--cache_type", "f32")
     load(LlamacppExecutor, *few)
     words = "32,768 tokens for each of 2 chats take 0.0 GB, and 0.0 GB are free; "
@@ -488,12 +487,13 @@ def test_a_file_in_the_hubs_cache_is_loaded(
 
 def test_loading_shows_how_far_it_is(gguf: Path) -> None:
     """In steps, to the end; and what it raises there ends the loading."""
-    from backends import _llama_library, _llama_model
+    from backends.llamacpp import bindings
+    from backends.llamacpp import model as _llama_model
 
     class Signalled(BaseException):
         """Stands for a signal that comes while a model is loaded."""
 
-    _llama_library.prepare()
+    bindings.prepare()
     cpu: dict[str, Any] = {"gpu_layers": 0, "tensor_split": []}
     steps: list[tuple[int, int]] = []
     llama_cpp.llama_model_free(_llama_model._load(gguf, lambda *step: steps.append(step), **cpu))

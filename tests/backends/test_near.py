@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backends._near import close_matches
+from backends._local.model_files.close_matches import close_matches
 
 KNOWN = ("Llama-3.1-8B-Instruct", "Qwen3-8B", "qwen3-0.6b", "gemma")
 

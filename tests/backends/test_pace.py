@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backends._pace import (
+from backends._local.prefill_budget import (
     FIRST_TOKENS,
     MAX_PRESSURE,
     MIN_TOKENS,

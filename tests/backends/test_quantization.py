@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends import _quantization
+from backends._local.model_files import quantization
 from kuwa_min.errors import StartError
 
 
@@ -36,21 +36,21 @@ def test_the_config_says_which_libraries_are_needed(
     settings: dict[str, object], libraries: tuple[str, ...]
 ) -> None:
     """By their import names; unknown methods are left to transformers."""
-    assert _quantization.needed_libraries(config(**settings)) == libraries
+    assert quantization.needed_libraries(config(**settings)) == libraries
 
 
 @pytest.mark.parametrize("content", [{}, {"quantization_config": None}, {"quantization_config": 4}])
 def test_a_model_that_is_not_quantised_needs_none(content: dict[str, Any]) -> None:
     """Whatever stands there instead."""
-    assert _quantization.method(content) == ""
-    assert _quantization.needed_libraries(content) == ()
-    _quantization.check(content)
+    assert quantization.method(content) == ""
+    assert quantization.needed_libraries(content) == ()
+    quantization.check(content)
 
 
 def test_a_missing_library_is_named_as_it_is_installed() -> None:
     """With what to do; the part of a package that is not here at all is missing, too."""
     with pytest.raises(StartError) as refused:
-        _quantization.check(config(quant_method="higgs"))
+        quantization.check(config(quant_method="higgs"))
     sentence = str(refused.value)
     assert sentence.startswith(
         "the model's weights are quantised (higgs), which needs flute-kernel and "
@@ -58,18 +58,18 @@ def test_a_missing_library_is_named_as_it_is_installed() -> None:
     )
     assert sentence.isprintable()
     with pytest.raises(StartError, match="--own needs optimum-quanto, not installed here"):
-        _quantization.check_libraries("--own needs", ("optimum.quanto",))
+        quantization.check_libraries("--own needs", ("optimum.quanto",))
 
 
 def test_only_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything there, nothing is said; a package need not be imported to be seen."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "spqr_quant.py").write_text("raise ImportError", encoding="utf-8")
-    _quantization.check(config(quant_method="spqr"))
+    quantization.check(config(quant_method="spqr"))
     (tmp_path / "flute").mkdir()
     (tmp_path / "flute" / "__init__.py").touch()
     with pytest.raises(StartError, match="needs fast_hadamard_transform, not installed"):
-        _quantization.check(config(quant_method="higgs"))
+        quantization.check(config(quant_method="higgs"))
 
 
 @pytest.mark.slow
@@ -80,10 +80,10 @@ def test_every_method_of_the_library_is_known() -> None:
     table = pytest.importorskip("transformers.quantizers.auto").AUTO_QUANTIZER_MAPPING
     known = {name.removesuffix("_4bit").removesuffix("_8bit") for name in table}
     alone = {"bitnet", "fp8", "gemma", "gguf", "mxfp4", "mxfp8", "nvfp4"}
-    assert known - alone == set(_quantization.LIBRARIES)
+    assert known - alone == set(quantization.LIBRARIES)
     tests = Path(library.__file__).parent / "utils" / "import_utils.py"
     looked_for = set(
         re.findall(r'_is_package_available\("([\w.]+)"', tests.read_text(encoding="utf-8"))
     )
-    names = {name for names in _quantization.LIBRARIES.values() for name in names}
+    names = {name for names in quantization.LIBRARIES.values() for name in names}
     assert names <= looked_for

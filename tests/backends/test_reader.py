@@ -12,10 +12,10 @@ import pytest
 import tiny_models
 from tiny_models import END, REFUSING_TEMPLATE, SPECIAL, TEMPLATE
 
-from backends._bounded_template import RENDER_TIMEOUT, SandboxPool
-from backends._chat_template import ChatTemplate, TemplateError
-from backends._model_executor import ModelExecutor
-from backends._reader import SystemFoldingEncoder, TextEncoder, supports_system_role
+from backends._local.executor import ModelExecutor
+from backends._local.prompt_encoder import SystemFoldingEncoder, TextEncoder, supports_system_role
+from backends._local.templates.chat_template import ChatTemplate, TemplateError
+from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backends._rows import MIN_PREFIX, common_prefix_length, match_prefix
+from backends._local.prefix_match import MIN_PREFIX, common_prefix_length, match_prefix
 
 SYSTEM = list(range(100, 100 + 2 * MIN_PREFIX))  # a prefix that is worth a copy
 

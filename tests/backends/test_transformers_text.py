@@ -9,7 +9,7 @@ import tiny_models
 
 pytest.importorskip("transformers", reason="the huggingface backend needs transformers")
 
-from backends._transformers_text import create_detokenizer
+from backends.huggingface.detokenizer import create_detokenizer
 
 pytestmark = [
     pytest.mark.slow,

@@ -22,9 +22,9 @@ torch = pytest.importorskip("torch", reason="models that see need torch")
 transformers = pytest.importorskip("transformers", reason="and transformers")
 pillow = pytest.importorskip("PIL.Image", reason="and pillow")
 
-from backends._chat_template import TemplateError  # noqa: E402
-from backends._reader import EncodedPrompt  # noqa: E402
-from backends._transformers_vision import (  # noqa: E402
+from backends._local.prompt_encoder import EncodedPrompt  # noqa: E402
+from backends._local.templates.chat_template import TemplateError  # noqa: E402
+from backends.huggingface.vision import (  # noqa: E402
     NoVideoProcessor,
     VisionEncoder,
     accepts_several_images,

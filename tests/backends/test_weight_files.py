@@ -12,7 +12,7 @@ import small_weights
 import tiny_models
 from small_weights import DATA, PAGE, POINTER, safetensors, shard_names
 
-from backends import _weight_files
+from backends._local.model_files import weights
 from kuwa_min.errors import UsageError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -21,7 +21,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 def wrong(folder: Path, *, safetensors_only: bool = False) -> str:
     """Return the one line that says what is wrong with these weights."""
     with pytest.raises(UsageError) as refused:
-        _weight_files.find(folder, safetensors_only=safetensors_only)
+        weights.find(folder, safetensors_only=safetensors_only)
     sentence = str(refused.value)
     assert sentence.isprintable()
     assert len(sentence) < 1000
@@ -45,14 +45,14 @@ def test_the_files_come_with_their_sizes(tmp_path: Path) -> None:
     """In the order of their names, which is that of loading."""
     folder = small_weights.sharded(tmp_path / "m", 2)
     size = len(safetensors())
-    assert _weight_files.find(folder) == [(folder / name, size) for name in shard_names(2)]
+    assert weights.find(folder) == [(folder / name, size) for name in shard_names(2)]
 
 
 def test_safetensors_are_preferred(tmp_path: Path) -> None:
     """Pickles beside them are not looked at."""
     folder = folder_with(tmp_path, safetensors())
     (folder / "pytorch_model.bin").write_bytes(PAGE)
-    assert _weight_files.find(folder) == [(folder / SINGLE, len(safetensors()))]
+    assert weights.find(folder) == [(folder / SINGLE, len(safetensors()))]
 
 
 @pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin"])
@@ -60,7 +60,7 @@ def test_one_file_is_preferred_to_several(tmp_path: Path, name: str) -> None:
     """As the library does."""
     folder = folder_with(tmp_path, safetensors() if name == SINGLE else b"\x80\x02", name)
     (folder / f"{name}.index.json").write_bytes(PAGE)
-    assert [file.path.name for file in _weight_files.find(folder)] == [name]
+    assert [file.path.name for file in weights.find(folder)] == [name]
 
 
 def test_links_into_a_cache_are_followed(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_links_into_a_cache_are_followed(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(safetensors())
     folder = small_weights.folder(tmp_path / "m", {"README.md": b""})
     (folder / SINGLE).symlink_to("../blob")
-    assert _weight_files.find(folder) == [(folder / SINGLE, len(safetensors()))]
+    assert weights.find(folder) == [(folder / SINGLE, len(safetensors()))]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_pickles_are_refused_if_only_safetensors_are_wanted(tmp_path: Path) -> N
         content = shard if name.endswith(".json") else b"\x80\x02"
         folder = folder_with(tmp_path / name, content, name)
         (folder / "pytorch_model-1-of-1.bin").write_bytes(b"\x80\x02")
-        assert len(_weight_files.find(folder)) == 1
+        assert len(weights.find(folder)) == 1
         assert ".bin" in wrong(folder, safetensors_only=True)
 
 
@@ -263,7 +263,7 @@ def test_a_header_that_cannot_be_true_is_damage(tmp_path: Path, header: object, 
 def test_tensors_may_be_empty_and_in_any_order(tmp_path: Path) -> None:
     """Only where they lie counts."""
     header = tensors([20, 24], [0, 20], [20, 20], [24, 24], [0, 0])
-    assert len(_weight_files.find(folder_with(tmp_path, safetensors(header)))) == 1
+    assert len(weights.find(folder_with(tmp_path, safetensors(header)))) == 1
 
 
 @pytest.mark.parametrize("name", [SINGLE, "pytorch_model.bin"])
@@ -288,7 +288,7 @@ def test_both_formats_of_torch_are_fine(tmp_path: Path) -> None:
     new = small_weights.folder(tmp_path / "new", {"README.md": b""})
     small_weights.write_zip(new / "pytorch_model.bin")
     old = folder_with(tmp_path, b"\x80\x02\x8a\n", "pytorch_model.bin")
-    assert len(_weight_files.find(new)) == len(_weight_files.find(old)) == 1
+    assert len(weights.find(new)) == len(weights.find(old)) == 1
 
 
 @pytest.mark.parametrize(
@@ -326,11 +326,11 @@ def test_the_librarys_own_files_are_fine(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
     transformers = pytest.importorskip("transformers", reason="and transformers")
     one = tiny_models.write_folder(tmp_path / "one")
-    assert [file.path.name for file in _weight_files.find(one)] == [SINGLE]
+    assert [file.path.name for file in weights.find(one)] == [SINGLE]
     model = transformers.AutoModelForCausalLM.from_pretrained(one)
     many = tmp_path / "many"
     model.save_pretrained(many, max_shard_size="100KB")
-    found = _weight_files.find(many)
+    found = weights.find(many)
     assert len(found) > 2
     assert sum(size for _, size in found) > sum(one.nbytes for one in model.state_dict().values())
     found[1].path.unlink()
@@ -339,7 +339,7 @@ def test_the_librarys_own_files_are_fine(tmp_path: Path) -> None:
         pickles = folder_with(tmp_path / str(number), b"", "pytorch_model.bin")
         file = pickles / "pytorch_model.bin"
         torch.save(model.state_dict(), file, _use_new_zipfile_serialization=not legacy)
-        assert _weight_files.find(pickles) == [(file, file.stat().st_size)]
+        assert weights.find(pickles) == [(file, file.stat().st_size)]
 
 
 @pytest.mark.slow

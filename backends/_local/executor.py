@@ -1,0 +1,277 @@
+"""What the backends of on-premises models share: options, from chat to request, the answer."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Protocol
+
+from backends._local.templates.chat_template import ChatTemplate, TemplateError
+from backends._local.templates.sandbox_pool import SandboxPool
+from backends._media.links import side_note
+from kuwa_min import LLMExecutor, Modelfile
+from kuwa_min.chat import catalog
+from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.errors import AnswerError, StartError, UsageError
+from kuwa_min.options import generation, types
+
+from .engine import Engine
+from .prompt_encoder import (
+    ChatInput,
+    EncodedPrompt,
+    PromptEncoder,
+    SystemFoldingEncoder,
+    TextEncoder,
+    supports_system_role,
+)
+from .request import Request
+from .scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+PROMPT_LIMIT = 3072  # tokens
+ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
+NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
+OVERRIDE = "--override_chat_template gives another one"
+MAX_VALUES: dict[str, float] = {  # which option tables cannot state; they state the lowest ones
+    "top_p": 1,
+    "min_p": 1,
+    "typical_p": 1,
+    "temperature": 100,
+    "frequency_penalty": 2,
+    "presence_penalty": 2,
+    "mirostat_mode": 2,
+    "top_k": 2**31 - 1,
+    "max_tokens": 2**31 - 1,
+    "max_new_tokens": 2**31 - 1,
+    "no_repeat_ngram_size": 2**31 - 1,
+    "min_new_tokens": 2**31 - 1,
+    "epsilon_cutoff": 1,
+    "eta_cutoff": 1,
+    "seed": 2**32 - 1,
+}
+
+
+class Model(Protocol):
+    """A loaded model, as the threads of requests use it."""
+
+    context_length: int  # tokens of prompt and completion together
+    chat_template: ChatTemplate  # its own, or the one of --override_chat_template
+    special_tokens: dict[str, Any]  # variables of templates: bos_token and the like, as text
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a rendered chat; called from any thread."""
+
+    def info(self) -> dict[str, Any]:
+        """Return facts about the model for /status."""
+
+
+class ModelExecutor(LLMExecutor):
+    """Answers with a model of this machine; a subclass defines its options and loads it.
+
+    setup() calls, in this order: prepare(), read_settings(), load(), create_scheduler(). A
+    request's thread runs llm_compute(), and the engine's thread what create_scheduler() returned.
+    """
+
+    uses_asyncio = False
+    table: generation.Table = ()
+
+    def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options that on-premises models have in common, then the generation options."""
+        group = parser.add_argument_group("options of the prompt")
+        add = group.add_argument
+        add(
+            "--limit",
+            type=types.whole(1),
+            default=PROMPT_LIMIT,
+            help="most tokens of a prompt",
+        )
+        add("--system_prompt", help="system prompt of bots that give none")
+        add("--no_system_prompt", action="store_true", help="never send a system prompt")
+        add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
+        add(
+            "--timeout",
+            type=types.positive_seconds,
+            metavar="SECONDS",
+            help="longest time that an answer may be computed; None: no limit",
+        )
+        generation.add_arguments(parser, self.table)
+
+    # -- what a subclass defines
+
+    def prepare(self) -> None:
+        """Set the environment variables that the library reads when it is imported."""
+
+    def library(self) -> generation.Library:
+        """Return the generation options that the library has beyond the table; may import it."""
+        raise NotImplementedError
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return the generation options of requests that ask for no others."""
+        return generation.settings(self.table, self.args, self.library)
+
+    def load(self) -> Model:
+        """Load the model; raises StartError or UsageError saying why it cannot be loaded."""
+        raise NotImplementedError
+
+    def create_scheduler(self, slots: int) -> Scheduler:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
+        raise NotImplementedError
+
+    def accepts_images(self) -> bool:
+        """Tell whether the model reads pictures."""
+        return False
+
+    # -- start
+
+    def setup(self) -> None:
+        """Read the options, load the model and start its engine."""
+        self.prepare()
+        self.timeout: float | None = self.args.timeout  # seconds of a request
+        self.settings = self.read_settings()
+        if excess := _excess(self.settings):
+            raise UsageError(excess)
+        try:
+            self.model = self.load()
+        except TemplateError as error:
+            raise StartError(
+                f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
+            ) from None
+        try:
+            self.supports_system_role = supports_system_role(self.default_encoder())
+        except TemplateError as error:
+            raise StartError(
+                f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
+            ) from None
+        self.sandbox_pool = SandboxPool()
+        scheduler = self.create_scheduler(self.args.concurrent_req_limit)
+        self.engine = Engine(scheduler)
+        self.describe(**self.model.info(), engine=scheduler.description)
+
+    # -- a request
+
+    async def llm_compute(
+        self, history: list[Message], modelfile: Modelfile
+    ) -> AsyncGenerator[str, None]:
+        """Yield the answer's text as it is generated; closing the generator cancels the request."""
+        request = self.create_request(history, modelfile)
+        self.on_stop(request.cancel)
+        self.engine.submit(request)
+        try:
+            while not request.drained:
+                if text := request.next_text():  # "" at the end
+                    yield text
+            if not request.cancelled:
+                for note in filter(None, (*request.side_notes, request.prompt_note)):
+                    yield note
+        finally:
+            request.cancel()
+            if request.started:
+                self.count_tokens(read=len(request.prompt_ids), written=request.completion_tokens)
+
+    def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
+        """Make a request of a chat; raises AnswerError if it cannot be answered."""
+        asked = modelfile.parameters["llm_"]
+        options = generation.for_request(self.table, self.settings, asked, self.library)
+        if excess := _excess(options):
+            raise AnswerError(catalog.BAD_OPTION.format(excess))
+        if generation.wants_multimodal(asked) and not self.accepts_images():
+            generation.warn_once(NO_IMAGES)
+        prompt, notes = self._encode(history, modelfile)
+        request = Request(
+            prompt.ids,
+            options,
+            stop=options["stop"] or (),
+            timeout=self.timeout,
+            model_inputs=prompt.model_inputs,
+        )
+        request.prompt_note = side_note(notes)
+        return request
+
+    def _encode(
+        self, history: list[Message], modelfile: Modelfile
+    ) -> tuple[EncodedPrompt, tuple[str, ...]]:
+        """Return the prompt, without the oldest messages if all are too long, and side notes."""
+        try:
+            encoder, history, notes = self.encoder_for(history, modelfile)
+            prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
+            if self.args.no_system_prompt:
+                prompt = prompt._replace(system="")
+            chat = prompts.fit(prompt, length=encoder.count_tokens, limit=self.prompt_limit)
+            encoded = encoder.encode(chat)
+        except TemplateError as error:
+            raise self._answer_error(error, modelfile) from None
+        if not encoded.ids:
+            raise AnswerError(catalog.NO_INPUT)
+        return encoded, notes
+
+    @property
+    def prompt_limit(self) -> int:
+        """Return the longest prompt in tokens, which leaves room for an answer in the context."""
+        context = self.model.context_length
+        return min(self.args.limit, context - max(1, context // ANSWER_SHARE))
+
+    def _answer_error(self, error: TemplateError, modelfile: Modelfile) -> AnswerError:
+        """Log a failed template, and return what the user reads.
+
+        The message of a Modelfile's own template may quote the chat: it stays out of the log.
+        """
+        if self.uses_template_of(modelfile):
+            logger.info("the template of a Modelfile refused a chat")
+            return AnswerError(catalog.BAD_TEMPLATE.format(catalog.sentence_of(error)))
+        logger.error("the chat template refused a chat: %s", error)
+        return AnswerError(catalog.NOT_ACCEPTED)
+
+    # -- prompt encoders
+
+    def uses_template_of(self, modelfile: Modelfile) -> bool:
+        """Tell whether a Modelfile's own chat template renders its chats."""
+        return bool(modelfile.template)
+
+    def default_encoder(self) -> PromptEncoder:
+        """Return an encoder with the model's chat template."""
+        return TextEncoder(self.model.chat_template, self.model.tokenize)
+
+    def encoder_for(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
+        """Return the encoder for a request, and the history in the form that it encodes."""
+        if not self.uses_template_of(modelfile):
+            encoder = self.folding(self.default_encoder(), self.supports_system_role)
+            return ChatInput(encoder, history)
+        template = self.sandbox_pool.open(modelfile.template, **self.model.special_tokens)
+        untrusted = TextEncoder(template, self.model.tokenize)
+        return ChatInput(self.folding(untrusted, supports_system_role(untrusted)), history)
+
+    @staticmethod
+    def folding(encoder: PromptEncoder, supports_system_role: bool) -> PromptEncoder:
+        """Return the encoder, folding system prompts if its template has no role for them."""
+        return encoder if supports_system_role else SystemFoldingEncoder(encoder)
+
+
+def _excess(options: dict[str, Any]) -> catalog.Sentence | None:
+    """Return why an option is above its maximum; None if the library can have them all."""
+    for name, maximum in MAX_VALUES.items():
+        if (options.get(name) or 0) > maximum:
+            limit = catalog.MUST_BE_AT_MOST.format(maximum)
+            return catalog.OPTION_REASON.format(name, limit)
+    return None
+
+
+def _clause(error: TemplateError) -> str:
+    """Return a template's message as a part of a sentence."""
+    return str(error).rstrip(".")
+
+
+def read_chat_template(text_or_file: str | None) -> str | None:
+    """Return the template of --override_chat_template; raises UsageError for an unreadable file."""
+    if not text_or_file or "{" in text_or_file:
+        return text_or_file or None
+    try:
+        return Path(text_or_file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--override_chat_template {text_or_file} is no template, and no file that can be "
+            f"read: {error}"
+        ) from None

@@ -1,0 +1,254 @@
+"""Resolve --model_path, and report in one line what is wrong with it before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kuwa_min.errors import UsageError
+
+from . import gguf as _gguf_file
+from . import hub_cache, quantization, weights
+from .close_matches import close_matches
+from .sniff import InvalidModelFile, check_small_file, join_names, printable, read_json
+
+HUB_FILE = "hf://"  # scheme of a file in the hub's cache: hf://owner/name?file
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+# Patterns of tokenizer files, and of the small files beside them that the library reads.
+TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
+SETTINGS = ("generation_config.json", "*processor_config.json", "special_tokens_map.json")
+MAX_DEPTH = 3  # levels of folders in which a model is searched: a hub's cache has two
+MAX_FOLDERS = 1000  # of a level
+
+
+def folder(path: str, *, safetensors_only: bool = False, needs_tokenizer: bool = True) -> Path:
+    """Return the checked transformers folder of a path or a cached hub name.
+
+    needs_tokenizer: false if it is loaded from another folder.
+    Raises UsageError about the folder, StartError if a library that it needs is missing.
+    """
+    check = partial(_checked, safetensors_only=safetensors_only, needs_tokenizer=needs_tokenizer)
+    if _is_of_hub(path):
+        return _checked_snapshot(path, check)
+    place = _existing(path)
+    if not place.is_dir():
+        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, _gguf_file.MAGIC) else ""
+        raise UsageError(f"--model_path {path} is a file; the model's folder is needed{hint}")
+    return check(place, path)
+
+
+def other_folder(path: str, option: str) -> Path:
+    """Return the folder of a path or a cached hub name, unchecked; raises UsageError.
+
+    option: the option that has the path, for the message.
+    """
+    try:
+        place = hub_cache.hub_folder(path) if _is_of_hub(path) else _existing(path)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--model_path", option)) from None
+    if not place.is_dir():
+        raise UsageError(f"{option} {path} is a file; a folder is needed")
+    return place
+
+
+def gguf(path: str) -> Path:
+    """Return the checked GGUF file of a path or hf://owner/name?file; raises UsageError."""
+    place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
+    try:
+        if place.is_dir():
+            raise InvalidModelFile(f"is a folder; a GGUF file is needed: {_ggufs(place)}")
+        _gguf_file.check(place)
+    except InvalidModelFile as error:
+        raise UsageError(f"--model_path {path} {error}") from None
+    return place
+
+
+def _hub_gguf(address: str) -> Path:
+    repository, _, file = address.removeprefix(HUB_FILE).partition("?")
+    if not (repository and file):
+        raise UsageError(f"--model_path {address} is incomplete: hf://owner/name?file is needed")
+    return hub_cache.hub_file(repository, file)
+
+
+def _checked_snapshot(name: str, check: Callable[[Path, str], Path]) -> Path:
+    snapshot = hub_cache.hub_folder(name)
+    try:
+        return check(snapshot, name)
+    except UsageError as error:  # only a part of it may have been fetched
+        raise UsageError(f"{error}; {hub_cache.how_to_fetch(name)}") from None
+
+
+def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer: bool) -> Path:
+    try:
+        config = _config(place)
+        named = config.get("transformers_weights")
+        weights.find(
+            place,
+            named=named if isinstance(named, str) else None,
+            safetensors_only=safetensors_only,
+        )
+        if needs_tokenizer:
+            _check_tokenizer(place)
+    except InvalidModelFile as error:
+        raise UsageError(f"--model_path {path} {error}") from None
+    except OSError as error:
+        raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
+    quantization.check(config)
+    return place
+
+
+def _config(place: Path) -> dict[str, Any]:
+    names = _names(place)
+    if CONFIG not in names:
+        raise InvalidModelFile(f"has no {CONFIG}: {_contents(place, names)}")
+    try:
+        return read_json(place / CONFIG)
+    except InvalidModelFile as error:
+        raise InvalidModelFile(f"cannot be loaded: {CONFIG} {error}") from None
+
+
+def _check_tokenizer(place: Path) -> None:
+    """Raise InvalidModelFile if a folder has no tokenizer, or a placeholder for a file of it."""
+    found = sorted({one for pattern in TOKENIZERS for one in place.glob(pattern)})
+    if not found:
+        raise InvalidModelFile(
+            f"has no tokenizer beside its {CONFIG}: tokenizer.json or others; copy "
+            "them, or give --tokenizer"
+        )
+    for file in [*found, *(one for pattern in SETTINGS for one in place.glob(pattern))]:
+        if file.is_dir():
+            continue
+        try:
+            check_small_file(file)
+        except InvalidModelFile as error:
+            raise InvalidModelFile(f"cannot be loaded: {printable(file.name)} {error}") from None
+
+
+def _is_of_hub(path: str) -> bool:
+    """Tell whether a path is rather a hub name: it does not exist, and has the form of one."""
+    if os.path.lexists(path):
+        return False
+    if hub_cache.is_cached(path):
+        return True
+    here, first = _listing(Path()), path.partition("/")[0]
+    return hub_cache.is_hub_name(path) and not (first in here or close_matches(first, here))
+
+
+# -- paths
+
+
+def _existing(path: str) -> Path:
+    try:
+        place = Path(path).expanduser()
+        place.stat()
+    except FileNotFoundError:
+        raise UsageError(f"--model_path {path} does not exist: {_missing(place)}") from None
+    except OSError as error:
+        raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RuntimeError) as error:  # a NUL byte; ~ of an unknown user
+        raise UsageError(f"--model_path {path!r} is no path: {error}") from None
+    if not path:
+        raise UsageError("--model_path is empty; the model's path is needed")
+    return place
+
+
+def _missing(place: Path) -> str:
+    """Return from which folder on a path does not exist, with similar names in that folder."""
+    parent = next(one for one in place.parents if one.exists())
+    name, *rest = place.relative_to(parent).parts
+    where = parent if parent.parts else Path.cwd()
+    if (parent / name).is_symlink():
+        target = printable(str((parent / name).readlink()))
+        return f"{where / name} is a link to {target}, which does not"
+    similar = [
+        _longest_existing(parent / one, rest) for one in close_matches(name, _listing(parent))
+    ]
+    hint = f"; near it: {', '.join(printable(str(one)) for one in similar)}" if similar else ""
+    return f"{where} has no {name}{hint}"
+
+
+def _longest_existing(start: Path, rest: list[str]) -> Path:
+    """Return the whole path below a similar name if it exists, else that name alone."""
+    whole = start.joinpath(*rest)
+    return whole if whole.exists() else start
+
+
+def _names(place: Path) -> list[str]:
+    """Return the names in a folder; raises InvalidModelFile if it cannot be read."""
+    try:
+        return sorted(entry.name for entry in place.iterdir())
+    except OSError as error:
+        raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
+
+
+def _listing(place: Path) -> list[str]:
+    """Return the names in a folder; [] if it cannot be read."""
+    try:
+        return _names(place)
+    except InvalidModelFile:
+        return []
+
+
+def _begins_with(place: Path, magic: bytes) -> bool:
+    if not place.is_file():
+        return False
+    try:
+        with place.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError:
+        return False
+
+
+# -- what a folder contains instead of a model
+
+
+def _contents(place: Path, names: list[str]) -> str:
+    """Return what a folder without a config contains, for the message."""
+    ggufs = [one for one in names if one.endswith(".gguf")]
+    if ggufs:
+        return (
+            f"it holds GGUF files; use `llamacpp --model_path {printable(str(place / ggufs[0]))}`"
+        )
+    if ADAPTER in names:
+        return f"it {weights.MERGED}"
+    inner = _models_below(place)
+    if len(inner) == 1:
+        return f"the model's folder is {printable(str(inner[0]))}"
+    if inner:
+        return f"the model may be {join_names([str(one) for one in inner])}"
+    if any(one.endswith((".safetensors", ".bin")) for one in names):
+        return "it holds weights; copy the model's other files, too"
+    return "it is no model folder that the transformers library can read"
+
+
+def _models_below(place: Path) -> list[Path]:
+    """Return the model folders on the first level below this one that has any."""
+    level = [place]
+    for _ in range(MAX_DEPTH):
+        level = [one for folder in level for one in _subfolders(folder)][:MAX_FOLDERS]
+        found = [one for one in level if (one / CONFIG).is_file()]
+        if found:
+            return found
+    return []
+
+
+def _subfolders(place: Path) -> Iterator[Path]:
+    """Yield the folders in this one, but for links, which could form a loop."""
+    try:
+        with os.scandir(place) as entries:
+            yield from sorted(Path(one) for one in entries if one.is_dir(follow_symlinks=False))
+    except OSError:
+        return
+
+
+def _ggufs(place: Path) -> str:
+    names = _names(place)
+    found = [str(place / one) for one in names if one.endswith(".gguf")]
+    if found:
+        return join_names(found)
+    if CONFIG in names:
+        return f"use `huggingface --model_path {place}` for a folder of the transformers library"
+    return "it holds none"

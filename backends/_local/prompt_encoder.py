@@ -1,0 +1,100 @@
+"""From a chat to the token ids that a model reads, by its own template or by a Modelfile's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from backends._local.templates.chat_template import TemplateError
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.prompt import fold_system
+
+SYSTEM_PROBE = "kuwa-system-probe"
+
+
+class Template(Protocol):
+    """A chat template: ChatTemplate, or the SandboxedTemplate of a Modelfile."""
+
+    def render(self, chat: list[Message], /, **more: Any) -> str:
+        """Return the chat as text; raises TemplateError if the template refuses it."""
+
+
+class EncodedPrompt(NamedTuple):
+    """A prompt as a model reads it."""
+
+    ids: list[int]  # token ids
+    model_inputs: Any = None  # what goes with them: pixel values and the like
+
+
+class PromptEncoder(Protocol):
+    """Encodes the chats of one request; used by that request's thread only.
+
+    count_tokens() is called for one history after the other until one fits the prompt limit, then
+    encode() once for that one.
+    """
+
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids and further inputs; raises TemplateError."""
+
+
+class ChatInput(NamedTuple):
+    """The encoder for a request, its history as that encoder wants it, and what was left out."""
+
+    encoder: PromptEncoder
+    history: list[Message]
+    notes: tuple[str, ...] = ()  # sentences for a side note
+
+
+class TextEncoder:
+    """Encodes chats without pictures: renders the template, then tokenizes the text."""
+
+    def __init__(self, template: Template, tokenize: Callable[[str], list[int]]) -> None:
+        self._template, self._tokenize = template, tokenize
+        self._last: tuple[list[Message], list[int]] | None = None
+
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+        return len(self._ids(chat))
+
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids; raises TemplateError."""
+        return EncodedPrompt(self._ids(chat))
+
+    def _ids(self, chat: list[Message]) -> list[int]:
+        """Return a chat's token ids; encode() asks for those that count_tokens() had last."""
+        if self._last is None or self._last[0] != chat:
+            text = self._template.render(chat)
+            text = text.encode("utf-8", "replace").decode()  # templates can write lone surrogates
+            self._last = chat, self._tokenize(text)
+        return self._last[1]
+
+
+class SystemFoldingEncoder:
+    """Encodes for templates without a system role: folds the system prompt into a user message."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        self._encoder = encoder
+
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+        return self._encoder.count_tokens(fold_system(chat))
+
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids and further inputs; raises TemplateError."""
+        return self._encoder.encode(fold_system(chat))
+
+
+def supports_system_role(encoder: PromptEncoder) -> bool:
+    """Tell whether the template renders a system prompt, instead of refusing or ignoring it.
+
+    Raises TemplateError if it refuses a chat without one, too.
+    """
+    user = {"role": "user", "content": "?"}
+    without = encoder.count_tokens([user])
+    try:
+        return encoder.count_tokens([{"role": "system", "content": SYSTEM_PROBE}, user]) > without
+    except TemplateError:
+        return False

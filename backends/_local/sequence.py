@@ -1,0 +1,112 @@
+"""A sequence: a slot of the KV cache, and the request whose tokens are computed in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from typing import Generic, Protocol, TypeVar
+
+from kuwa_min.chat.catalog import CONTEXT_FULL
+
+from .prefix_match import tick
+from .request import Request
+
+SamplerT = TypeVar("SamplerT")
+
+
+class ModelInfo(Protocol):
+    """What a sequence must know of its model."""
+
+    context_length: int  # tokens of prompt and completion together
+    eos_token_ids: Container[int]  # the tokens that end a completion
+
+    def max_completion_tokens(self, request: Request) -> int:
+        """Return how many tokens of a completion the context has room for."""
+
+    def create_detokenizer(self) -> Callable[[int], str]:
+        """Return a streaming detokenizer: token id in, the text that it completes out."""
+
+
+class Sequence(Generic[SamplerT]):
+    """A slot of the KV cache, and the request whose tokens are computed in it.
+
+    Lives as long as its slot: begin() gives it a request, then it is prefilled in chunks up to
+    is_prefilled, then add_token() takes each sampled token, then release() makes it idle. An idle
+    sequence keeps its tokens for prefix reuse. For the engine's thread only.
+    """
+
+    request: Request
+    sampler: SamplerT
+    prefill_ids: list[int]  # to be computed before the next token is sampled; `tokens` are a prefix
+    next_token: int  # the token sampled last, to be computed by the next decode step
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.tokens: list[int] = []  # computed: their keys and values are in the slot
+        self.is_idle = True
+        self.last_used = 0
+
+    def begin(
+        self,
+        request: Request,
+        model: ModelInfo,
+        sampler: SamplerT,
+        *,
+        cached: int,
+        max_new_tokens: int | None,
+    ) -> None:
+        """Begin with a request, of whose prompt the slot holds the first `cached` tokens.
+
+        max_new_tokens: of the completion; None for as many as the context has room for.
+        """
+        self.tokens, self.is_idle = request.prompt_ids[:cached], False
+        self.request, self.sampler, self.prefill_ids = request, sampler, request.prompt_ids
+        request.cached_tokens = cached
+        self._context_length, self._eos_token_ids = model.context_length, model.eos_token_ids
+        self._detokenize = model.create_detokenizer()
+        room = model.max_completion_tokens(request)
+        self._max_new_tokens = room if max_new_tokens is None else min(max_new_tokens, room)
+        self._limited_by_context = max_new_tokens is None or room < max_new_tokens
+
+    def release(self) -> None:
+        """Make the slot idle; its tokens stay for prefix reuse."""
+        self.is_idle, self.last_used = True, tick()
+
+    # -- prefill
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Tell whether the next token can be sampled from the last chunk's logits."""
+        return self.remaining <= 0
+
+    @property
+    def remaining(self) -> int:
+        """Return how many tokens are left to prefill."""
+        return len(self.prefill_ids) - len(self.tokens)
+
+    def next_chunk(self, size: int) -> list[int]:
+        """Return the next tokens to prefill, `size` at most."""
+        done = len(self.tokens)
+        return self.prefill_ids[done : done + size]
+
+    def restart_prefill(self, kept: int) -> None:
+        """Prefill prompt and completion again, because the slot lost all but `kept` tokens."""
+        self.prefill_ids = [*self.tokens, self.next_token]
+        self.tokens = self.tokens[:kept]
+
+    # -- decode
+
+    def add_token(self, token: int) -> bool:
+        """Emit a sampled token's text; finish the request and return true if it is the last."""
+        request = self.request
+        request.completion_tokens += 1
+        if token in self._eos_token_ids:
+            request.finish()
+            return True
+        self.next_token = token
+        request.emit(self._detokenize(token))
+        if request.completion_tokens < self._max_new_tokens and not request.should_stop:
+            return False
+        if self._limited_by_context and request.completion_tokens >= self._max_new_tokens:
+            request.add_side_note(CONTEXT_FULL.format(self._context_length))
+        request.finish()
+        return True

@@ -1,0 +1,335 @@
+"""[On-premises model] Download and run Huggingface model locally."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends._http.cancellation import CancelScope
+from backends._local.executor import Model, ModelExecutor, read_chat_template
+from backends._local.model_files import hub_cache, quantization, resolve
+from backends._local.prompt_encoder import ChatInput, PromptEncoder
+from backends._local.scheduler import Scheduler
+from backends._media import attachments, file_types
+from backends._media.attachments import AttachmentReader, Chat
+from backends._media.fetch_policy import LinkError
+from kuwa_min import Modelfile
+from kuwa_min.chat.modelfile import Message, convert_value
+from kuwa_min.errors import UsageError
+from kuwa_min.options import generation
+from kuwa_min.options.types import from_json
+
+if TYPE_CHECKING:
+    from .model import TransformersModel
+    from .vision import VisionEncoder
+
+logger = logging.getLogger(__name__)
+
+REQUIRES: dict[str, str] = {
+    "torch": "torch>=2.6",
+    "transformers": "transformers>=5.5.0",
+    "tokenizers": "tokenizers>=0.22",
+    "safetensors": "safetensors>=0.4.3",
+    "accelerate": "accelerate>=1.0",
+    "jinja2": "jinja2>=3.1.6",
+    "PIL": "pillow>=11.0",
+}
+IMAGE_SHARE = 2  # images may have 1/2 of a prompt's tokens
+DTYPES = {  # by the names that Kuwa's --torch_dtype has
+    "auto": "auto",
+    "float32": "float32",
+    "fp32": "float32",
+    "float16": "float16",
+    "fp16": "float16",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+}
+BEAM_OPTIONS = ("length_penalty", "early_stopping")
+SAMPLING_OPTIONS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "seed",
+)
+OPTIONS = (
+    generation.Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
+    generation.Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
+    generation.Option(
+        "temperature",
+        float,
+        None,
+        "how freely to draw, 0: not; None: as the model says",
+        least=0,
+    ),
+    generation.Option(
+        "top_k", int, None, "draw from so many tokens, 0 from all; None: as the model says", least=0
+    ),
+    generation.Option(
+        "top_p", float, None, "draw from this share of them; None: as the model says", least=0.01
+    ),
+    generation.Option(
+        "min_p", float, None, "least share of the likeliest token's probability", least=0
+    ),
+    generation.Option("typical_p", float, None, "draw from the typical tokens; 1: off", least=0.01),
+    generation.Option(
+        "epsilon_cutoff", float, None, "never draw what is less probable than this", least=0
+    ),
+    generation.Option(
+        "eta_cutoff", float, None, "the same, less strict where all are improbable", least=0
+    ),
+    generation.Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
+    generation.Option("min_new_tokens", int, None, "shortest answer in tokens", least=0),
+    generation.Option(
+        "repetition_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01
+    ),
+    generation.Option(
+        "no_repeat_ngram_size", int, 0, "never repeat so many tokens in a row; 0: off", least=0
+    ),
+    generation.Option(
+        "stop", list, None, "end an answer before these texts", aliases=("stop_strings",)
+    ),
+)
+
+
+class HuggingfaceExecutor(ModelExecutor):
+    """Runs a transformers folder: text models batched, models that accept images serially."""
+
+    access_code = "huggingface"
+    table = OPTIONS
+
+    def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of loading, then those of prompts and generation."""
+        add = parser.add_argument_group("options of the model").add_argument
+        add(
+            "--model_path",
+            required=True,
+            metavar="FOLDER|NAME",
+            help="folder of the model, or its name in the hub's cache: owner/name",
+        )
+        add("--tokenizer", metavar="FOLDER|NAME", help="tokenizer; None: the model's own")
+        add("--processor", metavar="FOLDER|NAME", help="of pictures; None: the model's own")
+        add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
+        add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+        add(
+            "--device_map",
+            type=_device_map,
+            metavar="NAME|JSON",
+            help="where parts of the model go, as accelerate has it; None: as --device says",
+        )
+        add(
+            "--dtype",
+            "--torch_dtype",
+            default="auto",
+            choices=DTYPES,
+            help="number format; auto: the model's own",
+        )
+        add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
+        add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
+        add(
+            "--trust_remote_code",
+            action="store_true",
+            help="run Python code that comes with the model; it may do anything",
+        )
+        add(
+            "--online",
+            action="store_true",
+            help="let the library use the internet; --model_path may then be a name on its hub",
+        )
+        attachments.add_arguments(parser.add_argument_group("options of pictures").add_argument)
+        super().extend_arguments(parser)
+        parser.add_argument(
+            "--generation_kwargs",
+            nargs="*",
+            type=_pair,
+            default=[],
+            metavar="NAME=VALUE",
+            help="generation options, as one list",
+        )
+
+    def prepare(self) -> None:
+        """Set the environment variables that the libraries read when they are imported."""
+        if self.args.visible_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
+        offline = str(int(not self.args.online))
+        os.environ.update(HF_HUB_OFFLINE=offline, TRANSFORMERS_OFFLINE=offline)
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _private_folder())
+
+    def library(self) -> generation.Library:
+        """Return the generation options that transformers has beyond the table."""
+        from . import options as _transformers_options
+
+        return _transformers_options.library()
+
+    def read_settings(self) -> dict[str, Any]:
+        """Merge the defaults, the -c file, --generation_kwargs and the command line."""
+        pairs = {name: from_json(convert_value(text)) for name, text in self.args.generation_kwargs}
+        more = [("--generation_kwargs", pairs)]
+        settings = generation.settings(self.table, self.args, self.library, more=more)
+        sampling = [name for name in SAMPLING_OPTIONS if settings[name] is not None]
+        if sampling and not settings["do_sample"]:
+            logger.warning("without --do_sample true, these do nothing: %s", ", ".join(sampling))
+        beams = [name for name in BEAM_OPTIONS if settings.get(name) is not None]
+        if beams and "num_beams" not in settings:
+            logger.warning("without num_beams, these do nothing: %s", ", ".join(beams))
+            settings = {name: value for name, value in settings.items() if name not in beams}
+        self.timeout = self.timeout or settings.pop("max_time", None)
+        return settings
+
+    def load(self) -> Model:
+        """Check the model's files, then load them."""
+        options = self._load_options()
+        if options["load_8bits"]:
+            quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
+        progress = self.progress(f"loading {self.args.model_path}")
+        progress(0, 1)
+        from .loading import LoadOptions
+        from .model import TransformersModel
+        from .options import generate_options
+
+        eos_token_ids = self.settings.pop("eos_token_id", [])
+        model = TransformersModel(
+            LoadOptions(**options),
+            progress,
+            chat_template=read_chat_template(self.args.override_chat_template),
+            generate_options=generate_options(self.settings),
+            eos_token_ids=eos_token_ids,
+        )
+        self.attachments = self._attachment_reader(model)
+        return model
+
+    def _load_options(self) -> dict[str, Any]:
+        """Return the fields of LoadOptions; raises UsageError or StartError for missing files."""
+        args = self.args
+        check = partial(
+            resolve.folder,
+            safetensors_only=args.safetensors_only,
+            needs_tokenizer=not args.tokenizer,
+        )
+        return {
+            "path": self._locate(args.model_path, check),
+            "model_path": args.model_path,
+            "tokenizer": self._locate_part("tokenizer"),
+            "processor": self._locate_part("processor"),
+            "device": args.device,
+            "device_map": args.device_map,
+            "visible_gpu": args.visible_gpu,
+            "dtype": DTYPES[args.dtype],
+            "load_8bits": args.load_8bits,
+            "safetensors_only": args.safetensors_only,
+            "trust_remote_code": args.trust_remote_code,
+        }
+
+    def _locate_part(self, name: str) -> str | None:
+        """Return the folder or hub name of --tokenizer or --processor; None if not given."""
+        given = getattr(self.args, name)
+        find = partial(resolve.other_folder, option=f"--{name}")
+        return self._locate(given, find) if given else None
+
+    def _locate(self, path: str, find: Callable[[str], Path]) -> str:
+        """Return a checked folder, or a name on the hub if the library may fetch from there."""
+        if self.args.online and hub_cache.is_hub_name(path) and not Path(path).exists():
+            if "@" in path:
+                raise UsageError(
+                    f"{path}: --online fetches no revision; {hub_cache.how_to_fetch(path)}"
+                )
+            return path
+        return str(find(path))
+
+    def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
+        most = self.args.max_attachments if model.accepts_several_images else 1
+        return AttachmentReader(self.args, file_types.IMAGES, most)
+
+    def create_scheduler(self, slots: int) -> Scheduler:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
+        from .engine import create_scheduler
+
+        return create_scheduler(self.model, slots)
+
+    # -- prompt encoders
+
+    def accepts_images(self) -> bool:
+        """Tell whether the model reads pictures."""
+        return self.model.processor is not None
+
+    def uses_template_of(self, modelfile: Modelfile) -> bool:
+        """Tell whether a Modelfile's own chat template renders its chats."""
+        return super().uses_template_of(modelfile) and not self.accepts_images()
+
+    def default_encoder(self) -> PromptEncoder:
+        """Return an encoder with the model's chat template."""
+        return self._vision_encoder(1) if self.accepts_images() else super().default_encoder()
+
+    def encoder_for(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
+        """Return the encoder for a request, and the history with placeholders for its images."""
+        if not self.accepts_images():
+            return super().encoder_for(history, modelfile)
+        if modelfile.template:
+            logger.info("the Modelfile's template is not used: the model sees pictures")
+        if generation.wants_multimodal(modelfile.parameters["llm_"]) is False:
+            return super().encoder_for(history, modelfile)
+        chat = self._fetch_images(history)
+        encoder = self._vision_encoder(len(chat.files))
+        for number, file in chat.files.items():
+            try:
+                encoder.add(number, file)
+            except LinkError as error:
+                chat = chat.without(number, error)
+        folding = self.folding(encoder, self.supports_system_role)
+        return ChatInput(folding, chat.history, chat.notes)
+
+    def _fetch_images(self, history: list[Message]) -> Chat:
+        """Fetch the images of a chat; stopping the chat ends that."""
+        scope = CancelScope()
+        self.on_stop(scope.cancel)
+        with scope:
+            return self.attachments.read(history)
+
+    def _vision_encoder(self, images: int) -> VisionEncoder:
+        """Return the encoder of a chat; images: how many of them share the prompt."""
+        from .vision import VisionEncoder
+
+        return VisionEncoder(
+            self.model.processor,
+            template=self.model.vision_template,
+            max_image_tokens=self.prompt_limit // IMAGE_SHARE // max(1, images),
+        )
+
+
+def _private_folder() -> str:
+    """Return a folder for TORCHINDUCTOR_CACHE_DIR: others can predict the name of torch's own."""
+    try:
+        folder = tempfile.mkdtemp(prefix="kuwa-torch-")
+    except OSError:
+        return os.sep  # exists, and other users cannot write to it
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _device_map(text: str) -> str | dict[str, Any]:
+    """Parse --device_map: a name, a JSON object, or the number of a GPU."""
+    value = from_json(text.strip())
+    if isinstance(value, dict):
+        return value
+    if not value or not isinstance(value, str) or value.startswith("{"):
+        raise argparse.ArgumentTypeError(f"a name or a JSON object is needed, not {text!r}")
+    return f"cuda:{value}" if value.isdecimal() else value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"NAME=VALUE is needed, not {text!r}")
+    return name, value

@@ -1,0 +1,145 @@
+"""Find out whether a model's sequences can be batched: inspect it, then compute and compare."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from .attention_mask import AttentionLayout, AttentionMasks, attention_layout
+from .kv_cache import SlotCache
+from .model import TransformersModel
+
+logger = logging.getLogger(__name__)
+
+ARGUMENTS = ("position_ids", "attention_mask", "logits_to_keep")  # that forward() must have
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")  # positions change with the longest sequence
+GENERATE_ONLY = (  # fields of generation_config.json that only generate() implements
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "suppress_tokens",
+    "sequence_bias",
+    "exponential_decay_length_penalty",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "guidance_scale",
+    "watermarking_config",
+)
+PROMPT_LENGTHS = (5, 9)  # tokens of the two test prompts
+# Largest error relative to the logits; more in half precision, where rounding may send a token to
+# another expert.
+MAX_ERROR = {torch.float32: 1e-3, torch.float64: 1e-3}
+MAX_ERROR_HALF = 0.25
+
+
+def examine(model: TransformersModel) -> AttentionLayout | str:
+    """Return the layout by which a model can be batched, or the reason why it cannot.
+
+    Raises the library's error if memory runs out.
+    """
+    reason = _unbatchable_reason(model)
+    if reason:
+        return reason
+    layout = attention_layout(model.text_config, model.library_model.dtype)
+    if isinstance(layout, str):
+        return layout
+    try:
+        error = _batching_error(model, layout)
+    except Exception as failure:
+        if model.is_out_of_memory(failure):
+            raise
+        logger.debug("the test of batching failed", exc_info=True)
+        return f"the test of batching failed ({type(failure).__name__})"
+    if not error <= MAX_ERROR.get(model.library_model.dtype, MAX_ERROR_HALF):
+        return f"two chats at once are not computed as they are alone (error {error:.2g})"
+    return layout
+
+
+def _unbatchable_reason(model: TransformersModel) -> str:
+    """Return why a model cannot be batched, as far as options and configuration tell, or ""."""
+    library = model.library_model
+    if model.generate_options:
+        return f"the options ask for {', '.join(model.generate_options)}"
+    if model.processor is not None:
+        return "it sees pictures"
+    if library.config.is_encoder_decoder:
+        return "it has an encoder"
+    known = inspect.signature(library.forward).parameters
+    missing = [name for name in (*ARGUMENTS, model.cache_argument) if name not in known]
+    if missing:
+        return f"its forward() takes no {', '.join(missing)}"
+    if _rope_types(getattr(model.text_config, "rope_parameters", None)) & set(
+        LENGTH_DEPENDENT_ROPE
+    ):
+        return "what its positions mean changes with the longest chat"
+    config = library.generation_config
+    asked = [name for name in GENERATE_ONLY if getattr(config, name, None) is not None]
+    return f"its generation_config.json asks for {', '.join(asked)}" if asked else ""
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """Return the types of rotary embeddings; configurations may nest them by kind of layer."""
+    if not isinstance(parameters, dict):
+        return set()
+    nested = (_rope_types(value) for value in parameters.values())
+    return {str(parameters.get("rope_type"))}.union(*nested)
+
+
+@torch.inference_mode()
+def _batching_error(model: TransformersModel, layout: AttentionLayout) -> float:
+    """Return how far batched logits are from those of each prompt alone, relative to these."""
+    prompts = [list(range(1, length + 1)) for length in PROMPT_LENGTHS]
+    alone = torch.cat([_logits_alone(model, prompt) for prompt in prompts])
+    decoded = _logits_decoded(model, layout, prompts)
+    packed = _logits_packed(model, layout, prompts)
+    return max(_distance(decoded, alone), _distance(packed, alone))
+
+
+def _distance(found: torch.Tensor, right: torch.Tensor) -> float:
+    return float((found.float() - right).norm() / right.norm())
+
+
+def _logits_decoded(
+    model: TransformersModel, layout: AttentionLayout, prompts: list[list[int]]
+) -> torch.Tensor:
+    """Return the logits after a prefill of each prompt and a decode step of their last tokens."""
+    cache, longest = SlotCache(layout.layers), max(map(len, prompts))
+    cache.reserve(len(prompts), longest)
+    for slot, prompt in enumerate(prompts):
+        cache.prefill(slot, 0)
+        positions = _tensor(model, [list(range(len(prompt) - 1))])
+        model.forward(_tensor(model, [prompt[:-1]]), positions, None, cache)
+    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
+    cache.decode(lengths, longest=longest - 1, is_even=False)
+    mask = AttentionMasks(layout).decode_mask(lengths, longest - 1)
+    last = _tensor(model, [prompt[-1:] for prompt in prompts])
+    return model.forward(last, lengths[:, None], mask, cache)[:, -1]
+
+
+def _logits_packed(
+    model: TransformersModel, layout: AttentionLayout, prompts: list[list[int]]
+) -> torch.Tensor:
+    """Return the logits after a packed prefill of the prompts."""
+    cache, lengths = SlotCache(layout.layers), [len(prompt) for prompt in prompts]
+    cache.reserve(len(prompts), max(lengths))
+    cache.packed_prefill(list(enumerate(lengths)))
+    tokens = _tensor(model, [[token for prompt in prompts for token in prompt]])
+    positions = _tensor(model, [[place for prompt in prompts for place in range(len(prompt))]])
+    last = torch.tensor(lengths, device=model.device).cumsum(-1) - 1
+    mask = AttentionMasks(layout).packed_prefill_mask(lengths, model.device)
+    return model.forward(tokens, positions, mask, cache, logits_to_keep=last)[0]
+
+
+def _logits_alone(model: TransformersModel, prompt: list[int]) -> torch.Tensor:
+    """Return the logits [1, vocabulary] after a prompt, as the library computes them by itself."""
+    cache = DynamicCache(config=model.library_model.config)
+    inputs = {"input_ids": _tensor(model, [prompt]), model.cache_argument: cache}
+    logits: torch.Tensor = model.library_model(**inputs).logits[:, -1].float()
+    return logits
+
+
+def _tensor(model: TransformersModel, numbers: list[list[int]]) -> torch.Tensor:
+    return torch.tensor(numbers, device=model.device)

@@ -1,0 +1,28 @@
+"""Build the scheduler of a loaded model: batched where the model allows it, else serial."""
+
+from __future__ import annotations
+
+import logging
+
+from backends._local.scheduler import Scheduler, SerialScheduler
+
+from .batching_check import examine
+from .generate import Generate
+from .model import TransformersModel
+from .scheduler import BatchScheduler
+
+logger = logging.getLogger(__name__)
+
+
+def create_scheduler(model: TransformersModel, slots: int) -> Scheduler:
+    """Return the scheduler for up to `slots` concurrent sequences.
+
+    Raises UsageError if generate() refuses an option that only it implements.
+    """
+    layout = examine(model)
+    if not isinstance(layout, str):
+        return BatchScheduler(model, layout, slots)
+    logger.warning("chats are computed one at a time, by generate(): %s", layout)
+    generate = Generate(model)
+    generate.check_options()
+    return SerialScheduler(generate, f"one at a time: {layout}")

@@ -1,0 +1,124 @@
+"""Generate one completion at a time with the library's generate(), which works for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+import transformers
+from transformers import StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+from backends._local.request import Request
+from kuwa_min.chat.catalog import CONTEXT_FULL, OUT_OF_MEMORY
+from kuwa_min.errors import AnswerError, UsageError
+
+from .model import Stopped, TransformersModel
+
+MAX_REASON = 300  # characters of the library's error message
+
+
+class Generate:
+    """Generates the completion of a request; what a SerialScheduler calls."""
+
+    def __init__(self, model: TransformersModel) -> None:
+        self._model = model
+
+    def __call__(self, request: Request) -> None:
+        """Generate, emitting the text, until the completion ends or should stop."""
+        try:
+            with self._model.stopping_with(request):
+                return self._generate(request)
+        except Stopped:
+            return None
+        except Exception as error:
+            if not self._model.is_out_of_memory(error):
+                raise
+        self._model.free_memory()  # not above: the exception's traceback kept the tensors alive
+        raise AnswerError(OUT_OF_MEMORY)
+
+    def check_options(self) -> None:
+        """Generate a token with the generate_options; raises UsageError if that fails."""
+        model = self._model
+        if not model.generate_options:
+            return
+        options = {"max_new_tokens": 1, "do_sample": False, **model.generate_options}
+        try:
+            model.generate(input_ids=torch.tensor([[1, 2]], device=model.device), **options)
+        except Exception as error:  # noqa: BLE001 - the library raises anything
+            reason = " ".join(str(error).split())[:MAX_REASON]
+            names = ", ".join(model.generate_options)
+            raise UsageError(f"transformers cannot generate with {names}: {reason}") from None
+
+    def _generate(self, request: Request) -> None:
+        model = self._model
+        room = model.max_completion_tokens(request)
+        streamer = Streamer(request, model.create_detokenizer(), model.eos_token_ids)
+        options = {name: value for name, value in request.options.items() if value is not None}
+        seed, max_new_tokens = options.pop("seed", None), options.pop("max_new_tokens")
+        options.pop("stop", None)
+        if options.get("temperature") == 0:
+            options |= {"do_sample": False, "temperature": 1.0}
+        can_stream = options.get("num_beams", 1) == 1
+        torch.manual_seed(torch.seed() if seed is None else seed)
+        tokens = model.generate(
+            **self._inputs(request),
+            streamer=streamer if can_stream else None,
+            stopping_criteria=transformers.StoppingCriteriaList([StopCriterion(request)]),
+            eos_token_id=list(model.eos_token_ids) or None,
+            pad_token_id=next(iter(model.eos_token_ids), 0),
+            max_new_tokens=min(max_new_tokens, room),
+            **options,
+        )
+        if not can_stream:  # the best beam is known at the end only
+            is_encoder_decoder = model.library_model.config.is_encoder_decoder
+            prompt_length = 1 if is_encoder_decoder else len(request.prompt_ids)
+            streamer.put(tokens[0, :prompt_length])
+            streamer.put(tokens[0, prompt_length:])
+        if request.completion_tokens == room < max_new_tokens and not streamer.found_eos:
+            request.add_side_note(CONTEXT_FULL.format(model.context_length))
+
+    def _inputs(self, request: Request) -> dict[str, Any]:
+        if request.model_inputs is not None:  # of a chat with images
+            return dict(request.model_inputs.for_model(self._model.library_model))
+        input_ids = torch.tensor([request.prompt_ids], device=self._model.device)
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+
+class Streamer(BaseStreamer):
+    """Receives generate()'s tokens and emits their text, up to an EOS token."""
+
+    def __init__(
+        self, request: Request, detokenize: Callable[[int], str], eos_token_ids: Collection[int]
+    ) -> None:
+        self._request, self._detokenize = request, detokenize
+        self._eos_token_ids = eos_token_ids
+        self._skips_prompt = True
+        self.found_eos = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Receive the prompt first, then each token."""
+        if self._skips_prompt:
+            self._skips_prompt = False
+            return
+        for token in value.flatten().tolist():
+            self._request.completion_tokens += 1
+            self.found_eos = self.found_eos or token in self._eos_token_ids
+            if not self.found_eos and not self._request.should_stop:
+                self._request.emit(self._detokenize(token))
+
+    def end(self) -> None:
+        """Do nothing: the scheduler finishes the request."""
+
+
+class StopCriterion(StoppingCriteria):
+    """Stops generate() when the request should stop."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
+        """Return, for each of the sequences, whether it is done."""
+        stop = self._request.should_stop
+        return torch.full((input_ids.shape[0],), stop, device=input_ids.device)

@@ -1,0 +1,121 @@
+"""The sequences of a batch and their slots in one KV cache.
+
+Sequences that are decoding have the first slots, so that a decode step reads the cache in one
+piece. An idle sequence keeps its slot for prefix reuse, until its slot or its memory is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, match_prefix
+from backends._local.request import Request
+from backends._local.sequence import Sequence
+
+from .kv_cache import SlotCache
+from .model import TransformersModel
+from .sampler import Sampler
+
+logger = logging.getLogger(__name__)
+
+TransformersSequence = Sequence[Sampler]
+
+
+class KVSlots:
+    """The slots of a batch, at most `slots`, and the sequences in them; layers: of the model."""
+
+    def __init__(self, model: TransformersModel, layers: int, slots: int) -> None:
+        self._model, self._max_slots = model, slots
+        self.cache = SlotCache(layers)
+        self._sequences: list[TransformersSequence] = []  # at the index that is their slot
+        self._decoding = 0  # sequences at the beginning of the list
+
+    def __len__(self) -> int:
+        """Return the number of slots that exist so far."""
+        return len(self._sequences)
+
+    @property
+    def decoding(self) -> list[TransformersSequence]:
+        """Return the sequences that are decoding; their indices are their slots."""
+        return self._sequences[: self._decoding]
+
+    def begin(self, request: Request) -> TransformersSequence:
+        """Begin a sequence in the slot that holds most of the prompt."""
+        can_grow = len(self._sequences) < self._max_slots
+        match = match_prefix(
+            self._sequences, request.prompt_ids, can_grow=can_grow, min_prefix=MIN_PREFIX
+        )
+        sequence = match.slot
+        if sequence is None:
+            sequence = Sequence(len(self._sequences))
+            self._sequences.append(sequence)
+        cached = match.cached if self._copy_prefix(match, sequence) else 0
+        options = self._model.with_default_sampling(request.options)
+        sequence.begin(
+            request,
+            self._model,
+            Sampler(options, request.prompt_ids, sorted(self._model.eos_token_ids)),
+            cached=cached,
+            max_new_tokens=request.options["max_new_tokens"],
+        )
+        return sequence
+
+    def _copy_prefix(
+        self, match: PrefixMatch[TransformersSequence], target: TransformersSequence
+    ) -> bool:
+        """Copy the matched prefix if it is in another slot; return false if memory ran out."""
+        if match.source is None:
+            return True
+        try:
+            self.cache.reserve(len(self._sequences), match.cached)
+            self.cache.copy(match.source.slot, target.slot, match.cached)
+        except Exception as error:
+            if not self._model.is_out_of_memory(error):
+                raise
+            return False  # the prefill of the whole prompt frees memory first
+        return True
+
+    def start_decoding(self, sequence: TransformersSequence) -> None:
+        """Move a prefilled sequence to those that are decoding."""
+        self._swap(sequence.slot, self._decoding)
+        self._decoding += 1
+
+    def end(self, sequence: TransformersSequence, error: Exception | None = None) -> None:
+        """Finish a decoding sequence's request; the sequence becomes idle."""
+        sequence.request.finish(error)
+        self._decoding -= 1
+        self._swap(sequence.slot, self._decoding)
+        sequence.release()
+
+    def clear(self, sequence: TransformersSequence) -> None:
+        """Set a slot's columns behind its tokens to zero: a failed pass may have left NaNs."""
+        self.cache.clear(sequence.slot, len(sequence.tokens))
+
+    def longest(self) -> TransformersSequence:
+        """Return the decoding sequence that needs the most memory."""
+        return max(self.decoding, key=lambda sequence: len(sequence.tokens))
+
+    def free_memory(self, prefilling: Iterable[TransformersSequence]) -> None:
+        """Free the slots of idle sequences, and columns that no other sequence needs.
+
+        prefilling: the sequences that are neither idle nor decoding.
+        """
+        kept = self._decoding
+        for sequence in prefilling:
+            self._swap(sequence.slot, kept)
+            kept += 1
+        logger.warning("out of memory: %d idle chats are forgotten", len(self._sequences) - kept)
+        del self._sequences[kept:]
+        longest = max((len(sequence.tokens) for sequence in self._sequences), default=1)
+        self.cache.shrink(kept, longest)
+        self._model.free_memory()
+
+    def _swap(self, one: int, other: int) -> None:
+        """Exchange the sequences of two slots, and what the cache holds of them."""
+        if one == other:
+            return
+        first, second = self._sequences[one], self._sequences[other]
+        self.cache.swap(one, other, max(len(first.tokens), len(second.tokens)))
+        self._sequences[one], self._sequences[other] = second, first
+        first.slot, second.slot = other, one

@@ -1,0 +1,256 @@
+"""A loaded transformers model and its tokenizer: forward(), generate(), special tokens, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import transformers
+
+from backends._local.request import Request
+from backends._local.templates.chat_template import PLAIN, ChatTemplate
+
+from .detokenizer import create_detokenizer
+from .loading import LoadOptions, Progress, load
+
+logger = logging.getLogger(__name__)
+
+AttentionMask = torch.Tensor | dict[str, torch.Tensor] | None  # as forward() takes it
+DEFAULT_SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # transformers' own
+SAMPLING_OPTIONS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"  # in the message of torch's RuntimeError
+MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unknown"
+DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it
+
+
+class Stopped(Exception):
+    """Leave a forward pass whose requests should all stop."""
+
+
+class TransformersModel:
+    """A loaded model. tokenize() is for any thread, all else for the engine's."""
+
+    def __init__(
+        self,
+        options: LoadOptions,
+        progress: Progress,
+        *,
+        chat_template: str | None = None,
+        generate_options: Mapping[str, Any] | None = None,
+        eos_token_ids: Sequence[int] = (),
+    ) -> None:
+        """Load it; raises StartError, UsageError or TemplateError.
+
+        progress: called with (done, total); chat_template: instead of its own; generate_options:
+        those that only generate() implements; eos_token_ids: in addition to its own.
+        """
+        self.generate_options = dict(generate_options or {})
+        self._config, self.processor, self._tokenizer, self._model = load(options, progress)
+        self.special_tokens = _special_tokens(self._tokenizer)
+        self.accepts_several_images = False
+        if self.processor is None:
+            self.chat_template = self._choose_template(options.path, chat_template)
+        else:
+            self.vision_template = self._choose_vision_template(options.path, chat_template)
+            self.accepts_several_images = self._accepts_several_images()
+        self.eos_token_ids = frozenset(
+            [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
+        )
+        self.context_length = _context_length(self._model, self._tokenizer)
+        self.device: torch.device = self._model.device
+        self.cache_argument = _cache_argument(self._model)
+        self._default_sampling = _default_sampling(self._model.generation_config)
+        self._watched: tuple[Request, ...] = ()
+        for layer in _layers(self._model):
+            layer.register_forward_pre_hook(self._stop_if_unwanted)
+        info = self.info()
+        logger.info(
+            "loaded %s: %s, %s on %s, context of %d tokens",
+            options.model_path,
+            *(info[name] for name in ("model", "dtype", "device", "context")),
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Return facts about the model for /status."""
+        return {
+            "model": type(self._model).__name__,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": str(self._model.device),
+            "context": self.context_length,
+        }
+
+    def _choose_template(self, path: str, override: str | None) -> ChatTemplate:
+        own = self._tokenizer.chat_template
+        template = override or (own.get("default") if isinstance(own, dict) else own)
+        if template:
+            return ChatTemplate(template, **self.special_tokens)
+        logger.warning("%s has no chat template; a plain one is used", path)
+        bos = self._tokenizer.bos_token_id
+        adds_bos = bos is not None and bos in self._tokenizer("").input_ids
+        return ChatTemplate(PLAIN, bos_token=self._tokenizer.bos_token if adds_bos else "")
+
+    def _choose_vision_template(self, path: str, override: str | None) -> str:
+        from .vision import own_template
+
+        template = override or own_template(self.processor, path)
+        ChatTemplate(template)  # raises TemplateError if it cannot be parsed
+        return template
+
+    def _accepts_several_images(self) -> bool:
+        from .vision import accepts_several_images
+
+        several = accepts_several_images(self.processor, self.vision_template)
+        if not several:
+            logger.info("its processor takes one picture a chat: the last one is shown")
+        return several
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a rendered chat."""
+        # no special tokens are added: the template writes them
+        return cast("list[int]", self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    # -- computing
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        mask: AttentionMask,
+        cache: transformers.Cache,
+        *,
+        logits_to_keep: torch.Tensor | int = 1,
+    ) -> torch.Tensor:
+        """Return the logits [sequences, kept, vocabulary] after input_ids [sequences, tokens].
+
+        logits_to_keep: the positions of the tokens whose logits are computed, or how many of the
+        last ones.
+        """
+        logits: torch.Tensor = self._model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=mask,
+            use_cache=True,
+            logits_to_keep=logits_to_keep,
+            **{self.cache_argument: cache},
+        ).logits
+        return logits
+
+    def generate(self, **options: Any) -> Any:
+        """Return the tokens of whole sequences, as the library generates them."""
+        return self._model.generate(**options)
+
+    @contextlib.contextmanager
+    def stopping_with(self, *requests: Request) -> Iterator[None]:
+        """Raise Stopped at the next layer of a forward pass once all these requests should stop."""
+        self._watched = requests
+        try:
+            yield
+        finally:
+            self._watched = ()
+
+    def _stop_if_unwanted(self, *_: Any) -> None:
+        if self._watched and all(request.should_stop for request in self._watched):
+            raise Stopped
+
+    # -- what a sequence needs
+
+    def max_completion_tokens(self, request: Request) -> int:
+        """Return how many tokens of a completion the context has room for."""
+        if self._config.is_encoder_decoder:
+            return self.context_length  # the prompt is in the encoder's own context
+        return self.context_length - len(request.prompt_ids)
+
+    def with_default_sampling(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return generation options, with the model's own for those that are None."""
+        return {
+            name: self._default_sampling.get(name) if value is None else value
+            for name, value in options.items()
+        }
+
+    def create_detokenizer(self) -> Callable[[int], str]:
+        """Return a streaming detokenizer: token id in, the text that it completes out."""
+        return create_detokenizer(self._tokenizer)
+
+    # -- the library's objects
+
+    @property
+    def text_config(self) -> Any:
+        """Return the configuration of the text decoder."""
+        return self._model.config.get_text_config(decoder=True)
+
+    @property
+    def library_model(self) -> Any:
+        """Return the library's model."""
+        return self._model
+
+    # -- memory
+
+    @staticmethod
+    def is_out_of_memory(error: Exception) -> bool:
+        """Tell whether memory ran out, of a GPU or of the machine."""
+        return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+            isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error)
+        )
+
+    @staticmethod
+    def free_memory() -> None:
+        """Return cached GPU memory; call it outside of `except`: tracebacks keep tensors alive."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _special_tokens(tokenizer: Any) -> dict[str, Any]:
+    """Return the special tokens as text, by the names that templates use."""
+    return {
+        name: value
+        for name, value in tokenizer.special_tokens_map.items()
+        if isinstance(value, (str, list))
+    }
+
+
+def _cache_argument(model: Any) -> str:
+    """Return forward()'s name for the cache: transformers 5.24 renamed it, remote code did not."""
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
+
+
+def _layers(model: Any) -> list[Any]:
+    """Return the model's layers: the module lists with as many entries as it has layers."""
+    lists = [one for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    return [layer for one in lists if len(one) == count for layer in one]
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Return the EOS token ids of all three places that state them: they do not always agree."""
+    places = (model.generation_config, model.config.get_text_config(), tokenizer)
+    found: list[int] = []
+    for place in places:
+        ids = getattr(place, "eos_token_id", None)
+        found += ids if isinstance(ids, list) else [ids]
+    return list(dict.fromkeys(token for token in found if token is not None))
+
+
+def _default_sampling(config: Any) -> dict[str, Any]:
+    """Return the sampling options of generation_config.json, else transformers' defaults."""
+    stated = {name: getattr(config, name, None) for name in SAMPLING_OPTIONS}
+    return DEFAULT_SAMPLING | {name: value for name, value in stated.items() if value is not None}
+
+
+def _context_length(model: Any, tokenizer: Any) -> int:
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    known = [length for length in (positions, tokenizer.model_max_length) if length]
+    lengths = [int(length) for length in known if length < MAX_LENGTH]
+    return min(lengths, default=DEFAULT_CONTEXT)

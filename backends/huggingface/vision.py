@@ -1,0 +1,220 @@
+"""Prompts with images: load the processor, encode a chat with its images for generate().
+
+Fetches nothing: images come as bytes, and placeholders mark their positions in the chat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jinja2
+import PIL.Image
+import PIL.ImageOps
+import transformers
+from transformers import processing_utils
+from transformers.utils import is_torchvision_available
+
+from backends._local.prompt_encoder import EncodedPrompt
+from backends._local.templates.chat_template import TemplateError
+from backends._media.attachments import Attachment
+from backends._media.fetch_policy import LinkError
+from backends._media.images import check_size
+from backends._media.links import numbers, sign, split
+from kuwa_min.chat.catalog import LINK_DAMAGED
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.errors import StartError
+
+logger = logging.getLogger(__name__)
+
+PLAIN_TEMPLATE = (
+    "{{% for message in messages %}}{{{{ message.role }}}}: {{% for part in message.content %}}"
+    "{{% if part.type == 'image' %}}{}\n{{% else %}}{{{{ part.text }}}}{{% endif %}}{{% endfor %}}"
+    "{{{{ '\n' }}}}{{% endfor %}}assistant:"
+)
+NO_PROCESSOR = (
+    "{} has no preprocessor_config.json that can be read, which says how its pictures are "
+    "prepared; --processor gives the folder that has it"
+)
+MAX_SCALINGS = 6  # attempts to scale an image down to its token limit
+MAX_SIDE = 4096  # pixels of an image in memory: no processor uses more
+PROBE_SIDE = 56  # pixels
+
+
+class ModelInputs(dict[str, Any]):
+    """What generate() is called with: input_ids, attention_mask, pixel_values and the like."""
+
+    def for_model(self, model: Any) -> dict[str, Any]:
+        """Return the inputs on the model's device, and in its dtype."""
+        return dict(transformers.BatchFeature(dict(self)).to(model.device, dtype=model.dtype))
+
+
+def load_processor(path: str, *, trust_remote_code: bool) -> Any:
+    """Return the processor of a folder; raises StartError if it has none for images."""
+    try:
+        with _without_video():
+            processor = transformers.AutoProcessor.from_pretrained(
+                path, trust_remote_code=trust_remote_code
+            )
+    except OSError as error:
+        logger.debug("loading the processor failed: %s", error)
+        raise StartError(NO_PROCESSOR.format(path)) from None
+    if getattr(processor, "image_processor", None) is None:
+        raise StartError(NO_PROCESSOR.format(path))
+    return processor
+
+
+class NoVideoProcessor(transformers.ImageProcessingMixin):
+    """A placeholder for the video processor that some processors insist on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **options: Any) -> NoVideoProcessor:
+        """Return an instance; reads no files."""
+        return cls()
+
+
+@contextlib.contextmanager
+def _without_video() -> Iterator[None]:
+    """Let processors load without torchvision, which only their video processors need.
+
+    A torchvision wheel must match torch's variant (CPU, CUDA), or transformers cannot even be
+    imported; the processors of Qwen-VL, SmolVLM and many others do not load without it.
+    """
+    if is_torchvision_available():
+        yield
+        return
+    loaders = processing_utils.MODALITY_TO_AUTOPROCESSOR_MAPPING._MAPPING_NAMES
+    classes = processing_utils.MODALITY_TO_BASE_CLASS_MAPPING
+    loader, kind = loaders["video_processor"], classes["video_processor"]
+    loaders["video_processor"] = (__name__, NoVideoProcessor.__name__)
+    classes["video_processor"] = "ImageProcessingMixin"
+    try:
+        yield
+    finally:
+        loaders["video_processor"], classes["video_processor"] = loader, kind
+
+
+class VisionEncoder:
+    """A PromptEncoder of one request whose chats contain placeholders for images.
+
+    template: the chat template; max_image_tokens: of each image, which is scaled down to them: a
+    photograph alone could exceed the prompt limit.
+    """
+
+    def __init__(self, processor: Any, *, template: str, max_image_tokens: int) -> None:
+        self._processor, self._template = processor, template
+        self._max_image_tokens = max_image_tokens
+        self._images: dict[int, PIL.Image.Image] = {}  # by the number of the placeholder
+        self._image_tokens: dict[int, int] = {}
+
+    def add(self, number: int, file: Attachment) -> None:
+        """Add the image of a placeholder; raises LinkError if it is damaged."""
+        self._images[number], self._image_tokens[number] = self._scaled(open_image(file))
+
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of a chat in tokens; raises TemplateError."""
+        found = (number for one in chat for number in numbers(one["content"]))
+        images = sum(self._image_tokens.get(number, 0) for number in found)
+        return len(self._encode(chat, {}).ids) + images
+
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the chat's token ids and ModelInputs; raises TemplateError."""
+        return self._encode(chat, self._images)
+
+    def _scaled(self, image: PIL.Image.Image) -> tuple[PIL.Image.Image, int]:
+        """Return the image, scaled down to max_image_tokens if that is possible, and its tokens."""
+        original = tokens = self._tokens_of(image)
+        scaled = image
+        for _ in range(MAX_SCALINGS):
+            if tokens <= self._max_image_tokens:
+                return scaled, tokens
+            # processors scale down themselves, so that the first attempts may change nothing
+            is_smaller = tokens < original
+            factor = 0.95 * math.sqrt(self._max_image_tokens / tokens) if is_smaller else 0.4
+            width, height = (max(1, int(side * factor)) for side in scaled.size)
+            scaled = scaled.resize((width, height), PIL.Image.Resampling.BICUBIC)
+            tokens = self._tokens_of(scaled)
+        return (scaled, tokens) if tokens < original else (image, original)
+
+    def _tokens_of(self, image: PIL.Image.Image) -> int:
+        chat = [{"role": "user", "content": sign(0)}]
+        return len(self._encode(chat, {0: image}).ids) - len(self._encode(chat, {}).ids)
+
+    def _encode(self, chat: list[Message], images: Mapping[int, PIL.Image.Image]) -> EncodedPrompt:
+        try:
+            inputs = self._processor.apply_chat_template(
+                [{**one, "content": parts(one["content"], images)} for one in chat],
+                chat_template=self._template,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                sanitize_control_tokens=self._contains_special_token(chat),
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+            raise TemplateError(str(error).partition("\n")[0]) from None
+        return EncodedPrompt(inputs["input_ids"][0].tolist(), ModelInputs(inputs))
+
+    def _contains_special_token(self, chat: list[Message]) -> bool:
+        """Tell whether a message contains a special token such as "<image>", which needs escaping.
+
+        Escaping is switched on only then: Idefics 3 and its kin have no support for it.
+        """
+        known = self._processor.tokenizer.get_added_vocab()
+        return any(token in one["content"] for one in chat for token in known)
+
+
+def accepts_several_images(processor: Any, template: str) -> bool:
+    """Tell, by trying, whether a processor and its template accept two images in a chat."""
+    encoder = VisionEncoder(processor, template=template, max_image_tokens=PROBE_SIDE**2)
+    image = PIL.Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white")
+    message = {"role": "user", "content": f"{sign(0)}{sign(1)}?"}
+    try:
+        encoder._encode([message], {0: image, 1: image})
+    except TemplateError:
+        return False
+    return True
+
+
+def parts(content: str, images: Mapping[int, Any]) -> list[dict[str, Any]]:
+    """Split a message at its images into content parts, as templates of these models want it."""
+    found = [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image", "image": part}
+        for part in split(content, images)
+    ]
+    return found or [{"type": "text", "text": ""}]
+
+
+def own_template(processor: Any, path: str) -> str:
+    """Return the model's template, or a plain one with a warning if it has none."""
+    for place in (processor, processor.tokenizer):
+        template = getattr(place, "chat_template", None)
+        if isinstance(template, dict):
+            template = template.get("default")
+        if template:
+            return str(template)
+    logger.warning("%s has no chat template; a plain one is used", path)
+    return PLAIN_TEMPLATE.format(getattr(processor, "image_token", None) or "<image>")
+
+
+def open_image(file: Attachment) -> PIL.Image.Image:
+    """Decode an image to RGB, upright and at most MAX_SIDE; raises LinkError if it is damaged."""
+    kind = file.media_type.removeprefix("image/").upper()
+    try:
+        image = PIL.Image.open(io.BytesIO(file.data), formats=(kind,))
+        check_size(*image.size)  # a GIF's frames may be larger than its header says
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        return PIL.ImageOps.exif_transpose(image).convert("RGB")
+    except LinkError:
+        raise
+    except Exception:  # noqa: BLE001 - decoders of untrusted bytes raise anything
+        raise LinkError(LINK_DAMAGED) from None

@@ -1,0 +1,195 @@
+"""[On-premises model] Run the GGUF model locally."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from backends._local.executor import Model, ModelExecutor, read_chat_template
+from backends._local.model_files import resolve
+from backends._local.scheduler import Scheduler
+from kuwa_min.errors import UsageError
+from kuwa_min.options import generation, types
+
+REQUIRES: dict[str, str] = {
+    "llama_cpp": "llama-cpp-python>=0.3.36",
+    "jinja2": "jinja2>=3.1.6",
+}
+UNQUANTIZED = ("f32", "f16")
+CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+# OpenMP's threads wait for each other some hundred times a token. By default a waiting thread spins
+# for up to a millisecond; where other processes use the cores, the thread that is waited for gets
+# none meanwhile: a start was seen to take 11 s instead of 1. So that they spin less.
+WAIT_POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "10000"
+MAX_LAYERS = 2**31 - 1
+MAX_CONTEXT, MAX_THREADS = 2**24, 512  # tokens, threads; above them llama.cpp wastes memory
+OPTIONS = (
+    generation.Option(
+        "max_tokens",
+        int,
+        None,
+        "longest answer in tokens; None, 0: all that fit",
+        least=-1,
+    ),
+    generation.Option(
+        "temperature", float, 0.8, "how freely to draw; 0: take the likeliest", least=0
+    ),
+    generation.Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=-1),
+    generation.Option("top_p", float, 0.95, "draw from this share of the tokens", least=0),
+    generation.Option(
+        "min_p", float, 0.05, "least share of the likeliest token's probability", least=0
+    ),
+    generation.Option("typical_p", float, 1.0, "draw from the typical tokens; 1: off", least=0),
+    generation.Option(
+        "seed", int, None, "seed of the draw; None, -1: another one each time", least=-1
+    ),
+    generation.Option(
+        "repeat_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01
+    ),
+    generation.Option(
+        "frequency_penalty", float, 0.0, "avoid tokens the more, the more often said", least=-2
+    ),
+    generation.Option("presence_penalty", float, 0.0, "avoid tokens that were said", least=-2),
+    generation.Option("mirostat_mode", int, 0, "1 or 2 hold the surprise steady; 0: off", least=0),
+    generation.Option("mirostat_tau", float, 5.0, "the surprise that mirostat holds", least=0),
+    generation.Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
+    generation.Option("stop", list, None, "end an answer before these texts"),
+)
+IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
+
+
+class LlamacppExecutor(ModelExecutor):
+    """Runs a GGUF file with llama.cpp, several sequences at once."""
+
+    access_code = "llamacpp"
+    table = OPTIONS
+
+    def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options of loading, then those of prompts and generation."""
+        add = parser.add_argument_group("options of the model").add_argument
+        add(
+            "--model_path",
+            required=True,
+            metavar="FILE|hf://NAME?FILE",
+            help="GGUF file of the model, the first one if there are several, or one in the hub's "
+            "cache",
+        )
+        add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
+        add(
+            "--ngl",
+            type=types.whole(-1, MAX_LAYERS),
+            default=0,
+            metavar="N",
+            help="layers to compute on graphics cards; -1: all",
+        )
+        add(
+            "--context_window",
+            type=types.whole(0, MAX_CONTEXT),
+            default=4096,
+            metavar="TOKENS",
+            help="tokens that prompt and answer of a chat may have together; 0: as the model says",
+        )
+        add(
+            "--tensor_split",
+            type=_tensor_split,
+            default=[],
+            metavar="N[,N]",
+            help="how much of the model each graphics card gets, such as 3,1",
+        )
+        add(
+            "--flash_attn",
+            choices=("auto", "on", "off"),
+            default="auto",
+            help="compute attention in one go; auto: where graphics cards compute",
+        )
+        add(
+            "--cache_type",
+            choices=CACHE_TYPES,
+            default="f16",
+            help="number format of what is remembered of chats; smaller ones need --flash_attn",
+        )
+        add(
+            "--threads",
+            type=types.whole(1, MAX_THREADS),
+            metavar="N",
+            help="threads that compute; None: one for each core",
+        )
+        super().extend_arguments(parser)
+        group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
+        for name, kind in IGNORED.items():
+            group.add_argument(f"--{name}", type=kind, help="accepted, and named in the log")
+
+    def prepare(self) -> None:
+        """Set the environment variables that the library reads when it is imported."""
+        if self.args.visible_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
+        if WAIT_POLICY not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+
+    def library(self) -> generation.Library:
+        """Return the generation options that llama-cpp-python has beyond the table."""
+        from . import options
+
+        return options.library(IGNORED)
+
+    def read_settings(self) -> dict[str, Any]:
+        """Merge the defaults, the -c file and the command line; log options without effect."""
+        given = {name: vars(self.args)[name] for name in IGNORED}
+        ignored = {name: value for name, value in given.items() if value is not None}
+        more = [("the command line", ignored)]
+        return generation.settings(self.table, self.args, self.library, more=more)
+
+    def load(self) -> Model:
+        """Check the model's file, then load it."""
+        path = resolve.gguf(self.args.model_path)
+        flash_attn = self._flash_attention()
+        progress = self.progress(f"loading {self.args.model_path}")
+        progress(0, 1)
+        from .context import ContextOptions
+        from .model import LlamaModel
+
+        return LlamaModel(
+            path,
+            progress,
+            gpu_layers=self.args.ngl,
+            tensor_split=self.args.tensor_split,
+            context_length=self.args.context_window,
+            context_options=ContextOptions(
+                self.args.threads, flash_attn=flash_attn, cache_type=self.args.cache_type
+            ),
+            chat_template=read_chat_template(self.args.override_chat_template),
+        )
+
+    def create_scheduler(self, slots: int) -> Scheduler:
+        """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
+        from .engine import create_scheduler
+
+        return create_scheduler(self.model, slots)
+
+    def _flash_attention(self) -> str:
+        """Return "on", "off", or "auto" for llama.cpp to decide; raises UsageError.
+
+        A CPU prefills faster with flash attention, and decodes long sequences half as fast.
+        """
+        wanted, cache_type = self.args.flash_attn, self.args.cache_type
+        if cache_type not in UNQUANTIZED:
+            if wanted == "off":
+                raise UsageError(
+                    f"--cache_type {cache_type} needs --flash_attn on; f16 and f32 do not"
+                )
+            return "on"
+        return "off" if wanted == "auto" and not self.args.ngl else str(wanted)
+
+
+def _tensor_split(text: str) -> list[float]:
+    """Parse --tensor_split: numbers with commas between them, such as 3,1."""
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number < float("inf") for number in numbers) or not any(numbers):
+        raise argparse.ArgumentTypeError(
+            f"numbers of at least 0 with commas between them are needed, not {text!r}"
+        )
+    return numbers

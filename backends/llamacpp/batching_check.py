@@ -1,0 +1,128 @@
+"""Find out at the start whether llama.cpp computes batched sequences as it does single ones.
+
+Compares what it computes with this model on this machine, and measures what gap filling and copying
+cost; does not go by versions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy
+
+from .context import LlamaContext, SequenceChunk
+
+PROMPTS = ([1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1, 2, 3, 4])  # token ids that every vocabulary has
+PREFIX = 4  # tokens of the second prompt that are computed before its rest
+MAX_ERROR = 0.25  # relative to the logits; a 16-bit KV cache and rounding cause less
+SLOW = 0.05  # seconds: what takes less is measured repeatedly
+REPEATS = 5
+
+
+class Findings(NamedTuple):
+    """What examine() found out about a context."""
+
+    fault: str  # why sequences cannot be batched in it, or ""
+    gap_fill: int = 0  # slots of a gap that cost less than another ubatch
+    copy_seconds: float | None = None  # of a sequence; None: not possible, or wrong
+
+
+def examine(context: LlamaContext, *, can_copy: bool) -> Findings:
+    """Compute two prompts alone, batched and in chunks; leave the context empty.
+
+    can_copy: false where copying a sequence is not to be tried.
+    """
+    try:
+        alone = [_logits_alone(context, prompt) for prompt in PROMPTS]
+        error = _distance(_logits_chunked(context), alone[1])
+        is_batched = len(context.sequence_lengths) > 1
+        if is_batched:
+            error = max(error, _distance(_logits_batched(context), numpy.concatenate(alone)))
+        if not error <= MAX_ERROR:
+            return Findings(f"computed at once they are not what they are alone ({error:.2g})")
+        if not is_batched:
+            return Findings("")
+        copy_seconds = _copy_seconds(context, alone[1]) if can_copy else None
+        return Findings("", _gap_fill(context), copy_seconds)
+    except RuntimeError as error:
+        return Findings(f"the test of it failed: {error}")
+    finally:
+        context.clear()
+
+
+def _distance(found: Any, right: Any) -> float:
+    return float(numpy.linalg.norm(found - right) / (numpy.linalg.norm(right) or 1.0))
+
+
+def _logits_alone(context: LlamaContext, prompt: list[int]) -> Any:
+    """Return the logits after a prompt, computed at once in the first slot."""
+    context.clear()
+    return context.decode([SequenceChunk(0, prompt, True)]).logits.copy()
+
+
+def _logits_chunked(context: LlamaContext) -> Any:
+    """Return those after the second prompt, computed in two chunks with a truncation between."""
+    context.clear()
+    context.decode([SequenceChunk(0, PROMPTS[1][:PREFIX], False)])
+    context.decode([SequenceChunk(0, PROMPTS[0], False)])
+    kept = context.truncate(0, PREFIX)
+    return context.decode([SequenceChunk(0, PROMPTS[1][kept:], True)]).logits.copy()
+
+
+def _logits_batched(context: LlamaContext) -> Any:
+    """Return those after both prompts, prefilled and decoded batched."""
+    context.clear()
+    context.decode([SequenceChunk(slot, prompt[:-1], False) for slot, prompt in enumerate(PROMPTS)])
+    last = [SequenceChunk(slot, prompt[-1:], True) for slot, prompt in enumerate(PROMPTS)]
+    return context.decode(last).logits.copy()
+
+
+def _copy_seconds(context: LlamaContext, right: Any) -> float | None:
+    """Return the seconds that copying a sequence takes; None if the copy is wrong."""
+    context.clear()
+    context.decode([SequenceChunk(0, PROMPTS[1], False)])
+    rest = [SequenceChunk(1, PROMPTS[1][PREFIX:], True)]
+
+    def copy_and_decode() -> Any:
+        context.copy(0, 1, PREFIX)
+        return context.decode(rest).logits
+
+    if not _distance(copy_and_decode(), right) <= MAX_ERROR:
+        return None
+    with_copy = _shortest_time(copy_and_decode)
+
+    def decode() -> None:
+        context.truncate(1, PREFIX)
+        context.decode(rest)
+
+    return max(0.0, with_copy - _shortest_time(decode))
+
+
+def _gap_fill(context: LlamaContext) -> int:
+    """Return how many dummy tokens cost less than the ubatch that they save."""
+    context.clear()
+    slots = len(context.sequence_lengths)
+    one, every = ([SequenceChunk(slot, [1], True) for slot in range(count)] for count in (1, slots))
+    single = _shortest_time(lambda: _decode_and_forget(context, one))
+    together = _shortest_time(lambda: _decode_and_forget(context, every))
+    another = max(0.0, together - single) / (slots - 1)
+    saved = max(0.0, single - another)
+    return slots if another * slots <= saved else int(saved / another)
+
+
+def _decode_and_forget(context: LlamaContext, chunks: list[SequenceChunk]) -> None:
+    context.decode(chunks)
+    for chunk in chunks:
+        context.truncate(chunk.slot, 0)
+
+
+def _shortest_time(work: Callable[[], object]) -> float:
+    """Return the shortest of several durations in seconds, or the only one if work is slow."""
+    found: list[float] = []
+    while not found or (len(found) < REPEATS and found[0] < SLOW):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return min(found)

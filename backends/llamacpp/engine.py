@@ -1,0 +1,36 @@
+"""Build the scheduler of a loaded model: batched where llama.cpp computes batches right."""
+
+from __future__ import annotations
+
+import logging
+
+from backends._local.scheduler import Scheduler
+from kuwa_min.errors import StartError
+
+from . import batching_check, kv_memory
+from .model import LlamaModel
+from .scheduler import BatchScheduler
+
+logger = logging.getLogger(__name__)
+
+
+def create_scheduler(model: LlamaModel, slots: int) -> Scheduler:
+    """Return the scheduler for up to `slots` concurrent sequences; raises StartError.
+
+    A model that fails the check with several slots gets a context with one.
+    """
+    slots = min(slots, model.max_slots)
+    if not model.uses_gpu:  # llama.cpp itself reports that a GPU's memory is too small
+        log = model.log_of_smallest_context()
+        kv_memory.check(log, slots=slots, length=model.context_length)
+    context = model.create_context(slots)
+    findings = batching_check.examine(context, can_copy=not model.is_recurrent)
+    if findings.fault and slots > 1:
+        logger.warning("chats are computed one at a time: %s", findings.fault)
+        context = model.create_context(1)
+        findings = batching_check.examine(context, can_copy=False)
+    if findings.fault:
+        raise StartError(f"{model.name} cannot be used: {findings.fault}")
+    context.gap_fill = 0 if model.is_recurrent else findings.gap_fill
+    context.copy_seconds = findings.copy_seconds
+    return BatchScheduler(model, context)

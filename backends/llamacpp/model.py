@@ -1,0 +1,229 @@
+"""A loaded GGUF: vocabulary, tokenizer, detokenizer, chat template, contexts."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from backends._local.request import Request
+from backends._local.templates.chat_template import PLAIN, ChatTemplate
+from kuwa_min.chat.text import Utf8Decoder
+from kuwa_min.errors import StartError
+
+from . import bindings
+from .bindings import LOG_CAPTURE, holding_gil
+from .context import PADDING, ContextOptions, LlamaContext
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]  # called with (done, total)
+PIECE_BYTES = 256  # of a token's text; the few longer tokens state their size
+DESCRIPTION_BYTES = 256
+PROGRESS_STEPS = 1000  # of loading
+MAX_REASON = 300  # characters of llama.cpp's error message
+
+token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
+is_end_of_generation = holding_gil(llama_cpp.llama_vocab_is_eog)
+
+
+class LlamaModel:
+    """A loaded GGUF. tokenize() is for any thread, all else for the engine's."""
+
+    def __init__(
+        self,
+        path: Path,
+        progress: Progress,
+        *,
+        gpu_layers: int,
+        tensor_split: Sequence[float],
+        context_length: int,
+        context_options: ContextOptions,
+        chat_template: str | None = None,
+    ) -> None:
+        """Load it; raises StartError or TemplateError.
+
+        progress: called with (done, total); gpu_layers: -1 for all; tensor_split: the share of each
+        GPU; context_length: tokens of prompt and completion, 0 for as many as the model was trained
+        with; chat_template: instead of its own.
+        """
+        bindings.prepare()
+        bindings.check_gpu(gpu_layers)
+        self.name, self.uses_gpu = path.name, bool(gpu_layers)
+        self._context_options = context_options
+        self._model = _load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
+        weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
+        self._check_kind(path)
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+        self.eos_token_ids = frozenset(
+            token
+            for token in range(self.vocabulary_size)
+            if is_end_of_generation(self._vocabulary, token)
+        )
+        self._pieces: dict[int, bytes] = {}  # of tokens that were detokenized before
+        self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
+        self.chat_template = self._choose_template(path, chat_template)
+        trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        self.context_length = context_length or trained
+        if self.context_length > trained:
+            logger.warning("the model was trained on %d tokens; longer chats may derail", trained)
+
+    def _check_kind(self, path: Path) -> None:
+        """Raise StartError for a model that does not generate one token after the other."""
+        model = self._model
+        if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
+            raise StartError(
+                f"{path} is no model that answers chats: it has an encoder; `huggingface` runs "
+                "models with encoder and decoder from their folders"
+            )
+        if llama_cpp.llama_model_is_diffusion(model):
+            raise StartError(f"{path} writes by diffusion, which this program does not do")
+
+    def _choose_template(self, path: Path, override: str | None) -> ChatTemplate:
+        own = llama_cpp.llama_model_chat_template(self._model, None)
+        template = override or (own or b"").decode("utf-8", "replace")
+        bos = self._token_text(llama_cpp.llama_vocab_bos(self._vocabulary))
+        eos = self._token_text(llama_cpp.llama_vocab_eos(self._vocabulary))
+        self.special_tokens = {"bos_token": bos, "eos_token": eos}
+        if template:
+            return ChatTemplate(template, **self.special_tokens)
+        logger.warning("%s has no chat template; a plain one is used", path.name)
+        if not llama_cpp.llama_vocab_get_add_bos(self._vocabulary):
+            bos = ""
+        return ChatTemplate(PLAIN, bos_token=bos)
+
+    def _token_text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        text = llama_cpp.llama_vocab_get_text(self._vocabulary, token)
+        return (text or b"").decode("utf-8", "replace")
+
+    def info(self) -> dict[str, Any]:
+        """Return facts about the model for /status."""
+        buffer = ctypes.create_string_buffer(DESCRIPTION_BYTES)
+        llama_cpp.llama_model_desc(self._model, buffer, DESCRIPTION_BYTES)
+        return {
+            "model": self.name,
+            "description": buffer.value.decode("utf-8", "replace"),
+            "context": self.context_length,
+        }
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a rendered chat."""
+        data = text.encode()
+        size = len(data) + 1  # a token has a byte or more; some vocabularies prepend a space
+        for _ in range(2):
+            tokens = (llama_cpp.llama_token * size)()
+            # add_special is off: the template writes the first token itself
+            count = llama_cpp.llama_tokenize(
+                self._vocabulary, data, len(data), tokens, size, False, True
+            )
+            if count >= 0:
+                return tokens[:count]
+            size = -count
+        raise RuntimeError("llama_tokenize() does not say how much room it needs")
+
+    # -- what a sequence needs
+
+    def max_completion_tokens(self, request: Request) -> int:
+        """Return how many tokens of a completion the context has room for."""
+        return self.context_length - len(request.prompt_ids)
+
+    def create_detokenizer(self) -> Callable[[int], str]:
+        """Return a streaming detokenizer: token id in, the text that it completes out."""
+        decoder, pieces, piece = Utf8Decoder(), self._pieces, self._piece
+
+        def detokenize(token: int) -> str:
+            return decoder.feed(pieces[token] if token in pieces else piece(token))
+
+        return detokenize
+
+    def _piece(self, token: int) -> bytes:
+        """Return the bytes of a token's text, and keep them."""
+        size = self._write_piece(token)
+        if size < 0:
+            self._buffer = ctypes.create_string_buffer(-size)
+            size = self._write_piece(token)
+        self._pieces[token] = self._buffer.raw[:size]
+        return self._pieces[token]
+
+    def _write_piece(self, token: int) -> int:
+        """Write a token's bytes to the buffer; return their number, negative if it is too small."""
+        buffer = self._buffer
+        return int(token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False))
+
+    # -- contexts
+
+    @property
+    def max_slots(self) -> int:
+        """Return how many sequences llama.cpp can compute in one context."""
+        return int(llama_cpp.llama_max_parallel_sequences())
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Tell whether all layers or some keep a state instead of keys and values."""
+        model = self._model
+        return bool(
+            llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model)
+        )
+
+    def create_context(self, slots: int) -> LlamaContext:
+        """Return a context with slots of context_length tokens; raises StartError."""
+        context = self._create_context(slots, self.context_length)
+        self.context_length = min(self.context_length, context.capacity)
+        return context
+
+    def log_of_smallest_context(self) -> list[str]:
+        """Return what llama.cpp logs when it creates a context of one slot with PADDING tokens."""
+        with LOG_CAPTURE.capturing() as lines:
+            self._create_context(1, PADDING)
+        return lines
+
+    def _create_context(self, slots: int, length: int) -> LlamaContext:
+        return LlamaContext(
+            self._model,
+            self._context_options,
+            slots=slots,
+            length=length,
+            vocabulary=self.vocabulary_size,
+        )
+
+
+def _load(path: Path, progress: Progress, *, gpu_layers: int, tensor_split: Sequence[float]) -> Any:
+    """Return llama.cpp's pointer to the loaded model; raises StartError."""
+    failure: list[BaseException] = []
+
+    def report(share: float, _: Any) -> bool:
+        try:
+            progress(int(PROGRESS_STEPS * share), PROGRESS_STEPS)
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a signal, too
+            failure.append(error)
+        return not failure
+
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = gpu_layers
+    params.tensor_split = _tensor_split(tensor_split)
+    params.progress_callback = llama_cpp.llama_progress_callback(report)
+    LOG_CAPTURE.first_error = ""
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if failure:
+        raise failure[0]
+    if not model:
+        reason = LOG_CAPTURE.first_error or "llama.cpp does not say why"
+        raise StartError(f"{path} cannot be loaded: {reason[:MAX_REASON]}")
+    return model
+
+
+def _tensor_split(shares: Sequence[float]) -> Any:
+    """Return the share of each GPU as llama.cpp's array; None for its default."""
+    most = int(llama_cpp.llama_max_devices())
+    if len(shares) > most:
+        raise StartError(f"--tensor_split has {len(shares)} numbers; llama.cpp takes {most}")
+    return (ctypes.c_float * most)(*shares) if shares else None

@@ -1,0 +1,258 @@
+"""The batched scheduler of llama.cpp: one llama_decode() a step for prefills and decode steps."""
+
+# The strategy. A step is one llama_decode(): a token of every decoding sequence, and beside them
+# chunks of prompts, as many tokens as the prefill budget allows. Sequences join and leave between
+# steps; an idle one keeps its slot for prefix reuse.
+#
+# Prefix reuse. Copying a prefix costs a copy of the whole sequence, so that the measured time of a
+# copy, in tokens of prefill, is the shortest prefix that is copied. A request whose prefix is just
+# being prefilled for another one (a system prompt) waits until it can be copied.
+#
+# Failures. When a decode of several sequences fails, each is computed alone: the failure then ends
+# the one that is to blame. Sequences whose slots were emptied meanwhile are prefilled again with
+# prompt and completion.
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+
+from backends._local.prefill_budget import PrefillBudget, split_budget
+from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, common_prefix_length, match_prefix
+from backends._local.request import Request
+from backends._local.sequence import Sequence
+from kuwa_min.chat.catalog import OUT_OF_MEMORY
+from kuwa_min.errors import AnswerError, describe
+
+from .context import Aborted, LlamaContext, SequenceChunk
+from .model import LlamaModel
+from .sampler import Sampler, sample
+
+logger = logging.getLogger(__name__)
+
+LlamaSequence = Sequence[Sampler]
+Plan = list[tuple[LlamaSequence, list[int]]]  # the tokens to compute of each sequence
+
+
+class BatchScheduler:
+    """Runs as many sequences at once as the context has slots; a Scheduler."""
+
+    def __init__(self, model: LlamaModel, context: LlamaContext) -> None:
+        self._model, self._context = model, context
+        self._budget = PrefillBudget(context.batch_tokens)
+        self._sequences = self._idle_sequences()
+        self._waiting: deque[Request] = deque()
+        self._prefilling: list[LlamaSequence] = []  # in order of arrival
+        self._decoding: list[LlamaSequence] = []
+        self._computing: tuple[Request, ...] = ()  # what the decode() under way is for
+        slots = len(self._sequences)
+        self.description = f"{slots} at once" if slots > 1 else "one at a time"
+
+    def _idle_sequences(self) -> list[LlamaSequence]:
+        return [Sequence(slot) for slot in range(len(self._context.sequence_lengths))]
+
+    def has_free_slot(self) -> bool:
+        """Tell whether another request can be added."""
+        running = len(self._decoding) + len(self._prefilling)
+        return running + len(self._waiting) < len(self._sequences)
+
+    def has_work(self) -> bool:
+        """Tell whether a step has something to compute."""
+        return bool(self._decoding or self._prefilling or self._waiting)
+
+    def add(self, request: Request) -> None:
+        """Add a request, which the next step begins with."""
+        request.on_cancel = self._abort_if_unwanted
+        self._waiting.append(request)
+
+    def reset(self) -> None:
+        """Drop all requests, which are finished, and the KV cache."""
+        self._waiting.clear()
+        self._prefilling, self._decoding = [], []
+        self._sequences = self._idle_sequences()
+        self._context.clear()
+
+    def step(self) -> None:
+        """Compute a token of every decoding sequence, and chunks of prompts beside them."""
+        self._end_stopped()
+        for _ in range(len(self._waiting)):
+            request = self._waiting.popleft()
+            if self._is_prefix_under_way(request):
+                self._waiting.append(request)  # it can be copied at a later step
+            else:
+                self._begin(request)
+        if not (self._prefilling or self._decoding):
+            return
+        try:
+            self._compute(self._plan())
+        except Aborted:
+            return  # all should stop: the next step ends them
+
+    def _end_stopped(self) -> None:
+        """Finish the requests that should stop."""
+        for sequence in [*self._decoding, *self._prefilling]:
+            if sequence.request.should_stop:
+                self._end(sequence)
+        stopped = [request for request in self._waiting if request.should_stop]
+        for request in stopped:
+            self._waiting.remove(request)
+            request.finish()
+
+    def _end(self, sequence: LlamaSequence, error: Exception | None = None) -> None:
+        """Finish a sequence's request; the sequence becomes idle."""
+        sequence.request.finish(error)
+        for sequences in (self._decoding, self._prefilling):
+            if sequence in sequences:
+                sequences.remove(sequence)
+        sequence.release()
+
+    # -- beginning
+
+    @property
+    def _min_prefix(self) -> int:
+        """Return the tokens from which on copying a prefix is faster than prefilling it."""
+        copy_seconds = self._context.copy_seconds
+        return sys.maxsize if copy_seconds is None else self._budget.tokens_in(copy_seconds)
+
+    def _is_prefix_under_way(self, request: Request) -> bool:
+        """Tell whether a prompt's prefix is just being prefilled for another request."""
+        reusable = request.prompt_ids[:-1]
+        cached = max(common_prefix_length(one.tokens, reusable) for one in self._sequences)
+        coming = (
+            common_prefix_length(one.request.prompt_ids, reusable) for one in self._prefilling
+        )
+        return max(coming, default=0) >= cached + max(self._min_prefix, MIN_PREFIX)
+
+    def _begin(self, request: Request) -> None:
+        """Begin a sequence in the slot that holds most of the prompt."""
+        match = match_prefix(
+            self._sequences, request.prompt_ids, can_grow=False, min_prefix=self._min_prefix
+        )
+        assert match.slot is not None  # has_free_slot() said that one is idle
+        sampler = Sampler(request.options, self._model.vocabulary_size)
+        cached = self._keep_prefix(match.slot, match)
+        match.slot.begin(
+            request, self._model, sampler, cached=cached, max_new_tokens=_max_new_tokens(request)
+        )
+        self._prefilling.append(match.slot)
+
+    def _keep_prefix(self, sequence: LlamaSequence, match: PrefixMatch[LlamaSequence]) -> int:
+        """Have a slot hold the matched prefix and nothing else; return its length."""
+        if match.source is None:
+            return self._context.truncate(sequence.slot, match.cached)
+        return self._context.copy(match.source.slot, sequence.slot, match.cached)
+
+    # -- computing
+
+    def _plan(self) -> Plan:
+        """Return what this step computes, in ascending order of slots."""
+        plan: Plan = [(sequence, [sequence.next_token]) for sequence in self._decoding]
+        waiting = len(self._prefilling) + len(self._waiting)
+        budget = self._budget.tokens(waiting=waiting, decoding=len(self._decoding))
+        # every slot's decode step has room beside the chunks
+        budget = max(1, min(budget, self._context.batch_tokens - len(self._sequences)))
+        sizes = split_budget(budget, [sequence.remaining for sequence in self._prefilling])
+        plan += [
+            (sequence, sequence.next_chunk(size))
+            for sequence, size in zip(self._prefilling, sizes, strict=True)
+            if size
+        ]
+        return sorted(plan, key=lambda entry: entry[0].slot)
+
+    def _compute(self, plan: Plan) -> None:
+        """Compute a plan and emit its tokens; if that fails, compute each sequence alone."""
+        try:
+            self._compute_batched(plan)
+        except (MemoryError, RuntimeError) as error:
+            logger.debug("computing %d chats failed: %s", len(plan), describe(error))
+            self._restart_emptied()
+            if len(plan) == 1:
+                out_of_memory = isinstance(error, MemoryError)
+                self._end(plan[0][0], AnswerError(OUT_OF_MEMORY) if out_of_memory else error)
+                return
+            for sequence, tokens in plan:
+                is_prefill = sequence in self._prefilling
+                chunk = sequence.next_chunk(len(tokens)) if is_prefill else tokens
+                self._compute([(sequence, chunk)])
+
+    def _restart_emptied(self) -> None:
+        """Prefill sequences again whose slots were emptied."""
+        for sequence in self._sequences:
+            kept = self._context.sequence_lengths[sequence.slot]
+            if kept == len(sequence.tokens):
+                continue
+            if sequence in self._decoding:
+                sequence.restart_prefill(kept)
+                self._decoding.remove(sequence)
+                self._prefilling.append(sequence)
+            else:
+                sequence.tokens = sequence.tokens[:kept]
+
+    def _compute_batched(self, plan: Plan) -> None:
+        """Compute a plan in one decode(), and emit its tokens."""
+        if self._prefilling:
+            for sequence in self._decoding:
+                sequence.request.flush()  # this step may take long
+        chunks = [
+            SequenceChunk(sequence.slot, tokens, len(tokens) >= sequence.remaining)
+            for sequence, tokens in plan
+        ]
+        started = time.monotonic()
+        self._computing = tuple(sequence.request for sequence, _ in plan)
+        self._context.clear_abort()
+        self._abort_if_unwanted()
+        try:
+            result = self._context.decode(chunks)
+        finally:
+            self._computing = ()
+        for sequence, tokens in plan:
+            sequence.tokens += tokens
+        if self._prefilling:
+            count = sum(len(chunk.tokens) for chunk in chunks)
+            self._budget.record(count, time.monotonic() - started)
+        sampled = [
+            sequence
+            for (sequence, _), chunk in zip(plan, chunks, strict=True)
+            if chunk.wants_logits
+        ]
+        tokens = sample(self._context, result, [sequence.sampler for sequence in sampled])
+        self._add_tokens(sampled, tokens)
+
+    def _abort_if_unwanted(self) -> None:
+        """Abort the decode() under way if all its requests should stop; from any thread."""
+        computing = self._computing
+        if computing and all(request.should_stop for request in computing):
+            self._context.abort()
+
+    def _add_tokens(self, sequences: list[LlamaSequence], tokens: list[int | AnswerError]) -> None:
+        """Add a sampled token to each sequence; end those that had NaNs."""
+        spoiled = []
+        for sequence, token in zip(sequences, tokens, strict=True):
+            if isinstance(token, AnswerError):
+                spoiled.append(sequence.slot)
+                self._end(sequence, token)
+            else:
+                self._add_token(sequence, token)
+        if spoiled:
+            self._context.reset(spoiled)
+            self._restart_emptied()
+
+    def _add_token(self, sequence: LlamaSequence, token: int) -> None:
+        if sequence in self._prefilling:
+            self._prefilling.remove(sequence)
+            self._decoding.append(sequence)
+        try:
+            is_last = sequence.add_token(token)
+        except Exception as error:  # noqa: BLE001 - it belongs to this sequence alone
+            self._end(sequence, error)
+            return
+        if is_last:
+            self._end(sequence)
+
+
+def _max_new_tokens(request: Request) -> int | None:
+    """Return the longest completion that was asked for; None for as long as there is room."""
+    most: int | None = request.options["max_tokens"]
+    return most if most and most > 0 else None
