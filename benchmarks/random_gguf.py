@@ -21,7 +21,7 @@ ARCHITECTURE = "llama"
 
 def write_gguf(path: Path, shape: Shape) -> None:
     """Write a file that llama.cpp loads: tokens, template, shape, weights."""
-    import tiny_models
+    from tests.support.models import tiny_models
 
     tokens = [*tiny_models.SPECIAL, *tiny_models.byte_letters()]
     tokens += [f"<{number}>" for number in range(shape.tokens)]
@@ -37,7 +37,7 @@ def write_gguf(path: Path, shape: Shape) -> None:
 
 
 def _shape_fields(shape: Shape) -> list[bytes]:
-    from tiny_models import F32, STRING, U32, field
+    from tests.support.models.tiny_models import F32, STRING, U32, field
 
     sizes = {
         "context_length": CONTEXT,

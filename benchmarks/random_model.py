@@ -45,7 +45,7 @@ SHAPES = {
 
 def write_folder(path: Path, shape: Shape) -> None:
     """Write a folder that transformers loads: tokenizer, template, configuration, weights."""
-    import tiny_models
+    from tests.support.models import tiny_models
 
     tiny_models.write_folder(path, context=CONTEXT)
     _add_characters(path / "tokenizer.json", shape.pairs, tiny_models.byte_letters())

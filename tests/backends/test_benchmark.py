@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import pytest
-from programs import ROOT
+
+from tests.support.programs import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("benchmark")]
 RATES = {

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from machines import HeavyFile, build, need
-from programs import ROOT
+
+from tests.support.load.machines import HeavyFile, build, need
+from tests.support.programs import ROOT
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 

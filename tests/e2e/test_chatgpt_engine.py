@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from machines import HeavyFile
-from programs import Program, call, chat_through, fetch, said, until
-from real_engine import MISSING, WINDOW, Engine, real_engine
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE
+from tests.support.load.machines import HeavyFile
+from tests.support.models.real_engine import MISSING, WINDOW, Engine, real_engine
+from tests.support.programs import Program, call, chat_through, fetch, said, until
 
 pytestmark = [
     pytest.mark.slow,

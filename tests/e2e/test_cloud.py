@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fakes import gemini_is_silent, gemini_refuses, openai_is_silent, openai_refuses
-from fakes.gemini_server import gemini_server
-from fakes.openai_server import openai_server
-from machines import HeavyFile
-from people import Person
-from programs import PATIENCE, Program, call, fetch, said, until
-from stand_ins import below
 
 from kuwa_min.chat import catalog
+from tests.fakes import gemini_is_silent, gemini_refuses, openai_is_silent, openai_refuses
+from tests.fakes.gemini_server import gemini_server
+from tests.fakes.openai_server import openai_server
+from tests.support.load.clients import Person
+from tests.support.load.machines import HeavyFile
+from tests.support.programs import PATIENCE, Program, call, fetch, said, until
+from tests.support.stand_ins import below
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cloud")]
 KEY, PERSONS = "operator-0123456789", "person-9876543210"

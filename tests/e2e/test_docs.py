@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
-from programs import ROOT, Program, chat_through, fetch, said
-from stand_ins import built as built_with_stand_ins
-from stand_ins import make_libraries
 
 from kuwa_min import registry
+from tests.support.programs import ROOT, Program, chat_through, fetch, said
+from tests.support.stand_ins import built as built_with_stand_ins
+from tests.support.stand_ins import make_libraries
 
 pytestmark = pytest.mark.slow
 README, TWIN = ROOT / "README.md", ROOT / "docs" / "README.zh-TW.md"

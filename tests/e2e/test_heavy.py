@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from machines import HeavyFile, Machine
+
+from tests.support.load.machines import HeavyFile, Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("heavy")]
 OPTIONS = {
@@ -17,7 +18,8 @@ OPTIONS = {
 MODELS = {"huggingface": "tiny", "llamacpp": "tiny.gguf"}
 PAPERS = ("cdx.json", "licenses.txt")
 MAKE = """
-import pathlib, sys, tiny_models
+import pathlib, sys
+from tests.support.models import tiny_models
 backend, path = sys.argv[1], pathlib.Path(sys.argv[2])
 write = {"huggingface": tiny_models.write_folder, "llamacpp": tiny_models.write_gguf}
 write[backend](path)
@@ -48,7 +50,7 @@ def machine(backend: str, file: HeavyFile, tmp_path_factory: pytest.TempPathFact
 def seen(backend: str, file: HeavyFile, machine: Machine) -> dict[str, Any]:
     """Be the person there; return what was seen."""
     words = (backend, machine.place / MODELS[backend], *OPTIONS[backend])
-    return machine.run("alone.py", machine.place / file.path.name, *words)
+    return machine.run("single_chat", machine.place / file.path.name, *words)
 
 
 def test_the_machine_is_found_fit_before_anything_is_written(seen: dict[str, Any]) -> None:

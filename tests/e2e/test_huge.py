@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from programs import Program, fetch, said
-from pythons import python_of
-from stand_ins import HERE
 
 from kuwa_min.bundle.archive import Archive, contents
 from kuwa_min.bundle.manifest import Target
@@ -23,6 +20,9 @@ from kuwa_min.packing.assemble import ANYWHERE, Libraries, Recipe, make
 from kuwa_min.packing.pyz import content_of
 from kuwa_min.packing.wheels.wheel import Content
 from kuwa_min.registry import backend_infos
+from tests.support.programs import Program, fetch, said
+from tests.support.pythons import python_of
+from tests.support.stand_ins import HERE
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("huge")]
 MINORS = ("3.10", "3.11", "3.12", "3.13", "3.14")

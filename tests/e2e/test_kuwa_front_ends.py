@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.kernel_03 import Kernel, kernel_03
-from fakes.kernel_04 import kernel_04
-from fakes.multi_chat import FrontEnd, Room, Seen
-from fakes.multi_chat_03 import FrontEnd03
-from fakes.multi_chat_04 import FrontEnd04
-from programs import ROOT, Program, fetch, post_json, until
 
 from kuwa_min.errors import UNEXPECTED
+from tests.fakes.kernel_03 import Kernel, kernel_03
+from tests.fakes.kernel_04 import kernel_04
+from tests.fakes.multi_chat import FrontEnd, Room, Seen
+from tests.fakes.multi_chat_03 import FrontEnd03
+from tests.fakes.multi_chat_04 import FrontEnd04
+from tests.support.programs import ROOT, Program, fetch, post_json, until
 
 pytestmark = pytest.mark.slow
 

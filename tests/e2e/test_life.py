@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from programs import Program, call, chat_through, fetch, said, table, until
-from pythons import python_of
+
+from tests.support.programs import Program, call, chat_through, fetch, said, table, until
+from tests.support.pythons import python_of
 
 pytestmark = pytest.mark.slow
 Built = Callable[[str], Path]

@@ -13,13 +13,14 @@ from urllib.parse import parse_qs, urlencode
 from urllib.request import urlopen
 
 import pytest
-from fakes.executor_answers import Executor, chunk
-from programs import Program, call, fetch, said
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from tests.fakes.executor_answers import Executor, chunk
+from tests.support.programs import Program, call, fetch, said
 
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 PAGE_IS_AT = r"the chat page is at (http://\S+/)\s"

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from boxes import NAME, Box
-from pythons import python_of
-from stand_ins import (
+
+from kuwa_min.bundle.host import HostInfo
+from tests.support.load.containers import NAME, Box
+from tests.support.pythons import python_of
+from tests.support.stand_ins import (
     HERE,
     Done,
     another_user,
@@ -23,8 +25,6 @@ from stand_ins import (
     start,
     with_needs,
 )
-
-from kuwa_min.bundle.host import HostInfo
 
 pytestmark = pytest.mark.slow
 NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")

@@ -19,9 +19,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from boxes import NAME, Box
-from programs import Program, fetch, said, until
-from stand_ins import (
+
+from kuwa_min.bundle.archive import Archive
+from kuwa_min.launch import EARLY, bytecode_name
+from tests.support.load.containers import NAME, Box
+from tests.support.programs import Program, fetch, said, until
+from tests.support.stand_ins import (
     EXTRA,
     PROBE,
     Done,
@@ -35,9 +38,6 @@ from stand_ins import (
     start,
     write_model,
 )
-
-from kuwa_min.bundle.archive import Archive
-from kuwa_min.launch import EARLY, bytecode_name
 
 pytestmark = pytest.mark.slow
 TENTH = re.compile(r"^unpacking libraries: (\d+) %$", re.MULTILINE)

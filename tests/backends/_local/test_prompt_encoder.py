@@ -1,0 +1,239 @@
+"""Prompt encoders: with a model's own template, or with a Modelfile's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends._local.executor import ModelExecutor
+from backends._local.prompt_encoder import SystemFoldingEncoder, TextEncoder, supports_system_role
+from backends._local.templates.chat_template import ChatTemplate, TemplateError
+from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.errors import AnswerError
+from tests.support import direct
+from tests.support.models import tiny_models
+from tests.support.models.tiny_models import END, REFUSING_TEMPLATE, SPECIAL, TEMPLATE
+
+pytest.importorskip("jinja2", reason="chat templates are written in it")
+
+IGNORING_TEMPLATE = (
+    "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}\n{% endif %}{% endfor %}"
+)
+BARE_TEMPLATE = "{{ messages[-1].content }}"
+ENDLESS_TEMPLATE = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+QUOTING_TEMPLATE = (
+    "{% set said = messages[-1].content | replace('\n', ' ') %}"
+    "{% if 'secret' in said %}{{ raise_exception(said) }}{% endif %}{{ said }}"
+)
+SYSTEM_CHAT = [{"role": "system", "content": "S"}, *direct.chat("x")]
+SLOW = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the libraries' own
+]
+
+
+def encoder(template: str) -> TextEncoder:
+    """Return an encoder whose tokens are bytes."""
+    return TextEncoder(ChatTemplate(template), lambda text: list(text.encode()))
+
+
+def read(encoder: Any, chat: list[Message]) -> str:
+    """Return what a model would read."""
+    return bytes(encoder.encode(chat).ids).decode()
+
+
+# -- encoders
+
+
+def test_a_chat_is_measured_and_prepared_as_the_template_says() -> None:
+    """Both ways alike."""
+    one = encoder(TEMPLATE)
+    assert read(one, direct.chat("Hi")) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert one.count_tokens(direct.chat("Hi")) == len(read(one, direct.chat("Hi")))
+    assert one.count_tokens(direct.chat("Hi!")) == one.count_tokens(direct.chat("Hi")) + 1
+
+
+def test_a_chat_that_was_measured_is_not_rendered_again() -> None:
+    """Rendering may take a process; another chat is rendered of course."""
+    rendered = []
+
+    class Counting:
+        def render(self, chat: list[Message], /, **_: Any) -> str:
+            rendered.append(chat)
+            return chat[-1]["content"]
+
+    one = TextEncoder(Counting(), lambda text: list(text.encode()))
+    assert one.count_tokens(direct.chat("a")) == 1
+    assert one.encode(direct.chat("a")).ids == [ord("a")]
+    assert len(rendered) == 1
+    assert one.encode(direct.chat("b")).ids == [ord("b")]
+    assert len(rendered) == 2
+
+
+def test_half_characters_of_a_template_are_question_marks() -> None:
+    """Tokenizers refuse them."""
+    assert read(encoder('{{ "\\ud83d" }}'), direct.chat("x")) == "?"
+
+
+def test_a_system_prompt_can_be_folded() -> None:
+    """It comes before what the user said first, in both measures."""
+    plain, folding = encoder(REFUSING_TEMPLATE), SystemFoldingEncoder(encoder(REFUSING_TEMPLATE))
+    with pytest.raises(TemplateError, match="No system role"):
+        plain.count_tokens(SYSTEM_CHAT)
+    assert read(folding, SYSTEM_CHAT) == read(plain, direct.chat("S\n\nx"))
+    assert folding.count_tokens(SYSTEM_CHAT) == plain.count_tokens(direct.chat("S\n\nx"))
+
+
+@pytest.mark.parametrize(
+    ("template", "takes"),
+    [(TEMPLATE, True), (REFUSING_TEMPLATE, False), (IGNORING_TEMPLATE, False)],
+)
+def test_templates_that_take_a_system_prompt_are_known(template: str, takes: bool) -> None:
+    """One that refuses it takes none, and neither does one that leaves it out."""
+    assert supports_system_role(encoder(template)) is takes
+
+
+def test_a_template_that_accepts_nothing_is_refused() -> None:
+    """With its own words."""
+    with pytest.raises(TemplateError, match="Closed"):
+        supports_system_role(encoder("{{ raise_exception('Closed') }}"))
+
+
+# -- templates that come with a request
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a place for models."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(params=[pytest.param(name, marks=SLOW) for name in ("huggingface", "llamacpp")])
+def executor(request: Any, load: Any, models: Path) -> ModelExecutor:
+    """Load a model of each backend; all bytes are tokens."""
+    if request.param == "huggingface":
+        pytest.importorskip("torch", reason="the huggingface backend needs torch")
+        from backends.huggingface import HuggingfaceExecutor as Executor
+
+        path, few = models / "folder", "--max_new_tokens"
+        if not path.exists():
+            tiny_models.write_folder(path)
+    else:
+        pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
+        from backends.llamacpp import LlamacppExecutor as Executor
+
+        path, few = models / "file.gguf", "--max_tokens"
+        if not path.exists():
+            tiny_models.write_gguf(path)
+    options = (few, 8, "--limit", 100, "--system_prompt", "S")
+    made: ModelExecutor = load(Executor, "--model_path", path, *options).executor
+    return made
+
+
+def prompt(executor: ModelExecutor, *said: str, **commands: str) -> str:
+    """Return what the model would read, with its special tokens as text."""
+    ids = direct.create(executor, *said, **commands).prompt_ids
+    names = {number: name.encode() for number, name in enumerate(SPECIAL)}
+    return b"".join(names.get(token) or bytes([token - len(SPECIAL)]) for token in ids).decode()
+
+
+def refused(executor: ModelExecutor, template: str, text: str = "x") -> str:
+    """Return the sentence that users of a bot with such a template read."""
+    with pytest.raises(AnswerError) as error:
+        direct.create(executor, text, template=template)
+    sentence = str(error.value)
+    assert sentence.startswith("[The bot's template cannot be used: ")
+    assert sentence.endswith("]")
+    return sentence
+
+
+def test_a_template_is_for_its_request_alone(executor: ModelExecutor) -> None:
+    """The next chat is written as the model wants it, with the operator's system prompt."""
+    own = prompt(executor, "x")
+    assert own.startswith("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nx<|im_end|>\n")
+    assert prompt(executor, "x", template="{{ messages[0].content }}!") == "S!"
+    assert prompt(executor, "x") == own
+
+
+def test_a_requests_template_knows_the_models_tokens(executor: ModelExecutor) -> None:
+    """By the names that every template uses."""
+    found = direct.create(executor, "x", template=f"{{{{ eos_token }}}}{BARE_TEMPLATE}")
+    assert found.prompt_ids[0] == END
+
+
+@pytest.mark.parametrize("template", [REFUSING_TEMPLATE, IGNORING_TEMPLATE])
+def test_a_system_prompt_that_a_requests_template_does_not_take_is_folded(
+    executor: ModelExecutor, template: str
+) -> None:
+    """Though the model's own template takes it; the bot's comes before the operator's."""
+    expected = ChatTemplate(template)
+    assert prompt(executor, "x", template=template) == expected.render(direct.chat("S\n\nx"))
+    found = prompt(executor, "x", template=template, system="B")
+    assert found == expected.render(direct.chat("B\n\nx"))
+
+
+def test_a_requests_template_measures_what_fits(executor: ModelExecutor) -> None:
+    """A template that writes little leaves room for more of the chat."""
+    said = ("a" * 20, "b" * 20, "c" * 20)
+    assert "a" * 20 not in prompt(executor, *said)
+    assert "a" * 20 in prompt(executor, *said, template=IGNORING_TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for %}", "line 1: "),
+        ("{{ raise_exception('Only on Mondays') }}", "Only on Mondays"),
+        ("{{ ''.__class__.__mro__ }}", "is unsafe"),
+        ("{{ 'x' * 9999999999 }}", "it needed more than "),
+        ("x" * 70_000, "it is longer than 65,536 characters"),
+    ],
+)
+def test_what_is_wrong_with_a_requests_template_is_a_sentence(
+    executor: ModelExecutor, template: str, words: str
+) -> None:
+    """For the user; the next chat is answered."""
+    found = refused(executor, template)
+    assert words in found
+    assert found.isprintable()
+    assert len(found) < 300
+    assert direct.ask(executor, "x")[1].completion_tokens == 8
+
+
+def test_what_a_requests_template_says_is_not_logged(
+    executor: ModelExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may quote the chat."""
+    with caplog.at_level("DEBUG"):
+        found = refused(executor, QUOTING_TEMPLATE, "my secret")
+    assert "my secret" in found
+    assert "the template of a Modelfile refused a chat" in caplog.text
+    assert "my secret" not in caplog.text
+
+
+def test_a_template_without_end_is_ended(executor: ModelExecutor) -> None:
+    """After a short while, and then the same chat without it is answered."""
+    started = time.monotonic()
+    assert "longer than" in refused(executor, ENDLESS_TEMPLATE)
+    assert RENDER_TIMEOUT <= time.monotonic() - started < 5 * RENDER_TIMEOUT
+    assert direct.ask(executor, "x")[1].completion_tokens == 8
+
+
+def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecutor) -> None:
+    """However long that takes."""
+    executor.sandbox_pool.close()
+    executor.sandbox_pool = SandboxPool(timeout=60)
+    sentences: list[str] = []
+    waiting = threading.Thread(target=lambda: sentences.append(refused(executor, ENDLESS_TEMPLATE)))
+    waiting.start()
+    assert direct.ask(executor, "x")[1].completion_tokens == 8
+    assert direct.ask(executor, "x", template=BARE_TEMPLATE)[1].completion_tokens == 8
+    assert not sentences
+    executor.sandbox_pool.close()
+    waiting.join(20)
+    assert len(sentences) == 1

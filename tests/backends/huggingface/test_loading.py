@@ -1,0 +1,396 @@
+"""Load model folders of every kind with the real library: files, names of the hub, own code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.huggingface import HuggingfaceExecutor
+from kuwa_min import LLMExecutor
+from kuwa_min.errors import KuwaError, StartError, UsageError
+from tests.support import direct
+from tests.support.loopback_hub import COMMIT, Hub
+from tests.support.models import tiny_models
+from tests.support.models.tiny_architectures import Library, write_folder
+from tests.support.programs import Program, fetch, said, until
+
+torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
+transformers = pytest.importorskip("transformers", reason="and transformers")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the libraries' own
+]
+FEW = ("--max_new_tokens", 24)
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+OWN_CODE = """
+from pathlib import Path
+from transformers import Qwen2ForCausalLM
+
+class Own(Qwen2ForCausalLM):
+    def eval(self):
+        gate = Path(self.config.gate)
+        if gate.exists():
+            gate.read_text()
+        return super().eval()
+"""
+
+Copy = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a model."""
+    return write_folder(tmp_path_factory.mktemp("models") / "tiny", "qwen2")
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> str:
+    """Return what the library answers to Hello with the whole folder."""
+    return Library(folder).answer("Hello", max_new_tokens=24)
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Copy:
+    """Give what copies the folder without some files, and changes its configuration."""
+
+    def make(path: Path | None = None, *, without: str = "", **changes: Any) -> Path:
+        place = path or tmp_path / "copy"
+        shutil.copytree(folder, place, ignore=shutil.ignore_patterns(without))
+        config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        (place / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
+        return place
+
+    return make
+
+
+@pytest.fixture
+def pickled(copy: Copy) -> Path:
+    """Make a copy with its weights as torch saves them."""
+    from safetensors.torch import load_file
+
+    place = copy()
+    torch.save(load_file(place / SAFETENSORS), place / PICKLE)
+    (place / SAFETENSORS).unlink()
+    return place
+
+
+@pytest.fixture
+def answer(load: Any) -> Callable[..., str]:
+    """Give what loads a model with options and asks it the same as the library was asked."""
+
+    def ask(*options: object) -> str:
+        executor = load(HuggingfaceExecutor, "--model_path", *options, *FEW).executor
+        return direct.ask(executor, "Hello")[0]
+
+    return ask
+
+
+def refusal(load: Any, kind: type[KuwaError], *options: object) -> str:
+    """Return the one line that a start ends with."""
+    with pytest.raises(kind) as refused:
+        load(HuggingfaceExecutor, "--model_path", *options)
+    sentence = str(refused.value)
+    assert sentence.isprintable()
+    return sentence
+
+
+# -- weights
+
+
+def test_weights_of_torch_are_read(answer: Any, pickled: Path, expected: str) -> None:
+    """As they were saved: in a .bin file."""
+    assert answer(pickled) == expected
+
+
+def test_weights_of_torch_can_be_refused(load: Any, pickled: Path) -> None:
+    """By an option, before they are opened."""
+    assert "which --safetensors_only refuses" in refusal(
+        load, UsageError, pickled, "--safetensors_only"
+    )
+
+
+class Bomb:
+    """What creates a file when it is read from a pickle."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._target,)
+
+
+@pytest.mark.parametrize("of_today", [True, False])
+def test_a_pickle_that_runs_code_is_refused(
+    load: Any, pickled: Path, tmp_path: Path, of_today: bool
+) -> None:
+    """In one line, and it does not run; torch's careless reader would run it."""
+    target, weights = tmp_path / "it ran", pickled / PICKLE
+    content = {**torch.load(weights), "bomb": Bomb(target)}
+    torch.save(content, weights, _use_new_zipfile_serialization=of_today)
+    found = refusal(load, StartError, pickled)
+    assert found.startswith(f"{pickled} cannot be loaded: ")
+    assert "could run" in found
+    assert "weights_only" not in found, "the advice would run it"
+    assert not target.exists()
+    torch.load(weights, weights_only=False)
+    assert target.exists(), "the bomb is none"
+
+
+def test_weights_in_several_files_are_read(
+    answer: Any, copy: Copy, folder: Path, expected: str
+) -> None:
+    """Safetensors and torch's alike."""
+    place = copy(without=SAFETENSORS)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    model.save_pretrained(place, max_shard_size="100KB")
+    shards = sorted(place.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert answer(place) == expected
+    _pickle_shards(place, shards)
+    assert answer(place) == expected
+
+
+def _pickle_shards(place: Path, shards: list[Path]) -> None:
+    from safetensors.torch import load_file
+
+    index = place / f"{SAFETENSORS}.index.json"
+    text = index.read_text(encoding="utf-8")
+    for shard in shards:
+        pickle = shard.name.replace(".safetensors", ".bin").replace("model", "pytorch_model")
+        torch.save(load_file(shard), place / pickle)
+        text = text.replace(shard.name, pickle)
+        shard.unlink()
+    (place / f"{PICKLE}.index.json").write_text(text, encoding="utf-8")
+    index.unlink()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!doctype html>", f"cannot be loaded: {SAFETENSORS} is a web page of 15 bytes, not"),
+        (None, "is truncated: "),
+    ],
+)
+def test_broken_weights_are_one_line(
+    load: Any, copy: Copy, content: bytes | None, words: str
+) -> None:
+    """It names the folder and what is wrong with the file."""
+    weights = copy() / SAFETENSORS
+    weights.write_bytes(weights.read_bytes()[:-1] if content is None else content)
+    found = refusal(load, UsageError, weights.parent)
+    assert found.startswith(f"--model_path {weights.parent} cannot be loaded: {SAFETENSORS}")
+    assert words in found
+
+
+@pytest.mark.parametrize(("dtype", "found"), [("auto", "float64"), ("bfloat16", "bfloat16")])
+def test_the_number_format_is_the_models_own(
+    load: Any, folder: Path, dtype: str, found: str
+) -> None:
+    """Unless another one is asked for; /status shows it with the other facts."""
+    executor = load(HuggingfaceExecutor, "--model_path", folder, "--dtype", dtype).executor
+    facts = {"model": "Qwen2ForCausalLM", "dtype": found, "device": "cpu", "context": 2048}
+    assert facts.items() <= executor.model.info().items()
+
+
+def test_a_library_for_eight_bits_is_asked_for(
+    load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name, before anything is loaded."""
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    found = refusal(load, StartError, folder, "--load_8bits")
+    assert found.startswith("--load_8bits needs bitsandbytes, not installed here: ")
+
+
+def test_progress_reaches_its_end(
+    answer: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weight by weight, in one task that names the model."""
+    steps: dict[str, list[tuple[int, int]]] = {}
+
+    def begin(_: LLMExecutor, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: steps.setdefault(what, []).append((done, total))
+
+    monkeypatch.setattr(LLMExecutor, "progress", begin)
+    assert answer(folder)
+    ((what, counted),) = steps.items()
+    assert what == f"loading {folder}"
+    total = counted[-1][1]
+    assert [done for done, of in counted if of == total] == list(range(total + 1))
+    assert total > 10
+
+
+def test_a_model_that_does_not_fit_is_one_line(
+    load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ran out of memory."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 GiB")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fail)
+    found = refusal(load, StartError, folder)
+    assert found == f"{folder} does not fit into memory; a smaller --dtype may"
+
+
+# -- tokenizer
+
+
+def test_a_tokenizer_may_lie_elsewhere(load: Any, copy: Copy, tmp_path: Path) -> None:
+    """With the chat template beside it; the model's folder then needs none."""
+    tokenizer = tmp_path / "tokenizer"
+    tiny_models.make_tokenizer("{{ messages[-1].content }}").save_pretrained(tokenizer)
+    for place in (copy(tmp_path / "with"), copy(tmp_path / "without", without="*token*")):
+        options = ("--model_path", place, "--tokenizer", tokenizer)
+        executor = load(HuggingfaceExecutor, *options).executor
+        assert direct.tokens(executor, "a") == [3 + ord("a")]
+
+
+@pytest.mark.parametrize("option", ["--tokenizer", "--processor"])
+def test_a_folder_that_is_not_there_names_its_option(
+    load: Any, folder: Path, tmp_path: Path, option: str
+) -> None:
+    """A name of the hub that is not cached says how to fetch it."""
+    found = refusal(load, UsageError, folder, option, tmp_path / "no")
+    assert found.startswith(f"{option} {tmp_path / 'no'} does not exist")
+    found = refusal(load, UsageError, folder, option, "owner/no-such-name")
+    assert "`hf download owner/no-such-name --local-dir ./no-such-name` fetches it" in found
+    assert found.startswith(f"{option} owner/no-such-name is neither")
+    assert "--model_path" not in found, "the option is another one"
+
+
+# -- names of the hub
+
+
+def test_a_name_in_the_hubs_cache_is_loaded(
+    answer: Any, folder: Path, tmp_path: Path, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a network, from links into blobs as the hub's library leaves them."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    kept = tmp_path / "models--owner--name"
+    snapshot = kept / "snapshots" / COMMIT
+    for place in (kept / "refs", kept / "blobs", snapshot):
+        place.mkdir(parents=True)
+    (kept / "refs" / "main").write_text(COMMIT, encoding="ascii")
+    for number, file in enumerate(folder.iterdir()):
+        shutil.copy(file, kept / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    assert answer("owner/name") == expected
+
+
+def test_a_name_that_is_not_cached_ends_the_start(tmp_path: Path) -> None:
+    """With code 2 and one line, which says what fetches it."""
+    with Program(
+        "huggingface", "--model_path", "owner/name", HF_HUB_CACHE=str(tmp_path)
+    ) as program:
+        assert program.end() == 2
+    (line,) = program.lines
+    assert "--model_path owner/name is neither a folder nor in the hub's cache" in line
+    assert "on a connected machine, `hf download owner/name --local-dir ./name` fetches it" in line
+
+
+def test_a_name_is_fetched_if_one_is_online(folder: Path, tmp_path: Path, expected: str) -> None:
+    """From the hub that the environment names."""
+    options = ("--model_path", "owner/name", *map(str, FEW), "--ignore_kernel")
+    with (
+        Hub("owner/name", folder) as hub,
+        Program("huggingface", "--online", *options, **hub.environment(tmp_path, "1")) as program,
+    ):
+        assert fetch(program.url, said("Hello"))[1] == expected
+    assert f"/owner/name/resolve/{COMMIT}/{SAFETENSORS}" in hub.asked
+
+
+def test_a_revision_is_not_fetched(load: Any) -> None:
+    """The line says which command does it."""
+    found = refusal(load, UsageError, "owner/name@v2", "--online")
+    assert found.startswith("owner/name@v2: --online fetches no revision")
+    assert "`hf download owner/name --revision v2 --local-dir ./name` fetches it" in found
+
+
+@pytest.mark.parametrize("options", [(), ("--online",)])
+def test_the_network_is_not_used_unless_online(
+    copy: Copy, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Not even for code that a config finds on the hub, whatever the environment says."""
+    is_offline = str(int(bool(options)))
+    place = copy(auto_map={"AutoModelForCausalLM": "owner/code--own.Own"})
+    given = ("--model_path", str(place), "--trust_remote_code", *options)
+    with (
+        Hub("owner/code", tmp_path / "nothing") as hub,
+        Program("huggingface", *given, **hub.environment(tmp_path, is_offline)) as program,
+    ):
+        assert program.end() == 1
+    assert program.lines[-1].partition("error: ")[2].startswith(f"{place} cannot be loaded: ")
+    assert bool(hub.asked) == bool(options)
+
+
+# -- code of the model
+
+
+def test_a_models_own_code_runs_only_if_it_is_trusted(
+    answer: Any, load: Any, copy: Copy, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --trust_remote_code a kind that the library knows is the library's."""
+    place = copy(auto_map={"AutoModelForCausalLM": "own.Own"})
+    (place / "own.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    assert answer(place) == expected
+    with pytest.raises(SystemExit, match="it ran"):
+        load(HuggingfaceExecutor, "--model_path", place, "--trust_remote_code")
+
+
+def test_a_kind_that_the_library_does_not_know_is_one_line(load: Any, copy: Copy) -> None:
+    """Which names the kind."""
+    place = copy(model_type="of-tomorrow")
+    found = refusal(load, StartError, place)
+    assert found.startswith(f"{place} cannot be loaded: ")
+    assert "of-tomorrow" in found
+
+
+def test_loading_is_seen_from_outside(copy: Copy, tmp_path: Path) -> None:
+    """At /status how far it is, at /health that it is not ready yet; then that it is."""
+    gate = tmp_path / "gate"
+    place = copy(auto_map={"AutoModelForCausalLM": "own.Own"}, gate=str(gate))
+    (place / "own.py").write_text(OWN_CODE, encoding="utf-8")
+    os.mkfifo(gate)  # the model's code waits there, with its weights in memory
+    base = f"http://127.0.0.1:{(port := _free_port())}"
+    options = ("--model_path", str(place), "--trust_remote_code", "--port", str(port))
+    own = {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    with Program("huggingface", *options, "--ignore_kernel", **own) as program:
+        waiting = until(lambda: _opened(gate))
+        status = json.loads(fetch(f"{base}/status")[1])
+        assert (status["state"], status["model"]) == ("loading", {})
+        progress = status["progress"]
+        assert progress["what"] == f"loading {place}"
+        assert 10 < progress["done"] == progress["total"]
+        assert (progress["percent"], progress["seconds_left"]) == (100, 0)
+        assert fetch(f"{base}/health")[0] == 503
+        gate.unlink()
+        os.close(waiting)
+        program.wait_for("ready: ")
+        assert fetch(f"{base}/health")[0] == 204
+        status = json.loads(fetch(f"{base}/status")[1])
+        assert status["state"] == "ready"
+        facts = {"model": "Own", "dtype": "float64", "device": "cpu", "context": 2048}
+        assert facts.items() <= status["model"].items()
+
+
+def _free_port() -> int:
+    with socket.socket() as plug:
+        plug.bind(("127.0.0.1", 0))
+        return int(plug.getsockname()[1])
+
+
+def _opened(gate: Path) -> int | None:
+    """Return the pipe's end for writing once its reader has opened it."""
+    try:
+        return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None

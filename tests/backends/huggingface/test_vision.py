@@ -1,0 +1,307 @@
+"""Models that see, with the real library and tiny ones made on the spot."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends._media.attachments import Attachment
+from backends._media.fetch_policy import LinkError
+from backends._media.links import sign
+from kuwa_min.errors import StartError
+from tests.support import seeing
+from tests.support.models import tiny_models, tiny_vision
+
+torch = pytest.importorskip("torch", reason="models that see need torch")
+transformers = pytest.importorskip("transformers", reason="and transformers")
+pillow = pytest.importorskip("PIL.Image", reason="and pillow")
+
+from backends._local.prompt_encoder import EncodedPrompt  # noqa: E402
+from backends._local.templates.chat_template import TemplateError  # noqa: E402
+from backends.huggingface.vision import (  # noqa: E402
+    NoVideoProcessor,
+    VisionEncoder,
+    accepts_several_images,
+    load_processor,
+    open_image,
+    own_template,
+    parts,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the libraries' own
+]
+WRITERS = {"llava": tiny_vision.write_llava, "qwen": tiny_vision.write_qwen}
+SIGN = sign(0)
+
+
+def picture(color: str, **more: Any) -> Attachment:
+    """Return a picture as it arrives with a chat."""
+    return Attachment(tiny_vision.png(color, **more), "image/png")
+
+
+def user(text: str) -> dict[str, str]:
+    """Return a message of the user."""
+    return {"role": "user", "content": text}
+
+
+class Seer:
+    """A model that sees, its processor, its answers by our road and the library's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processor = load_processor(str(folder), trust_remote_code=False)
+        self.library = seeing.Library(folder, self.processor)
+
+    def answer(self, chat: list[dict[str, str]], *pictures: Attachment) -> str:
+        """Return what our prompt makes it say."""
+        return self.say(self.chat(*pictures).encode(chat))
+
+    def chat(self, *pictures: Attachment, **more: Any) -> VisionEncoder:
+        """Return what prepares chats about pictures, which are numbered from 0."""
+        own = {"template": own_template(self.processor, ""), "max_image_tokens": 1000}
+        chat = VisionEncoder(self.processor, **{**own, **more})
+        for number, one in enumerate(pictures):
+            chat.add(number, one)
+        return chat
+
+    def say(self, prompt: EncodedPrompt) -> str:
+        """Return the answer to a prompt."""
+        inputs = prompt.model_inputs.for_model(self.library.model)
+        assert inputs["input_ids"].tolist() == [prompt.ids]
+        return self.library.say(inputs)
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def seer(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seer]:
+    """Make and load a model."""
+    folder = tmp_path_factory.mktemp("seers") / request.param
+    yield Seer(WRITERS[request.param](folder))
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("color", ["red", "navy"])
+def test_an_answer_is_the_librarys_own(seer: Seer, tmp_path: Path, color: str) -> None:
+    """Its recipe reads the same picture from a file."""
+    file = tmp_path / "it.png"
+    file.write_bytes(tiny_vision.png(color))
+    ours = seer.answer([user(f"{SIGN}What is it?")], picture(color))
+    assert ours == seer.library.answer(file, "What is it?")
+
+
+def test_a_chat_without_a_picture_is_answered(seer: Seer) -> None:
+    """By text alone, as the library does."""
+    assert seer.answer([user("What is it?")]) == seer.library.answer("What is it?")
+
+
+def test_another_picture_gives_another_answer(seer: Seer) -> None:
+    """And none gives a third one: the model does see it."""
+    colors = ("red", "navy", "white", "lime")
+    chat = [user(f"{SIGN}What is it?")]
+    answers = {seer.answer(chat, picture(color)) for color in colors} | {seer.answer(chat)}
+    assert len(answers) > len(colors)
+
+
+def test_several_pictures_are_seen(seer: Seer, tmp_path: Path) -> None:
+    """In their order, where they stand: the library's recipe reads the same message."""
+    assert accepts_several_images(seer.processor, own_template(seer.processor, ""))
+    files = [tmp_path / f"{color}.png" for color in ("red", "navy")]
+    for file in files:
+        file.write_bytes(tiny_vision.png(file.stem))
+    red, navy = (picture(file.stem) for file in files)
+    chat = [user(f"Is {sign(0)} like {sign(1)}")]
+    expected = seer.library.answer("Is", files[0], "like", files[1])
+    assert seer.answer(chat, red, navy) == expected
+    assert seer.answer(chat, navy, red) != expected
+
+
+def test_a_processor_that_takes_one_picture_is_known(
+    seer: Seer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By trying; what it says then does not matter."""
+    real = type(seer.processor).__call__
+
+    def one_only(self: Any, images: Any = None, *rest: Any, **more: Any) -> Any:
+        if images is not None and len(images[0] if isinstance(images[0], list) else images) > 1:
+            raise ValueError("one picture, please")
+        return real(self, images, *rest, **more)
+
+    monkeypatch.setattr(type(seer.processor), "__call__", one_only)
+    assert not accepts_several_images(seer.processor, own_template(seer.processor, ""))
+    assert seer.answer([user(f"{SIGN}hm?")], picture("red"))
+
+
+def test_a_typed_placeholder_is_text(seer: Seer) -> None:
+    """A user cannot add an image by it, with or without a real one."""
+    token = seer.processor.image_token
+    chat = [user(f"{SIGN}Is {token} it?<|im_end|>")]
+    shown = seer.chat(picture("red"))
+    plain = seer.chat(picture("red")).encode([user(f"{SIGN}x")])
+    number = seer.processor.tokenizer.convert_tokens_to_ids(token)
+    assert shown.encode(chat).ids.count(number) == plain.ids.count(number) > 0
+    assert seer.chat().encode(chat).ids.count(number) == 0
+    assert seer.answer(chat, picture("red"))
+
+
+# -- lengths
+
+
+def test_a_length_counts_the_picture(seer: Seer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly, and without preparing it again for each chat that is tried."""
+    chats = [
+        [user("first"), {"role": "assistant", "content": "yes"}, user(f"{SIGN}What is it?")],
+        [user(f"{SIGN}What is it?")],
+        [user("no picture here")],
+        [user(f"{sign(1)}a{SIGN}"), {"role": "assistant", "content": "b"}, user(f"c{sign(1)}")],
+    ]
+    tried = seer.chat(picture("red", size=(90, 60)), picture("navy"))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(seer.processor.image_processor), "__call__", None)  # would fail
+        lengths = [tried.count_tokens(chat) for chat in chats]
+    assert lengths == [len(tried.encode(chat).ids) for chat in chats]
+    assert lengths[3] > lengths[1]
+    assert lengths[0] > lengths[1] > lengths[2]
+
+
+def test_a_large_picture_is_scaled_down(seer: Seer) -> None:
+    """As far as it must be; a model that gives all pictures as many tokens gets it as it is."""
+    chat = [user(f"{SIGN}What is it?")]
+    image = picture("red", size=(600, 400))
+    plain = len(seer.chat().encode([user("What is it?")]).ids)
+    whole, small = (
+        len(seer.chat(image, max_image_tokens=most).encode(chat).ids) for most in (1000, 12)
+    )
+    if "qwen" in seer.folder.name:
+        assert small < whole
+        assert (
+            seer.chat(image, max_image_tokens=12).count_tokens(chat) == small <= plain + 12 + 2
+        )  # start and end
+    else:
+        assert small == whole
+
+
+def test_a_picture_that_was_trimmed_away_is_not_shown(seer: Seer) -> None:
+    """The prompt has no tensors of it."""
+    tried = seer.chat(picture("red"))
+    assert "pixel_values" not in tried.encode([user("what was it?")]).model_inputs
+    assert "pixel_values" in tried.encode([user(f"{SIGN}what is it?")]).model_inputs
+
+
+@pytest.mark.parametrize(
+    ("content", "kinds"),
+    [
+        (f"{SIGN}\na", ["image", "a"]),
+        (f"before {SIGN}after", ["before", "image", "after"]),
+        (f"{SIGN}{SIGN}", ["image", "image"]),
+        (f"a{sign(9)}", ["a"]),
+        ("a", ["a"]),
+        ("", [""]),
+    ],
+)
+def test_a_message_is_split_at_its_pictures(content: str, kinds: list[str]) -> None:
+    """Templates of these models want parts."""
+    split = parts(content, {0: pillow.new("RGB", (1, 1))})
+    assert [one.get("text", one["type"]) for one in split] == kinds
+
+
+# -- templates
+
+
+def test_another_template_can_be_given(seer: Seer) -> None:
+    """One that refuses is told from one that fails otherwise."""
+    template = "{% for m in messages %}{{ m.content[0].text }}{% endfor %}"
+    prompt = seer.chat(template=template).encode([user("abc")])
+    assert seer.processor.tokenizer.decode(prompt.ids) == "abc"
+    refusing = seer.chat(template="{{ raise_exception('No') }}")
+    with pytest.raises(TemplateError, match="No"):
+        refusing.count_tokens([user("abc")])
+
+
+def test_a_model_without_a_template_gets_a_plain_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has a place for the picture."""
+    folder = tiny_vision.write_llava(tmp_path / "m")
+    (folder / "chat_template.jinja").unlink()
+    processor = load_processor(str(folder), trust_remote_code=False)
+    template = own_template(processor, "the model")
+    assert "the model has no chat template" in caplog.text
+    chat = VisionEncoder(processor, template=template, max_image_tokens=1000)
+    chat.add(0, picture("red"))
+    prompt = chat.encode([user(f"{SIGN}Hi")])
+    text = processor.tokenizer.decode(prompt.ids).replace("<image>" * 16, "<image>")
+    assert text == "user: <image>\nHi\nassistant:"
+
+
+# -- loading
+
+
+def test_a_folder_without_a_processor_names_the_option(tmp_path: Path) -> None:
+    """--processor gives the folder that has it."""
+    text = tiny_models.write_folder(tmp_path / "text")
+    with pytest.raises(StartError, match="has no preprocessor_config"):
+        load_processor(str(text), trust_remote_code=False)
+
+
+def test_films_are_not_needed(tmp_path: Path) -> None:
+    """A processor that insists on reading them loads without torchvision, and nothing stays."""
+    from transformers import processing_utils
+    from transformers.utils import is_torchvision_available
+
+    if is_torchvision_available():
+        pytest.skip("torchvision is here")
+    before = dict(processing_utils.MODALITY_TO_BASE_CLASS_MAPPING)
+    processor = load_processor(str(tiny_vision.write_qwen(tmp_path / "m")), trust_remote_code=False)
+    assert isinstance(processor.video_processor, NoVideoProcessor)
+    assert before == processing_utils.MODALITY_TO_BASE_CLASS_MAPPING
+    with pytest.raises(ImportError, match="Torchvision"):
+        transformers.AutoProcessor.from_pretrained(tmp_path / "m")
+
+
+# -- pictures
+
+
+def test_a_picture_is_opened_upright_and_opaque() -> None:
+    """A photograph that was taken sideways is turned; what is transparent gets a colour."""
+    data = io.BytesIO()
+    photo = pillow.new("RGB", (40, 30), "red")
+    exif = photo.getexif()
+    exif[0x0112] = 6  # turn it by a quarter
+    photo.save(data, "JPEG", exif=exif)
+    assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (30, 40)
+    photo.resize((6000, 40)).save(data := io.BytesIO(), "JPEG", exif=exif)
+    assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (27, 4096)
+    glass = io.BytesIO()
+    pillow.new("RGBA", (2, 2), (0, 0, 0, 0)).save(glass, "PNG")
+    assert open_image(Attachment(glass.getvalue(), "image/png")).mode == "RGB"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP"])
+def test_every_kind_that_is_taken_can_be_opened(kind: str) -> None:
+    """And by no other reader than the one that its first bytes asked for."""
+    data = tiny_vision.png("red", kind=kind)
+    assert open_image(Attachment(data, f"image/{kind.lower()}")).size == (40, 30)
+    with pytest.raises(LinkError, match="damaged"):
+        open_image(Attachment(data, "image/png"))
+
+
+def test_a_damaged_picture_is_said_to_be() -> None:
+    """It begins well and breaks off."""
+    data = tiny_vision.png("red", size=(400, 300))
+    with pytest.raises(LinkError, match="damaged"):
+        open_image(Attachment(data[: len(data) // 2], "image/png"))
+
+
+def test_a_folder_reads_like_a_downloaded_one(seer: Seer) -> None:
+    """What the tests make has the files that real models of this kind have."""
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
+        assert json.loads((seer.folder / name).read_text())
+    assert (seer.folder / "chat_template.jinja").is_file()

@@ -1,0 +1,643 @@
+"""The llamacpp backend with the real library and a tiny GGUF made on the spot."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.llamacpp import LlamacppExecutor, kv_memory
+from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
+from kuwa_min.options import generation
+from tests.support import direct
+from tests.support.models import tiny_models
+from tests.support.models.tiny_ggufs import Library
+from tests.support.programs import Program, chat_through, fetch, said, until
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the library's own
+]
+EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1)
+GREEDY = (*EXACT, "--temperature", 0)
+FEW = (*GREEDY, "--max_tokens", 24)
+FULL = (
+    "<<<WARNING>>>The answer was cut off: the model's context of 512 tokens is full.<<</WARNING>>>"
+)
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a model."""
+    return tiny_models.write_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def library(gguf: Path) -> Any:
+    """Return what the library itself answers to messages: a function."""
+    alone = Library(gguf)
+
+    def answer(*messages: str, count: int = 24, **options: Any) -> str:
+        return alone.answer(*messages, max_tokens=count, **options)
+
+    return answer
+
+
+# -- answers
+
+
+def test_a_greedy_answer_is_the_librarys_own(load: Any, gguf: Path, library: Any) -> None:
+    """With as many tokens as were asked for, through a stream and without one."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
+    text, request = direct.ask(talker.executor, "Hello 世界")
+    assert text == library("Hello 世界")
+    assert request.completion_tokens == 24
+    pieces = list(talker.pieces("Hello 世界"))
+    assert "".join(pieces) == text
+    assert "" not in pieces  # each is a line of Kuwa 0.4's, also an empty one
+
+
+def test_the_second_turn_reads_the_first(load: Any, gguf: Path, library: Any) -> None:
+    """And computes only what is new of it, however long the first one was."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--system_prompt", "Be kind.")
+    question = "one " * 150
+    first = "".join(talker.pieces(question))
+    second, request = direct.ask(talker.executor, question, first, "two")
+    assert second == library(question, first, "two", system="Be kind.")
+    assert len(request.prompt_ids) - request.cached_tokens < 100
+
+
+def test_options_reach_the_library(load: Any, gguf: Path, library: Any) -> None:
+    """From the command line and from a Modelfile, which wins."""
+    talker = load(
+        LlamacppExecutor,
+        "--model_path",
+        gguf,
+        *EXACT,
+        "--max_tokens",
+        24,
+        "--seed",
+        7,
+        "--temperature",
+        1.5,
+        "--top_k",
+        20,
+        "--repeat_penalty",
+        1.5,
+    )
+    options = {"seed": 7, "temperature": 1.5, "top_k": 20, "repeat_penalty": 1.5}
+    assert "".join(talker.pieces("x")) == library("x", **options)
+    asked = {"parameter": "llm_max_tokens 5"}
+    assert "".join(talker.pieces("x", **asked)) == library("x", **options, count=5)
+
+
+def test_a_stop_word_ends_the_answer(load: Any, gguf: Path, library: Any) -> None:
+    """Nothing of it is shown, though it comes token by token."""
+    whole = library("Hello")
+    word = whole[10:14]
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--stop", "never", word)
+    assert "".join(talker.pieces("Hello")) == whole[: whole.index(word)]
+
+
+def test_what_the_library_takes_beyond_our_options_is_passed_or_named(
+    load: Any, gguf: Path, library: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Biases of tokens work, stop words add up, and what makes no text is in the log once."""
+    path, whole = tmp_path / "c.yaml", library("Hello")
+    path.write_text(f"stop: [never, {json.dumps(whole[20:23])}]\ngrammar: root\n", encoding="utf-8")
+    idle = ("--tfs_z", 0.9, "--logprobs", 1)
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "-c", path, *idle)
+    assert "create_completion without effect here: grammar" in caplog.text
+    assert "the command line: parameters of llama_cpp.Llama.create_completion" in caplog.text
+    assert "without effect here: logprobs, tfs_z" in caplog.text
+    assert "".join(talker.pieces("Hello")) == whole[: whole.index(whole[20:23])]
+    asked = f"llm_stop {whole[4:7]}"
+    assert "".join(talker.pieces("Hello", parameter=asked)) == whole[: whole.index(whole[4:7])]
+    (letter,) = talker.executor.model.tokenize("a")
+    for bias in ("", " 0.8"):  # greedy, and drawn
+        more = {"kuwaparam": f"llm_temperature{bias}"} if bias else {}
+        asked = f'llm_logit_bias {{"{letter}": 1000, "99999999": 5}}'
+        assert "".join(talker.pieces("Hello", parameter=asked, **more)) == "a" * 24
+    assert "".join(talker.pieces("x", parameter="llm_max_tokens 1")) == library("x", count=1)
+    talker.pieces("x", parameter="llm_tfs_z 1")
+    assert "llm_tfs_z of a Modelfile has no effect" in caplog.text
+
+
+def test_a_bot_for_pictures_is_answered_and_the_log_says_once_that_they_are_not_seen(
+    load: Any, gguf: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kuwa's multimodal bots may be put on any model; a switch is a switch here as well."""
+    generation.warn_once.cache_clear()
+    executor = load(LlamacppExecutor, "--model_path", gguf, *FEW).executor
+    for value in ("true", "true", "false"):
+        assert direct.create(executor, "hi", parameter=f"llm_enable_multimodal {value}").prompt_ids
+    assert caplog.text.count("this model reads text only") == 1
+    with pytest.raises(AnswerError, match="llm_enable_multimodal must be true or false"):
+        direct.create(executor, "hi", parameter="llm_enable_multimodal maybe")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("beams: 3", "unknown option 'beams'"),
+        ("logit_bias: 3", "logit_bias must map tokens' numbers to numbers"),
+        ("logit_bias: {a: 3}", "logit_bias must map tokens' numbers to numbers"),
+        ("logit_bias: {1: 3000}", "logit_bias must be from -1000 to 1000 for each token"),
+        ("logit_bias: {1: .nan}", "logit_bias must be from -1000 to 1000 for each token"),
+    ],
+)
+def test_options_that_cannot_be_meant_end_the_start(
+    load: Any, gguf: Path, tmp_path: Path, text: str, words: str
+) -> None:
+    """In one line, before the model is loaded."""
+    path = tmp_path / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=words):
+        load(LlamacppExecutor, "--model_path", gguf, "-c", path)
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_no_longest_answer_means_the_context(load: Any, gguf: Path, most: int) -> None:
+    """As llama-cpp-python has it; a seed of -1 is another one each time."""
+    options = ("--context_window", 256, "--max_tokens", most, "--seed", -1, "--top_k", -1)
+    talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, *options)  # never a drawn end
+    _, request = direct.ask(talker.executor, "Hello")
+    assert request.completion_tokens > 24
+
+
+def test_a_template_that_refuses_a_system_prompt_gets_it_folded(
+    load: Any, tmp_path: Path, library: Any
+) -> None:
+    """Into the first message of the user; --no_system_prompt leaves it out."""
+    gguf = tiny_models.write_gguf(tmp_path / "m.gguf", template=tiny_models.REFUSING_TEMPLATE)
+    options = ("--model_path", gguf, *FEW, "--system_prompt", "S")
+    assert "".join(load(LlamacppExecutor, *options).pieces("x")) == library("S\n\nx")
+    without = load(LlamacppExecutor, *options, "--no_system_prompt")
+    assert "".join(without.pieces("x")) == library("x")
+
+
+def test_a_model_without_a_template_gets_a_plain_one(
+    load: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning; an own one can be given."""
+    gguf = tiny_models.write_gguf(tmp_path / "m.gguf", template=None)
+    plain = load(LlamacppExecutor, "--model_path", gguf, *FEW)
+    assert "has no chat template" in caplog.text
+    assert direct.ask(plain.executor, "x")[1].completion_tokens == 24
+    assert direct.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
+    own = load(
+        LlamacppExecutor,
+        "--model_path",
+        gguf,
+        "--override_chat_template",
+        "{{ messages[-1].content }}",
+    )
+    assert direct.tokens(own.executor, "a") == [3 + ord("a")]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{% set _ = messages.append(1) %}",
+        "{{ cycler.__init__.__globals__.os.system('true') }}",
+    ],
+)
+def test_a_template_cannot_run_code(load: Any, tmp_path: Path, template: str) -> None:
+    """It is an untrusted program, in a sandbox."""
+    gguf = tiny_models.write_gguf(tmp_path / "m.gguf", template=template)
+    with pytest.raises(StartError, match="the chat template accepts no chat at all"):
+        load(LlamacppExecutor, "--model_path", gguf)
+
+
+# -- limits
+
+
+def test_the_oldest_exchanges_are_left_out(load: Any, gguf: Path, library: Any) -> None:
+    """Until the prompt fits --limit; a question that does not fit alone is one sentence."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--limit", 120)
+    long = ("a" * 40, "b" * 40, "c", "d", "e")
+    assert "".join(talker.pieces(*long)) == library("c", "d", "e")
+    with pytest.raises(AnswerError, match="too long"):
+        talker.pieces("a" * 120)
+
+
+def test_an_answer_ends_where_the_context_ends(load: Any, gguf: Path) -> None:
+    """With a side note, and after as many tokens as there is room for."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, "--context_window", 512)
+    text, request = direct.ask(talker.executor, "a" * 300)
+    assert text.endswith(FULL)
+    assert request.completion_tokens == 512 - len(direct.tokens(talker.executor, "a" * 300))
+    assert "".join(talker.pieces("a" * 300)) == text
+
+
+def test_the_models_own_context_can_be_asked_for(load: Any, gguf: Path) -> None:
+    """By --context_window 0."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, "--context_window", 0)
+    assert talker.executor.model.context_length == tiny_models.CONTEXT
+
+
+def test_an_answer_may_not_take_too_long(load: Any, gguf: Path) -> None:
+    """The user is told."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, "--timeout", 0.05)
+    pieces = talker.pieces("x")
+    assert "took longer than 0.05 s" in pieces[-1]
+
+
+# -- stopping
+
+
+def test_a_stopped_answer_ends_within_a_step(
+    load: Any, gguf: Path, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine computes no further token, and the next chat is answered."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY)
+    engine, steps = talker.executor.engine, []
+    step = engine._scheduler.step
+    monkeypatch.setattr(engine._scheduler, "step", lambda: (steps.append(1), step()))
+    request = direct.create(talker.executor, "x")
+    say, texts = request.emit, []
+
+    def emit_and_cancel(text: str) -> None:
+        say(text)
+        texts.append(text)
+        if len(texts) == 5:
+            request.cancel()
+
+    request.emit = emit_and_cancel
+    engine.submit(request)
+    until(lambda: request.finished)
+    assert len(texts) == 5
+    assert len(steps) <= 6, "the last one computes nothing"
+    assert library("x").startswith("".join(texts))
+    assert library("x").startswith("".join(talker.first(1, "x")))
+    assert "".join(talker.pieces("x", parameter="llm_max_tokens 24")) == library("x")
+
+
+# -- mistakes
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        (("--top_p", "1.5"), UsageError, "top_p must be at most 1"),
+        (("--mirostat_mode", "3"), UsageError, "mirostat_mode must be at most 2"),
+        (("--seed", str(2**32)), UsageError, "seed must be at most 4294967295"),
+        (
+            ("--ngl", "-1"),
+            StartError,
+            "--ngl -1 asks for a GPU, but this build of llama.cpp computes on processors only; "
+            "--ngl 0 computes on the processor",
+        ),
+        (
+            ("--cache_type", "q8_0", "--flash_attn", "off"),
+            UsageError,
+            "--cache_type q8_0 needs --flash_attn on; f16 and f32 do not",
+        ),
+        (("--tensor_split", ",".join("1" * 100)), StartError, "--tensor_split has 100 numbers; "),
+        (
+            ("--override_chat_template", "{% for %}"),
+            StartError,
+            "the chat template cannot be read: ",
+        ),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    load: Any, gguf: Path, options: tuple[str, ...], kind: type[KuwaError], words: str
+) -> None:
+    """Before it reaches native code, which would end the process."""
+    with pytest.raises(kind) as refused:
+        load(LlamacppExecutor, "--model_path", gguf, *options)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--ngl", "-2"),
+        ("--threads", "0"),
+        ("--threads", "513"),
+        ("--context_window", str(2**24 + 1)),
+        ("--tensor_split", "1,x"),
+        ("--tensor_split", "0,0"),
+        ("--cache_type", "f64"),
+    ],
+)
+def test_numbers_out_of_range_end_with_code_2(load: Any, gguf: Path, options: Any) -> None:
+    """With argparse's message."""
+    with pytest.raises(SystemExit) as ended:
+        load(LlamacppExecutor, "--model_path", gguf, *options)
+    assert ended.value.code == 2
+
+
+def test_an_impossible_request_is_refused_before_native_code(load: Any, gguf: Path) -> None:
+    """With a sentence for the user."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
+    with pytest.raises(AnswerError, match="llm_seed must be at least -1"):
+        talker.pieces("x", parameter="llm_seed -5")
+    with pytest.raises(AnswerError, match="llm_top_k must be at most 2"):
+        talker.pieces("x", parameter=f"llm_top_k {2**31}")
+
+
+@pytest.mark.parametrize("size", [100, 5_000, 200_000])
+def test_a_truncated_file_is_one_line(load: Any, gguf: Path, tmp_path: Path, size: int) -> None:
+    """It says how much is missing, before llama.cpp looks at it."""
+    cut, whole = tmp_path / "cut.gguf", gguf.stat().st_size
+    cut.write_bytes(gguf.read_bytes()[:size])
+    with pytest.raises(UsageError) as refused:
+        load(LlamacppExecutor, "--model_path", cut)
+    found = re.fullmatch(
+        rf"--model_path {cut} is truncated(?: or damaged: more than|:) ([\d,]+) bytes are needed, "
+        rf"{size:,} are there; copy it again",
+        str(refused.value),
+    )
+    assert found
+    assert size < int(found[1].replace(",", "")) <= whole
+
+
+def test_what_llama_cpp_refuses_is_one_line(load: Any, gguf: Path, tmp_path: Path) -> None:
+    """With its own reason: a file can be whole and be of no use."""
+    odd = tmp_path / "odd.gguf"
+    odd.write_bytes(gguf.read_bytes().replace(b"llama", b"lemma"))
+    with pytest.raises(StartError) as refused:
+        load(LlamacppExecutor, "--model_path", odd)
+    assert str(refused.value).startswith(f"{odd} cannot be loaded: ")
+    assert "lemma" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "words"),
+    [
+        ("has_encoder", True, "it has an encoder"),
+        ("has_decoder", False, "it has an encoder"),
+        ("is_diffusion", True, "writes by diffusion"),
+    ],
+)
+def test_other_kinds_of_models_are_refused(
+    load: Any,
+    gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    question: str,
+    answer: bool,
+    words: str,
+) -> None:
+    """They would be computed, and answer nonsense."""
+    name = f"llama_model_{question}"
+    function = getattr(llama_cpp, name)
+
+    def answer_instead(model: Any) -> bool:
+        assert function(model) is not answer
+        return answer
+
+    answer_instead.argtypes = function.argtypes
+    monkeypatch.setattr(llama_cpp, name, answer_instead)
+    with pytest.raises(StartError, match=words):
+        load(LlamacppExecutor, "--model_path", gguf)
+
+
+def test_too_large_a_context_is_one_line(
+    load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which says what to lower."""
+    init = llama_cpp.llama_init_from_model
+
+    def create(model: Any, params: Any) -> Any:
+        return None if params.n_ctx == 3 * 4096 else init(model, params)
+
+    create.argtypes = init.argtypes
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", create)
+    with pytest.raises(StartError) as refused:
+        load(LlamacppExecutor, "--model_path", gguf, "--concurrent_req_limit", 3)
+    assert str(refused.value) == (
+        "llama.cpp cannot hold 4,096 tokens of each of 3 chats: not enough memory; lower "
+        "--context_window or --concurrent_req_limit, or choose another --cache_type"
+    )
+
+
+def test_more_memory_than_there_is_is_one_line(
+    load: Any, gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what llama.cpp really says about this model: 512 bytes a token."""
+    (tmp_path / "meminfo").write_text("MemAvailable: 24576 kB\n", encoding="ascii")
+    monkeypatch.setattr(kv_memory, "MEMINFO", tmp_path / "meminfo")
+    few = ("--model_path", gguf, "--context_window", 32_768, "--cache_type", "f32")
+    load(LlamacppExecutor, *few)
+    words = "32,768 tokens for each of 2 chats take 0.0 GB, and 0.0 GB are free; "
+    with pytest.raises(StartError, match=words):
+        load(LlamacppExecutor, *few, "--concurrent_req_limit", 2)
+
+
+def test_another_interface_of_the_library_is_one_line(
+    load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is seen before anything is called that would end the process."""
+    monkeypatch.delattr(llama_cpp, "llama_memory_seq_cp")
+    monkeypatch.setattr(llama_cpp.llama_decode, "argtypes", [llama_cpp.llama_context_p_ctypes])
+    with pytest.raises(StartError) as refused:
+        load(LlamacppExecutor, "--model_path", gguf)
+    assert (
+        "is not the one that this program was written for: llama_decode, llama_memory_seq_cp "
+        in (str(refused.value))
+    )
+
+
+# -- where models come from, and how they are loaded
+
+
+def test_a_model_in_several_files_is_loaded_by_its_first(
+    load: Any, gguf: Path, tmp_path: Path, library: Any
+) -> None:
+    """The others are found by their names; one that is missing is named."""
+    first, second = tiny_models.split_gguf(gguf, tmp_path)
+    talker = load(LlamacppExecutor, "--model_path", first, *FEW)
+    assert "".join(talker.pieces("x")) == library("x")
+    second.unlink()
+    with pytest.raises(UsageError, match=f"of which 1 is missing: {second.name}"):
+        load(LlamacppExecutor, "--model_path", first)
+
+
+def test_a_file_in_the_hubs_cache_is_loaded(
+    load: Any, gguf: Path, tmp_path: Path, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hf://owner/name?file; what is not there is said, with the command that fetches it."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "tiny.gguf").symlink_to(gguf)
+    talker = load(LlamacppExecutor, "--model_path", "hf://owner/name?tiny.gguf", *FEW)
+    assert "".join(talker.pieces("x")) == library("x")
+    for address, words in (
+        ("hf://owner/name?tiny.guff", r"near it: tiny\.gguf; .*`hf download owner/name tiny\.guff"),
+        ("hf://owner/other?tiny.gguf", "is neither a folder nor in the hub's cache"),
+        ("hf://owner/name", r"is incomplete: hf://owner/name\?file is needed"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            load(LlamacppExecutor, "--model_path", address)
+
+
+def test_loading_shows_how_far_it_is(gguf: Path) -> None:
+    """In steps, to the end; and what it raises there ends the loading."""
+    from backends.llamacpp import bindings
+    from backends.llamacpp import model as _llama_model
+
+    class Signalled(BaseException):
+        """Stands for a signal that comes while a model is loaded."""
+
+    bindings.prepare()
+    cpu: dict[str, Any] = {"gpu_layers": 0, "tensor_split": []}
+    steps: list[tuple[int, int]] = []
+    llama_cpp.llama_model_free(_llama_model._load(gguf, lambda *step: steps.append(step), **cpu))
+    assert steps[-1] == (1000, 1000)
+    assert steps == sorted(steps)
+
+    def end(*_: int) -> None:
+        raise Signalled
+
+    with pytest.raises(Signalled):
+        _llama_model._load(gguf, end, **cpu)
+
+
+@pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("attention", ["auto", "on"])
+def test_what_is_remembered_can_be_made_smaller(
+    load: Any, gguf: Path, tmp_path: Path, cache: str, attention: str
+) -> None:
+    """Each kind answers, though not to the letter as with 32 bits."""
+    options = ("--cache_type", cache, "--flash_attn", attention, "--concurrent_req_limit", 2)
+    wide = tmp_path / "wide.gguf"
+    wide.write_bytes(with_wider_heads(gguf.read_bytes()))
+    talker = load(LlamacppExecutor, "--model_path", wide, "--temperature", 0, *options)
+    assert talker.executor.engine.description == "2 at once"
+    texts = [direct.ask(talker.executor, "x", parameter="llm_max_tokens 9")[0] for _ in range(2)]
+    assert texts[0] == texts[1]
+    assert len(texts[0]) == 9
+
+
+def with_wider_heads(data: bytes) -> bytes:
+    """Make half as many heads of a model's attention: small formats need 32 numbers in one."""
+    for name in ("head_count", "head_count_kv"):
+        key = f"llama.attention.{name}".encode()
+        before, found, after = data.partition(key + struct.pack("<I", tiny_models.U32))
+        count = int.from_bytes(after[:4], "little") // 2
+        data = before + found + struct.pack("<I", count) + after[4:]
+    return data
+
+
+def test_a_format_that_does_not_suit_is_one_line(load: Any, gguf: Path) -> None:
+    """With llama.cpp's own reason."""
+    with pytest.raises(StartError, match=r"chat: .*block size 32 does not divide .*; lower "):
+        load(
+            LlamacppExecutor,
+            "--model_path",
+            gguf,
+            "--cache_type",
+            "q8_0",
+            "--concurrent_req_limit",
+            2,
+        )
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, "10000"),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_threads_that_wait_give_way(
+    load: Any,
+    gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    spins: str | None,
+) -> None:
+    """Soon, unless who starts the program says how they wait."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    load(LlamacppExecutor, "--model_path", gguf)
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+# -- tokens and text
+
+
+def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
+    """A token may be longer than any buffer, and a text have more tokens than letters."""
+    long = "-" * 1000
+    gguf = tiny_models.write_gguf(tmp_path / "m.gguf", more=[long])
+    model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model
+    token = model.vocabulary_size - 1
+    decode = model.create_decoder()
+    assert [decode(token), decode(3 + ord("a")), decode(token)] == [long, "a", long]
+    text = "世界 and <|im_end|> " * 50
+    tokens = model.tokenize(text)
+    assert tokens.count(2) == 50
+    decode = model.create_decoder()
+    assert "".join(map(decode, tokens)) == text.replace("<|im_end|>", "")
+
+
+# -- as a user runs it
+
+
+def test_it_answers_through_a_kernel(gguf: Path, library: Any) -> None:
+    """Eight at once; the end is clean."""
+    options = ("--embedded_kernel", "127.0.0.1:0", "--concurrent_req_limit", "8")
+    with Program("llamacpp", "--model_path", str(gguf), *map(str, FEW), *options) as program:
+        program.wait_for("registered as llamacpp")
+        kernel, answers = program.kernel_url, {}
+
+        def ask(number: int) -> None:
+            answers[number] = chat_through(kernel, "llamacpp", f"Hi {number}", number)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert answers == {number: library(f"Hi {number}") for number in range(8)}
+        program.process.terminate()
+        assert program.end() == 0
+    assert "Traceback" not in program.log
+    assert "llama.cpp:" not in program.log, "its chatter is for DEBUG"
+
+
+def test_sentences_are_in_the_persons_language(gguf: Path) -> None:
+    """English, unless the browser asks for Chinese."""
+    few = ("--limit", "20", "--ignore_kernel")
+    with Program("llamacpp", "--model_path", str(gguf), *map(str, FEW), *few) as program:
+        for language, sentence in (
+            ("en", "[Sorry, The input message is too long!]"),
+            ("zh-TW,zh;q=0.9,en;q=0.5", "[抱歉，輸入的訊息太長了！]"),
+        ):
+            fields = {"Accept-Language": language}
+            assert fetch(program.url, said("x" * 50), fields=fields)[1] == sentence
+
+
+def test_chats_can_be_stopped(gguf: Path) -> None:
+    """One after the other; both endpoints are free again at once."""
+    endless = ("--context_window", "65536", "--concurrent_req_limit", "2", "--ignore_kernel")
+    with Program("llamacpp", "--model_path", str(gguf), *map(str, GREEDY), *endless) as program:
+        url = program.url
+        busy = [
+            threading.Thread(target=fetch, args=(place, said("x"))) for place in (url, f"{url}/1")
+        ]
+        for thread in busy:
+            thread.start()
+        until(lambda: "Aborted" in fetch(f"{url}/1/abort")[1])
+        until(lambda: "Aborted" in fetch(f"{url}/abort")[1])
+        for thread in busy:
+            thread.join(20)
+            assert not thread.is_alive()
+        assert fetch(f"{url}/abort")[1] == '{"msg":"No process to abort"}'

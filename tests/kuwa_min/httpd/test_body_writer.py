@@ -1,0 +1,658 @@
+"""Streamed bodies on socket pairs: exact chunks, backpressure, disconnects, one courier."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from kuwa_min.errors import Gone
+from kuwa_min.httpd import body_writer as module
+from kuwa_min.httpd.body_writer import HIGH_WATER, Courier, Delivery
+from tests.support.programs import until
+
+PATIENCE = 10.0  # seconds until a test gives up
+SHORT = 0.3  # seconds that a test waits for
+SLACK = 5.0  # seconds by which a busy machine may miss a limit
+NEVER = float("inf")
+LAST = b"0\r\n\r\n"
+
+
+class Body:
+    """A streamed body on a socket pair, with its client's end."""
+
+    def __init__(
+        self, courier: Courier, *, chunked: bool = True, stall_seconds: float = PATIENCE
+    ) -> None:
+        near, self.client = socket.socketpair()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        near.setblocking(False)
+        self.client.settimeout(PATIENCE)
+        self.peeks = 0
+        self.near, self._courier = near, courier
+        self.delivery = Delivery(
+            near,
+            courier.request_flush,
+            peek=self._peek,
+            would_block=(BlockingIOError, InterruptedError),
+            chunked=chunked,
+            stall_seconds=stall_seconds,
+        )
+        self.left = threading.Event()
+        self.delivery.on_gone = self.left.set
+        courier.register(self.delivery)
+
+    def _peek(self) -> bytes:
+        self.peeks += 1
+        return self.near.recv(1, socket.MSG_PEEK)
+
+    def close(self) -> None:
+        """Unregister the body and close both ends."""
+        self._courier.unregister(self.delivery)
+        self.near.close()
+        self.client.close()
+
+    def write(self, *pieces: str) -> Body:
+        """Write these pieces."""
+        for piece in pieces:
+            self.delivery.write(piece)
+        return self
+
+    def read(self, size: int) -> bytes:
+        """Read exactly `size` bytes."""
+        data = b""
+        while len(data) < size:
+            more = self.client.recv(size - len(data))
+            assert more, f"the body ended after {data!r}"
+            data += more
+        return data
+
+    def chunks(self) -> list[bytes]:
+        """Read every chunk up to the last."""
+        with self.client.makefile("rb") as file:
+            chunks = []
+            while size := int(file.readline(), 16):
+                chunks.append(file.read(size))
+                assert file.readline() == b"\r\n"
+            assert file.readline() == b"\r\n"
+            return chunks
+
+    def text(self) -> str:
+        """Read the whole body; no chunk may split a character."""
+        return "".join(chunk.decode() for chunk in self.chunks())
+
+    def blocks(self) -> bool:
+        """Tell whether the socket is full and the courier has been told."""
+        return bool(self.delivery._outgoing) and not self.delivery._flush_requested
+
+    def fill(self) -> int:
+        """Write until socket and buffer are full; return the number of characters."""
+        count, piece = 0, "x" * 4096
+        while not (self.blocks() and self.delivery._buffered > HIGH_WATER - len(piece)):
+            if self.delivery._buffered > HIGH_WATER - len(piece):
+                until(self.blocks)
+            else:
+                self.delivery.write(piece)
+                count += len(piece)
+        return count
+
+
+@pytest.fixture(params=[selectors.DefaultSelector, selectors.SelectSelector])
+def courier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Courier]:
+    """Run a courier, once with the best selector and once with the one that all systems have."""
+    monkeypatch.setattr(selectors, "DefaultSelector", request.param)
+    with Courier() as running:
+        yield running
+
+
+@pytest.fixture
+def bodies(courier: Courier) -> Iterator[Callable[..., Body]]:
+    """Make bodies that are unregistered at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> Body:
+            return stack.enter_context(contextlib.closing(Body(courier, **options)))
+
+        yield make
+
+
+@pytest.fixture
+def asleep() -> Iterator[Courier]:
+    """Make a courier that is not started; the test may start it."""
+    courier = Courier()
+    yield courier
+    if not courier._thread.ident:
+        courier.__enter__()
+    courier.__exit__(None, None, None)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    """Run producers beside the test."""
+    with ThreadPoolExecutor(100) as threads:
+        yield threads
+
+
+def took(action: Callable[[], object]) -> float:
+    """Return the seconds that something took."""
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+# -- what goes out
+
+
+def test_slow_pieces_are_sent_at_once_without_another_thread(asleep: Courier) -> None:
+    """Write and read in turn while the courier does not run."""
+    with contextlib.closing(Body(asleep)) as body:
+        for piece, wire in (("one", b"3\r\none\r\n"), ("你好", "6\r\n你好\r\n".encode())):
+            body.write(piece)
+            assert body.read(len(wire)) == wire
+            until(lambda: time.monotonic() - body.delivery._last_write > module.COALESCE_SECONDS)
+        body.delivery.finish()
+        assert body.read(5) == LAST
+        assert not asleep._requested
+
+
+def test_buffered_pieces_are_sent_in_one_chunk_and_in_order(
+    asleep: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write faster than the courier, then let it run."""
+    monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
+    with contextlib.closing(Body(asleep)) as body:
+        body.write("one", "two", "three", "four")
+        body.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            body.client.recv(1)
+        body.client.settimeout(PATIENCE)
+        asleep.__enter__()
+        assert body.read(20) == b"f\r\nonetwothreefour\r\n"
+
+
+def test_the_end_sends_what_is_buffered_in_the_same_write(
+    asleep: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finish right after two pieces."""
+    monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
+    with contextlib.closing(Body(asleep)) as body:
+        body.write("one", "two").delivery.finish()
+        assert body.client.recv(100) == b"6\r\nonetwo\r\n" + LAST
+
+
+def test_20_000_pieces_arrive_whole_and_in_order(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Write as fast as possible while a client reads."""
+    body, pieces = bodies(), [f"{number} " for number in range(20_000)]
+
+    def work() -> None:
+        body.write(*pieces).delivery.finish()
+
+    writing = pool.submit(work)
+    assert body.text() == "".join(pieces)
+    writing.result(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("piece", "wire"),
+    [
+        ("\ud800", b"1\r\n?\r\n"),
+        ("a\ud83d\ude00b", b"4\r\na??b\r\n"),
+        ("\x00\r\n", b"3\r\n\x00\r\n\r\n"),
+        ("😀", b"4\r\n\xf0\x9f\x98\x80\r\n"),
+        ("", b""),
+    ],
+)
+def test_a_piece_becomes_these_bytes(bodies: Callable[..., Body], piece: str, wire: bytes) -> None:
+    """Replace lone surrogates, and never write a chunk of nothing, which would be the last."""
+    body = bodies()
+    body.write(piece, "").delivery.finish()
+    assert body.read(len(wire) + 5) == wire + LAST
+
+
+def test_no_chunk_splits_a_character(bodies: Callable[..., Body], pool: ThreadPoolExecutor) -> None:
+    """Write characters of one to four bytes past a small buffer."""
+    body, some = bodies(), random.Random(1)
+    pieces = ["".join(some.choices("aé你😀", k=some.randrange(400))) for _ in range(3000)]
+    writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
+    chunks = body.chunks()
+    assert b"".join(chunks).decode() == "".join(pieces)
+    assert all(chunk.decode() for chunk in chunks)
+    writing.result(PATIENCE)
+
+
+def test_an_http_1_0_body_has_no_chunks(bodies: Callable[..., Body]) -> None:
+    """Write the text alone."""
+    body = bodies(chunked=False)
+    body.write("one", "", "two").delivery.finish()
+    body.near.shutdown(socket.SHUT_WR)
+    assert body.read(6) == b"onetwo"
+    assert body.client.recv(1) == b""
+
+
+def test_a_body_ends_once(bodies: Callable[..., Body]) -> None:
+    """Finish twice; nothing may follow."""
+    body = bodies()
+    body.write("one").delivery.finish()
+    body.delivery.finish()
+    with pytest.raises(Gone):
+        body.delivery.write("two")
+    body.near.shutdown(socket.SHUT_WR)
+    assert body.chunks() == [b"one"]
+    assert body.client.recv(1) == b""
+
+
+def test_a_truncated_body_has_no_end(bodies: Callable[..., Body]) -> None:
+    """Send what is buffered, but not the last chunk."""
+    body = bodies()
+    body.write("one").delivery.break_off()
+    with pytest.raises(Gone):
+        body.delivery.finish()
+    body.near.shutdown(socket.SHUT_WR)
+    assert body.read(8) == b"3\r\none\r\n"
+    assert body.client.recv(1) == b""
+
+
+# -- slow clients
+
+
+def test_a_slow_client_loses_nothing_and_blocks_the_producer(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Write two megabytes; the producer blocks, and the buffer stays below its limit."""
+    body, pieces, most = bodies(), [f"{number:07} " * 100 for number in range(2500)], 0
+
+    def write() -> None:
+        nonlocal most
+        for piece in pieces:
+            body.delivery.write(piece)
+            most = max(most, body.delivery._buffered)
+        body.delivery.finish()
+
+    writing = pool.submit(write)
+    until(body.blocks)
+    assert not writing.done()
+    assert body.text() == "".join(pieces)
+    writing.result(PATIENCE)
+    assert most <= HIGH_WATER
+
+
+def test_a_client_that_takes_a_little_now_and_then_is_not_stalled(
+    bodies: Callable[..., Body],
+) -> None:
+    """Count the stall limit from what was taken last, not from the first byte that waits."""
+    body = bodies(stall_seconds=100)
+    body.fill()
+    before = body.delivery._last_progress
+    while body.delivery._last_progress == before:
+        body.client.recv(4096)
+    body.delivery.check_stall(before + 100)
+    assert not body.delivery.gone
+    body.delivery.check_stall(body.delivery._last_progress + 100)
+    assert body.left.wait(PATIENCE)
+
+
+def test_a_client_that_never_reads_is_disconnected(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fill socket and buffer: the producer gets Gone at the stall limit, not before."""
+    monkeypatch.setattr(module, "STALL_POLL", 0.05)
+    body = bodies(stall_seconds=SHORT)
+
+    def write() -> None:
+        while True:
+            body.delivery.write("x" * 4096)
+
+    started = time.monotonic()
+    with pytest.raises(Gone):
+        pool.submit(write).result(PATIENCE)
+    assert SHORT <= time.monotonic() - started < SHORT + SLACK
+    assert body.left.wait(PATIENCE)
+    assert not body.delivery._outgoing
+    assert not body.delivery._texts
+
+
+def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
+    bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finish while the client does not read."""
+    monkeypatch.setattr(module, "STALL_POLL", 0.05)
+    body = bodies(stall_seconds=SHORT)
+    body.fill()
+    started = time.monotonic()
+    with pytest.raises(Gone):
+        body.delivery.finish()
+    assert time.monotonic() - started < SHORT + SLACK
+
+
+# -- clients that leave
+
+
+def test_a_disconnect_is_noticed_while_the_producer_is_silent(
+    bodies: Callable[..., Body],
+) -> None:
+    """Hang up during silence; of five tries the best takes at most a tenth of a second."""
+
+    def notice() -> None:
+        body = bodies()
+        body.write("one")
+        body.client.close()
+        assert body.left.wait(PATIENCE)
+        assert body.delivery.gone
+
+    assert min(took(notice) for _ in range(5)) < 0.1
+
+
+def test_a_client_that_closes_its_half_has_left(bodies: Callable[..., Body]) -> None:
+    """Treat a half-closed connection as a disconnect."""
+    body = bodies()
+    body.client.shutdown(socket.SHUT_WR)
+    assert body.left.wait(PATIENCE)
+    with pytest.raises(Gone):
+        body.delivery.write("one")
+    with pytest.raises(Gone):
+        body.delivery.finish()
+
+
+def test_a_disconnect_frees_a_blocked_producer(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Hang up while a producer waits for the buffer to drain, and while one waits for the end."""
+    ending, writing = bodies(), bodies()
+    for body in (ending, writing):
+        body.fill()
+    end: Future[None] = pool.submit(ending.delivery.finish)
+    write = pool.submit(writing.write, *["x" * HIGH_WATER] * 2)
+    until(lambda: ending.delivery._finished and writing.delivery._buffered > HIGH_WATER)
+    for body, waiting in ((ending, end), (writing, write)):
+        body.client.close()
+        with pytest.raises(Gone):
+            waiting.result(PATIENCE)
+
+
+def test_the_write_that_finds_the_client_gone_raises(asleep: Courier) -> None:
+    """Raise in this very write: a silent backend may not make another one for a long time."""
+    with contextlib.closing(Body(asleep)) as body:
+        body.client.close()
+        with pytest.raises(Gone):
+            body.delivery.write("one")
+
+
+def test_the_write_whose_wait_ends_in_a_disconnect_raises(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Raise in the write that waited for the buffer to drain."""
+    body = bodies()
+    body.fill()
+    writing: Future[None] = pool.submit(body.delivery.write, "x" * HIGH_WATER)
+    until(lambda: body.delivery._buffered > HIGH_WATER)
+    body.client.close()
+    with pytest.raises(Gone):
+        writing.result(PATIENCE)
+
+
+def test_a_failing_callback_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
+    """Raise in on_gone; other bodies go on."""
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    first, second = bodies(), bodies()
+    first.delivery.on_gone = fail
+    first.client.close()
+    until(lambda: first.delivery.gone)
+    second.client.close()
+    assert second.left.wait(PATIENCE)
+
+
+def test_a_callback_that_blocks_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
+    """Wait in on_gone; other bodies go on."""
+    first, second, hang = bodies(), bodies(), threading.Lock()
+    first.delivery.on_gone = lambda: hang.acquire() and None
+    with hang:
+        first.client.close()
+        until(lambda: first.delivery.gone)
+        second.client.close()
+        assert second.left.wait(PATIENCE)
+
+
+def test_without_another_thread_the_courier_calls_back(
+    bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let no thread start."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    body = bodies()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    body.client.close()
+    assert body.left.wait(PATIENCE)
+
+
+# -- ends from other threads
+
+
+def test_abandon_ends_a_body_whose_producer_is_silent(bodies: Callable[..., Body]) -> None:
+    """End it from another thread: the client gets a whole body and the end of the connection."""
+    body = bodies()
+    body.write("one").delivery.abandon()
+    assert body.chunks() == [b"one"]
+    assert body.client.recv(1) == b""
+    with pytest.raises(Gone):
+        body.delivery.write("two")
+    with pytest.raises(Gone):
+        body.delivery.finish()
+
+
+def test_abandon_frees_a_blocked_producer(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """End a body from another thread while its producer blocks; a fast client gets the rest."""
+    monkeypatch.setattr(module, "CLOSE_GRACE", PATIENCE)
+    body = bodies()
+    count = body.fill()
+    writing = pool.submit(body.write, "y" * HIGH_WATER, "never taken")
+    until(lambda: body.delivery._buffered > HIGH_WATER)
+    ending: Future[None] = pool.submit(body.delivery.abandon)
+    with pytest.raises(Gone):
+        writing.result(PATIENCE)
+    assert body.text() == "x" * count + "y" * HIGH_WATER
+    ending.result(PATIENCE)
+
+
+def test_abandon_does_not_wait_for_a_stalled_client(
+    bodies: Callable[..., Body],
+) -> None:
+    """Return soon: the request that aborts waits for this, and the Kernel at most 10 s for it."""
+    body = bodies()
+    body.fill()
+    assert took(body.delivery.abandon) < 2
+
+
+# -- the next request during a body
+
+
+def test_a_next_request_is_left_alone(bodies: Callable[..., Body]) -> None:
+    """Read not a byte of what the client sends early."""
+    body = bodies()
+    body.client.sendall(b"GET /next")
+    until(lambda: not body.delivery.read_interest)
+    body.write("one").delivery.finish()
+    assert body.chunks() == [b"one"]
+    assert body.near.recv(100) == b"GET /next"
+    assert not body.delivery.gone
+
+
+def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
+    """Wait for the socket to be writable although it is not watched for reading any more."""
+    body, pieces = bodies(), [f"{number:07} " * 100 for number in range(500)]
+    body.client.sendall(b"GET /next")
+    until(lambda: not body.delivery.read_interest)
+    writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
+    until(body.blocks)
+    body.client.settimeout(2)
+    assert body.text() == "".join(pieces)
+    writing.result(PATIENCE)
+
+
+def test_a_body_that_was_unregistered_is_never_looked_at_again(
+    courier: Courier, bodies: Callable[..., Body]
+) -> None:
+    """Leave the socket to its connection, even if an event is on its way."""
+    body = bodies()
+    body.delivery.finish()
+    courier.unregister(body.delivery)
+    body.near.settimeout(PATIENCE)
+    peeks = body.peeks
+    assert took(lambda: courier._handle(body.delivery, selectors.EVENT_READ)) < 1
+    assert body.peeks == peeks
+    assert not body.delivery.gone
+
+
+# -- many bodies, one courier
+
+
+def test_many_bodies_share_a_courier(bodies: Callable[..., Body], pool: ThreadPoolExecutor) -> None:
+    """Stream to 40 clients, of which every fourth never reads: the others get all of theirs."""
+    streams = [bodies() for _ in range(40)]
+    texts = [f"{number:03} " * 20_000 for number in range(40)]
+
+    def write(body: Body, text: str) -> None:
+        for at in range(0, len(text), 1000):
+            body.delivery.write(text[at : at + 1000])
+        body.delivery.finish()
+
+    writers = [pool.submit(write, *pair) for pair in zip(streams, texts, strict=True)]
+    readers = {n: pool.submit(body.text) for n, body in enumerate(streams) if n % 4}
+    for number, reading in readers.items():
+        assert reading.result(PATIENCE) == texts[number]
+        writers[number].result(PATIENCE)
+    for number in range(0, 40, 4):
+        assert not writers[number].done()
+        streams[number].client.close()
+        with pytest.raises(Gone):
+            writers[number].result(PATIENCE)
+
+
+def test_nothing_is_left_of_bodies_that_ended(courier: Courier, pool: ThreadPoolExecutor) -> None:
+    """Unregister 200 bodies that ended in every way."""
+
+    def live(number: int) -> None:
+        with contextlib.closing(Body(courier)) as body, contextlib.suppress(Gone):
+            if number % 4 == 0:
+                body.client.close()
+            if number % 4 == 1:
+                body.fill()
+                body.client.close()
+            body.write("one", "two", "three")
+            body.delivery.finish()
+
+    for future in [pool.submit(live, number) for number in range(200)]:
+        future.result(PATIENCE)
+    until(lambda: not courier._requested)
+    until(lambda: not courier._blocked, 2)
+    assert len(courier._selector.get_map()) == 1  # its own wakeup pipe
+
+
+def test_a_courier_ends_with_its_block() -> None:
+    """Leave no thread and no descriptor."""
+    with Courier() as courier:
+        thread = courier._thread
+        assert thread.is_alive()
+    assert not thread.is_alive()
+    assert courier._wakeup_sender.fileno() == courier._wakeup_receiver.fileno() == -1
+
+
+# -- producers that must not block
+
+
+def test_a_put_never_blocks_and_tells_whether_more_may_be_written(
+    bodies: Callable[..., Body],
+) -> None:
+    """Put until the buffer is full, then read."""
+    body = bodies()
+    piece, count = "x" * 4096, 0
+    while body.delivery.put(piece):
+        count += 1
+    called = threading.Event()
+    body.delivery.when_room(called.set)
+    assert not called.is_set()
+    assert not body.delivery.put(piece)
+    reading = threading.Thread(target=body.read, args=(HIGH_WATER // 2,))
+    reading.start()
+    assert called.wait(PATIENCE)
+    reading.join()
+    body.delivery.wait_for_room()
+    now = threading.Event()
+    body.delivery.when_room(now.set)
+    assert now.is_set()
+
+
+def test_a_producer_is_called_back_when_the_client_leaves(
+    bodies: Callable[..., Body],
+) -> None:
+    """Fill, hang up."""
+    body = bodies()
+    while body.delivery.put("x" * 4096):
+        pass
+    called = threading.Event()
+    body.delivery.when_room(called.set)
+    body.client.close()
+    assert called.wait(PATIENCE)
+    assert body.left.wait(PATIENCE)
+    with pytest.raises(Gone):
+        body.delivery.put("x")
+    with pytest.raises(Gone):
+        body.delivery.wait_for_room()
+
+
+def test_a_producer_is_called_back_when_the_body_is_abandoned(
+    bodies: Callable[..., Body],
+) -> None:
+    """Fill, abandon."""
+    body = bodies()
+    while body.delivery.put("x" * 4096):
+        pass
+    called = threading.Event()
+    body.delivery.when_room(called.set)
+    body.delivery.abandon()
+    assert called.is_set()
+
+
+# -- pauses between the last pieces
+
+
+@pytest.mark.parametrize("piece", ["", "text"])
+def test_a_rest_begins_once_all_is_sent_even_if_that_was_nothing(
+    asleep: Courier, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, piece: str
+) -> None:
+    """A last piece waits for the courier, and so does the pause; then the courier runs."""
+    monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
+    with contextlib.closing(Body(asleep)) as body:
+        body.delivery.put(piece)
+        waiting, begun = body.delivery._changed.wait, threading.Event()
+
+        def wait(seconds: float | None = None) -> bool:
+            begun.set()  # the lock is held until the wait has begun
+            return waiting(seconds)
+
+        monkeypatch.setattr(body.delivery._changed, "wait", wait)
+        resting = pool.submit(body.delivery.rest, 0.01)
+        try:
+            assert begun.wait(PATIENCE)
+            asleep.__enter__()
+            resting.result(PATIENCE)
+        finally:
+            body.delivery.hurry()

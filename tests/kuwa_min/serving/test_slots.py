@@ -1,0 +1,388 @@
+"""Check slots and the queue before them over real sockets: order, waits, limits, ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.pieces import as_generator
+from kuwa_min.kernel.protocol import Chat, slot_path
+from kuwa_min.kernel.wire import RawWire
+from kuwa_min.serving import answer
+from kuwa_min.serving.answer import Generation
+from kuwa_min.serving.generation_run import on_stop
+from kuwa_min.serving.metrics import Metrics
+from kuwa_min.serving.slots import Slots
+from tests.kuwa_min.serving.test_routes import Running, running
+from tests.support.programs import call, fetch, said, until
+
+LONG = 20.0
+
+
+class Gated:
+    """A backend that records whom it answers, then blocks until that chat's gate opens."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []  # whose chats began
+        self.began: dict[str, float] = {}
+        self.ended: dict[str, float] = {}
+        self._gates: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    def gate(self, name: str) -> threading.Event:
+        """Return the event that lets a chat end."""
+        with self._lock:
+            return self._gates.setdefault(name, threading.Event())
+
+    async def compute(self, chat: Chat) -> AsyncGenerator[str, None]:
+        """Answer with the user's words; wait on this thread, which a stop ends."""
+        name = chat.history[-1]["content"]
+        self.began[name] = time.monotonic()
+        self.order.append(name)
+        on_stop(self.gate(name).set)
+        yield name
+        self.gate(name).wait(LONG)
+        self.ended[name] = time.monotonic()
+
+
+@pytest.fixture
+def gated() -> Gated:
+    """Make a gated backend."""
+    return Gated()
+
+
+def serve(gated: Gated, *, slots: int = 1, waiting: int = 1) -> AbstractContextManager[Running]:
+    """Run a gated backend, each chat on its own thread."""
+    return running(gated.compute, slots=slots, waiting=waiting, on_loop=False)
+
+
+def chat(one: Running, index: int, name: str, **fields: str) -> tuple[int, str]:
+    """Have a whole chat at an endpoint."""
+    return fetch(one.base + slot_path("/chat", index), said(name, **fields))
+
+
+def waiting(one: Running) -> int:
+    """Return how many chats wait, as /status says."""
+    return int(json.loads(fetch(f"{one.base}/status")[1])["waiting"])
+
+
+def test_eight_users_on_two_slots_are_all_served_in_order(gated: Gated) -> None:
+    """None is refused, and each starts within 20 ms of the end that it waited for."""
+    names = [f"chat {number}" for number in range(8)]
+    with serve(gated, slots=2, waiting=6) as one, ThreadPoolExecutor(8) as pool:
+        answers = []
+        for index, name in enumerate(names):
+            answers.append(pool.submit(chat, one, index, name, user_id=str(index)))
+            until(lambda count=index + 1: len(one.slots.active()) == count)
+        until(lambda: waiting(one) == 6)
+        assert one.value("executor_framework_waiting_chats") == 6
+        assert one.value("executor_framework_busy_slots") == 2
+        assert one.value("executor_framework_endpoints") == 8
+        assert one.value("executor_framework_longest_wait_seconds") > 0
+        gaps = []
+        for ending, beginning in zip(names, names[2:], strict=False):
+            gated.gate(ending).set()
+            until(lambda name=beginning: name in gated.began)
+            gaps.append(gated.began[beginning] - gated.ended[ending])
+        for name in names[-2:]:
+            gated.gate(name).set()
+        assert [answer.result() for answer in answers] == [(200, name) for name in names]
+        assert gated.order == names
+        assert sorted(gaps)[len(gaps) // 2] < 0.02
+        until(lambda: one.value("executor_framework_busy_slots") == 0)
+        assert one.value("executor_framework_waiting_seconds_count") == 8
+        assert one.value("executor_framework_longest_wait_seconds") == 0
+
+
+def test_a_users_second_chat_comes_after_the_first_ones_of_others(gated: Gated) -> None:
+    """Two of a, then one of b."""
+    with serve(gated, waiting=3) as one, ThreadPoolExecutor(4) as pool:
+        for index, name in enumerate(("r1", "a1", "a2", "b1")):
+            pool.submit(chat, one, index, name, user_id=name[0])
+            until(lambda count=index + 1: len(one.slots.active()) == count)
+        for name in ("r1", "a1", "a2", "b1"):
+            gated.gate(name).set()
+    assert gated.order == ["r1", "a1", "b1", "a2"]
+
+
+def test_a_chat_beyond_all_endpoints_is_refused_as_before(gated: Gated) -> None:
+    """One runs, one waits at the second endpoint; the same endpoint takes no other chat."""
+    with serve(gated) as one, call(one.chat, said("first")) as first:
+        assert first.read(5) == b"first"
+        with call(f"{one.chat}/1", said("second")) as second:
+            assert second.status == 200
+            assert chat(one, 1, "third") == (429, '{"msg":"Processing another request."}')
+            assert chat(one, 2, "fourth")[0] == 404
+            gated.gate("first").set()
+            assert second.read(6) == b"second"
+
+
+@pytest.mark.parametrize("way", ["abort", "hang up"])
+def test_a_waiting_chat_leaves_the_queue_at_once(
+    gated: Gated, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one behind it takes its place, and it is never computed."""
+    caplog.set_level(logging.INFO)
+    with serve(gated, waiting=2) as one, ExitStack() as stack:
+        first = stack.enter_context(call(one.chat, said("first")))
+        assert first.read(5) == b"first"
+        leaving = socket_of(one, 1, "leaving")
+        until(lambda: waiting(one) == 1)
+        last = stack.enter_context(call(f"{one.chat}/2", said("last")))
+        until(lambda: waiting(one) == 2)
+        if way == "abort":
+            assert fetch(f"{one.chat}/1/abort") == (200, '{"msg":"Aborted"}')
+            assert read_all(leaving).endswith(b"\r\n\r\n0\r\n\r\n")
+        leaving.close()
+        until(lambda: waiting(one) == 1)
+        until(lambda: one.slots.at(1) is None)
+        outcome = "aborted" if way == "abort" else "left by the reader"
+        until(lambda: f"endpoint 1: {outcome}, 0 characters" in caplog.text)
+        gated.gate("first").set()
+        assert last.read(4) == b"last"
+        assert gated.order == ["first", "last"]
+        counted = "aborted" if way == "abort" else "disconnected"
+        assert one.value(f"executor_framework_{counted}_total") == 1
+        assert one.value("executor_framework_waiting_seconds_count") == 2
+
+
+def socket_of(one: Running, index: int, name: str) -> socket.socket:
+    """Start a chat on a bare socket."""
+    body, path = urlencode(said(name)), slot_path("/chat", index)
+    sock = socket.create_connection(("127.0.0.1", one.server.port), LONG)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    sock.sendall(f"{head}{body}".encode())
+    return sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read until the last chunk."""
+    data = b""
+    while not data.endswith(b"0\r\n\r\n"):
+        more = sock.recv(4096)
+        assert more
+        data += more
+    return data
+
+
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [("en_us", catalog.NO_SLOT), ("zh_tw", catalog.NO_SLOT.render("zh"))],
+)
+def test_a_wait_that_takes_too_long_ends_with_a_sentence(
+    gated: Gated, language: str, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The endpoint is free again, and the chat that runs goes on."""
+    caplog.set_level(logging.INFO)
+    with serve(gated) as one, call(one.chat, said("first")) as first:
+        one.routes._waiting_timeout = 0.1
+        assert first.read(5) == b"first"
+        fields = {"Accept-Language": language}
+        for _ in range(2):
+            assert fetch(f"{one.chat}/1", said("late"), fields=fields) == (200, sentence)
+        assert waiting(one) == 0
+        gated.gate("first").set()
+        assert first.read() == b""
+        assert gated.order == ["first"]
+    found = re.search(
+        r"endpoint 1: declined, \d+ characters in .* s, (\S+) s of them in the", caplog.text
+    )
+    assert found
+    assert float(found[1]) >= 0.1
+
+
+def test_a_waiting_chat_sends_pings(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 0.4's wire a progress with its position, at each interval; on 0.3's nothing."""
+    monkeypatch.setattr(answer, "PING_INTERVAL", 0.01)
+    with serve(gated, waiting=3) as one, ExitStack() as stack:
+        answers = []
+        for index, name in enumerate(("first", "second", "third", "raw")):
+            url = one.base + slot_path("/chat", index)
+            fields = {} if name == "raw" else {"X-Kuwa-User-Id": "3"}
+            answers.append(stack.enter_context(call(url, said(name), fields=fields)))
+            until(lambda count=index + 1: len(one.slots.active()) == count)
+        _, second, third, raw = answers
+        for response, position in ((second, 1), (third, 2), (second, 1)):
+            progress = until(lambda r=response: progress_in(r.readline()))
+            assert progress["position"] == position
+        gated.gate("first").set()
+        until(lambda: "second" in gated.began)
+        until(lambda: (progress_in(third.readline()) or {}).get("position") == 1)
+        for name in ("second", "third", "raw"):
+            gated.gate(name).set()
+        assert raw.read() == b"raw"
+        assert third.read().endswith(b"\n")
+
+
+def progress_in(line: bytes) -> dict[str, Any] | None:
+    """Return the progress that a line of 0.4 holds, if it does."""
+    (chunk,) = json.loads(line.removeprefix(b"data: "))["delta"] or [{}]
+    return chunk.get("progress")  # type: ignore[no-any-return]
+
+
+def test_a_computation_that_blocks_keeps_its_slot_but_not_its_endpoint() -> None:
+    """Abort it: the endpoint takes the next chat at once, which waits until it has really ended."""
+    blocked, release, order = threading.Event(), threading.Event(), list[str]()
+
+    async def stubborn(chat: Chat) -> AsyncGenerator[str, None]:
+        name = chat.history[-1]["content"]
+        yield name
+        if name == "blocks":
+            blocked.set()
+            release.wait(LONG)
+        order.append(name)
+
+    with running(stubborn, waiting=1, on_loop=False) as one:
+        with call(one.chat, said("blocks")) as response:
+            assert response.read(6) == b"blocks"
+            assert blocked.wait(LONG)
+            assert fetch(f"{one.chat}/abort")[0] == 200
+            assert response.read() == b""
+        assert one.slots.at(0) is None
+        assert one.value("executor_framework_busy_slots") == 1
+        with call(one.chat, said("next")) as response:
+            assert response.status == 200
+            until(lambda: waiting(one) == 1)
+            release.set()
+            assert response.read() == b"next"
+    assert order == ["blocks", "next"]
+
+
+def test_a_chat_that_is_stopped_before_it_begins_is_not_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even called: a plain function would compute its whole answer."""
+    calls = list[Chat]()
+
+    def compute(chat: Chat) -> AsyncGenerator[str, None]:
+        calls.append(chat)
+        return as_generator("answer")
+
+    with running(compute) as one:
+        acquire = one.slots.acquire
+
+        def acquire_and_cancel(index: int, generation: Generation) -> None:
+            acquire(index, generation)
+            generation.runner.cancel()
+
+        monkeypatch.setattr(one.slots, "acquire", acquire_and_cancel)
+        assert chat(one, 0, "x") == (200, "")
+        assert calls == []
+        monkeypatch.undo()
+        assert chat(one, 0, "x") == (200, "answer")
+
+
+def test_no_chat_begins_while_the_backends_abort_runs(gated: Gated) -> None:
+    """Abort the one chat that computes while another waits."""
+    begun, finish = threading.Event(), threading.Event()
+
+    def abort() -> None:
+        begun.set()
+        assert finish.wait(LONG)
+
+    with (
+        running(gated.compute, waiting=1, on_loop=False, abort=abort) as one,
+        call(one.chat, said("first")) as first,
+        call(f"{one.chat}/1", said("next")) as after,
+    ):
+        assert first.read(5) == b"first"
+        until(lambda: waiting(one) == 1)
+        assert fetch(f"{one.chat}/abort")[0] == 200
+        assert begun.wait(LONG)
+        assert first.read() == b""
+        until(lambda: one.value("executor_framework_busy_slots") == 0)
+        assert waiting(one) == 1
+        finish.set()
+        assert after.read(4) == b"next"
+        gated.gate("next").set()
+
+
+def test_the_backends_abort_is_not_called_for_a_chat_that_waits(gated: Gated) -> None:
+    """It would hit the one that computes."""
+    calls: list[Callable[[], None]] = []
+    with (
+        running(gated.compute, waiting=1, on_loop=False, abort=lambda: calls.append(print)) as one,
+        call(one.chat, said("first")) as first,
+        call(f"{one.chat}/1", said("next")) as after,
+    ):
+        assert first.read(5) == b"first"
+        until(lambda: waiting(one) == 1)
+        assert fetch(f"{one.chat}/1/abort")[0] == 200
+        assert after.read() == b""
+        gated.gate("first").set()
+        assert first.read() == b""
+    assert calls == []
+
+
+def test_an_abort_for_which_no_thread_is_left_does_not_close_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next chat is admitted when the first ends."""
+    metrics = Metrics("test", backend="Test", version="0", slots=1)
+    slots = Slots(1, metrics, lambda: None, waiting=1)
+    first, second = (
+        Generation(index, slots, metrics, nothing, RawWire(room=False), waiting_timeout=LONG)
+        for index in (0, 1)
+    )
+    slots.acquire(0, first)
+    slots.acquire(1, second)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        slots.call_abort(first)
+    first.runner.end()
+    assert second.ticket.admitted
+
+
+async def nothing() -> AsyncGenerator[Piece, None]:
+    """Answer without a word."""
+    return
+    yield ""
+
+
+def test_draining_serves_waiting_chats_while_there_is_time(gated: Gated) -> None:
+    """Close with one running and one waiting; both end whole."""
+    with serve(gated) as one, ExitStack() as stack:
+        first = stack.enter_context(call(one.chat, said("first")))
+        second = stack.enter_context(call(f"{one.chat}/1", said("second")))
+        assert first.read(5) == b"first"
+        until(lambda: waiting(one) == 1)
+        one.slots.close()
+        drain = threading.Thread(target=one.slots.drain, args=(LONG,))
+        drain.start()
+        gated.gate("first").set()
+        assert second.read(6) == b"second"
+        gated.gate("second").set()
+        assert second.read() == b""
+        drain.join(LONG)
+        assert not drain.is_alive()
+
+
+def test_draining_dismisses_waiting_chats_with_a_sentence(gated: Gated) -> None:
+    """Drain without time: the running one is cut short, the waiting one gets a sentence."""
+    with serve(gated) as one, ExitStack() as stack:
+        first = stack.enter_context(call(one.chat, said("first")))
+        second = stack.enter_context(call(f"{one.chat}/1", said("second")))
+        assert first.read(5) == b"first"
+        until(lambda: waiting(one) == 1)
+        one.slots.close()
+        one.slots.drain(0)
+        assert second.read().decode() == catalog.STOPPING
+        assert first.read().decode().endswith("<<</WARNING>>>")
+    assert gated.order == ["first"]

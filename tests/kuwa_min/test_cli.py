@@ -1,0 +1,195 @@
+"""Check the command line: what it prints, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kuwa_min import __version__, cli
+from tests.support.programs import ROOT, Program, chat_through, fetch, until
+
+LIST = """\
+Available model executors:
+
+debug      : [Tool] Debugging executor. It will reflect the last input.
+dummy      : [Tool] Dummy executor. It will reply fixed message regardless of the user prompt.
+geminipro  : [Cloud model] Google Gemini-Pro. Need API key.
+chatgpt    : [Cloud model] OpenAI ChatGPT. Need API key.
+huggingface: [On-premises model] Download and run Huggingface model locally.
+llamacpp   : [On-premises model] Run the GGUF model locally.
+
+Use "python -m kuwa_min [executor] --help" to get more information.
+"""
+NAMES = ("debug", "dummy", "geminipro", "chatgpt", "huggingface", "llamacpp")
+GREEDY = """
+from kuwa_min import LLMExecutor
+
+REQUIRES = {"no_such_library": "no-such-library>=1"}
+
+class Greedy(LLMExecutor):
+    pass
+"""
+
+
+def kuwa(*arguments: str) -> tuple[int, str, str]:
+    """Run the program to its end; return code, output and errors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kuwa_min", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_list_describes_every_backend() -> None:
+    """Print the list."""
+    assert kuwa("--list") == (0, LIST, "")
+
+
+def test_version_says_what_runs() -> None:
+    """Print the version."""
+    assert kuwa("--version") == (0, f"kuwa-min {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ((), [f"name an executor: {', '.join(sorted(NAMES))} (--list describes them)"]),
+        (("debg",), ["unknown executor 'debg'", "debug, dummy, ", "did you mean debug?"]),
+        (("huggingfase",), ["did you mean huggingface?"]),
+        (("varify",), ["llamacpp, kernel, verify, cache, unpack, and", "did you mean verify?"]),
+        (("nowhere.py",), ["nowhere.py: there is no such file"]),
+        (("--nonsense",), ["the executor's name comes first, then --nonsense"]),
+        (("--log", "DEBUG", "debug"), ["the executor's name comes first, then --log"]),
+        (("debug", "--port", "70000"), ["--port", "0 to 65535", "70000"]),
+        (("debug", "--port", "x"), ["--port", "'x'"]),
+        (("debug", "--kernel_url", "ftp://x/"), ["--kernel_url", "http://127.0.0.1:9000/"]),
+        (("debug", "--kernel_url", "http://[x/"), ["--kernel_url"]),
+        (("debug", "--delay", "-1"), ["--delay", "at least 0"]),
+        (("debug", "--delay", "nan"), ["--delay", "finite"]),
+        (("debug", "--delay", "soon"), ["--delay", "a number", "'soon'"]),
+        (("debug", "--concurrent_req_limit", "0"), ["at least 1"]),
+        (("debug", "--drain_timeout", "-3"), ["--drain_timeout"]),
+        (("debug", "--executor_path", "/health"), ["/health", "taken"]),
+        (("debug", "--executor_path", "/a b"), ["--executor_path"]),
+        (("debug", "--tls_cert", "x"), ["--tls_cert and --tls_key need each other"]),
+        (("debug", "--log", "loud"), ["--log", "LOUD"]),
+        (("debug", "-c", "missing.json"), ["missing.json: cannot be read"]),
+        (("debug", "--ignore_kernel", "--embedded_kernel"), ["exclude each other"]),
+        (("debug", "--conc", "3"), ["unrecognized arguments"]),
+        (("kernel", "--port", "-1"), ["--port"]),
+        (("_engine",), ["unknown executor '_engine'"]),
+        (("verify",), ["this is not a built file but its sources: build one (python build.py)"]),
+        (("cache",), ["this is not a built file"]),
+        (("unpack", "folder"), ["this is not a built file"]),
+        (("unpack",), ["DIR"]),
+        (("verify", "--force"), ["unrecognized arguments: --force"]),
+        (("--check",), ["this is not a built file"]),
+        (("debug", "--check"), ["this is not a built file"]),
+        (("--info",), ["this is not a built file"]),
+        (("--sbom",), ["this is not a built file"]),
+        (("--licenses",), ["this is not a built file"]),
+    ],
+)
+def test_mistakes_end_with_code_2_and_a_line_that_helps(
+    arguments: tuple[str, ...], parts: list[str]
+) -> None:
+    """Make each mistake."""
+    code, output, errors = kuwa(*arguments)
+    assert (code, output) == (2, "")
+    for part in parts:
+        assert part in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_a_tls_certificate_that_cannot_be_read_is_one_line() -> None:
+    """Name files that are not there."""
+    options = ("--tls_cert", "no.pem", "--tls_key", "no.pem")
+    code, _, errors = kuwa("debug", "--ignore_kernel", *options)
+    assert code == 2
+    assert errors.count("\n") == 1
+    assert "no.pem" in errors
+
+
+@pytest.mark.parametrize("backend", ["debug", "dummy"])
+def test_help_shows_every_general_option_with_its_default(backend: str) -> None:
+    """Print the help of a backend."""
+    code, output, _ = kuwa(backend, "--help")
+    text = " ".join(output.split())
+    assert code == 0
+    for option, default in {
+        "--access_code": f"['{backend}']",
+        "--version": "v1.0",
+        "--ignore_kernel": "False",
+        "--https": "False",
+        "--host": "None",
+        "--port": "None",
+        "--executor_path": "/chat",
+        "--kernel_url": "http://127.0.0.1:9000/",
+        "--log": "INFO",
+        "--concurrent_req_limit": "1",
+        "--delay": "0.02",
+        "-c FILE": "None",
+    }.items():
+        assert f"(default: {default})" in text[text.index(f" {option}") :]
+
+
+def test_a_backend_whose_library_is_missing_names_the_file_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Add a backend that needs a library that does not exist."""
+    import backends
+    from kuwa_min.errors import UsageError
+
+    (tmp_path / "greedy.py").write_text(GREEDY, encoding="utf-8")
+    monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
+    with pytest.raises(UsageError) as error:
+        cli.run_backend("greedy", "kuwa greedy", [])
+    assert str(error.value) == (
+        "greedy needs no_such_library, which this Python does not have; use the file "
+        "kuwa-greedy.pyz, which `python build.py greedy` makes"
+    )
+
+
+def test_list_survives_a_reader_who_has_seen_enough() -> None:
+    """Close the pipe early."""
+    done = subprocess.run(
+        f"{sys.executable} -m kuwa_min --list | true",
+        shell=True,
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.stderr == b""
+
+
+def test_a_kernel_runs_alone_and_several_executors_attach() -> None:
+    """Start a Kernel and two executors, chat with both, stop the Kernel."""
+    with Program("kernel", "--port", "0") as kernel:
+        url = kernel.kernel_url
+        options = ("--kernel_url", url, "--delay", "0")
+        with Program("debug", *options), Program("dummy", *options, "--access_code", "d", "e"):
+            until(lambda: set(fetch(f"{url}/v1.0/worker/list")[1]) >= set("debug"))
+            until(lambda: '"e"' in fetch(f"{url}/v1.0/worker/list")[1])
+            assert chat_through(url, "debug", "hello") == "hello"
+            assert "<<<WARNING>>>" in chat_through(url, "e", "hello")
+        kernel.process.terminate()
+        assert kernel.end() == 0
+
+
+def test_an_embedded_kernel_serves_its_own_process() -> None:
+    """Run executor and Kernel in one process."""
+    options = ("--embedded_kernel", "127.0.0.1:0", "--delay=0", "--concurrent_req_limit", "3")
+    with Program("debug", *options) as program:
+        url = program.kernel_url
+        program.wait_for("registered as debug")
+        assert chat_through(url, "debug", "hello") == "hello"
+        program.process.terminate()
+        assert program.end() == 0
+    assert "unregistered from the Kernel" in program.log

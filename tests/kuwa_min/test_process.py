@@ -1,0 +1,244 @@
+"""The process: signals that stop it, streams that are missing, limits that it raises."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from kuwa_min import process
+from kuwa_min.process import OPEN_FILES, SWITCH_INTERVAL, Stop, Stopped
+from tests.support.programs import ROOT
+
+TraceFunction = Callable[[FrameType, str, Any], Any]
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Restore every signal's handler after the test."""
+    former = {number: signal.getsignal(number) for number in NUMBERS}
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
+def run(program: str, *shell: str) -> subprocess.CompletedProcess[str]:
+    """Run a small program, below a shell command if there is one."""
+    return subprocess.run(
+        [*shell, sys.executable, "-Werror", "-c", program],
+        cwd=ROOT,
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_interrupts_while_eager(number: signal.Signals) -> None:
+    """Loading a model ends at once, and no except of a library holds it up."""
+    with pytest.raises(Stopped), Stop().on_signals() as stop:
+        assert stop.eager
+        signal.raise_signal(number)
+    assert stop.requested
+    assert not issubclass(Stopped, Exception)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_only_sets_the_flag_while_serving(number: signal.Signals) -> None:
+    """Running answers are not torn; a second signal changes nothing."""
+    with Stop().on_signals() as stop:
+        stop.eager = False
+        assert not stop.requested
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        assert stop.requested
+
+
+def test_a_request_stops_as_a_signal_does() -> None:
+    """From another thread: while eager it interrupts even a sleep, later it sets the flag."""
+    with pytest.raises(Stopped), Stop().on_signals() as stop:
+        threading.Timer(0.01, stop.request).start()
+        time.sleep(20)
+    with Stop().on_signals() as stop:
+        stop.eager = False
+        threading.Timer(0.01, stop.request).start()
+        assert stop.wait(20)
+
+
+def test_a_request_outside_the_main_thread_kills_no_process() -> None:
+    """There are no handlers then; the flag is set."""
+    stops: list[Stop] = []
+
+    def elsewhere() -> None:
+        with Stop().on_signals() as stop:
+            stop.request()
+            stops.append(stop)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join(20)
+    assert stops[0].wait(0)
+
+
+def test_waiting_ends_with_a_request_or_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several slices long, and not at all."""
+    monkeypatch.setattr(process, "SLICE", 0.01)
+    stop = Stop()
+    assert not stop.wait(0)
+    assert not stop.wait(0.05)
+    threading.Timer(0.05, stop.request).start()
+    assert stop.wait()
+    assert stop.wait(0)
+
+
+def test_a_flag_that_woke_no_thread_is_seen_after_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal between Python's last check and the system call sets the flag, and no more."""
+    monkeypatch.setattr(process, "SLICE", 0.01)
+    stop = Stop()
+    threading.Timer(0.05, setattr, (stop, "requested", True)).start()
+    assert stop.wait(20)
+
+
+def test_a_signal_at_any_line_of_the_wait_is_handled() -> None:
+    """Its handler runs on the waiting thread itself: a lock that the wait holds would block it."""
+    for line in itertools.count(1):
+        with Stop().on_signals() as stop, signal_at(line) as sent:
+            stop.eager = False
+            sent |= {"ended": stop.wait(0.05)}
+        if "line" not in sent:
+            break
+        assert sent["ended"]
+    assert line > 5
+
+
+@contextmanager
+def signal_at(line: int) -> Iterator[dict[str, object]]:
+    """Send SIGTERM before the line that this thread runs as number `line` from now on."""
+    sent: dict[str, object] = {}
+    lines = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> TraceFunction:
+        if event == "line" and frame.f_code.co_name == "wait" and next(lines) == line:
+            sent["line"] = frame.f_lineno
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    former = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield sent
+    finally:
+        sys.settrace(former)
+
+
+def test_former_handlers_come_back() -> None:
+    """Also when the block ends by a signal."""
+    before = [signal.getsignal(number) for number in NUMBERS]
+    with Stop().on_signals():
+        assert before != [signal.getsignal(number) for number in NUMBERS]
+    with pytest.raises(Stopped), Stop().on_signals():
+        signal.raise_signal(signal.SIGTERM)
+    assert before == [signal.getsignal(number) for number in NUMBERS]
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    """Python takes handlers on the main thread only; a test or a notebook may run us elsewhere."""
+    before = [signal.getsignal(number) for number in NUMBERS]
+    seen = []
+
+    def elsewhere() -> None:
+        with Stop().on_signals() as stop:
+            seen.append((stop.eager, [signal.getsignal(number) for number in NUMBERS]))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [(True, before)]
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    """Users start executors with nohup so that they outlive the terminal."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Stop().on_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stop.requested
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_prepare_raises_the_limit_of_open_files_and_switches_threads_often() -> None:
+    """As far as the system allows, and never down; the log is set up, too."""
+    done = run(
+        "import logging, resource, sys\n"
+        "from kuwa_min import process\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "process.prepare('WARNING')\n"
+        "process.prepare('WARNING')\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE), hard, sys.getswitchinterval())\n"
+        "print(logging.getLogger().getEffectiveLevel())\n"
+    )
+    assert done.stderr == ""
+    soft, after, before, interval, level = done.stdout.split()
+    assert after == before
+    assert int(soft) == (OPEN_FILES if before == "-1" else min(int(before), OPEN_FILES))
+    assert float(interval) == pytest.approx(SWITCH_INTERVAL)
+    assert int(level) == 30
+
+
+def test_prepare_never_lowers_the_limit_of_open_files() -> None:
+    """The caller may have asked for more than we need."""
+    done = run(
+        "import resource\n"
+        "from kuwa_min import process\n"
+        "process.OPEN_FILES = 64\n"
+        "before = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "process.prepare('INFO')\n"
+        "print(before == resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_missing_standard_stream_becomes_dev_null(closed: str, tmp_path: Path) -> None:
+    """The next socket gets a number above 2, and printing works."""
+    result = tmp_path / "result"
+    program = (
+        "import os, socket, sys\n"
+        "from kuwa_min import process\n"
+        "process.open_standard_streams()\n"
+        "null = os.stat(os.devnull).st_rdev\n"
+        "kinds = [os.fstat(number).st_rdev == null for number in range(3)]\n"
+        "number = socket.socket().detach()\n"
+        "print('x', flush=True)\n"
+        "print('x', file=sys.stderr, flush=True)\n"
+        f"open({str(result)!r}, 'w').write(f'{{kinds}} {{number > 2}}')\n"
+    )
+    run(program, "sh", "-c", f'exec "$@" {closed}', "sh")
+    expected = ["<&-" in closed, " >&-" in f" {closed}", "2>&-" in closed]
+    assert result.read_text(encoding="utf-8") == f"{expected} True"
+
+
+def test_present_streams_stay_as_they_are() -> None:
+    """Nothing is replaced without need."""
+    program = (
+        "import sys\n"
+        "from kuwa_min import process\n"
+        "streams = sys.stdout, sys.stderr\n"
+        "process.open_standard_streams()\n"
+        "print(streams == (sys.stdout, sys.stderr))\n"
+    )
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

@@ -1,0 +1,1 @@
+"""Load scenarios and the isolated machines they run on."""

@@ -1,0 +1,184 @@
+"""Be several people at once on a machine without internet. For the load scenarios.
+
+Those run in a namespace of their own (machines.py), each with the scene that its backend needs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.support.load.single_chat import is_offline, raise_loopback
+from tests.support.programs import Program, call, fetch, said, table, until
+
+FOREVER = 120  # seconds until a start has failed
+PORT = 9001  # of the executor: nobody else is on this machine
+SOLE = 99  # the number of who chats alone
+
+
+class Person(threading.Thread):
+    """Somebody who chats through a Kernel, and reads piece by piece."""
+
+    def __init__(
+        self, kernel: str, name: str, number: int, *messages: str, modelfile: str = "[]"
+    ) -> None:
+        super().__init__(daemon=True)
+        self.ids = {"name": name, "history_id": str(number), "user_id": str(number)}
+        self._kernel, self._form = kernel, {**self.ids, **said(*messages, modelfile=modelfile)}
+        self._read = b""
+        self._leaves = threading.Event()
+
+    def run(self) -> None:
+        """Reserve a place, ask, and read to the end, or until it is time to leave."""
+        until(lambda: fetch(f"{self._kernel}/v1.0/worker/schedule", self.ids)[1] == "READY")
+        with call(f"{self._kernel}/v1.0/chat/completions", self._form) as response:
+            while piece := response.read1(1 << 16):
+                self._read += piece
+                if self._leaves.is_set():
+                    return
+
+    @property
+    def length(self) -> int:
+        """Return how many bytes were read so far."""
+        return len(self._read)
+
+    @property
+    def text(self) -> str:
+        """Return what was read, without the newline that `wire` sends a room behind a last `<`."""
+        text = self._read.decode()
+        return text[:-1] if text.endswith("<\n") else text
+
+    def abort(self) -> tuple[int, str]:
+        """Say that no more is wanted; return the Kernel's answer."""
+        ids = {"history_id": f"[{self.ids['history_id']}]", "user_id": self.ids["user_id"]}
+        return fetch(f"{self._kernel}/v1.0/chat/abort", ids)
+
+    def leave(self) -> None:
+        """Hang up at the next piece."""
+        self._leaves.set()
+
+
+class Scene:
+    """A backend of a file, and a machine without internet to start it on."""
+
+    def __init__(self, file: Path, backend: str) -> None:
+        raise_loopback()
+        assert is_offline()
+        sys.path.append(str(file / "site-packages"))  # of the core, for the Kernel's table
+        self._file, self._backend = file, backend
+
+    @contextmanager
+    def running(self, seen: dict[str, Any], *options: str) -> Iterator[Program]:
+        """Start an executor with a Kernel of its own; end it with SIGTERM and see how it ends."""
+        words = (self._backend, *options, "--embedded_kernel", "127.0.0.1:0")
+        words += ("--host", "127.0.0.1", "--port", str(PORT))
+        with Program(*words, command=(sys.executable, str(self._file))) as program:
+            seen["loading"] = watch_loading()
+            program.wait_for(f"registered as {self._backend}", FOREVER)
+            yield program
+            program.process.terminate()
+            seen["code"] = program.end()
+            seen["log"] = program.log
+
+    def person(
+        self, program: Program, number: int, *messages: str, modelfile: str = "[]"
+    ) -> Person:
+        """Return somebody who will chat."""
+        return Person(program.kernel_url, self._backend, number, *messages, modelfile=modelfile)
+
+    def ask(self, program: Program, *messages: str, modelfile: str = "[]") -> str:
+        """Chat alone, and return the answer."""
+        person = self.person(program, SOLE, *messages, modelfile=modelfile)
+        person.run()
+        return person.text
+
+    def looks(self, program: Program) -> dict[str, Any]:
+        """Return what the executor and its Kernel say of themselves."""
+        return {
+            "status": status(),
+            "health": fetch(f"http://127.0.0.1:{PORT}/health")[0],
+            "states": [record[1] for record in table(program.kernel_url)[self._backend]],
+        }
+
+    def refusal(self, library: str, *words: str) -> dict[str, Any]:
+        """Return code and words of a start that is refused, and whether it imported a library."""
+        command = [sys.executable, "-X", "importtime", str(self._file), self._backend]
+        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+        lines = done.stderr.splitlines()
+        imports = {line.split("|")[-1].strip() for line in lines if line.startswith("import time:")}
+        told = [line for line in lines if not line.startswith("import time:")]
+        return {"code": done.returncode, "said": told, "imported": library in imports}
+
+
+class Crowd:
+    """All who talk at once: one will abort, one will hang up, and the others stay."""
+
+    def __init__(
+        self, scene: Scene, program: Program, *, aborts: Person, leaves: Person, stay: list[Person]
+    ) -> None:
+        self._scene, self._program = scene, program
+        self.aborts, self.leaves, self.stay = aborts, leaves, stay
+
+    def begin(self, *people: Person) -> None:
+        """Let people ask; wait until all of them have something to read."""
+        for person in people:
+            person.start()
+        until(lambda: all(person.length for person in people))
+
+    def read_on(self, count: int, *people: Person) -> None:
+        """Wait until people have read so many bytes more."""
+        wanted = [person.length + count for person in people]
+        pairs = list(zip(people, wanted, strict=True))
+        until(lambda: all(person.length >= length for person, length in pairs))
+
+    def part(self) -> dict[str, Any]:
+        """Let one abort and one hang up while all talk; return what was seen, and all texts."""
+        everybody = [self.aborts, self.leaves, *self.stay]
+        seen: dict[str, Any] = {"running": [person.is_alive() for person in everybody]}
+        seen["during"] = self._scene.looks(self._program)
+        seen["abort"] = self.aborts.abort()
+        self.leaves.leave()
+        for person in everybody:
+            person.join(FOREVER)
+        seen["stayed"] = [person.text for person in self.stay]
+        seen["left"] = [person.text for person in (self.aborts, self.leaves)]
+        until(lambda: status()["busy_slots"] == 0)
+        seen["afterwards"] = self._scene.looks(self._program)
+        return seen
+
+
+def status() -> dict[str, Any]:
+    """Return what the executor says of itself."""
+    found: dict[str, Any] = json.loads(fetch(f"http://127.0.0.1:{PORT}/status")[1])
+    return found
+
+
+def watch_loading() -> list[dict[str, Any]]:
+    """Return what it says of itself while it loads, until it has."""
+    found: list[dict[str, Any]] = []
+
+    def is_over() -> bool:
+        with suppress(ConnectionRefusedError):  # it does not listen yet, or has failed
+            found.append(status())
+        return bool(found) and found[-1]["state"] != "loading"
+
+    until(is_over, FOREVER)
+    return found[:-1]
+
+
+def metrics() -> dict[str, float]:
+    """Return the numbers that have no label but the executor's name."""
+    lines = fetch(f"http://127.0.0.1:{PORT}/metrics")[1].splitlines()
+    pairs = (line.removeprefix("executor_framework_").split("{") for line in lines if "{" in line)
+    return {name: float(rest.split()[-1]) for name, rest in pairs if "," not in rest}
+
+
+def command(name: str, text: str) -> str:
+    """Return a Modelfile of a single command."""
+    return json.dumps([{"name": name, "args": text}])

@@ -1,0 +1,63 @@
+"""Be four people at once who chat with transformers models. For test_four_people.py.
+
+Runs in a namespace of its own (machines.py): python load_scenario_4.py FILE MODEL SEER
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.load.clients import Crowd, Scene, command, metrics
+from tests.support.programs import Program
+
+LENGTH, LONGEST, SHORT = 500, 12_000, 16  # tokens of an answer
+STAY, ABORT, LEAVE = ("Hello, who are you?", "世界 is a word."), "Tell me all.", "Go on for ever."
+SECOND, LOOK, PICTURE, GGUF = "And then?", "What is it?", "picture.png", "gguf"
+TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
+LONG_ANSWER = command("parameter", f"llm_max_new_tokens {LONGEST}")
+
+
+def main(file: Path, model: str, seer: str) -> None:
+    """Do all of it and print what was seen as JSON."""
+    scene = Scene(file, "huggingface")
+    seen: dict[str, Any] = {"four": {}, "vision": {}}
+    options = ("--concurrent_req_limit", "4", "--waiting", "0", "--max_new_tokens", str(LENGTH))
+    with scene.running(seen["four"], "--model_path", model, *options) as program:
+        seen |= four_at_once(scene, program)
+        seen["second"] = scene.ask(program, STAY[0], seen["stayed"][0], SECOND)
+        seen["templated"] = scene.ask(program, STAY[0], modelfile=command("template", TEMPLATE))
+        seen["metrics"] = metrics()
+    options = ("--max_new_tokens", str(SHORT))
+    with scene.running(seen["vision"], "--model_path", seer, *options) as program:
+        picture = base64.b64encode(Path(PICTURE).read_bytes()).decode()
+        seen["looked"] = scene.ask(program, f"{LOOK} data:image/png;base64,{picture}")
+    seen["refused"] = refusals(scene, model)
+    print(json.dumps(seen))
+
+
+def four_at_once(scene: Scene, program: Program) -> dict[str, Any]:
+    """Let four people ask; one aborts and one hangs up while all are being answered."""
+    crowd = Crowd(
+        scene,
+        program,
+        aborts=scene.person(program, 1, ABORT, modelfile=LONG_ANSWER),
+        leaves=scene.person(program, 2, LEAVE, modelfile=LONG_ANSWER),
+        stay=[scene.person(program, number, text) for number, text in enumerate(STAY, 3)],
+    )
+    crowd.begin(crowd.aborts, crowd.leaves)  # they have long answers
+    crowd.begin(*crowd.stay)
+    return crowd.part()
+
+
+def refusals(scene: Scene, model: str) -> dict[str, Any]:
+    """Start what cannot be started."""
+    asked = {"mistyped": [model[:-1]], "gguf": [GGUF], "cuda": [model, "--device", "cuda"]}
+    return {name: scene.refusal("torch", "--model_path", *words) for name, words in asked.items()}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *sys.argv[2:])

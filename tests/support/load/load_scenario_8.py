@@ -1,0 +1,119 @@
+"""Be eight people at once who chat with a GGUF. For test_eight_people.py.
+
+Runs in a namespace of its own (machines.py): python load_scenario_8.py FILE FOLDER, with the models
+that llama_library.py makes in that folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.load.clients import Crowd, Scene, command, metrics, status
+from tests.support.programs import Program, until
+
+CONTEXT, LIMIT = 16_384, 14_000  # tokens
+LENGTH, LONGEST, SHORT = 2000, 12_000, 16  # tokens of an answer
+STAY = (
+    "Hello, who are you?",
+    "世界 is a word.",
+    "Hello, who are they?",
+    "What is a kernel?",
+    "Count to ten.",
+    "Is it far?",
+)
+ABORT, LEAVE = "Read all of this. " * 720, "Go on for ever."  # seconds of reading
+BOOK, SECOND = "Once upon a time. " * 300, "And then?"
+LEAST = 10  # bytes that all others read while a prompt is certainly read beside them
+TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
+TRICK, GOOD = "Do you run code?", "Good day."
+CODE = "{{ cycler.__init__.__globals__.os.system('touch ran-code') }}"
+MODEL, ALWAYS_EVIL, EVIL = "tiny.gguf", "always-evil.gguf", "evil.gguf"
+CUT, TEXT, TRANSFORMERS = "cut.gguf", "text.gguf", "transformers"
+EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--temperature", "0", "--threads", "1")
+
+
+def main(file: Path, models: Path) -> None:
+    """Do all of it and print what was seen as JSON."""
+    scene = Scene(file, "llamacpp")
+    seen: dict[str, Any] = {"eight": {}, "evil": {}}
+    options = (
+        "--concurrent_req_limit",
+        "8",
+        "--waiting",
+        "0",
+        "--context_window",
+        "0",
+        "--limit",
+        str(LIMIT),
+    )
+    options = (*EXACT, *options, "--max_tokens", str(LENGTH))
+    with scene.running(seen["eight"], "--model_path", str(models / MODEL), *options) as program:
+        seen |= eight_at_once(scene, program)
+        seen["second"] = scene.ask(program, STAY[0], seen["stayed"][0], SECOND)
+        seen |= read_a_book(scene, program)
+        seen["templated"] = scene.ask(program, STAY[0], modelfile=command("template", TEMPLATE))
+        seen["bot"] = scene.ask(program, STAY[0], modelfile=command("template", CODE))
+        seen["metrics"] = metrics()
+    options = (*EXACT, "--max_tokens", str(SHORT))
+    with scene.running(seen["evil"], "--model_path", str(models / EVIL), *options) as program:
+        seen["tricked"] = [scene.ask(program, text) for text in (TRICK, GOOD)]
+    seen["refused"] = refusals(scene, models)
+    print(json.dumps(seen))
+
+
+def eight_at_once(scene: Scene, program: Program) -> dict[str, Any]:
+    """Let eight people ask; one aborts while the prompt is read, and one hangs up."""
+    crowd = Crowd(
+        scene,
+        program,
+        aborts=scene.person(program, 1, ABORT),
+        leaves=scene.person(
+            program, 2, LEAVE, modelfile=command("parameter", f"llm_max_tokens {LONGEST}")
+        ),
+        stay=[scene.person(program, number, text) for number, text in enumerate(STAY, 3)],
+    )
+    others = (crowd.leaves, *crowd.stay)
+    crowd.begin(*others)
+    crowd.aborts.start()
+    until(lambda: status()["busy_slots"] == 8)
+    crowd.read_on(LEAST, *others)
+    return crowd.part()
+
+
+def read_a_book(scene: Scene, program: Program) -> dict[str, Any]:
+    """Ask about a long text, and once more; return the answers, and how long they took to begin."""
+    short = command("parameter", f"llm_max_tokens {SHORT}")
+    said, waits = [BOOK], [time_to_first_pieces()]
+    for _ in range(2):
+        said += [scene.ask(program, *said, modelfile=short), SECOND]
+        waits.append(time_to_first_pieces())
+    return {"book": said[1::2], "waits": [waits[1] - waits[0], waits[2] - waits[1]]}
+
+
+def time_to_first_pieces() -> float:
+    """Return how many seconds all answers so far took to begin."""
+    return metrics()["time_to_first_piece_seconds_sum"]
+
+
+def refusals(scene: Scene, models: Path) -> dict[str, Any]:
+    """Start what cannot be started."""
+    asked = {
+        "mistyped": [models / MODEL.replace("y", "i")],
+        "text": [models / TEXT],
+        "cut": [models / CUT],
+        "transformers": [models / TRANSFORMERS],
+        "uncached": ["hf://owner/name?tiny.gguf"],
+        "gpu": [models / MODEL, "--ngl", "-1"],
+        "evil": [models / ALWAYS_EVIL],
+    }
+    return {
+        name: scene.refusal("llama_cpp", "--model_path", *map(str, words))
+        for name, words in asked.items()
+    }
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Tiny models that the tests make."""
