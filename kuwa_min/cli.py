@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(program, arguments)
     except KuwaError as error:
-        return log.complain(program, error)
+        return log.write_error(program, error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of --list or --help has seen enough
@@ -133,7 +133,7 @@ def _run(program: str, name: str, rest: list[str]) -> None:
         run_file_verb(name, program, rest)
     elif name.endswith(".py"):
         run_file(name, rest)
-    elif registry.knows(name):
+    elif registry.has(name):
         run_backend(name, f"{program} {name}", rest)
     else:
         raise UsageError(_unknown(name))

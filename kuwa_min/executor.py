@@ -243,7 +243,7 @@ class LLMExecutor(KuwaNames):
         except process.Stopped:
             logger.info("stopped before it was ready")
         except KuwaError as error:
-            sys.exit(log.complain(self.__program, error))
+            sys.exit(log.write_error(self.__program, error))
         finally:
             logging.shutdown()
 

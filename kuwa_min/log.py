@@ -42,7 +42,7 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\u{number:04x}" if number > 0xFF else f"\\x{number:02x}"
 
 
-def complain(program: str, error: KuwaError) -> int:
+def write_error(program: str, error: KuwaError) -> int:
     """Write a fatal error to standard error, in one line; return the exit code."""
     sys.stderr.write(f"{program}: error: {one_line(str(error))}\n")
     return error.exit_code

@@ -36,7 +36,7 @@ def names() -> list[str]:
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def knows(name: str) -> bool:
+def has(name: str) -> bool:
     """Tell whether this build has a backend of this name; does not list the others."""
     return name.isidentifier() and not name.startswith("_") and _is_here(f"{PACKAGE}.{name}")
 
