@@ -41,7 +41,7 @@ class AnswerError(KuwaError):
     """An answer ends with this message, which the user in the chat reads."""
 
 
-class Refused(KuwaError):
+class HTTPError(KuwaError):
     """A request is answered with this HTTP status and a short message for its sender.
 
     fields: of the head, with _ for -: retry_after="5".
@@ -54,7 +54,7 @@ class Refused(KuwaError):
         self.fields = {name.replace("_", "-"): value for name, value in fields.items()}
 
 
-class Gone(KuwaError):
+class ClientDisconnected(KuwaError):
     """The peer closed the connection or stopped reading."""
 
 

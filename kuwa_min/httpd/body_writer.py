@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from kuwa_min.errors import Gone, describe
+from kuwa_min.errors import ClientDisconnected, describe
 
 from . import http1
 
@@ -57,7 +57,7 @@ class Delivery:
     The connection makes one per response. The producer calls `write`, or `put` with
     `wait_for_room` or `when_room`, and at last `finish`. Any thread may call `abandon`, `break_off`
     or `hurry`. The flush thread alone calls `flush`, `check_peer` and `check_stall`. All
-    methods are thread-safe. What cannot be sent any more raises Gone.
+    methods are thread-safe. What cannot be sent any more raises ClientDisconnected.
 
     request_flush: asks the flush thread to call `flush` soon; does not block.
     peek: returns a byte of the next request without consuming it, b"" at the end of the stream, and
@@ -99,7 +99,7 @@ class Delivery:
     def write(self, data: str | bytes) -> None:
         """Send text or a frame; block while more than HIGH_WATER is buffered.
 
-        Raises Gone if the client has left.
+        Raises ClientDisconnected if the client has left.
         """
         if not self.put(data):
             self.wait_for_room()
@@ -109,23 +109,23 @@ class Delivery:
 
         Buffered text is encoded together; a frame (bytes) is a chunk of its own. After False, use
         `wait_for_room` or `when_room` before the next piece: the buffer takes it all the same, but
-        has no other limit. Raises Gone if the client has left.
+        has no other limit. Raises ClientDisconnected if the client has left.
         """
         with self._lock:
             self._buffer(data)
             if not self._flush_requested:
                 self._send_or_request_flush()
                 if self.gone:
-                    raise Gone
+                    raise ClientDisconnected
             return self._buffered <= HIGH_WATER
 
     def wait_for_room(self) -> None:
-        """Block until no more than HIGH_WATER is buffered; raises Gone if the client has left."""
+        """Block until no more than HIGH_WATER is buffered; raises ClientDisconnected."""
         with self._changed:
             while not self._is_writable():
                 self._changed.wait()
             if self.gone:
-                raise Gone
+                raise ClientDisconnected
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call back once, on any thread, when `wait_for_room` would return or raise, maybe now.
@@ -148,29 +148,29 @@ class Delivery:
             self._changed.wait_for(self._is_pause_over, seconds)
 
     def wait_until_gone(self) -> None:
-        """Block until another thread has ended the body, or the client has left; raises Gone."""
+        """Block until the body has ended or the client has left; raises ClientDisconnected."""
         with self._changed:
             self._changed.wait_for(lambda: self.gone)
-        raise Gone
+        raise ClientDisconnected
 
     def finish(self) -> None:
-        """End the body and block until the socket has taken all of it; raises Gone if it cannot."""
+        """End the body; block until the socket has taken all of it; raises ClientDisconnected."""
         with self._changed:
             self._end()
             while self._outgoing and not self.gone:
                 self._changed.wait()
             if self.gone:
-                raise Gone
+                raise ClientDisconnected
 
     # -- for any thread
 
     def abandon(self, final_pieces: Iterable[str | bytes] = ()) -> None:
         """End the body, then the connection, although the producer has not finished.
 
-        Blocks for CLOSE_GRACE at most. The producer's next call raises Gone.
+        Blocks for CLOSE_GRACE at most. The producer's next call raises ClientDisconnected.
         """
         with self._changed:
-            with contextlib.suppress(Gone):
+            with contextlib.suppress(ClientDisconnected):
                 for data in final_pieces:
                     self._buffer(data)
             self._end()
@@ -239,7 +239,7 @@ class Delivery:
         """Call on_gone, once, on a thread of its own: a backend's abort() may block.
 
         If the system gives no more threads, it is called here. Not called where the producer's own
-        send() fails: that raises Gone.
+        send() fails: that raises ClientDisconnected.
         """
         try:
             threading.Thread(target=self._call_on_disconnect, name="on_gone", daemon=True).start()
@@ -256,7 +256,7 @@ class Delivery:
 
     def _buffer(self, data: str | bytes) -> None:
         if self.gone or self._finished:
-            raise Gone
+            raise ClientDisconnected
         if isinstance(data, str):
             self._texts.append(data)
         else:

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 
-from kuwa_min.errors import UNEXPECTED, Gone, Refused, describe
+from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
 
 from . import http1
 from .body_writer import Courier, Delivery
@@ -57,10 +57,10 @@ class AcceptingServer(Protocol):
     closing: bool
     tls: Any
     would_block: tuple[type[OSError], ...]
-    check_origin: Callable[[http1.RequestHead], None]  # raises Refused
+    check_origin: Callable[[http1.RequestHead], None]  # raises HTTPError
 
     def tls_handshake(self, sock: socket.socket) -> socket.socket:
-        """Return the TLS socket, or the socket itself without TLS; raises Gone."""
+        """Return the TLS socket, or the socket itself without TLS; raises ClientDisconnected."""
 
     def mark_busy(self, sock: socket.socket) -> None:
         """Keep the connection from being dropped in favour of a new one."""
@@ -97,13 +97,13 @@ class Connection(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         """Serve requests until one side ends the connection."""
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(ClientDisconnected):
             try:
                 self.request = self.server.tls_handshake(self.request)
                 self._serve_one()
                 while self._keep_alive and not self.server.closing:
                     self._serve_one()
-            except Refused as error:
+            except HTTPError as error:
                 self._reject(error)
 
     def _serve_one(self) -> None:
@@ -122,13 +122,13 @@ class Connection(BaseHTTPRequestHandler):
         self._has_served = True
         self.server.mark_idle(self.request)
 
-    def _reject(self, error: Refused) -> None:
+    def _reject(self, error: HTTPError) -> None:
         """Answer a request that cannot be read, and let the client read the answer."""
         self._keep_alive = False
         self._respond(_error_reply(error))
         if error.status == HTTPStatus.REQUEST_TIMEOUT:
             return
-        with contextlib.suppress(OSError, Refused):
+        with contextlib.suppress(OSError, HTTPError):
             self.request.shutdown(socket.SHUT_WR)
             deadline, left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
             while left > 0:
@@ -147,7 +147,7 @@ class Connection(BaseHTTPRequestHandler):
             return message(405, f"This address takes {allowed}.", (("Allow", allowed),))
         try:
             return route(request)
-        except Refused as error:
+        except HTTPError as error:
             return _error_reply(error)
         except Exception as error:  # noqa: BLE001 - the Kernel forgets who does not answer
             logger.error("answering %s failed: %s", _loggable(request), describe(error))
@@ -204,7 +204,7 @@ class Connection(BaseHTTPRequestHandler):
             self._send(head)
             self.request.settimeout(0)
             self.server.courier.register(delivery)
-        except (Gone, OSError, ValueError):
+        except (ClientDisconnected, OSError, ValueError):
             delivery.gone = True
 
     # -- reading and writing, each with a deadline
@@ -222,19 +222,22 @@ class Connection(BaseHTTPRequestHandler):
         return early
 
     def _receive(self, deadline: float) -> None:
-        """Add to the buffer; raises Refused at the deadline (time.monotonic()), Gone at the end."""
+        """Add to the buffer; raises HTTPError at the deadline, ClientDisconnected at the end.
+
+        deadline: as time.monotonic() counts.
+        """
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Refused(408)
+            raise HTTPError(408)
         self.request.settimeout(left)
         try:
             data = self.request.recv(RECV_SIZE)
         except TimeoutError:
-            raise Refused(408) from None
+            raise HTTPError(408) from None
         except (OSError, ValueError):
-            raise Gone from None
+            raise ClientDisconnected from None
         if not data:
-            raise Gone
+            raise ClientDisconnected
         self._buffer += data
 
     def _read_head(self) -> http1.RequestHead:
@@ -245,22 +248,22 @@ class Connection(BaseHTTPRequestHandler):
             self._buffer = b""
             try:
                 self._receive(idle)
-            except Refused:
+            except HTTPError:
                 if self._has_served:
-                    raise Gone from None  # an idle connection
+                    raise ClientDisconnected from None  # an idle connection
                 raise
         self._buffer = self._buffer.lstrip(b"\r\n")
         deadline = time.monotonic() + limits.head_seconds if self._has_served else idle
         return http1.parse_head(self._read_until(b"\r\n\r\n", http1.HEAD_LIMIT, deadline, 431))
 
     def _read_until(self, mark: bytes, limit: int, deadline: float, status: int) -> bytes:
-        """Consume up to a mark, which is dropped; raises Refused with `status` past the limit."""
+        """Consume up to a mark, which is dropped; raises HTTPError with `status` past the limit."""
         searched = 0
         while (end := self._buffer.find(mark, searched, limit)) < 0:
             if http1.BARE_LF.search(self._buffer[:limit]):
-                raise Refused(400)
+                raise HTTPError(400)
             if len(self._buffer) >= limit:
-                raise Refused(status)
+                raise HTTPError(status)
             searched = max(0, len(self._buffer) - len(mark))
             self._receive(deadline)
         part, self._buffer = self._buffer[:end], self._buffer[end + len(mark) :]
@@ -281,7 +284,7 @@ class Connection(BaseHTTPRequestHandler):
         limit = self.server.limits.body_bytes
         length = http1.body_length(head)
         if length > limit:
-            raise Refused(413, f"The request is larger than {limit >> 20} MB.")
+            raise HTTPError(413, f"The request is larger than {limit >> 20} MB.")
         if head.expects_continue and length and not self._buffer:
             self._send(http1.CONTINUE)
         deadline = time.monotonic() + self.server.limits.body_seconds
@@ -293,24 +296,24 @@ class Connection(BaseHTTPRequestHandler):
         body = bytearray()
         while size := http1.chunk_size(self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400)):
             if len(body) + size > limit:
-                raise Refused(413, f"The request is larger than {limit >> 20} MB.")
+                raise HTTPError(413, f"The request is larger than {limit >> 20} MB.")
             body += self._read_exactly(size, deadline)
             if self._read_exactly(2, deadline) != b"\r\n":
-                raise Refused(400)
+                raise HTTPError(400)
         for _ in range(http1.FIELDS_LIMIT):
             if not self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400):
                 return bytes(body)
-        raise Refused(431)
+        raise HTTPError(431)
 
     def _send(self, data: bytes) -> None:
         self.request.settimeout(self.server.limits.send_seconds)
         try:
             self.request.sendall(data)
         except (OSError, ValueError):
-            raise Gone from None
+            raise ClientDisconnected from None
 
 
-def _error_reply(error: Refused) -> Reply:
+def _error_reply(error: HTTPError) -> Reply:
     text = error.message or HTTPStatus(error.status).phrase + "."
     return message(error.status, text, tuple(error.fields.items()))
 

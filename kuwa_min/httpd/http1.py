@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 
 HEAD_LIMIT = 32 << 10  # bytes of request line and fields
 FIELDS_LIMIT = 100  # of a head, and of a trailer
@@ -46,10 +46,10 @@ class RequestHead(NamedTuple):
     fields: dict[str, list[str]]
 
     def field(self, name: str) -> str | None:
-        """Return the only value of a field, or None; raises Refused if there are several."""
+        """Return the only value of a field, or None; raises HTTPError if there are several."""
         values = self.fields.get(name, [])
         if len(values) > 1:
-            raise Refused(400, f"The header {name} came more than once.")
+            raise HTTPError(400, f"The header {name} came more than once.")
         return values[0] if values else None
 
     @property
@@ -80,18 +80,18 @@ class RequestHead(NamedTuple):
 
 
 def parse_head(raw: bytes) -> RequestHead:
-    """Parse a head without its final empty line; raises Refused for anything ambiguous."""
+    """Parse a head without its final empty line; raises HTTPError for anything ambiguous."""
     first, *lines = raw.split(b"\r\n")
     found = REQUEST_LINE.fullmatch(first)
     if not found:
-        raise Refused(505 if OTHER_VERSION.fullmatch(first) else 400)
+        raise HTTPError(505 if OTHER_VERSION.fullmatch(first) else 400)
     if len(lines) > FIELDS_LIMIT:
-        raise Refused(431)
+        raise HTTPError(431)
     fields: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not FIELD_NAME.fullmatch(name) or CONTROL.search(value):
-            raise Refused(400)
+            raise HTTPError(400)
         values = fields.setdefault(name.decode().lower(), [])
         values.append(value.strip(b" \t").decode("latin-1"))
     path, authority = _split_target(found[2].decode())
@@ -104,27 +104,27 @@ def _split_target(target: str) -> tuple[str, str | None]:
     if target.startswith("/"):
         return target.partition("?")[0], None
     if not target.lower().startswith(("http://", "https://")):
-        raise Refused(404 if target == "*" else 400)
+        raise HTTPError(404 if target == "*" else 400)
     try:
         parts = urlsplit(target)
     except ValueError:
-        raise Refused(400) from None
+        raise HTTPError(400) from None
     return parts.path or "/", parts.netloc
 
 
 def body_length(head: RequestHead) -> int:
-    """Return the body's length in bytes, or CHUNKED; raises Refused for ambiguous framing."""
+    """Return the body's length in bytes, or CHUNKED; raises HTTPError for ambiguous framing."""
     codings, length = head.fields.get("transfer-encoding"), head.field("content-length")
     if codings:
         if length is not None or head.http10:
-            raise Refused(400, "The body's length is given in two ways.")
+            raise HTTPError(400, "The body's length is given in two ways.")
         if [coding.lower() for coding in codings] != ["chunked"]:
-            raise Refused(501)
+            raise HTTPError(501)
         return CHUNKED
     if length is None:
         return 0
     if not LENGTH.fullmatch(length):
-        raise Refused(400)
+        raise HTTPError(400)
     return int(length)
 
 
@@ -132,7 +132,7 @@ def chunk_size(line: bytes) -> int:
     """Parse the first line of a chunk, without its end, to the chunk's size in bytes."""
     found = CHUNK_SIZE.fullmatch(line)
     if not found:
-        raise Refused(400)
+        raise HTTPError(400)
     return int(found[1], 16)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from kuwa_min.errors import Gone, Refused, StartError, describe
+from kuwa_min.errors import ClientDisconnected, HTTPError, StartError, describe
 
 from . import http1
 from .body_writer import Courier
@@ -136,7 +136,7 @@ class Server(ThreadingHTTPServer):
         try:
             wrapped = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except (OSError, ValueError):  # it left, or sent something before the handshake
-            raise Gone from None
+            raise ClientDisconnected from None
         with self._lock:
             self._connections.pop(id(sock), None)
             self._connections[id(wrapped)] = (wrapped, False)
@@ -145,7 +145,7 @@ class Server(ThreadingHTTPServer):
             wrapped.do_handshake()
         except (OSError, ValueError):
             self.shutdown_request(wrapped)
-            raise Gone from None
+            raise ClientDisconnected from None
         return wrapped
 
     def mark_busy(self, sock: socket.socket) -> None:
@@ -234,10 +234,10 @@ class OriginPolicy:
         self._logged: set[str] = set()
 
     def check(self, head: http1.RequestHead) -> None:
-        """Raise Refused for a request that may come from another web site's page."""
+        """Raise HTTPError for a request that may come from another web site's page."""
         host = head.authority if head.authority is not None else head.field("host")
         if host is None and not head.http10:
-            raise Refused(400, "The request has no Host.")
+            raise HTTPError(400, "The request has no Host.")
         if head.from_browser or not self._serves_any_host(head):
             self._check_host(host)
         self._check_origin(head, host)
@@ -249,7 +249,7 @@ class OriginPolicy:
         name = PORT.sub("", host).lower() if host is not None else None
         if name is not None and not self._is_ours(name):
             self._log(name)
-            raise Refused(421, "This host name is not known here; --allowed_hosts adds one.")
+            raise HTTPError(421, "This host name is not known here; --allowed_hosts adds one.")
 
     def _is_ours(self, name: str) -> bool:
         if name in self._hosts:
@@ -264,9 +264,9 @@ class OriginPolicy:
         origin = head.field("origin")
         if origin is not None and not self._is_same(origin, host):
             self._log(PORT.sub("", origin.lower().partition("://")[2]))
-            raise Refused(403, "Requests from other web sites are refused.")
+            raise HTTPError(403, "Requests from other web sites are refused.")
         if origin is None and head.field("sec-fetch-site") in ("cross-site", "same-site"):
-            raise Refused(403, "Requests from other web sites are refused.")
+            raise HTTPError(403, "Requests from other web sites are refused.")
 
     def _is_same(self, origin: str, host: str | None) -> bool:
         authority = origin.lower().partition("://")[2]

@@ -36,7 +36,7 @@ from kuwa_min.chat.catalog import (
 )
 from kuwa_min.chat.history import keep_client_system, rectify_chat_history, to_openai_chat_format
 from kuwa_min.chat.modelfile import Message, Modelfile
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 
 FORM_FIELDS = 100
 SUCCESS, FAILED = "Success", "Failed"
@@ -64,7 +64,7 @@ class Chat(NamedTuple):
 def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     """Parse an urlencoded or multipart form, as its body shows, not content_type alone.
 
-    Of several values of a field, the last one counts. Raises Refused for too many fields.
+    Of several values of a field, the last one counts. Raises HTTPError for too many fields.
     """
     found = re.search(BOUNDARY, content_type)
     boundary = b"--" + found[1].rstrip().encode("latin-1", "replace") if found else b""
@@ -77,7 +77,7 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
             body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS
         )
     except ValueError:
-        raise Refused(400, TOO_MANY_FIELDS.format(FORM_FIELDS)) from None
+        raise HTTPError(400, TOO_MANY_FIELDS.format(FORM_FIELDS)) from None
     return dict(pairs)
 
 
@@ -85,7 +85,7 @@ def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
     form = {}
     parts = body.split(boundary, FORM_FIELDS + 2)
     if len(parts) > FORM_FIELDS + 2:  # and the text before the first boundary and after the last
-        raise Refused(400, TOO_MANY_FIELDS.format(FORM_FIELDS))
+        raise HTTPError(400, TOO_MANY_FIELDS.format(FORM_FIELDS))
     for part in parts[1:]:
         head, found, content = part.partition(b"\r\n\r\n")
         name = re.search(FIELD_NAME, head.decode("utf-8", "replace"))
@@ -97,17 +97,17 @@ def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
 def parse_chat(
     form: dict[str, str], accept_language: str | None, api_base_urls: str | None = None
 ) -> Chat:
-    """Build the chat request from a form; raises Refused with a message for the user.
+    """Build the chat request from a form; raises HTTPError with a message for the user.
 
     api_base_urls: the header X-Kuwa-Api-Base-Urls of 0.4's front end, separated by ";".
     """
     if not form:
-        raise Refused(400, EMPTY_REQUEST)
+        raise HTTPError(400, EMPTY_REQUEST)
     history = _parse_history(form)
     try:
         modelfile = Modelfile.from_json(form.get("modelfile"))
     except (ValueError, RecursionError):
-        raise Refused(400, MALFORMED_MODELFILE) from None
+        raise HTTPError(400, MALFORMED_MODELFILE) from None
     for name, value in form.items():
         if name not in ("input", "modelfile"):
             modelfile.parameters[f"_{name}"] = value
@@ -121,9 +121,9 @@ def _parse_history(form: dict[str, str]) -> list[Message]:
     try:
         entries = json.loads(form.get("input", "").strip() or "[]")
     except (ValueError, RecursionError):
-        raise Refused(400, MALFORMED_HISTORY) from None
+        raise HTTPError(400, MALFORMED_HISTORY) from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise Refused(400, MALFORMED_HISTORY)
+        raise HTTPError(400, MALFORMED_HISTORY)
     history = to_openai_chat_format(entries)
     if _is_api_call(form.get("history_id", "")):
         history = keep_client_system(history)

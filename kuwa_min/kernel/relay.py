@@ -9,7 +9,7 @@ import logging
 import socket
 from urllib.parse import urlencode, urlsplit
 
-from kuwa_min.errors import Gone
+from kuwa_min.errors import ClientDisconnected
 from kuwa_min.httpd.body_writer import Delivery
 from kuwa_min.httpd.response import Request
 
@@ -85,7 +85,7 @@ class Relay:
             self._has_response = True
             delivery.on_gone = response.interrupt
             if delivery.gone:
-                raise Gone
+                raise ClientDisconnected
             while piece := response.read():
                 delivery.write(piece)
 

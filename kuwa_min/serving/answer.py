@@ -15,7 +15,7 @@ from typing import Protocol
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
-from kuwa_min.errors import UNEXPECTED, AnswerError, Gone, describe, traceback_line
+from kuwa_min.errors import UNEXPECTED, AnswerError, ClientDisconnected, describe, traceback_line
 from kuwa_min.httpd.body_writer import Delivery
 from kuwa_min.kernel.wire import Step, Wire
 
@@ -121,7 +121,7 @@ class Generation:
     # -- on the HTTP worker thread
 
     def produce(self, body: Delivery) -> None:
-        """Wait for a slot, run the backend and write its pieces; raises Gone without a client."""
+        """Wait for a slot, run the backend and write its pieces; raises ClientDisconnected."""
         self._body = body
         self._writer.open(body)
         body.on_gone = self._client_disconnected
@@ -149,7 +149,7 @@ class Generation:
                 if not self.runner.cancelled:
                     seconds = time.monotonic() - self._started
                     self._metrics.observe_answer(seconds, self._writer.characters)
-        except Gone:
+        except ClientDisconnected:
             self._client_disconnected()
         except BaseException as error:  # noqa: BLE001 - a backend may raise anything
             self._fail(error)
@@ -206,7 +206,7 @@ class Generation:
     def _write_sentence(self, sentence: str) -> None:
         try:
             self._writer.write_sentence(sentence)
-        except Gone:
+        except ClientDisconnected:
             self._client_disconnected()
 
     def _observe_first(self) -> None:

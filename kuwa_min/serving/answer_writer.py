@@ -53,8 +53,8 @@ class PieceWriter:
     def write(self, piece: Any) -> bool:
         """Send a piece that a backend yielded; return whether the body has room for more.
 
-        Text alone may be coalesced with its neighbours. Raises Gone without a client, PieceError
-        for anything but text, a chunk or a list of them.
+        Text alone may be coalesced with its neighbours. Raises ClientDisconnected without a client,
+        PieceError for anything but text, a chunk or a list of them.
         """
         if type(piece) is not str:
             if not isinstance(piece, str):

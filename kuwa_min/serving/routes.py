@@ -11,7 +11,7 @@ from functools import partial
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.response import JSON, Reply, Request, Routes, Streaming, message
 from kuwa_min.kernel import protocol, wire
 
@@ -71,12 +71,12 @@ class ExecutorRoutes:
     def chat(self, index: int, request: Request) -> Streaming:
         """Acquire the endpoint; the response's producer waits for a slot and streams.
 
-        Raises Refused: 400 for a malformed form, 429 if the endpoint is taken, 503 while the model
-        loads and when the process stops.
+        Raises HTTPError: 400 for a malformed form, 429 if the endpoint is taken, 503 while the
+        model loads and when the process stops.
         """
         try:
             return self._start(index, request)
-        except Refused as refusal:
+        except HTTPError as refusal:
             self._metrics.refused.inc()
             logger.info(
                 "endpoint %d: refused a chat: %d %s", index, refusal.status, refusal.message
@@ -87,7 +87,7 @@ class ExecutorRoutes:
 
     def _start(self, index: int, request: Request) -> Streaming:
         if not self.ready:
-            raise Refused(503, catalog.LOADING, Retry_After="5")
+            raise HTTPError(503, catalog.LOADING, Retry_After="5")
         form = protocol.parse_form(request.body, request.field("content-type") or "")
         chat = protocol.parse_chat(
             form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
@@ -123,9 +123,9 @@ class ExecutorRoutes:
         return message(200, "Aborted")
 
     def health(self, _: Request) -> Reply:
-        """Return 204 when chats are accepted; raises Refused with 503 while the model loads."""
+        """Return 204 when chats are accepted; raises HTTPError with 503 while the model loads."""
         if not self.ready:
-            raise Refused(503, catalog.LOADING, Retry_After="5")
+            raise HTTPError(503, catalog.LOADING, Retry_After="5")
         return Reply(204)
 
     def status(self, _: Request) -> Reply:

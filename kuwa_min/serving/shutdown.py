@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.response import Reply, Request, message
 from kuwa_min.options import address
 
@@ -28,10 +28,10 @@ class ShutdownRoute:
         self._stop, self._kernel_url = stop, kernel_url
 
     def __call__(self, request: Request) -> Reply:
-        """Stop the process; raises Refused with 403 for other clients."""
+        """Stop the process; raises HTTPError with 403 for other clients."""
         if _is_indirect(request) or not self._is_allowed(request):
             logger.warning("refused to shut down for %s", request.peer)
-            raise Refused(403, FORBIDDEN)
+            raise HTTPError(403, FORBIDDEN)
         logger.info("%s asks to shut down", request.peer)
         return message(200, "Shutting down...")._replace(after=self._stop)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from kuwa_min.chat import catalog
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 from kuwa_min.process import tune_switch_interval
 
 from .admission import AdmissionQueue
@@ -54,13 +54,13 @@ class Slots:
     def acquire(self, index: int, generation: Generation) -> None:
         """Give an endpoint to a generation, which joins the queue.
 
-        Raises Refused: 429 if the endpoint is taken, 503 if the process stops.
+        Raises HTTPError: 429 if the endpoint is taken, 503 if the process stops.
         """
         with self._changed:
             if self._closed:
-                raise Refused(503, catalog.STOPPING, Retry_After="5")
+                raise HTTPError(503, catalog.STOPPING, Retry_After="5")
             if self._endpoints[index] is not None:
-                raise Refused(429, catalog.ENDPOINT_BUSY)
+                raise HTTPError(429, catalog.ENDPOINT_BUSY)
             ticket = self._queue.acquire(generation.user)
             # The slot is free where the generator ends, before the worker thread notices that.
             generation.enqueue(ticket, partial(self._queue.release, ticket))

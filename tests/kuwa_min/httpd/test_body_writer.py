@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.errors import Gone
+from kuwa_min.errors import ClientDisconnected
 from kuwa_min.httpd import body_writer as module
 from kuwa_min.httpd.body_writer import HIGH_WATER, Courier, Delivery
 from tests.support.programs import until
@@ -244,7 +244,7 @@ def test_a_body_ends_once(bodies: Callable[..., Body]) -> None:
     body = bodies()
     body.write("one").delivery.finish()
     body.delivery.finish()
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.write("two")
     body.near.shutdown(socket.SHUT_WR)
     assert body.chunks() == [b"one"]
@@ -255,7 +255,7 @@ def test_a_truncated_body_has_no_end(bodies: Callable[..., Body]) -> None:
     """Send what is buffered, but not the last chunk."""
     body = bodies()
     body.write("one").delivery.break_off()
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.finish()
     body.near.shutdown(socket.SHUT_WR)
     assert body.read(8) == b"3\r\none\r\n"
@@ -304,7 +304,7 @@ def test_a_client_that_takes_a_little_now_and_then_is_not_stalled(
 def test_a_client_that_never_reads_is_disconnected(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fill socket and buffer: the producer gets Gone at the stall limit, not before."""
+    """Fill socket and buffer: the producer gets the exception at the stall limit, not before."""
     monkeypatch.setattr(module, "STALL_POLL", 0.05)
     body = bodies(stall_seconds=SHORT)
 
@@ -313,7 +313,7 @@ def test_a_client_that_never_reads_is_disconnected(
             body.delivery.write("x" * 4096)
 
     started = time.monotonic()
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         pool.submit(write).result(PATIENCE)
     assert SHORT <= time.monotonic() - started < SHORT + SLACK
     assert body.left.wait(PATIENCE)
@@ -329,7 +329,7 @@ def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
     body = bodies(stall_seconds=SHORT)
     body.fill()
     started = time.monotonic()
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.finish()
     assert time.monotonic() - started < SHORT + SLACK
 
@@ -357,9 +357,9 @@ def test_a_client_that_closes_its_half_has_left(bodies: Callable[..., Body]) -> 
     body = bodies()
     body.client.shutdown(socket.SHUT_WR)
     assert body.left.wait(PATIENCE)
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.write("one")
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.finish()
 
 
@@ -375,7 +375,7 @@ def test_a_disconnect_frees_a_blocked_producer(
     until(lambda: ending.delivery._finished and writing.delivery._buffered > HIGH_WATER)
     for body, waiting in ((ending, end), (writing, write)):
         body.client.close()
-        with pytest.raises(Gone):
+        with pytest.raises(ClientDisconnected):
             waiting.result(PATIENCE)
 
 
@@ -383,7 +383,7 @@ def test_the_write_that_finds_the_client_gone_raises(asleep: Courier) -> None:
     """Raise in this very write: a silent backend may not make another one for a long time."""
     with contextlib.closing(Body(asleep)) as body:
         body.client.close()
-        with pytest.raises(Gone):
+        with pytest.raises(ClientDisconnected):
             body.delivery.write("one")
 
 
@@ -396,7 +396,7 @@ def test_the_write_whose_wait_ends_in_a_disconnect_raises(
     writing: Future[None] = pool.submit(body.delivery.write, "x" * HIGH_WATER)
     until(lambda: body.delivery._buffered > HIGH_WATER)
     body.client.close()
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         writing.result(PATIENCE)
 
 
@@ -448,9 +448,9 @@ def test_abandon_ends_a_body_whose_producer_is_silent(bodies: Callable[..., Body
     body.write("one").delivery.abandon()
     assert body.chunks() == [b"one"]
     assert body.client.recv(1) == b""
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.write("two")
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.finish()
 
 
@@ -464,7 +464,7 @@ def test_abandon_frees_a_blocked_producer(
     writing = pool.submit(body.write, "y" * HIGH_WATER, "never taken")
     until(lambda: body.delivery._buffered > HIGH_WATER)
     ending: Future[None] = pool.submit(body.delivery.abandon)
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         writing.result(PATIENCE)
     assert body.text() == "x" * count + "y" * HIGH_WATER
     ending.result(PATIENCE)
@@ -542,7 +542,7 @@ def test_many_bodies_share_a_courier(bodies: Callable[..., Body], pool: ThreadPo
     for number in range(0, 40, 4):
         assert not writers[number].done()
         streams[number].client.close()
-        with pytest.raises(Gone):
+        with pytest.raises(ClientDisconnected):
             writers[number].result(PATIENCE)
 
 
@@ -550,7 +550,7 @@ def test_nothing_is_left_of_bodies_that_ended(courier: Courier, pool: ThreadPool
     """Unregister 200 bodies that ended in every way."""
 
     def live(number: int) -> None:
-        with contextlib.closing(Body(courier)) as body, contextlib.suppress(Gone):
+        with contextlib.closing(Body(courier)) as body, contextlib.suppress(ClientDisconnected):
             if number % 4 == 0:
                 body.client.close()
             if number % 4 == 1:
@@ -612,9 +612,9 @@ def test_a_producer_is_called_back_when_the_client_leaves(
     body.client.close()
     assert called.wait(PATIENCE)
     assert body.left.wait(PATIENCE)
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.put("x")
-    with pytest.raises(Gone):
+    with pytest.raises(ClientDisconnected):
         body.delivery.wait_for_room()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import http1
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost"
@@ -13,7 +13,7 @@ POST = b"POST /chat HTTP/1.1\r\nHost: localhost\r\n"
 
 def refusal(raw: bytes) -> int:
     """Return the status with which a head, or the length of its body, is refused."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HTTPError) as caught:
         http1.body_length(http1.parse_head(raw))
     return caught.value.status
 
@@ -236,7 +236,7 @@ def test_chunked_from_an_http_1_0_client_is_refused() -> None:
 def test_a_field_that_may_come_once_is_refused_twice_without_its_value() -> None:
     """Name the header, and repeat nothing that was sent."""
     head = http1.parse_head(GET + b"\r\nHost: evil.example")
-    with pytest.raises(Refused, match=r"^The header host came more than once\.$") as caught:
+    with pytest.raises(HTTPError, match=r"^The header host came more than once\.$") as caught:
         head.field("host")
     assert caught.value.status == 400
 
@@ -301,7 +301,7 @@ def test_a_chunk_size_is_read(line: bytes, size: int) -> None:
 )
 def test_a_doubtful_chunk_size_is_refused(line: bytes) -> None:
     """Refuse signs, prefixes, underscores, control characters and more than eight digits."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(HTTPError) as caught:
         http1.chunk_size(line)
     assert caught.value.status == 400
 

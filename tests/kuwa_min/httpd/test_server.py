@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.errors import Refused, StartError
+from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
 from kuwa_min.httpd.body_writer import Delivery
 from kuwa_min.httpd.response import TEXT, Limits, Reply, Request, Streaming
@@ -142,7 +142,7 @@ def broken(request: Request) -> Reply:
 
 def refusing(_: Request) -> Reply:
     """Refuse as routes do."""
-    raise Refused(429, "Busy.", Retry_After="5")
+    raise HTTPError(429, "Busy.", Retry_After="5")
 
 
 def streaming(*pieces: str) -> Callable[[Request], Streaming]:

@@ -10,7 +10,7 @@ import pytest
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Modelfile
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import response
 from kuwa_min.kernel import protocol
 
@@ -30,7 +30,7 @@ def multipart(*fields: tuple[str, str], boundary: str = "----WebKitFormBoundaryA
 
 def refusal(form: dict[str, str]) -> tuple[int, str]:
     """Return status and sentence with which this chat is refused."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HTTPError) as refused:
         protocol.parse_chat(form, None)
     return refused.value.status, refused.value.message
 
@@ -146,7 +146,7 @@ def test_a_form_has_at_most_100_fields() -> None:
     """One more is refused, and 100 are fine."""
     fields = [f"f{n}=1" for n in range(101)]
     assert len(protocol.parse_form("&".join(fields[:100]).encode(), URLENCODED)) == 100
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(HTTPError) as refused:
         protocol.parse_form("&".join(fields).encode(), URLENCODED)
     assert refused.value.status == 400
     assert "100 fields" in refused.value.message

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from kuwa_min.errors import AnswerError, Gone
+from kuwa_min.errors import AnswerError, ClientDisconnected
 from kuwa_min.kernel.wire import RawWire
 from kuwa_min.serving.answer import Generation
 from kuwa_min.serving.event_loop import EventLoop
@@ -274,7 +274,7 @@ class Client:
         self._left -= 1
         if self._left < 0:
             self.gone = True
-            raise Gone
+            raise ClientDisconnected
         self.text += piece if isinstance(piece, str) else piece.decode()
         self.first.set()
 
@@ -304,7 +304,7 @@ def start(
     slots.acquire(0, answer)
 
     def produce() -> None:
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(ClientDisconnected):
             answer.produce(client)
 
     thread = threading.Thread(target=produce)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kuwa_min.errors import Refused, StartError
+from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd.response import JSON, TEXT, Reply, Request
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
@@ -226,7 +226,7 @@ def test_the_route_that_shows_the_table_is_remembered(shown: str, metrics: Metri
 
     def missing(_: Request) -> Reply:
         asked.append("missing")
-        raise Refused(404)
+        raise HTTPError(404)
 
     routes = {
         "/v1.0/worker/register": {"POST": register},

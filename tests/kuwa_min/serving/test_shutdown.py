@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min.errors import Refused
+from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import http1
 from kuwa_min.httpd.response import Request
 from kuwa_min.kernel.embedded import EmbeddedKernel
@@ -26,7 +26,7 @@ def ask(peer: str, *fields: str) -> bool:
     route = ShutdownRoute(lambda: stopped.append(True), lambda: KERNEL)
     try:
         reply = route(Request("GET", "/shutdown", head, b"", peer))
-    except Refused as refusal:
+    except HTTPError as refusal:
         assert refusal.status == 403
         assert refusal.message.endswith(".")
         return False
