@@ -1,34 +1,26 @@
-"""Find out which address the Kernel is told, and where we listen."""
+"""Parse ports, hosts, URLs and paths of the command line. No sockets here."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import re
-import socket
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from kuwa_min.errors import StartError
-
-if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
-
-EVERYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
-RESERVED_PATHS = ("/health", "/metrics", "/status", "/shutdown")
+RESERVED_PATHS = ("/health", "/metrics", "/status", "/shutdown")  # the executor's own routes
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 
 def port_number(text: str) -> int:
-    """Read a port from the command line."""
+    """Parse a port, 0 to 65535."""
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
     return int(text)
 
 
 def host_name(text: str) -> str:
-    """Read a host name or address from the command line; brackets of IPv6 are taken off."""
+    """Parse a host name or IP address; brackets around IPv6 are removed."""
     name = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not (_is_ipv6(name) if ":" in name else HOST.fullmatch(name)):
         raise argparse.ArgumentTypeError(f"a host name or IP address is needed, not {text!r}")
@@ -36,15 +28,17 @@ def host_name(text: str) -> str:
 
 
 def _is_ipv6(name: str) -> bool:
+    from ipaddress import AddressValueError, IPv6Address  # takes long to import, seldom needed
+
     try:
-        socket.inet_pton(socket.AF_INET6, name.partition("%")[0])
-    except OSError:
+        IPv6Address(name.partition("%")[0])
+    except AddressValueError:
         return False
     return True
 
 
 def web_address(text: str) -> str:
-    """Read an http(s) URL from the command line."""
+    """Parse a base URL, http or https, without user, query and fragment."""
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -59,7 +53,7 @@ def web_address(text: str) -> str:
 
 
 def chat_path(text: str) -> str:
-    """Read the chat endpoint's path; `auto` makes one that nobody can guess."""
+    """Parse the path of the chat endpoint; `auto` returns one with 128 random bits."""
     if text == "auto":
         return f"/{os.urandom(16).hex()}/chat"
     path = "/" + text.strip("/")
@@ -71,7 +65,7 @@ def chat_path(text: str) -> str:
 
 
 def host_and_port(text: str) -> tuple[str, int]:
-    """Read HOST:PORT from the command line."""
+    """Parse HOST:PORT; IPv6 needs brackets."""
     host, colon, port = text.rpartition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"HOST:PORT is needed, not {text!r}")
@@ -79,73 +73,5 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 def join(host: str, port: int) -> str:
-    """Return host:port as URLs write it."""
+    """Return host:port as in URLs, with brackets around IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _resolve(host: str, port: int, kind: int) -> tuple[Any, ...]:
-    """Look a host up; bytes spare Python the import of its codec for names beyond ASCII."""
-    return socket.getaddrinfo(host.encode() if host.isascii() else host, port, type=kind)[0]
-
-
-def towards(kernel_url: str) -> str:
-    """Return the local address that the Kernel sees us under; sends nothing."""
-    parts = urlsplit(kernel_url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        family, kind, proto, _, target = _resolve(parts.hostname or "", port, socket.SOCK_DGRAM)
-        with socket.socket(family, kind, proto) as probe:
-            probe.connect(target)
-            return str(probe.getsockname()[0])
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StartError(
-            f"cannot tell which address of this machine the Kernel at {parts.hostname} can reach "
-            f"({reason}); give it with --host"
-        ) from None
-
-
-def everywhere() -> str:
-    """Return where to listen on all addresses of this machine, of both families where it can."""
-    return EVERYWHERE[socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET]
-
-
-def may_command(peer: str, kernel_url: str, own: str = "") -> bool:
-    """Tell whether a connection from this IP address is from this machine or the Kernel's host.
-
-    own: our end of the connection. A Kernel on this machine that is told our address in the network
-    comes from there. The Kernel's host is looked up now, which may take seconds: its address may
-    have changed.
-    """
-    try:
-        asking = _plain(peer)
-        if asking.is_loopback:
-            return True
-        targets = socket.getaddrinfo(urlsplit(kernel_url).hostname, None, type=socket.SOCK_STREAM)
-        known = {_plain(str(target[0])) for *_, target in targets}
-        is_local = any(one.is_loopback for one in known)
-        return asking in known or (is_local and asking == _plain(own))
-    except (OSError, ValueError):
-        return False
-
-
-def _plain(text: str) -> IPv4Address | IPv6Address:
-    """Parse an IP address without its zone, an IPv4 one in IPv6's clothes as what it is."""
-    from ipaddress import ip_address
-
-    found = ip_address(text.partition("%")[0])
-    return getattr(found, "ipv4_mapped", None) or found
-
-
-def listening(host: str) -> str:
-    """Return where to listen for a host that the Kernel is told: there if it is ours, else all."""
-    try:
-        family, _, _, _, target = _resolve(host, 0, socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return EVERYWHERE[socket.AF_INET]
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(target)
-        except OSError:
-            return EVERYWHERE[family]
-    return str(target[0])

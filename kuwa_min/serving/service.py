@@ -19,8 +19,9 @@ from kuwa_min.errors import KuwaError, StartError, UsageError, missing_module, t
 from kuwa_min.httpd.response import Limits, Routes
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
-from kuwa_min.options import address
+from kuwa_min.options.address import join
 
+from .address import bind_address, source_address, wildcard
 from .event_loop import EventLoop
 from .metrics import Metrics
 from .routes import MONITORING, ExecutorRoutes
@@ -113,7 +114,7 @@ class Service:
     def _host(self) -> str | None:
         """Return the host that is registered; None while the Kernel's name does not resolve."""
         try:
-            return str(self._args.host or address.towards(self._kernel_url))
+            return str(self._args.host or source_address(self._kernel_url))
         except StartError:
             return None
 
@@ -151,7 +152,7 @@ class Service:
 
     def _listen(self, host: str | None, routes: Routes) -> Server:
         args = self._args
-        bind = args.bind or (address.listening(host) if host else address.everywhere())
+        bind = args.bind or (bind_address(host) if host else wildcard())
         return Server(
             (bind, args.port or 0),
             routes,
@@ -193,7 +194,7 @@ class Service:
         logger.info(
             "ready: %d slot(s) at %s%s (%d more may wait)",
             args.concurrent_req_limit,
-            self._base_url(host or args.bind or address.everywhere(), port),
+            self._base_url(host or args.bind or wildcard(), port),
             _loggable(self._paths[0]),
             args.waiting,
         )
@@ -211,11 +212,11 @@ class Service:
 
     def _base_url(self, host: str, port: int) -> str:
         scheme = "https" if self._args.https or self._args.tls_cert else "http"
-        return f"{scheme}://{address.join(host, port)}"
+        return f"{scheme}://{join(host, port)}"
 
     def _endpoint_urls(self, host: str | None, port: int) -> list[str]:
         """Return the URLs to register; raises StartError if the Kernel's name does not resolve."""
-        base = self._base_url(host or address.towards(self._kernel_url), port)
+        base = self._base_url(host or source_address(self._kernel_url), port)
         return [base + path for path in self._paths]
 
     def _run_abort(self) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.response import Reply, Request, message
-from kuwa_min.options import address
+
+from .address import is_local_or_kernel
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class ShutdownRoute:
         return message(200, "Shutting down...")._replace(after=self._stop)
 
     def _is_allowed(self, request: Request) -> bool:
-        return address.may_command(request.peer, self._kernel_url(), request.own)
+        return is_local_or_kernel(request.peer, self._kernel_url(), request.own)
 
 
 def _is_indirect(request: Request) -> bool:

@@ -1,0 +1,88 @@
+"""Find out which address to register, where to listen, and which peers to obey."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from kuwa_min.errors import StartError
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+WILDCARD = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+def _resolve(host: str, port: int, kind: int) -> tuple[Any, ...]:
+    """Resolve a host; as bytes, which spares Python the import of its IDNA codec."""
+    return socket.getaddrinfo(host.encode() if host.isascii() else host, port, type=kind)[0]
+
+
+def source_address(kernel_url: str) -> str:
+    """Return this machine's address on the route to the Kernel; sends no packet.
+
+    Raises StartError, which asks for --host, without a route or if the name does not resolve.
+    """
+    parts = urlsplit(kernel_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        family, kind, proto, _, target = _resolve(parts.hostname or "", port, socket.SOCK_DGRAM)
+        with socket.socket(family, kind, proto) as probe:
+            probe.connect(target)
+            return str(probe.getsockname()[0])
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(
+            f"cannot tell which address of this machine the Kernel at {parts.hostname} can reach "
+            f"({reason}); give it with --host"
+        ) from None
+
+
+def wildcard() -> str:
+    """Return the wildcard address, of both IP versions where the system supports that."""
+    return WILDCARD[socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET]
+
+
+def is_local_or_kernel(peer: str, kernel_url: str, own: str = "") -> bool:
+    """Tell whether a connection from this IP address is from this machine or the Kernel's host.
+
+    own: our address of the connection: a Kernel on this machine connects from there if that is the
+    address we registered. The Kernel's host is resolved at each call, which may take seconds: its
+    address may have changed.
+    """
+    try:
+        address = _parse_ip(peer)
+        if address.is_loopback:
+            return True
+        targets = socket.getaddrinfo(urlsplit(kernel_url).hostname, None, type=socket.SOCK_STREAM)
+        known = {_parse_ip(str(target[0])) for *_, target in targets}
+        is_local = any(one.is_loopback for one in known)
+        return address in known or (is_local and address == _parse_ip(own))
+    except (OSError, ValueError):
+        return False
+
+
+def _parse_ip(text: str) -> IPv4Address | IPv6Address:
+    """Parse an IP address without its zone; an IPv4-mapped one as IPv4."""
+    from ipaddress import ip_address
+
+    found = ip_address(text.partition("%")[0])
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def bind_address(host: str) -> str:
+    """Return the address to listen on for a registered host: its own if it is this machine's.
+
+    Else the wildcard address: the host is that of a proxy or a port forwarding.
+    """
+    try:
+        family, _, _, _, target = _resolve(host, 0, socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return WILDCARD[socket.AF_INET]
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(target)
+        except OSError:
+            return WILDCARD[family]
+    return str(target[0])

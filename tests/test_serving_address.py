@@ -1,0 +1,164 @@
+"""The address that is registered, the one to listen on, and the peers that are obeyed."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+
+from kuwa_min.errors import StartError
+from kuwa_min.serving import address
+
+HAS_IPV6 = pytest.mark.skipif(
+    address.bind_address("::1") != "::1", reason="this machine has no IPv6 loopback"
+)
+
+
+# -- what the Kernel is told
+
+
+@pytest.mark.parametrize(
+    ("kernel_url", "local"),
+    [
+        ("http://127.0.0.1:9000/", "127.0.0.1"),
+        ("http://127.0.0.1", "127.0.0.1"),
+        ("https://127.0.0.1/base/", "127.0.0.1"),
+        ("http://127.1.2.3:9000/", "127.0.0.1"),
+        pytest.param("http://[::1]:9000/", "::1", marks=HAS_IPV6),
+    ],
+)
+def test_a_kernel_on_loopback_is_told_loopback(kernel_url: str, local: str) -> None:
+    """Nothing is sent, so no Kernel needs to be there."""
+    assert address.source_address(kernel_url) == local
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "Network is unreachable"),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_without_a_way_to_the_kernel_the_message_asks_for_host(
+    error: OSError, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with the Kernel's name, the reason and the remedy."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(StartError) as failed:
+        address.source_address("http://kernel.example:9000/")
+    sentence = str(failed.value)
+    assert "kernel.example" in sentence
+    assert reason in sentence
+    assert sentence.endswith("give it with --host")
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, f"{'y' * 64}.example"])
+def test_a_name_that_no_resolver_can_take_is_no_crash(host: str) -> None:
+    """Python refuses such names with an error of its own kind; we answer as to an unknown one."""
+    with pytest.raises(StartError, match="--host"):
+        address.source_address(f"http://{host}:9000/")
+    assert address.bind_address(host) == "0.0.0.0"
+
+
+# -- where we listen
+
+
+@pytest.mark.parametrize(
+    ("host", "bind"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.1.2.3", "127.1.2.3"),
+        pytest.param("::1", "::1", marks=HAS_IPV6),
+        ("192.0.2.7", "0.0.0.0"),
+        pytest.param("2001:db8::7", "::", marks=HAS_IPV6),
+    ],
+)
+def test_we_listen_there_if_it_is_ours_and_everywhere_if_not(host: str, bind: str) -> None:
+    """An address of a proxy or a port forwarding is not ours; the family stays."""
+    assert address.bind_address(host) == bind
+
+
+def test_a_name_is_listened_on_by_its_address() -> None:
+    """Binding does not look names up again."""
+    assert address.bind_address("localhost") in ("127.0.0.1", "::1")
+
+
+def test_a_name_that_only_the_kernel_knows_is_listened_on_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """We cannot tell whether it is ours."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert address.bind_address("executor.example") == "0.0.0.0"
+
+
+def test_everywhere_is_both_families_where_the_system_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address of IPv6 that takes connections of IPv4, too."""
+    for able, expected in ((True, "::"), (False, "0.0.0.0")):
+        monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda able=able: able)
+        assert address.wildcard() == expected
+
+
+# -- who may command
+
+
+@pytest.mark.parametrize(
+    ("peer", "kernel_url", "may"),
+    [
+        ("127.0.0.1", "http://192.0.2.7:9000/", True),
+        ("127.8.8.8", "http://192.0.2.7:9000/", True),
+        ("::1", "http://192.0.2.7:9000/", True),
+        ("::ffff:127.0.0.1", "http://192.0.2.7:9000/", True),
+        ("192.0.2.7", "http://192.0.2.7:9000/", True),
+        ("::ffff:192.0.2.7", "http://192.0.2.7:9000/", True),
+        ("2001:db8::7", "http://[2001:db8::7]:9000/", True),
+        ("2001:db8:0::7%eth0", "http://[2001:db8::7]:9000/", True),
+        ("192.0.2.8", "http://192.0.2.7:9000/", False),
+        ("::ffff:192.0.2.8", "http://192.0.2.7:9000/", False),
+        ("192.0.2.8", "http://kernel.invalid:9000/", False),
+        ("", "http://192.0.2.7:9000/", False),
+        ("nonsense", "http://192.0.2.7:9000/", False),
+    ],
+)
+def test_this_machine_and_the_kernels_host_may_command(
+    peer: str, kernel_url: str, may: bool
+) -> None:
+    """No other client, however its address is written."""
+    assert address.is_local_or_kernel(peer, kernel_url) is may
+
+
+@pytest.mark.parametrize(
+    ("peer", "own", "kernel_url", "may"),
+    [
+        ("192.0.2.5", "192.0.2.5", "http://127.0.0.1:9000/", True),
+        ("192.0.2.5", "::ffff:192.0.2.5", "http://127.0.0.1:9000/", True),
+        ("192.0.2.6", "192.0.2.5", "http://127.0.0.1:9000/", False),
+        ("192.0.2.5", "192.0.2.5", "http://192.0.2.7:9000/", False),
+        ("192.0.2.6", "", "http://127.0.0.1:9000/", False),
+    ],
+)
+def test_a_kernel_on_this_machine_may_command_by_our_address(
+    peer: str, own: str, kernel_url: str, may: bool
+) -> None:
+    """It connects to what it was told; a Kernel elsewhere has no reason to."""
+    assert address.is_local_or_kernel(peer, kernel_url, own) is may
+
+
+def test_every_address_of_the_kernels_name_may_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked up at each request."""
+    targets = [("192.0.2.7", 0), ("2001:db8::7", 0, 0, 0)]
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", target) for target in targets]
+    )
+    assert address.is_local_or_kernel("192.0.2.7", "http://kernel:9000/")
+    assert address.is_local_or_kernel("2001:db8::7", "http://kernel:9000/")
+    assert not address.is_local_or_kernel("192.0.2.9", "http://kernel:9000/")
