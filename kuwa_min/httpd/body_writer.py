@@ -11,7 +11,6 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from kuwa_min.errors import ClientDisconnected, describe
@@ -22,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 COALESCE_SECONDS = 0.001  # pieces closer together than this are collected into one write
 HIGH_WATER = 64 << 10  # characters and bytes that may be buffered before the producer has to wait
-STALL_POLL = 0.5  # seconds between two looks at clients that take nothing
 CLOSE_GRACE = 0.1  # seconds that a body which is closed early gets to reach its client
 
 # How a body is sent
@@ -36,27 +34,27 @@ CLOSE_GRACE = 0.1  # seconds that a body which is closed early gets to reach its
 #   load, the more pieces share a system call. Frames that are given as bytes are never joined to
 #   others. While a flush is requested, the producer only appends to the buffer.
 # - Backpressure. Nothing is framed while framed bytes wait for the socket; so a client that does
-#   not read leaves the buffer to grow. Above HIGH_WATER `write` blocks, and `put` returns
-#   False: its caller waits in `wait_for_room`, or lets `when_room` call it back.
+#   not read leaves the buffer to grow. Above HIGH_WATER `write` blocks, and `write_nowait` returns
+#   False: its caller waits in `drain`, or lets `when_drained` call it back.
 # - Disconnects. The flush thread watches the socket for reading. Bytes are the client's next
 #   request, which is left to the connection; the end of the stream or an error is a client that
 #   left. That works while the producer is silent, too. A failed send() tells the same.
 # - Stalls. A client that takes not one byte of what waits for it for `stall_seconds` is treated as
 #   one that left; the flush thread checks that every STALL_POLL seconds.
-# - Ends. `finish` is the producer's. `abandon` ends the body from another thread, with a valid
-#   end, although the producer blocks. `break_off` leaves out the end, so that the client can see
-#   that something is missing. After either, and after a disconnect, `gone` is set, nothing
+# - Ends. `finish` is the producer's. `close_early` ends the body from another thread, with a valid
+#   end, although the producer blocks. `truncate` leaves out the end, so that the client can see
+#   that something is missing. After either, and after a disconnect, `disconnected` is set, nothing
 #   is sent any more and the connection is not reused.
 # - Locking. One lock per body guards all of its state, the socket's writing side included; it is
 #   never held while waiting or while a backend's code runs.
 
 
-class Delivery:
+class BodyWriter:
     """The body of one streamed response.
 
-    The connection makes one per response. The producer calls `write`, or `put` with
-    `wait_for_room` or `when_room`, and at last `finish`. Any thread may call `abandon`, `break_off`
-    or `hurry`. The flush thread alone calls `flush`, `check_peer` and `check_stall`. All
+    The connection makes one per response. The producer calls `write`, or `write_nowait` with
+    `drain` or `when_drained`, and at last `finish`. Any thread may call `close_early`, `truncate`
+    or `skip_pauses`. The flush thread alone calls `flush`, `check_peer` and `check_stall`. All
     methods are thread-safe. What cannot be sent any more raises ClientDisconnected.
 
     request_flush: asks the flush thread to call `flush` soon; does not block.
@@ -68,7 +66,7 @@ class Delivery:
     def __init__(
         self,
         sock: socket.socket,
-        request_flush: Callable[[Delivery], None],
+        request_flush: Callable[[BodyWriter], None],
         *,
         peek: Callable[[], bytes],
         would_block: tuple[type[OSError], ...],
@@ -88,10 +86,10 @@ class Delivery:
         self._last_write = self._last_progress = 0.0  # time.monotonic(), the latter if bytes went
         self._flush_requested = self._skip_pauses = False
         self._finished = self._ended = False  # `finish` was called; the last chunk is framed
-        self.gone = False  # the client left, or the body was ended early
+        self.disconnected = False  # the client left, or the body was ended early
         self.detached = False  # the socket belongs to the connection again
         self.read_interest = selectors.EVENT_READ  # 0 once there is nothing more to find out
-        self.on_gone: Callable[[], None] = lambda: None  # see _report_disconnect
+        self.on_disconnect: Callable[[], None] = lambda: None  # see _report_disconnect
         self._on_drained: Callable[[], None] | None = None
 
     # -- for the producer
@@ -101,34 +99,34 @@ class Delivery:
 
         Raises ClientDisconnected if the client has left.
         """
-        if not self.put(data):
-            self.wait_for_room()
+        if not self.write_nowait(data):
+            self.drain()
 
-    def put(self, data: str | bytes) -> bool:
+    def write_nowait(self, data: str | bytes) -> bool:
         """Send text or a frame without blocking; return whether more may be written.
 
         Buffered text is encoded together; a frame (bytes) is a chunk of its own. After False, use
-        `wait_for_room` or `when_room` before the next piece: the buffer takes it all the same, but
-        has no other limit. Raises ClientDisconnected if the client has left.
+        `drain` or `when_drained` before the next piece: the buffer takes it all the same, but has
+        no other limit. Raises ClientDisconnected if the client has left.
         """
         with self._lock:
             self._buffer(data)
             if not self._flush_requested:
                 self._send_or_request_flush()
-                if self.gone:
+                if self.disconnected:
                     raise ClientDisconnected
             return self._buffered <= HIGH_WATER
 
-    def wait_for_room(self) -> None:
-        """Block until no more than HIGH_WATER is buffered; raises ClientDisconnected."""
+    def drain(self) -> None:
+        """Block until at most HIGH_WATER is buffered; raises ClientDisconnected."""
         with self._changed:
             while not self._is_writable():
                 self._changed.wait()
-            if self.gone:
+            if self.disconnected:
                 raise ClientDisconnected
 
-    def when_room(self, callback: Callable[[], None]) -> None:
-        """Call back once, on any thread, when `wait_for_room` would return or raise, maybe now.
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Call back once, on any thread, when `drain` would return or raise; now, if it would now.
 
         There is one callback at a time. It must not block, nor call this object.
         """
@@ -138,33 +136,33 @@ class Delivery:
                 return
         callback()
 
-    def rest(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Block until everything is sent, then for some seconds of silence.
 
-        `hurry`, a disconnect and the end of the body cut both short.
+        `skip_pauses`, a disconnect and the end of the body cut both short.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_pause_over() or not self._has_unsent())
             self._changed.wait_for(self._is_pause_over, seconds)
 
-    def wait_until_gone(self) -> None:
-        """Block until the body has ended or the client has left; raises ClientDisconnected."""
+    def wait_for_disconnect(self) -> None:
+        """Block until the client has left or another thread ended the body; then raise."""
         with self._changed:
-            self._changed.wait_for(lambda: self.gone)
+            self._changed.wait_for(lambda: self.disconnected)
         raise ClientDisconnected
 
     def finish(self) -> None:
-        """End the body; block until the socket has taken all of it; raises ClientDisconnected."""
+        """End the body, and block until the socket has taken all; raises ClientDisconnected."""
         with self._changed:
             self._end()
-            while self._outgoing and not self.gone:
+            while self._outgoing and not self.disconnected:
                 self._changed.wait()
-            if self.gone:
+            if self.disconnected:
                 raise ClientDisconnected
 
     # -- for any thread
 
-    def abandon(self, final_pieces: Iterable[str | bytes] = ()) -> None:
+    def close_early(self, final_pieces: Iterable[str | bytes] = ()) -> None:
         """End the body, then the connection, although the producer has not finished.
 
         Blocks for CLOSE_GRACE at most. The producer's next call raises ClientDisconnected.
@@ -179,14 +177,14 @@ class Delivery:
                 self.sock.shutdown(socket.SHUT_WR)
             self._disconnect()
 
-    def break_off(self) -> None:
+    def truncate(self) -> None:
         """End the connection without the end of the body: the client can tell that it is cut."""
         with self._changed:
             self._send_buffered(time.monotonic())
             self._disconnect()
 
-    def hurry(self) -> None:
-        """Cut `rest` short, now and from now on: the process ends."""
+    def skip_pauses(self) -> None:
+        """Cut `pause` short, now and from now on: the process ends."""
         with self._changed:
             self._skip_pauses = True
             self._changed.notify_all()
@@ -202,10 +200,10 @@ class Delivery:
         """Send what is buffered; return whether some of it has to wait for the socket."""
         with self._changed:
             self._flush_requested = False
-            if self.gone or self.detached:
+            if self.disconnected or self.detached:
                 return False
             self._send_buffered(time.monotonic())
-            lost, blocked = self.gone, bool(self._outgoing)
+            lost, blocked = self.disconnected, bool(self._outgoing)
         if lost:
             self._report_disconnect()
         return blocked
@@ -213,7 +211,7 @@ class Delivery:
     def check_peer(self) -> bool:
         """Look whether the client has left; return whether it makes sense to look again."""
         with self._changed:
-            if self.gone or self.detached:
+            if self.disconnected or self.detached:
                 return False
             try:
                 if self._peek():
@@ -230,32 +228,34 @@ class Delivery:
         """Disconnect a client that has taken nothing for `stall_seconds`; now: time.monotonic()."""
         with self._changed:
             stalled = self._outgoing and now - self._last_progress >= self._stall_seconds
-            if self.gone or not stalled:
+            if self.disconnected or not stalled:
                 return
             self._disconnect()
         self._report_disconnect()
 
     def _report_disconnect(self) -> None:
-        """Call on_gone, once, on a thread of its own: a backend's abort() may block.
+        """Call on_disconnect, once, on a thread of its own: a backend's abort() may block.
 
         If the system gives no more threads, it is called here. Not called where the producer's own
         send() fails: that raises ClientDisconnected.
         """
         try:
-            threading.Thread(target=self._call_on_disconnect, name="on_gone", daemon=True).start()
+            threading.Thread(
+                target=self._call_on_disconnect, name="on_disconnect", daemon=True
+            ).start()
         except RuntimeError:
             self._call_on_disconnect()
 
     def _call_on_disconnect(self) -> None:
         try:
-            self.on_gone()
+            self.on_disconnect()
         except Exception as error:  # noqa: BLE001 - the flush thread goes on
             logger.error("giving up an answer failed: %s", describe(error))
 
     # -- with the lock held
 
     def _buffer(self, data: str | bytes) -> None:
-        if self.gone or self._finished:
+        if self.disconnected or self._finished:
             raise ClientDisconnected
         if isinstance(data, str):
             self._texts.append(data)
@@ -274,7 +274,7 @@ class Delivery:
 
     def _end(self) -> None:
         """Accept no more data, and send the rest and the last chunk."""
-        if self._finished or self.gone:
+        if self._finished or self.disconnected:
             return
         self._finished = True
         self._notify()
@@ -324,7 +324,7 @@ class Delivery:
                 self._frames.append(frame)
 
     def _disconnect(self) -> None:
-        self.gone = True
+        self.disconnected = True
         self._texts.clear()
         self._frames.clear()
         self._buffered, self._outgoing = 0, b""
@@ -341,128 +341,14 @@ class Delivery:
             callback()
 
     def _is_writable(self) -> bool:
-        return self._buffered <= HIGH_WATER or self.gone or self._finished
+        return self._buffered <= HIGH_WATER or self.disconnected or self._finished
 
     def _has_unsent(self) -> bool:
         return bool(self._texts or self._frames or self._outgoing)
 
     def _is_pause_over(self) -> bool:
-        return self.gone or self._finished or self._skip_pauses
+        return self.disconnected or self._finished or self._skip_pauses
 
 
 def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "replace")
-
-
-class Courier:
-    """A `with` block during which requested flushes are done and disconnects are noticed.
-
-    A connection registers a body before it is produced and unregisters it afterwards. `register`,
-    `unregister` and `request_flush` may be called from any thread and do not block.
-
-    The selector is level-triggered: it watches each socket for reading until `check_peer` has
-    nothing more to find out, and for writing only while bytes wait for it. The wakeup
-    pipe (a socket pair) interrupts select() for requested flushes; until they are done, one byte is
-    enough for all.
-    """
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._changes_while_waiting = hasattr(self._selector, "fileno")  # epoll and kqueue do
-        self._lock = threading.Lock()  # guards what the selector watches
-        self._requested: deque[Delivery] = deque()
-        self._blocked: set[Delivery] = set()  # whose bytes wait for their socket
-        self._is_woken = self._closing = False
-        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
-        self._wakeup_receiver.setblocking(False)
-        self._wakeup_sender.setblocking(False)
-        self._selector.register(self._wakeup_receiver, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
-
-    def __enter__(self) -> Courier:
-        """Start the thread."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the thread; what is not sent by now is lost."""
-        self._closing = True
-        self._wake_up()
-        self._thread.join()
-        self._selector.close()
-        self._wakeup_receiver.close()
-        self._wakeup_sender.close()
-
-    def register(self, writer: Delivery) -> None:
-        """Watch for the client's disconnect."""
-        with self._lock:
-            self._selector.register(writer.sock, selectors.EVENT_READ, writer)
-        if not self._changes_while_waiting:
-            self._wake_up()
-
-    def unregister(self, writer: Delivery) -> None:
-        """Leave this body's socket alone: it may be closed or reused from now on."""
-        writer.detach()
-        with self._lock, contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(writer.sock)
-        self._blocked.discard(writer)
-
-    def request_flush(self, writer: Delivery) -> None:
-        """Have a body's buffered data sent soon."""
-        self._requested.append(writer)
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        if not self._is_woken:
-            self._is_woken = True
-            with contextlib.suppress(BlockingIOError):
-                self._wakeup_sender.send(b".")
-
-    def _run(self) -> None:
-        while not self._closing:
-            for key, events in self._select():
-                if key.data is None:
-                    self._wakeup_receiver.recv(4096)
-                else:
-                    self._handle(key.data, events)
-            self._is_woken = False
-            while self._requested:
-                self._flush(self._requested.popleft())
-            self._check_stalls()
-
-    def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
-        try:
-            return self._selector.select(STALL_POLL if self._blocked else None)
-        except (OSError, ValueError):
-            return []  # select() was looking at a socket that has been closed since
-
-    def _handle(self, writer: Delivery, events: int) -> None:
-        if events & selectors.EVENT_READ and not writer.check_peer():
-            writer.read_interest = 0
-        self._flush(writer)
-
-    def _flush(self, writer: Delivery) -> None:
-        blocked = writer.flush()
-        change = self._blocked.add if blocked else self._blocked.discard
-        change(writer)
-        self._set_interest(writer, writer.read_interest | (selectors.EVENT_WRITE if blocked else 0))
-
-    def _check_stalls(self) -> None:
-        now = time.monotonic()
-        for writer in tuple(self._blocked):
-            writer.check_stall(now)
-            if writer.detached:
-                self._blocked.discard(writer)
-
-    def _set_interest(self, writer: Delivery, events: int) -> None:
-        """Watch the socket for these events from now on, unless it was given back."""
-        with self._lock, contextlib.suppress(KeyError, ValueError):
-            if writer.detached:
-                return
-            known = self._selector.get_map().get(writer.sock)
-            if known is None and events:
-                self._selector.register(writer.sock, events, writer)
-            elif known is not None and not events:
-                self._selector.unregister(writer.sock)
-            elif known is not None and known.events != events:
-                self._selector.modify(writer.sock, events, writer)

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
 
 from . import http1
-from .body_writer import Courier, Delivery
+from .body_writer import BodyWriter
+from .flush_thread import FlushThread
 from .response import Limits, Reply, Request, Routes, Streaming, message
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ RECV_SIZE = 64 << 10  # bytes asked for at once
 #   keep a thread. The first head must be there head_seconds after the connection; a later one must
 #   begin within idle_seconds and then end within head_seconds; a body within body_seconds. An
 #   answer that is not streamed must be taken within send_seconds. A streamed one may take any time,
-#   but its client must take something every send_seconds (see delivery).
+#   but its client must take something every send_seconds (see body_writer).
 # - Errors. A request whose framing cannot be trusted gets its status and message, then the
 #   connection ends. Before that, the rest of what the client sends is read and dropped for a while:
 #   closing a socket with unread bytes resets the connection, and the client would lose the answer.
@@ -47,13 +48,13 @@ RECV_SIZE = 64 << 10  # bytes asked for at once
 class AcceptingServer(Protocol):
     """What a connection needs of the server that accepted it; every method may run on any thread.
 
-    courier: sends the streamed bodies. closing: no connection reads a further request.
+    flush_thread: sends the streamed bodies. closing: no connection reads a further request.
     would_block: what a socket of this server raises instead of blocking.
     """
 
     routes: Routes
     limits: Limits
-    courier: Courier
+    flush_thread: FlushThread
     closing: bool
     tls: Any
     would_block: tuple[type[OSError], ...]
@@ -181,9 +182,9 @@ class Connection(BaseHTTPRequestHandler):
             self._keep_alive = False
         else:
             fields.append(("Transfer-Encoding", "chunked"))
-        delivery = Delivery(
+        writer = BodyWriter(
             self.request,
-            self.server.courier.request_flush,
+            self.server.flush_thread.request_flush,
             peek=self._peek,
             would_block=self.server.would_block,
             chunked=not self._head.http10,
@@ -191,21 +192,21 @@ class Connection(BaseHTTPRequestHandler):
         )
         head = http1.response_head(200, fields, keep_alive=self._keep_alive)
         try:
-            self._start_stream(head, delivery)
-            reply.produce(delivery)
+            self._start_stream(head, writer)
+            reply.produce(writer)
         finally:
-            self.server.courier.unregister(delivery)
-        if delivery.gone:
+            self.server.flush_thread.unregister(writer)
+        if writer.disconnected:
             self._keep_alive = False
 
-    def _start_stream(self, head: bytes, delivery: Delivery) -> None:
+    def _start_stream(self, head: bytes, writer: BodyWriter) -> None:
         """Send the head. The producer runs even if the client has left: it must free its slot."""
         try:
             self._send(head)
             self.request.settimeout(0)
-            self.server.courier.register(delivery)
+            self.server.flush_thread.register(writer)
         except (ClientDisconnected, OSError, ValueError):
-            delivery.gone = True
+            writer.disconnected = True
 
     # -- reading and writing, each with a deadline
 

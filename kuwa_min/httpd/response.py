@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from . import http1
-from .body_writer import Delivery
+from .body_writer import BodyWriter
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -57,7 +57,7 @@ class Streaming(NamedTuple):
     when the body is finished; an exception truncates the body and ends the connection.
     """
 
-    produce: Callable[[Delivery], None]
+    produce: Callable[[BodyWriter], None]
     content_type: str
 
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from kuwa_min.errors import ClientDisconnected, HTTPError, StartError, describe
 
 from . import http1
-from .body_writer import Courier
 from .connection import Connection
+from .flush_thread import FlushThread
 from .response import TEXT, Limits, Routes
 
 if TYPE_CHECKING:
@@ -88,11 +88,11 @@ class Server(ThreadingHTTPServer):
                 f"cannot listen on {address[0]} port {address[1]}: {reason}; "
                 "choose another --port or --bind"
             ) from None
-        self.courier = Courier()
+        self.flush_thread = FlushThread()
 
     def __enter__(self) -> Server:
         """Start the threads."""
-        self.courier.__enter__()
+        self.flush_thread.__enter__()
         self._thread = threading.Thread(
             target=self.serve_forever, args=(SHUTDOWN_POLL,), name="httpd", daemon=True
         )
@@ -108,7 +108,7 @@ class Server(ThreadingHTTPServer):
             remaining = [sock for sock, _ in self._connections.values()]
         for sock in remaining:
             _shut_down(sock)
-        self.courier.__exit__()
+        self.flush_thread.__exit__()
 
     @property
     def port(self) -> int:

@@ -10,7 +10,7 @@ import socket
 from urllib.parse import urlencode, urlsplit
 
 from kuwa_min.errors import ClientDisconnected
-from kuwa_min.httpd.body_writer import Delivery
+from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.httpd.response import Request
 
 from . import protocol
@@ -51,27 +51,27 @@ class Relay:
         self._table, self._name, self._record = table, name, record
         self._request, self._has_response = request, False
 
-    def produce(self, delivery: Delivery) -> None:
+    def produce(self, writer: BodyWriter) -> None:
         """Post the form to the executor and stream its response, with any status."""
         try:
-            self._relay(delivery)
+            self._relay(writer)
         except (OSError, http.client.HTTPException) as error:
-            self._fail(delivery, error)
+            self._fail(writer, error)
         finally:
             self._table.end_chat(self._record)
-        delivery.finish()
+        writer.finish()
 
-    def _fail(self, delivery: Delivery, error: Exception) -> None:
+    def _fail(self, writer: BodyWriter, error: Exception) -> None:
         """Forget an executor that refuses connections; truncate an answer that was cut off."""
-        if delivery.gone:
+        if writer.disconnected:
             return
         logger.warning("%s did not answer: %s", self._record.endpoint, type(error).__name__)
         if isinstance(error, ConnectionRefusedError):
             self._table.discard(self._name, self._record)
         elif self._has_response:
-            delivery.break_off()
+            writer.truncate()
 
-    def _relay(self, delivery: Delivery) -> None:
+    def _relay(self, writer: BodyWriter) -> None:
         form = protocol.parse_form(self._request.body, self._request.field("content-type") or "")
         response = _send_request(
             self._record.endpoint,
@@ -83,11 +83,11 @@ class Relay:
         )
         with contextlib.closing(response):
             self._has_response = True
-            delivery.on_gone = response.interrupt
-            if delivery.gone:
+            writer.on_disconnect = response.interrupt
+            if writer.disconnected:
                 raise ClientDisconnected
             while piece := response.read():
-                delivery.write(piece)
+                writer.write(piece)
 
     def _forwarded(self) -> dict[str, str]:
         """Return the client's header fields that executors read, empty ones included."""

@@ -1,7 +1,7 @@
 """One generation: a chat from its place in the queue to the last byte of its response.
 
 It ties together the endpoint and the slot (Slots), the backend's generator (GeneratorRunner), the
-encoding of its pieces (PieceWriter) and the response's body (Delivery).
+encoding of its pieces (PieceWriter) and the response's body (BodyWriter).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
 from kuwa_min.errors import UNEXPECTED, AnswerError, ClientDisconnected, describe, traceback_line
-from kuwa_min.httpd.body_writer import Delivery
+from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel.wire import Step, Wire
 
 from . import usage
@@ -105,7 +105,7 @@ class Generation:
         self._writer = PieceWriter(
             wire, on_first=self._observe_first, log_content=log_content, language=self._language
         )
-        self._body: Delivery | None = None
+        self._body: BodyWriter | None = None
         self._started = time.monotonic()
         self._usage = usage.Usage()
         self._end_unclaimed = threading.Lock()
@@ -120,12 +120,12 @@ class Generation:
 
     # -- on the HTTP worker thread
 
-    def produce(self, body: Delivery) -> None:
+    def produce(self, body: BodyWriter) -> None:
         """Wait for a slot, run the backend and write its pieces; raises ClientDisconnected."""
         self._body = body
         self._writer.open(body)
-        body.on_gone = self._client_disconnected
-        if body.gone:
+        body.on_disconnect = self._client_disconnected
+        if body.disconnected:
             self._client_disconnected()
         with usage.counting(self._usage):
             self._run(body)
@@ -133,14 +133,14 @@ class Generation:
             self._slots.release(self)  # before the last pieces: the next chat may come at once
             self._log_outcome()
             if not self._claim_end():
-                body.wait_until_gone()
+                body.wait_for_disconnect()
             for step in self._end_steps():
                 if step.pause:
-                    body.rest(step.pause)
+                    body.pause(step.pause)
                 body.write(step.data)
             body.finish()
 
-    def _run(self, body: Delivery) -> None:
+    def _run(self, body: BodyWriter) -> None:
         try:
             if self._wait_for_slot():
                 self._metrics.waited.observe(self.ticket.waited)
@@ -247,12 +247,12 @@ class Generation:
         """Release the endpoint and end the body although the generator, which blocks, goes on."""
         if self._slots.release(self) and self._body is not None and self._claim_end():
             logger.info("endpoint %d: the backend blocks; its answer ends without it", self.index)
-            self._body.abandon([step.data for step in self._end_steps()])
+            self._body.close_early([step.data for step in self._end_steps()])
 
     def skip_pauses(self) -> None:
         """Send the last pieces without pauses between them: the process ends."""
         if self._body is not None:
-            self._body.hurry()
+            self._body.skip_pauses()
 
     def _client_disconnected(self) -> None:
         """Stop because there is no client to write to; does not wait."""

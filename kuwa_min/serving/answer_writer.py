@@ -13,7 +13,7 @@ from typing import Any
 from kuwa_min.chat.catalog import ENGLISH, Language, render
 from kuwa_min.chat.chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
 from kuwa_min.errors import PieceError
-from kuwa_min.httpd.body_writer import Delivery
+from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel.wire import Ending, Step, Wire
 
 from .usage import Usage
@@ -45,10 +45,10 @@ class PieceWriter:
         self.is_blank = True  # only white space is visible so far
         self.exit_code = ExitCodeChunk.OK
 
-    def open(self, body: Delivery) -> None:
+    def open(self, body: BodyWriter) -> None:
         """Write to this body from now on."""
         body.encode = self._wire.encode
-        self._put = body.put
+        self._put = body.write_nowait
 
     def write(self, piece: Any) -> bool:
         """Send a piece that a backend yielded; return whether the body has room for more.

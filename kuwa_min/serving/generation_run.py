@@ -65,10 +65,10 @@ class Pause:
 class Backpressure(Protocol):
     """How a writer whose buffer is full says that it takes more."""
 
-    def wait_for_room(self) -> None:
+    def drain(self) -> None:
         """Block until there is room; raises what the writer would raise."""
 
-    def when_room(self, call: Callable[[], None]) -> None:
+    def when_drained(self, call: Callable[[], None]) -> None:
         """Call back once, on any thread, when there is room or never will be; or now."""
 
 
@@ -189,7 +189,7 @@ class GeneratorRunner:
     ) -> None:
         def pace(has_room: object) -> None:
             if has_room is False and backpressure is not None:
-                backpressure.wait_for_room()
+                backpressure.drain()
 
         coroutine: Coroutine[Pause, None, None] = self._pump(pieces, write, pace)
         token = _current.set(self)
@@ -278,7 +278,7 @@ class _LoopPacer:
 
         loop = asyncio.get_running_loop()
         room = loop.create_future()
-        backpressure.when_room(lambda: _resolve(loop, room))
+        backpressure.when_drained(lambda: _resolve(loop, room))
         await room
 
 

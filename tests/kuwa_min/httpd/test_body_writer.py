@@ -1,4 +1,4 @@
-"""Streamed bodies on socket pairs: exact chunks, backpressure, disconnects, one courier."""
+"""Streamed bodies on socket pairs: exact chunks, backpressure, disconnects, one flush thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import pytest
 
 from kuwa_min.errors import ClientDisconnected
 from kuwa_min.httpd import body_writer as module
-from kuwa_min.httpd.body_writer import HIGH_WATER, Courier, Delivery
+from kuwa_min.httpd import flush_thread as flush_module
+from kuwa_min.httpd.body_writer import HIGH_WATER, BodyWriter
+from kuwa_min.httpd.flush_thread import FlushThread
 from tests.support.programs import until
 
 PATIENCE = 10.0  # seconds until a test gives up
@@ -30,25 +32,25 @@ class Body:
     """A streamed body on a socket pair, with its client's end."""
 
     def __init__(
-        self, courier: Courier, *, chunked: bool = True, stall_seconds: float = PATIENCE
+        self, flush_thread: FlushThread, *, chunked: bool = True, stall_seconds: float = PATIENCE
     ) -> None:
         near, self.client = socket.socketpair()
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         near.setblocking(False)
         self.client.settimeout(PATIENCE)
         self.peeks = 0
-        self.near, self._courier = near, courier
-        self.delivery = Delivery(
+        self.near, self._flush_thread = near, flush_thread
+        self.writer = BodyWriter(
             near,
-            courier.request_flush,
+            flush_thread.request_flush,
             peek=self._peek,
             would_block=(BlockingIOError, InterruptedError),
             chunked=chunked,
             stall_seconds=stall_seconds,
         )
         self.left = threading.Event()
-        self.delivery.on_gone = self.left.set
-        courier.register(self.delivery)
+        self.writer.on_disconnect = self.left.set
+        flush_thread.register(self.writer)
 
     def _peek(self) -> bytes:
         self.peeks += 1
@@ -56,14 +58,14 @@ class Body:
 
     def close(self) -> None:
         """Unregister the body and close both ends."""
-        self._courier.unregister(self.delivery)
+        self._flush_thread.unregister(self.writer)
         self.near.close()
         self.client.close()
 
     def write(self, *pieces: str) -> Body:
         """Write these pieces."""
         for piece in pieces:
-            self.delivery.write(piece)
+            self.writer.write(piece)
         return self
 
     def read(self, size: int) -> bytes:
@@ -90,48 +92,50 @@ class Body:
         return "".join(chunk.decode() for chunk in self.chunks())
 
     def blocks(self) -> bool:
-        """Tell whether the socket is full and the courier has been told."""
-        return bool(self.delivery._outgoing) and not self.delivery._flush_requested
+        """Tell whether the socket is full and the flush thread has been told."""
+        return bool(self.writer._outgoing) and not self.writer._flush_requested
 
     def fill(self) -> int:
         """Write until socket and buffer are full; return the number of characters."""
         count, piece = 0, "x" * 4096
-        while not (self.blocks() and self.delivery._buffered > HIGH_WATER - len(piece)):
-            if self.delivery._buffered > HIGH_WATER - len(piece):
+        while not (self.blocks() and self.writer._buffered > HIGH_WATER - len(piece)):
+            if self.writer._buffered > HIGH_WATER - len(piece):
                 until(self.blocks)
             else:
-                self.delivery.write(piece)
+                self.writer.write(piece)
                 count += len(piece)
         return count
 
 
 @pytest.fixture(params=[selectors.DefaultSelector, selectors.SelectSelector])
-def courier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Courier]:
-    """Run a courier, once with the best selector and once with the one that all systems have."""
+def flush_thread(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FlushThread]:
+    """Run a flush thread, once with the best selector and once with that of all systems."""
     monkeypatch.setattr(selectors, "DefaultSelector", request.param)
-    with Courier() as running:
+    with FlushThread() as running:
         yield running
 
 
 @pytest.fixture
-def bodies(courier: Courier) -> Iterator[Callable[..., Body]]:
+def bodies(flush_thread: FlushThread) -> Iterator[Callable[..., Body]]:
     """Make bodies that are unregistered at the end of the test."""
     with contextlib.ExitStack() as stack:
 
         def make(**options: Any) -> Body:
-            return stack.enter_context(contextlib.closing(Body(courier, **options)))
+            return stack.enter_context(contextlib.closing(Body(flush_thread, **options)))
 
         yield make
 
 
 @pytest.fixture
-def asleep() -> Iterator[Courier]:
-    """Make a courier that is not started; the test may start it."""
-    courier = Courier()
-    yield courier
-    if not courier._thread.ident:
-        courier.__enter__()
-    courier.__exit__(None, None, None)
+def asleep() -> Iterator[FlushThread]:
+    """Make a flush thread that is not started; the test may start it."""
+    flush_thread = FlushThread()
+    yield flush_thread
+    if not flush_thread._thread.ident:
+        flush_thread.__enter__()
+    flush_thread.__exit__(None, None, None)
 
 
 @pytest.fixture
@@ -151,22 +155,22 @@ def took(action: Callable[[], object]) -> float:
 # -- what goes out
 
 
-def test_slow_pieces_are_sent_at_once_without_another_thread(asleep: Courier) -> None:
-    """Write and read in turn while the courier does not run."""
+def test_slow_pieces_are_sent_at_once_without_another_thread(asleep: FlushThread) -> None:
+    """Write and read in turn while the flush thread does not run."""
     with contextlib.closing(Body(asleep)) as body:
         for piece, wire in (("one", b"3\r\none\r\n"), ("你好", "6\r\n你好\r\n".encode())):
             body.write(piece)
             assert body.read(len(wire)) == wire
-            until(lambda: time.monotonic() - body.delivery._last_write > module.COALESCE_SECONDS)
-        body.delivery.finish()
+            until(lambda: time.monotonic() - body.writer._last_write > module.COALESCE_SECONDS)
+        body.writer.finish()
         assert body.read(5) == LAST
         assert not asleep._requested
 
 
 def test_buffered_pieces_are_sent_in_one_chunk_and_in_order(
-    asleep: Courier, monkeypatch: pytest.MonkeyPatch
+    asleep: FlushThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Write faster than the courier, then let it run."""
+    """Write faster than the flush thread, then let it run."""
     monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
         body.write("one", "two", "three", "four")
@@ -179,12 +183,12 @@ def test_buffered_pieces_are_sent_in_one_chunk_and_in_order(
 
 
 def test_the_end_sends_what_is_buffered_in_the_same_write(
-    asleep: Courier, monkeypatch: pytest.MonkeyPatch
+    asleep: FlushThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finish right after two pieces."""
     monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
-        body.write("one", "two").delivery.finish()
+        body.write("one", "two").writer.finish()
         assert body.client.recv(100) == b"6\r\nonetwo\r\n" + LAST
 
 
@@ -195,7 +199,7 @@ def test_20_000_pieces_arrive_whole_and_in_order(
     body, pieces = bodies(), [f"{number} " for number in range(20_000)]
 
     def work() -> None:
-        body.write(*pieces).delivery.finish()
+        body.write(*pieces).writer.finish()
 
     writing = pool.submit(work)
     assert body.text() == "".join(pieces)
@@ -215,7 +219,7 @@ def test_20_000_pieces_arrive_whole_and_in_order(
 def test_a_piece_becomes_these_bytes(bodies: Callable[..., Body], piece: str, wire: bytes) -> None:
     """Replace lone surrogates, and never write a chunk of nothing, which would be the last."""
     body = bodies()
-    body.write(piece, "").delivery.finish()
+    body.write(piece, "").writer.finish()
     assert body.read(len(wire) + 5) == wire + LAST
 
 
@@ -223,7 +227,7 @@ def test_no_chunk_splits_a_character(bodies: Callable[..., Body], pool: ThreadPo
     """Write characters of one to four bytes past a small buffer."""
     body, some = bodies(), random.Random(1)
     pieces = ["".join(some.choices("aé你😀", k=some.randrange(400))) for _ in range(3000)]
-    writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
+    writing = pool.submit(lambda: body.write(*pieces).writer.finish())
     chunks = body.chunks()
     assert b"".join(chunks).decode() == "".join(pieces)
     assert all(chunk.decode() for chunk in chunks)
@@ -233,7 +237,7 @@ def test_no_chunk_splits_a_character(bodies: Callable[..., Body], pool: ThreadPo
 def test_an_http_1_0_body_has_no_chunks(bodies: Callable[..., Body]) -> None:
     """Write the text alone."""
     body = bodies(chunked=False)
-    body.write("one", "", "two").delivery.finish()
+    body.write("one", "", "two").writer.finish()
     body.near.shutdown(socket.SHUT_WR)
     assert body.read(6) == b"onetwo"
     assert body.client.recv(1) == b""
@@ -242,10 +246,10 @@ def test_an_http_1_0_body_has_no_chunks(bodies: Callable[..., Body]) -> None:
 def test_a_body_ends_once(bodies: Callable[..., Body]) -> None:
     """Finish twice; nothing may follow."""
     body = bodies()
-    body.write("one").delivery.finish()
-    body.delivery.finish()
+    body.write("one").writer.finish()
+    body.writer.finish()
     with pytest.raises(ClientDisconnected):
-        body.delivery.write("two")
+        body.writer.write("two")
     body.near.shutdown(socket.SHUT_WR)
     assert body.chunks() == [b"one"]
     assert body.client.recv(1) == b""
@@ -254,9 +258,9 @@ def test_a_body_ends_once(bodies: Callable[..., Body]) -> None:
 def test_a_truncated_body_has_no_end(bodies: Callable[..., Body]) -> None:
     """Send what is buffered, but not the last chunk."""
     body = bodies()
-    body.write("one").delivery.break_off()
+    body.write("one").writer.truncate()
     with pytest.raises(ClientDisconnected):
-        body.delivery.finish()
+        body.writer.finish()
     body.near.shutdown(socket.SHUT_WR)
     assert body.read(8) == b"3\r\none\r\n"
     assert body.client.recv(1) == b""
@@ -274,9 +278,9 @@ def test_a_slow_client_loses_nothing_and_blocks_the_producer(
     def write() -> None:
         nonlocal most
         for piece in pieces:
-            body.delivery.write(piece)
-            most = max(most, body.delivery._buffered)
-        body.delivery.finish()
+            body.writer.write(piece)
+            most = max(most, body.writer._buffered)
+        body.writer.finish()
 
     writing = pool.submit(write)
     until(body.blocks)
@@ -292,12 +296,12 @@ def test_a_client_that_takes_a_little_now_and_then_is_not_stalled(
     """Count the stall limit from what was taken last, not from the first byte that waits."""
     body = bodies(stall_seconds=100)
     body.fill()
-    before = body.delivery._last_progress
-    while body.delivery._last_progress == before:
+    before = body.writer._last_progress
+    while body.writer._last_progress == before:
         body.client.recv(4096)
-    body.delivery.check_stall(before + 100)
-    assert not body.delivery.gone
-    body.delivery.check_stall(body.delivery._last_progress + 100)
+    body.writer.check_stall(before + 100)
+    assert not body.writer.disconnected
+    body.writer.check_stall(body.writer._last_progress + 100)
     assert body.left.wait(PATIENCE)
 
 
@@ -305,32 +309,32 @@ def test_a_client_that_never_reads_is_disconnected(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fill socket and buffer: the producer gets the exception at the stall limit, not before."""
-    monkeypatch.setattr(module, "STALL_POLL", 0.05)
+    monkeypatch.setattr(flush_module, "STALL_POLL", 0.05)
     body = bodies(stall_seconds=SHORT)
 
     def write() -> None:
         while True:
-            body.delivery.write("x" * 4096)
+            body.writer.write("x" * 4096)
 
     started = time.monotonic()
     with pytest.raises(ClientDisconnected):
         pool.submit(write).result(PATIENCE)
     assert SHORT <= time.monotonic() - started < SHORT + SLACK
     assert body.left.wait(PATIENCE)
-    assert not body.delivery._outgoing
-    assert not body.delivery._texts
+    assert not body.writer._outgoing
+    assert not body.writer._texts
 
 
 def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
     bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Finish while the client does not read."""
-    monkeypatch.setattr(module, "STALL_POLL", 0.05)
+    monkeypatch.setattr(flush_module, "STALL_POLL", 0.05)
     body = bodies(stall_seconds=SHORT)
     body.fill()
     started = time.monotonic()
     with pytest.raises(ClientDisconnected):
-        body.delivery.finish()
+        body.writer.finish()
     assert time.monotonic() - started < SHORT + SLACK
 
 
@@ -347,7 +351,7 @@ def test_a_disconnect_is_noticed_while_the_producer_is_silent(
         body.write("one")
         body.client.close()
         assert body.left.wait(PATIENCE)
-        assert body.delivery.gone
+        assert body.writer.disconnected
 
     assert min(took(notice) for _ in range(5)) < 0.1
 
@@ -358,9 +362,9 @@ def test_a_client_that_closes_its_half_has_left(bodies: Callable[..., Body]) -> 
     body.client.shutdown(socket.SHUT_WR)
     assert body.left.wait(PATIENCE)
     with pytest.raises(ClientDisconnected):
-        body.delivery.write("one")
+        body.writer.write("one")
     with pytest.raises(ClientDisconnected):
-        body.delivery.finish()
+        body.writer.finish()
 
 
 def test_a_disconnect_frees_a_blocked_producer(
@@ -370,21 +374,21 @@ def test_a_disconnect_frees_a_blocked_producer(
     ending, writing = bodies(), bodies()
     for body in (ending, writing):
         body.fill()
-    end: Future[None] = pool.submit(ending.delivery.finish)
+    end: Future[None] = pool.submit(ending.writer.finish)
     write = pool.submit(writing.write, *["x" * HIGH_WATER] * 2)
-    until(lambda: ending.delivery._finished and writing.delivery._buffered > HIGH_WATER)
+    until(lambda: ending.writer._finished and writing.writer._buffered > HIGH_WATER)
     for body, waiting in ((ending, end), (writing, write)):
         body.client.close()
         with pytest.raises(ClientDisconnected):
             waiting.result(PATIENCE)
 
 
-def test_the_write_that_finds_the_client_gone_raises(asleep: Courier) -> None:
+def test_the_write_that_finds_the_client_gone_raises(asleep: FlushThread) -> None:
     """Raise in this very write: a silent backend may not make another one for a long time."""
     with contextlib.closing(Body(asleep)) as body:
         body.client.close()
         with pytest.raises(ClientDisconnected):
-            body.delivery.write("one")
+            body.writer.write("one")
 
 
 def test_the_write_whose_wait_ends_in_a_disconnect_raises(
@@ -393,39 +397,39 @@ def test_the_write_whose_wait_ends_in_a_disconnect_raises(
     """Raise in the write that waited for the buffer to drain."""
     body = bodies()
     body.fill()
-    writing: Future[None] = pool.submit(body.delivery.write, "x" * HIGH_WATER)
-    until(lambda: body.delivery._buffered > HIGH_WATER)
+    writing: Future[None] = pool.submit(body.writer.write, "x" * HIGH_WATER)
+    until(lambda: body.writer._buffered > HIGH_WATER)
     body.client.close()
     with pytest.raises(ClientDisconnected):
         writing.result(PATIENCE)
 
 
-def test_a_failing_callback_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
-    """Raise in on_gone; other bodies go on."""
+def test_a_failing_callback_does_not_stop_the_flush_thread(bodies: Callable[..., Body]) -> None:
+    """Raise in on_disconnect; other bodies go on."""
 
     def fail() -> None:
         raise RuntimeError("can't start new thread")
 
     first, second = bodies(), bodies()
-    first.delivery.on_gone = fail
+    first.writer.on_disconnect = fail
     first.client.close()
-    until(lambda: first.delivery.gone)
+    until(lambda: first.writer.disconnected)
     second.client.close()
     assert second.left.wait(PATIENCE)
 
 
-def test_a_callback_that_blocks_does_not_stop_the_courier(bodies: Callable[..., Body]) -> None:
-    """Wait in on_gone; other bodies go on."""
+def test_a_callback_that_blocks_does_not_stop_the_flush_thread(bodies: Callable[..., Body]) -> None:
+    """Wait in on_disconnect; other bodies go on."""
     first, second, hang = bodies(), bodies(), threading.Lock()
-    first.delivery.on_gone = lambda: hang.acquire() and None
+    first.writer.on_disconnect = lambda: hang.acquire() and None
     with hang:
         first.client.close()
-        until(lambda: first.delivery.gone)
+        until(lambda: first.writer.disconnected)
         second.client.close()
         assert second.left.wait(PATIENCE)
 
 
-def test_without_another_thread_the_courier_calls_back(
+def test_without_another_thread_the_flush_thread_calls_back(
     bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let no thread start."""
@@ -442,19 +446,19 @@ def test_without_another_thread_the_courier_calls_back(
 # -- ends from other threads
 
 
-def test_abandon_ends_a_body_whose_producer_is_silent(bodies: Callable[..., Body]) -> None:
+def test_close_early_ends_a_body_whose_producer_is_silent(bodies: Callable[..., Body]) -> None:
     """End it from another thread: the client gets a whole body and the end of the connection."""
     body = bodies()
-    body.write("one").delivery.abandon()
+    body.write("one").writer.close_early()
     assert body.chunks() == [b"one"]
     assert body.client.recv(1) == b""
     with pytest.raises(ClientDisconnected):
-        body.delivery.write("two")
+        body.writer.write("two")
     with pytest.raises(ClientDisconnected):
-        body.delivery.finish()
+        body.writer.finish()
 
 
-def test_abandon_frees_a_blocked_producer(
+def test_close_early_frees_a_blocked_producer(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """End a body from another thread while its producer blocks; a fast client gets the rest."""
@@ -462,21 +466,21 @@ def test_abandon_frees_a_blocked_producer(
     body = bodies()
     count = body.fill()
     writing = pool.submit(body.write, "y" * HIGH_WATER, "never taken")
-    until(lambda: body.delivery._buffered > HIGH_WATER)
-    ending: Future[None] = pool.submit(body.delivery.abandon)
+    until(lambda: body.writer._buffered > HIGH_WATER)
+    ending: Future[None] = pool.submit(body.writer.close_early)
     with pytest.raises(ClientDisconnected):
         writing.result(PATIENCE)
     assert body.text() == "x" * count + "y" * HIGH_WATER
     ending.result(PATIENCE)
 
 
-def test_abandon_does_not_wait_for_a_stalled_client(
+def test_close_early_does_not_wait_for_a_stalled_client(
     bodies: Callable[..., Body],
 ) -> None:
     """Return soon: the request that aborts waits for this, and the Kernel at most 10 s for it."""
     body = bodies()
     body.fill()
-    assert took(body.delivery.abandon) < 2
+    assert took(body.writer.close_early) < 2
 
 
 # -- the next request during a body
@@ -486,11 +490,11 @@ def test_a_next_request_is_left_alone(bodies: Callable[..., Body]) -> None:
     """Read not a byte of what the client sends early."""
     body = bodies()
     body.client.sendall(b"GET /next")
-    until(lambda: not body.delivery.read_interest)
-    body.write("one").delivery.finish()
+    until(lambda: not body.writer.read_interest)
+    body.write("one").writer.finish()
     assert body.chunks() == [b"one"]
     assert body.near.recv(100) == b"GET /next"
-    assert not body.delivery.gone
+    assert not body.writer.disconnected
 
 
 def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
@@ -499,8 +503,8 @@ def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
     """Wait for the socket to be writable although it is not watched for reading any more."""
     body, pieces = bodies(), [f"{number:07} " * 100 for number in range(500)]
     body.client.sendall(b"GET /next")
-    until(lambda: not body.delivery.read_interest)
-    writing = pool.submit(lambda: body.write(*pieces).delivery.finish())
+    until(lambda: not body.writer.read_interest)
+    writing = pool.submit(lambda: body.write(*pieces).writer.finish())
     until(body.blocks)
     body.client.settimeout(2)
     assert body.text() == "".join(pieces)
@@ -508,31 +512,33 @@ def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
 
 
 def test_a_body_that_was_unregistered_is_never_looked_at_again(
-    courier: Courier, bodies: Callable[..., Body]
+    flush_thread: FlushThread, bodies: Callable[..., Body]
 ) -> None:
     """Leave the socket to its connection, even if an event is on its way."""
     body = bodies()
-    body.delivery.finish()
-    courier.unregister(body.delivery)
+    body.writer.finish()
+    flush_thread.unregister(body.writer)
     body.near.settimeout(PATIENCE)
     peeks = body.peeks
-    assert took(lambda: courier._handle(body.delivery, selectors.EVENT_READ)) < 1
+    assert took(lambda: flush_thread._handle(body.writer, selectors.EVENT_READ)) < 1
     assert body.peeks == peeks
-    assert not body.delivery.gone
+    assert not body.writer.disconnected
 
 
-# -- many bodies, one courier
+# -- many bodies, one flush thread
 
 
-def test_many_bodies_share_a_courier(bodies: Callable[..., Body], pool: ThreadPoolExecutor) -> None:
+def test_many_bodies_share_a_flush_thread(
+    bodies: Callable[..., Body], pool: ThreadPoolExecutor
+) -> None:
     """Stream to 40 clients, of which every fourth never reads: the others get all of theirs."""
     streams = [bodies() for _ in range(40)]
     texts = [f"{number:03} " * 20_000 for number in range(40)]
 
     def write(body: Body, text: str) -> None:
         for at in range(0, len(text), 1000):
-            body.delivery.write(text[at : at + 1000])
-        body.delivery.finish()
+            body.writer.write(text[at : at + 1000])
+        body.writer.finish()
 
     writers = [pool.submit(write, *pair) for pair in zip(streams, texts, strict=True)]
     readers = {n: pool.submit(body.text) for n, body in enumerate(streams) if n % 4}
@@ -546,57 +552,62 @@ def test_many_bodies_share_a_courier(bodies: Callable[..., Body], pool: ThreadPo
             writers[number].result(PATIENCE)
 
 
-def test_nothing_is_left_of_bodies_that_ended(courier: Courier, pool: ThreadPoolExecutor) -> None:
+def test_nothing_is_left_of_bodies_that_ended(
+    flush_thread: FlushThread, pool: ThreadPoolExecutor
+) -> None:
     """Unregister 200 bodies that ended in every way."""
 
     def live(number: int) -> None:
-        with contextlib.closing(Body(courier)) as body, contextlib.suppress(ClientDisconnected):
+        with (
+            contextlib.closing(Body(flush_thread)) as body,
+            contextlib.suppress(ClientDisconnected),
+        ):
             if number % 4 == 0:
                 body.client.close()
             if number % 4 == 1:
                 body.fill()
                 body.client.close()
             body.write("one", "two", "three")
-            body.delivery.finish()
+            body.writer.finish()
 
     for future in [pool.submit(live, number) for number in range(200)]:
         future.result(PATIENCE)
-    until(lambda: not courier._requested)
-    until(lambda: not courier._blocked, 2)
-    assert len(courier._selector.get_map()) == 1  # its own wakeup pipe
+    until(lambda: not flush_thread._requested)
+    until(lambda: not flush_thread._blocked, 2)
+    assert len(flush_thread._selector.get_map()) == 1  # its own wakeup pipe
 
 
-def test_a_courier_ends_with_its_block() -> None:
+def test_a_flush_thread_ends_with_its_block() -> None:
     """Leave no thread and no descriptor."""
-    with Courier() as courier:
-        thread = courier._thread
+    with FlushThread() as flush_thread:
+        thread = flush_thread._thread
         assert thread.is_alive()
     assert not thread.is_alive()
-    assert courier._wakeup_sender.fileno() == courier._wakeup_receiver.fileno() == -1
+    assert flush_thread._wakeup_sender.fileno() == flush_thread._wakeup_receiver.fileno() == -1
 
 
 # -- producers that must not block
 
 
-def test_a_put_never_blocks_and_tells_whether_more_may_be_written(
+def test_write_nowait_never_blocks_and_tells_whether_more_may_be_written(
     bodies: Callable[..., Body],
 ) -> None:
-    """Put until the buffer is full, then read."""
+    """Write until the buffer is full, then read."""
     body = bodies()
     piece, count = "x" * 4096, 0
-    while body.delivery.put(piece):
+    while body.writer.write_nowait(piece):
         count += 1
     called = threading.Event()
-    body.delivery.when_room(called.set)
+    body.writer.when_drained(called.set)
     assert not called.is_set()
-    assert not body.delivery.put(piece)
+    assert not body.writer.write_nowait(piece)
     reading = threading.Thread(target=body.read, args=(HIGH_WATER // 2,))
     reading.start()
     assert called.wait(PATIENCE)
     reading.join()
-    body.delivery.wait_for_room()
+    body.writer.drain()
     now = threading.Event()
-    body.delivery.when_room(now.set)
+    body.writer.when_drained(now.set)
     assert now.is_set()
 
 
@@ -605,29 +616,29 @@ def test_a_producer_is_called_back_when_the_client_leaves(
 ) -> None:
     """Fill, hang up."""
     body = bodies()
-    while body.delivery.put("x" * 4096):
+    while body.writer.write_nowait("x" * 4096):
         pass
     called = threading.Event()
-    body.delivery.when_room(called.set)
+    body.writer.when_drained(called.set)
     body.client.close()
     assert called.wait(PATIENCE)
     assert body.left.wait(PATIENCE)
     with pytest.raises(ClientDisconnected):
-        body.delivery.put("x")
+        body.writer.write_nowait("x")
     with pytest.raises(ClientDisconnected):
-        body.delivery.wait_for_room()
+        body.writer.drain()
 
 
-def test_a_producer_is_called_back_when_the_body_is_abandoned(
+def test_a_producer_is_called_back_when_the_body_is_closed_early(
     bodies: Callable[..., Body],
 ) -> None:
-    """Fill, abandon."""
+    """Fill the buffer, then end the body."""
     body = bodies()
-    while body.delivery.put("x" * 4096):
+    while body.writer.write_nowait("x" * 4096):
         pass
     called = threading.Event()
-    body.delivery.when_room(called.set)
-    body.delivery.abandon()
+    body.writer.when_drained(called.set)
+    body.writer.close_early()
     assert called.is_set()
 
 
@@ -635,24 +646,24 @@ def test_a_producer_is_called_back_when_the_body_is_abandoned(
 
 
 @pytest.mark.parametrize("piece", ["", "text"])
-def test_a_rest_begins_once_all_is_sent_even_if_that_was_nothing(
-    asleep: Courier, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, piece: str
+def test_a_pause_begins_once_all_is_sent_even_if_that_was_nothing(
+    asleep: FlushThread, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, piece: str
 ) -> None:
-    """A last piece waits for the courier, and so does the pause; then the courier runs."""
+    """A last piece waits for the flush thread, and so does the pause; then the thread runs."""
     monkeypatch.setattr(module, "COALESCE_SECONDS", NEVER)
     with contextlib.closing(Body(asleep)) as body:
-        body.delivery.put(piece)
-        waiting, begun = body.delivery._changed.wait, threading.Event()
+        body.writer.write_nowait(piece)
+        waiting, begun = body.writer._changed.wait, threading.Event()
 
         def wait(seconds: float | None = None) -> bool:
             begun.set()  # the lock is held until the wait has begun
             return waiting(seconds)
 
-        monkeypatch.setattr(body.delivery._changed, "wait", wait)
-        resting = pool.submit(body.delivery.rest, 0.01)
+        monkeypatch.setattr(body.writer._changed, "wait", wait)
+        resting = pool.submit(body.writer.pause, 0.01)
         try:
             assert begun.wait(PATIENCE)
             asleep.__enter__()
             resting.result(PATIENCE)
         finally:
-            body.delivery.hurry()
+            body.writer.skip_pauses()

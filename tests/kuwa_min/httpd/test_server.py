@@ -25,7 +25,7 @@ import pytest
 
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
-from kuwa_min.httpd.body_writer import Delivery
+from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.httpd.response import TEXT, Limits, Reply, Request, Streaming
 from kuwa_min.httpd.server import Server
 from tests.support.programs import ROOT, until
@@ -148,10 +148,10 @@ def refusing(_: Request) -> Reply:
 def streaming(*pieces: str) -> Callable[[Request], Streaming]:
     """Make a route that streams these pieces."""
 
-    def produce(delivery: Delivery) -> None:
+    def produce(writer: BodyWriter) -> None:
         for piece in pieces:
-            delivery.write(piece)
-        delivery.finish()
+            writer.write(piece)
+        writer.finish()
 
     return lambda _: Streaming(produce, TEXT)
 
@@ -358,8 +358,8 @@ def test_a_stream_that_fails_is_cut_without_its_last_chunk(
 ) -> None:
     """Let the client see that something is missing, and log one line."""
 
-    def produce(delivery: Delivery) -> None:
-        delivery.write("begun")
+    def produce(writer: BodyWriter) -> None:
+        writer.write("begun")
         raise ValueError(MARK)
 
     with serving({"/cut": {"GET": lambda _: Streaming(produce, TEXT)}}) as server:
@@ -893,9 +893,9 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
     until(lambda: not server._connections)
     until(lambda: threading.active_count() <= threads)
     until(lambda: len(list(descriptors.iterdir())) <= files)  # the last threads are closing theirs
-    assert not server.courier._blocked
-    assert not server.courier._requested
-    assert len(server.courier._selector.get_map()) == 1  # its own bell
+    assert not server.flush_thread._blocked
+    assert not server.flush_thread._requested
+    assert len(server.flush_thread._selector.get_map()) == 1  # its own wakeup pipe
 
 
 # -- who may ask
@@ -1183,20 +1183,20 @@ def test_tls_carries_requests_bodies_and_streams(trust: Trust) -> None:
 
 def test_a_request_during_a_tls_stream_is_answered_after_it(trust: Trust) -> None:
     """Send the next request while the stream is silent; not a byte of it is lost."""
-    asked, deliveries = threading.Event(), list[Delivery]()
+    asked, writers = threading.Event(), list[BodyWriter]()
 
-    def produce(delivery: Delivery) -> None:
-        deliveries.append(delivery)
-        delivery.write("begun")
+    def produce(writer: BodyWriter) -> None:
+        writers.append(writer)
+        writer.write("begun")
         asked.wait(PATIENCE)
-        delivery.finish()
+        writer.finish()
 
     routes: dict[str, Any] = {"/wait": {"GET": lambda _: Streaming(produce, TEXT)}}
     with serving(routes, tls=trust.server) as server, Client(server, trust.client) as client:
         client.send(get("/wait"))
         assert client.until(b"5\r\nbegun\r\n")
         client.send(post("/echo", b"next" * 5000))
-        until(lambda: not deliveries[0].read_interest)
+        until(lambda: not writers[0].read_interest)
         asked.set()
         assert client.until(b"0\r\n\r\n") == b""
         assert client.answer().body == b"next" * 5000

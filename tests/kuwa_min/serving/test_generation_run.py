@@ -215,11 +215,11 @@ class Full:
         self.asked = threading.Semaphore(0)
         self.calls: list[Callable[[], None]] = []
 
-    def wait_for_room(self) -> None:
+    def drain(self) -> None:
         """Have room at once."""
         self.asked.release()
 
-    def when_room(self, call: Callable[[], None]) -> None:
+    def when_drained(self, call: Callable[[], None]) -> None:
         """Keep the call."""
         self.calls.append(call)
         self.asked.release()

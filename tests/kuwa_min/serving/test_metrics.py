@@ -264,8 +264,8 @@ class Client:
     """Take an answer's text as a connection does; from the given piece on, be gone."""
 
     def __init__(self, *, leaves_at: int = 1000) -> None:
-        self.text, self.gone = "", False
-        self.on_gone: Callable[[], None] = lambda: None
+        self.text, self.disconnected = "", False
+        self.on_disconnect: Callable[[], None] = lambda: None
         self.first = threading.Event()
         self._left = leaves_at
 
@@ -273,23 +273,23 @@ class Client:
         """Keep a piece."""
         self._left -= 1
         if self._left < 0:
-            self.gone = True
+            self.disconnected = True
             raise ClientDisconnected
         self.text += piece if isinstance(piece, str) else piece.decode()
         self.first.set()
 
-    def put(self, piece: str | bytes) -> bool:
-        """Keep a piece, and have room for more."""
+    def write_nowait(self, piece: str | bytes) -> bool:
+        """Keep a piece; more may be written."""
         self.write(piece)
         return True
 
     def finish(self) -> None:
         """End the text."""
 
-    def rest(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         """Wait for nothing."""
 
-    def abandon(self, final_pieces: object) -> None:
+    def close_early(self, final_pieces: object) -> None:
         """End the text although the backend has not."""
 
 

@@ -1,0 +1,128 @@
+"""One thread that flushes coalesced writes and watches the clients of all streamed bodies."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+
+from .body_writer import BodyWriter
+
+STALL_POLL = 0.5  # seconds between two looks at clients that take nothing
+
+
+class FlushThread:
+    """A `with` block during which requested flushes are done and disconnects are noticed.
+
+    A connection registers a body before it is produced and unregisters it afterwards. `register`,
+    `unregister` and `request_flush` may be called from any thread and do not block.
+
+    The selector is level-triggered: it watches each socket for reading until `check_peer` has
+    nothing more to find out, and for writing only while bytes wait for it. The wakeup
+    pipe (a socket pair) interrupts select() for requested flushes; until they are done, one byte is
+    enough for all.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._changes_while_waiting = hasattr(self._selector, "fileno")  # epoll and kqueue do
+        self._lock = threading.Lock()  # guards what the selector watches
+        self._requested: deque[BodyWriter] = deque()
+        self._blocked: set[BodyWriter] = set()  # whose bytes wait for their socket
+        self._is_woken = self._closing = False
+        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
+        self._wakeup_receiver.setblocking(False)
+        self._wakeup_sender.setblocking(False)
+        self._selector.register(self._wakeup_receiver, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+
+    def __enter__(self) -> FlushThread:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread; what is not sent by now is lost."""
+        self._closing = True
+        self._wake_up()
+        self._thread.join()
+        self._selector.close()
+        self._wakeup_receiver.close()
+        self._wakeup_sender.close()
+
+    def register(self, writer: BodyWriter) -> None:
+        """Watch for the client's disconnect."""
+        with self._lock:
+            self._selector.register(writer.sock, selectors.EVENT_READ, writer)
+        if not self._changes_while_waiting:
+            self._wake_up()
+
+    def unregister(self, writer: BodyWriter) -> None:
+        """Leave this body's socket alone: it may be closed or reused from now on."""
+        writer.detach()
+        with self._lock, contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(writer.sock)
+        self._blocked.discard(writer)
+
+    def request_flush(self, writer: BodyWriter) -> None:
+        """Have a body's buffered data sent soon."""
+        self._requested.append(writer)
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        if not self._is_woken:
+            self._is_woken = True
+            with contextlib.suppress(BlockingIOError):
+                self._wakeup_sender.send(b".")
+
+    def _run(self) -> None:
+        while not self._closing:
+            for key, events in self._select():
+                if key.data is None:
+                    self._wakeup_receiver.recv(4096)
+                else:
+                    self._handle(key.data, events)
+            self._is_woken = False
+            while self._requested:
+                self._flush(self._requested.popleft())
+            self._check_stalls()
+
+    def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
+        try:
+            return self._selector.select(STALL_POLL if self._blocked else None)
+        except (OSError, ValueError):
+            return []  # select() was looking at a socket that has been closed since
+
+    def _handle(self, writer: BodyWriter, events: int) -> None:
+        if events & selectors.EVENT_READ and not writer.check_peer():
+            writer.read_interest = 0
+        self._flush(writer)
+
+    def _flush(self, writer: BodyWriter) -> None:
+        blocked = writer.flush()
+        change = self._blocked.add if blocked else self._blocked.discard
+        change(writer)
+        self._set_interest(writer, writer.read_interest | (selectors.EVENT_WRITE if blocked else 0))
+
+    def _check_stalls(self) -> None:
+        now = time.monotonic()
+        for writer in tuple(self._blocked):
+            writer.check_stall(now)
+            if writer.detached:
+                self._blocked.discard(writer)
+
+    def _set_interest(self, writer: BodyWriter, events: int) -> None:
+        """Watch the socket for these events from now on, unless it was given back."""
+        with self._lock, contextlib.suppress(KeyError, ValueError):
+            if writer.detached:
+                return
+            known = self._selector.get_map().get(writer.sock)
+            if known is None and events:
+                self._selector.register(writer.sock, events, writer)
+            elif known is not None and not events:
+                self._selector.unregister(writer.sock)
+            elif known is not None and known.events != events:
+                self._selector.modify(writer.sock, events, writer)
