@@ -25,7 +25,9 @@ from collections.abc import Callable
 
 from .body import ChunkedReader, ContentLengthReader
 from .cancellation import CancelScope, current_scope
-from .connection import Connection, Origin, Request, Timeouts, create_tls_context
+from .connection import Connection, Request, Timeouts
+from .origin import Origin
+from .tls import create_tls_context
 from .transport_errors import ConnectionFailed, translated
 
 IDLE_SECONDS = 30.0  # after which a kept connection is not trusted any more

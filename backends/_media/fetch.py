@@ -25,7 +25,8 @@ from typing import Any
 from urllib.parse import urljoin
 
 from backends._http.cancellation import current_scope
-from backends._http.connection import create_tls_context, look_up
+from backends._http.lookup import look_up
+from backends._http.tls import create_tls_context
 from kuwa_min.chat import catalog
 
 from .fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse

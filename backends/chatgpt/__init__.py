@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from backends._cloud import api_key
 from backends._cloud.api_key import NO_KEY, THIRD_PARTY, USER, Key
 from backends._cloud.errors import redact
-from backends._cloud.executor import CloudExecutor, CompletionRequest
-from backends._http.connection import is_loopback
+from backends._cloud.executor import CloudExecutor
+from backends._cloud.request import CompletionRequest
+from backends._http.origin import is_loopback
 from backends._http.transport_errors import ConnectionFailed
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog

@@ -1,16 +1,9 @@
-"""A client that sends through OpenAI's SDK over our own pool; the one module that imports the SDK.
-
-The SDK writes requests and reads errors, and httpx2 (httpx in older ones) below it follows
-redirects and decodes bodies. The connections are ours: no thread can cancel what waits in theirs,
-and they hand a chunked body out one chunk a read.
-"""
+"""A client that sends through OpenAI's SDK; the one module that imports the SDK."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,63 +11,14 @@ import openai
 
 from backends._cloud.api_key import OPERATOR, Key
 from backends._cloud.errors import parse_retry_after
-from backends._http.connection import Origin, Request, Timeouts
-from backends._http.pool import ConnectionPool, Response
 from backends._http.transport_errors import ConnectionFailed
 
 from .errors import ErrorResponse
+from .transport import Transport, httpx
 
 CONNECT_TIMEOUT = 10.0  # seconds
-LONGEST_ERROR = 65536  # bytes of an error's body that are read
 NOISY_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")  # they log chats
 PLACEHOLDER = "none"  # the SDK wants a key; it is never sent
-
-httpx: Any = importlib.import_module("httpx2" if "httpx2" in sys.modules else "httpx")
-
-
-class Body(httpx.SyncByteStream):  # type: ignore[misc]
-    """A response's body as httpx reads it. Raises ConnectionFailed, which httpx lets through."""
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-        self._remaining = LONGEST_ERROR if response.status >= 400 else sys.maxsize
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the body as it comes."""
-        while self._remaining > 0 and (data := self._response.read()):
-            self._remaining -= len(data)
-            yield data
-
-    def close(self) -> None:
-        """Return the connection to the pool, or close it in the middle of the response."""
-        self._response.close()
-
-
-class Transport(httpx.BaseTransport):  # type: ignore[misc]
-    """Send the SDK's requests over our own pool. Raises ConnectionFailed."""
-
-    def __init__(self) -> None:
-        self._pool = ConnectionPool()
-
-    def handle_request(self, request: Any) -> Any:
-        """Send a request; return its response, whose body is still to come."""
-        url, seconds = request.url, request.extensions.get("timeout", {})
-        raw = request.headers.raw
-        response = self._pool.send(
-            Request(
-                Origin.of(url.scheme, url.raw_host.decode("ascii"), url.port),
-                request.method,
-                url.raw_path.decode("ascii"),
-                [(name.decode("ascii"), value.decode("latin-1")) for name, value in raw],
-                request.read(),
-            ),
-            Timeouts(seconds.get("connect"), seconds.get("read")),
-        )
-        return httpx.Response(response.status, headers=response.headers, stream=Body(response))
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._pool.close()
 
 
 class Client:

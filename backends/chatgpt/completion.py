@@ -12,7 +12,7 @@ from backends._cloud.errors import (
     ServiceError,
     from_connection_failure,
 )
-from backends._cloud.executor import CompletionRequest
+from backends._cloud.request import CompletionRequest
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
 

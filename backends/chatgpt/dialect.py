@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from backends._cloud.executor import CompletionRequest
+from backends._cloud.request import CompletionRequest
 from backends._media import links
 from backends._media.attachments import Attachment
 from kuwa_min.chat import prompt as prompts

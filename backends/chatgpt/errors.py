@@ -18,7 +18,7 @@ from backends._cloud.errors import (
     ServiceError,
     redact,
 )
-from backends._cloud.executor import CompletionRequest
+from backends._cloud.request import CompletionRequest
 from kuwa_min.chat import catalog
 
 MARGIN = 0.95  # of the tokens that fit: ours are an estimate

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from backends._cloud.errors import RetryableError, ServiceError, from_connection_failure
-from backends._cloud.executor import CompletionRequest
+from backends._cloud.request import CompletionRequest
 from backends._http.transport_errors import ConnectionFailed
 from backends._media import links
 from kuwa_min.chat import catalog

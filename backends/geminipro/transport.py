@@ -16,7 +16,8 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 from urllib3.exceptions import DecodeError
 
-from backends._http.connection import Origin, Request, Timeouts
+from backends._http.connection import Request, Timeouts
+from backends._http.origin import Origin
 from backends._http.pool import ConnectionPool, Response
 
 from .json_stream import MalformedResponse

@@ -16,8 +16,10 @@ import pytest
 
 from backends._http.body import ChunkedReader, ContentLengthReader, IncompleteBody
 from backends._http.cancellation import Cancelled, CancelScope
-from backends._http.connection import CA_VARIABLES, Origin, Request, Timeouts, create_tls_context
+from backends._http.connection import Request, Timeouts
+from backends._http.origin import Origin
 from backends._http.pool import ConnectionPool
+from backends._http.tls import CA_VARIABLES, create_tls_context
 from backends._http.transport_errors import ConnectionFailed, Failure
 
 BODY = b"5\r\nhello\r\n7;name=value\r\n, world\r\n1\r\n\n\r\n0\r\nTrailer: x\r\n\r\n"

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from backends._cloud import errors
-from backends._http.connection import CA_VARIABLES
+from backends._http.tls import CA_VARIABLES
 from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE

@@ -1,0 +1,74 @@
+"""A chat as it is sent to a service, as much of it as fits into the model's context window."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from backends._media import links as _links
+from backends._media.attachments import Attachment
+from kuwa_min.chat import catalog
+from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.modelfile import Message
+
+from . import token_estimate
+from .api_key import Key
+
+
+class CompletionRequest(NamedTuple):
+    """One chat as it is sent to a service. Immutable: each change returns another request.
+
+    Context fitting: `prompt` is the whole chat, `messages` what is sent of it. `fitted` drops the
+    oldest exchanges until our estimate is within a limit; the system prompt and the last message
+    stay. Where the service counts more tokens than we estimate, it refuses, and `truncated` drops
+    more: the share that its numbers tell, or one exchange at a time.
+    """
+
+    model: str
+    prompt: prompts.Prompt
+    messages: list[Message]  # as much of the prompt as fits; placeholders stand where files belong
+    files: dict[int, Attachment]  # by the number of their placeholder
+    options: dict[str, Any]
+    key: Key
+    notes: tuple[str, ...] = ()  # sentences on links that were not read
+
+    def note(self, sentence: str) -> str:
+        """Return a sentence as a side note: what the user reads beside the answer."""
+        return prompts.SIDE_NOTE.format(sentence)
+
+    def attachment_note(self) -> str:
+        """Return the side note on links that were not read; empty if all were."""
+        return _links.side_note(self.notes)
+
+    def fitted(self, limit: int) -> CompletionRequest:
+        """Return the request with as many messages as fit into `limit` tokens.
+
+        Raises AnswerError if not even the last message does.
+        """
+        length = token_estimate.chat_tokens
+        return self._replace(messages=prompts.fit(self.prompt, length=length, limit=limit))
+
+    def truncated(self, share: float | None) -> CompletionRequest:
+        """Return it with about this share of its tokens; without a share, one exchange shorter."""
+        length = token_estimate.chat_tokens(self.messages)
+        return self.fitted(min(length - 1, int(length * share) if share else length))
+
+    def with_fewer_files(self) -> CompletionRequest | None:
+        """Return it with the files of the last message, then with the last of those; then None."""
+        numbers = _links.numbers(self.prompt.history[-1]["content"])
+        last = [number for number in numbers if number in self.files]
+        if len(self.files) > len(last):
+            return self._with_files(last)
+        if len(last) > 1:
+            kept = self._with_files(last[-1:])
+            return kept._replace(notes=(*self.notes, catalog.LAST_FILE_ONLY))
+        return None
+
+    def _with_files(self, numbers: list[int]) -> CompletionRequest:
+        """Return it with these files only; the others' links stand in the text again."""
+        links = {one: file.text for one, file in self.files.items() if one not in numbers}
+        kept = _links.restored(self.prompt.history, links)
+        return self._replace(
+            files={one: self.files[one] for one in numbers},
+            prompt=self.prompt._replace(history=kept),
+            messages=_links.restored(self.messages, links),
+        )
