@@ -15,8 +15,8 @@ from kuwa_min.chat.pieces import as_generator
 from kuwa_min.kernel import protocol
 from kuwa_min.options import general
 from kuwa_min.options.kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
-from kuwa_min.serving import generation_run, usage
-from kuwa_min.serving.report import BackendStatus
+from kuwa_min.serving import generator_runner, usage
+from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.service import Backend, Listening, Service
 
 from . import log, process
@@ -119,7 +119,7 @@ class LLMExecutor(KuwaNames):
     def pause(self, seconds: float) -> Awaitable[None]:
         """Wait some seconds in llm_compute; unlike time.sleep, a stop ends the wait at once."""
         if not self.uses_asyncio:
-            return generation_run.Pause(seconds)
+            return generator_runner.Pause(seconds)
         import asyncio
 
         return asyncio.sleep(seconds)
@@ -131,7 +131,7 @@ class LLMExecutor(KuwaNames):
         not wait. It is made once at most, and not after the answer's own end. Register in
         llm_compute, or in a task or asyncio.to_thread() of it; elsewhere this does nothing.
         """
-        generation_run.on_stop(call)
+        generator_runner.on_stop(call)
 
     def progress(self, what: str) -> Progress:
         """Begin a progress bar for setup(); call the result with (done, total), in any unit.

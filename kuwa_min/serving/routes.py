@@ -15,8 +15,8 @@ from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.response import JSON, Reply, Request, Routes, Streaming, message
 from kuwa_min.kernel import protocol, wire
 
-from .answer import Generation
 from .event_loop import EventLoop
+from .generation import Generation
 from .metrics import Metrics
 from .slots import Slots
 

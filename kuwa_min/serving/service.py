@@ -32,8 +32,8 @@ from .slots import Slots
 if TYPE_CHECKING:
     import ssl
 
+    from .backend_status import BackendStatus
     from .registration import Registration
-    from .report import BackendStatus
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from kuwa_min.errors import HTTPError
 from kuwa_min.process import tune_switch_interval
 
 from .admission import AdmissionQueue
-from .answer import Generation
+from .generation import Generation
 from .metrics import Metrics
 
 logger = logging.getLogger(__name__)

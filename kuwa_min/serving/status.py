@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from kuwa_min.progress import Progress
 
+    from .backend_status import BackendStatus
     from .metrics import Metrics
-    from .report import BackendStatus
 
 LOADING = "loading"  # the state in which there is progress to show
 

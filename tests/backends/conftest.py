@@ -15,7 +15,7 @@ from backends._local.engine import Engine
 from backends._local.executor import ModelExecutor
 from backends._local.templates.sandbox_pool import SandboxPool
 from kuwa_min import LLMExecutor, Modelfile
-from kuwa_min.serving.generation_run import GeneratorRunner
+from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.support.upload_site import Site, upload_site
 
 ENVIRONMENT = (  # what loading sets for the libraries

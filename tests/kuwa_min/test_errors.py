@@ -71,7 +71,8 @@ OURS = str(Path(errors.__file__).parent)
 
 
 @pytest.mark.parametrize(
-    "path", [f"{OURS}/service.py", f"{OURS}/serving/answer.py", "/lib/asyncio/tasks.py", "runpy.py"]
+    "path",
+    [f"{OURS}/service.py", f"{OURS}/serving/generation.py", "/lib/asyncio/tasks.py", "runpy.py"],
 )
 def test_our_own_frames_before_a_foreign_one_are_left_out(path: str) -> None:
     """An operator looks for the place in the executor's file."""

@@ -424,7 +424,7 @@ Loading().run()
     options = ("--port", str(port), "--executor_path", "auto")
     with Program(*custom(tmp_path, body), *ALONE, *options) as program:
         base = f"http://127.0.0.1:{port}"
-        program.wait_for(r"INFO kuwa_min.serving.report: loading ./model: 30 %, 5 s left")
+        program.wait_for(r"INFO kuwa_min.serving.backend_status: loading ./model: 30 %, 5 s left")
         times = []
         for _ in range(9):
             started = time.monotonic()

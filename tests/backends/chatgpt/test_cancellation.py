@@ -13,7 +13,7 @@ import pytest
 from backends._cloud import errors
 from backends._http import connection
 from backends.chatgpt import ChatgptExecutor
-from kuwa_min.serving.generation_run import GeneratorRunner
+from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.fakes import openai_is_silent, openai_refuses
 from tests.fakes.openai_server import Service, Talk, openai_server
 from tests.support.cloud_chats import pieces, start

@@ -26,7 +26,7 @@ from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.serving.generation_run import GeneratorRunner
+from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.backends._media.test_images import data_url, png
 from tests.fakes import gemini_breaks_off, gemini_is_silent, gemini_refuses, gemini_talks_garbage
 from tests.fakes.gemini_server import PATIENCE, Service, Talk, gemini_server, piece

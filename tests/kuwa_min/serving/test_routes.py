@@ -17,10 +17,10 @@ from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel.protocol import Chat, slot_path
+from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.event_loop import EventLoop
-from kuwa_min.serving.generation_run import on_stop
+from kuwa_min.serving.generator_runner import on_stop
 from kuwa_min.serving.metrics import Metrics
-from kuwa_min.serving.report import BackendStatus
 from kuwa_min.serving.routes import ExecutorRoutes
 from kuwa_min.serving.slots import Slots
 from kuwa_min.serving.status import ExecutorStatus

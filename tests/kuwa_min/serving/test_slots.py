@@ -21,9 +21,9 @@ from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.pieces import as_generator
 from kuwa_min.kernel.protocol import Chat, slot_path
 from kuwa_min.kernel.wire import RawWire
-from kuwa_min.serving import answer
-from kuwa_min.serving.answer import Generation
-from kuwa_min.serving.generation_run import on_stop
+from kuwa_min.serving import generation
+from kuwa_min.serving.generation import Generation
+from kuwa_min.serving.generator_runner import on_stop
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.slots import Slots
 from tests.kuwa_min.serving.test_routes import Running, running
@@ -206,7 +206,7 @@ def test_a_wait_that_takes_too_long_ends_with_a_sentence(
 
 def test_a_waiting_chat_sends_pings(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
     """On 0.4's wire a progress with its position, at each interval; on 0.3's nothing."""
-    monkeypatch.setattr(answer, "PING_INTERVAL", 0.01)
+    monkeypatch.setattr(generation, "PING_INTERVAL", 0.01)
     with serve(gated, waiting=3) as one, ExitStack() as stack:
         answers = []
         for index, name in enumerate(("first", "second", "third", "raw")):

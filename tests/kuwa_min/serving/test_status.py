@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from kuwa_min import LLMExecutor
+from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.event_loop import EventLoop
-from kuwa_min.serving.generation_run import GeneratorRunner
+from kuwa_min.serving.generator_runner import GeneratorRunner
 from kuwa_min.serving.metrics import Metrics
-from kuwa_min.serving.report import BackendStatus
 from kuwa_min.serving.status import LOADING, ExecutorStatus
 
 

@@ -21,10 +21,10 @@ from kuwa_min.kernel.wire import Step, Wire
 
 from . import usage
 from .admission import Ticket
-from .answer_writer import PING_INTERVAL, PieceWriter
 from .event_loop import EventLoop
-from .generation_run import GeneratorRunner
+from .generator_runner import GeneratorRunner
 from .metrics import Metrics
+from .piece_writer import PING_INTERVAL, PieceWriter
 
 # How a generation ends. Threads: W, the connection's HTTP worker; A, any other: the worker of an
 # abort request, the thread that noticed a disconnect, one of the drain.

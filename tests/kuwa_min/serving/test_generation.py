@@ -27,7 +27,7 @@ from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.kernel import wire
 from kuwa_min.kernel.protocol import Chat
-from kuwa_min.serving import answer_writer, usage
+from kuwa_min.serving import piece_writer, usage
 from tests.kuwa_min.serving.test_routes import Compute, Running, running
 from tests.support.front_end_readers import BEGIN, END, deltas, room_03, room_04
 from tests.support.programs import call, fetch, said, until
@@ -409,7 +409,7 @@ def test_a_long_note_comes_with_pings(monkeypatch: pytest.MonkeyPatch) -> None:
             yield "thought "
         yield END
 
-    monkeypatch.setattr(answer_writer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(piece_writer, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     lines = deltas(framed(compute))
     assert lines.count([]) == 3
     assert next(line for line in lines if line) == [TextChunk("before").__jsonencode__()]
