@@ -157,7 +157,7 @@ def test_a_process_that_never_closes_it_ends_without_a_word() -> None:
     """Leave it open with a task."""
     program = (
         "import asyncio\n"
-        "from kuwa_min import event_loop\n"
+        "from kuwa_min.serving import event_loop\n"
         "assert 'asyncio' not in dir(event_loop)\n"
         "loop = event_loop.EventLoop()\n"
         "loop.call(lambda: asyncio.sleep(60), 20)\n"
@@ -169,7 +169,7 @@ def test_a_process_ends_although_a_call_of_to_thread_blocks() -> None:
     """Close the loop during the call."""
     assert_ends_in_silence(
         "import asyncio, threading, time\n"
-        "from kuwa_min import event_loop\n"
+        "from kuwa_min.serving import event_loop\n"
         "begun = threading.Event()\n"
         "def block():\n"
         "    begun.set()\n"

@@ -430,7 +430,7 @@ def test_what_a_stop_call_raises_is_logged_without_its_message_and_stops_no_othe
 
     runner.run(two(), lambda _: runner.cancel())
     assert calls == ["second"]
-    assert "ValueError at test_stream.py" in caplog.text
+    assert "ValueError at test_generator_runner.py" in caplog.text
     assert "private" not in caplog.text
 
 
