@@ -9,7 +9,7 @@ TORCH_FROM ?=
 VENV = .venv
 BIN = $(VENV)/bin
 # A worker for each processor, and no more than memory is enough for.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 

@@ -9,10 +9,37 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# Files whose tests share what takes long to make or much memory: a worker runs all of one, and these
+# come first. The tests of all other files are handed out one by one.
+WHOLE_FILES = (
+    "tests/backends/chatgpt/test_real_server.py",
+    "tests/backends/test_benchmark.py",
+    "tests/e2e/test_chatgpt_engine.py",
+    "tests/e2e/test_cloud.py",
+    "tests/e2e/test_heavy.py",
+    "tests/e2e/test_huge.py",
+    "tests/e2e/test_load_4.py",
+    "tests/e2e/test_load_8.py",
+    "tests/e2e/test_page.py",
+)
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Say what a worker runs as a whole; what has the most tests is handed out first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if path in WHOLE_FILES else nodeid
+
+    return Scheduler(config, log)
 
 
 def pytest_collection_finish() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.programs import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("benchmark")]
+pytestmark = pytest.mark.slow
 RATES = {
     "1 stream, with prefill",
     "1 stream, decoding only",

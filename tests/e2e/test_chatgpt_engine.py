@@ -17,7 +17,6 @@ from tests.support.programs import Program, call, chat_through, fetch, said, unt
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("chatgpt engine"),
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
 

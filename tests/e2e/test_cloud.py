@@ -23,7 +23,7 @@ from tests.support.load.machines import HeavyFile
 from tests.support.programs import PATIENCE, Program, call, fetch, said, until
 from tests.support.stand_ins import below
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cloud")]
+pytestmark = pytest.mark.slow
 KEY, PERSONS = "operator-0123456789", "person-9876543210"
 START = 60  # seconds: the first start unpacks
 

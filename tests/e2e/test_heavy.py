@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.load.machines import HeavyFile, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("heavy")]
+pytestmark = pytest.mark.slow
 OPTIONS = {
     "huggingface": ("--generation_kwargs", "max_new_tokens=24", "--no_system_prompt"),
     "llamacpp": ("--max_tokens", "24", "--temperature", "0", "--no_system_prompt"),

@@ -24,7 +24,7 @@ from tests.support.programs import Program, fetch, said
 from tests.support.pythons import python_of
 from tests.support.stand_ins import HERE
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("huge")]
+pytestmark = pytest.mark.slow
 MINORS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 MANY = 70_001  # more than the 65,535 that a plain zip can hold
 HUGE = 4_300_000_000  # bytes; a plain zip ends at 4,294,967,295

@@ -13,7 +13,7 @@ import pytest
 from tests.support.load import load_scenario_4
 from tests.support.load.machines import LOAD, HeavyFile, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("four people")]
+pytestmark = pytest.mark.slow
 CONTEXT = 16_384
 
 

@@ -14,7 +14,7 @@ from kuwa_min.chat.catalog import NOT_ACCEPTED, STOPPED
 from tests.support.load import load_scenario_8
 from tests.support.load.machines import LOAD, HeavyFile, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("eight people")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ LONG = "This question is long enough to be stopped while debug says it back. " *
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("page"),
     pytest.mark.skipif(
         not (CHROMIUM.exists() and CHROMEDRIVER.exists()),
         reason=f"needs {CHROMIUM} and {CHROMEDRIVER} (Debian: apt-get install chromium-driver)",
