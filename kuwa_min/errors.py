@@ -44,14 +44,14 @@ class AnswerError(KuwaError):
 class HTTPError(KuwaError):
     """A request is answered with this HTTP status and a short message for its sender.
 
-    fields: of the head, with _ for -: retry_after="5".
+    headers: of the response, with _ for -: Retry_After="5".
     """
 
-    def __init__(self, status: int, message: str = "", **fields: str) -> None:
+    def __init__(self, status: int, message: str = "", **headers: str) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
-        self.fields = {name.replace("_", "-"): value for name, value in fields.items()}
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 class ClientDisconnected(KuwaError):

@@ -16,7 +16,7 @@ from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
 from . import http1
 from .body_writer import BodyWriter
 from .flush_thread import FlushThread
-from .response import Limits, Reply, Request, Routes, Streaming, message
+from .response import Limits, Request, Response, Routes, StreamingResponse, json_message
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ RECV_SIZE = 64 << 10  # bytes asked for at once
 #
 # - Order. Host and Origin are checked before the body is read. The body is read, or refused, before
 #   the route is called: no route waits for a client, and no unread body is taken for a request.
-# - Limits. Each part is bounded while it is read: the head by http1.HEAD_LIMIT and FIELDS_LIMIT,
+# - Limits. Each part is bounded while it is read: the head by http1.HEAD_LIMIT and HEADERS_LIMIT,
 #   the body by Limits.body_bytes, whether it has a length or comes in chunks.
 # - Deadlines are absolute, not a timeout per recv(): a client that sends a byte a second cannot
 #   keep a thread. The first head must be there head_seconds after the connection; a later one must
@@ -113,20 +113,20 @@ class Connection(BaseHTTPRequestHandler):
         self.server.mark_busy(self.request)
         self.server.check_origin(head)
         body = self._read_body(head)
-        peer, own = str(self.client_address[0]), str(self.request.getsockname()[0])
-        request = Request(head.method, head.path, head, body, peer, own)
+        peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
+        request = Request(head.method, head.path, head, body, peer, local)
         del body
         self._keep_alive = head.keep_alive
-        reply = self._call_route(request)
+        response = self._call_route(request)
         del request  # its body may be large, and a streamed answer takes long
-        self._respond(reply)
+        self._respond(response)
         self._has_served = True
         self.server.mark_idle(self.request)
 
     def _reject(self, error: HTTPError) -> None:
         """Answer a request that cannot be read, and let the client read the answer."""
         self._keep_alive = False
-        self._respond(_error_reply(error))
+        self._respond(_error_response(error))
         if error.status == HTTPStatus.REQUEST_TIMEOUT:
             return
         with contextlib.suppress(OSError, HTTPError):
@@ -137,51 +137,51 @@ class Connection(BaseHTTPRequestHandler):
                 self._receive(deadline)
                 left -= len(self._buffer)
 
-    def _call_route(self, request: Request) -> Reply | Streaming:
+    def _call_route(self, request: Request) -> Response | StreamingResponse:
         """Find and call the route; its exception becomes an answer."""
         methods = self.server.routes.get(request.path)
         if methods is None:
-            return message(404, "There is nothing at this address.")
+            return json_message(404, "There is nothing at this address.")
         route = methods.get(request.method)
         if route is None:
             allowed = ", ".join(sorted(methods))
-            return message(405, f"This address takes {allowed}.", (("Allow", allowed),))
+            return json_message(405, f"This address takes {allowed}.", (("Allow", allowed),))
         try:
             return route(request)
         except HTTPError as error:
-            return _error_reply(error)
+            return _error_response(error)
         except Exception as error:  # noqa: BLE001 - the Kernel forgets who does not answer
             logger.error("answering %s failed: %s", _loggable(request), describe(error))
-            return message(500, UNEXPECTED)
+            return json_message(500, UNEXPECTED)
 
-    def _respond(self, reply: Reply | Streaming) -> None:
-        if isinstance(reply, Streaming):
-            self._send_stream(reply)
+    def _respond(self, response: Response | StreamingResponse) -> None:
+        if isinstance(response, StreamingResponse):
+            self._send_stream(response)
             return
         try:
-            self._send_reply(reply)
+            self._send_response(response)
         finally:
-            if reply.after is not None:
-                reply.after()
+            if response.after is not None:
+                response.after()
 
-    def _send_reply(self, reply: Reply) -> None:
+    def _send_response(self, response: Response) -> None:
         head_only = self._head is not None and self._head.method == "HEAD"
-        fields = list(reply.fields)
-        if reply.status != HTTPStatus.NO_CONTENT:
-            fields += [("Content-Type", reply.content_type)]
-            fields += [("Content-Length", str(len(reply.body)))]
-        head = http1.response_head(reply.status, fields, keep_alive=self._keep_alive)
-        self._send(head + (b"" if head_only else reply.body))
+        headers = list(response.headers)
+        if response.status != HTTPStatus.NO_CONTENT:
+            headers += [("Content-Type", response.content_type)]
+            headers += [("Content-Length", str(len(response.body)))]
+        head = http1.response_head(response.status, headers, keep_alive=self._keep_alive)
+        self._send(head + (b"" if head_only else response.body))
         if self._head is not None:
-            logger.debug("%s: %d", _loggable(self._head), reply.status)
+            logger.debug("%s: %d", _loggable(self._head), response.status)
 
-    def _send_stream(self, reply: Streaming) -> None:
+    def _send_stream(self, response: StreamingResponse) -> None:
         assert self._head is not None
-        fields = [("Content-Type", reply.content_type), ("Cache-Control", "no-store")]
+        headers = [("Content-Type", response.content_type), ("Cache-Control", "no-store")]
         if self._head.http10:
             self._keep_alive = False
         else:
-            fields.append(("Transfer-Encoding", "chunked"))
+            headers.append(("Transfer-Encoding", "chunked"))
         writer = BodyWriter(
             self.request,
             self.server.flush_thread.request_flush,
@@ -190,10 +190,10 @@ class Connection(BaseHTTPRequestHandler):
             chunked=not self._head.http10,
             stall_seconds=self.server.limits.send_seconds,
         )
-        head = http1.response_head(200, fields, keep_alive=self._keep_alive)
+        head = http1.response_head(200, headers, keep_alive=self._keep_alive)
         try:
             self._start_stream(head, writer)
-            reply.produce(writer)
+            response.produce(writer)
         finally:
             self.server.flush_thread.unregister(writer)
         if writer.disconnected:
@@ -301,7 +301,7 @@ class Connection(BaseHTTPRequestHandler):
             body += self._read_exactly(size, deadline)
             if self._read_exactly(2, deadline) != b"\r\n":
                 raise HTTPError(400)
-        for _ in range(http1.FIELDS_LIMIT):
+        for _ in range(http1.HEADERS_LIMIT):
             if not self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400):
                 return bytes(body)
         raise HTTPError(431)
@@ -314,9 +314,9 @@ class Connection(BaseHTTPRequestHandler):
             raise ClientDisconnected from None
 
 
-def _error_reply(error: HTTPError) -> Reply:
+def _error_response(error: HTTPError) -> Response:
     text = error.message or HTTPStatus(error.status).phrase + "."
-    return message(error.status, text, tuple(error.fields.items()))
+    return json_message(error.status, text, tuple(error.headers.items()))
 
 
 def _loggable(request: Request | http1.RequestHead) -> str:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from kuwa_min.errors import HTTPError
 
-HEAD_LIMIT = 32 << 10  # bytes of request line and fields
-FIELDS_LIMIT = 100  # of a head, and of a trailer
+HEAD_LIMIT = 32 << 10  # bytes of request line and headers
+HEADERS_LIMIT = 100  # of a head, and of a trailer
 LINE_LIMIT = 4096  # bytes of a chunk-size or trailer line
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -34,7 +34,7 @@ CHUNKED = -1  # in place of a length
 
 
 class RequestHead(NamedTuple):
-    """The head of a request: method, path, and fields by lower-case name.
+    """The head of a request: method, path, and headers by lower-case name.
 
     The path has no query, which no route uses, and no slashes at its end: /chat/ is /chat.
     """
@@ -43,11 +43,11 @@ class RequestHead(NamedTuple):
     path: str
     authority: str | None  # of an absolute-form target; replaces Host
     http10: bool
-    fields: dict[str, list[str]]
+    headers: dict[str, list[str]]
 
-    def field(self, name: str) -> str | None:
-        """Return the only value of a field, or None; raises HTTPError if there are several."""
-        values = self.fields.get(name, [])
+    def header(self, name: str) -> str | None:
+        """Return the only value of a header, or None; raises HTTPError if there are several."""
+        values = self.headers.get(name, [])
         if len(values) > 1:
             raise HTTPError(400, f"The header {name} came more than once.")
         return values[0] if values else None
@@ -60,23 +60,25 @@ class RequestHead(NamedTuple):
         neither Origin nor Sec-Fetch-*, but always Accept-Language, as no Prometheus, health check
         or Kernel sends it. (With a POST, that is the Kernel's client's.)
         """
-        if any(name == "origin" or name.startswith("sec-fetch-") for name in self.fields):
+        if any(name == "origin" or name.startswith("sec-fetch-") for name in self.headers):
             return True
-        agent = "".join(self.fields.get("user-agent", [])).lower()
+        agent = "".join(self.headers.get("user-agent", [])).lower()
         return agent.startswith("mozilla/") or (
-            self.method != "POST" and "accept-language" in self.fields
+            self.method != "POST" and "accept-language" in self.headers
         )
 
     @property
     def keep_alive(self) -> bool:
         """Tell whether the connection may carry another request."""
-        options = ",".join(self.fields.get("connection", [])).lower()
+        options = ",".join(self.headers.get("connection", [])).lower()
         return not self.http10 and "close" not in [word.strip() for word in options.split(",")]
 
     @property
     def expects_continue(self) -> bool:
         """Tell whether the client waits for 100 Continue before it sends the body."""
-        return not self.http10 and "100-continue" in ",".join(self.fields.get("expect", [])).lower()
+        return (
+            not self.http10 and "100-continue" in ",".join(self.headers.get("expect", [])).lower()
+        )
 
 
 def parse_head(raw: bytes) -> RequestHead:
@@ -85,18 +87,18 @@ def parse_head(raw: bytes) -> RequestHead:
     found = REQUEST_LINE.fullmatch(first)
     if not found:
         raise HTTPError(505 if OTHER_VERSION.fullmatch(first) else 400)
-    if len(lines) > FIELDS_LIMIT:
+    if len(lines) > HEADERS_LIMIT:
         raise HTTPError(431)
-    fields: dict[str, list[str]] = {}
+    headers: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not FIELD_NAME.fullmatch(name) or CONTROL.search(value):
             raise HTTPError(400)
-        values = fields.setdefault(name.decode().lower(), [])
+        values = headers.setdefault(name.decode().lower(), [])
         values.append(value.strip(b" \t").decode("latin-1"))
     path, authority = _split_target(found[2].decode())
     path = path.rstrip("/") or "/"
-    return RequestHead(found[1].decode(), path, authority, found[3] == b"0", fields)
+    return RequestHead(found[1].decode(), path, authority, found[3] == b"0", headers)
 
 
 def _split_target(target: str) -> tuple[str, str | None]:
@@ -114,7 +116,7 @@ def _split_target(target: str) -> tuple[str, str | None]:
 
 def body_length(head: RequestHead) -> int:
     """Return the body's length in bytes, or CHUNKED; raises HTTPError for ambiguous framing."""
-    codings, length = head.fields.get("transfer-encoding"), head.field("content-length")
+    codings, length = head.headers.get("transfer-encoding"), head.header("content-length")
     if codings:
         if length is not None or head.http10:
             raise HTTPError(400, "The body's length is given in two ways.")
@@ -141,10 +143,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def response_head(status: int, fields: Iterable[tuple[str, str]], *, keep_alive: bool) -> bytes:
-    """Return status line and fields, ending with the empty line."""
+def response_head(status: int, headers: Iterable[tuple[str, str]], *, keep_alive: bool) -> bytes:
+    """Return status line and headers, ending with the empty line."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in fields]
+    lines += [f"{name}: {value}" for name, value in headers]
     lines += ["X-Content-Type-Options: nosniff"]
     lines += ["Connection: keep-alive" if keep_alive else "Connection: close"]
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")

@@ -32,25 +32,25 @@ class Request(NamedTuple):
     head: http1.RequestHead
     body: bytes
     peer: str = ""  # the client's IP address
-    own: str = ""  # our IP address, to which it connected
+    local: str = ""  # our IP address, to which it connected
 
-    def field(self, name: str) -> str | None:
+    def header(self, name: str) -> str | None:
         """Return the value of a header field, or None; several values are joined with commas."""
-        values = self.head.fields.get(name)
+        values = self.head.headers.get(name)
         return ", ".join(values) if values else None
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """A complete response."""
 
     status: int
     body: bytes = b""
     content_type: str = JSON
-    fields: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
     after: Callable[[], None] | None = None  # called when it is sent, or cannot be
 
 
-class Streaming(NamedTuple):
+class StreamingResponse(NamedTuple):
     """A 200 whose body is streamed.
 
     `produce` is called on the connection's thread, also if the client has left by then. It returns
@@ -61,11 +61,11 @@ class Streaming(NamedTuple):
     content_type: str
 
 
-Route = Callable[[Request], "Reply | Streaming"]
+Route = Callable[[Request], "Response | StreamingResponse"]
 Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> route
 
 
-def message(status: int, text: str, fields: tuple[tuple[str, str], ...] = ()) -> Reply:
+def json_message(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
     """Make the JSON object of one sentence that the Kernel's clients show to the user."""
     body = json.dumps({"msg": text}, ensure_ascii=False, separators=(",", ":"))
-    return Reply(status, body.encode(), JSON, fields)
+    return Response(status, body.encode(), JSON, headers)

@@ -48,7 +48,7 @@ class Server(ThreadingHTTPServer):
     address: IP address or host name, and port; 0 is any free one, see `port`.
     hosts: names that may stand in Host; localhost and every IP address may, too.
     origins: hosts of further web sites whose pages may send requests.
-    any_host: paths whose GET is answered under any Host, unless a browser sends it.
+    any_host_paths: paths whose GET is answered under any Host, unless a browser sends it.
     """
 
     request_queue_size = 1024
@@ -63,12 +63,12 @@ class Server(ThreadingHTTPServer):
         *,
         hosts: Collection[str] = (),
         origins: Collection[str] = (),
-        any_host: Collection[str] = (),
+        any_host_paths: Collection[str] = (),
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.routes, self.limits, self.tls = routes, limits or Limits(), tls
-        self.check_origin = OriginPolicy(hosts, origins, any_host).check
+        self.check_origin = OriginPolicy(hosts, origins, any_host_paths).check
         self.would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if tls is not None:
             import ssl
@@ -226,16 +226,16 @@ class OriginPolicy:
     """
 
     def __init__(
-        self, hosts: Collection[str], origins: Collection[str], any_host: Collection[str]
+        self, hosts: Collection[str], origins: Collection[str], any_host_paths: Collection[str]
     ) -> None:
         self._origins = {name.lower() for name in origins}
         self._hosts = {"localhost", *(name.lower() for name in hosts), *self._origins}
-        self._any_host = frozenset(any_host)
+        self._any_host_paths = frozenset(any_host_paths)
         self._logged: set[str] = set()
 
     def check(self, head: http1.RequestHead) -> None:
         """Raise HTTPError for a request that may come from another web site's page."""
-        host = head.authority if head.authority is not None else head.field("host")
+        host = head.authority if head.authority is not None else head.header("host")
         if host is None and not head.http10:
             raise HTTPError(400, "The request has no Host.")
         if head.from_browser or not self._serves_any_host(head):
@@ -243,7 +243,7 @@ class OriginPolicy:
         self._check_origin(head, host)
 
     def _serves_any_host(self, head: http1.RequestHead) -> bool:
-        return head.method == "POST" or (head.method in GET and head.path in self._any_host)
+        return head.method == "POST" or (head.method in GET and head.path in self._any_host_paths)
 
     def _check_host(self, host: str | None) -> None:
         name = PORT.sub("", host).lower() if host is not None else None
@@ -261,11 +261,11 @@ class OriginPolicy:
         return False
 
     def _check_origin(self, head: http1.RequestHead, host: str | None) -> None:
-        origin = head.field("origin")
+        origin = head.header("origin")
         if origin is not None and not self._is_same(origin, host):
             self._log(PORT.sub("", origin.lower().partition("://")[2]))
             raise HTTPError(403, "Requests from other web sites are refused.")
-        if origin is None and head.field("sec-fetch-site") in ("cross-site", "same-site"):
+        if origin is None and head.header("sec-fetch-site") in ("cross-site", "same-site"):
             raise HTTPError(403, "Requests from other web sites are refused.")
 
     def _is_same(self, origin: str, host: str | None) -> bool:

@@ -14,7 +14,15 @@ import pkgutil
 from collections.abc import Collection
 from typing import Any
 
-from kuwa_min.httpd.response import JSON, TEXT, Reply, Request, Routes, Streaming, message
+from kuwa_min.httpd.response import (
+    JSON,
+    TEXT,
+    Request,
+    Response,
+    Routes,
+    StreamingResponse,
+    json_message,
+)
 from kuwa_min.httpd.server import Server
 from kuwa_min.options import address
 
@@ -47,7 +55,7 @@ class EmbeddedKernel:
             self._routes(),
             hosts=[host],
             origins=allowed_hosts,
-            any_host=[f"/{version}/worker/{table}" for table in TABLES] + ["/health"],
+            any_host_paths=[f"/{version}/worker/{table}" for table in TABLES] + ["/health"],
         )
         self.url = f"http://{address.join(host, self._server.port)}/"
 
@@ -65,7 +73,7 @@ class EmbeddedKernel:
         worker, chat = f"/{self._version}/worker", f"/{self._version}/chat"
         return {
             "/": {"GET": self._page},
-            "/health": {"GET": lambda _: Reply(204)},
+            "/health": {"GET": lambda _: Response(204)},
             f"{worker}/register": {"POST": self._register},
             f"{worker}/unregister": {"POST": self._unregister},
             f"{worker}/schedule": {"POST": self._schedule},
@@ -78,86 +86,88 @@ class EmbeddedKernel:
             f"{chat}/abort": {"POST": self._abort},
         }
 
-    def _page(self, _: Request) -> Reply:
+    def _page(self, _: Request) -> Response:
         page = pkgutil.get_data(__package__, "chat.html") or b""
         page = page.replace(b'data-version="v1.0"', f'data-version="{self._version}"'.encode())
-        return Reply(200, page, HTML, (("Content-Security-Policy", PAGE_POLICY),))
+        return Response(200, page, HTML, (("Content-Security-Policy", PAGE_POLICY),))
 
-    def _register(self, request: Request) -> Reply:
+    def _register(self, request: Request) -> Response:
         name, endpoint = _form_values(request, "name", "endpoint")
         known = self.records.has_origin(name, endpoint)
         done = bool(name and origin(endpoint)) and self.records.add(name, endpoint)
         if done and not known:  # not for each slot of an executor
             logger.info("an executor joined: %s at %s", name, endpoint)
-        return _text_reply(protocol.SUCCESS if done else protocol.FAILED)
+        return _text_response(protocol.SUCCESS if done else protocol.FAILED)
 
-    def _unregister(self, request: Request) -> Reply:
+    def _unregister(self, request: Request) -> Response:
         name, endpoint = _form_values(request, "name", "endpoint")
         done = self.records.remove(name, endpoint)
         if done:
             logger.info("an executor left: %s at %s", name, endpoint)
-        return _text_reply(protocol.SUCCESS if done else protocol.FAILED)
+        return _text_response(protocol.SUCCESS if done else protocol.FAILED)
 
-    def _schedule(self, request: Request) -> Reply:
+    def _schedule(self, request: Request) -> Response:
         name, history_id, user_id = _form_values(request, "name", "history_id", "user_id")
-        return _text_reply(self.records.schedule(name, history_id, user_id))
+        return _text_response(self.records.schedule(name, history_id, user_id))
 
-    def _list(self, _: Request) -> Reply:
-        return _json_reply(200, self.records.names())
+    def _list(self, _: Request) -> Response:
+        return _json_response(200, self.records.names())
 
-    def _read(self, _: Request) -> Reply:
-        return _json_reply(200, self.records.table())
+    def _read(self, _: Request) -> Response:
+        return _json_response(200, self.records.table())
 
-    def _debug(self, request: Request) -> Reply:
-        table, accept = self.records.table(), request.field("accept") or ""
+    def _debug(self, request: Request) -> Response:
+        table, accept = self.records.table(), request.header("accept") or ""
         if JSON not in accept or "text/html" in accept:
-            return Reply(200, protocol.render_table(table), HTML)
-        return _json_reply(200, {name: list(map(_as_object, rows)) for name, rows in table.items()})
+            return Response(200, protocol.render_table(table), HTML)
+        return _json_response(
+            200, {name: list(map(_as_object, rows)) for name, rows in table.items()}
+        )
 
-    def _shutdown(self, request: Request) -> Reply:
+    def _shutdown(self, request: Request) -> Response:
         """Ask one executor to stop; it unregisters itself. The state and ids sent are ignored."""
         name, endpoint = _json_values(request, "access_code", "endpoint")
         record = self.records.find(name, endpoint)
         if record is None:
-            return _admin_reply(404, "No such executor is registered.")
+            return _admin_response(404, "No such executor is registered.")
         status = shut_down(record)
         logger.info("asked the executor %s at %s to shut down: %s", name, endpoint, status)
         if status is None:
-            return _admin_reply(500, "The executor did not answer.")
+            return _admin_response(500, "The executor did not answer.")
         if status != 200:
-            return _admin_reply(500, f"The executor refused: status {status}.")
-        return _admin_reply(200, "Shutdown triggered successfully")
+            return _admin_response(500, f"The executor refused: status {status}.")
+        return _admin_response(200, "Shutdown triggered successfully")
 
-    def _update(self, request: Request) -> Reply:
+    def _update(self, request: Request) -> Response:
         """Move a free record to another name or endpoint."""
         old_name, old = _json_values(request, "original_access_code", "original_endpoint")
         name, endpoint = _json_values(request, "access_code", "endpoint")
         if not name or not origin(endpoint):
-            return _admin_reply(400, "access_code and endpoint must be given.")
+            return _admin_response(400, "access_code and endpoint must be given.")
         if not self.records.move(old_name, old, name, endpoint):
-            return _admin_reply(404, "No such executor is registered and free.")
-        return _admin_reply(200, "Record updated successfully")
+            return _admin_response(404, "No such executor is registered and free.")
+        return _admin_response(200, "Record updated successfully")
 
-    def _abort(self, request: Request) -> Reply:
+    def _abort(self, request: Request) -> Response:
         history_ids, user_id = _form_values(request, "history_id", "user_id")
         try:
             ids = {str(one) for one in json.loads(history_ids)}
         except (ValueError, TypeError, RecursionError):
-            return message(400, "history_id must be a JSON list of numbers.")
+            return json_message(400, "history_id must be a JSON list of numbers.")
         for record in self.records.of_chats(ids, user_id):
             abort(record)
-        return _text_reply(protocol.SUCCESS)
+        return _text_response(protocol.SUCCESS)
 
-    def _completions(self, request: Request) -> Reply | Streaming:
+    def _completions(self, request: Request) -> Response | StreamingResponse:
         name, history_id, user_id = _form_values(request, "name", "history_id", "user_id")
         record = self.records.start_chat(name, history_id, user_id)
         if record is None:
-            return Reply(200, b"", TEXT)
-        return Streaming(Relay(self.records, name, record, request).produce, TEXT)
+            return Response(200, b"", TEXT)
+        return StreamingResponse(Relay(self.records, name, record, request).produce, TEXT)
 
 
 def _form_values(request: Request, *names: str) -> list[str]:
-    form = protocol.parse_form(request.body, request.field("content-type") or "")
+    form = protocol.parse_form(request.body, request.header("content-type") or "")
     return [form.get(name, "") for name in names]
 
 
@@ -175,14 +185,16 @@ def _as_object(record: protocol.Record) -> dict[str, Any]:
     return dict(zip(protocol.RECORD_KEYS, record, strict=True))
 
 
-def _json_reply(status: int, value: Any) -> Reply:
+def _json_response(status: int, value: Any) -> Response:
     text = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return Reply(status, text.encode("utf-8", "replace"), JSON)
+    return Response(status, text.encode("utf-8", "replace"), JSON)
 
 
-def _admin_reply(status: int, text: str) -> Reply:
-    return _json_reply(status, {"message": text, "status": "success" if status == 200 else "error"})
+def _admin_response(status: int, text: str) -> Response:
+    return _json_response(
+        status, {"message": text, "status": "success" if status == 200 else "error"}
+    )
 
 
-def _text_reply(text: str) -> Reply:
-    return Reply(200, text.encode(), TEXT)
+def _text_response(text: str) -> Response:
+    return Response(200, text.encode(), TEXT)

@@ -72,7 +72,7 @@ class Relay:
             writer.truncate()
 
     def _relay(self, writer: BodyWriter) -> None:
-        form = protocol.parse_form(self._request.body, self._request.field("content-type") or "")
+        form = protocol.parse_form(self._request.body, self._request.header("content-type") or "")
         response = _send_request(
             self._record.endpoint,
             "POST",
@@ -91,7 +91,7 @@ class Relay:
 
     def _forwarded(self) -> dict[str, str]:
         """Return the client's header fields that executors read, empty ones included."""
-        fields = self._request.head.fields
+        fields = self._request.head.headers
         return {
             name: ", ".join(values) for name, values in fields.items() if name.startswith(FORWARDED)
         }

@@ -12,7 +12,7 @@ from functools import partial
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.errors import HTTPError
-from kuwa_min.httpd.response import JSON, Reply, Request, Routes, Streaming, message
+from kuwa_min.httpd.response import JSON, Request, Response, Routes, StreamingResponse, json_message
 from kuwa_min.kernel import protocol, wire
 
 from .event_loop import EventLoop
@@ -58,7 +58,7 @@ class ExecutorRoutes:
 
     def table(self) -> Routes:
         """Return every route by path and method."""
-        routes: dict[str, dict[str, Callable[[Request], Reply | Streaming]]] = {
+        routes: dict[str, dict[str, Callable[[Request], Response | StreamingResponse]]] = {
             "/health": {"GET": self.health},
             "/metrics": {"GET": self.metrics},
             "/status": {"GET": self.status},
@@ -68,7 +68,7 @@ class ExecutorRoutes:
             routes[f"{path}/abort"] = {"GET": partial(self.abort, index)}
         return routes
 
-    def chat(self, index: int, request: Request) -> Streaming:
+    def chat(self, index: int, request: Request) -> StreamingResponse:
         """Acquire the endpoint; the response's producer waits for a slot and streams.
 
         Raises HTTPError: 400 for a malformed form, 429 if the endpoint is taken, 503 while the
@@ -81,60 +81,60 @@ class ExecutorRoutes:
             logger.info(
                 "endpoint %d: refused a chat: %d %s", index, refusal.status, refusal.message
             )
-            language = catalog.language_of(request.field("accept-language"))
+            language = catalog.language_of(request.header("accept-language"))
             refusal.message = catalog.render(refusal.message, language)
             raise
 
-    def _start(self, index: int, request: Request) -> Streaming:
+    def _start(self, index: int, request: Request) -> StreamingResponse:
         if not self.ready:
             raise HTTPError(503, catalog.LOADING, Retry_After="5")
-        form = protocol.parse_form(request.body, request.field("content-type") or "")
+        form = protocol.parse_form(request.body, request.header("content-type") or "")
         chat = protocol.parse_chat(
-            form, request.field("accept-language"), request.field("x-kuwa-api-base-urls")
-        )._replace(fields=request.head.fields)
+            form, request.header("accept-language"), request.header("x-kuwa-api-base-urls")
+        )._replace(fields=request.head.headers)
         room = wire.is_room(form.get("history_id"))
         generation = Generation(
             index,
             self._slots,
             self._metrics,
             partial(self._compute, chat),
-            wire.choose(self._wire_option, request.head.fields, room=room),
+            wire.choose(self._wire_option, request.head.headers, room=room),
             waiting_timeout=self._waiting_timeout,
             loop=self._loop,
             log_content=self._content_logger(index),
             user=form.get("user_id", ""),
-            language=request.field("accept-language"),
+            language=request.header("accept-language"),
         )
         self._slots.acquire(index, generation)
         if self._log_content:
             logger.info("endpoint %d: in: %s", index, chat.history)
-        return Streaming(generation.produce, EVENT_STREAM)
+        return StreamingResponse(generation.produce, EVENT_STREAM)
 
     def _content_logger(self, index: int) -> Callable[[str], None] | None:
         """Return what logs the pieces of a generation, if the log may hold content."""
         return partial(logger.info, "endpoint %d: out: %s", index) if self._log_content else None
 
-    def abort(self, index: int, _: Request) -> Reply:
+    def abort(self, index: int, _: Request) -> Response:
         """Abort the generation at this endpoint, and no other."""
         generation = self._slots.at(index)
         if generation is None:
-            return message(200, "No process to abort")
+            return json_message(200, "No process to abort")
         generation.abort()
-        return message(200, "Aborted")
+        return json_message(200, "Aborted")
 
-    def health(self, _: Request) -> Reply:
+    def health(self, _: Request) -> Response:
         """Return 204 when chats are accepted; raises HTTPError with 503 while the model loads."""
         if not self.ready:
             raise HTTPError(503, catalog.LOADING, Retry_After="5")
-        return Reply(204)
+        return Response(204)
 
-    def status(self, _: Request) -> Reply:
+    def status(self, _: Request) -> Response:
         """Return the executor's status as JSON."""
         state = "loading"
         if self.ready:
             state = "stopping" if self._slots.closed else "ready"
-        return Reply(200, self._render_status(state), JSON)
+        return Response(200, self._render_status(state), JSON)
 
-    def metrics(self, _: Request) -> Reply:
+    def metrics(self, _: Request) -> Response:
         """Return every metric as Prometheus text."""
-        return Reply(200, self._metrics.render(), PROMETHEUS)
+        return Response(200, self._metrics.render(), PROMETHEUS)

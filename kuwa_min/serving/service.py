@@ -158,7 +158,7 @@ class Service:
             routes,
             hosts=[host] if host else [],
             origins=args.allowed_hosts,
-            any_host=MONITORING,
+            any_host_paths=MONITORING,
             limits=Limits(connections=IDLE_CONNECTIONS + len(self._paths)),
             tls=_tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None,
         )

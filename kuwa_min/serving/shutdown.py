@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 
 from kuwa_min.errors import HTTPError
-from kuwa_min.httpd.response import Reply, Request, message
+from kuwa_min.httpd.response import Request, Response, json_message
 
 from .address import is_local_or_kernel
 
@@ -28,16 +28,16 @@ class ShutdownRoute:
     def __init__(self, stop: Callable[[], None], kernel_url: Callable[[], str]) -> None:
         self._stop, self._kernel_url = stop, kernel_url
 
-    def __call__(self, request: Request) -> Reply:
+    def __call__(self, request: Request) -> Response:
         """Stop the process; raises HTTPError with 403 for other clients."""
         if _is_indirect(request) or not self._is_allowed(request):
             logger.warning("refused to shut down for %s", request.peer)
             raise HTTPError(403, FORBIDDEN)
         logger.info("%s asks to shut down", request.peer)
-        return message(200, "Shutting down...")._replace(after=self._stop)
+        return json_message(200, "Shutting down...")._replace(after=self._stop)
 
     def _is_allowed(self, request: Request) -> bool:
-        return is_local_or_kernel(request.peer, self._kernel_url(), request.own)
+        return is_local_or_kernel(request.peer, self._kernel_url(), request.local)
 
 
 def _is_indirect(request: Request) -> bool:
@@ -45,11 +45,11 @@ def _is_indirect(request: Request) -> bool:
 
     Browsers send Sec-Fetch-Site to trustworthy origins only: HTTPS and loopback.
     """
-    if any(request.field(name) is not None for name in PROXY_FIELDS):
+    if any(request.header(name) is not None for name in PROXY_FIELDS):
         return True
-    origin, site = request.field("origin"), request.field("sec-fetch-site")
+    origin, site = request.header("origin"), request.header("sec-fetch-site")
     if origin is not None:
-        return origin.lower().partition("://")[2] != (request.field("host") or "").lower()
+        return origin.lower().partition("://")[2] != (request.header("host") or "").lower()
     if site is not None:
         return site != "same-origin"
-    return "mozilla" in (request.field("user-agent") or "").lower()
+    return "mozilla" in (request.header("user-agent") or "").lower()

@@ -21,7 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from kuwa_min.httpd.response import TEXT, Reply, Request
+from kuwa_min.httpd.response import TEXT, Request, Response
 from kuwa_min.httpd.server import Server
 from tests.support.programs import MODULE, ROOT, Program, call, fetch, said, until
 
@@ -421,11 +421,11 @@ def test_closed_standard_streams_never_become_a_client() -> None:
     """Start with fds 0 to 2 closed; learn the port from the registration."""
     endpoints: list[str] = []
 
-    def register(request: Request) -> Reply:
+    def register(request: Request) -> Response:
         found = re.search(r"endpoint=([^&]+)", request.body.decode())
         assert found
         endpoints.append(found[1].replace("%3A", ":").replace("%2F", "/"))
-        return Reply(200, b"Success", TEXT)
+        return Response(200, b"Success", TEXT)
 
     table = {f"/v1.0/worker/{verb}": {"POST": register} for verb in ("register", "unregister")}
     with Server(("127.0.0.1", 0), table) as kernel:

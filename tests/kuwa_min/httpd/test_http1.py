@@ -24,7 +24,7 @@ def test_a_head_is_read_into_method_path_version_and_fields() -> None:
         b"POST /chat/1?key=value HTTP/1.1\r\nHost: localhost:80\r\nX-Two: a\r\nx-two:\tb \r\nEmpty:"
     )
     assert (head.method, head.path, head.authority, head.http10) == ("POST", "/chat/1", None, False)
-    assert head.fields == {"host": ["localhost:80"], "x-two": ["a", "b"], "empty": [""]}
+    assert head.headers == {"host": ["localhost:80"], "x-two": ["a", "b"], "empty": [""]}
 
 
 @pytest.mark.parametrize(
@@ -159,13 +159,13 @@ def test_a_doubtful_field_line_is_refused(line: bytes) -> None:
 )
 def test_a_value_may_hold_8_bit_characters_tabs_and_colons(value: bytes, read: str) -> None:
     """Read values as Latin-1, without the space around them."""
-    assert http1.parse_head(GET + b"\r\nName:" + value).fields["name"] == [read]
+    assert http1.parse_head(GET + b"\r\nName:" + value).headers["name"] == [read]
 
 
 def test_a_hundred_fields_are_read_and_one_more_is_refused() -> None:
     """Count the fields."""
-    fields = b"\r\nName: value" * (http1.FIELDS_LIMIT - 1)
-    assert len(http1.parse_head(GET + fields).fields["name"]) == 99
+    fields = b"\r\nName: value" * (http1.HEADERS_LIMIT - 1)
+    assert len(http1.parse_head(GET + fields).headers["name"]) == 99
     assert refusal(GET + fields + b"\r\nName: value") == 431
 
 
@@ -237,7 +237,7 @@ def test_a_field_that_may_come_once_is_refused_twice_without_its_value() -> None
     """Name the header, and repeat nothing that was sent."""
     head = http1.parse_head(GET + b"\r\nHost: evil.example")
     with pytest.raises(HTTPError, match=r"^The header host came more than once\.$") as caught:
-        head.field("host")
+        head.header("host")
     assert caught.value.status == 400
 
 

@@ -26,7 +26,7 @@ import pytest
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
 from kuwa_min.httpd.body_writer import BodyWriter
-from kuwa_min.httpd.response import TEXT, Limits, Reply, Request, Streaming
+from kuwa_min.httpd.response import TEXT, Limits, Request, Response, StreamingResponse
 from kuwa_min.httpd.server import Server
 from tests.support.programs import ROOT, until
 
@@ -125,27 +125,27 @@ class Client:
             return True
 
 
-def hello(_: Request) -> Reply:
+def hello(_: Request) -> Response:
     """Answer the same thing always."""
-    return Reply(200, b"hello", TEXT)
+    return Response(200, b"hello", TEXT)
 
 
-def echo(request: Request) -> Reply:
+def echo(request: Request) -> Response:
     """Answer the body."""
-    return Reply(200, request.body, TEXT)
+    return Response(200, request.body, TEXT)
 
 
-def broken(request: Request) -> Reply:
+def broken(request: Request) -> Response:
     """Fail with a user's text in the error."""
     raise ValueError(request.body)
 
 
-def refusing(_: Request) -> Reply:
+def refusing(_: Request) -> Response:
     """Refuse as routes do."""
     raise HTTPError(429, "Busy.", Retry_After="5")
 
 
-def streaming(*pieces: str) -> Callable[[Request], Streaming]:
+def streaming(*pieces: str) -> Callable[[Request], StreamingResponse]:
     """Make a route that streams these pieces."""
 
     def produce(writer: BodyWriter) -> None:
@@ -153,7 +153,7 @@ def streaming(*pieces: str) -> Callable[[Request], Streaming]:
             writer.write(piece)
         writer.finish()
 
-    return lambda _: Streaming(produce, TEXT)
+    return lambda _: StreamingResponse(produce, TEXT)
 
 
 ROUTES: dict[str, dict[str, Callable[[Request], Any]]] = {
@@ -161,7 +161,7 @@ ROUTES: dict[str, dict[str, Callable[[Request], Any]]] = {
     "/echo": {"POST": echo},
     "/both": {"POST": echo, "GET": hello},
     "/monitored": {"POST": echo, "GET": hello, "HEAD": hello},
-    "/none": {"GET": lambda _: Reply(204)},
+    "/none": {"GET": lambda _: Response(204)},
     "/broken": {"POST": broken},
     "/refusing": {"GET": refusing},
     "/stream": {"GET": streaming("one", "two")},
@@ -182,7 +182,7 @@ def serving(
 def server() -> Iterator[Server]:
     """Serve for all tests that need no limits of their own."""
     names = {"hosts": ["own.example"], "origins": ["Front.example"]}
-    with serving(**names, any_host=["/monitored"]) as running:
+    with serving(**names, any_host_paths=["/monitored"]) as running:
         yield running
 
 
@@ -341,7 +341,7 @@ def test_an_exception_in_a_route_is_a_500_that_says_nothing(
         assert answer.fields["content-type"] == "application/json"
         assert client.send(get()).answer().status == 200
     (line,) = problems(caplog)
-    assert line.startswith("answering POST /broken failed: ValueError at test_httpd.py:")
+    assert line.startswith("answering POST /broken failed: ValueError at test_server.py:")
     assert MARK not in caplog.text
     assert "Traceback" not in caplog.text
 
@@ -362,12 +362,12 @@ def test_a_stream_that_fails_is_cut_without_its_last_chunk(
         writer.write("begun")
         raise ValueError(MARK)
 
-    with serving({"/cut": {"GET": lambda _: Streaming(produce, TEXT)}}) as server:
+    with serving({"/cut": {"GET": lambda _: StreamingResponse(produce, TEXT)}}) as server:
         with Client(server) as client:
             data = client.send(get("/cut")).rest()
         assert data.endswith(b"\r\n\r\n5\r\nbegun\r\n")
         (line,) = problems(caplog)
-    assert line.startswith("a connection failed: ValueError at test_httpd.py:")
+    assert line.startswith("a connection failed: ValueError at test_server.py:")
     assert MARK not in caplog.text
 
 
@@ -732,7 +732,7 @@ def test_an_idle_connection_is_closed_without_a_word() -> None:
 
 def test_a_reader_that_stops_in_a_plain_answer_is_given_up() -> None:
     """Ask for more than the sockets hold, and read nothing."""
-    large: dict[str, Any] = {"/large": {"GET": lambda _: Reply(200, b"x" * (32 << 20), TEXT)}}
+    large: dict[str, Any] = {"/large": {"GET": lambda _: Response(200, b"x" * (32 << 20), TEXT)}}
     with serving(large, limits=Limits(send_seconds=SHORT)) as server, Client(server) as client:
         client.send(get("/large"))
         until(lambda: server._connections)
@@ -749,10 +749,10 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
     def two_are_idle() -> bool:
         return [busy for _, busy in server._connections.values()].count(False) == 2
 
-    def slow(_: Request) -> Reply:
+    def slow(_: Request) -> Response:
         begun.set()
         release.wait(PATIENCE)
-        return Reply(200, b"slow", TEXT)
+        return Response(200, b"slow", TEXT)
 
     with (
         serving({"/slow": {"GET": slow}}, limits=Limits(connections=3)) as server,
@@ -813,9 +813,9 @@ def test_without_free_descriptors_the_server_neither_spins_nor_dies() -> None:
     """Lower the limit of open files, fill it with busy connections, and look at the clock."""
     program = """
 import resource, sys, time
-from kuwa_min.httpd.response import Reply
+from kuwa_min.httpd.response import Response
 from kuwa_min.httpd.server import Server
-with Server(("127.0.0.1", 0), {"/": {"POST": lambda _: Reply(204)}}) as server:
+with Server(("127.0.0.1", 0), {"/": {"POST": lambda _: Response(204)}}) as server:
     resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
     print(server.port, flush=True)
     for _ in sys.stdin:
@@ -1191,7 +1191,7 @@ def test_a_request_during_a_tls_stream_is_answered_after_it(trust: Trust) -> Non
         asked.wait(PATIENCE)
         writer.finish()
 
-    routes: dict[str, Any] = {"/wait": {"GET": lambda _: Streaming(produce, TEXT)}}
+    routes: dict[str, Any] = {"/wait": {"GET": lambda _: StreamingResponse(produce, TEXT)}}
     with serving(routes, tls=trust.server) as server, Client(server, trust.client) as client:
         client.send(get("/wait"))
         assert client.until(b"5\r\nbegun\r\n")

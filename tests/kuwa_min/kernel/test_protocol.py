@@ -380,7 +380,7 @@ def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
 )
 def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: bytes) -> None:
     """A JSON object with one key, in UTF-8."""
-    assert response.message(200, text).body == data
+    assert response.json_message(200, text).body == data
 
 
 @pytest.mark.parametrize(

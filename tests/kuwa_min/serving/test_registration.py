@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from kuwa_min.errors import HTTPError, StartError
-from kuwa_min.httpd.response import JSON, TEXT, Reply, Request
+from kuwa_min.httpd.response import JSON, TEXT, Request, Response
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.kernel.embedded import EmbeddedKernel
@@ -208,29 +208,31 @@ def test_the_route_that_shows_the_table_is_remembered(shown: str, metrics: Metri
     asked: list[str] = []
     records: list[str] = []
 
-    def register(request: Request) -> Reply:
+    def register(request: Request) -> Response:
         endpoint = protocol.parse_form(request.body, "")["endpoint"]
         if endpoint in records:
-            return Reply(200, b"Failed", TEXT)
+            return Response(200, b"Failed", TEXT)
         records.append(endpoint)
-        return Reply(200, b"Success", TEXT)
+        return Response(200, b"Success", TEXT)
 
-    def show(request: Request) -> Reply:
+    def show(request: Request) -> Response:
         asked.append(request.path.rpartition("/")[2])
         rows = [[endpoint, "READY", "7", "3"] for endpoint in records]
         if shown == "page":
-            return Reply(200, protocol.render_table({"bot": rows}), "text/html")
+            return Response(200, protocol.render_table({"bot": rows}), "text/html")
         table = {"bot": [dict(zip(protocol.RECORD_KEYS, row, strict=True)) for row in rows]}
-        assert request.field("accept") == JSON
-        return Reply(200, json.dumps(table if shown == "objects" else {"bot": rows}).encode(), JSON)
+        assert request.header("accept") == JSON
+        return Response(
+            200, json.dumps(table if shown == "objects" else {"bot": rows}).encode(), JSON
+        )
 
-    def missing(_: Request) -> Reply:
+    def missing(_: Request) -> Response:
         asked.append("missing")
         raise HTTPError(404)
 
     routes = {
         "/v1.0/worker/register": {"POST": register},
-        "/v1.0/worker/unregister": {"POST": lambda _: Reply(200, b"Success", TEXT)},
+        "/v1.0/worker/unregister": {"POST": lambda _: Response(200, b"Success", TEXT)},
         "/v1.0/worker/debug": {"GET": show},
         "/v1.0/worker/read": {"GET": show if shown == "read" else missing},
     }
