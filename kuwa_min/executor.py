@@ -104,7 +104,7 @@ class LLMExecutor(KuwaNames):
         header: the request's header fields; names in any case. content: its form.
         """
         language, base_urls = header.get("accept-language"), header.get("x-kuwa-api-base-urls")
-        return self.__answer(protocol.parse_chat(dict(content), language, base_urls))
+        return self.__answer(protocol.parse_chat_request(dict(content), language, base_urls))
 
     async def abort(self) -> Any:
         """Stop a computation that blocks; others are stopped at their next await or piece.
@@ -271,12 +271,12 @@ class LLMExecutor(KuwaNames):
         if hasattr(result, "__await__"):  # not of a plain function
             await result
 
-    def __compute(self, chat: protocol.Chat) -> AsyncGenerator[Piece, None]:
+    def __compute(self, chat: protocol.ChatRequest) -> AsyncGenerator[Piece, None]:
         if type(self).serve is not LLMExecutor.serve:
-            return as_generator(self.serve(Headers(chat.fields), chat.form))
+            return as_generator(self.serve(Headers(chat.headers), chat.form))
         return self.__answer(chat)
 
-    def __answer(self, chat: protocol.Chat) -> AsyncGenerator[Piece, None]:
+    def __answer(self, chat: protocol.ChatRequest) -> AsyncGenerator[Piece, None]:
         compute: Any = self.llm_compute
         if self.__takes_form:
             return as_generator(compute(chat.form))

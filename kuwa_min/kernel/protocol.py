@@ -52,13 +52,13 @@ Record = list[Any]  # [endpoint, state, history_id, user_id]
 Table = dict[str, list[Record]]  # by name
 
 
-class Chat(NamedTuple):
+class ChatRequest(NamedTuple):
     """One chat request: history, the bot's Modelfile, the whole form, and the header."""
 
     history: list[Message]
     modelfile: Modelfile
     form: dict[str, str]
-    fields: Mapping[str, list[str]] = MappingProxyType({})  # header, by lower-case name
+    headers: Mapping[str, list[str]] = MappingProxyType({})  # values by lower-case name
 
 
 def parse_form(body: bytes, content_type: str) -> dict[str, str]:
@@ -94,9 +94,9 @@ def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
     return form
 
 
-def parse_chat(
+def parse_chat_request(
     form: dict[str, str], accept_language: str | None, api_base_urls: str | None = None
-) -> Chat:
+) -> ChatRequest:
     """Build the chat request from a form; raises HTTPError with a message for the user.
 
     api_base_urls: the header X-Kuwa-Api-Base-Urls of 0.4's front end, separated by ";".
@@ -114,7 +114,7 @@ def parse_chat(
     modelfile.parameters["_lang"] = accept_language
     urls = None if api_base_urls is None else api_base_urls.split(";")
     modelfile.parameters["_kuwa_api_base_urls"] = urls
-    return Chat(history, modelfile, form)
+    return ChatRequest(history, modelfile, form)
 
 
 def _parse_history(form: dict[str, str]) -> list[Message]:

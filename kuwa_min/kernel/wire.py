@@ -57,14 +57,14 @@ STOP, EXCEPTION = "stop", "exception"  # of finish_reason
 #                                           `<`; the second is the last window: a note
 
 
-class Step(NamedTuple):
+class TimedWrite(NamedTuple):
     """One write at the end of an answer: text may be joined to text before it, bytes may not."""
 
     data: str | bytes
     pause: float = 0.0  # seconds of silence before it
 
 
-class Ending(NamedTuple):
+class AnswerEnd(NamedTuple):
     """How an answer ended."""
 
     exit_code: int = ExitCodeChunk.OK
@@ -73,94 +73,96 @@ class Ending(NamedTuple):
     completion_tokens: int = 0
 
 
-class Wire(Protocol):
+class AnswerEncoder(Protocol):
     """The encoder of one answer; no method blocks.
 
     The thread that runs the backend passes text through `gate` and hands it to the connection,
-    which calls `encode` when it sends, on any thread, with all text that is ready. Chunks are
-    encoded by `pieces`, which uses the gate itself. The thread that ends the answer calls `ending`,
-    once, after everything else.
+    which calls `encode_text` when it sends, on any thread, with all text that is ready. Chunks are
+    encoded by `encode_chunks`, which uses the gate itself. The thread that ends the answer calls
+    `encode_end`, once, after everything else.
     """
 
     gate: SideNoteGate
-    room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
+    chat_room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
 
-    def encode(self, text: str) -> bytes:
+    def encode_text(self, text: str) -> bytes:
         """Encode text that is sent together; empty bytes: send nothing."""
 
-    def pieces(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
-        """Return what to send for chunks that were yielded together: text to `encode`, or bytes."""
+    def encode_chunks(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
+        """Return what to send for chunks that were yielded together: bytes, or text to encode."""
 
-    def ending(self, end: Ending) -> list[Step]:
+    def encode_end(self, end: AnswerEnd) -> list[TimedWrite]:
         """Return what to send behind the last piece."""
 
 
-def is_room(history_id: str | None) -> bool:
+def is_chat_room(history_id: str | None) -> bool:
     """Tell whether a history_id is of a chat room: positive, unlike those of API calls."""
     return bool(re.fullmatch(r"\s*0*[1-9][0-9]*\s*", history_id or ""))
 
 
-def choose(option: str, fields: Container[str], *, room: bool) -> Wire:
+def choose_encoder(option: str, headers: Container[str], *, chat_room: bool) -> AnswerEncoder:
     """Return a new encoder for the answer to a request.
 
-    option: AUTO, RAW or FRAMED. fields: the names of the request's headers, in lower case.
+    option: AUTO, RAW or FRAMED. headers: the names of the request's header fields, in lower case.
     """
     if option == AUTO:
-        option = FRAMED if any(name in fields for name in FRAMED_HEADERS) else RAW
-    return FramedWire(room=room) if option == FRAMED else RawWire(room=room)
+        option = FRAMED if any(name in headers for name in FRAMED_HEADERS) else RAW
+    return (
+        FramedEncoder(chat_room=chat_room) if option == FRAMED else RawEncoder(chat_room=chat_room)
+    )
 
 
-class RawWire:
+class RawEncoder:
     """The encoder for Kuwa 0.3: the text of the answer in UTF-8."""
 
-    def __init__(self, *, room: bool) -> None:
+    def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
-        self.room = room
+        self.chat_room = chat_room
 
-    def encode(self, text: str) -> bytes:
+    def encode_text(self, text: str) -> bytes:
         """Encode text; surrogates are replaced."""
         return _utf8(text)
 
-    def pieces(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
+    def encode_chunks(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
         """Turn text, logs and refusals into text; the other chunks are dropped."""
         text = self.gate.feed("".join(map(_as_text, chunks)))
         return [text] if text else []
 
-    def ending(self, end: Ending) -> list[Step]:
+    def encode_end(self, end: AnswerEnd) -> list[TimedWrite]:
         """Return the rest of the text, the failure, and the side notes."""
         self.gate.close()
         held = self.gate.release()
-        if held and self.room:
+        if held and self.chat_room:
             held += "\n"  # the front end, which trims it, may have begun a window with the held `<`
-        steps = [Step(text) for text in (held, end.failure) if text]
+        steps = [TimedWrite(text) for text in (held, end.failure) if text]
         return steps + self._notes()
 
-    def _notes(self) -> list[Step]:
+    def _notes(self) -> list[TimedWrite]:
         block = _utf8(self.gate.block())
         if not block:
             return []
-        if not self.room:
-            return [Step("\n"), Step(block)]
+        if not self.chat_room:
+            return [TimedWrite("\n"), TimedWrite(block)]
         return [
-            Step("\n"),
-            Step(b"\n" + block[:-2], WINDOW_PAUSE),
-            Step(block[-2:], WINDOW_PAUSE),
+            TimedWrite("\n"),
+            TimedWrite(b"\n" + block[:-2], WINDOW_PAUSE),
+            TimedWrite(block[-2:], WINDOW_PAUSE),
         ]
 
 
-class FramedWire:
+class FramedEncoder:
     """The encoder for Kuwa 0.4: lines of JSON."""
 
-    def __init__(self, *, room: bool) -> None:
+    def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
-        self.room = room
+        self.chat_room = chat_room
 
-    def encode(self, text: str) -> bytes:
+    def encode_text(self, text: str) -> bytes:
         """Make one line of text."""
         escaped = encode_basestring_ascii(text)
         return TEXT_START + _without_lone_surrogates(escaped).encode("ascii") + TEXT_END
 
-    def pieces(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
+    def encode_chunks(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
         """Make one line of chunks; of none, a heartbeat, which resets the client's read timeout."""
         elements = [element for chunk in chunks for element in self._elements(chunk)]
         if chunks and not elements:
@@ -182,17 +184,17 @@ class FramedWire:
         if passed or not text:
             yield TextChunk(passed, annotations).__jsonencode__()
 
-    def ending(self, end: Ending) -> list[Step]:
+    def encode_end(self, end: AnswerEnd) -> list[TimedWrite]:
         """Return the rest of the text, the side notes in a line, and the last line."""
         self.gate.close()
         steps = []
         if held := self.gate.release():
-            alone = self.room and held.startswith("<")  # the text before it has been sent
-            steps.append(Step(held + "\n" if alone else held))
+            alone = self.chat_room and held.startswith("<")  # the text before it has been sent
+            steps.append(TimedWrite(held + "\n" if alone else held))
         if block := self.gate.block():
-            steps += [] if self.room else [Step("\n")]
-            steps.append(Step(self.encode(block)))
-        return [*steps, Step(_last_line(end))]
+            steps += [] if self.chat_room else [TimedWrite("\n")]
+            steps.append(TimedWrite(self.encode_text(block)))
+        return [*steps, TimedWrite(_last_line(end))]
 
 
 def _utf8(text: str) -> bytes:
@@ -213,7 +215,7 @@ def _as_text(chunk: BaseChunk) -> str:
     return f"\n[{chunk.level}] {chunk.text}" if isinstance(chunk, LogChunk) else ""
 
 
-def _last_line(end: Ending) -> bytes:
+def _last_line(end: AnswerEnd) -> bytes:
     delta: list[BaseChunk] = [LogChunk(end.failure, LogLevel.ERROR)] if end.failure else []
     line = {
         "finish_reason": EXCEPTION if end.failure else STOP,

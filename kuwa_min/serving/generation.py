@@ -17,7 +17,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
 from kuwa_min.errors import UNEXPECTED, AnswerError, ClientDisconnected, describe, traceback_line
 from kuwa_min.httpd.body_writer import BodyWriter
-from kuwa_min.kernel.wire import Step, Wire
+from kuwa_min.kernel.wire import AnswerEncoder, TimedWrite
 
 from . import usage
 from .admission import Ticket
@@ -89,7 +89,7 @@ class Generation:
         slots: Slots,
         metrics: Metrics,
         compute: Compute,
-        wire: Wire,
+        encoder: AnswerEncoder,
         *,
         waiting_timeout: float,
         loop: EventLoop | None = None,
@@ -101,9 +101,9 @@ class Generation:
         self._language = catalog.language_of(language)
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute
-        self._is_room, self._loop, self._log_content = wire.room, loop, log_content
+        self._is_room, self._loop, self._log_content = encoder.chat_room, loop, log_content
         self._writer = PieceWriter(
-            wire, on_first=self._observe_first, log_content=log_content, language=self._language
+            encoder, on_first=self._observe_first, log_content=log_content, language=self._language
         )
         self._body: BodyWriter | None = None
         self._started = time.monotonic()
@@ -134,7 +134,7 @@ class Generation:
             self._log_outcome()
             if not self._claim_end():
                 body.wait_for_disconnect()
-            for step in self._end_steps():
+            for step in self._final_writes():
                 if step.pause:
                     body.pause(step.pause)
                 body.write(step.data)
@@ -247,7 +247,7 @@ class Generation:
         """Release the endpoint and end the body although the generator, which blocks, goes on."""
         if self._slots.release(self) and self._body is not None and self._claim_end():
             logger.info("endpoint %d: the backend blocks; its answer ends without it", self.index)
-            self._body.close_early([step.data for step in self._end_steps()])
+            self._body.close_early([step.data for step in self._final_writes()])
 
     def skip_pauses(self) -> None:
         """Send the last pieces without pauses between them: the process ends."""
@@ -269,13 +269,13 @@ class Generation:
         """Return True to the first caller: that thread ends the body."""
         return self._end_unclaimed.acquire(blocking=False)
 
-    def _end_steps(self) -> list[Step]:
+    def _final_writes(self) -> list[TimedWrite]:
         """Return what follows the last piece; for the thread that claimed the end.
 
         In a chat room, both front ends take an answer without a word for a fault of the model.
         """
         wordless = self._outcome == "aborted" and self._writer.is_blank and self._is_room
-        sentence = [Step(catalog.STOPPED.render(self._language))] if wordless else []
-        return sentence + self._writer.end_steps(
+        sentence = [TimedWrite(catalog.STOPPED.render(self._language))] if wordless else []
+        return sentence + self._writer.final_writes(
             failure=self._failure, note=self._end_note, usage=self._usage
         )

@@ -1,7 +1,7 @@
 """Write the pieces of one generation: check, count, gate side notes, encode, hand to the body.
 
 `write` is called where the generator runs, on the event loop or on the HTTP worker thread;
-`end_steps` once, by the thread that ends the body. Nothing here waits for the client.
+`final_writes` once, by the thread that ends the body. Nothing here waits for the client.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kuwa_min.chat.catalog import ENGLISH, Language, render
 from kuwa_min.chat.chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
 from kuwa_min.errors import PieceError
 from kuwa_min.httpd.body_writer import BodyWriter
-from kuwa_min.kernel.wire import Ending, Step, Wire
+from kuwa_min.kernel.wire import AnswerEncoder, AnswerEnd, TimedWrite
 
 from .usage import Usage
 
@@ -30,15 +30,15 @@ class PieceWriter:
 
     def __init__(
         self,
-        wire: Wire,
+        encoder: AnswerEncoder,
         *,
         on_first: Callable[[], object],
         log_content: Callable[[str], None] | None = None,
         language: Language = ENGLISH,
     ) -> None:
-        self._wire, self._on_first, self._log_content = wire, on_first, log_content
+        self._encoder, self._on_first, self._log_content = encoder, on_first, log_content
         self._language = language
-        self._feed = wire.gate.feed
+        self._feed = encoder.gate.feed
         self._put: Callable[[str | bytes], bool] = lambda data: True
         self._held_since: float | None = None  # time.monotonic() since which the gate holds text
         self.characters = self._extra_cost = 0  # of texts; of chunks beyond their text
@@ -47,7 +47,7 @@ class PieceWriter:
 
     def open(self, body: BodyWriter) -> None:
         """Write to this body from now on."""
-        body.encode = self._wire.encode
+        body.encode = self._encoder.encode_text
         self._put = body.write_nowait
 
     def write(self, piece: Any) -> bool:
@@ -71,7 +71,7 @@ class PieceWriter:
 
     def write_sentence(self, sentence: str) -> None:
         """Send a sentence of ours behind the model's text, outside any side note."""
-        self._wire.gate.close()
+        self._encoder.gate.close()
         self._put(self._feed(sentence))
 
     def _write_chunks(self, piece: Any) -> bool:
@@ -86,7 +86,7 @@ class PieceWriter:
     def _send(self, chunks: list[BaseChunk]) -> bool:
         """Send chunks; an empty list is a ping on 0.4's wire, and nothing on 0.3's."""
         has_room = True
-        for data in self._wire.pieces(chunks):
+        for data in self._encoder.encode_chunks(chunks):
             has_room = self._put(data)
         return has_room
 
@@ -120,17 +120,19 @@ class PieceWriter:
         if text and self._log_content is not None:
             self._log_content(text)
 
-    def end_steps(self, *, failure: str = "", note: str = "", usage: Usage) -> list[Step]:
+    def final_writes(self, *, failure: str = "", note: str = "", usage: Usage) -> list[TimedWrite]:
         """Return what follows the last piece.
 
         failure: the sentence about an unexpected failure; note: one more side note; usage: the
         token counts of the chat; a backend that counted none is charged its characters.
         """
-        self._wire.gate.add(note)
+        self._encoder.gate.add(note)
         prompt_tokens, completion_tokens = usage.prompt_tokens, usage.completion_tokens
         if not usage.counted:
             completion_tokens = self.characters + self._extra_cost
-        return self._wire.ending(Ending(self.exit_code, failure, prompt_tokens, completion_tokens))
+        return self._encoder.encode_end(
+            AnswerEnd(self.exit_code, failure, prompt_tokens, completion_tokens)
+        )
 
 
 def _as_chunk(piece: Any) -> BaseChunk:

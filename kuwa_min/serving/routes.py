@@ -26,7 +26,7 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 MONITORING = ("/health", "/metrics", "/status")  # allowed under any Host, as a service's name
 
-Compute = Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
+Compute = Callable[[protocol.ChatRequest], AsyncGenerator[Piece, None]]
 
 
 class ExecutorRoutes:
@@ -89,16 +89,16 @@ class ExecutorRoutes:
         if not self.ready:
             raise HTTPError(503, catalog.LOADING, Retry_After="5")
         form = protocol.parse_form(request.body, request.header("content-type") or "")
-        chat = protocol.parse_chat(
+        chat = protocol.parse_chat_request(
             form, request.header("accept-language"), request.header("x-kuwa-api-base-urls")
-        )._replace(fields=request.head.headers)
-        room = wire.is_room(form.get("history_id"))
+        )._replace(headers=request.head.headers)
+        room = wire.is_chat_room(form.get("history_id"))
         generation = Generation(
             index,
             self._slots,
             self._metrics,
             partial(self._compute, chat),
-            wire.choose(self._wire_option, request.head.headers, room=room),
+            wire.choose_encoder(self._wire_option, request.head.headers, chat_room=room),
             waiting_timeout=self._waiting_timeout,
             loop=self._loop,
             log_content=self._content_logger(index),

@@ -52,7 +52,7 @@ class Backend(NamedTuple):
     listening: Callable[[Listening], None]  # on the main thread, before setup
     setup: Callable[[], None]  # on the main thread, once
     # On the event loop, or on a thread per chat without asyncio:
-    compute: Callable[[protocol.Chat], AsyncGenerator[Piece, None]]
+    compute: Callable[[protocol.ChatRequest], AsyncGenerator[Piece, None]]
     abort: Callable[[], Coroutine[Any, Any, None]] | None  # see Service._run_abort
     uses_asyncio: bool
     status: BackendStatus

@@ -31,7 +31,7 @@ def multipart(*fields: tuple[str, str], boundary: str = "----WebKitFormBoundaryA
 def refusal(form: dict[str, str]) -> tuple[int, str]:
     """Return status and sentence with which this chat is refused."""
     with pytest.raises(HTTPError) as refused:
-        protocol.parse_chat(form, None)
+        protocol.parse_chat_request(form, None)
     return refused.value.status, refused.value.message
 
 
@@ -181,7 +181,7 @@ def test_a_chat_is_history_modelfile_and_form() -> None:
         "nim_token": "n",
         "user_token": "u",
     }
-    chat = protocol.parse_chat(form, "zh-TW,zh;q=0.9", "http://web/v1.0/;http://localhost/")
+    chat = protocol.parse_chat_request(form, "zh-TW,zh;q=0.9", "http://web/v1.0/;http://localhost/")
     assert chat.history == [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": ""},
@@ -206,13 +206,13 @@ def test_a_chat_is_history_modelfile_and_form() -> None:
 
 def test_the_languages_come_from_the_header_alone() -> None:
     """A form field of that name does not replace Accept-Language."""
-    chat = protocol.parse_chat({"input": "[]", "lang": "xx"}, "zh-TW")
+    chat = protocol.parse_chat_request({"input": "[]", "lang": "xx"}, "zh-TW")
     assert chat.modelfile.parameters["_lang"] == "zh-TW"
 
 
 def test_no_accept_language_is_none() -> None:
     """The parameter is there all the same."""
-    chat = protocol.parse_chat({"input": "[]"}, None)
+    chat = protocol.parse_chat_request({"input": "[]"}, None)
     assert "_lang" in chat.modelfile.parameters
     assert chat.modelfile.parameters["_lang"] is None
 
@@ -225,7 +225,9 @@ def test_the_addresses_of_the_api_come_from_the_header_alone(
     header: str | None, urls: list[str] | None
 ) -> None:
     """Nothing is None; an empty header is one empty address, as with Kuwa's own executor."""
-    chat = protocol.parse_chat({"input": "[]", "kuwa_api_base_urls": "http://evil/"}, None, header)
+    chat = protocol.parse_chat_request(
+        {"input": "[]", "kuwa_api_base_urls": "http://evil/"}, None, header
+    )
     assert chat.modelfile.parameters["_kuwa_api_base_urls"] == urls
 
 
@@ -233,13 +235,13 @@ def test_form_fields_win_over_the_bots_parameters() -> None:
     """A bot's author cannot pretend to be another user."""
     modelfile = json.dumps([{"name": "parameter", "args": "_user_id 1"}])
     form = {"input": "[]", "modelfile": modelfile, "user_id": "7"}
-    assert protocol.parse_chat(form, None).modelfile.parameters["_user_id"] == "7"
+    assert protocol.parse_chat_request(form, None).modelfile.parameters["_user_id"] == "7"
 
 
 @pytest.mark.parametrize("modelfile", [{}, {"modelfile": ""}, {"modelfile": "null"}])
 def test_a_modelfile_may_be_absent_empty_or_null(modelfile: dict[str, str]) -> None:
     """All of them are no Modelfile."""
-    chat = protocol.parse_chat({"input": json.dumps(HISTORY), **modelfile}, None)
+    chat = protocol.parse_chat_request({"input": json.dumps(HISTORY), **modelfile}, None)
     assert vars(chat.modelfile) == vars(Modelfile(parameters=chat.modelfile.parameters))
     assert chat.modelfile.parameters == {"_lang": None, "_kuwa_api_base_urls": None}
 
@@ -249,12 +251,12 @@ def test_a_modelfile_may_be_absent_empty_or_null(modelfile: dict[str, str]) -> N
 )
 def test_a_chat_without_input_is_an_empty_history(form: dict[str, str]) -> None:
     """What to say to that is the backend's business."""
-    assert protocol.parse_chat(form, None).history == []
+    assert protocol.parse_chat_request(form, None).history == []
 
 
 def test_a_message_without_text_is_an_empty_one() -> None:
     """A missing msg does not break the chat."""
-    chat = protocol.parse_chat({"input": '[{"isbot": false}]'}, None)
+    chat = protocol.parse_chat_request({"input": '[{"isbot": false}]'}, None)
     assert chat.history == [{"role": "user", "content": ""}]
 
 
@@ -317,7 +319,7 @@ def test_a_surrogate_pair_is_a_character_and_half_of_one_is_replaced(
     text: str, content: str
 ) -> None:
     """JSON may hold both."""
-    chat = protocol.parse_chat({"input": f'[{{"isbot": false, "msg": "{text}"}}]'}, None)
+    chat = protocol.parse_chat_request({"input": f'[{{"isbot": false, "msg": "{text}"}}]'}, None)
     assert chat.history == [{"role": "user", "content": content}]
 
 
@@ -325,7 +327,7 @@ def test_a_history_of_every_database_is_read() -> None:
     """Ten turns with isbot as SQLite, MySQL and PostgreSQL give it, and what else occurs."""
     isbots = [False, 1, 0, True, "0", "1", None, "true", "", True]
     entries = [{"msg": str(at), "isbot": isbot} for at, isbot in enumerate(isbots)]
-    chat = protocol.parse_chat({"input": json.dumps(entries), "history_id": "7"}, None)
+    chat = protocol.parse_chat_request({"input": json.dumps(entries), "history_id": "7"}, None)
     assert chat.history == [
         {"role": ("user", "assistant")[at % 2], "content": str(at)} for at in range(10)
     ]
@@ -337,7 +339,7 @@ SYSTEM_AND_QUESTION = [{"isbot": True, "msg": "Be brief."}, {"isbot": False, "ms
 def test_a_leading_message_of_the_assistant_is_an_api_clients_system_message() -> None:
     """The front end has turned its role into the assistant's."""
     form = {"input": json.dumps(SYSTEM_AND_QUESTION), "history_id": "-7"}
-    assert protocol.parse_chat(form, None).history == [
+    assert protocol.parse_chat_request(form, None).history == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "hi"},
     ]
@@ -349,7 +351,7 @@ def test_a_leading_message_of_the_assistant_in_a_room_is_dropped(
 ) -> None:
     """The first message of a room, a bot's welcome, is for the user."""
     form = {"input": json.dumps(SYSTEM_AND_QUESTION), **history_id}
-    assert protocol.parse_chat(form, None).history == [{"role": "user", "content": "hi"}]
+    assert protocol.parse_chat_request(form, None).history == [{"role": "user", "content": "hi"}]
 
 
 def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
@@ -360,7 +362,7 @@ def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
     modelfile = r'[{"name":"from","args":".model\/a"},{"name":"before-prompt","args":"say: "}]'
     form = {"input": entries, "modelfile": modelfile, "user_id": "3", "history_id": "7"}
     parsed = protocol.parse_form(urlencode(form).encode(), URLENCODED)
-    chat = protocol.parse_chat(parsed, "zh_tw", "")
+    chat = protocol.parse_chat_request(parsed, "zh_tw", "")
     assert chat.history == [{"role": "user", "content": "\u4e2d http://h/"}]
     assert chat.modelfile.before_prompt == "say: "
     assert chat.modelfile.process_bot == ".model/a"

@@ -21,7 +21,7 @@ from kuwa_min.chat.chunks import (
     TextChunk,
 )
 from kuwa_min.kernel import wire
-from kuwa_min.kernel.wire import Ending, FramedWire, RawWire, Wire
+from kuwa_min.kernel.wire import AnswerEncoder, AnswerEnd, FramedEncoder, RawEncoder
 from tests.support.front_end_readers import BEGIN, END, api_04, room_03, room_04
 
 STAMP = "2026-11-29T12:31:37.371780+00:00"
@@ -71,12 +71,12 @@ RECORDED_CHUNKS = [
 ]
 RECORDED_ENDINGS = [
     (
-        Ending(1, "", 0, 155),
+        AnswerEnd(1, "", 0, 155),
         '{"finish_reason": "stop", "delta": [{"type": "exit_code", "exit_code": 1}], '
         '"usage": {"prompt_tokens": 0, "completion_tokens": 155, "total_tokens": 155}}',
     ),
     (
-        Ending(0, "", 5, 2),
+        AnswerEnd(0, "", 5, 2),
         '{"finish_reason": "stop", "delta": [{"type": "exit_code", "exit_code": 0}], '
         '"usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}',
     ),
@@ -89,20 +89,20 @@ RECORDED_ENDINGS = [
 @pytest.mark.parametrize(
     ("option", "fields", "kind"),
     [
-        ("auto", {}, RawWire),
-        ("auto", {"host", "accept-language"}, RawWire),
-        ("auto", {"x-kuwa-api-base-urls"}, FramedWire),
-        ("auto", {"x-kuwa-user-id"}, FramedWire),
-        ("auto", {"x-kuwa-api-token"}, FramedWire),
-        ("0.3", {"x-kuwa-user-id"}, RawWire),
-        ("0.4", {}, FramedWire),
+        ("auto", {}, RawEncoder),
+        ("auto", {"host", "accept-language"}, RawEncoder),
+        ("auto", {"x-kuwa-api-base-urls"}, FramedEncoder),
+        ("auto", {"x-kuwa-user-id"}, FramedEncoder),
+        ("auto", {"x-kuwa-api-token"}, FramedEncoder),
+        ("0.3", {"x-kuwa-user-id"}, RawEncoder),
+        ("0.4", {}, FramedEncoder),
     ],
 )
 def test_the_front_end_says_by_its_headers_which_wire_it_reads(
     option: str, fields: set[str], kind: type
 ) -> None:
     """One of three is enough, whatever its value; the option decides for all requests."""
-    assert type(wire.choose(option, fields, room=True)) is kind
+    assert type(wire.choose_encoder(option, fields, chat_room=True)) is kind
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_the_front_end_says_by_its_headers_which_wire_it_reads(
 )
 def test_a_room_has_a_positive_history_id(history_id: str, is_room: bool) -> None:
     """API clients have negative ones, scripts perhaps none."""
-    assert wire.is_room(history_id) is is_room
-    assert wire.is_room(None) is False
+    assert wire.is_chat_room(history_id) is is_room
+    assert wire.is_chat_room(None) is False
 
 
 # -- the lines of 0.4
@@ -121,7 +121,7 @@ def test_a_room_has_a_positive_history_id(history_id: str, is_room: bool) -> Non
 @pytest.mark.parametrize(("text", "escaped"), RECORDED_TEXT)
 def test_text_becomes_a_line_as_recorded(text: str, escaped: str) -> None:
     """Escapes and spaces are those of json.dumps."""
-    line = FramedWire(room=True).encode(text)
+    line = FramedEncoder(chat_room=True).encode_text(text)
     assert line.decode("ascii") == TEXT % escaped
     assert api_04(line).text == text
 
@@ -140,24 +140,24 @@ def test_text_becomes_a_line_as_recorded(text: str, escaped: str) -> None:
 )
 def test_a_lone_surrogate_is_replaced(text: str, left: str) -> None:
     """The front end drops a line that has one; what only looks like an escape stays."""
-    one = FramedWire(room=True)
-    (line,) = one.pieces([LogChunk(text), TextChunk(text, [text])])
+    one = FramedEncoder(chat_room=True)
+    (line,) = one.encode_chunks([LogChunk(text), TextChunk(text, [text])])
     assert isinstance(line, bytes)
     log, said = json.loads(line[len("data: ") :])["delta"]
     assert (log["log"]["text"], said["text"]) == (left, {"value": left, "annotations": [left]})
-    assert api_04(one.encode(text)).text == left
-    assert RawWire(room=True).encode(text).decode() == left
+    assert api_04(one.encode_text(text)).text == left
+    assert RawEncoder(chat_room=True).encode_text(text).decode() == left
 
 
 @pytest.mark.parametrize(("chunks", "delta"), RECORDED_CHUNKS)
 def test_chunks_become_a_line_as_recorded(chunks: list[BaseChunk], delta: str) -> None:
     """A list that was yielded is one line."""
-    assert FramedWire(room=True).pieces(chunks) == [f"{NULL}{delta}}}\n".encode()]
+    assert FramedEncoder(chat_room=True).encode_chunks(chunks) == [f"{NULL}{delta}}}\n".encode()]
 
 
 def test_a_refusal_is_also_said_as_text() -> None:
     """The front end shows nothing for the chunk."""
-    (line,) = FramedWire(room=True).pieces([RefusalChunk("I refuse")])
+    (line,) = FramedEncoder(chat_room=True).encode_chunks([RefusalChunk("I refuse")])
     assert isinstance(line, bytes)
     recorded = f'{NULL}[{{"type": "refusal", "refusal": {{"text": "I refuse"}}}}, '
     assert line.decode().startswith(recorded)
@@ -165,16 +165,16 @@ def test_a_refusal_is_also_said_as_text() -> None:
 
 
 @pytest.mark.parametrize(("end", "line"), RECORDED_ENDINGS)
-def test_the_last_line_repeats_the_exit_code_and_counts_tokens(end: Ending, line: str) -> None:
+def test_the_last_line_repeats_the_exit_code_and_counts_tokens(end: AnswerEnd, line: str) -> None:
     """As recorded."""
-    (step,) = FramedWire(room=True).ending(end)
+    (step,) = FramedEncoder(chat_room=True).encode_end(end)
     assert step.data == f"data: {line}\n".encode()
     assert step.pause == 0
 
 
 def test_a_failure_is_a_log_in_the_last_line() -> None:
     """As recorded, but for the time."""
-    (step,) = FramedWire(room=True).ending(Ending(1024, "Error occurred.", 0, 6))
+    (step,) = FramedEncoder(chat_room=True).encode_end(AnswerEnd(1024, "Error occurred.", 0, 6))
     assert isinstance(step.data, bytes)
     line = json.loads(step.data[len("data: ") :])
     assert list(line) == ["finish_reason", "delta", "usage"]
@@ -199,12 +199,14 @@ def test_chunks_of_ones_own_are_encoded_by_themselves() -> None:
         def __jsonencode__(self) -> dict[str, object]:
             return {"type": "own", "own": self.value}
 
-    one = FramedWire(room=True)
-    assert one.pieces([Own(Inner())]) == [f'{NULL}[{{"type": "own", "own": [1]}}]}}\n'.encode()]
+    one = FramedEncoder(chat_room=True)
+    assert one.encode_chunks([Own(Inner())]) == [
+        f'{NULL}[{{"type": "own", "own": [1]}}]}}\n'.encode()
+    ]
     with pytest.raises(ValueError, match="JSON"):
-        one.pieces([Own(float("nan"))])
+        one.encode_chunks([Own(float("nan"))])
     with pytest.raises(TypeError, match="set"):
-        one.pieces([Own({1})])
+        one.encode_chunks([Own({1})])
 
 
 # -- the text of 0.3
@@ -212,13 +214,13 @@ def test_chunks_of_ones_own_are_encoded_by_themselves() -> None:
 
 def test_the_raw_wire_shows_what_users_can_read() -> None:
     """Logs as 0.4's front end shows them; progress, exit codes and addresses are left out."""
-    one = RawWire(room=True)
+    one = RawEncoder(chat_room=True)
     chunks = [TextChunk("a", [1]), LogChunk("b", LogLevel.ERROR), RefusalChunk("c")]
-    assert one.pieces(chunks) == ["a\n[ERROR] bc"]
-    assert one.pieces([ProgressChunk(1, 2), ExitCodeChunk(3)]) == []
-    assert one.pieces([ImageURLChunk("u"), AudioURLChunk("u")]) == []
-    assert one.encode("中\ud800") == "中\ufffd".encode()
-    assert [step.data for step in one.ending(Ending(1024, "Failed."))] == ["Failed."]
+    assert one.encode_chunks(chunks) == ["a\n[ERROR] bc"]
+    assert one.encode_chunks([ProgressChunk(1, 2), ExitCodeChunk(3)]) == []
+    assert one.encode_chunks([ImageURLChunk("u"), AudioURLChunk("u")]) == []
+    assert one.encode_text("中\ud800") == "中\ufffd".encode()
+    assert [step.data for step in one.encode_end(AnswerEnd(1024, "Failed."))] == ["Failed."]
 
 
 # -- side notes, as the readers of both front ends see them
@@ -228,16 +230,16 @@ TEXTS = ["", "Hi", "a\nb\n", "data: x\ndata: {}\n", "中文" * 40, "1 < 2", "<b>
 NOTE = f"{BEGIN}note {{}} 附註{END}"
 
 
-def sent(one: Wire, pieces: Iterable[str], exit_code: int = 0) -> list[wire.Step]:
+def sent(one: AnswerEncoder, pieces: Iterable[str], exit_code: int = 0) -> list[wire.TimedWrite]:
     """Return what is sent of these pieces of text, each at once, and behind them."""
-    passed = [wire.Step(text) for text in map(one.gate.feed, pieces) if text]
-    return passed + one.ending(Ending(exit_code))
+    passed = [wire.TimedWrite(text) for text in map(one.gate.feed, pieces) if text]
+    return passed + one.encode_end(AnswerEnd(exit_code))
 
 
-def body(one: Wire, steps: list[wire.Step]) -> bytes:
+def body(one: AnswerEncoder, steps: list[wire.TimedWrite]) -> bytes:
     """Return the bytes of all steps, pauses left out."""
     return b"".join(
-        one.encode(step.data) if isinstance(step.data, str) else step.data for step in steps
+        one.encode_text(step.data) if isinstance(step.data, str) else step.data for step in steps
     )
 
 
@@ -257,7 +259,7 @@ def test_a_room_of_0_4_gets_the_text_to_the_byte_and_one_note(text: str, notes: 
         answer = text
         for number, place in enumerate(sorted(at, reverse=True)):
             answer = answer[:place] + NOTE.format(number) + answer[place:]
-        one = FramedWire(room=True)
+        one = FramedEncoder(chat_room=True)
         shown = room_04(body(one, sent(one, cut(answer, dice), 7)))
         assert shown.text.removesuffix("\n") == text.removesuffix("\n")
         assert shown.text == text or text.endswith("<")
@@ -268,25 +270,27 @@ def test_a_room_of_0_4_gets_the_text_to_the_byte_and_one_note(text: str, notes: 
 
 def test_a_tail_that_comes_whole_needs_no_newline() -> None:
     """It is sent with the character before it; one that comes alone gets the newline."""
-    whole, alone = FramedWire(room=True), FramedWire(room=True)
+    whole, alone = FramedEncoder(chat_room=True), FramedEncoder(chat_room=True)
     assert room_04(body(whole, sent(whole, ["a <"]))).text == "a <"
     assert room_04(body(alone, sent(alone, ["a ", "<"]))).text == "a <\n"
-    api = FramedWire(room=False)
+    api = FramedEncoder(chat_room=False)
     assert api_04(body(api, sent(api, ["a ", "<"]))).text == "a <"
 
 
-@pytest.mark.parametrize("kind", [RawWire, FramedWire])
-def test_others_than_rooms_get_a_note_below_the_text(kind: Callable[..., Wire]) -> None:
+@pytest.mark.parametrize("kind", [RawEncoder, FramedEncoder])
+def test_others_than_rooms_get_a_note_below_the_text(kind: Callable[..., AnswerEncoder]) -> None:
     """They take it as text; there are no pauses."""
-    one = kind(room=False)
+    one = kind(chat_room=False)
     steps = sent(one, [f"a{NOTE.format(1)}b"])
     found = body(one, steps)
-    text = api_04(found).text if kind is FramedWire else found.decode()
+    text = api_04(found).text if kind is FramedEncoder else found.decode()
     assert text == f"ab\n{NOTE.format(1)}"
     assert not any(step.pause for step in steps)
 
 
-def arrivals(one: RawWire, steps: list[wire.Step], dice: random.Random, late: float) -> Arrivals:
+def arrivals(
+    one: RawEncoder, steps: list[wire.TimedWrite], dice: random.Random, late: float
+) -> Arrivals:
     """Return when the bytes of these steps arrive; each may be late on its way.
 
     The head of the response comes at 0: earlier than they do, or with the first of them.
@@ -295,7 +299,7 @@ def arrivals(one: RawWire, steps: list[wire.Step], dice: random.Random, late: fl
     for step in steps:
         now += step.pause or dice.choice([0.0, 0.01, 0.09, 0.11, 0.3])
         last = max(last, now + dice.random() * late)
-        data = one.encode(step.data) if isinstance(step.data, str) else step.data
+        data = one.encode_text(step.data) if isinstance(step.data, str) else step.data
         found.append((last, data))
     head = dice.choice([0.0, found[0][0]])
     return [(at - head, data) for at, data in found]
@@ -307,7 +311,7 @@ def test_a_room_of_0_3_recognises_the_note_and_keeps_the_text(text: str, slownes
     """However pieces are cut, whenever they come; reader and network may be late by 70 ms each."""
     dice = random.Random(f"{text}{slowness}")
     for _ in range(100):
-        one = RawWire(room=True)
+        one = RawEncoder(chat_room=True)
         place = dice.randrange(len(text) + 1)
         answer = text[:place] + NOTE.format(1) + text[place:]
         come = arrivals(one, sent(one, cut(answer, dice)), dice, slowness)
@@ -318,13 +322,15 @@ def test_a_room_of_0_3_recognises_the_note_and_keeps_the_text(text: str, slownes
 def test_a_room_of_0_3_keeps_a_tail_that_could_be_a_tag() -> None:
     """Its reader trims the newline."""
     for pieces in (["a <"], ["a ", "<"], ["<"], ["a<", "<", "<"]):
-        one = RawWire(room=True)
-        times = [(float(n), one.encode(str(step.data))) for n, step in enumerate(sent(one, pieces))]
+        one = RawEncoder(chat_room=True)
+        times = [
+            (float(n), one.encode_text(str(step.data))) for n, step in enumerate(sent(one, pieces))
+        ]
         assert room_03(times, lag=lambda: 0.0).text == "".join(pieces)
 
 
 def test_a_note_in_one_write_is_what_0_3_does_not_recognise() -> None:
     """That is why there are pauses; the text is whole nevertheless."""
-    one = RawWire(room=True)
+    one = RawEncoder(chat_room=True)
     shown = room_03([(0.0, body(one, sent(one, ["Hi", NOTE])))], lag=lambda: 0.0)
     assert shown == ("Hi", [], None, 0)

@@ -26,7 +26,7 @@ from kuwa_min.chat.chunks import (
 from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.kernel import wire
-from kuwa_min.kernel.protocol import Chat
+from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.serving import piece_writer, usage
 from tests.kuwa_min.serving.test_routes import Compute, Running, running
 from tests.support.front_end_readers import BEGIN, END, deltas, room_03, room_04
@@ -42,7 +42,7 @@ NOTE = f"{BEGIN}note{END}"
 def yielding(*pieces: Any, error: Exception | None = None) -> Compute:
     """Return a backend that yields these pieces, then raises this error."""
 
-    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+    async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:
         for piece in pieces:
             yield piece
         if error is not None:
@@ -51,7 +51,7 @@ def yielding(*pieces: Any, error: Exception | None = None) -> Compute:
     return compute
 
 
-async def endless(_: Chat) -> AsyncGenerator[Piece, None]:
+async def endless(_: ChatRequest) -> AsyncGenerator[Piece, None]:
     """Say one word, then wait for a stop."""
     yield "word"
     await asyncio.Event().wait()
@@ -60,7 +60,7 @@ async def endless(_: Chat) -> AsyncGenerator[Piece, None]:
 def blocking(release: threading.Event) -> Compute:
     """Return a backend that blocks after a word, whatever stops it."""
 
-    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+    async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:
         yield "word"
         release.wait(LONG)
 
@@ -131,7 +131,7 @@ def test_the_first_piece_does_not_wait_and_others_are_gathered() -> None:
     """The front end publishes the whole text so far at each line."""
     release = threading.Event()
 
-    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+    async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:
         yield "first"
         release.wait(LONG)
         for _number in range(5000):
@@ -151,7 +151,7 @@ def test_slow_pieces_are_an_update_each() -> None:
     """67 Chinese characters without a newline, each after the one before it was read."""
     text, taken = "繁體中文字" * 13 + "結束", threading.Semaphore(0)
 
-    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+    async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:
         for character in text:
             yield character
             taken.acquire(timeout=LONG)
@@ -275,7 +275,7 @@ def test_a_room_whose_answer_is_stopped_before_its_text_gets_a_sentence(
     """The front ends would call it a fault of the model; an API client needs no sentence."""
     begun, release = threading.Event(), threading.Event()
 
-    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+    async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:
         for piece in pieces:
             yield piece
         begun.set()
@@ -300,15 +300,19 @@ def test_an_answer_ends_once_although_its_orphan_ends_at_the_same_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Let the backend go when the abort makes the last line."""
-    release, endings, make = threading.Event(), list[wire.Ending](), wire.FramedWire.ending
+    release, endings, make = (
+        threading.Event(),
+        list[wire.AnswerEnd](),
+        wire.FramedEncoder.encode_end,
+    )
 
-    def ending(self: wire.FramedWire, end: wire.Ending) -> list[wire.Step]:
+    def ending(self: wire.FramedEncoder, end: wire.AnswerEnd) -> list[wire.TimedWrite]:
         endings.append(end)
         release.set()
         until(lambda: one.value("executor_framework_busy_slots") == 0)
         return make(self, end)
 
-    monkeypatch.setattr(wire.FramedWire, "ending", ending)
+    monkeypatch.setattr(wire.FramedEncoder, "encode_end", ending)
     compute = blocking(release)
     with running(compute, on_loop=False) as one:
         with call(one.chat, ROOM, fields=FRAMED) as response:
@@ -362,7 +366,7 @@ def test_our_sentences_are_in_the_users_language_and_others_unchanged() -> None:
 def test_usage_is_what_the_backend_counted() -> None:
     """Also where it counts in two steps."""
 
-    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+    async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:
         usage.count(11, 0)
         yield "text"
         usage.count(0, 3)
@@ -401,7 +405,7 @@ def test_a_long_note_comes_with_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A piece every 4 s of a fake clock: on 0.4's wire an empty line every 12, on 0.3's nothing."""
     clock = [time.monotonic() + 1000.0]  # later than all that the real one says meanwhile
 
-    async def compute(_: Chat) -> AsyncGenerator[Piece, None]:
+    async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:
         yield "before"
         yield BEGIN
         for _number in range(9):

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from kuwa_min.errors import AnswerError, ClientDisconnected
-from kuwa_min.kernel.wire import RawWire
+from kuwa_min.kernel.wire import RawEncoder
 from kuwa_min.serving.event_loop import EventLoop
 from kuwa_min.serving.generation import Generation
 from kuwa_min.serving.metrics import Counter, Histogram, Metrics
@@ -299,7 +299,7 @@ def start(
     """Run a generation for this client on a thread of its own."""
     slots = Slots(1, metrics, lambda: None)
     answer = Generation(
-        0, slots, metrics, compute, RawWire(room=False), waiting_timeout=LONG, loop=LOOP
+        0, slots, metrics, compute, RawEncoder(chat_room=False), waiting_timeout=LONG, loop=LOOP
     )
     slots.acquire(0, answer)
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.httpd.server import Server
-from kuwa_min.kernel.protocol import Chat, slot_path
+from kuwa_min.kernel.protocol import ChatRequest, slot_path
 from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.event_loop import EventLoop
 from kuwa_min.serving.generator_runner import on_stop
@@ -29,7 +29,7 @@ from tests.support.programs import call, fetch, said, until
 LONG = 20.0
 WAITING_TIMEOUT = 240.0  # seconds
 LOOP = EventLoop()  # shared, as by all chats of a process
-Compute = Callable[[Chat], AsyncGenerator[str, None]]
+Compute = Callable[[ChatRequest], AsyncGenerator[str, None]]
 
 
 class Running:
@@ -94,13 +94,13 @@ def running(
         yield one
 
 
-async def echo(chat: Chat) -> AsyncGenerator[str, None]:
+async def echo(chat: ChatRequest) -> AsyncGenerator[str, None]:
     """Repeat the last message, a character a piece."""
     for character in chat.history[-1]["content"]:
         yield character
 
 
-async def silent(chat: Chat) -> AsyncGenerator[str, None]:
+async def silent(chat: ChatRequest) -> AsyncGenerator[str, None]:
     """Say one word, then nothing for a long time."""
     yield "word"
     await asyncio.sleep(LONG)
@@ -119,7 +119,7 @@ def test_headers_go_out_before_the_first_piece() -> None:
     """Wait for the head of an answer that has no text yet."""
     release = threading.Event()
 
-    async def late(_: Chat) -> AsyncGenerator[str, None]:
+    async def late(_: ChatRequest) -> AsyncGenerator[str, None]:
         release.wait(LONG)
         yield "late"
 
@@ -210,7 +210,7 @@ def test_abort_of_an_idle_slot_says_so() -> None:
 def test_after_an_abort_the_next_chat_works() -> None:
     """Abort, then chat in the same slot."""
 
-    async def either(chat: Chat) -> AsyncGenerator[str, None]:
+    async def either(chat: ChatRequest) -> AsyncGenerator[str, None]:
         async for piece in silent(chat) if chat.history[-1]["content"] == "wait" else echo(chat):
             yield piece
 
@@ -226,7 +226,7 @@ def test_an_answer_ends_although_its_backend_blocks_and_the_next_one_waits_for_i
     """Abort a backend that cannot be interrupted."""
     blocked, release, ends = threading.Event(), threading.Event(), list[str]()
 
-    async def stubborn(chat: Chat) -> AsyncGenerator[str, None]:
+    async def stubborn(chat: ChatRequest) -> AsyncGenerator[str, None]:
         if chat.history[-1]["content"] == "block":
             yield "start"
             blocked.set()
@@ -254,7 +254,7 @@ def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() ->
     """Abort, and hang up on, a backend that waits for its call and for nothing else."""
     blocked, ended = threading.Semaphore(0), threading.Semaphore(0)
 
-    async def blocking_one(_: Chat) -> AsyncGenerator[str, None]:
+    async def blocking_one(_: ChatRequest) -> AsyncGenerator[str, None]:
         unblock = threading.Event()
         on_stop(unblock.set)
         yield "start"
@@ -284,7 +284,7 @@ def test_draining_makes_the_call_of_a_backend_that_blocks() -> None:
     """Cut an answer short at the end of the process."""
     blocked, ended = threading.Event(), threading.Event()
 
-    async def blocking_one(_: Chat) -> AsyncGenerator[str, None]:
+    async def blocking_one(_: ChatRequest) -> AsyncGenerator[str, None]:
         unblock = threading.Event()
         on_stop(unblock.set)
         yield "start"
@@ -309,7 +309,7 @@ def test_a_stop_call_that_hangs_blocks_neither_the_process_nor_other_clients() -
         release.wait(LONG)
         returned.set()
 
-    async def compute(chat: Chat) -> AsyncGenerator[str, None]:
+    async def compute(chat: ChatRequest) -> AsyncGenerator[str, None]:
         on_stop(hang)
         yield "word"
         await asyncio.sleep(LONG)
@@ -333,7 +333,7 @@ def test_a_disconnect_stops_a_silent_backend_and_releases_the_slot() -> None:
     """Hang up during silence."""
     closed = threading.Event()
 
-    async def attentive(_: Chat) -> AsyncGenerator[str, None]:
+    async def attentive(_: ChatRequest) -> AsyncGenerator[str, None]:
         try:
             yield "word"
             await asyncio.sleep(LONG)
@@ -373,7 +373,7 @@ def test_a_failing_backend_ends_the_answer_with_an_apology(
 ) -> None:
     """Raise something that quotes the user."""
 
-    async def failing(chat: Chat) -> AsyncGenerator[str, None]:
+    async def failing(chat: ChatRequest) -> AsyncGenerator[str, None]:
         yield "half "
         raise ValueError(f"could not handle {chat.history[-1]['content']}")
 
@@ -390,7 +390,7 @@ def test_a_failing_backend_ends_the_answer_with_an_apology(
 def test_the_message_of_an_answer_error_is_what_the_user_reads() -> None:
     """Raise a sentence that is meant for the user."""
 
-    async def declining(_: Chat) -> AsyncGenerator[str, None]:
+    async def declining(_: ChatRequest) -> AsyncGenerator[str, None]:
         yield ""
         raise AnswerError("[No input message entered]")
 
@@ -403,7 +403,7 @@ def test_the_message_of_an_answer_error_is_what_the_user_reads() -> None:
 def test_a_piece_that_is_not_text_is_a_failure_not_a_hang(piece: object) -> None:
     """Yield the wrong type."""
 
-    async def odd(_: Chat) -> AsyncGenerator[str, None]:
+    async def odd(_: ChatRequest) -> AsyncGenerator[str, None]:
         yield piece  # type: ignore[misc]
 
     with running(odd) as one:
@@ -413,7 +413,7 @@ def test_a_piece_that_is_not_text_is_a_failure_not_a_hang(piece: object) -> None
 def test_a_backend_that_exits_does_not_take_the_answer_or_the_slot_with_it() -> None:
     """Call sys.exit() in the middle of an answer."""
 
-    async def leaving(_: Chat) -> AsyncGenerator[str, None]:
+    async def leaving(_: ChatRequest) -> AsyncGenerator[str, None]:
         yield "bye "
         raise SystemExit(1)
 
@@ -487,7 +487,7 @@ def test_health_metrics_and_abort_answer_while_a_backend_hogs_the_processor() ->
     """Ask during a computation that never awaits and yields nothing."""
     stop = threading.Event()
 
-    async def hog(_: Chat) -> AsyncGenerator[str, None]:
+    async def hog(_: ChatRequest) -> AsyncGenerator[str, None]:
         while not stop.is_set():
             sum(range(1000))
         yield "done"
@@ -507,7 +507,7 @@ def test_closed_slots_refuse_and_draining_lets_answers_end_whole() -> None:
     """Close during an answer, then drain."""
     started, release = threading.Event(), threading.Event()
 
-    async def slow(_: Chat) -> AsyncGenerator[str, None]:
+    async def slow(_: ChatRequest) -> AsyncGenerator[str, None]:
         yield "one "
         started.set()
         while not release.is_set():

@@ -19,8 +19,8 @@ import pytest
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.pieces import as_generator
-from kuwa_min.kernel.protocol import Chat, slot_path
-from kuwa_min.kernel.wire import RawWire
+from kuwa_min.kernel.protocol import ChatRequest, slot_path
+from kuwa_min.kernel.wire import RawEncoder
 from kuwa_min.serving import generation
 from kuwa_min.serving.generation import Generation
 from kuwa_min.serving.generator_runner import on_stop
@@ -47,7 +47,7 @@ class Gated:
         with self._lock:
             return self._gates.setdefault(name, threading.Event())
 
-    async def compute(self, chat: Chat) -> AsyncGenerator[str, None]:
+    async def compute(self, chat: ChatRequest) -> AsyncGenerator[str, None]:
         """Answer with the user's words; wait on this thread, which a stop ends."""
         name = chat.history[-1]["content"]
         self.began[name] = time.monotonic()
@@ -237,7 +237,7 @@ def test_a_computation_that_blocks_keeps_its_slot_but_not_its_endpoint() -> None
     """Abort it: the endpoint takes the next chat at once, which waits until it has really ended."""
     blocked, release, order = threading.Event(), threading.Event(), list[str]()
 
-    async def stubborn(chat: Chat) -> AsyncGenerator[str, None]:
+    async def stubborn(chat: ChatRequest) -> AsyncGenerator[str, None]:
         name = chat.history[-1]["content"]
         yield name
         if name == "blocks":
@@ -265,9 +265,9 @@ def test_a_chat_that_is_stopped_before_it_begins_is_not_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not even called: a plain function would compute its whole answer."""
-    calls = list[Chat]()
+    calls = list[ChatRequest]()
 
-    def compute(chat: Chat) -> AsyncGenerator[str, None]:
+    def compute(chat: ChatRequest) -> AsyncGenerator[str, None]:
         calls.append(chat)
         return as_generator("answer")
 
@@ -334,7 +334,9 @@ def test_an_abort_for_which_no_thread_is_left_does_not_close_the_queue(
     metrics = Metrics("test", backend="Test", version="0", slots=1)
     slots = Slots(1, metrics, lambda: None, waiting=1)
     first, second = (
-        Generation(index, slots, metrics, nothing, RawWire(room=False), waiting_timeout=LONG)
+        Generation(
+            index, slots, metrics, nothing, RawEncoder(chat_room=False), waiting_timeout=LONG
+        )
         for index in (0, 1)
     )
     slots.acquire(0, first)
