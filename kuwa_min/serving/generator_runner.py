@@ -66,10 +66,10 @@ class Backpressure(Protocol):
     """How a writer whose buffer is full says that it takes more."""
 
     def drain(self) -> None:
-        """Block until there is room; raises what the writer would raise."""
+        """Block until the buffer takes more; raises what the writer would raise."""
 
     def when_drained(self, call: Callable[[], None]) -> None:
-        """Call back once, on any thread, when there is room or never will be; or now."""
+        """Call back once, on any thread, when `drain` would return or raise; now if it would."""
 
 
 def on_stop(call: Callable[[], None]) -> None:
@@ -187,8 +187,8 @@ class GeneratorRunner:
     def _run_on_thread(
         self, pieces: Pieces, write: Write, backpressure: Backpressure | None
     ) -> None:
-        def pace(has_room: object) -> None:
-            if has_room is False and backpressure is not None:
+        def pace(writable: object) -> None:
+            if writable is False and backpressure is not None:
                 backpressure.drain()
 
         coroutine: Coroutine[Pause, None, None] = self._pump(pieces, write, pace)
@@ -259,10 +259,10 @@ class _LoopPacer:
     def __init__(self, backpressure: Backpressure | None) -> None:
         self._backpressure, self._since = backpressure, 0.0
 
-    def pace(self, has_room: object) -> Awaitable[None] | None:
+    def pace(self, writable: object) -> Awaitable[None] | None:
         """Return what to await after a piece, or None to go on at once."""
-        if has_room is False and self._backpressure is not None:
-            return self._wait_for_room(self._backpressure)
+        if writable is False and self._backpressure is not None:
+            return self._drain(self._backpressure)
         if time.monotonic() - self._since < LOOP_SLICE:
             return None
         return self._yield_loop()
@@ -273,13 +273,13 @@ class _LoopPacer:
         await asyncio.sleep(0)
         self._since = time.monotonic()
 
-    async def _wait_for_room(self, backpressure: Backpressure) -> None:
+    async def _drain(self, backpressure: Backpressure) -> None:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        room = loop.create_future()
-        backpressure.when_drained(lambda: _resolve(loop, room))
-        await room
+        drained = loop.create_future()
+        backpressure.when_drained(lambda: _resolve(loop, drained))
+        await drained
 
 
 def _resolve(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:

@@ -51,7 +51,7 @@ class PieceWriter:
         self._put = body.write_nowait
 
     def write(self, piece: Any) -> bool:
-        """Send a piece that a backend yielded; return whether the body has room for more.
+        """Send a piece that a backend yielded; return whether more may be written now.
 
         Text alone may be coalesced with its neighbours. Raises ClientDisconnected without a client,
         PieceError for anything but text, a chunk or a list of them.
@@ -85,10 +85,10 @@ class PieceWriter:
 
     def _send(self, chunks: list[BaseChunk]) -> bool:
         """Send chunks; an empty list is a ping on 0.4's wire, and nothing on 0.3's."""
-        has_room = True
+        writable = True
         for data in self._encoder.encode_chunks(chunks):
-            has_room = self._put(data)
-        return has_room
+            writable = self._put(data)
+        return writable
 
     def _ping_while_held(self) -> bool:
         """Send a ping per PING_INTERVAL while a side note grows, which is sent at the end only."""

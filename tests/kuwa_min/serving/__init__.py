@@ -1,1 +1,4 @@
-"""The tests of kuwa_min/serving."""
+"""The tests of kuwa_min/serving.
+
+test_generation covers piece_writer, too; test_status backend_status; ../test_executor service.
+"""

@@ -209,14 +209,14 @@ def test_chats_on_the_loop_take_turns_even_if_they_await_nothing() -> None:
 
 
 class Full:
-    """A full buffer that has room when the test says so."""
+    """A full buffer that is drained when the test says so."""
 
     def __init__(self) -> None:
         self.asked = threading.Semaphore(0)
         self.calls: list[Callable[[], None]] = []
 
     def drain(self) -> None:
-        """Have room at once."""
+        """Be drained at once."""
         self.asked.release()
 
     def when_drained(self, call: Callable[[], None]) -> None:
@@ -234,7 +234,7 @@ async def three() -> AsyncGenerator[str, None]:
 @pytest.mark.parametrize("loop", [LOOP, None])
 def test_a_full_buffer_suspends_its_own_generator_only(loop: EventLoop | None) -> None:
     """Refuse every piece but take it; meanwhile another chat runs to its end."""
-    room, pieces = Full(), list[str]()
+    buffer, pieces = Full(), list[str]()
 
     def write(piece: str) -> bool:
         pieces.append(piece)
@@ -242,31 +242,31 @@ def test_a_full_buffer_suspends_its_own_generator_only(loop: EventLoop | None) -
 
     runner = GeneratorRunner()
     thread = threading.Thread(
-        target=lambda: runner.run(three(), write, loop=loop, backpressure=room)
+        target=lambda: runner.run(three(), write, loop=loop, backpressure=buffer)
     )
     thread.start()
     for count in (1, 2, 3):
-        assert room.asked.acquire(timeout=LONG)
+        assert buffer.asked.acquire(timeout=LONG)
         if loop is not None:
             assert len(pieces) == count
             assert run(GeneratorRunner(), three)[0] == list("abc")
-            room.calls.pop()()
+            buffer.calls.pop()()
     thread.join(LONG)
     assert pieces == list("abc")
 
 
-def test_cancelling_ends_the_wait_for_room() -> None:
+def test_cancelling_ends_the_wait_for_a_full_buffer() -> None:
     """Cancel a chat whose client does not read."""
-    room, runner = Full(), GeneratorRunner()
+    buffer, runner = Full(), GeneratorRunner()
     thread = threading.Thread(
-        target=lambda: runner.run(three(), lambda _: False, loop=LOOP, backpressure=room)
+        target=lambda: runner.run(three(), lambda _: False, loop=LOOP, backpressure=buffer)
     )
     thread.start()
-    assert room.asked.acquire(timeout=LONG)
+    assert buffer.asked.acquire(timeout=LONG)
     runner.cancel()
     assert runner.ended.wait(LONG)
     thread.join(LONG)
-    room.calls.pop()()  # too late, and harmless
+    buffer.calls.pop()()  # too late, and harmless
 
 
 def test_a_cleanup_that_awaits_is_not_interrupted_by_the_cancel_that_caused_it() -> None:
