@@ -17,8 +17,10 @@ from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.sentence import ON_NEW_LINE, sentence_of
 from kuwa_min.errors import AnswerError
 from kuwa_min.options import generation
+from kuwa_min.options.sentences import MUST_BE_NAME, OPTION_REASON
 
 from . import api_key
 from .api_key import Key
@@ -141,8 +143,8 @@ class CloudExecutor(LLMExecutor):
         except AnswerError as error:
             if not begun:
                 raise
-            sentence = catalog.sentence_of(error)
-            raise AnswerError(catalog.ON_NEW_LINE.format(sentence)) from None
+            sentence = sentence_of(error)
+            raise AnswerError(ON_NEW_LINE.format(sentence)) from None
 
     # -- from chat to request
 
@@ -176,9 +178,7 @@ class CloudExecutor(LLMExecutor):
         name = str(self.args.model if asked is None else asked).strip()
         if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
             raise AnswerError(
-                catalog.BAD_OPTION.format(
-                    catalog.OPTION_REASON.format("model", catalog.MUST_BE_NAME)
-                )
+                catalog.BAD_OPTION.format(OPTION_REASON.format("model", MUST_BE_NAME))
             )
         return name
 

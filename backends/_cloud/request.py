@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from backends._media import links as _links
 from backends._media.attachments import Attachment
-from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 
 from . import token_estimate
 from .api_key import Key
+from .sentences import LAST_FILE_ONLY
 
 
 class CompletionRequest(NamedTuple):
@@ -60,7 +60,7 @@ class CompletionRequest(NamedTuple):
             return self._with_files(last)
         if len(last) > 1:
             kept = self._with_files(last[-1:])
-            return kept._replace(notes=(*self.notes, catalog.LAST_FILE_ONLY))
+            return kept._replace(notes=(*self.notes, LAST_FILE_ONLY))
         return None
 
     def _with_files(self, numbers: list[int]) -> CompletionRequest:

@@ -15,8 +15,10 @@ from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.sentence import Sentence, sentence_of
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation, types
+from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
 
 from .engine import Engine
 from .prompt_encoder import (
@@ -221,7 +223,7 @@ class ModelExecutor(LLMExecutor):
         """
         if self.uses_template_of(modelfile):
             logger.info("the template of a Modelfile refused a chat")
-            return AnswerError(catalog.BAD_TEMPLATE.format(catalog.sentence_of(error)))
+            return AnswerError(catalog.BAD_TEMPLATE.format(sentence_of(error)))
         logger.error("the chat template refused a chat: %s", error)
         return AnswerError(catalog.NOT_ACCEPTED)
 
@@ -250,12 +252,12 @@ class ModelExecutor(LLMExecutor):
         return encoder if supports_system_role else SystemFoldingEncoder(encoder)
 
 
-def _excess(options: dict[str, Any]) -> catalog.Sentence | None:
+def _excess(options: dict[str, Any]) -> Sentence | None:
     """Return why an option is above its maximum; None if the library can have them all."""
     for name, maximum in MAX_VALUES.items():
         if (options.get(name) or 0) > maximum:
-            limit = catalog.MUST_BE_AT_MOST.format(maximum)
-            return catalog.OPTION_REASON.format(name, limit)
+            limit = MUST_BE_AT_MOST.format(maximum)
+            return OPTION_REASON.format(name, limit)
     return None
 
 

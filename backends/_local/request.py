@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kuwa_min.chat.catalog import TIMED_OUT, Sentence
 from kuwa_min.chat.prompt import SIDE_NOTE
+from kuwa_min.chat.sentence import Sentence
 from kuwa_min.chat.text import StopWords
+
+from .sentences import TIMED_OUT
 
 EMIT_INTERVAL = 0.01  # seconds between two pieces of text; the engine raises it under load
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Generic, Protocol, TypeVar
 
-from kuwa_min.chat.catalog import CONTEXT_FULL
-
 from .prefix_match import tick
 from .request import Request
+from .sentences import CONTEXT_FULL
 
 SamplerT = TypeVar("SamplerT")
 

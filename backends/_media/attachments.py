@@ -20,7 +20,6 @@ from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from backends._http.cancellation import current_scope
-from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.options import address
 from kuwa_min.options import types as option_values
@@ -31,6 +30,16 @@ from .fetch import Deadline
 from .fetch_cache import FetchCache
 from .fetch_policy import LinkError, policy
 from .links import Link
+from .sentences import (
+    FILES_TOO_LARGE,
+    FILES_TOO_MANY,
+    LINK_BAD_ADDRESS,
+    LINK_DAMAGED,
+    LINK_NO_FILE,
+    LINK_PRIVATE,
+    LINK_SLOW,
+    LINK_TOO_LARGE,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -146,11 +155,11 @@ class AttachmentReader:
                     notes.insert(0, file.about(link.name))
                 continue
             if len(files) == self._most:
-                notes.append(catalog.FILES_TOO_MANY.format(self._most))
+                notes.append(FILES_TOO_MANY.format(self._most))
                 break
             remaining -= len(file.data)
             if remaining < 0:
-                notes.append(catalog.FILES_TOO_LARGE.format(LARGEST_TOTAL >> 20))
+                notes.append(FILES_TOO_LARGE.format(LARGEST_TOTAL >> 20))
                 break
             files[number] = file
         return files, tuple(notes)
@@ -166,11 +175,11 @@ class AttachmentReader:
         try:
             timeout = min(fetch.TIMEOUT, deadline.left())
         except TimeoutError:
-            return LinkError(catalog.LINK_SLOW)
+            return LinkError(LINK_SLOW)
         try:
             found: Attachment | LinkError = self._fetch(link, timeout)
         except LinkError as error:
-            hint = HINT if error.sentence == catalog.LINK_PRIVATE else ""
+            hint = HINT if error.sentence == LINK_PRIVATE else ""
             logger.info("a chat's link is left as text: %s%s", error.about(link.host), hint)
             found = error
         if not link.is_data:
@@ -183,7 +192,7 @@ class AttachmentReader:
         if link.is_data:
             data = _decode(link.url)
             if len(data) > (most := self._most_bytes(data)):
-                raise LinkError(catalog.LINK_TOO_LARGE, most >> 20)
+                raise LinkError(LINK_TOO_LARGE, most >> 20)
         else:
             data = fetch.fetch(link.url, self._policy, limit=self._most_bytes, timeout=timeout)
         media_type = file_types.media_type(data)
@@ -198,7 +207,7 @@ class AttachmentReader:
         """
         media_type = file_types.media_type(start)
         if media_type not in self._types:
-            raise LinkError(catalog.LINK_NO_FILE)
+            raise LinkError(LINK_NO_FILE)
         return LARGEST_IMAGE if media_type in file_types.IMAGES else LARGEST_FILE
 
 
@@ -206,11 +215,11 @@ def _decode(url: str) -> bytes:
     """Return the bytes of a data: URL; raises LinkError."""
     head = DATA.match(url)
     if not head:
-        raise LinkError(catalog.LINK_BAD_ADDRESS)
+        raise LinkError(LINK_BAD_ADDRESS)
     text = url[head.end() :]
     if len(text) > LARGEST_FILE * 4 // 3 + 4:
-        raise LinkError(catalog.LINK_TOO_LARGE, LARGEST_FILE >> 20)
+        raise LinkError(LINK_TOO_LARGE, LARGEST_FILE >> 20)
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise LinkError(catalog.LINK_DAMAGED) from None
+        raise LinkError(LINK_DAMAGED) from None

@@ -27,10 +27,19 @@ from urllib.parse import urljoin
 from backends._http.cancellation import current_scope
 from backends._http.lookup import look_up
 from backends._http.tls import create_tls_context
-from kuwa_min.chat import catalog
 
 from .fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse
 from .file_types import START
+from .sentences import (
+    LINK_INCOMPLETE,
+    LINK_NO_SERVER,
+    LINK_NOT_TRUSTED,
+    LINK_PRIVATE,
+    LINK_REDIRECTED,
+    LINK_SLOW,
+    LINK_STATUS,
+    LINK_TOO_LARGE,
+)
 
 TIMEOUT = 10.0  # seconds for one link: look-up, redirects and body together
 MAX_REDIRECTS = 3
@@ -72,12 +81,12 @@ def fetch(
                     return _read_body(response, limit)
                 url = urljoin(url, response.getheader("Location") or "")
         except TimeoutError:
-            raise LinkError(catalog.LINK_SLOW) from None
+            raise LinkError(LINK_SLOW) from None
         except ssl.SSLCertVerificationError:
-            raise LinkError(catalog.LINK_NOT_TRUSTED) from None
+            raise LinkError(LINK_NOT_TRUSTED) from None
         except (OSError, http.client.HTTPException, ValueError):
-            raise LinkError(catalog.LINK_NO_SERVER) from None
-    raise LinkError(catalog.LINK_REDIRECTED)
+            raise LinkError(LINK_NO_SERVER) from None
+    raise LinkError(LINK_REDIRECTED)
 
 
 @contextlib.contextmanager
@@ -87,7 +96,7 @@ def _get(
     """Send one request; yield the response, whose body is still to come."""
     addresses = _resolve(target, deadline)
     if not addresses or not (policy.trusts(target) or all(map(is_public, addresses))):
-        raise LinkError(catalog.LINK_PRIVATE)
+        raise LinkError(LINK_PRIVATE)
     scope = current_scope()
     with _connect(addresses, target, deadline) as sock:
         scope.watch(sock)
@@ -177,14 +186,14 @@ class _SocketReader(io.RawIOBase):
 
 def _read_body(response: http.client.HTTPResponse, limit: Callable[[bytes], int]) -> bytes:
     if response.status != 200:
-        raise LinkError(catalog.LINK_STATUS, response.status)
+        raise LinkError(LINK_STATUS, response.status)
     start = response.read(START)
     largest = limit(start)
     if len(start) + (response.length or 0) > largest:
-        raise LinkError(catalog.LINK_TOO_LARGE, largest >> 20)
+        raise LinkError(LINK_TOO_LARGE, largest >> 20)
     data = start + response.read(largest + 1 - len(start))
     if len(data) > largest:
-        raise LinkError(catalog.LINK_TOO_LARGE, largest >> 20)
+        raise LinkError(LINK_TOO_LARGE, largest >> 20)
     if response.length:
-        raise LinkError(catalog.LINK_INCOMPLETE)
+        raise LinkError(LINK_INCOMPLETE)
     return data

@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from kuwa_min.chat import catalog
+from .sentences import LINK_BAD_ADDRESS
 
 PORTS = {"http": 80, "https": 443}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -95,9 +95,9 @@ def parse(url: str) -> Target:
         scheme, port = parts.scheme.lower(), parts.port
         host = _ascii(parts.hostname or "")
     except ValueError:
-        raise LinkError(catalog.LINK_BAD_ADDRESS) from None
+        raise LinkError(LINK_BAD_ADDRESS) from None
     if scheme not in PORTS or not host or "@" in parts.netloc:
-        raise LinkError(catalog.LINK_BAD_ADDRESS)
+        raise LinkError(LINK_BAD_ADDRESS)
     return Target(scheme, host, PORTS[scheme] if port is None else port, _path(parts))
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
-from kuwa_min.chat import catalog
-
 from .fetch_policy import LinkError
+from .sentences import LINK_DAMAGED, LINK_PIXELS
 
 # A file's size tells nothing about the memory that its pixels take (decompression bombs).
 MOST_PIXELS = 50_000_000
@@ -18,16 +17,16 @@ def check(data: bytes, media_type: str) -> None:
     try:
         width, height = SIZES[media_type](data)
     except (struct.error, IndexError, StopIteration):
-        raise LinkError(catalog.LINK_DAMAGED) from None
+        raise LinkError(LINK_DAMAGED) from None
     check_size(width, height)
 
 
 def check_size(width: int, height: int) -> None:
     """Raise LinkError if an image has no pixels, or more than MOST_PIXELS."""
     if width < 1 or height < 1:
-        raise LinkError(catalog.LINK_DAMAGED)
+        raise LinkError(LINK_DAMAGED)
     if width * height > MOST_PIXELS:
-        raise LinkError(catalog.LINK_PIXELS, width, height, MOST_PIXELS // 10**6)
+        raise LinkError(LINK_PIXELS, width, height, MOST_PIXELS // 10**6)
 
 
 # -- width and height, as each format writes them

@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import SIDE_NOTE
+from kuwa_min.chat.sentence import join_sentences
+
+from .sentences import MORE_LINKS
 
 T = TypeVar("T")
 
@@ -139,5 +141,5 @@ def side_note(notes: Collection[str]) -> str:
     distinct = list(dict.fromkeys(notes))
     shown, more = distinct[:MOST_NOTED], len(distinct) - MOST_NOTED
     if more > 0:
-        shown.append(catalog.MORE_LINKS.format(more))
-    return SIDE_NOTE.format(catalog.join(shown)) if shown else ""
+        shown.append(MORE_LINKS.format(more))
+    return SIDE_NOTE.format(join_sentences(shown)) if shown else ""

@@ -8,8 +8,8 @@ from typing import Any
 
 from openai.resources.chat.completions import Completions
 
-from kuwa_min.chat.catalog import MUST_BE_JSON, OPTION_REASON
 from kuwa_min.options import generation
+from kuwa_min.options.sentences import MUST_BE_JSON, OPTION_REASON
 
 from .dialect import EXTRA
 

@@ -13,16 +13,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from kuwa_min.chat import catalog
+from backends._cloud.sentences import (
+    BROKEN_OFF,
+    CUT_BY_LENGTH,
+    CUT_BY_RULES,
+    ENDED_ODDLY,
+    WANTS_A_TOOL,
+)
 from kuwa_min.chat.prompt import NOTE_BEGIN, NOTE_END, SIDE_NOTE
 
 DONE = b"[DONE]"
 REASONING = ("reasoning_content", "reasoning")
 FINISH_NOTES = {  # finish_reason -> side note
-    "length": catalog.CUT_BY_LENGTH,
-    "content_filter": catalog.CUT_BY_RULES,
-    "tool_calls": catalog.WANTS_A_TOOL,
-    "function_call": catalog.WANTS_A_TOOL,
+    "length": CUT_BY_LENGTH,
+    "content_filter": CUT_BY_RULES,
+    "tool_calls": WANTS_A_TOOL,
+    "function_call": WANTS_A_TOOL,
 }
 NORMAL_FINISH = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
 LONGEST_REASON = 40  # characters of a finish_reason that we do not know
@@ -115,11 +121,11 @@ class CompletionParser:
     def finish_note(self) -> str:
         """Return the side note on how the answer ended; empty if it ended normally."""
         if not self.ended:
-            return catalog.BROKEN_OFF
+            return BROKEN_OFF
         if self.finish_reason is None or self.finish_reason in NORMAL_FINISH:
             return ""
         reason = "".join(filter(str.isprintable, self.finish_reason))[:LONGEST_REASON]
-        return FINISH_NOTES.get(self.finish_reason) or catalog.ENDED_ODDLY.format(reason)
+        return FINISH_NOTES.get(self.finish_reason) or ENDED_ODDLY.format(reason)
 
 
 class ReasoningNotes:

@@ -17,8 +17,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kuwa_min.chat.catalog import MUST_SUIT_SERVICE, OPTION_REASON
 from kuwa_min.options import generation
+from kuwa_min.options.sentences import MUST_SUIT_SERVICE, OPTION_REASON
 
 from .json_stream import JsonArrayReader
 from .transport import Transport, read

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from backends._cloud.errors import RetryableError, ServiceError, from_connection_failure
 from backends._cloud.request import CompletionRequest
+from backends._cloud.sentences import BROKEN_OFF
 from backends._http.transport_errors import ConnectionFailed
 from backends._media import links
 from kuwa_min.chat import catalog
@@ -87,7 +88,7 @@ class _Completion:
     def finish(self) -> Iterator[str]:
         """Yield the side note on how the answer ended; raises ServiceError if it has no text."""
         reason = self._finish_reason
-        note = catalog.BROKEN_OFF if self._is_truncated else response.finish_note(reason)
+        note = BROKEN_OFF if self._is_truncated else response.finish_note(reason)
         if not note:
             return
         if not self._has_text and reason in response.POLICY_REASONS:

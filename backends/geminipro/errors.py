@@ -16,6 +16,7 @@ from backends._cloud.errors import (
     parse_retry_after,
     redact,
 )
+from backends._cloud.sentences import IMAGE_USELESS
 from backends._http.transport_errors import Failure
 from kuwa_min.chat import catalog
 
@@ -33,7 +34,7 @@ FAILURES = {
     Failure.LOOKUP: (catalog.UNREACHABLE, False),
     Failure.CONNECT_TIMEOUT: (catalog.UNREACHABLE, False),
 }
-USELESS = catalog.IMAGE_NOT_READ.format(catalog.IMAGE_USELESS)
+USELESS = catalog.IMAGE_NOT_READ.format(IMAGE_USELESS)
 
 
 class ErrorDetails(NamedTuple):

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from kuwa_min.chat import catalog
+from backends._cloud.sentences import (
+    CUT_BY_LENGTH,
+    CUT_BY_RECITATION,
+    CUT_BY_RULES,
+    ENDED_ODDLY,
+    WANTS_A_TOOL,
+)
 
 # Reasons come as numbers, which is how the SDK asks for them; gateways may send names.
 FINISH_REASONS = {
@@ -33,11 +39,11 @@ NAME = re.compile(r"[A-Z_]{1,40}")
 NORMAL_FINISH = ("", "STOP")
 POLICY_REASONS = ("SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY")
 FINISH_NOTES = {
-    "MAX_TOKENS": catalog.CUT_BY_LENGTH,
-    "RECITATION": catalog.CUT_BY_RECITATION,
-    "MALFORMED_FUNCTION_CALL": catalog.WANTS_A_TOOL,
-    "UNEXPECTED_TOOL_CALL": catalog.WANTS_A_TOOL,
-    **dict.fromkeys(POLICY_REASONS, catalog.CUT_BY_RULES),
+    "MAX_TOKENS": CUT_BY_LENGTH,
+    "RECITATION": CUT_BY_RECITATION,
+    "MALFORMED_FUNCTION_CALL": WANTS_A_TOOL,
+    "UNEXPECTED_TOOL_CALL": WANTS_A_TOOL,
+    **dict.fromkeys(POLICY_REASONS, CUT_BY_RULES),
 }
 
 
@@ -75,7 +81,7 @@ def finish_note(reason: str) -> str:
     """Return the sentence on why an answer ended; empty if it ended normally."""
     if reason in NORMAL_FINISH:
         return ""
-    return FINISH_NOTES.get(reason, catalog.ENDED_ODDLY.format(reason))
+    return FINISH_NOTES.get(reason, ENDED_ODDLY.format(reason))
 
 
 def _text(parts: list[Any]) -> str:

@@ -11,7 +11,8 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from backends._local.request import Request
-from kuwa_min.chat.catalog import CONTEXT_FULL, OUT_OF_MEMORY
+from backends._local.sentences import CONTEXT_FULL
+from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, UsageError
 
 from .model import Stopped, TransformersModel

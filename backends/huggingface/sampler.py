@@ -18,7 +18,8 @@ from typing import Any
 import torch
 import transformers
 
-from kuwa_min.chat.catalog import OVERFLOWED, TRY_DTYPE
+from backends._local.sentences import TRY_DTYPE
+from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
 
 CANDIDATES = 1024  # tokens considered first where no top_k states a number

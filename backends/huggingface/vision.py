@@ -25,7 +25,7 @@ from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
 from backends._media.images import check_size
 from backends._media.links import numbers, sign, split
-from kuwa_min.chat.catalog import LINK_DAMAGED
+from backends._media.sentences import LINK_DAMAGED
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import StartError
 

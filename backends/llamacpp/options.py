@@ -8,8 +8,14 @@ from typing import Any
 
 import llama_cpp
 
-from kuwa_min.chat import catalog
+from kuwa_min.chat.sentence import Sentence
 from kuwa_min.options import generation
+from kuwa_min.options.sentences import (
+    MUST_BE_BIASES,
+    MUST_HAVE_FEWER_TOKENS,
+    MUST_MAP_TOKENS,
+    OPTION_REASON,
+)
 
 PASSED = ("logit_bias",)
 MAX_BIASES = 1024  # tokens
@@ -34,13 +40,13 @@ def _logit_bias(name: str, value: Any) -> dict[int, float]:
     try:
         biases = {int(token): float(bias) for token, bias in value.items()}
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise _refused(name, catalog.MUST_MAP_TOKENS) from None
+        raise _refused(name, MUST_MAP_TOKENS) from None
     if len(biases) > MAX_BIASES:
-        raise _refused(name, catalog.MUST_HAVE_FEWER_TOKENS.format(MAX_BIASES))
+        raise _refused(name, MUST_HAVE_FEWER_TOKENS.format(MAX_BIASES))
     if not all(abs(bias) <= MAX_BIAS for bias in biases.values()):
-        raise _refused(name, catalog.MUST_BE_BIASES.format(-MAX_BIAS, MAX_BIAS))
+        raise _refused(name, MUST_BE_BIASES.format(-MAX_BIAS, MAX_BIAS))
     return biases
 
 
-def _refused(name: str, reason: catalog.Sentence) -> ValueError:
-    return ValueError(catalog.OPTION_REASON.format(name, reason))
+def _refused(name: str, reason: Sentence) -> ValueError:
+    return ValueError(OPTION_REASON.format(name, reason))

@@ -10,7 +10,8 @@ from typing import Any
 import llama_cpp
 import numpy
 
-from kuwa_min.chat.catalog import OVERFLOWED, TRY_CACHE_TYPE
+from backends._local.sentences import TRY_CACHE_TYPE
+from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
 
 from .context import DecodeResult, LlamaContext

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from kuwa_min.errors import AnswerError
 
-from .catalog import NO_INPUT, TOO_LONG, Sentence, own_answers
+from .catalog import NO_INPUT, TOO_LONG, own_answers
 from .chunks import LogLevel
 from .modelfile import Message, Modelfile
+from .sentence import Sentence
 from .side_notes import NOTE_BEGIN, NOTE_END
 
 SIDE_NOTE = Sentence(f"{NOTE_BEGIN}{{}}{NOTE_END}", f"{NOTE_BEGIN}{{}}{NOTE_END}")

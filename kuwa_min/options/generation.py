@@ -16,10 +16,12 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kuwa_min.chat.catalog import BAD_OPTION, MUST_BE_AT_LEAST, OPTION_REASON, sentence_of
+from kuwa_min.chat.catalog import BAD_OPTION
+from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.errors import AnswerError, UsageError
 
 from . import types
+from .sentences import MUST_BE_AT_LEAST, OPTION_REASON
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from kuwa_min.chat import catalog
-from kuwa_min.chat.catalog import Sentence
+from kuwa_min.chat.sentence import Sentence
+
+from .sentences import (
+    MUST_BE_FINITE,
+    MUST_BE_NUMBER,
+    MUST_BE_TEXT,
+    MUST_BE_TEXTS,
+    MUST_BE_TRUTH,
+    MUST_BE_WHOLE,
+)
 
 Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]]
 MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
@@ -26,7 +34,7 @@ def convert(kind: Kind, value: Any) -> Any:
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(_WANTED[kind]) from None
     if isinstance(converted, float) and not math.isfinite(converted):
-        raise ValueError(catalog.MUST_BE_FINITE)
+        raise ValueError(MUST_BE_FINITE)
     return converted
 
 
@@ -85,11 +93,11 @@ _CONVERTERS: dict[type, Callable[[Any], Any]] = {
     list: _texts,
 }
 _WANTED: dict[type, Sentence] = {
-    bool: catalog.MUST_BE_TRUTH,
-    int: catalog.MUST_BE_WHOLE,
-    float: catalog.MUST_BE_NUMBER,
-    str: catalog.MUST_BE_TEXT,
-    list: catalog.MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
+    bool: MUST_BE_TRUTH,
+    int: MUST_BE_WHOLE,
+    float: MUST_BE_NUMBER,
+    str: MUST_BE_TEXT,
+    list: MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
 }
 
 

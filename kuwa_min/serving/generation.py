@@ -15,6 +15,7 @@ from typing import Protocol
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ExitCodeChunk, Piece, ProgressChunk
+from kuwa_min.chat.sentence import language_of, render, sentence_of
 from kuwa_min.errors import UNEXPECTED, AnswerError, ClientDisconnected, describe, traceback_line
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel.wire import AnswerEncoder, TimedWrite
@@ -98,7 +99,7 @@ class Generation:
         language: str | None = None,
     ) -> None:
         self.user, self._waiting_timeout = user, waiting_timeout
-        self._language = catalog.language_of(language)
+        self._language = language_of(language)
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute
         self._is_room, self._loop, self._log_content = encoder.chat_room, loop, log_content
@@ -196,7 +197,7 @@ class Generation:
             line = traceback_line(error, with_message=self._log_content is not None)
             logger.error("the backend failed: %s", line)
         self._writer.exit_code = ExitCodeChunk.FAILURE
-        sentence = catalog.render(catalog.sentence_of(error), self._language)
+        sentence = render(sentence_of(error), self._language)
         if self._log_content is not None:
             self._log_content(f"{type(error).__name__}: {sentence}")
         if not self._failure:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kuwa_min.chat.catalog import ENGLISH, Language, render
 from kuwa_min.chat.chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
+from kuwa_min.chat.sentence import ENGLISH, Language, render
 from kuwa_min.errors import PieceError
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel.wire import AnswerEncoder, AnswerEnd, TimedWrite

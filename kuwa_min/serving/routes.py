@@ -11,6 +11,7 @@ from functools import partial
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.sentence import language_of, render
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.response import JSON, Request, Response, Routes, StreamingResponse, json_message
 from kuwa_min.kernel import protocol, wire
@@ -81,8 +82,8 @@ class ExecutorRoutes:
             logger.info(
                 "endpoint %d: refused a chat: %d %s", index, refusal.status, refusal.message
             )
-            language = catalog.language_of(request.header("accept-language"))
-            refusal.message = catalog.render(refusal.message, language)
+            language = language_of(request.header("accept-language"))
+            refusal.message = render(refusal.message, language)
             raise
 
     def _start(self, index: int, request: Request) -> StreamingResponse:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min.chat import catalog
+from backends._cloud.sentences import CUT_BY_LENGTH
 from kuwa_min.chat.prompt import SIDE_NOTE
 from tests.support.load.machines import HeavyFile
 from tests.support.models.real_engine import MISSING, WINDOW, Engine, real_engine
@@ -44,7 +44,7 @@ def test_a_person_gets_the_engines_answer(program: Program, engine: Engine) -> N
     form = said("Hello", modelfile='[{"name": "parameter", "args": "llm_max_tokens 24"}]')
     answers = [fetch(program.url, form)[1] for _ in range(2)]
     assert answers[0] == answers[1]
-    assert answers[0].endswith(SIDE_NOTE.format(catalog.CUT_BY_LENGTH))
+    assert answers[0].endswith(SIDE_NOTE.format(CUT_BY_LENGTH))
     through = chat_through(program.kernel_url, "chatgpt", "Hello")
     assert through.startswith(answers[0][:24])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kuwa_min import LLMExecutor, Modelfile
-from kuwa_min.chat.catalog import language_of, render, sentence_of
+from kuwa_min.chat.sentence import language_of, render, sentence_of
 from kuwa_min.errors import AnswerError
 from kuwa_min.serving.generator_runner import GeneratorRunner
 

@@ -16,18 +16,26 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from kuwa_min.chat import catalog
-from kuwa_min.chat.catalog import Sentence, sentence_of
 from kuwa_min.chat.modelfile import is_unicode
+from kuwa_min.chat.sentence import Sentence, sentence_of
 
 from .chat_template import MAX_REASON, TemplateError
 from .sandbox_child import MAX_CHARACTERS, MEMORY, TOO_LONG
+from .sentences import (
+    TEMPLATE_PROCESS_ENDED,
+    TEMPLATE_PROCESS_NONSENSE,
+    TEMPLATE_PROCESS_NOT_STARTED,
+    TEMPLATE_TEXT_BROKEN,
+    TEMPLATE_TEXT_TOO_LONG,
+    TEMPLATE_TOO_LARGE,
+    TEMPLATE_TOO_SLOW,
+)
 
 START_TIMEOUT = 20.0  # seconds for the process to start, on a busy machine and a slow disk
 MAX_LINE = 12 * MAX_CHARACTERS + 1024  # bytes of an answer: JSON takes up to 12 for a character
 # Environment variables that Python needs to start, and the time zone.
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
-TEXT_TOO_LONG = catalog.TEMPLATE_TEXT_TOO_LONG.format(f"{MAX_CHARACTERS:,}")
+TEXT_TOO_LONG = TEMPLATE_TEXT_TOO_LONG.format(f"{MAX_CHARACTERS:,}")
 LIBRARIES = ("jinja2", "markupsafe")
 # Of this package, in the order of their imports; the last one is the program that is run.
 MODULES = ("jinja_env", "chat_template", "sandbox_child")
@@ -128,9 +136,9 @@ class SandboxProcess:
             timer.cancel()
             timer.join()
         if timed_out.is_set():
-            raise TemplateError(catalog.TEMPLATE_TOO_SLOW.format(f"{timeout:g}"))
+            raise TemplateError(TEMPLATE_TOO_SLOW.format(f"{timeout:g}"))
         if not answer.endswith(b"\n"):
-            raise TemplateError(TEXT_TOO_LONG if answer else catalog.TEMPLATE_PROCESS_ENDED)
+            raise TemplateError(TEXT_TOO_LONG if answer else TEMPLATE_PROCESS_ENDED)
         return answer
 
     def close(self) -> None:
@@ -157,33 +165,33 @@ def _decode(line: bytes) -> dict[str, Any]:
         answer = json.loads(line)
         if isinstance(answer, dict):
             return answer
-    raise TemplateError(catalog.TEMPLATE_PROCESS_NONSENSE)
+    raise TemplateError(TEMPLATE_PROCESS_NONSENSE)
 
 
 def _text(answer: dict[str, Any]) -> str:
     """Return the rendered text of an answer; raises TemplateError."""
     if "memory" in answer:
-        raise TemplateError(catalog.TEMPLATE_TOO_LARGE.format(MEMORY // 2**20))
+        raise TemplateError(TEMPLATE_TOO_LARGE.format(MEMORY // 2**20))
     text = answer.get("text")
     if not isinstance(text, str):
         raise TemplateError(_reason(answer))
     if len(text) > MAX_CHARACTERS:
         raise TemplateError(TEXT_TOO_LONG)
     if not is_unicode(text):
-        raise TemplateError(catalog.TEMPLATE_TEXT_BROKEN)
+        raise TemplateError(TEMPLATE_TEXT_BROKEN)
     return text
 
 
 def _reason(answer: dict[str, Any]) -> str:
     """Return why the process refuses: a limit of ours, or the template's own message."""
-    reason = answer.get("refused", catalog.TEMPLATE_PROCESS_NONSENSE)
+    reason = answer.get("refused", TEMPLATE_PROCESS_NONSENSE)
     if reason == TOO_LONG:
         return TEXT_TOO_LONG
     return reason if isinstance(reason, Sentence) else str(reason)[:MAX_REASON]
 
 
 def _not_started(error: Exception) -> TemplateError:
-    return TemplateError(catalog.TEMPLATE_PROCESS_NOT_STARTED.format(sentence_of(error)))
+    return TemplateError(TEMPLATE_PROCESS_NOT_STARTED.format(sentence_of(error)))
 
 
 def _library_folders() -> list[str]:

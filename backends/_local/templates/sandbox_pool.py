@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Message
 
 from .chat_template import TemplateError
 from .sandbox import SandboxProcess, encode_line
+from .sentences import PROGRAM_ENDING, TEMPLATE_TOO_LONG, TEMPLATES_TOO_MANY
 
 RENDER_TIMEOUT = 2.0  # seconds to compile a template, and to render a chat
 WAIT_TIMEOUT = 10.0  # seconds to wait for a process while all are busy
@@ -62,7 +62,7 @@ class SandboxPool:
         names: as those of ChatTemplate, in types that JSON has.
         """
         if len(source) > MAX_LENGTH:
-            raise TemplateError(catalog.TEMPLATE_TOO_LONG.format(f"{MAX_LENGTH:,}"))
+            raise TemplateError(TEMPLATE_TOO_LONG.format(f"{MAX_LENGTH:,}"))
         return SandboxedTemplate(self, {"source": source, "names": names})
 
     def request(self, template: dict[str, Any], order: dict[str, Any]) -> str:
@@ -71,7 +71,7 @@ class SandboxPool:
             if not process.is_alive:
                 process.start(self._timeout)
             if self._closed:  # close() came before start(), so that it did not end this process
-                raise TemplateError(catalog.PROGRAM_ENDING)
+                raise TemplateError(PROGRAM_ENDING)
             return process.request(encode_line(order), self._timeout)
 
     @contextlib.contextmanager
@@ -88,9 +88,9 @@ class SandboxPool:
         """Return the template's process or a new one, and those to close to make room for it."""
         with self._changed:
             if not self._changed.wait_for(self._has_room, WAIT_TIMEOUT):
-                raise TemplateError(catalog.TEMPLATES_TOO_MANY)
+                raise TemplateError(TEMPLATES_TOO_MANY)
             if self._closed:
-                raise TemplateError(catalog.PROGRAM_ENDING)
+                raise TemplateError(PROGRAM_ENDING)
             own = [one for one in self._idle if one.template_line == template_line]
             process = own[-1] if own else SandboxProcess(template_line)
             others = [one for one in self._idle if one is not process]

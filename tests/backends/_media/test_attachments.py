@@ -13,7 +13,7 @@ from backends._media.attachments import Attachment, AttachmentReader, Chat, uplo
 from backends._media.fetch_policy import LinkError
 from backends._media.file_types import ALL, IMAGES
 from backends._media.links import LOST, sign
-from kuwa_min.chat.catalog import LINK_DAMAGED
+from backends._media.sentences import LINK_DAMAGED
 from tests.backends._media.test_images import data_url, gif, png
 from tests.support.upload_site import Site
 

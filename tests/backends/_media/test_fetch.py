@@ -16,7 +16,7 @@ import pytest
 from backends._http.cancellation import CancelScope
 from backends._media import fetch as _web
 from backends._media.fetch_policy import FetchPolicy, LinkError
-from kuwa_min.chat.catalog import render
+from kuwa_min.chat.sentence import render
 from tests.backends._media.test_images import png
 
 OPEN, CLOSED = FetchPolicy(allow_private=True), FetchPolicy()

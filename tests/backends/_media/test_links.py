@@ -17,7 +17,7 @@ from backends._media.links import (
     with_signs,
     without_marks,
 )
-from kuwa_min.chat.catalog import LINK_DAMAGED, MORE_LINKS
+from backends._media.sentences import LINK_DAMAGED, MORE_LINKS
 from kuwa_min.chat.prompt import NOTE_BEGIN, NOTE_END
 
 

@@ -37,7 +37,17 @@ from tests.support.upload_site import Site
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
+from backends._cloud.sentences import (
+    BROKEN_OFF,
+    CUT_BY_LENGTH,
+    CUT_BY_RULES,
+    ENDED_ODDLY,
+    LAST_FILE_ONLY,
+    WANTS_A_TOOL,
+)
+from backends._media.sentences import LINK_NO_FILE
 from backends.chatgpt.client import Client
+from kuwa_min.chat.sentence import render
 
 KEY = "sk-operator-0123456789"
 PERSONS = "sk-person-9876543210"
@@ -192,10 +202,10 @@ def test_tokens_are_counted(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("finish", "note"),
     [
-        ("length", catalog.CUT_BY_LENGTH),
-        ("content_filter", catalog.CUT_BY_RULES),
-        ("tool_calls", catalog.WANTS_A_TOOL),
-        ("lunch", catalog.ENDED_ODDLY.format("lunch")),
+        ("length", CUT_BY_LENGTH),
+        ("content_filter", CUT_BY_RULES),
+        ("tool_calls", WANTS_A_TOOL),
+        ("lunch", ENDED_ODDLY.format("lunch")),
     ],
 )
 def test_the_user_is_told_why_an_answer_ends(serve: Serve, finish: str, note: str) -> None:
@@ -217,7 +227,7 @@ def test_the_user_is_told_of_an_answer_that_breaks_off(
 ) -> None:
     """It may be incomplete; it is not asked again."""
     service = serve(talk)
-    assert ask(connect(service), "hi") == "half of " + SIDE_NOTE.format(catalog.BROKEN_OFF)
+    assert ask(connect(service), "hi") == "half of " + SIDE_NOTE.format(BROKEN_OFF)
     assert len(service.chats) == 1
 
 
@@ -376,7 +386,7 @@ def test_an_error_response_is_a_sentence(
     assert ask(executor, "hi") == sentence
     assert len(service.chats) == 1
     chinese = ask(executor, "hi", form={"lang": "zh-TW"})
-    assert chinese == catalog.render(sentence, "zh")
+    assert chinese == render(sentence, "zh")
     assert "\n" not in chinese
     assert without_own_sentences([{"role": "assistant", "content": chinese}]) == []
 
@@ -440,7 +450,7 @@ def test_reasoning_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
         one.say("", reasoning="Well\n\nmaybe")
         one.break_off()
 
-    shown = "".join(map(SIDE_NOTE.format, ("Well", "maybe", catalog.BROKEN_OFF)))
+    shown = "".join(map(SIDE_NOTE.format, ("Well", "maybe", BROKEN_OFF)))
     assert ask(connect(serve(talk), "--show_reasoning"), "hi") == shown
 
 
@@ -770,7 +780,7 @@ def test_a_model_that_takes_one_picture_gets_the_last(serve: Serve) -> None:
     service, urls = serve(one_only), [data_url(png(n)) for n in (1, 2, 3)]
     executor = connect(service, "--multimodal")
     assert ask(executor, urls[0], "a", f"{urls[1]} {urls[2]}") == "yes" + SIDE_NOTE.format(
-        catalog.LAST_FILE_ONLY
+        LAST_FILE_ONLY
     )
     assert service.chats[-1].said[:2] == [urls[0], "a"]
     assert parts(service.chats[-1].said[2]) == [urls[1], png(3)]
@@ -806,7 +816,7 @@ def test_other_files_are_named_in_a_side_note(serve: Serve, site: Site) -> None:
     service, url = serve(fine), site.write("a%20b.pdf", b"")
     site.folder.joinpath("a b.pdf").write_bytes(b"%PDF-1.7")
     answer = ask(connect(service, "--multimodal", "--allow_private_urls"), f"{url}\nhm?")
-    assert answer.endswith(SIDE_NOTE.format(catalog.LINK_NO_FILE.format("a b.pdf")))
+    assert answer.endswith(SIDE_NOTE.format(LINK_NO_FILE.format("a b.pdf")))
     assert service.chats[0].said == [f"{url}\nhm?"]
 
 

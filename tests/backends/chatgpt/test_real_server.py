@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from backends._cloud.sentences import CUT_BY_LENGTH
 from backends.chatgpt import ChatgptExecutor
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE
@@ -48,7 +49,7 @@ def test_a_real_answer_comes_in_pieces_and_says_why_it_ends(talks: ChatgptExecut
     """As many tokens as were asked for; a token of this model is a character."""
     answer = ask(talks, "Hello", llm_max_tokens="24")
     text, note = answer[:24], answer[24:]
-    assert note == SIDE_NOTE.format(catalog.CUT_BY_LENGTH)
+    assert note == SIDE_NOTE.format(CUT_BY_LENGTH)
     assert ask(talks, "Hello", llm_max_tokens="8") == text[:8] + note
 
 
@@ -57,7 +58,7 @@ def test_a_long_history_fits(talks: ChatgptExecutor) -> None:
     talks.args.context_window = WINDOW // 3
     history = [f"{n} " * 50 for n in range(6)]
     answer = ask(talks, *history, "so?", llm_max_tokens="8")
-    assert answer.endswith(SIDE_NOTE.format(catalog.CUT_BY_LENGTH))
+    assert answer.endswith(SIDE_NOTE.format(CUT_BY_LENGTH))
     assert ask(talks, "long " * 400) == catalog.TOO_LONG
 
 
@@ -86,7 +87,7 @@ def test_people_reach_it_through_a_kernel(url: str) -> None:
         program.wait_for("ready")
         answers = {chat_through(program.kernel_url, "chatgpt", "Hello", n) for n in (1, 2)}
         (answer,) = answers
-        assert answer.endswith(SIDE_NOTE.format(catalog.CUT_BY_LENGTH))
+        assert answer.endswith(SIDE_NOTE.format(CUT_BY_LENGTH))
 
 
 def test_the_engine_is_the_one_that_was_asked(url: str, talks: ChatgptExecutor) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from backends._cloud.sentences import BROKEN_OFF
 from backends.chatgpt.response import CompletionParser
-from kuwa_min.chat import catalog
 
 
 def delta(**part: Any) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_a_character_may_come_in_two_halves() -> None:
 def test_how_an_answer_ends() -> None:
     """By a reason, by [DONE], or not at all."""
     answer = CompletionParser()
-    assert (answer.ended, answer.finish_note()) == (False, catalog.BROKEN_OFF)
+    assert (answer.ended, answer.finish_note()) == (False, BROKEN_OFF)
     answer.feed(b" [DONE] ")
     assert (answer.ended, answer.finish_note()) == (True, "")
     answer = CompletionParser()

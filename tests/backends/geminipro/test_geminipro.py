@@ -21,7 +21,16 @@ from typing import Any
 import pytest
 
 from backends._cloud import errors
+from backends._cloud.sentences import (
+    BROKEN_OFF,
+    CUT_BY_LENGTH,
+    CUT_BY_RECITATION,
+    CUT_BY_RULES,
+    ENDED_ODDLY,
+    WANTS_A_TOOL,
+)
 from backends._http.tls import CA_VARIABLES
+from backends._media.sentences import LINK_NO_FILE, LINK_PRIVATE
 from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE
@@ -245,7 +254,7 @@ def test_documents_sounds_and_texts_are_sent(serve: Serve, connect: Any, site: S
         inline("圖片說明".encode(), "text/plain"),
         {"text": urls[3]},
     ]
-    assert answer.endswith(SIDE_NOTE.format(catalog.LINK_NO_FILE.format("a.zip")))
+    assert answer.endswith(SIDE_NOTE.format(LINK_NO_FILE.format("a.zip")))
 
 
 def test_an_upload_on_a_private_network_is_a_side_note(
@@ -254,7 +263,7 @@ def test_an_upload_on_a_private_network_is_a_side_note(
     """The model gets the link and answers, unless the site's host is named."""
     service, url = serve(fine), site.write("storage/root/homes/3/a.png", png(2, 2))
     answer = pieces(connect(service, "--multimodal"), f"{url}\nhm?")
-    assert answer[-1] == SIDE_NOTE.format(catalog.LINK_PRIVATE.format("a.png"))
+    assert answer[-1] == SIDE_NOTE.format(LINK_PRIVATE.format("a.png"))
     assert len(answer) > 1
     assert (parts(service, 0), site.asked) == ([{"text": f"{url}\nhm?"}], [])
     named = connect(service, "--multimodal", "--upload_hosts", f"127.0.0.1:{site.port}")
@@ -289,19 +298,19 @@ def test_a_model_that_takes_no_pictures_says_so(serve: Serve, connect: Any) -> N
 @pytest.mark.parametrize(
     ("reason", "note"),
     [
-        (2, catalog.CUT_BY_LENGTH),
-        ("MAX_TOKENS", catalog.CUT_BY_LENGTH),
-        (3, catalog.CUT_BY_RULES),
-        ("SAFETY", catalog.CUT_BY_RULES),
-        (7, catalog.CUT_BY_RULES),
-        (8, catalog.CUT_BY_RULES),
-        (9, catalog.CUT_BY_RULES),
-        (4, catalog.CUT_BY_RECITATION),
-        (10, catalog.WANTS_A_TOOL),
-        ("UNEXPECTED_TOOL_CALL", catalog.WANTS_A_TOOL),
-        (6, catalog.ENDED_ODDLY.format("LANGUAGE")),
-        (99, catalog.ENDED_ODDLY.format("99")),
-        ("<script>\n", catalog.ENDED_ODDLY.format("OTHER")),
+        (2, CUT_BY_LENGTH),
+        ("MAX_TOKENS", CUT_BY_LENGTH),
+        (3, CUT_BY_RULES),
+        ("SAFETY", CUT_BY_RULES),
+        (7, CUT_BY_RULES),
+        (8, CUT_BY_RULES),
+        (9, CUT_BY_RULES),
+        (4, CUT_BY_RECITATION),
+        (10, WANTS_A_TOOL),
+        ("UNEXPECTED_TOOL_CALL", WANTS_A_TOOL),
+        (6, ENDED_ODDLY.format("LANGUAGE")),
+        (99, ENDED_ODDLY.format("99")),
+        ("<script>\n", ENDED_ODDLY.format("OTHER")),
         (1, ""),
         ("STOP", ""),
         (0, ""),
@@ -320,8 +329,8 @@ def test_the_user_reads_why_an_answer_ended(
     [
         (1, catalog.NO_ANSWER),
         (3, catalog.NOT_ALLOWED),
-        (2, SIDE_NOTE.format(catalog.CUT_BY_LENGTH) + "\n" + catalog.NO_ANSWER),
-        (4, SIDE_NOTE.format(catalog.CUT_BY_RECITATION) + "\n" + catalog.NO_ANSWER),
+        (2, SIDE_NOTE.format(CUT_BY_LENGTH) + "\n" + catalog.NO_ANSWER),
+        (4, SIDE_NOTE.format(CUT_BY_RECITATION) + "\n" + catalog.NO_ANSWER),
     ],
 )
 def test_an_answer_without_text_is_explained(
@@ -519,7 +528,7 @@ def test_an_error_in_the_middle_ends_the_answer_with_a_sentence(serve: Serve, co
 
 def test_an_answer_that_breaks_off_is_marked(serve: Serve, connect: Any) -> None:
     """With a side note: it may have been whole or not."""
-    note = SIDE_NOTE.format(catalog.BROKEN_OFF)
+    note = SIDE_NOTE.format(BROKEN_OFF)
     for talk in (gemini_breaks_off.in_the_middle, gemini_breaks_off.in_an_object):
         assert ask(connect(serve(talk)), "hi") == f"half of {note}"
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from backends._media.links import LOST
+from backends._media.sentences import FILES_TOO_MANY, LINK_PRIVATE
 from backends.huggingface import HuggingfaceExecutor
-from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import AnswerError, StartError
 from tests.support import direct, seeing
@@ -146,7 +146,7 @@ def test_an_upload_on_a_private_network_is_a_side_note(
     text = f"{red}\n{QUESTION}"
     recipe = library(closed, folder)
     taken = closed.pieces(text)
-    assert taken[-1] == SIDE_NOTE.format(catalog.LINK_PRIVATE.format("red.png"))
+    assert taken[-1] == SIDE_NOTE.format(LINK_PRIVATE.format("red.png"))
     assert "".join(taken[:-1]) == recipe.answer(text)
     assert site.asked == []
     options = ("--model_path", folder, *FEW, "--upload_hosts", f"127.0.0.1:{site.port}")
@@ -191,7 +191,7 @@ def test_one_picture_is_shown_where_more_are_not_allowed(
     """The last one, and it is said."""
     urls = [data_url(pictures[color]) for color in COLORS]
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--max_attachments", 1)
-    note = SIDE_NOTE.format(catalog.FILES_TOO_MANY.format(1))
+    note = SIDE_NOTE.format(FILES_TOO_MANY.format(1))
     assert talker.pieces(f"{urls[0]}\n{urls[1]}\n{QUESTION}")[-1] == note
     request = direct.create(talker.executor, f"{urls[0]}\n{urls[1]}\n{QUESTION}")
     alone = direct.create(talker.executor, f"{urls[1]}\n{QUESTION}")

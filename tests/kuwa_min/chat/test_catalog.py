@@ -1,18 +1,21 @@
-"""The sentences that users of a chat read, in two languages."""
+"""Every catalog: what the users of a chat read, in two languages."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
 from kuwa_min.chat import catalog, prompt
-from kuwa_min.chat.catalog import CHINESE, ENGLISH, language_of, render, sentence_of
-from kuwa_min.errors import UNEXPECTED, AnswerError
+from kuwa_min.chat.sentence import CHINESE, ENGLISH, Sentence
+from kuwa_min.errors import UNEXPECTED
 
-ROOT = Path(__file__).parents[1]
-CATALOG = catalog.all_sentences()
+ROOT = Path(prompt.__file__).parents[2]
+SOURCES = [*ROOT.glob("kuwa_min/**/*.py"), *ROOT.glob("backends/**/*.py")]
+CATALOGS = [one for one in SOURCES if one.name in ("catalog.py", "sentences.py")]
 # Words that a Chinese sentence may hold as they are: products, formats, options, units.
 NAMES = re.compile(
     r"API|Google|JSON|MB|MiB|Modelfile|OpenAI|[Tt]oken|x|llm_|true|false|f32"
@@ -20,33 +23,28 @@ NAMES = re.compile(
 )
 
 
-@pytest.mark.parametrize(
-    ("field", "language"),
-    [
-        ("zh-TW", CHINESE),
-        ("zh-TW,zh;q=0.9,en;q=0.8", CHINESE),
-        ("zh-Hant-TW", CHINESE),
-        ("zh_tw", CHINESE),
-        ("zh_cn", CHINESE),
-        ("ZH_TW;q=0.9, en_us;q=0.8", CHINESE),
-        ("en_us", ENGLISH),
-        ("ja_jp", ENGLISH),
-        ("de", ENGLISH),
-        ("ZH", CHINESE),
-        ("en;q=0.8, zh-TW", CHINESE),
-        ("en, zh-TW", ENGLISH),
-        ("en-US,en;q=0.9,zh;q=0.8", ENGLISH),
-        ("zh-TW;q=0.1,en", ENGLISH),
-        ("*", ENGLISH),
-        ("", ENGLISH),
-        (None, ENGLISH),
-        ("zh;q=high", ENGLISH),
-        ("zh;q=1.1.1,en", ENGLISH),
-    ],
-)
-def test_the_first_language_of_a_browser_counts(field: str | None, language: str) -> None:
-    """By weight, then by place; what cannot be parsed is no wish."""
-    assert language_of(field) == language
+def sentences_of(source: Path) -> dict[str, Sentence]:
+    """Return the sentences that a catalog defines, by name."""
+    module = importlib.import_module(".".join(source.relative_to(ROOT).with_suffix("").parts))
+    return {name: one for name, one in vars(module).items() if isinstance(one, Sentence)}
+
+
+ALL = {name: one for source in CATALOGS for name, one in sentences_of(source).items()}
+
+
+def test_names_are_unique() -> None:
+    """A name is a sentence's code."""
+    assert len(ALL) == sum(len(sentences_of(source)) for source in CATALOGS)
+
+
+def test_sentences_are_written_in_catalogs_only() -> None:
+    """Elsewhere they are filled and joined; a frame is no text."""
+    frames = {"sentence.py", "prompt.py"}
+    for source in SOURCES:
+        if source not in CATALOGS and source.name not in frames:
+            calls = ast.walk(ast.parse(source.read_text("utf-8")))
+            names = [one.func for one in calls if isinstance(one, ast.Call)]
+            assert not [one for one in names if isinstance(one, ast.Name) and one.id == "Sentence"]
 
 
 def gaps(text: str) -> list[str]:
@@ -54,10 +52,10 @@ def gaps(text: str) -> list[str]:
     return sorted(re.findall(r"\{\}", text))
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", ALL)
 def test_a_sentence_is_rendered_in_both_languages_with_its_values(name: str) -> None:
     """No English word is left in the Chinese but names, and each gap keeps its value."""
-    sentence = CATALOG[name]
+    sentence = ALL[name]
     english, chinese = sentence.render(ENGLISH), sentence.render(CHINESE)
     assert gaps(english) == gaps(chinese)
     assert english == sentence
@@ -72,54 +70,22 @@ def test_a_sentence_is_rendered_in_both_languages_with_its_values(name: str) -> 
     assert bool(says_something) == bool(re.search("[\u4e00-\u9fff]", chinese))
 
 
-def test_a_reason_is_rendered_in_the_language_of_the_whole() -> None:
-    """However deep it lies, while names and numbers stay."""
-    reason = catalog.OPTION_REASON.format("top_p", catalog.MUST_BE_AT_MOST.format(1))
-    whole = catalog.BAD_OPTION.format(reason)
-    assert whole == "[The option llm_top_p must be at most 1.]"
-    assert render(whole, CHINESE) == "[無法使用選項 llm_top_p：不得大於 1。]"
-
-
-def test_several_sentences_become_one() -> None:
-    """As side notes need them."""
-    both = catalog.join([catalog.LAST_FILE_ONLY, "as it is", catalog.CUT_SHORT])
-    assert both == f"{catalog.LAST_FILE_ONLY} as it is {catalog.CUT_SHORT}"
-    chinese = [one.render(CHINESE) for one in (catalog.LAST_FILE_ONLY, catalog.CUT_SHORT)]
-    assert both.render(CHINESE) == " as it is ".join(chinese)
-
-
-def test_filled_gaps_stay_as_they_are() -> None:
-    """A value cannot open a gap, nor can another format fill one again."""
-    filled = catalog.NO_MODEL.format("{} {0} {x}")
-    assert filled.format("other") == filled
-    assert "{} {0} {x}" in filled.format("other").render(CHINESE)
-
-
-def test_other_text_stays_as_it_is() -> None:
-    """Nothing is guessed: a custom executor's sentence is its own."""
-    assert render("[No input message entered]", CHINESE) == "[No input message entered]"
-
-
-def test_an_exception_gives_the_sentence_it_was_raised_with() -> None:
-    """And its message if that is none."""
-    sentence = catalog.NO_MODEL.format("m")
-    assert sentence_of(AnswerError(sentence)) is sentence
-    assert sentence_of(AnswerError("own words")) == "own words"
-    assert sentence_of(AnswerError()) == ""
-    assert sentence_of(KeyError("a", "b")) == "('a', 'b')"
-
-
 def test_every_sentence_is_used() -> None:
-    """Outside of the catalog."""
-    sources = {*ROOT.glob("kuwa_min/**/*.py"), *ROOT.glob("backends/**/*.py")}
-    texts = (one.read_text("utf-8") for one in sources - {Path(catalog.__file__)})
+    """Outside of the catalogs."""
+    texts = [one.read_text("utf-8") for one in SOURCES if one not in CATALOGS]
     words = {word for text in texts for word in re.findall(r"\b[A-Z_]+\b", text)}
-    assert not CATALOG.keys() - words
+    assert not ALL.keys() - words
+
+
+def test_whole_answers_are_in_the_catalog_of_the_core() -> None:
+    """Where prompts look for them."""
+    whole = {name for name, one in ALL.items() if one.startswith("[")}
+    assert whole <= sentences_of(Path(catalog.__file__)).keys()
 
 
 def whole() -> list[str]:
     """Return every sentence that may be a whole answer, in both languages."""
-    texts = [one.render(lang) for one in CATALOG.values() for lang in (ENGLISH, CHINESE)]
+    texts = [one.render(lang) for one in ALL.values() for lang in (ENGLISH, CHINESE)]
     return [UNEXPECTED, *(text for text in texts if text.startswith("["))]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from backends._cloud.sentences import CUT_BY_LENGTH
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import (
     ExitCodeChunk,
@@ -24,9 +25,11 @@ from kuwa_min.chat.chunks import (
     TextChunk,
 )
 from kuwa_min.chat.prompt import SIDE_NOTE
+from kuwa_min.chat.sentence import ON_NEW_LINE, join_sentences
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.kernel import wire
 from kuwa_min.kernel.protocol import ChatRequest
+from kuwa_min.options.sentences import MUST_BE_NUMBER, OPTION_REASON
 from kuwa_min.serving import piece_writer, usage
 from tests.kuwa_min.serving.test_routes import Compute, Running, running
 from tests.support.front_end_readers import BEGIN, END, deltas, room_03, room_04
@@ -346,9 +349,9 @@ def test_an_answer_that_is_cut_short_is_incomplete(block: bool, language: str, n
 
 def test_our_sentences_are_in_the_users_language_and_others_unchanged() -> None:
     """Side notes, and the sentence that ends the answer with its reason, on both wires."""
-    reason = catalog.OPTION_REASON.format("top_p", catalog.MUST_BE_NUMBER)
-    sentence = catalog.ON_NEW_LINE.format(catalog.BAD_OPTION.format(reason))
-    note = SIDE_NOTE.format(catalog.join([catalog.CUT_BY_LENGTH, "own words"]))
+    reason = OPTION_REASON.format("top_p", MUST_BE_NUMBER)
+    sentence = ON_NEW_LINE.format(catalog.BAD_OPTION.format(reason))
+    note = SIDE_NOTE.format(join_sentences([CUT_BY_LENGTH, "own words"]))
     compute = yielding("text", note, TextChunk(catalog.STOPPED), error=AnswerError(sentence))
     said_in_chinese = "text[已在回答開始前停止。]\n[無法使用選項 llm_top_p：必須是數字。]"
     noted = "回答已達長度上限，因此被截斷。 own words"
