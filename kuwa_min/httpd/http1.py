@@ -53,21 +53,6 @@ class RequestHead(NamedTuple):
         return values[0] if values else None
 
     @property
-    def from_browser(self) -> bool:
-        """Tell whether a browser may have sent this; its page cannot remove these signs.
-
-        Every browser since 2020 sends Origin with a POST. A GET of a page on a rebound name carries
-        neither Origin nor Sec-Fetch-*, but always Accept-Language, as no Prometheus, health check
-        or Kernel sends it. (With a POST, that is the Kernel's client's.)
-        """
-        if any(name == "origin" or name.startswith("sec-fetch-") for name in self.headers):
-            return True
-        agent = "".join(self.headers.get("user-agent", [])).lower()
-        return agent.startswith("mozilla/") or (
-            self.method != "POST" and "accept-language" in self.headers
-        )
-
-    @property
     def keep_alive(self) -> bool:
         """Tell whether the connection may carry another request."""
         options = ",".join(self.headers.get("connection", [])).lower()

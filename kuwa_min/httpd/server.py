@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import socket
 import sys
 import threading
@@ -19,11 +18,12 @@ from collections.abc import Collection
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from kuwa_min.errors import ClientDisconnected, HTTPError, StartError, describe
+from kuwa_min.errors import ClientDisconnected, StartError, describe
 
 from . import http1
 from .connection import Connection
 from .flush_thread import FlushThread
+from .origin_policy import OriginPolicy
 from .response import TEXT, Limits, Routes
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOGGED_NAMES = 10  # refused names that the log explains
-PORT = re.compile(r":\d+$")
-GET = ("GET", "HEAD")
 SHUTDOWN_POLL = 0.1  # seconds between two looks of the accepting thread at a shutdown
 ACCEPT_BACKOFF = 0.05  # seconds without accept() once the process is out of descriptors
 REJECT_TIMEOUT = 0.1  # seconds that the accepting thread may take to send a 503
@@ -215,71 +212,6 @@ class Server(ThreadingHTTPServer):
         error = sys.exc_info()[1]
         if error is not None:
             logger.error("a connection failed: %s", describe(error))
-
-
-class OriginPolicy:
-    """Which Host and Origin a request may have: the guard against pages of other web sites.
-
-    The Kernel forwards its client's Host, so any name will do for a POST, unless it comes from a
-    browser: then Host must be ours, which no DNS rebinding can arrange, and Origin the same. A page
-    has no way to take away the header fields by which a browser is known.
-    """
-
-    def __init__(
-        self, hosts: Collection[str], origins: Collection[str], any_host_paths: Collection[str]
-    ) -> None:
-        self._origins = {name.lower() for name in origins}
-        self._hosts = {"localhost", *(name.lower() for name in hosts), *self._origins}
-        self._any_host_paths = frozenset(any_host_paths)
-        self._logged: set[str] = set()
-
-    def check(self, head: http1.RequestHead) -> None:
-        """Raise HTTPError for a request that may come from another web site's page."""
-        host = head.authority if head.authority is not None else head.header("host")
-        if host is None and not head.http10:
-            raise HTTPError(400, "The request has no Host.")
-        if head.from_browser or not self._serves_any_host(head):
-            self._check_host(host)
-        self._check_origin(head, host)
-
-    def _serves_any_host(self, head: http1.RequestHead) -> bool:
-        return head.method == "POST" or (head.method in GET and head.path in self._any_host_paths)
-
-    def _check_host(self, host: str | None) -> None:
-        name = PORT.sub("", host).lower() if host is not None else None
-        if name is not None and not self._is_ours(name):
-            self._log(name)
-            raise HTTPError(421, "This host name is not known here; --allowed_hosts adds one.")
-
-    def _is_ours(self, name: str) -> bool:
-        if name in self._hosts:
-            return True
-        for family, literal in ((socket.AF_INET, name), (socket.AF_INET6, name.strip("[]"))):
-            with contextlib.suppress(OSError, ValueError):
-                socket.inet_pton(family, literal)
-                return True
-        return False
-
-    def _check_origin(self, head: http1.RequestHead, host: str | None) -> None:
-        origin = head.header("origin")
-        if origin is not None and not self._is_same(origin, host):
-            self._log(PORT.sub("", origin.lower().partition("://")[2]))
-            raise HTTPError(403, "Requests from other web sites are refused.")
-        if origin is None and head.header("sec-fetch-site") in ("cross-site", "same-site"):
-            raise HTTPError(403, "Requests from other web sites are refused.")
-
-    def _is_same(self, origin: str, host: str | None) -> bool:
-        authority = origin.lower().partition("://")[2]
-        same = bool(authority) and authority == (host or "").lower()
-        return same or PORT.sub("", authority) in self._origins
-
-    def _log(self, name: str) -> None:
-        """Tell the operator about a refused name, once, and about the first few names only."""
-        if len(self._logged) < LOGGED_NAMES and name not in self._logged:
-            self._logged.add(name)
-            logger.warning(
-                "requests for or from %.80r are refused; --allowed_hosts would let them in", name
-            )
 
 
 def _shut_down(sock: socket.socket) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 
 from kuwa_min.errors import HTTPError
+from kuwa_min.httpd.origin_policy import Initiator, initiator
 from kuwa_min.httpd.response import Request, Response, json_message
 
 from .address import is_local_or_kernel
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 PATH = "/shutdown"
 FORBIDDEN = "Only the Kernel and this machine may shut this executor down."
-PROXY_FIELDS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
 class ShutdownRoute:
@@ -41,15 +42,7 @@ class ShutdownRoute:
 
 
 def _is_indirect(request: Request) -> bool:
-    """Tell whether a browser sent this for a foreign page, or a proxy forwarded it.
-
-    Browsers send Sec-Fetch-Site to trustworthy origins only: HTTPS and loopback.
-    """
-    if any(request.header(name) is not None for name in PROXY_FIELDS):
+    """Tell whether a browser sent this, but for a page of ours, or a proxy forwarded it."""
+    if any(request.header(name) is not None for name in PROXY_HEADERS):
         return True
-    origin, site = request.header("origin"), request.header("sec-fetch-site")
-    if origin is not None:
-        return origin.lower().partition("://")[2] != (request.header("host") or "").lower()
-    if site is not None:
-        return site != "same-origin"
-    return "mozilla" in (request.header("user-agent") or "").lower()
+    return initiator(request.head) not in (Initiator.PROGRAM, Initiator.SAME_ORIGIN)

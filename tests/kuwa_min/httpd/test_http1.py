@@ -52,32 +52,6 @@ def test_a_target_is_split_into_path_and_authority(
 
 
 @pytest.mark.parametrize(
-    ("method", "field", "browser"),
-    [
-        (b"POST", b"Origin: null", True),
-        (b"POST", b"Origin:", True),
-        (b"GET", b"ORIGIN: http://a", True),
-        (b"POST", b"Sec-Fetch-Site: none", True),
-        (b"GET", b"Sec-Fetch-Mode: navigate", True),
-        (b"POST", b"User-Agent: Mozilla/5.0 (X11) Gecko/20100101 Firefox/60.0", True),
-        (b"GET", b"Accept-Language: en", True),
-        (b"HEAD", b"Accept-Language:", True),
-        (b"POST", b"Accept-Language: zh_tw", False),
-        (b"POST", b"User-Agent: GuzzleHttp/7", False),
-        (b"GET", b"User-Agent: Prometheus/2.53.0", False),
-        (b"GET", b"User-Agent: kube-probe/1.30", False),
-        (b"GET", b"Accept: */*", False),
-    ],
-)
-def test_a_browser_is_known_by_what_no_page_can_take_away(
-    method: bytes, field: bytes, browser: bool
-) -> None:
-    """Accept-Language is a browser's, but in a POST: there the Kernel forwards its client's."""
-    head = http1.parse_head(method + b" / HTTP/1.1\r\nHost: localhost\r\n" + field)
-    assert head.from_browser is browser
-
-
-@pytest.mark.parametrize(
     ("line", "status"),
     [
         (b"GET /", 400),  # HTTP/0.9

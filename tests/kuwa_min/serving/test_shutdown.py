@@ -58,6 +58,7 @@ def test_nobody_else_may_ask() -> None:
         "Sec-Fetch-Site: same-site",
         "Sec-Fetch-Site: none",
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64)",
+        "Accept-Language: en",
         "X-Forwarded-For: 192.0.2.8",
         "Forwarded: for=192.0.2.8",
         "Via: 1.1 proxy",
