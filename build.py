@@ -1,6 +1,6 @@
-"""Make one file per backend, for this machine or another: python build.py huggingface.
+"""Build one file per backend, for this machine or another: python build.py huggingface.
 
-Everything a build does is in kuwa_min/packing; this is its command line.
+This is the command line of kuwa_min/packing.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from kuwa_min.bundle.manifest import size_text
 from kuwa_min.errors import KuwaError, UsageError
-from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, make
+from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, build_file
 from kuwa_min.packing.model_files import model_files
-from kuwa_min.packing.wheels.resolve import PYTORCH, Sources
+from kuwa_min.packing.wheels.resolve import PYTORCH, WheelSources
 from kuwa_min.registry import BackendInfo, backend_infos
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
-THIN = ("torch",)  # what --thin leaves to the host, with all that only it needs
+THIN = ("torch",)  # left to the host by --thin, with the packages that only torch requires
 MODEL = "take this model along: a folder, or a .gguf file"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build what the command line names; return the process's exit code."""
+    """Build the backends that the command line names; return the exit code."""
     parser = _parser()
     options = parser.parse_args(argv)
     if not (options.backend or options.list):
@@ -94,7 +94,7 @@ def _list(known: dict[str, BackendInfo]) -> int:
 
 
 def _build_all(options: argparse.Namespace) -> int:
-    """Build these backends, or none of them and raise UsageError."""
+    """Check all names, then build each backend; raises UsageError."""
     known = backend_infos()
     for backend in options.backend:
         if backend not in known:
@@ -108,7 +108,7 @@ def _build_all(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse what does not go together, before anything is done."""
+    """Raise UsageError for options that exclude each other, before anything is built."""
     if options.model:
         model_files(options.model)
     if options.model and not (options.embed_model or options.kit):
@@ -128,27 +128,28 @@ def _check(options: argparse.Namespace) -> None:
 def _build(backend: BackendInfo, options: argparse.Namespace) -> None:
     model = options.model if options.embed_model else None
     libraries = _libraries(backend, options) if backend.requires else NO_LIBRARIES
-    target = make(Recipe(backend, Path(options.output), libraries, model, options.pyc), tell)
-    print(f"{target}  {target.stat().st_size:,} bytes")
+    recipe = Recipe(backend, Path(options.output), libraries, model, options.pyc)
+    path = build_file(recipe, log_step)
+    print(f"{path}  {path.stat().st_size:,} bytes")
     if model:
         size = sum(one.source.stat().st_size for one in model_files(model))
-        tell(f"the model is inside; it takes {size_text(size)} twice: file and cache")
+        log_step(f"the model is inside; it takes {size_text(size)} twice: file and cache")
     if options.kit:
-        _make_kit(target, backend, options)
+        _make_kit(path, backend, options)
 
 
 def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
-    """Find what the backend needs, for the machine that was named."""
-    from kuwa_min.packing import libraries as supply
+    """Find the libraries of a backend for the target of the command line."""
+    from kuwa_min.packing.libraries import LibraryRequest, find_libraries
     from kuwa_min.packing.wheels.prune import prune
-    from kuwa_min.packing.wheels.target import Box
+    from kuwa_min.packing.wheels.target import TargetPython
 
     if options.python and options.platform:
-        box = Box.of(options.python, options.platform)  # this machine may be of any kind
+        target = TargetPython.of(options.python, options.platform)
     else:
-        here = Box.of_this_machine()
-        box = Box.of(options.python or here.python, options.platform or here.platform)
-    sources = Sources(
+        here = TargetPython.of_this_machine()
+        target = TargetPython.of(options.python or here.python, options.platform or here.platform)
+    sources = WheelSources(
         wheels=tuple(options.wheels),
         find_links=tuple(options.find_links),
         no_index=options.no_index,
@@ -156,23 +157,23 @@ def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
         torch_variant="cpu" if options.cpu else options.cuda or "",
     )
     host = THIN if options.thin else ()
-    order = supply.Order(backend, box, sources, options.lock, options.wheelhouse, host)
-    return supply.find(order, prune if options.prune else list, tell)
+    request = LibraryRequest(backend, target, sources, options.lock, options.wheelhouse, host)
+    return find_libraries(request, prune if options.prune else list, log_step)
 
 
-def _make_kit(target: Path, backend: BackendInfo, options: argparse.Namespace) -> None:
+def _make_kit(path: Path, backend: BackendInfo, options: argparse.Namespace) -> None:
     from kuwa_min.packing.kit import make_kit
 
     beside = None if options.embed_model else options.model
-    make_kit(options.kit, target, backend.name, beside)
+    make_kit(options.kit, path, backend.name, beside)
     print(f"{options.kit}  the kit to carry in; its README.md says how to start")
 
 
-def tell(text: str) -> None:
+def log_step(text: str) -> None:
     """Write a line about a step to standard error."""
     print(f"build.py: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    gc.disable()  # tens of thousands of files and no garbage: looking for it is a tenth of a build
+    gc.disable()  # tens of thousands of objects, no cycles: it would take a tenth of a build
     sys.exit(main())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from kuwa_min import __version__
@@ -15,14 +15,17 @@ from kuwa_min.bundle.manifest import Manifest, Package, Payload, Target
 from kuwa_min.bundle.sbom import is_license_file, license_report, sbom
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import NEEDED
-from kuwa_min.packing.wheels.wheel import Content
+from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.progress import Progress
 from kuwa_min.registry import BackendInfo
 
 from . import core_zip
 from .model_files import model_files
-from .pyz import Cargo, content_of, write_file
+from .pyz import PayloadSpec, stored_file, write_file
 from .sources import sources_sha256
+
+if TYPE_CHECKING:
+    from kuwa_min.progress import LogStep
 
 ANYWHERE: Target = {
     "python": ">={}.{}".format(*NEEDED),
@@ -39,15 +42,13 @@ ANYWHERE: Target = {
     "driver": "",
 }
 
-Tell = Callable[[str], None]
-
 
 class Libraries(NamedTuple):
     """A backend's libraries: what they run on, their packages and their files."""
 
     target: Target
     packages: list[Package]
-    contents: list[Content]
+    files: list[PayloadFile]
     host_packages: list[str]
 
 
@@ -64,45 +65,45 @@ class Recipe(NamedTuple):
     with_bytecode: bool
 
 
-def make(recipe: Recipe, tell: Tell) -> Path:
+def build_file(recipe: Recipe, log_step: LogStep) -> Path:
     """Build <output>/kuwa-<backend>.pyz, its hash and documents; return the path of the .pyz."""
     core_zip.shiv_version()
     recipe.output.mkdir(parents=True, exist_ok=True)
-    target = recipe.output / f"kuwa-{recipe.backend.name}.pyz"
+    path = recipe.output / f"kuwa-{recipe.backend.name}.pyz"
     with tempfile.TemporaryDirectory(prefix="kuwa-build-", dir=recipe.output) as directory:
         folder = Path(directory)
-        contents = recipe.libraries.contents
-        if recipe.with_bytecode and contents:
-            contents = [*contents, *_bytecode(recipe, folder, tell)]
-        _write(target, recipe, contents, folder / "core")
-    _write_documents(target)
-    return target
+        files = recipe.libraries.files
+        if recipe.with_bytecode and files:
+            files = [*files, *_bytecode(recipe, folder, log_step)]
+        _write(path, recipe, files, folder / "core")
+    _write_documents(path)
+    return path
 
 
-def _write(target: Path, recipe: Recipe, contents: list[Content], staging: Path) -> None:
-    cargo = []
-    if contents:
-        cargo.append(Cargo("libraries", _with_progress("writing the libraries", contents)))
+def _write(path: Path, recipe: Recipe, files: list[PayloadFile], staging: Path) -> None:
+    specs = []
+    if files:
+        specs.append(PayloadSpec("libraries", _with_progress("writing the libraries", files)))
     if recipe.model:
         found = model_files(recipe.model)
-        weights = [content_of(one.source, one.path) for one in found]
-        cargo.append(Cargo("model", _with_progress("writing the model", weights)))
+        weights = [stored_file(one.source, one.path) for one in found]
+        specs.append(PayloadSpec("model", _with_progress("writing the model", weights)))
     minor = recipe.libraries.target["python"]
-    python = core_zip.python_for(minor) if contents else core_zip.python_for(python_minor())
+    python = core_zip.python_for(minor) if files else core_zip.python_for(python_minor())
 
     def entries(payloads: list[Payload]) -> dict[str, bytes]:
         manifest = _manifest(recipe, payloads, python)
-        return core_zip.make_core(manifest, _aim(recipe, payloads), python, staging)
+        return core_zip.make_core(manifest, _target_entry(recipe, payloads), python, staging)
 
-    write_file(target, cargo, entries)
+    write_file(path, specs, entries)
 
 
-def _with_progress(title: str, contents: list[Content]) -> Iterator[Content]:
+def _with_progress(title: str, files: list[PayloadFile]) -> Iterator[PayloadFile]:
     """Yield the files, and report how many of their bytes are written."""
-    progress, done, total = Progress(title), 0, sum(content.stored for content in contents)
-    for content in contents:
-        yield content
-        done += content.stored
+    progress, done, total = Progress(title), 0, sum(file.stored for file in files)
+    for file in files:
+        yield file
+        done += file.stored
         progress(done, total)
     progress.end()
 
@@ -111,7 +112,7 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
     """Return the manifest, whose types and reader are in kuwa_min.bundle.manifest."""
     libraries, name = recipe.libraries, recipe.backend.name
     own = sources_sha256(name, with_payload=bool(payloads))
-    minor = libraries.target["python"].removeprefix(">=") if libraries.contents else ""
+    minor = libraries.target["python"].removeprefix(">=") if libraries.files else ""
     bytecode = (minor or python_minor()) if python else ""
     package: Package = {
         "name": "kuwa-min",
@@ -134,7 +135,7 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
     }
 
 
-def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
+def _target_entry(recipe: Recipe, payloads: Iterable[Payload]) -> str:
     """Return the text of the entry "target", which the launcher reads: a key and words a line."""
     lines = {payload["kind"]: [payload["id"]] for payload in payloads}
     if not lines:
@@ -147,32 +148,32 @@ def _aim(recipe: Recipe, payloads: Iterable[Payload]) -> str:
     return "".join(f"{key} {' '.join(words)}\n" for key, words in sorted(lines.items()))
 
 
-def _bytecode(recipe: Recipe, folder: Path, tell: Tell) -> list[Content]:
+def _bytecode(recipe: Recipe, folder: Path, log_step: LogStep) -> list[PayloadFile]:
     """Build the file without bytecode, unpack it, and compile what is imported from there."""
     from kuwa_min.bundle.extract import unpack
 
-    from .bytecode import compiled
+    from .bytecode import compile_imported
 
     name, minor = recipe.backend.name, recipe.libraries.target["python"]
     python = core_zip.python_for(minor)
     if not python:
         raise UsageError(f"--pyc needs python{minor} on this machine, and there is none")
-    tell(f"unpacking, to compile what {name} imports")
+    log_step(f"unpacking, to compile what {name} imports")
     draft = folder / f"{name}.pyz"
-    _write(draft, recipe._replace(model=None), recipe.libraries.contents, folder / "draft")
+    _write(draft, recipe._replace(model=None), recipe.libraries.files, folder / "draft")
     archive, tree = Archive(str(draft)), (folder / "tree").absolute()
     tree.mkdir()
     progress = Progress("unpacking")
     unpack(archive, archive.payloads[0], str(tree), progress)
     progress.end()
-    return compiled(name, recipe.backend.requires, tree, python)
+    return compile_imported(name, recipe.backend.requires, tree, python)
 
 
-def _write_documents(target: Path) -> None:
+def _write_documents(path: Path) -> None:
     """Write the bill of materials and the licences beside the file."""
-    archive = Archive(str(target))
-    bill = target.with_name(f"{target.name}.cdx.json")
+    archive = Archive(str(path))
+    bill = path.with_name(f"{path.name}.cdx.json")
     bill.write_text(sbom(archive.manifest), encoding="utf-8", newline="\n")
     report = license_report(archive.manifest, archive.texts(is_license_file))
-    texts = target.with_name(f"{target.name}.licenses.txt")
+    texts = path.with_name(f"{path.name}.licenses.txt")
     texts.write_text(report, encoding="utf-8", newline="\n")

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.wheel import Content
+from kuwa_min.packing.wheels.wheel import PayloadFile
 
 from .core_zip import run_python
 from .sources import backend_sources
@@ -30,7 +30,9 @@ IMPORT = Path(__file__).with_name("import_modules.py")
 COMPILE = Path(__file__).with_name("compile_modules.py")
 
 
-def compiled(backend: str, requires: dict[str, str], tree: Path, python: str) -> list[Content]:
+def compile_imported(
+    backend: str, requires: dict[str, str], tree: Path, python: str
+) -> list[PayloadFile]:
     """Return .pyc files for the modules that the backend imports from this unpacked tree.
 
     They are in a folder beside the tree, which must exist until the payload is written.
@@ -69,10 +71,10 @@ def _imports(node: ast.AST, requires: dict[str, str]) -> bool:
     return False
 
 
-def _deflated(source: Path, path: str) -> Content:
+def _deflated(source: Path, path: str) -> PayloadFile:
     """Deflate a .pyc in place and return it as a file of the payload."""
     data = source.read_bytes()
     deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     stream = deflate.compress(data) + deflate.flush()
     source.write_bytes(stream)
-    return Content(path, False, len(data), len(stream), 8, zlib.crc32(data), "", source, 0)
+    return PayloadFile(path, False, len(data), len(stream), 8, zlib.crc32(data), "", source, 0)

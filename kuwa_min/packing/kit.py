@@ -18,7 +18,7 @@ from .kit_texts import BESIDE, SUMS, texts
 from .model_files import model_files
 
 
-class Entry(NamedTuple):
+class KitFile(NamedTuple):
     """One file that goes into the kit, and its path there."""
 
     source: Path
@@ -40,12 +40,12 @@ def make_kit(
     check_is_free(folder)
     program, weights = _program(archive), _model(model)
     arguments = [backend, *_model_arguments(model), *extra_arguments]
-    size = sum(entry.source.stat().st_size for entry in weights)
+    size = sum(file.source.stat().st_size for file in weights)
     manifest = Archive(str(archive)).manifest
-    written = texts(manifest, arguments, [entry.path for entry in program], size)
+    written = texts(manifest, arguments, [file.path for file in program], size)
     with _removed_on_failure(folder):
-        for entry in [*program, *weights]:
-            _link_or_copy(entry, folder)
+        for file in [*program, *weights]:
+            _link_or_copy(file, folder)
         for name, text in written.items():
             _write(folder / name, text)
         _make_executable(folder / "start.sh")
@@ -72,32 +72,34 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
 # -- files that exist
 
 
-def _program(archive: Path) -> list[Entry]:
+def _program(archive: Path) -> list[KitFile]:
     if not archive.is_file():
         raise UsageError(f"{archive}: there is no such file; build it first")
     companions = (archive.with_name(archive.name + suffix) for suffix in BESIDE)
-    return [_entry(path, path.name) for path in (archive, *companions) if path.is_file()]
+    return [_kit_file(path, path.name) for path in (archive, *companions) if path.is_file()]
 
 
-def _model(model: Path | None) -> list[Entry]:
-    return [_entry(one.source, f"model/{one.path}") for one in model_files(model)] if model else []
+def _model(model: Path | None) -> list[KitFile]:
+    return (
+        [_kit_file(one.source, f"model/{one.path}") for one in model_files(model)] if model else []
+    )
 
 
-def _entry(source: Path, path: str) -> Entry:
+def _kit_file(source: Path, path: str) -> KitFile:
     if re.search(r"[\\\n\r]", path):  # sha256sum escapes such names
         raise UsageError(f"{str(source)!r}: a backslash or a line break cannot be in a kit's names")
-    return Entry(source, path)
+    return KitFile(source, path)
 
 
-def _link_or_copy(entry: Entry, folder: Path) -> None:
-    target = folder / entry.path
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _link_or_copy(file: KitFile, folder: Path) -> None:
+    copy = folder / file.path
+    copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        target.hardlink_to(entry.source.resolve())
+        copy.hardlink_to(file.source.resolve())
     except OSError:  # another file system, or one without hard links
-        shutil.copyfile(entry.source, target)
-        if target.suffix == ".pyz":
-            _make_executable(target)
+        shutil.copyfile(file.source, copy)
+        if copy.suffix == ".pyz":
+            _make_executable(copy)
 
 
 def _make_executable(path: Path) -> None:

@@ -4,51 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kuwa_min.bundle.manifest import Target
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.elf.host_requirements import combine
-from kuwa_min.packing.elf.scan import remembered_survey
-from kuwa_min.packing.wheels.fetch import gather
+from kuwa_min.packing.elf.host_requirements import host_requirements
+from kuwa_min.packing.elf.scan import cached_scan
+from kuwa_min.packing.wheels.fetch import fetch_wheels
 from kuwa_min.packing.wheels.llama_wheel import build_llama_wheel
 from kuwa_min.packing.wheels.lock import Lock, check, parse_requirement, read_lock
-from kuwa_min.packing.wheels.resolve import Sources, resolve
-from kuwa_min.packing.wheels.target import Box
-from kuwa_min.packing.wheels.wheel import Content, Wheel, read_wheel
-from kuwa_min.packing.wheels.wheelhouse import read_shelf
+from kuwa_min.packing.wheels.resolve import WheelSources, resolve
+from kuwa_min.packing.wheels.target import TargetPython
+from kuwa_min.packing.wheels.wheel import PayloadFile, Wheel, read_wheel
+from kuwa_min.packing.wheels.wheelhouse import find_candidates
 from kuwa_min.registry import BackendInfo
 
-from .assemble import Libraries, Tell
+from .assemble import Libraries
 
-Keep = Callable[[Iterable[Content]], list[Content]]
+if TYPE_CHECKING:
+    from kuwa_min.progress import LogStep
+
+Keep = Callable[[Iterable[PayloadFile]], list[PayloadFile]]
 LLAMA = "llama-cpp-python"  # no wheels of it are published
 
 
-class Order(NamedTuple):
+class LibraryRequest(NamedTuple):
     """Which backend needs libraries, for which target, and where wheels may come from."""
 
     backend: BackendInfo
-    box: Box
-    sources: Sources
+    target: TargetPython
+    sources: WheelSources
     lock: Path | None  # followed, or written if absent; None: resolve anew
     wheelhouse: Path  # downloaded and compiled wheels are kept here for the next build
     host_packages: tuple[str, ...]  # provided by the host's Python: --thin
 
 
-def find(order: Order, keep: Keep, tell: Tell) -> Libraries:
+def find_libraries(request: LibraryRequest, keep: Keep, log_step: LogStep) -> Libraries:
     """Return a backend's libraries, their files filtered by keep; raises UsageError."""
-    order = _with_llama(order, tell)
-    lock = _lock(order, tell)
-    digests = gather(lock, order.sources, order.wheelhouse, tell)
-    if order.lock:
-        _keep(lock.narrowed(digests.values()).text(), order.lock)
+    request = _with_llama(request, log_step)
+    lock = _lock(request, log_step)
+    digests = fetch_wheels(lock, request.sources, request.wheelhouse, log_step)
+    if request.lock:
+        _keep(lock.narrowed(digests.values()).text(), request.lock)
     wheels = [read_wheel(path, digest) for path, digest in digests.items()]
     return Libraries(
-        target=_target(order, wheels, digests),
+        target=_target(request, wheels, digests),
         packages=[wheel.package for wheel in wheels],
-        contents=keep(content for wheel in wheels for content in wheel.contents),
-        host_packages=[*order.host_packages],
+        files=keep(file for wheel in wheels for file in wheel.files),
+        host_packages=[*request.host_packages],
     )
 
 
@@ -58,53 +61,64 @@ def _keep(text: str, path: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def _with_llama(order: Order, tell: Tell) -> Order:
+def _with_llama(request: LibraryRequest, log_step: LogStep) -> LibraryRequest:
     """Compile llama-cpp-python, which has no published wheels, unless a wheel is given."""
     wanted = [
-        one for one in order.backend.requires.values() if parse_requirement(one).name == LLAMA
+        one for one in request.backend.requires.values() if parse_requirement(one).name == LLAMA
     ]
-    given = read_shelf(order.sources.folders, order.box).newest()
+    given = find_candidates(request.sources.folders, request.target).newest()
     if not wanted or LLAMA in given:
-        return order
-    if not order.box.is_here:
+        return request
+    if not request.target.is_here:
         raise UsageError(
-            f"{LLAMA} has no published wheels and cannot be compiled here for {order.box}: build "
-            "its wheel on such a machine and give its folder: --wheels DIR"
+            f"{LLAMA} has no published wheels and cannot be compiled here for {request.target}: "
+            "build its wheel on such a machine and give its folder: --wheels DIR"
         )
-    wheel = build_llama_wheel(wanted[0], order.wheelhouse, tell)
-    wheels = (*order.sources.wheels, wheel.parent)
-    return order._replace(sources=order.sources._replace(wheels=wheels))
+    wheel = build_llama_wheel(wanted[0], request.wheelhouse, log_step)
+    wheels = (*request.sources.wheels, wheel.parent)
+    return request._replace(sources=request.sources._replace(wheels=wheels))
 
 
-def _lock(order: Order, tell: Tell) -> Lock:
-    name, requirements = order.backend.name, [*order.backend.requires.values()]
-    needed = [one for one in requirements if parse_requirement(one).name not in order.host_packages]
-    if order.lock and order.lock.exists():
-        lock = read_lock(order.lock)
+def _lock(request: LibraryRequest, log_step: LogStep) -> Lock:
+    name, requirements = request.backend.name, [*request.backend.requires.values()]
+    needed = [
+        one for one in requirements if parse_requirement(one).name not in request.host_packages
+    ]
+    if request.lock and request.lock.exists():
+        lock = read_lock(request.lock)
     else:
-        tell(f"resolving {', '.join(needed)} for {order.box}")
-        lock = resolve(name, requirements, order.box, order.sources, order.host_packages)
-    variant = order.sources.torch_variant
-    check(lock, name, order.box, needed, torch_variant=variant, host_packages=order.host_packages)
+        log_step(f"resolving {', '.join(needed)} for {request.target}")
+        lock = resolve(name, requirements, request.target, request.sources, request.host_packages)
+    variant = request.sources.torch_variant
+    check(
+        lock,
+        name,
+        request.target,
+        needed,
+        torch_variant=variant,
+        host_packages=request.host_packages,
+    )
     return lock
 
 
-def _target(order: Order, wheels: Sequence[Wheel], digests: Mapping[Path, str]) -> Target:
-    box, folder = order.box, order.wheelhouse / "surveys"
-    surveys = [remembered_survey(path, digest, folder) for path, digest in digests.items()]
+def _target(
+    request: LibraryRequest, wheels: Sequence[Wheel], digests: Mapping[Path, str]
+) -> Target:
+    target, folder = request.target, request.wheelhouse / "elf-scans"
+    scans = [cached_scan(path, digest, folder) for path, digest in digests.items()]
     packages = {wheel.package["name"]: wheel.package["version"] for wheel in wheels}
-    needs = combine(surveys, packages)
+    required = host_requirements(scans, packages)
     return {
-        "python": box.python,
-        "implementation": box.implementation,
-        "abi": box.abi,
+        "python": target.python,
+        "implementation": target.implementation,
+        "abi": target.abi,
         "bytecode": "",
-        "platform": box.platform,
-        "os": box.os,
-        "machine": box.machine,
-        "glibc": needs.glibc,
-        "libraries": needs.libraries,
-        "cpu": needs.cpu,
-        "cuda": needs.cuda,
-        "driver": needs.driver,
+        "platform": target.platform,
+        "os": target.os,
+        "machine": target.machine,
+        "glibc": required.glibc,
+        "libraries": required.libraries,
+        "cpu": required.cpu,
+        "cuda": required.cuda,
+        "driver": required.driver,
     }

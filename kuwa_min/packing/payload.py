@@ -14,14 +14,14 @@ from typing import BinaryIO, NamedTuple
 
 from kuwa_min.bundle.archive import Blob, File
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.wheel import Content
+from kuwa_min.packing.wheels.wheel import PayloadFile
 
 CHUNK = 1 << 20  # bytes
 QUEUED_CHUNKS = 8  # at most, for the hashing thread
 ID_LENGTH = 20  # hex digits; part of the path of the cache, which must be short on Windows
 
 
-class Written(NamedTuple):
+class PayloadInfo(NamedTuple):
     """A payload that was written: positions in bytes from the start of the file, sizes, hashes."""
 
     id: str
@@ -79,109 +79,110 @@ class Output:
         return self._hash.copy().hexdigest()
 
 
-def write_payload(contents: Iterable[Content], out: Output) -> Written:
+def write_payload(files: Iterable[PayloadFile], out: Output) -> PayloadInfo:
     """Write these files and their index; equal files give equal bytes."""
-    start, files, blobs = out.position, list[File](), list[Blob]()
+    start, entries, blobs = out.position, list[File](), list[Blob]()
     known: dict[tuple[object, ...], int] = {}
-    with _Sources() as sources:
-        for content in _first_of_each_path(contents):
-            key = _identity(content)
+    with _SourceFile() as sources:
+        for file in _first_of_each_path(files):
+            key = _identity(file)
             if key not in known:
                 known[key] = len(blobs)
-                blobs.append(_copy(content, sources.at(content), out, start))
-            files.append(File(content.path, int(content.executable), known[key]))
-    index, index_start = _pack(files, blobs), out.position
+                blobs.append(_copy(file, sources.at(file), out, start))
+            entries.append(File(file.path, int(file.executable), known[key]))
+    index, index_start = _pack(entries, blobs), out.position
     out.write(index)
-    written = {(file.blob, file.executable) for file in files}  # others are unpacked as hard links
+    # Files of one blob and mode are unpacked as hard links, so it counts once.
+    written = {(entry.blob, entry.executable) for entry in entries}
     size = sum(blobs[number].size for number, _ in written)
-    return Written(
-        id=_id(files, blobs),
+    return PayloadInfo(
+        id=_id(entries, blobs),
         start=start,
         index_start=index_start,
         index_size=len(index),
-        files=len(files),
-        folders=_folders(files),
+        files=len(entries),
+        folders=_folders(entries),
         bytes=size,
         sha256=out.sha256(),
     )
 
 
-class _Sources:
+class _SourceFile:
     """Keep the source that is being read open, one at a time."""
 
     def __init__(self) -> None:
         self.path = Path()
         self.file: BinaryIO = open(os.devnull, "rb")  # noqa: PTH123, SIM115
 
-    def __enter__(self) -> _Sources:
+    def __enter__(self) -> _SourceFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
-    def at(self, content: Content) -> BinaryIO:
+    def at(self, file: PayloadFile) -> BinaryIO:
         """Return the source of a file, positioned at its stream."""
-        if content.source != self.path:
+        if file.source != self.path:
             self.file.close()
-            self.path, self.file = content.source, content.source.open("rb", CHUNK)
-        self.file.seek(content.offset)
+            self.path, self.file = file.source, file.source.open("rb", CHUNK)
+        self.file.seek(file.offset)
         return self.file
 
 
-def _first_of_each_path(contents: Iterable[Content]) -> Iterator[Content]:
+def _first_of_each_path(files: Iterable[PayloadFile]) -> Iterator[PayloadFile]:
     """Drop files whose path an earlier wheel has taken."""
     seen = set()
-    for content in contents:
-        if content.path not in seen:
-            seen.add(content.path)
-            yield content
+    for file in files:
+        if file.path not in seen:
+            seen.add(file.path)
+            yield file
 
 
-def _identity(content: Content) -> tuple[object, ...]:
+def _identity(file: PayloadFile) -> tuple[object, ...]:
     """Return a key that two files share only if they have the same bytes."""
-    if content.sha256:
-        return (content.sha256, content.size, content.crc)
-    return (content.path,)
+    if file.sha256:
+        return (file.sha256, file.size, file.crc)
+    return (file.path,)
 
 
-def _copy(content: Content, source: BinaryIO, out: Output, start: int) -> Blob:
-    offset, left, crc, digest = out.position - start, content.stored, 0, hashlib.sha256()
+def _copy(file: PayloadFile, source: BinaryIO, out: Output, start: int) -> Blob:
+    offset, left, crc, digest = out.position - start, file.stored, 0, hashlib.sha256()
     while left:
         chunk = source.read(min(left, CHUNK))
         if not chunk:
-            raise UsageError(f"{content.source} is shorter than it says: fetch it again")
-        if content.crc is None:
+            raise UsageError(f"{file.source} is shorter than it says: fetch it again")
+        if file.crc is None:
             crc = zlib.crc32(chunk, crc)
             digest.update(chunk)
         out.write(chunk)
         left -= len(chunk)
-    size, method = content.size, content.method
-    if content.crc is None:
-        return Blob(offset, content.stored, size, method, crc, digest.hexdigest())
-    return Blob(offset, content.stored, size, method, content.crc, content.sha256)
+    size, method = file.size, file.method
+    if file.crc is None:
+        return Blob(offset, file.stored, size, method, crc, digest.hexdigest())
+    return Blob(offset, file.stored, size, method, file.crc, file.sha256)
 
 
-def _pack(files: list[File], blobs: list[Blob]) -> bytes:
-    index = {"files": files, "blobs": blobs}
+def _pack(entries: list[File], blobs: list[Blob]) -> bytes:
+    index = {"files": entries, "blobs": blobs}
     return zlib.compress(json.dumps(index, separators=(",", ":")).encode())
 
 
-def _folders(files: list[File]) -> int:
+def _folders(entries: list[File]) -> int:
     """Count the folders of these paths."""
     found = set()
-    for file in files:
-        folder = file.path.rpartition("/")[0]
+    for entry in entries:
+        folder = entry.path.rpartition("/")[0]
         while folder and folder not in found:
             found.add(folder)
             folder = folder.rpartition("/")[0]
     return len(found)
 
 
-def _id(files: list[File], blobs: list[Blob]) -> str:
+def _id(entries: list[File], blobs: list[Blob]) -> str:
     """Hash paths, modes and contents, independent of their order and source."""
     total = hashlib.sha256()
-    for file in sorted(files):
-        blob = blobs[file.blob]
+    for entry in sorted(entries):
+        blob = blobs[entry.blob]
         content = blob.sha256 or f"{blob.crc:08x}-{blob.size}"
-        total.update(f"{file.path}\0{file.executable}\0{content}\n".encode())
+        total.update(f"{entry.path}\0{entry.executable}\0{content}\n".encode())
     return total.hexdigest()[:ID_LENGTH]

@@ -7,45 +7,45 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuwa_min.bundle.manifest import Payload
-from kuwa_min.packing.wheels.wheel import Content
+from kuwa_min.packing.wheels.wheel import PayloadFile
 
 from .core_zip import SHEBANG, zip_of
-from .payload import Output, Written, write_payload
+from .payload import Output, PayloadInfo, write_payload
 
 
-class Cargo(NamedTuple):
+class PayloadSpec(NamedTuple):
     """The kind and the files of a payload that is to be written."""
 
     kind: str  # "libraries" or "model"
-    contents: Iterable[Content]
+    files: Iterable[PayloadFile]
 
 
 def write_file(
-    target: Path, cargo: Sequence[Cargo], core: Callable[[list[Payload]], dict[str, bytes]]
+    path: Path, specs: Sequence[PayloadSpec], core: Callable[[list[Payload]], dict[str, bytes]]
 ) -> str:
     """Write a .pyz and its .sha256 atomically; return the SHA-256 in hex.
 
     core is called with the payloads, once their positions are known, and returns the entries of
     the zip. A process that runs from an old file of this name keeps its inode.
     """
-    part = target.with_name(f"{target.name}.part")
+    part = path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as file, Output(file) as out:
-            if cargo:  # positions in a zip that follows gigabytes count from its own beginning
+            if specs:  # positions in a zip that follows gigabytes count from its own beginning
                 out.write(SHEBANG)
-            written = [(one.kind, write_payload(one.contents, out)) for one in cargo]
+            written = [(one.kind, write_payload(one.files, out)) for one in specs]
             payloads = [_payload(kind, one, out.position) for kind, one in written]
-            out.write(zip_of(core(payloads), b"" if cargo else SHEBANG))
+            out.write(zip_of(core(payloads), b"" if specs else SHEBANG))
             digest = out.sha256()
         part.chmod(0o755)
-        part.replace(target)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    target.with_name(f"{target.name}.sha256").write_bytes(f"{digest}  {target.name}\n".encode())
+    path.with_name(f"{path.name}.sha256").write_bytes(f"{digest}  {path.name}\n".encode())
     return digest
 
 
-def _payload(kind: str, written: Written, zip_start: int) -> Payload:
+def _payload(kind: str, written: PayloadInfo, zip_start: int) -> Payload:
     return {
         "kind": kind,
         "id": written.id,
@@ -59,7 +59,7 @@ def _payload(kind: str, written: Written, zip_start: int) -> Payload:
     }
 
 
-def content_of(source: Path, path: str) -> Content:
+def stored_file(source: Path, path: str) -> PayloadFile:
     """Return a file on disk as one to be stored uncompressed, at this path of the tree."""
     size = source.stat().st_size
-    return Content(path, False, size, size, 0, None, "", source, 0)
+    return PayloadFile(path, False, size, size, 0, None, "", source, 0)

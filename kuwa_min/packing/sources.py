@@ -124,7 +124,7 @@ def _shipped(folder: Path) -> Iterator[Path]:
 
 
 def _travels(path: Path, with_payload: bool) -> bool:
-    """Tell whether a file of kuwa_min is in a file with, or without, libraries."""
+    """LogStep whether a file of kuwa_min is in a file with, or without, libraries."""
     if _is_below(path, PACKING):
         return False
     is_for_all = any(_is_below(path, one) for one in IN_EVERY_FILE)

@@ -22,9 +22,8 @@ from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import libraries
 from kuwa_min.packing.bytecode import import_statements
-from kuwa_min.packing.libraries import Order
 from kuwa_min.packing.sources import sources
-from kuwa_min.packing.wheels.target import Box
+from kuwa_min.packing.wheels.target import TargetPython
 from kuwa_min.registry import backend_infos
 from tests.support.manifests import ANYWHERE
 from tests.support.programs import ROOT
@@ -726,17 +725,17 @@ def test_a_machine_that_is_named_in_full_can_be_built_for_anywhere(
     """Also on a laptop for which no file could be made; what is not said is taken from here."""
     command, asked = importlib.import_module("build"), []
 
-    def stop(order: Order, *_: object) -> None:
-        asked.append(order.box)
+    def stop(request: libraries.LibraryRequest, *_: object) -> None:
+        asked.append(request.target)
         raise UsageError("far enough")
 
-    def other_kind() -> Box:
+    def other_kind() -> TargetPython:
         raise UsageError("this machine is of another kind")
 
-    monkeypatch.setattr(libraries, "find", stop)
-    monkeypatch.setattr(Box, "of_this_machine", other_kind)
+    monkeypatch.setattr(libraries, "find_libraries", stop)
+    monkeypatch.setattr(TargetPython, "of_this_machine", other_kind)
     words = ["huggingface", "--output", str(tmp_path), "--python", "3.12"]
     assert command.main([*words, "--platform", "manylinux_2_28_x86_64"]) == 2
-    assert asked == [Box("3.12", "manylinux_2_28_x86_64")]
+    assert asked == [TargetPython("3.12", "manylinux_2_28_x86_64")]
     assert command.main(words) == 2
     assert len(asked) == 1

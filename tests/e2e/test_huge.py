@@ -16,9 +16,9 @@ import pytest
 
 from kuwa_min.bundle.archive import Archive, contents
 from kuwa_min.bundle.manifest import Target
-from kuwa_min.packing.assemble import ANYWHERE, Libraries, Recipe, make
-from kuwa_min.packing.pyz import content_of
-from kuwa_min.packing.wheels.wheel import Content
+from kuwa_min.packing.assemble import ANYWHERE, Libraries, Recipe, build_file
+from kuwa_min.packing.pyz import stored_file
+from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.registry import backend_infos
 from tests.support.programs import Program, fetch, said
 from tests.support.pythons import python_of
@@ -39,12 +39,12 @@ STARTS = 3
 BEHIND = b"this lies behind four gigabytes\n"
 
 
-def make_file(folder: Path, made_up: list[Content]) -> Path:
+def make_file(folder: Path, made_up: list[PayloadFile]) -> Path:
     """Make a real kuwa-huggingface.pyz whose libraries are these contents."""
     recipe = Recipe(
         backend_infos()["huggingface"], folder, Libraries(TARGET, [], made_up, []), None, False
     )
-    return make(recipe, lambda text: None)
+    return build_file(recipe, lambda text: None)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many")
     source = folder / "source"
     source.write_bytes(b"".join(b"%05d\n" % number for number in range(MANY)))
-    line = content_of(source, "")._replace(size=6, stored=6)
+    line = stored_file(source, "")._replace(size=6, stored=6)
     made_up = (
         line._replace(path=f"some/{number // 1000}/{number}.txt", offset=6 * number)
         for number in range(MANY)
@@ -71,7 +71,7 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with source.open("wb") as file:
         file.truncate(HUGE)
     behind.write_bytes(BEHIND)
-    yield make_file(folder, [content_of(source, "a/zeros"), content_of(behind, "b/behind.txt")])
+    yield make_file(folder, [stored_file(source, "a/zeros"), stored_file(behind, "b/behind.txt")])
     shutil.rmtree(folder)
 
 

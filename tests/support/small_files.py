@@ -12,8 +12,8 @@ from pathlib import Path
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Manifest, Payload
 from kuwa_min.packing.assemble import ANYWHERE
-from kuwa_min.packing.pyz import Cargo, write_file
-from kuwa_min.packing.wheels.wheel import Content, read_wheel
+from kuwa_min.packing.pyz import PayloadSpec, write_file
+from kuwa_min.packing.wheels.wheel import PayloadFile, read_wheel
 
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
 WHEEL = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n"
@@ -53,9 +53,9 @@ def record_hash(data: bytes) -> str:
     return f"sha256={digest.decode()}"
 
 
-def contents_of(*wheels: Path) -> list[Content]:
-    """Return all contents of these wheels."""
-    return [content for wheel in wheels for content in read_wheel(wheel, "0" * 64).contents]
+def files_of(*wheels: Path) -> list[PayloadFile]:
+    """Return all files of these wheels."""
+    return [file for wheel in wheels for file in read_wheel(wheel, "0" * 64).files]
 
 
 def manifest_of(payloads: list[Payload]) -> Manifest:
@@ -73,11 +73,11 @@ def manifest_of(payloads: list[Payload]) -> Manifest:
     }
 
 
-def make_file(path: Path, contents: list[Content], kind: str = "libraries") -> Archive:
+def make_file(path: Path, files: list[PayloadFile], kind: str = "libraries") -> Archive:
     """Write a file that has a payload and, for a core, nothing but its manifest."""
 
     def core(payloads: list[Payload]) -> dict[str, bytes]:
         return {"manifest.json": json.dumps(manifest_of(payloads)).encode()}
 
-    write_file(path, [Cargo(kind, contents)], core)
+    write_file(path, [PayloadSpec(kind, files)], core)
     return Archive(str(path))

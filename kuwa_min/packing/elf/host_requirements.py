@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from kuwa_min.bundle.preflight import version_numbers
 
 from .reader import Elf
-from .scan import Survey
+from .scan import ElfScan
 
 # auditwheel's manylinux-policy.json, without glibc's own libraries.
 # fmt: off
@@ -67,7 +67,7 @@ LOCAL_VERSION = re.compile(r".*\+(?:.*\.)?cu(\d\d)(\d+)(?:\..*)?")  # torch 2.8.
 CUDART = re.compile(r"libcudart\.so\.(\d+(?:\.\d+)?)")
 
 
-class Needs(NamedTuple):
+class HostRequirements(NamedTuple):
     """What a file requires of a host; the fields are those of manifest.Target."""
 
     glibc: str
@@ -80,20 +80,20 @@ class Needs(NamedTuple):
 class _Library(NamedTuple):
     """A library and the wheel it is in."""
 
-    survey: Survey
+    scan: ElfScan
     path: str
     elf: Elf
 
 
-def combine(surveys: Iterable[Survey], packages: Mapping[str, str]) -> Needs:
+def host_requirements(scans: Iterable[ElfScan], packages: Mapping[str, str]) -> HostRequirements:
     """Combine the requirements of these wheels; packages maps names to versions."""
-    surveys = list(surveys)
-    inside = _by_name(surveys)
-    loaded = _loaded(surveys, inside)
+    scans = list(scans)
+    inside = _by_name(scans)
+    loaded = _loaded(scans, inside)
     libraries = _outside(loaded, inside)
-    tags = [survey.glibc for survey in surveys if survey.glibc]
+    tags = [scan.glibc for scan in scans if scan.glibc]
     cuda = _cuda(packages, libraries)
-    return Needs(
+    return HostRequirements(
         glibc=max([*tags, *_glibc_of_libraries(loaded)], key=version_numbers, default=""),
         libraries=libraries,
         cpu=sorted({flag for library in loaded for flag in _flags(library)}),
@@ -102,36 +102,36 @@ def combine(surveys: Iterable[Survey], packages: Mapping[str, str]) -> Needs:
     )
 
 
-def _by_name(surveys: list[Survey]) -> dict[str, list[_Library]]:
+def _by_name(scans: list[ElfScan]) -> dict[str, list[_Library]]:
     """Index the libraries by soname and by file name, as DT_NEEDED may have either."""
     found: dict[str, list[_Library]] = {}
-    for library in (_Library(each, *item) for each in surveys for item in each.libraries.items()):
+    for library in (_Library(each, *item) for each in scans for item in each.libraries.items()):
         for name in {library.elf.soname, library.path.rpartition("/")[2]} - {""}:
             found.setdefault(name, []).append(library)
     return found
 
 
-def _loaded(surveys: list[Survey], inside: dict[str, list[_Library]]) -> list[_Library]:
+def _loaded(scans: list[ElfScan], inside: dict[str, list[_Library]]) -> list[_Library]:
     """Return the libraries that are loaded once everything is imported: see the rules above."""
-    waiting = [library for survey in surveys for library in _first_loaded(survey)]
+    waiting = [library for scan in scans for library in _first_loaded(scan)]
     loaded: dict[tuple[str, str], _Library] = {}
     while waiting:
         library = waiting.pop()
-        place = (library.survey.wheel, library.path)
+        place = (library.scan.wheel, library.path)
         if place not in loaded and _can_load(library, inside):
             loaded[place] = library
             waiting += [found for name in library.elf.needed for found in inside.get(name, ())]
     return list(loaded.values())
 
 
-def _first_loaded(survey: Survey) -> list[_Library]:
-    modules = {path: elf for path, elf in survey.libraries.items() if elf.modules}
-    by_name = {path: elf for path, elf in survey.libraries.items() if not TOOLS.fullmatch(path)}
-    return [_Library(survey, *item) for item in (modules or by_name).items()]
+def _first_loaded(scan: ElfScan) -> list[_Library]:
+    modules = {path: elf for path, elf in scan.libraries.items() if elf.modules}
+    by_name = {path: elf for path, elf in scan.libraries.items() if not TOOLS.fullmatch(path)}
+    return [_Library(scan, *item) for item in (modules or by_name).items()]
 
 
 def _can_load(library: _Library, inside: dict[str, list[_Library]]) -> bool:
-    if not library.survey.glibc:
+    if not library.scan.glibc:
         return True  # no tag, no promise
     return all(
         name in inside or name in POLICY or GLIBC.fullmatch(name) or DRIVER.fullmatch(name)

@@ -17,14 +17,14 @@ from kuwa_min.errors import UsageError
 
 from .reader import Elf, read_elf_file
 
-FORMAT = 1  # of the cached JSON; increment when Elf or Survey change
+FORMAT = 1  # of the cached JSON; increment when Elf or ElfScan change
 THREADS = 4  # zlib releases the GIL; each takes some 20 MiB
 LIBRARY = re.compile(r"(?:.*/)?[^/]+\.so(?:\.\d+)*")
 MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_\w+")
 LEGACY_TAGS = {"manylinux1": "2.5", "manylinux2010": "2.12", "manylinux2014": "2.17"}
 
 
-class Survey(NamedTuple):
+class ElfScan(NamedTuple):
     """The shared libraries of one wheel, by their paths in it."""
 
     wheel: str  # its file name
@@ -41,7 +41,7 @@ class Survey(NamedTuple):
         return json.dumps(fields, default=sorted)
 
     @classmethod
-    def from_json(cls, text: str) -> Survey:
+    def from_json(cls, text: str) -> ElfScan:
         """Parse the text of to_json(); raises ValueError for anything else."""
         try:
             fields = json.loads(text)
@@ -50,26 +50,26 @@ class Survey(NamedTuple):
             libraries = {path: _elf(*values) for path, values in fields["libraries"].items()}
             return cls(fields["wheel"], libraries)
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError("this is no survey") from error
+            raise ValueError("this is no scan") from error
 
 
-def survey(wheel: Path) -> Survey:
+def scan_wheel(wheel: Path) -> ElfScan:
     """Scan the libraries of a wheel without unpacking it; raises UsageError if it is damaged."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            return Survey(wheel.name, _libraries(archive))
+            return ElfScan(wheel.name, _libraries(archive))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise UsageError(f"{wheel} is not a whole wheel ({error}): fetch it again") from None
 
 
-def remembered_survey(wheel: Path, sha256: str, folder: Path) -> Survey:
+def cached_scan(wheel: Path, sha256: str, folder: Path) -> ElfScan:
     """Return the cached scan of a wheel from this folder, or scan it and cache the result."""
-    cached = folder / f"{sha256}.survey.json"
+    cached = folder / f"{sha256}.elf.json"
     with contextlib.suppress(OSError, ValueError):  # absent or damaged: scan again
-        found = Survey.from_json(cached.read_text(encoding="utf-8"))
+        found = ElfScan.from_json(cached.read_text(encoding="utf-8"))
         if found.wheel == wheel.name:  # which has the tags
             return found
-    made = survey(wheel)
+    made = scan_wheel(wheel)
     with contextlib.suppress(OSError):  # the folder may be read-only: the cache only saves time
         _write(cached, made.to_json())
     return made

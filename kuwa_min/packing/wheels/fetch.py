@@ -7,52 +7,58 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kuwa_min.errors import UsageError
 
 from .lock import Lock, Pin
-from .resolve import Sources
-from .target import Box
-from .wheelhouse import Found, local_folder, read_shelf, sha256_of
+from .resolve import WheelSources
+from .target import TargetPython
+from .wheelhouse import WheelCandidate, find_candidates, local_folder, sha256_of
+
+if TYPE_CHECKING:
+    from kuwa_min.progress import LogStep
 
 Wheels = dict[Path, str]  # the path of a wheel: its SHA-256 in hex
 STDERR = 2  # pip reports its progress there; stdout is for what build.py makes
 MOST_NAMED = 5  # packages in one message
 
 
-def gather(lock: Lock, sources: Sources, wheelhouse: Path, tell: Callable[[str], None]) -> Wheels:
+def fetch_wheels(lock: Lock, sources: WheelSources, wheelhouse: Path, log_step: LogStep) -> Wheels:
     """Return the wheel of each pin and its SHA-256, sorted by file name; raises UsageError.
 
     The user's own folders are searched first, then the wheelhouse, which is kept between builds
     and which pip downloads missing wheels to. Nothing is copied.
     """
     wheelhouse.mkdir(parents=True, exist_ok=True)
-    found, missing = _find(lock.pins, lock.box, (*sources.folders, wheelhouse))
+    found, missing = _find(lock.pins, lock.target, (*sources.folders, wheelhouse))
     _check_own_wheels(lock, sources, found)
     if missing:
-        _check_downloadable(missing, lock.box, sources)
-        tell(f"downloading {len(missing)} of {len(lock.pins)} packages")
+        _check_downloadable(missing, lock.target, sources)
+        log_step(f"downloading {len(missing)} of {len(lock.pins)} packages")
         _download(missing, lock, sources, wheelhouse)
-        more, still = _find(missing, lock.box, [wheelhouse])
+        more, still = _find(missing, lock.target, [wheelhouse])
         if still:
-            raise UsageError(f"pip brought no wheel for {lock.box} of {_listed(still)}")
+            raise UsageError(f"pip brought no wheel for {lock.target} of {_listed(still)}")
         found |= more
     return dict(sorted(found.items(), key=lambda wheel: wheel[0].name))
 
 
-def _find(pins: Sequence[Pin], box: Box, folders: Sequence[Path]) -> tuple[Wheels, list[Pin]]:
+def _find(
+    pins: Sequence[Pin], target: TargetPython, folders: Sequence[Path]
+) -> tuple[Wheels, list[Pin]]:
     """Return the wheels that these folders have, and the pins without one."""
-    shelf = read_shelf(folders, box)
-    candidates = [shelf.of(pin.name, pin.version) for pin in pins]
-    matches = _hashed(list(zip(pins, candidates, strict=True)))
+    known = find_candidates(folders, target)
+    choices = [known.of(pin.name, pin.version) for pin in pins]
+    matches = _hashed(list(zip(pins, choices, strict=True)))
     found = dict(match for match in matches if match)
     return found, [pin for pin, match in zip(pins, matches, strict=True) if not match]
 
 
-def _hashed(work: Sequence[tuple[Pin, list[Found]]]) -> list[tuple[Path, str] | None]:
+def _hashed(work: Sequence[tuple[Pin, list[WheelCandidate]]]) -> list[tuple[Path, str] | None]:
     """Hash in threads, the largest file first, so that the others overlap with it."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         order = sorted(range(len(work)), key=lambda place: -_size(work[place][1]))
@@ -60,11 +66,11 @@ def _hashed(work: Sequence[tuple[Pin, list[Found]]]) -> list[tuple[Path, str] | 
         return [futures[place].result() for place in range(len(work))]
 
 
-def _size(candidates: Sequence[Found]) -> int:
+def _size(candidates: Sequence[WheelCandidate]) -> int:
     return candidates[0].path.stat().st_size if candidates else 0
 
 
-def _match(pin: Pin, candidates: Sequence[Found]) -> tuple[Path, str] | None:
+def _match(pin: Pin, candidates: Sequence[WheelCandidate]) -> tuple[Path, str] | None:
     """Return the best candidate whose hash is in the lock."""
     for candidate in candidates:
         digest = sha256_of(candidate.path)
@@ -73,28 +79,30 @@ def _match(pin: Pin, candidates: Sequence[Found]) -> tuple[Path, str] | None:
     return None
 
 
-def _check_own_wheels(lock: Lock, sources: Sources, found: Wheels) -> None:
+def _check_own_wheels(lock: Lock, sources: WheelSources, found: Wheels) -> None:
     """Raise UsageError if a wheel of --wheels is not the one of the lock."""
-    shelf = read_shelf(sources.wheels, lock.box)
+    candidates = find_candidates(sources.wheels, lock.target)
     for pin in lock.pins:
-        own = [one for one in shelf.suitable if one.name == pin.name]
+        own = [one for one in candidates.suitable if one.name == pin.name]
         if own and not any(one.path in found for one in own):
-            raise UsageError(_mismatch(pin, (shelf.of(pin.name, pin.version) or own)[0]))
+            raise UsageError(_mismatch(pin, (candidates.of(pin.name, pin.version) or own)[0]))
 
 
-def _check_downloadable(missing: Sequence[Pin], box: Box, sources: Sources) -> None:
+def _check_downloadable(
+    missing: Sequence[Pin], target: TargetPython, sources: WheelSources
+) -> None:
     """Raise UsageError if there is no index and no remote --find_links to download from."""
     if not sources.no_index or not all(map(local_folder, sources.find_links)):
         return
-    shelf = read_shelf(sources.folders, box)
+    candidates = find_candidates(sources.folders, target)
     for pin in missing:
-        for stranger in shelf.of(pin.name, pin.version):
-            raise UsageError(_mismatch(pin, stranger))
+        for other in candidates.of(pin.name, pin.version):
+            raise UsageError(_mismatch(pin, other))
     places = ", ".join(map(str, sources.folders)) or "no folder at all"
-    raise UsageError(f"no wheel for {box} of {_listed(missing)} in {places}: carry it in")
+    raise UsageError(f"no wheel for {target} of {_listed(missing)} in {places}: carry it in")
 
 
-def _mismatch(pin: Pin, found: Found) -> str:
+def _mismatch(pin: Pin, found: WheelCandidate) -> str:
     if str(found.version) != pin.version:
         return f"{found.path} is not {pin.name} {pin.version} of the lock; make another lock"
     expected = pin.hashes[0] if len(pin.hashes) == 1 else f"one of the lock's {len(pin.hashes)}"
@@ -109,7 +117,7 @@ def _listed(pins: Sequence[Pin]) -> str:
     return f"{names} and {len(pins) - MOST_NAMED} more" if len(pins) > MOST_NAMED else names
 
 
-def _download(missing: Sequence[Pin], lock: Lock, sources: Sources, wheelhouse: Path) -> None:
+def _download(missing: Sequence[Pin], lock: Lock, sources: WheelSources, wheelhouse: Path) -> None:
     """Let pip download the missing wheels, with its own progress bar; it replaces damaged ones."""
     pip = pip_command()
     with tempfile.TemporaryDirectory(prefix="kuwa-fetch-") as directory:
@@ -127,14 +135,14 @@ def pip_command() -> list[str]:
     return [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
-def _options(lock: Lock, sources: Sources) -> list[str]:
+def _options(lock: Lock, sources: WheelSources) -> list[str]:
     """Return pip's options; it derives no older platform tags from those it is given."""
-    box, index = lock.box, sources._replace(torch_variant=lock.torch_variant).torch_url
+    target, index = lock.target, sources._replace(torch_variant=lock.torch_variant).torch_url
     return [
         *("download", "--no-deps", "--require-hashes", "--only-binary=:all:"),
-        *("--python-version", box.python.removesuffix("t")),
-        *("--implementation", "cp", "--abi", box.abi),
-        *(part for platform in box.platforms for part in ("--platform", platform)),
+        *("--python-version", target.python.removesuffix("t")),
+        *("--implementation", "cp", "--abi", target.abi),
+        *(part for platform in target.platforms for part in ("--platform", platform)),
         *(part for link in sources.find_links for part in ("--find-links", link)),
         *(["--extra-index-url", index] if index else []),
         *(["--no-index"] if sources.no_index else []),

@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
@@ -23,6 +24,9 @@ from kuwa_min.errors import UsageError
 
 from .fetch import pip_command
 from .lock import parse_requirement
+
+if TYPE_CHECKING:
+    from kuwa_min.progress import LogStep
 
 EVERYWHERE = (
     "-DGGML_NATIVE=OFF",  # not for this very processor only
@@ -37,19 +41,19 @@ PROGRESS_INTERVAL = 15.0  # seconds between two lines about the progress
 LOG = "build.log"
 
 
-def build_llama_wheel(requirement: str, wheelhouse: Path, tell: Callable[[str], None]) -> Path:
+def build_llama_wheel(requirement: str, wheelhouse: Path, log_step: LogStep) -> Path:
     """Compile the wheel, or return the cached one of the same CMAKE_ARGS; raises UsageError."""
     arguments = cmake_args(os.environ, platform.machine())
     key = hashlib.sha256(arguments.encode()).hexdigest()[:12]
     folder = wheelhouse / f"{canonicalize_name(parse_requirement(requirement).name)}-{key}"
     cached = _cached_wheel(requirement, folder)
     if cached:
-        tell(f"{cached.name} was compiled before, with the same CMAKE_ARGS")
+        log_step(f"{cached.name} was compiled before, with the same CMAKE_ARGS")
         return cached
     _check_compiler(os.environ)
     folder.mkdir(parents=True, exist_ok=True)
-    tell(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
-    return _compile(requirement, folder, {**os.environ, "CMAKE_ARGS": arguments}, tell)
+    log_step(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
+    return _compile(requirement, folder, {**os.environ, "CMAKE_ARGS": arguments}, log_step)
 
 
 def cmake_args(environment: Mapping[str, str], machine: str) -> str:
@@ -76,13 +80,13 @@ def _check_compiler(environment: Mapping[str, str]) -> None:
 
 
 def _compile(
-    requirement: str, folder: Path, environment: Mapping[str, str], tell: Callable[[str], None]
+    requirement: str, folder: Path, environment: Mapping[str, str], log_step: LogStep
 ) -> Path:
     """Run pip in a temporary folder, then rename: an interrupted build leaves no partial wheel."""
     log = folder / LOG
     with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
         command = [*_build_command(requirement), "--wheel-dir", part, requirement]
-        if _run(command, log, environment, tell):
+        if _run(command, log, environment, log_step):
             raise UsageError(
                 f"{requirement} was not compiled: {_reason(log)}; the whole output is in {log}"
             )
@@ -99,9 +103,7 @@ def _build_command(requirement: str) -> list[str]:
     return [*pip_command(), "wheel", *options]
 
 
-def _run(
-    command: list[str], log: Path, environment: Mapping[str, str], tell: Callable[[str], None]
-) -> int:
+def _run(command: list[str], log: Path, environment: Mapping[str, str], log_step: LogStep) -> int:
     """Run a command into a log file, report progress, and return the exit code."""
     start = time.monotonic()
     with (
@@ -112,7 +114,7 @@ def _run(
             try:
                 return process.wait(PROGRESS_INTERVAL)
             except subprocess.TimeoutExpired:
-                tell(f"compiling for {_duration(time.monotonic() - start)}")
+                log_step(f"compiling for {_duration(time.monotonic() - start)}")
 
 
 def _duration(seconds: float) -> str:

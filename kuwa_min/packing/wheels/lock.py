@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from kuwa_min.errors import UsageError
 
-from .target import Box
+from .target import TargetPython
 
 TITLE = "# kuwa lock: the packages of one file; build.py --lock makes it, pip can read it"
 PIN = re.compile(r"(\w[\w.-]*)==([^\s;]+)((?:\s+--hash=sha256:[0-9a-f]{64})*)", re.ASCII)
@@ -35,7 +35,7 @@ class Lock(NamedTuple):
     """The packages of one file, and the target that they were resolved for."""
 
     backend: str
-    box: Box
+    target: TargetPython
     pins: tuple[Pin, ...]
     torch_variant: str = ""  # "cpu", "cu130"; "" for torch of the usual index
     host_packages: tuple[str, ...] = ()  # what --thin leaves to the host's Python
@@ -44,8 +44,8 @@ class Lock(NamedTuple):
         """Return the text of the file; equal locks give equal bytes."""
         facts = {
             "backend": self.backend,
-            "python": self.box.python,
-            "platform": self.box.platform,
+            "python": self.target.python,
+            "platform": self.target.platform,
             "torch": self.torch_variant,
             "host": " ".join(sorted(self.host_packages)),
         }
@@ -81,10 +81,10 @@ def read_lock(path: Path) -> Lock:
     missing = [name for name in ("backend", "python", "platform") if name not in facts]
     if missing:
         raise UsageError(f"the lock {path} does not say its {', '.join(missing)}; make it anew")
-    box = Box.of(facts["python"], facts["platform"])
+    target = TargetPython.of(facts["python"], facts["platform"])
     host = tuple(facts.get("host", "").split())
     pins = read_pins(text, str(path))
-    return Lock(facts["backend"], box, pins, facts.get("torch", ""), host)
+    return Lock(facts["backend"], target, pins, facts.get("torch", ""), host)
 
 
 def read_pins(text: str, place: str) -> tuple[Pin, ...]:
@@ -104,15 +104,15 @@ def _pin(line: str, place: str) -> Pin:
 def check(
     lock: Lock,
     backend: str,
-    box: Box,
+    target: TargetPython,
     requirements: Iterable[str],
     *,
     torch_variant: str = "",
     host_packages: Iterable[str] = (),
 ) -> None:
     """Raise UsageError if a lock is for another build or does not satisfy the requirements."""
-    wanted = _described(backend, box, torch_variant or lock.torch_variant, host_packages)
-    found = _described(lock.backend, lock.box, lock.torch_variant, lock.host_packages)
+    wanted = _described(backend, target, torch_variant or lock.torch_variant, host_packages)
+    found = _described(lock.backend, lock.target, lock.torch_variant, lock.host_packages)
     if found != wanted:
         raise UsageError(f"the lock is for {found}, this build for {wanted}; make another lock")
     bare = [pin.name for pin in lock.pins if not pin.hashes]
@@ -120,18 +120,18 @@ def check(
         raise UsageError(f"the lock has no hashes for {', '.join(bare)}; make the lock anew")
     versions = {pin.name: pin.version for pin in lock.pins}
     for requirement in requirements:
-        _check_floor(requirement, versions, box)
+        _check_floor(requirement, versions, target)
 
 
-def _described(backend: str, box: Box, variant: str, host: Iterable[str]) -> str:
+def _described(backend: str, target: TargetPython, variant: str, host: Iterable[str]) -> str:
     packages = ", ".join(sorted(host))
     torch = f" with torch for {variant}" if variant else ""
-    return f"{backend}, {box}{torch}" + (f", without {packages}" if packages else "")
+    return f"{backend}, {target}{torch}" + (f", without {packages}" if packages else "")
 
 
-def _check_floor(text: str, versions: dict[str, str], box: Box) -> None:
+def _check_floor(text: str, versions: dict[str, str], target: TargetPython) -> None:
     needed = parse_requirement(text)
-    if needed.marker and not needed.marker.evaluate(box.environment):
+    if needed.marker and not needed.marker.evaluate(target.environment):
         return
     version = versions.get(canonicalize_name(needed.name))
     if version is None:

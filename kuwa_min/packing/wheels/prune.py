@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .wheel import Content
+from .wheel import PayloadFile
 
 NEVER_NEEDED = re.compile(
     "|".join(
@@ -34,6 +34,6 @@ NEVER_NEEDED = re.compile(
 )
 
 
-def prune(contents: Iterable[Content]) -> list[Content]:
+def prune(files: Iterable[PayloadFile]) -> list[PayloadFile]:
     """Return the files that inference may need."""
-    return [content for content in contents if not NEVER_NEEDED.fullmatch(content.path)]
+    return [file for file in files if not NEVER_NEEDED.fullmatch(file.path)]

@@ -19,8 +19,8 @@ from kuwa_min.bundle.activate import python_minor
 from kuwa_min.errors import UsageError
 
 from .lock import Lock, Pin, parse_requirement, read_pins
-from .target import Box
-from .wheelhouse import Found, Shelf, local_folder, read_shelf, sha256_of
+from .target import TargetPython
+from .wheelhouse import Candidates, WheelCandidate, find_candidates, local_folder, sha256_of
 
 PYTORCH = "https://download.pytorch.org/whl"
 UV_OPTIONS = ("--only-binary", ":all:", "--generate-hashes", "--no-header", "--no-annotate")
@@ -29,7 +29,7 @@ CLEARED = ("UV_NO_SOURCES", "UV_TORCH_BACKEND", "UV_WORKING_DIR", "UV_PROJECT")
 LONGEST = 700  # characters of uv's error message that are shown
 
 
-class Sources(NamedTuple):
+class WheelSources(NamedTuple):
     """Where wheels come from. A wheel of --wheels is taken whatever the indexes have."""
 
     wheels: tuple[Path, ...] = ()  # folders: --wheels
@@ -55,8 +55,8 @@ class Sources(NamedTuple):
 def resolve(
     backend: str,
     requirements: Iterable[str],
-    box: Box,
-    sources: Sources,
+    target: TargetPython,
+    sources: WheelSources,
     host_packages: Iterable[str] = (),
 ) -> Lock:
     """Resolve the requirements for a target; raises UsageError if they cannot be satisfied."""
@@ -64,8 +64,8 @@ def resolve(
     needed = [one for one in requirements if _name(one) not in host]
     if sources.torch_variant and "torch" not in map(_name, needed):
         raise UsageError(f"{backend} takes no torch along: leave the choice of its variant out")
-    shelf = read_shelf(sources.wheels, box)
-    own = {**_torch_without_index(sources, box), **shelf.newest()}
+    candidates = find_candidates(sources.wheels, target)
+    own = {**_torch_without_index(sources, target), **candidates.newest()}
     index = "" if "torch" in own else sources.torch_url
     _check_variant(own, sources.torch_variant)
     with tempfile.TemporaryDirectory(prefix="kuwa-resolve-") as directory:
@@ -73,28 +73,30 @@ def resolve(
         folder.joinpath("pyproject.toml").write_text(_project(backend, needed, index), "utf-8")
         _write_lines(folder / "pins.txt", (f"{one.name}=={one.version}" for one in own.values()))
         _write_lines(folder / "host.txt", host)
-        text = _run_uv(_options(box, sources), folder, box)
-    pins = tuple(_of_own(pin, own, shelf, box) for pin in read_pins(text, "the answer of uv"))
-    return Lock(backend, box, pins, sources.torch_variant, host)
+        text = _run_uv(_options(target, sources), folder, target)
+    pins = tuple(
+        _of_own(pin, own, candidates, target) for pin in read_pins(text, "the answer of uv")
+    )
+    return Lock(backend, target, pins, sources.torch_variant, host)
 
 
 def _name(requirement: str) -> str:
     return canonicalize_name(parse_requirement(requirement).name)
 
 
-def _torch_without_index(sources: Sources, box: Box) -> dict[str, Found]:
+def _torch_without_index(sources: WheelSources, target: TargetPython) -> dict[str, WheelCandidate]:
     """Return torch of the local version asked for, which without an index only folders have."""
     variant = sources.torch_variant
     if not (variant and sources.no_index):
         return {}
-    found = read_shelf(sources.folders, box).newest(variant).get("torch")
+    found = find_candidates(sources.folders, target).newest(variant).get("torch")
     if found is None:
         places = ", ".join(map(str, sources.folders)) or "no folder"
-        raise UsageError(f"no torch+{variant} for {box} in {places}: carry its wheel in")
+        raise UsageError(f"no torch+{variant} for {target} in {places}: carry its wheel in")
     return {"torch": found}
 
 
-def _check_variant(own: Mapping[str, Found], variant: str) -> None:
+def _check_variant(own: Mapping[str, WheelCandidate], variant: str) -> None:
     local = own["torch"].version.local if "torch" in own else None
     if variant and local and local != variant:
         raise UsageError(f"{own['torch'].path} is not torch for {variant}: leave one of them out")
@@ -115,36 +117,38 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def _options(box: Box, sources: Sources) -> list[str]:
+def _options(target: TargetPython, sources: WheelSources) -> list[str]:
     links = [*map(str, sources.wheels), *sources.find_links]
     folders = ((link, local_folder(link)) for link in links)
     absolute = [str(folder.absolute()) if folder else link for link, folder in folders]
     return [
         *("pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_OUTPUT),
         *("--constraints", "pins.txt", "--excludes", "host.txt"),
-        *("--python", _interpreter(box), "--python-version", box.python.removesuffix("t")),
-        *("--python-platform", box.uv_platform),
+        *("--python", _interpreter(target), "--python-version", target.python.removesuffix("t")),
+        *("--python-platform", target.uv_platform),
         *(part for link in absolute for part in ("--find-links", link)),
         *(["--no-index"] if sources.no_index else []),
     ]
 
 
-def _interpreter(box: Box) -> str:
+def _interpreter(target: TargetPython) -> str:
     """Return the Python that uv takes the ABI from: --python-version does not change the GIL."""
-    same_threading = python_minor().endswith("t") == box.python.endswith("t")
-    found = sys.executable if same_threading else shutil.which(f"python{box.python}")
+    same_threading = python_minor().endswith("t") == target.python.endswith("t")
+    found = sys.executable if same_threading else shutil.which(f"python{target.python}")
     if not found:
-        raise UsageError(f"to build for Python {box.python}, run build.py with python{box.python}")
+        raise UsageError(
+            f"to build for Python {target.python}, run build.py with python{target.python}"
+        )
     return found
 
 
-def _run_uv(options: Sequence[str], folder: Path, box: Box) -> str:
+def _run_uv(options: Sequence[str], folder: Path, target: TargetPython) -> str:
     """Run uv in a folder of its own, so that it finds no other project's settings."""
     known = {name: value for name, value in os.environ.items() if name not in CLEARED}
     command = [_uv(), *options]
     done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True)
     if done.returncode:
-        raise UsageError(explain(done.stderr, box))
+        raise UsageError(explain(done.stderr, target))
     return done.stdout
 
 
@@ -156,25 +160,27 @@ def _uv() -> str:
     return found
 
 
-def explain(stderr: str, box: Box) -> str:
+def explain(stderr: str, target: TargetPython) -> str:
     """Shorten uv's error output to one line: the package without wheels, or its reasons."""
     bare = re.findall(r"Wheels are required for `([^`]+)`", stderr)
     if bare:
         return (
-            f"{', '.join(dict.fromkeys(bare))}: the index has no wheel for {box}, and nothing is "
-            "compiled here; build or fetch the wheel and give its folder: --wheels DIR"
+            f"{', '.join(dict.fromkeys(bare))}: the index has no wheel for {target}, and nothing "
+            "is compiled here; build or fetch the wheel and give its folder: --wheels DIR"
         )
     kept = re.sub(r"(?m)^error: (No solution found.*\n)?|^For more information.*$", "", stderr)
     kept = re.sub(r"^ *cause: |(?m:^hint: )", "", kept).replace("we can conclude that", "so")
     line = " ".join(re.sub(r"\n *cause: ", ": ", kept).split())
-    return f"uv finds no packages for {box}: {line[:LONGEST]}"
+    return f"uv finds no packages for {target}: {line[:LONGEST]}"
 
 
-def _of_own(pin: Pin, own: Mapping[str, Found], shelf: Shelf, box: Box) -> Pin:
+def _of_own(
+    pin: Pin, own: Mapping[str, WheelCandidate], candidates: Candidates, target: TargetPython
+) -> Pin:
     """Pin a package that --wheels has to the hash of that file."""
-    if pin.name in shelf.others:
+    if pin.name in candidates.others:
         raise UsageError(
-            f"{shelf.others[pin.name]} is not for {box}, and {pin.name} is needed there: "
+            f"{candidates.others[pin.name]} is not for {target}, and {pin.name} is needed there: "
             "add a wheel that is, or take this one away"
         )
     return pin._replace(hashes=(sha256_of(own[pin.name].path),)) if pin.name in own else pin

@@ -21,20 +21,20 @@ FIRST_MINOR, FIRST_FREE_THREADED = 10, 13
 CHOICES = ", ".join(f"manylinux_2_{minor}" for minor in UV_GLIBCS)
 
 
-class Box(NamedTuple):
+class TargetPython(NamedTuple):
     """The Python and the platform that a file is built for."""
 
     python: str  # "3.12", or "3.13t" for a free-threaded one
     platform: str  # "manylinux_2_28_x86_64"
 
     @classmethod
-    def of(cls, python: str, platform: str) -> Box:
+    def of(cls, python: str, platform: str) -> TargetPython:
         """Check and normalise both names; raises UsageError."""
         minor, machine = _glibc_and_machine(platform)
         return cls(_checked_python(python), f"manylinux_2_{minor}_{machine}")
 
     @classmethod
-    def of_this_machine(cls) -> Box:
+    def of_this_machine(cls) -> TargetPython:
         """Return this Python on this machine, with the newest glibc that uv knows."""
         found = _this_glibc()
         minor = max((known for known in UV_GLIBCS if known <= found), default=found)
@@ -106,7 +106,7 @@ class Box(NamedTuple):
 
     @property
     def is_here(self) -> bool:
-        """Tell whether a file for this target runs on this machine with this Python."""
+        """LogStep whether a file for this target runs on this machine with this Python."""
         minor, machine = _glibc_and_machine(self.platform)
         try:
             newer = _this_glibc() >= minor
@@ -163,10 +163,10 @@ def _platform_tags(platform: str) -> Iterator[str]:
 
 
 @lru_cache
-def _ranks(box: Box) -> dict[Tag, int]:
-    version, platforms = (3, box.minor), box.platforms
-    tags = [*cpython_tags(version, [box.abi], platforms)]
-    tags += compatible_tags(version, f"cp3{box.minor}", platforms)
+def _ranks(target: TargetPython) -> dict[Tag, int]:
+    version, platforms = (3, target.minor), target.platforms
+    tags = [*cpython_tags(version, [target.abi], platforms)]
+    tags += compatible_tags(version, f"cp3{target.minor}", platforms)
     return {tag: rank for rank, tag in reversed([*enumerate(tags)])}
 
 

@@ -38,7 +38,7 @@ MALFORMED = (  # raised by zipfile, csv and others for a damaged file; RuntimeEr
 )
 
 
-class Content(NamedTuple):
+class PayloadFile(NamedTuple):
     """One file of a payload: its path in the unpacked tree, and the stream to copy it from."""
 
     path: str
@@ -57,7 +57,7 @@ class Wheel(NamedTuple):
 
     path: Path
     package: Package
-    contents: tuple[Content, ...]
+    files: tuple[PayloadFile, ...]
 
 
 def read_wheel(path: Path, sha256: str) -> Wheel:
@@ -66,8 +66,8 @@ def read_wheel(path: Path, sha256: str) -> Wheel:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             info = _dist_info(archive, path)
             hashes = _record(archive, info)
-            contents = tuple(_contents(archive, file.fileno(), path, hashes))
-            return Wheel(path, _package(archive, info, path, sha256), contents)
+            files = tuple(_files(archive, file.fileno(), path, hashes))
+            return Wheel(path, _package(archive, info, path, sha256), files)
     except MALFORMED as error:
         found = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"{path} is not a whole wheel ({found}): fetch it again") from None
@@ -107,15 +107,15 @@ def _package(archive: zipfile.ZipFile, info: str, path: Path, sha256: str) -> Pa
     }
 
 
-def _contents(
+def _files(
     archive: zipfile.ZipFile, file: int, path: Path, hashes: dict[str, str]
-) -> Iterator[Content]:
+) -> Iterator[PayloadFile]:
     for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
         place = _place(entry.filename)
         if entry.is_dir() or not place:
             continue
         _check_member(entry, place, path)
-        yield Content(
+        yield PayloadFile(
             path=place,
             executable=bool((entry.external_attr >> 16) & 0o100),
             size=entry.file_size,

@@ -14,12 +14,12 @@ from packaging.version import Version
 
 from kuwa_min.errors import UsageError
 
-from .target import Box
+from .target import TargetPython
 
 CHUNK = 1 << 20  # bytes read at a time
 
 
-class Found(NamedTuple):
+class WheelCandidate(NamedTuple):
     """A wheel that the target accepts."""
 
     path: Path
@@ -28,42 +28,42 @@ class Found(NamedTuple):
     preference: tuple[int, ...]  # sort key among wheels of one version, the best first
 
 
-class Shelf(NamedTuple):
+class Candidates(NamedTuple):
     """The wheels of some folders: the candidates for a target, and one of each unusable package."""
 
-    suitable: tuple[Found, ...]
+    suitable: tuple[WheelCandidate, ...]
     others: dict[str, Path]  # a package without a candidate: one of its wheels
 
-    def newest(self, local: str = "") -> dict[str, Found]:
+    def newest(self, local: str = "") -> dict[str, WheelCandidate]:
         """Return each package's newest candidate, if local is given only of that: "cpu"."""
         found = [one for one in self.suitable if not local or one.version.local == local]
         found.sort(key=lambda one: (one.version, [-number for number in one.preference]))
         return {one.name: one for one in found}
 
-    def of(self, name: str, version: str) -> list[Found]:
+    def of(self, name: str, version: str) -> list[WheelCandidate]:
         """Return the candidates of one version, the best first."""
         wanted = Version(version)
         found = [one for one in self.suitable if (one.name, one.version) == (name, wanted)]
         return sorted(found, key=lambda one: one.preference)
 
 
-def read_shelf(folders: Iterable[Path], box: Box) -> Shelf:
+def find_candidates(folders: Iterable[Path], target: TargetPython) -> Candidates:
     """Read the file names of the wheels in these folders, preferring the first folder."""
-    suitable: list[Found] = []
+    suitable: list[WheelCandidate] = []
     others: dict[str, Path] = {}
     for place, path in _wheels(folders):
         try:
             name, version, build, tags = parse_wheel_filename(path.name)
         except InvalidWheelFilename:
             continue  # pip and uv skip it, too
-        rank = box.rank(tags)
+        rank = target.rank(tags)
         if rank is None:
             others[name] = path
         else:
             number = build[0] if build else 0
-            suitable.append(Found(path, name, version, (place, rank, -number)))
+            suitable.append(WheelCandidate(path, name, version, (place, rank, -number)))
     known = {found.name for found in suitable}
-    return Shelf(
+    return Candidates(
         tuple(suitable), {name: path for name, path in others.items() if name not in known}
     )
 

@@ -23,8 +23,8 @@ from kuwa_min.bundle.cache import Entry
 from kuwa_min.bundle.cache_root import create_root
 from kuwa_min.errors import StartError, WrongMachine
 from kuwa_min.packing.assemble import ANYWHERE
-from kuwa_min.packing.pyz import content_of
-from tests.support.small_files import contents_of, make_file, make_wheel
+from kuwa_min.packing.pyz import stored_file
+from tests.support.small_files import files_of, make_file, make_wheel
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}" + (
     "t" if "t" in getattr(sys, "abiflags", "") else ""
@@ -48,7 +48,7 @@ def archive(tmp_path: Path) -> Archive:
     """Make a small file with libraries in a folder of its own."""
     folder = tmp_path / "file"
     folder.mkdir()
-    return make_file(folder / "some.pyz", contents_of(make_wheel(folder, "pack", FILES)))
+    return make_file(folder / "some.pyz", files_of(make_wheel(folder, "pack", FILES)))
 
 
 @pytest.fixture
@@ -376,8 +376,8 @@ NAMES = (("", ""), ("small.gguf", "small.gguf"), ("my%20%E4%B8%AD.gguf", "my 中
 def test_an_embedded_model_becomes_an_option(tmp_path: Path, word: str, name: str) -> None:
     """Its folder or its one file; before the others, so that another --model_path wins."""
     (tmp_path / "model.bin").write_bytes(b"weights")
-    content = content_of(tmp_path / "model.bin", name or "config.json")
-    archive = make_file(tmp_path / "some.pyz", [content], "model")
+    file = stored_file(tmp_path / "model.bin", name or "config.json")
+    archive = make_file(tmp_path / "some.pyz", [file], "model")
     argv = [ARGV0, "some", "--port", "1"]
     key = archive.payloads[0]["id"]
     words = [key, word] if word else [key]
@@ -393,8 +393,8 @@ def test_an_embedded_model_becomes_an_option(tmp_path: Path, word: str, name: st
 def test_a_custom_executors_file_is_not_given_the_model(tmp_path: Path) -> None:
     """It may not know the option."""
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
-    content = content_of(tmp_path / "small.gguf", "small.gguf")
-    archive = make_file(tmp_path / "some.pyz", [content], "model")
+    file = stored_file(tmp_path / "small.gguf", "small.gguf")
+    archive = make_file(tmp_path / "some.pyz", [file], "model")
     argv = [ARGV0, "mine.py", "--port", "1"]
     target = {"model": [archive.payloads[0]["id"]], "python": [HERE], "serves": ["some"]}
     activate(archive.path, target, argv)

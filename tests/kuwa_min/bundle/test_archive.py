@@ -11,7 +11,7 @@ import pytest
 from kuwa_min.bundle.archive import Archive, Blob, contents
 from kuwa_min.bundle.sbom import is_license_file
 from kuwa_min.errors import StartError
-from tests.support.small_files import contents_of, make_file, make_wheel
+from tests.support.small_files import files_of, make_file, make_wheel
 
 FILES = {"pack/__init__.py": b"A = 1\n" * 1000, "pack/data.bin": bytes(range(256)) * 4096}
 
@@ -20,7 +20,7 @@ FILES = {"pack/__init__.py": b"A = 1\n" * 1000, "pack/data.bin": bytes(range(256
 def archive(tmp_path: Path) -> Archive:
     """Make a file with one wheel's contents."""
     wheel = make_wheel(tmp_path, "pack", {**FILES, "pack-1.0.dist-info/LICENSE": b"Be good."})
-    return make_file(tmp_path / "kuwa-some.pyz", contents_of(wheel))
+    return make_file(tmp_path / "kuwa-some.pyz", files_of(wheel))
 
 
 def read_all(archive: Archive) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from kuwa_min.bundle import commands
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import StartError, UsageError, WrongMachine
 from kuwa_min.packing.pyz import write_file
-from tests.support.small_files import contents_of, make_file, make_wheel, manifest_of
+from tests.support.small_files import files_of, make_file, make_wheel, manifest_of
 from tests.support.stand_ins import below, built, payload_id, start
 
 FILES = {"pack/__init__.py": b"NAME = 'pack'\n", "pack/data.bin": bytes(5000)}
@@ -36,7 +36,7 @@ def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
     """Run from a small file with libraries."""
     (tmp_path / "file").mkdir()
     wheel = make_wheel(tmp_path, "pack", FILES)
-    archive = make_file(tmp_path / "file" / "kuwa-some.pyz", contents_of(wheel))
+    archive = make_file(tmp_path / "file" / "kuwa-some.pyz", files_of(wheel))
     monkeypatch.setattr(commands, "this_file", lambda: Archive(archive.path))
     return archive
 

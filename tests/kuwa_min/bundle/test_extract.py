@@ -12,7 +12,7 @@ import pytest
 from kuwa_min.bundle import extract as unpacker
 from kuwa_min.bundle.archive import Archive, File
 from kuwa_min.errors import StartError
-from tests.support.small_files import contents_of, make_file, make_wheel
+from tests.support.small_files import files_of, make_file, make_wheel
 
 FILES = {
     "pack/__init__.py": b"A = 1\n",
@@ -30,7 +30,7 @@ def ignore(done: int, total: int) -> None:
 
 def made(tmp_path: Path, files: dict[str, bytes]) -> Archive:
     """Make a file with one wheel of these files."""
-    return make_file(tmp_path / "some.pyz", contents_of(make_wheel(tmp_path, "pack", files)))
+    return make_file(tmp_path / "some.pyz", files_of(make_wheel(tmp_path, "pack", files)))
 
 
 def unpacked(archive: Archive, folder: Path) -> Path:

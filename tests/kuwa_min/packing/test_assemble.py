@@ -16,11 +16,11 @@ from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Target
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import core_zip
-from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, make
+from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, build_file
 from kuwa_min.packing.sources import sources_sha256
 from kuwa_min.packing.wheels.wheel import read_wheel
 from kuwa_min.registry import backend_infos
-from tests.support.small_files import contents_of, make_wheel
+from tests.support.small_files import files_of, make_wheel
 
 pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8")
 
@@ -33,7 +33,7 @@ def libraries(folder: Path, python: str = HERE, host: tuple[str, ...] = ()) -> L
     """Return one small library, for this Python or for another."""
     target: Target = {**ANYWHERE, "python": python, "abi": f"cp{python.replace('.', '')}"}
     wheel = make_wheel(folder, "torch", FILES)
-    return Libraries(target, [read_wheel(wheel, "a" * 64).package], contents_of(wheel), [*host])
+    return Libraries(target, [read_wheel(wheel, "a" * 64).package], files_of(wheel), [*host])
 
 
 def recipe(folder: Path, backend: str = "huggingface", **more: object) -> Recipe:
@@ -47,7 +47,7 @@ def recipe(folder: Path, backend: str = "huggingface", **more: object) -> Recipe
 def build(made: Recipe) -> tuple[Path, list[str]]:
     """Make it; return the file and what was told."""
     lines: list[str] = []
-    return make(made, lines.append), lines
+    return build_file(made, lines.append), lines
 
 
 def aim_of(path: Path) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import sources
-from kuwa_min.packing.bytecode import compiled, import_statements
-from kuwa_min.packing.wheels.wheel import Content
+from kuwa_min.packing.bytecode import compile_imported, import_statements
+from kuwa_min.packing.wheels.wheel import PayloadFile
 
 BACKEND = """
 import some_lib
@@ -84,20 +84,20 @@ def test_the_statements_of_the_real_backends_name_their_libraries() -> None:
         assert {f"import {one}" for one in backend.requires} <= set(found)
 
 
-def made(tree: Path, requires: tuple[str, ...] = ("some_lib", "single")) -> list[Content]:
+def made(tree: Path, requires: tuple[str, ...] = ("some_lib", "single")) -> list[PayloadFile]:
     """Compile what these libraries import."""
-    return compiled("none", dict.fromkeys(requires, ""), tree, sys.executable)
+    return compile_imported("none", dict.fromkeys(requires, ""), tree, sys.executable)
 
 
-def inflated(content: Content) -> bytes:
+def inflated(member: PayloadFile) -> bytes:
     """Return the bytecode."""
-    return zlib.decompress(content.source.read_bytes(), -zlib.MAX_WBITS)
+    return zlib.decompress(member.source.read_bytes(), -zlib.MAX_WBITS)
 
 
 def test_only_what_is_imported_is_compiled(tree: Path) -> None:
     """Into the place where this Python looks for it; the rest need not even be Python."""
     tag = sys.implementation.cache_tag
-    assert [content.path for content in made(tree)] == [
+    assert [member.path for member in made(tree)] == [
         f"__pycache__/single.{tag}.pyc",
         f"some_lib/__pycache__/__init__.{tag}.pyc",
         f"some_lib/__pycache__/used.{tag}.pyc",
@@ -107,8 +107,8 @@ def test_only_what_is_imported_is_compiled(tree: Path) -> None:
 
 def test_it_is_never_compared_with_its_source(tree: Path) -> None:
     """Whatever the times of the files are (PEP 552); tracebacks show relative paths."""
-    for content in made(tree):
-        data = inflated(content)
+    for member in made(tree):
+        data = inflated(member)
         assert data[:4] == importlib.util.MAGIC_NUMBER
         assert data[4:8] == b"\1\0\0\0"  # hash-based, unchecked
         code = marshal.loads(data[16:])
@@ -117,19 +117,19 @@ def test_it_is_never_compared_with_its_source(tree: Path) -> None:
 
 def test_the_contents_say_what_they_are(tree: Path) -> None:
     """Sizes and sum, as for a member of a wheel."""
-    for content in made(tree):
-        data = inflated(content)
-        assert (content.size, content.crc, content.method) == (len(data), zlib.crc32(data), 8)
-        assert (content.stored, content.offset) == (content.source.stat().st_size, 0)
-        assert (content.executable, content.sha256) == (False, "")
+    for member in made(tree):
+        data = inflated(member)
+        assert (member.size, member.crc, member.method) == (len(data), zlib.crc32(data), 8)
+        assert (member.stored, member.offset) == (member.source.stat().st_size, 0)
+        assert (member.executable, member.sha256) == (False, "")
 
 
 def test_python_starts_from_it(tree: Path) -> None:
     """Also where the source says something else, and nothing is written."""
-    for content in made(tree):
-        path = tree / content.path
+    for member in made(tree):
+        path = tree / member.path
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(inflated(content))
+        path.write_bytes(inflated(member))
     (tree / "some_lib" / "used.py").write_text("A = 'the source'\n", encoding="ascii")
     words = [sys.executable, "-B", "-c", "import some_lib; print(sorted(some_lib.used.A))"]
     done = subprocess.run(words, cwd=tree, capture_output=True, text=True, check=True)
@@ -138,10 +138,10 @@ def test_python_starts_from_it(tree: Path) -> None:
 
 def test_it_is_the_same_bytes_in_another_place(tree: Path, tmp_path: Path) -> None:
     """And with another hash seed, though a set is in it."""
-    first = {content.path: inflated(content) for content in made(tree)}
+    first = {member.path: inflated(member) for member in made(tree)}
     tree.with_name("tree-bytecode").rename(tmp_path / "first")
     moved = tree.rename(tmp_path / "elsewhere")
-    assert first == {content.path: inflated(content) for content in made(moved)}
+    assert first == {member.path: inflated(member) for member in made(moved)}
 
 
 def test_what_libraries_print_does_not_matter(tree: Path) -> None:

@@ -10,15 +10,15 @@ import pytest
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import libraries as supply
 from kuwa_min.packing.assemble import Libraries
-from kuwa_min.packing.libraries import Order, find
+from kuwa_min.packing.libraries import LibraryRequest, find_libraries
 from kuwa_min.packing.wheels.lock import read_lock
 from kuwa_min.packing.wheels.prune import prune
-from kuwa_min.packing.wheels.resolve import Sources
-from kuwa_min.packing.wheels.target import Box
+from kuwa_min.packing.wheels.resolve import WheelSources
+from kuwa_min.packing.wheels.target import TargetPython
 from kuwa_min.registry import BackendInfo
 from tests.support.fake_wheels import digest, leave_the_internet, make_wheel
 
-BOX = Box("3.12", "manylinux_2_28_x86_64")
+TARGET = TargetPython("3.12", "manylinux_2_28_x86_64")
 BACKEND = BackendInfo("some", "[Test] Some.", {"pack": "pack>=1.5"})
 CP312 = "cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64"
 CP313 = "cp313-cp313-manylinux_2_17_x86_64"
@@ -30,9 +30,9 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Path:
+def links(tmp_path: Path) -> Path:
     """Fill a folder: pack needs dep, and both come in more than one version or build."""
-    folder = tmp_path / "shelf"
+    folder = tmp_path / "links"
     for version in ("1.4", "2.0"):
         make_wheel(folder, "pack", version, "dep", tag=CP312)
     make_wheel(folder, "pack", "2.0", "dep", tag=CP313)
@@ -40,19 +40,19 @@ def shelf(tmp_path: Path) -> Path:
     return folder
 
 
-def order(
-    shelf: Path, *, lock: Path | None = None, backend: BackendInfo = BACKEND, **more: object
-) -> Order:
-    """Order from this shelf alone."""
-    sources = Sources(find_links=(str(shelf),), no_index=True)
-    made = Order(backend, BOX, sources, lock, shelf.parent / "wheelhouse", ())
+def requested(
+    links: Path, *, lock: Path | None = None, backend: BackendInfo = BACKEND, **more: object
+) -> LibraryRequest:
+    """Request libraries from this folder alone."""
+    sources = WheelSources(find_links=(str(links),), no_index=True)
+    made = LibraryRequest(backend, TARGET, sources, lock, links.parent / "wheelhouse", ())
     return made._replace(**more)  # type: ignore[arg-type]
 
 
-def found(made: Order) -> tuple[Libraries, list[str]]:
+def found(made: LibraryRequest) -> tuple[Libraries, list[str]]:
     """Find the libraries; return them and what was told."""
     lines: list[str] = []
-    return find(made, list, lines.append), lines
+    return find_libraries(made, list, lines.append), lines
 
 
 def names(libraries: Libraries) -> list[tuple[str, str]]:
@@ -60,21 +60,21 @@ def names(libraries: Libraries) -> list[tuple[str, str]]:
     return [(one["name"], one["version"]) for one in libraries.packages]
 
 
-def test_it_finds_what_is_required_and_what_that_requires(shelf: Path) -> None:
+def test_it_finds_what_is_required_and_what_that_requires(links: Path) -> None:
     """For the machine that was named; each step is told."""
-    libraries, lines = found(order(shelf))
+    libraries, lines = found(requested(links))
     assert names(libraries) == [("dep", "1.0"), ("pack", "2.0")]
     assert lines == ["resolving pack>=1.5 for Python 3.12 on manylinux_2_28_x86_64"]
-    wheel = next(shelf.glob("pack-2.0-cp312*"))
+    wheel = next(links.glob("pack-2.0-cp312*"))
     package = libraries.packages[1]
     assert (package["wheel"], package["sha256"]) == (wheel.name, digest(wheel))
-    paths = {content.path for content in libraries.contents if ".dist-info" not in content.path}
+    paths = {member.path for member in libraries.files if ".dist-info" not in member.path}
     assert paths == {"dep/__init__.py", "pack/__init__.py"}
 
 
-def test_the_target_is_the_machine_and_what_the_wheels_need(shelf: Path) -> None:
+def test_the_target_is_the_machine_and_what_the_wheels_need(links: Path) -> None:
     """The glibc is that of the wheels' tags, which may be older than that of the platform."""
-    target = found(order(shelf))[0].target
+    target = found(requested(links))[0].target
     assert target == {
         "python": "3.12",
         "implementation": "cpython",
@@ -91,68 +91,68 @@ def test_the_target_is_the_machine_and_what_the_wheels_need(shelf: Path) -> None
     }
 
 
-def test_what_is_not_needed_can_be_left_out(shelf: Path) -> None:
+def test_what_is_not_needed_can_be_left_out(links: Path) -> None:
     """The package is named all the same: some of it travels."""
-    make_wheel(shelf, "sympy", "1.0")
+    make_wheel(links, "sympy", "1.0")
     with_tests = BackendInfo("some", "", {"sympy": "sympy"})
     for keep in (list, prune):
-        libraries = find(order(shelf, backend=with_tests), keep, print)
+        libraries = find_libraries(requested(links, backend=with_tests), keep, print)
         assert names(libraries) == [("sympy", "1.0")]
 
 
 # -- the lock
 
 
-def test_a_lock_is_made_and_names_the_files_that_went_in(shelf: Path, tmp_path: Path) -> None:
+def test_a_lock_is_made_and_names_the_files_that_went_in(links: Path, tmp_path: Path) -> None:
     """Whatever other builds of them there are, every later build takes the same."""
     lock = tmp_path / "some.lock"
-    found(order(shelf, lock=lock))
+    found(requested(links, lock=lock))
     made = read_lock(lock)
-    used = {"pack": next(shelf.glob("pack-2.0-cp312*")), "dep": next(shelf.glob("dep*"))}
+    used = {"pack": next(links.glob("pack-2.0-cp312*")), "dep": next(links.glob("dep*"))}
     assert {pin.name: pin.hashes for pin in made.pins} == {
         name: (digest(path),) for name, path in used.items()
     }
     more = (pin._replace(hashes=(*pin.hashes, "0" * 64)) for pin in made.pins)
     lock.write_text(made._replace(pins=tuple(more)).text(), encoding="utf-8")
-    found(order(shelf, lock=lock))
+    found(requested(links, lock=lock))
     assert read_lock(lock) == made
 
 
-def test_a_lock_is_followed_though_there_are_newer_versions(shelf: Path, tmp_path: Path) -> None:
+def test_a_lock_is_followed_though_there_are_newer_versions(links: Path, tmp_path: Path) -> None:
     """Nothing is resolved, and the lock stays as it is."""
     lock = tmp_path / "some.lock"
-    first, _ = found(order(shelf, lock=lock))
+    first, _ = found(requested(links, lock=lock))
     text = lock.read_text(encoding="utf-8")
     os.utime(lock, (1, 1))
-    make_wheel(shelf, "pack", "3.0", "dep", tag=CP312)
-    second, lines = found(order(shelf, lock=lock))
+    make_wheel(links, "pack", "3.0", "dep", tag=CP312)
+    second, lines = found(requested(links, lock=lock))
     assert (first, lines, lock.read_text(encoding="utf-8")) == (second, [], text)
     assert lock.stat().st_mtime == 1  # it may be read-only
 
 
-def test_a_lock_for_another_machine_is_refused(shelf: Path, tmp_path: Path) -> None:
+def test_a_lock_for_another_machine_is_refused(links: Path, tmp_path: Path) -> None:
     """Before anything is fetched; it is not overwritten."""
     lock = tmp_path / "some.lock"
-    found(order(shelf, lock=lock))
+    found(requested(links, lock=lock))
     text = lock.read_text(encoding="utf-8")
     with pytest.raises(UsageError, match=r"the lock is for some, Python 3\.12 .* make another"):
-        found(order(shelf, lock=lock, box=BOX._replace(python="3.13")))
+        found(requested(links, lock=lock, target=TARGET._replace(python="3.13")))
     assert lock.read_text(encoding="utf-8") == text
 
 
-def test_a_wheel_that_changed_since_is_refused(shelf: Path, tmp_path: Path) -> None:
+def test_a_wheel_that_changed_since_is_refused(links: Path, tmp_path: Path) -> None:
     """Whoever changed it."""
     lock = tmp_path / "some.lock"
-    found(order(shelf, lock=lock))
-    make_wheel(shelf, "dep", "1.0", extra="A = 2\n")
+    found(requested(links, lock=lock))
+    make_wheel(links, "dep", "1.0", extra="A = 2\n")
     with pytest.raises(UsageError, match="is not the file of the lock: its sha256 should be"):
-        found(order(shelf, lock=lock))
+        found(requested(links, lock=lock))
 
 
-def test_without_a_lock_nothing_is_kept_but_the_wheelhouse(shelf: Path, tmp_path: Path) -> None:
+def test_without_a_lock_nothing_is_kept_but_the_wheelhouse(links: Path, tmp_path: Path) -> None:
     """What was learnt of the wheels stays there too."""
     before = set(tmp_path.iterdir())
-    found(order(shelf))
+    found(requested(links))
     more = {path.name for path in set(tmp_path.iterdir()) - before}
     assert more <= {"wheelhouse", "uv-cache"}
 
@@ -160,41 +160,41 @@ def test_without_a_lock_nothing_is_kept_but_the_wheelhouse(shelf: Path, tmp_path
 # -- the host's part
 
 
-def test_what_the_host_has_stays_there(shelf: Path, tmp_path: Path) -> None:
+def test_what_the_host_has_stays_there(links: Path, tmp_path: Path) -> None:
     """With all that only it needs; the lock knows of it."""
-    make_wheel(shelf, "own", "1.0")
+    make_wheel(links, "own", "1.0")
     backend = BackendInfo("some", "", {"pack": "pack>=1.5", "own": "own"})
     lock = tmp_path / "some.lock"
-    libraries, lines = found(order(shelf, lock=lock, backend=backend, host_packages=("pack",)))
+    libraries, lines = found(requested(links, lock=lock, backend=backend, host_packages=("pack",)))
     assert names(libraries) == [("own", "1.0")]
     assert libraries.host_packages == ["pack"]
     assert lines[0].startswith("resolving own for ")
     assert read_lock(lock).host_packages == ("pack",)
     with pytest.raises(UsageError, match="make another lock"):
-        found(order(shelf, lock=lock, backend=backend))
+        found(requested(links, lock=lock, backend=backend))
 
 
 # -- refusals
 
 
-def test_what_no_wheel_has_is_one_refusal(shelf: Path) -> None:
+def test_what_no_wheel_has_is_one_refusal(links: Path) -> None:
     """It says what there is."""
     with pytest.raises(UsageError, match="pack"):
-        found(order(shelf, backend=BackendInfo("some", "", {"pack": "pack>=9"})))
+        found(requested(links, backend=BackendInfo("some", "", {"pack": "pack>=9"})))
 
 
-def test_llama_cpp_for_another_machine_needs_its_wheel(shelf: Path) -> None:
+def test_llama_cpp_for_another_machine_needs_its_wheel(links: Path) -> None:
     """It cannot be compiled here, and nobody publishes it."""
     backend = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
-    elsewhere = Box("3.12", "manylinux_2_28_aarch64")
+    elsewhere = TargetPython("3.12", "manylinux_2_28_aarch64")
     with pytest.raises(UsageError, match="build its wheel on such a machine and give its folder"):
-        found(order(shelf, backend=backend, box=elsewhere))
+        found(requested(links, backend=backend, target=elsewhere))
 
 
 def test_llama_cpp_is_compiled_for_this_machine(
-    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    links: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once: then its wheel is on the shelf."""
+    """Once: then its wheel is kept."""
     asked: list[str] = []
 
     def build(requirement: str, wheelhouse: Path, tell: object) -> Path:
@@ -203,7 +203,7 @@ def test_llama_cpp_is_compiled_for_this_machine(
 
     monkeypatch.setattr(supply, "build_llama_wheel", build)
     backend = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
-    here = order(shelf, backend=backend, box=Box.of_this_machine())
+    here = requested(links, backend=backend, target=TargetPython.of_this_machine())
     assert names(found(here)[0]) == [("llama_cpp_python", "0.3.36")]
     given = here.sources._replace(wheels=(here.wheelhouse / "llama",))
     assert names(found(here._replace(sources=given))[0]) == [("llama_cpp_python", "0.3.36")]

@@ -1,4 +1,4 @@
-"""Payloads: every content once, the same bytes for the same contents, an id that says what."""
+"""Payloads: every content once, equal bytes for equal files, an id of the contents."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from kuwa_min.bundle.archive import Blob, File, Index
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.payload import ID_LENGTH, Output, Written, write_payload
-from kuwa_min.packing.pyz import content_of
-from kuwa_min.packing.wheels.wheel import Content
-from tests.support.small_files import contents_of, make_wheel
+from kuwa_min.packing.payload import ID_LENGTH, Output, PayloadInfo, write_payload
+from kuwa_min.packing.pyz import stored_file
+from kuwa_min.packing.wheels.wheel import PayloadFile
+from tests.support.small_files import files_of, make_wheel
 
 FILES = {
     "pack/__init__.py": b"A = 1\n",
@@ -24,25 +24,27 @@ FILES = {
 }
 
 
-def written(folder: Path, contents: list[Content], before: bytes = b"") -> tuple[Written, bytes]:
+def written(
+    folder: Path, members: list[PayloadFile], before: bytes = b""
+) -> tuple[PayloadInfo, bytes]:
     """Write a payload behind these bytes; return what is known of it and the whole file."""
     path = folder / "payload"
     with path.open("wb") as file:
         out = Output(file)
         if before:
             out.write(before)
-        found = write_payload(contents, out)
+        found = write_payload(members, out)
     return found, path.read_bytes()
 
 
-def index_of(found: Written, data: bytes) -> Index:
+def index_of(found: PayloadInfo, data: bytes) -> Index:
     """Read the index that a payload ends with."""
     packed = data[found.index_start : found.index_start + found.index_size]
     raw = json.loads(zlib.decompress(packed))
     return Index([File(*one) for one in raw["files"]], [Blob(*one) for one in raw["blobs"]])
 
 
-def tree_of(found: Written, data: bytes) -> dict[str, bytes]:
+def tree_of(found: PayloadInfo, data: bytes) -> dict[str, bytes]:
     """Inflate what the index names."""
     index, tree = index_of(found, data), {}
     for file in index.files:
@@ -52,11 +54,11 @@ def tree_of(found: Written, data: bytes) -> dict[str, bytes]:
     return tree
 
 
-def wheel(folder: Path, files: dict[str, bytes], **how: object) -> list[Content]:
-    """Return a wheel's contents without its papers, which are not the test's business."""
+def wheel(folder: Path, files: dict[str, bytes], **how: object) -> list[PayloadFile]:
+    """Return a wheel's members without its dist-info."""
     folder.mkdir(exist_ok=True)
-    contents = contents_of(make_wheel(folder, "pack", files, **how))  # type: ignore[arg-type]
-    return [content for content in contents if ".dist-info" not in content.path]
+    members = files_of(make_wheel(folder, "pack", files, **how))  # type: ignore[arg-type]
+    return [member for member in members if ".dist-info" not in member.path]
 
 
 # -- what is written
@@ -86,16 +88,16 @@ def test_folders_are_counted_with_those_above_them(
     tmp_path: Path, paths: tuple[str, ...], number: int
 ) -> None:
     """Each takes an inode of the disk."""
-    contents = wheel(tmp_path, dict.fromkeys(paths, b"1"))
-    assert written(tmp_path, contents)[0].folders == number
+    members = wheel(tmp_path, dict.fromkeys(paths, b"1"))
+    assert written(tmp_path, members)[0].folders == number
 
 
 def test_streams_are_copied_as_they_lie(tmp_path: Path) -> None:
     """Nothing is compressed anew: another zlib would give other bytes, and it takes minutes."""
-    contents = wheel(tmp_path, FILES)
-    _, data = written(tmp_path, contents)
-    for content in contents:
-        stream = content.source.read_bytes()[content.offset :][: content.stored]
+    members = wheel(tmp_path, FILES)
+    _, data = written(tmp_path, members)
+    for member in members:
+        stream = member.source.read_bytes()[member.offset :][: member.stored]
         assert stream in data
 
 
@@ -121,8 +123,8 @@ def test_two_wheels_may_want_one_path(tmp_path: Path) -> None:
 
 def test_what_nobody_hashed_is_told_apart_by_its_path(tmp_path: Path) -> None:
     """Two different files of equal size and sum are never taken for one."""
-    contents = [one._replace(sha256="") for one in wheel(tmp_path, {"a.py": b"1", "b.py": b"1"})]
-    found, data = written(tmp_path, contents)
+    members = [one._replace(sha256="") for one in wheel(tmp_path, {"a.py": b"1", "b.py": b"1"})]
+    found, data = written(tmp_path, members)
     assert len(index_of(found, data).blobs) == 2
 
 
@@ -130,7 +132,7 @@ def test_stored_files_are_summed_and_hashed_while_they_are_copied(tmp_path: Path
     """A model is read once."""
     text = bytes(range(256)) * 9000  # more than one piece
     (tmp_path / "model.bin").write_bytes(text)
-    found, data = written(tmp_path, [content_of(tmp_path / "model.bin", "model.bin")])
+    found, data = written(tmp_path, [stored_file(tmp_path / "model.bin", "model.bin")])
     (blob,) = index_of(found, data).blobs
     digest = hashlib.sha256(text).hexdigest()
     assert blob == Blob(0, len(text), len(text), 0, zlib.crc32(text), digest)
@@ -146,11 +148,11 @@ def test_a_payload_of_nothing_is_an_empty_index(tmp_path: Path) -> None:
 
 def test_a_source_that_became_shorter_is_one_line(tmp_path: Path) -> None:
     """Somebody wrote to it while it was read."""
-    contents = wheel(tmp_path, FILES, method=zipfile.ZIP_STORED)
-    source = contents[0].source
+    members = wheel(tmp_path, FILES, method=zipfile.ZIP_STORED)
+    source = members[0].source
     source.write_bytes(source.read_bytes()[:100])
     with pytest.raises(UsageError, match=r"\.whl is shorter than it says: fetch it again"):
-        written(tmp_path, contents)
+        written(tmp_path, members)
 
 
 # -- the same, and not the same
@@ -187,7 +189,7 @@ OTHERS = (
 
 @pytest.mark.parametrize("files", OTHERS, ids=range(len(OTHERS)))
 def test_another_tree_has_another_id(tmp_path: Path, files: dict[str, bytes]) -> None:
-    """Whatever differs: a content, a path, a mode, who has which content."""
+    """Whatever differs: a content, a path, a mode, which path has which content."""
     ids = [written(tmp_path, wheel(tmp_path, tree))[0].id for tree in (FILES, files)]
     assert ids[0] != ids[1]
 
@@ -195,8 +197,8 @@ def test_another_tree_has_another_id(tmp_path: Path, files: dict[str, bytes]) ->
 def test_what_has_no_hash_counts_by_its_sum(tmp_path: Path) -> None:
     """RECORD does not hash itself, and must count all the same."""
     trees = ({"a.py": b"1"}, {"a.py": b"2"})
-    contents = ([one._replace(sha256="") for one in wheel(tmp_path, tree)] for tree in trees)
-    one, two = (written(tmp_path, found)[0].id for found in contents)
+    members = ([one._replace(sha256="") for one in wheel(tmp_path, tree)] for tree in trees)
+    one, two = (written(tmp_path, found)[0].id for found in members)
     assert one != two
 
 

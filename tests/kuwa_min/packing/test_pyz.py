@@ -15,8 +15,8 @@ from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Payload
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.core_zip import SHEBANG
-from kuwa_min.packing.pyz import Cargo, content_of, write_file
-from tests.support.small_files import contents_of, make_file, make_wheel
+from kuwa_min.packing.pyz import PayloadSpec, stored_file, write_file
+from tests.support.small_files import files_of, make_file, make_wheel
 
 FILES = {"pack/__init__.py": b"A = 1\n", "pack/data.bin": bytes(range(256)) * 100}
 
@@ -29,7 +29,7 @@ def entries(_: list[Payload]) -> dict[str, bytes]:
 def written(path: Path, files: dict[str, bytes]) -> Path:
     """Write a file with one wheel of these files."""
     wheel = make_wheel(path.parent, "pack", files)
-    write_file(path, [Cargo("libraries", contents_of(wheel))], entries)
+    write_file(path, [PayloadSpec("libraries", files_of(wheel))], entries)
     return path
 
 
@@ -77,8 +77,8 @@ def test_payloads_are_known_by_where_they_lie_before_the_zip(tmp_path: Path) -> 
         return entries(payloads)
 
     cargo = [
-        Cargo("libraries", contents_of(wheel)),
-        Cargo("model", [content_of(tmp_path / "model.gguf", "model.gguf")]),
+        PayloadSpec("libraries", files_of(wheel)),
+        PayloadSpec("model", [stored_file(tmp_path / "model.gguf", "model.gguf")]),
     ]
     write_file(tmp_path / "some.pyz", cargo, core)
     data = (tmp_path / "some.pyz").read_bytes()
@@ -109,10 +109,10 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     write_file(path, [], entries)
     before, names = path.read_bytes(), folder_of(path)
     wheel = make_wheel(tmp_path, "pack", FILES, method=zipfile.ZIP_STORED)
-    contents = contents_of(wheel)
+    members = files_of(wheel)
     wheel.write_bytes(wheel.read_bytes()[:50])
     with pytest.raises(UsageError):
-        write_file(path, [Cargo("libraries", contents)], entries)
+        write_file(path, [PayloadSpec("libraries", members)], entries)
     assert (path.read_bytes(), folder_of(path)) == (before, names)
 
     def broken(_: list[Payload]) -> dict[str, bytes]:
@@ -147,15 +147,15 @@ def test_a_program_that_runs_from_the_old_file_lives_on(tmp_path: Path) -> None:
 def test_a_file_of_ones_own_is_stored_as_it_is(tmp_path: Path) -> None:
     """Weights are noise: nothing is gained by compressing them. Their sum comes while copying."""
     (tmp_path / "model.bin").write_bytes(b"weights")
-    content = content_of(tmp_path / "model.bin", "a/b.bin")
-    assert (content.path, content.size, content.stored) == ("a/b.bin", 7, 7)
-    assert (content.method, content.crc, content.executable) == (0, None, False)
+    member = stored_file(tmp_path / "model.bin", "a/b.bin")
+    assert (member.path, member.size, member.stored) == ("a/b.bin", 7, 7)
+    assert (member.method, member.crc, member.executable) == (0, None, False)
 
 
 def test_the_archive_reads_what_was_written(tmp_path: Path) -> None:
     """The reader is another module, in another place."""
     wheel = make_wheel(tmp_path, "pack", FILES)
-    archive = make_file(tmp_path / "some.pyz", contents_of(wheel))
+    archive = make_file(tmp_path / "some.pyz", files_of(wheel))
     again = Archive(archive.path)
     assert dict(again.texts(lambda path: path == "pack/__init__.py")) == {
         "pack/__init__.py": "A = 1\n"

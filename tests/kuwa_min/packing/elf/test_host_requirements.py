@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.elf import scan as surveys
-from kuwa_min.packing.elf.host_requirements import Needs, combine
+from kuwa_min.packing.elf.host_requirements import HostRequirements, host_requirements
 from kuwa_min.packing.elf.reader import Elf
-from kuwa_min.packing.elf.scan import Survey, remembered_survey, survey
+from kuwa_min.packing.elf.scan import FORMAT, ElfScan, cached_scan, scan_wheel
 
 DIGEST = "ab" * 32
 MANYLINUX = "one-1.0-cp312-cp312-manylinux_2_28_x86_64.whl"
 LOCAL = "one-1.0-py3-none-linux_x86_64.whl"
-NOTHING = Needs("", {}, [], "", "")
+NOTHING = HostRequirements("", {}, [], "", "")
 
 
 def elf(
@@ -41,14 +40,18 @@ def elf(
     return Elf("x86_64", soname, needed, wanted, modules, constants or {})
 
 
-def libraries(*surveys: Survey) -> dict[str, list[str]]:
+def libraries(*scans: ElfScan) -> dict[str, list[str]]:
     """Return what the system must have for these wheels."""
-    return combine(surveys, {}).libraries
+    return host_requirements(scans, {}).libraries
 
 
 def test_pure_wheels_need_nothing() -> None:
     """Nor does no wheel at all."""
-    assert combine([], {}) == combine([Survey("one-1.0-py3-none-any.whl", {})], {}) == NOTHING
+    assert (
+        host_requirements([], {})
+        == host_requirements([ElfScan("one-1.0-py3-none-any.whl", {})], {})
+        == NOTHING
+    )
 
 
 def test_a_module_needs_what_its_libraries_need() -> None:
@@ -59,21 +62,21 @@ def test_a_module_needs_what_its_libraries_need() -> None:
         "one/lib/libcore-3f.so": elf("libstdc++.so.6", "libm.so.6", soname="libcore.so.1"),
         "one/lib/libtest.so": elf("libX11.so.6"),
     }
-    assert libraries(Survey(MANYLINUX, wheel)) == {"libstdc++.so.6": []}
+    assert libraries(ElfScan(MANYLINUX, wheel)) == {"libstdc++.so.6": []}
 
 
 def test_what_another_wheel_holds_is_not_the_systems() -> None:
     """CUDA's libraries are siblings of torch; what they need of the system still counts."""
-    torch = Survey(MANYLINUX, {"_C.so": elf("libcudart.so.13", "libcuda.so.1", module="_C")})
+    torch = ElfScan(MANYLINUX, {"_C.so": elf("libcudart.so.13", "libcuda.so.1", module="_C")})
     runtime = elf("libgcc_s.so.1", "libc.so.6", soname="libcudart.so.13")
-    nvidia = Survey("two-13-py3-none-manylinux2014_x86_64.whl", {"nvidia/libcudart.so": runtime})
+    nvidia = ElfScan("two-13-py3-none-manylinux2014_x86_64.whl", {"nvidia/libcudart.so": runtime})
     assert libraries(torch, nvidia) == {"libgcc_s.so.1": []}
 
 
 @pytest.mark.parametrize("name", ["libcuda.so.1", "libnvidia-ml.so.1", "libnvcuvid.so.1"])
 def test_the_drivers_libraries_are_the_drivers(name: str) -> None:
     """Whoever has no driver may still run it."""
-    assert libraries(Survey(LOCAL, {"one.so": elf(name)})) == {}
+    assert libraries(ElfScan(LOCAL, {"one.so": elf(name)})) == {}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_the_drivers_libraries_are_the_drivers(name: str) -> None:
 )
 def test_glibcs_own_libraries_are_glibcs(name: str) -> None:
     """They come with it, so the version of glibc says all."""
-    assert libraries(Survey(LOCAL, {"one.so": elf(name)})) == {}
+    assert libraries(ElfScan(LOCAL, {"one.so": elf(name)})) == {}
 
 
 def test_plug_ins_of_manylinux_wheels_are_optional() -> None:
@@ -97,7 +100,7 @@ def test_plug_ins_of_manylinux_wheels_are_optional() -> None:
         "nvidia/lib/nvshmem_transport_ibrc.so.3": elf("libibverbs.so.1", "libmlx5.so.1"),
         "nvidia/lib/rocm.so": elf("libhipblas.so.2", "libc.so.6", c="GLIBC_2.38"),
     }
-    found = combine([Survey(MANYLINUX, nvshmem)], {})
+    found = host_requirements([ElfScan(MANYLINUX, nvshmem)], {})
     assert (found.libraries, found.glibc) == ({"libstdc++.so.6": []}, "2.28")
 
 
@@ -110,7 +113,7 @@ def test_a_wheel_without_the_promise_needs_all_it_names() -> None:
         "llama_cpp/lib/libllama-common.so.0": elf("libssl.so.3"),
         "lib/libllama.so": elf("libcurl.so.4"),
     }
-    found = combine([Survey(LOCAL, llama)], {})
+    found = host_requirements([ElfScan(LOCAL, llama)], {})
     assert [*found.libraries] == ["libatomic.so.1", "libgomp.so.1", "libstdc++.so.6"]
     assert found.glibc == "2.29"
 
@@ -120,7 +123,7 @@ def test_of_versions_the_last_of_each_series_is_kept() -> None:
     first = elf("libstdc++.so.6", module="a", **{"stdc++": "GLIBCXX_3.4.9 CXXABI_1.3 CXXABI_TM_1"})
     second = elf("libstdc++.so.6", module="b", **{"stdc++": "GLIBCXX_3.4.29 GLIBCXX_3.4 CXXABI_X"})
     kept = ["CXXABI_1.3", "CXXABI_TM_1", "CXXABI_X", "GLIBCXX_3.4.29"]
-    wheel = Survey(MANYLINUX, {"a.so": first, "b.so": second})
+    wheel = ElfScan(MANYLINUX, {"a.so": first, "b.so": second})
     assert libraries(wheel) == {"libstdc++.so.6": kept}
 
 
@@ -140,8 +143,8 @@ def test_of_versions_the_last_of_each_series_is_kept() -> None:
 )
 def test_glibc_by_tags(tags: str, glibc: str) -> None:
     """A wheel with several runs where the oldest does."""
-    wheel = Survey(f"one-1.0-cp312-cp312-{tags}.whl", {})
-    assert wheel.glibc == combine([wheel], {}).glibc == glibc
+    wheel = ElfScan(f"one-1.0-cp312-cp312-{tags}.whl", {})
+    assert wheel.glibc == host_requirements([wheel], {}).glibc == glibc
 
 
 @pytest.mark.parametrize(
@@ -156,8 +159,8 @@ def test_glibc_by_tags(tags: str, glibc: str) -> None:
 )
 def test_glibc_is_the_higher_of_tags_and_libraries(versions: str, glibc: str) -> None:
     """A tag may be too low."""
-    wheel = Survey(MANYLINUX, {"one.so": elf("libc.so.6", module="one", c=versions)})
-    assert combine([wheel], {}).glibc == glibc
+    wheel = ElfScan(MANYLINUX, {"one.so": elf("libc.so.6", module="one", c=versions)})
+    assert host_requirements([wheel], {}).glibc == glibc
 
 
 GGML = {"ggml_cpu_has_avx": 1, "ggml_cpu_has_fma": 1, "ggml_cpu_has_avx512": 0}
@@ -179,8 +182,8 @@ def test_cpu_flags_are_named_as_the_machine_names_them(
 ) -> None:
     """What ggml was compiled for must be there: else it ends with an illegal instruction."""
     expected = flags.split() if isinstance(flags, str) else flags
-    wheel = Survey(LOCAL, {"llama_cpp/lib/libggml-cpu.so": elf(constants=constants)})
-    assert combine([wheel], {}).cpu == expected
+    wheel = ElfScan(LOCAL, {"llama_cpp/lib/libggml-cpu.so": elf(constants=constants)})
+    assert host_requirements([wheel], {}).cpu == expected
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def test_cpu_flags_are_named_as_the_machine_names_them(
 )
 def test_variants_are_chosen_where_it_runs(path: str, counts: bool) -> None:
     """So they ask for nothing."""
-    found = combine([Survey(LOCAL, {path: elf(constants=GGML)})], {})
+    found = host_requirements([ElfScan(LOCAL, {path: elf(constants=GGML)})], {})
     assert found.cpu == (["avx", "fma"] if counts else [])
 
 
@@ -215,15 +218,17 @@ def test_variants_are_chosen_where_it_runs(path: str, counts: bool) -> None:
 )
 def test_cuda_and_its_least_driver(packages: dict[str, str], cuda: str, driver: str) -> None:
     """By the runtime that is inside, else by what torch was built for."""
-    found = combine([], packages)
+    found = host_requirements([], packages)
     assert (found.cuda, found.driver) == (cuda, driver)
 
 
 def test_the_systems_cuda_is_told_by_its_soname() -> None:
     """A llama-cpp-python that was compiled with it carries none."""
-    wheel = Survey(LOCAL, {"llama_cpp/lib/libggml-cuda.so": elf("libcudart.so.12", "libcuda.so.1")})
-    expected = Needs("", {"libcudart.so.12": []}, [], "12", "525.60.13")
-    assert combine([wheel], {}) == expected
+    wheel = ElfScan(
+        LOCAL, {"llama_cpp/lib/libggml-cuda.so": elf("libcudart.so.12", "libcuda.so.1")}
+    )
+    expected = HostRequirements("", {"libcudart.so.12": []}, [], "12", "525.60.13")
+    assert host_requirements([wheel], {}) == expected
 
 
 def module_file() -> Path:
@@ -255,11 +260,11 @@ def test_a_wheel_is_read_where_it_lies(tmp_path: Path, method: int) -> None:
         "one/__init__.py": b"",
         "one-1.0.dist-info/RECORD": b"",
     }
-    found = survey(make_wheel(tmp_path / MANYLINUX, members, method))
+    found = scan_wheel(make_wheel(tmp_path / MANYLINUX, members, method))
     assert found.wheel == MANYLINUX
     assert [*found.libraries] == ["one.libs/libnumbered-1f.so.3.0.1", f"one/{module.name}"]
     assert found.libraries[f"one/{module.name}"].modules == (module.name.partition(".")[0],)
-    assert "libc.so.6" not in combine([found], {}).libraries
+    assert "libc.so.6" not in host_requirements([found], {}).libraries
 
 
 @pytest.mark.parametrize("harm", ["text", "cut", "flipped"])
@@ -270,10 +275,10 @@ def test_a_damaged_wheel_is_refused(tmp_path: Path, harm: str) -> None:
     bad = {"text": b"404", "cut": data[:-40], "flipped": data[:60] + b"\xff" * 300 + data[360:]}
     wheel.write_bytes(bad[harm])
     with pytest.raises(UsageError, match=r"one-1\.0.* is not a whole wheel \(.+\): fetch it again"):
-        survey(wheel)
+        scan_wheel(wheel)
 
 
-EXAMPLE = Survey(
+EXAMPLE = ElfScan(
     MANYLINUX,
     {
         "a.so": elf("libc.so.6", module="a", c="GLIBC_2.2.5 GLIBC_2.17"),
@@ -282,11 +287,11 @@ EXAMPLE = Survey(
 )
 
 
-def test_a_survey_survives_json() -> None:
+def test_a_scan_survives_json() -> None:
     """And is the same text each time."""
     text = EXAMPLE.to_json()
-    assert Survey.from_json(text) == EXAMPLE
-    assert Survey.from_json(text).to_json() == text
+    assert ElfScan.from_json(text) == EXAMPLE
+    assert ElfScan.from_json(text).to_json() == text
 
 
 DAMAGED = [
@@ -299,43 +304,43 @@ DAMAGED = [
     '{"format": 1, "wheel": "x", "libraries": {"a.so": []}}',
     '{"format": 1, "wheel": "x", "libraries": {"a.so": ["", "", 1, {}, [], {}]}}',
     EXAMPLE.to_json()[:-9],
-    json.dumps({**json.loads(EXAMPLE.to_json()), "format": surveys.FORMAT + 1}),
+    json.dumps({**json.loads(EXAMPLE.to_json()), "format": FORMAT + 1}),
 ]
 
 
 @pytest.mark.parametrize("text", DAMAGED)
-def test_what_is_no_survey_is_told(text: str) -> None:
+def test_malformed_json_of_a_scan_is_refused(text: str) -> None:
     """By the one exception that remembering expects."""
     with pytest.raises(ValueError):
-        Survey.from_json(text)
+        ElfScan.from_json(text)
 
 
 def test_a_wheel_is_read_once(tmp_path: Path) -> None:
     """From then on its sha256 says all, and nothing but the memo is left in the folder."""
     wheel = make_wheel(tmp_path / MANYLINUX, {"one.so": module_file().read_bytes()})
-    first = remembered_survey(wheel, DIGEST, tmp_path / "memos")
+    first = cached_scan(wheel, DIGEST, tmp_path / "memos")
     wheel.write_bytes(b"is not read again")
-    assert remembered_survey(wheel, DIGEST, tmp_path / "memos") == first
-    assert [path.name for path in (tmp_path / "memos").iterdir()] == [f"{DIGEST}.survey.json"]
+    assert cached_scan(wheel, DIGEST, tmp_path / "memos") == first
+    assert [path.name for path in (tmp_path / "memos").iterdir()] == [f"{DIGEST}.elf.json"]
     with pytest.raises(UsageError):
-        remembered_survey(wheel, "cd" * 32, tmp_path / "memos")
+        cached_scan(wheel, "cd" * 32, tmp_path / "memos")
 
 
 @pytest.mark.parametrize("text", [*DAMAGED, EXAMPLE._replace(wheel=LOCAL).to_json(), "\udcff"])
 def test_a_memo_that_does_not_fit_is_made_anew(tmp_path: Path, text: str) -> None:
     """Damaged, of another version of us, or of a wheel with other tags."""
     wheel = make_wheel(tmp_path / MANYLINUX, {"one.so": module_file().read_bytes()})
-    memo = tmp_path / f"{DIGEST}.survey.json"
+    memo = tmp_path / f"{DIGEST}.elf.json"
     memo.write_bytes(text.encode("utf-8", "surrogateescape"))
-    found = remembered_survey(wheel, DIGEST, tmp_path)
-    assert found == survey(wheel) == Survey.from_json(memo.read_text("utf-8"))
+    found = cached_scan(wheel, DIGEST, tmp_path)
+    assert found == scan_wheel(wheel) == ElfScan.from_json(memo.read_text("utf-8"))
 
 
 def test_a_folder_that_takes_nothing_costs_time_only(tmp_path: Path) -> None:
     """It may be on a read-only disk; here it is a file."""
     wheel = make_wheel(tmp_path / MANYLINUX, {"one.so": module_file().read_bytes()})
     (tmp_path / "memos").write_bytes(b"")
-    assert remembered_survey(wheel, DIGEST, tmp_path / "memos") == survey(wheel)
+    assert cached_scan(wheel, DIGEST, tmp_path / "memos") == scan_wheel(wheel)
 
 
 @pytest.mark.slow
@@ -352,7 +357,7 @@ def test_a_large_library_is_not_held_whole(tmp_path: Path) -> None:
     made.unlink()
     tracemalloc.start()
     try:
-        found = survey(wheel).libraries["large.so"]
+        found = scan_wheel(wheel).libraries["large.so"]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

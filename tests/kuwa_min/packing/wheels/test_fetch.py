@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.fetch import gather
+from kuwa_min.packing.wheels.fetch import fetch_wheels
 from kuwa_min.packing.wheels.lock import Lock, Pin
-from kuwa_min.packing.wheels.resolve import Sources
-from kuwa_min.packing.wheels.target import Box
+from kuwa_min.packing.wheels.resolve import WheelSources
+from kuwa_min.packing.wheels.target import TargetPython
 from kuwa_min.packing.wheels.wheelhouse import sha256_of
 from tests.support.fake_wheels import digest, leave_the_internet, make_wheel, served
 
-BOX = Box("3.12", "manylinux_2_28_x86_64")
+TARGET = TargetPython("3.12", "manylinux_2_28_x86_64")
 CP312 = "cp312-cp312-manylinux_2_28_x86_64"
 OLDER = "cp312-cp312-manylinux2010_x86_64"
 
@@ -57,7 +57,11 @@ def locked(*wheels: Path, variant: str = "") -> Lock:
         Pin(name.replace("_", "-"), version, (digest(path),))
         for (name, version, *_), path in zip(names, wheels, strict=True)
     )
-    return Lock("debug", BOX, tuple(pins), variant)
+    return Lock("debug", TARGET, tuple(pins), variant)
+
+
+def ignore(line: str) -> None:
+    """Take a line about a step."""
 
 
 def silent(line: str) -> None:
@@ -72,8 +76,8 @@ def test_local_wheels_are_used_where_they_lie(tmp_path: Path) -> None:
     second = make_wheel(tmp_path / "links", "some-library", "2.0", tag=CP312)
     third = make_wheel(tmp_path / "house", "ant", "1+local")
     make_wheel(tmp_path / "house", "unasked", "1")
-    sources = Sources((first.parent,), (str(second.parent),))
-    wheels = gather(locked(first, second, third), sources, third.parent, silent)
+    sources = WheelSources((first.parent,), (str(second.parent),))
+    wheels = fetch_wheels(locked(first, second, third), sources, third.parent, silent)
     assert list(wheels.items()) == [(path, digest(path)) for path in (third, second, first)]
 
 
@@ -85,13 +89,13 @@ def test_the_best_tag_wins(tmp_path: Path) -> None:
     anywhere = make_wheel(tmp_path, "library", "1")
     make_wheel(tmp_path, "library", "1", tag="cp311-cp311-manylinux_2_28_x86_64")
     all_three = Pin("library", "1", tuple(map(digest, (best, older, anywhere))))
-    lock = Lock("debug", BOX, (all_three,))
-    assert list(gather(lock, Sources(), tmp_path, silent)) == [best]
+    lock = Lock("debug", TARGET, (all_three,))
+    assert list(fetch_wheels(lock, WheelSources(), tmp_path, silent)) == [best]
     narrow = lock.narrowed([digest(anywhere)])
-    assert list(gather(narrow, Sources(), tmp_path, silent)) == [anywhere]
+    assert list(fetch_wheels(narrow, WheelSources(), tmp_path, silent)) == [anywhere]
     own = make_wheel(tmp_path / "own", "library", "1", extra="# mine")
     mine = locked(own)
-    assert list(gather(mine, Sources((own.parent,)), tmp_path, silent)) == [own]
+    assert list(fetch_wheels(mine, WheelSources((own.parent,)), tmp_path, silent)) == [own]
 
 
 @pytest.mark.usefixtures("alone")
@@ -100,35 +104,35 @@ def test_an_own_wheel_that_the_lock_does_not_know(tmp_path: Path) -> None:
     lock = locked(make_wheel(tmp_path / "house", "library", "1"))
     own = make_wheel(tmp_path / "own", "library", "1", extra="# other")
     with pytest.raises(UsageError) as caught:
-        gather(lock, Sources((own.parent,)), tmp_path / "house", silent)
+        fetch_wheels(lock, WheelSources((own.parent,)), tmp_path / "house", silent)
     assert str(own) in str(caught.value) and "\n" not in str(caught.value)
     assert f"should be {lock.pins[0].hashes[0]}, it is {digest(own)};" in str(caught.value)
     own.unlink()
     newer = make_wheel(tmp_path / "own", "library", "2")
     with pytest.raises(UsageError, match=f"{newer} is not library 1 of the lock"):
-        gather(lock, Sources((newer.parent,)), tmp_path / "house", silent)
+        fetch_wheels(lock, WheelSources((newer.parent,)), tmp_path / "house", silent)
 
 
 @pytest.mark.usefixtures("alone")
 def test_without_an_index_pip_is_not_even_asked(tmp_path: Path) -> None:
     """What is missing or damaged must be carried in."""
     wheel = make_wheel(tmp_path / "links", "library", "1")
-    sources = Sources(find_links=(str(wheel.parent),), no_index=True)
+    sources = WheelSources(find_links=(str(wheel.parent),), no_index=True)
     lock = locked(wheel)
     wheel.write_bytes(wheel.read_bytes()[:-1])
     with pytest.raises(UsageError, match=r"library-1-py3-none-any.whl is not the file of the lock"):
-        gather(lock, sources, tmp_path / "house", silent)
+        fetch_wheels(lock, sources, tmp_path / "house", silent)
     many = tuple(Pin(f"p{number}", "1", ("0" * 64,)) for number in range(7))
     words = r"no wheel for Python 3.12 .* of p0 1, p1 1, p2 1, p3 1, p4 1 and 2 more in .*links"
     with pytest.raises(UsageError, match=words):
-        gather(lock._replace(pins=many), sources, tmp_path / "house", silent)
+        fetch_wheels(lock._replace(pins=many), sources, tmp_path / "house", silent)
 
 
 @pytest.mark.slow
 def test_the_rest_is_downloaded_once(
     tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """For the box and not for this Python; the older platforms of its ladder will do."""
+    """For the target and not for this Python; wheels for older platforms are accepted."""
     house, said = tmp_path / "house", list[str]()
     own = make_wheel(tmp_path / "own", "ant", "1")
     there = make_wheel(index / "usual" / "library", "library", "1", "missing>=1", tag=OLDER)
@@ -136,13 +140,13 @@ def test_the_rest_is_downloaded_once(
     stable = make_wheel(
         index / "usual" / "stable", "stable", "2", tag="cp38-abi3-manylinux_2_27_x86_64"
     )
-    lock, sources = locked(own, there, stable), Sources((own.parent,))
-    wheels = gather(lock, sources, house, said.append)
+    lock, sources = locked(own, there, stable), WheelSources((own.parent,))
+    wheels = fetch_wheels(lock, sources, house, said.append)
     assert list(wheels) == [own, house / there.name, house / stable.name]
     assert said == ["downloading 2 of 3 packages"]
     assert "Saved" in capfd.readouterr().err  # pip's words are seen, and not on stdout
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert gather(lock, sources, house, silent) == wheels
+    assert fetch_wheels(lock, sources, house, silent) == wheels
 
 
 @pytest.mark.slow
@@ -150,8 +154,10 @@ def test_torch_comes_from_where_the_lock_had_it(tmp_path: Path, index: Path) -> 
     """A lock that is used again knows its variant."""
     torch = make_wheel(index / "torch" / "cpu" / "torch", "torch", "2.13.0+cpu", tag=CP312)
     make_wheel(index / "usual" / "torch", "torch", "2.14.0", tag=CP312)
-    sources = Sources(torch_index=os.environ["TORCH_INDEX"])
-    wheels = gather(locked(torch, variant="cpu"), sources, tmp_path / "house", lambda line: None)
+    sources = WheelSources(torch_index=os.environ["TORCH_INDEX"])
+    wheels = fetch_wheels(
+        locked(torch, variant="cpu"), sources, tmp_path / "house", lambda line: None
+    )
     assert [path.name for path in wheels] == [torch.name]
 
 
@@ -163,7 +169,7 @@ def test_what_was_kept_damaged_is_downloaded_again(tmp_path: Path, index: Path) 
     house.mkdir()
     torn = house / there.name
     torn.write_bytes(there.read_bytes()[:100])
-    assert gather(locked(there), Sources(), house, lambda line: None) == {torn: digest(there)}
+    assert fetch_wheels(locked(there), WheelSources(), house, ignore) == {torn: digest(there)}
 
 
 @pytest.mark.slow
@@ -174,16 +180,16 @@ def test_a_download_that_fails(tmp_path: Path, index: Path) -> None:
     make_wheel(there.parent, "library", "1", extra="# changed")
     house = tmp_path / "house"
     with pytest.raises(UsageError, match="pip could not download library 1; above it says why"):
-        gather(lock, Sources(), house, lambda line: None)
+        fetch_wheels(lock, WheelSources(), house, ignore)
     assert list(house.iterdir()) == []
 
 
 def test_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line says how to get it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    lock = Lock("debug", BOX, (Pin("library", "1", ("0" * 64,)),))
+    lock = Lock("debug", TARGET, (Pin("library", "1", ("0" * 64,)),))
     with pytest.raises(UsageError, match=f"{sys.executable} has no pip: .* -m ensurepip"):
-        gather(lock, Sources(), tmp_path, lambda line: None)
+        fetch_wheels(lock, WheelSources(), tmp_path, ignore)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20])

@@ -8,13 +8,13 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels.lock import Lock, Pin, check, read_lock, read_pins
-from kuwa_min.packing.wheels.target import Box
+from kuwa_min.packing.wheels.target import TargetPython
 
-BOX = Box("3.12", "manylinux_2_28_x86_64")
+TARGET = TargetPython("3.12", "manylinux_2_28_x86_64")
 ONE, TWO = "1" * 64, "2" * 64
 TORCH = Pin("torch", "2.13.0+cpu", (ONE,))
 NUMPY = Pin("numpy", "2.4.6", (ONE, TWO))
-LOCK = Lock("huggingface", BOX, (NUMPY, TORCH), "cpu")
+LOCK = Lock("huggingface", TARGET, (NUMPY, TORCH), "cpu")
 TEXT = f"""\
 # kuwa lock: the packages of one file; build.py --lock makes it, pip can read it
 # backend: huggingface
@@ -91,39 +91,44 @@ def test_a_lock_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 
 def test_a_lock_that_does() -> None:
     """Floors are met, local versions and markers are understood."""
-    check(LOCK, "huggingface", BOX, ["torch>=2.6", "numpy", 'tomli; python_version < "3.11"'])
-    check(LOCK, "huggingface", BOX, ["Torch>=2.6,<3"], torch_variant="cpu")
+    check(LOCK, "huggingface", TARGET, ["torch>=2.6", "numpy", 'tomli; python_version < "3.11"'])
+    check(LOCK, "huggingface", TARGET, ["Torch>=2.6,<3"], torch_variant="cpu")
 
 
 @pytest.mark.parametrize(
-    ("backend", "box", "requirements", "words"),
+    ("backend", "target", "requirements", "words"),
     [
-        ("llamacpp", BOX, (), "is for huggingface, Python 3.12 .* this build for llamacpp,"),
-        ("huggingface", BOX._replace(python="3.13"), (), "this build for huggingface, Python 3.13"),
-        ("huggingface", Box("3.12", "manylinux_2_17_x86_64"), (), "manylinux_2_17_x86_64"),
-        ("huggingface", BOX, ["transformers>=5.5.0"], "lacks transformers"),
-        ("huggingface", BOX, ["numpy>=2.5"], r"has numpy 2.4.6, needed is >=2.5"),
-        ("huggingface", BOX, ["numpy>"], "'numpy>' is no requirement"),
+        ("llamacpp", TARGET, (), "is for huggingface, Python 3.12 .* this build for llamacpp,"),
+        (
+            "huggingface",
+            TARGET._replace(python="3.13"),
+            (),
+            "this build for huggingface, Python 3.13",
+        ),
+        ("huggingface", TargetPython("3.12", "manylinux_2_17_x86_64"), (), "manylinux_2_17_x86_64"),
+        ("huggingface", TARGET, ["transformers>=5.5.0"], "lacks transformers"),
+        ("huggingface", TARGET, ["numpy>=2.5"], r"has numpy 2.4.6, needed is >=2.5"),
+        ("huggingface", TARGET, ["numpy>"], "'numpy>' is no requirement"),
     ],
 )
 def test_a_lock_for_something_else(
-    backend: str, box: Box, requirements: list[str], words: str
+    backend: str, target: TargetPython, requirements: list[str], words: str
 ) -> None:
     """One line says what it is for, or what it lacks."""
     with pytest.raises(UsageError, match=words):
-        check(LOCK, backend, box, requirements)
+        check(LOCK, backend, target, requirements)
 
 
 def test_a_lock_for_another_torch_or_another_host() -> None:
     """What --cuda and --thin ask for must be what the lock was made with."""
     with pytest.raises(UsageError, match=r"with torch for cpu, this build for .* torch for cu130"):
-        check(LOCK, "huggingface", BOX, (), torch_variant="cu130")
+        check(LOCK, "huggingface", TARGET, (), torch_variant="cu130")
     with pytest.raises(UsageError, match=r"this build for .*, without torch"):
-        check(LOCK, "huggingface", BOX, (), host_packages=["torch"])
+        check(LOCK, "huggingface", TARGET, (), host_packages=["torch"])
 
 
 def test_a_lock_without_hashes() -> None:
     """Nothing is fetched on trust."""
     bare = LOCK._replace(pins=(NUMPY._replace(hashes=()), TORCH))
     with pytest.raises(UsageError, match="no hashes for numpy;"):
-        check(bare, "huggingface", BOX, ())
+        check(bare, "huggingface", TARGET, ())

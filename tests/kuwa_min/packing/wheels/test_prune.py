@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.packing.wheels.prune import NEVER_NEEDED, prune
-from tests.support.small_files import contents_of, make_wheel
+from tests.support.small_files import files_of, make_wheel
 
 GONE = (
     "torch/test/test_all.py",
@@ -71,7 +71,7 @@ def test_it_stays(path: str) -> None:
 
 
 def test_what_is_kept_is_untouched_and_in_order(tmp_path: Path) -> None:
-    """Of a wheel's contents the others."""
+    """All other files of a wheel."""
     wheel = make_wheel(tmp_path, "pack", {"pack/a.py": b"1", "pack/a.pyi": b"2", "pack/b.py": b"3"})
-    contents = contents_of(wheel)
-    assert prune(contents) == [one for one in contents if one.path != "pack/a.pyi"]
+    members = files_of(wheel)
+    assert prune(members) == [one for one in members if one.path != "pack/a.pyi"]

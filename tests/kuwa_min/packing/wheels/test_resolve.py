@@ -11,11 +11,11 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels.lock import Lock, Pin, check, read_lock
-from kuwa_min.packing.wheels.resolve import Sources, explain, resolve
-from kuwa_min.packing.wheels.target import Box
+from kuwa_min.packing.wheels.resolve import WheelSources, explain, resolve
+from kuwa_min.packing.wheels.target import TargetPython
 from tests.support.fake_wheels import digest, leave_the_internet, make_wheel, served
 
-BOX = Box("3.12", "manylinux_2_28_x86_64")
+TARGET = TargetPython("3.12", "manylinux_2_28_x86_64")
 CP312 = "cp312-cp312-manylinux_2_28_x86_64"
 
 
@@ -59,9 +59,9 @@ def versions(lock: Lock) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_wheelhouse_without_any_index(house: Path) -> None:
-    """The newest versions whose wheels suit the box, with the hashes of those."""
-    lock = resolve("debug", ["app"], BOX, Sources(find_links=(str(house),), no_index=True))
-    assert (lock.backend, lock.box, lock.torch_variant) == ("debug", BOX, "")
+    """The newest versions whose wheels suit the target, with the hashes of those."""
+    lock = resolve("debug", ["app"], TARGET, WheelSources(find_links=(str(house),), no_index=True))
+    assert (lock.backend, lock.target, lock.torch_variant) == ("debug", TARGET, "")
     assert versions(lock) == {"app": "1", "library": "2.0"}
     (pin,) = (pin for pin in lock.pins if pin.name == "library")
     assert digest(house / "library-2.0-cp312-cp312-manylinux2014_x86_64.whl") in pin.hashes
@@ -70,20 +70,20 @@ def test_a_wheelhouse_without_any_index(house: Path) -> None:
 @pytest.mark.slow
 def test_markers_are_those_of_the_box(house: Path) -> None:
     """The Python that runs this one does not count: pip gets that wrong."""
-    old = BOX._replace(python="3.10")
-    lock = resolve("debug", ["app"], old, Sources(find_links=(str(house),), no_index=True))
+    old = TARGET._replace(python="3.10")
+    lock = resolve("debug", ["app"], old, WheelSources(find_links=(str(house),), no_index=True))
     assert versions(lock) == {"app": "1", "exceptiongroup": "1.3.0", "library": "2.0"}
 
 
 @pytest.mark.slow
 def test_the_same_question_has_the_same_bytes(house: Path, tmp_path: Path) -> None:
     """And a lock that is read again is the same, and good for what it was made for."""
-    sources = Sources(find_links=(house.as_uri(),), no_index=True)
-    texts = {resolve("debug", ["app"], BOX, sources).text() for _ in range(2)}
+    sources = WheelSources(find_links=(house.as_uri(),), no_index=True)
+    texts = {resolve("debug", ["app"], TARGET, sources).text() for _ in range(2)}
     assert len(texts) == 1
     path = tmp_path / "kuwa.lock"
     path.write_text("".join(texts), encoding="utf-8")
-    check(read_lock(path), "debug", BOX, ["app>=1"])
+    check(read_lock(path), "debug", TARGET, ["app>=1"])
     assert read_lock(path).text() in texts
 
 
@@ -92,9 +92,9 @@ def test_the_own_wheels_are_used_exactly(index: str, tmp_path: Path) -> None:
     """Whatever newer one the index has; and no other file of that version will do."""
     own = make_wheel(tmp_path / "own", "torch", "2.13.0+cpu", "filelock", tag=CP312, extra="#")
     make_wheel(tmp_path / "own", "torch", "2.12.0", tag=CP312)
-    sources = Sources(wheels=(own.parent,), torch_index=f"{index}/torch", torch_variant="cpu")
-    for asked in (Sources(wheels=(own.parent,)), sources):
-        lock = resolve("huggingface", ["torch>=2.6"], BOX, asked)
+    sources = WheelSources(wheels=(own.parent,), torch_index=f"{index}/torch", torch_variant="cpu")
+    for asked in (WheelSources(wheels=(own.parent,)), sources):
+        lock = resolve("huggingface", ["torch>=2.6"], TARGET, asked)
         assert versions(lock) == {"filelock": "3", "torch": "2.13.0+cpu"}
         assert Pin("torch", "2.13.0+cpu", (digest(own),)) in lock.pins
 
@@ -104,7 +104,7 @@ def test_an_own_wheel_for_another_machine(index: str, tmp_path: Path) -> None:
     """It is said, before gigabytes of another one are fetched."""
     make_wheel(tmp_path / "own", "torch", "2.13.0", tag="cp311-cp311-manylinux_2_28_x86_64")
     with pytest.raises(UsageError, match=r"torch-2.13.0-cp311.* is not for Python 3.12"):
-        resolve("huggingface", ["torch>=2.6"], BOX, Sources(wheels=(tmp_path / "own",)))
+        resolve("huggingface", ["torch>=2.6"], TARGET, WheelSources(wheels=(tmp_path / "own",)))
 
 
 @pytest.mark.slow
@@ -112,18 +112,18 @@ def test_an_own_wheel_that_is_too_old(index: str, tmp_path: Path) -> None:
     """Floors hold for it, too."""
     make_wheel(tmp_path / "own", "torch", "2.5", tag=CP312)
     with pytest.raises(UsageError, match=r"kuwa-huggingface depends on torch>=2.6 and torch==2.5"):
-        resolve("huggingface", ["torch>=2.6"], BOX, Sources(wheels=(tmp_path / "own",)))
+        resolve("huggingface", ["torch>=2.6"], TARGET, WheelSources(wheels=(tmp_path / "own",)))
 
 
 @pytest.mark.slow
 def test_torch_from_its_own_index(index: str, tmp_path: Path) -> None:
     """It alone comes from there, although the usual index has a newer one."""
     needed = ["torch>=2.6", "accelerate"]
-    sources = Sources(torch_index=f"{index}/torch/", torch_variant="cpu")
-    lock = resolve("huggingface", needed, BOX, sources)
+    sources = WheelSources(torch_index=f"{index}/torch/", torch_variant="cpu")
+    lock = resolve("huggingface", needed, TARGET, sources)
     expected = {"accelerate": "1.5", "filelock": "3", "numpy": "2.4", "torch": "2.13.0+cpu"}
     assert (versions(lock), lock.torch_variant) == (expected, "cpu")
-    usual = resolve("huggingface", needed, BOX, Sources())
+    usual = resolve("huggingface", needed, TARGET, WheelSources())
     assert versions(usual) == {**expected, "torch": "2.14.0"}
 
 
@@ -133,17 +133,17 @@ def test_a_variant_of_torch_without_any_index(index: str, tmp_path: Path) -> Non
     house = tmp_path / "carried"
     make_wheel(house, "torch", "2.14.0+cu130", tag=CP312)
     make_wheel(house, "torch", "2.13.0+cpu", tag=CP312)
-    sources = Sources(find_links=(str(house),), no_index=True, torch_variant="cpu")
-    lock = resolve("huggingface", ["torch"], BOX, sources)
+    sources = WheelSources(find_links=(str(house),), no_index=True, torch_variant="cpu")
+    lock = resolve("huggingface", ["torch"], TARGET, sources)
     assert versions(lock) == {"torch": "2.13.0+cpu"}
     with pytest.raises(UsageError, match=r"no torch\+cu126 for Python 3.12 .* in .*carried"):
-        resolve("huggingface", ["torch"], BOX, sources._replace(torch_variant="cu126"))
+        resolve("huggingface", ["torch"], TARGET, sources._replace(torch_variant="cu126"))
 
 
 @pytest.mark.slow
 def test_what_the_host_has_stays_out(index: str) -> None:
     """And with it what only it needs."""
-    lock = resolve("huggingface", ["torch>=2", "accelerate"], BOX, Sources(), ("torch>=2",))
+    lock = resolve("huggingface", ["torch>=2", "accelerate"], TARGET, WheelSources(), ("torch>=2",))
     assert versions(lock) == {"accelerate": "1.5", "numpy": "2.4"}
     assert lock.host_packages == ("torch",)
 
@@ -156,11 +156,11 @@ def test_a_package_of_sources_alone(index: str, tmp_path: Path) -> None:
     (folder / "llama_cpp_python-0.3.36.tar.gz").write_bytes(b"")
     needed = ["llama-cpp-python>=0.3", "numpy"]
     with pytest.raises(UsageError) as caught:
-        resolve("llamacpp", needed, BOX, Sources())
+        resolve("llamacpp", needed, TARGET, WheelSources())
     assert str(caught.value).startswith("llama-cpp-python: the index has no wheel for Python 3.12")
     assert str(caught.value).endswith("--wheels DIR")
     make_wheel(tmp_path / "own", "llama-cpp-python", "0.3.36", tag="py3-none-linux_x86_64")
-    lock = resolve("llamacpp", needed, BOX, Sources(wheels=(tmp_path / "own",)))
+    lock = resolve("llamacpp", needed, TARGET, WheelSources(wheels=(tmp_path / "own",)))
     assert versions(lock) == {"llama-cpp-python": "0.3.36", "numpy": "2.4"}
 
 
@@ -174,27 +174,27 @@ def test_no_settings_are_picked_up_nearby(
     monkeypatch.setenv("UV_NO_SOURCES", "1")
     (tmp_path / "pyproject.toml").write_text("[tool.uv]\nconstraint-dependencies = ['numpy<1']\n")
     monkeypatch.chdir(tmp_path)
-    assert versions(resolve("debug", ["numpy"], BOX, Sources())) == {"numpy": "2.4"}
+    assert versions(resolve("debug", ["numpy"], TARGET, WheelSources())) == {"numpy": "2.4"}
 
 
 @pytest.mark.slow
 def test_an_index_that_is_not_there() -> None:
     """The line has its address."""
     with pytest.raises(UsageError, match=r"Failed to fetch: `?http://127.0.0.1:9/simple/numpy/"):
-        resolve("debug", ["numpy"], BOX, Sources())
+        resolve("debug", ["numpy"], TARGET, WheelSources())
 
 
 def test_a_choice_that_chooses_nothing(tmp_path: Path) -> None:
     """Is a mistake, and said before anything is started."""
-    cpu = Sources(torch_variant="cpu")
+    cpu = WheelSources(torch_variant="cpu")
     for needed, host in ((["numpy"], ()), (["numpy", "torch"], ("torch",))):
         with pytest.raises(UsageError, match="takes no torch along"):
-            resolve("llamacpp", needed, BOX, cpu, host)
+            resolve("llamacpp", needed, TARGET, cpu, host)
     make_wheel(tmp_path, "torch", "2.13.0+cu130", tag=CP312)
     with pytest.raises(UsageError, match=r"cu130-cp312.* is not torch for cpu"):
-        resolve("huggingface", ["torch"], BOX, cpu._replace(wheels=(tmp_path,)))
+        resolve("huggingface", ["torch"], TARGET, cpu._replace(wheels=(tmp_path,)))
     with pytest.raises(UsageError, match=r"there is no folder .*nowhere"):
-        resolve("huggingface", ["torch"], BOX, Sources(wheels=(tmp_path / "nowhere",)))
+        resolve("huggingface", ["torch"], TARGET, WheelSources(wheels=(tmp_path / "nowhere",)))
 
 
 def test_without_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_without_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UsageError, match=r"uv is missing: pip install uv==0.13.9"):
-        resolve("debug", ["numpy"], BOX, Sources())
+        resolve("debug", ["numpy"], TARGET, WheelSources())
 
 
 def test_other_threads_need_a_python_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_other_threads_need_a_python_of_their_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("sysconfig.get_config_var", lambda name: None)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UsageError, match=r"to build for Python 3.13t, run build.py with python3"):
-        resolve("debug", ["numpy"], BOX._replace(python="3.13t"), Sources())
+        resolve("debug", ["numpy"], TARGET._replace(python="3.13t"), WheelSources())
 
 
 @pytest.mark.parametrize(
@@ -234,12 +234,14 @@ def test_other_threads_need_a_python_of_their_own(monkeypatch: pytest.MonkeyPatc
 )
 def test_long_errors_become_one_line(said: str, line: str) -> None:
     """Only the reasons are left."""
-    assert explain(said, BOX) == f"uv finds no packages for {BOX}: {line}"
+    assert explain(said, TARGET) == f"uv finds no packages for {TARGET}: {line}"
 
 
 def test_folders_and_addresses() -> None:
     """Links may be either; the user's own folders come first."""
     links = ("house", "file:///a%20b", "https://example.org/x", "HTTP://example.org")
-    assert Sources((Path("own"),), links).folders == (Path("own"), Path("house"), Path("/a b"))
-    assert Sources(torch_variant="cpu").torch_url == "https://download.pytorch.org/whl/cpu"
-    assert Sources().torch_url == Sources(torch_variant="cpu", no_index=True).torch_url == ""
+    assert WheelSources((Path("own"),), links).folders == (Path("own"), Path("house"), Path("/a b"))
+    assert WheelSources(torch_variant="cpu").torch_url == "https://download.pytorch.org/whl/cpu"
+    assert (
+        WheelSources().torch_url == WheelSources(torch_variant="cpu", no_index=True).torch_url == ""
+    )

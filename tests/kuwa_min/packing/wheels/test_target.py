@@ -1,4 +1,4 @@
-"""The box: names of machines, the tags that suit them, and what uv and pip call them."""
+"""Targets: their names, the wheel tags that they accept, and how uv and pip spell them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pytest
 from packaging.tags import Tag, parse_tag
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels import target
-from kuwa_min.packing.wheels.target import Box
+from kuwa_min.packing.wheels.target import TargetPython
 
-RHEL = Box("3.12", "manylinux_2_28_x86_64")
-ARM = Box("3.10", "manylinux_2_17_aarch64")
+RHEL = TargetPython("3.12", "manylinux_2_28_x86_64")
+ARM = TargetPython("3.10", "manylinux_2_17_aarch64")
 
 
 def test_a_box_says_what_it_is() -> None:
@@ -91,15 +90,17 @@ def test_the_nearest_tag_is_the_best() -> None:
 
 def test_a_free_threaded_python_has_an_abi_of_its_own() -> None:
     """Its wheels are other ones: cp313t."""
-    free = Box.of("3.13t", "manylinux_2_28_x86_64")
+    free = TargetPython.of("3.13t", "manylinux_2_28_x86_64")
     assert (free.abi, free.minor, free.environment["python_version"]) == ("cp313t", 13, "3.13")
     assert parse_tag("cp313-cp313t-manylinux_2_28_x86_64") <= free.tags
     assert not parse_tag("cp313-cp313-manylinux_2_28_x86_64") & free.tags
 
 
 def test_old_names_mean_the_same_box() -> None:
-    """One box has one spelling, so that locks agree."""
-    assert Box.of("3.12", "manylinux2014_x86_64") == Box("3.12", "manylinux_2_17_x86_64")
+    """One target has one spelling, so that locks agree."""
+    assert TargetPython.of("3.12", "manylinux2014_x86_64") == TargetPython(
+        "3.12", "manylinux_2_17_x86_64"
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +126,7 @@ def test_old_names_mean_the_same_box() -> None:
 def test_what_no_file_can_be_made_for(python: str, platform: str, words: str) -> None:
     """One line says what was given and what can be."""
     with pytest.raises(UsageError) as caught:
-        Box.of(python, platform)
+        TargetPython.of(python, platform)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -136,7 +137,7 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch, library: str, glibc: int)
     """Its glibc is rounded down to one that uv knows."""
     monkeypatch.setattr(os, "confstr", lambda name: library)
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(["Linux", "", "", "", "aarch64"]))
-    here = Box.of_this_machine()
+    here = TargetPython.of_this_machine()
     assert here.platform == f"manylinux_2_{glibc}_aarch64"
     assert here.python.removesuffix("t") == f"3.{sys.version_info.minor}"
     assert here.is_here
@@ -147,7 +148,7 @@ def test_a_machine_without_glibc(monkeypatch: pytest.MonkeyPatch, library: str) 
     """It can make files for others, when they are named."""
     monkeypatch.setattr(os, "confstr", lambda name: library)
     with pytest.raises(UsageError, match=r"has no glibc.*--platform manylinux_2_28_x86_64"):
-        Box.of_this_machine()
+        TargetPython.of_this_machine()
     assert not RHEL.is_here
 
 
@@ -157,8 +158,8 @@ def test_a_file_runs_here_with_an_older_glibc_of_this_processor_and_python(
     """Everything else must be the same."""
     monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.34")
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(["Linux", "", "", "", "x86_64"]))
-    monkeypatch.setattr(target, "python_minor", lambda: "3.12")
+    monkeypatch.setattr(f"{TargetPython.__module__}.python_minor", lambda: "3.12")
     assert RHEL.is_here
-    assert not Box("3.13", RHEL.platform).is_here
-    assert not Box("3.12", "manylinux_2_35_x86_64").is_here
-    assert not Box("3.12", "manylinux_2_28_aarch64").is_here
+    assert not TargetPython("3.13", RHEL.platform).is_here
+    assert not TargetPython("3.12", "manylinux_2_35_x86_64").is_here
+    assert not TargetPython("3.12", "manylinux_2_28_aarch64").is_here

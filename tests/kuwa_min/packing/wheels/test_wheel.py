@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.wheel import Content, read_wheel
-from tests.support.small_files import contents_of, make_wheel, record_hash
+from kuwa_min.packing.wheels.wheel import PayloadFile, read_wheel
+from tests.support.small_files import files_of, make_wheel, record_hash
 
 DIGEST = "f" * 64
 INFO = "pack-1.0.dist-info"
@@ -19,16 +19,16 @@ FILES = {"pack/__init__.py": b"A = 1\n" * 100, "pack/empty.py": b"", "pack/run!"
 NAME = "pack-1.0-py3-none-any.whl"
 
 
-def at(contents: list[Content], path: str) -> Content:
+def at(members: list[PayloadFile], path: str) -> PayloadFile:
     """Return the content that lands at a path."""
-    (found,) = [content for content in contents if content.path == path]
+    (found,) = [member for member in members if member.path == path]
     return found
 
 
-def inflated(content: Content) -> bytes:
+def inflated(member: PayloadFile) -> bytes:
     """Read a content's stream where it is said to lie."""
-    data = content.source.read_bytes()[content.offset : content.offset + content.stored]
-    return zlib.decompress(data, -zlib.MAX_WBITS) if content.method else data
+    data = member.source.read_bytes()[member.offset : member.offset + member.stored]
+    return zlib.decompress(data, -zlib.MAX_WBITS) if member.method else data
 
 
 def raw_wheel(folder: Path, members: dict[str, bytes], name: str = NAME) -> Path:
@@ -50,18 +50,18 @@ def papers(record: bytes = b"") -> dict[str, bytes]:
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_every_stream_lies_where_it_is_said_to(tmp_path: Path, method: int) -> None:
     """With its size, its sum, and the hash that RECORD gives it."""
-    contents = contents_of(make_wheel(tmp_path, "pack", FILES, method=method))
+    members = files_of(make_wheel(tmp_path, "pack", FILES, method=method))
     for path, data in FILES.items():
-        content = at(contents, path.rstrip("!"))
-        assert (content.method, content.size, content.crc) == (method, len(data), zlib.crc32(data))
-        assert content.sha256 == hashlib.sha256(data).hexdigest()
-        assert inflated(content) == data
+        member = at(members, path.rstrip("!"))
+        assert (member.method, member.size, member.crc) == (method, len(data), zlib.crc32(data))
+        assert member.sha256 == hashlib.sha256(data).hexdigest()
+        assert inflated(member) == data
 
 
 def test_the_order_is_the_files(tmp_path: Path) -> None:
     """Reading goes forward only."""
-    contents = contents_of(make_wheel(tmp_path, "pack", FILES))
-    offsets = [content.offset for content in contents]
+    members = files_of(make_wheel(tmp_path, "pack", FILES))
+    offsets = [member.offset for member in members]
     assert offsets == sorted(offsets)
 
 
@@ -74,7 +74,7 @@ def test_only_the_owners_right_to_run_counts(tmp_path: Path) -> None:
             entry = zipfile.ZipInfo(name)
             entry.external_attr = mode << 16
             archive.writestr(entry, b"")
-    assert [one.path for one in contents_of(path) if one.executable] == ["all", "owner"]
+    assert [one.path for one in files_of(path) if one.executable] == ["all", "owner"]
 
 
 PLACES = (
@@ -94,17 +94,17 @@ def test_data_folders_land_beside_the_packages(
     tmp_path: Path, member: str, place: str | None
 ) -> None:
     """Scripts and headers are nothing that a program imports."""
-    contents = contents_of(make_wheel(tmp_path, "pack", {member: b"text"}))
-    paths = [content.path for content in contents if ".dist-info" not in content.path]
+    members = files_of(make_wheel(tmp_path, "pack", {member: b"text"}))
+    paths = [member.path for member in members if ".dist-info" not in member.path]
     assert paths == ([place] if place else [])
     if place:
-        assert at(contents, place).sha256 == hashlib.sha256(b"text").hexdigest()
+        assert at(members, place).sha256 == hashlib.sha256(b"text").hexdigest()
 
 
 def test_folders_of_the_zip_are_no_files(tmp_path: Path) -> None:
     """Some builders write them."""
     path = raw_wheel(tmp_path, {"pack/": b"", "pack/a.py": b"1", **papers()})
-    assert contents_of(path)[0].path == "pack/a.py"
+    assert files_of(path)[0].path == "pack/a.py"
 
 
 def test_a_local_header_may_be_longer_than_the_central_one(tmp_path: Path) -> None:
@@ -115,15 +115,15 @@ def test_a_local_header_may_be_longer_than_the_central_one(tmp_path: Path) -> No
         archive.writestr(entry, b"text")
         for member, data in papers().items():
             archive.writestr(member, data)
-    assert inflated(at(contents_of(tmp_path / NAME), "pack/a.py")) == b"text"
+    assert inflated(at(files_of(tmp_path / NAME), "pack/a.py")) == b"text"
 
 
 def test_what_record_does_not_hash_has_no_hash(tmp_path: Path) -> None:
     """RECORD itself, and what another algorithm hashes."""
     record = f"pack/a.py,md5=abc,1\npack/b.py,{record_hash(b'2')},1\npack/c.py,,\nshort\n".encode()
     members = {"pack/a.py": b"1", "pack/b.py": b"2", "pack/c.py": b"3", **papers(record)}
-    contents = contents_of(raw_wheel(tmp_path, members))
-    hashed = {content.path: content.sha256 for content in contents if content.sha256}
+    members = files_of(raw_wheel(tmp_path, members))
+    hashed = {member.path: member.sha256 for member in members if member.sha256}
     assert hashed == {"pack/b.py": hashlib.sha256(b"2").hexdigest()}
 
 
