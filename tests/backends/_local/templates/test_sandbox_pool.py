@@ -17,6 +17,7 @@ import pytest
 
 from backends._local.templates import sandbox, sandbox_pool
 from backends._local.templates.chat_template import PLAIN, ChatTemplate, TemplateError
+from backends._local.templates.sandbox import SandboxProcess
 from backends._local.templates.sandbox_pool import SandboxPool
 from tests.support.programs import ROOT, until
 
@@ -405,17 +406,18 @@ def test_an_abort_ends_the_process() -> None:
         signal.signal(signal.SIGALRM, former)
 
 
-PARENT = """
+PARENT = f"""
 import sys
 sys.path.insert(0, sys.argv[1])
-from backends._local.templates import sandbox, sandbox_pool
+import {SandboxProcess.__module__} as sandbox
+from {SandboxPool.__module__} import SandboxPool
 (name, language), *others = sandbox.SOURCES
 language = language.replace("update(\\n", "update(\\n        getpid=__import__('os').getpid,\\n")
 sandbox.SOURCES = ((name, language), *others)
-template = _bounded_template.SandboxPool(timeout=1).open(sys.argv[2])
-print(template.render([{"role": "user", "content": ""}]), flush=True)
+template = SandboxPool(timeout=1).open(sys.argv[2])
+print(template.render([{{"role": "user", "content": ""}}]), flush=True)
 for content in sys.stdin:
-    template.render([{"role": "user", "content": content.strip()}])
+    template.render([{{"role": "user", "content": content.strip()}}])
 """
 
 
@@ -456,14 +458,14 @@ def test_it_works_out_of_a_file(tmp_path: Path) -> None:
     archive = tmp_path / "kuwa.pyz"
     with zipfile.ZipFile(archive, "w") as made:
         for package in ("backends", "kuwa_min"):
-            for source in (ROOT / package).glob("*.py"):
-                made.write(source, f"site-packages/{package}/{source.name}")
+            for source in (ROOT / package).rglob("*.py"):
+                made.write(source, f"site-packages/{source.relative_to(ROOT)}")
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[1] + '/site-packages')\n"
-        "from backends._local.templates import sandbox_pool\n"
+        f"import {SandboxPool.__module__} as sandbox_pool\n"
         "print(sandbox_pool.__file__)\n"
         "os.remove(sys.argv[1])\n"
-        "with _bounded_template.SandboxPool() as processes:\n"
+        "with sandbox_pool.SandboxPool() as processes:\n"
         "    print(processes.open('{{ messages[0].content }}').render([{'content': 'Hello'}]))\n"
     )
     command = [sys.executable, "-c", program, str(archive)]
