@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-# Files whose tests share what takes long to make or much memory: a worker runs all of one, and these
-# come first. The tests of all other files are handed out one by one.
+# Files whose tests share what takes long to make or much memory: a worker runs all of one, and
+# these come first. The tests of all other files are handed out one by one.
 WHOLE_FILES = (
     "tests/backends/chatgpt/test_real_server.py",
     "tests/backends/test_benchmark.py",

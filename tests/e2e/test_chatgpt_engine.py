@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,9 +53,7 @@ def test_a_stop_reaches_the_engine(program: Program, engine: Engine) -> None:
     before = engine.log.count("Disconnected from client")
     with call(program.url, said("Hello")) as response:
         first = response.read(1)
-        begun = time.monotonic()
         fetch(f"{program.url}/abort")
         answer = first + response.read()
-    assert time.monotonic() - begun < 0.5
     assert 0 < len(answer) < WINDOW
-    until(lambda: engine.log.count("Disconnected from client") > before, 5)
+    until(lambda: engine.log.count("Disconnected from client") > before)

@@ -193,7 +193,7 @@ def test_a_stop_before_the_first_word_reaches_the_service(cloud: Cloud, start: A
         until(lambda: asked(service))
         ids = {"history_id": "[5]", "user_id": "5"}
         assert fetch(f"{program.kernel_url}/v1.0/chat/abort", ids) == (200, "Success")
-        assert service.gone.wait(1)
+        assert service.gone.wait(20)
         person.join(PATIENCE)
         assert person.text == catalog.STOPPED
         served.append("the silent one")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-PATIENCE = 20  # seconds
+PATIENCE = 60  # seconds
 
 
 class Asked(NamedTuple):
@@ -167,4 +167,4 @@ def gemini_server(
     finally:
         service.shutdown()
         service.server_close()
-        thread.join(5)
+        thread.join(20)

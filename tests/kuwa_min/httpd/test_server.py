@@ -32,7 +32,7 @@ from tests.support.programs import ROOT, until
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
 
-PATIENCE = 10.0  # seconds until a client of these tests gives up
+PATIENCE = 60.0  # seconds until a client of these tests gives up
 SHORT = 0.3  # seconds of a limit that a test waits for
 SLACK = 5.0  # seconds by which a busy machine may miss a limit
 MARK = "k1ck5haw"  # what must never come back
@@ -804,8 +804,8 @@ def test_a_burst_of_connections_stays_under_the_cap() -> None:
     with serving(limits=Limits(connections=20)) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(200)]
         assert clients[-1].send(get()).answer().status == 200
-        until(lambda: len(server._connections) <= 20, 3)
-        until(lambda: threading.active_count() < before + 40, 3)
+        until(lambda: len(server._connections) <= 20)
+        until(lambda: threading.active_count() < before + 40)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs POSIX limits")
@@ -1135,7 +1135,7 @@ def test_the_end_closes_idle_connections() -> None:
             assert kept.send(get()).answer().status == 200
             until(lambda: len(server._connections) == 2)
         for client in (kept, silent):
-            client.sock.settimeout(2)
+            client.sock.settimeout(5)
             assert client.ends()
 
 
@@ -1267,5 +1267,5 @@ def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
             for client in (first, second):
                 assert client.send(get()).answer().body == b"hello"
             for stalled in (one, other):
-                stalled.sock.settimeout(3)
+                stalled.sock.settimeout(5)
                 assert stalled.ends()

@@ -147,13 +147,13 @@ def test_abort_reaches_the_right_executor(kernel: str) -> None:
             thread.start()
         until(lambda: len(one.slots.active()) == 2)
         assert word(f"{kernel}{CHAT}/abort", history_id="[2]", user_id="7") == "Success"
-        threads[1].join(5)
+        threads[1].join(20)
         assert answers == {2: "word"}
         assert len(one.slots.active()) == 1
         word(f"{kernel}{CHAT}/abort", history_id="[1]", user_id="another")
         assert len(one.slots.active()) == 1
         word(f"{kernel}{CHAT}/abort", history_id="[1]", user_id="7")
-        threads[0].join(5)
+        threads[0].join(20)
     assert answers == {1: "word", 2: "word"}
 
 
@@ -173,8 +173,8 @@ def test_a_reader_who_leaves_the_kernel_frees_the_executor(kernel: str) -> None:
         with call(f"{kernel}{CHAT}/completions", {**ids, **said("x")}) as response:
             assert response.read(4) == b"word"
             assert len(one.slots.active()) == 1
-        until(lambda: not one.slots.active(), 2)
-    until(lambda: table(kernel.rstrip("/"))["bot"][0][1:] == ["READY", -1, -1], 2)
+        until(lambda: not one.slots.active())
+    until(lambda: table(kernel.rstrip("/"))["bot"][0][1:] == ["READY", -1, -1])
 
 
 def test_what_an_executor_refuses_is_shown_as_its_answer(kernel: str) -> None:

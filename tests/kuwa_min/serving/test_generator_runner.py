@@ -127,7 +127,7 @@ def test_cancelling_interrupts_a_silent_generator_and_runs_its_cleanup() -> None
     thread = in_background(runner, silent(), lambda _: None)
     assert waiting.wait(LONG)
     runner.cancel()
-    assert runner.ended.wait(1)
+    assert runner.ended.wait(LONG / 2)
     assert closed.is_set()
     thread.join()
 
@@ -144,7 +144,7 @@ def test_cancelling_stops_a_generator_that_never_awaits() -> None:
     thread = in_background(runner, flat_out(), lambda _: started.set())
     assert started.wait(LONG)
     runner.cancel()
-    assert runner.ended.wait(1)
+    assert runner.ended.wait(LONG / 2)
     thread.join()
 
 
@@ -349,7 +349,7 @@ def test_a_generator_that_blocks_ends_when_its_stop_call_unblocks_it(
     thread.start()
     assert blocking.wait(LONG)
     runner.cancel()
-    assert runner.ended.wait(1)
+    assert runner.ended.wait(LONG / 2)
     thread.join()
     runner.cancel()
     assert callers == [threading.current_thread()]
@@ -451,7 +451,7 @@ def test_each_stream_makes_its_own_stop_calls_only() -> None:
     ]
     assert all(ready.acquire(timeout=LONG) for _ in runners)
     runners[1].cancel()
-    assert runners[1].ended.wait(1)
+    assert runners[1].ended.wait(LONG / 2)
     assert not unblock[0].is_set()
     assert not runners[0].ended.is_set()
     runners[0].cancel()

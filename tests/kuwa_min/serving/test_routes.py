@@ -196,7 +196,7 @@ def test_abort_ends_a_silent_answer_at_once_and_only_its_own_slot() -> None:
         started = time.monotonic()
         assert fetch(f"{one.chat}/1/abort") == (200, '{"msg":"Aborted"}')
         assert second.read() == b""
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < LONG / 2
         until(lambda: one.value("executor_framework_busy_slots") == 1)
         assert one.value("executor_framework_aborted_total") == 1
 
@@ -270,13 +270,13 @@ def test_a_backend_that_blocks_is_stopped_by_its_own_call_and_loses_no_time() ->
             started = time.monotonic()
             assert fetch(f"{one.chat}/abort") == (200, '{"msg":"Aborted"}')
             assert response.read() == b""
-            assert time.monotonic() - started < 1
-        assert ended.acquire(timeout=1)
+            assert time.monotonic() - started < LONG / 2
+        assert ended.acquire(timeout=LONG / 2)
         until(lambda: one.value("executor_framework_busy_slots") == 0)
         with call(one.chat, said("x")) as response:  # there is no orphan to wait for
             assert response.read(5) == b"start"
             assert blocked.acquire(timeout=LONG)
-        assert ended.acquire(timeout=1)
+        assert ended.acquire(timeout=LONG / 2)
         until(lambda: one.value("executor_framework_busy_slots") == 0)
 
 
@@ -343,7 +343,7 @@ def test_a_disconnect_stops_a_silent_backend_and_releases_the_slot() -> None:
     with running(attentive) as one:
         with call(one.chat, said("x")) as response:
             assert response.read(4) == b"word"
-        assert closed.wait(1)
+        assert closed.wait(LONG / 2)
         until(lambda: one.value("executor_framework_busy_slots") == 0)
         assert one.value("executor_framework_disconnected_total") == 1
 

@@ -195,7 +195,7 @@ def test_a_backend_without_a_service_may_report_it_all(loop: EventLoop | None) -
     thread.start()
     assert executor.blocks.wait(20)
     runner.cancel()
-    assert runner.ended.wait(1)
+    assert runner.ended.wait(10)
     thread.join()
     assert taken == ["first"]
 
