@@ -169,9 +169,9 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def library(self) -> generation.Library:
         """Return the generation options that transformers has beyond the table."""
-        from . import options as _transformers_options
+        from .options import library
 
-        return _transformers_options.library()
+        return library()
 
     def read_settings(self) -> dict[str, Any]:
         """Merge the defaults, the -c file, --generation_kwargs and the command line."""
@@ -214,7 +214,7 @@ class HuggingfaceExecutor(ModelExecutor):
         """Return the fields of LoadOptions; raises UsageError or StartError for missing files."""
         args = self.args
         check = partial(
-            resolve.folder,
+            resolve.transformers_folder,
             safetensors_only=args.safetensors_only,
             needs_tokenizer=not args.tokenizer,
         )
@@ -235,7 +235,7 @@ class HuggingfaceExecutor(ModelExecutor):
     def _locate_part(self, name: str) -> str | None:
         """Return the folder or hub name of --tokenizer or --processor; None if not given."""
         given = getattr(self.args, name)
-        find = partial(resolve.other_folder, option=f"--{name}")
+        find = partial(resolve.any_folder, option=f"--{name}")
         return self._locate(given, find) if given else None
 
     def _locate(self, path: str, find: Callable[[str], Path]) -> str:

@@ -31,7 +31,7 @@ from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
 
 from .attention_mask import AttentionLayout, AttentionMasks
-from .kv_rows import KVSlots, TransformersSequence
+from .kv_slots import KVSlots, TransformersSequence
 from .model import AttentionMask, Stopped, TransformersModel
 from .sampler import NOT_A_NUMBER, sample
 

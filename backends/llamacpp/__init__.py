@@ -142,7 +142,7 @@ class LlamacppExecutor(ModelExecutor):
 
     def load(self) -> Model:
         """Check the model's file, then load it."""
-        path = resolve.gguf(self.args.model_path)
+        path = resolve.gguf_file(self.args.model_path)
         flash_attn = self._flash_attention()
         progress = self.progress(f"loading {self.args.model_path}")
         progress(0, 1)

@@ -10,8 +10,7 @@ from typing import Any
 
 from kuwa_min.errors import UsageError
 
-from . import gguf as _gguf_file
-from . import hub_cache, quantization, weights
+from . import gguf, hub_cache, quantization, weights
 from .close_matches import close_matches
 from .sniff import InvalidModelFile, check_small_file, join_names, printable, read_json
 
@@ -24,7 +23,9 @@ MAX_DEPTH = 3  # levels of folders in which a model is searched: a hub's cache h
 MAX_FOLDERS = 1000  # of a level
 
 
-def folder(path: str, *, safetensors_only: bool = False, needs_tokenizer: bool = True) -> Path:
+def transformers_folder(
+    path: str, *, safetensors_only: bool = False, needs_tokenizer: bool = True
+) -> Path:
     """Return the checked transformers folder of a path or a cached hub name.
 
     needs_tokenizer: false if it is loaded from another folder.
@@ -35,12 +36,12 @@ def folder(path: str, *, safetensors_only: bool = False, needs_tokenizer: bool =
         return _checked_snapshot(path, check)
     place = _existing(path)
     if not place.is_dir():
-        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, _gguf_file.MAGIC) else ""
+        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, gguf.MAGIC) else ""
         raise UsageError(f"--model_path {path} is a file; the model's folder is needed{hint}")
     return check(place, path)
 
 
-def other_folder(path: str, option: str) -> Path:
+def any_folder(path: str, option: str) -> Path:
     """Return the folder of a path or a cached hub name, unchecked; raises UsageError.
 
     option: the option that has the path, for the message.
@@ -54,13 +55,13 @@ def other_folder(path: str, option: str) -> Path:
     return place
 
 
-def gguf(path: str) -> Path:
+def gguf_file(path: str) -> Path:
     """Return the checked GGUF file of a path or hf://owner/name?file; raises UsageError."""
     place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
     try:
         if place.is_dir():
             raise InvalidModelFile(f"is a folder; a GGUF file is needed: {_ggufs(place)}")
-        _gguf_file.check(place)
+        gguf.check(place)
     except InvalidModelFile as error:
         raise UsageError(f"--model_path {path} {error}") from None
     return place

@@ -579,12 +579,12 @@ def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
     gguf = tiny_models.write_gguf(tmp_path / "m.gguf", more=[long])
     model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model
     token = model.vocabulary_size - 1
-    decode = model.create_decoder()
+    decode = model.create_detokenizer()
     assert [decode(token), decode(3 + ord("a")), decode(token)] == [long, "a", long]
     text = "世界 and <|im_end|> " * 50
     tokens = model.tokenize(text)
     assert tokens.count(2) == 50
-    decode = model.create_decoder()
+    decode = model.create_detokenizer()
     assert "".join(map(decode, tokens)) == text.replace("<|im_end|>", "")
 
 

@@ -60,11 +60,11 @@ def complaint(check: object, path: object, **options: object) -> str:
 
 def wrong(place: Path, **options: object) -> str:
     """Return what is wrong with this folder, without its name."""
-    sentence = complaint(resolve.folder, place, **options)
+    sentence = complaint(resolve.transformers_folder, place, **options)
     return sentence.removeprefix(f"--model_path {place} ")
 
 
-BOTH = pytest.mark.parametrize("check", [resolve.folder, resolve.gguf])
+BOTH = pytest.mark.parametrize("check", [resolve.transformers_folder, resolve.gguf_file])
 
 
 # -- paths
@@ -74,8 +74,8 @@ def test_a_model_folder_is_fine(tmp_path: Path) -> None:
     """With weights in one file or several, by its whole path or a relative one."""
     one = weight_files.folder(tmp_path / "one")
     many = weight_files.sharded(tmp_path / "many", 3)
-    assert resolve.folder(str(one)) == one
-    assert resolve.folder(f"{many}/") == many
+    assert resolve.transformers_folder(str(one)) == one
+    assert resolve.transformers_folder(f"{many}/") == many
 
 
 def test_a_path_may_be_relative_or_begin_at_home(
@@ -84,11 +84,11 @@ def test_a_path_may_be_relative_or_begin_at_home(
     """As a shell would understand it."""
     place = weight_files.folder(tmp_path / "models" / "one")
     monkeypatch.chdir(tmp_path)
-    assert resolve.folder("models/one") == Path("models/one")
+    assert resolve.transformers_folder("models/one") == Path("models/one")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert resolve.folder("~/models/one") == place
+    assert resolve.transformers_folder("~/models/one") == place
     assert f"{place.parent} has no won; near it: {place}" in complaint(
-        resolve.folder, "~/models/won"
+        resolve.transformers_folder, "~/models/won"
     )
 
 
@@ -96,7 +96,7 @@ def test_a_gguf_file_is_fine(tmp_path: Path) -> None:
     """By its first bytes, whatever its name."""
     place = tmp_path / "m.bin"
     place.write_bytes(HEAD)
-    assert resolve.gguf(str(place)) == place
+    assert resolve.gguf_file(str(place)) == place
 
 
 @BOTH
@@ -162,16 +162,18 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(HEAD)
     (tmp_path / "b.txt").write_bytes(b"text")
     os.mkfifo(tmp_path / "pipe")  # opening it would block
-    assert complaint(resolve.folder, tmp_path / "a.gguf").endswith("`llamacpp` runs GGUF files")
-    assert complaint(resolve.folder, tmp_path / "b.txt").endswith("folder is needed")
-    assert complaint(resolve.folder, tmp_path / "pipe").endswith("folder is needed")
+    assert complaint(resolve.transformers_folder, tmp_path / "a.gguf").endswith(
+        "`llamacpp` runs GGUF files"
+    )
+    assert complaint(resolve.transformers_folder, tmp_path / "b.txt").endswith("folder is needed")
+    assert complaint(resolve.transformers_folder, tmp_path / "pipe").endswith("folder is needed")
 
 
 def test_what_may_not_be_read_says_so(tmp_path: Path, no_root: None) -> None:
     """The folders of tests are private: no other user may read them."""
     if os.access(tmp_path, os.R_OK, effective_ids=True):
         tmp_path.chmod(0)
-    found = complaint(resolve.folder, tmp_path / "model")
+    found = complaint(resolve.transformers_folder, tmp_path / "model")
     assert found.endswith("cannot be read: Permission denied")
 
 
@@ -258,7 +260,7 @@ def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:
     """Nothing can be answered without one."""
     place = weight_files.folder(tmp_path / "m")
     (place / "tokenizer.json").rename(place / "merges.txt")
-    assert resolve.folder(str(place)) == place
+    assert resolve.transformers_folder(str(place)) == place
     (place / "merges.txt").unlink()
     assert wrong(place).startswith("has no tokenizer beside its config.json")
 
@@ -269,7 +271,7 @@ def test_a_library_for_quantised_weights_is_asked_for(tmp_path: Path) -> None:
     place = weight_files.folder(tmp_path / "m")
     (place / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(StartError, match=r"quantised \(spqr\), which needs spqr_quant, not inst"):
-        resolve.folder(str(place))
+        resolve.transformers_folder(str(place))
 
 
 def test_weights_may_have_the_name_that_the_config_gives(tmp_path: Path) -> None:
@@ -277,7 +279,7 @@ def test_weights_may_have_the_name_that_the_config_gives(tmp_path: Path) -> None
     place = weight_files.folder(tmp_path / "m", {"own.safetensors": weight_files.safetensors()})
     config = place / "config.json"
     config.write_text('{"transformers_weights": "own.safetensors"}', encoding="utf-8")
-    assert resolve.folder(str(place)) == place
+    assert resolve.transformers_folder(str(place)) == place
     config.write_text('{"transformers_weights": "../own.safetensors"}', encoding="utf-8")
     assert "../own.safetensors, which is no file of it" in wrong(place)
 
@@ -287,7 +289,7 @@ def test_pickles_can_be_refused(tmp_path: Path) -> None:
     place = weight_files.folder(tmp_path / "m", {})
     (place / "model.safetensors").unlink(missing_ok=True)
     weight_files.write_zip(place / "pytorch_model.bin")
-    assert resolve.folder(str(place)) == place
+    assert resolve.transformers_folder(str(place)) == place
     assert "which --safetensors_only refuses" in wrong(place, safetensors_only=True)
 
 
@@ -299,9 +301,9 @@ def test_a_cached_name_of_the_hub_is_its_folder(cache: Path) -> None:
     for kept in ("models--owner--name", "models--gpt2"):
         snapshot = weight_files.folder(cache / kept / "snapshots" / "1234")
         name = kept.removeprefix("models--").replace("--", "/")
-        assert resolve.folder(name) == snapshot
+        assert resolve.transformers_folder(name) == snapshot
         (snapshot / "model.safetensors").write_bytes(b"")
-        found = complaint(resolve.folder, name)
+        found = complaint(resolve.transformers_folder, name)
         assert "cannot be loaded: model.safetensors is empty; copy it again; on a con" in found
         assert f"`hf download {name} --local-dir " in found
 
@@ -313,7 +315,7 @@ def test_a_folder_of_that_name_comes_first(
     weight_files.folder(cache / "models--owner--name" / "snapshots" / "1234")
     weight_files.folder(tmp_path / "owner" / "name")
     monkeypatch.chdir(tmp_path)
-    assert resolve.folder("owner/name") == Path("owner/name")
+    assert resolve.transformers_folder("owner/name") == Path("owner/name")
 
 
 def test_a_name_that_is_not_cached_says_how_to_fetch_it(
@@ -321,10 +323,10 @@ def test_a_name_that_is_not_cached_says_how_to_fetch_it(
 ) -> None:
     """Unless it looks like a folder of this machine."""
     monkeypatch.chdir(tmp_path)
-    found = complaint(resolve.folder, "owner/name")
+    found = complaint(resolve.transformers_folder, "owner/name")
     assert "`hf download owner/name --local-dir ./name`" in found
     model(tmp_path / "owners" / "name")
-    assert complaint(resolve.folder, "owner/name").endswith("near it: owners/name")
+    assert complaint(resolve.transformers_folder, "owner/name").endswith("near it: owners/name")
 
 
 # -- GGUF
@@ -355,20 +357,20 @@ def test_a_file_that_is_no_gguf_says_how_it_begins(
     """Before native code reads it."""
     place = tmp_path / "m.gguf"
     place.write_bytes(content)
-    assert complaint(resolve.gguf, place).startswith(f"--model_path {place} {words}")
+    assert complaint(resolve.gguf_file, place).startswith(f"--model_path {place} {words}")
 
 
 def test_a_pipe_is_no_gguf(tmp_path: Path) -> None:
     """It is not opened."""
     os.mkfifo(tmp_path / "m.gguf")
-    assert complaint(resolve.gguf, tmp_path / "m.gguf").endswith("is no ordinary file")
+    assert complaint(resolve.gguf_file, tmp_path / "m.gguf").endswith("is no ordinary file")
 
 
 def test_a_folder_is_no_gguf(tmp_path: Path) -> None:
     """It says which files it holds, or which backend it is for."""
     ggufs = model(tmp_path / "ggufs", "a.gguf", "b.gguf")
-    found = complaint(resolve.gguf, ggufs)
+    found = complaint(resolve.gguf_file, ggufs)
     assert found.endswith(f"is needed: {ggufs / 'a.gguf'}, {ggufs / 'b.gguf'}")
     place = model(tmp_path / "hf", "config.json")
-    assert f"use `huggingface --model_path {place}`" in complaint(resolve.gguf, place)
-    assert complaint(resolve.gguf, model(tmp_path / "none")).endswith("it holds none")
+    assert f"use `huggingface --model_path {place}`" in complaint(resolve.gguf_file, place)
+    assert complaint(resolve.gguf_file, model(tmp_path / "none")).endswith("it holds none")
