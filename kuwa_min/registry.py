@@ -13,7 +13,6 @@ from .executor import LLMExecutor
 PACKAGE = "backends"
 KINDS = ("[Tool]", "[Cloud model]", "[On-premises model]")  # the order of Kuwa's list
 REQUIREMENT = re.compile(r"([\w.-]+)(?:>=([\d.]+))?")  # of PEP 508, as much as backends use
-RELEASE = re.compile(r"\d+(?:\.\d+)*")  # of a version: 2.6.0 of 2.6.0+cpu
 
 
 class BackendInfo(NamedTuple):
@@ -99,6 +98,8 @@ def _too_old(requirement: str) -> str:
     """Return name and version of the installed library if it is too old, else ""."""
     import importlib.metadata
 
+    from kuwa_min.bundle.versions import version_numbers
+
     parts = REQUIREMENT.fullmatch(requirement.replace(" ", ""))
     if parts is None or parts[2] is None:
         return ""
@@ -106,16 +107,8 @@ def _too_old(requirement: str) -> str:
         version = importlib.metadata.version(parts[1])
     except importlib.metadata.PackageNotFoundError:
         return ""  # importable, without metadata
-    return f"{parts[1]} {version}" if _release(version) < _release(parts[2]) else ""
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """Return a version's release numbers without zeros at the end: 2.6.0+cpu is (2, 6)."""
-    found = RELEASE.match(version)
-    numbers = [int(number) for number in found[0].split(".")] if found else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    too_old = version_numbers(version) < version_numbers(parts[2])
+    return f"{parts[1]} {version}" if too_old else ""
 
 
 def _is_here(module: str) -> bool:

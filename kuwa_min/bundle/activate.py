@@ -1,6 +1,6 @@
 """Activate bundled libraries: find or unpack them, then extend sys.path; before the program runs.
 
-The fast way, on every start: a few calls of stat(). `unpacking` is imported when that is not
+The fast way, on every start: a few calls of stat(). `provision` is imported when that is not
 enough.
 """
 
@@ -15,6 +15,7 @@ from kuwa_min.progress import step_logger
 
 from .cache import DAY, Entry
 from .cache_root import ROOT_VARIABLE, cache_roots, is_explicit
+from .versions import python_minor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,12 +97,6 @@ def needs_payloads(argv: list[str], target: TargetEntry) -> bool:
 
 def _is_script(word: str) -> bool:
     return word.endswith(".py")
-
-
-def python_minor() -> str:
-    """Return the version of this Python as the manifest has it: "3.12", "3.13t"."""
-    free_threaded = "t" if "t" in getattr(sys, "abiflags", "") else ""
-    return f"{sys.version_info[0]}.{sys.version_info[1]}{free_threaded}"
 
 
 class UnpackedPayloads:

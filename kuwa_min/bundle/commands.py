@@ -43,18 +43,17 @@ def info() -> str:
 def sbom() -> str:
     """Return the text of --sbom: the bill of materials, CycloneDX as JSON."""
     archive = _with_libraries(this_file())
-    from . import sbom as inventory
+    from .sbom import bill_of_materials
 
-    return inventory.sbom(archive.manifest).rstrip("\n")
+    return bill_of_materials(archive.manifest).rstrip("\n")
 
 
 def licenses() -> str:
     """Return the text of --licenses: every package's license, and the license texts inside."""
     archive = _with_libraries(this_file())
-    from . import sbom as inventory
+    from .sbom import is_license_file, license_report
 
-    texts = archive.texts(inventory.is_license_file)
-    return inventory.license_report(archive.manifest, texts).rstrip("\n")
+    return license_report(archive.manifest, archive.texts(is_license_file)).rstrip("\n")
 
 
 def _with_libraries(archive: Archive) -> Archive:

@@ -29,7 +29,7 @@ class Task(NamedTuple):
     blob: Blob
 
 
-def unpack(archive: Archive, payload: Payload, folder: str, report: ReportBytes) -> None:
+def extract_payload(archive: Archive, payload: Payload, folder: str, report: ReportBytes) -> None:
     """Write all files of a payload below an existing folder; raises StartError, OSError.
 
     A content that stands at several paths is written once and linked.

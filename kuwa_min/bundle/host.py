@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .versions import python_minor
+
 CPUINFO, NVIDIA = "/proc/cpuinfo", "/proc/driver/nvidia/version"
 HEAD = 1 << 16  # bytes read of /proc/cpuinfo, which may list hundreds of processors
 FLAGS = ("flags", "Features")  # the line's name on x86 and on ARM
@@ -34,7 +36,7 @@ class HostInfo(NamedTuple):
         return cls(
             python=sys.version_info[:3],
             implementation=sys.implementation.name,
-            free_threaded="t" in getattr(sys, "abiflags", ""),
+            free_threaded=python_minor().endswith("t"),
             bits=64 if sys.maxsize > 1 << 32 else 32,
             executable=sys.executable or "an unknown place",
             os=system,

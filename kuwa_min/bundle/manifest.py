@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import TypedDict, cast
 from zipimport import zipimporter
 
+from .versions import version_numbers
+
 MANIFEST = "manifest.json"  # at the root of the archive, UTF-8
 NEXT_UNIT, TWO_DIGITS = 999.5, 9.95  # round to 1000 and to 10
 Fact = tuple[str, str]  # a title and its text
@@ -154,13 +156,13 @@ def _needs(target: Target) -> list[str]:
 def _library(soname: str, versions: list[str]) -> str:
     """Return a library's name and the newest of each family of its symbol versions."""
     newest: dict[str, str] = {}
-    for version in sorted(versions, key=_numbers):
+    for version in sorted(versions, key=_symbol_version):
         newest[version.rpartition("_")[0]] = version
     return f"{soname} ({', '.join(newest.values())})" if newest else soname
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.rpartition("_")[2].split(".") if part.isdigit()]
+def _symbol_version(name: str) -> tuple[int, ...]:
+    return version_numbers(name.rpartition("_")[2])
 
 
 def _hash(package: Package) -> str:

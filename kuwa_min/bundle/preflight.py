@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .host import CPUINFO, HostInfo, LoadedLibrary, load_library
 from .manifest import Target
+from .versions import version_numbers
 
 GOOD, WARNING, REFUSAL = "good", "warning", "refusal"
 BITS = {64: ""}  # other numbers are named
@@ -82,8 +83,9 @@ def check_python(target: Target, host: HostInfo) -> list[CheckResult]:
         fits = host.python >= version_numbers(least)
         return [_result("Python", f"Python {least} or newer", found, remedy, fits=fits)]
     free_threaded, minor = target["abi"].endswith("t"), wanted.removesuffix("t")
-    kind = (target["implementation"], version_numbers(minor), free_threaded, 64)
-    fits = kind == (host.implementation, host.python[:2], host.free_threaded, host.bits)
+    kind = (target["implementation"], minor, free_threaded, 64)
+    this_minor = ".".join(map(str, host.python[:2]))
+    fits = kind == (host.implementation, this_minor, host.free_threaded, host.bits)
     name = _python_name(target["implementation"], free_threaded=free_threaded)
     needed = f"{name} {minor}{BITS.get(host.bits, ' of 64 bits')}"
     remedy = f"start it with python{minor}{'t' if free_threaded else ''}"
@@ -196,11 +198,6 @@ def _described(host: HostInfo) -> str:
 def _python_name(implementation: str, *, free_threaded: bool) -> str:
     name = NAMES.get(implementation, implementation)
     return f"free-threaded {name}" if free_threaded else name
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """Return a version such as "2.28" as numbers, for comparisons."""
-    return tuple(int(part) for part in version.split("."))
 
 
 def _package(soname: str) -> str:

@@ -1,6 +1,6 @@
 """Unpack what this file carries into the cache, after a check of the machine; repair it there.
 
-The slow way to the libraries; `libraries` is the fast one, for later starts.
+The slow way to the libraries; `activate` is the fast one, for later starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kuwa_min.progress import Progress
 from .archive import Archive, File, Index
 from .cache import Entry, prune
 from .cache_root import cache_roots, create_root, reason_unusable
-from .extract import find_corrupted, find_damaged, rewrite, unpack
+from .extract import extract_payload, find_corrupted, find_damaged, rewrite
 from .manifest import Payload, size_text
 from .preflight import CheckResult, check_host, refusals
 
@@ -135,7 +135,7 @@ def _unpack_entry(
         with _sigterm_exits(), entry.staging_folder(umask) as folder:
             tree = os.path.join(folder, "tree")
             os.mkdir(tree)
-            unpack(archive, payload, tree, progress)
+            extract_payload(archive, payload, tree, progress)
     except OSError as error:
         raise StartError(f"cannot unpack to {entry.path}: {error.strerror}") from None
     finally:

@@ -71,7 +71,7 @@ def is_license_file(path: str) -> bool:
 # -- CycloneDX 1.6: https://cyclonedx.org/docs/1.6/json/
 
 
-def sbom(manifest: Manifest) -> str:
+def bill_of_materials(manifest: Manifest) -> str:
     """Return the bill of materials, CycloneDX 1.6 in JSON; equal files have equal ones."""
     bill = _bill(manifest)
     serial = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill, sort_keys=True))

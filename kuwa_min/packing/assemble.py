@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from kuwa_min import __version__
-from kuwa_min.bundle.activate import python_minor
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Manifest, Package, Payload, Target
-from kuwa_min.bundle.sbom import is_license_file, license_report, sbom
+from kuwa_min.bundle.sbom import bill_of_materials, is_license_file, license_report
+from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import NEEDED
 from kuwa_min.packing.wheels.wheel import PayloadFile
@@ -150,7 +150,7 @@ def _target_entry(recipe: Recipe, payloads: Iterable[Payload]) -> str:
 
 def _bytecode(recipe: Recipe, folder: Path, log_step: LogStep) -> list[PayloadFile]:
     """Build the file without bytecode, unpack it, and compile what is imported from there."""
-    from kuwa_min.bundle.extract import unpack
+    from kuwa_min.bundle.extract import extract_payload
 
     from .bytecode import compile_imported
 
@@ -164,7 +164,7 @@ def _bytecode(recipe: Recipe, folder: Path, log_step: LogStep) -> list[PayloadFi
     archive, tree = Archive(str(draft)), (folder / "tree").absolute()
     tree.mkdir()
     progress = Progress("unpacking")
-    unpack(archive, archive.payloads[0], str(tree), progress)
+    extract_payload(archive, archive.payloads[0], str(tree), progress)
     progress.end()
     return compile_imported(name, recipe.backend.requires, tree, python)
 
@@ -173,7 +173,7 @@ def _write_documents(path: Path) -> None:
     """Write the bill of materials and the licences beside the file."""
     archive = Archive(str(path))
     bill = path.with_name(f"{path.name}.cdx.json")
-    bill.write_text(sbom(archive.manifest), encoding="utf-8", newline="\n")
+    bill.write_text(bill_of_materials(archive.manifest), encoding="utf-8", newline="\n")
     report = license_report(archive.manifest, archive.texts(is_license_file))
     texts = path.with_name(f"{path.name}.licenses.txt")
     texts.write_text(report, encoding="utf-8", newline="\n")

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
-from kuwa_min.bundle.activate import python_minor
 from kuwa_min.bundle.manifest import MANIFEST, Manifest
+from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, TARGET
 

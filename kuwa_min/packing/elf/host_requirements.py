@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from kuwa_min.bundle.preflight import version_numbers
+from kuwa_min.bundle.versions import version_numbers
 
 from .reader import Elf
 from .scan import ElfScan

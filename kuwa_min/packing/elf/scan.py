@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from kuwa_min.bundle.preflight import version_numbers
+from kuwa_min.bundle.versions import version_numbers
 from kuwa_min.errors import UsageError
 
 from .reader import Elf, read_elf_file

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from kuwa_min.bundle.activate import python_minor
+from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 
 from .lock import Lock, Pin, parse_requirement, read_pins

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
-from kuwa_min.bundle.activate import python_minor
 from kuwa_min.bundle.host import libc_version
+from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 
 OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # 2.x: the oldest that manylinux tags exist for

@@ -21,14 +21,13 @@ from kuwa_min.bundle.activate import (
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.cache import Entry
 from kuwa_min.bundle.cache_root import create_root
+from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import StartError, WrongMachine
 from kuwa_min.packing.assemble import ANYWHERE
 from kuwa_min.packing.pyz import stored_file
 from tests.support.small_files import files_of, make_file, make_wheel
 
-HERE = f"{sys.version_info[0]}.{sys.version_info[1]}" + (
-    "t" if "t" in getattr(sys, "abiflags", "") else ""
-)
+HERE = python_minor()
 ARGV0 = "/opt/some.pyz"
 FILES = {"pack/__init__.py": b"NAME = 'pack'\n", "pack/data.bin": bytes(1000)}
 

@@ -59,9 +59,9 @@ def test_what_root_unpacked_others_may_run() -> None:
     """As in an image: a root-owned folder that no other user can write to."""
     program = """
 import os, sys
-from kuwa_min import cache, places
+from kuwa_min.bundle import cache_root
 os.setuid(12345)
-print(repr(places.untrusted_owner(sys.argv[1])))
+print(repr(cache_root.untrusted_owner(sys.argv[1])))
 """
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min.bundle import extract as unpacker
+from kuwa_min.bundle import extract
 from kuwa_min.bundle.archive import Archive, File
 from kuwa_min.errors import StartError
 from tests.support.small_files import files_of, make_file, make_wheel
@@ -36,7 +36,7 @@ def made(tmp_path: Path, files: dict[str, bytes]) -> Archive:
 def unpacked(archive: Archive, folder: Path) -> Path:
     """Unpack the first payload to a new folder."""
     folder.mkdir()
-    unpacker.unpack(archive, archive.payloads[0], str(folder), ignore)
+    extract.extract_payload(archive, archive.payloads[0], str(folder), ignore)
     return folder
 
 
@@ -84,7 +84,9 @@ def test_several_workers_write_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     seen: list[tuple[int, int]] = []
     (tmp_path / "tree").mkdir()
     payload = archive.payloads[0]
-    unpacker.unpack(archive, payload, str(tmp_path / "tree"), lambda *told: seen.append(told))
+    extract.extract_payload(
+        archive, payload, str(tmp_path / "tree"), lambda *told: seen.append(told)
+    )
     assert tree(tmp_path / "tree") == BIG
     assert seen[-1] == (payload["bytes"], payload["bytes"])
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -115,7 +117,7 @@ def test_an_error_of_the_disk_reaches_the_caller(
     archive = made(tmp_path, BIG)
     (tmp_path / "tree/pack/3.bin").mkdir(parents=True)
     with pytest.raises(FileExistsError):
-        unpacker.unpack(archive, archive.payloads[0], str(tmp_path / "tree"), ignore)
+        extract.extract_payload(archive, archive.payloads[0], str(tmp_path / "tree"), ignore)
 
 
 @pytest.mark.parametrize("path", ["../evil", "/evil", "a/../../evil", "c:/evil", "a\\..\\evil"])
@@ -134,7 +136,7 @@ def test_a_path_outside_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "tree").mkdir()
     shorter = {**payload, "index_size": len(packed)}
     with pytest.raises(StartError, match="names a path outside"):
-        unpacker.unpack(archive, shorter, str(tmp_path / "tree"), ignore)  # type: ignore[arg-type]
+        extract.extract_payload(archive, shorter, str(tmp_path / "tree"), ignore)  # type: ignore[arg-type]
     assert list((tmp_path / "tree").iterdir()) == []
 
 
@@ -143,12 +145,12 @@ def test_missing_and_short_files_are_found_and_put_back(tmp_path: Path) -> None:
     archive = made(tmp_path, FILES)
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
-    assert unpacker.find_damaged(str(folder), index) == []
+    assert extract.find_damaged(str(folder), index) == []
     (folder / "pack/empty.py").unlink()
     (folder / "pack/deep/er/data.bin").write_bytes(b"short")
-    bad = unpacker.find_damaged(str(folder), index)
+    bad = extract.find_damaged(str(folder), index)
     assert sorted(file.path for file in bad) == ["pack/deep/er/data.bin", "pack/empty.py"]
-    unpacker.rewrite(archive, archive.payloads[0], str(folder), bad)
+    extract.rewrite(archive, archive.payloads[0], str(folder), bad)
     assert tree(folder) == {path.rstrip("!"): data for path, data in FILES.items()}
 
 
@@ -158,8 +160,8 @@ def test_a_changed_byte_is_found_by_reading(tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path / "tree")
     index = archive.index(archive.payloads[0])
     (folder / "pack/run").write_bytes(b"#!/bin/no\n")
-    assert unpacker.find_damaged(str(folder), index) == []
-    bad = unpacker.find_corrupted(str(folder), index, ignore)
+    assert extract.find_damaged(str(folder), index) == []
+    bad = extract.find_corrupted(str(folder), index, ignore)
     assert [file.path for file in bad] == ["pack/run"]
 
 
@@ -169,6 +171,6 @@ def test_a_whole_folder_that_is_gone_comes_back(tmp_path: Path) -> None:
     folder = unpacked(archive, tmp_path / "tree")
     (folder / "pack/deep/er/data.bin").unlink()
     (folder / "pack/deep/er").rmdir()
-    bad = unpacker.find_damaged(str(folder), archive.index(archive.payloads[0]))
-    unpacker.rewrite(archive, archive.payloads[0], str(folder), bad)
+    bad = extract.find_damaged(str(folder), archive.index(archive.payloads[0]))
+    extract.rewrite(archive, archive.payloads[0], str(folder), bad)
     assert tree(folder)["pack/deep/er/data.bin"] == FILES["pack/deep/er/data.bin"]

@@ -14,6 +14,7 @@ from kuwa_min.bundle import manifest
 from tests.support.manifests import EXAMPLE, HEAVY
 
 PACKAGE = Path(manifest.__file__).parent
+MODULES = ("__init__.py", "manifest.py", "versions.py")
 READ = (
     "from kuwa_min.bundle import manifest as m; import json; print(json.dumps(m.read_manifest()))"
 )
@@ -27,9 +28,9 @@ def read_inside(archive: Path) -> object:
 
 
 def make_archive(path: Path, entries: dict[str, str]) -> Path:
-    """Zip these entries and a kuwa_min of nothing but the module under test."""
-    source = (PACKAGE / "manifest.py").read_text(encoding="utf-8")
-    package = {"__init__.py": "", "manifest.py": source}
+    """Zip these entries and a kuwa_min of nothing but the module under test and its imports."""
+    sources = {name: (PACKAGE / name).read_text(encoding="utf-8") for name in MODULES}
+    package = {"__init__.py": "", **{f"bundle/{name}": text for name, text in sources.items()}}
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in package.items():
             archive.writestr(f"site-packages/kuwa_min/{name}", text)

@@ -25,7 +25,7 @@ TYPES = {"application", "library", "machine-learning-model"}
 
 def bill(manifest: Manifest) -> dict[str, Any]:
     """Return the bill of a manifest as tools see it."""
-    return json.loads(sbom.sbom(manifest))
+    return json.loads(sbom.bill_of_materials(manifest))
 
 
 def package(name: str, license: str, version: str = "1.0") -> Package:
@@ -108,7 +108,7 @@ def test_a_purl_is_normalised(name: str, version: str, purl: str) -> None:
 def test_the_serial_number_follows_from_the_contents() -> None:
     """The same file, the same number; another file, another one."""
     changed: Manifest = {**HEAVY, "packages": HEAVY["packages"][:-1]}
-    assert sbom.sbom(HEAVY) == sbom.sbom(HEAVY)
+    assert sbom.bill_of_materials(HEAVY) == sbom.bill_of_materials(HEAVY)
     numbers = [bill(one)["serialNumber"] for one in (HEAVY, changed)]
     assert numbers[0] != numbers[1]
     for number in numbers:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from kuwa_min import __version__
-from kuwa_min.bundle.activate import python_minor
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Target
+from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import core_zip
 from kuwa_min.packing.assemble import ANYWHERE, NO_LIBRARIES, Libraries, Recipe, build_file

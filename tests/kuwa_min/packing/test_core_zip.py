@@ -14,8 +14,8 @@ from types import CodeType
 
 import pytest
 
-from kuwa_min.bundle.activate import python_minor
 from kuwa_min.bundle.manifest import Manifest
+from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, bytecode_name
 from kuwa_min.packing import core_zip
