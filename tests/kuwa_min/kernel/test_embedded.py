@@ -145,7 +145,7 @@ def test_abort_reaches_the_right_executor(kernel: str) -> None:
         threads = [threading.Thread(target=chat, args=(n,)) for n in (1, 2)]
         for thread in threads:
             thread.start()
-        until(lambda: len(one.slots.active()) == 2)
+        until(lambda: [chat._writer.characters for chat in one.slots.active()] == [4, 4])
         assert word(f"{kernel}{CHAT}/abort", history_id="[2]", user_id="7") == "Success"
         threads[1].join(20)
         assert answers == {2: "word"}
