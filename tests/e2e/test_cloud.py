@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from kuwa_min.chat import catalog
-from tests.fakes import gemini_is_silent, gemini_refuses, openai_is_silent, openai_refuses
-from tests.fakes.gemini_server import gemini_server
-from tests.fakes.openai_server import openai_server
+from tests.fakes.gemini import is_silent as gemini_is_silent
+from tests.fakes.gemini import refuses as gemini_refuses
+from tests.fakes.gemini.server import gemini_server
+from tests.fakes.openai import is_silent as openai_is_silent
+from tests.fakes.openai import refuses as openai_refuses
+from tests.fakes.openai.server import openai_server
 from tests.support.load.clients import Person
 from tests.support.load.machines import HeavyFile
 from tests.support.programs import PATIENCE, Program, call, fetch, said, until

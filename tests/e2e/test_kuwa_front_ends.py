@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 
 from kuwa_min.errors import UNEXPECTED
-from tests.fakes.kernel_03 import Kernel, kernel_03
-from tests.fakes.kernel_04 import kernel_04
-from tests.fakes.multi_chat import FrontEnd, Room, Seen
-from tests.fakes.multi_chat_03 import FrontEnd03
-from tests.fakes.multi_chat_04 import FrontEnd04
+from tests.fakes.kuwa.kernel_03 import Kernel, kernel_03
+from tests.fakes.kuwa.kernel_04 import kernel_04
+from tests.fakes.kuwa.multi_chat import FrontEnd, Room, Seen
+from tests.fakes.kuwa.multi_chat_03 import FrontEnd03
+from tests.fakes.kuwa.multi_chat_04 import FrontEnd04
 from tests.support.programs import ROOT, Program, fetch, post_json, until
 
 pytestmark = pytest.mark.slow
 
 Built = Callable[[str], Path]
 VERSIONS = {"0.3.4": (kernel_03, FrontEnd03), "0.4": (kernel_04, FrontEnd04)}
-SCRIPTED = ROOT / "tests" / "fakes" / "scripted_executor.py"
+SCRIPTED = ROOT / "tests" / "fakes" / "kuwa" / "scripted_executor.py"
 SENTENCE = (  # 67 characters without an end of a line
     "第一件事是先確認需求，第二件事是安排時間，第三件事是把結果寫下來，"
     "最後再請大家一起檢查一遍，確定沒有遺漏任何一項重要的內容為止。完畢了"

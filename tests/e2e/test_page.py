@@ -19,7 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.fakes.executor_answers import Executor, chunk
+from tests.fakes.kuwa.executor_answers import Executor, chunk
 from tests.support.programs import Program, call, fetch, said
 
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")

@@ -13,7 +13,7 @@ import pytest
 
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.kernel.embedded import EmbeddedKernel
-from tests.fakes.kernel_hangs import hanging_kernel
+from tests.fakes.kuwa.kernel_hangs import hanging_kernel
 from tests.support.programs import Program, call, chat_through, fetch, said, until
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds

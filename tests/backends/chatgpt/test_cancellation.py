@@ -14,8 +14,9 @@ from backends._cloud import errors
 from backends._http import connection
 from backends.chatgpt import ChatgptExecutor
 from kuwa_min.serving.generator_runner import GeneratorRunner
-from tests.fakes import openai_is_silent, openai_refuses
-from tests.fakes.openai_server import Service, Talk, openai_server
+from tests.fakes.openai import is_silent as openai_is_silent
+from tests.fakes.openai import refuses as openai_refuses
+from tests.fakes.openai.server import Service, Talk, openai_server
 from tests.support.cloud_chats import pieces, start
 from tests.support.programs import Program, call, fetch, said, until
 

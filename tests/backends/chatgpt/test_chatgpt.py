@@ -24,14 +24,12 @@ from kuwa_min.chat.prompt import SIDE_NOTE, without_own_sentences
 from kuwa_min.errors import AnswerError, UsageError
 from tests.backends._http.test_pool import make_certificate
 from tests.backends._media.test_images import data_url, png
-from tests.fakes import (
-    openai_breaks_off,
-    openai_counts_tokens,
-    openai_is_silent,
-    openai_refuses,
-    openai_talks_garbage,
-)
-from tests.fakes.openai_server import Service, Talk, openai_server
+from tests.fakes.openai import breaks_off as openai_breaks_off
+from tests.fakes.openai import counts_tokens as openai_counts_tokens
+from tests.fakes.openai import is_silent as openai_is_silent
+from tests.fakes.openai import refuses as openai_refuses
+from tests.fakes.openai import talks_garbage as openai_talks_garbage
+from tests.fakes.openai.server import Service, Talk, openai_server
 from tests.support.cloud_chats import ask, pieces, start
 from tests.support.upload_site import Site
 

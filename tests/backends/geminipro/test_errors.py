@@ -18,7 +18,7 @@ from backends._cloud.errors import (
 from backends.geminipro import errors as refusals
 from backends.geminipro.transport import ErrorResponse
 from kuwa_min.chat import catalog
-from tests.fakes.gemini_refuses import PER_DAY, QUOTA, RETRY, error
+from tests.fakes.gemini.refuses import PER_DAY, QUOTA, RETRY, error
 
 
 def explain(status: int, body: Any, **fields: str) -> ServiceError:

@@ -37,8 +37,11 @@ from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.backends._media.test_images import data_url, png
-from tests.fakes import gemini_breaks_off, gemini_is_silent, gemini_refuses, gemini_talks_garbage
-from tests.fakes.gemini_server import PATIENCE, Service, Talk, gemini_server, piece
+from tests.fakes.gemini import breaks_off as gemini_breaks_off
+from tests.fakes.gemini import is_silent as gemini_is_silent
+from tests.fakes.gemini import refuses as gemini_refuses
+from tests.fakes.gemini import talks_garbage as gemini_talks_garbage
+from tests.fakes.gemini.server import PATIENCE, Service, Talk, gemini_server, piece
 from tests.support.cloud_chats import ask, pieces, start
 from tests.support.programs import ROOT
 from tests.support.upload_site import Site

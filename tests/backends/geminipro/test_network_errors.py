@@ -16,8 +16,8 @@ from backends.geminipro import transport
 from backends.geminipro.client import Client, Content, create_request, text_part
 from backends.geminipro.errors import FAILURES
 from kuwa_min.chat import catalog
-from tests.fakes.gemini_is_silent import after_the_first_word, before_the_head
-from tests.fakes.gemini_server import gemini_server
+from tests.fakes.gemini.is_silent import after_the_first_word, before_the_head
+from tests.fakes.gemini.server import gemini_server
 
 SHORT = 0.1  # seconds of patience
 

@@ -11,8 +11,8 @@ import pytest
 
 from kuwa_min.kernel import records
 from kuwa_min.kernel.embedded import EmbeddedKernel
-from tests.fakes.executor_answers import Executor, chunk
-from tests.fakes.kernel_talks_garbage import garbage_kernel
+from tests.fakes.kuwa.executor_answers import Executor, chunk
+from tests.fakes.kuwa.kernel_talks_garbage import garbage_kernel
 from tests.kuwa_min.serving.test_routes import Running, echo, running, silent
 from tests.support.programs import call, chat_through, fetch, post_json, said, table, until
 

@@ -18,8 +18,8 @@ from kuwa_min.kernel.embedded import EmbeddedKernel
 from kuwa_min.serving import registration
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.registration import Registration
-from tests.fakes.kernel_hangs import hanging_kernel
-from tests.fakes.kernel_talks_garbage import garbage_kernel
+from tests.fakes.kuwa.kernel_hangs import hanging_kernel
+from tests.fakes.kuwa.kernel_talks_garbage import garbage_kernel
 from tests.support.programs import until
 
 ENDPOINTS = ["http://127.0.0.1:5/chat", "http://127.0.0.1:5/chat/1"]

@@ -6,7 +6,7 @@ import gzip
 import json
 from collections.abc import Callable
 
-from .gemini_server import Talk, piece
+from .server import Talk, piece
 
 
 def with_body(data: bytes) -> Callable[[Talk], None]:

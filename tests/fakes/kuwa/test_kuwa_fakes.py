@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.executor_answers import CHUNKED, Executor
-from tests.fakes.kernel_03 import Kernel, kernel_03
-from tests.fakes.kernel_04 import kernel_04
-from tests.fakes.multi_chat import BROKEN, EMPTY_ANSWER, THINKING, Room, replay, sent_modelfile
-from tests.fakes.multi_chat_03 import FrontEnd03, Reader03
-from tests.fakes.multi_chat_04 import FrontEnd04, Reader04
+from tests.fakes.kuwa.executor_answers import CHUNKED, Executor
+from tests.fakes.kuwa.kernel_03 import Kernel, kernel_03
+from tests.fakes.kuwa.kernel_04 import kernel_04
+from tests.fakes.kuwa.multi_chat import BROKEN, EMPTY_ANSWER, THINKING, Room, replay, sent_modelfile
+from tests.fakes.kuwa.multi_chat_03 import FrontEnd03, Reader03
+from tests.fakes.kuwa.multi_chat_04 import FrontEnd04, Reader04
 from tests.support.programs import call, fetch, post_json
 
 NOTE = "<<<WARNING>>>note<<</WARNING>>>"

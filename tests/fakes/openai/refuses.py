@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .openai_server import Talk
+from .server import Talk
 
 
 def always(status: int, body: Any, **fields: str) -> Callable[[Talk], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .openai_server import Talk
+from .server import Talk
 
 
 def before_the_head(talk: Talk) -> None:

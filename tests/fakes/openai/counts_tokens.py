@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .openai_server import Talk
+from .server import Talk
 
 
 def most(messages: int, words: str, *, status: int = 400, code: str = "") -> Callable[[Talk], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .openai_server import Talk
+from .server import Talk
 
 
 def in_the_middle(talk: Talk) -> None:

@@ -1,0 +1,1 @@
+"""Services that speak Gemini's API, each with one odd behaviour."""

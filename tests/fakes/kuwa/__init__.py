@@ -1,0 +1,1 @@
+"""Kernels, front ends and executors of Kuwa."""

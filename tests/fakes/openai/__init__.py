@@ -1,0 +1,1 @@
+"""Services that speak OpenAI's API, each with one odd behaviour."""
