@@ -358,6 +358,7 @@ def heavy(archive: Path) -> Path:
     """Make a file with the entry "target" and an activation that prints its arguments."""
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("target", TARGET)
+        made.writestr("site-packages/kuwa_min/bundle/__init__.py", "")
         made.writestr("site-packages/kuwa_min/bundle/activate.py", LIBRARIES)
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
     return archive
@@ -370,7 +371,7 @@ def test_libraries_are_activated_before_the_program(heavy: Path) -> None:
     facts = [("libraries", ["0123"]), ("python", ["3.12"]), ("serves", ["some"])]
     lines = [
         f"{heavy} {facts} {GIVEN}",
-        "['kuwa_min.cli', 'kuwa_min.bundle.activate']",
+        "['kuwa_min.bundle', 'kuwa_min.bundle.activate', 'kuwa_min.cli']",
         "repaired?",
     ]
     assert (code, output.splitlines(), error) == (7, lines, "")

@@ -26,7 +26,7 @@ from tests.support.pythons import python_of
 
 HERE = python_minor()
 TARGET = "libraries 0123\npython 3.12\nserves huggingface\n"
-TEMPLATES = ["_chat_template", "_template_child", "_template_language"]  # read as sources
+TEMPLATES = "backends/_local/templates"  # read as sources
 
 
 # -- time
@@ -110,9 +110,9 @@ def test_the_core_has_sources_launcher_facts_and_bytecode(tmp_path: Path) -> Non
 def test_what_runs_elsewhere_can_be_read_as_source(tmp_path: Path, python: str) -> None:
     """The process that renders a chat's template is sent it; bytecode would be of no use there."""
     entries = made(tmp_path / "1", HEAVY, TARGET, python)
-    for name in TEMPLATES:
-        source = ROOT / "backends" / f"{name}.py"
-        assert entries[f"site-packages/backends/{name}.py"] == source.read_bytes()
+    for name in ("jinja_env", "chat_template", "sandbox_child"):
+        source = ROOT / TEMPLATES / f"{name}.py"
+        assert entries[f"site-packages/{TEMPLATES}/{name}.py"] == source.read_bytes()
 
 
 def test_without_its_python_a_core_has_no_bytecode(tmp_path: Path) -> None:
