@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
 
 from . import http1
 from .body_writer import BodyWriter
 from .flush_thread import FlushThread
-from .response import Limits, Request, Response, Routes, StreamingResponse, json_message
+from .messages import Request, Response, Routes, StreamingResponse, json_message
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,17 @@ RECV_SIZE = 64 << 10  # bytes asked for at once
 #   connection ends. Before that, the rest of what the client sends is read and dropped for a while:
 #   closing a socket with unread bytes resets the connection, and the client would lose the answer.
 #   An idle keep-alive connection ends without a word.
+
+
+class Limits(NamedTuple):
+    """Limits of a server and of each of its clients."""
+
+    body_bytes: int = 8 << 20
+    head_seconds: float = 10
+    body_seconds: float = 20
+    idle_seconds: float = 8  # between an answer and the next request
+    send_seconds: float = 10  # of an answer, or between two reads of a streamed one
+    connections: int = 1024  # above which idle ones are dropped
 
 
 class AcceptingServer(Protocol):

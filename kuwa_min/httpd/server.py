@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 from kuwa_min.errors import ClientDisconnected, StartError, describe
 
 from . import http1
-from .connection import Connection
+from .connection import Connection, Limits
 from .flush_thread import FlushThread
+from .messages import TEXT, Routes
 from .origin_policy import OriginPolicy
-from .response import TEXT, Limits, Routes
 
 if TYPE_CHECKING:
     import ssl

@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Collection
 from typing import Any
 
-from kuwa_min.httpd.response import (
+from kuwa_min.httpd.messages import (
     JSON,
     TEXT,
     Request,

@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 
 from kuwa_min.errors import ClientDisconnected
 from kuwa_min.httpd.body_writer import BodyWriter
-from kuwa_min.httpd.response import Request
+from kuwa_min.httpd.messages import Request
 
 from . import protocol
 from .records import ExecutorRecord, RecordTable

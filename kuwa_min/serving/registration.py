@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from kuwa_min.errors import StartError
-from kuwa_min.httpd.response import JSON
+from kuwa_min.httpd.messages import JSON
 from kuwa_min.kernel import protocol
 
 from .metrics import Metrics

@@ -13,7 +13,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.sentence import language_of, render
 from kuwa_min.errors import HTTPError
-from kuwa_min.httpd.response import JSON, Request, Response, Routes, StreamingResponse, json_message
+from kuwa_min.httpd.messages import JSON, Request, Response, Routes, StreamingResponse, json_message
 from kuwa_min.kernel import protocol, wire
 
 from .event_loop import EventLoop

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kuwa_min import log, process
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.errors import KuwaError, StartError, UsageError, missing_module, traceback_line
-from kuwa_min.httpd.response import Limits, Routes
+from kuwa_min.httpd.connection import Limits
+from kuwa_min.httpd.messages import Routes
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.options.address import join

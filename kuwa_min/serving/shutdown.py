@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable
 
 from kuwa_min.errors import HTTPError
+from kuwa_min.httpd.messages import Request, Response, json_message
 from kuwa_min.httpd.origin_policy import Initiator, initiator
-from kuwa_min.httpd.response import Request, Response, json_message
 
 from .address import is_local_or_kernel
 

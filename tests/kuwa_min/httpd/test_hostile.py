@@ -21,7 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from kuwa_min.httpd.response import TEXT, Request, Response
+from kuwa_min.httpd.messages import TEXT, Request, Response
 from kuwa_min.httpd.server import Server
 from tests.support.programs import MODULE, ROOT, Program, call, fetch, said, until
 

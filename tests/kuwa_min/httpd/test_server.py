@@ -26,7 +26,8 @@ import pytest
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
 from kuwa_min.httpd.body_writer import BodyWriter
-from kuwa_min.httpd.response import TEXT, Limits, Request, Response, StreamingResponse
+from kuwa_min.httpd.connection import Limits
+from kuwa_min.httpd.messages import TEXT, Request, Response, StreamingResponse
 from kuwa_min.httpd.server import Server
 from tests.support.programs import ROOT, until
 
@@ -813,7 +814,7 @@ def test_without_free_descriptors_the_server_neither_spins_nor_dies() -> None:
     """Lower the limit of open files, fill it with busy connections, and look at the clock."""
     program = """
 import resource, sys, time
-from kuwa_min.httpd.response import Response
+from kuwa_min.httpd.messages import Response
 from kuwa_min.httpd.server import Server
 with Server(("127.0.0.1", 0), {"/": {"POST": lambda _: Response(204)}}) as server:
     resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))

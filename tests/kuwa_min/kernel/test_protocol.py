@@ -11,7 +11,7 @@ import pytest
 from kuwa_min.chat import catalog
 from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.errors import HTTPError
-from kuwa_min.httpd import response
+from kuwa_min.httpd import messages
 from kuwa_min.kernel import protocol
 
 URLENCODED = "application/x-www-form-urlencoded"
@@ -382,7 +382,7 @@ def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
 )
 def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: bytes) -> None:
     """A JSON object with one key, in UTF-8."""
-    assert response.json_message(200, text).body == data
+    assert messages.json_message(200, text).body == data
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from kuwa_min.errors import HTTPError, StartError
-from kuwa_min.httpd.response import JSON, TEXT, Request, Response
+from kuwa_min.httpd.messages import JSON, TEXT, Request, Response
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.kernel.embedded import EmbeddedKernel

@@ -10,7 +10,7 @@ import pytest
 
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import http1
-from kuwa_min.httpd.response import Request
+from kuwa_min.httpd.messages import Request
 from kuwa_min.kernel.embedded import EmbeddedKernel
 from kuwa_min.serving.shutdown import ShutdownRoute
 from tests.support.programs import Program, call, fetch, said, until

@@ -1,4 +1,4 @@
-"""What a route takes and returns: requests and responses; and the limits of a client."""
+"""What a route takes and returns: requests and responses."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ from .body_writer import BodyWriter
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
-
-
-class Limits(NamedTuple):
-    """Limits of a server and of each of its clients; see connection."""
-
-    body_bytes: int = 8 << 20
-    head_seconds: float = 10
-    body_seconds: float = 20
-    idle_seconds: float = 8  # between an answer and the next request
-    send_seconds: float = 10  # of an answer, or between two reads of a streamed one
-    connections: int = 1024  # above which idle ones are dropped
 
 
 class Request(NamedTuple):
