@@ -170,7 +170,7 @@ def _bytecode(recipe: Recipe, folder: Path, log_step: LogStep) -> list[PayloadFi
 
 
 def _write_documents(path: Path) -> None:
-    """Write the bill of materials and the licences beside the file."""
+    """Write the bill of materials and the license report beside the file."""
     archive = Archive(str(path))
     bill = path.with_name(f"{path.name}.cdx.json")
     bill.write_text(bill_of_materials(archive.manifest), encoding="utf-8", newline="\n")

@@ -1,6 +1,6 @@
 """build.py: reproducible files, small or with libraries, complete, and free of their birthplace.
 
-The units are tested in tests/packing; here build.py runs as a person runs it.
+The units are tested in tests/kuwa_min/packing; here build.py runs as a user runs it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ VARIANTS = {
     "another home": {"HOME": "{tmp}"},
     "an old zip epoch": {"SOURCE_DATE_EPOCH": "0"},
 }
-PAPERS = ("", ".cdx.json", ".licenses.txt", ".sha256")
+DOCUMENTS = ("", ".cdx.json", ".licenses.txt", ".sha256")
 COUNT_COMPILED = """
 import runpy, sys
 compiled = []
@@ -147,7 +147,7 @@ def test_two_builds_are_the_same(pyz: Path, tmp_path: Path, variant: str) -> Non
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_umask_does_not_matter(pyz: Path, tmp_path: Path, umask: int) -> None:
-    """The bytes and the file's own mode are the same; everybody may run it."""
+    """The bytes and the file's own mode are the same; all users may run it."""
     again = built(tmp_path, umask=umask)
     assert again.read_bytes() == pyz.read_bytes()
     assert again.stat().st_mode & 0o777 == 0o755
@@ -217,19 +217,19 @@ def test_the_sha256_file_is_what_sha256sum_checks(pyz: Path) -> None:
     beside = pyz.with_name("kuwa-debug.pyz.sha256")
     assert beside.read_text(encoding="ascii") == f"{digest}  kuwa-debug.pyz\n"
     names = sorted(path.name for path in pyz.parent.iterdir())
-    assert names == [f"kuwa-debug.pyz{end}" for end in PAPERS]
+    assert names == [f"kuwa-debug.pyz{end}" for end in DOCUMENTS]
 
 
-def test_the_papers_name_what_is_inside(pyz: Path) -> None:
-    """A bill of materials for tools, licences for people; they name nothing but us."""
+def test_the_documents_name_what_is_inside(pyz: Path) -> None:
+    """A bill of materials and the licenses; they name nothing but us."""
     bill = json.loads(pyz.with_name(f"{pyz.name}.cdx.json").read_text(encoding="utf-8"))
     (part,) = bill["components"]
     own = manifest_of(pyz)["packages"][0]  # type: ignore[index]
     assert (part["name"], part["version"]) == ("kuwa-min", own["version"])
     assert part["hashes"] == [{"alg": "SHA-256", "content": own["sha256"]}]
-    paper = pyz.with_name(f"{pyz.name}.licenses.txt").read_text(encoding="utf-8").splitlines()
-    assert paper[0] == f"Licences of kuwa-min {own['version']}, debug"
-    assert paper[-1] == "No package in this file says that it is proprietary."
+    report = pyz.with_name(f"{pyz.name}.licenses.txt").read_text(encoding="utf-8").splitlines()
+    assert report[0] == f"Licences of kuwa-min {own['version']}, debug"
+    assert report[-1] == "No package in this file says that it is proprietary."
 
 
 def test_the_listing_is_sources_launcher_and_facts(pyz: Path) -> None:
@@ -536,8 +536,8 @@ def importable() -> dict[str, dict[str, bytes]]:
 
 
 def bytes_of(path: Path) -> dict[str, bytes]:
-    """Read a file and its papers."""
-    return {end: path.with_name(path.name + end).read_bytes() for end in PAPERS}
+    """Read a file and its documents."""
+    return {end: path.with_name(path.name + end).read_bytes() for end in DOCUMENTS}
 
 
 @pytest.fixture
@@ -550,7 +550,7 @@ def model(tmp_path: Path) -> Path:
 def test_two_builds_from_one_lock_are_the_same(
     heavy: Path, wheels: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file and its papers; the wheels lie in another folder, the output too."""
+    """The file and its documents; the wheels lie in another folder, the output too."""
     for name, value in HEAVY_VARIANTS[variant].items():
         monkeypatch.setenv(name, value.format(tmp=tmp_path))
     shutil.copytree(wheels, tmp_path / "copy")
@@ -578,7 +578,7 @@ def test_the_umask_does_not_matter_to_libraries(
 def test_nothing_is_left_behind(heavy: Path) -> None:
     """Of the folders that a build works in."""
     names = {path.name for path in heavy.parent.iterdir()}
-    assert names == {"wheelhouse", *(heavy.name + end for end in PAPERS)}
+    assert names == {"wheelhouse", *(heavy.name + end for end in DOCUMENTS)}
 
 
 def test_bytecode_of_the_libraries_is_reproducible_too(tmp_path: Path) -> None:

@@ -138,12 +138,10 @@ def pip_command() -> list[str]:
 def _options(lock: Lock, sources: WheelSources) -> list[str]:
     """Return pip's options; it derives no older platform tags from those it is given."""
     target, index = lock.target, sources._replace(torch_variant=lock.torch_variant).torch_url
-    return [
-        *("download", "--no-deps", "--require-hashes", "--only-binary=:all:"),
-        *("--python-version", target.python.removesuffix("t")),
-        *("--implementation", "cp", "--abi", target.abi),
-        *(part for platform in target.platforms for part in ("--platform", platform)),
-        *(part for link in sources.find_links for part in ("--find-links", link)),
-        *(["--extra-index-url", index] if index else []),
-        *(["--no-index"] if sources.no_index else []),
-    ]
+    options = ["download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    options += ["--python-version", target.python.removesuffix("t")]
+    options += ["--implementation", "cp", "--abi", target.abi]
+    options += [f"--platform={platform}" for platform in target.platforms]
+    options += [f"--find-links={link}" for link in sources.find_links]
+    options += ["--extra-index-url", index] if index else []
+    return options + (["--no-index"] if sources.no_index else [])

@@ -121,14 +121,13 @@ def _options(target: TargetPython, sources: WheelSources) -> list[str]:
     links = [*map(str, sources.wheels), *sources.find_links]
     folders = ((link, local_folder(link)) for link in links)
     absolute = [str(folder.absolute()) if folder else link for link, folder in folders]
-    return [
-        *("pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_OUTPUT),
-        *("--constraints", "pins.txt", "--excludes", "host.txt"),
-        *("--python", _interpreter(target), "--python-version", target.python.removesuffix("t")),
-        *("--python-platform", target.uv_platform),
-        *(part for link in absolute for part in ("--find-links", link)),
-        *(["--no-index"] if sources.no_index else []),
-    ]
+    options = ["pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_OUTPUT]
+    options += ["--constraints", "pins.txt", "--excludes", "host.txt"]
+    options += ["--python", _interpreter(target)]
+    options += ["--python-version", target.python.removesuffix("t")]
+    options += ["--python-platform", target.uv_platform]
+    options += [f"--find-links={link}" for link in absolute]
+    return options + (["--no-index"] if sources.no_index else [])
 
 
 def _interpreter(target: TargetPython) -> str:

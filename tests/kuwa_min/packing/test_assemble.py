@@ -26,7 +26,7 @@ pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8
 
 HERE = python_minor()
 FILES = {"torch/__init__.py": b"A = 1\n", "torch/unused.py": b"B = 2\n"}
-PAPERS = ("", ".cdx.json", ".licenses.txt", ".sha256")
+DOCUMENTS = ("", ".cdx.json", ".licenses.txt", ".sha256")
 
 
 def libraries(folder: Path, python: str = HERE, host: tuple[str, ...] = ()) -> Libraries:
@@ -57,19 +57,19 @@ def aim_of(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("backend", ["debug", "huggingface"])
-def test_a_build_leaves_the_file_and_its_papers(tmp_path: Path, backend: str) -> None:
+def test_a_build_leaves_the_file_and_its_documents(tmp_path: Path, backend: str) -> None:
     """No folder to work in, no .part; what is told goes elsewhere."""
     path, lines = build(recipe(tmp_path, backend))
     name = f"kuwa-{backend}.pyz"
     assert path == tmp_path / "dist" / name
-    assert sorted(one.name for one in path.parent.iterdir()) == [name + end for end in PAPERS]
+    assert sorted(one.name for one in path.parent.iterdir()) == [name + end for end in DOCUMENTS]
     assert lines == []
     bill = json.loads((path.parent / f"{name}.cdx.json").read_text(encoding="utf-8"))
     purls = [part["purl"] for part in bill["components"]]
     own = f"pkg:pypi/kuwa-min@{__version__}"
     assert purls == [own, *([] if backend == "debug" else ["pkg:pypi/torch@1.0"])]
-    licences = (path.parent / f"{name}.licenses.txt").read_text(encoding="utf-8")
-    assert licences.startswith(f"Licences of kuwa-min {__version__}, {backend}\n")
+    report = (path.parent / f"{name}.licenses.txt").read_text(encoding="utf-8")
+    assert report.startswith(f"Licences of kuwa-min {__version__}, {backend}\n")
 
 
 def test_a_file_without_libraries_runs_anywhere(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_file_without_libraries_runs_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_file_with_libraries_says_what_they_are_for(tmp_path: Path) -> None:
-    """To the launcher in a few words, to everybody else in the manifest."""
+    """The launcher reads the entry "target", all others the manifest."""
     path, _ = build(recipe(tmp_path))
     manifest = Archive(str(path)).manifest
     key = manifest["payloads"][0]["id"]
@@ -162,11 +162,13 @@ def test_bytecode_of_what_is_imported_can_travel(tmp_path: Path) -> None:
     assert f"torch/__pycache__/__init__.{tag}.pyc" in paths
     assert f"torch/__pycache__/unused.{tag}.pyc" not in paths
     assert lines == ["unpacking, to compile what huggingface imports"]
-    assert sorted(one.name for one in path.parent.iterdir()) == [path.name + end for end in PAPERS]
+    assert sorted(one.name for one in path.parent.iterdir()) == [
+        path.name + end for end in DOCUMENTS
+    ]
 
 
 def test_bytecode_can_be_made_where_others_may_write(tmp_path: Path) -> None:
-    """Such as a project that a group shares: a build is no start, nobody waits for it there."""
+    """Such as a project that a group shares: a build checks no owners, unlike a start."""
     (tmp_path / "dist").mkdir()
     (tmp_path / "dist").chmod(0o777)
     assert build(recipe(tmp_path, with_bytecode=True))[0].exists()
@@ -204,7 +206,7 @@ def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
             paths.append(build(made)[0])
         finally:
             os.umask(former)
-    for end in PAPERS:
+    for end in DOCUMENTS:
         one, two = (path.with_name(path.name + end).read_bytes() for path in paths)
         assert one == two
     assert build(made)[0].read_bytes() == paths[0].read_bytes()

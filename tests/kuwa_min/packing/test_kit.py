@@ -28,7 +28,7 @@ BESIDE = (".sha256", ".cdx.json", ".licenses.txt")
 
 
 def make_archive(folder: Path, manifest: Manifest, name: str = "kuwa-huggingface.pyz") -> Path:
-    """Make a file that prints its arguments, with this manifest inside and papers beside."""
+    """Make a file that prints its arguments, with this manifest inside and documents beside."""
     source = folder / "source"
     source.mkdir(parents=True)
     (source / "__main__.py").write_text(PRINT_ARGUMENTS, encoding="utf-8")
@@ -88,7 +88,7 @@ def check_sums(folder: Path) -> subprocess.CompletedProcess[str]:
 # -- what is in it
 
 
-def test_the_kit_holds_file_papers_model_and_texts(
+def test_the_kit_holds_file_documents_model_and_texts(
     tmp_path: Path, archive: Path, model: Path
 ) -> None:
     """Hidden files too; what was a link is a file."""
@@ -102,7 +102,7 @@ def test_the_kit_holds_file_papers_model_and_texts(
     assert (folder / archive.name).read_bytes() == archive.read_bytes()
 
 
-def test_papers_that_are_not_there_are_not_missed(tmp_path: Path, archive: Path) -> None:
+def test_missing_documents_are_left_out(tmp_path: Path, archive: Path) -> None:
     """The README names what is there."""
     archive.with_name(f"{archive.name}.cdx.json").unlink()
     make_kit(tmp_path / "kit", archive, "huggingface", None)
@@ -450,7 +450,7 @@ def test_a_name_that_is_no_text_travels(tmp_path: Path, archive: Path, model: Pa
 def test_a_failure_leaves_no_half_kit(
     tmp_path: Path, archive: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk, or somebody who presses Ctrl-C."""
+    """A full disk, or Ctrl-C."""
 
     def stop(_path: Path) -> str:
         raise KeyboardInterrupt

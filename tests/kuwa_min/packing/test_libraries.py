@@ -184,7 +184,7 @@ def test_what_no_wheel_has_is_one_refusal(links: Path) -> None:
 
 
 def test_llama_cpp_for_another_machine_needs_its_wheel(links: Path) -> None:
-    """It cannot be compiled here, and nobody publishes it."""
+    """It cannot be compiled here, and there are no published wheels."""
     backend = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
     elsewhere = TargetPython("3.12", "manylinux_2_28_aarch64")
     with pytest.raises(UsageError, match="build its wheel on such a machine and give its folder"):

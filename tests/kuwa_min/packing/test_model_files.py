@@ -84,7 +84,7 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, name: str, words: str) -> 
 def test_a_name_that_would_lead_elsewhere_on_some_systems_is_refused(
     tmp_path: Path, name: str
 ) -> None:
-    """The program would refuse to unpack it; so nobody carries it that far."""
+    """The program would refuse to unpack it; so it is refused before it travels."""
     (tmp_path / name).write_text("x", encoding="ascii")
     with pytest.raises(UsageError, match="cannot be in its name"):
         model_files(tmp_path)

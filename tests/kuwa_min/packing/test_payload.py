@@ -121,7 +121,7 @@ def test_two_wheels_may_want_one_path(tmp_path: Path) -> None:
     assert tree_of(found, data) == {"shared/__init__.py": b"1", "b.py": b"b"}
 
 
-def test_what_nobody_hashed_is_told_apart_by_its_path(tmp_path: Path) -> None:
+def test_a_file_without_a_hash_is_identified_by_its_path(tmp_path: Path) -> None:
     """Two different files of equal size and sum are never taken for one."""
     members = [one._replace(sha256="") for one in wheel(tmp_path, {"a.py": b"1", "b.py": b"1"})]
     found, data = written(tmp_path, members)

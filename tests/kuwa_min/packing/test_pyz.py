@@ -76,11 +76,11 @@ def test_payloads_are_known_by_where_they_lie_before_the_zip(tmp_path: Path) -> 
         seen.extend(payloads)
         return entries(payloads)
 
-    cargo = [
+    specs = [
         PayloadSpec("libraries", files_of(wheel)),
         PayloadSpec("model", [stored_file(tmp_path / "model.gguf", "model.gguf")]),
     ]
-    write_file(tmp_path / "some.pyz", cargo, core)
+    write_file(tmp_path / "some.pyz", specs, core)
     data = (tmp_path / "some.pyz").read_bytes()
     zip_start = data.index(b"PK\x03\x04", len(data) - 400)
     assert [one["kind"] for one in seen] == ["libraries", "model"]
@@ -132,7 +132,7 @@ def test_a_target_that_is_a_folder_fails_and_leaves_nothing(tmp_path: Path) -> N
 
 
 def test_a_program_that_runs_from_the_old_file_lives_on(tmp_path: Path) -> None:
-    """The old bytes stay behind whoever has them open: the name gets a new file."""
+    """Open handles keep the old bytes: the name gets a new file."""
     path = tmp_path / "some.pyz"
     write_file(path, [], lambda _: {"late.py": b"HERE = 1\n"})
     with path.open("rb") as old:

@@ -18,7 +18,7 @@ from kuwa_min.packing.elf.reader import Elf, read_elf, read_elf_file
 
 EXTENSIONS = ("_ctypes", "_json", "_bz2", "_ssl", "_socket")  # one of them is a file of its own
 SECTIONS = 40  # where the header says where section headers are
-DYNAMIC, STACK = 2, 0x6474E551  # segments; the second is of no use to anybody here
+DYNAMIC, STACK = 2, 0x6474E551  # segments; the second is not read
 STRTAB, STRSZ = 5, 10  # entries of the dynamic segment
 
 needs_gcc = pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc here to make libraries with")
@@ -116,7 +116,7 @@ def test_what_is_no_elf_is_none(data: bytes) -> None:
     ids=["32 bits", "big endian", "an object", "a core", "strange program headers"],
 )
 def test_other_kinds_of_elf_are_none(place: int, value: int) -> None:
-    """What nobody here loads is not read."""
+    """No such file is loaded here."""
     _, data = extension()
     other = bytearray(data)
     other[place] = value

@@ -42,7 +42,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail whoever starts a process."""
+    """Fail if a process is started."""
 
     def refuse(*command: object, **more: object) -> None:
         raise AssertionError(f"{command} was started")

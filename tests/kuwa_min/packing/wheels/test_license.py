@@ -1,4 +1,4 @@
-"""The licence out of METADATA: as the fields of real wheels say it."""
+"""The license of METADATA: as the fields of real wheels have it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_expression_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("classifier", "licence"),
+    ("classifier", "license"),
     [
         ("MIT License", "MIT"),
         ("ISC License (ISCL)", "ISC"),
@@ -42,26 +42,26 @@ def test_the_expression_wins() -> None:
         ("Apache Software License", "Apache Software License"),
     ],
 )
-def test_a_classifier_is_next(classifier: str, licence: str) -> None:
-    """Its last part; by SPDX's id where it can mean one licence only."""
-    assert license_of(metadata(classifiers=(APPROVED + classifier,))) == licence
+def test_a_classifier_is_next(classifier: str, license: str) -> None:
+    """Its last part; by SPDX's id where it can mean one license only."""
+    assert license_of(metadata(classifiers=(APPROVED + classifier,))) == license
 
 
 def test_a_precise_field_says_more_than_a_classifier() -> None:
-    """An id says which BSD licence it is; "BSD" does not."""
+    """An id says which BSD license it is; "BSD" does not."""
     bsd = (f"{APPROVED}BSD License",)
     assert license_of(metadata(field="BSD-3-Clause", classifiers=bsd)) == "BSD-3-Clause"
     assert license_of(metadata(field="BSD", classifiers=bsd)) == "BSD License"
 
 
 def test_several_classifiers_are_all_named() -> None:
-    """Which of them applies is for people to find out."""
+    """Which of them applies cannot be told."""
     both = (f"{APPROVED}BSD License", f"{APPROVED}MIT License")
     assert license_of(metadata(field="Dual License", classifiers=both)) == "BSD License, MIT"
 
 
 @pytest.mark.parametrize(
-    ("field", "licence"),
+    ("field", "license"),
     [
         ("MIT", "MIT"),
         ("MIT license", "MIT"),
@@ -82,9 +82,9 @@ def test_several_classifiers_are_all_named() -> None:
         ("LICENSE.txt", ""),
     ],
 )
-def test_a_field_is_a_name_or_a_text_that_is_recognised(field: str, licence: str) -> None:
+def test_a_field_is_a_name_or_a_text_that_is_recognised(field: str, license: str) -> None:
     """A whole text is known by how it begins; what is neither is nothing."""
-    assert license_of(metadata(field=field)) == licence
+    assert license_of(metadata(field=field)) == license
 
 
 def test_a_proprietary_classifier_is_the_last_word() -> None:

@@ -66,7 +66,7 @@ def test_it_goes(path: str) -> None:
 
 @pytest.mark.parametrize("path", KEPT)
 def test_it_stays(path: str) -> None:
-    """Something imports it, or the licence asks for it."""
+    """Something imports it, or the license requires it."""
     assert not NEVER_NEEDED.fullmatch(path)
 
 

@@ -168,7 +168,7 @@ def test_a_package_of_sources_alone(index: str, tmp_path: Path) -> None:
 def test_no_settings_are_picked_up_nearby(
     index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only those of the environment and of the person count."""
+    """Only those of the environment and of the user count."""
     monkeypatch.delenv("UV_NO_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("UV_NO_SOURCES", "1")

@@ -39,7 +39,7 @@ def raw_wheel(folder: Path, members: dict[str, bytes], name: str = NAME) -> Path
     return folder / name
 
 
-def papers(record: bytes = b"") -> dict[str, bytes]:
+def dist_info(record: bytes = b"") -> dict[str, bytes]:
     """Return the least that a wheel says of itself."""
     return {f"{INFO}/METADATA": b"Name: pack\nVersion: 1.0\n", f"{INFO}/RECORD": record}
 
@@ -68,7 +68,7 @@ def test_the_order_is_the_files(tmp_path: Path) -> None:
 def test_only_the_owners_right_to_run_counts(tmp_path: Path) -> None:
     """The rest of the mode is the umask's business."""
     modes = {"all": 0o755, "owner": 0o744, "others": 0o655, "none": 0o644}
-    path = raw_wheel(tmp_path, papers())
+    path = raw_wheel(tmp_path, dist_info())
     with zipfile.ZipFile(path, "a") as archive:
         for name, mode in modes.items():
             entry = zipfile.ZipInfo(name)
@@ -103,7 +103,7 @@ def test_data_folders_land_beside_the_packages(
 
 def test_folders_of_the_zip_are_no_files(tmp_path: Path) -> None:
     """Some builders write them."""
-    path = raw_wheel(tmp_path, {"pack/": b"", "pack/a.py": b"1", **papers()})
+    path = raw_wheel(tmp_path, {"pack/": b"", "pack/a.py": b"1", **dist_info()})
     assert files_of(path)[0].path == "pack/a.py"
 
 
@@ -113,7 +113,7 @@ def test_a_local_header_may_be_longer_than_the_central_one(tmp_path: Path) -> No
     entry.extra = b"\xfe\xca\x04\x00abcd"
     with zipfile.ZipFile(tmp_path / NAME, "w") as archive:
         archive.writestr(entry, b"text")
-        for member, data in papers().items():
+        for member, data in dist_info().items():
             archive.writestr(member, data)
     assert inflated(at(files_of(tmp_path / NAME), "pack/a.py")) == b"text"
 
@@ -121,7 +121,7 @@ def test_a_local_header_may_be_longer_than_the_central_one(tmp_path: Path) -> No
 def test_what_record_does_not_hash_has_no_hash(tmp_path: Path) -> None:
     """RECORD itself, and what another algorithm hashes."""
     record = f"pack/a.py,md5=abc,1\npack/b.py,{record_hash(b'2')},1\npack/c.py,,\nshort\n".encode()
-    members = {"pack/a.py": b"1", "pack/b.py": b"2", "pack/c.py": b"3", **papers(record)}
+    members = {"pack/a.py": b"1", "pack/b.py": b"2", "pack/c.py": b"3", **dist_info(record)}
     members = files_of(raw_wheel(tmp_path, members))
     hashed = {member.path: member.sha256 for member in members if member.sha256}
     assert hashed == {"pack/b.py": hashlib.sha256(b"2").hexdigest()}
@@ -168,13 +168,13 @@ UNSAFE = ("../evil.py", "/etc/evil", "pack/../../evil.py", "pack-1.0.data/data/.
 @pytest.mark.parametrize("name", UNSAFE)
 def test_a_member_outside_of_the_tree_is_refused(tmp_path: Path, name: str) -> None:
     """Whoever made such a wheel means no good."""
-    path = raw_wheel(tmp_path, {name: b"1", **papers()})
+    path = raw_wheel(tmp_path, {name: b"1", **dist_info()})
     assert "has a member outside of its tree" in refusal(path)
 
 
 def test_a_backslash_is_refused(tmp_path: Path) -> None:
     """On Windows it would be a folder."""
-    path = raw_wheel(tmp_path, {"pack/xx..xxevil.py": b"1", **papers()})
+    path = raw_wheel(tmp_path, {"pack/xx..xxevil.py": b"1", **dist_info()})
     path.write_bytes(path.read_bytes().replace(b"pack/xx..xxevil.py", b"pack\\xx..xx\\vil.py"))
     assert "has a member outside of its tree" in refusal(path)
 
@@ -184,7 +184,7 @@ def test_a_member_that_is_compressed_otherwise_is_refused(tmp_path: Path, method
     """What unpacks it knows deflate alone."""
     with zipfile.ZipFile(tmp_path / NAME, "w") as archive:
         archive.writestr("pack/a.py", b"1" * 100, method)
-        for member, data in papers().items():
+        for member, data in dist_info().items():
             archive.writestr(member, data)
     assert "pack/a.py is neither stored nor deflated" in refusal(tmp_path / NAME)
 
@@ -192,7 +192,7 @@ def test_a_member_that_is_compressed_otherwise_is_refused(tmp_path: Path, method
 @pytest.mark.parametrize("number", [0, 2], ids=["a module", "RECORD"])
 def test_an_encrypted_member_is_refused(tmp_path: Path, number: int) -> None:
     """Nobody has the password."""
-    path = raw_wheel(tmp_path, {"pack/a.py": b"1", **papers()})
+    path = raw_wheel(tmp_path, {"pack/a.py": b"1", **dist_info()})
     data = bytearray(path.read_bytes())
     place = -1
     for _ in range(number + 1):
@@ -202,29 +202,29 @@ def test_an_encrypted_member_is_refused(tmp_path: Path, number: int) -> None:
     assert refusal(path)
 
 
-def test_a_wheel_without_papers_or_with_two_is_refused(tmp_path: Path) -> None:
+def test_a_wheel_without_dist_info_or_with_two_is_refused(tmp_path: Path) -> None:
     """It could be anything."""
     assert "has 0 .dist-info folders" in refusal(raw_wheel(tmp_path, {"pack/a.py": b"1"}))
-    two = {**papers(), "other-1.0.dist-info/RECORD": b""}
+    two = {**dist_info(), "other-1.0.dist-info/RECORD": b""}
     assert "has 2 .dist-info folders" in refusal(raw_wheel(tmp_path, two))
 
 
 @pytest.mark.parametrize("missing", ["METADATA", "RECORD"])
-def test_a_wheel_without_one_of_its_papers_is_refused(tmp_path: Path, missing: str) -> None:
+def test_a_wheel_without_one_of_these_files_is_refused(tmp_path: Path, missing: str) -> None:
     """The line names it."""
-    left = {name: data for name, data in papers().items() if missing not in name}
+    left = {name: data for name, data in dist_info().items() if missing not in name}
     assert missing in refusal(raw_wheel(tmp_path, {"pack/a.py": b"1", **left}))
 
 
 @pytest.mark.parametrize("record", [b"pack/a.py,sha256=a,1\n", b"\xff\xfe,,\n"])
 def test_a_record_that_cannot_be_read_is_refused(tmp_path: Path, record: bytes) -> None:
     """In one line as everything else."""
-    refusal(raw_wheel(tmp_path, {"pack/a.py": b"1", **papers(record)}))
+    refusal(raw_wheel(tmp_path, {"pack/a.py": b"1", **dist_info(record)}))
 
 
 def test_a_name_that_is_no_wheels_is_refused(tmp_path: Path) -> None:
     """Pip passes it by."""
-    refusal(raw_wheel(tmp_path, papers(), "odd.whl"))
+    refusal(raw_wheel(tmp_path, dist_info(), "odd.whl"))
 
 
 def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
