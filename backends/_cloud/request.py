@@ -8,6 +8,7 @@ from backends._media import links as _links
 from backends._media.attachments import Attachment
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from . import token_estimate
 from .api_key import Key
@@ -33,7 +34,7 @@ class CompletionRequest(NamedTuple):
 
     def note(self, sentence: str) -> str:
         """Return a sentence as a side note: what the user reads beside the answer."""
-        return prompts.SIDE_NOTE.format(sentence)
+        return SIDE_NOTE.format(sentence)
 
     def attachment_note(self) -> str:
         """Return the side note on links that were not read; empty if all were."""

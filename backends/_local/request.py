@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.chat.sentence import Sentence
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.chat.text import StopWords
 
 from .sentences import TIMED_OUT

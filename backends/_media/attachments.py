@@ -22,7 +22,7 @@ from typing import NamedTuple
 from backends._http.cancellation import current_scope
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.options import address
-from kuwa_min.options import types as option_values
+from kuwa_min.options.types import whole
 
 from . import fetch, file_types, images
 from . import links as _links
@@ -84,7 +84,7 @@ def add_arguments(add: Callable[..., object]) -> None:
     """Add the options on how many files of a chat are read, and from where."""
     add(
         "--max_attachments",
-        type=option_values.whole(1),
+        type=whole(1),
         default=MOST_FILES,
         metavar="N",
         help="most pictures and files of a chat that are read, the newest",

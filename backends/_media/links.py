@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from kuwa_min.chat.modelfile import Message
-from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.chat.sentence import join_sentences
+from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from .sentences import MORE_LINKS
 

@@ -20,7 +20,7 @@ from backends._cloud.sentences import (
     ENDED_ODDLY,
     WANTS_A_TOOL,
 )
-from kuwa_min.chat.prompt import NOTE_BEGIN, NOTE_END, SIDE_NOTE
+from kuwa_min.chat.side_notes import NOTE_BEGIN, NOTE_END, SIDE_NOTE
 
 DONE = b"[DONE]"
 REASONING = ("reasoning_content", "reasoning")

@@ -13,10 +13,8 @@ from kuwa_min.errors import AnswerError
 from .catalog import NO_INPUT, TOO_LONG, own_answers
 from .chunks import LogLevel
 from .modelfile import Message, Modelfile
-from .sentence import Sentence
 from .side_notes import NOTE_BEGIN, NOTE_END
 
-SIDE_NOTE = Sentence(f"{NOTE_BEGIN}{{}}{NOTE_END}", f"{NOTE_BEGIN}{{}}{NOTE_END}")
 # Our sentence at the end of an answer, which no model wrote; 0.4's front end prefixes a log level.
 OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{own_answers()})\s*\Z"
 LONGEST_SENTENCE = 300  # characters at the end that are searched: bounds the time for long texts

@@ -11,7 +11,10 @@ So all text passes a gate: notes are collected and sent as one block after the t
 
 from __future__ import annotations
 
+from .sentence import Sentence
+
 NOTE_BEGIN, NOTE_END = "<<<WARNING>>>", "<<</WARNING>>>"
+SIDE_NOTE = Sentence(f"{NOTE_BEGIN}{{}}{NOTE_END}", f"{NOTE_BEGIN}{{}}{NOTE_END}")
 LONGEST_OPEN = 16 << 10  # characters; a longer block that is not closed is text, not a note
 
 

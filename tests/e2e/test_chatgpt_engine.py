@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backends._cloud.sentences import CUT_BY_LENGTH
-from kuwa_min.chat.prompt import SIDE_NOTE
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from tests.support.load.machines import HeavyFile
 from tests.support.models.real_engine import MISSING, WINDOW, Engine, real_engine
 from tests.support.programs import Program, call, chat_through, fetch, said, until

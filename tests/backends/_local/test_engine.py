@@ -11,8 +11,8 @@ import pytest
 from backends._local.engine import Engine
 from backends._local.request import Request
 from backends._local.scheduler import SerialScheduler
-from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.chat.sentence import Sentence
+from kuwa_min.chat.side_notes import SIDE_NOTE
 
 NOTE = Sentence("A note.", "附註。")
 LONG = 20.0

@@ -18,7 +18,7 @@ from backends._media.links import (
     without_marks,
 )
 from backends._media.sentences import LINK_DAMAGED, MORE_LINKS
-from kuwa_min.chat.prompt import NOTE_BEGIN, NOTE_END
+from kuwa_min.chat.side_notes import NOTE_BEGIN, NOTE_END
 
 
 def user(text: str) -> dict[str, str]:

@@ -20,7 +20,8 @@ from backends._cloud import errors
 from backends.chatgpt import OPTIONS, ChatgptExecutor
 from backends.chatgpt.context_window import from_model_name
 from kuwa_min.chat import catalog
-from kuwa_min.chat.prompt import SIDE_NOTE, without_own_sentences
+from kuwa_min.chat.prompt import without_own_sentences
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
 from tests.backends._http.test_pool import make_certificate
 from tests.backends._media.test_images import data_url, png

@@ -10,7 +10,7 @@ import pytest
 from backends._cloud.sentences import CUT_BY_LENGTH
 from backends.chatgpt import ChatgptExecutor
 from kuwa_min.chat import catalog
-from kuwa_min.chat.prompt import SIDE_NOTE
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from tests.support.cloud_chats import ask, start
 from tests.support.models.real_engine import MISSING, WINDOW, Engine, real_engine
 from tests.support.programs import Program, call, chat_through, fetch, said, until

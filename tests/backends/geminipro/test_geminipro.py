@@ -33,7 +33,7 @@ from backends._http.tls import CA_VARIABLES
 from backends._media.sentences import LINK_NO_FILE, LINK_PRIVATE
 from backends.geminipro import OPTIONS, GeminiproExecutor
 from kuwa_min.chat import catalog
-from kuwa_min.chat.prompt import SIDE_NOTE
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.backends._media.test_images import data_url, png

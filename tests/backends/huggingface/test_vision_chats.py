@@ -14,7 +14,7 @@ import pytest
 from backends._media.links import LOST
 from backends._media.sentences import FILES_TOO_MANY, LINK_PRIVATE
 from backends.huggingface import HuggingfaceExecutor
-from kuwa_min.chat.prompt import SIDE_NOTE
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, StartError
 from tests.support import direct, seeing
 from tests.support.models import tiny_vision

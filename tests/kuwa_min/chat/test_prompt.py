@@ -11,7 +11,6 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.catalog import NO_INPUT, TOO_LONG
 from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.chat.prompt import (
-    SIDE_NOTE,
     Prompt,
     compose,
     fit,
@@ -19,6 +18,7 @@ from kuwa_min.chat.prompt import (
     merge_consecutive,
     without_own_sentences,
 )
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.options import generation
 

@@ -24,8 +24,8 @@ from kuwa_min.chat.chunks import (
     RefusalChunk,
     TextChunk,
 )
-from kuwa_min.chat.prompt import SIDE_NOTE
 from kuwa_min.chat.sentence import ON_NEW_LINE, join_sentences
+from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.kernel import wire
 from kuwa_min.kernel.protocol import ChatRequest
