@@ -11,8 +11,8 @@ from typing import Any
 
 from backends._http.cancellation import CancelScope
 from backends._media import attachments
-from backends._media import file_types as _file_types
-from backends._media.attachments import AttachmentReader, Chat
+from backends._media.attachments import AttachmentReader, ResolvedChat
+from backends._media.file_types import IMAGE_TYPES
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
@@ -45,7 +45,7 @@ class CloudExecutor(LLMExecutor):
     uses_asyncio = False
     table: generation.Table = ()
     key_variable = ""  # of the environment, for the operator's key
-    file_types = _file_types.IMAGES  # MIME types that the service takes
+    file_types = IMAGE_TYPES  # MIME types that the service takes
 
     # -- for subclasses to implement
 
@@ -156,7 +156,7 @@ class CloudExecutor(LLMExecutor):
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the service has its own")
         key = self.key(modelfile)
-        chat = Chat(history, {})
+        chat = ResolvedChat(history, {})
         if self._sends_files(modelfile.parameters["llm_"]):
             chat = self.attachments.read(history)
         prompt = prompts.compose(chat.history, modelfile, self.args.system_prompt or "")

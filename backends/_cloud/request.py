@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from backends._media import links as _links
 from backends._media.attachments import Attachment
+from backends._media.links import placeholder_numbers, side_note, with_texts
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.side_notes import SIDE_NOTE
@@ -38,7 +38,7 @@ class CompletionRequest(NamedTuple):
 
     def attachment_note(self) -> str:
         """Return the side note on links that were not read; empty if all were."""
-        return _links.side_note(self.notes)
+        return side_note(self.notes)
 
     def fitted(self, limit: int) -> CompletionRequest:
         """Return the request with as many messages as fit into `limit` tokens.
@@ -55,7 +55,7 @@ class CompletionRequest(NamedTuple):
 
     def with_fewer_files(self) -> CompletionRequest | None:
         """Return it with the files of the last message, then with the last of those; then None."""
-        numbers = _links.numbers(self.prompt.history[-1]["content"])
+        numbers = placeholder_numbers(self.prompt.history[-1]["content"])
         last = [number for number in numbers if number in self.files]
         if len(self.files) > len(last):
             return self._with_files(last)
@@ -67,9 +67,9 @@ class CompletionRequest(NamedTuple):
     def _with_files(self, numbers: list[int]) -> CompletionRequest:
         """Return it with these files only; the others' links stand in the text again."""
         links = {one: file.text for one, file in self.files.items() if one not in numbers}
-        kept = _links.restored(self.prompt.history, links)
+        kept = with_texts(self.prompt.history, links)
         return self._replace(
             files={one: self.files[one] for one in numbers},
             prompt=self.prompt._replace(history=kept),
-            messages=_links.restored(self.messages, links),
+            messages=with_texts(self.messages, links),
         )

@@ -6,7 +6,7 @@ is estimated here, it refuses the chat, which is truncated then.
 
 from __future__ import annotations
 
-from backends._media.links import numbers
+from backends._media.links import placeholder_numbers
 from kuwa_min.chat.modelfile import Message
 
 CHARACTERS_PER_TOKEN = 3  # of ASCII: 4 in English prose, 3 in programs
@@ -30,6 +30,8 @@ def text_tokens(text: str) -> int:
 def chat_tokens(messages: list[Message]) -> int:
     """Estimate the tokens of messages and of the files whose placeholders stand in them."""
     return sum(
-        text_tokens(one["content"]) + PER_MESSAGE + PER_FILE * len(numbers(one["content"]))
+        text_tokens(one["content"])
+        + PER_MESSAGE
+        + PER_FILE * len(placeholder_numbers(one["content"]))
         for one in messages
     )

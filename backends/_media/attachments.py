@@ -25,11 +25,18 @@ from kuwa_min.options import address
 from kuwa_min.options.types import whole
 
 from . import fetch, file_types, images
-from . import links as _links
 from .fetch import Deadline
 from .fetch_cache import FetchCache
 from .fetch_policy import LinkError, policy
-from .links import Link
+from .links import (
+    UNREADABLE,
+    Link,
+    find_links,
+    placeholder_numbers,
+    with_placeholders,
+    with_texts,
+    without_placeholders,
+)
 from .sentences import (
     FILES_TOO_LARGE,
     FILES_TOO_MANY,
@@ -59,25 +66,25 @@ class Attachment(NamedTuple):
 
     data: bytes
     media_type: str  # MIME
-    text: str = _links.LOST  # its link, as a model that does not get the file reads it
+    text: str = UNREADABLE  # its link, as a model that does not get the file reads it
     name: str = "a file"  # for side notes
 
 
-class Chat(NamedTuple):
+class ResolvedChat(NamedTuple):
     """A history whose links were read."""
 
     history: list[Message]  # a placeholder stands for each file
     files: dict[int, Attachment]  # by the number of their placeholder
     notes: tuple[str, ...] = ()  # sentences on the links of the last message that were not read
 
-    def without(self, number: int, error: LinkError) -> Chat:
+    def without(self, number: int, error: LinkError) -> ResolvedChat:
         """Return the chat without a file that the model cannot use: its link is text again."""
         lost = self.files[number]
         files = {other: file for other, file in self.files.items() if other != number}
-        history = _links.restored(self.history, {number: lost.text})
-        is_new = number in _links.numbers(self.history[-1]["content"])
+        history = with_texts(self.history, {number: lost.text})
+        is_new = number in placeholder_numbers(self.history[-1]["content"])
         notes = (*self.notes, error.about(lost.name)) if is_new else self.notes
-        return Chat(history, files, notes)
+        return ResolvedChat(history, files, notes)
 
 
 def add_arguments(add: Callable[..., object]) -> None:
@@ -126,18 +133,18 @@ class AttachmentReader:
         self._policy, self._types, self._most = policy(args), frozenset(types), most
         self._cache: FetchCache[Attachment | LinkError] = FetchCache()
 
-    def read(self, history: list[Message]) -> Chat:
+    def read(self, history: list[Message]) -> ResolvedChat:
         """Return the chat with its files; blocks while they are fetched.
 
         Cancelling the thread's cancel scope ends it early, with the files that were read.
         """
-        plain = _links.without_marks(history)
-        links = dict(enumerate(_links.find(plain)))
+        plain = without_placeholders(history)
+        links = dict(enumerate(find_links(plain)))
         last = len(plain) - 1
         files, notes = self._fetch_all(links, last)
         asked_now = any(link.message == last for link in links.values())
-        signed = _links.with_signs(plain, links, files)
-        return Chat(signed, files, notes if asked_now else ())
+        signed = with_placeholders(plain, links, files)
+        return ResolvedChat(signed, files, notes if asked_now else ())
 
     def _fetch_all(
         self, links: dict[int, Link], last: int
@@ -196,7 +203,7 @@ class AttachmentReader:
         else:
             data = fetch.fetch(link.url, self._policy, limit=self._most_bytes, timeout=timeout)
         media_type = file_types.media_type(data)
-        if media_type in file_types.IMAGES:
+        if media_type in file_types.IMAGE_TYPES:
             images.check(data, media_type)
         return Attachment(data, media_type, link.text, link.name)
 
@@ -208,7 +215,7 @@ class AttachmentReader:
         media_type = file_types.media_type(start)
         if media_type not in self._types:
             raise LinkError(LINK_NO_FILE)
-        return LARGEST_IMAGE if media_type in file_types.IMAGES else LARGEST_FILE
+        return LARGEST_IMAGE if media_type in file_types.IMAGE_TYPES else LARGEST_FILE
 
 
 def _decode(url: str) -> bytes:

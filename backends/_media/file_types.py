@@ -10,7 +10,7 @@ import re
 
 START = 4096  # bytes that are looked at
 
-IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 # The first match counts. RIFF and ISO base media files have their type behind a length.
 MAGIC = (
     (re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR", re.DOTALL), "image/png"),
@@ -34,7 +34,7 @@ MAGIC = (
     (re.compile(rb"FLV\x01"), "video/x-flv"),
     (re.compile(rb"\x00\x00\x01[\xb3\xba]"), "video/mpeg"),
 )
-ALL = frozenset({*(media_type for _, media_type in MAGIC), "text/plain"})
+ALL_TYPES = frozenset({*(media_type for _, media_type in MAGIC), "text/plain"})
 MARKUP = re.compile(rb"\s*<(?:!doctype|html|head|body|\?xml|svg)\b", re.IGNORECASE)
 CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 

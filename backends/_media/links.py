@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 URL = re.compile(r"https?://\S+|data:image/\S+|data:[\w.+-]+/[\w.+-]+;base64,\S+", re.IGNORECASE)
 TRAILING = ".,;:!?)]}>'\"*`。，；：！？）」』"  # punctuation that ends a sentence, not a URL
-MARK = "\ufffc"
-SIGN = re.compile(rf"{MARK}(\d{{1,9}}){MARK}")
-PLACE = re.compile(rf"\s*{SIGN.pattern}\s*")
+OBJECT_REPLACEMENT = "\ufffc"
+PLACEHOLDER = re.compile(rf"{OBJECT_REPLACEMENT}(\d{{1,9}}){OBJECT_REPLACEMENT}")
+SPACED_PLACEHOLDER = re.compile(rf"\s*{PLACEHOLDER.pattern}\s*")
 LONGEST_DATA = 200  # characters of a data: URL that a model is given as text
-LOST = "[a file that could not be read]"  # in place of a longer one
+UNREADABLE = "[a file that could not be read]"  # in place of a longer one
 LONGEST_NAME = 60  # characters of a link in a side note
 MOST_NOTED = 3  # sentences of a side note
 
@@ -46,7 +46,7 @@ class Link(NamedTuple):
     @property
     def text(self) -> str:
         """Return the link as a model reads it that does not get the file."""
-        return LOST if self.is_data and len(self.url) > LONGEST_DATA else self.url
+        return UNREADABLE if self.is_data and len(self.url) > LONGEST_DATA else self.url
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ def _printable(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
 
 
-def find(history: list[Message]) -> list[Link]:
+def find_links(history: list[Message]) -> list[Link]:
     """Return the links of the user's messages, the oldest first."""
     return [
         Link(index, found.start(), found.group().rstrip(TRAILING))
@@ -84,12 +84,12 @@ def find(history: list[Message]) -> list[Link]:
     ]
 
 
-def without_marks(history: list[Message]) -> list[Message]:
+def without_placeholders(history: list[Message]) -> list[Message]:
     """Return a copy of the history without placeholders that a user typed."""
-    return [{**one, "content": one["content"].replace(MARK, "")} for one in history]
+    return [{**one, "content": one["content"].replace(OBJECT_REPLACEMENT, "")} for one in history]
 
 
-def with_signs(
+def with_placeholders(
     history: list[Message], links: Mapping[int, Link], files: Collection[int]
 ) -> list[Message]:
     """Return the history with a placeholder for each link in `files`, else with its text."""
@@ -97,28 +97,28 @@ def with_signs(
     for number, link in sorted(links.items(), reverse=True):  # backwards: offsets stay right
         content = signed[link.message]["content"]
         before, after = content[: link.start], content[link.start + len(link.url) :]
-        text = sign(number) if number in files else link.text
+        text = placeholder(number) if number in files else link.text
         signed[link.message] = {**signed[link.message], "content": before + text + after}
     return signed
 
 
-def restored(messages: list[Message], texts: Mapping[int, str]) -> list[Message]:
+def with_texts(messages: list[Message], texts: Mapping[int, str]) -> list[Message]:
     """Return the messages with these texts in place of the placeholders of their numbers."""
 
     def text(found: re.Match[str]) -> str:
         return texts.get(int(found[1]), found[0])
 
-    return [{**one, "content": SIGN.sub(text, one["content"])} for one in messages]
+    return [{**one, "content": PLACEHOLDER.sub(text, one["content"])} for one in messages]
 
 
-def sign(number: int) -> str:
+def placeholder(number: int) -> str:
     """Return the placeholder of the file of this number."""
-    return f"{MARK}{number}{MARK}"
+    return f"{OBJECT_REPLACEMENT}{number}{OBJECT_REPLACEMENT}"
 
 
-def numbers(text: str) -> list[int]:
+def placeholder_numbers(text: str) -> list[int]:
     """Return the numbers of the placeholders in a text, in order."""
-    return [int(found) for found in SIGN.findall(text)]
+    return [int(found) for found in PLACEHOLDER.findall(text)]
 
 
 def split(text: str, files: Mapping[int, T]) -> Iterator[str | T]:
@@ -126,7 +126,7 @@ def split(text: str, files: Mapping[int, T]) -> Iterator[str | T]:
 
     A placeholder whose number is not in `files` is left out.
     """
-    before, *rest = PLACE.split(text)
+    before, *rest = SPACED_PLACEHOLDER.split(text)
     if before:
         yield before
     for number, after in zip(rest[::2], rest[1::2], strict=True):

@@ -22,7 +22,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, StartError
 from kuwa_min.options import address, generation, types
 
-from . import context_window as _openai_windows
+from .context_window import from_model_list, from_model_name
 from .errors import ErrorResponse
 
 logger = logging.getLogger(__name__)
@@ -105,9 +105,9 @@ class ChatgptExecutor(CloudExecutor):
 
     def library(self) -> generation.Library:
         """Return the parameters that the SDK takes beyond the table."""
-        from . import options as _openai_options
+        from .options import library
 
-        return _openai_options.library()
+        return library()
 
     def connect(self) -> None:
         """Create the client, and list the service's models if it is reachable."""
@@ -181,7 +181,7 @@ class ChatgptExecutor(CloudExecutor):
         if self.args.context_window:
             return int(self.args.context_window)
         self._list_models()
-        return self._context_windows.get(model) or _openai_windows.from_model_name(model)
+        return self._context_windows.get(model) or from_model_name(model)
 
     def _list_models(self) -> None:
         """Read the service's list of models once; OpenAI's has no context windows."""
@@ -197,7 +197,7 @@ class ChatgptExecutor(CloudExecutor):
             logger.warning("the service does not list its models yet: %s", cause)
         else:
             self._list_at = float("inf")
-            self._context_windows = _openai_windows.from_model_list(models)
+            self._context_windows = from_model_list(models)
             self._warn_if_missing([str(one.get("id")) for one in models])
         finally:
             self._listing.release()

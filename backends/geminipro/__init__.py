@@ -13,7 +13,7 @@ from backends._cloud.api_key import USER, Key
 from backends._cloud.executor import CloudExecutor
 from backends._cloud.request import CompletionRequest
 from backends._http.origin import is_loopback
-from backends._media import file_types as _file_types
+from backends._media.file_types import ALL_TYPES
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, UsageError
@@ -49,7 +49,7 @@ class GeminiproExecutor(CloudExecutor):
     access_code = "gemini-pro"
     table = OPTIONS
     key_variable = "GOOGLE_API_KEY"
-    file_types = _file_types.ALL - {"image/gif"}  # which Gemini does not take
+    file_types = ALL_TYPES - {"image/gif"}  # which Gemini does not take
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of the model, the endpoint and the longest prompt."""

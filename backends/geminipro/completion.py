@@ -13,9 +13,8 @@ from backends._http.transport_errors import ConnectionFailed
 from backends._media import links
 from kuwa_min.chat import catalog
 
-from . import client as _gemini_client
 from . import errors, response
-from .client import Client, Content, InvalidOption
+from .client import Client, Content, InvalidOption, create_request, file_part, text_part
 from .json_stream import MalformedResponse, TruncatedResponse
 from .response import Chunk
 from .transport import ErrorResponse
@@ -106,7 +105,7 @@ def _content_request(request: CompletionRequest) -> object:
     system = [one["content"] for one in request.messages if one["role"] == "system"]
     others = [one for one in request.messages if one["role"] != "system"]
     try:
-        return _gemini_client.create_request(
+        return create_request(
             request.model if name[1] else f"models/{request.model}",
             [Content(ROLES[one["role"]], _parts(one["content"], request)) for one in others],
             system="".join(system),
@@ -120,9 +119,7 @@ def _content_request(request: CompletionRequest) -> object:
 def _parts(text: str, request: CompletionRequest) -> list[dict[str, object]]:
     """Return a message's parts: text, and files in their places."""
     parts = [
-        _gemini_client.text_part(part)
-        if isinstance(part, str)
-        else _gemini_client.file_part(part.data, part.media_type)
+        text_part(part) if isinstance(part, str) else file_part(part.data, part.media_type)
         for part in links.split(text, request.files)
     ]
-    return parts or [_gemini_client.text_part("")]
+    return parts or [text_part("")]

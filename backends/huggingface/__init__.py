@@ -19,7 +19,7 @@ from backends._local.model_files import hub_cache, quantization, resolve
 from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
 from backends._media import attachments, file_types
-from backends._media.attachments import AttachmentReader, Chat
+from backends._media.attachments import AttachmentReader, ResolvedChat
 from backends._media.fetch_policy import LinkError
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
@@ -250,7 +250,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
         most = self.args.max_attachments if model.accepts_several_images else 1
-        return AttachmentReader(self.args, file_types.IMAGES, most)
+        return AttachmentReader(self.args, file_types.IMAGE_TYPES, most)
 
     def create_scheduler(self, slots: int) -> Scheduler:
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
@@ -290,7 +290,7 @@ class HuggingfaceExecutor(ModelExecutor):
         folding = self.folding(encoder, self.supports_system_role)
         return ChatInput(folding, chat.history, chat.notes)
 
-    def _fetch_images(self, history: list[Message]) -> Chat:
+    def _fetch_images(self, history: list[Message]) -> ResolvedChat:
         """Fetch the images of a chat; stopping the chat ends that."""
         scope = CancelScope()
         self.on_stop(scope.cancel)

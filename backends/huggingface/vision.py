@@ -24,7 +24,7 @@ from backends._local.templates.chat_template import TemplateError
 from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
 from backends._media.images import check_size
-from backends._media.links import numbers, sign, split
+from backends._media.links import placeholder, placeholder_numbers, split
 from backends._media.sentences import LINK_DAMAGED
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import StartError
@@ -120,7 +120,7 @@ class VisionEncoder:
 
     def count_tokens(self, chat: list[Message]) -> int:
         """Return the length of a chat in tokens; raises TemplateError."""
-        found = (number for one in chat for number in numbers(one["content"]))
+        found = (number for one in chat for number in placeholder_numbers(one["content"]))
         images = sum(self._image_tokens.get(number, 0) for number in found)
         return len(self._encode(chat, {}).ids) + images
 
@@ -144,7 +144,7 @@ class VisionEncoder:
         return (scaled, tokens) if tokens < original else (image, original)
 
     def _tokens_of(self, image: PIL.Image.Image) -> int:
-        chat = [{"role": "user", "content": sign(0)}]
+        chat = [{"role": "user", "content": placeholder(0)}]
         return len(self._encode(chat, {0: image}).ids) - len(self._encode(chat, {}).ids)
 
     def _encode(self, chat: list[Message], images: Mapping[int, PIL.Image.Image]) -> EncodedPrompt:
@@ -175,7 +175,7 @@ def accepts_several_images(processor: Any, template: str) -> bool:
     """Tell, by trying, whether a processor and its template accept two images in a chat."""
     encoder = VisionEncoder(processor, template=template, max_image_tokens=PROBE_SIDE**2)
     image = PIL.Image.new("RGB", (PROBE_SIDE, PROBE_SIDE), "white")
-    message = {"role": "user", "content": f"{sign(0)}{sign(1)}?"}
+    message = {"role": "user", "content": f"{placeholder(0)}{placeholder(1)}?"}
     try:
         encoder._encode([message], {0: image, 1: image})
     except TemplateError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backends._cloud.token_estimate import PER_FILE, PER_MESSAGE, chat_tokens, text_tokens
-from backends._media.links import sign
+from backends._media.links import placeholder
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,6 @@ def test_a_chat_has_more_than_its_texts() -> None:
     """Who speaks costs, and a picture does."""
     one = {"role": "user", "content": "hi"}
     assert chat_tokens([one, one]) == 2 * (text_tokens("hi") + PER_MESSAGE)
-    assert chat_tokens([{"role": "user", "content": sign(1) + sign(2)}]) >= 2 * PER_FILE
+    assert (
+        chat_tokens([{"role": "user", "content": placeholder(1) + placeholder(2)}]) >= 2 * PER_FILE
+    )

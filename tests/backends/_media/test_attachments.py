@@ -9,10 +9,10 @@ import pytest
 
 from backends._http.cancellation import CancelScope
 from backends._media import attachments
-from backends._media.attachments import Attachment, AttachmentReader, Chat, upload_host
+from backends._media.attachments import Attachment, AttachmentReader, ResolvedChat, upload_host
 from backends._media.fetch_policy import LinkError
-from backends._media.file_types import ALL, IMAGES
-from backends._media.links import LOST, sign
+from backends._media.file_types import ALL_TYPES, IMAGE_TYPES
+from backends._media.links import UNREADABLE, placeholder
 from backends._media.sentences import LINK_DAMAGED
 from tests.backends._media.test_images import data_url, gif, png
 from tests.support.upload_site import Site
@@ -20,7 +20,7 @@ from tests.support.upload_site import Site
 PDF = b"%PDF-1.7\n..."
 
 
-def reader(types: frozenset[str] = IMAGES, most: int = 8, **given: Any) -> AttachmentReader:
+def reader(types: frozenset[str] = IMAGE_TYPES, most: int = 8, **given: Any) -> AttachmentReader:
     """Return a reader that may fetch from loopback."""
     usual = {"kernel_url": "http://k/", "ignore_kernel": True, "upload_hosts": []}
     args = argparse.Namespace(**{**usual, "allow_private_urls": True, **given})
@@ -33,12 +33,12 @@ def talk(*said: str) -> list[dict[str, str]]:
     return [{"role": roles[n % 2], "content": text} for n, text in enumerate(said)]
 
 
-def texts(chat: Chat) -> list[str]:
+def texts(chat: ResolvedChat) -> list[str]:
     """Return what the messages hold."""
     return [one["content"] for one in chat.history]
 
 
-def data(chat: Chat) -> list[bytes]:
+def data(chat: ResolvedChat) -> list[bytes]:
     """Return the files in the order of their signs."""
     return [chat.files[number].data for number in sorted(chat.files)]
 
@@ -47,7 +47,11 @@ def test_all_pictures_of_a_chat_are_read(site: Site) -> None:
     """Of every message of the user, in their order and where they stood."""
     one, two, three = (site.write(f"{n}.png", png(n)) for n in (1, 2, 3))
     chat = reader().read(talk(f"{one}\n{two}\nwhich is larger?", "b", f"and {three}?"))
-    assert texts(chat) == [f"{sign(0)}\n{sign(1)}\nwhich is larger?", "b", f"and {sign(2)}?"]
+    assert texts(chat) == [
+        f"{placeholder(0)}\n{placeholder(1)}\nwhich is larger?",
+        "b",
+        f"and {placeholder(2)}?",
+    ]
     assert data(chat) == [png(1), png(2), png(3)]
     assert chat.files[0] == Attachment(png(1), "image/png", one, "1.png")
     assert chat.notes == ()
@@ -60,7 +64,7 @@ def test_a_link_that_gives_nothing_stays_and_a_sentence_says_why(site: Site) -> 
     page = page.replace(" ", "%20")
     text = f"{page}\n{gone}\n{pdf}\n{good}\nhm?"
     chat = reader().read(talk(text))
-    assert texts(chat) == [text.replace(good, sign(3))]
+    assert texts(chat) == [text.replace(good, placeholder(3))]
     assert chat.notes == (
         "a page.html was not read: it is no file of a kind that this model takes.",
         "none.png was not read: its server answers 404.",
@@ -108,7 +112,7 @@ def test_the_first_bytes_decide_what_a_file_is(site: Site) -> None:
 def test_a_damaged_data_url_is_no_text_for_the_model(url: str, reason: str) -> None:
     """A short mark takes its place, unless it is short itself; nothing is guessed."""
     chat = reader().read(talk(f"look {url} please", "yes", f"and {url}"))
-    kept = url if len(url) <= 200 else LOST
+    kept = url if len(url) <= 200 else UNREADABLE
     assert texts(chat) == [f"look {kept} please", "yes", f"and {kept}"]
     assert chat.files == {}
     assert len(chat.notes) == 1
@@ -126,7 +130,7 @@ def test_the_newest_files_are_read(site: Site) -> None:
     """As many as are allowed; the others stay links, and it is said once."""
     urls = [site.write(f"{n}.png", png(n)) for n in (1, 2, 3)]
     chat = reader(most=2).read(talk(urls[0], "a", f"{urls[1]} {urls[2]}"))
-    assert texts(chat) == [urls[0], "a", f"{sign(1)} {sign(2)}"]
+    assert texts(chat) == [urls[0], "a", f"{placeholder(1)} {placeholder(2)}"]
     assert chat.notes == ("Only the newest pictures and files of this chat were read, 2 at most.",)
     assert reader(most=2).read(talk(*urls[:1], "a", " ".join(urls[1:]), "b", "so?")).notes == ()
     links = reader(most=2).read(talk(f"{site.url}/none", "a", f"{urls[1]} {urls[2]}"))
@@ -183,7 +187,7 @@ def test_documents_and_sounds_are_read_for_models_that_take_them(site: Site) -> 
     pdf, text = site.write("a.pdf", PDF), site.write("a.md", b"# Title")
     page = site.write("a.html", b"<!doctype html>")
     large = site.write("b.pdf", PDF.ljust(20 * 2**20 + 1))
-    chat = reader(ALL).read(talk(f"{pdf} {text} {page} {large}"))
+    chat = reader(ALL_TYPES).read(talk(f"{pdf} {text} {page} {large}"))
     assert [file.media_type for _, file in sorted(chat.files.items())] == [
         "application/pdf",
         "text/plain",
@@ -201,12 +205,14 @@ def test_a_file_that_turns_out_to_be_of_no_use_becomes_a_link_again(site: Site) 
     chat = reader().read(said)
     for number in (0, 1):
         chat = chat.without(number, LinkError(LINK_DAMAGED))
-    assert chat == Chat(said, {}, ("2.png was not read: it is damaged.",))
+    assert chat == ResolvedChat(said, {}, ("2.png was not read: it is damaged.",))
 
 
 def test_no_link_tries_nothing(site: Site) -> None:
     """The history comes back as it was, but for signs that were typed."""
-    assert reader().read(talk("a", "b", f"c{sign(1)}")) == Chat(talk("a", "b", "c1"), {})
+    assert reader().read(talk("a", "b", f"c{placeholder(1)}")) == ResolvedChat(
+        talk("a", "b", "c1"), {}
+    )
 
 
 @pytest.mark.parametrize(

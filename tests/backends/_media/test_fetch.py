@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backends._http.cancellation import CancelScope
-from backends._media import fetch as _web
+from backends._media import fetch
 from backends._media.fetch_policy import FetchPolicy, LinkError
 from kuwa_min.chat.sentence import render
 from tests.backends._media.test_images import png
@@ -23,9 +23,9 @@ OPEN, CLOSED = FetchPolicy(allow_private=True), FetchPolicy()
 MOST = 10 * 2**20
 
 
-def fetch(url: str, where: FetchPolicy = OPEN, seconds: float = 10) -> bytes:
+def get(url: str, where: FetchPolicy = OPEN, seconds: float = 10) -> bytes:
     """Return what a link gives, of any kind."""
-    return _web.fetch(url, where, limit=lambda _: MOST, timeout=seconds)
+    return fetch.fetch(url, where, limit=lambda _: MOST, timeout=seconds)
 
 
 # -- what is fetched, from real servers on loopback, each with one odd behaviour
@@ -79,7 +79,7 @@ def _accept(listener: socket.socket, what: bytes | Talk) -> None:
 def refusal(url: str, where: FetchPolicy = OPEN, seconds: float = 10) -> str:
     """Return the sentence with which a link is refused."""
     with pytest.raises(LinkError) as caught:
-        fetch(url, where, seconds)
+        get(url, where, seconds)
     sentence = caught.value.about("LINK")
     assert sentence.startswith("LINK was not read: ")
     assert render(sentence, "zh") != sentence, "it is known in Chinese"
@@ -92,14 +92,14 @@ def refusal(url: str, where: FetchPolicy = OPEN, seconds: float = 10) -> str:
 )
 def test_a_file_is_fetched(serve: Serve, fields: tuple[str, ...]) -> None:
     """With its length or until the server closes, whatever the server calls it."""
-    assert fetch(serve(answer(png(), *fields))) == png()
+    assert get(serve(answer(png(), *fields))) == png()
 
 
 def test_a_file_in_chunks_is_fetched(serve: Serve) -> None:
     """As one."""
     body = b"5\r\n" + png()[:5] + f"\r\n{len(png()) - 5:x}\r\n".encode() + png()[5:]
     url = serve(answer(body + b"\r\n0\r\n\r\n", "Transfer-Encoding: chunked"))
-    assert fetch(url) == png()
+    assert get(url) == png()
 
 
 def test_the_server_learns_nothing_of_us(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_the_server_learns_nothing_of_us(serve: Serve, monkeypatch: pytest.Monke
         thread = threading.Thread(target=once)
         thread.start()
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
-        fetch(f"http://127.0.0.1:{port}/圖.png?q=a#b")
+        get(f"http://127.0.0.1:{port}/圖.png?q=a#b")
         thread.join(5)
     head, *fields = seen[0].decode().split("\r\n")
     assert head == "GET /%E5%9C%96.png?q=a HTTP/1.1"
@@ -169,7 +169,7 @@ def test_a_file_without_end_is_cut_off(serve: Serve) -> None:
 def test_a_file_of_just_the_limit_is_taken(serve: Serve) -> None:
     """To the byte."""
     body = png().ljust(MOST, b"\0")
-    assert len(fetch(serve(answer(body)))) == MOST
+    assert len(get(serve(answer(body)))) == MOST
     assert "larger than 10 MiB" in refusal(serve(answer(body + b"\0")))
 
 
@@ -247,7 +247,7 @@ def test_tls_is_verified(serve: Serve, tmp_path: Path, monkeypatch: pytest.Monke
     url = serve(answer(png()), tls=context).replace("http://127.0.0.1", "https://localhost")
     assert "the certificate of its server cannot be verified" in refusal(url)
     monkeypatch.setenv("SSL_CERT_FILE", certificate)
-    assert fetch(url) == png()
+    assert get(url) == png()
     assert "the certificate of its server" in refusal(url.replace("localhost", "127.0.0.1"))
 
 
@@ -255,7 +255,7 @@ def test_three_redirects_are_followed(serve: Serve) -> None:
     """Relative ones, too; a fourth is not."""
     url = serve(answer(png()))
     for count in range(4):
-        assert fetch(url) == png(), count
+        assert get(url) == png(), count
         url = serve(answer(b"", f"Location: {url}", status="301 Moved"))
     assert "redirected too often" in refusal(url)
 
@@ -299,7 +299,7 @@ PRIVATE_HOSTS = [
 @pytest.mark.parametrize("host", PRIVATE_HOSTS)
 def test_no_private_address_is_asked(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     """However it is written; no connection is tried, and the sentence tells no address of ours."""
-    monkeypatch.setattr(_web, "_connect", None)  # calling it would be another error
+    monkeypatch.setattr(fetch, "_connect", None)  # calling it would be another error
     sentence = refusal(f"http://{host}/", CLOSED)
     assert sentence.endswith("its server is unknown here or on a private network.")
 
@@ -307,7 +307,7 @@ def test_no_private_address_is_asked(monkeypatch: pytest.MonkeyPatch, host: str)
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "2a00:1450:4001::1"])
 def test_public_addresses_are_public(address: str) -> None:
     """Or nothing could be fetched."""
-    assert _web.is_public(address)
+    assert fetch.is_public(address)
 
 
 def test_an_unknown_name_reads_like_a_private_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_an_unknown_name_reads_like_a_private_one(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> str:
     """Take one loopback address for a public one; return it."""
-    monkeypatch.setattr(_web, "is_public", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.2")
     return "127.0.0.2"
 
 
@@ -334,7 +334,7 @@ def test_a_redirect_to_a_private_address_is_refused(serve: Serve, public: str) -
     url = serve(answer(b"", f"Location: {inside}", status="302 Found"), host=public)
     assert "on a private network" in refusal(url, CLOSED)
     url = serve(answer(png()), host=public)
-    assert fetch(url, CLOSED) == png()
+    assert get(url, CLOSED) == png()
 
 
 def test_a_name_is_looked_up_once(
@@ -349,7 +349,7 @@ def test_a_name_is_looked_up_once(
         return real(next(given) if host == "evil.example" else host, *rest, **more)  # type: ignore[call-overload]
 
     monkeypatch.setattr(socket, "getaddrinfo", changing)
-    assert fetch(url.replace(public, "evil.example"), CLOSED) == png()
+    assert get(url.replace(public, "evil.example"), CLOSED) == png()
     assert next(given) == "127.0.0.1", "it was not asked again"
 
 
@@ -389,7 +389,7 @@ def test_an_upload_is_fetched_from_a_named_host_only(serve: Serve) -> None:
     inside, other = serve(answer(png())), serve(answer(png()))
     port = int(inside.split(":")[2].partition("/")[0])
     named = FetchPolicy(uploads=frozenset({("127.0.0.1", port)}))
-    assert fetch(inside, named) == png()
+    assert get(inside, named) == png()
     assert "on a private network" in refusal(other, named)
     moved = serve(answer(b"", f"Location: {other}", status="302 Found"))
     leads_out = int(moved.split(":")[2].partition("/")[0])
@@ -405,7 +405,7 @@ def test_a_kind_that_nobody_wants_is_not_read_to_its_end(serve: Serve) -> None:
         raise LinkError("{} is not wanted")
 
     with pytest.raises(LinkError, match="not wanted"):
-        _web.fetch(serve(endless), OPEN, limit=unwanted)
+        fetch.fetch(serve(endless), OPEN, limit=unwanted)
 
 
 def test_a_stopped_chat_ends_its_fetch(serve: Serve) -> None:

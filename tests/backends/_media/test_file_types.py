@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backends._media.file_types import ALL, IMAGES, media_type
+from backends._media.file_types import ALL_TYPES, IMAGE_TYPES, media_type
 from tests.backends._media.test_images import png
 
 BOX = struct.pack(">I", 24)
@@ -55,7 +55,7 @@ BOX = struct.pack(">I", 24)
 def test_a_file_is_known_by_its_first_bytes(data: bytes, kind: str) -> None:
     """Web pages, archives and texts of other encodings are no kind that a model is sent."""
     assert media_type(data) == kind
-    assert not kind or kind in ALL
+    assert not kind or kind in ALL_TYPES
 
 
 def test_a_character_that_is_cut_off_by_the_reading_is_no_damage() -> None:
@@ -75,4 +75,4 @@ def test_what_python_writes_is_known(tmp_path: Path) -> None:
 
 def test_pictures_are_among_all() -> None:
     """Whoever takes all takes pictures."""
-    assert IMAGES < ALL
+    assert IMAGE_TYPES < ALL_TYPES

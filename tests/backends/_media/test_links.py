@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from backends._media.links import (
-    LOST,
-    MARK,
+    OBJECT_REPLACEMENT,
+    UNREADABLE,
     Link,
-    find,
-    numbers,
-    restored,
+    find_links,
+    placeholder,
+    placeholder_numbers,
     side_note,
-    sign,
     split,
-    with_signs,
-    without_marks,
+    with_placeholders,
+    with_texts,
+    without_placeholders,
 )
 from backends._media.sentences import LINK_DAMAGED, MORE_LINKS
 from kuwa_min.chat.side_notes import NOTE_BEGIN, NOTE_END
@@ -46,25 +46,25 @@ def bot(text: str) -> dict[str, str]:
 )
 def test_links_are_found_in_what_the_user_says(text: str, urls: list[str]) -> None:
     """The first one first, without the punctuation of the sentence."""
-    assert [link.url for link in find([bot("http://c/"), user(text)])] == urls
+    assert [link.url for link in find_links([bot("http://c/"), user(text)])] == urls
 
 
 def test_signs_stand_where_the_links_stood() -> None:
     """A link without a file stays; the caller's list is not changed."""
     history = [user("http://a/\nCompare http://b/ with http://c/."), bot("x"), user("http://d/")]
-    links = dict(enumerate(find(history)))
-    signed = with_signs(history, links, {0, 2, 3})
-    assert signed[0] == user(f"{sign(0)}\nCompare http://b/ with {sign(2)}.")
-    assert signed[1:] == [bot("x"), user(sign(3))]
-    assert numbers(signed[0]["content"]) == [0, 2]
+    links = dict(enumerate(find_links(history)))
+    signed = with_placeholders(history, links, {0, 2, 3})
+    assert signed[0] == user(f"{placeholder(0)}\nCompare http://b/ with {placeholder(2)}.")
+    assert signed[1:] == [bot("x"), user(placeholder(3))]
+    assert placeholder_numbers(signed[0]["content"]) == [0, 2]
     texts = {number: link.text for number, link in links.items()}
-    assert restored(signed, texts) == history
+    assert with_texts(signed, texts) == history
     assert history[2] == user("http://d/")
 
 
 def test_a_message_is_split_at_its_files() -> None:
-    """The white space around a file goes, all other stays; an unknown sign is left out."""
-    text = f" {sign(0)}\n\nCompare\nit {sign(1)} with {sign(7)}. "
+    """The white space around a file goes, all other stays; an unknown placeholder is left out."""
+    text = f" {placeholder(0)}\n\nCompare\nit {placeholder(1)} with {placeholder(7)}. "
     assert list(split(text, {0: 10, 1: 11})) == [10, "Compare\nit", 11, "with", ". "]
     assert list(split("  as it is\n", {})) == ["  as it is\n"]
     assert list(split("", {})) == []
@@ -72,7 +72,10 @@ def test_a_message_is_split_at_its_files() -> None:
 
 def test_a_sign_cannot_be_typed() -> None:
     """Or a chat had a place for a file that is not there."""
-    assert without_marks([user(f"a{sign(1)}b"), bot(MARK)]) == [user("a1b"), bot("")]
+    assert without_placeholders([user(f"a{placeholder(1)}b"), bot(OBJECT_REPLACEMENT)]) == [
+        user("a1b"),
+        bot(""),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_a_link_has_a_short_name(url: str, name: str) -> None:
 
 def test_a_long_data_url_is_no_text_for_a_model() -> None:
     """A short mark stands for it; what is short may be what the question is about."""
-    assert Link(0, 0, "data:image/png;base64," + "A" * 300).text == LOST
+    assert Link(0, 0, "data:image/png;base64," + "A" * 300).text == UNREADABLE
     assert Link(0, 0, "data:image/png;base64,AA").text == "data:image/png;base64,AA"
     assert Link(0, 0, "http://h/" + "A" * 300).text == "http://h/" + "A" * 300
 

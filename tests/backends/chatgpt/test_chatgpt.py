@@ -23,7 +23,6 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import without_own_sentences
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
-from tests.backends._http.test_pool import make_certificate
 from tests.backends._media.test_images import data_url, png
 from tests.fakes.openai import breaks_off as openai_breaks_off
 from tests.fakes.openai import counts_tokens as openai_counts_tokens
@@ -31,6 +30,7 @@ from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai import talks_garbage as openai_talks_garbage
 from tests.fakes.openai.server import Service, Talk, openai_server
+from tests.support.certificates import make_certificate
 from tests.support.cloud_chats import ask, pieces, start
 from tests.support.upload_site import Site
 

@@ -12,7 +12,7 @@ import pytest
 
 from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
-from backends._media.links import sign
+from backends._media.links import placeholder
 from kuwa_min.errors import StartError
 from tests.support import seeing
 from tests.support.models import tiny_models, tiny_vision
@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 WRITERS = {"llava": tiny_vision.write_llava, "qwen": tiny_vision.write_qwen}
-SIGN = sign(0)
+SIGN = placeholder(0)
 
 
 def picture(color: str, **more: Any) -> Attachment:
@@ -117,7 +117,7 @@ def test_several_pictures_are_seen(seer: Seer, tmp_path: Path) -> None:
     for file in files:
         file.write_bytes(tiny_vision.png(file.stem))
     red, navy = (picture(file.stem) for file in files)
-    chat = [user(f"Is {sign(0)} like {sign(1)}")]
+    chat = [user(f"Is {placeholder(0)} like {placeholder(1)}")]
     expected = seer.library.answer("Is", files[0], "like", files[1])
     assert seer.answer(chat, red, navy) == expected
     assert seer.answer(chat, navy, red) != expected
@@ -160,7 +160,11 @@ def test_a_length_counts_the_picture(seer: Seer, monkeypatch: pytest.MonkeyPatch
         [user("first"), {"role": "assistant", "content": "yes"}, user(f"{SIGN}What is it?")],
         [user(f"{SIGN}What is it?")],
         [user("no picture here")],
-        [user(f"{sign(1)}a{SIGN}"), {"role": "assistant", "content": "b"}, user(f"c{sign(1)}")],
+        [
+            user(f"{placeholder(1)}a{SIGN}"),
+            {"role": "assistant", "content": "b"},
+            user(f"c{placeholder(1)}"),
+        ],
     ]
     tried = seer.chat(picture("red", size=(90, 60)), picture("navy"))
     with monkeypatch.context() as patch:
@@ -201,7 +205,7 @@ def test_a_picture_that_was_trimmed_away_is_not_shown(seer: Seer) -> None:
         (f"{SIGN}\na", ["image", "a"]),
         (f"before {SIGN}after", ["before", "image", "after"]),
         (f"{SIGN}{SIGN}", ["image", "image"]),
-        (f"a{sign(9)}", ["a"]),
+        (f"a{placeholder(9)}", ["a"]),
         ("a", ["a"]),
         ("", [""]),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backends._media.links import LOST
+from backends._media.links import UNREADABLE
 from backends._media.sentences import FILES_TOO_MANY, LINK_PRIVATE
 from backends.huggingface import HuggingfaceExecutor
 from kuwa_min.chat.side_notes import SIDE_NOTE
@@ -206,7 +206,7 @@ def test_a_damaged_picture_is_a_side_note(load: Any, folder: Path, tmp_path: Pat
     text = f"{QUESTION} {data_url(file)}"
     taken = talker.pieces(text)
     assert taken[-1] == SIDE_NOTE.format("data:image/png was not read: it is damaged.")
-    assert "".join(taken[:-1]) == library(talker, folder).answer(f"{QUESTION} {LOST}")
+    assert "".join(taken[:-1]) == library(talker, folder).answer(f"{QUESTION} {UNREADABLE}")
     assert "damaged" not in "".join(talker.pieces(text, "hm", "Why?"))
 
 

@@ -1,4 +1,4 @@
-"""What a network does instead of bringing an answer, done by real sockets."""
+"""The transport against real sockets that do not answer, and how that is classified."""
 
 from __future__ import annotations
 
