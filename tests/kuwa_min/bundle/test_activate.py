@@ -1,4 +1,7 @@
-"""Activation: when a start needs payloads, where they are found, what sys.path is after that."""
+"""Activation: when a start needs payloads, where they are found, what sys.path is after that.
+
+These tests cover `provision`, too.
+"""
 
 from __future__ import annotations
 
