@@ -48,11 +48,11 @@ class Kuwa:
         self.journal = journal
 
     def front_end(self, user_id: int = 3) -> FrontEnd:
-        """Return the front end of one person."""
+        """Return the front end of one user."""
         return self.front_end_class(self.kernel.url, "bot", user_id=user_id, host="kernel:9000")
 
     def room(self, **how: Any) -> Room:
-        """Return a chat room of a person."""
+        """Return a chat room of a user."""
         return Room(self.front_end(), **how)
 
     def ask(self, *pieces: Any, history_id: int = 7, user_id: int = 3, **script: Any) -> Seen:
@@ -249,7 +249,7 @@ def test_abort_ends_the_answer_and_frees_the_endpoint(
         assert kuwa.ask("next").saved == "next"
 
 
-def test_eight_people_on_two_slots_are_served_in_order(
+def test_eight_users_on_two_slots_are_served_in_order(
     kuwa: Kuwa, built: Built, tmp_path: Path
 ) -> None:
     """Nobody is refused; the next begins within 20 ms of an end."""
@@ -262,15 +262,15 @@ def test_eight_people_on_two_slots_are_served_in_order(
 
     with kuwa.scripted(built("debug"), *options, endpoints=8) as program:
         status = program.url.removesuffix("/chat") + "/status"
-        people = [threading.Thread(target=chat, args=(user,)) for user in range(8)]
-        for user, person in enumerate(people):
-            person.start()
+        threads = [threading.Thread(target=chat, args=(user,)) for user in range(8)]
+        for user, thread in enumerate(threads):
+            thread.start()
             until(lambda n=user: present(status) == n + 1)  # type: ignore[misc]
         for user, gate in enumerate(gates):
             until(lambda n=user: len(kuwa.noted("begin")) == min(8, n + 2))  # type: ignore[misc]
             gate.touch()
-        for person in people:
-            person.join(20)
+        for thread in threads:
+            thread.join(20)
     assert {user: seen.saved for user, seen in answers.items()} == dict.fromkeys(range(8), "ok")
     begun = [name for name, _ in kuwa.noted("begin")]
     assert begun == [str(user) for user in range(8)]

@@ -354,7 +354,7 @@ def test_an_answer_keeps_its_chunks_and_loses_its_charset(
     assert kernel.records == {"bot": [[f"{one.url}/chat", "READY", -1, -1]]}
 
 
-def test_a_record_is_reserved_with_ids_as_text_and_dropped_when_nobody_answers(
+def test_a_record_is_reserved_with_ids_as_text_and_dropped_without_an_answer(
     kernel: Kernel,
 ) -> None:
     """BUSY while reserved; NOMACHINE when it is gone."""

@@ -541,8 +541,8 @@ def test_many_bodies_share_a_flush_thread(
         body.writer.finish()
 
     writers = [pool.submit(write, *pair) for pair in zip(streams, texts, strict=True)]
-    readers = {n: pool.submit(body.text) for n, body in enumerate(streams) if n % 4}
-    for number, reading in readers.items():
+    reads = {n: pool.submit(body.text) for n, body in enumerate(streams) if n % 4}
+    for number, reading in reads.items():
         assert reading.result(PATIENCE) == texts[number]
         writers[number].result(PATIENCE)
     for number in range(0, 40, 4):

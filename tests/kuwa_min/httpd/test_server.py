@@ -731,7 +731,7 @@ def test_an_idle_connection_is_closed_without_a_word() -> None:
         assert client.rest() == b""
 
 
-def test_a_reader_that_stops_in_a_plain_answer_is_given_up() -> None:
+def test_a_client_that_stops_reading_a_plain_answer_is_disconnected() -> None:
     """Ask for more than the sockets hold, and read nothing."""
     large: dict[str, Any] = {"/large": {"GET": lambda _: Response(200, b"x" * (32 << 20), TEXT)}}
     with serving(large, limits=Limits(send_seconds=SHORT)) as server, Client(server) as client:

@@ -164,7 +164,7 @@ def test_abort_evaluates_nothing(kernel: str, ids: str) -> None:
     assert status in (200, 400)
 
 
-def test_a_reader_who_leaves_the_kernel_frees_the_executor(kernel: str) -> None:
+def test_a_client_that_leaves_the_kernel_frees_the_executor(kernel: str) -> None:
     """Hang up on the Kernel in the middle of an answer."""
     ids = {"name": "bot", "history_id": "1", "user_id": "1"}
     with running(silent) as one:

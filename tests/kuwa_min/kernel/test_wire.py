@@ -223,7 +223,7 @@ def test_the_raw_wire_shows_what_users_can_read() -> None:
     assert [step.data for step in one.encode_end(AnswerEnd(1024, "Failed."))] == ["Failed."]
 
 
-# -- side notes, as the readers of both front ends see them
+# -- side notes, as both front ends read them
 
 Arrivals = list[tuple[float, bytes]]
 TEXTS = ["", "Hi", "a\nb\n", "data: x\ndata: {}\n", "中文" * 40, "1 < 2", "<b>x</b>", "x <", "<<"]
@@ -308,7 +308,7 @@ def arrivals(
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("slowness", [0.0, 0.07])
 def test_a_room_of_0_3_recognises_the_note_and_keeps_the_text(text: str, slowness: float) -> None:
-    """However pieces are cut, whenever they come; reader and network may be late by 70 ms each."""
+    """However pieces are cut; front end and network may each be late by 70 ms."""
     dice = random.Random(f"{text}{slowness}")
     for _ in range(100):
         one = RawEncoder(chat_room=True)
@@ -320,7 +320,7 @@ def test_a_room_of_0_3_recognises_the_note_and_keeps_the_text(text: str, slownes
 
 
 def test_a_room_of_0_3_keeps_a_tail_that_could_be_a_tag() -> None:
-    """Its reader trims the newline."""
+    """Its front end trims the newline."""
     for pieces in (["a <"], ["a ", "<"], ["<"], ["a<", "<", "<"]):
         one = RawEncoder(chat_room=True)
         times = [
