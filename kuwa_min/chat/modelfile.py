@@ -119,10 +119,10 @@ class Modelfile:
 
         Raises ValueError or RecursionError if the text is no JSON list.
         """
-        reader = _Reader(cls())
+        builder = _Builder(cls())
         for command in _parse_commands(text):
-            reader.read(command)
-        return reader.finish()
+            builder.apply(command)
+        return builder.finish()
 
 
 def _parse_commands(text: str | None) -> list[object]:
@@ -135,7 +135,7 @@ def _parse_commands(text: str | None) -> list[object]:
     return commands or []
 
 
-class _Reader:
+class _Builder:
     """Apply commands to a Modelfile; texts are joined at the end, in linear time."""
 
     def __init__(self, modelfile: Modelfile) -> None:
@@ -144,7 +144,7 @@ class _Reader:
         self._unknown: list[str] = []
         self._skipped: list[str] = []
 
-    def read(self, command: object) -> None:
+    def apply(self, command: object) -> None:
         """Apply one command, or note why it was skipped."""
         if not isinstance(command, dict):
             self._skipped.append("not an object")
@@ -199,20 +199,20 @@ class _Reader:
         for attribute, texts in self._texts.items():
             setattr(self._modelfile, attribute, "".join(texts))
         if self._unknown:
-            names = ", ".join(repr(name[:40]) for name in _first(self._unknown))
+            names = ", ".join(repr(name[:40]) for name in _distinct(self._unknown))
             logger.debug("skipped %d unknown Modelfile commands: %s", len(self._unknown), names)
         if self._skipped:
-            reasons = ", ".join(_first(self._skipped))
+            reasons = ", ".join(_distinct(self._skipped))
             logger.info("skipped %d Modelfile entries: %s", len(self._skipped), reasons)
         return self._modelfile
 
 
-_COMMANDS: dict[str, Callable[[_Reader, str], None]] = {
-    "template": _Reader._template,
-    "message": _Reader._message,
-    "parameter": _Reader._parameter,
-    "kuwaparam": _Reader._parameter,
-    "script": _Reader._script,
+_COMMANDS: dict[str, Callable[[_Builder, str], None]] = {
+    "template": _Builder._template,
+    "message": _Builder._message,
+    "parameter": _Builder._parameter,
+    "kuwaparam": _Builder._parameter,
+    "script": _Builder._script,
 }
 
 
@@ -229,5 +229,6 @@ def _split_word(args: str) -> tuple[str, str]:
     return word, rest
 
 
-def _first(texts: list[str]) -> list[str]:
+def _distinct(texts: list[str]) -> list[str]:
+    """Return the first distinct texts, for a line of the log."""
     return list(dict.fromkeys(texts))[:MAX_REASONS]

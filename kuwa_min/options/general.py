@@ -65,9 +65,9 @@ class Parser(argparse.ArgumentParser):
         names = [name for name in self._option_string_actions if name.startswith("--")]
         if not word.startswith("--"):
             return ""
-        longer = [name for name in names if name.startswith(word)]
-        near = longer or difflib.get_close_matches(word, names, 1)
-        return f" (did you mean {' or '.join(near[:MAX_HINTS])}?)" if near else ""
+        prefixed = [name for name in names if name.startswith(word)]
+        matches = prefixed or difflib.get_close_matches(word, names, 1)
+        return f" (did you mean {' or '.join(matches[:MAX_HINTS])}?)" if matches else ""
 
 
 def access_code(text: str) -> str:

@@ -158,7 +158,7 @@ def for_request(
     def refuse(error: ValueError, _: Any) -> AnswerError:
         return AnswerError(BAD_OPTION.format(sentence_of(error)))
 
-    options, others = _of_table(table, asked, refuse)
+    options, others = _split(table, asked, refuse)
     others.pop(MULTIMODAL, None)
     if others:
         known = library()
@@ -204,7 +204,7 @@ def _merge(table: Table, base: Mapping[str, Any], top: Mapping[str, Any]) -> dic
 Refuse = Callable[[ValueError, Any], Exception]  # the error to raise for an invalid value
 
 
-def _of_table(
+def _split(
     table: Table, values: Mapping[str, Any], refuse: Refuse
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split values into those of the table's options, converted and without None, and the rest."""
@@ -237,16 +237,16 @@ def _read(table: Table, source: Source, library: Callable[[], Library]) -> dict[
     def refuse(error: ValueError, value: Any) -> UsageError:
         return UsageError(f"{place}: {error}, not {value!r}")
 
-    options, others = _of_table(table, values, refuse)
+    options, others = _split(table, values, refuse)
     if not others:
         return options
     known = library()
     for name in others:
         if name not in known.known:
             raise UsageError(f"{place}: {_unknown(name, table, known)}")
-    idle = ", ".join(sorted(name for name in others if name not in known.passed))
-    if idle:
-        logger.warning("%s: parameters of %s without effect here: %s", place, known.name, idle)
+    unused = ", ".join(sorted(name for name in others if name not in known.passed))
+    if unused:
+        logger.warning("%s: parameters of %s without effect here: %s", place, known.name, unused)
     passed = {
         name: value for name, value in others.items() if name in known.passed and value is not None
     }
@@ -257,9 +257,9 @@ def _unknown(name: object, table: Table, library: Library) -> str:
     """Return the error message for an unknown option, with the known ones."""
     ours = [option.name for option in table]
     every, word = [*ours, *sorted(library.known)], str(name) or "?"
-    longer = [one for one in every if one.startswith(word)]
-    near = longer or difflib.get_close_matches(word, every, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    prefixed = [one for one in every if one.startswith(word)]
+    matches = prefixed or difflib.get_close_matches(word, every, 1)
+    hint = f"; did you mean {matches[0]}?" if matches else ""
     more = f", and the parameters of {library.name}" if library.name else ""
     return f"unknown option {name!r}{hint}; known are {', '.join(ours)}{more}"
 
