@@ -10,6 +10,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 # A worker for each processor, and no more than memory is enough for.
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4
+PIP_IN_TURN = flock $(VENV)/python-ready $(BIN)/pip # two at once would spoil one environment
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
@@ -24,7 +25,8 @@ build: $(BACKENDS:%=dist/kuwa-%.pyz)
 dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
-test: $(VENV)/test-ready browser lint heavy cloud ## everything: lint, types, all tests
+test: $(VENV)/test-ready ## everything: lint, types, all tests
+	$(MAKE) --jobs 4 browser lint heavy cloud # downloads and lint while llama.cpp is compiled
 	$(PYTEST)
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -52,7 +54,7 @@ build/wheels/llama-ready: $(VENV)/test-ready ## compiles for ten minutes, once
 	touch $@
 
 $(VENV)/heavy-ready: build/wheels/llama-ready build/torch/ready
-	$(BIN)/pip install --quiet --find-links build/torch $(TORCH_FROM) '.[heavy]' \
+	$(PIP_IN_TURN) install --quiet --find-links build/torch $(TORCH_FROM) --editable '.[heavy]' \
 	  build/wheels/llama-cpp-python-*/*/*.whl
 	touch $@
 
@@ -95,7 +97,7 @@ $(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
 	touch $@
 
 $(VENV)/cloud-ready: $(VENV)/test-ready
-	$(BIN)/pip install --quiet --editable '.[cloud]'
+	$(PIP_IN_TURN) install --quiet --editable '.[cloud]'
 	touch $@
 
 .venv-bench-huggingface/ready: benchmarks/requirements-huggingface.txt build/torch/ready
