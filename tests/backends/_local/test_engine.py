@@ -42,7 +42,7 @@ def read(one: Request) -> str:
 
 
 def count(one: Request) -> None:
-    """Say the numbers from 1 to 9 until it is over."""
+    """Emit the digits from 1 to 9 until it should stop."""
     for number in range(1, 10):
         if one.should_stop:
             return
@@ -66,7 +66,7 @@ def test_requests_are_computed_in_their_order() -> None:
 
 
 def test_a_failure_belongs_to_its_request() -> None:
-    """It is raised where that answer is read, after its text; the next one is computed."""
+    """next_text() raises it, after the text; the next request is computed."""
     failing = [True, False]
 
     def compute(one: Request) -> None:
@@ -85,7 +85,7 @@ def test_a_failure_belongs_to_its_request() -> None:
         assert read(second) == "a"
 
 
-def test_a_request_that_was_cancelled_in_line_is_not_computed() -> None:
+def test_a_request_that_is_cancelled_in_the_queue_is_not_computed() -> None:
     """Its text is not wanted."""
     computed: list[Request] = []
     go = threading.Event()
@@ -104,8 +104,8 @@ def test_a_request_that_was_cancelled_in_line_is_not_computed() -> None:
     assert computed == [first, third]
 
 
-def test_nothing_to_take_is_no_end() -> None:
-    """A silent model is still at work."""
+def test_a_timeout_of_next_text_is_no_end() -> None:
+    """The model is still at work."""
     one = request()
     assert one.next_text(0.001) == ""
     assert not one.drained
@@ -115,7 +115,7 @@ def test_nothing_to_take_is_no_end() -> None:
     ("stop", "text"), [(("45",), "123"), (("x",), "123456789"), (("9x",), "123456789")]
 )
 def test_an_answer_ends_before_a_stop_word(stop: tuple[str, ...], text: str) -> None:
-    """And what was held back for one that did not come is said at the end."""
+    """And text that was held back for one that did not come is emitted at the end."""
     one = request(stop=stop)
     with running(count) as engine:
         engine.submit(one)
@@ -123,7 +123,7 @@ def test_an_answer_ends_before_a_stop_word(stop: tuple[str, ...], text: str) -> 
 
 
 def test_the_time_of_an_answer_counts_from_its_turn() -> None:
-    """Whoever waits in line has lost none; one that takes too long ends with a side note."""
+    """The wait in the queue does not count; one that takes too long ends with a side note."""
     go = threading.Event()
 
     def compute(one: Request) -> None:
@@ -142,7 +142,7 @@ def test_the_time_of_an_answer_counts_from_its_turn() -> None:
 
 
 def test_a_note_comes_after_the_text_and_not_after_a_stop_word() -> None:
-    """Whoever got what he asked for needs no note."""
+    """A stop word is an end that was asked for."""
 
     def compute(one: Request) -> None:
         count(one)
@@ -165,7 +165,7 @@ class Forgetful(SerialScheduler):
         raise LookupError("the middle")
 
     def reset(self) -> None:
-        """Forget the request, and fail again."""
+        """Drop the request, and fail again."""
         super().reset()
         if self.stubborn:
             raise LookupError("the end")

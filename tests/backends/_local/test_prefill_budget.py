@@ -1,4 +1,4 @@
-"""How much of the prompts is read at once."""
+"""How many prompt tokens a step prefills."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backends._local.prefill_budget import (
 )
 
 
-def test_reading_takes_as_long_as_it_may() -> None:
+def test_a_prefill_takes_the_target_time() -> None:
     """Whatever the machine's speed; at most twice as much as the last time."""
     budget = PrefillBudget(4096)
     assert budget.tokens(waiting=1, decoding=1) == FIRST_TOKENS
@@ -26,7 +26,7 @@ def test_reading_takes_as_long_as_it_may() -> None:
 
 
 def test_it_has_bounds() -> None:
-    """The most that is computed at once, and the least that is worth it."""
+    """The limit of one computation, and MIN_TOKENS."""
     fast = PrefillBudget(300)
     for _ in range(5):
         fast.record(300, 0.0)
@@ -37,24 +37,26 @@ def test_it_has_bounds() -> None:
     assert PrefillBudget(100).tokens(waiting=1, decoding=0) == 100
 
 
-def test_few_tokens_teach_nothing() -> None:
-    """What they take says little of the speed of reading."""
+def test_a_prefill_of_few_tokens_is_ignored() -> None:
+    """Its duration says little about the speed."""
     budget = PrefillBudget(4096)
     budget.record(MIN_TOKENS - 1, 100.0)
     assert budget.tokens(waiting=1, decoding=1) == FIRST_TOKENS
 
 
 @pytest.mark.parametrize(
-    ("waiting", "answered", "times"),
+    ("waiting", "decoding", "times"),
     [(1, 8, 1), (8, 8, 1), (4, 2, 2), (8, 0, MAX_PRESSURE), (64, 1, MAX_PRESSURE)],
 )
-def test_the_more_wait_the_more_is_read(waiting: int, answered: int, times: int) -> None:
-    """Compared to those who are answered meanwhile."""
-    assert PrefillBudget(4096).tokens(waiting=waiting, decoding=answered) == FIRST_TOKENS * times
+def test_the_more_requests_wait_the_larger_the_budget(
+    waiting: int, decoding: int, times: int
+) -> None:
+    """Compared to those that are decoding."""
+    assert PrefillBudget(4096).tokens(waiting=waiting, decoding=decoding) == FIRST_TOKENS * times
 
 
 @pytest.mark.parametrize(
-    ("tokens", "wanted", "given"),
+    ("tokens", "remaining", "split"),
     [
         (100, [], []),
         (100, [30], [30]),
@@ -68,7 +70,7 @@ def test_the_more_wait_the_more_is_read(waiting: int, answered: int, times: int)
     ],
 )
 def test_short_prompts_do_not_wait_for_a_long_one(
-    tokens: int, wanted: list[int], given: list[int]
+    tokens: int, remaining: list[int], split: list[int]
 ) -> None:
     """Which still comes to its end: half is for the one that came first."""
-    assert split_budget(tokens, wanted) == given
+    assert split_budget(tokens, remaining) == split

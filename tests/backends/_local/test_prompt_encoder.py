@@ -50,15 +50,15 @@ def read(encoder: Any, chat: list[Message]) -> str:
 # -- encoders
 
 
-def test_a_chat_is_measured_and_prepared_as_the_template_says() -> None:
-    """Both ways alike."""
+def test_a_chat_is_counted_and_encoded_with_the_template() -> None:
+    """With the same length."""
     one = encoder(TEMPLATE)
     assert read(one, direct.chat("Hi")) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert one.count_tokens(direct.chat("Hi")) == len(read(one, direct.chat("Hi")))
     assert one.count_tokens(direct.chat("Hi!")) == one.count_tokens(direct.chat("Hi")) + 1
 
 
-def test_a_chat_that_was_measured_is_not_rendered_again() -> None:
+def test_a_chat_that_was_counted_is_not_rendered_again() -> None:
     """Rendering may take a process; another chat is rendered of course."""
     rendered = []
 
@@ -81,7 +81,7 @@ def test_half_characters_of_a_template_are_question_marks() -> None:
 
 
 def test_a_system_prompt_can_be_folded() -> None:
-    """It comes before what the user said first, in both measures."""
+    """It comes before the first message of the user."""
     plain, folding = encoder(REFUSING_TEMPLATE), SystemFoldingEncoder(encoder(REFUSING_TEMPLATE))
     with pytest.raises(TemplateError, match="No system role"):
         plain.count_tokens(SYSTEM_CHAT)
@@ -93,12 +93,12 @@ def test_a_system_prompt_can_be_folded() -> None:
     ("template", "takes"),
     [(TEMPLATE, True), (REFUSING_TEMPLATE, False), (IGNORING_TEMPLATE, False)],
 )
-def test_templates_that_take_a_system_prompt_are_known(template: str, takes: bool) -> None:
-    """One that refuses it takes none, and neither does one that leaves it out."""
+def test_templates_with_a_system_role_are_known(template: str, takes: bool) -> None:
+    """One that refuses it has none, and neither has one that leaves it out."""
     assert supports_system_role(encoder(template)) is takes
 
 
-def test_a_template_that_accepts_nothing_is_refused() -> None:
+def test_a_template_that_refuses_every_chat_is_an_error() -> None:
     """With its own words."""
     with pytest.raises(TemplateError, match="Closed"):
         supports_system_role(encoder("{{ raise_exception('Closed') }}"))
@@ -136,7 +136,7 @@ def executor(request: Any, load: Any, models: Path) -> ModelExecutor:
 
 
 def prompt(executor: ModelExecutor, *said: str, **commands: str) -> str:
-    """Return what the model would read, with its special tokens as text."""
+    """Return a request's prompt, with its special tokens as text."""
     ids = direct.create(executor, *said, **commands).prompt_ids
     names = {number: name.encode() for number, name in enumerate(SPECIAL)}
     return b"".join(names.get(token) or bytes([token - len(SPECIAL)]) for token in ids).decode()
@@ -167,7 +167,7 @@ def test_a_requests_template_knows_the_models_tokens(executor: ModelExecutor) ->
 
 
 @pytest.mark.parametrize("template", [REFUSING_TEMPLATE, IGNORING_TEMPLATE])
-def test_a_system_prompt_that_a_requests_template_does_not_take_is_folded(
+def test_a_requests_template_without_a_system_role_gets_it_folded(
     executor: ModelExecutor, template: str
 ) -> None:
     """Though the model's own template takes it; the bot's comes before the operator's."""
@@ -177,7 +177,7 @@ def test_a_system_prompt_that_a_requests_template_does_not_take_is_folded(
     assert found == expected.render(direct.chat("B\n\nx"))
 
 
-def test_a_requests_template_measures_what_fits(executor: ModelExecutor) -> None:
+def test_a_requests_template_decides_what_fits(executor: ModelExecutor) -> None:
     """A template that writes little leaves room for more of the chat."""
     said = ("a" * 20, "b" * 20, "c" * 20)
     assert "a" * 20 not in prompt(executor, *said)

@@ -1,4 +1,4 @@
-"""Tokens become text as they come: whole characters, nothing lost."""
+"""Streaming detokenizers: whole characters, nothing lost."""
 
 from __future__ import annotations
 

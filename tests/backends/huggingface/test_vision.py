@@ -1,4 +1,4 @@
-"""Models that see, with the real library and tiny ones made on the spot."""
+"""Vision encoders, with the real library and tiny models made on the spot."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def user(text: str) -> dict[str, str]:
 
 
 class Seer:
-    """A model that sees, its processor, its answers by our road and the library's own."""
+    """A vision model and its processor, with our answers and the library's own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,11 +60,11 @@ class Seer:
         self.library = seeing.Library(folder, self.processor)
 
     def answer(self, chat: list[dict[str, str]], *pictures: Attachment) -> str:
-        """Return what our prompt makes it say."""
+        """Return the answer to our prompt."""
         return self.say(self.chat(*pictures).encode(chat))
 
     def chat(self, *pictures: Attachment, **more: Any) -> VisionEncoder:
-        """Return what prepares chats about pictures, which are numbered from 0."""
+        """Return an encoder with these pictures, which are numbered from 0."""
         own = {"template": own_template(self.processor, ""), "max_image_tokens": 1000}
         chat = VisionEncoder(self.processor, **{**own, **more})
         for number, one in enumerate(pictures):
@@ -176,7 +176,7 @@ def test_a_length_counts_the_picture(seer: Seer, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_large_picture_is_scaled_down(seer: Seer) -> None:
-    """As far as it must be; a model that gives all pictures as many tokens gets it as it is."""
+    """As far as it must be; a model with as many tokens for every picture gets it unchanged."""
     chat = [user(f"{SIGN}What is it?")]
     image = picture("red", size=(600, 400))
     plain = len(seer.chat().encode([user("What is it?")]).ids)
@@ -232,7 +232,7 @@ def test_another_template_can_be_given(seer: Seer) -> None:
 def test_a_model_without_a_template_gets_a_plain_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It has a place for the picture."""
+    """It has a placeholder for the picture."""
     folder = tiny_vision.write_llava(tmp_path / "m")
     (folder / "chat_template.jinja").unlink()
     processor = load_processor(str(folder), trust_remote_code=False)
@@ -255,8 +255,8 @@ def test_a_folder_without_a_processor_names_the_option(tmp_path: Path) -> None:
         load_processor(str(text), trust_remote_code=False)
 
 
-def test_films_are_not_needed(tmp_path: Path) -> None:
-    """A processor that insists on reading them loads without torchvision, and nothing stays."""
+def test_video_processors_are_not_needed(tmp_path: Path) -> None:
+    """A processor that insists on one loads without torchvision, and nothing stays patched."""
     from transformers import processing_utils
     from transformers.utils import is_torchvision_available
 
@@ -290,7 +290,7 @@ def test_a_picture_is_opened_upright_and_opaque() -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP"])
 def test_every_kind_that_is_taken_can_be_opened(kind: str) -> None:
-    """And by no other reader than the one that its first bytes asked for."""
+    """And by no other decoder than that of its media type."""
     data = tiny_vision.png("red", kind=kind)
     assert open_image(Attachment(data, f"image/{kind.lower()}")).size == (40, 30)
     with pytest.raises(LinkError, match="damaged"):

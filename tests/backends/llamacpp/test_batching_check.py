@@ -1,4 +1,4 @@
-"""What is found out about llama.cpp at the start, with a context that computes as told."""
+"""The check of llama.cpp at the start, with a fake context."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backends.llamacpp.context import DecodeResult, SequenceChunk  # noqa: E402
 
 
 class Clock:
-    """A clock that goes on only when something is computed."""
+    """A clock that advances only when something is computed."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -26,35 +26,35 @@ class Clock:
 
 
 class Context:
-    """Computes the sum of all tokens that a row holds, in the time that it is told."""
+    """A context whose logits are the sum of a slot's tokens, with given durations."""
 
-    def __init__(self, clock: Clock, rows: int, *, once: float, each: float, copy: float) -> None:
-        self.sequence_lengths = [0] * rows
-        self._held: list[list[int]] = [[] for _ in range(rows)]
+    def __init__(self, clock: Clock, slots: int, *, once: float, each: float, copy: float) -> None:
+        self.sequence_lengths = [0] * slots
+        self._held: list[list[int]] = [[] for _ in range(slots)]
         self._clock, self._once, self._each, self._copy = clock, once, each, copy
         self.mixes = self.fails = self.copies_wrongly = False
 
-    def decode(self, parts: Sequence[SequenceChunk]) -> DecodeResult:
-        """Return the sums; wrong ones for several rows at once if told so."""
+    def decode(self, chunks: Sequence[SequenceChunk]) -> DecodeResult:
+        """Return the sums; swapped ones for a batch if `mixes`."""
         if self.fails:
             raise RuntimeError("llama_decode() returned -3")
-        self._clock.now += self._once + self._each * len(parts)
-        for part in parts:
-            self._held[part.slot] += part.tokens
-            self.sequence_lengths[part.slot] = len(self._held[part.slot])
-        sums = [[float(sum(self._held[part.slot])), 1.0] for part in parts if part.wants_logits]
-        if self.mixes and len(parts) > 1:
+        self._clock.now += self._once + self._each * len(chunks)
+        for chunk in chunks:
+            self._held[chunk.slot] += chunk.tokens
+            self.sequence_lengths[chunk.slot] = len(self._held[chunk.slot])
+        sums = [[float(sum(self._held[chunk.slot])), 1.0] for chunk in chunks if chunk.wants_logits]
+        if self.mixes and len(chunks) > 1:
             sums.reverse()
         return DecodeResult(numpy.array(sums), [])
 
-    def truncate(self, row: int, kept: int) -> int:
+    def truncate(self, slot: int, kept: int) -> int:
         """Keep the first tokens."""
-        del self._held[row][kept:]
-        self.sequence_lengths[row] = kept
+        del self._held[slot][kept:]
+        self.sequence_lengths[slot] = kept
         return kept
 
     def copy(self, source: int, target: int, length: int) -> int:
-        """Copy a row, in its own time."""
+        """Copy a sequence, which takes the given time."""
         self._clock.now += self._copy
         self._held[target] = self._held[source][:length]
         if self.copies_wrongly:
@@ -63,9 +63,9 @@ class Context:
         return length
 
     def clear(self) -> None:
-        """Forget all."""
-        for row in range(len(self.sequence_lengths)):
-            self.truncate(row, 0)
+        """Empty all slots."""
+        for slot in range(len(self.sequence_lengths)):
+            self.truncate(slot, 0)
 
 
 @pytest.fixture
@@ -77,22 +77,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize(
-    ("once", "each", "bridge"),
+    ("once", "each", "gap_fill"),
     [(0.0, 1.0, 0), (1.0, 1.0, 1), (3.5, 1.0, 3), (1.0, 0.0, 8), (100.0, 1.0, 8), (0.5, 1.0, 0)],
 )
-def test_a_bridge_is_as_long_as_a_pass_is_dear(
-    clock: Clock, once: float, each: float, bridge: int
+def test_gaps_are_filled_as_far_as_a_ubatch_costs_more(
+    clock: Clock, once: float, each: float, gap_fill: int
 ) -> None:
-    """Rows that are computed in vain must cost less than the pass they save."""
+    """Dummy tokens must cost less than the ubatch that they save."""
     context: Any = Context(clock, 8, once=once, each=each, copy=0.0)
     findings = batching_check.examine(context, can_copy=True)
     assert findings.fault == ""
-    assert findings.gap_fill == bridge
+    assert findings.gap_fill == gap_fill
     assert context.sequence_lengths == [0] * 8
 
 
 def test_copying_is_timed_and_compared(clock: Clock) -> None:
-    """What is not copied rightly is not copied, and models with a state are not asked."""
+    """A wrong copy switches copying off, and recurrent models are not tried."""
     context: Any = Context(clock, 2, once=1.0, each=1.0, copy=0.25)
     assert batching_check.examine(context, can_copy=True).copy_seconds == pytest.approx(0.25)
     assert batching_check.examine(context, can_copy=False).copy_seconds is None
@@ -100,10 +100,10 @@ def test_copying_is_timed_and_compared(clock: Clock) -> None:
     assert batching_check.examine(context, can_copy=True).copy_seconds is None
 
 
-def test_rows_that_disturb_each_other_are_a_fault(clock: Clock) -> None:
-    """One row alone is none."""
-    for rows, fault in ((2, True), (1, False)):
-        context: Any = Context(clock, rows, once=1.0, each=1.0, copy=0.0)
+def test_sequences_that_disturb_each_other_are_a_fault(clock: Clock) -> None:
+    """A single slot has none."""
+    for slots, fault in ((2, True), (1, False)):
+        context: Any = Context(clock, slots, once=1.0, each=1.0, copy=0.0)
         context.mixes = True
         found = batching_check.examine(context, can_copy=True).fault
         assert ("computed at once they are not what they are alone" in found) is fault

@@ -1,4 +1,4 @@
-"""What llama.cpp is given: everything that would end the process is refused before."""
+"""What llama.cpp is given: input that would abort the process is refused before."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
 LENGTH = 512
-ROWS = 3
+SLOTS = 3
 
 
 @pytest.fixture
 def make(load: Any, tmp_path: Path) -> Any:
-    """Give what makes an empty context of an architecture."""
+    """Return a function that makes an empty context of an architecture."""
 
     def context(name: str = "llama") -> LlamaContext:
         path = tiny_ggufs.write_gguf(tmp_path / f"{name}.gguf", name)
         options = ("--context_window", LENGTH, "--threads", 1, "--flash_attn", "off")
-        slots = ("--concurrent_req_limit", ROWS, "--cache_type", "f32")
-        executor = load(LlamacppExecutor, "--model_path", path, *options, *slots).executor
+        several = ("--concurrent_req_limit", SLOTS, "--cache_type", "f32")
+        executor = load(LlamacppExecutor, "--model_path", path, *options, *several).executor
         made: LlamaContext = executor.engine._scheduler._context
         made.model = executor.model  # kept as long as this
         return made
@@ -40,31 +40,31 @@ def make(load: Any, tmp_path: Path) -> Any:
     return context
 
 
-def logits(context: LlamaContext, row: int, tokens: list[int]) -> Any:
-    """Return what follows these tokens in a row."""
-    return context.decode([SequenceChunk(row, tokens, True)]).logits.copy()
+def logits(context: LlamaContext, slot: int, tokens: list[int]) -> Any:
+    """Return the logits after these tokens in a slot."""
+    return context.decode([SequenceChunk(slot, tokens, True)]).logits.copy()
 
 
-def test_logits_come_in_the_order_of_the_rows_that_want_them(make: Any) -> None:
-    """Each as if its row were alone; the places are those of the tokens that they follow."""
+def test_logits_come_in_the_order_of_the_chunks_that_want_them(make: Any) -> None:
+    """Each as if its slot were alone; the positions are those of the last tokens."""
     context = make()
-    alone = [logits(context, row, tokens) for row, tokens in ((0, [5, 6]), (2, [7, 8, 9]))]
+    alone = [logits(context, slot, tokens) for slot, tokens in ((0, [5, 6]), (2, [7, 8, 9]))]
     context.clear()
-    parts = [
+    chunks = [
         SequenceChunk(0, [5, 6], True),
         SequenceChunk(1, [3, 4], False),
         SequenceChunk(2, [7, 8, 9], True),
     ]
-    outcome = context.decode(parts)
-    assert outcome.positions == [1, 6]
-    assert outcome.logits.shape == (2, 259)
-    assert numpy.allclose(outcome.logits, numpy.concatenate(alone), atol=1e-4)
+    result = context.decode(chunks)
+    assert result.positions == [1, 6]
+    assert result.logits.shape == (2, 259)
+    assert numpy.allclose(result.logits, numpy.concatenate(alone), atol=1e-4)
     assert context.sequence_lengths == [2, 2, 3]
     assert context.decode([SequenceChunk(1, [5], False)]).logits.shape == (0, 259)
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("chunks", "words"),
     [
         ([], "or none"),
         ([SequenceChunk(0, [], True)], "or none"),
@@ -76,50 +76,53 @@ def test_logits_come_in_the_order_of_the_rows_that_want_them(make: Any) -> None:
         ([SequenceChunk(0, [259], True)], "no token"),
         ([SequenceChunk(0, [-1], True)], "no token"),
         ([SequenceChunk(0, [1] * (LENGTH + 1), True)], "holds 512 tokens and no more"),
-        ([SequenceChunk(row, [1] * LENGTH, True) for row in range(ROWS)], "more than 1000 tokens"),
+        (
+            [SequenceChunk(slot, [1] * LENGTH, True) for slot in range(SLOTS)],
+            "more than 1000 tokens",
+        ),
     ],
 )
-def test_what_would_end_the_process_is_refused(
-    make: Any, parts: list[SequenceChunk], words: str
+def test_input_that_would_abort_the_process_is_refused(
+    make: Any, chunks: list[SequenceChunk], words: str
 ) -> None:
-    """No row has changed, and the next computation is right."""
+    """No slot has changed, and the next decode() is right."""
     context = make()
     context.batch_tokens = 1000
     before = logits(context, 1, [4, 5])
     with pytest.raises(ValueError, match=words):
-        context.decode(parts)
+        context.decode(chunks)
     assert context.sequence_lengths == [0, 2, 0]
     context.truncate(1, 0)
     assert numpy.allclose(logits(context, 1, [4, 5]), before, atol=1e-4)
 
 
-def test_a_row_can_be_filled_to_its_end(make: Any) -> None:
-    """By all of them at once, in as many computations as it takes; then each is full."""
+def test_a_slot_can_be_filled_to_its_capacity(make: Any) -> None:
+    """All of them at once; then each is full."""
     context = make()
     for _ in range(LENGTH // 64):
-        context.decode([SequenceChunk(row, [5] * 64, True) for row in range(ROWS)])
-    assert context.sequence_lengths == [LENGTH] * ROWS
-    for row in range(ROWS):
+        context.decode([SequenceChunk(slot, [5] * 64, True) for slot in range(SLOTS)])
+    assert context.sequence_lengths == [LENGTH] * SLOTS
+    for slot in range(SLOTS):
         with pytest.raises(ValueError, match="no more"):
-            context.decode([SequenceChunk(row, [5], True)])
+            context.decode([SequenceChunk(slot, [5], True)])
 
 
-def test_full_rows_are_no_bridge(make: Any) -> None:
+def test_a_gap_with_a_full_slot_is_not_filled(make: Any) -> None:
     """The dummy token has no room there."""
     context = make()
-    context.gap_fill = ROWS
+    context.gap_fill = SLOTS
     context.decode([SequenceChunk(1, [5] * LENGTH, True)])
-    alone = [logits(context, row, [5, 6]) for row in (0, 2)]
-    for row in (0, 2):
-        context.truncate(row, 0)
-    outcome = context.decode([SequenceChunk(0, [5, 6], True), SequenceChunk(2, [5, 6], True)])
-    assert outcome.positions == [1, 3]
-    assert numpy.allclose(outcome.logits, numpy.concatenate(alone), atol=1e-4)
+    alone = [logits(context, slot, [5, 6]) for slot in (0, 2)]
+    for slot in (0, 2):
+        context.truncate(slot, 0)
+    result = context.decode([SequenceChunk(0, [5, 6], True), SequenceChunk(2, [5, 6], True)])
+    assert result.positions == [1, 3]
+    assert numpy.allclose(result.logits, numpy.concatenate(alone), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", tiny_ggufs.ARCHITECTURES)
-def test_what_is_forgotten_is_gone(make: Any, name: str) -> None:
-    """A row goes on from its first tokens, or from nothing if it cannot."""
+def test_truncated_tokens_are_gone(make: Any, name: str) -> None:
+    """A slot goes on from its first tokens, or empty if it cannot."""
     context = make(name)
     right = logits(context, 0, [5, 6, 7, 8])
     context.truncate(0, 0)
@@ -130,7 +133,7 @@ def test_what_is_forgotten_is_gone(make: Any, name: str) -> None:
     assert numpy.allclose(logits(context, 0, [5, 6, 7, 8][kept:]), right, atol=1e-3)
 
 
-def test_a_row_is_copied_to_another(make: Any) -> None:
+def test_a_sequence_is_copied_to_another_slot(make: Any) -> None:
     """In part, though llama.cpp copies all; what the other held is gone, the first goes on."""
     context = make()
     right = logits(context, 0, [5, 6, 7, 8])
@@ -143,8 +146,8 @@ def test_a_row_is_copied_to_another(make: Any) -> None:
 
 
 @pytest.mark.parametrize("name", tiny_ggufs.ARCHITECTURES)
-def test_a_computation_can_be_interrupted(make: Any, name: str) -> None:
-    """Also when it has computed a part; rows hold what they held before, or are empty."""
+def test_a_decode_can_be_aborted(make: Any, name: str) -> None:
+    """In the middle, too; the slots hold what they held before, or are empty."""
     context = make(name)
     right = logits(context, 0, [5] * 300)
     context.truncate(0, 0)

@@ -1,4 +1,4 @@
-"""How much memory chats take, before it is taken."""
+"""The check that the KV cache fits into memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sixteen_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_fits_passes(said: list[str], rows: int, length: int) -> None:
-    """To the last byte; what llama.cpp says nothing of does, too."""
+    """To the last byte; so does what llama.cpp logs nothing about."""
     kv_memory.check(said, slots=rows, length=length)
 
 

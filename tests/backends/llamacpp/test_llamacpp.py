@@ -65,7 +65,7 @@ def test_a_greedy_answer_is_the_librarys_own(load: Any, gguf: Path, library: Any
     assert "" not in pieces  # each is a line of Kuwa 0.4's, also an empty one
 
 
-def test_the_second_turn_reads_the_first(load: Any, gguf: Path, library: Any) -> None:
+def test_the_second_turn_reuses_the_first(load: Any, gguf: Path, library: Any) -> None:
     """And computes only what is new of it, however long the first one was."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--system_prompt", "Be kind.")
     question = "one " * 150
@@ -509,7 +509,7 @@ def test_loading_shows_how_far_it_is(gguf: Path) -> None:
 
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("attention", ["auto", "on"])
-def test_what_is_remembered_can_be_made_smaller(
+def test_the_kv_cache_can_be_quantized(
     load: Any, gguf: Path, tmp_path: Path, cache: str, attention: str
 ) -> None:
     """Each kind answers, though not to the letter as with 32 bits."""
@@ -555,14 +555,14 @@ def test_a_format_that_does_not_suit_is_one_line(load: Any, gguf: Path) -> None:
         ({"OMP_WAIT_POLICY": "active"}, None),
     ],
 )
-def test_threads_that_wait_give_way(
+def test_waiting_threads_spin_less(
     load: Any,
     gguf: Path,
     monkeypatch: pytest.MonkeyPatch,
     given: dict[str, str],
     spins: str | None,
 ) -> None:
-    """Soon, unless who starts the program says how they wait."""
+    """Unless the environment says how they wait."""
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -613,7 +613,7 @@ def test_it_answers_through_a_kernel(gguf: Path, library: Any) -> None:
     assert "llama.cpp:" not in program.log, "its chatter is for DEBUG"
 
 
-def test_sentences_are_in_the_persons_language(gguf: Path) -> None:
+def test_sentences_are_in_the_users_language(gguf: Path) -> None:
     """English, unless the browser asks for Chinese."""
     few = ("--limit", "20", "--ignore_kernel")
     with Program("llamacpp", "--model_path", str(gguf), *map(str, FEW), *few) as program:
