@@ -5,30 +5,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
 
 from . import http1
 from .body_writer import BodyWriter
 from .flush_thread import FlushThread
+from .limits import Limits
 from .messages import Request, Response, Routes, StreamingResponse, json_message
+from .request_reader import RequestReader
 
 logger = logging.getLogger(__name__)
 
 LINGER_SECONDS, LINGER_BYTES = 2.0, 1 << 20  # of what a rejected client still sends
 DEAD_PEER_MS = 30_000  # milliseconds of unacknowledged data after which the peer counts as dead
-RECV_SIZE = 64 << 10  # bytes asked for at once
 
 # The life of a connection
 #
 # Each connection has a thread, which reads a head and a body, calls the route, sends the answer,
 # and begins again while both sides keep the connection alive. Bytes of the next request that came
-# early (pipelining) wait in `_buffer`.
+# early (pipelining) wait in the reader's buffer.
 #
 # - Order. Host and Origin are checked before the body is read. The body is read, or refused, before
 #   the route is called: no route waits for a client, and no unread body is taken for a request.
@@ -43,17 +43,6 @@ RECV_SIZE = 64 << 10  # bytes asked for at once
 #   connection ends. Before that, the rest of what the client sends is read and dropped for a while:
 #   closing a socket with unread bytes resets the connection, and the client would lose the answer.
 #   An idle keep-alive connection ends without a word.
-
-
-class Limits(NamedTuple):
-    """Limits of a server and of each of its clients."""
-
-    body_bytes: int = 8 << 20
-    head_seconds: float = 10
-    body_seconds: float = 20
-    idle_seconds: float = 8  # between an answer and the next request
-    send_seconds: float = 10  # of an answer, or between two reads of a streamed one
-    connections: int = 1024  # above which idle ones are dropped
 
 
 class AcceptingServer(Protocol):
@@ -92,7 +81,6 @@ class Connection(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         """Prepare the socket."""
-        self._buffer = b""  # received, not consumed yet
         self._head: http1.RequestHead | None = None
         self._keep_alive = self._has_served = False
         self._plain = sock = self.request
@@ -112,6 +100,8 @@ class Connection(BaseHTTPRequestHandler):
         with contextlib.suppress(ClientDisconnected):
             try:
                 self.request = self.server.tls_handshake(self.request)
+                can_peek = self.server.tls is None
+                self._reader = RequestReader(self.request, self.server.limits, can_peek=can_peek)
                 self._serve_one()
                 while self._keep_alive and not self.server.closing:
                     self._serve_one()
@@ -120,10 +110,10 @@ class Connection(BaseHTTPRequestHandler):
 
     def _serve_one(self) -> None:
         self._head, self._keep_alive = None, False
-        self._head = head = self._read_head()
+        self._head = head = self._reader.read_head(is_first=not self._has_served)
         self.server.mark_busy(self.request)
         self.server.check_origin(head)
-        body = self._read_body(head)
+        body = self._reader.read_body(head, self._send)
         peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
         request = Request(head.method, head.path, head, body, peer, local)
         del body
@@ -142,11 +132,7 @@ class Connection(BaseHTTPRequestHandler):
             return
         with contextlib.suppress(OSError, HTTPError):
             self.request.shutdown(socket.SHUT_WR)
-            deadline, left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
-            while left > 0:
-                self._buffer = b""
-                self._receive(deadline)
-                left -= len(self._buffer)
+            self._reader.discard(LINGER_BYTES, LINGER_SECONDS)
 
     def _call_route(self, request: Request) -> Response | StreamingResponse:
         """Find and call the route; its exception becomes an answer."""
@@ -196,7 +182,7 @@ class Connection(BaseHTTPRequestHandler):
         writer = BodyWriter(
             self.request,
             self.server.flush_thread.request_flush,
-            peek=self._peek,
+            peek=self._reader.peek,
             would_block=self.server.would_block,
             chunked=not self._head.http10,
             stall_seconds=self.server.limits.send_seconds,
@@ -218,104 +204,6 @@ class Connection(BaseHTTPRequestHandler):
             self.server.flush_thread.register(writer)
         except (ClientDisconnected, OSError, ValueError):
             writer.disconnected = True
-
-    # -- reading and writing, each with a deadline
-
-    def _peek(self) -> bytes:
-        """Return bytes of the next request, b"" at the end of the stream, without blocking.
-
-        Raises one of the server's would_block if there is neither. TLS cannot peek: what it has is
-        moved to `_buffer`.
-        """
-        if self.server.tls is None:
-            return self.request.recv(1, socket.MSG_PEEK)
-        early = self.request.recv(4096)
-        self._buffer += early
-        return early
-
-    def _receive(self, deadline: float) -> None:
-        """Add to the buffer; raises HTTPError at the deadline, ClientDisconnected at the end.
-
-        deadline: as time.monotonic() counts.
-        """
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise HTTPError(408)
-        self.request.settimeout(left)
-        try:
-            data = self.request.recv(RECV_SIZE)
-        except TimeoutError:
-            raise HTTPError(408) from None
-        except (OSError, ValueError):
-            raise ClientDisconnected from None
-        if not data:
-            raise ClientDisconnected
-        self._buffer += data
-
-    def _read_head(self) -> http1.RequestHead:
-        limits = self.server.limits
-        start = time.monotonic()
-        idle = start + (limits.idle_seconds if self._has_served else limits.head_seconds)
-        while not self._buffer.strip(b"\r\n"):
-            self._buffer = b""
-            try:
-                self._receive(idle)
-            except HTTPError:
-                if self._has_served:
-                    raise ClientDisconnected from None  # an idle connection
-                raise
-        self._buffer = self._buffer.lstrip(b"\r\n")
-        deadline = time.monotonic() + limits.head_seconds if self._has_served else idle
-        return http1.parse_head(self._read_until(b"\r\n\r\n", http1.HEAD_LIMIT, deadline, 431))
-
-    def _read_until(self, mark: bytes, limit: int, deadline: float, status: int) -> bytes:
-        """Consume up to a mark, which is dropped; raises HTTPError with `status` past the limit."""
-        searched = 0
-        while (end := self._buffer.find(mark, searched, limit)) < 0:
-            if http1.BARE_LF.search(self._buffer[:limit]):
-                raise HTTPError(400)
-            if len(self._buffer) >= limit:
-                raise HTTPError(status)
-            searched = max(0, len(self._buffer) - len(mark))
-            self._receive(deadline)
-        part, self._buffer = self._buffer[:end], self._buffer[end + len(mark) :]
-        return part
-
-    def _read_exactly(self, size: int, deadline: float) -> bytes:
-        parts, have = [self._buffer], len(self._buffer)
-        while have < size:
-            self._buffer = b""
-            self._receive(deadline)
-            parts.append(self._buffer)
-            have += len(self._buffer)
-        data = b"".join(parts)
-        self._buffer = data[size:]
-        return data[:size]
-
-    def _read_body(self, head: http1.RequestHead) -> bytes:
-        limit = self.server.limits.body_bytes
-        length = http1.body_length(head)
-        if length > limit:
-            raise HTTPError(413, f"The request is larger than {limit >> 20} MB.")
-        if head.expects_continue and length and not self._buffer:
-            self._send(http1.CONTINUE)
-        deadline = time.monotonic() + self.server.limits.body_seconds
-        if length != http1.CHUNKED:
-            return self._read_exactly(length, deadline)
-        return self._read_chunks(limit, deadline)
-
-    def _read_chunks(self, limit: int, deadline: float) -> bytes:
-        body = bytearray()
-        while size := http1.chunk_size(self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400)):
-            if len(body) + size > limit:
-                raise HTTPError(413, f"The request is larger than {limit >> 20} MB.")
-            body += self._read_exactly(size, deadline)
-            if self._read_exactly(2, deadline) != b"\r\n":
-                raise HTTPError(400)
-        for _ in range(http1.HEADERS_LIMIT):
-            if not self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400):
-                return bytes(body)
-        raise HTTPError(431)
 
     def _send(self, data: bytes) -> None:
         self.request.settimeout(self.server.limits.send_seconds)

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from kuwa_min.errors import ClientDisconnected, StartError, describe
 
 from . import http1
-from .connection import Connection, Limits
+from .connection import Connection
 from .flush_thread import FlushThread
+from .limits import Limits
 from .messages import TEXT, Routes
 from .origin_policy import OriginPolicy
 

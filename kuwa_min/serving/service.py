@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kuwa_min import log, process
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.errors import KuwaError, StartError, UsageError, missing_module, traceback_line
-from kuwa_min.httpd.connection import Limits
+from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import Routes
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol

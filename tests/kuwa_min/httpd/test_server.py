@@ -26,7 +26,7 @@ import pytest
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
 from kuwa_min.httpd.body_writer import BodyWriter
-from kuwa_min.httpd.connection import Limits
+from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import TEXT, Request, Response, StreamingResponse
 from kuwa_min.httpd.server import Server
 from tests.support.programs import ROOT, until
