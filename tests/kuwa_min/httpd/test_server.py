@@ -38,15 +38,15 @@ SHORT = 0.3  # seconds of a limit that a test waits for
 SLACK = 5.0  # seconds by which a busy machine may miss a limit
 MARK = "k1ck5haw"  # what must never come back
 
-Fields = dict[str, str]
+Headers = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got: status, fields by lower-case name, body."""
+    """What a client got: status, headers by lower-case name, body."""
 
     status: int
-    fields: Fields
+    headers: Headers
     body: bytes
 
 
@@ -229,12 +229,12 @@ def test_a_connection_carries_many_requests(client: Client) -> None:
     for _ in range(3):
         answer = client.send(get()).answer()
         assert (answer.status, answer.body) == (200, b"hello")
-        assert answer.fields["connection"] == "keep-alive"
+        assert answer.headers["connection"] == "keep-alive"
 
 
 def test_an_answer_has_these_fields_and_no_server(client: Client) -> None:
     """Disclose no version, and let no browser guess the type."""
-    assert client.send(get()).answer().fields == {
+    assert client.send(get()).answer().headers == {
         "content-type": "text/plain; charset=utf-8",
         "content-length": "5",
         "x-content-type-options": "nosniff",
@@ -264,7 +264,7 @@ def test_empty_lines_before_a_request_are_skipped(client: Client) -> None:
 def test_a_client_that_wants_to_close_is_closed(client: Client) -> None:
     """Say so in the answer and do it."""
     answer = client.send(get("/", "Connection: close")).answer()
-    assert (answer.fields["connection"], client.rest()) == ("close", b"")
+    assert (answer.headers["connection"], client.rest()) == ("close", b"")
 
 
 def test_head_answers_have_the_fields_but_no_body(client: Client) -> None:
@@ -272,7 +272,7 @@ def test_head_answers_have_the_fields_but_no_body(client: Client) -> None:
     for path, status, length in (("/", 200, 5), ("/nothing", 404, 45), ("/echo", 405, 35)):
         answer = client.send(get(path, method="HEAD")).answer("HEAD")
         assert answer.status == status
-        assert abs(int(answer.fields["content-length"]) - length) < 12
+        assert abs(int(answer.headers["content-length"]) - length) < 12
     assert client.send(get()).answer().body == b"hello"
 
 
@@ -280,7 +280,7 @@ def test_204_has_neither_body_nor_length(client: Client) -> None:
     """Answer an empty success."""
     answer = client.send(get("/none")).answer()
     assert (answer.status, answer.body) == (204, b"")
-    assert not {"content-length", "content-type", "transfer-encoding"} & set(answer.fields)
+    assert not {"content-length", "content-type", "transfer-encoding"} & set(answer.headers)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_wrong_addresses_and_methods_are_refused_kindly(
 ) -> None:
     """Answer 404, or 405 with Allow, in JSON, and keep the connection."""
     answer = client.send(request_line).answer()
-    assert (answer.status, answer.fields.get("allow")) == (status, allow)
+    assert (answer.status, answer.headers.get("allow")) == (status, allow)
     assert answer.body.startswith(b'{"msg":"')
     assert client.send(get()).answer().status == 200
 
@@ -339,7 +339,7 @@ def test_an_exception_in_a_route_is_a_500_that_says_nothing(
         answer = client.send(post("/broken?key=" + MARK, MARK.encode())).answer()
         assert answer.status == 500
         assert answer.body == b'{"msg":"Error occurred. Please consult support."}'
-        assert answer.fields["content-type"] == "application/json"
+        assert answer.headers["content-type"] == "application/json"
         assert client.send(get()).answer().status == 200
     (line,) = problems(caplog)
     assert line.startswith("answering POST /broken failed: ValueError at test_server.py:")
@@ -351,7 +351,7 @@ def test_a_refusal_in_a_route_is_its_answer(client: Client) -> None:
     """Send status, message and fields of the refusal."""
     answer = client.send(get("/refusing")).answer()
     assert (answer.status, answer.body) == (429, b'{"msg":"Busy."}')
-    assert (answer.fields["retry-after"], answer.fields["connection"]) == ("5", "keep-alive")
+    assert (answer.headers["retry-after"], answer.headers["connection"]) == ("5", "keep-alive")
 
 
 def test_a_stream_that_fails_is_cut_without_its_last_chunk(
@@ -424,7 +424,7 @@ def test_a_doubtful_request_is_answered_and_ends_the_connection(
     if status != 431:
         client.send(get("/refusing"))
     answer = client.answer()
-    assert (answer.status, answer.fields["connection"]) == (status, "close")
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
     assert answer.body.startswith(b'{"msg":"')
     client.sock.shutdown(socket.SHUT_WR)
     assert client.rest() == b""
@@ -517,7 +517,7 @@ def test_a_doubtful_chunked_body_is_refused(client: Client, wire: bytes, status:
 def test_a_large_body_is_refused_by_its_header_alone(client: Client) -> None:
     """Answer 413 before a single byte of the body came."""
     answer = client.send(get("/echo", f"Content-Length: {64 << 20}", method="POST")).answer()
-    assert (answer.status, answer.fields["connection"]) == (413, "close")
+    assert (answer.status, answer.headers["connection"]) == (413, "close")
     assert answer.body == b'{"msg":"The request is larger than 8 MB."}'
 
 
@@ -616,7 +616,7 @@ def test_no_other_client_is_told_to_continue(
 def test_an_http_1_0_client_is_answered_and_closed(client: Client, fields: bytes) -> None:
     """Need no Host, and end the body with the connection."""
     answer = client.send(b"GET / HTTP/1.0\r\n" + fields + b"\r\n").answer()
-    assert (answer.body, answer.fields["connection"], client.rest()) == (b"hello", "close", b"")
+    assert (answer.body, answer.headers["connection"], client.rest()) == (b"hello", "close", b"")
 
 
 def test_an_http_1_0_client_gets_a_stream_without_chunks(client: Client) -> None:
@@ -631,7 +631,7 @@ def test_a_stream_has_these_fields_and_keeps_the_connection(client: Client) -> N
     for _ in range(2):
         answer = client.send(get("/stream")).answer()
         assert answer.body == b"onetwo"
-        assert answer.fields == {
+        assert answer.headers == {
             "content-type": "text/plain; charset=utf-8",
             "cache-control": "no-store",
             "transfer-encoding": "chunked",
@@ -719,7 +719,7 @@ def test_a_client_that_stops_in_its_body_is_told_and_closed(start: bytes) -> Non
     """Limit the seconds of a body."""
     with serving(limits=Limits(body_seconds=SHORT)) as server, Client(server) as client:
         answer = client.send(start).answer()
-        assert (answer.status, answer.fields["connection"]) == (408, "close")
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
         assert client.ends()
 
 
@@ -1083,7 +1083,7 @@ def test_pages_of_other_sites_are_refused(client: Client, fields: list[str], sta
     """Accept our own pages and those of allowed hosts; never send a CORS field."""
     answer = client.send(get("/", *fields)).answer()
     assert answer.status == status
-    assert not [name for name in answer.fields if name.startswith("access-control")]
+    assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
 def test_a_page_on_our_own_port_is_ours(client: Client) -> None:

@@ -1,1 +1,4 @@
-"""The tests of kuwa_min/kernel."""
+"""The tests of kuwa_min/kernel.
+
+test_embedded covers records and relay, too.
+"""
