@@ -1,0 +1,117 @@
+"""The tree: small folders, and a test for each module, found by its path."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.support.programs import ROOT
+
+ENTRIES = 20  # of a folder, at most
+# The modules without a test file of their own, and the file that tests them; from tests/.
+COVERED_BY = {
+    "kuwa_min/bundle/host": "kuwa_min/bundle/test_preflight",
+    "kuwa_min/bundle/provision": "e2e/test_unpacking",
+    "kuwa_min/httpd/connection": "kuwa_min/httpd/test_server",
+    "kuwa_min/httpd/flush_thread": "kuwa_min/httpd/test_body_writer",
+    "kuwa_min/httpd/messages": "kuwa_min/httpd/test_server",
+    "kuwa_min/kernel/records": "kuwa_min/kernel/test_embedded",
+    "kuwa_min/kernel/relay": "kuwa_min/kernel/test_embedded",
+    "kuwa_min/options/config_file": "kuwa_min/options/test_generation",
+    "kuwa_min/options/sentences": "kuwa_min/chat/test_catalog",
+    "kuwa_min/options/yaml/flow": "kuwa_min/options/yaml/test_block",
+    "kuwa_min/options/yaml/scalar": "kuwa_min/options/yaml/test_block",
+    "kuwa_min/packing/compile_core": "kuwa_min/packing/test_core_zip",
+    "kuwa_min/packing/compile_modules": "kuwa_min/packing/test_bytecode",
+    "kuwa_min/packing/elf/scan": "kuwa_min/packing/elf/test_host_requirements",
+    "kuwa_min/packing/import_modules": "kuwa_min/packing/test_bytecode",
+    "kuwa_min/packing/kit_texts": "kuwa_min/packing/test_kit",
+    "kuwa_min/packing/wheels/wheelhouse": "kuwa_min/packing/wheels/test_resolve",
+    "kuwa_min/serving/backend_status": "kuwa_min/serving/test_status",
+    "kuwa_min/serving/piece_writer": "kuwa_min/serving/test_generation",
+    "kuwa_min/serving/service": "kuwa_min/test_executor",
+    "backends/_cloud/api_key": "backends/chatgpt/test_chatgpt",
+    "backends/_cloud/executor": "backends/chatgpt/test_chatgpt",
+    "backends/_cloud/request": "backends/chatgpt/test_chatgpt",
+    "backends/_cloud/sentences": "kuwa_min/chat/test_catalog",
+    "backends/_http/body": "backends/_http/test_pool",
+    "backends/_http/cancellation": "backends/chatgpt/test_cancellation",
+    "backends/_http/connection": "backends/_http/test_pool",
+    "backends/_http/lookup": "backends/_http/test_pool",
+    "backends/_http/origin": "backends/_http/test_pool",
+    "backends/_http/tls": "backends/_http/test_pool",
+    "backends/_local/executor": "backends/huggingface/test_huggingface",
+    "backends/_local/model_files/safetensors": "backends/_local/model_files/test_weights",
+    "backends/_local/model_files/sniff": "backends/_local/model_files/test_resolve",
+    "backends/_local/request": "backends/_local/test_engine",
+    "backends/_local/scheduler": "backends/huggingface/test_scheduler",
+    "backends/_local/sentences": "kuwa_min/chat/test_catalog",
+    "backends/_local/templates/jinja_env": "backends/_local/templates/test_chat_template",
+    "backends/_local/templates/sandbox": "backends/_local/templates/test_sandbox_pool",
+    "backends/_local/templates/sandbox_child": "backends/_local/templates/test_sandbox_pool",
+    "backends/_local/templates/sentences": "kuwa_min/chat/test_catalog",
+    "backends/_media/sentences": "kuwa_min/chat/test_catalog",
+    "backends/chatgpt/client": "backends/chatgpt/test_chatgpt",
+    "backends/chatgpt/completion": "backends/chatgpt/test_chatgpt",
+    "backends/chatgpt/dialect": "backends/chatgpt/test_chatgpt",
+    "backends/chatgpt/errors": "backends/chatgpt/test_chatgpt",
+    "backends/chatgpt/options": "backends/test_kuwa_options",
+    "backends/chatgpt/transport": "backends/chatgpt/test_chatgpt",
+    "backends/debug": "e2e/test_life",
+    "backends/dummy": "kuwa_min/test_cli",
+    "backends/geminipro/client": "backends/geminipro/test_geminipro",
+    "backends/geminipro/completion": "backends/geminipro/test_geminipro",
+    "backends/geminipro/response": "backends/geminipro/test_geminipro",
+    "backends/geminipro/transport": "backends/geminipro/test_geminipro",
+    "backends/huggingface/attention_mask": "backends/huggingface/test_scheduler",
+    "backends/huggingface/batching_check": "backends/huggingface/test_scheduler",
+    "backends/huggingface/engine": "backends/huggingface/test_scheduler",
+    "backends/huggingface/generate": "backends/huggingface/test_huggingface",
+    "backends/huggingface/kv_cache": "backends/huggingface/test_scheduler",
+    "backends/huggingface/kv_slots": "backends/huggingface/test_scheduler",
+    "backends/huggingface/model": "backends/huggingface/test_huggingface",
+    "backends/huggingface/options": "backends/test_kuwa_options",
+    "backends/huggingface/sampler": "backends/huggingface/test_huggingface",
+    "backends/llamacpp/bindings": "backends/llamacpp/test_llamacpp",
+    "backends/llamacpp/engine": "backends/llamacpp/test_scheduler",
+    "backends/llamacpp/model": "backends/llamacpp/test_llamacpp",
+    "backends/llamacpp/options": "backends/test_kuwa_options",
+    "backends/llamacpp/sampler": "backends/llamacpp/test_llamacpp",
+}
+
+
+def modules() -> list[str]:
+    """Return the modules of the program by their paths, without .py."""
+    found = [path for top in ("kuwa_min", "backends") for path in (ROOT / top).rglob("*.py")]
+    named = [path for path in found if not path.name.startswith("__")]
+    paths = [path.relative_to(ROOT).with_suffix("").as_posix() for path in sorted(named)]
+    return [path for path in paths if not path.startswith("kuwa_min/drop_in/")]  # test_drop_in
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_has_a_test_file(module: str) -> None:
+    """Of its name in the folder of its name, or else one that the table names."""
+    folder, _, name = module.rpartition("/")
+    own = ROOT / "tests" / folder / f"test_{name}.py"
+    assert own.exists() != (module in COVERED_BY)
+
+
+def test_the_table_names_modules_and_tests_that_exist() -> None:
+    """A module that is gone leaves the table."""
+    assert set(COVERED_BY) <= set(modules())
+    assert not [test for test in COVERED_BY.values() if not (ROOT / f"tests/{test}.py").exists()]
+
+
+def test_no_folder_is_crowded() -> None:
+    """Twenty entries can be seen at one look."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    entries: dict[str, set[str]] = {}
+    for path in listed.stdout.splitlines():
+        parts = path.split("/")
+        for depth, entry in enumerate(parts):
+            entries.setdefault("/".join(parts[:depth]), set()).add(entry)
+    crowded = {folder: len(found) for folder, found in entries.items() if len(found) > ENTRIES}
+    assert crowded == {}
