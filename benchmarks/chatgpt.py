@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from answer import Answer, form_request
-from chat import allow_many_connections, close_all, read_together
-from contestants import HERE, ROOT, slot_path
-from openai_floor import PIECE
-from process import HOST, Server, clean_environment, free_port
-from rounds import interleaved, medians
-from table import Row, Table, at_least, beside
+from harness.answer import Answer, form_request
+from harness.chat import allow_many_connections, close_all, read_together
+from harness.contestants import HERE, ROOT, slot_path
+from harness.process import HOST, Server, clean_environment, free_port
+from harness.rounds import interleaved, medians
+from harness.table import Row, Table, at_least, beside
+from services.openai_floor import PIECE
 
 OURS, SDK, HTTP = "ours", "openai client", "http.client"
 STREAMS = (1, 16, 64)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _service(port: int) -> list[str]:
-    return [sys.executable, str(HERE / "openai_floor.py"), "--port", str(port)]
+    return [sys.executable, str(HERE), "services.openai_floor", "--port", str(port)]
 
 
 def _executor(file: Path | None, port: int, service: int) -> list[str]:
@@ -122,7 +122,15 @@ def _measured(
 
 
 def _bare(kind: str, port: int, streams: int, wish: str, figure: Figure) -> float:
-    command = [sys.executable, str(HERE / "bare_clients.py"), kind, str(port), str(streams), wish]
+    command = [
+        sys.executable,
+        str(HERE),
+        "services.bare_clients",
+        kind,
+        str(port),
+        str(streams),
+        wish,
+    ]
     done = subprocess.run(
         command, capture_output=True, check=True, timeout=LIMIT_SECONDS, env=clean_environment()
     )

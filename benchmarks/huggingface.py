@@ -9,15 +9,11 @@ import os
 import sys
 from functools import partial
 
-import abort
-import first_token
-import inquiry
-import token_rates
-import transformers_engines
-from engines import ALONE, LOOPS, OURS
-from inquiry import Backend, Question
-from token_rates import Goal
-from transformers_engines import BATCHING, SERVE
+from engines import abort, first_token, inquiry, token_rates, transformers_engines
+from engines.inquiry import Backend, Question
+from engines.servers import ALONE, LOOPS, OURS
+from engines.token_rates import Goal
+from engines.transformers_engines import BATCHING, SERVE
 
 SAMPLING = {"do_sample": "true", "temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 7}
 FORWARD = {"tiny": Goal(0.75, 0.80), "small": Goal(0.97, 0.95)}
@@ -42,7 +38,7 @@ BACKEND = Backend(
         "turn": Question(first_token.next_turn, (OURS,)),
     },
     makers=transformers_engines.makers,
-    model_script="random_model.py",
+    model_script="engines.random_model",
 )
 
 

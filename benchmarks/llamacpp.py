@@ -7,15 +7,11 @@ needs llama-cpp-python; one compute thread each, and everything in 32-bit floats
 
 from functools import partial
 
-import abort
-import first_token
-import inquiry
-import llama_engines
-import token_rates
-from engines import ALONE, LOOPS, OURS
-from inquiry import Backend, Question
-from llama_engines import SERVER
-from token_rates import Goal
+from engines import abort, first_token, inquiry, llama_engines, token_rates
+from engines.inquiry import Backend, Question
+from engines.llama_engines import SERVER
+from engines.servers import ALONE, LOOPS, OURS
+from engines.token_rates import Goal
 
 SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 7}
 BARE, BATCH, STREAM = "bare decode loop", "bare 8-sequence batch", "create_completion()"
@@ -41,7 +37,7 @@ BACKEND = Backend(
         "turn": Question(first_token.next_turn, (OURS,)),
     },
     makers=llama_engines.makers,
-    model_script="random_gguf.py",
+    model_script="engines.random_gguf",
 )
 
 

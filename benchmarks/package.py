@@ -12,13 +12,12 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-import build_time
-import first_import
-import heavy_start
-import unpack
-from child import Spent, spend
-from contestants import ROOT
-from heavy import (
+from harness.child import Spent, spend
+from harness.contestants import HERE, ROOT
+from harness.process import scratch
+from harness.table import Table
+from packing import build_time, first_import, heavy_start, unpack
+from packing.heavy import (
     FILE,
     Supplies,
     empty_file,
@@ -27,8 +26,6 @@ from heavy import (
     handing_over,
     importing,
 )
-from process import scratch
-from table import Table
 
 GB = 1_000_000_000
 
@@ -116,7 +113,7 @@ def build(prepared: Prepared, quick: bool) -> list[Table]:
         return [real]
     folder, place = prepared.place / "synthetic", prepared.place / "synthetic-build"
     size = int(prepared.options.synthetic_gb * GB)
-    spend([sys.executable, Path(__file__).with_name("synthetic.py"), folder, size])
+    spend([sys.executable, HERE, "packing.synthetic", folder, size])
     place.mkdir()
     supplies = Supplies(place, [folder], place / "house", place / "lock", ["--no_index"])
     large = build_time.measure(supplies, sorted(folder.iterdir()), "random bytes", count, {})

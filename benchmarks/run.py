@@ -2,13 +2,8 @@
 
 import time
 
-import first_piece
-import framed
-import many_slow
-import memory
-import start
-import throughput
-from question import quick_wanted
+from core import first_piece, framed, many_slow, memory, start, throughput
+from harness.question import quick_wanted
 
 QUESTIONS = (start, throughput, framed, first_piece, memory, many_slow)
 
