@@ -22,7 +22,7 @@ class Terminal(io.StringIO):
 
 
 def begun(stream: io.StringIO, seconds: float) -> Progress:
-    """Return the progress of a task that began so many seconds ago."""
+    """Return the progress of a task that began `seconds` ago."""
     progress = Progress("unpacking", stream)
     progress.started -= seconds
     return progress
