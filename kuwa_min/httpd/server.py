@@ -189,10 +189,10 @@ class Server(ThreadingHTTPServer):
 
     def _reject(self, request: socket.socket) -> None:
         body = b"Too many connections. Please try again."
-        fields = [("Content-Type", TEXT), ("Content-Length", str(len(body)))]
+        headers = [("Content-Type", TEXT), ("Content-Length", str(len(body)))]
         with contextlib.suppress(OSError):
             request.settimeout(REJECT_TIMEOUT)
-            request.sendall(http1.response_head(503, fields, keep_alive=False) + body)
+            request.sendall(http1.response_head(503, headers, keep_alive=False) + body)
         self.shutdown_request(request)
 
     def _drop_oldest_idle(self) -> None:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 ABORT_TIMEOUT = SHUTDOWN_TIMEOUT = 10.0  # seconds
 READ_TIMEOUT = 300.0  # seconds between two reads of an answer
 READ_SIZE = 64 << 10  # bytes asked for at once
-FORWARDED = ("accept-language", "x-kuwa-")  # prefixes of the header fields that executors read
+FORWARDED = ("accept-language", "x-kuwa-")  # prefixes of the headers that executors read
 
 
 def abort(record: ExecutorRecord) -> None:
@@ -79,7 +79,7 @@ class Relay:
             "",
             READ_TIMEOUT,
             body=urlencode(form).encode(),
-            fields=self._forwarded(),
+            extra_headers=self._forwarded_headers(),
         )
         with contextlib.closing(response):
             self._has_response = True
@@ -89,11 +89,13 @@ class Relay:
             while piece := response.read():
                 writer.write(piece)
 
-    def _forwarded(self) -> dict[str, str]:
-        """Return the client's header fields that executors read, empty ones included."""
-        fields = self._request.head.headers
+    def _forwarded_headers(self) -> dict[str, str]:
+        """Return the client's headers that executors read, empty ones included."""
+        headers = self._request.head.headers
         return {
-            name: ", ".join(values) for name, values in fields.items() if name.startswith(FORWARDED)
+            name: ", ".join(values)
+            for name, values in headers.items()
+            if name.startswith(FORWARDED)
         }
 
 
@@ -136,14 +138,14 @@ def _send_request(
     timeout: float,
     *,
     body: bytes | None = None,
-    fields: dict[str, str] | None = None,
+    extra_headers: dict[str, str] | None = None,
 ) -> Upstream:
     """Send one request to an executor, without the proxies of the environment."""
     parts = urlsplit(endpoint)
     secure = parts.scheme == "https"
     kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout)
-    headers = {"Connection": "close", **(fields or {})}
+    headers = {"Connection": "close", **(extra_headers or {})}
     if body is not None:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
     connection.request(method, parts.path.rstrip("/") + suffix, body, headers)

@@ -103,7 +103,7 @@ def is_chat_room(history_id: str | None) -> bool:
 def choose_encoder(option: str, headers: Container[str], *, chat_room: bool) -> AnswerEncoder:
     """Return a new encoder for the answer to a request.
 
-    option: AUTO, RAW or FRAMED. headers: the names of the request's header fields, in lower case.
+    option: AUTO, RAW or FRAMED. headers: the names of the request's headers, in lower case.
     """
     if option == AUTO:
         option = FRAMED if any(name in headers for name in FRAMED_HEADERS) else RAW
