@@ -7,8 +7,8 @@ can reach.
   one of those (DNS pinning): a name cannot be public when it is judged and private when it is used.
 - Proxies of the environment are not used, for they would resolve the name again; no cookies or
   credentials are sent.
-- A FetchPolicy says which hosts may be private. What was refused and why reads alike for unknown
-  names and private addresses, so that nobody can map a network by links.
+- A FetchPolicy says which hosts may be private. Unknown names and private addresses are refused
+  with the same sentence: links cannot be used to map a network.
 """
 
 from __future__ import annotations

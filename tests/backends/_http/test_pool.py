@@ -1,4 +1,7 @@
-"""A pool keeps connections, and finds those that were closed; look-ups are tested with a stop."""
+"""A pool keeps connections, and finds those that were closed.
+
+The module lookup is covered by the tests of chatgpt's cancellation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The chatgpt backend through the real SDK, against services with one odd behaviour each."""
+"""The chatgpt backend through the real SDK, against services with one odd behaviour each.
+
+Covers client, completion, dialect, errors, options and transport; of _cloud executor, request and
+api_key, with the tests of geminipro.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,7 @@ from backends.chatgpt.client import Client
 from kuwa_min.chat.sentence import render
 
 KEY = "sk-operator-0123456789"
-PERSONS = "sk-person-9876543210"
+USERS_KEY = "sk-user-9876543210"
 Serve = Callable[..., Service]
 
 
@@ -155,7 +159,7 @@ def test_many_chats_at_once_get_their_own_answers(serve: Serve) -> None:
         one.tell(*(f"{one.asked.said[-1]} {number};" for number in range(50)))
 
     executor = connect(serve(echo))
-    names = [f"person {number}" for number in range(32)]
+    names = [f"user {number}" for number in range(32)]
     with ThreadPoolExecutor(len(names)) as threads:
         answers = list(threads.map(lambda name: ask(executor, name), names))
     for name, answer in zip(names, answers, strict=True):
@@ -252,18 +256,18 @@ def test_reasoning_is_shown_if_the_operator_wants_it(serve: Serve) -> None:
     ("options", "form", "sent"),
     [
         (["--send_openai_token", "--api_key", KEY], {}, KEY),
-        (["--send_openai_token", "--api_key", KEY], {"openai_token": PERSONS}, PERSONS),
-        (["--send_openai_token"], {"openai_token": f" {PERSONS}\n"}, PERSONS),
+        (["--send_openai_token", "--api_key", KEY], {"openai_token": USERS_KEY}, USERS_KEY),
+        (["--send_openai_token"], {"openai_token": f" {USERS_KEY}\n"}, USERS_KEY),
         (
             ["--send_openai_token", "--api_key", KEY, "--no_override_api_key"],
-            {"openai_token": PERSONS},
+            {"openai_token": USERS_KEY},
             KEY,
         ),
-        (["--api_key", KEY], {"openai_token": PERSONS}, KEY),
-        ([], {"openai_token": PERSONS}, ""),
-        ([], {"third_party_token": PERSONS}, ""),
-        (["--use_third_party_api_key"], {"third_party_token": PERSONS}, PERSONS),
-        (["--use_third_party_api_key", "--api_key", KEY], {"openai_token": PERSONS}, KEY),
+        (["--api_key", KEY], {"openai_token": USERS_KEY}, KEY),
+        ([], {"openai_token": USERS_KEY}, ""),
+        ([], {"third_party_token": USERS_KEY}, ""),
+        (["--use_third_party_api_key"], {"third_party_token": USERS_KEY}, USERS_KEY),
+        (["--use_third_party_api_key", "--api_key", KEY], {"openai_token": USERS_KEY}, KEY),
     ],
 )
 def test_whose_key_is_sent(
@@ -273,7 +277,7 @@ def test_whose_key_is_sent(
     service = serve(fine)
     ask(connect(service, *options), "hi", form=form)
     assert [one.key for one in service.chats] == [sent]
-    assert PERSONS not in str([one.fields for one in service.asked]) or sent == PERSONS
+    assert USERS_KEY not in str([one.fields for one in service.asked]) or sent == USERS_KEY
 
 
 def test_the_operators_account_is_not_named_with_anothers_key(
@@ -284,7 +288,7 @@ def test_the_operators_account_is_not_named_with_anothers_key(
     service = serve(fine)
     executor = connect(service, "--api_key", KEY, "--send_openai_token")
     ask(executor, "hi")
-    ask(executor, "hi", form={"openai_token": PERSONS})
+    ask(executor, "hi", form={"openai_token": USERS_KEY})
     named = [one.fields.get("openai-organization") for one in service.chats]
     assert named == ["org-1", None]
 
@@ -296,7 +300,7 @@ def test_openai_itself_takes_the_users_token() -> None:
     assert "請先" in ask(executor, "hi", form={"lang": "zh-TW"})
     assert ask(executor, "hi", form={"openai_token": "no key"}) == catalog.BAD_OPENAI_KEY
     third_party = start(ChatgptExecutor, "--use_third_party_api_key")
-    assert ask(third_party, "hi", form={"openai_token": PERSONS}) == catalog.NO_THIRD_PARTY_KEY
+    assert ask(third_party, "hi", form={"openai_token": USERS_KEY}) == catalog.NO_THIRD_PARTY_KEY
 
 
 @pytest.mark.parametrize(
@@ -321,12 +325,12 @@ def test_a_key_may_come_from_the_environment_or_a_file(
 ) -> None:
     """Where the list of processes does not show it."""
     file = tmp_path / "key"
-    file.write_text(f"{PERSONS}\n")
+    file.write_text(f"{USERS_KEY}\n")
     service = serve(fine)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     ask(connect(service), "hi")
     ask(connect(service, "--api_key_file", file), "hi")
-    assert [one.key for one in service.chats] == [KEY, PERSONS]
+    assert [one.key for one in service.chats] == [KEY, USERS_KEY]
 
 
 def test_a_file_without_a_key_ends_the_start(tmp_path: Path) -> None:
@@ -344,13 +348,13 @@ def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture)
     """Even if the service quotes it, and the chat; its owner stands in the log."""
     caplog.set_level(logging.DEBUG)
     executor = connect(serve(openai_refuses.echoing_the_key), "--send_openai_token")
-    form = {"openai_token": PERSONS}
+    form = {"openai_token": USERS_KEY}
     answer = ask(executor, "my secret wish", form=form)
     assert answer == catalog.BAD_OPENAI_KEY
-    assert PERSONS not in caplog.text
+    assert USERS_KEY not in caplog.text
     assert "secret wish" not in caplog.text
     assert "the service answers 401 (invalid_api_key), to the key of the person" in caplog.text
-    assert "***" in errors.redact(f"Bearer {PERSONS}")
+    assert "***" in errors.redact(f"Bearer {USERS_KEY}")
 
 
 # -- refusals: each a sentence that says what to do

@@ -76,7 +76,7 @@ def test_a_stop_reaches_the_engine(engine: Engine, url: str) -> None:
         until(lambda: engine.log.count("Disconnected from client") > before)
 
 
-def test_people_reach_it_through_a_kernel(url: str) -> None:
+def test_users_reach_it_through_a_kernel(url: str) -> None:
     """The Kernel in the same process: two chats under one name."""
     options = ("--base_url", url, "--model", "tiny", "--max_tokens", "8", "--temperature", "0")
     kernel = ("--embedded_kernel", "127.0.0.1:0", "--concurrent_req_limit", "2")

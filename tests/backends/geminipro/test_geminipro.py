@@ -1,4 +1,7 @@
-"""The geminipro backend through the real SDK, against services with one odd behaviour each."""
+"""The geminipro backend through the real SDK, against services with one odd behaviour each.
+
+Covers client, completion and response.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ from tests.support.upload_site import Site
 pytest.importorskip("google.generativeai", reason="geminipro needs google-generativeai")
 
 KEY = "AIza-operator-0123456789"
-PERSONS = "AIza-person-9876543210"
+USERS_KEY = "AIza-user-9876543210"
 Serve = Callable[..., Service]
 
 
@@ -171,9 +174,9 @@ def test_connections_are_shared_by_all_users(serve: Serve, connect: Any) -> None
     """Also with another key: it goes with the request."""
     service = serve(fine)
     executor = connect(service)
-    for key in ("", PERSONS, ""):
+    for key in ("", USERS_KEY, ""):
         ask(executor, "hi", form={"google_token": key})
-    assert [asked.key for asked in service.asked] == [KEY, PERSONS, KEY]
+    assert [asked.key for asked in service.asked] == [KEY, USERS_KEY, KEY]
     assert len({asked.port for asked in service.asked}) == 1
 
 
@@ -429,10 +432,10 @@ def test_what_cannot_be_a_key_is_not_sent(serve: Serve, connect: Any, token: str
     [
         fine,
         gemini_refuses.always(400, gemini_refuses.WRONG_KEY),
-        gemini_refuses.always(403, {"code": 403, "message": f"{PERSONS} may not"}),
-        gemini_refuses.always(400, f"<p>{PERSONS}</p>".encode()),
+        gemini_refuses.always(403, {"code": 403, "message": f"{USERS_KEY} may not"}),
+        gemini_refuses.always(400, f"<p>{USERS_KEY}</p>".encode()),
         gemini_talks_garbage.before_the_head,
-        gemini_talks_garbage.with_body(f"[{PERSONS}".encode()),
+        gemini_talks_garbage.with_body(f"[{USERS_KEY}".encode()),
         gemini_breaks_off.always,
     ],
 )
@@ -442,11 +445,11 @@ def test_no_key_and_no_word_is_seen_anywhere(
     """Neither in an answer nor in any log at DEBUG; not even if the service quotes it."""
     caplog.set_level(logging.DEBUG)
     service = serve(talk)
-    answer = ask(connect(service), "a secret wish", form={"google_token": PERSONS})
-    assert service.asked[0].key == PERSONS
-    assert PERSONS not in caplog.text + answer
+    answer = ask(connect(service), "a secret wish", form={"google_token": USERS_KEY})
+    assert service.asked[0].key == USERS_KEY
+    assert USERS_KEY not in caplog.text + answer
     assert "secret wish" not in caplog.text + answer
-    assert not any(PERSONS in one.path for one in service.asked), "an address is logged elsewhere"
+    assert not any(USERS_KEY in one.path for one in service.asked), "an address is logged elsewhere"
 
 
 # -- what is refused
