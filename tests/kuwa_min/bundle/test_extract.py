@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zlib
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from kuwa_min.bundle import extract
 from kuwa_min.bundle.archive import Archive, File
 from kuwa_min.errors import StartError
+from tests.support.forks import forked_children_end
 from tests.support.small_files import files_of, make_file, make_wheel
 
 FILES = {
@@ -31,6 +33,18 @@ def ignore(done: int, total: int) -> None:
 def made(tmp_path: Path, files: dict[str, bytes]) -> Archive:
     """Make a file with one wheel of these files."""
     return make_file(tmp_path / "some.pyz", files_of(make_wheel(tmp_path, "pack", files)))
+
+
+@pytest.fixture(scope="module")
+def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a file that several workers unpack, once."""
+    return Path(made(tmp_path_factory.mktemp("large"), BIG).path)
+
+
+@pytest.fixture
+def large(large_file: Path, tmp_path: Path) -> Archive:
+    """Copy it."""
+    return Archive(str(shutil.copy(large_file, tmp_path)))
 
 
 def unpacked(archive: Archive, folder: Path) -> Path:
@@ -77,16 +91,15 @@ def test_without_hard_links_it_copies(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (folder / "pack/__init__.py").samefile(folder / "pack/same.py")
 
 
-def test_several_workers_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_workers_write_the_same(
+    large: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And report their progress."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
-    archive = made(tmp_path, BIG)
     seen: list[tuple[int, int]] = []
     (tmp_path / "tree").mkdir()
-    payload = archive.payloads[0]
-    extract.extract_payload(
-        archive, payload, str(tmp_path / "tree"), lambda *told: seen.append(told)
-    )
+    payload = large.payloads[0]
+    extract.extract_payload(large, payload, str(tmp_path / "tree"), lambda *told: seen.append(told))
     assert tree(tmp_path / "tree") == BIG
     assert seen[-1] == (payload["bytes"], payload["bytes"])
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -94,30 +107,26 @@ def test_several_workers_write_the_same(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("processors", [1, 3])
 def test_damage_is_found_by_every_way_of_writing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
+    large: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
     """The message names the file to copy again; no worker is left."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
-    archive = made(tmp_path, BIG)
-    data = bytearray(Path(archive.path).read_bytes())
+    data = bytearray(Path(large.path).read_bytes())
     data[1000] ^= 1
-    Path(archive.path).write_bytes(data)
-    with pytest.raises(StartError, match=r"some\.pyz is damaged"):
-        unpacked(archive, tmp_path / "tree")
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    Path(large.path).write_bytes(data)
+    with forked_children_end(), pytest.raises(StartError, match=r"some\.pyz is damaged"):
+        unpacked(large, tmp_path / "tree")
 
 
 @pytest.mark.parametrize("processors", [1, 3])
 def test_an_error_of_the_disk_reaches_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
+    large: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
     """From a worker, too: here a folder is where a file should be."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
-    archive = made(tmp_path, BIG)
     (tmp_path / "tree/pack/3.bin").mkdir(parents=True)
     with pytest.raises(FileExistsError):
-        extract.extract_payload(archive, archive.payloads[0], str(tmp_path / "tree"), ignore)
+        extract.extract_payload(large, large.payloads[0], str(tmp_path / "tree"), ignore)
 
 
 @pytest.mark.parametrize("path", ["../evil", "/evil", "a/../../evil", "c:/evil", "a\\..\\evil"])
