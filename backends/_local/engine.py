@@ -65,9 +65,9 @@ class Engine:
                 self._fail(error)
         self._fail(None)
         while not self._inbox.empty():
-            request = self._inbox.get()
-            if request is not None:
-                request.finish()
+            queued = self._inbox.get()
+            if queued is not None:
+                queued.finish()
 
     def _admit(self) -> None:
         """Move queued requests into free slots; wait for one while there is nothing to compute."""
@@ -76,17 +76,17 @@ class Engine:
             request.emit_interval = min(EMIT_INTERVAL * len(self._running), MAX_EMIT_INTERVAL)
         while self._scheduler.has_free_slot():
             try:
-                request = self._inbox.get(block=not self._scheduler.has_work())
+                queued = self._inbox.get(block=not self._scheduler.has_work())
             except queue.Empty:
                 return
-            if request is None:
+            if queued is None:
                 return
-            request.start()
-            if request.should_stop:
-                request.finish()
+            queued.start()
+            if queued.should_stop:
+                queued.finish()
                 continue
-            self._running.append(request)
-            self._scheduler.add(request)
+            self._running.append(queued)
+            self._scheduler.add(queued)
 
     def _fail(self, error: BaseException | None) -> None:
         """Finish all running requests after an error that belongs to none of them alone."""

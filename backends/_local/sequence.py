@@ -16,7 +16,10 @@ class ModelInfo(Protocol):
     """What a sequence must know of its model."""
 
     context_length: int  # tokens of prompt and completion together
-    eos_token_ids: Container[int]  # the tokens that end a completion
+
+    @property
+    def eos_token_ids(self) -> Container[int]:
+        """Return the tokens that end a completion."""
 
     def max_completion_tokens(self, request: Request) -> int:
         """Return how many tokens of a completion the context has room for."""

@@ -217,8 +217,8 @@ class BatchScheduler:
             for (sequence, _), chunk in zip(plan, chunks, strict=True)
             if chunk.wants_logits
         ]
-        tokens = sample(self._context, result, [sequence.sampler for sequence in sampled])
-        self._add_tokens(sampled, tokens)
+        next_tokens = sample(self._context, result, [sequence.sampler for sequence in sampled])
+        self._add_tokens(sampled, next_tokens)
 
     def _abort_if_unwanted(self) -> None:
         """Abort the decode() under way if all its requests should stop; from any thread."""
