@@ -7,12 +7,11 @@ from collections.abc import AsyncGenerator
 
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat.modelfile import Message
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
+from kuwa_min.options.generation_options import Option
 
 REQUIRES: dict[str, str] = {}
-OPTIONS = (
-    generation.Option("delay", float, 0.02, "seconds to wait after each character", least=0),
-)
+OPTIONS = (Option("delay", float, 0.02, "seconds to wait after each character", least=0),)
 
 
 class DebugExecutor(LLMExecutor):
@@ -22,11 +21,11 @@ class DebugExecutor(LLMExecutor):
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add --delay."""
-        generation.add_arguments(parser, OPTIONS)
+        generation_options.add_arguments(parser, OPTIONS)
 
     def setup(self) -> None:
         """Read the options."""
-        self.settings = generation.settings(OPTIONS, self.args)
+        self.settings = generation_options.settings(OPTIONS, self.args)
 
     def reply(self, history: list[Message]) -> str:
         """Return the whole answer."""
@@ -36,7 +35,9 @@ class DebugExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer's characters, with a pause after each."""
-        options = generation.for_request(OPTIONS, self.settings, modelfile.parameters["llm_"])
+        options = generation_options.for_request(
+            OPTIONS, self.settings, modelfile.parameters["llm_"]
+        )
         delay: float = options["delay"]
         for character in self.reply(history):
             yield character

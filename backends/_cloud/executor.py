@@ -19,7 +19,7 @@ from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import ON_NEW_LINE, sentence_of
 from kuwa_min.errors import AnswerError
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import MUST_BE_NAME, OPTION_REASON
 
 from . import api_key
@@ -43,7 +43,7 @@ class CloudExecutor(LLMExecutor):
     """Answer with a model that a service runs; the subclass sends the requests."""
 
     uses_asyncio = False
-    table: generation.Table = ()
+    table: generation_options.Table = ()
     key_variable = ""  # of the environment, for the operator's key
     file_types = IMAGE_TYPES  # MIME types that the service takes
 
@@ -56,7 +56,7 @@ class CloudExecutor(LLMExecutor):
         """
         raise NotImplementedError
 
-    def library(self) -> generation.Library:
+    def library(self) -> generation_options.Library:
         """Return the parameters that the service's SDK takes beyond the table; may import it."""
         raise NotImplementedError
 
@@ -100,11 +100,11 @@ class CloudExecutor(LLMExecutor):
             "--multimodal such bots are refused",
         )
         attachments.add_arguments(add)
-        generation.add_arguments(parser, self.table)
+        generation_options.add_arguments(parser, self.table)
 
     def setup(self) -> None:
         """Read options and key, create the client."""
-        self.settings = generation.settings(self.table, self.args, self.library)
+        self.settings = generation_options.settings(self.table, self.args, self.library)
         self.operator_key = api_key.read(self.args, self.key_variable)
         self.keep_secret(self.operator_key.text)
         self.attachments = AttachmentReader(self.args, self.file_types, self.args.max_attachments)
@@ -152,7 +152,7 @@ class CloudExecutor(LLMExecutor):
         """Return the request for a chat; blocks while its files are fetched. Raises AnswerError."""
         asked = dict(modelfile.parameters["llm_"])
         model = self._model(asked.pop("model", None))
-        options = generation.for_request(self.table, self.settings, asked, self.library)
+        options = generation_options.for_request(self.table, self.settings, asked, self.library)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the service has its own")
         key = self.key(modelfile)
@@ -168,7 +168,7 @@ class CloudExecutor(LLMExecutor):
 
     def _sends_files(self, asked: Mapping[str, Any]) -> bool:
         """Tell whether files are sent; raises AnswerError for a bot that must not ask for it."""
-        wanted = generation.wants_multimodal(asked)
+        wanted = generation_options.wants_multimodal(asked)
         if wanted and not (self.args.multimodal or self.args.allow_multimodal):
             raise AnswerError(catalog.NO_MULTIMODAL)
         return bool(self.args.multimodal) if wanted is None else wanted

@@ -17,7 +17,7 @@ from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import Sentence, sentence_of
 from kuwa_min.errors import AnswerError, StartError, UsageError
-from kuwa_min.options import generation, types
+from kuwa_min.options import generation_options, types
 from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
 
 from .engine import Engine
@@ -79,7 +79,7 @@ class ModelExecutor(LLMExecutor):
     """
 
     uses_asyncio = False
-    table: generation.Table = ()
+    table: generation_options.Table = ()
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options that on-premises models have in common, then the generation options."""
@@ -100,20 +100,20 @@ class ModelExecutor(LLMExecutor):
             metavar="SECONDS",
             help="longest time that an answer may be computed; None: no limit",
         )
-        generation.add_arguments(parser, self.table)
+        generation_options.add_arguments(parser, self.table)
 
     # -- what a subclass defines
 
     def prepare(self) -> None:
         """Set the environment variables that the library reads when it is imported."""
 
-    def library(self) -> generation.Library:
+    def library(self) -> generation_options.Library:
         """Return the generation options that the library has beyond the table; may import it."""
         raise NotImplementedError
 
     def read_settings(self) -> dict[str, Any]:
         """Return the generation options of requests that ask for no others."""
-        return generation.settings(self.table, self.args, self.library)
+        return generation_options.settings(self.table, self.args, self.library)
 
     def load(self) -> Model:
         """Load the model; raises StartError or UsageError saying why it cannot be loaded."""
@@ -177,11 +177,11 @@ class ModelExecutor(LLMExecutor):
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
         asked = modelfile.parameters["llm_"]
-        options = generation.for_request(self.table, self.settings, asked, self.library)
+        options = generation_options.for_request(self.table, self.settings, asked, self.library)
         if excess := _excess(options):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
-        if generation.wants_multimodal(asked) and not self.accepts_images():
-            generation.warn_once(NO_IMAGES)
+        if generation_options.wants_multimodal(asked) and not self.accepts_images():
+            generation_options.warn_once(NO_IMAGES)
         prompt, notes = self._encode(history, modelfile)
         request = Request(
             prompt.ids,

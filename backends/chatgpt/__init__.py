@@ -20,7 +20,8 @@ from backends._http.transport_errors import ConnectionFailed
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, StartError
-from kuwa_min.options import address, generation, types
+from kuwa_min.options import address, generation_options, types
+from kuwa_min.options.generation_options import Option
 
 from .context_window import from_model_list, from_model_name
 from .errors import ErrorResponse
@@ -35,35 +36,29 @@ LIST_TIMEOUT = 5.0  # seconds that a service has to list its models
 LIST_RETRY_AFTER = 60.0  # seconds
 MOST_NAMED = 5  # models that a line of the log names
 OPTIONS = (
-    generation.Option(
-        "temperature", float, 0.5, "how freely to draw; 0: take the likeliest", least=0
-    ),
-    generation.Option("top_p", float, None, "draw from this share of the tokens", least=0),
-    generation.Option("max_tokens", int, None, "longest answer in tokens", least=1),
-    generation.Option(
-        "max_completion_tokens", int, None, "the same, with the thinking before it", least=1
-    ),
-    generation.Option(
+    Option("temperature", float, 0.5, "how freely to draw; 0: take the likeliest", least=0),
+    Option("top_p", float, None, "draw from this share of the tokens", least=0),
+    Option("max_tokens", int, None, "longest answer in tokens", least=1),
+    Option("max_completion_tokens", int, None, "the same, with the thinking before it", least=1),
+    Option(
         "frequency_penalty", float, None, "avoid tokens the more, the more often said", least=-2
     ),
-    generation.Option("presence_penalty", float, None, "avoid tokens that were said", least=-2),
-    generation.Option("seed", int, None, "seed of the draw; None: another one each time"),
-    generation.Option("n", int, None, "answers to compute; the first is shown", least=1),
-    generation.Option(
+    Option("presence_penalty", float, None, "avoid tokens that were said", least=-2),
+    Option("seed", int, None, "seed of the draw; None: another one each time"),
+    Option("n", int, None, "answers to compute; the first is shown", least=1),
+    Option(
         "top_logprobs", int, None, "have so many probabilities computed; none are shown", least=0
     ),
-    generation.Option(
+    Option(
         "timeout", float, None, "seconds without a byte before an answer is given up", least=0.1
     ),
-    generation.Option("stop", list, None, "end an answer before these texts"),
-    generation.Option("reasoning_effort", str, None, "how long to think: low, medium, high"),
-    generation.Option("verbosity", str, None, "how much to say: low, medium, high"),
-    generation.Option("service_tier", str, None, "how soon the service is to answer"),
-    generation.Option("top_k", int, None, "draw from so many tokens; not at OpenAI", least=-1),
-    generation.Option("min_p", float, None, "least share of the likeliest; not at OpenAI", least=0),
-    generation.Option(
-        "repetition_penalty", float, None, "avoid what was said; not at OpenAI", least=0
-    ),
+    Option("stop", list, None, "end an answer before these texts"),
+    Option("reasoning_effort", str, None, "how long to think: low, medium, high"),
+    Option("verbosity", str, None, "how much to say: low, medium, high"),
+    Option("service_tier", str, None, "how soon the service is to answer"),
+    Option("top_k", int, None, "draw from so many tokens; not at OpenAI", least=-1),
+    Option("min_p", float, None, "least share of the likeliest; not at OpenAI", least=0),
+    Option("repetition_penalty", float, None, "avoid what was said; not at OpenAI", least=0),
 )
 
 
@@ -103,7 +98,7 @@ class ChatgptExecutor(CloudExecutor):
         add("--show_reasoning", action="store_true", help="show thinking, as side notes")
         super().extend_arguments(parser)
 
-    def library(self) -> generation.Library:
+    def library(self) -> generation_options.Library:
         """Return the parameters that the SDK takes beyond the table."""
         from .options import library
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from openai.resources.chat.completions import Completions
 
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import MUST_BE_JSON, OPTION_REASON
 
 from .dialect import EXTRA
@@ -18,12 +18,12 @@ NOT_TEXT = {"audio", "modalities", "tools", "tool_choice", "parallel_tool_calls"
 WITHOUT_EFFECT = NOT_TEXT | {"functions", "function_call", "extra_headers", "extra_query"}
 
 
-def library() -> generation.Library:
+def library() -> generation_options.Library:
     """Return the parameters of the SDK's function, which are those of the service."""
     known = set(inspect.signature(Completions.create).parameters) - {"self"}
     passed = known - SET_BY_US - WITHOUT_EFFECT
     name = "openai's chat.completions.create"
-    return generation.Library(name, known, passed, passed - {EXTRA}, _checked)
+    return generation_options.Library(name, known, passed, passed - {EXTRA}, _checked)
 
 
 def _checked(name: str, value: Any) -> Any:

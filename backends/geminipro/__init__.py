@@ -17,29 +17,24 @@ from backends._media.file_types import ALL_TYPES
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.options import address, generation, types
+from kuwa_min.options import address, generation_options, types
+from kuwa_min.options.generation_options import Option
 
 logger = logging.getLogger(__name__)
 
 REQUIRES: dict[str, str] = {"google.generativeai": "google-generativeai>=0.8.6"}
 GOOGLE = "https://generativelanguage.googleapis.com"
 OPTIONS = (
-    generation.Option(
-        "candidate_count", int, None, "answers to compute; the first is shown", least=1
-    ),
-    generation.Option("max_output_tokens", int, None, "longest answer in tokens", least=1),
-    generation.Option(
-        "temperature", float, None, "how freely to draw; 0: take the likeliest", least=0
-    ),
-    generation.Option("top_p", float, None, "draw from this share of the tokens", least=0),
-    generation.Option("top_k", int, None, "draw from so many tokens", least=1),
-    generation.Option("presence_penalty", float, None, "avoid tokens that were said", least=-2),
-    generation.Option(
+    Option("candidate_count", int, None, "answers to compute; the first is shown", least=1),
+    Option("max_output_tokens", int, None, "longest answer in tokens", least=1),
+    Option("temperature", float, None, "how freely to draw; 0: take the likeliest", least=0),
+    Option("top_p", float, None, "draw from this share of the tokens", least=0),
+    Option("top_k", int, None, "draw from so many tokens", least=1),
+    Option("presence_penalty", float, None, "avoid tokens that were said", least=-2),
+    Option(
         "frequency_penalty", float, None, "avoid tokens the more, the more often said", least=-2
     ),
-    generation.Option(
-        "stop", list, None, "end an answer before these texts", aliases=("stop_sequences",)
-    ),
+    Option("stop", list, None, "end an answer before these texts", aliases=("stop_sequences",)),
 )
 
 
@@ -76,7 +71,7 @@ class GeminiproExecutor(CloudExecutor):
         super().extend_arguments(parser)
         parser.set_defaults(system_prompt="")
 
-    def library(self) -> generation.Library:
+    def library(self) -> generation_options.Library:
         """Return the parameters that the service takes beyond the table."""
         from . import client
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import MUST_SUIT_SERVICE, OPTION_REASON
 
 from .json_stream import JsonArrayReader
@@ -104,11 +104,11 @@ def create_request(
     )
 
 
-def library() -> generation.Library:
+def library() -> generation_options.Library:
     """Return the fields of the service's GenerationConfig."""
     known = set(generativeai.protos.GenerationConfig.meta.fields)
     passed = known - WITHOUT_EFFECT
-    return generation.Library("Gemini's GenerationConfig", known, passed, passed, _checked)
+    return generation_options.Library("Gemini's GenerationConfig", known, passed, passed, _checked)
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -24,7 +24,8 @@ from backends._media.fetch_policy import LinkError
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
 from kuwa_min.errors import UsageError
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
+from kuwa_min.options.generation_options import Option
 from kuwa_min.options.types import from_json
 
 if TYPE_CHECKING:
@@ -64,42 +65,30 @@ SAMPLING_OPTIONS = (
     "seed",
 )
 OPTIONS = (
-    generation.Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
-    generation.Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
-    generation.Option(
+    Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
+    Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
+    Option(
         "temperature",
         float,
         None,
         "how freely to draw, 0: not; None: as the model says",
         least=0,
     ),
-    generation.Option(
+    Option(
         "top_k", int, None, "draw from so many tokens, 0 from all; None: as the model says", least=0
     ),
-    generation.Option(
+    Option(
         "top_p", float, None, "draw from this share of them; None: as the model says", least=0.01
     ),
-    generation.Option(
-        "min_p", float, None, "least share of the likeliest token's probability", least=0
-    ),
-    generation.Option("typical_p", float, None, "draw from the typical tokens; 1: off", least=0.01),
-    generation.Option(
-        "epsilon_cutoff", float, None, "never draw what is less probable than this", least=0
-    ),
-    generation.Option(
-        "eta_cutoff", float, None, "the same, less strict where all are improbable", least=0
-    ),
-    generation.Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
-    generation.Option("min_new_tokens", int, None, "shortest answer in tokens", least=0),
-    generation.Option(
-        "repetition_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01
-    ),
-    generation.Option(
-        "no_repeat_ngram_size", int, 0, "never repeat so many tokens in a row; 0: off", least=0
-    ),
-    generation.Option(
-        "stop", list, None, "end an answer before these texts", aliases=("stop_strings",)
-    ),
+    Option("min_p", float, None, "least share of the likeliest token's probability", least=0),
+    Option("typical_p", float, None, "draw from the typical tokens; 1: off", least=0.01),
+    Option("epsilon_cutoff", float, None, "never draw what is less probable than this", least=0),
+    Option("eta_cutoff", float, None, "the same, less strict where all are improbable", least=0),
+    Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
+    Option("min_new_tokens", int, None, "shortest answer in tokens", least=0),
+    Option("repetition_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01),
+    Option("no_repeat_ngram_size", int, 0, "never repeat so many tokens in a row; 0: off", least=0),
+    Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
 )
 
 
@@ -167,7 +156,7 @@ class HuggingfaceExecutor(ModelExecutor):
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _private_folder())
 
-    def library(self) -> generation.Library:
+    def library(self) -> generation_options.Library:
         """Return the generation options that transformers has beyond the table."""
         from .options import library
 
@@ -177,7 +166,7 @@ class HuggingfaceExecutor(ModelExecutor):
         """Merge the defaults, the -c file, --generation_kwargs and the command line."""
         pairs = {name: from_json(convert_value(text)) for name, text in self.args.generation_kwargs}
         more = [("--generation_kwargs", pairs)]
-        settings = generation.settings(self.table, self.args, self.library, more=more)
+        settings = generation_options.settings(self.table, self.args, self.library, more=more)
         sampling = [name for name in SAMPLING_OPTIONS if settings[name] is not None]
         if sampling and not settings["do_sample"]:
             logger.warning("without --do_sample true, these do nothing: %s", ", ".join(sampling))
@@ -278,7 +267,7 @@ class HuggingfaceExecutor(ModelExecutor):
             return super().encoder_for(history, modelfile)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the model sees pictures")
-        if generation.wants_multimodal(modelfile.parameters["llm_"]) is False:
+        if generation_options.wants_multimodal(modelfile.parameters["llm_"]) is False:
             return super().encoder_for(history, modelfile)
         chat = self._fetch_images(history)
         encoder = self._vision_encoder(len(chat.files))

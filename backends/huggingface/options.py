@@ -13,8 +13,8 @@ from typing import Any
 
 import transformers
 
-from kuwa_min.options import generation
-from kuwa_min.options.generation import Option
+from kuwa_min.options import generation_options
+from kuwa_min.options.generation_options import Option
 
 HELP = ""
 TYPED = (  # with the default values, which change nothing
@@ -44,11 +44,13 @@ UNTYPED = {
 OURS = ("max_time", "eos_token_id")  # which the backend implements itself
 
 
-def library() -> generation.Library:
+def library() -> generation_options.Library:
     """Return the fields of GenerationConfig, and those of them that are passed on."""
     known = {*vars(transformers.GenerationConfig()), *UNTYPED, *(one.name for one in TYPED)}
     passed = {*UNTYPED, *(one.name for one in TYPED)}
-    return generation.Library("transformers.GenerationConfig", known, passed, convert=_convert)
+    return generation_options.Library(
+        "transformers.GenerationConfig", known, passed, convert=_convert
+    )
 
 
 def _convert(name: str, value: Any) -> Any:

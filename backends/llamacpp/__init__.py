@@ -10,7 +10,8 @@ from backends._local.executor import Model, ModelExecutor, read_chat_template
 from backends._local.model_files import resolve
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import UsageError
-from kuwa_min.options import generation, types
+from kuwa_min.options import generation_options, types
+from kuwa_min.options.generation_options import Option
 
 REQUIRES: dict[str, str] = {
     "llama_cpp": "llama-cpp-python>=0.3.36",
@@ -25,36 +26,26 @@ WAIT_POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "10000"
 MAX_LAYERS = 2**31 - 1
 MAX_CONTEXT, MAX_THREADS = 2**24, 512  # tokens, threads; above them llama.cpp wastes memory
 OPTIONS = (
-    generation.Option(
+    Option(
         "max_tokens",
         int,
         None,
         "longest answer in tokens; None, 0: all that fit",
         least=-1,
     ),
-    generation.Option(
-        "temperature", float, 0.8, "how freely to draw; 0: take the likeliest", least=0
-    ),
-    generation.Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=-1),
-    generation.Option("top_p", float, 0.95, "draw from this share of the tokens", least=0),
-    generation.Option(
-        "min_p", float, 0.05, "least share of the likeliest token's probability", least=0
-    ),
-    generation.Option("typical_p", float, 1.0, "draw from the typical tokens; 1: off", least=0),
-    generation.Option(
-        "seed", int, None, "seed of the draw; None, -1: another one each time", least=-1
-    ),
-    generation.Option(
-        "repeat_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01
-    ),
-    generation.Option(
-        "frequency_penalty", float, 0.0, "avoid tokens the more, the more often said", least=-2
-    ),
-    generation.Option("presence_penalty", float, 0.0, "avoid tokens that were said", least=-2),
-    generation.Option("mirostat_mode", int, 0, "1 or 2 hold the surprise steady; 0: off", least=0),
-    generation.Option("mirostat_tau", float, 5.0, "the surprise that mirostat holds", least=0),
-    generation.Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
-    generation.Option("stop", list, None, "end an answer before these texts"),
+    Option("temperature", float, 0.8, "how freely to draw; 0: take the likeliest", least=0),
+    Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=-1),
+    Option("top_p", float, 0.95, "draw from this share of the tokens", least=0),
+    Option("min_p", float, 0.05, "least share of the likeliest token's probability", least=0),
+    Option("typical_p", float, 1.0, "draw from the typical tokens; 1: off", least=0),
+    Option("seed", int, None, "seed of the draw; None, -1: another one each time", least=-1),
+    Option("repeat_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01),
+    Option("frequency_penalty", float, 0.0, "avoid tokens the more, the more often said", least=-2),
+    Option("presence_penalty", float, 0.0, "avoid tokens that were said", least=-2),
+    Option("mirostat_mode", int, 0, "1 or 2 hold the surprise steady; 0: off", least=0),
+    Option("mirostat_tau", float, 5.0, "the surprise that mirostat holds", least=0),
+    Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
+    Option("stop", list, None, "end an answer before these texts"),
 )
 IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
 
@@ -127,7 +118,7 @@ class LlamacppExecutor(ModelExecutor):
         if WAIT_POLICY not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
-    def library(self) -> generation.Library:
+    def library(self) -> generation_options.Library:
         """Return the generation options that llama-cpp-python has beyond the table."""
         from . import options
 
@@ -138,7 +129,7 @@ class LlamacppExecutor(ModelExecutor):
         given = {name: vars(self.args)[name] for name in IGNORED}
         ignored = {name: value for name, value in given.items() if value is not None}
         more = [("the command line", ignored)]
-        return generation.settings(self.table, self.args, self.library, more=more)
+        return generation_options.settings(self.table, self.args, self.library, more=more)
 
     def load(self) -> Model:
         """Check the model's file, then load it."""

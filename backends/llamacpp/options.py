@@ -9,7 +9,7 @@ from typing import Any
 import llama_cpp
 
 from kuwa_min.chat.sentence import Sentence
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import (
     MUST_BE_BIASES,
     MUST_HAVE_FEWER_TOKENS,
@@ -22,7 +22,7 @@ MAX_BIASES = 1024  # tokens
 MAX_BIAS = 1000  # added to or subtracted from a logit
 
 
-def library(ignored: Collection[str]) -> generation.Library:
+def library(ignored: Collection[str]) -> generation_options.Library:
     """Return the parameters of create_completion, and those of them that are passed on.
 
     ignored: names that it may not have any more. Not passed on: those that make no text (logprobs,
@@ -32,7 +32,7 @@ def library(ignored: Collection[str]) -> generation.Library:
     parameters = inspect.signature(llama_cpp.Llama.create_completion).parameters
     known = {*parameters, *ignored} - {"self", "prompt"}
     name = "llama_cpp.Llama.create_completion"
-    return generation.Library(name, known, PASSED, PASSED, _logit_bias)
+    return generation_options.Library(name, known, PASSED, PASSED, _logit_bias)
 
 
 def _logit_bias(name: str, value: Any) -> dict[int, float]:

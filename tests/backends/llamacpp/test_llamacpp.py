@@ -14,7 +14,7 @@ import pytest
 
 from backends.llamacpp import LlamacppExecutor, kv_memory
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
 from tests.support import direct
 from tests.support.models import tiny_models
 from tests.support.models.tiny_ggufs import Library
@@ -135,7 +135,7 @@ def test_a_bot_for_pictures_is_answered_and_the_log_says_once_that_they_are_not_
     load: Any, gguf: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Kuwa's multimodal bots may be put on any model; a switch is a switch here as well."""
-    generation.warn_once.cache_clear()
+    generation_options.warn_once.cache_clear()
     executor = load(LlamacppExecutor, "--model_path", gguf, *FEW).executor
     for value in ("true", "true", "false"):
         assert direct.create(executor, "hi", parameter=f"llm_enable_multimodal {value}").prompt_ids

@@ -20,7 +20,8 @@ from kuwa_min.chat.prompt import (
 )
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
-from kuwa_min.options import generation
+from kuwa_min.options import generation_options
+from kuwa_min.options.generation_options import Option
 
 History = list[dict[str, str]]
 
@@ -145,7 +146,7 @@ def test_a_model_does_not_read_our_own_words_as_its_own(said: str, left: str | N
 def test_the_sentence_about_an_impossible_option_is_ours() -> None:
     """As the option tables word it."""
     with pytest.raises(AnswerError) as refused:
-        generation.for_request((generation.Option("n", int, 1, ""),), {}, {"n": "x"})
+        generation_options.for_request((Option("n", int, 1, ""),), {}, {"n": "x"})
     assert without_own_sentences([assistant(str(refused.value))]) == []
 
 

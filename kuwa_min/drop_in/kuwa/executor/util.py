@@ -10,7 +10,7 @@ from typing import Any
 
 from kuwa_min.chat.chunks import is_rfc3339
 from kuwa_min.options.config_file import read_config
-from kuwa_min.options.generation import merge_config
+from kuwa_min.options.generation_options import merge_config
 
 __all__ = [
     "DescriptionParser",

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.options import config_file, generation
-from kuwa_min.options.generation import Option
+from kuwa_min.options import config_file, generation_options
+from kuwa_min.options.generation_options import Option
 
 TABLE = (
     Option("delay", float, 0.02, "seconds to wait", least=0),
@@ -34,8 +34,8 @@ HAS_TOML = pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came w
 def settings(*argv: object) -> dict[str, Any]:
     """Return what the table's options are with this command line."""
     parser = argparse.ArgumentParser()
-    generation.add_arguments(parser, TABLE)
-    return generation.settings(TABLE, parser.parse_args([str(word) for word in argv]))
+    generation_options.add_arguments(parser, TABLE)
+    return generation_options.settings(TABLE, parser.parse_args([str(word) for word in argv]))
 
 
 def write(path: Path, content: str | dict[str, Any]) -> Path:
@@ -75,7 +75,7 @@ def test_the_order_is_default_file_command_line_modelfile(tmp_path: Path) -> Non
     assert settings("-c", path) == {**DEFAULTS, "delay": 1, "max_tokens": 10, "seed": 5}
     base = settings("-c", path, "--delay", 2, "--seed", 6)
     assert base == {**DEFAULTS, "delay": 2, "max_tokens": 10, "seed": 6}
-    chosen = generation.for_request(TABLE, base, {"delay": 3, "model": "large"})
+    chosen = generation_options.for_request(TABLE, base, {"delay": 3, "model": "large"})
     assert chosen == {**base, "delay": 3, "model": "large"}
     assert base["delay"] == 2, "a request changes nothing for the next one"
 
@@ -106,8 +106,11 @@ def test_none_never_overrides(tmp_path: Path) -> None:
     """A null in a file or a none in a Modelfile leaves what was there."""
     path = write(tmp_path / "c.json", {"delay": None, "model": None})
     assert settings("-c", path) == DEFAULTS
-    assert generation.for_request(TABLE, DEFAULTS, {"delay": None}) == DEFAULTS
-    assert generation.merge_config({"a": 1, "b": 2}, {"a": None, "b": 3}) == {"a": 1, "b": 3}
+    assert generation_options.for_request(TABLE, DEFAULTS, {"delay": None}) == DEFAULTS
+    assert generation_options.merge_config({"a": 1, "b": 2}, {"a": None, "b": 3}) == {
+        "a": 1,
+        "b": 3,
+    }
 
 
 def test_zero_false_and_empty_text_override(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_zero_false_and_empty_text_override(tmp_path: Path) -> None:
 def test_merging_leaves_its_arguments_alone() -> None:
     """The result is a dictionary of its own."""
     base, top = {"a": 1}, {"b": 2}
-    assert generation.merge_config(base, top) == {"a": 1, "b": 2}
+    assert generation_options.merge_config(base, top) == {"a": 1, "b": 2}
     assert (base, top) == ({"a": 1}, {"b": 2})
 
 
@@ -127,14 +130,14 @@ def test_options_of_others_on_the_command_line_are_not_generation_options() -> N
     """Only the table's names are settings."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port")
-    generation.add_arguments(parser, TABLE)
-    assert generation.settings(TABLE, parser.parse_args(["--port", "1"])) == DEFAULTS
+    generation_options.add_arguments(parser, TABLE)
+    assert generation_options.settings(TABLE, parser.parse_args(["--port", "1"])) == DEFAULTS
 
 
 def test_the_help_shows_type_and_default_of_every_option() -> None:
     """What an option takes and what holds without it."""
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    generation.add_arguments(parser, TABLE)
+    generation_options.add_arguments(parser, TABLE)
     words = " ".join(parser.format_help().split())
     for option in TABLE:
         assert f"--{option.name} {option.kind.__name__.upper()}" in words
@@ -213,7 +216,7 @@ def test_an_impossible_value_says_what_is_wanted(name: str, value: Any, reason: 
         option.convert(value)
     assert str(refused.value) == reason
     with pytest.raises(AnswerError) as answer:
-        generation.for_request(TABLE, DEFAULTS, {name: value})
+        generation_options.for_request(TABLE, DEFAULTS, {name: value})
     assert str(answer.value) == f"[The option llm_{reason}.]"
 
 
@@ -234,7 +237,7 @@ def test_an_impossible_value_on_the_command_line_ends_with_code_2(
 def test_unknown_options_of_a_modelfile_are_left_alone() -> None:
     """A bot may be written for another backend."""
     asked = {"delay": 1, "retriever": "x", "mirostat": [1]}
-    assert generation.for_request(TABLE, DEFAULTS, asked) == {**DEFAULTS, "delay": 1}
+    assert generation_options.for_request(TABLE, DEFAULTS, asked) == {**DEFAULTS, "delay": 1}
 
 
 # -- files
@@ -374,21 +377,21 @@ def test_on_python_310_a_toml_file_is_one_line(
 )
 def test_a_bot_may_say_whether_it_is_about_pictures(value: object, wanted: bool | None) -> None:
     """As Modelfiles write it; nothing is nothing."""
-    assert generation.wants_multimodal({"enable_multimodal": value}) is wanted
-    assert generation.wants_multimodal({}) is None
+    assert generation_options.wants_multimodal({"enable_multimodal": value}) is wanted
+    assert generation_options.wants_multimodal({}) is None
 
 
 @pytest.mark.parametrize("value", ["maybe", 2, ""])
 def test_a_switch_is_true_or_false(value: object) -> None:
     """Anything else is a sentence."""
     with pytest.raises(AnswerError, match="llm_enable_multimodal must be true or false"):
-        generation.wants_multimodal({"enable_multimodal": value})
+        generation_options.wants_multimodal({"enable_multimodal": value})
 
 
 def test_the_switch_is_no_unknown_option(caplog: pytest.LogCaptureFixture) -> None:
     """Of any backend: bots with it are used with text models, too."""
     caplog.set_level("INFO")
-    assert generation.for_request(TABLE, DEFAULTS, {"enable_multimodal": True}) == DEFAULTS
+    assert generation_options.for_request(TABLE, DEFAULTS, {"enable_multimodal": True}) == DEFAULTS
     assert caplog.text == ""
 
 
@@ -404,8 +407,8 @@ STOPS = (
 def stops(*argv: object) -> dict[str, Any]:
     """Return the options of the table with stop words."""
     parser = argparse.ArgumentParser()
-    generation.add_arguments(parser, STOPS)
-    return generation.settings(STOPS, parser.parse_args([str(word) for word in argv]))
+    generation_options.add_arguments(parser, STOPS)
+    return generation_options.settings(STOPS, parser.parse_args([str(word) for word in argv]))
 
 
 def test_lists_of_texts_add_up(tmp_path: Path) -> None:
@@ -416,7 +419,7 @@ def test_lists_of_texts_add_up(tmp_path: Path) -> None:
     assert stops("-c", path)["stop"] == ["a"]
     base = stops("-c", path, "--stop", "b", "c", "--stop", "d")
     assert base["stop"] == ["a", "b", "c", "d"]
-    assert generation.for_request(STOPS, base, {"stop": "e"})["stop"] == [*"abcde"]
+    assert generation_options.for_request(STOPS, base, {"stop": "e"})["stop"] == [*"abcde"]
     assert base["stop"] == [*"abcd"]
 
 
@@ -435,21 +438,21 @@ def test_lists_of_texts_add_up(tmp_path: Path) -> None:
 )
 def test_a_text_or_a_list_is_a_list(value: Any, texts: list[str]) -> None:
     """As files and Modelfiles write them; empty ones would end every answer at once."""
-    assert generation.for_request(STOPS, {}, {"stop": value}) == {"stop": texts}
-    assert generation.for_request(STOPS, {}, {"stop_strings": value}) == {"stop": texts}
+    assert generation_options.for_request(STOPS, {}, {"stop": value}) == {"stop": texts}
+    assert generation_options.for_request(STOPS, {}, {"stop_strings": value}) == {"stop": texts}
 
 
 @pytest.mark.parametrize("value", [True, {"a": 1}, [["a"]], ["a"] * 65, "a" * 1001])
 def test_a_list_that_is_none_says_what_is_wanted(value: Any) -> None:
     """Too many and too long ones would be looked for in every piece."""
     with pytest.raises(AnswerError, match="llm_stop must be a text or a list of texts, 64 at most"):
-        generation.for_request(STOPS, {}, {"stop": value})
+        generation_options.for_request(STOPS, {}, {"stop": value})
 
 
 # -- what the library knows
 
 
-def library() -> generation.Library:
+def library() -> generation_options.Library:
     """Return a library that knows more than the table, and passes some of that on."""
 
     def convert(name: str, value: Any) -> Any:
@@ -458,14 +461,14 @@ def library() -> generation.Library:
         return value
 
     known = {"user", "bias", "beams"}
-    return generation.Library("lib.create", known, {"user", "bias"}, {"bias"}, convert)
+    return generation_options.Library("lib.create", known, {"user", "bias"}, {"bias"}, convert)
 
 
 def with_library(path: Path) -> dict[str, Any]:
     """Return the options of a -c file with that library."""
     parser = argparse.ArgumentParser()
-    generation.add_arguments(parser, TABLE)
-    return generation.settings(TABLE, parser.parse_args(["-c", str(path)]), library)
+    generation_options.add_arguments(parser, TABLE)
+    return generation_options.settings(TABLE, parser.parse_args(["-c", str(path)]), library)
 
 
 def test_an_operators_option_of_the_library_is_passed_or_named(
@@ -495,23 +498,23 @@ def test_a_bots_option_of_the_library_is_passed_or_named_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A text may write down a list or an object; each name is in the log once, not per chat."""
-    generation.warn_once.cache_clear()
+    generation_options.warn_once.cache_clear()
     asked = {"bias": '{"5": 1}', "user": "me", "colour": "red"}
     for _ in range(2):
-        chosen = generation.for_request(TABLE, DEFAULTS, asked, library)
+        chosen = generation_options.for_request(TABLE, DEFAULTS, asked, library)
         assert chosen == {**DEFAULTS, "bias": {"5": 1}}
     assert [record.getMessage() for record in caplog.records] == [
         "llm_user of a Modelfile has no effect in this backend",
         "llm_colour of a Modelfile has no effect in this backend",
     ]
     with pytest.raises(AnswerError, match="llm_bias must be good"):
-        generation.for_request(TABLE, DEFAULTS, {"bias": "bad"}, library)
+        generation_options.for_request(TABLE, DEFAULTS, {"bias": "bad"}, library)
 
 
 def test_the_library_is_asked_only_if_there_is_need(tmp_path: Path) -> None:
     """Importing it takes seconds."""
 
-    def never() -> generation.Library:
+    def never() -> generation_options.Library:
         raise AssertionError
 
-    assert generation.for_request(TABLE, DEFAULTS, {"seed": 1}, never)["seed"] == 1
+    assert generation_options.for_request(TABLE, DEFAULTS, {"seed": 1}, never)["seed"] == 1
