@@ -15,8 +15,11 @@ from typing import NamedTuple
 
 import pytest
 
+from kuwa_min import registry
 from tests.support.programs import ROOT
 
+BACKENDS = ("chatgpt", "geminipro", "huggingface", "llamacpp", "debug", "dummy")
+NEW_BACKENDS = [f"backends/{name}" for name in registry.names() if name not in BACKENDS]
 # Folders, and files that lie in none of them: each imports from lines above its own and from its
 # own folder, and from no other.
 LAYERS = (
@@ -44,7 +47,7 @@ LAYERS = (
     ("backends/_local",),
     ("backends/chatgpt", "backends/geminipro", "backends/huggingface", "backends/llamacpp"),
     ("backends/debug",),
-    ("backends/dummy",),
+    ("backends/dummy", *NEW_BACKENDS),
 )
 LAYER = {room: number for number, line in enumerate(LAYERS) for room in line}
 FOR_BACKENDS = {"kuwa_min/__init__", "kuwa_min/errors", "kuwa_min/chat", "kuwa_min/options"}
