@@ -23,7 +23,7 @@ from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai.server import openai_server
 from tests.support.load.clients import Person
 from tests.support.load.machines import HeavyFile
-from tests.support.programs import PATIENCE, Program, call, fetch, said, until
+from tests.support.programs import TIMEOUT, Program, call, fetch, said, until
 from tests.support.stand_ins import below
 
 pytestmark = pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_stop_before_the_first_word_reaches_the_service(cloud: Cloud, start: A
         ids = {"history_id": "[5]", "user_id": "5"}
         assert fetch(f"{program.kernel_url}/v1.0/chat/abort", ids) == (200, "Success")
         assert service.gone.wait(20)
-        person.join(PATIENCE)
+        person.join(TIMEOUT)
         assert person.text == catalog.STOPPED
         served.append("the silent one")
         assert chat(program, cloud, "again") == f"Hello, 世界, {KEY}"

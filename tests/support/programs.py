@@ -20,10 +20,10 @@ from urllib.parse import urlencode, urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = (sys.executable, "-m", "kuwa_min")
-PATIENCE = 60.0  # seconds until a test gives up
+TIMEOUT = 60.0  # seconds until a test gives up
 
 
-def until(true: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+def until(true: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
     """Wait until something is true and return it; fail after a while."""
     deadline, pause = time.monotonic() + seconds, threading.Event()
     while not (found := true()):
@@ -72,7 +72,7 @@ class Program:
         """Return what was written so far."""
         return "".join(self.lines)
 
-    def wait_for(self, pattern: str, seconds: float = PATIENCE) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = TIMEOUT) -> re.Match[str]:
         """Wait until the log matches."""
 
         def look() -> re.Match[str] | None:
@@ -95,8 +95,8 @@ class Program:
 
     def end(self) -> int:
         """Wait for the end and return the exit code."""
-        code = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        code = self.process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
         if self.process.stdout is not None:
             self.process.stdout.close()
         return code
@@ -112,7 +112,7 @@ def call(
 ) -> Iterator[http.client.HTTPResponse]:
     """Send one request and give the response, whose body is still to be read."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     body = None if form is None else urlencode(form).encode()
     headers = dict(fields or {})
     if body is not None:
@@ -137,7 +137,7 @@ def fetch(url: str, form: dict[str, str] | None = None, **more: Any) -> tuple[in
 def post_json(url: str, value: Any) -> tuple[int, Any]:
     """Post JSON; return status and JSON."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
     with contextlib.closing(connection):
         fields = {"Content-Type": "application/json"}
         connection.request("POST", parts.path, json.dumps(value), fields)

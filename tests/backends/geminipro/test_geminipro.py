@@ -44,7 +44,7 @@ from tests.fakes.gemini import breaks_off as gemini_breaks_off
 from tests.fakes.gemini import is_silent as gemini_is_silent
 from tests.fakes.gemini import refuses as gemini_refuses
 from tests.fakes.gemini import talks_garbage as gemini_talks_garbage
-from tests.fakes.gemini.server import PATIENCE, Service, Talk, gemini_server, piece
+from tests.fakes.gemini.server import TIMEOUT, Service, Talk, gemini_server, piece
 from tests.support.cloud_chats import ask, pieces, start
 from tests.support.programs import ROOT
 from tests.support.upload_site import Site
@@ -157,7 +157,7 @@ def test_every_piece_is_shown_as_soon_as_it_is_whole(serve: Serve, connect: Any)
         one.begin()
         for word in words:
             one.say(word)
-            assert taken.acquire(timeout=PATIENCE)
+            assert taken.acquire(timeout=TIMEOUT)
         one.end()
 
     shown: list[str] = []
@@ -376,7 +376,7 @@ def test_an_empty_array_is_no_answer(serve: Serve, connect: Any) -> None:
 def test_users_with_keys_of_their_own_chat_at_the_same_time(serve: Serve, connect: Any) -> None:
     """Eight users at once; each sees the answer to their own key, many times over."""
     users, rounds = 8, 10
-    together = threading.Barrier(users, timeout=PATIENCE)
+    together = threading.Barrier(users, timeout=TIMEOUT)
 
     def talk(one: Talk) -> None:
         together.wait()  # all are being answered now
@@ -393,7 +393,7 @@ def test_users_with_keys_of_their_own_chat_at_the_same_time(serve: Serve, connec
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert answers == {n: [f"key-of-{n} from {n}"] * rounds for n in range(users)}
 
 
@@ -630,7 +630,7 @@ def test_a_stop_ends_the_request_at_once_and_the_service_sees_it(
     executor = connect(service)
     thread = threading.Thread(target=pieces, args=(executor, "hi"), kwargs={"runner": runner})
     thread.start()
-    assert service.waits.wait(PATIENCE)
+    assert service.waits.wait(TIMEOUT)
     runner.cancel()
     thread.join(20)
     assert not thread.is_alive()
@@ -654,7 +654,7 @@ def test_a_stop_ends_the_wait_before_another_try(
     executor = connect(service)
     thread = threading.Thread(target=pieces, args=(executor, "hi"), kwargs={"runner": runner})
     thread.start()
-    assert refused.wait(PATIENCE)
+    assert refused.wait(TIMEOUT)
     runner.cancel()
     thread.join(20)
     assert not thread.is_alive()

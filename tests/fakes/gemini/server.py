@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-PATIENCE = 60  # seconds
+TIMEOUT = 60  # seconds
 
 
 class Asked(NamedTuple):
@@ -111,7 +111,7 @@ class Talk(BaseHTTPRequestHandler):
     def wait_until_gone(self) -> None:
         """Say that this waits; wait until the other side leaves, and note it."""
         self.server.waits.set()
-        self.connection.settimeout(PATIENCE)
+        self.connection.settimeout(TIMEOUT)
         with contextlib.suppress(ConnectionError):
             if self.connection.recv(1):
                 return

@@ -21,7 +21,7 @@ from kuwa_min.httpd.body_writer import HIGH_WATER, BodyWriter
 from kuwa_min.httpd.flush_thread import FlushThread
 from tests.support.programs import until
 
-PATIENCE = 60.0  # seconds until a test gives up
+TIMEOUT = 60.0  # seconds until a test gives up
 SHORT = 0.3  # seconds that a test waits for
 SLACK = 5.0  # seconds by which a busy machine may miss a limit
 NEVER = float("inf")
@@ -32,12 +32,12 @@ class Body:
     """A streamed body on a socket pair, with its client's end."""
 
     def __init__(
-        self, flush_thread: FlushThread, *, chunked: bool = True, stall_seconds: float = PATIENCE
+        self, flush_thread: FlushThread, *, chunked: bool = True, stall_seconds: float = TIMEOUT
     ) -> None:
         near, self.client = socket.socketpair()
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         near.setblocking(False)
-        self.client.settimeout(PATIENCE)
+        self.client.settimeout(TIMEOUT)
         self.peeks = 0
         self.near, self._flush_thread = near, flush_thread
         self.writer = BodyWriter(
@@ -177,7 +177,7 @@ def test_buffered_pieces_are_sent_in_one_chunk_and_in_order(
         body.client.setblocking(False)
         with pytest.raises(BlockingIOError):
             body.client.recv(1)
-        body.client.settimeout(PATIENCE)
+        body.client.settimeout(TIMEOUT)
         asleep.__enter__()
         assert body.read(20) == b"f\r\nonetwothreefour\r\n"
 
@@ -203,7 +203,7 @@ def test_20_000_pieces_arrive_whole_and_in_order(
 
     writing = pool.submit(work)
     assert body.text() == "".join(pieces)
-    writing.result(PATIENCE)
+    writing.result(TIMEOUT)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_no_chunk_splits_a_character(bodies: Callable[..., Body], pool: ThreadPo
     chunks = body.chunks()
     assert b"".join(chunks).decode() == "".join(pieces)
     assert all(chunk.decode() for chunk in chunks)
-    writing.result(PATIENCE)
+    writing.result(TIMEOUT)
 
 
 def test_an_http_1_0_body_has_no_chunks(bodies: Callable[..., Body]) -> None:
@@ -286,7 +286,7 @@ def test_a_slow_client_loses_nothing_and_blocks_the_producer(
     until(body.blocks)
     assert not writing.done()
     assert body.text() == "".join(pieces)
-    writing.result(PATIENCE)
+    writing.result(TIMEOUT)
     assert most <= HIGH_WATER
 
 
@@ -302,7 +302,7 @@ def test_a_client_that_takes_a_little_now_and_then_is_not_stalled(
     body.writer.check_stall(before + 100)
     assert not body.writer.disconnected
     body.writer.check_stall(body.writer._last_progress + 100)
-    assert body.left.wait(PATIENCE)
+    assert body.left.wait(TIMEOUT)
 
 
 def test_a_client_that_never_reads_is_disconnected(
@@ -318,9 +318,9 @@ def test_a_client_that_never_reads_is_disconnected(
 
     started = time.monotonic()
     with pytest.raises(ClientDisconnected):
-        pool.submit(write).result(PATIENCE)
+        pool.submit(write).result(TIMEOUT)
     assert SHORT <= time.monotonic() - started < SHORT + SLACK
-    assert body.left.wait(PATIENCE)
+    assert body.left.wait(TIMEOUT)
     assert not body.writer._outgoing
     assert not body.writer._texts
 
@@ -350,7 +350,7 @@ def test_a_disconnect_is_noticed_while_the_producer_is_silent(
         body = bodies()
         body.write("one")
         body.client.close()
-        assert body.left.wait(PATIENCE)
+        assert body.left.wait(TIMEOUT)
         assert body.writer.disconnected
 
     assert min(took(notice) for _ in range(5)) < 0.1
@@ -360,7 +360,7 @@ def test_a_client_that_closes_its_half_has_left(bodies: Callable[..., Body]) -> 
     """Treat a half-closed connection as a disconnect."""
     body = bodies()
     body.client.shutdown(socket.SHUT_WR)
-    assert body.left.wait(PATIENCE)
+    assert body.left.wait(TIMEOUT)
     with pytest.raises(ClientDisconnected):
         body.writer.write("one")
     with pytest.raises(ClientDisconnected):
@@ -380,7 +380,7 @@ def test_a_disconnect_frees_a_blocked_producer(
     for body, waiting in ((ending, end), (writing, write)):
         body.client.close()
         with pytest.raises(ClientDisconnected):
-            waiting.result(PATIENCE)
+            waiting.result(TIMEOUT)
 
 
 def test_the_write_that_finds_the_client_gone_raises(asleep: FlushThread) -> None:
@@ -401,7 +401,7 @@ def test_the_write_whose_wait_ends_in_a_disconnect_raises(
     until(lambda: body.writer._buffered > HIGH_WATER)
     body.client.close()
     with pytest.raises(ClientDisconnected):
-        writing.result(PATIENCE)
+        writing.result(TIMEOUT)
 
 
 def test_a_failing_callback_does_not_stop_the_flush_thread(bodies: Callable[..., Body]) -> None:
@@ -415,7 +415,7 @@ def test_a_failing_callback_does_not_stop_the_flush_thread(bodies: Callable[...,
     first.client.close()
     until(lambda: first.writer.disconnected)
     second.client.close()
-    assert second.left.wait(PATIENCE)
+    assert second.left.wait(TIMEOUT)
 
 
 def test_a_callback_that_blocks_does_not_stop_the_flush_thread(bodies: Callable[..., Body]) -> None:
@@ -426,7 +426,7 @@ def test_a_callback_that_blocks_does_not_stop_the_flush_thread(bodies: Callable[
         first.client.close()
         until(lambda: first.writer.disconnected)
         second.client.close()
-        assert second.left.wait(PATIENCE)
+        assert second.left.wait(TIMEOUT)
 
 
 def test_without_another_thread_the_flush_thread_calls_back(
@@ -440,7 +440,7 @@ def test_without_another_thread_the_flush_thread_calls_back(
     body = bodies()
     monkeypatch.setattr(threading.Thread, "start", start)
     body.client.close()
-    assert body.left.wait(PATIENCE)
+    assert body.left.wait(TIMEOUT)
 
 
 # -- ends from other threads
@@ -462,16 +462,16 @@ def test_close_early_frees_a_blocked_producer(
     bodies: Callable[..., Body], pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """End a body from another thread while its producer blocks; a fast client gets the rest."""
-    monkeypatch.setattr(module, "CLOSE_GRACE", PATIENCE)
+    monkeypatch.setattr(module, "CLOSE_GRACE", TIMEOUT)
     body = bodies()
     count = body.fill()
     writing = pool.submit(body.write, "y" * HIGH_WATER, "never taken")
     until(lambda: body.writer._buffered > HIGH_WATER)
     ending: Future[None] = pool.submit(body.writer.close_early)
     with pytest.raises(ClientDisconnected):
-        writing.result(PATIENCE)
+        writing.result(TIMEOUT)
     assert body.text() == "x" * count + "y" * HIGH_WATER
-    ending.result(PATIENCE)
+    ending.result(TIMEOUT)
 
 
 def test_close_early_does_not_wait_for_a_stalled_client(
@@ -506,9 +506,9 @@ def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
     until(lambda: not body.writer.read_interest)
     writing = pool.submit(lambda: body.write(*pieces).writer.finish())
     until(body.blocks)
-    body.client.settimeout(PATIENCE)
+    body.client.settimeout(TIMEOUT)
     assert body.text() == "".join(pieces)
-    writing.result(PATIENCE)
+    writing.result(TIMEOUT)
 
 
 def test_a_body_that_was_unregistered_is_never_looked_at_again(
@@ -518,9 +518,9 @@ def test_a_body_that_was_unregistered_is_never_looked_at_again(
     body = bodies()
     body.writer.finish()
     flush_thread.unregister(body.writer)
-    body.near.settimeout(PATIENCE)
+    body.near.settimeout(TIMEOUT)
     peeks = body.peeks
-    assert took(lambda: flush_thread._handle(body.writer, selectors.EVENT_READ)) < PATIENCE / 2
+    assert took(lambda: flush_thread._handle(body.writer, selectors.EVENT_READ)) < TIMEOUT / 2
     assert body.peeks == peeks
     assert not body.writer.disconnected
 
@@ -543,13 +543,13 @@ def test_many_bodies_share_a_flush_thread(
     writers = [pool.submit(write, *pair) for pair in zip(streams, texts, strict=True)]
     reads = {n: pool.submit(body.text) for n, body in enumerate(streams) if n % 4}
     for number, reading in reads.items():
-        assert reading.result(PATIENCE) == texts[number]
-        writers[number].result(PATIENCE)
+        assert reading.result(TIMEOUT) == texts[number]
+        writers[number].result(TIMEOUT)
     for number in range(0, 40, 4):
         assert not writers[number].done()
         streams[number].client.close()
         with pytest.raises(ClientDisconnected):
-            writers[number].result(PATIENCE)
+            writers[number].result(TIMEOUT)
 
 
 def test_nothing_is_left_of_bodies_that_ended(
@@ -571,7 +571,7 @@ def test_nothing_is_left_of_bodies_that_ended(
             body.writer.finish()
 
     for future in [pool.submit(live, number) for number in range(200)]:
-        future.result(PATIENCE)
+        future.result(TIMEOUT)
     until(lambda: not flush_thread._requested)
     until(lambda: not flush_thread._blocked)
     assert len(flush_thread._selector.get_map()) == 1  # its own wakeup pipe
@@ -603,7 +603,7 @@ def test_write_nowait_never_blocks_and_tells_whether_more_may_be_written(
     assert not body.writer.write_nowait(piece)
     reading = threading.Thread(target=body.read, args=(HIGH_WATER // 2,))
     reading.start()
-    assert called.wait(PATIENCE)
+    assert called.wait(TIMEOUT)
     reading.join()
     body.writer.drain()
     now = threading.Event()
@@ -621,8 +621,8 @@ def test_a_producer_is_called_back_when_the_client_leaves(
     called = threading.Event()
     body.writer.when_drained(called.set)
     body.client.close()
-    assert called.wait(PATIENCE)
-    assert body.left.wait(PATIENCE)
+    assert called.wait(TIMEOUT)
+    assert body.left.wait(TIMEOUT)
     with pytest.raises(ClientDisconnected):
         body.writer.write_nowait("x")
     with pytest.raises(ClientDisconnected):
@@ -662,8 +662,8 @@ def test_a_pause_begins_once_all_is_sent_even_if_that_was_nothing(
         monkeypatch.setattr(body.writer._changed, "wait", wait)
         resting = pool.submit(body.writer.pause, 0.01)
         try:
-            assert begun.wait(PATIENCE)
+            assert begun.wait(TIMEOUT)
             asleep.__enter__()
-            resting.result(PATIENCE)
+            resting.result(TIMEOUT)
         finally:
             body.writer.skip_pauses()

@@ -25,7 +25,7 @@ from kuwa_min.httpd.messages import TEXT, Request, Response
 from kuwa_min.httpd.server import Server
 from tests.support.programs import MODULE, ROOT, Program, call, fetch, said, until
 
-PATIENCE = 60.0  # seconds until a test gives up
+TIMEOUT = 60.0  # seconds until a test gives up
 SILENCE = 6  # seconds of a backend that waits or blocks
 MB = 1 << 20
 OFFLINE = ("--ignore_kernel", "--host", "127.0.0.1", "--port", "0")
@@ -100,7 +100,7 @@ def at(program: Program, path: str) -> str:
 
 def connect(program: Program) -> socket.socket:
     """Open a connection."""
-    return socket.create_connection(address(program), PATIENCE)
+    return socket.create_connection(address(program), TIMEOUT)
 
 
 def post(body: bytes, *fields: str, path: str = "/chat") -> bytes:
@@ -444,7 +444,7 @@ def test_closed_standard_streams_never_become_a_client() -> None:
                     assert link == Path(os.devnull)
             finally:
                 process.terminate()
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
 
 
 def test_a_log_that_is_never_read_stops_nothing() -> None:
@@ -462,7 +462,7 @@ def test_a_log_that_is_never_read_stops_nothing() -> None:
                 said_so += os.read(process.stderr.fileno(), 1)
             where = ("127.0.0.1", int(found[1]))
             request = b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100
-            with socket.create_connection(where, PATIENCE) as sock:
+            with socket.create_connection(where, TIMEOUT) as sock:
                 for _ in range(40):
                     sock.sendall(request)
                     answers = b""
@@ -471,7 +471,7 @@ def test_a_log_that_is_never_read_stops_nothing() -> None:
             url = "http://{}:{}/chat".format(*where)
             assert fetch(url, said("still here")) == (200, "still here")
             process.terminate()
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
         finally:
             process.kill()
 
@@ -491,7 +491,7 @@ def deaf(program: Program, slot: int = 0, size: int = 1000) -> socket.socket:
     """Start a chat with pieces of this size, and read nothing of the answer but its head."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(PATIENCE)
+    sock.settimeout(TIMEOUT)
     sock.connect(address(program))
     path = f"/chat/{slot}" if slot else "/chat"
     sock.sendall(post(urlencode(said(str(size))).encode(), FORM, path=path))
@@ -533,7 +533,7 @@ def test_64_clients_that_never_read_take_little_memory_and_are_dropped(endless: 
             return busy_slots(program) == 0
 
         until(all_free)
-        assert time.monotonic() - started < PATIENCE / 2
+        assert time.monotonic() - started < TIMEOUT / 2
         assert most - before < 16 * MB
         assert took(lambda: fetch(at(program, "/health"))) < 5
 
@@ -576,7 +576,7 @@ def test_health_and_metrics_are_quick_during_a_stream_flat_out(debug: Program) -
                 times.append(took(lambda: fetch(at(debug, path))))  # noqa: B023 - called at once
                 assert busy_slots(debug) == 1
             sock.shutdown(socket.SHUT_RDWR)
-            reading.join(PATIENCE)
+            reading.join(TIMEOUT)
             until(lambda: busy_slots(debug) == 0)
             return statistics.median(times)
 
@@ -667,7 +667,7 @@ def test_chats_and_aborts_in_a_hurry_never_wedge_a_slot() -> None:
                 if some.random() < 0.5:
                     sock.recv(some.choice([1, 400]))
                 if some.random() < 0.5:
-                    abort = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+                    abort = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
                     abort.request("GET", "/chat/abort")
                     assert abort.getresponse().status == 200
                     abort.close()
@@ -683,7 +683,7 @@ def test_one_kept_connection_carries_many_chats_beside_a_stream() -> None:
     """Send each chat as soon as the last chunk of the one before came; nothing ever pauses."""
     with running("--delay", "0", "--concurrent_req_limit", "2") as program:
         host, port = address(program)
-        stream = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+        stream = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
         stream.request("POST", "/chat/1", urlencode(said("x" * (MB // 2))))
         flowing = stream.getresponse()
         ended, pauses = threading.Event(), [0.0]
@@ -698,11 +698,11 @@ def test_one_kept_connection_carries_many_chats_beside_a_stream() -> None:
 
         reading = threading.Thread(target=read)
         reading.start()
-        chats = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+        chats = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
         while not ended.is_set():
             chats.request("POST", "/chat", urlencode(said("short")))
             assert chats.getresponse().read() == b"short"
-        reading.join(PATIENCE)
+        reading.join(TIMEOUT)
         chats.close()
         stream.close()
         assert max(pauses) < 5

@@ -33,7 +33,7 @@ from tests.support.programs import ROOT, until
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
 
-PATIENCE = 60.0  # seconds until a client of these tests gives up
+TIMEOUT = 60.0  # seconds until a client of these tests gives up
 SHORT = 0.3  # seconds of a limit that a test waits for
 SLACK = 5.0  # seconds by which a busy machine may miss a limit
 MARK = "k1ck5haw"  # what must never come back
@@ -55,7 +55,7 @@ class Client:
 
     def __init__(self, server: Server, tls: ssl.SSLContext | None = None) -> None:
         host = "::1" if server.address_family == socket.AF_INET6 else "127.0.0.1"
-        self.sock = socket.create_connection((host, server.port), PATIENCE)
+        self.sock = socket.create_connection((host, server.port), TIMEOUT)
         if tls is not None:
             self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
         self._buffer = b""
@@ -752,7 +752,7 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
 
     def slow(_: Request) -> Response:
         begun.set()
-        release.wait(PATIENCE)
+        release.wait(TIMEOUT)
         return Response(200, b"slow", TEXT)
 
     with (
@@ -762,7 +762,7 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
         Client(server) as older,
     ):
         busy.send(get("/slow"))
-        assert begun.wait(PATIENCE)
+        assert begun.wait(TIMEOUT)
         for client in (oldest, older):
             assert client.send(get()).answer().status == 200
             until(two_are_idle)
@@ -845,7 +845,7 @@ with Server(("127.0.0.1", 0), {"/": {"POST": lambda _: Response(204)}}) as serve
             with contextlib.ExitStack() as stack:
                 held = []
                 for _ in range(40):
-                    sock = stack.enter_context(socket.create_connection(address, PATIENCE))
+                    sock = stack.enter_context(socket.create_connection(address, TIMEOUT))
                     sock.sendall(request)
                     held.append(sock)
                 before = used()
@@ -853,12 +853,12 @@ with Server(("127.0.0.1", 0), {"/": {"POST": lambda _: Response(204)}}) as serve
                 with pytest.raises(TimeoutError):
                     held[-1].recv(1)
                 assert used() - before < 0.2
-            with socket.create_connection(address, PATIENCE) as sock:
+            with socket.create_connection(address, TIMEOUT) as sock:
                 sock.sendall(request + b"x")
                 assert sock.recv(100).startswith(b"HTTP/1.1 204 ")
         finally:
             process.stdin.close()
-        assert process.wait(PATIENCE) == 0
+        assert process.wait(TIMEOUT) == 0
         assert process.stderr.read() == ""
 
 
@@ -1189,7 +1189,7 @@ def test_a_request_during_a_tls_stream_is_answered_after_it(trust: Trust) -> Non
     def produce(writer: BodyWriter) -> None:
         writers.append(writer)
         writer.write("begun")
-        asked.wait(PATIENCE)
+        asked.wait(TIMEOUT)
         writer.finish()
 
     routes: dict[str, Any] = {"/wait": {"GET": lambda _: StreamingResponse(produce, TEXT)}}
