@@ -13,7 +13,7 @@ from typing import Any
 from engines.random_model import SHAPES, SPREAD, Shape
 from harness.contestants import ROOT
 
-sys.path.append(str(ROOT / "tests"))  # for what writes the smallest model, and all that is GGUF
+sys.path.append(str(ROOT))  # for what writes the smallest model, and all that is GGUF
 
 CONTEXT = 16_384
 ARCHITECTURE = "llama"

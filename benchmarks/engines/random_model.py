@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.contestants import ROOT
 
-sys.path.append(str(ROOT / "tests"))  # for the smallest model, on which the larger ones are built
+sys.path.append(str(ROOT))  # for the smallest model, on which the larger ones are built
 
 CONTEXT = 8192
 SPREAD = 0.06  # of the weights: wide enough that the likeliest token is no near tie
