@@ -1,4 +1,4 @@
-"""An executor as people wrote it for Kuwa's own framework, to show that such files run unchanged.
+"""An executor as written for Kuwa's own framework, to show that such files run unchanged.
 
     kuwa-executor examples/kuwa_executor.py --access_code echo
 

@@ -38,7 +38,7 @@ class MyExecutor(LLMExecutor):
         0.5 in modelfile.parameters["llm_"]["pause"], the system prompt as override_system_prompt.
         """
         stopped = threading.Event()
-        self.on_stop(stopped.set)  # the person pressed "stop", or closed the page
+        self.on_stop(stopped.set)  # the user pressed "stop", or closed the page
         pause = modelfile.parameters["llm_"].get("pause", self.args.pause)
         for word in history[-1]["content"].split():
             yield word.upper() + " "

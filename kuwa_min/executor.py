@@ -31,12 +31,15 @@ logger = logging.getLogger(__name__)
 
 VARIABLE_ARGUMENTS = 0x04  # co_flags of a function that takes *args
 
-_any_run = threading.Event()
+_run_called = threading.Event()  # by any executor in this process
 
 
 def has_run() -> bool:
-    """Tell whether `run` of any executor was called in this process."""
-    return _any_run.is_set()
+    """Tell whether a custom executor's file has called `run` itself, as files for Kuwa do.
+
+    Called by the command line once it has executed the file, to which it passes nothing else.
+    """
+    return _run_called.is_set()
 
 
 class LLMExecutor(KuwaNames):
@@ -233,7 +236,7 @@ class LLMExecutor(KuwaNames):
         argv: the options; None: those of the process. program: its name in messages.
         """
         process.open_standard_streams()
-        _any_run.set()
+        _run_called.set()
         self.__program = self.__parser.prog = program or self.__program
         if self.__args is None:
             self.__args = self.__parse(argv)

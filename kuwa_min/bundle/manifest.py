@@ -9,7 +9,8 @@ from zipimport import zipimporter
 from .versions import version_numbers
 
 MANIFEST = "manifest.json"  # at the root of the archive, UTF-8
-NEXT_UNIT, TWO_DIGITS = 999.5, 9.95  # round to 1000 and to 10
+NEXT_UNIT = 999.5  # from here on, a size rounds to 1000 of its unit: the next larger unit is used
+TWO_DIGITS = 9.95  # from here on, it rounds to 10.0: no decimal is shown
 Fact = tuple[str, str]  # a title and its text
 
 

@@ -13,7 +13,6 @@ from .manifest import Target
 from .versions import version_numbers
 
 GOOD, WARNING, REFUSAL = "good", "warning", "refusal"
-BITS = {64: ""}  # other numbers are named
 NAMES = {"cpython": "Python", "pypy": "PyPy", "linux": "Linux", "darwin": "macOS"}
 
 PACKAGES = {  # soname -> the package that has it: on Debian and Ubuntu, on Red Hat and Fedora
@@ -87,7 +86,7 @@ def check_python(target: Target, host: HostInfo) -> list[CheckResult]:
     this_minor = ".".join(map(str, host.python[:2]))
     fits = kind == (host.implementation, this_minor, host.free_threaded, host.bits)
     name = _python_name(target["implementation"], free_threaded=free_threaded)
-    needed = f"{name} {minor}{BITS.get(host.bits, ' of 64 bits')}"
+    needed = f"{name} {minor}{'' if host.bits == 64 else ' of 64 bits'}"
     remedy = f"start it with python{minor}{'t' if free_threaded else ''}"
     return [_result("Python", needed, found, remedy, fits=fits)]
 
@@ -190,7 +189,7 @@ def _result(what: str, needed: str, found: str, remedy: str, *, fits: bool) -> C
 
 
 def _described(host: HostInfo) -> str:
-    bits = BITS.get(host.bits, f"{host.bits}-bit ")
+    bits = "" if host.bits == 64 else f"{host.bits}-bit "
     name = _python_name(host.implementation, free_threaded=host.free_threaded)
     return f"{bits}{name} {'.'.join(map(str, host.python))}"
 

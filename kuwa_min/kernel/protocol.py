@@ -38,7 +38,7 @@ from kuwa_min.chat.history import keep_client_system, rectify_chat_history, to_o
 from kuwa_min.chat.modelfile import Message, Modelfile
 from kuwa_min.errors import HTTPError
 
-FORM_FIELDS = 100
+FORM_FIELDS = 100  # at most; more are refused
 SUCCESS, FAILED = "Success", "Failed"
 READY = "READY"
 UNRESERVED = -1  # in place of both ids

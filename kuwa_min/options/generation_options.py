@@ -28,9 +28,8 @@ logger = logging.getLogger(__name__)
 MAX_NAME_LENGTH = 40  # characters of an option's name in the log
 MAX_NAMES = 5  # options without effect that are logged for one request
 MAX_WARNINGS = 256  # distinct warnings that are remembered, so that each is logged once
-MULTIMODAL = (
-    "enable_multimodal"  # of a Modelfile's llm_*: a switch of ours, never sent to a service
-)
+# One of a Modelfile's llm_*, which our own code reads: never sent to a service.
+MULTIMODAL = "enable_multimodal"
 
 
 class Option(NamedTuple):

@@ -59,7 +59,7 @@ def compiled(path: str) -> CodeType:
 
 
 def is_idle(node: ast.stmt) -> bool:
-    """LogStep whether no run needs a statement of a module: __future__ and what is for types."""
+    """Tell whether no run needs a statement of a module: __future__ and what is for types."""
     if isinstance(node, ast.ImportFrom):
         return node.module == "__future__"
     if isinstance(node, ast.If) and not node.orelse:

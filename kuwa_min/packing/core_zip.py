@@ -25,10 +25,8 @@ from kuwa_min.launch import BYTECODE, EARLY, LATE, TARGET
 
 from .sources import ACTIVATE, PROGRAM, ROOT, imported_at_once, sources
 
-LAUNCH, LAUNCHER = (
-    "kuwa_min/launch.py",
-    "kuwa_launch",
-)  # its source; a module at the zip's root
+LAUNCH = "kuwa_min/launch.py"  # the launcher's source
+LAUNCHER = "kuwa_launch"  # its module's name at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
 SITE_PACKAGES = "site-packages"

@@ -125,7 +125,7 @@ def _shipped(folder: Path) -> Iterator[Path]:
 
 
 def _travels(path: Path, with_payload: bool) -> bool:
-    """LogStep whether a file of kuwa_min is in a file with, or without, libraries."""
+    """Tell whether a file of kuwa_min is in a file with, or without, libraries."""
     if _is_below(path, PACKING):
         return False
     is_for_all = any(_is_below(path, one) for one in IN_EVERY_FILE)

@@ -188,7 +188,8 @@ class Generation:
     def _fail(self, error: BaseException) -> None:
         """Note how to end the response: with the error's sentence for the user, or an apology."""
         if self.runner.cancelled:
-            return logger.debug("a cancelled answer ended in %s", describe(error))
+            logger.debug("a cancelled answer ended in %s", describe(error))
+            return
         if isinstance(error, AnswerError):
             self._outcome = "declined"
         else:
@@ -202,7 +203,6 @@ class Generation:
             self._log_content(f"{type(error).__name__}: {sentence}")
         if not self._failure:
             self._write_sentence(sentence)
-        return None
 
     def _write_sentence(self, sentence: str) -> None:
         try:

@@ -106,7 +106,7 @@ class TargetPython(NamedTuple):
 
     @property
     def is_here(self) -> bool:
-        """LogStep whether a file for this target runs on this machine with this Python."""
+        """Tell whether a file for this target runs on this machine with this Python."""
         minor, machine = _glibc_and_machine(self.platform)
         try:
             newer = _this_glibc() >= minor
