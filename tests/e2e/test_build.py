@@ -28,7 +28,7 @@ from kuwa_min.registry import backend_infos
 from tests.support.manifests import ANYWHERE
 from tests.support.programs import ROOT
 from tests.support.pythons import python_of
-from tests.support.stand_ins import (
+from tests.support.stub_build import (
     MODEL,
     Done,
     build,
@@ -488,13 +488,13 @@ HEAVY_VARIANTS = {
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make stand-ins for the libraries of huggingface; torch can be imported."""
+    """Make stubs of huggingface's libraries; torch can be imported."""
     return make_libraries(tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make stand-ins whose torch tells how it was started."""
+    """Make stubs whose torch tells how it was started."""
     extra = {"torch": {"torch/__init__.py": TORCH}}
     return make_libraries(tmp_path_factory.mktemp("failing"), extra)
 

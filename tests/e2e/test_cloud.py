@@ -21,13 +21,13 @@ from tests.fakes.gemini.server import gemini_server
 from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai.server import openai_server
-from tests.support.load.clients import Person
+from tests.support.load.clients import Client
 from tests.support.load.machines import HeavyFile
 from tests.support.programs import TIMEOUT, Program, call, fetch, said, until
-from tests.support.stand_ins import below
+from tests.support.stub_build import below
 
 pytestmark = pytest.mark.slow
-KEY, PERSONS = "operator-0123456789", "person-9876543210"
+KEY, USERS_KEY = "operator-0123456789", "client-9876543210"
 START = 60  # seconds: the first start unpacks
 
 
@@ -38,7 +38,7 @@ class Cloud(NamedTuple):
     name: str  # its access code
     address: str  # the option that says where the service is
     options: tuple[str, ...]
-    token: str  # the form's field with a person's key
+    token: str  # the form's field with a client's key
     serve: Callable[..., AbstractContextManager[Any]]
     silent: Callable[[Any], None]
     wrong_key: Callable[[Any], None]
@@ -121,7 +121,7 @@ def start(
             assert program.end() == 0
             assert "Traceback" not in program.log
             assert KEY not in program.log
-            assert PERSONS not in program.log
+            assert USERS_KEY not in program.log
 
     return begin
 
@@ -175,8 +175,8 @@ def test_people_chat_with_the_operators_key_or_their_own(cloud: Cloud, start: An
     """Through the Kernel; no key is in the list of processes, in the log or at /status."""
     with cloud.serve(fine) as service, start(service.url) as program:
         assert chat(program, cloud, "a secret wish") == f"Hello, 世界, {KEY}"
-        answer = chat(program, cloud, "hi", **{cloud.token: PERSONS})
-        assert answer == f"Hello, 世界, {PERSONS}"
+        answer = chat(program, cloud, "hi", **{cloud.token: USERS_KEY})
+        assert answer == f"Hello, 世界, {USERS_KEY}"
         status = fetch(f"{program.url.rpartition('/')[0]}/status")[1]
         assert json.loads(status)["model"]["service"].startswith("http://127.0.0.1:")
         assert KEY not in status + command_line(program)
@@ -191,14 +191,14 @@ def test_a_stop_before_the_first_word_reaches_the_service(cloud: Cloud, start: A
 
     served: list[str] = []
     with cloud.serve(once) as service, start(service.url) as program:
-        person = Person(program.kernel_url, cloud.name, 5, "hi")
-        person.start()
+        client = Client(program.kernel_url, cloud.name, 5, "hi")
+        client.start()
         until(lambda: asked(service))
         ids = {"history_id": "[5]", "user_id": "5"}
         assert fetch(f"{program.kernel_url}/v1.0/chat/abort", ids) == (200, "Success")
         assert service.gone.wait(20)
-        person.join(TIMEOUT)
-        assert person.text == catalog.STOPPED
+        client.join(TIMEOUT)
+        assert client.text == catalog.STOPPED
         served.append("the silent one")
         assert chat(program, cloud, "again") == f"Hello, 世界, {KEY}"
 
@@ -211,7 +211,7 @@ def asked(service: Any) -> list[Any]:
 def test_a_wrong_key_is_one_sentence(cloud: Cloud, start: Any) -> None:
     """In the user's language, with the cause in the log."""
     with cloud.serve(cloud.wrong_key) as service, start(service.url) as program:
-        form = {cloud.token: PERSONS}
+        form = {cloud.token: USERS_KEY}
         assert chat(program, cloud, "hi", **form) == cloud.bad_key
         chinese = cloud.bad_key.render("zh")
         assert chat(program, cloud, "hi", "zh-TW,zh;q=0.9", **form) == chinese
@@ -222,7 +222,7 @@ def test_no_key_at_all_is_one_sentence(cloud: Cloud, start: Any) -> None:
     """It says where to enter one; with one it works."""
     with cloud.serve(fine) as service, start(service.url, with_key=False) as program:
         assert chat(program, cloud, "hi") == cloud.no_key
-        assert chat(program, cloud, "hi", **{cloud.token: PERSONS}).endswith(PERSONS)
+        assert chat(program, cloud, "hi", **{cloud.token: USERS_KEY}).endswith(USERS_KEY)
 
 
 def test_a_service_that_is_not_there_is_one_sentence(cloud: Cloud, start: Any) -> None:

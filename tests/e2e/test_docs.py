@@ -17,8 +17,8 @@ import yaml
 
 from kuwa_min import registry
 from tests.support.programs import ROOT, Program, chat_through, fetch, said
-from tests.support.stand_ins import built as built_with_stand_ins
-from tests.support.stand_ins import make_libraries
+from tests.support.stub_build import built as build_with_stubs
+from tests.support.stub_build import make_libraries
 
 pytestmark = pytest.mark.slow
 README, TWIN = ROOT / "README.md", ROOT / "docs" / "README.zh-TW.md"
@@ -98,7 +98,7 @@ def builds() -> list[str]:
 
 @pytest.mark.parametrize("command", builds())
 def test_every_way_to_build_works(bench: Path, tmp_path: Path, command: str) -> None:
-    """Run it with stand-ins for the libraries, offline."""
+    """Run it with stubs of the libraries, offline."""
     if "llamacpp" in command:
         pytest.skip("needs the CUDA compiler; tests/e2e/test_heavy.py builds llamacpp without")
     words = command.replace(".venv/bin/python build.py", "").split()
@@ -113,8 +113,8 @@ def test_every_way_to_build_works(bench: Path, tmp_path: Path, command: str) -> 
 
 @pytest.mark.parametrize("page", ["air-gap.md", "huggingface.md", "kuwa.md"])
 def test_every_command_of_a_page_works(tmp_path: Path, page: str) -> None:
-    """Run it with stand-ins for the libraries; those can load no model, and say so."""
-    place, root = built_with_stand_ins(tmp_path).parent, str(tmp_path / "srv")
+    """Run it with stubs of the libraries; those can load no model, and say so."""
+    place, root = build_with_stubs(tmp_path).parent, str(tmp_path / "srv")
     (place / "model").mkdir()
     for block in blocks(ROOT / "docs" / page, "sh"):
         for command in block.splitlines():
@@ -176,7 +176,7 @@ def test_the_compose_service_starts_the_mounted_file(
     folder = tmp_path / "model"
     folder.mkdir()
     line = [str(folder) if word == "/model" else word for word in line_of_kuwas_image(service)]
-    file = built_with_stand_ins(tmp_path / "dist")
+    file = build_with_stubs(tmp_path / "dist")
     environment = {**os.environ, **mounted(file, tmp_path / "bin"), "HOME": str(tmp_path / "root")}
     environment.pop("XDG_CACHE_HOME", None)
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)

@@ -48,7 +48,7 @@ def machine(backend: str, file: HeavyFile, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def seen(backend: str, file: HeavyFile, machine: Machine) -> dict[str, Any]:
-    """Be the person there; return what was seen."""
+    """Run the client there; return what it saw."""
     words = (backend, machine.place / MODELS[backend], *OPTIONS[backend])
     return machine.run("single_chat", machine.place / file.path.name, *words)
 

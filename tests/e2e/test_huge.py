@@ -22,7 +22,7 @@ from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.registry import backend_infos
 from tests.support.programs import Program, fetch, said
 from tests.support.pythons import python_of
-from tests.support.stand_ins import HERE
+from tests.support.stub_build import HERE
 
 pytestmark = pytest.mark.slow
 MINORS = ("3.10", "3.11", "3.12", "3.13", "3.14")

@@ -1,4 +1,4 @@
-"""Four people at once, one of whom aborts and one hangs up: one file, offline, an empty home."""
+"""Four concurrent clients, of which one aborts and one disconnects: one file, offline."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def machine(
 
 @pytest.fixture(scope="module")
 def seen(machine: Machine) -> dict[str, Any]:
-    """Be the four people there; return what they saw."""
+    """Run the scenario there; return what its clients saw."""
     file, models = machine.place / "kuwa-huggingface.pyz", ("tiny", "seer")
     return machine.run("load_scenario_4", file, *(machine.place / one for one in models))
 
 
-# -- four people
+# -- four clients
 
 
 def test_all_four_are_answered_at_the_same_time(seen: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Eight people at once with a GGUF; one aborts while the prompt is read: one file, offline."""
+"""Eight concurrent clients of a GGUF; one aborts during its prefill: one file, offline."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def machine(
 
 @pytest.fixture(scope="module")
 def seen(machine: Machine) -> dict[str, Any]:
-    """Be the eight people there; return what they saw."""
+    """Run the scenario there; return what its clients saw."""
     file, models = machine.place / "kuwa-llamacpp.pyz", machine.place / "models"
     return machine.run("load_scenario_8", file, models)
 
 
-# -- eight people
+# -- eight clients
 
 
 def test_all_eight_are_served_at_the_same_time(seen: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ def test_a_template_that_comes_with_a_chat_is_followed(
 
 
 def test_status_says_what_loads(seen: dict[str, Any]) -> None:
-    """And how far it is, as soon as somebody may ask."""
+    """And how far it is, as soon as it listens."""
     first, *_, last = seen["eight"]["loading"]
     assert (first["state"], first["registered"], first["model"]) == ("loading", False, {})
     assert last["progress"]["what"].startswith("loading /")

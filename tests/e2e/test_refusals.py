@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.bundle.host import HostInfo
-from tests.support.load.containers import NAME, Box
+from tests.support.installation import NAME, Installation
 from tests.support.pythons import python_of
-from tests.support.stand_ins import (
+from tests.support.stub_build import (
     HERE,
     Done,
     another_user,
@@ -22,6 +22,7 @@ from tests.support.stand_ins import (
     built,
     mounting,
     public_python,
+    read_only,
     start,
     with_needs,
 )
@@ -38,17 +39,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def box(whole: Path, tmp_path: Path) -> Box:
+def installed(whole: Path, tmp_path: Path) -> Installation:
     """Put a copy of the file in a place of its own."""
-    return Box(tmp_path, whole)
+    return Installation(tmp_path, whole)
 
 
 @pytest.fixture
-def public(whole: Path) -> Iterator[Box]:
+def public(whole: Path) -> Iterator[Installation]:
     """Put a copy of the file where other users can read it and none but root can write."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
-        yield Box(Path(folder), whole)
+        yield Installation(Path(folder), whole)
 
 
 def refused(*lines: str) -> Done:
@@ -61,11 +62,11 @@ def nowhere(*reasons: str) -> Done:
     return refused(f"nowhere to unpack to: {'; '.join(reasons)}; {REMEDY}")
 
 
-def test_a_good_machine_runs_it(box: Box) -> None:
+def test_a_good_machine_runs_it(installed: Installation) -> None:
     """Otherwise the refusals below would prove nothing."""
-    done = box.run()
-    assert (done.code, done.out) == (0, box.ran_from(box.home / ".cache" / "kuwa"))
-    assert not box.is_untouched
+    done = installed.run()
+    assert (done.code, done.out) == (0, installed.ran_from(installed.home / ".cache" / "kuwa"))
+    assert not installed.is_untouched
 
 
 # -- the Python
@@ -73,41 +74,43 @@ def test_a_good_machine_runs_it(box: Box) -> None:
 
 @pytest.mark.parametrize("minor", NEWER)
 @pytest.mark.parametrize("words", ["probe.py", "huggingface --model_path missing"])
-def test_another_minor_is_refused(box: Box, minor: str, words: str) -> None:
+def test_another_minor_is_refused(installed: Installation, minor: str, words: str) -> None:
     """What it could start it could not import."""
     if minor == HERE:
         pytest.skip("this is the Python that the file is for")
-    done = box.start(*words.split(), python=python_of(minor), cwd=box.place)
+    done = installed.start(*words.split(), python=python_of(minor), cwd=installed.place)
     found = re.search(r"this is (Python \S+, at \S+);", done.err)
     assert found
     assert found[1].startswith(f"Python {minor}.")
     assert done == refused(f"needs Python {HERE}; this is {found[1]}; start it with python{HERE}")
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
 @pytest.mark.parametrize("minor", NEWER)
-def test_another_minor_runs_what_needs_no_libraries(box: Box, minor: str) -> None:
+def test_another_minor_runs_what_needs_no_libraries(installed: Installation, minor: str) -> None:
     """It can say what it is, and --check says that it does not fit."""
     python = python_of(minor)
     for words in ("--help", "--list", "--version", "huggingface --help", "debug --help"):
-        done = box.start(*words.split(), python=python)
+        done = installed.start(*words.split(), python=python)
         assert (done.code, done.err) == (0, "")
-    assert box.start("--check", python=python).code == (0 if minor == HERE else 3)
-    assert box.is_untouched
+    assert installed.start("--check", python=python).code == (0 if minor == HERE else 3)
+    assert installed.is_untouched
 
 
 @pytest.mark.parametrize("minor", OLDER)
 @pytest.mark.parametrize("words", ["probe.py", "huggingface", "--list"])
-def test_a_python_from_before_3_10_is_refused(box: Box, minor: str, words: str) -> None:
+def test_a_python_from_before_3_10_is_refused(
+    installed: Installation, minor: str, words: str
+) -> None:
     """By a launcher that it can still read."""
-    code, out, err = box.start(words, python=python_of(minor))
+    code, out, err = installed.start(words, python=python_of(minor))
     assert (code, out) == (3, "")
     assert re.fullmatch(
         rf"\S+{NAME} needs Python {HERE}; this is Python {minor}\.\d+, at \S+; "
         rf"start it with a newer one, for example: python{HERE} \S+{NAME}\n",
         err,
     )
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
 # -- the machine
@@ -155,36 +158,39 @@ def without_path(text: str) -> str:
     ("needs", "line"), LACKS, ids=["os", "kind", "glibc", "so", "symbol", "cpu"]
 )
 def test_a_machine_that_lacks_something_is_refused(
-    box: Box, needs: dict[str, object], line: str
+    installed: Installation, needs: dict[str, object], line: str
 ) -> None:
     """With what is needed, what is here and what to do; --check says the same."""
-    with_needs(box.file, box.file, **needs)
-    done = box.run()
+    with_needs(installed.file, installed.file, **needs)
+    done = installed.run()
     assert done._replace(err=without_path(done.err)) == refused(line)
-    checked = box.start("--check")
+    checked = installed.start("--check")
     assert f"refusal: {line}\n" in without_path(checked.out)
     assert checked.code == 3
-    assert box.is_untouched
-    assert box.start("--list").code == 0
+    assert installed.is_untouched
+    assert installed.start("--list").code == 0
 
 
 @is_x86
-def test_every_reason_has_a_line(box: Box) -> None:
+def test_every_reason_has_a_line(installed: Installation) -> None:
     """Who carries things in wants to go once."""
     reasons = LACKS[3], LACKS[5]
     with_needs(
-        box.file, box.file, **{key: value for needs, _ in reasons for key, value in needs.items()}
+        installed.file,
+        installed.file,
+        **{key: value for needs, _ in reasons for key, value in needs.items()},
     )
-    assert box.run() == refused(*(line for _, line in reasons))
+    assert installed.run() == refused(*(line for _, line in reasons))
 
 
-def test_a_missing_nvidia_driver_is_no_reason_to_refuse(box: Box) -> None:
+def test_a_missing_nvidia_driver_is_no_reason_to_refuse(installed: Installation) -> None:
     """The CPU does it, if it is asked to."""
-    with_needs(box.file, box.file, cuda="13.0", driver="999.65")
+    with_needs(installed.file, installed.file, cuda="13.0", driver="999.65")
     assert (
-        "warning: needs NVIDIA driver 999.65 or newer for CUDA 13.0; " in box.start("--check").out
+        "warning: needs NVIDIA driver 999.65 or newer for CUDA 13.0; "
+        in installed.start("--check").out
     )
-    assert box.run().code == 0
+    assert installed.run().code == 0
 
 
 # -- the disk
@@ -210,7 +216,7 @@ def uncounted(done: Done) -> Done:
 @on_each
 @pytest.mark.parametrize("way", ["variable", "option"])
 def test_a_poor_place_that_was_asked_for_is_refused(
-    box: Box, tmp_path: Path, options: str, reason: str, way: str
+    installed: Installation, tmp_path: Path, options: str, reason: str, way: str
 ) -> None:
     """And no other one is taken instead."""
     disk = tmp_path / "disk"
@@ -221,56 +227,60 @@ def test_a_poor_place_that_was_asked_for_is_refused(
         else ([], {"KUWA_MIN_ROOT": disk / "root"})
     )
     script = f"{TMPFS.format(options, disk)}; trap 'find {disk} -mindepth 1' EXIT"
-    done = uncounted(box.mounted(script, *words, **variables))
+    done = uncounted(installed.mounted(script, *words, **variables))
     assert done == nowhere(reason.format(disk))
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
 @on_each
-def test_a_poor_home_makes_it_unpack_beside_the_file(box: Box, options: str, reason: str) -> None:
+def test_a_poor_home_makes_it_unpack_beside_the_file(
+    installed: Installation, options: str, reason: str
+) -> None:
     """The next place, without a fuss."""
-    done = box.mounted(
-        f"{TMPFS.format(options, box.home)}; trap 'find {box.home} -mindepth 1' EXIT"
+    done = installed.mounted(
+        f"{TMPFS.format(options, installed.home)}; trap 'find {installed.home} -mindepth 1' EXIT"
     )
-    assert (done.code, done.out) == (0, box.ran_from(box.place / ".kuwa"))
+    assert (done.code, done.out) == (0, installed.ran_from(installed.place / ".kuwa"))
 
 
 @on_each
-def test_no_place_at_all_is_one_line_with_all_reasons(box: Box, options: str, reason: str) -> None:
+def test_no_place_at_all_is_one_line_with_all_reasons(
+    installed: Installation, options: str, reason: str
+) -> None:
     """Both are named; --check names them too."""
     script = (
-        f"{TMPFS.format(options, box.home)}; mount --bind {box.place} {box.place}; "
-        f"mount -o remount,ro,bind {box.place}; trap 'find {box.home} -mindepth 1' EXIT"
+        f"{TMPFS.format(options, installed.home)}; {read_only(installed.place)}; "
+        f"trap 'find {installed.home} -mindepth 1' EXIT"
     )
-    reasons = reason.format(box.home), f"{box.place} cannot be written to"
-    assert uncounted(box.mounted(script)) == nowhere(*reasons)
+    reasons = reason.format(installed.home), f"{installed.place} cannot be written to"
+    assert uncounted(installed.mounted(script)) == nowhere(*reasons)
     checked = start(
-        *mounting(f'{script}\n"$@"', sys.executable, box.file, "--check"), HOME=box.home
+        *mounting(f'{script}\n"$@"', sys.executable, installed.file, "--check"), HOME=installed.home
     )
     assert checked.code == 3
     assert [
         line for line in uncounted(checked).out.splitlines() if not line.startswith("good: needs ")
     ] == [f"warning: no place: {one}" for one in reasons]
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
-def test_folders_count_as_inodes(box: Box, tmp_path: Path) -> None:
+def test_folders_count_as_inodes(installed: Installation, tmp_path: Path) -> None:
     """A disk that has one for each file alone is too small; it is said before, not in the midst."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    done = box.mounted(TMPFS.format("nr_inodes=31", disk), "--root", disk / "root")
+    done = installed.mounted(TMPFS.format("nr_inodes=31", disk), "--root", disk / "root")
     assert uncounted(done) == nowhere(f"N inodes are needed and 30 are free at {disk}")
 
 
 # -- the home
 
 
-def test_an_empty_home_means_beside_the_file(box: Box) -> None:
+def test_an_empty_home_means_beside_the_file(installed: Installation) -> None:
     """Not /.cache."""
-    assert box.run(HOME="").out == box.ran_from(box.place / ".kuwa")
+    assert installed.run(HOME="").out == installed.ran_from(installed.place / ".kuwa")
 
 
-def test_a_user_without_home_and_name_unpacks_beside_the_file(public: Box) -> None:
+def test_a_user_without_home_and_name_unpacks_beside_the_file(public: Installation) -> None:
     """As in a container that runs with a made-up number."""
     command = another_user(public_python(), public.file, public.probe)
     os.chown(public.place, 54321, 54321)
@@ -278,7 +288,7 @@ def test_a_user_without_home_and_name_unpacks_beside_the_file(public: Box) -> No
     assert (done.code, done.out) == (0, public.ran_from(public.place / ".kuwa"))
 
 
-def test_a_user_who_may_write_nowhere_is_told_all_reasons(public: Box) -> None:
+def test_a_user_who_may_write_nowhere_is_told_all_reasons(public: Installation) -> None:
     """HOME is root's, and so is the folder of the file."""
     command = another_user(public_python(), public.file, public.probe)
     expected = nowhere(*(f"{one} cannot be written to" for one in (public.home, public.place)))
@@ -347,29 +357,31 @@ SPOILERS = (
 @pytest.mark.parametrize("spoil", SPOILERS, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("way", ["variable", "option"])
 def test_an_unsafe_root_that_was_asked_for_is_refused(
-    box: Box, tmp_path: Path, spoil: object, way: str
+    installed: Installation, tmp_path: Path, spoil: object, way: str
 ) -> None:
     """And no other one is taken instead."""
     root = tmp_path / "parent" / "root"
     root.parent.mkdir()
     reason = spoil(root)  # type: ignore[operator]
     words = ["--root", root] if way == "option" else []
-    assert box.run(*words, **({} if words else {"KUWA_MIN_ROOT": root})) == nowhere(reason)
-    assert box.is_untouched
+    assert installed.run(*words, **({} if words else {"KUWA_MIN_ROOT": root})) == nowhere(reason)
+    assert installed.is_untouched
 
 
 @pytest.mark.parametrize(
     "spoil", SPOILERS[:1] + SPOILERS[1:3] + SPOILERS[4:], ids=lambda one: one.__name__
 )
-def test_an_unsafe_cache_at_home_makes_it_unpack_beside_the_file(box: Box, spoil: object) -> None:
+def test_an_unsafe_cache_at_home_makes_it_unpack_beside_the_file(
+    installed: Installation, spoil: object
+) -> None:
     """What lies there may have been put there by somebody else."""
-    root = box.home / ".cache" / "kuwa"
+    root = installed.home / ".cache" / "kuwa"
     root.parent.mkdir()
     spoil(root)  # type: ignore[operator]
-    before = below(box.home)
-    done = box.run()
-    assert (done.code, done.out) == (0, box.ran_from(box.place / ".kuwa"))
-    assert below(box.home) == before
+    before = below(installed.home)
+    done = installed.run()
+    assert (done.code, done.out) == (0, installed.ran_from(installed.place / ".kuwa"))
+    assert below(installed.home) == before
 
 
 def planted(root: Path, key: str) -> Path:
@@ -399,101 +411,103 @@ def open_to_all(path: Path) -> str:
 
 @pytest.mark.parametrize("part", ["root", "entry"])
 @pytest.mark.parametrize("spoil", [by_another, open_to_all], ids=lambda one: one.__name__)
-def test_code_that_somebody_planted_never_runs(box: Box, part: str, spoil: object) -> None:
+def test_code_that_somebody_planted_never_runs(
+    installed: Installation, part: str, spoil: object
+) -> None:
     """Whether the whole cache or one entry is theirs; root would run it, too."""
-    root = box.home / ".cache" / "kuwa"
-    entry = planted(root, box.key)
+    root = installed.home / ".cache" / "kuwa"
+    entry = planted(root, installed.key)
     reason = spoil(root if part == "root" else entry)  # type: ignore[operator]
-    done = box.run()
+    done = installed.run()
     assert "planted" not in done.out
     assert f"{reason}, so what lies in {entry} is not run: remove it, or name a folder" in done.err
-    assert done.out in ("", box.ran_from(box.place / ".kuwa"))
+    assert done.out in ("", installed.ran_from(installed.place / ".kuwa"))
 
 
 @pytest.mark.parametrize("part", ["root", "entry"])
 def test_planted_code_in_a_root_that_was_asked_for_ends_the_start(
-    box: Box, tmp_path: Path, part: str
+    installed: Installation, tmp_path: Path, part: str
 ) -> None:
     """In one line."""
     root = tmp_path / "root"
-    entry = planted(root, box.key)
+    entry = planted(root, installed.key)
     reason = by_another(root if part == "root" else entry)
     line = f"{reason}, so what lies in {entry} is not run: remove it, or name a folder of your own"
-    code, out, err = box.run(KUWA_MIN_ROOT=root)
+    code, out, err = installed.run(KUWA_MIN_ROOT=root)
     assert (code, out, err) == (1, "", f"{NAME}: error: {line} by --root DIR\n")
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
-def test_planted_left_overs_of_a_killed_start_never_run(box: Box) -> None:
+def test_planted_left_overs_of_a_killed_start_never_run(installed: Installation) -> None:
     """The bootstrap of shiv merges them into the new cache."""
-    root = box.home / ".cache" / "kuwa"
-    planted(root, f"{box.key}.tmp-abc")
+    root = installed.home / ".cache" / "kuwa"
+    planted(root, f"{installed.key}.tmp-abc")
     root.chmod(0o700)
-    assert box.run().out == box.ran_from(root)
+    assert installed.run().out == installed.ran_from(root)
     assert sorted(path.name for path in root.iterdir()) == [
-        box.key, f"{box.key}.lock", "CACHEDIR.TAG",
+        installed.key, f"{installed.key}.lock", "CACHEDIR.TAG",
     ]  # fmt: skip
-    assert "evil.pth" not in below(root / box.key / "tree")
+    assert "evil.pth" not in below(root / installed.key / "tree")
 
 
 # -- the command line
 
 
-def test_root_needs_a_folder(box: Box) -> None:
+def test_root_needs_a_folder(installed: Installation) -> None:
     """Who types it and no more does not want the default."""
     for words in (["--root"], ["--root="]):
-        done = box.run(*words)
+        done = installed.run(*words)
         assert (done.code, done.out) == (2, "")
         assert len(done.err.splitlines()) == 1
         assert "--root" in done.err
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
-def test_check_says_everything_and_writes_nothing(box: Box) -> None:
+def test_check_says_everything_and_writes_nothing(installed: Installation) -> None:
     """With exit code 0 where all is well."""
     version = ".".join(map(str, sys.version_info[:3]))
     lines = [
         f"good: needs Python {HERE}; this is Python {version}, at {sys.executable}",
         "good: needs Linux; this is Linux",
         f"good: needs a machine of the kind {MACHINE.machine}; this is {MACHINE.machine}",
-        f"good: can unpack to {box.home}/.cache/kuwa",
-        f"good: can unpack to {box.place}/.kuwa",
+        f"good: can unpack to {installed.home}/.cache/kuwa",
+        f"good: can unpack to {installed.place}/.kuwa",
         "",
     ]
-    assert box.start("--check") == Done(0, "\n".join(lines), "")
-    assert box.start("huggingface", "--check") == Done(0, "\n".join(lines), "")
-    assert box.is_untouched
+    assert installed.start("--check") == Done(0, "\n".join(lines), "")
+    assert installed.start("huggingface", "--check") == Done(0, "\n".join(lines), "")
+    assert installed.is_untouched
 
 
-def test_check_ends_with_3_where_it_cannot_run(box: Box, tmp_path: Path) -> None:
+def test_check_ends_with_3_where_it_cannot_run(installed: Installation, tmp_path: Path) -> None:
     """The reasons on standard output, the verdict on standard error."""
     reason = in_the_way(tmp_path / "root")
-    done = box.start("--check", KUWA_MIN_ROOT=tmp_path / "root")
+    done = installed.start("--check", KUWA_MIN_ROOT=tmp_path / "root")
     assert done.code == 3
     assert done.out.splitlines()[-1] == f"warning: no place: {reason}"
     verdict = "this file cannot run here; the lines above say why and what to do"
     assert done.err == f"{NAME}: error: {verdict}\n"
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
 @pytest.mark.parametrize(
     "words", ["--help", "--list", "--version", "--info", "--sbom", "--licenses", "cache", "verify",
     "huggingface --help", "debug --help", "dummy --help", "kernel --help", "unpack --help"],
 )  # fmt: skip
-def test_what_needs_no_libraries_writes_nothing(box: Box, words: str) -> None:
+def test_what_needs_no_libraries_writes_nothing(installed: Installation, words: str) -> None:
     """Not even the folder of the cache."""
-    done = box.start(*words.split())
+    done = installed.start(*words.split())
     assert (done.code, done.err) == (0, "")
-    assert box.is_untouched
+    assert installed.is_untouched
 
 
 UNWRITABLE = ("/proc/kuwa", "/dev/null/kuwa", "/dev/null")
 
 
 @pytest.mark.parametrize("folder", UNWRITABLE)
-def test_unpack_to_an_impossible_folder_is_one_line(box: Box, folder: str) -> None:
+def test_unpack_to_an_impossible_folder_is_one_line(installed: Installation, folder: str) -> None:
     """No traceback."""
-    done = box.start("unpack", folder)
+    done = installed.start("unpack", folder)
     assert done.code in (1, 3)
     assert done.out == ""
     assert len(done.err.splitlines()) == 1
@@ -502,14 +516,14 @@ def test_unpack_to_an_impossible_folder_is_one_line(box: Box, folder: str) -> No
 
 @pytest.mark.parametrize(("options", "reason"), POOR[:2] + POOR[3:], ids=["size", "inodes", "ro"])
 def test_unpack_to_a_poor_disk_is_one_line_and_leaves_nothing(
-    box: Box, tmp_path: Path, options: str, reason: str
+    installed: Installation, tmp_path: Path, options: str, reason: str
 ) -> None:
     """Before anything is written."""
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f"{TMPFS.format(options, disk)}; trap 'find {disk} -mindepth 1' EXIT"
-    command = mounting(f'{script}\n"$@"', sys.executable, box.file, "unpack", disk / "root")
-    done = start(*command, HOME=box.home)
+    command = mounting(f'{script}\n"$@"', sys.executable, installed.file, "unpack", disk / "root")
+    done = start(*command, HOME=installed.home)
     assert done.code in (1, 3)
     assert [line for line in done.out.splitlines() if "/tree" in line or ".tmp-" in line] == []
     assert sum("error: " in line for line in done.err.splitlines()) == 1

@@ -22,9 +22,9 @@ import pytest
 
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.launch import EARLY, bytecode_name
-from tests.support.load.containers import NAME, Box
+from tests.support.installation import NAME, Installation
 from tests.support.programs import Program, fetch, said, until
-from tests.support.stand_ins import (
+from tests.support.stub_build import (
     EXTRA,
     PROBE,
     Done,
@@ -35,6 +35,7 @@ from tests.support.stand_ins import (
     bulk,
     mounting,
     public_python,
+    read_only,
     start,
     write_model,
 )
@@ -85,15 +86,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def box(small: Path, tmp_path: Path) -> Box:
+def installed(small: Path, tmp_path: Path) -> Installation:
     """Put a copy of the small file in a place of its own."""
-    return Box(tmp_path, small)
+    return Installation(tmp_path, small)
 
 
 @pytest.fixture
-def big(large: Path, tmp_path: Path) -> Box:
+def big(large: Path, tmp_path: Path) -> Installation:
     """Put a copy of the large file in a place of its own."""
-    return Box(tmp_path, large)
+    return Installation(tmp_path, large)
 
 
 def children(pid: int) -> list[int]:
@@ -141,10 +142,12 @@ class Halted:
 
 
 @contextlib.contextmanager
-def halted(box: Box, *words: object, root: Path | None = None) -> Iterator[tuple[Program, Halted]]:
+def halted(
+    installed: Installation, *words: object, root: Path | None = None
+) -> Iterator[tuple[Program, Halted]]:
     """Start the file, stop it while it unpacks, and give both; nothing of it lives on after."""
-    with box.program(*(words or (box.probe,))) as program:
-        halt = Halted(program, root or box.root)
+    with installed.program(*(words or (installed.probe,))) as program:
+        halt = Halted(program, root or installed.root)
         try:
             yield program, halt
         finally:
@@ -156,88 +159,94 @@ def halted(box: Box, *words: object, root: Path | None = None) -> Iterator[tuple
 # -- the first start and the next
 
 
-def test_the_first_start_unpacks_and_the_next_one_does_not(box: Box) -> None:
+def test_the_first_start_unpacks_and_the_next_one_does_not(installed: Installation) -> None:
     """Two lines, then silence; whoever may look at the files is their owner."""
-    first, second = box.run(), box.run()
-    assert (first.code, first.out, second) == (0, box.ran, Done(0, box.ran, ""))
+    first, second = installed.run(), installed.run()
+    assert (first.code, first.out, second) == (0, installed.ran, Done(0, installed.ran, ""))
     announced, end = first.err.splitlines(keepends=True)
-    assert announced == box.unpacked()
+    assert announced == installed.unpacked()
     assert re.fullmatch(rf"{NAME}: unpacked in \d\.\d s\n", end)
-    assert box.left_overs() == []
+    assert installed.left_overs() == []
 
 
-def test_an_executor_of_ones_own_has_the_libraries(box: Box) -> None:
+def test_an_executor_of_ones_own_has_the_libraries(installed: Installation) -> None:
     """It imports torch when it is asked something."""
-    (box.place / "said.py").write_text(SERVER, encoding="ascii")
+    (installed.place / "said.py").write_text(SERVER, encoding="ascii")
     options = ("--access_code", "said", "--ignore_kernel", "--host", "127.0.0.1")
-    with box.program(box.place / "said.py", *options) as program:
+    with installed.program(installed.place / "said.py", *options) as program:
         assert fetch(program.url, said("hi")) == (200, "torch")
         program.process.terminate()
         assert program.end() == 0
 
 
-def test_a_backend_ends_in_one_line_when_its_model_is_missing(box: Box) -> None:
+def test_a_backend_ends_in_one_line_when_its_model_is_missing(installed: Installation) -> None:
     """No traceback; the libraries were unpacked before."""
-    done = box.start("huggingface", "--model_path", box.place / "missing")
+    done = installed.start("huggingface", "--model_path", installed.place / "missing")
     assert (done.code in (1, 2), done.out) == (True, "")
     assert len(done.err.splitlines()) == 3
     assert done.err.splitlines()[2].startswith(f"{NAME} huggingface: error: ")
-    assert box.tree.is_dir()
+    assert installed.tree.is_dir()
 
 
-def test_what_needs_no_libraries_is_started_without_unpacking(box: Box) -> None:
+def test_what_needs_no_libraries_is_started_without_unpacking(installed: Installation) -> None:
     """Such as the backends of the core."""
     options = ("debug", "--ignore_kernel", "--host", "127.0.0.1")
-    with box.program(*options) as program:
+    with installed.program(*options) as program:
         assert fetch(program.url, said("hi")) == (200, "hi")
         program.process.terminate()
         assert program.end() == 0
-    assert below(box.home) == []
+    assert below(installed.home) == []
 
 
 def test_a_renamed_file_and_a_new_core_reuse_what_is_unpacked(
-    box: Box, small: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Installation, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the libraries count."""
-    assert box.run().out == box.ran
-    renamed = box.file.rename(box.place / "executor")
-    assert start(sys.executable, renamed, box.probe, HOME=box.home) == Done(0, box.ran, "")
+    assert installed.run().out == installed.ran
+    renamed = installed.file.rename(installed.place / "executor")
+    assert start(sys.executable, renamed, installed.probe, HOME=installed.home) == Done(
+        0, installed.ran, ""
+    )
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-    done = build(box.place / "again", small.parent.parent / "wheels")
+    done = build(installed.place / "again", small.parent.parent / "wheels")
     assert done.returncode == 0, done.stderr
-    again = box.place / "again" / NAME
+    again = installed.place / "again" / NAME
     assert again.read_bytes() != renamed.read_bytes()
-    assert start(sys.executable, again, box.probe, HOME=box.home) == Done(0, box.ran, "")
+    assert start(sys.executable, again, installed.probe, HOME=installed.home) == Done(
+        0, installed.ran, ""
+    )
 
 
 @pytest.mark.parametrize("value", ["", "1"])
-def test_whether_python_writes_bytecode_does_not_matter(box: Box, value: str) -> None:
+def test_whether_python_writes_bytecode_does_not_matter(
+    installed: Installation, value: str
+) -> None:
     """The files are checked, not what is beside them."""
     for _ in range(2):
-        assert box.run(PYTHONDONTWRITEBYTECODE=value).out == box.ran
-    assert box.start("verify").out.splitlines()[1].endswith(" files, whole")
-    assert bool(list(box.tree.rglob("*.pyc"))) is not bool(value)
+        assert installed.run(PYTHONDONTWRITEBYTECODE=value).out == installed.ran
+    assert installed.start("verify").out.splitlines()[1].endswith(" files, whole")
+    assert bool(list(installed.tree.rglob("*.pyc"))) is not bool(value)
 
 
-def test_it_needs_no_network(box: Box) -> None:
+def test_it_needs_no_network(installed: Installation) -> None:
     """Not even a loopback interface that is up."""
     command = ["unshare", "--net", "true"]
     if os.geteuid() or subprocess.run(command, check=False).returncode:
         pytest.skip("only root may leave the network, where the container allows it")
-    done = start(*command[:2], sys.executable, box.file, box.probe, HOME=box.home)
-    assert (done.code, done.out) == (0, box.ran)
+    done = start(*command[:2], sys.executable, installed.file, installed.probe, HOME=installed.home)
+    assert (done.code, done.out) == (0, installed.ran)
 
 
 # -- where modules come from
 
 
-def test_a_stray_module_does_not_win_over_the_libraries(box: Box) -> None:
+def test_a_stray_module_does_not_win_over_the_libraries(installed: Installation) -> None:
     """A torch.py on PYTHONPATH."""
-    stray = box.place / "stray"
+    stray = installed.place / "stray"
     stray.mkdir()
     (stray / "torch.py").write_text("NAME = 'stray'", encoding="ascii")
     for _ in range(2):
-        assert box.run(PYTHONPATH=stray).out == box.ran
+        assert installed.run(PYTHONPATH=stray).out == installed.ran
 
 
 @pytest.fixture(scope="module")
@@ -252,31 +261,31 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
-def test_the_libraries_win_over_those_of_the_host(box: Box, host: Path) -> None:
+def test_the_libraries_win_over_those_of_the_host(installed: Installation, host: Path) -> None:
     """An executor of one's own may import what else the host has."""
-    box.probe.write_text(HOSTS + PROBE, encoding="ascii")
-    done = start(host, box.file, box.probe, HOME=box.home)
-    assert (done.code, done.out) == (0, box.ran)
+    installed.probe.write_text(HOSTS + PROBE, encoding="ascii")
+    done = start(host, installed.file, installed.probe, HOME=installed.home)
+    assert (done.code, done.out) == (0, installed.ran)
 
 
-def test_a_backend_sees_nothing_of_the_hosts_packages(box: Box, host: Path) -> None:
+def test_a_backend_sees_nothing_of_the_hosts_packages(installed: Installation, host: Path) -> None:
     """Half of the libraries from here and half from there is the error that nobody finds."""
-    model = write_model(box.place / "model")
-    done = start(host, box.file, "huggingface", "--model_path", model, HOME=box.home)
+    model = write_model(installed.place / "model")
+    done = start(host, installed.file, "huggingface", "--model_path", model, HOME=installed.home)
     assert done.code == 1
     assert "No module named 'only_on_the_host'" in done.err
 
 
-def test_children_see_the_libraries(box: Box) -> None:
+def test_children_see_the_libraries(installed: Installation) -> None:
     """A compiler of torch starts some."""
-    box.probe.write_text(CHILD, encoding="ascii")
-    assert box.run().out == f"{box.tree}/torch/__init__.py\n"
+    installed.probe.write_text(CHILD, encoding="ascii")
+    assert installed.run().out == f"{installed.tree}/torch/__init__.py\n"
 
 
 # -- crashes and crowds
 
 
-def test_a_start_after_kill_9_unpacks_anew(big: Box) -> None:
+def test_a_start_after_kill_9_unpacks_anew(big: Installation) -> None:
     """The workers end by themselves, and what they left is not merged but gone."""
     with halted(big) as (program, halt):
         left = next(big.root.glob("*.tmp-*"))
@@ -296,7 +305,7 @@ def test_a_start_after_kill_9_unpacks_anew(big: Box) -> None:
     )
 
 
-def test_a_worker_that_is_killed_fails_the_start(big: Box) -> None:
+def test_a_worker_that_is_killed_fails_the_start(big: Installation) -> None:
     """As a machine without memory does; half a tree is never taken for a whole one."""
     with halted(big) as (program, halt):
         if not halt.workers:
@@ -310,37 +319,39 @@ def test_a_worker_that_is_killed_fails_the_start(big: Box) -> None:
     assert big.left_overs() == []
 
 
-def test_left_overs_of_another_file_are_cleaned_up(box: Box, large: Path, tmp_path: Path) -> None:
+def test_left_overs_of_another_file_are_cleaned_up(
+    installed: Installation, large: Path, tmp_path: Path
+) -> None:
     """Whose start was killed, and who never starts again because a newer file came."""
     (tmp_path / "old").mkdir()
-    old = Box(tmp_path / "old", large)
-    old.home, old.root = box.home, box.root
+    old = Installation(tmp_path / "old", large)
+    old.home, old.root = installed.home, installed.root
     with halted(old) as (program, halt):
         program.process.kill()
         halt.go_on()
         until(lambda: all(is_over(pid) for pid in halt.workers))
-    assert box.run().out == box.ran
-    assert box.start("cache", "--clean").code == 0
-    assert [name for name in below(box.root) if ".tmp-" in name] == []
+    assert installed.run().out == installed.ran
+    assert installed.start("cache", "--clean").code == 0
+    assert [name for name in below(installed.root) if ".tmp-" in name] == []
 
 
 def test_a_folder_that_is_being_filled_is_not_cleaned_up(
-    box: Box, large: Path, tmp_path: Path
+    installed: Installation, large: Path, tmp_path: Path
 ) -> None:
     """Another file's first start goes on."""
     (tmp_path / "other").mkdir()
-    other = Box(tmp_path / "other", large)
-    other.home, other.root = box.home, box.root
+    other = Installation(tmp_path / "other", large)
+    other.home, other.root = installed.home, installed.root
     with halted(other) as (program, halt):
-        assert box.run().out == box.ran
-        assert box.start("cache", "--clean").code == 0
+        assert installed.run().out == installed.ran
+        assert installed.start("cache", "--clean").code == 0
         halt.go_on()
         assert program.end() == 0
-        assert program.lines[-1] == other.ran_from(box.root)
+        assert program.lines[-1] == other.ran_from(installed.root)
 
 
 @pytest.mark.parametrize("words", ["probe.py", "unpack", "huggingface"])
-def test_ctrl_c_while_it_unpacks_leaves_nothing(big: Box, words: str) -> None:
+def test_ctrl_c_while_it_unpacks_leaves_nothing(big: Installation, words: str) -> None:
     """Exit code 130 and no traceback."""
     root = big.place / "root" if words == "unpack" else big.root
     options = {"probe.py": [big.probe], "unpack": ["unpack", root], "huggingface": ["huggingface"]}
@@ -358,10 +369,10 @@ def test_ctrl_c_while_it_unpacks_leaves_nothing(big: Box, words: str) -> None:
     ]
 
 
-def test_ctrl_c_while_it_verifies_is_no_traceback(box: Box) -> None:
+def test_ctrl_c_while_it_verifies_is_no_traceback(installed: Installation) -> None:
     """Exit code 130 here, too."""
-    box.run()
-    data = box.tree / "torch" / "data.bin"
+    installed.run()
+    data = installed.tree / "torch" / "data.bin"
     data.unlink()
     os.mkfifo(data)  # whoever reads it waits for ever
     writers: list[int] = []
@@ -371,7 +382,7 @@ def test_ctrl_c_while_it_verifies_is_no_traceback(box: Box) -> None:
             writers.append(os.open(data, os.O_WRONLY | os.O_NONBLOCK))
         return bool(writers)
 
-    with box.program("verify") as program:
+    with installed.program("verify") as program:
         until(has_a_reader)  # which woke it: a signal before it reads would be seen after that
         until(lambda: state(program.process.pid) == "S")
         program.process.send_signal(signal.SIGINT)
@@ -380,7 +391,7 @@ def test_ctrl_c_while_it_verifies_is_no_traceback(box: Box) -> None:
     assert "Traceback" not in program.log
 
 
-def test_sigterm_while_it_unpacks_leaves_nothing(big: Box) -> None:
+def test_sigterm_while_it_unpacks_leaves_nothing(big: Installation) -> None:
     """A service manager stops it: nothing is left, at the latest after the next start."""
     with halted(big) as (program, halt):
         program.process.terminate()
@@ -393,7 +404,7 @@ def test_sigterm_while_it_unpacks_leaves_nothing(big: Box) -> None:
     assert big.run().out == big.ran
 
 
-def test_whoever_comes_second_waits_and_says_so(big: Box) -> None:
+def test_whoever_comes_second_waits_and_says_so(big: Installation) -> None:
     """Seven who start while the first one unpacks."""
     with halted(big) as (first, halt), contextlib.ExitStack() as stack:
         others = [stack.enter_context(big.program(big.probe)) for _ in range(7)]
@@ -408,20 +419,24 @@ def test_whoever_comes_second_waits_and_says_so(big: Box) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_of_eight_first_starts_at_once_one_unpacks_and_all_succeed(box: Box, attempt: int) -> None:
+def test_of_eight_first_starts_at_once_one_unpacks_and_all_succeed(
+    installed: Installation, attempt: int
+) -> None:
     """In a home that has no cache folder yet; whoever loses a race must not notice."""
     with contextlib.ExitStack() as stack:
-        all_of_them = [stack.enter_context(box.program(box.probe)) for _ in range(8)]
+        all_of_them = [stack.enter_context(installed.program(installed.probe)) for _ in range(8)]
         assert [one.end() for one in all_of_them] == [0] * 8, [one.log for one in all_of_them]
-    assert {one.lines[-1] for one in all_of_them} == {box.ran}
+    assert {one.lines[-1] for one in all_of_them} == {installed.ran}
     assert sum("unpacked in" in one.log for one in all_of_them) == 1
-    assert box.left_overs() == []
+    assert installed.left_overs() == []
 
 
 # -- disks
 
 
-def test_a_disk_that_fills_up_while_it_unpacks_is_one_line(big: Box, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_while_it_unpacks_is_one_line(
+    big: Installation, tmp_path: Path
+) -> None:
     """It had room enough when it began; nothing is left."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -445,40 +460,40 @@ exit $code"""
     assert [one for one in done.err.splitlines() if "error" in one] == [f"{NAME}: {line}"]
 
 
-@pytest.mark.parametrize(("size", "limit"), [("box", 1_000_000), ("big", 8_000_000)])
+@pytest.mark.parametrize(("size", "limit"), [("installed", 1_000_000), ("big", 8_000_000)])
 def test_a_limit_on_the_size_of_files_is_one_line(
     request: pytest.FixtureRequest, size: str, limit: int
 ) -> None:
     """Unpacked by the process itself, and by workers."""
-    box: Box = request.getfixturevalue(size)
-    command = ["prlimit", f"--fsize={limit}", sys.executable, box.file, box.probe]
-    done = start(*command, HOME=box.home)
-    line = f"{NAME}: error: cannot unpack to {box.root}/{box.key}: File too large"
+    installed: Installation = request.getfixturevalue(size)
+    command = ["prlimit", f"--fsize={limit}", sys.executable, installed.file, installed.probe]
+    done = start(*command, HOME=installed.home)
+    line = f"{NAME}: error: cannot unpack to {installed.root}/{installed.key}: File too large"
     assert (done.code, done.out, done.err.splitlines()[-1]) == (1, "", line)
-    assert not box.tree.exists()
-    assert box.left_overs() == []
+    assert not installed.tree.exists()
+    assert installed.left_overs() == []
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_the_umask_does_not_matter(box: Box, umask: int) -> None:
+def test_the_umask_does_not_matter(installed: Installation, umask: int) -> None:
     """All that is unpacked is for its owner alone."""
-    done = start(sys.executable, box.file, box.probe, umask=umask, HOME=box.home)
-    assert (done.code, done.out) == (0, box.ran)
-    paths = [path for path in box.root.rglob("*") if "__pycache__" not in path.parts]
+    done = start(sys.executable, installed.file, installed.probe, umask=umask, HOME=installed.home)
+    assert (done.code, done.out) == (0, installed.ran)
+    paths = [path for path in installed.root.rglob("*") if "__pycache__" not in path.parts]
     marks = {"CACHEDIR.TAG", "durable"}
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths}
     assert [name for name, mode in modes.items() if mode & 0o077 and name not in marks] == []
-    assert stat.S_IMODE(box.root.stat().st_mode) == 0o700
-    assert box.run() == Done(0, box.ran, "")
+    assert stat.S_IMODE(installed.root.stat().st_mode) == 0o700
+    assert installed.run() == Done(0, installed.ran, "")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_a_root_deep_below_missing_folders_is_made(box: Box, umask: int) -> None:
+def test_a_root_deep_below_missing_folders_is_made(installed: Installation, umask: int) -> None:
     """None of them may be open to others, or what was unpacked is refused."""
-    root = box.place / "a" / "b" / "c"
-    command = (sys.executable, box.file, box.probe)
-    done = start(*command, umask=umask, HOME=box.home, KUWA_MIN_ROOT=root)
-    assert (done.code, done.out) == (0, box.ran_from(root))
+    root = installed.place / "a" / "b" / "c"
+    command = (sys.executable, installed.file, installed.probe)
+    done = start(*command, umask=umask, HOME=installed.home, KUWA_MIN_ROOT=root)
+    assert (done.code, done.out) == (0, installed.ran_from(root))
 
 
 # -- damage
@@ -493,47 +508,51 @@ def flip(file: Path, position: int) -> None:
         raw.write(bytes([byte ^ 1]))
 
 
-def damaged(box: Box) -> Done:
+def damaged(installed: Installation) -> Done:
     """Return how a start ends whose file is damaged."""
-    said = f"{box.file} is damaged: copy it again, and compare with its .sha256 (sha256sum -c)"
+    said = (
+        f"{installed.file} is damaged: copy it again, and compare with its .sha256 (sha256sum -c)"
+    )
     return Done(1, "", f"{NAME}: error: {said}\n")
 
 
-def test_a_flipped_bit_in_the_payload_is_noticed(box: Box) -> None:
+def test_a_flipped_bit_in_the_payload_is_noticed(installed: Installation) -> None:
     """Before anything of it runs; nothing is left."""
-    archive = Archive(str(box.file))
+    archive = Archive(str(installed.file))
     payload = archive.payloads[0]
     places = [blob.offset + blob.stored // 2 for blob in archive.index(payload).blobs]
     for place in places[::7]:
-        flip(box.file, archive.start_of(payload) + place)
-        done = box.run()
-        assert done == damaged(box)._replace(err=box.unpacked() + damaged(box).err)
-        assert box.left_overs() == []
-        assert not box.tree.exists()
-        assert box.start("verify") == damaged(box)
-        flip(box.file, archive.start_of(payload) + place)
-    assert box.run().out == box.ran
+        flip(installed.file, archive.start_of(payload) + place)
+        done = installed.run()
+        assert done == damaged(installed)._replace(
+            err=installed.unpacked() + damaged(installed).err
+        )
+        assert installed.left_overs() == []
+        assert not installed.tree.exists()
+        assert installed.start("verify") == damaged(installed)
+        flip(installed.file, archive.start_of(payload) + place)
+    assert installed.run().out == installed.ran
 
 
-def test_a_flipped_bit_in_the_index_is_noticed(box: Box) -> None:
+def test_a_flipped_bit_in_the_index_is_noticed(installed: Installation) -> None:
     """By its own sum."""
-    archive = Archive(str(box.file))
+    archive = Archive(str(installed.file))
     payload = archive.payloads[0]
-    flip(box.file, archive.zip_start - payload["index_position"] + payload["index_size"] // 2)
-    assert box.run().err.endswith(damaged(box).err)
-    assert not box.tree.exists()
-    assert box.left_overs() == []
-    assert box.start("verify") == damaged(box)
+    flip(installed.file, archive.zip_start - payload["index_position"] + payload["index_size"] // 2)
+    assert installed.run().err.endswith(damaged(installed).err)
+    assert not installed.tree.exists()
+    assert installed.left_overs() == []
+    assert installed.start("verify") == damaged(installed)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_flipped_bit_in_the_manifest_is_noticed(box: Box, share: float) -> None:
+def test_a_flipped_bit_in_the_manifest_is_noticed(installed: Installation, share: float) -> None:
     """By the sum of its entry, or because it cannot be inflated."""
-    begin, size = entry_of(box.file, "manifest.json")
-    flip(box.file, begin + int(size * share))
-    assert box.run() == damaged(box)
-    assert below(box.home) == []
-    assert box.start("verify") == damaged(box)
+    begin, size = entry_of(installed.file, "manifest.json")
+    flip(installed.file, begin + int(size * share))
+    assert installed.run() == damaged(installed)
+    assert below(installed.home) == []
+    assert installed.start("verify") == damaged(installed)
 
 
 def entry_of(file: Path, name: str) -> tuple[int, int]:
@@ -543,168 +562,180 @@ def entry_of(file: Path, name: str) -> tuple[int, int]:
         return entry.header_offset + 30 + len(name), entry.compress_size
 
 
-def test_a_flipped_bit_in_the_core_never_passes_for_whole(box: Box, small: Path) -> None:
+def test_a_flipped_bit_in_the_core_never_passes_for_whole(
+    installed: Installation, small: Path
+) -> None:
     """Python reads the core before we can; whatever comes of it, nobody hears that all is well."""
-    shutil.copy(f"{small}.sha256", box.place)
-    whole, begin = box.file.read_bytes(), Archive(str(box.file)).zip_start
-    good = start(sys.executable, box.file, "verify", HOME=box.home)
+    shutil.copy(f"{small}.sha256", installed.place)
+    whole, begin = installed.file.read_bytes(), Archive(str(installed.file)).zip_start
+    good = start(sys.executable, installed.file, "verify", HOME=installed.home)
     assert (good.code, good.out.partition(" ")[0]) == (0, "sha256")
     step = (len(whole) - begin) // 16
     for position in range(begin + step // 2, len(whole), step):
-        box.file.write_bytes(whole)
-        flip(box.file, position)
-        command = [sys.executable, str(box.file), "verify"]
+        installed.file.write_bytes(whole)
+        flip(installed.file, position)
+        command = [sys.executable, str(installed.file), "verify"]
         done = subprocess.run(
-            command, env={"HOME": str(box.home)}, capture_output=True, check=False
+            command, env={"HOME": str(installed.home)}, capture_output=True, check=False
         )
         assert done.returncode > 0, (position, done)
 
 
 @pytest.mark.parametrize("block", [EARLY, "bytecode"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_a_flipped_bit_in_the_bytecode_is_one_line(box: Box, share: float, block: str) -> None:
+def test_a_flipped_bit_in_the_bytecode_is_one_line(
+    installed: Installation, share: float, block: str
+) -> None:
     """Neither a crash nor a traceback of marshal."""
-    begin, size = entry_of(box.file, bytecode_name(block))
-    flip(box.file, begin + int(size * share))
-    done = box.start("--list")
+    begin, size = entry_of(installed.file, bytecode_name(block))
+    flip(installed.file, begin + int(size * share))
+    done = installed.start("--list")
     assert (done.code, done.out) == (1, "")
     assert len(done.err.splitlines()) == 1
     assert "is damaged: copy it again" in done.err
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_a_truncated_file_does_not_start(box: Box, share: float) -> None:
+def test_a_truncated_file_does_not_start(installed: Installation, share: float) -> None:
     """Python finds no program in it."""
-    os.truncate(box.file, int(box.file.stat().st_size * share))
-    done = box.run()
+    os.truncate(installed.file, int(installed.file.stat().st_size * share))
+    done = installed.run()
     assert done.code not in (0, 3)
     assert done.out == ""
-    assert below(box.home) == []
+    assert below(installed.home) == []
 
 
 @pytest.mark.parametrize("number", [10, 1000])
-def test_bytes_that_are_missing_in_the_midst_are_noticed(box: Box, number: int) -> None:
+def test_bytes_that_are_missing_in_the_midst_are_noticed(
+    installed: Installation, number: int
+) -> None:
     """The zip at the end is whole, and says that the payload is not."""
-    data = box.file.read_bytes()
-    box.file.write_bytes(data[:5000] + data[5000 + number :])
-    done = box.run()
+    data = installed.file.read_bytes()
+    installed.file.write_bytes(data[:5000] + data[5000 + number :])
+    done = installed.run()
     assert (done.code, done.out, done.err.splitlines()[-1:]) == (
-        1, "", damaged(box).err.splitlines(),
+        1, "", damaged(installed).err.splitlines(),
     )  # fmt: skip
-    assert not box.tree.exists()
-    assert box.start("verify") == damaged(box)
+    assert not installed.tree.exists()
+    assert installed.start("verify") == damaged(installed)
 
 
-def test_a_changed_first_line_changes_nothing(box: Box) -> None:
+def test_a_changed_first_line_changes_nothing(installed: Installation) -> None:
     """An administrator who sets the Python need not build again."""
-    data = box.file.read_bytes()
+    data = installed.file.read_bytes()
     line = f"#!{sys.executable} -E\n".encode()
-    box.file.write_bytes(line + data.partition(b"\n")[2])
-    done = start(box.file, box.probe, HOME=box.home)
-    assert (done.code, done.out) == (0, box.ran)
+    installed.file.write_bytes(line + data.partition(b"\n")[2])
+    done = start(installed.file, installed.probe, HOME=installed.home)
+    assert (done.code, done.out) == (0, installed.ran)
 
 
-def test_check_says_where_the_libraries_lie(box: Box) -> None:
+def test_check_says_where_the_libraries_lie(installed: Installation) -> None:
     """Then no room is needed, and nothing is said of it."""
-    box.run()
-    done = box.start("--check")
+    installed.run()
+    done = installed.start("--check")
     assert done.code == 0
-    assert done.out.splitlines()[-1] == f"good: unpacked in {box.tree.parent}"
+    assert done.out.splitlines()[-1] == f"good: unpacked in {installed.tree.parent}"
     assert "can unpack to" not in done.out
 
 
-def put_back(box: Box, number: int, path: str) -> str:
+def put_back(installed: Installation, number: int, path: str) -> str:
     """Return what is said of files that were put back."""
     others = f" and {number - 1} others" if number > 1 else ""
-    return f"{NAME}: {path}{others} in {box.tree}: missing or damaged; put back\n"
+    return f"{NAME}: {path}{others} in {installed.tree}: missing or damaged; put back\n"
 
 
 @pytest.mark.parametrize("name", ["torch", "torch/__init__.py"])
-def test_what_was_deleted_is_put_back_when_a_start_fails(box: Box, name: str) -> None:
+def test_what_was_deleted_is_put_back_when_a_start_fails(
+    installed: Installation, name: str
+) -> None:
     """The launcher restarts itself once."""
-    box.run()
-    gone = box.tree / name
+    installed.run()
+    gone = installed.tree / name
     number = 3 if gone.is_dir() else 1
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-    code, out, err = box.run()
-    assert (code, out) == (0, box.ran)
+    code, out, err = installed.run()
+    assert (code, out) == (0, installed.ran)
     failed, mended, again = err.splitlines(keepends=True)
-    assert failed.startswith(f"{NAME}: error: {box.probe}: ")
-    assert mended == put_back(box, number, "torch/__init__.py")
+    assert failed.startswith(f"{NAME}: error: {installed.probe}: ")
+    assert mended == put_back(installed, number, "torch/__init__.py")
     assert again == f"{NAME}: starting again\n"
-    assert box.run() == Done(0, box.ran, "")
+    assert installed.run() == Done(0, installed.ran, "")
 
 
-def test_a_start_that_fails_for_another_reason_is_not_repeated(box: Box) -> None:
+def test_a_start_that_fails_for_another_reason_is_not_repeated(installed: Installation) -> None:
     """The libraries are whole."""
-    box.run()
-    box.probe.write_text("print('once', flush=True)\nraise SystemExit(7)\n", encoding="ascii")
-    assert box.run() == Done(7, "once\n", "")
+    installed.run()
+    installed.probe.write_text("print('once', flush=True)\nraise SystemExit(7)\n", encoding="ascii")
+    assert installed.run() == Done(7, "once\n", "")
 
 
-def test_a_start_is_repeated_once_only(box: Box) -> None:
+def test_a_start_is_repeated_once_only(installed: Installation) -> None:
     """Even if the files are gone again."""
-    box.run()
-    text = f"import os, sys\nos.unlink({str(box.tree / 'torch' / 'data.bin')!r})\nsys.exit(5)\n"
-    box.probe.write_text(text, encoding="ascii")
-    code, out, err = box.run()
+    installed.run()
+    text = (
+        f"import os, sys\nos.unlink({str(installed.tree / 'torch' / 'data.bin')!r})\nsys.exit(5)\n"
+    )
+    installed.probe.write_text(text, encoding="ascii")
+    code, out, err = installed.run()
     assert (code, out) == (5, "")
-    assert err == f"{put_back(box, 1, 'torch/data.bin')}{NAME}: starting again\n"
+    assert err == f"{put_back(installed, 1, 'torch/data.bin')}{NAME}: starting again\n"
 
 
-def verified(box: Box) -> tuple[int, str]:
+def verified(installed: Installation) -> tuple[int, str]:
     """Return code and what verify says of the tree."""
-    done = box.start("verify")
-    return done.code, done.out.splitlines()[-1].removeprefix(f"{box.root}/{box.key}: ")
+    done = installed.start("verify")
+    return done.code, done.out.splitlines()[-1].removeprefix(f"{installed.root}/{installed.key}: ")
 
 
-def test_verify_puts_back_what_was_deleted_changed_or_cut(box: Box) -> None:
+def test_verify_puts_back_what_was_deleted_changed_or_cut(installed: Installation) -> None:
     """It reads every byte."""
-    assert verified(box) == (0, "nothing is unpacked yet")
-    box.run()
-    files = Archive(str(box.file)).payloads[0]["files"]
-    assert verified(box) == (0, f"{files} files, whole")
-    (box.tree / "torch" / "__init__.py").unlink()
-    assert verified(box) == (0, f"{files} files, put back: 1")
-    flip(box.tree / "torch" / "data.bin", 100_000)
-    assert verified(box) == (0, f"{files} files, put back: 1")
-    os.truncate(box.tree / "torch" / "data.bin", 100_000)
-    assert verified(box) == (0, f"{files} files, put back: 1")
-    flip(box.tree / "transformers" / "twin.bin", 7)  # one file with two names
-    assert verified(box) == (0, f"{files} files, put back: 2")
-    assert verified(box) == (0, f"{files} files, whole")
-    assert box.run() == Done(0, box.ran, "")
+    assert verified(installed) == (0, "nothing is unpacked yet")
+    installed.run()
+    files = Archive(str(installed.file)).payloads[0]["files"]
+    assert verified(installed) == (0, f"{files} files, whole")
+    (installed.tree / "torch" / "__init__.py").unlink()
+    assert verified(installed) == (0, f"{files} files, put back: 1")
+    flip(installed.tree / "torch" / "data.bin", 100_000)
+    assert verified(installed) == (0, f"{files} files, put back: 1")
+    os.truncate(installed.tree / "torch" / "data.bin", 100_000)
+    assert verified(installed) == (0, f"{files} files, put back: 1")
+    flip(installed.tree / "transformers" / "twin.bin", 7)  # one file with two names
+    assert verified(installed) == (0, f"{files} files, put back: 2")
+    assert verified(installed) == (0, f"{files} files, whole")
+    assert installed.run() == Done(0, installed.ran, "")
 
 
-def test_what_was_put_back_is_as_private_and_as_executable_as_before(box: Box) -> None:
+def test_what_was_put_back_is_as_private_and_as_executable_as_before(
+    installed: Installation,
+) -> None:
     """Whatever the umask."""
-    box.run()
-    tool = box.tree / "transformers" / "tool"
+    installed.run()
+    tool = installed.tree / "transformers" / "tool"
     mode = tool.stat().st_mode
     tool.unlink()
-    done = start(sys.executable, box.file, "verify", umask=0, HOME=box.home)
+    done = start(sys.executable, installed.file, "verify", umask=0, HOME=installed.home)
     assert done.code == 0
     assert (oct(tool.stat().st_mode), tool.read_bytes()) == (oct(mode), b"#!")
 
 
-def test_a_machine_that_crashed_means_a_check_at_the_next_start(box: Box) -> None:
+def test_a_machine_that_crashed_means_a_check_at_the_next_start(installed: Installation) -> None:
     """The disk may not have had everything: a file may be hollow."""
-    box.run()
-    entry = box.root / box.key
+    installed.run()
+    entry = installed.root / installed.key
     (entry / "durable").unlink()
     (entry / "made").write_text("boot 00000000-0000-0000-0000-000000000000\n", encoding="ascii")
-    data = box.tree / "torch" / "data.bin"
+    data = installed.tree / "torch" / "data.bin"
     size = data.stat().st_size
     data.write_bytes(bytes(size))
-    assert box.run() == Done(0, box.ran, put_back(box, 1, "torch/data.bin"))
+    assert installed.run() == Done(0, installed.ran, put_back(installed, 1, "torch/data.bin"))
     assert any(data.read_bytes())
-    assert box.run() == Done(0, box.ran, "")
+    assert installed.run() == Done(0, installed.ran, "")
 
 
 # -- progress
 
 
-def test_progress_is_a_bar_on_a_terminal(big: Box) -> None:
+def test_progress_is_a_bar_on_a_terminal(big: Installation) -> None:
     """Drawn over itself, and gone in the end."""
     ours, theirs = pty.openpty()
     command = [sys.executable, str(big.file), str(big.probe)]
@@ -736,7 +767,7 @@ def test_progress_is_a_bar_on_a_terminal(big: Box) -> None:
     assert re.search(r"\r\x1b\[Kkuwa-huggingface\.pyz: unpacked in ", text)
 
 
-def test_progress_is_a_line_per_tenth_in_a_pipe(big: Box) -> None:
+def test_progress_is_a_line_per_tenth_in_a_pipe(big: Installation) -> None:
     """Once it has taken a second: what takes no longer is over before anybody wonders."""
     for _ in range(TRIES):
         shutil.rmtree(big.root, ignore_errors=True)
@@ -771,69 +802,71 @@ def aged(root: Path, name: str, days: float) -> Path:
     return entry
 
 
-def test_old_entries_go_when_a_new_one_comes(box: Box) -> None:
+def test_old_entries_go_when_a_new_one_comes(installed: Installation) -> None:
     """Not in use for 30 days, but for the newest two."""
     days = (29, 31, 50)
     names = [letter * 20 for letter in "abc"]
-    entries = [aged(box.root, *one) for one in zip(names, days, strict=True)]
-    assert box.run().out == box.ran
+    entries = [aged(installed.root, *one) for one in zip(names, days, strict=True)]
+    assert installed.run().out == installed.ran
     assert [one.exists() for one in entries] == [True, False, False]
-    assert box.tree.exists()
+    assert installed.tree.exists()
 
 
-def test_a_cache_that_is_used_twice_a_year_stays(box: Box) -> None:
+def test_a_cache_that_is_used_twice_a_year_stays(installed: Installation) -> None:
     """The newest two stay, whatever their age."""
-    old, older = aged(box.root, "a" * 20, 200), aged(box.root, "b" * 20, 300)
-    assert box.run().out == box.ran
+    old, older = aged(installed.root, "a" * 20, 200), aged(installed.root, "b" * 20, 300)
+    assert installed.run().out == installed.ran
     assert (old.exists(), older.exists()) == (True, False)
 
 
-def test_the_cache_can_be_listed_and_cleaned(box: Box) -> None:
+def test_the_cache_can_be_listed_and_cleaned(installed: Installation) -> None:
     """With sizes and what each is for."""
-    assert box.start("cache") == Done(0, "", "")
-    other = aged(box.root, "a" * 20, 3)
-    box.run()
+    assert installed.start("cache") == Done(0, "", "")
+    other = aged(installed.root, "a" * 20, 3)
+    installed.run()
     today, then = (time.strftime("%Y-%m-%d", time.localtime(time.time() - n * DAY)) for n in (0, 3))
-    mine, others = box.start("cache").out.splitlines()
+    mine, others = installed.start("cache").out.splitlines()
     size = r" +\d[\d.]* [MK]?B(?:ytes)?"
-    assert re.fullmatch(rf"{box.root}/{box.key} {size}  last used {today}  \(of this file\)", mine)
+    assert re.fullmatch(
+        rf"{installed.root}/{installed.key} {size}  last used {today}  \(of this file\)", mine
+    )
     assert re.fullmatch(rf"{other} .*  last used {then}", others)
-    assert box.start("cache", "--clean").out.splitlines() == [
-        f"removed {box.root / box.key}", f"removed {other}",
+    assert installed.start("cache", "--clean").out.splitlines() == [
+        f"removed {installed.root / installed.key}", f"removed {other}",
     ]  # fmt: skip
-    assert not box.tree.exists()
+    assert not installed.tree.exists()
     assert not other.exists()
-    assert box.start("cache") == Done(0, "", "")
-    assert box.run().out == box.ran
+    assert installed.start("cache") == Done(0, "", "")
+    assert installed.run().out == installed.ran
 
 
-def test_what_is_in_use_is_not_cleaned_away(box: Box) -> None:
+def test_what_is_in_use_is_not_cleaned_away(installed: Installation) -> None:
     """An executor runs from it."""
-    (box.place / "said.py").write_text(SERVER, encoding="ascii")
+    (installed.place / "said.py").write_text(SERVER, encoding="ascii")
     options = ("--access_code", "said", "--ignore_kernel", "--host", "127.0.0.1")
-    with box.program(box.place / "said.py", *options) as program:
+    with installed.program(installed.place / "said.py", *options) as program:
         program.wait_for("ready")
-        kept = box.start("cache", "--clean")
+        kept = installed.start("cache", "--clean")
         assert "removed" not in kept.out
         assert fetch(program.url, said("hi")) == (200, "torch")
         program.process.terminate()
         assert program.end() == 0
-    assert box.start("cache", "--clean").out == f"removed {box.root / box.key}\n"
+    assert installed.start("cache", "--clean").out == f"removed {installed.root / installed.key}\n"
 
 
 # -- roots that are made beforehand
 
 
 @pytest.fixture
-def public(small: Path) -> Iterator[Box]:
+def public(small: Path) -> Iterator[Installation]:
     """Put a copy of the small file where other users can read it and none but root can write."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
-        yield Box(Path(folder), small)
+        yield Installation(Path(folder), small)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-def test_what_root_unpacked_another_user_runs(public: Box, umask: int) -> None:
+def test_what_root_unpacked_another_user_runs(public: Installation, umask: int) -> None:
     """As in an image, whatever the umask it was made with; the user has neither name nor home."""
     root = public.place / "root"
     user = another_user(public_python(), public.file, public.probe, "--root", root)
@@ -847,31 +880,33 @@ def test_what_root_unpacked_another_user_runs(public: Box, umask: int) -> None:
     assert below(public.home) == []
 
 
-def test_an_unpacked_root_runs_from_a_read_only_disk(box: Box) -> None:
+def test_an_unpacked_root_runs_from_a_read_only_disk(installed: Installation) -> None:
     """With an empty HOME."""
-    root = box.place / "root"
-    assert box.start("unpack", root).code == 0
-    script = f'mount --bind {box.place} {box.place}; mount -o remount,ro,bind {box.place}; "$@"'
-    command = mounting(script, sys.executable, box.file, box.probe)
-    assert start(*command, "--root", root, HOME="") == Done(0, box.ran_from(root), "")
-    assert start(*command, HOME="", KUWA_MIN_ROOT=root) == Done(0, box.ran_from(root), "")
+    root = installed.place / "root"
+    assert installed.start("unpack", root).code == 0
+    script = f'{read_only(installed.place)}; "$@"'
+    command = mounting(script, sys.executable, installed.file, installed.probe)
+    assert start(*command, "--root", root, HOME="") == Done(0, installed.ran_from(root), "")
+    assert start(*command, HOME="", KUWA_MIN_ROOT=root) == Done(0, installed.ran_from(root), "")
 
 
-def test_an_unpacked_root_that_is_old_still_runs_from_a_read_only_disk(box: Box) -> None:
+def test_an_unpacked_root_that_is_old_still_runs_from_a_read_only_disk(
+    installed: Installation,
+) -> None:
     """Nobody can note there when it was last used."""
-    root = box.place / "root"
-    assert box.start("unpack", root).code == 0
+    root = installed.place / "root"
+    assert installed.start("unpack", root).code == 0
     then = time.time() - 400 * DAY
-    for path in (root / f"{box.key}.lock", root / box.key / "made"):
+    for path in (root / f"{installed.key}.lock", root / installed.key / "made"):
         os.utime(path, (then, then))
-    script = f'mount --bind {box.place} {box.place}; mount -o remount,ro,bind {box.place}; "$@"'
-    command = mounting(script, sys.executable, box.file, box.probe, "--root", root)
-    assert start(*command, HOME="") == Done(0, box.ran_from(root), "")
+    script = f'{read_only(installed.place)}; "$@"'
+    command = mounting(script, sys.executable, installed.file, installed.probe, "--root", root)
+    assert start(*command, HOME="") == Done(0, installed.ran_from(root), "")
 
 
-def test_to_unpack_twice_is_to_unpack_once(box: Box) -> None:
+def test_to_unpack_twice_is_to_unpack_once(installed: Installation) -> None:
     """The second time says where it is."""
-    first, second = (box.start("unpack", box.place / "root") for _ in range(2))
+    first, second = (installed.start("unpack", installed.place / "root") for _ in range(2))
     assert first.out == second.out
-    assert first.err.startswith(box.unpacked(box.place / "root"))
+    assert first.err.startswith(installed.unpacked(installed.place / "root"))
     assert second == Done(0, first.out, "")

@@ -15,7 +15,7 @@ from backends._local.templates.chat_template import ChatTemplate, TemplateError
 from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
-from tests.support import direct
+from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.models.tiny_models import END, REFUSING_TEMPLATE, SPECIAL, TEMPLATE
 
@@ -30,7 +30,7 @@ QUOTING_TEMPLATE = (
     "{% set said = messages[-1].content | replace('\n', ' ') %}"
     "{% if 'secret' in said %}{{ raise_exception(said) }}{% endif %}{{ said }}"
 )
-SYSTEM_CHAT = [{"role": "system", "content": "S"}, *direct.chat("x")]
+SYSTEM_CHAT = [{"role": "system", "content": "S"}, *local_chats.chat("x")]
 SLOW = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # the libraries' own
@@ -53,9 +53,12 @@ def read(encoder: Any, chat: list[Message]) -> str:
 def test_a_chat_is_counted_and_encoded_with_the_template() -> None:
     """With the same length."""
     one = encoder(TEMPLATE)
-    assert read(one, direct.chat("Hi")) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert one.count_tokens(direct.chat("Hi")) == len(read(one, direct.chat("Hi")))
-    assert one.count_tokens(direct.chat("Hi!")) == one.count_tokens(direct.chat("Hi")) + 1
+    assert (
+        read(one, local_chats.chat("Hi"))
+        == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert one.count_tokens(local_chats.chat("Hi")) == len(read(one, local_chats.chat("Hi")))
+    assert one.count_tokens(local_chats.chat("Hi!")) == one.count_tokens(local_chats.chat("Hi")) + 1
 
 
 def test_a_chat_that_was_counted_is_not_rendered_again() -> None:
@@ -68,16 +71,16 @@ def test_a_chat_that_was_counted_is_not_rendered_again() -> None:
             return chat[-1]["content"]
 
     one = TextEncoder(Counting(), lambda text: list(text.encode()))
-    assert one.count_tokens(direct.chat("a")) == 1
-    assert one.encode(direct.chat("a")).ids == [ord("a")]
+    assert one.count_tokens(local_chats.chat("a")) == 1
+    assert one.encode(local_chats.chat("a")).ids == [ord("a")]
     assert len(rendered) == 1
-    assert one.encode(direct.chat("b")).ids == [ord("b")]
+    assert one.encode(local_chats.chat("b")).ids == [ord("b")]
     assert len(rendered) == 2
 
 
 def test_half_characters_of_a_template_are_question_marks() -> None:
     """Tokenizers refuse them."""
-    assert read(encoder('{{ "\\ud83d" }}'), direct.chat("x")) == "?"
+    assert read(encoder('{{ "\\ud83d" }}'), local_chats.chat("x")) == "?"
 
 
 def test_a_system_prompt_can_be_folded() -> None:
@@ -85,8 +88,8 @@ def test_a_system_prompt_can_be_folded() -> None:
     plain, folding = encoder(REFUSING_TEMPLATE), SystemFoldingEncoder(encoder(REFUSING_TEMPLATE))
     with pytest.raises(TemplateError, match="No system role"):
         plain.count_tokens(SYSTEM_CHAT)
-    assert read(folding, SYSTEM_CHAT) == read(plain, direct.chat("S\n\nx"))
-    assert folding.count_tokens(SYSTEM_CHAT) == plain.count_tokens(direct.chat("S\n\nx"))
+    assert read(folding, SYSTEM_CHAT) == read(plain, local_chats.chat("S\n\nx"))
+    assert folding.count_tokens(SYSTEM_CHAT) == plain.count_tokens(local_chats.chat("S\n\nx"))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def executor(request: Any, load: Any, models: Path) -> ModelExecutor:
 
 def prompt(executor: ModelExecutor, *said: str, **commands: str) -> str:
     """Return a request's prompt, with its special tokens as text."""
-    ids = direct.create(executor, *said, **commands).prompt_ids
+    ids = local_chats.create(executor, *said, **commands).prompt_ids
     names = {number: name.encode() for number, name in enumerate(SPECIAL)}
     return b"".join(names.get(token) or bytes([token - len(SPECIAL)]) for token in ids).decode()
 
@@ -145,7 +148,7 @@ def prompt(executor: ModelExecutor, *said: str, **commands: str) -> str:
 def refused(executor: ModelExecutor, template: str, text: str = "x") -> str:
     """Return the sentence that users of a bot with such a template read."""
     with pytest.raises(AnswerError) as error:
-        direct.create(executor, text, template=template)
+        local_chats.create(executor, text, template=template)
     sentence = str(error.value)
     assert sentence.startswith("[The bot's template cannot be used: ")
     assert sentence.endswith("]")
@@ -162,7 +165,7 @@ def test_a_template_is_for_its_request_alone(executor: ModelExecutor) -> None:
 
 def test_a_requests_template_knows_the_models_tokens(executor: ModelExecutor) -> None:
     """By the names that every template uses."""
-    found = direct.create(executor, "x", template=f"{{{{ eos_token }}}}{BARE_TEMPLATE}")
+    found = local_chats.create(executor, "x", template=f"{{{{ eos_token }}}}{BARE_TEMPLATE}")
     assert found.prompt_ids[0] == END
 
 
@@ -172,9 +175,9 @@ def test_a_requests_template_without_a_system_role_gets_it_folded(
 ) -> None:
     """Though the model's own template takes it; the bot's comes before the operator's."""
     expected = ChatTemplate(template)
-    assert prompt(executor, "x", template=template) == expected.render(direct.chat("S\n\nx"))
+    assert prompt(executor, "x", template=template) == expected.render(local_chats.chat("S\n\nx"))
     found = prompt(executor, "x", template=template, system="B")
-    assert found == expected.render(direct.chat("B\n\nx"))
+    assert found == expected.render(local_chats.chat("B\n\nx"))
 
 
 def test_a_requests_template_decides_what_fits(executor: ModelExecutor) -> None:
@@ -202,7 +205,7 @@ def test_what_is_wrong_with_a_requests_template_is_a_sentence(
     assert words in found
     assert found.isprintable()
     assert len(found) < 300
-    assert direct.ask(executor, "x")[1].completion_tokens == 8
+    assert local_chats.ask(executor, "x")[1].completion_tokens == 8
 
 
 def test_what_a_requests_template_says_is_not_logged(
@@ -221,7 +224,7 @@ def test_a_template_without_end_is_ended(executor: ModelExecutor) -> None:
     started = time.monotonic()
     assert "longer than" in refused(executor, ENDLESS_TEMPLATE)
     assert RENDER_TIMEOUT <= time.monotonic() - started < 5 * RENDER_TIMEOUT
-    assert direct.ask(executor, "x")[1].completion_tokens == 8
+    assert local_chats.ask(executor, "x")[1].completion_tokens == 8
 
 
 def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecutor) -> None:
@@ -231,8 +234,8 @@ def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecuto
     sentences: list[str] = []
     waiting = threading.Thread(target=lambda: sentences.append(refused(executor, ENDLESS_TEMPLATE)))
     waiting.start()
-    assert direct.ask(executor, "x")[1].completion_tokens == 8
-    assert direct.ask(executor, "x", template=BARE_TEMPLATE)[1].completion_tokens == 8
+    assert local_chats.ask(executor, "x")[1].completion_tokens == 8
+    assert local_chats.ask(executor, "x", template=BARE_TEMPLATE)[1].completion_tokens == 8
     assert not sentences
     executor.sandbox_pool.close()
     waiting.join(20)

@@ -11,7 +11,7 @@ import pytest
 
 from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
-from tests.support import direct
+from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.programs import Program, call, chat_through, fetch, said, until
 
@@ -64,7 +64,7 @@ def library(folder: Path) -> Any:
 def test_a_greedy_answer_is_the_librarys_own(load: Any, folder: Path, library: Any) -> None:
     """With as many tokens as were asked for, through a stream and without one."""
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
-    text, request = direct.ask(talker.executor, "Hello 世界")
+    text, request = local_chats.ask(talker.executor, "Hello 世界")
     assert text == library("Hello 世界")
     assert request.completion_tokens == 24
     assert "".join(talker.pieces("Hello 世界")) == text
@@ -128,7 +128,7 @@ def test_beams_are_honoured_one_chat_at_a_time(
     assert "GenerationConfig without effect here: use_cache" in caplog.text
     right = library("Hello", num_beams=3, length_penalty=2.0)
     assert "".join(talker.pieces("Hello")) == right
-    text, request = direct.ask(talker.executor, "Hello")
+    text, request = local_chats.ask(talker.executor, "Hello")
     assert (text, request.completion_tokens) == (right, 24)
 
 
@@ -237,15 +237,15 @@ def test_a_model_without_a_template_gets_a_plain_one(
     folder = tiny_models.write_folder(tmp_path / "m", template=None)
     plain = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     assert "has no chat template" in caplog.text
-    assert direct.ask(plain.executor, "x")[1].completion_tokens == 24
-    assert direct.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
+    assert local_chats.ask(plain.executor, "x")[1].completion_tokens == 24
+    assert local_chats.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
     file = tmp_path / "template.jinja"
     file.write_text("{{ messages[-1].content }}", encoding="utf-8")
     for template in (file, "{{ messages[-1].content }}"):
         own = load(
             HuggingfaceExecutor, "--model_path", folder, *FEW, "--override_chat_template", template
         )
-        assert direct.tokens(own.executor, "a") == [3 + ord("a")]
+        assert local_chats.tokens(own.executor, "a") == [3 + ord("a")]
 
 
 def test_the_default_of_several_templates_is_used(load: Any, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_the_default_of_several_templates_is_used(load: Any, tmp_path: Path) -> 
     several = {"default": "{{ messages[-1].content }}", "rag": "{{ raise_exception('rag') }}"}
     tiny_models.make_tokenizer(several).save_pretrained(folder)
     executor = load(HuggingfaceExecutor, "--model_path", folder).executor
-    assert direct.tokens(executor, "a") == [3 + ord("a")]
+    assert local_chats.tokens(executor, "a") == [3 + ord("a")]
 
 
 # -- limits
@@ -272,16 +272,16 @@ def test_the_oldest_exchanges_are_left_out(load: Any, folder: Path, library: Any
 def test_an_answer_ends_where_the_context_ends(load: Any, folder: Path) -> None:
     """With a side note, and after as many tokens as there is room for."""
     talker = load(HuggingfaceExecutor, "--model_path", folder)
-    text, request = direct.ask(talker.executor, "a" * 1500)
+    text, request = local_chats.ask(talker.executor, "a" * 1500)
     assert text.endswith(FULL)
-    assert request.completion_tokens == 2048 - len(direct.tokens(talker.executor, "a" * 1500))
+    assert request.completion_tokens == 2048 - len(local_chats.tokens(talker.executor, "a" * 1500))
     assert len(text.removesuffix(FULL)) == request.completion_tokens, "each token is a letter"
 
 
 def test_an_answer_may_not_take_too_long(load: Any, folder: Path) -> None:
     """The user is told."""
     talker = load(HuggingfaceExecutor, "--model_path", folder, "--timeout", 0.05)
-    text, request = direct.ask(talker.executor, "x")
+    text, request = local_chats.ask(talker.executor, "x")
     assert text.endswith(LATE)
     assert len(text.removesuffix(LATE)) == request.completion_tokens < 1000
 
@@ -295,7 +295,7 @@ def test_a_stopped_answer_ends_within_a_step(load: Any, folder: Path, library: A
     steps: list[int] = []
     count_step = talker.executor.model.library_model.register_forward_pre_hook
     handle = count_step(lambda *_: steps.append(1))
-    request = direct.create(talker.executor, "x")
+    request = local_chats.create(talker.executor, "x")
     say, texts = request.emit, []
 
     def emit_and_cancel(text: str) -> None:
@@ -327,7 +327,7 @@ def test_any_token_that_a_model_names_as_its_end_ends_an_answer(
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
     for question, text in zip(("Hello", "one", "two", "three"), whole, strict=True):
         shown = text[: min(text.index(letter) for letter in ends if letter in text)]
-        answer, request = direct.ask(talker.executor, question)
+        answer, request = local_chats.ask(talker.executor, question)
         assert answer == shown
         assert request.completion_tokens == len(shown) + 1, "the end itself was computed"
 

@@ -16,7 +16,7 @@ import pytest
 from backends.huggingface import HuggingfaceExecutor
 from kuwa_min import LLMExecutor
 from kuwa_min.errors import KuwaError, StartError, UsageError
-from tests.support import direct
+from tests.support import local_chats
 from tests.support.loopback_hub import COMMIT, Hub
 from tests.support.models import tiny_models
 from tests.support.models.tiny_architectures import Library, write_folder
@@ -89,7 +89,7 @@ def answer(load: Any) -> Callable[..., str]:
 
     def ask(*options: object) -> str:
         executor = load(HuggingfaceExecutor, "--model_path", *options, *FEW).executor
-        return direct.ask(executor, "Hello")[0]
+        return local_chats.ask(executor, "Hello")[0]
 
     return ask
 
@@ -251,7 +251,7 @@ def test_a_tokenizer_may_lie_elsewhere(load: Any, copy: Copy, tmp_path: Path) ->
     for place in (copy(tmp_path / "with"), copy(tmp_path / "without", without="*token*")):
         options = ("--model_path", place, "--tokenizer", tokenizer)
         executor = load(HuggingfaceExecutor, *options).executor
-        assert direct.tokens(executor, "a") == [3 + ord("a")]
+        assert local_chats.tokens(executor, "a") == [3 + ord("a")]
 
 
 @pytest.mark.parametrize("option", ["--tokenizer", "--processor"])

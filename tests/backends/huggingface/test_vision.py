@@ -14,7 +14,7 @@ from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
 from backends._media.links import placeholder
 from kuwa_min.errors import StartError
-from tests.support import seeing
+from tests.support import reference_vision
 from tests.support.models import tiny_models, tiny_vision
 
 torch = pytest.importorskip("torch", reason="models that see need torch")
@@ -57,7 +57,7 @@ class Seer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processor = load_processor(str(folder), trust_remote_code=False)
-        self.library = seeing.Library(folder, self.processor)
+        self.library = reference_vision.Library(folder, self.processor)
 
     def answer(self, chat: list[dict[str, str]], *pictures: Attachment) -> str:
         """Return the answer to our prompt."""

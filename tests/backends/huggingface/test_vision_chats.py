@@ -16,7 +16,7 @@ from backends._media.sentences import FILES_TOO_MANY, LINK_PRIVATE
 from backends.huggingface import HuggingfaceExecutor
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, StartError
-from tests.support import direct, seeing
+from tests.support import local_chats, reference_vision
 from tests.support.models import tiny_vision
 from tests.support.programs import until
 from tests.support.upload_site import Site
@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 WRITERS = {"llava": tiny_vision.write_llava, "qwen": tiny_vision.write_qwen}
-FEW = ("--max_new_tokens", seeing.FEW)
+FEW = ("--max_new_tokens", reference_vision.FEW)
 COLORS = ("red", "navy")
 QUESTION = "What is it?"
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
@@ -57,9 +57,9 @@ def data_url(file: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
-def library(talker: Any, folder: Path) -> seeing.Library:
+def library(talker: Any, folder: Path) -> reference_vision.Library:
     """Return the library's own recipe, with the processor that is loaded already."""
-    return seeing.Library(folder, talker.executor.model.processor)
+    return reference_vision.Library(folder, talker.executor.model.processor)
 
 
 # -- answers
@@ -85,12 +85,12 @@ def test_the_next_question_is_about_the_same_picture(
     """And a new picture stands beside it."""
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     red, navy = (data_url(pictures[color]) for color in COLORS)
-    first = direct.create(executor, f"{QUESTION} {red}")
-    answer = direct.ask(executor, f"{QUESTION} {red}")[0]
-    second = direct.create(executor, f"{QUESTION} {red}", answer, "And its colour?")
+    first = local_chats.create(executor, f"{QUESTION} {red}")
+    answer = local_chats.ask(executor, f"{QUESTION} {red}")[0]
+    second = local_chats.create(executor, f"{QUESTION} {red}", answer, "And its colour?")
     assert second.prompt_ids[: len(first.prompt_ids)] == first.prompt_ids
     assert bool((second.model_inputs["pixel_values"] == first.model_inputs["pixel_values"]).all())
-    third = direct.create(executor, f"{QUESTION} {red}", answer, f"And this? {navy}")
+    third = local_chats.create(executor, f"{QUESTION} {red}", answer, f"And this? {navy}")
     both = third.model_inputs["pixel_values"]
     assert len(both) == 2 * len(first.model_inputs["pixel_values"])
     assert bool((both[: len(both) // 2] == first.model_inputs["pixel_values"]).all())
@@ -102,9 +102,9 @@ def test_a_system_prompt_is_read(load: Any, folder: Path, pictures: dict[str, Pa
     plain = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     kind = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--system_prompt", "Be kind.")
     decode = kind.executor.model.processor.tokenizer.decode
-    found = decode(direct.create(kind.executor, text).prompt_ids)
+    found = decode(local_chats.create(kind.executor, text).prompt_ids)
     assert found.startswith("<|im_start|>system\nBe kind.<|im_end|>\n")
-    assert found.endswith(decode(direct.create(plain, text).prompt_ids))
+    assert found.endswith(decode(local_chats.create(plain, text).prompt_ids))
 
 
 def test_a_stopped_chat_about_a_picture_ends_within_a_step(
@@ -116,7 +116,7 @@ def test_a_stopped_chat_about_a_picture_ends_within_a_step(
     count_step = talker.executor.model.library_model.register_forward_hook
     handle = count_step(lambda *_: steps.append(1))
     text = f"{QUESTION} {data_url(pictures['red'])}"
-    request = direct.create(talker.executor, text)
+    request = local_chats.create(talker.executor, text)
     say = request.emit
 
     def emit_and_cancel(piece: str) -> None:
@@ -130,8 +130,8 @@ def test_a_stopped_chat_about_a_picture_ends_within_a_step(
     handle.remove()
     assert len(steps) == request.completion_tokens == 5
     expected = library(talker, folder).answer(QUESTION, pictures["red"])
-    few = {"parameter": f"llm_max_new_tokens {seeing.FEW}"}
-    assert direct.ask(talker.executor, text, **few)[0] == expected
+    few = {"parameter": f"llm_max_new_tokens {reference_vision.FEW}"}
+    assert local_chats.ask(talker.executor, text, **few)[0] == expected
 
 
 # -- pictures that cannot be had
@@ -163,7 +163,7 @@ def test_a_bot_may_switch_pictures_off(
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     text = f"{data_url(pictures['red'])}\n{QUESTION}"
     off, on = (
-        direct.create(executor, text, parameter=f"llm_enable_multimodal {value}")
+        local_chats.create(executor, text, parameter=f"llm_enable_multimodal {value}")
         for value in ("false", "true")
     )
     assert "pixel_values" not in off.model_inputs
@@ -177,11 +177,11 @@ def test_pictures_share_a_part_of_the_prompt(
     """As many as fit with their messages, the newest; all of the last message must."""
     urls = [data_url(pictures[color]) for color in COLORS]
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
-    both = direct.create(executor, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
-    one = direct.create(executor, f"{urls[1]}\n{QUESTION}")
+    both = local_chats.create(executor, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
+    one = local_chats.create(executor, f"{urls[1]}\n{QUESTION}")
     limit = len(both.prompt_ids) - 1
     less = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--limit", limit).executor
-    fitted = direct.create(less, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
+    fitted = local_chats.create(less, f"{urls[0]}\na", "b", f"{urls[1]}\n{QUESTION}")
     assert len(fitted.prompt_ids) <= len(one.prompt_ids) < len(both.prompt_ids)
 
 
@@ -193,8 +193,8 @@ def test_one_picture_is_shown_where_more_are_not_allowed(
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--max_attachments", 1)
     note = SIDE_NOTE.format(FILES_TOO_MANY.format(1))
     assert talker.pieces(f"{urls[0]}\n{urls[1]}\n{QUESTION}")[-1] == note
-    request = direct.create(talker.executor, f"{urls[0]}\n{urls[1]}\n{QUESTION}")
-    alone = direct.create(talker.executor, f"{urls[1]}\n{QUESTION}")
+    request = local_chats.create(talker.executor, f"{urls[0]}\n{urls[1]}\n{QUESTION}")
+    alone = local_chats.create(talker.executor, f"{urls[1]}\n{QUESTION}")
     assert bool((request.model_inputs["pixel_values"] == alone.model_inputs["pixel_values"]).all())
 
 
@@ -216,13 +216,16 @@ def test_a_picture_counts_as_part_of_the_prompt(
     """Older exchanges make room for it; what does not fit alone is one sentence."""
     text = f"{QUESTION} {data_url(pictures['red'])}"
     plain = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
-    needed = len(direct.create(plain, text).prompt_ids)
+    needed = len(local_chats.create(plain, text).prompt_ids)
     said = ("a" * 20, "b" * 20)
     exact = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--limit", needed).executor
-    assert direct.create(exact, *said, text).prompt_ids == direct.create(plain, text).prompt_ids
-    assert len(direct.create(plain, *said, text).prompt_ids) > needed
+    assert (
+        local_chats.create(exact, *said, text).prompt_ids
+        == local_chats.create(plain, text).prompt_ids
+    )
+    assert len(local_chats.create(plain, *said, text).prompt_ids) > needed
     with pytest.raises(AnswerError, match="too long"):
-        direct.create(exact, f"{'x' * needed} {data_url(pictures['red'])}")
+        local_chats.create(exact, f"{'x' * needed} {data_url(pictures['red'])}")
 
 
 # -- loading
@@ -260,7 +263,7 @@ def test_without_what_its_processor_wants_a_model_answers_text(
     )
     executor = load(HuggingfaceExecutor, "--model_path", folder, *FEW).executor
     assert "sees no pictures, and answers text: " in caplog.text
-    assert direct.ask(executor, "Hello")[0]
+    assert local_chats.ask(executor, "Hello")[0]
 
 
 def test_a_models_facts_are_known(load: Any, folder: Path) -> None:

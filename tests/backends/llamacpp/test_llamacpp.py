@@ -15,7 +15,7 @@ import pytest
 from backends.llamacpp import LlamacppExecutor, kv_memory
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options
-from tests.support import direct
+from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.models.tiny_ggufs import Library
 from tests.support.programs import Program, chat_through, fetch, said, until
@@ -57,7 +57,7 @@ def library(gguf: Path) -> Any:
 def test_a_greedy_answer_is_the_librarys_own(load: Any, gguf: Path, library: Any) -> None:
     """With as many tokens as were asked for, through a stream and without one."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW)
-    text, request = direct.ask(talker.executor, "Hello 世界")
+    text, request = local_chats.ask(talker.executor, "Hello 世界")
     assert text == library("Hello 世界")
     assert request.completion_tokens == 24
     pieces = list(talker.pieces("Hello 世界"))
@@ -70,7 +70,7 @@ def test_the_second_turn_reuses_the_first(load: Any, gguf: Path, library: Any) -
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--system_prompt", "Be kind.")
     question = "one " * 150
     first = "".join(talker.pieces(question))
-    second, request = direct.ask(talker.executor, question, first, "two")
+    second, request = local_chats.ask(talker.executor, question, first, "two")
     assert second == library(question, first, "two", system="Be kind.")
     assert len(request.prompt_ids) - request.cached_tokens < 100
 
@@ -138,10 +138,12 @@ def test_a_bot_for_pictures_is_answered_and_the_log_says_once_that_they_are_not_
     generation_options.warn_once.cache_clear()
     executor = load(LlamacppExecutor, "--model_path", gguf, *FEW).executor
     for value in ("true", "true", "false"):
-        assert direct.create(executor, "hi", parameter=f"llm_enable_multimodal {value}").prompt_ids
+        assert local_chats.create(
+            executor, "hi", parameter=f"llm_enable_multimodal {value}"
+        ).prompt_ids
     assert caplog.text.count("this model reads text only") == 1
     with pytest.raises(AnswerError, match="llm_enable_multimodal must be true or false"):
-        direct.create(executor, "hi", parameter="llm_enable_multimodal maybe")
+        local_chats.create(executor, "hi", parameter="llm_enable_multimodal maybe")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_no_longest_answer_means_the_context(load: Any, gguf: Path, most: int) -
     """As llama-cpp-python has it; a seed of -1 is another one each time."""
     options = ("--context_window", 256, "--max_tokens", most, "--seed", -1, "--top_k", -1)
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, *options)  # never a drawn end
-    _, request = direct.ask(talker.executor, "Hello")
+    _, request = local_chats.ask(talker.executor, "Hello")
     assert request.completion_tokens > 24
 
 
@@ -191,8 +193,8 @@ def test_a_model_without_a_template_gets_a_plain_one(
     gguf = tiny_models.write_gguf(tmp_path / "m.gguf", template=None)
     plain = load(LlamacppExecutor, "--model_path", gguf, *FEW)
     assert "has no chat template" in caplog.text
-    assert direct.ask(plain.executor, "x")[1].completion_tokens == 24
-    assert direct.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
+    assert local_chats.ask(plain.executor, "x")[1].completion_tokens == 24
+    assert local_chats.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
     own = load(
         LlamacppExecutor,
         "--model_path",
@@ -200,7 +202,7 @@ def test_a_model_without_a_template_gets_a_plain_one(
         "--override_chat_template",
         "{{ messages[-1].content }}",
     )
-    assert direct.tokens(own.executor, "a") == [3 + ord("a")]
+    assert local_chats.tokens(own.executor, "a") == [3 + ord("a")]
 
 
 @pytest.mark.parametrize(
@@ -233,9 +235,9 @@ def test_the_oldest_exchanges_are_left_out(load: Any, gguf: Path, library: Any) 
 def test_an_answer_ends_where_the_context_ends(load: Any, gguf: Path) -> None:
     """With a side note, and after as many tokens as there is room for."""
     talker = load(LlamacppExecutor, "--model_path", gguf, *GREEDY, "--context_window", 512)
-    text, request = direct.ask(talker.executor, "a" * 300)
+    text, request = local_chats.ask(talker.executor, "a" * 300)
     assert text.endswith(FULL)
-    assert request.completion_tokens == 512 - len(direct.tokens(talker.executor, "a" * 300))
+    assert request.completion_tokens == 512 - len(local_chats.tokens(talker.executor, "a" * 300))
     assert "".join(talker.pieces("a" * 300)) == text
 
 
@@ -263,7 +265,7 @@ def test_a_stopped_answer_ends_within_a_step(
     engine, steps = talker.executor.engine, []
     step = engine._scheduler.step
     monkeypatch.setattr(engine._scheduler, "step", lambda: (steps.append(1), step()))
-    request = direct.create(talker.executor, "x")
+    request = local_chats.create(talker.executor, "x")
     say, texts = request.emit, []
 
     def emit_and_cancel(text: str) -> None:
@@ -518,7 +520,9 @@ def test_the_kv_cache_can_be_quantized(
     wide.write_bytes(with_wider_heads(gguf.read_bytes()))
     talker = load(LlamacppExecutor, "--model_path", wide, "--temperature", 0, *options)
     assert talker.executor.engine.description == "2 at once"
-    texts = [direct.ask(talker.executor, "x", parameter="llm_max_tokens 9")[0] for _ in range(2)]
+    texts = [
+        local_chats.ask(talker.executor, "x", parameter="llm_max_tokens 9")[0] for _ in range(2)
+    ]
     assert texts[0] == texts[1]
     assert len(texts[0]) == 9
 

@@ -15,7 +15,7 @@ from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import StartError, UsageError, WrongMachine
 from kuwa_min.packing.pyz import write_file
 from tests.support.small_files import files_of, make_file, make_wheel, manifest_of
-from tests.support.stand_ins import below, built, payload_id, start
+from tests.support.stub_build import below, built, payload_id, start
 
 FILES = {"pack/__init__.py": b"NAME = 'pack'\n", "pack/data.bin": bytes(5000)}
 GOOD = "good: this file runs on every Python from 3.10 on and unpacks nothing"
@@ -252,7 +252,7 @@ def test_the_documents_are_those_that_lie_beside_the_file(heavy: Archive) -> Non
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build kuwa-huggingface.pyz with stand-ins for its libraries, once."""
+    """Build kuwa-huggingface.pyz with stubs of its libraries, once."""
     return built(tmp_path_factory.mktemp("real"))
 
 

@@ -1,6 +1,6 @@
-"""Be several people at once on a machine without internet. For the load scenarios.
+"""Run several clients at once on a machine without internet, for the load scenarios.
 
-Those run in a namespace of their own (machines.py), each with the scene that its backend needs.
+Those run in a namespace of their own (machines.py), each with the scenario of its backend.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from tests.support.load.single_chat import is_offline, raise_loopback
 from tests.support.programs import Program, call, fetch, said, table, until
 
-FOREVER = 120  # seconds until a start has failed
-PORT = 9001  # of the executor: nobody else is on this machine
-SOLE = 99  # the number of who chats alone
+START_TIMEOUT = 120  # seconds
+PORT = 9001  # of the executor: nothing else runs on this machine
+ONLY_CLIENT = 99  # the history of a client that chats alone
 
 
-class Person(threading.Thread):
-    """Somebody who chats through a Kernel, and reads piece by piece."""
+class Client(threading.Thread):
+    """A user's front end: chats through a Kernel and reads piece by piece."""
 
     def __init__(
         self, kernel: str, name: str, number: int, *messages: str, modelfile: str = "[]"
@@ -55,16 +55,16 @@ class Person(threading.Thread):
         return text[:-1] if text.endswith("<\n") else text
 
     def abort(self) -> tuple[int, str]:
-        """Say that no more is wanted; return the Kernel's answer."""
+        """Abort through the Kernel; return status code and body."""
         ids = {"history_id": f"[{self.ids['history_id']}]", "user_id": self.ids["user_id"]}
         return fetch(f"{self._kernel}/v1.0/chat/abort", ids)
 
     def leave(self) -> None:
-        """Hang up at the next piece."""
+        """Close the connection at the next piece."""
         self._leaves.set()
 
 
-class Scene:
+class Scenario:
     """A backend of a file, and a machine without internet to start it on."""
 
     def __init__(self, file: Path, backend: str) -> None:
@@ -80,23 +80,23 @@ class Scene:
         words += ("--host", "127.0.0.1", "--port", str(PORT))
         with Program(*words, command=(sys.executable, str(self._file))) as program:
             seen["loading"] = watch_loading()
-            program.wait_for(f"registered as {self._backend}", FOREVER)
+            program.wait_for(f"registered as {self._backend}", START_TIMEOUT)
             yield program
             program.process.terminate()
             seen["code"] = program.end()
             seen["log"] = program.log
 
-    def person(
+    def client(
         self, program: Program, number: int, *messages: str, modelfile: str = "[]"
-    ) -> Person:
-        """Return somebody who will chat."""
-        return Person(program.kernel_url, self._backend, number, *messages, modelfile=modelfile)
+    ) -> Client:
+        """Return a client with its messages, not yet started."""
+        return Client(program.kernel_url, self._backend, number, *messages, modelfile=modelfile)
 
     def ask(self, program: Program, *messages: str, modelfile: str = "[]") -> str:
         """Chat alone, and return the answer."""
-        person = self.person(program, SOLE, *messages, modelfile=modelfile)
-        person.run()
-        return person.text
+        client = self.client(program, ONLY_CLIENT, *messages, modelfile=modelfile)
+        client.run()
+        return client.text
 
     def looks(self, program: Program) -> dict[str, Any]:
         """Return what the executor and its Kernel say of themselves."""
@@ -116,40 +116,46 @@ class Scene:
         return {"code": done.returncode, "said": told, "imported": library in imports}
 
 
-class Crowd:
-    """All who talk at once: one will abort, one will hang up, and the others stay."""
+class ConcurrentClients:
+    """Clients of one executor: one aborts, one disconnects, the others read to the end."""
 
     def __init__(
-        self, scene: Scene, program: Program, *, aborts: Person, leaves: Person, stay: list[Person]
+        self,
+        scenario: Scenario,
+        program: Program,
+        *,
+        aborts: Client,
+        leaves: Client,
+        stay: list[Client],
     ) -> None:
-        self._scene, self._program = scene, program
+        self._scenario, self._program = scenario, program
         self.aborts, self.leaves, self.stay = aborts, leaves, stay
 
-    def begin(self, *people: Person) -> None:
-        """Let people ask; wait until all of them have something to read."""
-        for person in people:
-            person.start()
-        until(lambda: all(person.length for person in people))
+    def begin(self, *clients: Client) -> None:
+        """Start clients; wait until each has received text."""
+        for client in clients:
+            client.start()
+        until(lambda: all(client.length for client in clients))
 
-    def read_on(self, count: int, *people: Person) -> None:
-        """Wait until people have read so many bytes more."""
-        wanted = [person.length + count for person in people]
-        pairs = list(zip(people, wanted, strict=True))
-        until(lambda: all(person.length >= length for person, length in pairs))
+    def read_on(self, count: int, *clients: Client) -> None:
+        """Wait until each client has read `count` more bytes."""
+        wanted = [client.length + count for client in clients]
+        pairs = list(zip(clients, wanted, strict=True))
+        until(lambda: all(client.length >= length for client, length in pairs))
 
-    def part(self) -> dict[str, Any]:
-        """Let one abort and one hang up while all talk; return what was seen, and all texts."""
-        everybody = [self.aborts, self.leaves, *self.stay]
-        seen: dict[str, Any] = {"running": [person.is_alive() for person in everybody]}
-        seen["during"] = self._scene.looks(self._program)
+    def abort_and_leave(self) -> dict[str, Any]:
+        """Abort one and disconnect one while all generate; return observations and texts."""
+        everyone = [self.aborts, self.leaves, *self.stay]
+        seen: dict[str, Any] = {"running": [client.is_alive() for client in everyone]}
+        seen["during"] = self._scenario.looks(self._program)
         seen["abort"] = self.aborts.abort()
         self.leaves.leave()
-        for person in everybody:
-            person.join(FOREVER)
-        seen["stayed"] = [person.text for person in self.stay]
-        seen["left"] = [person.text for person in (self.aborts, self.leaves)]
+        for client in everyone:
+            client.join(START_TIMEOUT)
+        seen["stayed"] = [client.text for client in self.stay]
+        seen["left"] = [client.text for client in (self.aborts, self.leaves)]
         until(lambda: status()["busy_slots"] == 0)
-        seen["afterwards"] = self._scene.looks(self._program)
+        seen["afterwards"] = self._scenario.looks(self._program)
         return seen
 
 
@@ -168,7 +174,7 @@ def watch_loading() -> list[dict[str, Any]]:
             found.append(status())
         return bool(found) and found[-1]["state"] != "loading"
 
-    until(is_over, FOREVER)
+    until(is_over, START_TIMEOUT)
     return found[:-1]
 
 

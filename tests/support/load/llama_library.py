@@ -1,6 +1,6 @@
 """Make tiny models, and say what the library itself answers to load_scenario_8.py.
 
-For test_eight_people.py; runs with the libraries of a built file: python llama_library.py FOLDER
+For test_load_8.py; runs with the libraries of a built file: python llama_library.py FOLDER
 """
 
 from __future__ import annotations

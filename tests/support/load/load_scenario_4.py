@@ -1,4 +1,4 @@
-"""Be four people at once who chat with transformers models. For test_four_people.py.
+"""Run four concurrent clients of transformers models. For test_load_4.py.
 
 Runs in a namespace of its own (machines.py): python load_scenario_4.py FILE MODEL SEER
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.load.clients import Crowd, Scene, command, metrics
+from tests.support.load.clients import ConcurrentClients, Scenario, command, metrics
 from tests.support.programs import Program
 
 LENGTH, LONGEST, SHORT = 500, 12_000, 16  # tokens of an answer
@@ -23,40 +23,42 @@ LONG_ANSWER = command("parameter", f"llm_max_new_tokens {LONGEST}")
 
 def main(file: Path, model: str, seer: str) -> None:
     """Do all of it and print what was seen as JSON."""
-    scene = Scene(file, "huggingface")
+    scenario = Scenario(file, "huggingface")
     seen: dict[str, Any] = {"four": {}, "vision": {}}
     options = ("--concurrent_req_limit", "4", "--waiting", "0", "--max_new_tokens", str(LENGTH))
-    with scene.running(seen["four"], "--model_path", model, *options) as program:
-        seen |= four_at_once(scene, program)
-        seen["second"] = scene.ask(program, STAY[0], seen["stayed"][0], SECOND)
-        seen["templated"] = scene.ask(program, STAY[0], modelfile=command("template", TEMPLATE))
+    with scenario.running(seen["four"], "--model_path", model, *options) as program:
+        seen |= four_at_once(scenario, program)
+        seen["second"] = scenario.ask(program, STAY[0], seen["stayed"][0], SECOND)
+        seen["templated"] = scenario.ask(program, STAY[0], modelfile=command("template", TEMPLATE))
         seen["metrics"] = metrics()
     options = ("--max_new_tokens", str(SHORT))
-    with scene.running(seen["vision"], "--model_path", seer, *options) as program:
+    with scenario.running(seen["vision"], "--model_path", seer, *options) as program:
         picture = base64.b64encode(Path(PICTURE).read_bytes()).decode()
-        seen["looked"] = scene.ask(program, f"{LOOK} data:image/png;base64,{picture}")
-    seen["refused"] = refusals(scene, model)
+        seen["looked"] = scenario.ask(program, f"{LOOK} data:image/png;base64,{picture}")
+    seen["refused"] = refusals(scenario, model)
     print(json.dumps(seen))
 
 
-def four_at_once(scene: Scene, program: Program) -> dict[str, Any]:
-    """Let four people ask; one aborts and one hangs up while all are being answered."""
-    crowd = Crowd(
-        scene,
+def four_at_once(scenario: Scenario, program: Program) -> dict[str, Any]:
+    """Run four clients; one aborts and one disconnects while all are being answered."""
+    clients = ConcurrentClients(
+        scenario,
         program,
-        aborts=scene.person(program, 1, ABORT, modelfile=LONG_ANSWER),
-        leaves=scene.person(program, 2, LEAVE, modelfile=LONG_ANSWER),
-        stay=[scene.person(program, number, text) for number, text in enumerate(STAY, 3)],
+        aborts=scenario.client(program, 1, ABORT, modelfile=LONG_ANSWER),
+        leaves=scenario.client(program, 2, LEAVE, modelfile=LONG_ANSWER),
+        stay=[scenario.client(program, number, text) for number, text in enumerate(STAY, 3)],
     )
-    crowd.begin(crowd.aborts, crowd.leaves)  # they have long answers
-    crowd.begin(*crowd.stay)
-    return crowd.part()
+    clients.begin(clients.aborts, clients.leaves)  # they have long answers
+    clients.begin(*clients.stay)
+    return clients.abort_and_leave()
 
 
-def refusals(scene: Scene, model: str) -> dict[str, Any]:
+def refusals(scenario: Scenario, model: str) -> dict[str, Any]:
     """Start what cannot be started."""
     asked = {"mistyped": [model[:-1]], "gguf": [GGUF], "cuda": [model, "--device", "cuda"]}
-    return {name: scene.refusal("torch", "--model_path", *words) for name, words in asked.items()}
+    return {
+        name: scenario.refusal("torch", "--model_path", *words) for name, words in asked.items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Be eight people at once who chat with a GGUF. For test_eight_people.py.
+"""Run eight concurrent clients of a GGUF model. For test_load_8.py.
 
 Runs in a namespace of its own (machines.py): python load_scenario_8.py FILE FOLDER, with the models
 that llama_library.py makes in that folder.
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.load.clients import Crowd, Scene, command, metrics, status
+from tests.support.load.clients import ConcurrentClients, Scenario, command, metrics, status
 from tests.support.programs import Program, until
 
 CONTEXT, LIMIT = 16_384, 14_000  # tokens
@@ -37,7 +37,7 @@ EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--temperature", "0", "--
 
 def main(file: Path, models: Path) -> None:
     """Do all of it and print what was seen as JSON."""
-    scene = Scene(file, "llamacpp")
+    scenario = Scenario(file, "llamacpp")
     seen: dict[str, Any] = {"eight": {}, "evil": {}}
     options = (
         "--concurrent_req_limit",
@@ -50,45 +50,45 @@ def main(file: Path, models: Path) -> None:
         str(LIMIT),
     )
     options = (*EXACT, *options, "--max_tokens", str(LENGTH))
-    with scene.running(seen["eight"], "--model_path", str(models / MODEL), *options) as program:
-        seen |= eight_at_once(scene, program)
-        seen["second"] = scene.ask(program, STAY[0], seen["stayed"][0], SECOND)
-        seen |= read_a_book(scene, program)
-        seen["templated"] = scene.ask(program, STAY[0], modelfile=command("template", TEMPLATE))
-        seen["bot"] = scene.ask(program, STAY[0], modelfile=command("template", CODE))
+    with scenario.running(seen["eight"], "--model_path", str(models / MODEL), *options) as program:
+        seen |= eight_at_once(scenario, program)
+        seen["second"] = scenario.ask(program, STAY[0], seen["stayed"][0], SECOND)
+        seen |= read_a_book(scenario, program)
+        seen["templated"] = scenario.ask(program, STAY[0], modelfile=command("template", TEMPLATE))
+        seen["bot"] = scenario.ask(program, STAY[0], modelfile=command("template", CODE))
         seen["metrics"] = metrics()
     options = (*EXACT, "--max_tokens", str(SHORT))
-    with scene.running(seen["evil"], "--model_path", str(models / EVIL), *options) as program:
-        seen["tricked"] = [scene.ask(program, text) for text in (TRICK, GOOD)]
-    seen["refused"] = refusals(scene, models)
+    with scenario.running(seen["evil"], "--model_path", str(models / EVIL), *options) as program:
+        seen["tricked"] = [scenario.ask(program, text) for text in (TRICK, GOOD)]
+    seen["refused"] = refusals(scenario, models)
     print(json.dumps(seen))
 
 
-def eight_at_once(scene: Scene, program: Program) -> dict[str, Any]:
-    """Let eight people ask; one aborts while the prompt is read, and one hangs up."""
-    crowd = Crowd(
-        scene,
+def eight_at_once(scenario: Scenario, program: Program) -> dict[str, Any]:
+    """Run eight clients; one aborts during its prefill, and one disconnects."""
+    clients = ConcurrentClients(
+        scenario,
         program,
-        aborts=scene.person(program, 1, ABORT),
-        leaves=scene.person(
+        aborts=scenario.client(program, 1, ABORT),
+        leaves=scenario.client(
             program, 2, LEAVE, modelfile=command("parameter", f"llm_max_tokens {LONGEST}")
         ),
-        stay=[scene.person(program, number, text) for number, text in enumerate(STAY, 3)],
+        stay=[scenario.client(program, number, text) for number, text in enumerate(STAY, 3)],
     )
-    others = (crowd.leaves, *crowd.stay)
-    crowd.begin(*others)
-    crowd.aborts.start()
+    others = (clients.leaves, *clients.stay)
+    clients.begin(*others)
+    clients.aborts.start()
     until(lambda: status()["busy_slots"] == 8)
-    crowd.read_on(LEAST, *others)
-    return crowd.part()
+    clients.read_on(LEAST, *others)
+    return clients.abort_and_leave()
 
 
-def read_a_book(scene: Scene, program: Program) -> dict[str, Any]:
+def read_a_book(scenario: Scenario, program: Program) -> dict[str, Any]:
     """Ask about a long text, and once more; return the answers, and how long they took to begin."""
     short = command("parameter", f"llm_max_tokens {SHORT}")
     said, waits = [BOOK], [time_to_first_pieces()]
     for _ in range(2):
-        said += [scene.ask(program, *said, modelfile=short), SECOND]
+        said += [scenario.ask(program, *said, modelfile=short), SECOND]
         waits.append(time_to_first_pieces())
     return {"book": said[1::2], "waits": [waits[1] - waits[0], waits[2] - waits[1]]}
 
@@ -98,7 +98,7 @@ def time_to_first_pieces() -> float:
     return metrics()["time_to_first_piece_seconds_sum"]
 
 
-def refusals(scene: Scene, models: Path) -> dict[str, Any]:
+def refusals(scenario: Scenario, models: Path) -> dict[str, Any]:
     """Start what cannot be started."""
     asked = {
         "mistyped": [models / MODEL.replace("y", "i")],
@@ -110,7 +110,7 @@ def refusals(scene: Scene, models: Path) -> dict[str, Any]:
         "evil": [models / ALWAYS_EVIL],
     }
     return {
-        name: scene.refusal("llama_cpp", "--model_path", *map(str, words))
+        name: scenario.refusal("llama_cpp", "--model_path", *map(str, words))
         for name, words in asked.items()
     }
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.programs import ROOT
-from tests.support.stand_ins import below
+from tests.support.stub_build import below
 
 TORCH, WHEELS = ROOT / "build" / "torch", ROOT / "build" / "wheels"
 READY = {
@@ -89,15 +89,10 @@ class Machine:
         self._carried = below(self.place)
 
     def run(self, driver: str, *words: object) -> dict[str, Any]:
-        """Let somebody work there, on the loopback alone; return what they saw."""
+        """Run a module there, on the loopback alone; return the JSON that it prints."""
         python = os.path.realpath(sys.executable)  # not the tests' own environment
-        driven = [
-            python,
-            "-B",
-            "-m",
-            f"{LOAD}.{driver}",
-            *words,
-        ]  # the program itself may write .pyc
+        module = f"{LOAD}.{driver}"
+        driven = [python, "-B", "-m", module, *words]  # the program itself may write .pyc
         command = [*PRIVATE, "sh", "-c", HIDE, "sh", ROOT, *driven]
         clean = {"PATH": os.defpath, "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
         clean |= {"TMPDIR": str(self.scratch), "PYTHONPATH": str(self.place)}

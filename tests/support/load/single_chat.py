@@ -1,4 +1,4 @@
-"""Be a person on a machine without internet: check the file, start it, chat. For test_heavy.py.
+"""Run one client on a machine without internet: check the file, start it, chat. For test_heavy.py.
 
 Runs in a namespace of its own (machines.py): python single_chat.py FILE BACKEND MODEL [OPTION ...]
 """

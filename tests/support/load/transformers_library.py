@@ -1,6 +1,6 @@
 """Make tiny models, and say what the library itself answers to load_scenario_4.py.
 
-For test_four_people.py; runs with the libraries of a built file:
+For test_load_4.py; runs with the libraries of a built file:
 python transformers_library.py FOLDER CONTEXT
 """
 
@@ -62,7 +62,7 @@ def look(folder: Path, picture: Path) -> str:
 
 
 def user(content: Any) -> Message:
-    """Return what a person says."""
+    """Return a user's message."""
     return {"role": "user", "content": content}
 
 

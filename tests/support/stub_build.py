@@ -1,4 +1,4 @@
-"""Build a real kuwa-huggingface.pyz in a second: stand-ins for its libraries are real wheels.
+"""Build a real kuwa-huggingface.pyz in a second, with stubs of its libraries in real wheels.
 
 Whatever concerns the file, the launcher and the cache is the real thing; only torch and the others
 are one-line packages. What needs the libraries themselves is in tests/e2e/test_heavy.py.
@@ -57,7 +57,7 @@ def make_libraries(folder: Path, extra: Extra = EXTRA) -> Path:
 
 
 def write_model(folder: Path) -> Path:
-    """Write a model that nobody can tell from a real one before it is loaded; return its folder."""
+    """Write a model that passes for a real one until it is loaded; return its folder."""
     for name, text in MODEL.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def build(
 
 
 def built(folder: Path, *options: object, extra: Extra = EXTRA) -> Path:
-    """Build the file with stand-ins below this folder; return its path."""
+    """Build the file with stub libraries below this folder; return its path."""
     done = build(folder / "dist", make_libraries(folder / "wheels", extra), *options)
     assert done.returncode == 0, done.stderr
     return folder / "dist" / "kuwa-huggingface.pyz"
@@ -87,7 +87,7 @@ def built(folder: Path, *options: object, extra: Extra = EXTRA) -> Path:
 def bulk() -> Extra:
     """Return what makes torch so large that two processes unpack it, for some tenths of a second.
 
-    Whoever needs it to take longer stops those processes.
+    A test that needs it to take longer stops those processes.
     """
     large = {f"torch/bulk/{n}.bin": bytes([n]) * 16_000_000 for n in range(5)}
     small = {f"torch/small/{n}.py": f"N = {n}\n".encode() for n in range(500)}
@@ -150,10 +150,15 @@ def public_python() -> str:
     pytest.skip(f"no Python {HERE} is in {os.defpath}, where every user may run it")
 
 
+def read_only(folder: object) -> str:
+    """Return the shell commands that make a folder read-only, for mounting()."""
+    return f"mount --bind {folder} {folder}; mount -o remount,ro,bind {folder}"
+
+
 def mounting(script: str, *command: object) -> list[object]:
     """Return the command that runs this after a shell script, in mounts of its own.
 
-    It needs root: in a user namespace the folder / belongs to nobody, and nothing is trusted.
+    It needs root: in a user namespace the owner of / is unmapped, and nothing is trusted.
     """
     flags = ["unshare", "--mount"]
     if os.geteuid() or subprocess.run([*flags, "true"], check=False).returncode:

@@ -1,4 +1,4 @@
-"""A home and a folder with a built file: what the tests of refusals and of unpacking play with."""
+"""A home and a folder with a built file, for the tests of refusals and of unpacking."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from kuwa_min.bundle.archive import Archive
 from tests.support.programs import Program
-from tests.support.stand_ins import PROBE, Done, below, mounting, payload_id, start
+from tests.support.stub_build import PROBE, Done, below, mounting, payload_id, start
 
 NAME = "kuwa-huggingface.pyz"
 
 
-class Box:
+class Installation:
     """A home, and a folder with the file and a custom executor that imports torch and ends."""
 
     def __init__(self, folder: Path, file: Path) -> None:
