@@ -28,6 +28,8 @@ from kuwa_min.options import generation_options
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.types import from_json
 
+from .options import SAMPLING_OPTIONS, generate_options, library
+
 if TYPE_CHECKING:
     from .model import TransformersModel
     from .vision import VisionEncoder
@@ -54,16 +56,6 @@ DTYPES = {  # by the names that Kuwa's --torch_dtype has
     "bf16": "bfloat16",
 }
 BEAM_OPTIONS = ("length_penalty", "early_stopping")
-SAMPLING_OPTIONS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "seed",
-)
 OPTIONS = (
     Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
     Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
@@ -158,8 +150,6 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def library(self) -> generation_options.Library:
         """Return the generation options that transformers has beyond the table."""
-        from .options import library
-
         return library()
 
     def read_settings(self) -> dict[str, Any]:
@@ -167,7 +157,7 @@ class HuggingfaceExecutor(ModelExecutor):
         pairs = {name: from_json(convert_value(text)) for name, text in self.args.generation_kwargs}
         more = [("--generation_kwargs", pairs)]
         settings = generation_options.settings(self.table, self.args, self.library, more=more)
-        sampling = [name for name in SAMPLING_OPTIONS if settings[name] is not None]
+        sampling = [name for name in (*SAMPLING_OPTIONS, "seed") if settings[name] is not None]
         if sampling and not settings["do_sample"]:
             logger.warning("without --do_sample true, these do nothing: %s", ", ".join(sampling))
         beams = [name for name in BEAM_OPTIONS if settings.get(name) is not None]
@@ -186,7 +176,6 @@ class HuggingfaceExecutor(ModelExecutor):
         progress(0, 1)
         from .loading import LoadOptions
         from .model import TransformersModel
-        from .options import generate_options
 
         eos_token_ids = self.settings.pop("eos_token_id", [])
         model = TransformersModel(

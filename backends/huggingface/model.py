@@ -16,20 +16,12 @@ from backends._local.templates.chat_template import PLAIN, ChatTemplate
 
 from .detokenizer import create_detokenizer
 from .loading import LoadOptions, Progress, load
+from .options import SAMPLING_OPTIONS
 
 logger = logging.getLogger(__name__)
 
 AttentionMask = torch.Tensor | dict[str, torch.Tensor] | None  # as forward() takes it
 DEFAULT_SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # transformers' own
-SAMPLING_OPTIONS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "epsilon_cutoff",
-    "eta_cutoff",
-)
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"  # in the message of torch's RuntimeError
 MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unknown"
 DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it

@@ -11,11 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import transformers
-
 from kuwa_min.options import generation_options
 from kuwa_min.options.generation_options import Option
 
+SAMPLING_OPTIONS = (  # of the backend's table: those that a generation_config.json may state
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
 HELP = ""
 TYPED = (  # with the default values, which change nothing
     Option("num_beams", int, 1, HELP, least=1),
@@ -46,6 +53,8 @@ OURS = ("max_time", "eos_token_id")  # which the backend implements itself
 
 def library() -> generation_options.Library:
     """Return the fields of GenerationConfig, and those of them that are passed on."""
+    import transformers
+
     known = {*vars(transformers.GenerationConfig()), *UNTYPED, *(one.name for one in TYPED)}
     passed = {*UNTYPED, *(one.name for one in TYPED)}
     return generation_options.Library(
