@@ -18,7 +18,7 @@ from engines.transformers_engines import BATCHING, SERVE
 SAMPLING = {"do_sample": "true", "temperature": 0.8, "top_k": 40, "top_p": 0.9, "seed": 7}
 FORWARD = {"tiny": Goal(0.75, 0.80), "small": Goal(0.97, 0.95)}
 STATIC = {"tiny": 1.05, "small": 1.05}
-PEERS = {  # a larger model's single stream is bound by its weights for everybody
+PEERS = {  # a larger model's single stream is bound by its weights in every server
     SERVE: {"tiny": Goal(1.3, 4), "small": Goal(None, 4)},
     BATCHING: {"tiny": Goal(None, 1.3), "small": Goal(None, 1.3)},
 }

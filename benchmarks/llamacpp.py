@@ -1,7 +1,7 @@
 """Ask how the llamacpp backend compares with its library and with llama-cpp-python's own server.
 
 Models with random weights are made on the spot: tiny (1.5 million), which shows what a token costs
-beside the computing, and small (33 million). The interpreter that runs this runs everybody, so it
+beside the computing, and small (33 million). The interpreter that runs this runs all servers, so it
 needs llama-cpp-python; one compute thread each, and everything in 32-bit floats.
 """
 
@@ -16,7 +16,7 @@ from engines.token_rates import Goal
 SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 7}
 BARE, BATCH, STREAM = "bare decode loop", "bare 8-sequence batch", "create_completion()"
 FORWARD = {"tiny": Goal(0.70, 0.85), "small": Goal(0.95, 0.95)}
-PEERS = {  # a larger model's single stream is bound by its weights for everybody
+PEERS = {  # a larger model's single stream is bound by its weights in every server
     SERVER: {"tiny": Goal(1.5, 3.5), "small": Goal(None, 3.5)}
 }
 BACKEND = Backend(

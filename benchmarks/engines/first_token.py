@@ -1,4 +1,4 @@
-"""Time a person's first token: the eighth of eight people, and a conversation's next turn."""
+"""Time to first token: the eighth of eight clients, and a conversation's next turn."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +24,7 @@ MILLISECONDS = 1000
 
 
 def eighth(engines: Engines, plan: Plan, *, peer: str) -> Table:
-    """Compare the eighth of eight people with the same eight served one by one.
+    """Compare the eighth of eight clients with the same eight served one by one.
 
     The eighth comes while seven are being answered, or all eight come at once.
     """
@@ -49,7 +49,7 @@ def eighth(engines: Engines, plan: Plan, *, peer: str) -> Table:
 
 
 def first_token_of_who_joins(engine: Any) -> float:
-    """Return the ms until somebody has a token who comes while seven are being answered."""
+    """Return the ms to the first token of a client that comes while seven are being answered."""
     *lengths, last = MIXED
     others = [
         engine.chat(slot, [prompt(length)], LONG_ANSWER) for slot, length in enumerate(lengths)
@@ -65,7 +65,7 @@ def first_token_of_who_joins(engine: Any) -> float:
 
 
 def last_first_token(engine: Any, tokens: int) -> float:
-    """Return the ms until the last of eight people who ask at once has a token."""
+    """Return the ms to the first token of the last of eight clients that ask at once."""
     answers = ask_together(engine, [prompt(length) for length in MIXED], tokens)
     last = max(answer.first_arrival() for answer in answers)
     return MILLISECONDS * (last - answers[0].started)
@@ -78,7 +78,7 @@ def reading_alone(library: Any) -> float:
 
 
 def first_token_in_line(engine: Any, tokens: int) -> float:
-    """Return the ms until the last has a token if everybody waits for the end of the one before."""
+    """Return the ms to the last one's first token if each waits for the end of the one before."""
     answers = [engine.chat(0, [prompt(length)], tokens).read_to_end().check() for length in MIXED]
     return MILLISECONDS * (answers[-1].first_arrival() - answers[0].started)
 

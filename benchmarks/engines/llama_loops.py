@@ -69,7 +69,7 @@ class Loop:
         return numpy.array(found)
 
     def go_on(self, tokens: Any, lengths: Sequence[int], count: int) -> list[Any]:
-        """Return so many further tokens of every sequence, which hold as many as `lengths`."""
+        """Return `count` further tokens of every sequence; `lengths`: what each holds."""
         width = len(lengths)
         self._wanted[:width] = 1
         self._places[:width] = lengths

@@ -27,7 +27,7 @@ ORDER_SECONDS = 120.0
 
 
 class ModelServer(Server):
-    """A server that takes its time to load; whoever answers a knock has loaded."""
+    """A server that takes a while to load; it is ready once it accepts a connection."""
 
     knock = "/health"
 
@@ -64,7 +64,7 @@ class Ours(ModelServer):
         super().__init__([sys.executable, *start, *options, *common], port, cwd=ROOT)
 
     def chat(self, slot: int, said: Sequence[str], tokens: int, **options: object) -> Answer:
-        """Ask in a slot for so many tokens."""
+        """Ask for this many tokens in a slot."""
         wanted = {self.length_option: tokens, **options}
         return Answer(self.port, form_request(slot_path(slot), said, **wanted), tokens)
 
@@ -84,7 +84,7 @@ class OpenAiServer(ModelServer):
         self.model = str(model)
 
     def chat(self, slot: int, said: Sequence[str], tokens: int) -> EventAnswer:
-        """Ask for so many tokens; it knows no slots."""
+        """Ask for this many tokens; the server has no slots."""
         request = completion_request(self.model, said, max_tokens=tokens, temperature=0)
         return EventAnswer(self.port, request, tokens)
 

@@ -1,6 +1,6 @@
 """Ask how many tokens a second come out, in one stream and in eight, beside what else can do it.
 
-All in interleaved rounds after a warm-up round. Every prompt is new, so that nobody has it cached.
+All in interleaved rounds after a warm-up round. Every prompt is new: no server has it cached.
 Goals are of a model by its name; a model that is missing has none.
 """
 
@@ -31,7 +31,7 @@ class Goal(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Tokens a second: from the question to the end, and after everybody has a first token."""
+    """Tokens a second: from the question to the end, and after every client has a first token."""
 
     whole: float
     decode: float
@@ -127,14 +127,14 @@ def sampled(engines: Engines, plan: Plan, *, options: Mapping[str, object]) -> T
 
 
 def judged(what: str, ours: float, against: str, value: float, goal: float | None) -> Row:
-    """Promise ours to be at least so many times the other, or nothing."""
+    """Return the target ratio of ours to the other, or nothing."""
     if goal is None:
         return beside(what, ours, against, value)
     return at_least(what, ours, against, value, goal)
 
 
 def measured(contestants: Contestants, count: int) -> dict[str, Rate]:
-    """Return everybody's medians, after one warm-up round."""
+    """Return all medians, after one warm-up round."""
     interleaved(contestants, 1)
     found = interleaved(contestants, count)
     return {name: Rate(*map(median, zip(*many, strict=True))) for name, many in found.items()}

@@ -55,7 +55,7 @@ class Loops:
         return first, [list(row) for row in zip(*rows, strict=True)]
 
     def static(self, tokens: Any, mask: Any, count: int) -> tuple[float, list[list[int]]]:
-        """Let generate() answer a batch in which nobody joins or leaves."""
+        """Let generate() answer a batch that no sequence joins or leaves."""
         first = time.perf_counter()
         made = self.model.generate(
             tokens, attention_mask=mask, max_new_tokens=count, do_sample=False

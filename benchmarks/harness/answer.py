@@ -18,7 +18,7 @@ ROLES = ("user", "assistant")
 
 
 class Answer(Chat):
-    """A streamed answer of so many tokens; the clock runs from before the connect."""
+    """A streamed answer of `tokens` tokens; the clock runs from before the connect."""
 
     def __init__(self, port: int, request: bytes, tokens: int) -> None:
         self.tokens = tokens

@@ -37,7 +37,7 @@ class Chat:
         self.socket.sendall(request)
 
     def read(self) -> bool:
-        """Take what is there; say whether more is to come."""
+        """Read the bytes that have come; return whether more are to come."""
         data = self.socket.recv(READ_BYTES)
         self.arrivals.append(time.perf_counter())
         self.parts.append(data)

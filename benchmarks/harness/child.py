@@ -84,7 +84,7 @@ def to_disk(run: Callable[[], Spent]) -> tuple[Spent, float]:
 
 
 def forget(paths: Sequence[Path]) -> None:
-    """Ask the system to drop these files from its memory; it takes no root and nobody else's."""
+    """Ask the system to drop these files from its page cache; needs no root."""
     for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())

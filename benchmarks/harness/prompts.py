@@ -11,6 +11,6 @@ _dice = random.Random(0)
 
 
 def prompt(tokens: int) -> str:
-    """Return a new question of so many tokens, the template's included; a letter is a token."""
+    """Return a new question of this many tokens, the template's included; a letter is a token."""
     letters = _dice.choices(string.ascii_letters, k=tokens - TEMPLATE_TOKENS)
     return "".join(letters)

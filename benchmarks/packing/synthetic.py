@@ -1,7 +1,7 @@
 """Make wheels as large as CUDA's, of random bytes, under the names that huggingface requires.
 
 Half of the bytes are stored and half deflated, which makes them no smaller. A twentieth is in small
-files. Nobody can import from them; they are there to be copied. Runs as a process of its own: what
+files. They cannot be imported, only copied. Runs as a process of its own: what
 it holds would count as held by whatever the benchmark starts next.
 """
 
@@ -21,7 +21,7 @@ SMALL_SHARE = 0.05
 
 
 def make_wheels(folder: Path, size: int) -> None:
-    """Write a wheel for everything that the backend requires, of so many bytes together."""
+    """Write a wheel for everything that the backend requires; together they have these bytes."""
     from kuwa_min.registry import backend_infos
 
     names = [*backend_infos()[BACKEND].requires]

@@ -18,7 +18,7 @@ Read = Callable[[str], Iterator[str]]  # what is wished -> the pieces
 
 
 def main() -> None:
-    """Have so many chats at once."""
+    """Run this many chats at once."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("kind", choices=("sdk", "http"))

@@ -88,6 +88,6 @@ def test_every_row_compares_two_measured_figures(run: Run) -> None:
 
 
 def test_what_is_timed_is_the_librarys_own_answer(run: Run) -> None:
-    """Of eight people who ask at once, each gets what the bare loop makes of the prompt alone."""
+    """Each of eight concurrent clients gets what the bare loop makes of its prompt alone."""
     remarks = run.tables[BARE[run.backend]]["remarks"]
     assert remarks == ["8 of 8 answers are the bare loop's own"]

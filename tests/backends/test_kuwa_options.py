@@ -1,4 +1,4 @@
-"""The options of Kuwa's own executors: a command line of theirs is taken as it is.
+"""The options of Kuwa's own executors: their command lines are accepted unchanged.
 
 The names are those of the help texts of Kuwa 0.3.4 and 0.4, whose executors take many of them from
 the signatures of their libraries. Nothing here needs a library.

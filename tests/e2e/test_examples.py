@@ -99,7 +99,7 @@ def run(*arguments: str | Path, **environment: str) -> tuple[int, str, str]:
 
 
 def custom(folder: Path, body: str, name: str = "custom.py") -> Path:
-    """Write somebody's file and return its path."""
+    """Write a user's file and return its path."""
     path = folder / name
     path.write_text(f"from kuwa_min import LLMExecutor\n{body}", encoding="utf-8")
     return path
@@ -155,7 +155,7 @@ def test_the_executor_written_for_kuwa_answers_is_aborted_and_ends() -> None:
         stop(program)
 
 
-# Shapes of files that people wrote for Kuwa; each answers "header x, kernel y" or the like.
+# Shapes of files that users wrote for Kuwa; each answers "header x, kernel y" or the like.
 SHAPES = {
     "serve": (
         "from kuwa.executor.base_executor import BaseExecutor\n"
@@ -314,7 +314,7 @@ def test_a_file_that_runs_without_our_command_line_opens_its_missing_streams() -
     assert targets == [os.devnull] * 3
 
 
-# -- other people's files
+# -- files of other authors
 
 
 def test_a_file_need_not_call_run(tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_abort_ends_the_answer_and_frees_the_endpoint(
 def test_eight_users_on_two_slots_are_served_in_order(
     kuwa: Kuwa, built: Built, tmp_path: Path
 ) -> None:
-    """Nobody is refused; the next begins within 20 ms of an end."""
+    """No chat is refused; the next begins within 20 ms of an end."""
     answers: dict[int, Seen] = {}
     gates = [tmp_path / f"gate {user}" for user in range(8)]
     options = ("--concurrent_req_limit", "2", "--waiting", "6")

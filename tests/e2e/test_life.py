@@ -32,7 +32,7 @@ def kernel_on(built: Built, port: int) -> Program:
 
 
 def free_port() -> int:
-    """Find a port on which nobody listens."""
+    """Find a port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -72,7 +72,7 @@ def test_a_killed_executor_that_starts_again_on_its_port_chats_at_once(built: Bu
                 first.process.kill()
                 first.end()
         assert "debug" in table(url)
-        fetch(f"{url}/v1.0/worker/schedule", ids)  # a reservation that nobody will ever use
+        fetch(f"{url}/v1.0/worker/schedule", ids)  # a reservation that is never used
         with start(built, *options, "--delay", "0") as second:
             second.wait_for("registered as debug")
             assert chat_through(url, "debug", "again") == "again"
@@ -97,7 +97,7 @@ def test_a_kernel_that_is_killed_and_comes_back_empty_has_the_executor_again(
 
 
 def test_sigterm_in_the_middle_of_an_answer_lets_it_end_whole(built: Built) -> None:
-    """Stop while a person reads."""
+    """Stop while a client reads."""
     with kernel_on(built, 0) as kernel:
         url, answers = kernel.kernel_url, list[str]()
         with start(built, "debug", "--kernel_url", url) as program:
@@ -116,19 +116,19 @@ def test_sigterm_in_the_middle_of_an_answer_lets_it_end_whole(built: Built) -> N
 
 
 def test_eight_people_chat_at_once_through_one_process(built: Built) -> None:
-    """Give each of eight people one of eight slots."""
+    """Give each of eight clients one of eight slots."""
     options = ("--embedded_kernel", "127.0.0.1:0", "--concurrent_req_limit", "8")
     with start(built, "debug", *options, "--delay", "0.005") as program:
         program.wait_for("registered as debug")
         url, answers = program.kernel_url, dict[int, str]()
 
-        def person(number: int) -> None:
+        def client(number: int) -> None:
             answers[number] = chat_through(url, "debug", f"{number} " * 50, number + 1)
 
-        people = [threading.Thread(target=person, args=(number,)) for number in range(8)]
-        for one in people:
+        clients = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+        for one in clients:
             one.start()
-        for one in people:
+        for one in clients:
             one.join()
     assert answers == {number: f"{number} " * 50 for number in range(8)}
 

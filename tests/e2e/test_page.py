@@ -99,7 +99,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 
 
 class Page:
-    """What a person sees and does on the page."""
+    """What a user sees and does on the page."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
@@ -429,7 +429,7 @@ def test_an_executor_that_was_shut_down_leaves_the_table(
 
 
 def test_a_chat_in_the_queue_says_so_until_its_turn(page: Page, kernel: str, dist: Path) -> None:
-    """The executor has one slot, in which somebody else's answer runs."""
+    """The executor has one slot, in which another user's answer runs."""
     options = ("debug", "--kernel_url", kernel, "--access_code", "queue", "--delay", "0.02")
     command = (sys.executable, str(dist / "kuwa-debug.pyz"))
     with Program(*options, command=command) as program:
@@ -524,11 +524,11 @@ def test_an_executor_that_left_is_told_and_the_question_is_offered_again(
 def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(
     page: Page, kernel: str, dist: Path
 ) -> None:
-    """Somebody else has the only slot: the page waits and says so until Stop."""
+    """Another user has the only slot: the page waits and says so until Stop."""
     options = ("--kernel_url", kernel, "--access_code", "taken", "--waiting", "0")
     with executor("debug", *options, dist=dist, until=READY):
-        somebody = urlencode({"name": "taken", "history_id": 1, "user_id": 1}).encode()
-        with urlopen(f"{kernel}v1.0/worker/schedule", somebody, timeout=10) as answer:
+        other_user = urlencode({"name": "taken", "history_id": 1, "user_id": 1}).encode()
+        with urlopen(f"{kernel}v1.0/worker/schedule", other_user, timeout=10) as answer:
             assert answer.read() == b"READY"
         page.choose("taken")
         page.say("My turn?")

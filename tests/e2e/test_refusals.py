@@ -307,7 +307,7 @@ def in_the_way(root: Path) -> str:
 
 
 def of_all(root: Path) -> str:
-    """Let everybody write to it."""
+    """Make it writable for every user."""
     root.mkdir()
     root.chmod(0o777)
     return f"others may write to {root}; what others could change is not run"
@@ -321,7 +321,7 @@ def of_the_group(root: Path) -> str:
 
 
 def below_one_of_all(root: Path) -> str:
-    """Let everybody replace it."""
+    """Make its folder writable for every user."""
     root.mkdir()
     root.parent.chmod(0o777)
     return f"others may write to {root.parent}; what others could change is not run"
@@ -374,7 +374,7 @@ def test_an_unsafe_root_that_was_asked_for_is_refused(
 def test_an_unsafe_cache_at_home_makes_it_unpack_beside_the_file(
     installed: Installation, spoil: object
 ) -> None:
-    """What lies there may have been put there by somebody else."""
+    """Its content may have been planted by another user."""
     root = installed.home / ".cache" / "kuwa"
     root.parent.mkdir()
     spoil(root)  # type: ignore[operator]
@@ -404,16 +404,14 @@ def by_another(path: Path) -> str:
 
 
 def open_to_all(path: Path) -> str:
-    """Let everybody write to a folder."""
+    """Make a folder writable for every user."""
     path.chmod(0o777)
     return f"others may write to {path}"
 
 
 @pytest.mark.parametrize("part", ["root", "entry"])
 @pytest.mark.parametrize("spoil", [by_another, open_to_all], ids=lambda one: one.__name__)
-def test_code_that_somebody_planted_never_runs(
-    installed: Installation, part: str, spoil: object
-) -> None:
+def test_planted_code_never_runs(installed: Installation, part: str, spoil: object) -> None:
     """Whether the whole cache or one entry is theirs; root would run it, too."""
     root = installed.home / ".cache" / "kuwa"
     entry = planted(root, installed.key)

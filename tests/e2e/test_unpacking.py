@@ -160,7 +160,7 @@ def halted(
 
 
 def test_the_first_start_unpacks_and_the_next_one_does_not(installed: Installation) -> None:
-    """Two lines, then silence; whoever may look at the files is their owner."""
+    """Two lines, then silence; only the owner may read the files."""
     first, second = installed.run(), installed.run()
     assert (first.code, first.out, second) == (0, installed.ran, Done(0, installed.ran, ""))
     announced, end = first.err.splitlines(keepends=True)
@@ -269,7 +269,7 @@ def test_the_libraries_win_over_those_of_the_host(installed: Installation, host:
 
 
 def test_a_backend_sees_nothing_of_the_hosts_packages(installed: Installation, host: Path) -> None:
-    """Half of the libraries from here and half from there is the error that nobody finds."""
+    """Libraries from two places would be an error that is hard to find."""
     model = write_model(installed.place / "model")
     done = start(host, installed.file, "huggingface", "--model_path", model, HOME=installed.home)
     assert done.code == 1
@@ -374,7 +374,7 @@ def test_ctrl_c_while_it_verifies_is_no_traceback(installed: Installation) -> No
     installed.run()
     data = installed.tree / "torch" / "data.bin"
     data.unlink()
-    os.mkfifo(data)  # whoever reads it waits for ever
+    os.mkfifo(data)  # a read of it blocks for ever
     writers: list[int] = []
 
     def has_a_reader() -> bool:
@@ -422,7 +422,7 @@ def test_whoever_comes_second_waits_and_says_so(big: Installation) -> None:
 def test_of_eight_first_starts_at_once_one_unpacks_and_all_succeed(
     installed: Installation, attempt: int
 ) -> None:
-    """In a home that has no cache folder yet; whoever loses a race must not notice."""
+    """In a home that has no cache folder yet; the loser of a race must not notice."""
     with contextlib.ExitStack() as stack:
         all_of_them = [stack.enter_context(installed.program(installed.probe)) for _ in range(8)]
         assert [one.end() for one in all_of_them] == [0] * 8, [one.log for one in all_of_them]
@@ -565,7 +565,7 @@ def entry_of(file: Path, name: str) -> tuple[int, int]:
 def test_a_flipped_bit_in_the_core_never_passes_for_whole(
     installed: Installation, small: Path
 ) -> None:
-    """Python reads the core before we can; whatever comes of it, nobody hears that all is well."""
+    """Python reads the core before we can; whatever comes of it, no check may report success."""
     shutil.copy(f"{small}.sha256", installed.place)
     whole, begin = installed.file.read_bytes(), Archive(str(installed.file)).zip_start
     good = start(sys.executable, installed.file, "verify", HOME=installed.home)
@@ -768,7 +768,7 @@ def test_progress_is_a_bar_on_a_terminal(big: Installation) -> None:
 
 
 def test_progress_is_a_line_per_tenth_in_a_pipe(big: Installation) -> None:
-    """Once it has taken a second: what takes no longer is over before anybody wonders."""
+    """Once it has taken a second: shorter steps need no progress."""
     for _ in range(TRIES):
         shutil.rmtree(big.root, ignore_errors=True)
         began = time.monotonic()
@@ -790,7 +790,7 @@ def test_progress_is_a_line_per_tenth_in_a_pipe(big: Installation) -> None:
 
 
 def aged(root: Path, name: str, days: float) -> Path:
-    """Put an entry of another file into a cache, last used so many days ago."""
+    """Put an entry of another file into a cache, last used this many days ago."""
     entry = root / name
     (entry / "tree").mkdir(parents=True, mode=0o700)
     root.chmod(0o700)
@@ -893,7 +893,7 @@ def test_an_unpacked_root_runs_from_a_read_only_disk(installed: Installation) ->
 def test_an_unpacked_root_that_is_old_still_runs_from_a_read_only_disk(
     installed: Installation,
 ) -> None:
-    """Nobody can note there when it was last used."""
+    """The time of last use cannot be written there."""
     root = installed.place / "root"
     assert installed.start("unpack", root).code == 0
     then = time.time() - 400 * DAY

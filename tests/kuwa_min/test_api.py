@@ -1,4 +1,4 @@
-"""The public interface: what files of other people rely on, pinned."""
+"""The public interface: what custom executors rely on, pinned."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_front_door_opens_late() -> None:
 
 
 def test_an_executor_has_these_methods() -> None:
-    """No public method is added or lost without somebody noticing here."""
+    """A public method that is added or lost fails here."""
     public = {name for name in vars(LLMExecutor) if not name.startswith("_")}
     assert public == set(SIGNATURES) - {"__init__"} | PROPERTIES | set(ATTRIBUTES) | {"parser"}
     assert {name for name in vars(KuwaNames) if not name.startswith("_")} == REPLACEABLE
@@ -112,7 +112,7 @@ def test_abort_is_awaited() -> None:
 
 @pytest.mark.parametrize("name", sorted({*SIGNATURES, *PROPERTIES, *REPLACEABLE, "parser"}))
 def test_every_public_method_says_what_it_is_for(name: str) -> None:
-    """A docstring is the help of whoever writes a custom executor."""
+    """Docstrings are the reference for authors of custom executors."""
     if name != "__init__":
         assert inspect.getdoc({**vars(KuwaNames), **vars(LLMExecutor)}[name])
 
@@ -139,7 +139,7 @@ def test_a_modelfile_has_these_fields() -> None:
 
 
 def test_an_answer_error_is_an_error_of_ours() -> None:
-    """The one error that custom executors raise: its message is for the person."""
+    """The one error that custom executors raise: its message is for the user."""
     assert issubclass(errors.AnswerError, errors.KuwaError)
     assert issubclass(errors.KuwaError, Exception)
     assert str(errors.AnswerError("[No input message entered]")) == "[No input message entered]"
@@ -149,7 +149,7 @@ def test_an_executor_without_llm_compute_says_so() -> None:
     """The sentence names the class."""
 
     class Forgetful(LLMExecutor):
-        """Somebody's first try."""
+        """A first try."""
 
     with pytest.raises(NotImplementedError, match="Forgetful lacks llm_compute"):
         Forgetful().llm_compute([], Modelfile())

@@ -45,7 +45,7 @@ class Answer:
         self.request, self.text = request, ""
 
     def more(self, characters: int = 1) -> str:
-        """Return all text so far, when so many characters more came or the answer is over."""
+        """Return all text so far, when this many more characters came or the answer is over."""
         wanted, deadline = len(self.text) + characters, time.monotonic() + ANSWER_TIMEOUT
         while len(self.text) < wanted and not self.request.drained:
             assert time.monotonic() < deadline, f"silent after {self.text!r}"

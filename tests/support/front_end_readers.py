@@ -17,7 +17,7 @@ WINDOW = 0.1  # seconds
 
 
 class Shown(NamedTuple):
-    """What a person sees in the end: the text, the side notes, how the answer ended."""
+    """What a user sees in the end: the text, the side notes, how the answer ended."""
 
     text: str
     notes: list[str]

@@ -74,5 +74,5 @@ def test_what_python_writes_is_known(tmp_path: Path) -> None:
 
 
 def test_pictures_are_among_all() -> None:
-    """Whoever takes all takes pictures."""
+    """A backend that takes all types takes images."""
     assert IMAGE_TYPES < ALL_TYPES

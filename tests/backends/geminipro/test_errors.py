@@ -119,7 +119,7 @@ def test_an_error_that_is_odd_is_read_as_far_as_it_goes() -> None:
 
 
 def test_the_log_gets_no_key_of_a_refusal() -> None:
-    """Whoever repeats it there."""
+    """Even where the service repeats it."""
     body = {"error": error(403, "DENIED", "a-secret-key and AIzaSyA1234567890abcdef may not\nx")}
     found = explain(403, body)
     assert str(found) == "error 403 DENIED *** and *** may not x"

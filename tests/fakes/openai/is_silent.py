@@ -24,7 +24,7 @@ def after_the_first_word(talk: Talk) -> None:
 
 
 def after_the_last_word(talk: Talk) -> None:
-    """Say that this was all, and leave the connection as it is."""
+    """Say that this was all, and keep the connection open."""
     talk.begin()
     talk.say("all", finish="stop")
     talk.raw(b"data: [DONE]\n\n")

@@ -32,7 +32,7 @@ def system(text: str) -> dict[str, str]:
 
 
 def test_isbot_is_the_role_and_msg_the_content() -> None:
-    """Bots are assistants, everybody else is a user; a null text is an empty one."""
+    """Bots are assistants, all others are users; a null text is an empty one."""
     assert to_openai_chat_format(
         [
             {"isbot": False, "msg": "hello"},

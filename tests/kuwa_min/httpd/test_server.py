@@ -268,7 +268,7 @@ def test_a_client_that_wants_to_close_is_closed(client: Client) -> None:
 
 
 def test_head_answers_have_the_fields_but_no_body(client: Client) -> None:
-    """Ask with HEAD for what is there, what is not, and what is not for HEAD."""
+    """Ask with HEAD for what exists, what does not, and what does not take HEAD."""
     for path, status, length in (("/", 200, 5), ("/nothing", 404, 45), ("/echo", 405, 35)):
         answer = client.send(get(path, method="HEAD")).answer("HEAD")
         assert answer.status == status

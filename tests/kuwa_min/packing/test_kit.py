@@ -103,7 +103,7 @@ def test_the_kit_holds_file_documents_model_and_texts(
 
 
 def test_missing_documents_are_left_out(tmp_path: Path, archive: Path) -> None:
-    """The README names what is there."""
+    """The README names the kit's files."""
     archive.with_name(f"{archive.name}.cdx.json").unlink()
     make_kit(tmp_path / "kit", archive, "huggingface", None)
     assert f"{archive.name}.cdx.json" not in listing(tmp_path / "kit")
@@ -380,7 +380,7 @@ def test_the_unit_does_not_try_again_where_that_is_useless(tmp_path: Path, archi
 
 @pytest.mark.parametrize("name", [".hidden", "a file"])
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path, archive: Path, name: str) -> None:
-    """It stays as it is."""
+    """It stays unchanged."""
     (tmp_path / "kit").mkdir()
     (tmp_path / "kit" / name).touch()
     with pytest.raises(UsageError, match="kit is not empty"):

@@ -119,7 +119,7 @@ def test_a_lock_is_made_and_names_the_files_that_went_in(links: Path, tmp_path: 
 
 
 def test_a_lock_is_followed_though_there_are_newer_versions(links: Path, tmp_path: Path) -> None:
-    """Nothing is resolved, and the lock stays as it is."""
+    """Nothing is resolved, and the lock stays unchanged."""
     lock = tmp_path / "some.lock"
     first, _ = found(requested(links, lock=lock))
     text = lock.read_text(encoding="utf-8")
@@ -141,7 +141,7 @@ def test_a_lock_for_another_machine_is_refused(links: Path, tmp_path: Path) -> N
 
 
 def test_a_wheel_that_changed_since_is_refused(links: Path, tmp_path: Path) -> None:
-    """Whoever changed it."""
+    """Whatever changed it."""
     lock = tmp_path / "some.lock"
     found(requested(links, lock=lock))
     make_wheel(links, "dep", "1.0", extra="A = 2\n")

@@ -147,7 +147,7 @@ def test_a_payload_of_nothing_is_an_empty_index(tmp_path: Path) -> None:
 
 
 def test_a_source_that_became_shorter_is_one_line(tmp_path: Path) -> None:
-    """Somebody wrote to it while it was read."""
+    """Another process wrote to it while it was read."""
     members = wheel(tmp_path, FILES, method=zipfile.ZIP_STORED)
     source = members[0].source
     source.write_bytes(source.read_bytes()[:100])

@@ -484,7 +484,7 @@ def test_nothing_logs_the_users_token(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_log_holds_content_of_all_pieces_if_asked_to(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Text as it is, chunks as their JSON."""
+    """Text unchanged, chunks as their JSON."""
     caplog.set_level(logging.INFO)
     one = Running(yielding("some", TextChunk("text", ["x"]), LogChunk("a log")), 1, lambda: None)
     one.routes._log_content = True

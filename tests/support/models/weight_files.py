@@ -29,7 +29,7 @@ def index(shards: Sequence[str]) -> bytes:
 
 
 def shard_names(count: int) -> list[str]:
-    """Return the names that the library gives to so many files."""
+    """Return the names that the library gives to this many files."""
     return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
 
 
@@ -50,7 +50,7 @@ def folder(path: Path, files: Mapping[str, bytes] | None = None) -> Path:
 
 
 def sharded(path: Path, count: int) -> Path:
-    """Make a whole model folder with weights in so many files."""
+    """Make a whole model folder with its weights in this many files."""
     names = shard_names(count)
     files = dict.fromkeys(names, safetensors())
     return folder(path, files | {"model.safetensors.index.json": index(names)})

@@ -40,7 +40,7 @@ NUMBERS = field("scores", ARRAY, struct.pack("<IQ", F32, 3) + bytes(12))
 
 
 def gguf(fields: list[bytes], tensors: list[bytes], data: int, *, alignment: int = 32) -> bytes:
-    """Return a file with so many bytes of data."""
+    """Return a file with this many bytes of data."""
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields))
     head += b"".join([*fields, *tensors])
     return head + bytes(-len(head) % alignment if tensors else 0) + bytes(data)

@@ -1,4 +1,4 @@
-"""--model_path: every mistake is one line that says what is there and what to do."""
+"""--model_path: every mistake is one line that says what was found and what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.models import weight_files
 from tests.support.models.weight_files import PAGE, POINTER
 
 HEAD = b"GGUF\x03\0\0\0" + bytes(16)  # of a file without tensors and fields
-NOBODY = 65534
+UNPRIVILEGED_UID = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def no_root() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(NOBODY)
+    os.seteuid(UNPRIVILEGED_UID)
     try:
         yield
     finally:
@@ -121,7 +121,7 @@ def test_a_mistake_in_the_middle_names_the_whole_path(tmp_path: Path, check: obj
 
 @BOTH
 def test_case_and_shortened_names_are_recognised(tmp_path: Path, check: object) -> None:
-    """People write LLAMA for Llama-3.1-8B-Instruct."""
+    """Users write LLAMA for Llama-3.1-8B-Instruct."""
     near = model(tmp_path / "Llama-3.1-8B-Instruct")
     for written in ("llama-3.1-8b-instruct", "LLAMA"):
         assert complaint(check, tmp_path / written).endswith(f"near it: {near}")

@@ -75,7 +75,7 @@ def test_what_another_wheel_holds_is_not_the_systems() -> None:
 
 @pytest.mark.parametrize("name", ["libcuda.so.1", "libnvidia-ml.so.1", "libnvcuvid.so.1"])
 def test_the_drivers_libraries_are_the_drivers(name: str) -> None:
-    """Whoever has no driver may still run it."""
+    """It still runs on a host without the driver."""
     assert libraries(ElfScan(LOCAL, {"one.so": elf(name)})) == {}
 
 

@@ -60,7 +60,7 @@ KEPT = (
 
 @pytest.mark.parametrize("path", GONE)
 def test_it_goes(path: str) -> None:
-    """Nobody who chats misses it."""
+    """Inference does not need it."""
     assert NEVER_NEEDED.fullmatch(path)
 
 

@@ -167,7 +167,7 @@ UNSAFE = ("../evil.py", "/etc/evil", "pack/../../evil.py", "pack-1.0.data/data/.
 
 @pytest.mark.parametrize("name", UNSAFE)
 def test_a_member_outside_of_the_tree_is_refused(tmp_path: Path, name: str) -> None:
-    """Whoever made such a wheel means no good."""
+    """Such a wheel is malicious."""
     path = raw_wheel(tmp_path, {name: b"1", **dist_info()})
     assert "has a member outside of its tree" in refusal(path)
 
@@ -191,7 +191,7 @@ def test_a_member_that_is_compressed_otherwise_is_refused(tmp_path: Path, method
 
 @pytest.mark.parametrize("number", [0, 2], ids=["a module", "RECORD"])
 def test_an_encrypted_member_is_refused(tmp_path: Path, number: int) -> None:
-    """Nobody has the password."""
+    """There is no password to open it."""
     path = raw_wheel(tmp_path, {"pack/a.py": b"1", **dist_info()})
     data = bytearray(path.read_bytes())
     place = -1
