@@ -95,7 +95,7 @@ class EmbeddedKernel:
         name, endpoint = _form_values(request, "name", "endpoint")
         known = self.records.has_origin(name, endpoint)
         done = bool(name and origin(endpoint)) and self.records.add(name, endpoint)
-        if done and not known:  # not for each slot of an executor
+        if done and not known:  # not for each endpoint of an executor
             logger.info("an executor joined: %s at %s", name, endpoint)
         return _text_response(protocol.SUCCESS if done else protocol.FAILED)
 

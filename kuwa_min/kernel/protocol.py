@@ -137,8 +137,8 @@ def _is_api_call(history_id: str) -> bool:
         return False
 
 
-def slot_path(path: str, index: int) -> str:
-    """Return the path of one slot's endpoint: the first keeps the plain path."""
+def endpoint_path(path: str, index: int) -> str:
+    """Return the path of the endpoint with this index: the first keeps the plain path."""
     return f"{path}/{index}" if index else path
 
 

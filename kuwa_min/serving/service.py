@@ -83,7 +83,7 @@ class Service:
         abort = self._run_abort if backend.abort is not None else None
         self._slots = Slots(count, self._metrics, abort, waiting=waiting)
         self._paths = [
-            protocol.slot_path(args.executor_path, index) for index in range(count + waiting)
+            protocol.endpoint_path(args.executor_path, index) for index in range(count + waiting)
         ]
 
     def run(self) -> None:

@@ -391,7 +391,7 @@ def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: byt
 )
 def test_slots_have_paths_of_their_own(path: str, index: int, result: str) -> None:
     """The first slot keeps the plain path."""
-    assert protocol.slot_path(path, index) == result
+    assert protocol.endpoint_path(path, index) == result
 
 
 @pytest.mark.parametrize(

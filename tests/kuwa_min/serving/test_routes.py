@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.httpd.server import Server
-from kuwa_min.kernel.protocol import ChatRequest, slot_path
+from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
 from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.event_loop import EventLoop
 from kuwa_min.serving.generator_runner import on_stop
@@ -46,7 +46,7 @@ class Running:
     ) -> None:
         self.metrics = Metrics("test", backend="Test", version="0", slots=slots)
         self.slots = Slots(slots, self.metrics, abort, waiting=waiting)
-        paths = [slot_path("/chat", index) for index in range(slots + waiting)]
+        paths = [endpoint_path("/chat", index) for index in range(slots + waiting)]
         self.backend_status = BackendStatus()
         about = ExecutorStatus(
             self.backend_status,

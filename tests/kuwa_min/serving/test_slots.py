@@ -19,7 +19,7 @@ import pytest
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.pieces import as_generator
-from kuwa_min.kernel.protocol import ChatRequest, slot_path
+from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
 from kuwa_min.kernel.wire import RawEncoder
 from kuwa_min.serving import generation
 from kuwa_min.serving.generation import Generation
@@ -71,7 +71,7 @@ def serve(gated: Gated, *, slots: int = 1, waiting: int = 1) -> AbstractContextM
 
 def chat(one: Running, index: int, name: str, **fields: str) -> tuple[int, str]:
     """Have a whole chat at an endpoint."""
-    return fetch(one.base + slot_path("/chat", index), said(name, **fields))
+    return fetch(one.base + endpoint_path("/chat", index), said(name, **fields))
 
 
 def waiting(one: Running) -> int:
@@ -161,7 +161,7 @@ def test_a_waiting_chat_leaves_the_queue_at_once(
 
 def socket_of(one: Running, index: int, name: str) -> socket.socket:
     """Start a chat on a bare socket."""
-    body, path = urlencode(said(name)), slot_path("/chat", index)
+    body, path = urlencode(said(name)), endpoint_path("/chat", index)
     sock = socket.create_connection(("127.0.0.1", one.server.port), LONG)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     sock.sendall(f"{head}{body}".encode())
@@ -210,7 +210,7 @@ def test_a_waiting_chat_sends_pings(gated: Gated, monkeypatch: pytest.MonkeyPatc
     with serve(gated, waiting=3) as one, ExitStack() as stack:
         answers = []
         for index, name in enumerate(("first", "second", "third", "raw")):
-            url = one.base + slot_path("/chat", index)
+            url = one.base + endpoint_path("/chat", index)
             fields = {} if name == "raw" else {"X-Kuwa-User-Id": "3"}
             answers.append(stack.enter_context(call(url, said(name), fields=fields)))
             until(lambda count=index + 1: len(one.slots.active()) == count)
