@@ -142,9 +142,9 @@ def endpoint_path(path: str, index: int) -> str:
     return f"{path}/{index}" if index else path
 
 
-def worker_url(kernel_url: str, version: str, verb: str) -> str:
-    """Return the URL of one of the Kernel's worker routes; a path of kernel_url is kept."""
-    return f"{kernel_url.rstrip('/')}/{version}/worker/{verb}"
+def worker_url(kernel_url: str, version: str, action: str) -> str:
+    """Return the URL of an action (register, read...) at the Kernel; a path of kernel_url is kept."""
+    return f"{kernel_url.rstrip('/')}/{version}/worker/{action}"
 
 
 def worker_form(name: str, endpoint: str) -> bytes:

@@ -35,7 +35,7 @@ REQUEST_TIMEOUT, UNREGISTER_TIMEOUT = 5.0, 3.0  # seconds
 RESPONSE_LIMIT = 4 << 20  # bytes of the Kernel's table that are read
 REASON_LIMIT = 200  # characters of the Kernel's answer that are logged
 REGISTERED, UNRESOLVED = "registered", "unresolved"
-TABLE_VERBS = ("read", "debug")  # worker routes that show the table: of Kernel 0.4, of all
+TABLE_ACTIONS = ("read", "debug")  # requests for the table: of Kernel 0.4, of all
 
 
 class Registration:
@@ -60,7 +60,7 @@ class Registration:
         self._names, self._resolve_endpoints = names, resolve_endpoints
         self._metrics = metrics
         self._endpoints: Sequence[str] = ()
-        self._table_verbs = list(TABLE_VERBS)  # the one that worked last comes first
+        self._table_actions = list(TABLE_ACTIONS)  # the one that worked last comes first
         self._stop = threading.Event()
         self._state = ""  # what was logged last
         self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
@@ -154,8 +154,8 @@ class Registration:
         """Return the Kernel's table from the first route that shows it, or None."""
         import urllib.error
 
-        for verb in tuple(self._table_verbs):
-            url = protocol.worker_url(self._kernel_url, self._version, verb)
+        for action in tuple(self._table_actions):
+            url = protocol.worker_url(self._kernel_url, self._version, action)
             try:
                 table = protocol.parse_table(self._request(url, None))
             except urllib.error.HTTPError as error:
@@ -165,7 +165,7 @@ class Registration:
             except Exception:  # noqa: BLE001 - unreachable; registering says why
                 return None
             else:
-                self._table_verbs.sort(key=verb.__ne__)
+                self._table_actions.sort(key=action.__ne__)
                 return table
         return None
 
@@ -182,9 +182,9 @@ class Registration:
 
     # -- how it is asked
 
-    def _post(self, verb: str, name: str, endpoint: str) -> str:
+    def _post(self, action: str, name: str, endpoint: str) -> str:
         """Return the Kernel's answer, or a short reason why there is none; does not raise."""
-        url = protocol.worker_url(self._kernel_url, self._version, verb)
+        url = protocol.worker_url(self._kernel_url, self._version, action)
         try:
             return self._request(url, protocol.worker_form(name, endpoint)).strip()[:REASON_LIMIT]
         except Exception as error:  # noqa: BLE001 - garbage raises many kinds in http.client

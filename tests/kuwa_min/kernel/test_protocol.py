@@ -389,13 +389,13 @@ def test_a_sentence_is_wrapped_as_the_kernels_users_know_it(text: str, data: byt
     ("path", "index", "result"),
     [("/chat", 0, "/chat"), ("/chat", 1, "/chat/1"), ("/a/b", 12, "/a/b/12")],
 )
-def test_slots_have_paths_of_their_own(path: str, index: int, result: str) -> None:
-    """The first slot keeps the plain path."""
+def test_endpoints_have_paths_of_their_own(path: str, index: int, result: str) -> None:
+    """The first endpoint keeps the plain path."""
     assert protocol.endpoint_path(path, index) == result
 
 
 @pytest.mark.parametrize(
-    ("kernel_url", "verb", "url"),
+    ("kernel_url", "action", "url"),
     [
         ("http://127.0.0.1:9000/", "register", "http://127.0.0.1:9000/v1.0/worker/register"),
         ("http://127.0.0.1:9000", "unregister", "http://127.0.0.1:9000/v1.0/worker/unregister"),
@@ -403,9 +403,11 @@ def test_slots_have_paths_of_their_own(path: str, index: int, result: str) -> No
         ("https://k/base/", "debug", "https://k/base/v1.0/worker/debug"),
     ],
 )
-def test_the_kernels_routes_stand_below_its_base_url(kernel_url: str, verb: str, url: str) -> None:
+def test_the_kernels_routes_stand_below_its_base_url(
+    kernel_url: str, action: str, url: str
+) -> None:
     """With or without a slash at the end; a base path is kept."""
-    assert protocol.worker_url(kernel_url, "v1.0", verb) == url
+    assert protocol.worker_url(kernel_url, "v1.0", action) == url
 
 
 def test_register_and_unregister_take_name_and_endpoint() -> None:
