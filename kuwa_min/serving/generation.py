@@ -49,8 +49,8 @@ NOTABLE_WAIT = 0.05  # seconds in the queue from which on the log mentions them
 Compute = Callable[[], AsyncGenerator[Piece, None]]
 
 
-class Slots(Protocol):
-    """What a generation needs of the table of endpoints and slots; see there."""
+class SlotTable(Protocol):
+    """What a generation needs of `slots.Slots`, the table of endpoints and slots."""
 
     def release(self, generation: Generation) -> bool:
         """Release the endpoint; return whether it was still held."""
@@ -87,7 +87,7 @@ class Generation:
     def __init__(
         self,
         index: int,
-        slots: Slots,
+        slots: SlotTable,
         metrics: Metrics,
         compute: Compute,
         encoder: AnswerEncoder,

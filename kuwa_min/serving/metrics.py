@@ -153,8 +153,8 @@ class Metrics:
         self.first_piece = Histogram(
             "time_to_first_piece_seconds", "Seconds to the first text.", labels, PROCESS_SECONDS
         )
-        self.tokens_in = Counter("input_tokens_total", "Prompt tokens, where known.", labels)
-        self.tokens_out = Counter("output_tokens_total", "Answer tokens, where known.", labels)
+        self.prompt_tokens = Counter("input_tokens_total", "Prompt tokens, where known.", labels)
+        self.completion_tokens = Counter("output_tokens_total", "Answer tokens, where known.", labels)
         self.slots = Metric("slots", "Chats that can run at once.", labels)
         self.slots.set(slots)
         self.busy_slots = Metric("busy_slots", "Chats running now.", labels)
@@ -192,8 +192,8 @@ class Metrics:
 
     def count_tokens(self, prompt_tokens: int, completion_tokens: int) -> None:
         """Add to the token counters."""
-        self.tokens_in.inc(prompt_tokens)
-        self.tokens_out.inc(completion_tokens)
+        self.prompt_tokens.inc(prompt_tokens)
+        self.completion_tokens.inc(completion_tokens)
 
     def render(self) -> bytes:
         """Return all metrics as Prometheus text."""
