@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kuwa_min.chat.chunks import Piece
-from kuwa_min.chat.pieces import as_generator
 from kuwa_min.kernel import protocol
 from kuwa_min.options import general
 from kuwa_min.options.kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
 from kuwa_min.serving import generator_runner, usage
 from kuwa_min.serving.backend_status import BackendStatus
+from kuwa_min.serving.generator_adapter import as_generator
 from kuwa_min.serving.service import Backend, Listening, Service
 
 from . import log, process

@@ -143,7 +143,7 @@ def endpoint_path(path: str, index: int) -> str:
 
 
 def worker_url(kernel_url: str, version: str, action: str) -> str:
-    """Return the URL of an action (register, read...) at the Kernel; a path of kernel_url is kept."""
+    """Return the URL of an action of the Kernel, such as register; kernel_url may have a path."""
     return f"{kernel_url.rstrip('/')}/{version}/worker/{action}"
 
 

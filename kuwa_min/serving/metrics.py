@@ -154,7 +154,9 @@ class Metrics:
             "time_to_first_piece_seconds", "Seconds to the first text.", labels, PROCESS_SECONDS
         )
         self.prompt_tokens = Counter("input_tokens_total", "Prompt tokens, where known.", labels)
-        self.completion_tokens = Counter("output_tokens_total", "Answer tokens, where known.", labels)
+        self.completion_tokens = Counter(
+            "output_tokens_total", "Answer tokens, where known.", labels
+        )
         self.slots = Metric("slots", "Chats that can run at once.", labels)
         self.slots.set(slots)
         self.busy_slots = Metric("busy_slots", "Chats running now.", labels)

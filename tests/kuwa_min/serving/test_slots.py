@@ -18,11 +18,11 @@ import pytest
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
-from kuwa_min.chat.pieces import as_generator
 from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
 from kuwa_min.kernel.wire import RawEncoder
 from kuwa_min.serving import generation
 from kuwa_min.serving.generation import Generation
+from kuwa_min.serving.generator_adapter import as_generator
 from kuwa_min.serving.generator_runner import on_stop
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.slots import Slots

@@ -1,13 +1,12 @@
-"""Convert the result of a custom executor's llm_compute to an async generator."""
+"""Make an async generator of what a custom executor's llm_compute returned."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from kuwa_min.chat.chunks import BaseChunk
 from kuwa_min.errors import PieceError
-
-from .chunks import BaseChunk
 
 
 def as_generator(result: Any) -> AsyncGenerator[Any, None]:
