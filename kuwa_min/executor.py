@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.kernel import protocol
 from kuwa_min.options import general
-from kuwa_min.options.kuwa_names import Headers, KuwaNames, View, class_defaults, follow_options
 from kuwa_min.serving import generator_runner, usage
 from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.generator_adapter import as_generator
@@ -21,6 +20,7 @@ from kuwa_min.serving.service import Backend, Listening, Service
 
 from . import log, process
 from .errors import KuwaError
+from .kuwa_attributes import Headers, KuwaAttributes, View, class_defaults, follow_options
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -42,13 +42,13 @@ def has_run() -> bool:
     return _run_called.is_set()
 
 
-class LLMExecutor(KuwaNames):
+class LLMExecutor(KuwaAttributes):
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
     Subclasses implement `extend_arguments`, `setup` and `llm_compute` (or `serve`, or `abort`);
     they may call `pause`, `on_stop`, `progress`, `describe`, `count_tokens`, `keep_secret`, read
-    the options, and replace the members of KuwaNames. All other members begin with two underscores,
-    so that every other name is free.
+    the options, and replace the members of KuwaAttributes. All other members begin with two
+    underscores, so that every other name is free.
 
     Threads: `__init__`, `extend_arguments` and `setup` run on the main thread. `llm_compute` and
     `abort` run on the event loop that all chats share, or, with `uses_asyncio = False`, on the HTTP

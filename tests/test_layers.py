@@ -30,6 +30,7 @@ LAYERS = (
     ("kuwa_min/options", "kuwa_min/httpd", "kuwa_min/bundle"),
     ("kuwa_min/kernel",),
     ("kuwa_min/serving",),
+    ("kuwa_min/kuwa_attributes",),
     ("kuwa_min/executor",),
     ("kuwa_min/__init__",),  # the front door
     ("kuwa_min/registry", "kuwa_min/compat"),

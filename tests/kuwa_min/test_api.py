@@ -12,7 +12,7 @@ import pytest
 
 import kuwa_min
 from kuwa_min import LLMExecutor, Modelfile, errors
-from kuwa_min.options.kuwa_names import KuwaNames
+from kuwa_min.kuwa_attributes import KuwaAttributes
 
 FRONT_DOOR = Path(kuwa_min.__file__)
 SIGNATURES = {
@@ -90,7 +90,7 @@ def test_an_executor_has_these_methods() -> None:
     """A public method that is added or lost fails here."""
     public = {name for name in vars(LLMExecutor) if not name.startswith("_")}
     assert public == set(SIGNATURES) - {"__init__"} | PROPERTIES | set(ATTRIBUTES) | {"parser"}
-    assert {name for name in vars(KuwaNames) if not name.startswith("_")} == REPLACEABLE
+    assert {name for name in vars(KuwaAttributes) if not name.startswith("_")} == REPLACEABLE
     assert all(isinstance(vars(LLMExecutor)[name], property) for name in PROPERTIES)
 
 
@@ -114,7 +114,7 @@ def test_abort_is_awaited() -> None:
 def test_every_public_method_says_what_it_is_for(name: str) -> None:
     """Docstrings are the reference for authors of custom executors."""
     if name != "__init__":
-        assert inspect.getdoc({**vars(KuwaNames), **vars(LLMExecutor)}[name])
+        assert inspect.getdoc({**vars(KuwaAttributes), **vars(LLMExecutor)}[name])
 
 
 def test_a_modelfile_has_these_fields() -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from kuwa_min import LLMExecutor, registry
-from kuwa_min.options.kuwa_names import Headers
+from kuwa_min.kuwa_attributes import Headers
 
 OPTIONS = "--host 10.0.0.1 --port 8001 --executor_path /x --access_code a b --log debug --https"
 SHOWN = {

@@ -1,7 +1,8 @@
 """The attributes of Kuwa's own executor classes beyond ours, for files that use them.
 
 All of them can be replaced: a subclass, or `self.host = ...`, may use such a name for something
-else. Our own code does not read them.
+else. So our own code reads the options, never these attributes; but a value that a class gives one
+of CLASS_DEFAULTS becomes the default of the option, as in Kuwa.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kuwa_min.chat.modelfile import Modelfile
-
-from . import address
+from kuwa_min.options import address
 
 # Attributes of an executor's class that set the defaults of options -> the options.
 CLASS_DEFAULTS = {
@@ -25,7 +25,7 @@ CLASS_DEFAULTS = {
 
 
 class View:
-    """Compute an attribute at every access; unlike a property, it can be assigned to."""
+    """A non-data descriptor: computed at each access like a property, but can be assigned to."""
 
     def __init__(self, compute: Callable[[Any], Any]) -> None:
         self._compute = compute
@@ -51,7 +51,7 @@ def _missing(advice: str) -> View:
     return View(compute)
 
 
-class KuwaNames:
+class KuwaAttributes:
     """The attributes of `kuwa.executor.LLMExecutor` in Kuwa 0.3.0 to 0.4."""
 
     args: Any
@@ -98,7 +98,7 @@ def class_defaults(kind: type) -> dict[str, Any]:
     return {option: value for option, value in found.items() if isinstance(value, str | int)}
 
 
-def follow_options(executor: KuwaNames, args: argparse.Namespace) -> None:
+def follow_options(executor: KuwaAttributes, args: argparse.Namespace) -> None:
     """Set the attributes whose class values are defaults to the options' values."""
     for name, option in CLASS_DEFAULTS.items():
         if option in class_defaults(type(executor)):
