@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +25,7 @@ class KitFile(NamedTuple):
     path: str
 
 
-def make_kit(
-    folder: Path,
-    archive: Path,
-    backend: str,
-    model: Path | None,
-    extra_arguments: Sequence[str] = (),
-) -> None:
+def make_kit(folder: Path, archive: Path, backend: str, model: Path | None) -> None:
     """Make the kit in a new or empty folder; raises UsageError or OSError, and then removes it.
 
     model is a folder or a .gguf file, or None if there is none or the file has it embedded. On the
@@ -39,7 +33,7 @@ def make_kit(
     """
     check_is_free(folder)
     program, weights = _program(archive), _model(model)
-    arguments = [backend, *_model_arguments(model), *extra_arguments]
+    arguments = [backend, *_model_arguments(model)]
     size = sum(file.source.stat().st_size for file in weights)
     manifest = Archive(str(archive)).manifest
     written = texts(manifest, arguments, [file.path for file in program], size)

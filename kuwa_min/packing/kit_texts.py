@@ -1,6 +1,6 @@
 """Write the texts of the carry-in kit: README, default arguments, service and start script.
 
-Their templates are in kit/; @word@ is replaced by a fact.
+Their templates are in kit_templates/; @word@ is replaced by a fact.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from kuwa_min.bundle.manifest import Manifest, Target, describe, size_text
 from kuwa_min.chat.modelfile import is_unicode
 from kuwa_min.errors import UsageError
 
-TEMPLATES = Path(__file__).with_name("kit")
-TEXTS = {
+TEMPLATES = Path(__file__).with_name("kit_templates")
+TEXTS = {  # file of the kit -> its template
     "README.md": "readme.txt",
     "kuwa.args": "args.txt",
     "kuwa.service": "service.txt",
     "start.sh": "start.txt",
 }
 SUMS = "SHA256SUMS"
-BESIDE = {
+BESIDE = {  # suffix of a document beside the built file -> what it is, in both languages
     ".sha256": ("its hash", "它的雜湊值"),
     ".cdx.json": ("what it is made of, for tools: CycloneDX", "它的組成，供工具讀取：CycloneDX"),
     ".licenses.txt": ("the licences of what is inside", "內含套件的授權條款"),

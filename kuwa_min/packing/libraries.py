@@ -24,7 +24,7 @@ from .assemble import Libraries
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
 
-Keep = Callable[[Iterable[PayloadFile]], list[PayloadFile]]
+FileFilter = Callable[[Iterable[PayloadFile]], list[PayloadFile]]  # `prune`, or `list` for all
 LLAMA = "llama-cpp-python"  # no wheels of it are published
 
 
@@ -39,23 +39,28 @@ class LibraryRequest(NamedTuple):
     host_packages: tuple[str, ...]  # provided by the host's Python: --thin
 
 
-def find_libraries(request: LibraryRequest, keep: Keep, log_step: LogStep) -> Libraries:
-    """Return a backend's libraries, their files filtered by keep; raises UsageError."""
+def find_libraries(
+    request: LibraryRequest, file_filter: FileFilter, log_step: LogStep
+) -> Libraries:
+    """Return a backend's libraries: resolved or read from a lock, fetched, read, filtered.
+
+    Raises UsageError.
+    """
     request = _with_llama(request, log_step)
     lock = _lock(request, log_step)
     digests = fetch_wheels(lock, request.sources, request.wheelhouse, log_step)
     if request.lock:
-        _keep(lock.narrowed(digests.values()).text(), request.lock)
+        _write_lock(lock.narrowed(digests.values()).text(), request.lock)
     wheels = [read_wheel(path, digest) for path, digest in digests.items()]
     return Libraries(
         target=_target(request, wheels, digests),
         packages=[wheel.package for wheel in wheels],
-        files=keep(file for wheel in wheels for file in wheel.files),
+        files=file_filter(file for wheel in wheels for file in wheel.files),
         host_packages=[*request.host_packages],
     )
 
 
-def _keep(text: str, path: Path) -> None:
+def _write_lock(text: str, path: Path) -> None:
     """Write a lock if it changed: the file may be read-only."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")

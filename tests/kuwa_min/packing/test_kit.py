@@ -18,6 +18,7 @@ from kuwa_min.bundle.manifest import Manifest
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import kit
 from kuwa_min.packing.kit import make_kit
+from kuwa_min.packing.kit_texts import texts
 from tests.support.manifests import EXAMPLE, HEAVY
 
 HERE = f"3.{sys.version_info.minor}"
@@ -170,11 +171,9 @@ def test_two_kits_are_the_same(tmp_path: Path, archive: Path, model: Path) -> No
 
 
 def test_the_defaults_name_backend_and_model(tmp_path: Path, archive: Path, model: Path) -> None:
-    """One argument a line; what is asked for comes after."""
-    extra = ["--system_prompt", "You are  kind. 您好"]
-    make_kit(tmp_path / "kit", archive, "huggingface", model, extra)
-    wanted = ["huggingface", "--model_path", "{here}/model", *extra]
-    assert arguments_of(tmp_path / "kit") == wanted
+    """One argument a line."""
+    make_kit(tmp_path / "kit", archive, "huggingface", model)
+    assert arguments_of(tmp_path / "kit") == ["huggingface", "--model_path", "{here}/model"]
 
 
 def test_a_single_file_is_a_model_too(tmp_path: Path, archive: Path) -> None:
@@ -422,12 +421,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "argument", ["", " indented", "two\nlines", "# a comment", "a\u2028b", "\udc80"]
 )
-def test_an_argument_that_is_no_line_is_refused(
-    tmp_path: Path, archive: Path, argument: str
-) -> None:
+def test_an_argument_that_is_no_line_is_refused(argument: str) -> None:
     """It would reach the program as something else."""
     with pytest.raises(UsageError, match=r"cannot stand in kuwa\.args"):
-        make_kit(tmp_path / "kit", archive, "dummy", None, ["--system_prompt", argument])
+        texts(EXAMPLE, ["dummy", argument], ["kuwa-dummy.pyz"], 0)
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "back\\slash"])
