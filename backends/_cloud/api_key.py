@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
 
-OPERATOR, USER, THIRD_PARTY, NOBODY = "operator", "person", "third party", "nobody"  # in the log
+# How the log names the owner of a key.
+OPERATOR, USER, THIRD_PARTY, NO_OWNER = (
+    "operator",
+    "person",
+    "third party",
+    "nobody",
+)  # the words of the log
 LONGEST_KEY = 4095  # characters
 
 
@@ -17,13 +23,13 @@ class Key(NamedTuple):
     """A key and its owner; its representation hides the key."""
 
     text: str
-    owner: str  # OPERATOR, USER, THIRD_PARTY or NOBODY
+    owner: str  # OPERATOR, USER, THIRD_PARTY or NO_OWNER
 
     def __repr__(self) -> str:
         return f"Key({self.owner})"
 
 
-NO_KEY = Key("", NOBODY)
+NO_KEY = Key("", NO_OWNER)
 
 
 def add_arguments(parser: argparse._ActionsContainer, variable: str) -> None:

@@ -23,6 +23,7 @@ from kuwa_min.chat import catalog
 MAX_ATTEMPTS = 4
 BACKOFF_FIRST, BACKOFF_MAX = 0.5, 8.0  # seconds
 MAX_RETRY_AFTER = 30.0  # seconds
+FIT_MARGIN = 0.95  # of the share of a prompt that fits: our token counts are estimates
 LONGEST_CAUSE = 300  # characters of the log
 KEYS = re.compile(r"\b(?:(?:sk|pk|gsk|xai|hf)[-_]|AIza)[\w*-]{8,}[\w*.-]*|(?<=Bearer )\S+")
 

@@ -1,4 +1,4 @@
-"""The executor that asks a service: options, API key, prompt, files, retries, language."""
+"""The base of the backends that call a service: options, API key, prompt, files and retries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ LONGEST_NAME = 200  # characters of a model's name
 
 
 class CloudExecutor(LLMExecutor):
-    """Answer with a model that a service runs; the subclass sends the requests."""
+    """Answer with a model that a service runs.
+
+    The subclass sends the requests: setup() calls connect() once, then each chat's thread calls
+    key(), prompt_limit() and, once per attempt, stream().
+    """
 
     uses_asyncio = False
     table: generation_options.Table = ()
@@ -75,6 +79,12 @@ class CloudExecutor(LLMExecutor):
         cancelled when the chat is stopped. Raises ServiceError.
         """
         raise NotImplementedError
+
+    # -- for subclasses to call
+
+    def count_usage(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Add the usage that a service reports for one answer to the metrics."""
+        self.count_tokens(read=prompt_tokens, written=completion_tokens)
 
     # -- the life of the process
 

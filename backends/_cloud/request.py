@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from backends._media.attachments import Attachment
 from backends._media.links import placeholder_numbers, side_note, with_texts
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
-from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from . import token_estimate
 from .api_key import Key
 from .sentences import LAST_FILE_ONLY
+
+CountUsage = Callable[[int, int], None]  # tokens of the prompt, tokens of the answer
 
 
 class CompletionRequest(NamedTuple):
@@ -31,10 +33,6 @@ class CompletionRequest(NamedTuple):
     options: dict[str, Any]
     key: Key
     notes: tuple[str, ...] = ()  # sentences on links that were not read
-
-    def note(self, sentence: str) -> str:
-        """Return a sentence as a side note: what the user reads beside the answer."""
-        return SIDE_NOTE.format(sentence)
 
     def attachment_note(self) -> str:
         """Return the side note on links that were not read; empty if all were."""

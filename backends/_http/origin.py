@@ -51,6 +51,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_cleartext(url: str) -> bool:
+    """Tell whether what is sent to a URL can be read on the way: plain HTTP to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
 def join_host_and_port(host: str, port: int) -> str:
     """Return HOST:PORT, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -15,7 +15,7 @@ from backends._cloud.api_key import NO_KEY, THIRD_PARTY, USER, Key
 from backends._cloud.errors import redact
 from backends._cloud.executor import CloudExecutor
 from backends._cloud.request import CompletionRequest
-from backends._http.origin import is_loopback
+from backends._http.origin import is_cleartext
 from backends._http.transport_errors import ConnectionFailed
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
@@ -24,7 +24,7 @@ from kuwa_min.options import address, generation_options, types
 from kuwa_min.options.generation_options import Option
 
 from .context_window import from_model_list, from_model_name
-from .errors import ErrorResponse
+from .errors import ErrorResponse, bad_key_sentence
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +127,9 @@ class ChatgptExecutor(CloudExecutor):
         self.describe(service=base_url, model=model, context_window=self.context_window(model))
 
     def _warn_of_plain_http(self) -> None:
-        parts = urlsplit(self.args.base_url)
-        if (
-            parts.scheme == "http"
-            and self.operator_key.text
-            and not is_loopback(parts.hostname or "")
-        ):
-            logger.warning("the key goes to %s unencrypted: it is no https address", parts.hostname)
+        if self.operator_key.text and is_cleartext(self.args.base_url):
+            host = urlsplit(self.args.base_url).hostname
+            logger.warning("the key goes to %s unencrypted: it is no https address", host)
 
     # -- whose key
 
@@ -146,10 +142,7 @@ class ChatgptExecutor(CloudExecutor):
             third_party = self.args.use_third_party_api_key
             raise AnswerError(catalog.NO_THIRD_PARTY_KEY if third_party else catalog.NO_OPENAI_KEY)
         if not api_key.is_valid(chosen.text):
-            third_party = chosen.owner == THIRD_PARTY
-            raise AnswerError(
-                catalog.BAD_THIRD_PARTY_KEY if third_party else catalog.BAD_OPENAI_KEY
-            )
+            raise AnswerError(bad_key_sentence(chosen))
         return chosen
 
     def _users_key(self, modelfile: Modelfile) -> Key:
@@ -206,10 +199,7 @@ class ChatgptExecutor(CloudExecutor):
 
     def stream(self, request: CompletionRequest) -> Iterator[str]:
         """Send a request; yield the answer's text and side notes."""
-        return self.completions.stream(request, self._count)
-
-    def _count(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self.count_tokens(read=prompt_tokens, written=completion_tokens)
+        return self.completions.stream(request, self.count_usage)
 
 
 def _is_openai(base_url: str) -> bool:

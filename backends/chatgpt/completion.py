@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from backends._cloud.errors import (
@@ -12,9 +12,10 @@ from backends._cloud.errors import (
     ServiceError,
     from_connection_failure,
 )
-from backends._cloud.request import CompletionRequest
+from backends._cloud.request import CompletionRequest, CountUsage
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
+from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from .client import Client, StreamedResponse
 from .dialect import ModelParameters
@@ -25,41 +26,39 @@ from .sse import LONGEST_EVENT, EventTooLarge, SSEDecoder
 MAX_MODELS = 64  # whose parameters are remembered; bots may name any model
 READ_TIMEOUT = 600.0  # seconds without a byte, unless an option says otherwise; the SDK's default
 
-CountTokens = Callable[[int, int], None]  # of the prompt, of the answer
-
 
 class Completions:
     """Send requests to one service; safe for threads. Remembers what its models take."""
 
     def __init__(self, client: Client, defaults: dict[str, Any], *, show_reasoning: bool) -> None:
-        """Know the options' defaults, which may be left out where a model refuses them."""
+        """Send through `client`; a parameter that has its default may be left out if refused."""
         self._client, self._defaults = client, defaults
         self._show_reasoning = show_reasoning
         self._parameters: dict[str, ModelParameters] = {}
 
-    def stream(self, request: CompletionRequest, count_tokens: CountTokens) -> Iterator[str]:
+    def stream(self, request: CompletionRequest, count_usage: CountUsage) -> Iterator[str]:
         """Yield the answer's text and side notes; raises ServiceError."""
         parser = CompletionParser(show_reasoning=self._show_reasoning)
-        begun = False
+        has_text = False
         try:
             with contextlib.closing(self._send(request)) as response:
                 for text in _stream_text(response, parser):
-                    begun = True
+                    has_text = True
                     yield text
         except ErrorResponse as error:
             raise classify(error, request) from None
         except ConnectionFailed as failed:
-            if failed.failure is not Failure.CONNECTION or not (begun or parser.ended):
+            if failed.failure is not Failure.CONNECTION or not (has_text or parser.ended):
                 raise from_connection_failure(failed) from None
         finally:
-            count_tokens(parser.prompt_tokens, parser.completion_tokens)
+            count_usage(parser.prompt_tokens, parser.completion_tokens)
         if rest := parser.finish():
-            begun = True
+            has_text = True
             yield rest
-        if not (begun or parser.ended):
+        if not (has_text or parser.ended):
             raise _empty("it ended before its first word")
         if note := parser.finish_note():
-            yield request.note(note)
+            yield SIDE_NOTE.format(note)
 
     def _send(self, request: CompletionRequest) -> StreamedResponse:
         """Send a request; raises RetryModified if it would be written otherwise the next time."""

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from backends._cloud import api_key
+from backends._cloud.api_key import THIRD_PARTY, Key
 from backends._cloud.errors import (
+    FIT_MARGIN,
     ContextLengthExceeded,
     ImageRejected,
     RetryableError,
@@ -20,8 +21,8 @@ from backends._cloud.errors import (
 )
 from backends._cloud.request import CompletionRequest
 from kuwa_min.chat import catalog
+from kuwa_min.chat.sentence import Sentence
 
-MARGIN = 0.95  # of the tokens that fit: ours are an estimate
 SHORTEST_EXCERPT, LONGEST_EXCERPT = 8, 24  # characters by which a quote of the chat is found
 
 CONTEXT_LENGTH = re.compile(
@@ -41,10 +42,6 @@ MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 POLICY = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|moderation|safety", re.I)
 QUOTA = re.compile(r"quota|billing|credit|balance|payment", re.IGNORECASE)
 COUNTRY = re.compile(r"country|region|territory", re.IGNORECASE)
-
-BAD_KEY = {
-    api_key.THIRD_PARTY: catalog.BAD_THIRD_PARTY_KEY,
-}
 
 
 class ErrorResponse(Exception):
@@ -140,6 +137,12 @@ def _excerpts(request: CompletionRequest) -> list[str]:
     return [text for text in texts if len(text) >= SHORTEST_EXCERPT]
 
 
+def bad_key_sentence(key: Key) -> Sentence:
+    """Return the sentence on a key that cannot be used, by the field that it came from."""
+    is_third_party = key.owner == THIRD_PARTY
+    return catalog.BAD_THIRD_PARTY_KEY if is_third_party else catalog.BAD_OPENAI_KEY
+
+
 # -- conditions and results of the rules
 
 
@@ -154,7 +157,7 @@ def _is_context_length(error: ErrorResponse, _: CompletionRequest) -> bool:
 def _context_length(error: ErrorResponse, _: CompletionRequest, cause: str) -> ServiceError:
     """Tell which share of the prompt fits, if the message has both token counts."""
     counts = sorted({int(one) for one in TOKEN_COUNT.findall(error.message)})
-    share = counts[0] / counts[-1] * MARGIN if len(counts) > 1 else None
+    share = counts[0] / counts[-1] * FIT_MARGIN if len(counts) > 1 else None
     return ContextLengthExceeded(catalog.TOO_LONG, cause, share=share)
 
 
@@ -163,7 +166,7 @@ def _is_image(error: ErrorResponse, request: CompletionRequest) -> bool:
 
 
 def _bad_key(_: ErrorResponse, request: CompletionRequest, cause: str) -> ServiceError:
-    return ServiceError(BAD_KEY.get(request.key.owner, catalog.BAD_OPENAI_KEY), cause)
+    return ServiceError(bad_key_sentence(request.key), cause)
 
 
 def _no_model(error: ErrorResponse, request: CompletionRequest, cause: str) -> ServiceError:

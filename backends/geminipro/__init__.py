@@ -6,13 +6,12 @@ import argparse
 import logging
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from backends._cloud import api_key
 from backends._cloud.api_key import USER, Key
 from backends._cloud.executor import CloudExecutor
 from backends._cloud.request import CompletionRequest
-from backends._http.origin import is_loopback
+from backends._http.origin import is_cleartext
 from backends._media.file_types import ALL_TYPES
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
@@ -87,8 +86,7 @@ class GeminiproExecutor(CloudExecutor):
         except client.InvalidOption as error:
             raise UsageError(f"--{error}: the service takes no such value") from None
         self.client = client.Client(endpoint)
-        parts = urlsplit(endpoint)
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        if is_cleartext(endpoint):
             logger.warning("keys go to %s unencrypted: it is no https address", endpoint)
         self.describe(service=endpoint, model=self.args.model, limit=self.args.limit)
 
@@ -110,7 +108,4 @@ class GeminiproExecutor(CloudExecutor):
         """Send a request; yield the answer's text and side notes."""
         from . import completion
 
-        return completion.stream(self.client, request, self._count)
-
-    def _count(self, prompt_tokens: int, completion_tokens: int) -> None:
-        self.count_tokens(read=prompt_tokens, written=completion_tokens)
+        return completion.stream(self.client, request, self.count_usage)

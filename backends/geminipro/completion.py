@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from backends._cloud.errors import RetryableError, ServiceError, from_connection_failure
-from backends._cloud.request import CompletionRequest
+from backends._cloud.request import CompletionRequest, CountUsage
 from backends._cloud.sentences import BROKEN_OFF
 from backends._http.transport_errors import ConnectionFailed
 from backends._media import links
 from kuwa_min.chat import catalog
+from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from . import errors, response
 from .client import Client, Content, InvalidOption, create_request, file_part, text_part
@@ -22,22 +23,20 @@ from .transport import ErrorResponse
 MODEL = re.compile(r"(?:(models|tunedModels)/)?[\w.-]+", re.ASCII)
 ROLES = {"user": "user", "assistant": "model"}
 
-CountTokens = Callable[[int, int], None]  # of the prompt, of the answer
 
-
-def stream(client: Client, request: CompletionRequest, count_tokens: CountTokens) -> Iterator[str]:
+def stream(client: Client, request: CompletionRequest, count_usage: CountUsage) -> Iterator[str]:
     """Yield the answer's text and side notes; raises ServiceError."""
-    content = _content_request(request)
+    message = _to_protobuf(request)
     completion = _Completion(request)
     try:
-        with contextlib.closing(client.stream(content, request.key.text)) as objects:
+        with contextlib.closing(client.stream(message, request.key.text)) as objects:
             for found in objects:
                 if text := completion.feed(response.parse(found)):
                     yield text
     except (ErrorResponse, ConnectionFailed, MalformedResponse) as error:
         completion.fail(error)
     finally:
-        count_tokens(completion.prompt_tokens, completion.completion_tokens)
+        count_usage(completion.prompt_tokens, completion.completion_tokens)
     yield from completion.finish()
 
 
@@ -57,7 +56,7 @@ class _Completion:
         if chunk.completion_tokens is not None:
             self.completion_tokens = chunk.completion_tokens
         if chunk.error:
-            raise errors.classify_object(chunk.error, model=request.model, key=request.key.text)
+            raise errors.classify_object(chunk.error, request)
         if chunk.block_reason:
             cause = f"the prompt was blocked: {chunk.block_reason}"
             raise ServiceError(catalog.NOT_ALLOWED, cause)
@@ -68,7 +67,8 @@ class _Completion:
     def fail(self, error: ErrorResponse | ConnectionFailed | MalformedResponse) -> None:
         """Keep the text of an answer that broke off; raises ServiceError for other failures."""
         found = self._classify(error)
-        if not self._has_text or found.sentence != catalog.UNREACHABLE:
+        is_cut_off = found.sentence == catalog.UNREACHABLE  # the connection ended too early
+        if not (self._has_text and is_cut_off):
             raise found from None
         self._is_truncated = not self._finish_reason
 
@@ -77,7 +77,7 @@ class _Completion:
     ) -> ServiceError:
         request = self._request
         if isinstance(error, ErrorResponse):
-            return errors.classify(error, model=request.model, key=request.key.text)
+            return errors.classify(error, request)
         if isinstance(error, ConnectionFailed):
             return from_connection_failure(error, errors.FAILURES)
         if isinstance(error, TruncatedResponse):
@@ -92,12 +92,12 @@ class _Completion:
             return
         if not self._has_text and reason in response.POLICY_REASONS:
             raise ServiceError(catalog.NOT_ALLOWED, f"the answer was blocked: {reason}")
-        yield self._request.note(note)
+        yield SIDE_NOTE.format(note)
         if not self._has_text:
             raise ServiceError(catalog.NO_ANSWER, f"no text, and the end is {reason}")
 
 
-def _content_request(request: CompletionRequest) -> object:
+def _to_protobuf(request: CompletionRequest) -> object:
     """Return a request as the SDK sends it; raises ServiceError for what cannot be sent."""
     name = MODEL.fullmatch(request.model)
     if not name:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from backends._cloud import errors
 from backends._cloud.errors import (
+    FIT_MARGIN,
     ContextLengthExceeded,
     ImageRejected,
     RetryableError,
@@ -16,6 +17,7 @@ from backends._cloud.errors import (
     parse_retry_after,
     redact,
 )
+from backends._cloud.request import CompletionRequest
 from backends._cloud.sentences import IMAGE_USELESS
 from backends._http.transport_errors import Failure
 from kuwa_min.chat import catalog
@@ -25,7 +27,6 @@ from .transport import ErrorResponse
 
 RETRY_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
-MARGIN = 0.95  # of the tokens that fit: ours are an estimate
 # Google's address is right: where it cannot be reached, this network has no way out, and another
 # attempt would take as long.
 FAILURES = {
@@ -55,7 +56,7 @@ class Rule(NamedTuple):
     make: Callable[[ErrorDetails, re.Match[str]], ServiceError]
 
 
-def classify(response: ErrorResponse, *, model: str, key: str) -> ServiceError:
+def classify(response: ErrorResponse, request: CompletionRequest) -> ServiceError:
     """Classify an error response, whose body is an error object, alone or in an array."""
     try:
         body = json.loads(response.body)
@@ -63,17 +64,17 @@ def classify(response: ErrorResponse, *, model: str, key: str) -> ServiceError:
         body = None
     objects = [as_dict(one) for one in (body if isinstance(body, list) else [body])]
     error = as_dict(objects[0].get("error")) if objects else {}
-    details = _read(error, response.status, model=model, key=key)
+    details = _read(error, response.status, request)
     retry_after = details.retry_after or parse_retry_after(response.headers)
     return _apply_rules(details._replace(retry_after=retry_after))
 
 
-def classify_object(error: dict[str, Any], *, model: str, key: str) -> ServiceError:
+def classify_object(error: dict[str, Any], request: CompletionRequest) -> ServiceError:
     """Classify an error object that came within an answer."""
-    return _apply_rules(_read(error, 500, model=model, key=key))
+    return _apply_rules(_read(error, 500, request))
 
 
-def _read(error: dict[str, Any], status: int, *, model: str, key: str) -> ErrorDetails:
+def _read(error: dict[str, Any], status: int, request: CompletionRequest) -> ErrorDetails:
     details = [as_dict(one) for one in as_list(error.get("details"))]
     violations = [
         as_dict(one)
@@ -88,7 +89,8 @@ def _read(error: dict[str, Any], status: int, *, model: str, key: str) -> ErrorD
     code = code if isinstance(code, int) and 400 <= code <= 599 else status
     delays = [RETRY_DELAY.fullmatch(str(detail.get("retryDelay"))) for detail in details]
     longest = max((float(delay[1]) for delay in delays if delay), default=None)
-    return ErrorDetails(model, code, text, redact(f"error {code} {text}", key), longest)
+    cause = redact(f"error {code} {text}", request.key.text)
+    return ErrorDetails(request.model, code, text, cause, longest)
 
 
 def _apply_rules(details: ErrorDetails) -> ServiceError:
@@ -102,7 +104,7 @@ def _apply_rules(details: ErrorDetails) -> ServiceError:
 def _context_length(details: ErrorDetails, match: re.Match[str]) -> ServiceError:
     """Read the numbers of "token count (1200000) exceeds the maximum ... (1048576)"."""
     counts = [int(number) for number in re.findall(r"\((\d{1,12})\)", match[0])]
-    share = counts[1] / counts[0] * MARGIN if len(counts) == 2 and counts[0] else None
+    share = counts[1] / counts[0] * FIT_MARGIN if len(counts) == 2 and counts[0] else None
     return ContextLengthExceeded(catalog.TOO_LONG, details.cause, share=share)
 
 

@@ -9,23 +9,29 @@ import pytest
 
 pytest.importorskip("google.generativeai", reason="geminipro needs google-generativeai")
 
+from backends._cloud.api_key import OPERATOR, Key
 from backends._cloud.errors import (
+    FIT_MARGIN,
     ContextLengthExceeded,
     ImageRejected,
     RetryableError,
     ServiceError,
 )
-from backends.geminipro import errors as refusals
+from backends._cloud.request import CompletionRequest
+from backends.geminipro import errors
 from backends.geminipro.transport import ErrorResponse
 from kuwa_min.chat import catalog
+from kuwa_min.chat.prompt import Prompt
 from tests.fakes.gemini.refuses import PER_DAY, QUOTA, RETRY, error
+
+REQUEST = CompletionRequest("m", Prompt("", [], []), [], {}, {}, Key("a-secret-key", OPERATOR))
 
 
 def explain(status: int, body: Any, **fields: str) -> ServiceError:
-    """Return what an answer means."""
+    """Classify an error response."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in fields.items()}
-    return refusals.classify(ErrorResponse(status, named, data), model="m", key="a-secret-key")
+    return errors.classify(ErrorResponse(status, named, data), REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +44,8 @@ def explain(status: int, body: Any, **fields: str) -> ServiceError:
         (429, "Quota exceeded for metric: x, limit: 0", catalog.QUOTA, ServiceError),
         (429, "Quota exceeded for metric: x, limit: 10", catalog.BUSY, RetryableError),
         (413, "Request payload size exceeds the limit", catalog.TOO_LONG, ServiceError),
-        (400, "Unable to process input image.", refusals.USELESS, ImageRejected),
-        (400, "Provided image is not valid.", refusals.USELESS, ImageRejected),
+        (400, "Unable to process input image.", errors.USELESS, ImageRejected),
+        (400, "Provided image is not valid.", errors.USELESS, ImageRejected),
         (
             400,
             "Image input modality is not enabled",
@@ -81,7 +87,7 @@ def test_a_chat_that_is_too_long_says_what_would_fit() -> None:
     message = "The input token count (2000) exceeds the maximum number of tokens allowed (1000)."
     found = explain(400, {"error": error(400, "INVALID_ARGUMENT", message)})
     assert isinstance(found, ContextLengthExceeded)
-    assert found.share == pytest.approx(0.5 * refusals.MARGIN)
+    assert found.share == pytest.approx(0.5 * FIT_MARGIN)
     found = explain(400, {"error": {"message": "The input token count exceeds the maximum."}})
     assert isinstance(found, ContextLengthExceeded)
     assert found.share is None
