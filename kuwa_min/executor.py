@@ -61,15 +61,15 @@ class LLMExecutor(KuwaAttributes):
     uses_asyncio = True
 
     def __init__(self) -> None:
-        self.__args: argparse.Namespace | None = None
-        self.__own_args: argparse.Namespace | None = None
-        self.__default_codes: list[str] = []
+        self.__args: argparse.Namespace | None = None  # None until parsed
+        self.__file_args: argparse.Namespace | None = None  # what `args` returns instead
+        self.__default_codes: list[str] = []  # the very list that is the default of --access_code
         self.__program = process.program_name()
         self.__status = BackendStatus()
         self.__parser = general.create_parser(self.__program, type(self).__doc__ or "")
         actions = general.actions_of(self.__parser)
         self.extend_arguments(self.__parser)
-        self.__replaced = general.taken_over(self.__parser, actions)
+        self.__replaced = general.replaced_defaults(self.__parser, actions)
 
     # -- to be implemented by subclasses
 
@@ -166,15 +166,15 @@ class LLMExecutor(KuwaAttributes):
     @property
     def args(self) -> argparse.Namespace:
         """Return the parsed options; before `run`, those of the process's command line."""
-        if self.__own_args is None:
-            parsed = self.__options()  # may set the file's own
-            return self.__own_args or parsed
-        return self.__own_args
+        if self.__file_args is None:
+            parsed = self.__options()  # may set __file_args
+            return self.__file_args or parsed
+        return self.__file_args
 
     @args.setter
     def args(self, args: argparse.Namespace) -> None:
         """Replace what `args` returns, for files that parse options themselves; ours stay."""
-        self.__own_args = args
+        self.__file_args = args
 
     @View
     def parser(self) -> argparse.ArgumentParser:
@@ -205,7 +205,7 @@ class LLMExecutor(KuwaAttributes):
         parser = self.__parser
         self.__default_codes = self.__access_codes()
         parser.set_defaults(access_code=self.__default_codes, **class_defaults(type(self)))
-        args = self.__restored(parser.parse_args(argv))
+        args = self.__with_our_defaults(parser.parse_args(argv))
         if args.waiting is None:
             args.waiting = args.concurrent_req_limit
         if bool(args.tls_cert) != bool(args.tls_key):
@@ -214,21 +214,21 @@ class LLMExecutor(KuwaAttributes):
             parser.error("--ignore_kernel and --embedded_kernel exclude each other")
         return args
 
-    def __restored(self, args: argparse.Namespace) -> argparse.Namespace:
-        """Return the options, with the defaults of those of ours that the file has replaced.
+    def __with_our_defaults(self, args: argparse.Namespace) -> argparse.Namespace:
+        """Return the options with our defaults for those that the file has replaced.
 
         The file sees its own values in `args`.
         """
         if not self.__replaced:
             return args
-        self.__own_args = args
+        self.__file_args = args
         return argparse.Namespace(**{**vars(args), **self.__replaced})
 
     def __access_codes(self) -> list[str]:
         """Return the default of --access_code; older files give it as a class's LLM_name."""
         name: Any = getattr(type(self), "LLM_name", None)
         name = None if isinstance(name, property) else name
-        return _list(name or self.access_code or _code_name(type(self)))
+        return _list(name or self.access_code or _default_code(type(self)))
 
     def run(self, argv: Sequence[str] | None = None, *, program: str | None = None) -> None:
         """Serve until a signal; an error ends the process with one line.
@@ -317,5 +317,5 @@ def _list(names: str | Sequence[str]) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _code_name(kind: type) -> str:
+def _default_code(kind: type) -> str:
     return kind.__name__.removesuffix("Executor").lower() or "executor"

@@ -85,7 +85,7 @@ def version(text: str) -> str:
 
 
 def create_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser with the general options; see `taken_over` for those that a file replaces."""
+    """Return a parser with the general options, which a custom executor's file may replace."""
     parser = Parser(
         prog=program,
         description=description,
@@ -100,22 +100,24 @@ def create_parser(program: str, description: str) -> argparse.ArgumentParser:
 
 
 def actions_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Return a snapshot of a parser's options."""
+    """Return a copy of the list of a parser's options, for `replaced_defaults`."""
     return list(parser._actions)
 
 
-def taken_over(parser: argparse.ArgumentParser, former: list[argparse.Action]) -> dict[str, Any]:
-    """Return the options that others of the same name have replaced: destination -> default.
+def replaced_defaults(
+    parser: argparse.ArgumentParser, former: list[argparse.Action]
+) -> dict[str, Any]:
+    """Return the defaults of the former options that others of the same name have replaced.
 
-    A file written for Kuwa may define an option that only we have; then its own counts. Raises
-    argparse.ArgumentError for a name of Kuwa's, as Kuwa does.
+    A file written for Kuwa may define an option that only we have: then it gets its own, and we
+    use our default. Raises argparse.ArgumentError for an option that Kuwa has, as Kuwa does.
     """
     kept = actions_of(parser)
-    lost = {action.dest: action.default for action in former if action not in kept}
-    for name in lost:
+    replaced = {action.dest: action.default for action in former if action not in kept}
+    for name in replaced:
         if name in KUWA_OPTIONS:
             raise argparse.ArgumentError(None, f"conflicting option string: --{name}")
-    return lost
+    return replaced
 
 
 def add_kernel_options(group: argparse._ArgumentGroup) -> None:
