@@ -61,7 +61,7 @@ class LLMExecutor(KuwaAttributes):
     uses_asyncio = True
 
     def __init__(self) -> None:
-        self.__args: argparse.Namespace | None = None  # None until parsed
+        self.__args: general.GeneralOptions | None = None  # None until parsed
         self.__file_args: argparse.Namespace | None = None  # what `args` returns instead
         self.__default_codes: list[str] = []  # the very list that is the default of --access_code
         self.__program = process.program_name()
@@ -195,17 +195,17 @@ class LLMExecutor(KuwaAttributes):
 
     # -- the life of the process
 
-    def __options(self) -> argparse.Namespace:
+    def __options(self) -> general.GeneralOptions:
         if self.__args is None:
             self.__args = self.__parse(None)
         return self.__args
 
-    def __parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+    def __parse(self, argv: Sequence[str] | None) -> general.GeneralOptions:
         """Parse options (None: the process's own); errors end the process with code 2."""
         parser = self.__parser
         self.__default_codes = self.__access_codes()
         parser.set_defaults(access_code=self.__default_codes, **class_defaults(type(self)))
-        args = self.__with_our_defaults(parser.parse_args(argv))
+        args = self.__with_our_defaults(parser.parse_args(argv, general.GeneralOptions()))
         if args.waiting is None:
             args.waiting = args.concurrent_req_limit
         if bool(args.tls_cert) != bool(args.tls_key):
@@ -214,7 +214,7 @@ class LLMExecutor(KuwaAttributes):
             parser.error("--ignore_kernel and --embedded_kernel exclude each other")
         return args
 
-    def __with_our_defaults(self, args: argparse.Namespace) -> argparse.Namespace:
+    def __with_our_defaults(self, args: general.GeneralOptions) -> general.GeneralOptions:
         """Return the options with our defaults for those that the file has replaced.
 
         The file sees its own values in `args`.
@@ -222,7 +222,7 @@ class LLMExecutor(KuwaAttributes):
         if not self.__replaced:
             return args
         self.__file_args = args
-        return argparse.Namespace(**{**vars(args), **self.__replaced})
+        return general.GeneralOptions(**{**vars(args), **self.__replaced})
 
     def __access_codes(self) -> list[str]:
         """Return the default of --access_code; older files give it as a class's LLM_name."""

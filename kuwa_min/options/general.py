@@ -32,6 +32,31 @@ KUWA_OPTIONS = {
 }
 
 
+class GeneralOptions(argparse.Namespace):
+    """The values of the general options, as the functions below define them."""
+
+    access_code: list[str]  # the first one labels metrics
+    version: str
+    kernel_url: str
+    ignore_kernel: bool
+    embedded_kernel: tuple[str, int] | None  # host and port; None: start none
+    host: str | None
+    bind: str | None
+    port: int | None
+    executor_path: str
+    https: bool
+    tls_cert: str | None  # tls_cert and tls_key: both or none
+    tls_key: str | None
+    allowed_hosts: list[str]
+    concurrent_req_limit: int
+    waiting: int  # chats; once parsed, None has become concurrent_req_limit
+    waiting_timeout: float  # seconds
+    wire: str  # one of WIRE_FORMATS
+    drain_timeout: float  # seconds
+    log: str  # one of log.LEVELS
+    log_content: bool
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show every option's default exactly once."""
 

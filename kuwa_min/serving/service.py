@@ -5,7 +5,6 @@ All of it runs on the main thread. It knows no LLMExecutor: a Backend says what 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import threading
@@ -21,6 +20,7 @@ from kuwa_min.httpd.messages import Routes
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.options.address import join
+from kuwa_min.options.general import GeneralOptions
 
 from .address import bind_address, source_address, wildcard
 from .event_loop import EventLoop
@@ -68,11 +68,14 @@ class Listening(NamedTuple):
 
 
 class Service:
-    """One process that serves one backend with these options, which it only reads."""
+    """One process that serves one backend with these options, which it only reads.
 
-    def __init__(self, backend: Backend, args: argparse.Namespace) -> None:
+    args: the general options; those that a backend adds are read only to hide secrets in the log.
+    """
+
+    def __init__(self, backend: Backend, args: GeneralOptions) -> None:
         self._backend, self._args = backend, args
-        self._kernel_url = str(args.kernel_url)
+        self._kernel_url = args.kernel_url
         self._loop = EventLoop() if backend.uses_asyncio else None
         count, waiting = args.concurrent_req_limit, args.waiting
         self._metrics = Metrics(
@@ -115,7 +118,7 @@ class Service:
     def _host(self) -> str | None:
         """Return the host that is registered; None while the Kernel's name does not resolve."""
         try:
-            return str(self._args.host or source_address(self._kernel_url))
+            return self._args.host or source_address(self._kernel_url)
         except StartError:
             return None
 
@@ -161,7 +164,7 @@ class Service:
             origins=args.allowed_hosts,
             any_host_paths=MONITORING,
             limits=Limits(connections=IDLE_CONNECTIONS + len(self._paths)),
-            tls=_tls_context(args.tls_cert, args.tls_key) if args.tls_cert else None,
+            tls=_tls_context(args.tls_cert, args.tls_key),
         )
 
     def _start_embedded_kernel(self, stack: contextlib.ExitStack) -> None:
@@ -253,7 +256,10 @@ def _loggable(path: str) -> str:
     return path if len(path) < 32 else "/..."
 
 
-def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
+def _tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Return the context of --tls_cert and --tls_key; None without them."""
+    if not (certificate and key):
+        return None
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
