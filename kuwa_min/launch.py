@@ -7,8 +7,8 @@ nothing of ours before it knows that the rest can run here.
 import os.path  # loaded by Python itself before any archive runs, so it costs nothing
 import sys
 
-NEEDED = (3, 10)
-REFUSED = 3
+MIN_PYTHON = (3, 10)
+WRONG_MACHINE = 3  # the exit code, as of errors.WrongMachine
 ARGUMENTS = "kuwa.args"  # beside the file: default arguments, one a line
 # The blocks of bytecode, in the order in which a start needs them.
 EARLY = "early"  # what activates libraries; only files with libraries have it
@@ -21,9 +21,9 @@ def main():
     # type: () -> None
     """Check this Python, activate what the file carries, run the program, exit with its code."""
     target = read_target()
-    if sys.version_info < NEEDED:
+    if sys.version_info < MIN_PYTHON:
         sys.stderr.write(refusal(target) + "\n")
-        sys.exit(REFUSED)
+        sys.exit(WRONG_MACHINE)
     add_default_arguments()
     packages = use_site_packages()
     use_bytecode(packages)
@@ -49,7 +49,7 @@ def main():
 def refusal(target):
     # type: (dict[str, list[str]]) -> str
     """Return which Python is needed, which one was found and what to do."""
-    needed = "".join(target.get("python", [])) or "%d.%d or newer" % NEEDED
+    needed = "".join(target.get("python", [])) or "%d.%d or newer" % MIN_PYTHON
     found = "Python %d.%d.%d" % tuple(sys.version_info[:3])
     place = "%s, at %s" % (found, sys.executable or "an unknown place")
     example = "python%s %s" % (needed.split()[0], sys.argv[0])

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 WIDTH = 30  # characters of the bar
 REDRAW = 0.1  # seconds between two drawings
-TENTHS = 10
 SHORT = 1  # seconds; a task that takes no longer needs no line
 
 
@@ -56,8 +55,8 @@ class Progress:
             self.started = time.monotonic()
         if self._is_terminal:
             self._draw()
-        elif self.percent() * TENTHS // 100 > self._tenth:
-            self._tenth = self.percent() * TENTHS // 100
+        elif self.percent() // 10 > self._tenth:
+            self._tenth = self.percent() // 10
             if time.monotonic() - self.started > SHORT:
                 self._at_tenth(self)
 

@@ -45,7 +45,7 @@ class RequestHead(NamedTuple):
     http10: bool
     headers: dict[str, list[str]]
 
-    def header(self, name: str) -> str | None:
+    def single_header(self, name: str) -> str | None:
         """Return the only value of a header, or None; raises HTTPError if there are several."""
         values = self.headers.get(name, [])
         if len(values) > 1:
@@ -101,7 +101,7 @@ def _split_target(target: str) -> tuple[str, str | None]:
 
 def body_length(head: RequestHead) -> int:
     """Return the body's length in bytes, or CHUNKED; raises HTTPError for ambiguous framing."""
-    codings, length = head.headers.get("transfer-encoding"), head.header("content-length")
+    codings, length = head.headers.get("transfer-encoding"), head.single_header("content-length")
     if codings:
         if length is not None or head.http10:
             raise HTTPError(400, "The body's length is given in two ways.")

@@ -40,12 +40,12 @@ class Initiator(Enum):
 
 def initiator(head: RequestHead) -> Initiator:
     """Tell from its headers what made a client send a request; HTTPError if one is doubled."""
-    origin = head.header("origin")
+    origin = head.single_header("origin")
     if origin is not None:
         authority = _authority(origin)
         same = bool(authority) and authority == (_host(head) or "").lower()
         return Initiator.SAME_ORIGIN if same else Initiator.OTHER_ORIGIN
-    site = head.header("sec-fetch-site")
+    site = head.single_header("sec-fetch-site")
     if site == "same-origin":
         return Initiator.SAME_ORIGIN
     if site in ("cross-site", "same-site"):
@@ -64,7 +64,7 @@ def is_from_browser(head: RequestHead) -> bool:
 
 
 def _host(head: RequestHead) -> str | None:
-    return head.authority if head.authority is not None else head.header("host")
+    return head.authority if head.authority is not None else head.single_header("host")
 
 
 def _authority(origin: str) -> str:
@@ -117,7 +117,7 @@ class OriginPolicy:
     def _check_origin(self, head: RequestHead) -> None:
         if initiator(head) is not Initiator.OTHER_ORIGIN:
             return
-        origin = head.header("origin")
+        origin = head.single_header("origin")
         if origin is not None:
             name = PORT.sub("", _authority(origin))
             if name in self._origins:

@@ -83,6 +83,7 @@ class RecordTable:
             self._keep(name, known, [one for one in known if one is not dead])
 
     def _keep(self, name: str, known: list[ExecutorRecord], kept: list[ExecutorRecord]) -> bool:
+        """Keep these of the known records of a name; return whether that removed some."""
         if kept:
             self._records[name] = kept
         else:

@@ -14,7 +14,7 @@ from kuwa_min.bundle.manifest import Manifest, Package, Payload, Target
 from kuwa_min.bundle.sbom import bill_of_materials, is_license_file, license_report
 from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
-from kuwa_min.launch import NEEDED
+from kuwa_min.launch import MIN_PYTHON
 from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.progress import Progress
 from kuwa_min.registry import BackendInfo
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
 
 ANYWHERE: Target = {
-    "python": ">={}.{}".format(*NEEDED),
+    "python": ">={}.{}".format(*MIN_PYTHON),
     "implementation": "cpython",
     "abi": "any",
     "bytecode": "",

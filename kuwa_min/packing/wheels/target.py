@@ -17,7 +17,7 @@ from kuwa_min.errors import UsageError
 OLDEST_GLIBC = {"x86_64": 5, "aarch64": 17}  # 2.x: the oldest that manylinux tags exist for
 LEGACY_TAGS = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # by glibc 2.x
 UV_GLIBCS = (17, 28, *range(31, 41))  # the glibc 2.x that uv 0.13.9 --python-platform knows
-FIRST_MINOR, FIRST_FREE_THREADED = 10, 13
+FIRST_MINOR, FIRST_FREE_THREADED = 10, 13  # of Python 3
 CHOICES = ", ".join(f"manylinux_2_{minor}" for minor in UV_GLIBCS)
 
 

@@ -211,7 +211,7 @@ def test_a_field_that_may_come_once_is_refused_twice_without_its_value() -> None
     """Name the header, and repeat nothing that was sent."""
     head = http1.parse_head(GET + b"\r\nHost: evil.example")
     with pytest.raises(HTTPError, match=r"^The header host came more than once\.$") as caught:
-        head.header("host")
+        head.single_header("host")
     assert caught.value.status == 400
 
 
