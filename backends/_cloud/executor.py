@@ -12,6 +12,7 @@ from typing import Any
 from backends._http.cancellation import CancelScope
 from backends._media import attachments
 from backends._media.attachments import AttachmentReader, ResolvedChat
+from backends._media.fetch_policy import policy
 from backends._media.file_types import IMAGE_TYPES
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
@@ -117,7 +118,9 @@ class CloudExecutor(LLMExecutor):
         self.settings = generation_options.settings(self.table, self.args, self.library)
         self.operator_key = api_key.read(self.args, self.key_variable)
         self.keep_secret(self.operator_key.text)
-        self.attachments = AttachmentReader(self.args, self.file_types, self.args.max_attachments)
+        self.attachments = AttachmentReader(
+            policy(self.args), self.file_types, self.args.max_attachments
+        )
         self.connect()
 
     async def llm_compute(

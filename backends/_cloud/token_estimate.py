@@ -12,7 +12,7 @@ from kuwa_min.chat.modelfile import Message
 CHARACTERS_PER_TOKEN = 3  # of ASCII: 4 in English prose, 3 in programs
 BYTES_PER_TOKEN = 2  # of UTF-8, beyond the first byte of each character
 PER_MESSAGE = 4  # tokens that mark a message's role
-PER_FILE = 1000  # tokens of a picture; of other files a guess would be wild, and services count
+PER_FILE = 1000  # tokens of an image; other files vary too much for an estimate
 
 
 def text_tokens(text: str) -> int:

@@ -12,7 +12,7 @@ from .cancellation import Cancelled, current_scope
 
 
 def look_up(host: str, port: int, seconds: float | None) -> list[Any]:
-    """Return what getaddrinfo() does, which cannot be interrupted: another thread waits in it.
+    """Call getaddrinfo() on a thread of its own: the call itself cannot be interrupted.
 
     The thread's cancel scope ends the wait. Raises TimeoutError after `seconds`, and OSError.
     """

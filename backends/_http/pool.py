@@ -31,7 +31,7 @@ from .tls import create_tls_context
 from .transport_errors import ConnectionFailed, translated
 
 IDLE_SECONDS = 30.0  # after which a kept connection is not trusted any more
-MOST_IDLE = 256  # connections to one origin that are kept
+MAX_IDLE = 256  # connections to one origin that are kept
 READ_SIZE = 32768  # bytes
 DRAIN_SECONDS = 0.02  # that a body's last bytes may be late without costing the connection
 DROPPED_HEADERS = ("set-cookie",)  # one user's requests must not be told from another's
@@ -93,7 +93,7 @@ class ConnectionPool:
         with self._lock:
             idle = self._idle.setdefault(connection.origin, [])
             idle.append((time.monotonic(), connection))
-            oldest = idle.pop(0)[1] if len(idle) > MOST_IDLE else None
+            oldest = idle.pop(0)[1] if len(idle) > MAX_IDLE else None
         if oldest is not None:
             oldest.close()
 

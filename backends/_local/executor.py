@@ -1,4 +1,4 @@
-"""What the backends of on-premises models share: options, from chat to request, the answer."""
+"""The base of the backends that load a model: options, chat to request, request to answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROMPT_LIMIT = 3072  # tokens
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
-MAX_VALUES: dict[str, float] = {  # which option tables cannot state; they state the lowest ones
+MAX_VALUES: dict[str, float] = {  # of options; the tables state only the least values
     "top_p": 1,
     "min_p": 1,
     "typical_p": 1,
@@ -72,7 +72,7 @@ class Model(Protocol):
 
 
 class ModelExecutor(LLMExecutor):
-    """Answers with a model of this machine; a subclass defines its options and loads it.
+    """Answer with a model of this machine; a subclass defines its options and loads it.
 
     setup() calls, in this order: prepare(), read_settings(), load(), create_scheduler(). A
     request's thread runs llm_compute(), and the engine's thread what create_scheduler() returned.
@@ -124,7 +124,7 @@ class ModelExecutor(LLMExecutor):
         raise NotImplementedError
 
     def accepts_images(self) -> bool:
-        """Tell whether the model reads pictures."""
+        """Tell whether the model reads images."""
         return False
 
     # -- start

@@ -49,7 +49,7 @@ class ChatInput(NamedTuple):
 
 
 class TextEncoder:
-    """Encodes chats without pictures: renders the template, then tokenizes the text."""
+    """Encodes chats without images: renders the template, then tokenizes the text."""
 
     def __init__(self, template: Template, tokenize: Callable[[str], list[int]]) -> None:
         self._template, self._tokenize = template, tokenize

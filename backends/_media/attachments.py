@@ -1,4 +1,4 @@
-"""Read the pictures and files that a chat links to, under limits.
+"""Read the images and files that a chat links to, under limits.
 
 Kuwa's front end puts the URL of an upload on a line before the text of its message; a client of the
 API may send a data: URL. Every turn brings the whole history, and its links with it.
@@ -27,7 +27,7 @@ from kuwa_min.options.types import whole
 from . import fetch, file_types, images
 from .fetch import Deadline
 from .fetch_cache import FetchCache
-from .fetch_policy import LinkError, policy
+from .fetch_policy import FetchPolicy, LinkError
 from .links import (
     UNREADABLE,
     Link,
@@ -53,9 +53,9 @@ logger = logging.getLogger(__name__)
 LARGEST_IMAGE, LARGEST_FILE = 10 * 2**20, 20 * 2**20  # bytes; Kuwa's uploads have 20 MiB at most
 # Bytes of all files of a chat, 45 MB in base64: OpenAI takes requests of 50 MB, Google of 100 MB.
 LARGEST_TOTAL = 32 * 2**20
-TIMEOUT = 20.0  # seconds for all links of a chat
-MOST_FILES = 8
-MOST_LINKS = 40  # of a chat that are tried
+TOTAL_TIMEOUT = 20.0  # seconds for all links of a chat
+MAX_FILES = 8
+MAX_LINKS = 40  # of a chat that are tried
 HINT = " If it is the host of the site that people upload to, name it in --upload_hosts."
 HOST_PORT = re.compile(r"(\[.*\]|[^:\[]*):([^:\]]*)")
 DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.IGNORECASE)
@@ -92,7 +92,7 @@ def add_arguments(add: Callable[..., object]) -> None:
     add(
         "--max_attachments",
         type=whole(1),
-        default=MOST_FILES,
+        default=MAX_FILES,
         metavar="N",
         help="most pictures and files of a chat that are read, the newest",
     )
@@ -126,11 +126,12 @@ def upload_host(text: str) -> tuple[str, int | None]:
 class AttachmentReader:
     """Read the files of chats; one for each executor, safe for threads.
 
-    types: the MIME types that the model takes; most: the files of a chat that are read.
+    policy: which links may be fetched; types: the MIME types that the model takes; max_files: of
+    a chat, the newest.
     """
 
-    def __init__(self, args: argparse.Namespace, types: Collection[str], most: int) -> None:
-        self._policy, self._types, self._most = policy(args), frozenset(types), most
+    def __init__(self, policy: FetchPolicy, types: Collection[str], max_files: int) -> None:
+        self._policy, self._types, self._max_files = policy, frozenset(types), max_files
         self._cache: FetchCache[Attachment | LinkError] = FetchCache()
 
     def read(self, history: list[Message]) -> ResolvedChat:
@@ -143,8 +144,8 @@ class AttachmentReader:
         last = len(plain) - 1
         files, notes = self._fetch_all(links, last)
         asked_now = any(link.message == last for link in links.values())
-        signed = with_placeholders(plain, links, files)
-        return ResolvedChat(signed, files, notes if asked_now else ())
+        marked = with_placeholders(plain, links, files)
+        return ResolvedChat(marked, files, notes if asked_now else ())
 
     def _fetch_all(
         self, links: dict[int, Link], last: int
@@ -152,8 +153,8 @@ class AttachmentReader:
         """Read the newest links first, until a limit is reached; return files and notes."""
         files: dict[int, Attachment] = {}
         notes: list[str] = []
-        deadline, remaining = Deadline(TIMEOUT), LARGEST_TOTAL
-        for number, link in sorted(links.items(), reverse=True)[:MOST_LINKS]:
+        deadline, remaining = Deadline(TOTAL_TIMEOUT), LARGEST_TOTAL
+        for number, link in sorted(links.items(), reverse=True)[:MAX_LINKS]:
             if current_scope().is_cancelled:
                 break
             file = self._read(link, deadline, is_new=link.message == last)
@@ -161,8 +162,8 @@ class AttachmentReader:
                 if link.message == last:
                     notes.insert(0, file.about(link.name))
                 continue
-            if len(files) == self._most:
-                notes.append(FILES_TOO_MANY.format(self._most))
+            if len(files) == self._max_files:
+                notes.append(FILES_TOO_MANY.format(self._max_files))
                 break
             remaining -= len(file.data)
             if remaining < 0:

@@ -26,9 +26,10 @@ from urllib.parse import urljoin
 
 from backends._http.cancellation import current_scope
 from backends._http.lookup import look_up
+from backends._http.origin import PORTS
 from backends._http.tls import create_tls_context
 
-from .fetch_policy import PORTS, FetchPolicy, LinkError, Target, parse
+from .fetch_policy import FetchPolicy, LinkError, Target, parse
 from .file_types import START
 from .sentences import (
     LINK_INCOMPLETE,

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 IDLE_SECONDS = 600.0  # since an entry was last used, after which it is evicted
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 OVERHEAD = 1024  # bytes that an entry takes beside its data
 
 
@@ -28,7 +28,7 @@ class _Entry(Generic[T]):
 class FetchCache(Generic[T]):
     """Values by URL, least recently used first; safe for threads."""
 
-    def __init__(self, *, most_bytes: int = MOST_BYTES, seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self, *, most_bytes: int = MAX_BYTES, seconds: float = IDLE_SECONDS) -> None:
         self._most, self._seconds = most_bytes, seconds
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
         self._bytes = 0

@@ -8,9 +8,10 @@ from argparse import Namespace
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
+from backends._http.origin import PORTS
+
 from .sentences import LINK_BAD_ADDRESS
 
-PORTS = {"http": 80, "https": 443}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Kuwa's front end keeps uploads in /storage/root/homes/<user id>/ (0.4) or /storage/pdfs/ (0.3).
 UPLOADS = "/storage/"

@@ -9,7 +9,7 @@ from .fetch_policy import LinkError
 from .sentences import LINK_DAMAGED, LINK_PIXELS
 
 # A file's size tells nothing about the memory that its pixels take (decompression bombs).
-MOST_PIXELS = 50_000_000
+MAX_PIXELS = 50_000_000
 
 
 def check(data: bytes, media_type: str) -> None:
@@ -22,11 +22,11 @@ def check(data: bytes, media_type: str) -> None:
 
 
 def check_size(width: int, height: int) -> None:
-    """Raise LinkError if an image has no pixels, or more than MOST_PIXELS."""
+    """Raise LinkError if an image has no pixels, or more than MAX_PIXELS."""
     if width < 1 or height < 1:
         raise LinkError(LINK_DAMAGED)
-    if width * height > MOST_PIXELS:
-        raise LinkError(LINK_PIXELS, width, height, MOST_PIXELS // 10**6)
+    if width * height > MAX_PIXELS:
+        raise LinkError(LINK_PIXELS, width, height, MAX_PIXELS // 10**6)
 
 
 # -- width and height, as each format writes them

@@ -28,7 +28,7 @@ SPACED_PLACEHOLDER = re.compile(rf"\s*{PLACEHOLDER.pattern}\s*")
 LONGEST_DATA = 200  # characters of a data: URL that a model is given as text
 UNREADABLE = "[a file that could not be read]"  # in place of a longer one
 LONGEST_NAME = 60  # characters of a link in a side note
-MOST_NOTED = 3  # sentences of a side note
+MAX_SENTENCES = 3  # sentences of a side note
 
 
 class Link(NamedTuple):
@@ -93,13 +93,13 @@ def with_placeholders(
     history: list[Message], links: Mapping[int, Link], files: Collection[int]
 ) -> list[Message]:
     """Return the history with a placeholder for each link in `files`, else with its text."""
-    signed = list(history)
+    marked = list(history)
     for number, link in sorted(links.items(), reverse=True):  # backwards: offsets stay right
-        content = signed[link.message]["content"]
+        content = marked[link.message]["content"]
         before, after = content[: link.start], content[link.start + len(link.url) :]
         text = placeholder(number) if number in files else link.text
-        signed[link.message] = {**signed[link.message], "content": before + text + after}
-    return signed
+        marked[link.message] = {**marked[link.message], "content": before + text + after}
+    return marked
 
 
 def with_texts(messages: list[Message], texts: Mapping[int, str]) -> list[Message]:
@@ -139,7 +139,7 @@ def split(text: str, files: Mapping[int, T]) -> Iterator[str | T]:
 def side_note(notes: Collection[str]) -> str:
     """Return one side note of several sentences, empty if there are none."""
     distinct = list(dict.fromkeys(notes))
-    shown, more = distinct[:MOST_NOTED], len(distinct) - MOST_NOTED
+    shown, more = distinct[:MAX_SENTENCES], len(distinct) - MAX_SENTENCES
     if more > 0:
         shown.append(MORE_LINKS.format(more))
     return SIDE_NOTE.format(join_sentences(shown)) if shown else ""

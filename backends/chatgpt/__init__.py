@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 REQUIRES: dict[str, str] = {"openai": "openai>=2.0"}
 OPENAI = "https://api.openai.com/v1"
 # Tokens of the context window that are kept for the answer: an eighth, but at most 4096.
-ANSWER_SHARE, MOST_FOR_ANSWER = 8, 4096
+ANSWER_SHARE, MAX_ANSWER_TOKENS = 8, 4096
 LIST_TIMEOUT = 5.0  # seconds that a service has to list its models
 LIST_RETRY_AFTER = 60.0  # seconds
-MOST_NAMED = 5  # models that a line of the log names
+MAX_NAMED = 5  # models that a line of the log names
 OPTIONS = (
     Option("temperature", float, 0.5, "how freely to draw; 0: take the likeliest", least=0),
     Option("top_p", float, None, "draw from this share of the tokens", least=0),
@@ -160,7 +160,7 @@ class ChatgptExecutor(CloudExecutor):
         window = self.context_window(model)
         if window is None:
             return None
-        usual = min(window // ANSWER_SHARE, MOST_FOR_ANSWER)
+        usual = min(window // ANSWER_SHARE, MAX_ANSWER_TOKENS)
         asked = options.get("max_completion_tokens") or options.get("max_tokens") or usual
         return max(1, window - min(asked, window // 2))
 
@@ -192,7 +192,7 @@ class ChatgptExecutor(CloudExecutor):
 
     def _warn_if_missing(self, names: list[str]) -> None:
         if names and self.args.model not in names:
-            shown = ", ".join(names[:MOST_NAMED])
+            shown = ", ".join(names[:MAX_NAMED])
             logger.warning("the service lists no model %s, but: %s", self.args.model, shown)
 
     # -- the answer

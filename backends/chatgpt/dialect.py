@@ -99,7 +99,7 @@ def _mentions(error: ErrorResponse, parameter: str) -> bool:
 
 
 def message_json(message: Message, files: Mapping[int, Attachment]) -> dict[str, Any]:
-    """Return a message as services take it: text alone, or parts with pictures in their places."""
+    """Return a message as services take it: text alone, or parts with images in their places."""
     parts = list(links.split(message["content"], files))
     if all(isinstance(part, str) for part in parts):
         return {**message, "content": "".join(map(str, parts))}

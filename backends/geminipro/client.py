@@ -21,7 +21,7 @@ from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import MUST_SUIT_SERVICE, OPTION_REASON
 
 from .json_stream import JsonArrayReader
-from .transport import Transport, read
+from .transport import Transport, iter_body
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK warns its users of its end, which is no news here
@@ -73,7 +73,7 @@ class Client:
             request, retry=None, timeout=None, metadata=[(KEY_HEADER, key)]
         )
         with answer._response as response:
-            for data in read(response.raw):
+            for data in iter_body(response.raw):
                 yield from reader.feed(data)
         reader.finish()
 
@@ -88,7 +88,7 @@ def text_part(text: str) -> dict[str, Any]:
 
 
 def file_part(data: bytes, media_type: str) -> dict[str, Any]:
-    """Return a picture, document, sound or film as a part of a message."""
+    """Return a file (image, document, audio, video) as a part of a message."""
     return {"inline_data": {"mime_type": media_type, "data": data}}
 
 

@@ -84,7 +84,7 @@ def _convert(request: requests.PreparedRequest) -> Request:
     return Request(origin, request.method or "", request.path_url, headers, body)
 
 
-def read(body: HTTPResponse) -> Iterator[bytes]:
+def iter_body(body: HTTPResponse) -> Iterator[bytes]:
     """Yield a body as it comes, decompressed; raises ConnectionFailed and MalformedResponse."""
     try:
         while data := body.read1(READ_SIZE, decode_content=True):
@@ -96,7 +96,7 @@ def read(body: HTTPResponse) -> Iterator[bytes]:
 def _error_response(response: Response, body: HTTPResponse) -> ErrorResponse:
     start = b""
     with body:
-        for data in read(body):
+        for data in iter_body(body):
             start += data
             if len(start) >= LONGEST_ERROR:
                 break

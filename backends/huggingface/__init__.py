@@ -20,7 +20,7 @@ from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
 from backends._media import attachments, file_types
 from backends._media.attachments import AttachmentReader, ResolvedChat
-from backends._media.fetch_policy import LinkError
+from backends._media.fetch_policy import LinkError, policy
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
 from kuwa_min.errors import UsageError
@@ -85,7 +85,7 @@ OPTIONS = (
 
 
 class HuggingfaceExecutor(ModelExecutor):
-    """Runs a transformers folder: text models batched, models that accept images serially."""
+    """Run a folder of the transformers library: text models batched, vision models serially."""
 
     access_code = "huggingface"
     table = OPTIONS
@@ -228,18 +228,18 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
         most = self.args.max_attachments if model.accepts_several_images else 1
-        return AttachmentReader(self.args, file_types.IMAGE_TYPES, most)
+        return AttachmentReader(policy(self.args), file_types.IMAGE_TYPES, most)
 
     def create_scheduler(self, slots: int) -> Scheduler:
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
-        from .engine import create_scheduler
+        from .scheduler_factory import create_scheduler
 
         return create_scheduler(self.model, slots)
 
     # -- prompt encoders
 
     def accepts_images(self) -> bool:
-        """Tell whether the model reads pictures."""
+        """Tell whether the model reads images."""
         return self.model.processor is not None
 
     def uses_template_of(self, modelfile: Modelfile) -> bool:

@@ -15,7 +15,7 @@ from backends._local.sentences import CONTEXT_FULL
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, UsageError
 
-from .model import Stopped, TransformersModel
+from .model import Aborted, TransformersModel
 
 MAX_REASON = 300  # characters of the library's error message
 
@@ -29,9 +29,9 @@ class Generate:
     def __call__(self, request: Request) -> None:
         """Generate, emitting the text, until the completion ends or should stop."""
         try:
-            with self._model.stopping_with(request):
+            with self._model.aborting_with(request):
                 return self._generate(request)
-        except Stopped:
+        except Aborted:
             return None
         except Exception as error:
             if not self._model.is_out_of_memory(error):

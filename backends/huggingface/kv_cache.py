@@ -158,18 +158,18 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._is_grown = False
 
     def prefill(self, slot: int, past_length: int) -> None:
-        """Aim the next pass at one slot, whose first `past_length` tokens are computed."""
+        """Prepare a pass that prefills one slot, whose first `past_length` tokens are computed."""
         forward = self._forward
         forward.first, forward.end, forward.past_length = slot, slot + 1, past_length
         forward.lengths = forward.slots = None
         forward.packed = []
 
     def packed_prefill(self, prompts: list[tuple[int, int]]) -> None:
-        """Aim the next pass at whole prompts in one row, given as slots and lengths."""
+        """Prepare a pass over whole prompts in one row; prompts: (slot, tokens) of each."""
         self._forward.past_length, self._forward.packed = 0, prompts
 
     def decode(self, lengths: torch.Tensor, *, longest: int, is_even: bool) -> None:
-        """Aim the next pass at the first slots, each of which gets one token more.
+        """Prepare a decode step of the first slots, one new token each.
 
         lengths: tokens [slots] before the pass; longest: the largest; is_even: all are equal.
         """

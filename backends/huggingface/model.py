@@ -27,8 +27,8 @@ MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unkn
 DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it
 
 
-class Stopped(Exception):
-    """Leave a forward pass whose requests should all stop."""
+class Aborted(Exception):
+    """Report that a forward pass was left because all its requests should stop."""
 
 
 class TransformersModel:
@@ -66,7 +66,7 @@ class TransformersModel:
         self._default_sampling = _default_sampling(self._model.generation_config)
         self._watched: tuple[Request, ...] = ()
         for layer in _layers(self._model):
-            layer.register_forward_pre_hook(self._stop_if_unwanted)
+            layer.register_forward_pre_hook(self._abort_if_unwanted)
         info = self.info()
         logger.info(
             "loaded %s: %s, %s on %s, context of %d tokens",
@@ -144,17 +144,17 @@ class TransformersModel:
         return self._model.generate(**options)
 
     @contextlib.contextmanager
-    def stopping_with(self, *requests: Request) -> Iterator[None]:
-        """Raise Stopped at the next layer of a forward pass once all these requests should stop."""
+    def aborting_with(self, *requests: Request) -> Iterator[None]:
+        """Raise Aborted at the next layer of a forward pass once all these requests should stop."""
         self._watched = requests
         try:
             yield
         finally:
             self._watched = ()
 
-    def _stop_if_unwanted(self, *_: Any) -> None:
+    def _abort_if_unwanted(self, *_: Any) -> None:
         if self._watched and all(request.should_stop for request in self._watched):
-            raise Stopped
+            raise Aborted
 
     # -- what a sequence needs
 

@@ -32,7 +32,7 @@ from kuwa_min.errors import AnswerError, describe
 
 from .attention_mask import AttentionLayout, AttentionMasks
 from .kv_slots import KVSlots, TransformersSequence
-from .model import AttentionMask, Stopped, TransformersModel
+from .model import Aborted, AttentionMask, TransformersModel
 from .sampler import NOT_A_NUMBER, sample
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class BatchScheduler:
         started = time.monotonic()
         try:
             token = self._token_after(sequence, chunk)
-        except Stopped:
+        except Aborted:
             self._stop_prefill(sequence, None)
         except Exception as error:  # noqa: BLE001 - only this sequence was computed
             self._stop_prefill(sequence, error)
@@ -221,7 +221,7 @@ class BatchScheduler:
         cache.prefill(sequence.slot, past_length)
         end = past_length + len(chunk)
         positions = torch.arange(past_length, end, device=self._model.device)
-        with self._model.stopping_with(sequence.request):
+        with self._model.aborting_with(sequence.request):
             return self._forward([chunk], positions[None], None)
 
     def _start_decoding(self, sequence: TransformersSequence, token: int | Exception) -> None:
@@ -256,7 +256,7 @@ class BatchScheduler:
         while self._slots.decoding:
             try:
                 return self._forward_decode_once()
-            except Stopped:
+            except Aborted:
                 for sequence in self._slots.decoding:
                     self._slots.clear(sequence)
                 return None  # all should stop: the next step ends them
@@ -279,7 +279,7 @@ class BatchScheduler:
         self._slots.cache.decode(lengths, longest=longest, is_even=is_even)
         mask = None if is_even else self._masks.decode_mask(lengths, longest)
         tokens = [[sequence.next_token] for sequence in sequences]
-        with self._model.stopping_with(*(sequence.request for sequence in sequences)):
+        with self._model.aborting_with(*(sequence.request for sequence in sequences)):
             return self._forward(tokens, lengths[:, None], mask)
 
     # -- both

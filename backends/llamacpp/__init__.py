@@ -51,7 +51,7 @@ IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
 
 
 class LlamacppExecutor(ModelExecutor):
-    """Runs a GGUF file with llama.cpp, several sequences at once."""
+    """Run a GGUF file with llama.cpp, several sequences at once."""
 
     access_code = "llamacpp"
     table = OPTIONS
@@ -154,7 +154,7 @@ class LlamacppExecutor(ModelExecutor):
 
     def create_scheduler(self, slots: int) -> Scheduler:
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
-        from .engine import create_scheduler
+        from .scheduler_factory import create_scheduler
 
         return create_scheduler(self.model, slots)
 

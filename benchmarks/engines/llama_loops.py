@@ -49,7 +49,7 @@ class Loop:
         view(batch.n_seq_id, shape=(AT_ONCE,))[:] = 1
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Clear the KV cache."""
         llama_cpp.llama_memory_clear(self._memory, False)
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Any:

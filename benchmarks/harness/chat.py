@@ -1,4 +1,4 @@
-"""Be a cheap client: send a chat from a raw socket, keep what comes and when, judge it later."""
+"""A cheap client: send a chat from a raw socket, record what comes and when, check it later."""
 
 import json
 import resource

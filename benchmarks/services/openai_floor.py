@@ -1,4 +1,4 @@
-"""Be a fast service of OpenAI's kind: every event is ready, and leaves in a write of its own.
+"""A fast service of OpenAI's kind: events are made in advance, each is a write of its own.
 
 A process of its own, from bare sockets and threads. The first message of a chat says how many
 pieces it wants and how many seconds apart: "5000 0". A piece is the moment at which it was written,

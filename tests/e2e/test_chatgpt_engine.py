@@ -38,7 +38,7 @@ def program(engine: Engine, heavy: Callable[[str], HeavyFile], tmp_path: Path) -
         yield running
 
 
-def test_a_person_gets_the_engines_answer(program: Program, engine: Engine) -> None:
+def test_a_user_gets_the_engines_answer(program: Program, engine: Engine) -> None:
     """Through the Kernel, twice the same; its end is a side note."""
     form = said("Hello", modelfile='[{"name": "parameter", "args": "llm_max_tokens 24"}]')
     answers = [fetch(program.url, form)[1] for _ in range(2)]

@@ -171,7 +171,7 @@ def test_the_file_speaks_of_itself_without_unpacking(
     assert below(tmp_path) == []
 
 
-def test_people_chat_with_the_operators_key_or_their_own(cloud: Cloud, start: Any) -> None:
+def test_users_chat_with_the_operators_key_or_their_own(cloud: Cloud, start: Any) -> None:
     """Through the Kernel; no key is in the list of processes, in the log or at /status."""
     with cloud.serve(fine) as service, start(service.url) as program:
         assert chat(program, cloud, "a secret wish") == f"Hello, 世界, {KEY}"

@@ -61,7 +61,7 @@ def test_the_machine_is_found_fit_before_anything_is_written(seen: dict[str, Any
     assert "nothing is unpacked yet" in str(seen["verify"])
 
 
-def test_people_chat_with_the_model(seen: dict[str, Any]) -> None:
+def test_users_chat_with_the_model(seen: dict[str, Any]) -> None:
     """Through the embedded Kernel, twice, with the same greedy answer; then it ends cleanly."""
     first, second = seen["answers"]
     assert len(first) >= 12
@@ -79,7 +79,7 @@ def test_the_libraries_were_unpacked_once_and_are_whole(
     assert machine.left_overs() == []
 
 
-def test_the_papers_name_every_library(file: HeavyFile, backend: str) -> None:
+def test_the_documents_name_every_library(file: HeavyFile, backend: str) -> None:
     """The bill of materials has a hash for each; the licences' texts are there."""
     papers = {end: file.path.with_name(f"{file.path.name}.{end}") for end in PAPERS}
     bill = json.loads(papers["cdx.json"].read_text(encoding="utf-8"))

@@ -206,7 +206,7 @@ def test_a_failure_is_told_without_its_cause(kuwa: Kuwa, built: Built) -> None:
         assert kuwa.ask("well").saved == "well"
 
 
-def test_a_sentence_for_the_person_is_the_answer(kuwa: Kuwa, built: Built) -> None:
+def test_a_sentence_for_the_user_is_the_answer(kuwa: Kuwa, built: Built) -> None:
     """AnswerError: text on both, and a failure by its exit code on 0.4."""
     with kuwa.scripted(built("debug")):
         seen = kuwa.ask(["raise", "answer", "[Ask for less.]"])

@@ -115,7 +115,7 @@ def test_sigterm_in_the_middle_of_an_answer_lets_it_end_whole(built: Built) -> N
         assert table(url) == {}
 
 
-def test_eight_people_chat_at_once_through_one_process(built: Built) -> None:
+def test_eight_clients_chat_at_once_through_one_process(built: Built) -> None:
     """Give each of eight clients one of eight slots."""
     options = ("--embedded_kernel", "127.0.0.1:0", "--concurrent_req_limit", "8")
     with start(built, "debug", *options, "--delay", "0.005") as program:

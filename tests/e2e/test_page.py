@@ -189,7 +189,7 @@ def page(browser: webdriver.Chrome, kernel: str) -> Page:
     return Page(browser, kernel)
 
 
-def test_the_page_loads_without_an_error_and_asks_nobody_else(page: Page) -> None:
+def test_the_page_loads_without_an_error_and_from_no_other_host(page: Page) -> None:
     """Console and network log of a load and an answer are clean."""
     page.choose("dummy")
     page.say("Hello")

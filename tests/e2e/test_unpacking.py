@@ -404,7 +404,7 @@ def test_sigterm_while_it_unpacks_leaves_nothing(big: Installation) -> None:
     assert big.run().out == big.ran
 
 
-def test_whoever_comes_second_waits_and_says_so(big: Installation) -> None:
+def test_the_second_start_waits_and_says_so(big: Installation) -> None:
     """Seven who start while the first one unpacks."""
     with halted(big) as (first, halt), contextlib.ExitStack() as stack:
         others = [stack.enter_context(big.program(big.probe)) for _ in range(7)]

@@ -33,7 +33,7 @@ class HubName(NamedTuple):
     @property
     def folder(self) -> Path:
         """Return its folder in the cache."""
-        return cache() / (PREFIX + self.repository.replace("/", SEPARATOR))
+        return cache_folder() / (PREFIX + self.repository.replace("/", SEPARATOR))
 
     @property
     def is_main(self) -> bool:
@@ -93,7 +93,7 @@ def how_to_fetch(text: str) -> str:
     return _fetch(_name(text))
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """Return the cache's folder by the same environment variables as huggingface_hub."""
     of = os.environ.get
     home = of("HF_HOME") or f"{of('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
@@ -149,11 +149,11 @@ def _not_cached(name: HubName) -> str:
         return f"{what}; there is {join_names(known)}" if known else f"{what}, only begun"
     known = close_matches(name.repository, _cached_names())
     hint = f"; near it: {join_names(known)}" if known else ""
-    return f"neither a folder nor in the hub's cache ({cache()}){hint}"
+    return f"neither a folder nor in the hub's cache ({cache_folder()}){hint}"
 
 
 def _cached_names() -> list[str]:
-    folders = [one for one in _folders(cache()) if one.startswith(PREFIX)]
+    folders = [one for one in _folders(cache_folder()) if one.startswith(PREFIX)]
     return [one.removeprefix(PREFIX).replace(SEPARATOR, "/") for one in folders]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Wheels = dict[Path, str]  # the path of a wheel: its SHA-256 in hex
 STDERR = 2  # pip reports its progress there; stdout is for what build.py makes
-MOST_NAMED = 5  # packages in one message
+MAX_NAMED = 5  # packages in one message
 
 
 def fetch_wheels(lock: Lock, sources: WheelSources, wheelhouse: Path, log_step: LogStep) -> Wheels:
@@ -113,8 +113,8 @@ def _mismatch(pin: Pin, found: WheelCandidate) -> str:
 
 
 def _listed(pins: Sequence[Pin]) -> str:
-    names = ", ".join(f"{pin.name} {pin.version}" for pin in pins[:MOST_NAMED])
-    return f"{names} and {len(pins) - MOST_NAMED} more" if len(pins) > MOST_NAMED else names
+    names = ", ".join(f"{pin.name} {pin.version}" for pin in pins[:MAX_NAMED])
+    return f"{names} and {len(pins) - MAX_NAMED} more" if len(pins) > MAX_NAMED else names
 
 
 def _download(missing: Sequence[Pin], lock: Lock, sources: WheelSources, wheelhouse: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from backends._http.cancellation import CancelScope
 from backends._media import attachments
 from backends._media.attachments import Attachment, AttachmentReader, ResolvedChat, upload_host
-from backends._media.fetch_policy import LinkError
+from backends._media.fetch_policy import LinkError, policy
 from backends._media.file_types import ALL_TYPES, IMAGE_TYPES
 from backends._media.links import UNREADABLE, placeholder
 from backends._media.sentences import LINK_DAMAGED
@@ -24,7 +24,7 @@ def reader(types: frozenset[str] = IMAGE_TYPES, most: int = 8, **given: Any) -> 
     """Return a reader that may fetch from loopback."""
     usual = {"kernel_url": "http://k/", "ignore_kernel": True, "upload_hosts": []}
     args = argparse.Namespace(**{**usual, "allow_private_urls": True, **given})
-    return AttachmentReader(args, types, most)
+    return AttachmentReader(policy(args), types, most)
 
 
 def talk(*said: str) -> list[dict[str, str]]:
@@ -166,7 +166,7 @@ def test_all_links_together_have_a_time(site: Site, monkeypatch: pytest.MonkeyPa
     """The newest have it; what was not tried for want of time is tried in the next turn."""
     url = site.write("a.png", png())
     own = reader()
-    monkeypatch.setattr(attachments, "TIMEOUT", 0.0)
+    monkeypatch.setattr(attachments, "TOTAL_TIMEOUT", 0.0)
     chat = own.read(talk(url))
     assert chat.notes == ("a.png was not read: it took too long.",)
     monkeypatch.undo()

@@ -186,7 +186,7 @@ def test_a_slow_server_is_left(serve: Serve, talk: Talk) -> None:
     assert "it took too long" in refusal(serve(talk), seconds=0.3)
 
 
-def test_a_name_that_nobody_answers_for_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_without_an_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's look-up has no limit of its own."""
     gate = threading.Event()
 
@@ -397,7 +397,7 @@ def test_an_upload_is_fetched_from_a_named_host_only(serve: Serve) -> None:
     assert "on a private network" in refusal(moved, named)
 
 
-def test_a_kind_that_nobody_wants_is_not_read_to_its_end(serve: Serve) -> None:
+def test_an_unwanted_kind_is_not_read_to_its_end(serve: Serve) -> None:
     """Its first bytes decide."""
 
     def unwanted(start: bytes) -> int:

@@ -71,7 +71,7 @@ def test_a_whole_picture_passes(data: bytes, kind: str) -> None:
         webp(b"VP8L", b"\x2f\xff\xff\xff\xff"),
     ],
 )
-def test_a_small_file_with_a_huge_picture_is_refused(data: bytes) -> None:
+def test_a_small_file_with_a_huge_image_is_refused(data: bytes) -> None:
     """Before anything is unpacked; the sentence says how large it would be."""
     with pytest.raises(LinkError, match=r"it has \d+ x \d+ pixels, and at most 50 million"):
         check(data, media_type(data))

@@ -47,7 +47,9 @@ def explain(endpoint: str) -> ServiceError:
     return from_connection_failure(failed.value, FAILURES)
 
 
-def test_a_port_that_takes_nobody_is_given_up(full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_accepts_no_connection_is_given_up(
+    full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At once: another try would take as long."""
     monkeypatch.setattr(transport, "TIMEOUTS", Timeouts(connect=SHORT, read=20))
     found = explain(full)

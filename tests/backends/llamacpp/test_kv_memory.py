@@ -25,7 +25,7 @@ OTHER = (
 
 @pytest.fixture(autouse=True)
 def sixteen_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be a machine with 12 GiB of free memory and 4 GiB of free swap space."""
+    """Pretend a machine with 12 GiB of free memory and 4 GiB of free swap space."""
     meminfo = tmp_path / "meminfo"
     lines = ("MemTotal: 99999999 kB", "MemAvailable: 12582912 kB", "SwapFree:  4194304 kB")
     meminfo.write_text("\n".join([*lines, "HugePages_Total:       0", ""]), encoding="ascii")

@@ -222,7 +222,7 @@ def test_a_long_chat_is_measured_only_a_few_times() -> None:
         "Error occurred. " * 100_000,
     ],
 )
-def test_long_texts_of_strangers_take_no_time(text: str) -> None:
+def test_long_untrusted_texts_take_no_time(text: str) -> None:
     """No search goes through them more than once."""
     assert without_own_sentences([assistant(text)])[0]["content"].strip() == text.strip()
 

@@ -44,7 +44,7 @@ def test_the_kernel_and_this_machine_may_ask(peer: str) -> None:
     assert ask(peer, "User-Agent: python-requests/2.32.3", "Accept: */*")
 
 
-def test_nobody_else_may_ask() -> None:
+def test_another_machine_may_not_ask() -> None:
     """From another machine."""
     assert not ask("192.0.2.8")
 
@@ -65,7 +65,7 @@ def test_nobody_else_may_ask() -> None:
     ],
 )
 @pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.7"])
-def test_browsers_and_proxies_ask_for_somebody_else(peer: str, field: str) -> None:
+def test_browsers_and_proxies_are_refused(peer: str, field: str) -> None:
     """Even on this machine, and on the Kernel's."""
     assert not ask(peer, field)
 

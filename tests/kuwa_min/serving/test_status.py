@@ -77,7 +77,7 @@ def test_a_loading_executor_shows_how_far_it_is() -> None:
     assert found == {"what": "loading ./model", "done": 2, "total": 8, "percent": 25}
 
 
-def test_before_the_first_step_nobody_knows_the_time_left() -> None:
+def test_before_the_first_step_no_time_left_is_stated() -> None:
     """And before the first task there is nothing to show."""
     report = BackendStatus()
     assert rendered(report, LOADING)["progress"] is None

@@ -233,7 +233,7 @@ def test_the_cache_is_where_the_library_has_it(
         monkeypatch.delenv(name, raising=False)
     for name, value in {**settings, "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
-    assert hub_cache.cache() == Path(place.format(home=tmp_path))
+    assert hub_cache.cache_folder() == Path(place.format(home=tmp_path))
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def no_root() -> Iterator[None]:
-    """Be a user whom permissions stop."""
+    """Run as an unprivileged user."""
     if os.geteuid() != 0:
         yield
         return
