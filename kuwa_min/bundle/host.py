@@ -16,7 +16,7 @@ LINK_MAP = 2  # RTLD_DI_LINKMAP of dlfcn.h
 
 
 class HostInfo(NamedTuple):
-    """What this machine is, and the Python that runs this."""
+    """The system, processor and driver of this machine, and the Python that runs this."""
 
     python: tuple[int, ...]  # (3, 11, 7)
     implementation: str  # "cpython"
@@ -31,7 +31,7 @@ class HostInfo(NamedTuple):
 
     @classmethod
     def detect(cls) -> HostInfo:
-        """Return what this machine is."""
+        """Detect all of it, from sys, os.uname() and /proc."""
         system, machine = _system()
         return cls(
             python=sys.version_info[:3],

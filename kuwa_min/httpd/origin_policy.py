@@ -30,7 +30,7 @@ GET = ("GET", "HEAD")
 
 
 class Initiator(Enum):
-    """What made a client send a request."""
+    """Which kind of client or page initiated a request."""
 
     PROGRAM = auto()  # not a browser
     SAME_ORIGIN = auto()  # a page of this server
@@ -39,7 +39,7 @@ class Initiator(Enum):
 
 
 def initiator(head: RequestHead) -> Initiator:
-    """Tell from its headers what made a client send a request; HTTPError if one is doubled."""
+    """Classify a request by its headers; raises HTTPError if one of them came twice."""
     origin = head.single_header("origin")
     if origin is not None:
         authority = _authority(origin)

@@ -41,7 +41,7 @@ STOP, EXCEPTION = "stop", "exception"  # of finish_reason
 # 0.4: each line is `data: `, one JSON object and one newline. finish_reason is null but in the last
 # line, which says "stop" or "exception", repeats the exit code and adds `usage`.
 # - The front end publishes the whole text so far at each line, so that coalesced text makes one
-#   line. An empty `delta` is a heartbeat.
+#   line. An empty `delta` is a ping, which resets the timeout of the client.
 # - A line that is no valid JSON is dropped without an error: a lone surrogate loses its line.
 # - A log is shown as "\n[LEVEL] text"; refusals, progress and addresses of pictures are not shown.
 #
@@ -92,7 +92,7 @@ class AnswerEncoder(Protocol):
         """Return what to send for chunks that were yielded together: bytes, or text to encode."""
 
     def encode_end(self, end: AnswerEnd) -> list[TimedWrite]:
-        """Return what to send behind the last piece."""
+        """Return the writes that follow the last piece."""
 
 
 def is_chat_room(history_id: str | None) -> bool:
@@ -163,7 +163,7 @@ class FramedEncoder:
         return TEXT_START + _without_lone_surrogates(escaped).encode("ascii") + TEXT_END
 
     def encode_chunks(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
-        """Make one line of chunks; of none, a heartbeat, which resets the client's read timeout."""
+        """Make one line of chunks; of none, a ping, which resets the client's read timeout."""
         elements = [element for chunk in chunks for element in self._elements(chunk)]
         if chunks and not elements:
             return []  # the gate holds all of their text

@@ -271,7 +271,7 @@ class Generation:
         return self._end_unclaimed.acquire(blocking=False)
 
     def _final_writes(self) -> list[TimedWrite]:
-        """Return what follows the last piece; for the thread that claimed the end.
+        """Return the writes that follow the last piece; for the thread that claimed the end.
 
         In a chat room, both front ends take an answer without a word for a fault of the model.
         """

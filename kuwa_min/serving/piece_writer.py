@@ -121,7 +121,7 @@ class PieceWriter:
             self._log_content(text)
 
     def final_writes(self, *, failure: str = "", note: str = "", usage: Usage) -> list[TimedWrite]:
-        """Return what follows the last piece.
+        """Return the writes that follow the last piece.
 
         failure: the sentence about an unexpected failure; note: one more side note; usage: the
         token counts of the chat; a backend that counted none is charged its characters.

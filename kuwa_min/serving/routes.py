@@ -112,7 +112,7 @@ class ExecutorRoutes:
         return StreamingResponse(generation.produce, EVENT_STREAM)
 
     def _content_logger(self, index: int) -> Callable[[str], None] | None:
-        """Return what logs the pieces of a generation, if the log may hold content."""
+        """Return the function that logs the pieces of a generation; None without --log_content."""
         return partial(logger.info, "endpoint %d: out: %s", index) if self._log_content else None
 
     def abort(self, index: int, _: Request) -> Response:

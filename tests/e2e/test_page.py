@@ -333,7 +333,7 @@ def test_an_answer_of_0_4_shows_each_kind_of_chunk(page: Page, kernel: str) -> N
 
 
 def test_a_progress_is_shown_while_the_answer_is_awaited(page: Page, kernel: str) -> None:
-    """A heartbeat of the queue is a line or a bar; Stop works meanwhile."""
+    """A ping of the queue is a line or a bar; Stop works meanwhile."""
     waiting = {"position": 0, "total": 0, "desc": "waiting in the queue", "postfix": None}
     loading = {"position": 30, "total": 120, "desc": "pages", "postfix": "1 s/page"}
     chunks = [{"type": "progress", "progress": one} for one in (waiting, loading)]

@@ -221,7 +221,7 @@ def test_an_api_caller_of_0_4_gets_each_line_by_itself(
 
 
 def test_a_silence_of_five_minutes_breaks_the_answer_of_both() -> None:
-    """A heartbeat keeps 0.4 waiting."""
+    """A ping keeps 0.4 waiting."""
     beat = line({"type": "progress", "progress": {"position": 1, "total": 2}})
     for reader, words in ((Reader03(), b"a"), (Reader04(), text("a"))):
         assert replay(reader, (0, words), (301, words)).saved == BROKEN
