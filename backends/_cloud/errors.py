@@ -87,7 +87,7 @@ def backoff_seconds(attempt: int, error: RetryableError) -> float | None:
         return None
     if error.retry_after is not None:
         return error.retry_after if error.retry_after <= MAX_RETRY_AFTER else None
-    wait = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** (attempt - 1))
+    wait: float = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** (attempt - 1))
     return wait * random.uniform(0.75, 1.0)
 
 

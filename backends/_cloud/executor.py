@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from typing import Any
 
 from backends._http.cancellation import CancelScope
@@ -73,7 +73,7 @@ class CloudExecutor(LLMExecutor):
         """Return how many tokens a prompt may have; None: unknown."""
         raise NotImplementedError
 
-    def stream(self, request: CompletionRequest) -> Iterator[str]:
+    def stream(self, request: CompletionRequest) -> Generator[str, None, None]:
         """Send a request; yield the answer's text and side notes, in pieces that are not empty.
 
         Runs on the chat's thread and may block; the thread's cancel scope, current_scope(), is

@@ -213,8 +213,8 @@ class ModelExecutor(LLMExecutor):
     @property
     def prompt_limit(self) -> int:
         """Return the longest prompt in tokens, which leaves room for an answer in the context."""
-        context = self.model.context_length
-        return min(self.args.limit, context - max(1, context // ANSWER_SHARE))
+        context, limit = self.model.context_length, int(self.args.limit)
+        return min(limit, context - max(1, context // ANSWER_SHARE))
 
     def _answer_error(self, error: TemplateError, modelfile: Modelfile) -> AnswerError:
         """Log a failed template, and return what the user reads.

@@ -6,7 +6,7 @@ import argparse
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -197,7 +197,7 @@ class ChatgptExecutor(CloudExecutor):
 
     # -- the answer
 
-    def stream(self, request: CompletionRequest) -> Iterator[str]:
+    def stream(self, request: CompletionRequest) -> Generator[str, None, None]:
         """Send a request; yield the answer's text and side notes."""
         return self.completions.stream(request, self.count_usage)
 

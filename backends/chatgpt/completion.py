@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from backends._cloud.errors import (
@@ -36,7 +36,9 @@ class Completions:
         self._show_reasoning = show_reasoning
         self._parameters: dict[str, ModelParameters] = {}
 
-    def stream(self, request: CompletionRequest, count_usage: CountUsage) -> Iterator[str]:
+    def stream(
+        self, request: CompletionRequest, count_usage: CountUsage
+    ) -> Generator[str, None, None]:
         """Yield the answer's text and side notes; raises ServiceError."""
         parser = CompletionParser(show_reasoning=self._show_reasoning)
         has_text = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from backends._cloud import api_key
@@ -104,7 +104,7 @@ class GeminiproExecutor(CloudExecutor):
         """Return the operator's limit, whatever the model."""
         return int(self.args.limit)
 
-    def stream(self, request: CompletionRequest) -> Iterator[str]:
+    def stream(self, request: CompletionRequest) -> Generator[str, None, None]:
         """Send a request; yield the answer's text and side notes."""
         from . import completion
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from backends._cloud.errors import RetryableError, ServiceError, from_connection_failure
 from backends._cloud.request import CompletionRequest, CountUsage
@@ -24,7 +24,9 @@ MODEL = re.compile(r"(?:(models|tunedModels)/)?[\w.-]+", re.ASCII)
 ROLES = {"user": "user", "assistant": "model"}
 
 
-def stream(client: Client, request: CompletionRequest, count_usage: CountUsage) -> Iterator[str]:
+def stream(
+    client: Client, request: CompletionRequest, count_usage: CountUsage
+) -> Generator[str, None, None]:
     """Yield the answer's text and side notes; raises ServiceError."""
     message = _to_protobuf(request)
     completion = _Completion(request)
