@@ -53,5 +53,6 @@ def _find_cas() -> str | None:
     with contextlib.suppress(ImportError):
         import certifi
 
-        return certifi.where()
+        bundled: str = certifi.where()
+        return bundled
     return None
