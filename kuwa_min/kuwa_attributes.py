@@ -75,7 +75,8 @@ class KuwaAttributes:
     def get_reg_endpoint(self) -> str:
         """Return the URL of the first endpoint, as registered."""
         scheme = "https" if self.args.https or self.args.tls_cert else "http"
-        return f"{scheme}://{address.join(self.args.host, self.args.port)}{self.args.executor_path}"
+        authority = address.join_host_port(self.args.host, self.args.port)
+        return f"{scheme}://{authority}{self.args.executor_path}"
 
     def in_debug(self) -> bool:
         """Tell whether the log level is DEBUG."""

@@ -57,7 +57,7 @@ class EmbeddedKernel:
             origins=allowed_hosts,
             any_host_paths=[f"/{version}/worker/{table}" for table in TABLES] + ["/health"],
         )
-        self.url = f"http://{address.join(host, self._server.port)}/"
+        self.url = f"http://{address.join_host_port(host, self._server.port)}/"
 
     def __enter__(self) -> EmbeddedKernel:
         """Start to listen."""

@@ -72,6 +72,6 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host_name(host), port_number(port)
 
 
-def join(host: str, port: int) -> str:
+def join_host_port(host: str, port: int) -> str:
     """Return host:port as in URLs, with brackets around IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -19,11 +19,11 @@ from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import Routes
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
-from kuwa_min.options.address import join
+from kuwa_min.options.address import join_host_port
 from kuwa_min.options.general import GeneralOptions
 
-from .address import bind_address, source_address, wildcard
 from .event_loop import EventLoop
+from .local_address import bind_address, source_address, wildcard
 from .metrics import Metrics
 from .routes import MONITORING, ExecutorRoutes
 from .shutdown import PATH as SHUTDOWN
@@ -216,7 +216,7 @@ class Service:
 
     def _base_url(self, host: str, port: int) -> str:
         scheme = "https" if self._args.https or self._args.tls_cert else "http"
-        return f"{scheme}://{join(host, port)}"
+        return f"{scheme}://{join_host_port(host, port)}"
 
     def _endpoint_urls(self, host: str | None, port: int) -> list[str]:
         """Return the URLs to register; raises StartError if the Kernel's name does not resolve."""

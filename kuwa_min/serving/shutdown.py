@@ -14,7 +14,7 @@ from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.messages import Request, Response, json_message
 from kuwa_min.httpd.origin_policy import Initiator, initiator
 
-from .address import is_local_or_kernel
+from .local_address import is_local_or_kernel
 
 logger = logging.getLogger(__name__)
 

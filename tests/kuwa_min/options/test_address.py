@@ -184,4 +184,4 @@ def test_what_is_no_host_and_port_is_refused(text: str) -> None:
 )
 def test_a_url_has_brackets_around_ipv6(host: str, joined: str) -> None:
     """Other hosts stand as they are."""
-    assert address.join(host, 80) == joined
+    assert address.join_host_port(host, 80) == joined

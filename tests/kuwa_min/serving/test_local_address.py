@@ -8,10 +8,10 @@ import socket
 import pytest
 
 from kuwa_min.errors import StartError
-from kuwa_min.serving import address
+from kuwa_min.serving import local_address
 
 HAS_IPV6 = pytest.mark.skipif(
-    address.bind_address("::1") != "::1", reason="this machine has no IPv6 loopback"
+    local_address.bind_address("::1") != "::1", reason="this machine has no IPv6 loopback"
 )
 
 
@@ -30,7 +30,7 @@ HAS_IPV6 = pytest.mark.skipif(
 )
 def test_a_kernel_on_loopback_is_told_loopback(kernel_url: str, local: str) -> None:
     """Nothing is sent, so no Kernel needs to be there."""
-    assert address.source_address(kernel_url) == local
+    assert local_address.source_address(kernel_url) == local
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_without_a_way_to_the_kernel_the_message_asks_for_host(
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(StartError) as failed:
-        address.source_address("http://kernel.example:9000/")
+        local_address.source_address("http://kernel.example:9000/")
     sentence = str(failed.value)
     assert "kernel.example" in sentence
     assert reason in sentence
@@ -62,8 +62,8 @@ def test_without_a_way_to_the_kernel_the_message_asks_for_host(
 def test_a_name_that_no_resolver_can_take_is_no_crash(host: str) -> None:
     """Python refuses such names with an error of its own kind; we answer as to an unknown one."""
     with pytest.raises(StartError, match="--host"):
-        address.source_address(f"http://{host}:9000/")
-    assert address.bind_address(host) == "0.0.0.0"
+        local_address.source_address(f"http://{host}:9000/")
+    assert local_address.bind_address(host) == "0.0.0.0"
 
 
 # -- where we listen
@@ -81,12 +81,12 @@ def test_a_name_that_no_resolver_can_take_is_no_crash(host: str) -> None:
 )
 def test_we_listen_there_if_it_is_ours_and_everywhere_if_not(host: str, bind: str) -> None:
     """An address of a proxy or a port forwarding is not ours; the family stays."""
-    assert address.bind_address(host) == bind
+    assert local_address.bind_address(host) == bind
 
 
 def test_a_name_is_listened_on_by_its_address() -> None:
     """Binding does not look names up again."""
-    assert address.bind_address("localhost") in ("127.0.0.1", "::1")
+    assert local_address.bind_address("localhost") in ("127.0.0.1", "::1")
 
 
 def test_a_name_that_only_the_kernel_knows_is_listened_on_everywhere(
@@ -98,14 +98,14 @@ def test_a_name_that_only_the_kernel_knows_is_listened_on_everywhere(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    assert address.bind_address("executor.example") == "0.0.0.0"
+    assert local_address.bind_address("executor.example") == "0.0.0.0"
 
 
 def test_everywhere_is_both_families_where_the_system_can(monkeypatch: pytest.MonkeyPatch) -> None:
     """An address of IPv6 that takes connections of IPv4, too."""
     for able, expected in ((True, "::"), (False, "0.0.0.0")):
         monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda able=able: able)
-        assert address.wildcard() == expected
+        assert local_address.wildcard() == expected
 
 
 # -- who may command
@@ -133,7 +133,7 @@ def test_this_machine_and_the_kernels_host_may_command(
     peer: str, kernel_url: str, may: bool
 ) -> None:
     """No other client, however its address is written."""
-    assert address.is_local_or_kernel(peer, kernel_url) is may
+    assert local_address.is_local_or_kernel(peer, kernel_url) is may
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_kernel_on_this_machine_may_command_by_our_address(
     peer: str, own: str, kernel_url: str, may: bool
 ) -> None:
     """It connects to what it was told; a Kernel elsewhere has no reason to."""
-    assert address.is_local_or_kernel(peer, kernel_url, own) is may
+    assert local_address.is_local_or_kernel(peer, kernel_url, own) is may
 
 
 def test_every_address_of_the_kernels_name_may_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +159,6 @@ def test_every_address_of_the_kernels_name_may_command(monkeypatch: pytest.Monke
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", target) for target in targets]
     )
-    assert address.is_local_or_kernel("192.0.2.7", "http://kernel:9000/")
-    assert address.is_local_or_kernel("2001:db8::7", "http://kernel:9000/")
-    assert not address.is_local_or_kernel("192.0.2.9", "http://kernel:9000/")
+    assert local_address.is_local_or_kernel("192.0.2.7", "http://kernel:9000/")
+    assert local_address.is_local_or_kernel("2001:db8::7", "http://kernel:9000/")
+    assert not local_address.is_local_or_kernel("192.0.2.9", "http://kernel:9000/")

@@ -1,4 +1,4 @@
-"""Find out which address to register, where to listen, and which peers to obey."""
+"""Addresses of this machine: which to register, where to listen, which peers are local."""
 
 from __future__ import annotations
 
