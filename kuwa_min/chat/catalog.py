@@ -9,7 +9,7 @@ from kuwa_min.errors import UNEXPECTED
 from .sentence import CHINESE, ENGLISH, Sentence
 
 
-def own_answers() -> str:
+def answer_pattern() -> str:
     """Return a pattern of every sentence that may end an answer, in either language.
 
     Prompts leave these out of the history: the model never said them.
@@ -23,7 +23,7 @@ def own_answers() -> str:
     return "|".join(re.escape(text).replace(r"\{\}", r"[^\n]*") for text in texts)
 
 
-# Answers, each of them whole: a prompt leaves them out of the history, see `own_answers`.
+# Answers, each of them whole: a prompt leaves them out of the history, see `answer_pattern`.
 NO_INPUT = Sentence("[No input message entered]", "[尚未輸入訊息]")
 TOO_LONG = Sentence("[Sorry, The input message is too long!]", "[抱歉，輸入的訊息太長了！]")
 BAD_OPTION = Sentence("[The option llm_{}.]", "[無法使用選項 llm_{}。]")

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from kuwa_min.errors import AnswerError
 
-from .catalog import NO_INPUT, TOO_LONG, own_answers
+from .catalog import NO_INPUT, TOO_LONG, answer_pattern
 from .chunks import LogLevel
 from .modelfile import Message, Modelfile
 from .side_notes import NOTE_BEGIN, NOTE_END
 
 # Our sentence at the end of an answer, which no model wrote; 0.4's front end prefixes a log level.
-OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{own_answers()})\s*\Z"
+OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{answer_pattern()})\s*\Z"
 LONGEST_SENTENCE = 300  # characters at the end that are searched: bounds the time for long texts
 
 
@@ -34,19 +34,19 @@ def compose(history: list[Message], modelfile: Modelfile, system_prompt: str = "
     system_prompt: the operator's, for bots without one. Leading system messages of the history,
     which API clients send, are appended to the system prompt.
     """
-    messages = merge_consecutive(without_own_sentences(history))
-    own = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
+    messages = merge_consecutive(without_our_sentences(history))
+    client = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
     if not messages or messages[-1]["role"] != "user":
         raise AnswerError(NO_INPUT)
     text = modelfile.before_prompt + messages[-1]["content"] + modelfile.after_prompt
     if not text.strip():
         raise AnswerError(NO_INPUT)
-    system = "\n\n".join(filter(None, (modelfile.override_system_prompt or system_prompt, own)))
+    system = "\n\n".join(filter(None, (modelfile.override_system_prompt or system_prompt, client)))
     history = [*messages[:-1], {"role": "user", "content": text}]
     return Prompt(system, modelfile.messages, history)
 
 
-def without_own_sentences(history: list[Message]) -> list[Message]:
+def without_our_sentences(history: list[Message]) -> list[Message]:
     """Remove side notes and our own error sentences from the assistant's messages."""
     cleaned = [
         {**message, "content": _model_text(message["content"])}

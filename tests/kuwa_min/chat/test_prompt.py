@@ -16,7 +16,7 @@ from kuwa_min.chat.prompt import (
     fit,
     fold_system,
     merge_consecutive,
-    without_own_sentences,
+    without_our_sentences,
 )
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
@@ -138,7 +138,7 @@ def test_a_prompt_of_the_author_is_a_question() -> None:
 )
 def test_a_model_does_not_read_our_own_words_as_its_own(said: str, left: str | None) -> None:
     """Error sentences at the end and side notes go; an answer of nothing else goes entirely."""
-    kept = without_own_sentences([user(said), assistant(said), user("so?")])
+    kept = without_our_sentences([user(said), assistant(said), user("so?")])
     middle = [] if left is None else [assistant(left)]
     assert kept == [user(said), *middle, user("so?")]
 
@@ -147,7 +147,7 @@ def test_the_sentence_about_an_impossible_option_is_ours() -> None:
     """As the option tables word it."""
     with pytest.raises(AnswerError) as refused:
         generation_options.for_request((Option("n", int, 1, ""),), {}, {"n": "x"})
-    assert without_own_sentences([assistant(str(refused.value))]) == []
+    assert without_our_sentences([assistant(str(refused.value))]) == []
 
 
 def test_a_question_that_failed_is_asked_with_the_next_one() -> None:
@@ -224,7 +224,7 @@ def test_a_long_chat_is_measured_only_a_few_times() -> None:
 )
 def test_long_untrusted_texts_take_no_time(text: str) -> None:
     """No search goes through them more than once."""
-    assert without_own_sentences([assistant(text)])[0]["content"].strip() == text.strip()
+    assert without_our_sentences([assistant(text)])[0]["content"].strip() == text.strip()
 
 
 def test_very_many_messages_take_no_time() -> None:
