@@ -24,7 +24,7 @@ from backends._cloud import errors
 from backends.chatgpt import OPTIONS, ChatgptExecutor
 from backends.chatgpt.context_window import from_model_name
 from kuwa_min.chat import catalog
-from kuwa_min.chat.prompt import without_own_sentences
+from kuwa_min.chat.prompt import without_our_sentences
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
 from tests.backends._media.test_images import data_url, png
@@ -216,7 +216,7 @@ def test_the_user_is_told_why_an_answer_ends(serve: Serve, finish: str, note: st
     executor = connect(serve(lambda talk: talk.tell("text", finish=finish)))
     answer = ask(executor, "hi")
     assert answer == "text" + SIDE_NOTE.format(note)
-    assert without_own_sentences([{"role": "assistant", "content": answer}])[0]["content"] == "text"
+    assert without_our_sentences([{"role": "assistant", "content": answer}])[0]["content"] == "text"
     chinese = ask(executor, "hi", form={"lang": "zh-TW,en;q=0.5"})
     assert chinese == "text" + SIDE_NOTE.format(note).render("zh")
     assert chinese != answer
@@ -391,7 +391,7 @@ def test_an_error_response_is_a_sentence(
     chinese = ask(executor, "hi", form={"lang": "zh-TW"})
     assert chinese == render(sentence, "zh")
     assert "\n" not in chinese
-    assert without_own_sentences([{"role": "assistant", "content": chinese}]) == []
+    assert without_our_sentences([{"role": "assistant", "content": chinese}]) == []
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503, 529])

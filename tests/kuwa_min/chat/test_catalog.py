@@ -94,7 +94,7 @@ def test_no_model_reads_a_sentence_of_ours_as_its_own(sentence: str) -> None:
     """At the end of an answer it goes, with what stands in it; all of it is looked at."""
     said = sentence.replace("{}", "some thing")
     assert len(said) + 40 < prompt.LONGEST_SENTENCE
-    kept = prompt.without_own_sentences([{"role": "assistant", "content": f"Paris\n{said}"}])
+    kept = prompt.without_our_sentences([{"role": "assistant", "content": f"Paris\n{said}"}])
     assert kept == [{"role": "assistant", "content": "Paris\n"}]
 
 
@@ -102,5 +102,5 @@ def test_a_gap_does_not_swallow_lines() -> None:
     """What a model wrote in between stays."""
     text = f"{catalog.BAD_OPTION[:12]}\nParis.]"
     assert (
-        prompt.without_own_sentences([{"role": "assistant", "content": text}])[0]["content"] == text
+        prompt.without_our_sentences([{"role": "assistant", "content": text}])[0]["content"] == text
     )
