@@ -57,7 +57,7 @@ def _shape_fields(shape: Shape) -> list[bytes]:
 def _tensors(shape: Shape, vocabulary: int) -> dict[str, Any]:
     import numpy
 
-    dice = numpy.random.default_rng(0)
+    rng = numpy.random.default_rng(0)
     narrow = shape.hidden // shape.heads * shape.kv_heads
     shapes = {
         "attn_q": (shape.hidden, shape.hidden),
@@ -75,13 +75,13 @@ def _tensors(shape: Shape, vocabulary: int) -> dict[str, Any]:
         norms += [f"blk.{layer}.{name}" for name in ("attn_norm", "ffn_norm")]
     return {
         **{f"{name}.weight": numpy.ones(shape.hidden) for name in norms},
-        **{f"{name}.weight": _drawn(dice, size) for name, size in matrices.items()},
+        **{f"{name}.weight": _drawn(rng, size) for name, size in matrices.items()},
     }
 
 
-def _drawn(dice: Any, size: tuple[int, int]) -> Any:
+def _drawn(rng: Any, size: tuple[int, int]) -> Any:
     """Return weights that are wide enough apart that the likeliest token is no near tie."""
-    return dice.standard_normal(size) * SPREAD
+    return rng.standard_normal(size) * SPREAD
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ OPTIONS = {
     "llamacpp": ("--max_tokens", "24", "--temperature", "0", "--no_system_prompt"),
 }
 MODELS = {"huggingface": "tiny", "llamacpp": "tiny.gguf"}
-PAPERS = ("cdx.json", "licenses.txt")
+DOCUMENTS = ("cdx.json", "licenses.txt")
 MAKE = """
 import pathlib, sys
 from tests.support.models import tiny_models
@@ -81,10 +81,10 @@ def test_the_libraries_were_unpacked_once_and_are_whole(
 
 def test_the_documents_name_every_library(file: HeavyFile, backend: str) -> None:
     """The bill of materials has a hash for each; the licences' texts are there."""
-    papers = {end: file.path.with_name(f"{file.path.name}.{end}") for end in PAPERS}
-    bill = json.loads(papers["cdx.json"].read_text(encoding="utf-8"))
+    documents = {end: file.path.with_name(f"{file.path.name}.{end}") for end in DOCUMENTS}
+    bill = json.loads(documents["cdx.json"].read_text(encoding="utf-8"))
     names = {one["name"].lower().replace("_", "-") for one in bill["components"]}
     assert {"huggingface": "torch", "llamacpp": "llama-cpp-python"}[backend] in names
     assert all(component["hashes"] for component in bill["components"])
-    paper = papers["licenses.txt"].read_text(encoding="utf-8")
-    assert paper.count("MIT License") > 1
+    document = documents["licenses.txt"].read_text(encoding="utf-8")
+    assert document.count("MIT License") > 1

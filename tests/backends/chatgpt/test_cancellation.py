@@ -16,7 +16,7 @@ from backends.chatgpt import ChatgptExecutor
 from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
-from tests.fakes.openai.server import Service, Talk, openai_server
+from tests.fakes.openai.server import Handler, Service, openai_server
 from tests.support.cloud_chats import pieces, start
 from tests.support.programs import Program, call, fetch, said, until
 
@@ -74,7 +74,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     ],
 )
 def test_the_service_sees_the_end_at_once(
-    connect: Callable[[str], Any], talk: Callable[[Talk], None], shown: list[str]
+    connect: Callable[[str], Any], talk: Callable[[Handler], None], shown: list[str]
 ) -> None:
     """While it is silent: before its head, before its first word, in the middle."""
     with openai_server(talk) as service:

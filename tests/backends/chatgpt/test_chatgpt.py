@@ -33,7 +33,7 @@ from tests.fakes.openai import counts_tokens as openai_counts_tokens
 from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai import talks_garbage as openai_talks_garbage
-from tests.fakes.openai.server import Service, Talk, openai_server
+from tests.fakes.openai.server import Handler, Service, openai_server
 from tests.support.certificates import make_certificate
 from tests.support.cloud_chats import ask, pieces, start
 from tests.support.upload_site import Site
@@ -81,7 +81,7 @@ def serve() -> Iterator[Serve]:
     """Give what starts a service for a test; end them all."""
     with ExitStack() as stack:
 
-        def begin(talk: Callable[[Talk], None], **more: Any) -> Service:
+        def begin(talk: Callable[[Handler], None], **more: Any) -> Service:
             return stack.enter_context(openai_server(talk, **more))
 
         yield begin
@@ -92,7 +92,7 @@ def connect(service: Service, *options: object) -> Any:
     return start(ChatgptExecutor, "--base_url", service.url, *options)
 
 
-def fine(talk: Talk) -> None:
+def fine(talk: Handler) -> None:
     """Answer as a service should."""
     talk.tell("Hello", ", 世界", "!")
 
@@ -143,7 +143,7 @@ def test_connections_are_used_again(serve: Serve) -> None:
     """Chats one after the other need one connection."""
     ports = set()
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         ports.add(one.client_address[1])
         fine(one)
 
@@ -155,7 +155,7 @@ def test_connections_are_used_again(serve: Serve) -> None:
 def test_many_chats_at_once_get_their_own_answers(serve: Serve) -> None:
     """One client serves them all."""
 
-    def echo(one: Talk) -> None:
+    def echo(one: Handler) -> None:
         one.tell(*(f"{one.asked.said[-1]} {number};" for number in range(50)))
 
     executor = connect(serve(echo))
@@ -186,7 +186,7 @@ def test_a_service_that_does_not_stream_is_read_all_the_same(serve: Serve) -> No
 def test_tokens_are_counted(serve: Serve) -> None:
     """As the service says in an object without choices."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.say("one", finish="stop")
         one.event({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 3}})
@@ -226,7 +226,7 @@ def test_the_user_is_told_why_an_answer_ends(serve: Serve, finish: str, note: st
     "talk", [openai_breaks_off.in_the_middle, openai_breaks_off.without_a_reason]
 )
 def test_the_user_is_told_of_an_answer_that_breaks_off(
-    serve: Serve, talk: Callable[[Talk], None]
+    serve: Serve, talk: Callable[[Handler], None]
 ) -> None:
     """It may be incomplete; it is not asked again."""
     service = serve(talk)
@@ -237,7 +237,7 @@ def test_the_user_is_told_of_an_answer_that_breaks_off(
 def test_reasoning_is_shown_if_the_operator_wants_it(serve: Serve) -> None:
     """As side notes, one a paragraph; without --show_reasoning it is left out."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.say("", "", reasoning_content="Let me")
         one.say("", reasoning=" see.\n\nYes<<<WARNING>>>")
@@ -436,7 +436,7 @@ def test_an_error_in_the_middle_ends_the_answer(serve: Serve) -> None:
 def test_an_event_may_be_named_an_error(serve: Serve) -> None:
     """Whatever its data are."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.say("so far")
         one.raw(b'event: error\ndata: {"message": "no"}\n\n')
@@ -448,7 +448,7 @@ def test_an_event_may_be_named_an_error(serve: Serve) -> None:
 def test_reasoning_is_shown_even_if_the_service_leaves(serve: Serve) -> None:
     """What was held back for the end of its paragraph."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.say("", reasoning="Well\n\nmaybe")
         one.break_off()
@@ -479,7 +479,7 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
         openai_talks_garbage.events_of(b"data: \xff\xfe\n\n"),
     ],
 )
-def test_a_malformed_response_is_a_sentence(serve: Serve, talk: Callable[[Talk], None]) -> None:
+def test_a_malformed_response_is_a_sentence(serve: Serve, talk: Callable[[Handler], None]) -> None:
     """Whatever it is; the log names the kind, not the words."""
     assert ask(connect(serve(talk)), "hi") == catalog.GARBLED
 
@@ -487,7 +487,7 @@ def test_a_malformed_response_is_a_sentence(serve: Serve, talk: Callable[[Talk],
 def test_a_malformed_event_in_the_middle_ends_the_answer(serve: Serve) -> None:
     """The text before it stays."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.say("so far")
         one.raw(b"data: {oops\n\n")
@@ -584,7 +584,7 @@ def test_an_option_may_have_another_name(serve: Serve) -> None:
 def test_a_model_may_refuse_a_system_prompt(serve: Serve) -> None:
     """Then the first message begins with it."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         if one.asked.body["messages"][0]["role"] == "system":
             return one.answer({"error": {"message": "System role not supported"}}, 400)
         return one.tell("fine")
@@ -758,7 +758,7 @@ def test_all_pictures_of_a_chat_are_sent(serve: Serve) -> None:
 def test_a_model_that_does_not_see_says_so(serve: Serve) -> None:
     """A picture of an earlier message is a link again instead, so that the chat can go on."""
 
-    def blind(one: Talk) -> None:
+    def blind(one: Handler) -> None:
         if any(isinstance(content, list) for content in one.asked.said):
             return one.answer({"error": {"message": "gpt-4o is not a multimodal model"}}, 400)
         return one.tell("blind")
@@ -773,7 +773,7 @@ def test_a_model_that_does_not_see_says_so(serve: Serve) -> None:
 def test_a_model_that_takes_one_picture_gets_the_last(serve: Serve) -> None:
     """The others are links again, and a side note says so."""
 
-    def one_only(talk: Talk) -> None:
+    def one_only(talk: Handler) -> None:
         pictures = json.dumps(talk.asked.body).count("image_url")
         if pictures > 2:  # each has its name twice
             message = "At most 1 image(s) may be provided in one prompt."
@@ -826,7 +826,7 @@ def test_other_files_are_named_in_a_side_note(serve: Serve, site: Site) -> None:
 def test_a_side_note_on_a_link_follows_the_answer_it_belongs_to(serve: Serve) -> None:
     """Not a sentence that ends an answer, which has nothing to do with it."""
 
-    def refuse(talk: Talk) -> None:
+    def refuse(talk: Handler) -> None:
         talk.answer({"error": {"message": "no", "code": "content_filter"}}, 400)
 
     answer = ask(connect(serve(refuse), "--multimodal"), "http://127.0.0.1/a.png ?")

@@ -44,7 +44,7 @@ from tests.fakes.gemini import breaks_off as gemini_breaks_off
 from tests.fakes.gemini import is_silent as gemini_is_silent
 from tests.fakes.gemini import refuses as gemini_refuses
 from tests.fakes.gemini import talks_garbage as gemini_talks_garbage
-from tests.fakes.gemini.server import TIMEOUT, Service, Talk, gemini_server, piece
+from tests.fakes.gemini.server import TIMEOUT, Handler, Service, gemini_server, piece
 from tests.support.cloud_chats import ask, pieces, start
 from tests.support.programs import ROOT
 from tests.support.upload_site import Site
@@ -72,7 +72,7 @@ def serve() -> Iterator[Serve]:
     """Give what starts a service for a test; end them all."""
     with ExitStack() as stack:
 
-        def begin(talk: Callable[[Talk], None], **more: Any) -> Service:
+        def begin(talk: Callable[[Handler], None], **more: Any) -> Service:
             return stack.enter_context(gemini_server(talk, **more))
 
         yield begin
@@ -94,7 +94,7 @@ def connect() -> Iterator[Callable[..., Any]]:
         executor.client.close()
 
 
-def fine(talk: Talk) -> None:
+def fine(talk: Handler) -> None:
     """Answer as a service should."""
     talk.tell("Hello", ", 世界", "!")
 
@@ -153,7 +153,7 @@ def test_every_piece_is_shown_as_soon_as_it_is_whole(serve: Serve, connect: Any)
     """The service says the next one only when the last one was taken."""
     words, taken = ["one ", "two ", "three"], threading.Semaphore(0)
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         for word in words:
             one.say(word)
@@ -188,7 +188,7 @@ def test_connections_are_shared_by_all_users(serve: Serve, connect: Any) -> None
     ],
 )
 def test_other_ways_to_send_an_answer_are_understood(
-    serve: Serve, connect: Any, talk: Callable[[Talk], None], text: str
+    serve: Serve, connect: Any, talk: Callable[[Handler], None], text: str
 ) -> None:
     """Compressed, or ended by the connection's end and without a reason."""
     assert ask(connect(serve(talk)), "hi") == text
@@ -208,7 +208,7 @@ def test_thoughts_and_other_candidates_are_not_shown(serve: Serve, connect: Any)
     """Nor what is not as it should be."""
     parts = [{"text": "hm", "thought": True}, {"text": "yes"}, {"inlineData": {}}, 5, {"text": 5}]
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.send_object({"candidates": [{"index": 1, "content": {"parts": [{"text": "no"}]}}]})
         one.send_object({"candidates": [{"content": {"parts": parts}}], "usageMetadata": []})
@@ -353,7 +353,7 @@ def test_a_blocked_prompt_is_explained(
 ) -> None:
     """In the user's language; the log has the reason."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.send_object({"promptFeedback": {"blockReason": reason}})
         one.close_array()
@@ -378,7 +378,7 @@ def test_users_with_keys_of_their_own_chat_at_the_same_time(serve: Serve, connec
     users, rounds = 8, 10
     together = threading.Barrier(users, timeout=TIMEOUT)
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         together.wait()  # all are being answered now
         one.tell(f"{one.asked.key} {one.asked.said[0][1]}")
 
@@ -440,7 +440,7 @@ def test_what_cannot_be_a_key_is_not_sent(serve: Serve, connect: Any, token: str
     ],
 )
 def test_no_key_and_no_word_is_seen_anywhere(
-    serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture, talk: Callable[[Talk], None]
+    serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture, talk: Callable[[Handler], None]
 ) -> None:
     """Neither in an answer nor in any log at DEBUG; not even if the service quotes it."""
     caplog.set_level(logging.DEBUG)
@@ -543,7 +543,7 @@ def test_an_answer_that_breaks_off_is_marked(serve: Serve, connect: Any) -> None
     "talk", [gemini_breaks_off.once_before_the_head, gemini_breaks_off.once_before_the_first_word]
 )
 def test_an_answer_that_breaks_off_before_its_first_word_is_asked_for_again(
-    serve: Serve, connect: Any, talk: Callable[[Talk], None]
+    serve: Serve, connect: Any, talk: Callable[[Handler], None]
 ) -> None:
     """Nothing was shown yet."""
     assert ask(connect(serve(talk)), "hi") == "here I am"
@@ -569,7 +569,7 @@ def test_a_service_that_always_breaks_off_cannot_be_reached(serve: Serve, connec
     ],
 )
 def test_a_malformed_response_is_one_sentence(
-    serve: Serve, connect: Any, talk: Callable[[Talk], None]
+    serve: Serve, connect: Any, talk: Callable[[Handler], None]
 ) -> None:
     """Which says that the address may be wrong; a redirection is not followed."""
     service = serve(talk)
@@ -615,14 +615,14 @@ def test_a_stop_ends_the_request_at_once_and_the_service_sees_it(
     connect: Any,
     certificate: Certificate,
     monkeypatch: pytest.MonkeyPatch,
-    talk: Callable[[Talk], None],
+    talk: Callable[[Handler], None],
     *,
     encrypted: bool,
 ) -> None:
     """Also while nothing has come yet; the next chat finds everything in order."""
     runner = GeneratorRunner()
 
-    def once(one: Talk) -> None:
+    def once(one: Handler) -> None:
         (fine if one.number > 1 else talk)(one)
 
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.path))
@@ -646,7 +646,7 @@ def test_a_stop_ends_the_wait_before_another_try(
     monkeypatch.setattr(errors, "BACKOFF_MAX", 60.0)
     refused, runner = threading.Event(), GeneratorRunner()
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.refuse(503, gemini_refuses.BUSY)
         refused.set()
 
@@ -901,7 +901,7 @@ def test_pieces_are_read_in_order_however_they_are_cut(serve: Serve, connect: An
     """Several objects in one chunk, and one object in many."""
     whole = json.dumps([piece(f"{n} ") for n in range(20)]).encode()
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.raw(whole[:700])
         for at in range(700, len(whole)):

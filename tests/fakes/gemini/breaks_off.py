@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from .server import Talk
+from .server import Handler
 
 
-def in_the_middle(talk: Talk) -> None:
+def in_the_middle(talk: Handler) -> None:
     """Say half, and leave."""
     talk.begin()
     talk.say("half of ")
     talk.break_off()
 
 
-def in_an_object(talk: Talk) -> None:
+def in_an_object(talk: Handler) -> None:
     """Say half, begin another object, and end the body as if that were all."""
     talk.begin()
     talk.say("half of ")
@@ -20,14 +20,14 @@ def in_an_object(talk: Talk) -> None:
     talk.wfile.write(b"0\r\n\r\n")
 
 
-def once_before_the_head(talk: Talk) -> None:
+def once_before_the_head(talk: Handler) -> None:
     """Leave at the first request without a word; answer the second."""
     if talk.number == 1:
         return talk.break_off()
     return talk.tell("here I am")
 
 
-def once_before_the_first_word(talk: Talk) -> None:
+def once_before_the_first_word(talk: Handler) -> None:
     """Leave after the head of the first answer; answer the second request."""
     if talk.number == 1:
         talk.begin()
@@ -35,6 +35,6 @@ def once_before_the_first_word(talk: Talk) -> None:
     return talk.tell("here I am")
 
 
-def always(talk: Talk) -> None:
+def always(talk: Handler) -> None:
     """Leave without a word."""
     talk.break_off()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from .server import Talk
+from .server import Handler
 
 
-def before_the_head(talk: Talk) -> None:
+def before_the_head(talk: Handler) -> None:
     """Send nothing at all."""
     talk.wait_until_gone()
 
 
-def before_the_first_word(talk: Talk) -> None:
+def before_the_first_word(talk: Handler) -> None:
     """Send the head only."""
     talk.begin()
     talk.wait_until_gone()
 
 
-def after_the_first_word(talk: Talk) -> None:
+def after_the_first_word(talk: Handler) -> None:
     """Say a word, and no more."""
     talk.begin()
     talk.say("word")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .server import Talk
+from .server import Handler
 
 INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 RETRY = "type.googleapis.com/google.rpc.RetryInfo"
@@ -55,15 +55,15 @@ NO_IMAGES = error(400, "INVALID_ARGUMENT", "Image input modality is not enabled 
 BROKEN = error(500, "INTERNAL", "An internal error has occurred.")
 
 
-def always(status: int, what: Any, **fields: str) -> Callable[[Talk], None]:
+def always(status: int, what: Any, **fields: str) -> Callable[[Handler], None]:
     """Refuse everything."""
     return lambda talk: talk.refuse(status, what, **fields)
 
 
-def so_many_times(times: int, what: dict[str, Any], **fields: str) -> Callable[[Talk], None]:
+def so_many_times(times: int, what: dict[str, Any], **fields: str) -> Callable[[Handler], None]:
     """Refuse the first requests, and answer the next one."""
 
-    def talk_later(talk: Talk) -> None:
+    def talk_later(talk: Handler) -> None:
         if talk.number <= times:
             return talk.refuse(what["code"], what, **fields)
         return talk.tell("here I am")
@@ -71,7 +71,7 @@ def so_many_times(times: int, what: dict[str, Any], **fields: str) -> Callable[[
     return talk_later
 
 
-def in_the_middle(talk: Talk) -> None:
+def in_the_middle(talk: Handler) -> None:
     """Say half, then send an error as the next object."""
     talk.begin()
     talk.say("half of ")
@@ -79,14 +79,14 @@ def in_the_middle(talk: Talk) -> None:
     talk.close_array()
 
 
-def all_but_short_chats(talk: Talk) -> None:
+def all_but_short_chats(talk: Handler) -> None:
     """Find more than one message too long."""
     if len(talk.asked.said) > 1:
         return talk.refuse(400, TOO_LONG)
     return talk.tell("short")
 
 
-def all_pictures(talk: Talk) -> None:
+def all_pictures(talk: Handler) -> None:
     """Take text only."""
     if any("<picture>" in text for _, text in talk.asked.said):
         return talk.refuse(400, NO_IMAGES)

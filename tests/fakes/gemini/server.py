@@ -1,4 +1,4 @@
-"""A service that speaks as Gemini does, in an array, and remembers what it was asked."""
+"""A fake Gemini service: responds as a test says, streams an array, and records requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 TIMEOUT = 60  # seconds
 
 
-class Asked(NamedTuple):
+class RecordedRequest(NamedTuple):
     """A request: the path, its fields in lower case, the JSON of its body, the other's port."""
 
     path: str
@@ -37,8 +37,8 @@ class Asked(NamedTuple):
         ]
 
 
-class Talk(BaseHTTPRequestHandler):
-    """One request and its answer, for the function that talks."""
+class Handler(BaseHTTPRequestHandler):
+    """One request and its response, for the function of the test that writes it."""
 
     protocol_version = "HTTP/1.1"
     server: Service
@@ -47,10 +47,10 @@ class Talk(BaseHTTPRequestHandler):
         """Be quiet."""
 
     def do_POST(self) -> None:
-        """Let the test talk."""
+        """Let the test's function respond."""
         fields = {name.lower(): value for name, value in self.headers.items()}
         body = json.loads(self.rfile.read(int(fields["content-length"])))
-        self.asked = Asked(self.path, fields, body, self.client_address[1])
+        self.asked = RecordedRequest(self.path, fields, body, self.client_address[1])
         self.server.asked.append(self.asked)
         self.number = len(self.server.asked)
         self._objects = 0
@@ -135,9 +135,9 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, talk: Callable[[Talk], None], tls: ssl.SSLContext | None) -> None:
-        super().__init__(("127.0.0.1", 0), Talk)
-        self.talk, self.asked = talk, list[Asked]()
+    def __init__(self, talk: Callable[[Handler], None], tls: ssl.SSLContext | None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.talk, self.asked = talk, list[RecordedRequest]()
         self.waits, self.gone = threading.Event(), threading.Event()
         self.scheme = "https" if tls else "http"
         if tls:
@@ -156,7 +156,7 @@ class Service(ThreadingHTTPServer):
 
 @contextmanager
 def gemini_server(
-    talk: Callable[[Talk], None], *, tls: ssl.SSLContext | None = None
+    talk: Callable[[Handler], None], *, tls: ssl.SSLContext | None = None
 ) -> Iterator[Service]:
     """Serve for the length of a test."""
     service = Service(talk, tls)

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .server import Talk
+from .server import Handler
 
 
-def always(status: int, body: Any, **fields: str) -> Callable[[Talk], None]:
+def always(status: int, body: Any, **fields: str) -> Callable[[Handler], None]:
     """Return what refuses every request."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.answer(body, status, **fields)
 
     return talk
 
 
-def at_first(times: int, status: int, body: Any = None, **fields: str) -> Callable[[Talk], None]:
+def at_first(times: int, status: int, body: Any = None, **fields: str) -> Callable[[Handler], None]:
     """Return what refuses the first requests and answers the next."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         if one.number < times:
             one.answer(body or {"error": {"message": "not now"}}, status, **fields)
         else:
@@ -29,10 +29,10 @@ def at_first(times: int, status: int, body: Any = None, **fields: str) -> Callab
     return talk
 
 
-def midway(error: Any) -> Callable[[Talk], None]:
+def midway(error: Any) -> Callable[[Handler], None]:
     """Return what begins an answer and ends it with an error."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.say("so far ")
         one.event({"error": error})
@@ -41,16 +41,16 @@ def midway(error: Any) -> Callable[[Talk], None]:
     return talk
 
 
-def echoing_the_key(talk: Talk) -> None:
+def echoing_the_key(talk: Handler) -> None:
     """Repeat the key in the refusal, and what was said, too."""
     message = f"Incorrect API key provided: {talk.asked.key}. You said {talk.asked.said[-1]}"
     talk.answer({"error": {"message": message, "code": "invalid_api_key"}}, 401)
 
 
-def option(name: str, message: str) -> Callable[[Talk], None]:
+def option(name: str, message: str) -> Callable[[Handler], None]:
     """Return what refuses requests with an option that it does not know."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         if name in one.asked.body:
             one.answer({"error": {"message": message.format(name), "param": name}}, 400)
         else:

@@ -1,4 +1,4 @@
-"""A service of OpenAI's kind that says what a test lets it say, and remembers what it was asked."""
+"""A fake service of OpenAI's kind: responds as a test says, and records requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 MODELS: list[dict[str, Any]] = [{"id": "gpt-4o", "object": "model"}]
 
 
-class Asked(NamedTuple):
+class RecordedRequest(NamedTuple):
     """A request: the path, its fields in lower case, the JSON of its body."""
 
     path: str
@@ -33,8 +33,8 @@ class Asked(NamedTuple):
         return [one["content"] for one in self.body["messages"]]
 
 
-class Talk(BaseHTTPRequestHandler):
-    """One request and its answer, for the function that talks."""
+class Handler(BaseHTTPRequestHandler):
+    """One request and its response, for the function of the test that writes it."""
 
     protocol_version = "HTTP/1.1"
     server: Service
@@ -48,14 +48,14 @@ class Talk(BaseHTTPRequestHandler):
         self.answer({"object": "list", "data": self.server.models})
 
     def do_POST(self) -> None:
-        """Let the test talk."""
+        """Let the test's function respond."""
         self._remember(json.loads(self.rfile.read(int(self.headers["content-length"]))))
         with contextlib.suppress(OSError):
             self.server.talk(self)
 
     def _remember(self, body: dict[str, Any]) -> None:
         fields = {name.lower(): value for name, value in self.headers.items()}
-        self.asked = Asked(self.path, fields, body)
+        self.asked = RecordedRequest(self.path, fields, body)
         self.number = len(self.server.chats)
         self.server.asked.append(self.asked)
 
@@ -129,9 +129,9 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, talk: Callable[[Talk], None], tls: ssl.SSLContext | None) -> None:
-        super().__init__(("127.0.0.1", 0), Talk)
-        self.talk, self.asked = talk, list[Asked]()
+    def __init__(self, talk: Callable[[Handler], None], tls: ssl.SSLContext | None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.talk, self.asked = talk, list[RecordedRequest]()
         self.models = MODELS
         self.gone = threading.Event()
         self.scheme = "https" if tls else "http"
@@ -149,14 +149,14 @@ class Service(ThreadingHTTPServer):
         return f"{self.scheme}://127.0.0.1:{self.server_address[1]}/v1"
 
     @property
-    def chats(self) -> list[Asked]:
-        """Return the chats that it was asked."""
+    def chats(self) -> list[RecordedRequest]:
+        """Return the requests for chat completions."""
         return [one for one in self.asked if one.path.endswith("/chat/completions")]
 
 
 @contextmanager
 def openai_server(
-    talk: Callable[[Talk], None], *, tls: ssl.SSLContext | None = None
+    talk: Callable[[Handler], None], *, tls: ssl.SSLContext | None = None
 ) -> Iterator[Service]:
     """Serve for the length of a test."""
     service = Service(talk, tls)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .server import Talk
+from .server import Handler
 
 
-def bytes_for_http(talk: Talk) -> None:
+def bytes_for_http(talk: Handler) -> None:
     """Send bytes that are no HTTP."""
     talk.wfile.write(b"\x00\xff\xfe SSH-2.0\r\n\r\n")
     talk.break_off()
 
 
-def page(talk: Talk) -> None:
+def page(talk: Handler) -> None:
     """Send a web page, as a proxy or a wrong address does."""
     talk.answer(b"<html>Welcome</html>", kind="text/html")
 
 
-def events_of(data: bytes) -> Callable[[Talk], None]:
+def events_of(data: bytes) -> Callable[[Handler], None]:
     """Return what sends these bytes as a stream of events."""
 
-    def talk(one: Talk) -> None:
+    def talk(one: Handler) -> None:
         one.begin()
         one.raw(data)
         one.wfile.write(b"0\r\n\r\n")
@@ -29,6 +29,6 @@ def events_of(data: bytes) -> Callable[[Talk], None]:
     return talk
 
 
-def compressed(talk: Talk) -> None:
+def compressed(talk: Handler) -> None:
     """Say that the body is compressed, and lie."""
     talk.answer(b"this is plain", kind="text/event-stream", Content_Encoding="gzip")

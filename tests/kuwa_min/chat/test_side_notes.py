@@ -56,11 +56,11 @@ def test_text_and_notes_are_the_same_wherever_an_answer_is_cut(
 @pytest.mark.parametrize("seed", range(20))
 def test_text_and_notes_are_the_same_for_random_cuts(seed: int) -> None:
     """Join random fragments of tags and text, and cut them anew."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     parts = [NOTE_BEGIN, NOTE_END, N1, "<", "<<<", "<<<WARN", ">", "text", "\n", "中"]
     for _ in range(100):
-        answer = "".join(dice.choices(parts, k=12))
-        cuts = [0, *sorted(dice.choices(range(len(answer) + 1), k=dice.randrange(9))), len(answer)]
+        answer = "".join(rng.choices(parts, k=12))
+        cuts = [0, *sorted(rng.choices(range(len(answer) + 1), k=rng.randrange(9))), len(answer)]
         pieces = [answer[a:b] for a, b in itertools.pairwise(cuts)]
         assert passed(pieces) == passed([answer])
 

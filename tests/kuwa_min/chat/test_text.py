@@ -107,12 +107,12 @@ def test_only_the_end_that_may_become_a_stop_word_is_held_back() -> None:
 
 def test_many_random_texts_are_cut_like_whole_ones() -> None:
     """Pieces make no difference."""
-    dice = random.Random(1)
+    rng = random.Random(1)
     for _ in range(2000):
-        text = "".join(dice.choices("ab", k=dice.randint(0, 12)))
-        words = ["".join(dice.choices("ab", k=dice.randint(1, 4))) for _ in range(2)]
+        text = "".join(rng.choices("ab", k=rng.randint(0, 12)))
+        words = ["".join(rng.choices("ab", k=rng.randint(1, 4))) for _ in range(2)]
         found = [place for place in map(text.find, words) if place >= 0]
-        shown, hit = cut(text, words, [dice.randint(1, 3) for _ in range(3)])
+        shown, hit = cut(text, words, [rng.randint(1, 3) for _ in range(3)])
         assert hit == bool(found)
         if not hit:
             assert shown == text

@@ -243,9 +243,9 @@ def body(one: AnswerEncoder, steps: list[wire.TimedWrite]) -> bytes:
     )
 
 
-def cut(text: str, dice: random.Random) -> list[str]:
+def cut(text: str, rng: random.Random) -> list[str]:
     """Cut a text anywhere."""
-    cuts = sorted(dice.choices(range(len(text) + 1), k=dice.randrange(6)))
+    cuts = sorted(rng.choices(range(len(text) + 1), k=rng.randrange(6)))
     return [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
 
 
@@ -253,14 +253,14 @@ def cut(text: str, dice: random.Random) -> list[str]:
 @pytest.mark.parametrize("notes", [0, 1, 2])
 def test_a_room_of_0_4_gets_the_text_to_the_byte_and_one_note(text: str, notes: int) -> None:
     """Wherever the notes stand and the answer is cut."""
-    dice = random.Random(text)
+    rng = random.Random(text)
     for _ in range(50):
-        at = [dice.randrange(len(text) + 1) for _ in range(notes)]
+        at = [rng.randrange(len(text) + 1) for _ in range(notes)]
         answer = text
         for number, place in enumerate(sorted(at, reverse=True)):
             answer = answer[:place] + NOTE.format(number) + answer[place:]
         one = FramedEncoder(chat_room=True)
-        shown = room_04(body(one, sent(one, cut(answer, dice), 7)))
+        shown = room_04(body(one, sent(one, cut(answer, rng), 7)))
         assert shown.text.removesuffix("\n") == text.removesuffix("\n")
         assert shown.text == text or text.endswith("<")
         assert len(shown.notes) == min(notes, 1)
@@ -289,7 +289,7 @@ def test_others_than_rooms_get_a_note_below_the_text(kind: Callable[..., AnswerE
 
 
 def arrivals(
-    one: RawEncoder, steps: list[wire.TimedWrite], dice: random.Random, late: float
+    one: RawEncoder, steps: list[wire.TimedWrite], rng: random.Random, late: float
 ) -> Arrivals:
     """Return when the bytes of these steps arrive; each may be late on its way.
 
@@ -297,11 +297,11 @@ def arrivals(
     """
     now, last, found = 0.0, 0.0, []
     for step in steps:
-        now += step.pause or dice.choice([0.0, 0.01, 0.09, 0.11, 0.3])
-        last = max(last, now + dice.random() * late)
+        now += step.pause or rng.choice([0.0, 0.01, 0.09, 0.11, 0.3])
+        last = max(last, now + rng.random() * late)
         data = one.encode_text(step.data) if isinstance(step.data, str) else step.data
         found.append((last, data))
-    head = dice.choice([0.0, found[0][0]])
+    head = rng.choice([0.0, found[0][0]])
     return [(at - head, data) for at, data in found]
 
 
@@ -309,13 +309,13 @@ def arrivals(
 @pytest.mark.parametrize("slowness", [0.0, 0.07])
 def test_a_room_of_0_3_recognises_the_note_and_keeps_the_text(text: str, slowness: float) -> None:
     """However pieces are cut; front end and network may each be late by 70 ms."""
-    dice = random.Random(f"{text}{slowness}")
+    rng = random.Random(f"{text}{slowness}")
     for _ in range(100):
         one = RawEncoder(chat_room=True)
-        place = dice.randrange(len(text) + 1)
+        place = rng.randrange(len(text) + 1)
         answer = text[:place] + NOTE.format(1) + text[place:]
-        come = arrivals(one, sent(one, cut(answer, dice)), dice, slowness)
-        shown = room_03(come, lag=lambda: dice.random() * slowness)
+        come = arrivals(one, sent(one, cut(answer, rng)), rng, slowness)
+        shown = room_03(come, lag=lambda: rng.random() * slowness)
         assert shown == (text.strip(), ["note 1 附註"], None, 0), come
 
 

@@ -134,13 +134,13 @@ def test_a_truncated_library_is_none_and_never_raises() -> None:
 def test_damage_never_raises() -> None:
     """Flipped bytes in the headers and tables give something or None."""
     _, data = extension()
-    dice = random.Random(1)
+    rng = random.Random(1)
     found = read_elf(data)
     outcomes = set()
     for _ in range(400):
         bad = bytearray(data)
         for _ in range(8):
-            bad[dice.randrange(2048)] = dice.randrange(256)
+            bad[rng.randrange(2048)] = rng.randrange(256)
         bad[:64] = data[:64]
         outcomes.add("none" if read_elf(bytes(bad)) is None else "some")
     assert outcomes == {"none", "some"}
