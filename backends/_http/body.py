@@ -1,4 +1,4 @@
-"""Take the framing off a response's body: bytes in, bytes out. No I/O.
+"""Decode the framing of a response's body: bytes in, bytes out. No I/O.
 
 http.client hands a chunked body out one chunk a read; these give whatever has come, however it is
 cut into chunks and segments, so that a burst of events costs one read.

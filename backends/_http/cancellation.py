@@ -1,4 +1,4 @@
-"""Cancel what a thread waits for in a socket.
+"""Cancel scopes: another thread ends the wait of a chat's thread in a socket.
 
 Strategy: a thread that waits in a socket cannot be interrupted, but another thread can shut the
 socket down, which ends the wait at once and tells the peer, too. So each chat has a cancel scope.

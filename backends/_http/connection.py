@@ -138,7 +138,7 @@ class Connection(http.client.HTTPConnection):
         return wrapped
 
     def _open_tunnel(self, sock: socket.socket) -> None:
-        """Have a proxy connect us to the service."""
+        """Open a CONNECT tunnel to the service through the proxy; raises OSError if refused."""
         target = join_host_and_port(self.origin.host, self.origin.port)
         headers = [("Host", target), *proxy_credentials(self.origin.proxy)]
         lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]

@@ -1,4 +1,4 @@
-"""Classify what the network does instead of bringing a response; the same for every service.
+"""Classify connection failures (DNS, TLS, sockets, http.client), alike for every service.
 
 Knows no service and no sentence: a backend decides what its user reads, and what is retried.
 """

@@ -1,4 +1,4 @@
-"""Write a request as one model of a service takes it; which parameters it takes is learned.
+"""Write a request as one model of a service accepts it, learning from its error responses.
 
 Services that speak OpenAI's protocol differ in what they accept. Each model is first sent all that
 is set; what it refuses by name is renamed or left out from then on, and the request is sent again.
@@ -32,10 +32,10 @@ BAD_REQUEST = (400, 422)
 
 
 class ModelParameters:
-    """What one model takes; safe for threads, for it only ever learns."""
+    """The parameters that one model accepts; safe for threads, as facts are only added."""
 
     def __init__(self, defaults: dict[str, Any]) -> None:
-        """Know the options' defaults: a parameter that has its default may be left out."""
+        """Start with no restriction; a parameter that has its default may be left out later."""
         self._defaults = defaults
         self._left_out: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}

@@ -144,7 +144,7 @@ def holding_gil(function: Any) -> Any:
 
 
 def load_cpu_backend(package: Path) -> None:
-    """Have llama.cpp load its CPU backend for this processor, in builds with several of them.
+    """Load llama.cpp's CPU backend for this processor, in builds with several of them.
 
     package: the folder of llama_cpp. Raises StartError if none of them suits.
     """

@@ -139,7 +139,7 @@ class BatchScheduler:
         self._prefilling.append(match.slot)
 
     def _keep_prefix(self, sequence: LlamaSequence, match: PrefixMatch[LlamaSequence]) -> int:
-        """Have a slot hold the matched prefix and nothing else; return its length."""
+        """Keep or copy the matched prefix in a slot; return the number of tokens that it holds."""
         if match.source is None:
             return self._context.truncate(sequence.slot, match.cached)
         return self._context.copy(match.source.slot, sequence.slot, match.cached)

@@ -4,7 +4,7 @@ jinja2's sandbox keeps a template from Python's internals and from changing its 
 limits neither time nor memory: the sandbox process does that.
 """
 
-# Facts (transformers 5.23, compared by tests/backends/test_chat_template.py):
+# Facts (transformers 5.23, compared by templates/test_chat_template.py):
 # - trim_blocks and lstrip_blocks are on;
 # - tojson writes non-ASCII characters as they are, and escapes nothing for HTML;
 # - {% generation %} is a call block: variables set in it are not visible outside;

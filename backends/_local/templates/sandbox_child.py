@@ -95,7 +95,7 @@ def _limit(**limits: int) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Have the system end this process after so much processor time: the parent may be gone."""
+    """Limit the processor time of the next order in seconds: the parent may be gone."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -425,7 +425,7 @@ def test_a_chat_that_is_cancelled_in_the_queue_costs_nothing(
     assert max(sizes) < 100
 
 
-# -- rows with gaps between them
+# -- busy slots with gaps between them
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in STATEFUL])
