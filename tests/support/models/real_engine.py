@@ -27,8 +27,8 @@ MISSING = [name for name in NEEDED if not importlib.util.find_spec(name)]
 SERVE = """
 from pathlib import Path
 import llama_cpp
-from backends import _llama_library
-_llama_library.load_cpu_backend(Path(llama_cpp.__file__).parent)
+from backends.llamacpp import bindings
+bindings.load_cpu_backend(Path(llama_cpp.__file__).parent)
 from llama_cpp.server.__main__ import main
 main()
 """
