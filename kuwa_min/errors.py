@@ -5,6 +5,8 @@ Their messages say what was found and what to do.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType, TracebackType
@@ -98,10 +100,15 @@ def traceback_line(error: BaseException, *, with_message: bool) -> str:
 
 
 def missing_module(error: BaseException) -> str:
-    """Return how to install a module that this Python lacks; "" for other errors."""
+    """Return how to install a library that this Python lacks; "" for other errors.
+
+    A library that is imported already is no missing one: it lacks the module only.
+    """
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     name = error.name.partition(".")[0]
+    if name in sys.modules:
+        return ""
     return (
         f"; install the library that provides it, for example: pip install {name}, "
         f"or pip install --target DIR {name} and start with PYTHONPATH=DIR"

@@ -122,3 +122,8 @@ def test_a_missing_module_is_named_with_what_to_do() -> None:
     assert "pip install --target DIR no_such " in advice
     assert "PYTHONPATH=DIR" in advice
     assert missing_module(ValueError()) == missing_module(ModuleNotFoundError()) == ""
+
+
+def test_a_library_that_is_here_need_not_be_installed() -> None:
+    """It lacks that module: an executor may import one that another version has."""
+    assert missing_module(failure(__import__, "kuwa_min.no_such")) == ""
