@@ -338,7 +338,7 @@ ASK_PARROT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import kuwa_launch
-kuwa_launch.use_bytecode(kuwa_launch.make_importable())
+kuwa_launch.use_bytecode(kuwa_launch.use_site_packages())
 from backends.parrot import Parrot
 print(*Parrot().llm_compute([{"content": "hello"}], None))
 """

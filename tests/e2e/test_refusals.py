@@ -411,7 +411,7 @@ def open_to_all(path: Path) -> str:
 
 @pytest.mark.parametrize("part", ["root", "entry"])
 @pytest.mark.parametrize("spoil", [by_another, open_to_all], ids=lambda one: one.__name__)
-def test_planted_code_never_runs(installed: Installation, part: str, spoil: object) -> None:
+def test_code_of_others_never_runs(installed: Installation, part: str, spoil: object) -> None:
     """Whether the whole cache or one entry is theirs; root would run it, too."""
     root = installed.home / ".cache" / "kuwa"
     entry = planted(root, installed.key)
