@@ -10,12 +10,7 @@ from typing import NamedTuple
 from kuwa_min.errors import UsageError
 
 # How the log names the owner of a key.
-OPERATOR, USER, THIRD_PARTY, NO_OWNER = (
-    "operator",
-    "person",
-    "third party",
-    "nobody",
-)  # the words of the log
+OPERATOR, USER, THIRD_PARTY, NO_OWNER = "operator", "person", "third party", "nobody"
 LONGEST_KEY = 4095  # characters
 
 

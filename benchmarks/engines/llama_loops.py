@@ -14,9 +14,8 @@ from engines.loop_server import serve
 from engines.servers import SLOTS
 from harness.contestants import ROOT
 
-sys.path.insert(
-    0, str(ROOT)
-)  # for the library of this processor, which llama-cpp-python never loads
+# For the library of this processor, which llama-cpp-python never loads:
+sys.path.insert(0, str(ROOT))
 
 import llama_cpp
 import numpy
