@@ -24,9 +24,9 @@ def main():
     if sys.version_info < MIN_PYTHON:
         sys.stderr.write(refusal(target) + "\n")
         sys.exit(WRONG_MACHINE)
-    add_default_arguments()
     packages = use_site_packages()
     use_bytecode(packages)
+    add_default_arguments()
     libraries = None
     if target:
         from kuwa_min.bundle.activate import activate
@@ -77,13 +77,15 @@ def add_default_arguments():
     Their first word is an executor. They apply if the command line names the same one or none.
     """
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    try:
-        with open(os.path.join(here, ARGUMENTS), "rb") as file:
-            lines = [line.strip() for line in file.read().decode("utf-8-sig").splitlines()]
-    except OSError:
+    path = os.path.join(here, ARGUMENTS)
+    if not os.path.lexists(path):
         return
-    except ValueError:
-        sys.stderr.write("%s is not UTF-8 text: it was not read\n" % ARGUMENTS)
+    from kuwa_min.options.text_file import InvalidTextFile, read_text
+
+    try:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except InvalidTextFile as error:
+        sys.stderr.write("%s has no effect: it %s\n" % (path, error))
         return
     given = [line.replace("{here}", here) for line in lines if line and line[0] != "#"]
     if sys.argv[1:2] in ([], given[:1]):

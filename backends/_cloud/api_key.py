@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
+from kuwa_min.options.text_file import InvalidTextFile, read_text
 
 # How the log names the owner of a key.
 OPERATOR, USER, THIRD_PARTY, NO_OWNER = "operator", "person", "third party", "nobody"
@@ -58,10 +58,9 @@ def _content(path: str | None) -> str:
     if not path:
         return ""
     try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"--api_key_file {path} cannot be read: {reason}") from None
+        text = read_text(path).strip()
+    except InvalidTextFile as error:
+        raise UsageError(f"--api_key_file {path} {error}") from None
     if not text:
         raise UsageError(f"--api_key_file {path} is empty")
     return text

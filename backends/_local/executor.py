@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
@@ -19,6 +18,7 @@ from kuwa_min.chat.sentence import Sentence, sentence_of
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation_options, types
 from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
+from kuwa_min.options.text_file import InvalidTextFile, read_text
 
 from .engine import Engine
 from .prompt_encoder import (
@@ -271,9 +271,9 @@ def read_chat_template(text_or_file: str | None) -> str | None:
     if not text_or_file or "{" in text_or_file:
         return text_or_file or None
     try:
-        return Path(text_or_file).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        return read_text(text_or_file)
+    except InvalidTextFile as error:
         raise UsageError(
-            f"--override_chat_template {text_or_file} is no template, and no file that can be "
-            f"read: {error}"
+            f"--override_chat_template {text_or_file} is no template, and no file of one: "
+            f"it {error}"
         ) from None

@@ -9,6 +9,8 @@ from typing import Any
 
 from kuwa_min.errors import UsageError
 
+from .text_file import read_text
+
 
 def read_config(path: str) -> dict[str, Any]:
     """Read a .json, .yaml, .yml or .toml file of options; raises UsageError naming the file."""
@@ -16,11 +18,9 @@ def read_config(path: str) -> dict[str, Any]:
     if reader is None:
         raise UsageError(f"{path}: the name must end in {', '.join(_READERS)}")
     try:
-        content = reader(Path(path).read_text(encoding="utf-8-sig"))
+        content = reader(read_text(path))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is malformed: {str(error).splitlines()[0]}") from None
     if content is None:

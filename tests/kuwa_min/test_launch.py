@@ -16,8 +16,11 @@ import pytest
 
 import kuwa_min.launch
 from tests.support.pythons import python_of
+from tests.support.saved_as import SAVED_AS
 
-LAUNCHER = Path(kuwa_min.launch.__file__).read_text(encoding="utf-8")
+SOURCES = Path(kuwa_min.launch.__file__).parent
+LAUNCHER = (SOURCES / "launch.py").read_text(encoding="utf-8")
+READS_ARGUMENTS = ("errors.py", "options/__init__.py", "options/text_file.py")
 MAIN = "# -*- coding: utf-8 -*-\nimport kuwa_launch\nkuwa_launch.main()\n"
 PROGRAM = """
 import sys
@@ -50,6 +53,8 @@ def archive(tmp_path: Path) -> Path:
             made.writestr("kuwa_launch.py", LAUNCHER)
             made.writestr("site-packages/kuwa_min/__init__.py", "")
             made.writestr("site-packages/kuwa_min/late.py", "HERE = 'late'")
+            for name in READS_ARGUMENTS:
+                made.write(SOURCES / name, f"site-packages/kuwa_min/{name}")
             made.writestr("site-packages/kuwa_min/cli.py", PROGRAM)
     path.chmod(0o755)
     return path
@@ -301,17 +306,29 @@ def test_they_are_for_one_executor_and_the_command_line_wins(
     assert arguments_of(echo, *words) == (expected, "")
 
 
-def test_arguments_that_are_not_utf_8_are_told_and_not_read(echo: Path) -> None:
+def test_arguments_that_are_no_text_are_told_and_not_read(echo: Path) -> None:
     """The rest goes on."""
-    give(echo, b"some\n--system\n\xa4\xa4\n")
-    expected = "kuwa.args is not UTF-8 text: it was not read\n"
-    assert arguments_of(echo, "some") == (["some"], expected)
+    give(echo, "some\n--system\n中文\n".encode("cp950"))
+    words, error = arguments_of(echo, "some")
+    assert words == ["some"]
+    assert error.startswith(f"{echo.with_name('kuwa.args')} has no effect: it is not UTF-8 text")
+    assert "line 3 seems to be in Big5" in error
+    assert error.count("\n") == 1
 
 
-def test_arguments_may_begin_with_a_byte_order_mark(echo: Path) -> None:
-    """As editors on Windows write it."""
-    give(echo, b"\xef\xbb\xbfsome\r\n--port\r\n1\r\n")
-    assert arguments_of(echo) == (GIVEN, "")
+def test_arguments_that_cannot_be_read_are_told(echo: Path) -> None:
+    """A start without them would be another one."""
+    echo.with_name("kuwa.args").mkdir()
+    words, error = arguments_of(echo)
+    assert (words, error.endswith("it cannot be read: Is a directory\n")) == ([], True)
+
+
+@pytest.mark.parametrize("saved_as", SAVED_AS)
+def test_arguments_may_be_saved_on_windows(echo: Path, saved_as: str) -> None:
+    """Whatever the encoding and the ends of lines."""
+    give(echo, SAVED_AS[saved_as]("some\n--system\n中文\n"))
+    variables = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "utf-8"}
+    assert arguments_of(echo, **variables) == (["some", "--system", "中文"], "")
 
 
 def test_arguments_are_utf_8_in_every_locale(echo: Path) -> None:
@@ -338,7 +355,7 @@ PROBE = """
 import os, sys
 
 def main():
-    print(sorted(name for name in sys.modules if name.startswith("kuwa_min.")))
+    print(*(name for name in sys.modules if name.startswith("kuwa_min.")))
     return int(os.environ.get("CODE", 7))
 """
 LIBRARIES = """
@@ -371,7 +388,8 @@ def test_libraries_are_activated_before_the_program(heavy: Path) -> None:
     facts = [("libraries", ["0123"]), ("python", ["3.12"]), ("serves", ["some"])]
     lines = [
         f"{heavy} {facts} {GIVEN}",
-        "['kuwa_min.bundle', 'kuwa_min.bundle.activate', 'kuwa_min.cli']",
+        "kuwa_min.options kuwa_min.errors kuwa_min.options.text_file "
+        "kuwa_min.bundle kuwa_min.bundle.activate kuwa_min.cli",
         "repaired?",
     ]
     assert (code, output.splitlines(), error) == (7, lines, "")
@@ -397,7 +415,7 @@ def test_a_file_without_libraries_imports_nothing_for_them(archive: Path) -> Non
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("site-packages/kuwa_min/bundle/activate.py", "raise SystemExit('imported')")
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
-    assert start(sys.executable, archive) == (7, "['kuwa_min.cli']\n", "")
+    assert start(sys.executable, archive) == (7, "kuwa_min.cli\n", "")
 
 
 @pytest.mark.parametrize("text", ["python 3.9\n", "\n\n", TARGET])

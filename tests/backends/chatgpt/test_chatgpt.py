@@ -36,6 +36,7 @@ from tests.fakes.openai import talks_garbage as openai_talks_garbage
 from tests.fakes.openai.server import Handler, Service, openai_server
 from tests.support.certificates import make_certificate
 from tests.support.cloud_chats import ask, pieces, start
+from tests.support.saved_as import SAVED_AS
 from tests.support.upload_site import Site
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
@@ -325,12 +326,13 @@ def test_a_key_may_come_from_the_environment_or_a_file(
 ) -> None:
     """Where the list of processes does not show it."""
     file = tmp_path / "key"
-    file.write_text(f"{USERS_KEY}\n")
     service = serve(fine)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     ask(connect(service), "hi")
-    ask(connect(service, "--api_key_file", file), "hi")
-    assert [one.key for one in service.chats] == [KEY, USERS_KEY]
+    for saved in SAVED_AS.values():
+        file.write_bytes(saved(f"{USERS_KEY}\n"))
+        ask(connect(service, "--api_key_file", file), "hi")
+    assert [one.key for one in service.chats] == [KEY, *[USERS_KEY] * len(SAVED_AS)]
 
 
 def test_a_file_without_a_key_ends_the_start(tmp_path: Path) -> None:
@@ -342,6 +344,9 @@ def test_a_file_without_a_key_ends_the_start(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no key") as refused:
         start(ChatgptExecutor, "--api_key_file", two)
     assert "one two" not in str(refused.value)
+    two.write_bytes("金鑰\n".encode("cp950"))
+    with pytest.raises(UsageError, match=r"--api_key_file .*two is not UTF-8 text: line 1 seems"):
+        start(ChatgptExecutor, "--api_key_file", two)
 
 
 def test_no_key_is_seen_anywhere(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -239,9 +239,10 @@ def test_a_model_without_a_template_gets_a_plain_one(
     assert "has no chat template" in caplog.text
     assert local_chats.ask(plain.executor, "x")[1].completion_tokens == 24
     assert local_chats.tokens(plain.executor, "x") == [3 + byte for byte in b"user: x\nassistant:"]
-    file = tmp_path / "template.jinja"
+    file, bom = tmp_path / "template.jinja", tmp_path / "bom.jinja"
     file.write_text("{{ messages[-1].content }}", encoding="utf-8")
-    for template in (file, "{{ messages[-1].content }}"):
+    bom.write_text("{{ messages[-1].content }}\n", encoding="utf-16", newline="\r\n")
+    for template in (file, bom, "{{ messages[-1].content }}"):
         own = load(
             HuggingfaceExecutor, "--model_path", folder, *FEW, "--override_chat_template", template
         )

@@ -13,6 +13,7 @@ import pytest
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options import config_file, generation_options
 from kuwa_min.options.generation_options import Option
+from tests.support.saved_as import SAVED_AS
 
 TABLE = (
     Option("delay", float, 0.02, "seconds to wait", least=0),
@@ -287,11 +288,28 @@ def test_a_malformed_file_is_one_line(name: str, content: str, tmp_path: Path, y
     assert "is malformed" in complaint(write(tmp_path / name, content))
 
 
+@pytest.mark.parametrize("saved_as", SAVED_AS)
+@pytest.mark.parametrize(
+    "name", ["c.json", pytest.param("c.toml", marks=HAS_TOML), "c.yaml", "c.yml"]
+)
+def test_a_file_saved_on_windows_is_read(
+    name: str, saved_as: str, tmp_path: Path, yaml: str
+) -> None:
+    """Whatever its encoding and the ends of its lines."""
+    path = tmp_path / name
+    text = {
+        ".json": '{\n"model": "模型",\n"delay": 1.5\n}\n',
+        ".toml": 'model = "模型"\ndelay = 1.5\n',
+    }
+    path.write_bytes(SAVED_AS[saved_as](text.get(path.suffix, "model: 模型\ndelay: 1.5\n")))
+    assert config_file.read_config(str(path)) == {"model": "模型", "delay": 1.5}
+
+
 def test_a_file_that_is_not_text_is_one_line(tmp_path: Path) -> None:
-    """Bytes that are not UTF-8 are malformed."""
-    path = tmp_path / "c.json"
-    path.write_bytes(b"\xff\xfe{\x00}\x00")
-    assert "is malformed" in complaint(path)
+    """Its encoding is named, not guessed."""
+    path = tmp_path / "c.yaml"
+    path.write_bytes("model: 模型\n".encode("cp950"))
+    assert ": is not UTF-8 text: line 1 seems to be in Big5" in complaint(path)
 
 
 @pytest.mark.parametrize(
