@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -116,4 +115,4 @@ def _split_digits(tokenizer_json: Path) -> None:
 
 if __name__ == "__main__":
     for every in (SMOLLM2, GEMMA3):
-        print(gguf_file(every))
+        gguf_file(every)
