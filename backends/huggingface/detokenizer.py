@@ -2,19 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import codecs
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
+Detokenize = Callable[[int], str]
+REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not UTF-8
 
-def create_detokenizer(tokenizer: Any) -> Callable[[int], str]:
-    """Return a streaming detokenizer: token id in, the text that it completes out."""
+
+def detokenizer_factory(tokenizer: Any) -> Callable[[], Detokenize]:
+    """Return a function that creates a streaming detokenizer for each completion."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    if fast is None:
-        return SlowDetokenizer(tokenizer).step
-    stream = DecodeStream([], skip_special_tokens=True)
-    return lambda token: stream.step(fast, token) or ""
+    byte_tokens = _byte_tokens(tokenizer)
+
+    def create() -> Detokenize:
+        stream = SlowDetokenizer(tokenizer) if fast is None else FastDetokenizer(fast)
+        return ByteTokenFilter(stream.step, byte_tokens).step if byte_tokens else stream.step
+
+    return create
+
+
+def _byte_tokens(tokenizer: Any) -> dict[int, bytes]:
+    """Return the byte of each byte-fallback token; {} for vocabularies without them."""
+    vocabulary = tokenizer.get_vocab()
+    names = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
+    tokens = {vocabulary[name]: byte for name, byte in names.items() if name in vocabulary}
+    letters = (token for token, byte in tokens.items() if byte == b"A")
+    return tokens if any(tokenizer.decode([token]) == "A" for token in letters) else {}
+
+
+class ByteTokenFilter:
+    """Replaces invalid UTF-8 among byte-fallback tokens by U+FFFD; passes on all other tokens.
+
+    tokenizers decodes consecutive byte tokens together: all become U+FFFD if one of them is
+    invalid, also those whose text a stream has emitted already, and DecodeStream raises then.
+    """
+
+    def __init__(self, step: Detokenize, byte_tokens: Mapping[int, bytes]) -> None:
+        self._step, self._byte_tokens = step, byte_tokens
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held: list[int] = []  # the byte tokens of an incomplete character
+
+    def step(self, token: int) -> str:
+        """Return the text that this token completes."""
+        byte = self._byte_tokens.get(token)
+        if byte is None:
+            self._held.clear()
+            return self._decoder.decode(b"", final=True) + self._step(token)
+        self._held.append(token)
+        text = self._decoder.decode(byte)
+        incomplete = len(self._decoder.getstate()[0])
+        done = self._held[: len(self._held) - incomplete]
+        del self._held[: len(done)]
+        return text if REPLACEMENT in text else "".join(map(self._step, done))
+
+
+class FastDetokenizer:
+    """Detokenizes with a tokenizer of the tokenizers library."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream([], skip_special_tokens=True)
+        self._held: list[int] = []  # tokens whose text has not been emitted
+
+    def step(self, token: int) -> str:
+        """Return the text that this token completes."""
+        self._held.append(token)
+        try:
+            text = self._stream.step(self._tokenizer, token) or ""
+        except Exception:  # noqa: BLE001 - this token changes text that was emitted before it
+            self._stream = DecodeStream(self._held, skip_special_tokens=True)
+            text = self._tokenizer.decode(self._held, skip_special_tokens=True)
+        if text:
+            self._held = []
+        return text
 
 
 class SlowDetokenizer:
@@ -29,11 +92,11 @@ class SlowDetokenizer:
         """Return the text that this token completes."""
         self._tokens.append(token)
         text: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        if text.endswith("\ufffd"):
+        if text.endswith(REPLACEMENT):
             return ""  # an incomplete character: the next token has the rest
         new = text[len(self._text) :]
         self._text = text
-        if text.endswith("\n"):  # text before a line's end does not change any more
+        if new.endswith("\n"):  # text before a line's end does not change any more
             self._tokens = [token]
             self._text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
         return new

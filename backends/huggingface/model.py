@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,7 +14,7 @@ import transformers
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, ChatTemplate
 
-from .detokenizer import create_detokenizer
+from .detokenizer import detokenizer_factory
 from .loading import LoadOptions, Progress, load
 from .options import SAMPLING_OPTIONS
 
@@ -51,6 +51,7 @@ class TransformersModel:
         self.generate_options = dict(generate_options or {})
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
         self.special_tokens = _special_tokens(self._tokenizer)
+        self.create_detokenizer = detokenizer_factory(self._tokenizer)
         self.accepts_several_images = False
         if self.processor is None:
             self.chat_template = self._choose_template(options.path, chat_template)
@@ -170,10 +171,6 @@ class TransformersModel:
             name: self._default_sampling.get(name) if value is None else value
             for name, value in options.items()
         }
-
-    def create_detokenizer(self) -> Callable[[int], str]:
-        """Return a streaming detokenizer: token id in, the text that it completes out."""
-        return create_detokenizer(self._tokenizer)
 
     # -- the library's objects
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import struct
 import threading
@@ -590,6 +591,17 @@ def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
     assert tokens.count(2) == 50
     decode = model.create_detokenizer()
     assert "".join(map(decode, tokens)) == text.replace("<|im_end|>", "")
+
+
+def test_bytes_that_are_no_characters_are_replaced(load: Any, gguf: Path) -> None:
+    """And the rest of the answer is there; a character that is cut off at its end is not shown."""
+    model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model
+    chance = random.Random(0)
+    for _ in range(2000):
+        parts = ("世".encode(), "👋".encode(), b"a", chance.randbytes(1))
+        data = b"".join(chance.choice(parts) for _ in range(chance.randrange(20))) + b"\xe4\xb8"
+        text = "".join(map(model.create_detokenizer(), (3 + byte for byte in data)))
+        assert text == data[:-2].decode(errors="replace")
 
 
 # -- as a user runs it
