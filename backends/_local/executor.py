@@ -200,6 +200,7 @@ class ModelExecutor(LLMExecutor):
         try:
             encoder, history, notes = self.encoder_for(history, modelfile)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
+            prompt = prompt._replace(examples=prompts.begin_with_user(prompt.examples))
             if self.args.no_system_prompt:
                 prompt = prompt._replace(system="")
             chat = prompts.fit(prompt, length=encoder.count_tokens, limit=self.prompt_limit)

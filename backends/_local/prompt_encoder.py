@@ -9,7 +9,7 @@ from backends._local.templates.chat_template import TemplateError
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
 
-SYSTEM_PROBE = "kuwa-system-probe"
+SYSTEM_PROBES = "a b c", "a b c d e f g h i j k l"  # the second one has more tokens
 
 
 class Template(Protocol):
@@ -90,11 +90,16 @@ class SystemFoldingEncoder:
 def supports_system_role(encoder: PromptEncoder) -> bool:
     """Tell whether the template renders a system prompt, instead of refusing or ignoring it.
 
-    Raises TemplateError if it refuses a chat without one, too.
+    A longer one then makes a longer chat. (A chat without any may be longer than both, as many
+    templates insert a default one.) Raises TemplateError if it refuses a chat without one, too.
     """
     user = {"role": "user", "content": "?"}
-    without = encoder.count_tokens([user])
+    encoder.count_tokens([user])
     try:
-        return encoder.count_tokens([{"role": "system", "content": SYSTEM_PROBE}, user]) > without
+        short, long = (
+            encoder.count_tokens([{"role": "system", "content": probe}, user])
+            for probe in SYSTEM_PROBES
+        )
     except TemplateError:
         return False
+    return long > short

@@ -87,8 +87,18 @@ def fold_system(messages: list[Message]) -> list[Message]:
     if len(messages) < 2 or messages[0]["role"] != "system":
         return messages
     first, second, *rest = messages
-    folded = {**second, "content": f"{first['content']}\n\n{second['content']}"}
-    return [folded, *rest]
+    content = "\n\n".join(filter(None, (first["content"], second["content"])))
+    return [{**second, "content": content}, *rest]
+
+
+def begin_with_user(messages: list[Message]) -> list[Message]:
+    """Put an empty message of the user in front of one of the assistant.
+
+    Many templates require that the user begins; a Modelfile's examples may not. Kuwa 0.4 does so.
+    """
+    if messages and messages[0]["role"] == "assistant":
+        return [{"role": "user", "content": ""}, *messages]
+    return messages
 
 
 def fit(prompt: Prompt, *, length: Callable[[list[Message]], int], limit: int) -> list[Message]:

@@ -7,6 +7,7 @@ runs this source where our packages cannot be imported.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ PLAIN = (
     "{% endfor %}assistant:"
 )
 MAX_REASON = 200  # characters of an error message that come from the template
+PROBE = "kuwa-probe"  # a message that no template writes by itself
 
 
 class TemplateError(Exception):
@@ -43,11 +45,33 @@ class ChatTemplate:
 
         more: further variables, which take precedence over `names`.
         """
+        messages: list[Any] = list(chat)
+        if self._needs_parts:
+            messages = [{**one, "content": _parts(one["content"])} for one in messages]
+        return self._render(messages, **more)
+
+    @cached_property
+    def _needs_parts(self) -> bool:
+        """Tell whether messages are written only if they come as lists of content parts."""
+        return not self._writes(PROBE) and self._writes(_parts(PROBE))
+
+    def _writes(self, content: Any) -> bool:
+        """Tell whether a user's message appears in the text."""
+        try:
+            return PROBE in self._render([{"role": "user", "content": content}]).lower()
+        except (TemplateError, MemoryError):
+            return False
+
+    def _render(self, messages: list[Any], **more: Any) -> str:
         # Templates test whether tools and documents are defined, or whether they are none.
         names = {"tools": None, "documents": None, "add_generation_prompt": True}
         names |= self._names | more
-        text: str = _translating(lambda: self._template.render(names, messages=chat))
+        text: str = _translating(lambda: self._template.render(names, messages=messages))
         return text
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def _translating(work: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from kuwa_min.chat.catalog import NO_INPUT, TOO_LONG
 from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.chat.prompt import (
     Prompt,
+    begin_with_user,
     compose,
     fit,
     fold_system,
@@ -167,6 +168,14 @@ def test_a_system_prompt_can_stand_in_the_first_message() -> None:
     """For templates that refuse the role; what has none stays."""
     assert fold_system([system("s"), user("1"), assistant("2")]) == [user("s\n\n1"), assistant("2")]
     assert fold_system([user("1"), assistant("2")]) == [user("1"), assistant("2")]
+    assert fold_system([system("s"), user(""), assistant("2")]) == [user("s"), assistant("2")]
+
+
+def test_examples_begin_with_the_user() -> None:
+    """Who says nothing, where the author lets the assistant begin."""
+    assert begin_with_user([assistant("1"), user("2")]) == [user(""), assistant("1"), user("2")]
+    assert begin_with_user([user("1")]) == [user("1")]
+    assert begin_with_user([]) == []
 
 
 @pytest.mark.parametrize(
