@@ -52,7 +52,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     device_map = _choose_device_map(options)
-    with _reporting(progress), _explaining(options.path):
+    with _reporting(progress), _explaining(options.model_path):
         config = transformers.AutoConfig.from_pretrained(options.path, **_trust(options))
         processor = _load_processor(config, options)
         tokenizer = _load_tokenizer(processor, options)

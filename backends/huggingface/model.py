@@ -54,9 +54,9 @@ class TransformersModel:
         self.create_detokenizer = detokenizer_factory(self._tokenizer)
         self.accepts_several_images = False
         if self.processor is None:
-            self.chat_template = self._choose_template(options.path, chat_template)
+            self.chat_template = self._choose_template(options.model_path, chat_template)
         else:
-            self.vision_template = self._choose_vision_template(options.path, chat_template)
+            self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
         self.eos_token_ids = frozenset(
             [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]

@@ -10,15 +10,13 @@ from typing import Any
 
 from kuwa_min.errors import UsageError
 
-from . import gguf, hub_cache, quantization, weights
+from . import gguf, hub_cache, quantization, text_files, weights
 from .close_matches import close_matches
 from .sniff import InvalidModelFile, check_small_file, join_names, printable, read_json
 
 HUB_FILE = "hf://"  # scheme of a file in the hub's cache: hf://owner/name?file
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
-# Patterns of tokenizer files, and of the small files beside them that the library reads.
 TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
-SETTINGS = ("generation_config.json", "*processor_config.json", "special_tokens_map.json")
 MAX_DEPTH = 3  # levels of folders in which a model is searched: a hub's cache has two
 MAX_FOLDERS = 1000  # of a level
 
@@ -42,7 +40,7 @@ def transformers_folder(
 
 
 def any_folder(path: str, option: str) -> Path:
-    """Return the folder of a path or a cached hub name, unchecked; raises UsageError.
+    """Return the readable folder of a path or a cached hub name; raises UsageError.
 
     option: the option that has the path, for the message.
     """
@@ -52,7 +50,10 @@ def any_folder(path: str, option: str) -> Path:
         raise UsageError(str(error).replace("--model_path", option)) from None
     if not place.is_dir():
         raise UsageError(f"{option} {path} is a file; a folder is needed")
-    return place
+    try:
+        return text_files.readable(place)
+    except InvalidModelFile as error:
+        raise UsageError(f"{option} {path} {error}") from None
 
 
 def gguf_file(path: str) -> Path:
@@ -93,12 +94,13 @@ def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer:
         )
         if needs_tokenizer:
             _check_tokenizer(place)
+        folder = text_files.readable(place, needs_tokenizer=needs_tokenizer)
     except InvalidModelFile as error:
         raise UsageError(f"--model_path {path} {error}") from None
     except OSError as error:
         raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
     quantization.check(config)
-    return place
+    return folder
 
 
 def _config(place: Path) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _check_tokenizer(place: Path) -> None:
             f"has no tokenizer beside its {CONFIG}: tokenizer.json or others; copy "
             "them, or give --tokenizer"
         )
-    for file in [*found, *(one for pattern in SETTINGS for one in place.glob(pattern))]:
+    for file in found:
         if file.is_dir():
             continue
         try:

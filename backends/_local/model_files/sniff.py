@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kuwa_min.errors import UsageError
+from kuwa_min.options.text_file import InvalidTextFile, decode
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 LFS_SIZE = re.compile(rb"^size (\d{1,18})\s*$", re.MULTILINE)
@@ -72,22 +73,38 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InvalidModelFile(
             f"is longer than {MAX_JSON:,} bytes: it cannot be what its name says"
         )
-    return json_object(text)
+    return json_object(decoded(text))
 
 
-def json_object(text: bytes) -> dict[str, Any]:
-    """Parse a JSON object; raises InvalidModelFile if the text is something else."""
+def decoded(data: bytes) -> str:
+    """Return the text of a file that people write; raises InvalidModelFile if it is none."""
     try:
-        found = json.loads(text)
+        return decode(data)
+    except InvalidTextFile as error:
+        raise InvalidModelFile(str(error)) from None
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object; raises InvalidModelFile if the text is something else."""
+    found = parse_json(text)
+    if isinstance(found, dict):
+        return found
+    raise InvalidModelFile("is no JSON object: it is no {...}; copy it again")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; raises InvalidModelFile."""
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        reason = f"{error.msg} in line {error.lineno}"
+        is_cut_off = error.pos >= len(error.doc.rstrip())
+        remedy = (
+            "it is cut off; copy it again" if is_cut_off else "mend that line, or copy it again"
+        )
+        reason = f"{error.msg} in line {error.lineno}; {remedy}"
     except (ValueError, RecursionError):  # not UTF-8, a number of 5,000 digits; nested too deep
-        reason = "it cannot be read at all"
-    else:
-        if isinstance(found, dict):
-            return found
-        reason = "it is no {...}"
-    raise InvalidModelFile(f"is no JSON object: {reason}; copy it again") from None
+        reason = "it cannot be read at all; copy it again"
+    raise InvalidModelFile(f"is no JSON object: {reason}") from None
 
 
 def check_size(needed: int, found: int) -> None:

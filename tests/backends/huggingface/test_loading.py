@@ -21,6 +21,7 @@ from tests.support.loopback_hub import COMMIT, Hub
 from tests.support.models import tiny_models
 from tests.support.models.tiny_architectures import Library, write_folder
 from tests.support.programs import Program, fetch, said, until
+from tests.support.saved_as import SAVED_AS
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
 transformers = pytest.importorskip("transformers", reason="and transformers")
@@ -265,6 +266,25 @@ def test_a_folder_that_is_not_there_names_its_option(
     assert "`hf download owner/no-such-name --local-dir ./no-such-name` fetches it" in found
     assert found.startswith(f"{option} owner/no-such-name is neither")
     assert "--model_path" not in found, "the option is another one"
+
+
+# -- files saved on Windows
+
+
+@pytest.mark.parametrize("saved_as", ["utf-8-bom", "utf-16-le-bom", "utf-16-le"])
+def test_a_folder_saved_on_windows_is_loaded(
+    load: Any, copy: Copy, expected: str, saved_as: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All of its texts; not even generation_config.json is ignored."""
+    place = copy()
+    (place / "generation_config.json").write_text('{"eos_token_id": [2, 77]}', encoding="utf-8")
+    for name in ("*.json", "*.jinja"):
+        for file in place.glob(name):
+            file.write_bytes(SAVED_AS[saved_as](file.read_text(encoding="utf-8")))
+    talker = load(HuggingfaceExecutor, "--model_path", place, *FEW)
+    assert 77 in talker.executor.model.eos_token_ids
+    assert "".join(talker.pieces("Hello")) == expected
+    assert "config.json" in caplog.text
 
 
 # -- names of the hub
