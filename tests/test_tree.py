@@ -33,7 +33,6 @@ COVERED_BY = {
     "kuwa_min/serving/service": "kuwa_min/test_executor",
     "backends/_cloud/api_key": "backends/chatgpt/test_chatgpt",
     "backends/_cloud/executor": "backends/chatgpt/test_chatgpt",
-    "backends/_cloud/request": "backends/chatgpt/test_chatgpt",
     "backends/_http/lookup": "backends/_http/test_pool",
     "backends/_local/executor": "backends/huggingface/test_huggingface",
     "backends/_local/model_files/safetensors": "backends/_local/model_files/test_weights",

@@ -9,6 +9,7 @@ from backends._media.attachments import Attachment
 from backends._media.links import placeholder_numbers, side_note, with_texts
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.truncation import fit
 
 from . import token_estimate
 from .api_key import Key
@@ -21,9 +22,9 @@ class CompletionRequest(NamedTuple):
     """One chat as it is sent to a service. Immutable: each change returns another request.
 
     Context fitting: `prompt` is the whole chat, `messages` what is sent of it. `fitted` drops the
-    oldest exchanges until our estimate is within a limit; the system prompt and the last message
-    stay. Where the service counts more tokens than we estimate, it refuses, and `truncated` drops
-    more: the share that its numbers tell, or one exchange at a time.
+    oldest exchanges, in blocks, until our estimate is within a limit; the system prompt and the
+    last message stay. Where the service counts more tokens than we estimate, it refuses, and
+    `truncated` drops more: as much as its numbers tell, or a block at a time.
     """
 
     model: str
@@ -43,11 +44,15 @@ class CompletionRequest(NamedTuple):
 
         Raises AnswerError if not even the last message does.
         """
-        length = token_estimate.chat_tokens
-        return self._replace(messages=prompts.fit(self.prompt, length=length, limit=limit))
+        count = token_estimate.chat_tokens
+        messages = fit(self.prompt, length=count, estimate=lambda one: count([one]), limit=limit)
+        return self._replace(messages=messages)
 
     def truncated(self, share: float | None) -> CompletionRequest:
-        """Return it with about this share of its tokens; without a share, one exchange shorter."""
+        """Return it with about this share of its tokens; without a share, some messages shorter.
+
+        Raises AnswerError if not even the last message fits.
+        """
         length = token_estimate.chat_tokens(self.messages)
         return self.fitted(min(length - 1, int(length * share) if share else length))
 

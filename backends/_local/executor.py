@@ -15,6 +15,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import Sentence, sentence_of
+from kuwa_min.chat.truncation import fit
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation_options, types
 from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
@@ -31,10 +32,12 @@ from .prompt_encoder import (
 )
 from .request import Request
 from .scheduler import Scheduler
+from .text_lengths import TextLengths
 
 logger = logging.getLogger(__name__)
 
 PROMPT_LIMIT = 3072  # tokens
+PER_MESSAGE = 4  # tokens that templates write around a message, about
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
@@ -142,6 +145,7 @@ class ModelExecutor(LLMExecutor):
             raise StartError(
                 f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
             ) from None
+        self.text_length = TextLengths(self.model.tokenize)
         try:
             self.supports_system_role = supports_system_role(self.default_encoder())
         except TemplateError as error:
@@ -203,13 +207,22 @@ class ModelExecutor(LLMExecutor):
             prompt = prompt._replace(examples=prompts.begin_with_user(prompt.examples))
             if self.args.no_system_prompt:
                 prompt = prompt._replace(system="")
-            chat = prompts.fit(prompt, length=encoder.count_tokens, limit=self.prompt_limit)
-            encoded = encoder.encode(chat)
+            encoded = encoder.encode(self._fit(prompt, encoder))
         except TemplateError as error:
             raise self._answer_error(error, modelfile) from None
         if not encoded.ids:
             raise AnswerError(catalog.NO_INPUT)
         return encoded, notes
+
+    def _fit(self, prompt: prompts.Prompt, encoder: PromptEncoder) -> list[Message]:
+        """Return as many messages of a prompt as its limit allows; raises AnswerError."""
+
+        def estimate(message: Message) -> int:
+            text = self.text_length(message["content"])
+            return text + PER_MESSAGE + encoder.count_image_tokens(message)
+
+        limit = self.prompt_limit
+        return fit(prompt, length=encoder.count_tokens, estimate=estimate, limit=limit)
 
     @property
     def prompt_limit(self) -> int:

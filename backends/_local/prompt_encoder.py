@@ -39,6 +39,9 @@ class PromptEncoder(Protocol):
     def encode(self, chat: list[Message]) -> EncodedPrompt:
         """Return the chat's token ids and further inputs; raises TemplateError."""
 
+    def count_image_tokens(self, message: Message) -> int:
+        """Return the tokens of a message's images, which are no part of its text."""
+
 
 class ChatInput(NamedTuple):
     """The encoder for a request, its history as that encoder wants it, and what was left out."""
@@ -63,6 +66,10 @@ class TextEncoder:
         """Return the chat's token ids; raises TemplateError."""
         return EncodedPrompt(self._ids(chat))
 
+    def count_image_tokens(self, message: Message) -> int:
+        """Return 0: there are no images."""
+        return 0
+
     def _ids(self, chat: list[Message]) -> list[int]:
         """Return a chat's token ids; encode() asks for those that count_tokens() had last."""
         if self._last is None or self._last[0] != chat:
@@ -85,6 +92,10 @@ class SystemFoldingEncoder:
     def encode(self, chat: list[Message]) -> EncodedPrompt:
         """Return the chat's token ids and further inputs; raises TemplateError."""
         return self._encoder.encode(fold_system(chat))
+
+    def count_image_tokens(self, message: Message) -> int:
+        """Return the tokens of a message's images."""
+        return self._encoder.count_image_tokens(message)
 
 
 def supports_system_role(encoder: PromptEncoder) -> bool:

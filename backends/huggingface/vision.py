@@ -120,13 +120,16 @@ class VisionEncoder:
 
     def count_tokens(self, chat: list[Message]) -> int:
         """Return the length of a chat in tokens; raises TemplateError."""
-        found = (number for one in chat for number in placeholder_numbers(one["content"]))
-        images = sum(self._image_tokens.get(number, 0) for number in found)
-        return len(self._encode(chat, {}).ids) + images
+        return len(self._encode(chat, {}).ids) + sum(map(self.count_image_tokens, chat))
 
     def encode(self, chat: list[Message]) -> EncodedPrompt:
         """Return the chat's token ids and ModelInputs; raises TemplateError."""
         return self._encode(chat, self._images)
+
+    def count_image_tokens(self, message: Message) -> int:
+        """Return the tokens of a message's images, which are no part of its text."""
+        numbers = placeholder_numbers(message["content"])
+        return sum(self._image_tokens.get(number, 0) for number in numbers)
 
     def _scaled(self, image: PIL.Image.Image) -> tuple[PIL.Image.Image, int]:
         """Return the image, scaled down to max_image_tokens if that is possible, and its tokens."""

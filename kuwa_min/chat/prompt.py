@@ -1,16 +1,14 @@
-"""Compose the prompt of history, Modelfile and system prompt, and fit it into a limit."""
+"""Compose the prompt of history, Modelfile and system prompt."""
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 from kuwa_min.errors import AnswerError
 
-from .catalog import NO_INPUT, TOO_LONG, answer_pattern
+from .catalog import NO_INPUT, answer_pattern
 from .chunks import LogLevel
 from .modelfile import Message, Modelfile
 from .side_notes import NOTE_BEGIN, NOTE_END
@@ -21,7 +19,7 @@ LONGEST_SENTENCE = 300  # characters at the end that are searched: bounds the ti
 
 
 class Prompt(NamedTuple):
-    """The parts of a prompt, in their order; `fit` assembles messages of them."""
+    """The parts of a prompt, in their order; assemble() makes messages of them."""
 
     system: str
     examples: list[Message]  # the Modelfile's messages
@@ -101,29 +99,7 @@ def begin_with_user(messages: list[Message]) -> list[Message]:
     return messages
 
 
-def fit(prompt: Prompt, *, length: Callable[[list[Message]], int], limit: int) -> list[Message]:
-    """Return as many messages as fit into `limit`; raises AnswerError if the last one does not.
-
-    length: counts messages, in the unit of limit. The oldest exchanges of the chat are dropped
-    first, the Modelfile's examples last; the system prompt and the last message are kept.
-    """
-    starts = [at for at, one in enumerate(prompt.history) if one["role"] == "user"]
-
-    def truncated(dropped: int) -> list[Message]:
-        if dropped < len(starts):
-            return _assemble(prompt, prompt.examples, starts[dropped])
-        return _assemble(prompt, [], starts[-1])
-
-    if length(truncated(0)) <= limit:  # the common case
-        return truncated(0)
-    fewest = bisect.bisect_left(
-        range(len(starts) + 1), True, key=lambda dropped: length(truncated(dropped)) <= limit
-    )
-    if fewest > len(starts):
-        raise AnswerError(TOO_LONG)
-    return truncated(fewest)
-
-
-def _assemble(prompt: Prompt, examples: list[Message], start: int) -> list[Message]:
+def assemble(prompt: Prompt, examples: list[Message], start: int) -> list[Message]:
+    """Return the messages of a prompt with these examples, and the history from `start` on."""
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     return [*system, *merge_consecutive([*examples, *prompt.history[start:]])]

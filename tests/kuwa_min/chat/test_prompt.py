@@ -1,4 +1,4 @@
-"""What a model is given: composed of history, Modelfile and system prompt, cut to what fits."""
+"""What a model is given: composed of history, Modelfile and system prompt."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kuwa_min.chat.catalog import NO_INPUT, TOO_LONG
 from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.chat.prompt import (
     Prompt,
+    assemble,
     begin_with_user,
     compose,
-    fit,
     fold_system,
     merge_consecutive,
     without_our_sentences,
@@ -51,11 +51,6 @@ def modelfile(**commands: str) -> Modelfile:
     return Modelfile.from_json(json.dumps(entries))
 
 
-def words(chat: History) -> int:
-    """Count the words of a chat, which stand for tokens."""
-    return sum(len(message["content"].split()) for message in chat)
-
-
 def test_a_prompt_is_system_examples_and_history() -> None:
     """The author's prompts stand around the last message only, and nothing is changed."""
     history = [user("1"), assistant("2"), user("3")]
@@ -80,8 +75,7 @@ def test_a_clients_system_message_is_added_to_the_system_prompt() -> None:
     assert compose(history, asked, "operator").system == "author\n\nclient"
     assert compose([system("a"), system("b"), user("1")], modelfile()).system == "a\n\nb"
     assert compose([system(""), user("1")], modelfile(), "operator").system == "operator"
-    kept = fit(compose(history, modelfile()), length=words, limit=2)
-    assert kept == [system("client"), user("3")]
+    assert assemble(compose(history, modelfile()), [], 2) == [system("client"), user("3")]
 
 
 @pytest.mark.parametrize(
@@ -179,50 +173,6 @@ def test_examples_begin_with_the_user() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "kept"),
-    [
-        (99, ["s s", "e", "e", "1", "2", "3", "4 4", "5 5"]),
-        (11, ["s s", "e", "e", "1", "2", "3", "4 4", "5 5"]),
-        (10, ["s s", "e", "e", "3", "4 4", "5 5"]),
-        (9, ["s s", "e", "e", "3", "4 4", "5 5"]),
-        (8, ["s s", "e", "e", "5 5"]),
-        (6, ["s s", "e", "e", "5 5"]),
-        (5, ["s s", "5 5"]),
-        (4, ["s s", "5 5"]),
-    ],
-)
-def test_the_oldest_exchanges_go_until_it_fits(limit: int, kept: list[str]) -> None:
-    """History first, the author's examples last; the system prompt and the question stay."""
-    history = [user("1"), assistant("2"), user("3"), assistant("4 4"), user("5 5")]
-    prompt = Prompt("s s", [user("e"), assistant("e")], history)
-    chat = fit(prompt, length=words, limit=limit)
-    assert [message["content"] for message in chat] == kept
-    assert chat[0] == system("s s")
-
-
-def test_a_question_that_is_too_long_alone_is_one_sentence() -> None:
-    """Nothing of it can be left out."""
-    with pytest.raises(AnswerError) as refused:
-        fit(Prompt("s", [], [user("1 2 3")]), length=words, limit=3)
-    assert str(refused.value) == TOO_LONG
-
-
-def test_a_long_chat_is_measured_only_a_few_times() -> None:
-    """Rendering and counting a long chat takes its time."""
-    history = [message for _ in range(500) for message in (user("a b"), assistant("c"))]
-    measured: list[int] = []
-
-    def length(chat: History) -> int:
-        measured.append(len(chat))
-        return words(chat)
-
-    chat = fit(Prompt("", [], [*history, user("d")]), length=length, limit=100)
-    assert words(chat) == 100
-    assert chat[0]["role"] == "user"
-    assert len(measured) <= 10
-
-
-@pytest.mark.parametrize(
     "text",
     [
         " " * 1_000_000 + "x",
@@ -237,14 +187,6 @@ def test_long_untrusted_texts_take_no_time(text: str) -> None:
 
 
 def test_very_many_messages_take_no_time() -> None:
-    """Whether they are turns or neighbours."""
+    """Though they are neighbours."""
     neighbours = [user("a")] * 100_000
     assert len(merge_consecutive(neighbours)) == 1
-    turns = [user("a"), assistant("b")] * 50_000
-    chat = fit(Prompt("", [], [*turns, user("c")]), length=words, limit=9)
-    assert words(chat) == 9
-
-
-def test_without_a_system_prompt_there_is_no_such_message() -> None:
-    """Many templates refuse an empty one."""
-    assert fit(Prompt("", [], [user("1")]), length=words, limit=9) == [user("1")]

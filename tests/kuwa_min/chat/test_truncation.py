@@ -1,0 +1,209 @@
+"""A chat that is longer than the limit: what goes, and that it goes in blocks."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from kuwa_min.chat.catalog import TOO_LONG
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.prompt import Prompt
+from kuwa_min.chat.truncation import fit
+from kuwa_min.errors import AnswerError
+
+History = list[dict[str, str]]
+LIMIT = 400
+TURNS = 40
+
+
+def user(text: str) -> dict[str, str]:
+    """Return a user's message."""
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    """Return what the model said."""
+    return {"role": "assistant", "content": text}
+
+
+def system(text: str) -> dict[str, str]:
+    """Return what the operator or the bot's author said."""
+    return {"role": "system", "content": text}
+
+
+def words(chat: History) -> int:
+    """Count the words of a chat, which stand for tokens."""
+    return sum(len(message["content"].split()) for message in chat)
+
+
+def fitted(prompt: Prompt, limit: int) -> History:
+    """Return what fits, where estimates are right."""
+    return fit(prompt, length=words, estimate=lambda one: words([one]), limit=limit)
+
+
+# -- what goes
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        (99, ["s s", "e", "e", "1", "2", "3", "4 4", "5 5"]),
+        (11, ["s s", "e", "e", "1", "2", "3", "4 4", "5 5"]),
+        (10, ["s s", "e", "e", "3", "4 4", "5 5"]),
+        (9, ["s s", "e", "e", "3", "4 4", "5 5"]),
+        (8, ["s s", "e", "e", "5 5"]),
+        (6, ["s s", "e", "e", "5 5"]),
+        (5, ["s s", "5 5"]),
+        (4, ["s s", "5 5"]),
+    ],
+)
+def test_the_oldest_exchanges_go_until_it_fits(limit: int, kept: list[str]) -> None:
+    """History first, the author's examples last; the system prompt and the question stay."""
+    history = [user("1"), assistant("2"), user("3"), assistant("4 4"), user("5 5")]
+    prompt = Prompt("s s", [user("e"), assistant("e")], history)
+    chat = fitted(prompt, limit)
+    assert [message["content"] for message in chat] == kept
+    assert chat[0] == system("s s")
+
+
+def test_a_question_that_is_too_long_alone_is_one_sentence() -> None:
+    """Nothing of it can be left out."""
+    with pytest.raises(AnswerError) as refused:
+        fitted(Prompt("s", [], [user("1 2 3")]), 3)
+    assert str(refused.value) == TOO_LONG
+
+
+def test_without_a_system_prompt_there_is_no_such_message() -> None:
+    """Many templates refuse an empty one."""
+    assert fitted(Prompt("", [], [user("1")]), 9) == [user("1")]
+
+
+# -- in blocks
+
+
+def exchanges(rng: random.Random, count: int, longest: int) -> History:
+    """Return a chat of so many exchanges of up to `longest` words, and a question."""
+    history = []
+    for number in range(count):
+        question = rng.randint(1, longest // 3)
+        answer = rng.randint(1, longest - question)
+        history += [user(f"q{number} " * question), assistant(f"a{number} " * answer)]
+    return [*history, user("so?")]
+
+
+def turns(history: History, limit: int = LIMIT, estimate: float = 1) -> Iterator[History]:
+    """Return the prompt of each turn of a chat with a system prompt and an example.
+
+    estimate: what the estimates are times too high.
+    """
+    examples = [user("for example"), assistant("yes")]
+    for end in range(1, len(history) + 1, 2):
+        prompt = Prompt("be kind", examples, history[:end])
+        yield fit(
+            prompt,
+            length=words,
+            estimate=lambda one: round(words([one]) * estimate),
+            limit=limit,
+        )
+
+
+@pytest.mark.parametrize("estimate", [1, 1.3, 0.8])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_turn_in_four_reads_its_prompt_anew_and_the_others_continue_the_last_one(
+    seed: int, estimate: float
+) -> None:
+    """Whatever the lengths of exchanges, if none is longer than an eighth of the limit."""
+    room = LIMIT - words([system("be kind"), user("for example"), assistant("yes")])
+    history = exchanges(random.Random(seed), TURNS, int(room / 8 / estimate))
+    anew, last = 0, []
+    for end, prompt in enumerate(turns(history, LIMIT, estimate)):
+        assert words(prompt) <= LIMIT
+        assert prompt[:3] == [system("be kind"), user("for example"), assistant("yes")]
+        assert prompt[-1] == history[2 * end]
+        is_whole = len(prompt) == 3 + 2 * end + 1
+        assert is_whole or words(prompt) > LIMIT / 2 - 1
+        anew += prompt[: len(last)] != last
+        last = prompt
+    assert 3 <= anew <= TURNS / 4
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7])
+def test_long_exchanges_go_in_blocks_of_fewer(share: float) -> None:
+    """Of half the limit at most, or of one exchange: a chat does not lose all for speed."""
+    size = int(LIMIT * share)
+    history = [user("q"), assistant("a " * (size - 1))] * TURNS
+    prompts = list(turns([*history, user("so?")]))
+    fewest = min(len(prompt) for prompt in prompts[TURNS // 2 :])
+    assert (fewest - 4) // 2 * size >= LIMIT / 2 - 2 * size
+    starts = [2 * at + 1 - (len(prompt) - 3) for at, prompt in enumerate(prompts)]
+    assert starts == sorted(starts)
+    per_block = max(1, min(4, int(LIMIT / 2 / size)))
+    assert len(set(starts)) <= 1 + TURNS / per_block
+
+
+def test_short_exchanges_go_a_quarter_of_the_limit_at_a_time() -> None:
+    """However many of them that is."""
+    history = [user("q"), assistant("a a a")] * 300
+    lengths = [words(prompt) for prompt in turns([*history, user("so?")])]
+    falls = [last - length for last, length in itertools.pairwise(lengths) if length < last]
+    assert len(falls) == -(-(300 * 4 + 5 - LIMIT) // (LIMIT // 4))
+    assert all(LIMIT // 4 - 3 * 4 <= fall <= LIMIT // 4 for fall in falls)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_beginning_depends_on_what_came_before_it_only(seed: int) -> None:
+    """So edits of the same length leave it, and a shorter answer may bring a block back."""
+    rng = random.Random(seed)
+    history = exchanges(rng, TURNS, 60)
+    begun = [2 * at + 1 - (len(prompt) - 3) for at, prompt in enumerate(turns(history))]
+    begins = begun[-1]
+    edited = list(history)
+    for at in rng.sample(range(len(history) - 1), 5):
+        edited[at] = {**edited[at], "content": edited[at]["content"].replace("q", "p")}
+    assert list(turns(edited))[-1][3:] == edited[begins:]
+    shorter = [*history[:-2], assistant("no"), history[-1]]
+    assert list(turns(shorter))[-1][3:] in (shorter[begun[-2] :], shorter[begins:])
+
+
+def test_one_long_message_takes_the_room_of_others_for_its_turn() -> None:
+    """Of the examples, too, if need be; the next turn has them again."""
+    history = exchanges(random.Random(1), 10, 30)
+    long = [*history[:-1], user("long " * (LIMIT - 4))]
+    assert list(turns(long))[-1] == [system("be kind"), long[-1]]
+    after = [*long, assistant("yes"), user("so?")]
+    assert list(turns(after))[-1][3:] == after[-1:]
+
+
+# -- how long it takes
+
+
+@pytest.mark.parametrize(("estimate", "most"), [(1, 2), (1.5, 10), (0.5, 10), (0, 12)])
+def test_a_long_chat_is_counted_only_a_few_times(estimate: float, most: int) -> None:
+    """Twice if estimates are right: rendering and counting a long chat takes its time."""
+    history = [message for _ in range(500) for message in (user("a b"), assistant("c"))]
+    counted: list[int] = []
+
+    def length(chat: History) -> int:
+        counted.append(words(chat))
+        return words(chat)
+
+    def estimated(message: Message) -> int:
+        return round(estimate * words([message]))
+
+    prompt = Prompt("", [], [*history, user("d")])
+    chat = fit(prompt, length=length, estimate=estimated, limit=100)
+    assert 50 < words(chat) <= 100
+    assert chat[0]["role"] == "user"
+    assert len(counted) <= most
+    if estimate == 1:
+        assert max(counted) < 2 * 100, "the whole chat is not counted"
+
+
+def test_very_many_messages_take_no_time() -> None:
+    """Though all are looked at."""
+    history = [user("a"), assistant("b")] * 50_000
+    chat = fitted(Prompt("", [], [*history, user("c")]), 9)
+    assert 5 <= words(chat) <= 9
