@@ -199,10 +199,24 @@ def run_file(path: str, rest: list[str]) -> None:
         raise
     except SyntaxError as error:
         line = f"line {error.lineno}: " if error.lineno else ""
-        raise KuwaError(f"{error.filename or path}: {line}{error.msg}") from None
+        place = error.filename or path
+        raise KuwaError(f"{place}: {line}{error.msg}{_encoding_hint(place)}") from None
     except Exception as error:  # noqa: BLE001 - a custom executor's code
         line = traceback_line(error, with_message=True)
-        raise KuwaError(f"{path}: {line}{missing_module(error)}") from None
+        hint = missing_module(error) or _encoding_hint(path)
+        raise KuwaError(f"{path}: {line}{hint}") from None
+
+
+def _encoding_hint(path: str) -> str:
+    """Return the advice to save a source as UTF-8, if it is in UTF-16; "" otherwise."""
+    from kuwa_min.options.text_file import REMEDY, encoding_of
+
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes long to load
+            encoding, _ = encoding_of(file.read())
+    except OSError:
+        return ""
+    return "" if encoding == "utf-8" else f"; it is {encoding.upper()} text: {REMEDY}"
 
 
 def run_kernel(program: str, rest: list[str]) -> None:

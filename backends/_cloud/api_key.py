@@ -46,7 +46,7 @@ def read(args: argparse.Namespace, variable: str) -> Key:
         (f"the environment's {variable}", lambda: os.environ.get(variable)),
     )
     for source, find in sources:
-        text = (find() or "").strip()
+        text = (find() or "").strip().removeprefix("\ufeff")  # of a file's content as a variable
         if text and not is_valid(text):
             raise UsageError(f"{source} holds no key: a key is one word of ASCII")
         if text:

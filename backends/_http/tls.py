@@ -7,6 +7,8 @@ import os
 import ssl
 from pathlib import Path
 
+from kuwa_min.options.text_file import InvalidTextFile, read_text
+
 CA_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -28,7 +30,10 @@ def create_tls_context() -> ssl.SSLContext:
     named = {path: name for name in CA_VARIABLES if (path := os.environ.get(name))}
     for path, name in named.items():  # each once: they often name the same
         is_folder = name == "SSL_CERT_DIR" or Path(path).is_dir()
-        context.load_verify_locations(**{"capath" if is_folder else "cafile": path})
+        if is_folder:
+            context.load_verify_locations(capath=path)
+        else:
+            _trust_file(context, name, path)
     if named:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate CA will do
         return context
@@ -36,6 +41,22 @@ def create_tls_context() -> ssl.SSLContext:
     if not _has_default_cas() and (path := _find_cas()):
         context.load_verify_locations(path)
     return context
+
+
+def _trust_file(context: ssl.SSLContext, variable: str, path: str) -> None:
+    """Trust the CAs in a PEM file, which may have been saved as UTF-16; raises OSError."""
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        try:
+            text = read_text(path).encode("ascii", "ignore").decode()  # comments may be in any
+            context.load_verify_locations(cadata=text)
+        except (ssl.SSLError, ValueError, InvalidTextFile):
+            reason = f"{variable}={path} holds no certificate in PEM form"
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, reason) from None
+    except OSError as error:
+        error.strerror = f"{variable}={path}: {error.strerror}"
+        raise
 
 
 def _has_default_cas() -> bool:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
+BOM = "\ufeff"  # a byte order mark, before the first command of a Modelfile saved on Windows
 MAX_REASONS = 5  # distinct reasons in one log line
 # Commands whose arguments are appended -> the attribute of the Modelfile.
 APPENDED = {
@@ -153,7 +154,7 @@ class _Builder:
         if not isinstance(name, str) or args is None:
             self._skipped.append("without name or args")
             return
-        name = replace_surrogates(name).strip().lower()
+        name = replace_surrogates(name).replace(BOM, "").strip().lower()
         if name and not name.startswith("#"):
             self._run(name, replace_surrogates(args))
 

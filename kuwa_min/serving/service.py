@@ -266,7 +266,18 @@ def _tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | N
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
+        others = [path for path in (certificate, key) if _is_not_pem(path)]
+        hint = f"; {others[0]} is no PEM text in UTF-8 (-----BEGIN ...)" if others else ""
         raise UsageError(
-            f"cannot use --tls_cert {certificate}: {error.strerror or error}"
+            f"cannot use --tls_cert {certificate}: {error.strerror or error}{hint}"
         ) from None
     return context
+
+
+def _is_not_pem(path: str) -> bool:
+    """Tell whether a file can be read, but not as PEM: it is DER, or saved in UTF-16."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes long to load
+            return b"-----BEGIN" not in file.read()
+    except OSError:
+        return False

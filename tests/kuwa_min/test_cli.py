@@ -115,6 +115,25 @@ def test_a_tls_certificate_that_cannot_be_read_is_one_line() -> None:
     assert "no.pem" in errors
 
 
+def test_a_source_in_utf_16_is_named(tmp_path: Path) -> None:
+    """Python speaks of null bytes."""
+    file = tmp_path / "own.py"
+    file.write_text(GREEDY, encoding="utf-16")
+    code, _, errors = kuwa(str(file), "--help")
+    assert (code, errors.count("\n")) == (1, 1)
+    assert "; it is UTF-16-LE text: save it as UTF-8" in errors
+
+
+def test_a_tls_certificate_that_is_no_pem_is_named(tmp_path: Path) -> None:
+    """OpenSSL says [SSL] PEM lib, of whichever file."""
+    file = tmp_path / "own.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\n", encoding="utf-16")
+    options = ("--tls_cert", str(file), "--tls_key", str(file))
+    code, _, errors = kuwa("debug", "--ignore_kernel", *options)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert errors.endswith(f"; {file} is no PEM text in UTF-8 (-----BEGIN ...)\n")
+
+
 @pytest.mark.parametrize("backend", ["debug", "dummy"])
 def test_help_shows_every_general_option_with_its_default(backend: str) -> None:
     """Print the help of a backend."""

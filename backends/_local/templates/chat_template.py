@@ -38,7 +38,8 @@ class ChatTemplate:
         from .jinja_env import create_environment
 
         self._names = names
-        self._template: Any = _translating(lambda: create_environment().from_string(source))
+        text = source.removeprefix("\ufeff")  # a byte order mark of the file that it came from
+        self._template: Any = _translating(lambda: create_environment().from_string(text))
 
     def render(self, chat: list[Message], /, **more: Any) -> str:
         """Return the chat as text; raises TemplateError if the template fails or refuses it.

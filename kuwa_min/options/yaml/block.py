@@ -33,7 +33,6 @@ class UnsupportedYaml(ValueError):
 
 def load(text: str) -> Any:
     """Return the value of a document; raises UnsupportedYaml."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     for number, line in enumerate(text.split("\n")):
         if found := UNPRINTABLE.search(line):
             raise UnsupportedYaml(number, f"the character {found[0]!r} may not stand here")

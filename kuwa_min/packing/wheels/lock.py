@@ -11,6 +11,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from kuwa_min.errors import UsageError
+from kuwa_min.options.text_file import InvalidTextFile, read_text
 
 from .target import TargetPython
 
@@ -69,12 +70,12 @@ def _in_order(pins: Iterable[Pin]) -> list[Pin]:
 
 def read_lock(path: Path) -> Lock:
     """Read a lock; raises UsageError if the file is missing or malformed."""
+    if not path.exists():
+        raise UsageError(f"there is no lock {path}; build.py --lock {path} makes it")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UsageError(f"there is no lock {path}; build.py --lock {path} makes it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the lock {path} cannot be read: {error}") from None
+        text = read_text(str(path))
+    except InvalidTextFile as error:
+        raise UsageError(f"the lock {path} {error}") from None
     if not text.startswith(TITLE):
         raise UsageError(f"{path} is not a kuwa lock; remove it, and build.py --lock makes one")
     facts = dict(re.findall(r"^# (\w+): (.+)$", text.removeprefix(TITLE), re.MULTILINE))

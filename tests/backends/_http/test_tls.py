@@ -15,6 +15,7 @@ from backends._http.origin import Origin
 from backends._http.tls import CA_VARIABLES, create_tls_context
 from backends._http.transport_errors import ConnectionFailed, Failure
 from tests.support.certificates import make_certificate
+from tests.support.saved_as import SAVED_AS
 
 from .asking import ask
 
@@ -68,8 +69,33 @@ def hash_of(certificate: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def test_a_ca_file_may_be_saved_on_windows(tmp_path: Path, clean: pytest.MonkeyPatch) -> None:
+    """PowerShell writes what it redirects in UTF-16."""
+    certificate, _ = make_certificate(tmp_path, "one.test")
+    text = f"# 根憑證\n{certificate.read_text(encoding='ascii')}"
+    clean.setenv("SSL_CERT_FILE", str(certificate))
+    for saved in SAVED_AS.values():
+        certificate.write_bytes(saved(text))
+        trusted = [one["subject"] for one in create_tls_context().get_ca_certs()]
+        assert ((("commonName", "one.test"),),) in trusted
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30\x82\x01\x0a\xff", "憑證".encode("cp950")])
+def test_a_file_without_certificates_is_named(
+    tmp_path: Path, clean: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """With the variable that names it."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(data)
+    clean.setenv("CURL_CA_BUNDLE", str(file))
+    with pytest.raises(ssl.SSLError) as refused:
+        create_tls_context()
+    assert refused.value.strerror == f"CURL_CA_BUNDLE={file} holds no certificate in PEM form"
+
+
 def test_a_missing_ca_file_is_an_error(clean: pytest.MonkeyPatch) -> None:
     """Rather than trusting anything else."""
     clean.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as refused:
         create_tls_context()
+    assert refused.value.strerror == "REQUESTS_CA_BUNDLE=/no/such/file: No such file or directory"

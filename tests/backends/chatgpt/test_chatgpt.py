@@ -332,7 +332,9 @@ def test_a_key_may_come_from_the_environment_or_a_file(
     for saved in SAVED_AS.values():
         file.write_bytes(saved(f"{USERS_KEY}\n"))
         ask(connect(service, "--api_key_file", file), "hi")
-    assert [one.key for one in service.chats] == [KEY, *[USERS_KEY] * len(SAVED_AS)]
+    monkeypatch.setenv("OPENAI_API_KEY", f"\ufeff{KEY}\r")  # of a file, by $(cat FILE)
+    ask(connect(service), "hi")
+    assert [one.key for one in service.chats] == [KEY, *[USERS_KEY] * len(SAVED_AS), KEY]
 
 
 def test_a_file_without_a_key_ends_the_start(tmp_path: Path) -> None:

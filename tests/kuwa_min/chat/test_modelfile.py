@@ -83,6 +83,11 @@ def test_texts_append(name: str, attribute: str) -> None:
     assert getattr(modelfile, attribute) == "Be kind. Be brief."
 
 
+def test_a_byte_order_mark_hides_no_command() -> None:
+    """As in a Modelfile that was saved on Windows."""
+    assert modelfile_of(("\ufeffSYSTEM", "Be brief.")).override_system_prompt == "Be brief."
+
+
 def test_the_last_template_wins() -> None:
     """A template replaces the one before."""
     modelfile = modelfile_of(("template", "{{ first }}"), ("template", '"{{ second }}"'))

@@ -294,6 +294,12 @@ def test_a_refusal_is_one_short_line(source: str, reason: str) -> None:
     assert str(refused.value) == reason
 
 
+def test_a_byte_order_mark_of_its_file_is_no_text() -> None:
+    """It would be the first token of every prompt."""
+    source = "\ufeff{{ messages[0].content }}\r\n\r\n\ufeff"
+    assert ChatTemplate(source).render([{"role": "user", "content": "a"}]) == "a\n\n\ufeff"
+
+
 def test_a_chat_is_not_changed() -> None:
     """A template has no way to."""
     chat = [{"role": "user", "content": "a"}]

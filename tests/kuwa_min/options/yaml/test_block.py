@@ -14,7 +14,6 @@ READ: dict[str, Any] = {
     "": None,
     "# a comment\n\n": None,
     "---\n": None,
-    "\ufeffa: 1\r\nb: 2\r\n": {"a": 1, "b": 2},
     "--- # options\na: 1": {"a": 1},
     # words
     "a: yes\nb: On\nc: TRUE\nd: no\ne: off\nf: False\ng: y\nh: tRue": {

@@ -9,6 +9,7 @@ import pytest
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels.lock import Lock, Pin, check, read_lock, read_pins
 from kuwa_min.packing.wheels.target import TargetPython
+from tests.support.saved_as import SAVED_AS
 
 TARGET = TargetPython("3.12", "manylinux_2_28_x86_64")
 ONE, TWO = "1" * 64, "2" * 64
@@ -84,9 +85,17 @@ def test_a_lock_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     path = tmp_path / "kuwa.lock"
     with pytest.raises(UsageError, match=r"there is no lock .*kuwa.lock; build.py --lock"):
         read_lock(path)
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match=r"kuwa.lock cannot be read"):
+    path.write_bytes(b"\xff\xfea")
+    with pytest.raises(UsageError, match=r"the lock .*kuwa.lock is damaged: it begins as UTF-16"):
         read_lock(path)
+
+
+@pytest.mark.parametrize("saved_as", SAVED_AS)
+def test_a_lock_saved_on_windows_is_read(tmp_path: Path, saved_as: str) -> None:
+    """With its continued lines."""
+    path = tmp_path / "kuwa.lock"
+    path.write_bytes(SAVED_AS[saved_as](LOCK.text()))
+    assert read_lock(path) == LOCK
 
 
 def test_a_lock_that_does() -> None:
