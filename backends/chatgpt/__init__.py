@@ -24,7 +24,8 @@ from kuwa_min.options import address, generation_options, types
 from kuwa_min.options.generation_options import Option
 
 from .context_window import from_model_list, from_model_name
-from .errors import ErrorResponse, bad_key_sentence
+from .error_response import ErrorResponse
+from .errors import bad_key_sentence
 
 logger = logging.getLogger(__name__)
 

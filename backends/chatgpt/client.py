@@ -13,7 +13,7 @@ from backends._cloud.api_key import OPERATOR, Key
 from backends._cloud.errors import parse_retry_after
 from backends._http.transport_errors import ConnectionFailed
 
-from .errors import ErrorResponse
+from .error_response import ErrorResponse
 from .transport import Transport, httpx
 
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -56,8 +56,9 @@ class Client:
         with _translated_errors():
             response = list_models(extra_headers=_headers(key), timeout=httpx.Timeout(timeout))
             body = response.http_response.json()
-        entries = body.get("data") if isinstance(body, dict) else None
-        return [one for one in entries or [] if isinstance(one, dict)]
+        if isinstance(body, dict):
+            body = body.get("data") or body.get("models")
+        return [one for one in body or [] if isinstance(one, dict)]
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -69,11 +70,6 @@ class StreamedResponse:
 
     def __init__(self, response: Any) -> None:
         self._response = response
-
-    @property
-    def is_json(self) -> bool:
-        """Tell whether the body is one JSON object, from a service that does not stream."""
-        return bool(self._response.headers.get("content-type", "").startswith("application/json"))
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body as it comes. Raises ConnectionFailed."""
@@ -101,8 +97,9 @@ def _translated_errors() -> Iterator[None]:
     try:
         yield
     except openai.APIStatusError as error:
-        after = parse_retry_after(error.response.headers)
-        raise ErrorResponse.from_response(error.status_code, error.body, after) from None
+        response = error.response
+        after = parse_retry_after(response.headers)
+        raise ErrorResponse.from_response(error.status_code, response.content, after) from None
     except (openai.OpenAIError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise _connection_failed(error) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -11,7 +12,9 @@ from backends._cloud.errors import (
     RetryModified,
     ServiceError,
     from_connection_failure,
+    redact,
 )
+from backends._cloud.json_reader import Event, JsonReader, UnreadableBody
 from backends._cloud.request import CompletionRequest, CountUsage
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
@@ -19,10 +22,13 @@ from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from .client import Client, StreamedResponse
 from .dialect import ModelParameters
-from .errors import ErrorResponse, classify
+from .error_response import ErrorResponse
+from .errors import classify
 from .response import CompletionParser
-from .sse import LONGEST_EVENT, EventTooLarge, SSEDecoder
 
+logger = logging.getLogger(__name__)
+
+MOST_REPORTED = 32  # kinds of what was not understood that the log names
 MAX_MODELS = 64  # whose parameters are remembered; bots may name any model
 READ_TIMEOUT = 600.0  # seconds without a byte, unless an option says otherwise; the SDK's default
 
@@ -35,6 +41,7 @@ class Completions:
         self._client, self._defaults = client, defaults
         self._show_reasoning = show_reasoning
         self._parameters: dict[str, ModelParameters] = {}
+        self._reported: set[str] = set()  # what the log said was not understood
 
     def stream(
         self, request: CompletionRequest, count_usage: CountUsage
@@ -42,18 +49,20 @@ class Completions:
         """Yield the answer's text and side notes; raises ServiceError."""
         parser = CompletionParser(show_reasoning=self._show_reasoning)
         has_text = False
+        body = self._parameters_of(request.model).to_json(request)
         try:
-            with contextlib.closing(self._send(request)) as response:
+            with contextlib.closing(self._send(request, body)) as response:
                 for text in _stream_text(response, parser):
                     has_text = True
                     yield text
         except ErrorResponse as error:
-            raise classify(error, request) from None
+            raise self._refused(error, request, body) from None
         except ConnectionFailed as failed:
             if failed.failure is not Failure.CONNECTION or not (has_text or parser.ended):
                 raise from_connection_failure(failed) from None
         finally:
             count_usage(parser.prompt_tokens, parser.completion_tokens)
+            self._report(parser.not_understood)
         if rest := parser.finish():
             has_text = True
             yield rest
@@ -62,18 +71,28 @@ class Completions:
         if note := parser.finish_note():
             yield SIDE_NOTE.format(note)
 
-    def _send(self, request: CompletionRequest) -> StreamedResponse:
-        """Send a request; raises RetryModified if it would be written otherwise the next time."""
-        parameters = self._parameters_of(request.model)
+    def _report(self, kinds: list[str]) -> None:
+        """Say once in the log which parts of answers are not understood, and so not shown."""
+        new = [one for one in kinds if one not in self._reported]
+        if new and len(self._reported) < MOST_REPORTED:
+            self._reported.update(new)
+            logger.warning("an answer held what is not understood: %s", redact("; ".join(new)))
+
+    def _send(self, request: CompletionRequest, body: dict[str, Any]) -> StreamedResponse:
         timeout = request.options.get("timeout") or READ_TIMEOUT
-        try:
-            return self._client.create_completion(parameters.to_json(request), request.key, timeout)
-        except ErrorResponse as response:
-            error = classify(response, request)
-            if type(error) is ServiceError and parameters.adapt(response, request):
-                cause = f"{error}; it is asked in other words"
-                raise RetryModified(error.sentence, cause) from None
-            raise error from None
+        return self._client.create_completion(body, request.key, timeout)
+
+    def _refused(
+        self, response: ErrorResponse, request: CompletionRequest, sent: dict[str, Any]
+    ) -> ServiceError:
+        """Classify an error; RetryModified if the request is written otherwise by now."""
+        error = classify(response, request)
+        if type(error) is ServiceError:
+            parameters = self._parameters_of(request.model)
+            parameters.adapt(response, request)
+            if parameters.to_json(request) != sent:
+                return RetryModified(error.sentence, f"{error}; it is asked in other words")
+        return error
 
     def _parameters_of(self, model: str) -> ModelParameters:
         known = self._parameters.get(model)
@@ -86,58 +105,47 @@ class Completions:
 
 def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterator[str]:
     """Yield the text of each read, joined; raises ErrorResponse and ServiceError."""
-    read = _read_json if response.is_json else _read_events
-    for events in read(response, parser):
+    for events in _read_events(response, parser):
         text, error = _parse(events, parser)
         if text:
             yield text
         if error is not None:
             raise error
+    if not parser.events:  # servers that fail after their head
+        raise _empty("the answer is empty")
     if not (parser.chunks or parser.done):
         raise _malformed("the answer holds nothing of the kind that OpenAI's do")
 
 
 def _parse(
-    events: list[bytes], parser: CompletionParser
+    events: list[Event], parser: CompletionParser
 ) -> tuple[str, ErrorResponse | ServiceError | None]:
     """Return the text of events, and the error that ends it, if there is one."""
     texts = []
     for event in events:
         try:
             texts.append(parser.feed(event))
-        except ValueError:
-            return "".join(texts), _malformed("an event of the answer is no JSON object")
+        except ValueError as error:
+            return "".join(texts), _malformed(str(error))
         if parser.error is not None:
             return "".join(texts), ErrorResponse.from_event(parser.error)
     return "".join(texts), None
 
 
-def _read_events(response: StreamedResponse, parser: CompletionParser) -> Iterator[list[bytes]]:
+def _read_events(response: StreamedResponse, parser: CompletionParser) -> Iterator[list[Event]]:
     """Yield the events of each read until the last one."""
-    decoder = SSEDecoder()
-    for received in response:
-        try:
-            events = decoder.feed(received)
-        except EventTooLarge as error:
-            raise _malformed(str(error)) from None
-        yield events
-        if decoder.has_error_event:
-            raise ErrorResponse.from_event("the service sent an event named error")
-        if parser.done:
-            return
-    yield decoder.finish()
-    if not (parser.events or decoder.has_unknown_lines):  # servers that fail after their head
-        raise _empty("the answer is empty")
-
-
-def _read_json(response: StreamedResponse, _: CompletionParser) -> Iterator[list[bytes]]:
-    """Yield the one object of a service that does not stream."""
-    body = bytearray()
-    for received in response:
-        body += received
-        if len(body) > LONGEST_EVENT:
-            raise _malformed("the answer is too large")
-    yield [bytes(body)]
+    reader = JsonReader()
+    try:
+        for received in response:
+            yield reader.feed(received)
+            if parser.done:
+                return
+    except UnreadableBody as error:
+        raise _malformed(str(error)) from None
+    except ConnectionFailed:
+        yield reader.finish()  # a value that is whole but for the end of its line
+        raise
+    yield reader.finish()
 
 
 def _malformed(cause: str) -> ServiceError:

@@ -17,13 +17,13 @@ from backends._media.attachments import Attachment
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 
-from .errors import ErrorResponse
+from .error_response import ErrorResponse
+from .errors import refuses_roles
 
 EXTRA = "extra_body"  # an option whose value is merged into the request
 LOCAL_OPTIONS = ("timeout", EXTRA)  # which are not sent as they are
 OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 STREAM_OPTIONS = {"include_usage": True}  # the last event then has the token counts
-NO_SYSTEM = re.compile(r"system (role|message|prompt)|role.{0,20}\bsystem\b", re.IGNORECASE)
 UNSUPPORTED = re.compile(
     r"not (supported|permitted|allowed|support\b)|unsupported|unrecogni[sz]ed|unknown|unexpected",
     re.IGNORECASE,
@@ -40,10 +40,13 @@ class ModelParameters:
         self._left_out: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}
         self._folds_system = False  # the system prompt becomes a part of the first user message
+        self._begins_with_user = False  # an empty user message goes before an assistant's
 
     def to_json(self, request: CompletionRequest) -> dict[str, Any]:
         """Return the body of a request."""
         messages = request.messages
+        if self._begins_with_user:
+            messages = _beginning_with_user(messages)
         if self._folds_system:
             messages = prompts.fold_system(messages)
         return {
@@ -67,31 +70,43 @@ class ModelParameters:
         """Tell whether a parameter is left out: one that was asked for is always sent."""
         return name in self._left_out and value == self._defaults.get(name)
 
-    def adapt(self, error: ErrorResponse, request: CompletionRequest) -> bool:
-        """Learn from an error; return True if the request would be written otherwise now."""
-        if error.status not in BAD_REQUEST:
-            return False
-        if not self._folds_system and _refuses_system(error, request):
+    def adapt(self, error: ErrorResponse, request: CompletionRequest) -> None:
+        """Learn from an error how the request must be written."""
+        if refuses_roles(error):
+            self._adapt_roles(request.messages)
+        elif error.status in BAD_REQUEST and UNSUPPORTED.search(error.message):
+            self._adapt_parameters(error, request.options)
+
+    def _adapt_roles(self, messages: list[Message]) -> None:
+        """Put an empty user message before an assistant's, or else fold the system prompt."""
+        if not self._begins_with_user and _beginning_with_user(messages) != messages:
+            self._begins_with_user = True
+        elif _roles(messages[:1]) == ["system"]:
             self._folds_system = True
-            return True
-        if not UNSUPPORTED.search(error.message):
-            return False
-        named = [name for name in self._parameters(request.options) if _mentions(error, name)]
+
+    def _adapt_parameters(self, error: ErrorResponse, options: dict[str, Any]) -> None:
+        """Rename the parameter that an error is about, or leave it out."""
+        named = [name for name in self._parameters(options) if _mentions(error, name)]
         for name in sorted(named, key=lambda one: one != error.param):
             other = OTHER_NAMES.get(name)
             if other and other in error.message and other not in self._renamed:
                 self._renamed = {**self._renamed, name: other}
-                return True
-            if name == "stream_options" or self._defaults.get(name) == request.options.get(name):
+                return
+            if name == "stream_options" or self._defaults.get(name) == options.get(name):
                 self._left_out |= {name}
-                return True
-        return False
+                return
 
 
-def _refuses_system(error: ErrorResponse, request: CompletionRequest) -> bool:
-    """Tell whether an error is about the request's system message."""
-    first = request.messages[0]["role"] if request.messages else ""
-    return first == "system" and NO_SYSTEM.search(error.message) is not None
+def _roles(messages: list[Message]) -> list[str]:
+    return [one["role"] for one in messages]
+
+
+def _beginning_with_user(messages: list[Message]) -> list[Message]:
+    """Return messages of which the first but the system's is the user's."""
+    system = messages[:1] if _roles(messages[:1]) == ["system"] else []
+    others = messages[len(system) :]
+    first = [{"role": "user", "content": ""}] if _roles(others[:1]) == ["assistant"] else []
+    return [*system, *first, *others]
 
 
 def _mentions(error: ErrorResponse, parameter: str) -> bool:

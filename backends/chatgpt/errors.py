@@ -7,8 +7,6 @@ for what several of them have in common. What the user reads never quotes a serv
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from backends._cloud.api_key import THIRD_PARTY, Key
 from backends._cloud.errors import (
@@ -23,18 +21,11 @@ from backends._cloud.request import CompletionRequest
 from kuwa_min.chat import catalog
 from kuwa_min.chat.sentence import Sentence
 
+from .context_length import fitting_share, is_too_long
+from .error_response import ErrorResponse
+
 SHORTEST_EXCERPT, LONGEST_EXCERPT = 8, 24  # characters by which a quote of the chat is found
 
-CONTEXT_LENGTH = re.compile(
-    r"context.{0,20}(length|window|size)|maximum (context|model) length|too many (input )?tokens"
-    r"|(prompt|input|request)s?\b.{0,40}(too (long|large)|longer than|exceeds?\b)"
-    r"|reduce the length|must (be <=|have less than) \d+|too large for model",
-    re.IGNORECASE | re.DOTALL,
-)
-CONTEXT_LENGTH_CODES = ("context_length_exceeded", "exceed_context_size_error")
-# About the option alone, whatever the prompt's length.
-MAX_TOKENS = re.compile(r"max_(completion_|new_)?tokens\b.{0,40}too large", re.IGNORECASE)
-TOKEN_COUNT = re.compile(r"(?<![\w-])\d{3,}(?![\w-])")  # and no part of a model's name
 IMAGE = re.compile(
     r"image|multi-?modal|vision|content.{0,60}\bstring\b|\bmmproj\b", re.IGNORECASE | re.DOTALL
 )
@@ -42,73 +33,18 @@ MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 POLICY = re.compile(r"content.?(filter|policy|management)|ResponsibleAI|moderation|safety", re.I)
 QUOTA = re.compile(r"quota|billing|credit|balance|payment", re.IGNORECASE)
 COUNTRY = re.compile(r"country|region|territory", re.IGNORECASE)
-
-
-class ErrorResponse(Exception):
-    """An error of the service: a status from 400 on, or an error object within an answer."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str = "",
-        *,
-        code: str = "",
-        param: str = "",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message or str(status))
-        self.status, self.message = status, message
-        self.code, self.param, self.retry_after = code, param, retry_after
-
-    @classmethod
-    def from_response(
-        cls, status: int, body: object, retry_after: float | None = None
-    ) -> ErrorResponse:
-        """Read the JSON that came with a status; body: text if it was no JSON."""
-        message, code, param = _ErrorBody.of(body)
-        return cls(status, message, code=code, param=param, retry_after=retry_after)
-
-    @classmethod
-    def from_event(cls, body: object) -> ErrorResponse:
-        """Read what came within an answer that began with status 200; its code may be a status."""
-        message, code, param = _ErrorBody.of(body)
-        status = int(code) if re.fullmatch(r"[45]\d\d", code) else 500
-        return cls(status, message, code=code, param=param)
-
-
-class _ErrorBody(NamedTuple):
-    """What the body of an error says."""
-
-    message: str
-    code: str
-    param: str
-
-    @classmethod
-    def of(cls, body: object) -> _ErrorBody:
-        if isinstance(body, str):
-            return cls("" if body.lstrip().startswith("<") else body, "", "")
-        if not isinstance(body, Mapping):
-            return cls("", "", "")
-        inner = body.get("error")
-        if isinstance(inner, Mapping):
-            return cls.of(inner)
-        message = body.get("message") or (inner if isinstance(inner, str) else "")
-        detail = body.get("detail")
-        code = body.get("code") or body.get("type") or body.get("error_type") or ""
-        param = body.get("param") or ""
-        return cls(str(message or _detail(detail)), str(code), str(param))
-
-
-def _detail(detail: object) -> str:
-    """Return FastAPI's `detail`, without the parts of the request that it quotes."""
-    if not isinstance(detail, list):
-        return detail if isinstance(detail, str) else ""
-    found = [one for one in detail if isinstance(one, Mapping)]
-    return "; ".join(f"{_location(one.get('loc'))}: {one.get('msg')}" for one in found[:3])
-
-
-def _location(path: Any) -> str:
-    return ".".join(map(str, path)) if isinstance(path, list) else "?"
+BAD_KEY = re.compile(
+    r"api.?key.{0,20}(not valid|invalid|expired)|(invalid|incorrect).{0,20}api.?key", re.IGNORECASE
+)
+# What chat templates, and services that have none, say of the roles in a chat.
+ROLES = re.compile(
+    r"system (role|message|prompt|instruction)|developer instruction|\brole.{0,24}\bsystem\b"
+    r"|roles?\b.{0,40}\balternat|roles? are supported|successive user|valid role"
+    r"|\btemplate\b|TemplateError|jinja"
+    r"|messages\W{0,2}0\W{1,3}role|(start|begin)s? with a user|first message",
+    re.IGNORECASE | re.DOTALL,
+)
+ANSWER_LENGTHS = ("max_completion_tokens", "max_tokens")  # options
 
 
 def classify(error: ErrorResponse, request: CompletionRequest) -> ServiceError:
@@ -143,22 +79,25 @@ def bad_key_sentence(key: Key) -> Sentence:
     return catalog.BAD_THIRD_PARTY_KEY if is_third_party else catalog.BAD_OPENAI_KEY
 
 
+def refuses_roles(error: ErrorResponse) -> bool:
+    """Tell whether the model's chat template, or the service, refuses the roles of a chat."""
+    return error.status not in (404, 429) and ROLES.search(error.message) is not None
+
+
 # -- conditions and results of the rules
 
 
 def _is_context_length(error: ErrorResponse, _: CompletionRequest) -> bool:
-    if error.status == 413 or error.code in CONTEXT_LENGTH_CODES:
-        return True
-    if MAX_TOKENS.search(error.message):
-        return False
-    return error.status in (400, 422, 429, 500) and bool(CONTEXT_LENGTH.search(error.message))
+    return is_too_long(error.status, error.code, error.message)
 
 
-def _context_length(error: ErrorResponse, _: CompletionRequest, cause: str) -> ServiceError:
-    """Tell which share of the prompt fits, if the message has both token counts."""
-    counts = sorted({int(one) for one in TOKEN_COUNT.findall(error.message)})
-    share = counts[0] / counts[-1] * FIT_MARGIN if len(counts) > 1 else None
-    return ContextLengthExceeded(catalog.TOO_LONG, cause, share=share)
+def _context_length(error: ErrorResponse, request: CompletionRequest, cause: str) -> ServiceError:
+    """Tell which share of the prompt fits, or which option takes the whole window."""
+    share = fitting_share(error.message)
+    asked = [name for name in ANSWER_LENGTHS if request.options.get(name) is not None]
+    if share == 0 and asked:
+        return ServiceError(catalog.NOT_AN_OPTION.format(asked[0]), cause)
+    return ContextLengthExceeded(catalog.TOO_LONG, cause, share=share and share * FIT_MARGIN)
 
 
 def _is_image(error: ErrorResponse, request: CompletionRequest) -> bool:
@@ -183,7 +122,7 @@ def _option(error: ErrorResponse, request: CompletionRequest) -> str:
 
 
 RULES = (  # (condition, result), in this order
-    (lambda error, _: error.status == 401, _bad_key),
+    (lambda error, _: error.status == 401 or BAD_KEY.search(error.message), _bad_key),
     (
         lambda error, _: error.status == 403 and COUNTRY.search(error.code),
         lambda _, __, cause: ServiceError(catalog.NOT_OFFERED, cause),
@@ -200,6 +139,10 @@ RULES = (  # (condition, result), in this order
     (
         lambda error, _: error.status < 500 and POLICY.search(error.code),
         lambda _, __, cause: ServiceError(catalog.NOT_ALLOWED, cause),
+    ),
+    (
+        lambda error, _: refuses_roles(error),
+        lambda _, __, cause: ServiceError(catalog.NOT_ACCEPTED, cause),
     ),
     (lambda error, _: error.status == 404 or error.code == "model_not_found", _no_model),
     (

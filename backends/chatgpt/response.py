@@ -1,18 +1,22 @@
 """Parse the chat completion chunks of services that speak OpenAI's protocol. No I/O.
 
 Facts about these objects:
-- The text stands in choices[0].delta.content; a service that does not stream says message instead.
+- The text stands in choices[0].delta.content; a service that does not stream says message instead,
+  older ones text. Some send the whole answer as message beside its pieces, or at the end.
+- Ollama's own objects have no choices: {"message": {...}, "done": false}, or response for message.
 - `choices` may be empty or absent: the last object then holds the usage, others nothing of use.
 - Reasoning stands in reasoning_content (vLLM, SGLang, llama-server, DeepSeek) or reasoning (Ollama,
-  OpenRouter, newer vLLM), beside or before the text.
-- {"error": ...} may come instead of any object, after a status of 200.
+  OpenRouter, newer vLLM), beside or before the text, or in a part of the content (Mistral).
+- An error may come instead of any object, after a status of 200: {"error": ...}, {"object":
+  "error", ...} (older vLLM), {"text": ..., "error_code": ...} (FastChat), or in a choice
+  (OpenRouter).
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from backends._cloud.json_reader import Event, NotJson
 from backends._cloud.sentences import (
     BROKEN_OFF,
     CUT_BY_LENGTH,
@@ -20,19 +24,24 @@ from backends._cloud.sentences import (
     ENDED_ODDLY,
     WANTS_A_TOOL,
 )
-from kuwa_min.chat.side_notes import NOTE_BEGIN, NOTE_END, SIDE_NOTE
 
-DONE = b"[DONE]"
-REASONING = ("reasoning_content", "reasoning")
+from .content import Piece, pieces
+from .reasoning import ReasoningNotes
+
+SOURCES = ("delta", "message", "text", "response")  # fields of a choice that may hold its text
+REASONING = ("reasoning_content", "reasoning", "thinking")
 FINISH_NOTES = {  # finish_reason -> side note
     "length": CUT_BY_LENGTH,
+    "max_tokens": CUT_BY_LENGTH,
+    "model_length": CUT_BY_LENGTH,
     "content_filter": CUT_BY_RULES,
+    "safety": CUT_BY_RULES,
     "tool_calls": WANTS_A_TOOL,
     "function_call": WANTS_A_TOOL,
 }
 NORMAL_FINISH = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
-LONGEST_REASON = 40  # characters of a finish_reason that we do not know
-LONGEST_PARAGRAPH = 2000  # characters of reasoning in one side note
+LONGEST_REASON = 40  # characters of a finish_reason, a name or a type that we do not know
+MOST_NOTED = 5  # kinds of what was not understood, and names of fields in one of them
 
 
 class CompletionParser:
@@ -41,43 +50,56 @@ class CompletionParser:
     def __init__(self, *, show_reasoning: bool = False) -> None:
         self._reasoning = ReasoningNotes() if show_reasoning else None
         self._high_surrogate = ""  # of a character that comes as two escapes in two chunks
+        self._index: object = None  # of the choice that is shown
+        self._source = ""  # the field of SOURCES that brings its text
         self.finish_reason: str | None = None
-        self.error: Any = None  # the object that came in place of a chunk
+        self.error: Any = None  # what came in place of a chunk
         self.done = False  # [DONE] came
         self.events = self.chunks = 0  # all that came, and those that are completion chunks
         self.prompt_tokens = self.completion_tokens = 0  # where the service tells
+        self.not_understood: list[str] = []  # kinds of what came, for the log; none of its words
 
     @property
     def ended(self) -> bool:
         """Tell whether the service said that the answer is whole."""
         return self.done or self.finish_reason is not None
 
-    def feed(self, event: bytes) -> str:
-        """Return the text that an event adds; raises ValueError if it is no JSON object."""
+    def feed(self, event: Event) -> str:
+        """Return the text that an event adds; raises ValueError if a part of it is lost."""
         self.events += 1
-        if event.strip() == DONE:
+        if event.is_done:
             self.done = True
-            return ""
-        try:
-            chunk = json.loads(str(event, "utf-8", "replace"))
-        except RecursionError:
-            raise ValueError("JSON that is nested too deeply") from None
-        if not isinstance(chunk, dict):
-            raise ValueError("JSON that is no object")
-        return self._feed_chunk(chunk)
+        elif event.name == "error":
+            self.error = event.data or "the service sent an event named error"
+        elif event.is_damaged:
+            raise ValueError("an event of the answer is no JSON")
+        elif isinstance(event.data, dict):
+            return self._feed_object(event.data, event.name)
+        else:
+            kind = "text" if isinstance(event.data, NotJson) else type(event.data).__name__
+            self._note(kind, event.name)
+        return ""
 
-    def _feed_chunk(self, chunk: dict[str, Any]) -> str:
-        if chunk.get("error"):
-            self.error = chunk["error"]
-            return ""
-        usage = chunk.get("usage")
+    def _note(self, kind: str, name: str = "") -> None:
+        """Remember a kind of thing that was not understood."""
+        named = f"{kind} in an event named {_short(name)}" if name else kind
+        if len(self.not_understood) < MOST_NOTED and named not in self.not_understood:
+            self.not_understood.append(named)
+
+    def _feed_object(self, found: dict[str, Any], name: str) -> str:
+        usage = found.get("usage")
         if isinstance(usage, dict):
             self._feed_usage(usage)
-        choices = chunk.get("choices")
-        if not isinstance(choices, list):
+        choices = _choices(found)
+        if _is_error(found):
+            self.error = found
+        elif choices is None and not usage and "ping" not in (name, found.get("type")):
+            fields = ", ".join(map(_short, [*found][:MOST_NOTED]))
+            self._note(f"an object with {fields or 'nothing'}", name)
+        if choices is None:
             return ""
         self.chunks += 1
-        texts = [self._feed_choice(one) for one in choices if isinstance(one, dict)]
+        texts = [self._feed_choice(one) for one in choices if self._is_shown(one, choices)]
         return self._join_surrogates("".join(texts))
 
     def _feed_usage(self, usage: dict[str, Any]) -> None:
@@ -87,20 +109,44 @@ class CompletionParser:
             completion if isinstance(completion, int) else self.completion_tokens
         )
 
+    def _is_shown(self, choice: Any, choices: list[Any]) -> bool:
+        """Tell whether a choice belongs to the answer that is shown: the first that came."""
+        if not isinstance(choice, dict):
+            return False
+        if self._index is None:
+            self._index = min(_index(one) for one in choices if isinstance(one, dict))
+        return _index(choice) == self._index
+
     def _feed_choice(self, choice: dict[str, Any]) -> str:
-        """Return the text of a choice if it is the first: others are not shown."""
-        if choice.get("index"):
-            return ""
-        reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason:
-            self.finish_reason = reason
-        delta = choice.get("delta") or choice.get("message")
-        if not isinstance(delta, dict):
-            text = choice.get("text")
-            return text if isinstance(text, str) else ""
-        text = delta.get("content") or delta.get("refusal")
-        text = text if isinstance(text, str) else ""
-        return _reasoning_notes(self._reasoning, delta, text) + text if self._reasoning else text
+        reason = choice.get("finish_reason") or choice.get("done_reason")
+        if isinstance(reason, str) or choice.get("done") is True:
+            self.finish_reason = reason if isinstance(reason, str) else "stop"
+        if choice.get("error"):
+            self.error = choice
+        found = ((name, choice.get(name)) for name in SOURCES)
+        return "".join(self._feed_message(name, value) for name, value in found if value)
+
+    def _feed_message(self, source: str, message: Any) -> str:
+        """Return the text of a field, unless another one brings it: then it is there twice."""
+        fields = message if isinstance(message, dict) else {"content": message}
+        found = [*pieces(fields.get("content", fields.get("text"))), *pieces(fields.get("refusal"))]
+        for one in found:
+            if one.unknown:
+                self._note(_short(one.unknown))
+        thoughts = next((fields[name] for name in REASONING if fields.get(name)), None)
+        before = [one._replace(is_reasoning=True) for one in pieces(thoughts)]
+        texts = [one for one in (*before, *found) if one.text]
+        if texts:
+            self._source = self._source or source
+        return "".join(map(self._show, texts)) if self._source == source else ""
+
+    def _show(self, piece: Piece) -> str:
+        """Return a text, which ends the reasoning before it; of reasoning, whole side notes."""
+        if self._reasoning is None:
+            return "" if piece.is_reasoning else piece.text
+        if piece.is_reasoning:
+            return self._reasoning.feed(piece.text)
+        return self._reasoning.finish() + piece.text
 
     def _join_surrogates(self, text: str) -> str:
         """Return whole characters only: a high surrogate waits for the low one."""
@@ -122,40 +168,39 @@ class CompletionParser:
         """Return the side note on how the answer ended; empty if it ended normally."""
         if not self.ended:
             return BROKEN_OFF
-        if self.finish_reason is None or self.finish_reason in NORMAL_FINISH:
+        reason = (self.finish_reason or "").lower()
+        if not reason or reason in NORMAL_FINISH:
             return ""
-        reason = "".join(filter(str.isprintable, self.finish_reason))[:LONGEST_REASON]
-        return FINISH_NOTES.get(self.finish_reason) or ENDED_ODDLY.format(reason)
+        return FINISH_NOTES.get(reason) or ENDED_ODDLY.format(_short(self.finish_reason))
 
 
-class ReasoningNotes:
-    """Write a model's reasoning as side notes, one a paragraph: a stop then leaves none open."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def feed(self, text: str) -> str:
-        """Return side notes of the paragraphs that this text completes."""
-        self._text += text
-        paragraphs, gap, self._text = self._text.rpartition("\n\n")
-        if not gap and len(self._text) > LONGEST_PARAGRAPH:
-            paragraphs, self._text = self._text, ""
-        return _side_note(paragraphs)
-
-    def finish(self) -> str:
-        """Return a side note of the rest."""
-        text, self._text = self._text, ""
-        return _side_note(text)
+def _choices(found: dict[str, Any]) -> list[Any] | None:
+    """Return the choices of an object, of which one may stand alone; None: it has none."""
+    choices = found.get("choices")
+    if isinstance(choices, dict):
+        return [choices]
+    if isinstance(choices, list):
+        return choices
+    return [found] if isinstance(found.get("done"), bool) else None
 
 
-def _reasoning_notes(notes: ReasoningNotes, delta: dict[str, Any], text: str) -> str:
-    """Return the side notes that a delta completes; its text, if it has any, ends the reasoning."""
-    reasoning = next((delta[name] for name in REASONING if delta.get(name)), "")
-    shown = notes.feed(reasoning) if isinstance(reasoning, str) and reasoning else ""
-    return shown + notes.finish() if text else shown
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return int(index) if str(index).isdecimal() else 0
 
 
-def _side_note(reasoning: str) -> str:
-    for mark in (NOTE_BEGIN, NOTE_END):
-        reasoning = reasoning.replace(mark, "")
-    return SIDE_NOTE.format(reasoning.strip()) if reasoning.strip() else ""
+def _is_error(found: dict[str, Any]) -> bool:
+    """Tell whether an object is an error, or has one."""
+    if found.get("error") or found.get("error_code") or found.get("errors"):
+        return True
+    if "error" in (found.get("object"), found.get("type")):
+        return True
+    return "choices" not in found and bool(found.get("detail") or _has_code_and_message(found))
+
+
+def _has_code_and_message(found: dict[str, Any]) -> bool:
+    return isinstance(found.get("message"), str) and bool(found.get("code") or found.get("status"))
+
+
+def _short(words: object) -> str:
+    return "".join(filter(str.isprintable, str(words)))[:LONGEST_REASON]

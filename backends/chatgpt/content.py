@@ -1,0 +1,47 @@
+"""Read the text of a message's content, whatever JSON it is. No I/O.
+
+Most services send a text. Mistral's Magistral sends lists of parts, in streams too: {"type":
+"text", "text": ...}, {"type": "thinking", "thinking": [parts]}, {"type": "reference", ...}; others
+send a part alone, or {"value": ...} in place of a part's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+INNER = dict.fromkeys(  # fields of a part that may hold its text, in this order
+    ("text", "thinking", "reasoning", "summary", "refusal", "content", "parts", "value")
+).keys()
+REASONING_TYPES = ("thinking", "reasoning", "redacted_thinking")
+SILENT_TYPES = ("reference", "redacted_thinking")  # parts that have nothing to read
+
+
+class Piece(NamedTuple):
+    """A text of the content, or what it holds in place of one."""
+
+    text: str
+    is_reasoning: bool = False
+    unknown: str = ""  # what a part without text is
+
+
+def pieces(content: Any) -> Iterator[Piece]:
+    """Yield the texts in their order; a number counts as its text, null as none."""
+    waiting = [(content, False)]
+    while waiting:
+        value, is_reasoning = waiting.pop()
+        if isinstance(value, str):
+            yield Piece(value, is_reasoning)
+        elif isinstance(value, list):
+            waiting += [(one, is_reasoning) for one in reversed(value)]
+        elif isinstance(value, dict):
+            kind = value.get("type")
+            inner = next((value[name] for name in INNER if value.get(name) is not None), None)
+            if inner is not None:
+                waiting.append((inner, is_reasoning or kind in REASONING_TYPES))
+            elif kind not in SILENT_TYPES and not value.keys() & INNER:
+                yield Piece("", unknown=f"a part of the type {kind}")
+        elif isinstance(value, bool):
+            yield Piece("", unknown="true or false as text")
+        elif value is not None:
+            yield Piece(str(value), is_reasoning)
