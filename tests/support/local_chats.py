@@ -36,3 +36,9 @@ def tokens(executor: ModelExecutor, *said: str) -> list[int]:
     """Return a chat as the model's own template and its tokenizer make it."""
     ids: list[int] = executor.default_encoder().encode(chat(*said)).ids
     return ids
+
+
+def truncated(executor: ModelExecutor, said: list[str], ids: list[int]) -> list[str]:
+    """Return what of a chat is in a prompt: it must be whole exchanges, and the last message."""
+    starts = range(0, len(said), 2)
+    return next(said[start:] for start in starts if tokens(executor, *said[start:]) == ids)

@@ -18,6 +18,7 @@ import pytest
 from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError
 from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
+from tests.support.local_chats import truncated
 from tests.support.models.tiny_architectures import ALONE, BATCHABLE, Library, write_folder
 from tests.support.models.tiny_models import SPECIAL
 
@@ -29,6 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 SLOTS = 4
+LIMIT, TURNS = 600, 40  # tokens of a prompt, turns of a chat that is longer
 VOCABULARY = len(SPECIAL) + 256
 BELL_TOKEN = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
 MANY = 60_000  # tokens of an answer that goes on until it is cancelled
@@ -431,6 +433,29 @@ def test_the_next_turn_prefills_only_what_is_new(
     prompts = sum(len(answer.request.prompt_ids) for answer in answers.values())
     assert lengths[0] < prompts / 3, "the turns before are known"
     assert lengths[1] < prompts / 3, "all is known when it is asked again"
+
+
+def test_past_the_limit_a_turn_in_four_reads_its_prompt_anew(
+    chats: Any, folder: Folder, library: Any, reads: list[tuple[int, ...]]
+) -> None:
+    """The others prefill their question and no more; each is right."""
+    talk = chats(folder("llama"), "--limit", LIMIT, slots=1)
+    alone = library(folder("llama"))
+    said: list[str] = []
+    prefills: list[int] = []
+    for turn in range(TURNS):
+        said.append(f"question {turn}")
+        reads.clear()
+        answer = talk.ask(*said, max_new_tokens=8)
+        kept = truncated(talk.executor, said, answer.request.prompt_ids)
+        said.append(answer.whole())
+        prefills.append(amount(reads) - 7)  # the last token of an answer is not read
+        assert said[-1] == alone.answer(*kept, max_new_tokens=8)
+        assert len(answer.request.prompt_ids) == prefills[-1] + answer.request.cached_tokens
+        assert len(answer.request.prompt_ids) <= LIMIT
+    anew = [count for count in prefills if count > LIMIT / 3]
+    assert 3 <= len(anew) <= TURNS / 4
+    assert max(count for count in prefills if count not in anew) < LIMIT / 8
 
 
 def test_what_was_cancelled_may_be_reused_too(

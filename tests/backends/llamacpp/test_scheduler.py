@@ -17,6 +17,7 @@ import pytest
 from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError
 from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
+from tests.support.local_chats import truncated
 from tests.support.models import tiny_ggufs
 from tests.support.models.tiny_ggufs import ARCHITECTURES, STATEFUL, Library
 from tests.support.models.tiny_models import SPECIAL, pack_gguf
@@ -28,6 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
 SLOTS = 4
+LIMIT, TURNS = 600, 40  # tokens of a prompt, turns of a chat that is longer
 BELL_TOKEN = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
 MANY = 15_000  # tokens of an answer that goes on until it is cancelled
 LONG = 16_384  # tokens of a context that has room for it
@@ -483,6 +485,31 @@ def test_the_next_turn_prefills_only_what_is_new(
                 assert answer.request.cached_tokens >= before, f"{topic}: the turns before"
         for topic in said:
             said[topic] += [whole[topic], "go on"]
+
+
+def test_past_the_limit_a_turn_in_four_reads_its_prompt_anew(
+    chats: Any, file: File, library: Any, looking: Any
+) -> None:
+    """The others prefill their question and no more; each is right."""
+    talk = chats(file("llama"), "--limit", LIMIT, slots=1)
+    alone = library(file("llama"))
+    reads: list[int] = []
+    looking(talk, lambda chunks: reads.extend(len(chunk.tokens) for chunk in chunks))
+    said: list[str] = []
+    prefills: list[int] = []
+    for turn in range(TURNS):
+        said.append(f"question {turn}")
+        reads.clear()
+        answer = talk.ask(*said, max_tokens=8)
+        kept = truncated(talk.executor, said, answer.request.prompt_ids)
+        said.append(answer.whole())
+        assert said[-1] == alone.answer(*kept, max_tokens=8)
+        prefills.append(sum(reads) - 7)  # the last token of an answer is not read
+        assert len(answer.request.prompt_ids) == prefills[-1] + answer.request.cached_tokens
+        assert len(answer.request.prompt_ids) <= LIMIT
+    anew = [count for count in prefills if count > LIMIT / 3]
+    assert 3 <= len(anew) <= TURNS / 4
+    assert max(count for count in prefills if count not in anew) < LIMIT / 8
 
 
 def test_what_was_cancelled_may_be_reused_too(chats: Any, file: File, library: Any) -> None:
