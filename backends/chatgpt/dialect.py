@@ -46,7 +46,7 @@ class ModelParameters:
         """Return the body of a request."""
         messages = request.messages
         if self._begins_with_user:
-            messages = _beginning_with_user(messages)
+            messages = _begin_with_user(messages)
         if self._folds_system:
             messages = prompts.fold_system(messages)
         return {
@@ -79,7 +79,7 @@ class ModelParameters:
 
     def _adapt_roles(self, messages: list[Message]) -> None:
         """Put an empty user message before an assistant's, or else fold the system prompt."""
-        if not self._begins_with_user and _beginning_with_user(messages) != messages:
+        if not self._begins_with_user and _begin_with_user(messages) != messages:
             self._begins_with_user = True
         elif _roles(messages[:1]) == ["system"]:
             self._folds_system = True
@@ -101,12 +101,10 @@ def _roles(messages: list[Message]) -> list[str]:
     return [one["role"] for one in messages]
 
 
-def _beginning_with_user(messages: list[Message]) -> list[Message]:
-    """Return messages of which the first but the system's is the user's."""
+def _begin_with_user(messages: list[Message]) -> list[Message]:
+    """Let the user begin, behind the system prompt."""
     system = messages[:1] if _roles(messages[:1]) == ["system"] else []
-    others = messages[len(system) :]
-    first = [{"role": "user", "content": ""}] if _roles(others[:1]) == ["assistant"] else []
-    return [*system, *first, *others]
+    return [*system, *prompts.begin_with_user(messages[len(system) :])]
 
 
 def _mentions(error: ErrorResponse, parameter: str) -> bool:

@@ -1,6 +1,6 @@
 """The chatgpt backend through the real SDK, against services with one odd behaviour each.
 
-Covers client, completion, dialect, errors, options and transport; of _cloud executor, request and
+Covers client, options and transport; of _cloud executor, request and
 api_key, with the tests of geminipro.
 """
 
@@ -12,9 +12,8 @@ import json
 import logging
 import re
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +32,13 @@ from tests.fakes.openai import counts_tokens as openai_counts_tokens
 from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai import talks_garbage as openai_talks_garbage
-from tests.fakes.openai.server import Handler, Service, openai_server
+from tests.fakes.openai.server import Handler, openai_server
 from tests.support.certificates import make_certificate
 from tests.support.cloud_chats import ask, pieces, start
 from tests.support.saved_as import SAVED_AS
 from tests.support.upload_site import Site
+
+from .asking import Serve, connect, fine
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
@@ -55,47 +56,8 @@ from kuwa_min.chat.sentence import render
 
 KEY = "sk-operator-0123456789"
 USERS_KEY = "sk-user-9876543210"
-Serve = Callable[..., Service]
 
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have no key and no proxy in the environment, and a short back-off; close all clients."""
-    clients: list[Client] = []
-    create = Client.__init__
-
-    def remember(client: Client, base_url: str) -> None:
-        create(client, base_url)
-        clients.append(client)
-
-    monkeypatch.setattr(Client, "__init__", remember)
-    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(errors, "BACKOFF_FIRST", 0.001)
-    yield
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Give what starts a service for a test; end them all."""
-    with ExitStack() as stack:
-
-        def begin(talk: Callable[[Handler], None], **more: Any) -> Service:
-            return stack.enter_context(openai_server(talk, **more))
-
-        yield begin
-
-
-def connect(service: Service, *options: object) -> Any:
-    """Return a backend that asks this service."""
-    return start(ChatgptExecutor, "--base_url", service.url, *options)
-
-
-def fine(talk: Handler) -> None:
-    """Answer as a service should."""
-    talk.tell("Hello", ", 世界", "!")
+pytestmark = pytest.mark.usefixtures("surroundings")
 
 
 # -- an answer
@@ -586,19 +548,6 @@ def test_an_option_may_have_another_name(serve: Serve) -> None:
     service = serve(openai_refuses.option("max_tokens", words))
     assert ask(connect(service), "hi", llm_max_tokens="9") == "fine"
     assert service.chats[-1].body["max_completion_tokens"] == 9
-
-
-def test_a_model_may_refuse_a_system_prompt(serve: Serve) -> None:
-    """Then the first message begins with it."""
-
-    def talk(one: Handler) -> None:
-        if one.asked.body["messages"][0]["role"] == "system":
-            return one.answer({"error": {"message": "System role not supported"}}, 400)
-        return one.tell("fine")
-
-    service = serve(talk)
-    assert ask(connect(service), "hi", system="Be kind.") == "fine"
-    assert service.chats[-1].said == ["Be kind.\n\nhi"]
 
 
 def test_the_options_are_the_sdks() -> None:

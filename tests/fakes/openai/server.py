@@ -45,7 +45,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """List the models."""
         self._remember({})
-        self.answer({"object": "list", "data": self.server.models})
+        listed = {"object": "list", "data": self.server.models}
+        self.answer(self.server.models_body or listed)
 
     def do_POST(self) -> None:
         """Let the test's function respond."""
@@ -70,11 +71,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def begin(self) -> None:
+    def begin(self, **fields: str) -> None:
         """Send the head of a stream."""
         self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-        self.send_header("Transfer-Encoding", "chunked")
+        fields = {"Content_Type": "text/event-stream; charset=utf-8", **fields}
+        for name, value in {**fields, "Transfer_Encoding": "chunked"}.items():
+            self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
     def raw(self, data: bytes) -> None:
@@ -133,6 +135,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.talk, self.asked = talk, list[RecordedRequest]()
         self.models = MODELS
+        self.models_body: Any = None  # in place of the usual list
         self.gone = threading.Event()
         self.scheme = "https" if tls else "http"
         if tls:

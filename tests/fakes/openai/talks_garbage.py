@@ -18,15 +18,24 @@ def page(talk: Handler) -> None:
     talk.answer(b"<html>Welcome</html>", kind="text/html")
 
 
-def events_of(data: bytes) -> Callable[[Handler], None]:
-    """Return what sends these bytes as a stream of events."""
+def body(
+    data: bytes, kind: str = "text/event-stream", *, coding: str = "", size: int = 0
+) -> Callable[[Handler], None]:
+    """Return what sends these bytes under a label, in chunks of this size; 0: in one."""
 
     def talk(one: Handler) -> None:
-        one.begin()
-        one.raw(data)
+        one.begin(Content_Type=kind, **({"Content_Encoding": coding} if coding else {}))
+        step = size or len(data) or 1
+        for at in range(0, len(data), step):
+            one.raw(data[at : at + step])
         one.wfile.write(b"0\r\n\r\n")
 
     return talk
+
+
+def events_of(data: bytes) -> Callable[[Handler], None]:
+    """Return what sends these bytes as a stream of events."""
+    return body(data)
 
 
 def compressed(talk: Handler) -> None:
