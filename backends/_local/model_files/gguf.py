@@ -1,90 +1,73 @@
-"""Check a GGUF file by its header: the file contains every tensor that it lists.
-
-The format (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), all numbers little-endian:
-"GGUF", version, number of tensors, number of fields; the fields (name, type, value); for each
-tensor name, dimensions, type and offset; then, aligned, the tensors. No length or count in it is
-trusted: nothing is read beyond the file's end, and none of them determines an allocation.
-"""
+"""Check a GGUF file: it is whole, its parts are there, and what it holds can answer chats."""
 
 from __future__ import annotations
 
-import math
-import os
 import re
-import struct
-from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
-from .sniff import HEAD, InvalidModelFile, check_no_placeholder, check_size, join_names, read_head
+from . import pieces
+from .foreign_files import unfinished, what_it_is
+from .gguf_header import (
+    ADAPTER_TYPE,
+    ALIGNMENT,
+    ARCHITECTURE,
+    FILE_TYPE,
+    MAGIC,
+    POOLING,
+    SPLIT_COUNT,
+    SPLIT_NUMBER,
+    TOKENIZER,
+    VERSIONS,
+    Header,
+    read_header,
+)
+from .sniff import (
+    InvalidModelFile,
+    check_size,
+    join_names,
+    printable,
+    read_head,
+)
 
-MAGIC = b"GGUF"
-VERSIONS = (2, 3)
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
-ALIGNMENT = 32  # unless the field general.alignment says otherwise
-MAX_DIMENSIONS = 4
-MAX_HEADER = 1 << 28  # bytes; large vocabularies take ten million
-MAX_STRING = 1 << 16  # bytes of a name, or of the architecture; other strings are skipped
-ARCHITECTURE, ALIGNED = "general.architecture", "general.alignment"
-U32, STRING, ARRAY = 4, 8, 9
-# Bytes of a value by its type: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
-VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-# Values in a block and bytes of it, by the number that ggml gives the tensor type.
-BLOCKS = {
-    0: (1, 4),  # F32
-    1: (1, 2),  # F16
-    2: (32, 18),  # Q4_0
-    3: (32, 20),  # Q4_1
-    6: (32, 22),  # Q5_0
-    7: (32, 24),  # Q5_1
-    8: (32, 34),  # Q8_0
-    9: (32, 36),  # Q8_1
-    10: (256, 84),  # Q2_K
-    11: (256, 110),  # Q3_K
-    12: (256, 144),  # Q4_K
-    13: (256, 176),  # Q5_K
-    14: (256, 210),  # Q6_K
-    15: (256, 292),  # Q8_K
-    16: (256, 66),  # IQ2_XXS
-    17: (256, 74),  # IQ2_XS
-    18: (256, 98),  # IQ3_XXS
-    19: (256, 50),  # IQ1_S
-    20: (32, 18),  # IQ4_NL
-    21: (256, 110),  # IQ3_S
-    22: (256, 82),  # IQ2_S
-    23: (256, 136),  # IQ4_XS
-    24: (1, 1),  # I8
-    25: (1, 2),  # I16
-    26: (1, 4),  # I32
-    27: (1, 8),  # I64
-    28: (1, 8),  # F64
-    29: (256, 56),  # IQ1_M
-    30: (1, 2),  # BF16
-    34: (256, 54),  # TQ1_0
-    35: (256, 66),  # TQ2_0
-    39: (32, 17),  # MXFP4
-    40: (64, 36),  # NVFP4
-    41: (128, 18),  # Q1_0
-    42: (64, 18),  # Q2_0
+RANK = 4  # the last of llama.cpp's pooling types, which make embeddings; 0 is none
+NO_CHATS = "and answers no chats; a language model is needed"
+ENCODER = f"is an embedding model (it turns text into numbers) {NO_CHATS}"
+PICTURES = f"makes pictures or films {NO_CHATS}"
+SPEECH = f"is for speech {NO_CHATS}"
+# Architectures that llama.cpp cannot generate text with, or that only other programs know.
+KINDS = {
+    **dict.fromkeys(
+        (
+            *("bert", "eurobert", "gemma-embedding", "jina-bert-v2", "jina-bert-v3"),
+            *("llama-embed", "modern-bert", "neo-bert", "nomic-bert", "nomic-bert-moe"),
+        ),
+        ENCODER,
+    ),
+    "t5encoder": f"is the encoder of a T5 model (of a picture generator, usually) {NO_CHATS}",
+    **dict.fromkeys(
+        (
+            *("aura", "cosmos", "flux", "hidream", "hyvid", "ltxv", "lumina2", "pixart"),
+            *("qwen_image", "sd1", "sd3", "sdxl", "wan"),
+        ),
+        PICTURES,
+    ),
+    **dict.fromkeys(("kokoro", "outetts", "parler-tts", "wavtokenizer-dec", "whisper"), SPEECH),
 }
-
-
-class Header(NamedTuple):
-    """What the header of a GGUF file states."""
-
-    architecture: str  # "llama"; "" if it is not stated
-    needed: int  # bytes of the file, as far as the tensors' types are known
 
 
 def check(path: Path) -> str:
     """Check a file and its further parts; return the architecture. Raises InvalidModelFile."""
     read_head(path)
-    for part in parts(path)[1:]:
+    further = parts(path)[1:]
+    header = _check_one(path)
+    _check_kind(header)
+    for part in further:
         try:
             _check_one(part)
         except InvalidModelFile as error:
             raise InvalidModelFile(f"has further parts: {part.name} {error}") from None
-    return _check_one(path)
+    return header.text(ARCHITECTURE)
 
 
 def parts(path: Path) -> list[Path]:
@@ -108,23 +91,35 @@ def parts(path: Path) -> list[Path]:
     return found
 
 
-def _check_one(path: Path) -> str:
-    size = path.stat().st_size
+def _check_one(path: Path) -> Header:
+    """Check one file by itself, and that its name is that of the part which it is."""
+    head, size = read_head(path), path.stat().st_size
     try:
-        with path.open("rb") as file:
-            _check_version(file.read(HEAD), size)
-            file.seek(len(MAGIC))
-            header = read_header(file, size)
+        header = _read(path, head, size)
     except OSError as error:
         raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
+    except InvalidModelFile as error:
+        raise InvalidModelFile(pieces.advice(path) or unfinished(path) or str(error)) from None
+    if hint := unfinished(path):
+        raise InvalidModelFile(hint)
+    _check_split(path, header, size)
+    return header
+
+
+def _read(path: Path, head: bytes, size: int) -> Header:
+    _check_version(head, path.name)
+    with path.open("rb") as file:
+        file.seek(len(MAGIC))
+        header = read_header(file, size)
     check_size(header.needed, size)
-    return header.architecture
+    return header
 
 
-def _check_version(head: bytes, size: int) -> None:
-    check_no_placeholder(head, size)
+def _check_version(head: bytes, name: str) -> None:
     if not head.startswith(MAGIC):
-        raise InvalidModelFile(f"is not a GGUF file: it begins with {head[:4]!r}")
+        raise InvalidModelFile(
+            what_it_is(head, name) or f"is not a GGUF file: it begins with {head[:4]!r}"
+        )
     number = head[len(MAGIC) : len(MAGIC) + 4]
     if len(number) < 4:
         return  # what comes next says that it is truncated
@@ -135,116 +130,68 @@ def _check_version(head: bytes, size: int) -> None:
         raise InvalidModelFile(f"is GGUF version {version}; 2 and 3 can be read")
 
 
-def read_header(file: BinaryIO, size: int) -> Header:
-    """Read the header after the magic number; raises InvalidModelFile if it is damaged.
+# -- split models
 
-    size: of the file in bytes.
+
+def _check_split(path: Path, header: Header, size: int) -> None:
+    """Raise InvalidModelFile for a part of a split model that was joined or renamed.
+
+    llama.cpp finds the other parts by the name of the first one.
     """
-    reader = _Reader(file, size)
-    _, tensors, fields = reader.take("<IQQ")
-    architecture, alignment = "", ALIGNMENT
-    for _ in range(fields):  # each takes bytes: a wrong count ends at the end of the file
-        name, kind = reader.text(), reader.number()
-        if (name, kind) == (ARCHITECTURE, STRING):
-            architecture = reader.text()
-        elif (name, kind) == (ALIGNED, U32):
-            alignment = reader.number()
-        else:
-            reader.skip_value(kind)
-    if not 1 <= alignment <= MAX_STRING:
-        raise reader.damage(f"an alignment of {alignment}")
-    ends = [_tensor_end(reader) for _ in range(tensors)]
-    start = -(-reader.position // alignment) * alignment
-    return Header(architecture, start + max(ends) if ends else reader.position)
-
-
-def _tensor_end(reader: _Reader) -> int:
-    """Read a tensor's entry; return the offset of its end from the first tensor's start."""
-    reader.text()
-    dimensions = reader.number()
-    if dimensions > MAX_DIMENSIONS:
-        raise reader.damage(f"a tensor of {dimensions} dimensions")
-    shape = reader.take(f"<{dimensions}Q")
-    kind, offset = reader.take("<IQ")
-    return int(offset) + _tensor_size(reader, shape, kind)
-
-
-def _tensor_size(reader: _Reader, shape: Sequence[int], kind: int) -> int:
-    """Return the bytes of a tensor; 0 for an unknown type, which is newer than this program."""
-    if kind not in BLOCKS:
-        return 0
-    values, block = BLOCKS[kind]
-    if shape and shape[0] % values:
-        raise reader.damage(f"a tensor row of {shape[0]:,} values in blocks of {values}")
-    return math.prod(shape) // values * block
-
-
-class _Reader:
-    """Reads values one after the other, never beyond the end of the file."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._size = file, size
-        self.position = file.tell()
-
-    def take(self, layout: str) -> tuple[int, ...]:
-        """Return the next numbers, in a layout of struct."""
-        return struct.unpack(layout, self._bytes(struct.calcsize(layout)))
-
-    def number(self) -> int:
-        """Return the next u32."""
-        return int.from_bytes(self._bytes(4), "little")
-
-    def text(self) -> str:
-        """Return the next string, of MAX_STRING at most."""
-        length = self._length()
-        if length > MAX_STRING:
-            raise self.damage(f"a name of {length:,} bytes")
-        return self._bytes(length).decode(errors="replace")
-
-    def skip_value(self, kind: int) -> None:
-        """Skip a value of this type."""
-        if kind == STRING:
-            self._skip(self._length())
-        elif kind == ARRAY:
-            self._skip_array(*self.take("<IQ"))
-        else:
-            self._skip(self._value_size(kind))
-
-    def damage(self, what: str) -> InvalidModelFile:
-        """Return the error for an impossible value at the current position."""
-        return InvalidModelFile(
-            f"is damaged: it names {what} at byte {self.position:,}; copy it again"
+    count, number = header.number(SPLIT_COUNT), header.number(SPLIT_NUMBER) + 1
+    if count < 2:
+        return
+    last = f"{count:05}"
+    if _is_followed_by_another(path, header.needed, size):
+        raise InvalidModelFile(
+            f"is several parts of a split model, joined by `cat` or `copy`; take the {count} parts "
+            f"as they were (NAME-00001-of-{last}.gguf and so on), or join them with llama.cpp's "
+            "`llama-gguf-split --merge`"
         )
+    named = PART.fullmatch(path.name)
+    if named and (int(named[2]), int(named[3])) == (number, count):
+        return
+    raise InvalidModelFile(
+        f"is part {number} of {count} of a split model under another name, by which the others are "
+        f"not found; name it NAME-{number:05}-of-{last}.gguf and the others alike, in one folder, "
+        f"and give NAME-00001-of-{last}.gguf"
+    )
 
-    def _skip_array(self, kind: int, count: int) -> None:
-        if kind != STRING:
-            self._skip(self._value_size(kind) * count)
-            return
-        for _ in range(count):  # each takes eight bytes or more
-            self._skip(self._length())
 
-    def _value_size(self, kind: int) -> int:
-        if kind not in VALUE_SIZES:
-            raise self.damage(f"a value of type {kind}")
-        return VALUE_SIZES[kind]
+def _is_followed_by_another(path: Path, needed: int, size: int) -> bool:
+    """Tell whether another GGUF file begins where this one ends, with or without its padding."""
+    with path.open("rb") as file:
+        for place in {needed, -(-needed // ALIGNMENT) * ALIGNMENT}:
+            file.seek(place)
+            if place < size and file.read(len(MAGIC)) == MAGIC:
+                return True
+    return False
 
-    def _length(self) -> int:
-        return int.from_bytes(self._bytes(8), "little")
 
-    def _bytes(self, count: int) -> bytes:
-        self._advance(count)
-        return self._file.read(count)
+# -- what is no language model
 
-    def _skip(self, count: int) -> None:
-        self._advance(count)
-        self._file.seek(count, os.SEEK_CUR)
 
-    def _advance(self, count: int) -> None:
-        if self.position + count > MAX_HEADER:
-            raise self.damage("more than a head can hold")
-        self.position += count
-        if self.position > self._size:
-            raise InvalidModelFile(
-                f"is truncated or damaged: more than {self.position:,} bytes are needed, "
-                f"{self._size:,} are there; copy it again"
-            )
+def _check_kind(header: Header) -> None:
+    """Raise InvalidModelFile if the file holds something else than a model that writes text."""
+    architecture, kind = header.text(ARCHITECTURE), header.text(FILE_TYPE)
+    if kind == "adapter" or header.text(ADAPTER_TYPE):
+        raise InvalidModelFile(
+            f"is an adapter (LoRA) for a model of the architecture {printable(architecture)}, not "
+            "a whole model; merge the two with llama.cpp's `llama-export-lora`, and give the result"
+        )
+    if kind == "mmproj" or architecture == "clip":
+        raise InvalidModelFile(
+            "is the part of a model that sees pictures (mmproj); give the language model, a file "
+            "without mmproj in its name: this backend reads text only"
+        )
+    if kind == "imatrix":
+        raise InvalidModelFile(
+            "is an importance matrix (imatrix), which serves to quantise a model; give the model"
+        )
+    pooled = 0 < header.number(architecture + POOLING) <= RANK
+    if said := KINDS.get(architecture) or (ENCODER if pooled else ""):
+        raise InvalidModelFile(f"{said} (architecture {printable(architecture)})")
+    if not header.tensors and header.text(TOKENIZER):
+        raise InvalidModelFile(
+            "holds a vocabulary and no weights: it serves to test tokenizers; give the whole model"
+        )

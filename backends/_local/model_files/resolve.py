@@ -12,6 +12,7 @@ from kuwa_min.errors import UsageError
 
 from . import gguf, hub_cache, quantization, text_files, weights
 from .close_matches import close_matches
+from .gguf_header import MAGIC
 from .sniff import InvalidModelFile, check_small_file, join_names, printable, read_json
 
 HUB_FILE = "hf://"  # scheme of a file in the hub's cache: hf://owner/name?file
@@ -34,7 +35,7 @@ def transformers_folder(
         return _checked_snapshot(path, check)
     place = _existing(path)
     if not place.is_dir():
-        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, gguf.MAGIC) else ""
+        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, MAGIC) else ""
         raise UsageError(f"--model_path {path} is a file; the model's folder is needed{hint}")
     return check(place, path)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from backends._local.model_files import gguf as _gguf_file
+from backends._local.model_files import gguf_header
 from kuwa_min.errors import UsageError
 from tests.support.models import tiny_models
 
-U32, F32, STRING, ARRAY, U64 = 4, 6, 8, 9, 10
+U16, U32, F32, STRING, ARRAY, U64 = 2, 4, 6, 8, 9, 10
 F32_TENSOR, Q8_0, UNKNOWN = 0, 8, 999
 HUGE = 2**63
 
@@ -133,7 +134,7 @@ def test_a_huge_file_of_zeros_is_answered_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says that it has fields without end; no more is read than a head can be."""
-    monkeypatch.setattr(_gguf_file, "MAX_HEADER", 1 << 20)
+    monkeypatch.setattr(gguf_header, "MAX_HEADER", 1 << 20)
     for claims in ((HUGE, 0), (0, HUGE)):
         path = write(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, *claims))
         with path.open("r+b") as file:
@@ -189,6 +190,96 @@ def test_a_later_part_names_the_first(tmp_path: Path) -> None:
     assert wrong(second) == f"is part 2 of 3; the first one is needed: {first}"
 
 
+def split(number: int, count: int, name: str = "") -> bytes:
+    """Return the part that llama-gguf-split writes."""
+    fields = [
+        *([LLAMA] if number == 1 else []),
+        field("split.no", U16, struct.pack("<H", number - 1)),
+        field("split.count", U16, struct.pack("<H", count)),
+    ]
+    return gguf(fields, [tensor((8,), F32_TENSOR, 0)], 32)
+
+
+def test_parts_with_their_numbers_inside_are_fine(tmp_path: Path) -> None:
+    """As llama-gguf-split makes them."""
+    paths = [write(tmp_path, split(number, 2), part(number, 2)) for number in (1, 2)]
+    assert _gguf_file.check(paths[0]) == "llama"
+
+
+@pytest.mark.parametrize("name", ["whole.gguf", part(1, 1), part(1, 2)])
+@pytest.mark.parametrize("count", [2, 3])
+def test_parts_that_were_joined_are_named(tmp_path: Path, name: str, count: int) -> None:
+    """With `cat`: each has a head of its own, and llama.cpp would read the first alone."""
+    write(tmp_path, split(2, 2), part(2, 2))
+    joined = b"".join(split(number, count) for number in range(1, count + 1))
+    found = wrong(write(tmp_path, joined, name))
+    assert found.startswith("is several parts of a split model, joined by `cat` or `copy`; ")
+    assert f"the {count} parts" in found
+    assert found.endswith("`llama-gguf-split --merge`")
+
+
+@pytest.mark.parametrize(("name", "number"), [("a.gguf", 1), ("a (1).gguf", 2), (part(1, 1), 1)])
+def test_a_renamed_part_says_what_its_name_must_be(tmp_path: Path, name: str, number: int) -> None:
+    """llama.cpp says "invalid split file name", or takes another number for the first."""
+    found = wrong(write(tmp_path, split(number, 3), name))
+    assert found.startswith(f"is part {number} of 3 of a split model under another name")
+    assert f"NAME-{number:05}-of-00003.gguf" in found
+
+
+def test_a_part_under_the_name_of_another_is_found(tmp_path: Path) -> None:
+    """Whichever was exchanged."""
+    first = write(tmp_path, split(1, 2), part(1, 2))
+    write(tmp_path, split(1, 2), part(2, 2))
+    assert wrong(first).startswith(f"has further parts: {part(2, 2)} is part 1 of 2 of a split")
+
+
+# -- files that are no language model
+
+KIND = "general.type"
+OTHERS = (
+    ([field(KIND, STRING, text("adapter")), LLAMA], "is an adapter (LoRA) for a model of the arch"),
+    ([LLAMA, field("adapter.type", STRING, text("lora"))], "is an adapter (LoRA) for a model of"),
+    ([field("general.architecture", STRING, text("clip"))], "is the part of a model that sees"),
+    ([field(KIND, STRING, text("mmproj"))], "is the part of a model that sees pictures (mmproj)"),
+    ([field(KIND, STRING, text("imatrix"))], "is an importance matrix (imatrix), which serves"),
+    ([LLAMA, field("tokenizer.ggml.model", STRING, text("gpt2"))], "holds a vocabulary and no we"),
+    ([field("general.architecture", STRING, text("bert"))], "is an embedding model (it turns"),
+    ([LLAMA, field("llama.pooling_type", U32, struct.pack("<I", 3))], "is an embedding model"),
+    ([field("general.architecture", STRING, text("flux"))], "makes pictures or films and answers"),
+    ([field("general.architecture", STRING, text("wavtokenizer-dec"))], "is for speech and answer"),
+    ([field("general.architecture", STRING, text("t5encoder"))], "is the encoder of a T5 model"),
+)
+
+
+@pytest.mark.parametrize(("fields", "words"), OTHERS)
+def test_a_file_that_answers_no_chats_says_what_it_is(
+    tmp_path: Path, fields: list[bytes], words: str
+) -> None:
+    """And what is needed instead."""
+    tensors = [] if "vocabulary" in words else [tensor((8,), F32_TENSOR, 0)]
+    found = wrong(write(tmp_path, gguf(fields, tensors, 32)))
+    assert found.startswith(words)
+    assert "give the" in found or "is needed" in found
+
+
+@pytest.mark.parametrize("pooling", [0, 2**32 - 1])
+def test_no_pooling_makes_no_embedding_model(tmp_path: Path, pooling: int) -> None:
+    """llama.cpp writes -1 where nothing is stated."""
+    fields = [LLAMA, field("llama.pooling_type", U32, struct.pack("<I", pooling))]
+    assert _gguf_file.check(write(tmp_path, gguf(fields, [tensor((8,), F32_TENSOR, 0)], 32)))
+
+
+def test_a_download_that_has_not_ended_says_so(tmp_path: Path) -> None:
+    """aria2 gives a file its full size at once."""
+    path = write(tmp_path, WHOLE)
+    (tmp_path / "m.gguf.aria2").write_bytes(b"\0\1")
+    assert wrong(path) == (
+        "is not complete: m.gguf.aria2 lies beside it, so its download has not ended"
+    )
+    browser = write(tmp_path, WHOLE[:-1], "n.gguf.crdownload")
+    assert wrong(browser).startswith("is, by its name, a download that has not ended; fetch")
+
+
 # -- the library as a judge
 
 
@@ -200,6 +291,6 @@ def test_the_blocks_are_those_of_the_library() -> None:
     library = ctypes.CDLL(str(next(folder.glob("libggml-base.so*"))))
     library.ggml_type_size.restype = ctypes.c_size_t
     library.ggml_blck_size.restype = ctypes.c_int64
-    for kind, (values, size) in _gguf_file.BLOCKS.items():
+    for kind, (values, size) in gguf_header.BLOCKS.items():
         found = (library.ggml_blck_size(kind), library.ggml_type_size(kind))
         assert (kind, *found) == (kind, values, size)

@@ -345,7 +345,8 @@ def test_a_name_that_is_not_cached_says_how_to_fetch_it(
             f"is a Git-LFS pointer, not the file itself: 5,234,234,112 bytes are needed, "
             f"{len(POINTER)} found; `git lfs pull` on a connected machine fetches it",
         ),
-        (b"PK\x03\x04....", "is not a GGUF file: it begins with b'PK\\x03\\x04'"),
+        (b"PK\x03\x04....", "is an archive; unpack it, and give the model that is in it"),
+        (b"abcdefgh", "is not a GGUF file: it begins with b'abcd'"),
         (b"GGUF\x01\0\0\0", "is GGUF version 1; 2 and 3 can be read"),
         (b"GGUF\0\0\0\x03", "is a GGUF file for big-endian machines"),
         (b"GGUF", "is truncated or damaged: more than 24 bytes are needed, 4 are there"),
