@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from kuwa_min.options.proxies import PORTS
+
 from .cancellation import CancelScope, current_scope
 from .lookup import look_up
-from .origin import PORTS, Origin, join_host_and_port, proxy_credentials
+from .origin import Origin, join_host_and_port, proxy_credentials
 
 # Seconds and probes after which a peer that vanished without a word is noticed.
 KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4))

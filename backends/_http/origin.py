@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
-from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
-PORTS = {"http": 80, "https": 443}
+from kuwa_min.options.proxies import PORTS, is_loopback, proxy_for
 
 
 class Origin(NamedTuple):
@@ -24,7 +21,7 @@ class Origin(NamedTuple):
     def of(cls, scheme: str, host: str, port: int | None) -> Origin:
         """Return an origin with the proxy that the environment names for it."""
         found = cls(scheme, host, port or PORTS[scheme])
-        return found._replace(proxy=_proxy_for(found))
+        return found._replace(proxy=proxy_for(scheme, host, found.port))
 
     @property
     def authority(self) -> str:
@@ -32,23 +29,6 @@ class Origin(NamedTuple):
         if self.port == PORTS[self.scheme]:
             return f"[{self.host}]" if ":" in self.host else self.host
         return join_host_and_port(self.host, self.port)
-
-
-def _proxy_for(origin: Origin) -> str:
-    proxies: Mapping[str, str] = getproxies_environment()
-    host_and_port = f"{origin.host}:{origin.port}"
-    if is_loopback(origin.host) or proxy_bypass_environment(host_and_port):
-        return ""
-    proxy = proxies.get(origin.scheme) or proxies.get("all") or ""
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine: what is sent there cannot be read on the way."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def is_cleartext(url: str) -> bool:

@@ -26,8 +26,8 @@ from urllib.parse import urljoin
 
 from backends._http.cancellation import current_scope
 from backends._http.lookup import look_up
-from backends._http.origin import PORTS
 from backends._http.tls import create_tls_context
+from kuwa_min.options.proxies import PORTS
 
 from .fetch_policy import FetchPolicy, LinkError, Target, parse
 from .file_types import START

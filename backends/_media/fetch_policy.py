@@ -8,7 +8,7 @@ from argparse import Namespace
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from backends._http.origin import PORTS
+from kuwa_min.options.proxies import PORTS
 
 from .sentences import LINK_BAD_ADDRESS
 

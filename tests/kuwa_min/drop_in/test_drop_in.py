@@ -9,6 +9,7 @@ import json
 import socket
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - as Kuwa's users write them
@@ -172,6 +173,22 @@ def test_what_is_fetched_is_of_an_accepted_type_and_bounded(
     monkeypatch.setattr(_fetch, "MAX_BODY", 10)
     with pytest.raises(ValueError, match="more than 10 bytes"):
         _fetch.get(f"{site}/cat.png", {"image/png"})
+
+
+def test_the_proxies_are_those_of_the_whole_program(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None for this machine, and none that no_proxy excludes, ranges of addresses included."""
+    for name in ("http_proxy", "no_proxy"):
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "192.0.2.0/24")
+    assert _fetch.get(f"{site}/cat.png", {"image/png"}) == PICTURE
+    handler, request = _fetch._ProxyHandler(), urllib.request.Request
+    for host, by_proxy in (("192.0.2.1", False), ("192.0.3.1", True)):
+        asked = request(f"http://{host}/")
+        handler.proxy_open(asked, "http://127.0.0.1:9", "http")
+        assert (asked.host == "127.0.0.1:9") is by_proxy
 
 
 def test_an_image_becomes_a_data_url(site: str) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import time
 import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
+
+from kuwa_min.options import proxies
 
 TIMEOUT = 10.0  # seconds to connect, and to wait for more bytes
 BODY_TIMEOUT = 30.0  # seconds for a whole body
@@ -15,11 +18,23 @@ MAX_BODY = 32 << 20  # bytes
 CHUNK = 1 << 16  # bytes read at a time
 
 
+class _ProxyHandler(urllib.request.ProxyHandler):
+    """Use the environment's proxies as all of this program does."""
+
+    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
+        """Leave a request alone that needs no proxy."""
+        parts = urlsplit(req.full_url)
+        port = parts.port or proxies.PORTS.get(parts.scheme, 0)
+        if not port or not proxies.proxy_for(parts.scheme, parts.hostname or "", port):
+            return None
+        return super().proxy_open(req, proxy, type)
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """Return an opener of http and https alone: a redirect cannot lead to a file or to FTP."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler,
+        _ProxyHandler,
         urllib.request.UnknownHandler,
         urllib.request.HTTPHandler,
         urllib.request.HTTPSHandler,
