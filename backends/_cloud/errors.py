@@ -5,6 +5,7 @@ Knows no service: each backend classifies its own library's errors as these.
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import random
 import re
@@ -68,6 +69,7 @@ FAILURES = {
     Failure.CONNECT_TIMEOUT: (catalog.UNREACHABLE, True),
     Failure.READ_TIMEOUT: (catalog.TOO_SLOW, False),
     Failure.PROTOCOL: (catalog.GARBLED, False),
+    Failure.REDIRECT: (catalog.GARBLED, False),
     Failure.CONNECTION: (catalog.UNREACHABLE, True),
 }
 
@@ -92,16 +94,28 @@ def backoff_seconds(attempt: int, error: RetryableError) -> float | None:
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After header, which may hold a date; None without one."""
+    """Return the seconds of a Retry-After header, which may hold a date; None without one.
+
+    A date is measured from the response's own, so that the two clocks need not agree.
+    """
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        value = headers.get(name, "").strip()
-        if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
-            return float(value) / unit
-    try:
-        moment = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-    except (TypeError, ValueError):
+        value = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?s?", headers.get(name, "").strip())
+        if value:
+            return float(value[1]) / unit
+    moment = _timestamp(headers.get("retry-after", ""))
+    if moment is None:
         return None
-    return max(0.0, moment.timestamp() - time.time())
+    now = _timestamp(headers.get("date", ""))
+    return max(0.0, moment - (time.time() if now is None else now))
+
+
+def _timestamp(date: str) -> float | None:
+    """Return the time of an HTTP date, which is in GMT whether it says so or not."""
+    try:
+        found = email.utils.parsedate_to_datetime(date)
+        return (found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def redact(cause: str, *secrets: str) -> str:

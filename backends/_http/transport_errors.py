@@ -24,6 +24,7 @@ class Failure(enum.Enum):
     CONNECT_TIMEOUT = "no connection in time"
     READ_TIMEOUT = "timeout"
     PROTOCOL = "garbled"  # what came is no HTTP
+    REDIRECT = "redirected"  # to where the request would lose its body
     CONNECTION = "no connection"  # refused, reset, or ended within a response
 
 

@@ -11,11 +11,15 @@ import openai
 
 from backends._cloud.api_key import OPERATOR, Key
 from backends._cloud.errors import parse_retry_after
-from backends._http.transport_errors import ConnectionFailed
+from backends._http.redirects import BECOMES_GET
+from backends._http.transport_errors import ConnectionFailed, Failure
 
 from .error_response import ErrorResponse
 from .transport import Transport, httpx
 
+logger = logging.getLogger(__name__)
+
+MOST_NAMED = 8  # redirects that the log names
 CONNECT_TIMEOUT = 10.0  # seconds
 NOISY_LOGGERS = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")  # they log chats
 PLACEHOLDER = "none"  # the SDK wants a key; it is never sent
@@ -27,7 +31,9 @@ class Client:
     def __init__(self, base_url: str) -> None:
         for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
-        library = httpx.Client(transport=Transport(), follow_redirects=True, trust_env=False)
+        library = httpx.Client(
+            transport=Transport(_Redirects(base_url)), follow_redirects=True, trust_env=False
+        )
         self._sdk = openai.OpenAI(
             api_key=PLACEHOLDER,
             base_url=base_url,
@@ -63,6 +69,26 @@ class Client:
     def close(self) -> None:
         """Close the idle connections."""
         self._sdk.close()
+
+
+class _Redirects:
+    """Say which --base_url needs no redirect; refuse one that makes a GET of a chat."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._named: set[str] = set()
+
+    def __call__(self, method: str, status: int, place: str) -> None:
+        """Log a redirect once; raises ConnectionFailed if the chat would be lost by it."""
+        base, found, _ = place.rpartition("/chat/completions")
+        base = base if found else place.rpartition("/models")[0]
+        advice = f"say --base_url {base}" if base else "is --base_url right, or is this a login?"
+        words = f"{advice}: {self._base_url} redirects ({status}) to {place or 'an odd place'}"
+        if method != "GET" and status in BECOMES_GET:
+            raise ConnectionFailed(Failure.REDIRECT, f"{words}, where a chat would arrive as GET")
+        if len(self._named) < MOST_NAMED and words not in self._named:
+            self._named.add(words)
+            logger.warning("%s; a key is not sent along to another host", words)
 
 
 class StreamedResponse:

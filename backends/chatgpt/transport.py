@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from backends._http import redirects
 from backends._http.connection import Request, Timeouts
 from backends._http.origin import Origin
 from backends._http.pool import ConnectionPool, Response
+from backends._http.transport_errors import ConnectionFailed
+
+OnRedirect = Callable[[str, int, str], None]  # method, status, place; empty: it cannot be read
 
 LONGEST_ERROR = 65536  # bytes of an error's body that are read
 # The one that the SDK is built on: client.py has imported that.
@@ -42,8 +46,9 @@ class Body(httpx.SyncByteStream):  # type: ignore[misc]
 class Transport(httpx.BaseTransport):  # type: ignore[misc]
     """Send the SDK's requests over our own pool. Raises ConnectionFailed."""
 
-    def __init__(self) -> None:
-        self._pool = ConnectionPool()
+    def __init__(self, on_redirect: OnRedirect) -> None:
+        """on_redirect: is called before a redirect is followed; may raise ConnectionFailed."""
+        self._pool, self._on_redirect = ConnectionPool(), on_redirect
 
     def handle_request(self, request: Any) -> Any:
         """Send a request; return its response, whose body is still to come."""
@@ -59,7 +64,18 @@ class Transport(httpx.BaseTransport):  # type: ignore[misc]
             ),
             Timeouts(seconds.get("connect"), seconds.get("read")),
         )
-        return httpx.Response(response.status, headers=response.headers, stream=Body(response))
+        found = httpx.Response(response.status, headers=response.headers, stream=Body(response))
+        if found.status_code in redirects.STATUSES and "location" in found.headers:
+            self._redirected(request, found)
+        return found
+
+    def _redirected(self, request: Any, response: Any) -> None:
+        place = redirects.place(str(request.url), response.headers["location"])
+        try:
+            self._on_redirect(request.method, response.status_code, place)
+        except ConnectionFailed:
+            response.close()
+            raise
 
     def close(self) -> None:
         """Close the idle connections."""

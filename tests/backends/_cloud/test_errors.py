@@ -42,7 +42,10 @@ def test_a_service_that_says_how_long_is_obeyed_within_bounds() -> None:
         ({"retry-after": "3"}, 3),
         ({"retry-after": "0.5"}, 0.5),
         ({"retry-after-ms": "250", "retry-after": "3"}, 0.25),
+        ({"retry-after": " 20s "}, 20),
+        ({"retry-after-ms": "soon", "retry-after": "3"}, 3),
         ({"retry-after": "-1"}, None),
+        ({"retry-after": "Wed, 99 Oct 2015 07:28:00 GMT"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "1e999"}, None),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
@@ -54,8 +57,26 @@ def test_retry_after_headers_are_parsed(fields: dict[str, str], seconds: float |
     assert parse_retry_after(fields) == seconds
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "Wed, 21 Oct 2015 07:28:30 GMT",
+        "Wed, 21 Oct 2015 07:28:30 -0000",
+        "Wednesday, 21-Oct-15 07:28:30 GMT",
+        "Wed Oct 21 07:28:30 2015",
+        "Wed, 21 Oct 2015 09:28:30 +0200",
+    ],
+)
+def test_a_date_is_measured_from_that_of_the_response(moment: str) -> None:
+    """However wrong a clock is, the service's or ours, and however it writes the date."""
+    fields = {"retry-after": moment, "date": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    assert parse_retry_after(fields) == 30
+    assert parse_retry_after({**fields, "date": moment}) == 0
+    assert parse_retry_after({**fields, "date": "Wed, 21 Oct 2015 08:00:00 GMT"}) == 0
+
+
 def test_a_date_in_the_future_is_waited_for() -> None:
-    """By this machine's clock."""
+    """By this machine's clock, if the response has no date."""
     found = parse_retry_after(
         {"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}
     )

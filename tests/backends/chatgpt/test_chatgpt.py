@@ -513,6 +513,45 @@ def test_a_self_signed_certificate_is_refused(
     )
 
 
+# -- a service that is elsewhere
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_makes_a_get_of_a_chat_is_named(
+    serve: Serve, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the --base_url to give instead; neither the chat nor the key goes there."""
+    other = serve(fine)
+    target = f"{other.url}/chat/completions?session=secret"
+    service = serve(openai_refuses.redirecting(status, target))
+    assert ask(connect(service, "--api_key", KEY), "hi") == catalog.GARBLED
+    assert f"say --base_url {other.url}: {service.url} redirects ({status})" in caplog.text
+    assert "secret" not in caplog.text
+    assert (len(service.chats), other.asked) == (1, [])
+
+
+def test_a_redirect_to_a_login_is_named(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """There is no --base_url to give."""
+    service = serve(openai_refuses.redirecting(302, "/login?next=/v1"))
+    assert ask(connect(service), "hi") == catalog.GARBLED
+    assert "is --base_url right, or is this a login?" in caplog.text
+    assert "/login, where a chat would arrive as GET" in caplog.text
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_that_keeps_the_chat_is_followed(
+    serve: Serve, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And named once; a key goes to the same host only."""
+    other = serve(fine)
+    service = serve(openai_refuses.redirecting(status, f"{other.url}/chat/completions"))
+    executor = connect(service, "--api_key", KEY)
+    assert {ask(executor, "hi") for _ in "12"} == {"Hello, 世界!"}
+    assert [one.key for one in other.chats] == ["", ""]
+    assert other.chats[0].said == ["hi"]
+    assert caplog.text.count(f"say --base_url {other.url}: ") == 1
+
+
 # -- what a service does not take
 
 

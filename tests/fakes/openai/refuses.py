@@ -57,3 +57,12 @@ def option(name: str, message: str) -> Callable[[Handler], None]:
             one.tell("fine")
 
     return talk
+
+
+def redirecting(status: int, location: str) -> Callable[[Handler], None]:
+    """Return what sends chats elsewhere."""
+
+    def talk(one: Handler) -> None:
+        one.answer(b"<html>moved</html>", status, kind="text/html", Location=location)
+
+    return talk
