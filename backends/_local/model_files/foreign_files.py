@@ -35,6 +35,7 @@ ENDINGS = (  # of the name -> what it is
     ((".nemo", ".tar"), ARCHIVE),
     ((".dat", ".imatrix"), "may be an importance matrix (imatrix), but no model; give the model"),
 )
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 TAR = slice(257, 262)
 TORCH_NAMES = (".bin", ".pt", ".pth", ".ckpt")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ from kuwa_min.errors import UsageError
 
 from . import gguf, hub_cache, quantization, text_files, weights
 from .close_matches import close_matches
+from .folder_contents import ADAPTER, CONFIG, adapter, instead_of_config, instead_of_gguf
+from .foreign_files import ARCHIVE, what_it_is
 from .gguf_header import MAGIC
-from .sniff import InvalidModelFile, check_small_file, join_names, printable, read_json
+from .sniff import InvalidModelFile, check_small_file, printable, read_head, read_json
+
+logger = logging.getLogger(__name__)
 
 HUB_FILE = "hf://"  # scheme of a file in the hub's cache: hf://owner/name?file
-CONFIG, ADAPTER = "config.json", "adapter_config.json"
 TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
-MAX_DEPTH = 3  # levels of folders in which a model is searched: a hub's cache has two
-MAX_FOLDERS = 1000  # of a level
 
 
 def transformers_folder(
@@ -35,8 +37,7 @@ def transformers_folder(
         return _checked_snapshot(path, check)
     place = _existing(path)
     if not place.is_dir():
-        hint = "; `llamacpp` runs GGUF files" if _begins_with(place, MAGIC) else ""
-        raise UsageError(f"--model_path {path} is a file; the model's folder is needed{hint}")
+        raise UsageError(f"--model_path {path} {_file_instead(place)}")
     return check(place, path)
 
 
@@ -62,7 +63,9 @@ def gguf_file(path: str) -> Path:
     place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
     try:
         if place.is_dir():
-            raise InvalidModelFile(f"is a folder; a GGUF file is needed: {_ggufs(place)}")
+            raise InvalidModelFile(
+                f"is a folder; a GGUF file is needed: {instead_of_gguf(place, _names(place))}"
+            )
         gguf.check(place)
     except InvalidModelFile as error:
         raise UsageError(f"--model_path {path} {error}") from None
@@ -100,6 +103,8 @@ def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer:
         raise UsageError(f"--model_path {path} {error}") from None
     except OSError as error:
         raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
+    if (place / ADAPTER).is_file():
+        logger.warning("%s: the adapter in it is not applied: it is %s", path, adapter(place))
     quantization.check(config)
     return folder
 
@@ -107,7 +112,7 @@ def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer:
 def _config(place: Path) -> dict[str, Any]:
     names = _names(place)
     if CONFIG not in names:
-        raise InvalidModelFile(f"has no {CONFIG}: {_contents(place, names)}")
+        raise InvalidModelFile(f"has no {CONFIG}: {instead_of_config(place, names)}")
     try:
         return read_json(place / CONFIG)
     except InvalidModelFile as error:
@@ -120,7 +125,7 @@ def _check_tokenizer(place: Path) -> None:
     if not found:
         raise InvalidModelFile(
             f"has no tokenizer beside its {CONFIG}: tokenizer.json or others; copy "
-            "them, or give --tokenizer"
+            f"them, or give --tokenizer{_tokenizer_above(place)}"
         )
     for file in found:
         if file.is_dir():
@@ -129,6 +134,13 @@ def _check_tokenizer(place: Path) -> None:
             check_small_file(file)
         except InvalidModelFile as error:
             raise InvalidModelFile(f"cannot be loaded: {printable(file.name)} {error}") from None
+
+
+def _tokenizer_above(place: Path) -> str:
+    """Return the folder above, if it has a tokenizer, as that of a trainer's checkpoints may."""
+    above = place.absolute().parent
+    has_one = any((above / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    return f" {printable(str(above))}" if has_one else ""
 
 
 def _is_of_hub(path: str) -> bool:
@@ -196,63 +208,18 @@ def _listing(place: Path) -> list[str]:
         return []
 
 
-def _begins_with(place: Path, magic: bytes) -> bool:
-    if not place.is_file():
-        return False
+def _file_instead(place: Path) -> str:
+    """Return what a file is that was given for a folder, and what to do."""
     try:
-        with place.open("rb") as file:
-            return file.read(len(magic)) == magic
-    except OSError:
-        return False
-
-
-# -- what a folder contains instead of a model
-
-
-def _contents(place: Path, names: list[str]) -> str:
-    """Return what a folder without a config contains, for the message."""
-    ggufs = [one for one in names if one.endswith(".gguf")]
-    if ggufs:
+        head = read_head(place)
+    except InvalidModelFile as error:
+        return str(error)
+    if head.startswith(MAGIC):
+        return f"is a file; the model's folder is needed; `llamacpp --model_path {place}` runs GGUF"
+    if (place.parent / CONFIG).is_file():
         return (
-            f"it holds GGUF files; use `llamacpp --model_path {printable(str(place / ggufs[0]))}`"
+            f"is a file; the model's folder is needed, which may be {printable(str(place.parent))}"
         )
-    if ADAPTER in names:
-        return f"it {weights.MERGED}"
-    inner = _models_below(place)
-    if len(inner) == 1:
-        return f"the model's folder is {printable(str(inner[0]))}"
-    if inner:
-        return f"the model may be {join_names([str(one) for one in inner])}"
-    if any(one.endswith((".safetensors", ".bin")) for one in names):
-        return "it holds weights; copy the model's other files, too"
-    return "it is no model folder that the transformers library can read"
-
-
-def _models_below(place: Path) -> list[Path]:
-    """Return the model folders on the first level below this one that has any."""
-    level = [place]
-    for _ in range(MAX_DEPTH):
-        level = [one for folder in level for one in _subfolders(folder)][:MAX_FOLDERS]
-        found = [one for one in level if (one / CONFIG).is_file()]
-        if found:
-            return found
-    return []
-
-
-def _subfolders(place: Path) -> Iterator[Path]:
-    """Yield the folders in this one, but for links, which could form a loop."""
-    try:
-        with os.scandir(place) as entries:
-            yield from sorted(Path(one) for one in entries if one.is_dir(follow_symlinks=False))
-    except OSError:
-        return
-
-
-def _ggufs(place: Path) -> str:
-    names = _names(place)
-    found = [str(place / one) for one in names if one.endswith(".gguf")]
-    if found:
-        return join_names(found)
-    if CONFIG in names:
-        return f"use `huggingface --model_path {place}` for a folder of the transformers library"
-    return "it holds none"
+    if (said := what_it_is(head, place.name)) == ARCHIVE:
+        return said
+    return "is a file; the model's folder is needed"

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from . import safetensors
+from .folder_contents import instead_of_weights
 from .sniff import InvalidModelFile, join_names, printable, read_head, read_json
 
 INDEX = ".index.json"  # of weights in several files (shards): which tensor is in which
@@ -19,7 +20,6 @@ SAFETENSORS = ("model.safetensors", "model.safetensors" + INDEX)
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin" + INDEX)
 SHARD = re.compile(r"(model|pytorch_model)-\d+-of-(\d+)\.(safetensors|bin)")
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of torch's files, since 1.6 and before
-MERGED = "is an adapter (LoRA), not a whole model: the model that it was merged into is needed"
 
 
 class WeightFile(NamedTuple):
@@ -75,10 +75,8 @@ def _no_weights(folder: Path, names: Sequence[str]) -> str:
             "has its weights in .bin files only, which --safetensors_only refuses: without that "
             "option they are read by torch's own careful reader"
         )
-    if any(name.endswith(".gguf") for name in names):
-        return f"has no weights but GGUF files; use `llamacpp --model_path {folder}/NAME.gguf`"
-    if "adapter_config.json" in names:
-        return MERGED
+    if said := instead_of_weights(folder, names):
+        return f"has no weights beside its config.json: {said}"
     others = [name for name in names if name.endswith((".safetensors", ".bin", ".h5", ".pth"))]
     instead = f"; the library does not read {join_names(others)}" if others else ""
     return (

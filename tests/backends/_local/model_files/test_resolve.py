@@ -186,6 +186,9 @@ def test_a_folder_without_a_config_says_what_it_holds(tmp_path: Path) -> None:
     assert wrong(ggufs).endswith(f"use `llamacpp --model_path {ggufs / 'a.gguf'}`")
     adapter = model(tmp_path / "lora", "adapter_config.json", "adapter_model.safetensors")
     assert "it is an adapter (LoRA), not a whole model" in wrong(adapter)
+    base = '{"base_model_name_or_path": "owner/base-7b"}'
+    (adapter / "adapter_config.json").write_text(base, encoding="utf-16")
+    assert "it is an adapter (LoRA) for owner/base-7b, not a whole model: merge" in wrong(adapter)
     weights = model(tmp_path / "weights", "model.safetensors")
     assert wrong(weights).endswith("it holds weights; copy the model's other files, too")
     assert "no config.json: it is no model folder" in wrong(model(tmp_path / "empty"))
@@ -200,6 +203,102 @@ def test_a_model_in_a_folder_below_is_named(tmp_path: Path) -> None:
     assert wrong(snapshot.parents[1]).endswith(f"the model's folder is {snapshot}")
     second = weight_files.folder(snapshot.parent / "5678")
     assert wrong(snapshot.parents[1]).endswith(f"the model may be {snapshot}, {second}")
+
+
+def test_the_newest_checkpoint_of_a_training_is_named(tmp_path: Path) -> None:
+    """By its step, not by its text; of an adapter, with what to do."""
+    for step in (500, 1000):
+        weight_files.folder(tmp_path / "out" / f"checkpoint-{step}")
+    newest = tmp_path / "out" / "checkpoint-1000"
+    assert wrong(tmp_path / "out").endswith(f"checkpoints of a training; the newest is {newest}")
+    lora = model(tmp_path / "lora" / "checkpoint-20", "adapter_config.json")
+    assert f"the newest, {lora}, is an adapter (LoRA), not a whole" in wrong(tmp_path / "lora")
+
+
+def test_a_checkpoint_without_a_tokenizer_names_the_folder_above(tmp_path: Path) -> None:
+    """Where trainers leave it."""
+    (place := weight_files.folder(tmp_path / "out" / "checkpoint-5")).joinpath(
+        "tokenizer.json"
+    ).rename(tmp_path / "out" / "tokenizer.json")
+    assert wrong(place).endswith(f"or give --tokenizer {tmp_path / 'out'}")
+
+
+def test_an_adapter_beside_a_whole_model_is_not_applied(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so."""
+    place = weight_files.folder(tmp_path / "m")
+    (place / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b"}')
+    assert resolve.transformers_folder(str(place)) == place
+    (line,) = caplog.messages
+    assert "the adapter in it is not applied: it is an adapter (LoRA) for a/b" in line
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["model_index.json"], "it holds a pipeline of diffusers, which makes pictures"),
+        (["consolidated.00.pth", "params.json", "tokenizer.model"], "as Meta and Mistral lay"),
+        (["model.onnx"], "it holds an ONNX model"),
+        (["model.zip"], "it holds an archive, model.zip; unpack that first"),
+        (["a.gguf.part"], "downloads into it have not ended (a.gguf.part)"),
+        (["mmproj-a.gguf", "b.gguf"], "b.gguf`"),
+        (["b-00001-of-00002.gguf", "b-00002-of-00002.gguf"], "b-00001-of-00002.gguf`"),
+    ],
+)
+def test_relatives_of_a_model_are_named(tmp_path: Path, names: list[str], words: str) -> None:
+    """By the names of their files."""
+    found = wrong(model(tmp_path / "m", *names))
+    assert found.startswith("has no config.json: ")
+    assert words in found
+
+
+def test_a_download_of_the_hub_that_has_not_ended_is_named(tmp_path: Path) -> None:
+    """It keeps what it has in a folder of its own."""
+    place = model(tmp_path / "m" / ".cache" / "huggingface" / "download", "abc.incomplete")
+    found = wrong(place.parents[2])
+    assert "downloads into it have not ended (abc.incomplete); fetch the model again" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("m.zip", b"PK\3\4", "is an archive; unpack it, and give the model that is in it"),
+        ("m.tar", bytes(257) + b"ustar", "is an archive; unpack it"),
+        ("m.tgz", b"\x1f\x8b", "is an archive; unpack it"),
+        ("m.gguf", b"GGUF", "is a file; the model's folder is needed; `llamacpp --model_path"),
+        ("m.safetensors", b"\x02\0\0\0\0\0\0\0{}", "is a file; the model's folder is needed"),
+        ("m.bin", POINTER, "is a Git-LFS pointer"),
+    ],
+)
+def test_a_file_says_what_it_is(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    """Where a folder is needed."""
+    (tmp_path / name).write_bytes(content)
+    assert wrong(tmp_path / name).startswith(words)
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "w.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    assert wrong(tmp_path / "w.safetensors").endswith(f"which may be {tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("m.bin", b"PK\3\4", "holds weights of torch; `huggingface --model_path FOLDER` runs"),
+        ("m.safetensors", b"\x02\0\0\0\0\0\0\0{}", "is a safetensors file; `huggingface --mod"),
+        ("m.onnx", b"\x08\7", "is an ONNX model"),
+        ("m.bin", b"lmgg\1", "is in the GGML format"),
+        ("m.bin", b"tjgg\1", "is in a format that llama.cpp gave up in 2023 (GGML); take the"),
+        ("m.imatrix", b"\1\0\0\0", "may be an importance matrix (imatrix)"),
+        ("m.7z", b"7z\xbc\xaf\x27\x1c", "is an archive"),
+    ],
+)
+def test_a_file_that_is_no_gguf_says_what_it_is(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    """By its beginning, or by its name."""
+    (tmp_path / name).write_bytes(content)
+    found = complaint(resolve.gguf_file, tmp_path / name)
+    assert found.startswith(f"--model_path {tmp_path / name} {words}")
 
 
 def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
