@@ -210,16 +210,14 @@ def _listing(place: Path) -> list[str]:
 
 def _file_instead(place: Path) -> str:
     """Return what a file is that was given for a folder, and what to do."""
+    needed = "is a file; the model's folder is needed"
     try:
         head = read_head(place)
     except InvalidModelFile as error:
         return str(error)
     if head.startswith(MAGIC):
-        return f"is a file; the model's folder is needed; `llamacpp --model_path {place}` runs GGUF"
+        return f"{needed}; `llamacpp` runs GGUF files"
     if (place.parent / CONFIG).is_file():
-        return (
-            f"is a file; the model's folder is needed, which may be {printable(str(place.parent))}"
-        )
-    if (said := what_it_is(head, place.name)) == ARCHIVE:
-        return said
-    return "is a file; the model's folder is needed"
+        return f"{needed}, which may be {printable(str(place.parent))}"
+    said = what_it_is(head, place.name)
+    return said if said == ARCHIVE else needed

@@ -266,7 +266,7 @@ def test_a_download_of_the_hub_that_has_not_ended_is_named(tmp_path: Path) -> No
         ("m.zip", b"PK\3\4", "is an archive; unpack it, and give the model that is in it"),
         ("m.tar", bytes(257) + b"ustar", "is an archive; unpack it"),
         ("m.tgz", b"\x1f\x8b", "is an archive; unpack it"),
-        ("m.gguf", b"GGUF", "is a file; the model's folder is needed; `llamacpp --model_path"),
+        ("m.gguf", b"GGUF", "is a file; the model's folder is needed; `llamacpp` runs"),
         ("m.safetensors", b"\x02\0\0\0\0\0\0\0{}", "is a file; the model's folder is needed"),
         ("m.bin", POINTER, "is a Git-LFS pointer"),
     ],
