@@ -1,11 +1,18 @@
-"""The engine: one thread that owns the model and runs the scheduler's steps for all requests."""
+"""The engine: one thread that loads the model, checks it, and runs the scheduler's steps."""
+
+# Why one thread does it all. OpenMP keeps a team of threads for each thread that ever computed.
+# With a second team there are more threads than cores, and libgomp then puts them to sleep at each
+# of the hundreds of barriers of a token: half the speed. So no other thread computes, not even for
+# the check at the start.
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import queue
 import threading
+from collections.abc import Callable
 
 from kuwa_min.errors import describe
 
@@ -15,32 +22,77 @@ from .scheduler import Scheduler
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 10.0  # seconds that close() waits for the step under way
+WAIT_SLICE = 1.0  # seconds; a signal that comes just before a wait is handled after it
 # Seconds. The emit interval is EMIT_INTERVAL for each running request, up to this: text of steps
 # that are closer together goes to the reading thread at once, because each wake-up of that thread
 # delays the engine. Models with slower steps are not affected.
 MAX_EMIT_INTERVAL = 0.05
 
 
+class Closed(BaseException):
+    """Unwind the engine's thread: close() was called while it was loading."""
+
+
 class Engine:
     """Runs a scheduler on a thread of its own: requests in by submit(), their text out by emit().
+
+    load: loads the model and returns its scheduler; called once, on the engine's thread. interrupt:
+    ends load() with an exception; called by close(), on any thread.
 
     submit() and close() may be called from any thread; the scheduler is used by this one only.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(
+        self, load: Callable[[], Scheduler], interrupt: Callable[[], None] = lambda: None
+    ) -> None:
+        self._load, self._interrupt = load, interrupt
+        self._scheduler: Scheduler  # what load() returned
+        self._loaded = threading.Event()
+        self._failure: BaseException | None = None  # of load()
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._running: list[Request] = []
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Start the thread and wait until load() has returned; raises what it raises.
+
+        A signal handler's exception ends the wait and the loading.
+        """
         # a daemon thread that Python ends inside native code may abort the process
         atexit.register(self.close)
+        try:
+            self._thread.start()
+            while not self._loaded.wait(WAIT_SLICE):
+                pass
+        except BaseException:
+            self.close()
+            raise
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self.close()
+            raise failure
 
     @property
     def description(self) -> str:
         """Return how requests are computed, for /status."""
         return self._scheduler.description
+
+    def check_open(self) -> None:
+        """Raise Closed once close() was called; for load(), between its steps."""
+        if self._closing:
+            raise Closed
+
+    def raise_closed(self) -> None:
+        """Raise Closed in the engine's thread, between two of its bytecodes.
+
+        Not for a thread in native code that calls Python: it would not pass the exception on.
+        """
+        thread = self._thread.ident  # None: start() has not come that far, and load() will not run
+        if thread is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread), ctypes.py_object(Closed)
+            )
 
     def submit(self, request: Request) -> None:
         """Queue a request; never waits."""
@@ -49,13 +101,28 @@ class Engine:
     def close(self) -> None:
         """Cancel all running requests and wait for the end of the step under way."""
         self._closing = True
+        if not self._loaded.is_set():
+            self._interrupt()
         self._inbox.put(None)
         for request in list(self._running):
             request.cancel()
-        self._thread.join(CLOSE_TIMEOUT)
+        if self._thread.is_alive():  # start() may not have come that far
+            self._thread.join(CLOSE_TIMEOUT)
         atexit.unregister(self.close)
 
     def _run(self) -> None:
+        try:
+            self.check_open()
+            self._scheduler = self._load()
+        except BaseException as error:  # noqa: BLE001 - start() raises it
+            self._failure = error
+            return
+        finally:
+            self._loaded.set()
+        self._serve()
+
+    def _serve(self) -> None:
+        """Run steps until close(), then finish all requests."""
         while not self._closing:
             try:
                 self._admit()

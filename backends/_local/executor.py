@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
@@ -77,8 +77,9 @@ class Model(Protocol):
 class ModelExecutor(LLMExecutor):
     """Answer with a model of this machine; a subclass defines its options and loads it.
 
-    setup() calls, in this order: prepare(), read_settings(), load(), create_scheduler(). A
-    request's thread runs llm_compute(), and the engine's thread what create_scheduler() returned.
+    setup() calls, in this order: prepare(), read_settings(), loader(), and on the engine's thread
+    what that returned, then create_scheduler(). All else that computes runs on that thread, too. A
+    request's thread runs llm_compute().
     """
 
     uses_asyncio = False
@@ -118,13 +119,21 @@ class ModelExecutor(LLMExecutor):
         """Return the generation options of requests that ask for no others."""
         return generation_options.settings(self.table, self.args, self.library)
 
-    def load(self) -> Model:
-        """Load the model; raises StartError or UsageError saying why it cannot be loaded."""
+    def loader(self) -> Callable[[], Model]:
+        """Check the model's files and import the library; return what loads the model.
+
+        Raises StartError or UsageError saying why it cannot be loaded, as what it returns does. The
+        library is imported here because a signal ends an import of the main thread only.
+        """
         raise NotImplementedError
 
     def create_scheduler(self, slots: int) -> Scheduler:
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
         raise NotImplementedError
+
+    def interrupt_loading(self) -> None:
+        """End what the engine's thread does to load and check the model; from any thread."""
+        self.engine.raise_closed()
 
     def accepts_images(self) -> bool:
         """Tell whether the model reads images."""
@@ -139,8 +148,16 @@ class ModelExecutor(LLMExecutor):
         self.settings = self.read_settings()
         if excess := _excess(self.settings):
             raise UsageError(excess)
+        load = self.loader()
+        self.engine = Engine(lambda: self._load(load), self.interrupt_loading)
+        self.engine.start()
+        self.sandbox_pool = SandboxPool()
+        self.describe(**self.model.info(), engine=self.engine.description)
+
+    def _load(self, load: Callable[[], Model]) -> Scheduler:
+        """Load and check the model; return its scheduler. Runs on the engine's thread."""
         try:
-            self.model = self.load()
+            self.model = load()
         except TemplateError as error:
             raise StartError(
                 f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
@@ -152,10 +169,22 @@ class ModelExecutor(LLMExecutor):
             raise StartError(
                 f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
             ) from None
-        self.sandbox_pool = SandboxPool()
-        scheduler = self.create_scheduler(self.args.concurrent_req_limit)
-        self.engine = Engine(scheduler)
-        self.describe(**self.model.info(), engine=scheduler.description)
+        self.engine.check_open()
+        return self.create_scheduler(self.args.concurrent_req_limit)
+
+    def loading_progress(self) -> Callable[[int, int], None]:
+        """Begin the progress bar of loading; return what shows (done, total).
+
+        That is for the engine's thread: it raises Closed once the process is to end.
+        """
+        show = self.progress(f"loading {self.args.model_path}")
+        show(0, 1)
+
+        def report(done: int, total: int) -> None:
+            self.engine.check_open()
+            show(done, total)
+
+        return report
 
     # -- a request
 

@@ -167,26 +167,29 @@ class HuggingfaceExecutor(ModelExecutor):
         self.timeout = self.timeout or settings.pop("max_time", None)
         return settings
 
-    def load(self) -> Model:
-        """Check the model's files, then load them."""
+    def loader(self) -> Callable[[], Model]:
+        """Check the model's files and import the libraries; return what loads the model."""
         options = self._load_options()
         if options["load_8bits"]:
             quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
-        progress = self.progress(f"loading {self.args.model_path}")
-        progress(0, 1)
+        progress = self.loading_progress()
         from .loading import LoadOptions
         from .model import TransformersModel
 
         eos_token_ids = self.settings.pop("eos_token_id", [])
-        model = TransformersModel(
+        return partial(
+            TransformersModel,
             LoadOptions(**options),
             progress,
             chat_template=read_chat_template(self.args.override_chat_template),
             generate_options=generate_options(self.settings),
             eos_token_ids=eos_token_ids,
         )
-        self.attachments = self._attachment_reader(model)
-        return model
+
+    def setup(self) -> None:
+        """Read the options, load the model, start its engine, and prepare to fetch pictures."""
+        super().setup()
+        self.attachments = self._attachment_reader(self.model)
 
     def _load_options(self) -> dict[str, Any]:
         """Return the fields of LoadOptions; raises UsageError or StartError for missing files."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from backends._local.executor import Model, ModelExecutor, read_chat_template
@@ -131,16 +133,16 @@ class LlamacppExecutor(ModelExecutor):
         more = [("the command line", ignored)]
         return generation_options.settings(self.table, self.args, self.library, more=more)
 
-    def load(self) -> Model:
-        """Check the model's file, then load it."""
+    def loader(self) -> Callable[[], Model]:
+        """Check the model's file and import llama.cpp; return what loads the model."""
         path = resolve.gguf_file(self.args.model_path)
         flash_attn = self._flash_attention()
-        progress = self.progress(f"loading {self.args.model_path}")
-        progress(0, 1)
+        progress = self.loading_progress()
         from .context import ContextOptions
         from .model import LlamaModel
 
-        return LlamaModel(
+        return partial(
+            LlamaModel,
             path,
             progress,
             gpu_layers=self.args.ngl,
@@ -157,6 +159,11 @@ class LlamacppExecutor(ModelExecutor):
         from .scheduler_factory import create_scheduler
 
         return create_scheduler(self.model, slots)
+
+    def interrupt_loading(self) -> None:
+        """End what the engine's thread computes; reading the file ends by loading_progress()."""
+        if hasattr(self, "model"):
+            self.model.abort()
 
     def _flash_attention(self) -> str:
         """Return "on", "off", or "auto" for llama.cpp to decide; raises UsageError.

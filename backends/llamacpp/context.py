@@ -39,6 +39,7 @@ UBATCH_TOKENS = 512  # of them computed at once
 PADDING = 256  # tokens: llama.cpp rounds a slot's capacity up to a multiple of it
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 SUCCESS, NO_KV_SLOT, ABORTED, ALLOCATION_FAILED = 0, 1, 2, -2  # what llama_decode() returns
+ABORT = b"!"  # the first byte of an abort flag that is set
 DUMMY_TOKEN = 0  # of a gap; which one does not matter
 
 get_logits = holding_gil(llama_cpp.llama_get_logits)
@@ -81,15 +82,22 @@ class DecodeResult(NamedTuple):
 class LlamaContext:
     """A llama.cpp context with a KV cache for `slots` sequences of `length` tokens.
 
-    model: llama.cpp's pointer; vocabulary: its number of tokens. Raises StartError if there is not
-    enough memory.
+    model: llama.cpp's pointer; vocabulary: its number of tokens; abort_flag: a text in C's memory,
+    which aborts what is computed unless it is empty. Raises StartError if there is not enough
+    memory.
     """
 
     def __init__(
-        self, model: Any, options: ContextOptions, *, slots: int, length: int, vocabulary: int
+        self,
+        model: Any,
+        options: ContextOptions,
+        *,
+        slots: int,
+        length: int,
+        vocabulary: int,
+        abort_flag: ctypes.Array[ctypes.c_char],
     ) -> None:
-        self._vocabulary = vocabulary
-        self._abort_flag = ctypes.create_string_buffer(2)
+        self._vocabulary, self._abort_flag = vocabulary, abort_flag
         LOG_CAPTURE.first_error = ""
         params = self._params(options, slots, length)
         self._context = llama_cpp.llama_init_from_model(model, params)
@@ -271,7 +279,7 @@ class LlamaContext:
 
     def abort(self) -> None:
         """End the decode() under way, and all later ones, with Aborted; from any thread."""
-        self._abort_flag[0] = b"!"
+        self._abort_flag[0] = ABORT
 
     def clear_abort(self) -> None:
         """Let later decode() calls compute again."""

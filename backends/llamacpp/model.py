@@ -19,7 +19,7 @@ from kuwa_min.errors import StartError
 
 from . import bindings
 from .bindings import LOG_CAPTURE, holding_gil
-from .context import PADDING, ContextOptions, LlamaContext
+from .context import ABORT, PADDING, ContextOptions, LlamaContext
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ class LlamaModel:
         bindings.check_gpu(gpu_layers)
         self.name, self.uses_gpu = path.name, bool(gpu_layers)
         self._context_options = context_options
+        self._abort_flag = ctypes.create_string_buffer(2)  # of all contexts; see LlamaContext
         self._model = _load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
         weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
         self._check_kind(path)
@@ -193,7 +194,12 @@ class LlamaModel:
             slots=slots,
             length=length,
             vocabulary=self.vocabulary_size,
+            abort_flag=self._abort_flag,
         )
+
+    def abort(self) -> None:
+        """Abort what a context computes, now and later; from any thread."""
+        self._abort_flag[0] = ABORT
 
 
 def _load(path: Path, progress: Progress, *, gpu_layers: int, tensor_split: Sequence[float]) -> Any:

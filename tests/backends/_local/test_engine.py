@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from backends._local.engine import Engine
+from backends._local.engine import Closed, Engine
 from backends._local.request import Request
-from backends._local.scheduler import SerialScheduler
+from backends._local.scheduler import Scheduler, SerialScheduler
 from kuwa_min.chat.sentence import Sentence
 from kuwa_min.chat.side_notes import SIDE_NOTE
+from kuwa_min.errors import StartError
 
 NOTE = Sentence("A note.", "附註。")
 LONG = 20.0
@@ -23,10 +25,17 @@ def request(*, stop: tuple[str, ...] = (), seconds: float | None = None) -> Requ
     return Request([1], {}, stop=stop, timeout=seconds)
 
 
+def started(scheduler: Scheduler) -> Engine:
+    """Start an engine that has nothing to load."""
+    engine = Engine(lambda: scheduler)
+    engine.start()
+    return engine
+
+
 @contextmanager
 def running(compute: Callable[[Request], None]) -> Iterator[Engine]:
     """Run an engine for a while."""
-    engine = Engine(SerialScheduler(compute))
+    engine = started(SerialScheduler(compute))
     try:
         yield engine
     finally:
@@ -178,7 +187,7 @@ def test_a_request_that_the_scheduler_lost_is_finished(stubborn: bool) -> None:
     """The engine itself knows what is running; it goes on whatever its scheduler does."""
     scheduler = Forgetful(count)
     scheduler.stubborn = stubborn
-    engine = Engine(scheduler)
+    engine = started(scheduler)
     try:
         for one in (request(), request()):
             engine.submit(one)
@@ -199,7 +208,7 @@ def test_closing_stops_what_is_computed_and_what_waits() -> None:
             one.emit("a")
 
     first, second = request(), request()
-    engine = Engine(SerialScheduler(compute))
+    engine = started(SerialScheduler(compute))
     engine.submit(first)
     engine.submit(second)
     assert begun.wait(LONG)
@@ -207,3 +216,79 @@ def test_closing_stops_what_is_computed_and_what_waits() -> None:
     assert first.cancelled
     assert set(read(first)) <= {"a"}
     assert read(second) == ""
+
+
+# -- loading
+
+
+def test_the_thread_that_loads_computes() -> None:
+    """With a second one, OpenMP would keep a second team of threads."""
+    threads: list[str] = []
+
+    def compute(_: Request) -> None:
+        threads.append(threading.current_thread().name)
+
+    def load() -> Scheduler:
+        threads.append(threading.current_thread().name)
+        return SerialScheduler(compute, "as it was loaded")
+
+    engine = Engine(load)
+    engine.start()
+    assert engine.description == "as it was loaded"
+    one = request()
+    engine.submit(one)
+    read(one)
+    engine.close()
+    assert threads == ["engine", "engine"]
+
+
+@pytest.mark.parametrize("error", [StartError("no memory"), LookupError("a bug"), SystemExit(3)])
+def test_what_loading_raises_is_raised_by_start(error: BaseException) -> None:
+    """As if it had been called there; the thread has ended."""
+
+    def load() -> Scheduler:
+        raise error
+
+    engine = Engine(load)
+    with pytest.raises(type(error)) as raised:
+        engine.start()
+    assert raised.value is error
+    engine.close()
+    assert "engine" not in {thread.name for thread in threading.enumerate()}
+
+
+class Signalled(BaseException):
+    """What a signal's handler raises."""
+
+
+def handler(*_: object) -> None:
+    """Raise it."""
+    raise Signalled
+
+
+@pytest.mark.parametrize("checks", [False, True])
+def test_a_signal_ends_loading(checks: bool) -> None:
+    """Between two steps, or in the middle of one that can be interrupted."""
+    interrupted = threading.Event()
+    left: list[type[BaseException]] = []
+
+    def load() -> Scheduler:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        try:
+            while checks:
+                engine.check_open()
+            assert interrupted.wait(LONG)
+            raise LookupError
+        except BaseException as error:
+            left.append(type(error))
+            raise
+
+    engine = Engine(load, interrupted.set)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(Signalled):
+            engine.start()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert left == [Closed if checks else LookupError]
+    assert "engine" not in {thread.name for thread in threading.enumerate()}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from backends._local.engine import Closed
 from backends.llamacpp import LlamacppExecutor, kv_memory
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options
@@ -23,10 +24,13 @@ from tests.support.programs import Program, chat_through, fetch, said, until
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 
+from backends.llamacpp.context import Aborted  # noqa: E402 - needs the library
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
+TASKS = Path("/proc/self/task")
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1)
 GREEDY = (*EXACT, "--temperature", 0)
 FEW = (*GREEDY, "--max_tokens", 24)
@@ -573,6 +577,44 @@ def test_waiting_threads_spin_less(
         monkeypatch.setenv(name, value)
     load(LlamacppExecutor, "--model_path", gguf)
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+def test_one_thread_computes_with_one_team(
+    load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first token of the check to the last of an answer; its team are its helpers."""
+    computing: list[int] = []
+    decode = llama_cpp.llama_decode
+
+    def recorded(*given: Any) -> int:
+        computing.append(threading.get_native_id())
+        return int(decode(*given))
+
+    recorded.argtypes = decode.argtypes  # type: ignore[attr-defined]
+    monkeypatch.setattr(llama_cpp, "llama_decode", recorded)
+    before = set(TASKS.iterdir())
+    options = ("--temperature", 0, "--threads", 3, "--concurrent_req_limit", 2)
+    talker = load(LlamacppExecutor, "--model_path", gguf, *options)
+    checked = len(computing)
+    assert checked
+    talker.pieces("Hello")
+    assert len(computing) > checked
+    (engine,) = set(computing)
+    more = set(TASKS.iterdir()) - before
+    assert TASKS / str(engine) in more
+    assert len(more) == 3  # a second team would be two more
+
+
+def test_the_end_of_the_process_ends_loading(load: Any, gguf: Path) -> None:
+    """While the file is read as well as while the model is checked."""
+    executor = load(LlamacppExecutor, "--model_path", gguf, *GREEDY).executor
+    read = executor.loader()
+    executor.engine.close()
+    with pytest.raises(Closed):
+        read()
+    executor.interrupt_loading()
+    with pytest.raises(Aborted):
+        executor.create_scheduler(2)
 
 
 # -- tokens and text
