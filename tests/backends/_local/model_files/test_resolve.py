@@ -166,7 +166,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         "`llamacpp` runs GGUF files"
     )
     assert complaint(resolve.transformers_folder, tmp_path / "b.txt").endswith("folder is needed")
-    assert complaint(resolve.transformers_folder, tmp_path / "pipe").endswith("folder is needed")
+    assert complaint(resolve.transformers_folder, tmp_path / "pipe").endswith("no ordinary file")
 
 
 def test_what_may_not_be_read_says_so(tmp_path: Path, no_root: None) -> None:
