@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -12,9 +11,9 @@ from backends._cloud.errors import (
     RetryModified,
     ServiceError,
     from_connection_failure,
-    redact,
 )
 from backends._cloud.json_reader import Event, JsonReader, UnreadableBody
+from backends._cloud.not_understood import NotUnderstood
 from backends._cloud.request import CompletionRequest, CountUsage
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
@@ -26,9 +25,6 @@ from .error_response import ErrorResponse
 from .errors import classify
 from .response import CompletionParser
 
-logger = logging.getLogger(__name__)
-
-MOST_REPORTED = 32  # kinds of what was not understood that the log names
 MAX_MODELS = 64  # whose parameters are remembered; bots may name any model
 READ_TIMEOUT = 600.0  # seconds without a byte, unless an option says otherwise; the SDK's default
 
@@ -41,7 +37,7 @@ class Completions:
         self._client, self._defaults = client, defaults
         self._show_reasoning = show_reasoning
         self._parameters: dict[str, ModelParameters] = {}
-        self._reported: set[str] = set()  # what the log said was not understood
+        self._not_understood = NotUnderstood()
 
     def stream(
         self, request: CompletionRequest, count_usage: CountUsage
@@ -62,7 +58,7 @@ class Completions:
                 raise from_connection_failure(failed) from None
         finally:
             count_usage(parser.prompt_tokens, parser.completion_tokens)
-            self._report(parser.not_understood)
+            self._not_understood.report(parser.not_understood)
         if rest := parser.finish():
             has_text = True
             yield rest
@@ -70,13 +66,6 @@ class Completions:
             raise _empty("it ended before its first word")
         if note := parser.finish_note():
             yield SIDE_NOTE.format(note)
-
-    def _report(self, kinds: list[str]) -> None:
-        """Say once in the log which parts of answers are not understood, and so not shown."""
-        new = [one for one in kinds if one not in self._reported]
-        if new and len(self._reported) < MOST_REPORTED:
-            self._reported.update(new)
-            logger.warning("an answer held what is not understood: %s", redact("; ".join(new)))
 
     def _send(self, request: CompletionRequest, body: dict[str, Any]) -> StreamedResponse:
         timeout = request.options.get("timeout") or READ_TIMEOUT

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from backends._cloud.json_reader import Event, NotJson
+from backends._cloud.content import Piece, pieces
+from backends._cloud.json_reader import Event
+from backends._cloud.not_understood import describe, note, short
 from backends._cloud.sentences import (
     BROKEN_OFF,
     CUT_BY_LENGTH,
@@ -25,7 +27,6 @@ from backends._cloud.sentences import (
     WANTS_A_TOOL,
 )
 
-from .content import Piece, pieces
 from .reasoning import ReasoningNotes
 
 SOURCES = ("delta", "message", "text", "response")  # fields of a choice that may hold its text
@@ -40,8 +41,6 @@ FINISH_NOTES = {  # finish_reason -> side note
     "function_call": WANTS_A_TOOL,
 }
 NORMAL_FINISH = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
-LONGEST_REASON = 40  # characters of a finish_reason, a name or a type that we do not know
-MOST_NOTED = 5  # kinds of what was not understood, and names of fields in one of them
 
 
 class CompletionParser:
@@ -74,28 +73,20 @@ class CompletionParser:
         elif event.is_damaged:
             raise ValueError("an event of the answer is no JSON")
         elif isinstance(event.data, dict):
-            return self._feed_object(event.data, event.name)
+            return self._feed_object(event.data, event)
         else:
-            kind = "text" if isinstance(event.data, NotJson) else type(event.data).__name__
-            self._note(kind, event.name)
+            note(self.not_understood, describe(event))
         return ""
 
-    def _note(self, kind: str, name: str = "") -> None:
-        """Remember a kind of thing that was not understood."""
-        named = f"{kind} in an event named {_short(name)}" if name else kind
-        if len(self.not_understood) < MOST_NOTED and named not in self.not_understood:
-            self.not_understood.append(named)
-
-    def _feed_object(self, found: dict[str, Any], name: str) -> str:
+    def _feed_object(self, found: dict[str, Any], event: Event) -> str:
         usage = found.get("usage")
         if isinstance(usage, dict):
             self._feed_usage(usage)
         choices = _choices(found)
         if _is_error(found):
             self.error = found
-        elif choices is None and not usage and "ping" not in (name, found.get("type")):
-            fields = ", ".join(map(_short, [*found][:MOST_NOTED]))
-            self._note(f"an object with {fields or 'nothing'}", name)
+        elif choices is None and not usage and (kind := describe(event)):
+            note(self.not_understood, kind)
         if choices is None:
             return ""
         self.chunks += 1
@@ -132,7 +123,7 @@ class CompletionParser:
         found = [*pieces(fields.get("content", fields.get("text"))), *pieces(fields.get("refusal"))]
         for one in found:
             if one.unknown:
-                self._note(_short(one.unknown))
+                note(self.not_understood, short(one.unknown))
         thoughts = next((fields[name] for name in REASONING if fields.get(name)), None)
         before = [one._replace(is_reasoning=True) for one in pieces(thoughts)]
         texts = [one for one in (*before, *found) if one.text]
@@ -171,7 +162,7 @@ class CompletionParser:
         reason = (self.finish_reason or "").lower()
         if not reason or reason in NORMAL_FINISH:
             return ""
-        return FINISH_NOTES.get(reason) or ENDED_ODDLY.format(_short(self.finish_reason))
+        return FINISH_NOTES.get(reason) or ENDED_ODDLY.format(short(self.finish_reason))
 
 
 def _choices(found: dict[str, Any]) -> list[Any] | None:
@@ -200,7 +191,3 @@ def _is_error(found: dict[str, Any]) -> bool:
 
 def _has_code_and_message(found: dict[str, Any]) -> bool:
     return isinstance(found.get("message"), str) and bool(found.get("code") or found.get("status"))
-
-
-def _short(words: object) -> str:
-    return "".join(filter(str.isprintable, str(words)))[:LONGEST_REASON]

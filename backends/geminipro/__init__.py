@@ -79,6 +79,7 @@ class GeminiproExecutor(CloudExecutor):
     def connect(self) -> None:
         """Create the client; the service need not be reachable yet."""
         from . import client
+        from .completion import Completions
 
         endpoint: str = self.args.api_endpoint.rstrip("/")
         try:
@@ -86,6 +87,7 @@ class GeminiproExecutor(CloudExecutor):
         except client.InvalidOption as error:
             raise UsageError(f"--{error}: the service takes no such value") from None
         self.client = client.Client(endpoint)
+        self.completions = Completions(self.client)
         if is_cleartext(endpoint):
             logger.warning("keys go to %s unencrypted: it is no https address", endpoint)
         self.describe(service=endpoint, model=self.args.model, limit=self.args.limit)
@@ -106,6 +108,4 @@ class GeminiproExecutor(CloudExecutor):
 
     def stream(self, request: CompletionRequest) -> Generator[str, None, None]:
         """Send a request; yield the answer's text and side notes."""
-        from . import completion
-
-        return completion.stream(self.client, request, self.count_usage)
+        return self.completions.stream(request, self.count_usage)

@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from backends._cloud.json_reader import Event, JsonReader, UnreadableBody
+from backends._http.transport_errors import ConnectionFailed
 from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import MUST_SUIT_SERVICE, OPTION_REASON
 
-from .json_stream import JsonArrayReader
-from .transport import Transport, iter_body
+from .transport import MalformedResponse, Transport, TruncatedResponse, iter_body
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the SDK warns its users of its end, which is no news here
@@ -63,23 +64,38 @@ class Client:
         for scheme in ("https://", "http://"):
             self._client.transport._session.mount(scheme, transport)
 
-    def stream(self, request: Any, key: str) -> Iterator[dict[str, Any]]:
+    def stream(self, request: Any, key: str) -> Iterator[Event]:
         """Send what create_request() returned; yield the objects of the response as they come.
 
         Raises ErrorResponse, ConnectionFailed, MalformedResponse or TruncatedResponse.
         """
-        reader = JsonArrayReader()
         answer = self._client.stream_generate_content(
             request, retry=None, timeout=None, metadata=[(KEY_HEADER, key)]
         )
         with answer._response as response:
-            for data in iter_body(response.raw):
-                yield from reader.feed(data)
-        reader.finish()
+            try:
+                yield from _read_events(response.raw)
+            except UnreadableBody as error:
+                raise MalformedResponse(str(error)) from None
 
     def close(self) -> None:
         """Close the idle connections."""
         self._client.transport.close()
+
+
+def _read_events(body: Any) -> Iterator[Event]:
+    """Yield an array's objects, or however else a gateway frames them."""
+    reader, is_empty = JsonReader(), True
+    try:
+        for data in iter_body(body):
+            is_empty = is_empty and not data.strip()
+            yield from reader.feed(data)
+    except ConnectionFailed:
+        yield from reader.finish()
+        raise
+    yield from reader.finish()
+    if is_empty or reader.is_truncated:
+        raise TruncatedResponse("it is empty" if is_empty else "it broke off")
 
 
 def text_part(text: str) -> dict[str, Any]:

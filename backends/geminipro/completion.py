@@ -6,40 +6,69 @@ import contextlib
 import re
 from collections.abc import Generator, Iterator
 
-from backends._cloud.errors import RetryableError, ServiceError, from_connection_failure
+from backends._cloud.errors import (
+    RetryableError,
+    RetryModified,
+    ServiceError,
+    from_connection_failure,
+)
+from backends._cloud.json_reader import Event
+from backends._cloud.not_understood import NotUnderstood, note
 from backends._cloud.request import CompletionRequest, CountUsage
 from backends._cloud.sentences import BROKEN_OFF
 from backends._http.transport_errors import ConnectionFailed
 from backends._media import links
 from kuwa_min.chat import catalog
+from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from . import errors, response
 from .client import Client, Content, InvalidOption, create_request, file_part, text_part
-from .json_stream import MalformedResponse, TruncatedResponse
 from .response import Chunk
-from .transport import ErrorResponse
+from .transport import ErrorResponse, MalformedResponse, TruncatedResponse
 
 MODEL = re.compile(r"(?:(models|tunedModels)/)?[\w.-]+", re.ASCII)
 ROLES = {"user": "user", "assistant": "model"}
 
 
-def stream(
-    client: Client, request: CompletionRequest, count_usage: CountUsage
-) -> Generator[str, None, None]:
-    """Yield the answer's text and side notes; raises ServiceError."""
-    message = _to_protobuf(request)
-    completion = _Completion(request)
-    try:
-        with contextlib.closing(client.stream(message, request.key.text)) as objects:
-            for found in objects:
-                if text := completion.feed(response.parse(found)):
-                    yield text
-    except (ErrorResponse, ConnectionFailed, MalformedResponse) as error:
-        completion.fail(error)
-    finally:
-        count_usage(completion.prompt_tokens, completion.completion_tokens)
-    yield from completion.finish()
+class Completions:
+    """Send requests to one service; safe for threads. Remembers what its models take."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._not_understood = NotUnderstood()
+        self._without_system: frozenset[str] = frozenset()  # models that refuse a system prompt
+
+    def stream(
+        self, request: CompletionRequest, count_usage: CountUsage
+    ) -> Generator[str, None, None]:
+        """Yield the answer's text and side notes; raises ServiceError."""
+        folds_system = request.model in self._without_system
+        try:
+            yield from self._stream(request, count_usage, folds_system=folds_system)
+        except errors.SystemRefused as error:
+            if folds_system or request.messages[0]["role"] != "system":
+                raise
+            self._without_system |= {request.model}
+            cause = f"{error}; it is asked in other words"
+            raise RetryModified(error.sentence, cause) from None
+
+    def _stream(
+        self, request: CompletionRequest, count_usage: CountUsage, *, folds_system: bool
+    ) -> Generator[str, None, None]:
+        message = _to_protobuf(request, folds_system=folds_system)
+        completion = _Completion(request)
+        try:
+            with contextlib.closing(self._client.stream(message, request.key.text)) as events:
+                for event in events:
+                    if text := completion.feed(event):
+                        yield text
+        except (ErrorResponse, ConnectionFailed, MalformedResponse) as error:
+            completion.fail(error)
+        finally:
+            count_usage(completion.prompt_tokens, completion.completion_tokens)
+            self._not_understood.report(completion.not_understood)
+        yield from completion.finish()
 
 
 class _Completion:
@@ -48,10 +77,21 @@ class _Completion:
     def __init__(self, request: CompletionRequest) -> None:
         self._request = request
         self._finish_reason, self._has_text, self._is_truncated = "", False, False
+        self.not_understood: list[str] = []
         self.prompt_tokens = self.completion_tokens = 0
 
-    def feed(self, chunk: Chunk) -> str:
-        """Return the text of a chunk; raises ServiceError if it says why there is none."""
+    def feed(self, event: Event) -> str:
+        """Return the text of an event; raises ServiceError if it says why there is none."""
+        if event.is_done:
+            return ""
+        if event.is_damaged:
+            raise MalformedResponse("an object of it is no JSON")
+        chunk = response.parse(event)
+        for kind in chunk.unknown:
+            note(self.not_understood, kind)
+        return self._feed_chunk(chunk)
+
+    def _feed_chunk(self, chunk: Chunk) -> str:
         request = self._request
         if chunk.prompt_tokens is not None:
             self.prompt_tokens = chunk.prompt_tokens
@@ -89,23 +129,26 @@ class _Completion:
     def finish(self) -> Iterator[str]:
         """Yield the side note on how the answer ended; raises ServiceError if it has no text."""
         reason = self._finish_reason
-        note = BROKEN_OFF if self._is_truncated else response.finish_note(reason)
-        if not note:
+        ending = BROKEN_OFF if self._is_truncated else response.finish_note(reason)
+        if not ending:
+            if self.not_understood and not self._has_text:
+                raise ServiceError(catalog.GARBLED, "garbled: the answer holds nothing of Gemini's")
             return
         if not self._has_text and reason in response.POLICY_REASONS:
             raise ServiceError(catalog.NOT_ALLOWED, f"the answer was blocked: {reason}")
-        yield SIDE_NOTE.format(note)
+        yield SIDE_NOTE.format(ending)
         if not self._has_text:
             raise ServiceError(catalog.NO_ANSWER, f"no text, and the end is {reason}")
 
 
-def _to_protobuf(request: CompletionRequest) -> object:
+def _to_protobuf(request: CompletionRequest, *, folds_system: bool) -> object:
     """Return a request as the SDK sends it; raises ServiceError for what cannot be sent."""
     name = MODEL.fullmatch(request.model)
     if not name:
         raise ServiceError(catalog.NO_MODEL.format(request.model), "that is no name of a model")
-    system = [one["content"] for one in request.messages if one["role"] == "system"]
-    others = [one for one in request.messages if one["role"] != "system"]
+    messages = prompts.fold_system(request.messages) if folds_system else request.messages
+    system = [one["content"] for one in messages if one["role"] == "system"]
+    others = [one for one in messages if one["role"] != "system"]
     try:
         return create_request(
             request.model if name[1] else f"models/{request.model}",

@@ -38,6 +38,10 @@ FAILURES = {
 USELESS = catalog.IMAGE_NOT_READ.format(IMAGE_USELESS)
 
 
+class SystemRefused(ServiceError):
+    """A model that takes no system prompt."""
+
+
 class ErrorDetails(NamedTuple):
     """What an error response says."""
 
@@ -65,6 +69,10 @@ def classify(response: ErrorResponse, request: CompletionRequest) -> ServiceErro
     objects = [as_dict(one) for one in (body if isinstance(body, list) else [body])]
     error = as_dict(objects[0].get("error")) if objects else {}
     details = _read(error, response.status, request)
+    if response.redirects_to:
+        base = response.redirects_to.partition("/v1")[0]
+        cause = f"say --api_endpoint {base}: redirected ({details.code}) to {response.redirects_to}"
+        details = details._replace(cause=cause)
     retry_after = details.retry_after or parse_retry_after(response.headers)
     return _apply_rules(details._replace(retry_after=retry_after))
 
@@ -140,6 +148,11 @@ RULES = (
     Rule((429,), r"PerDay|limit: 0\b|billing", _fatal(catalog.QUOTA)),
     Rule((429,), r"", _retryable(catalog.BUSY)),
     Rule(BAD_REQUEST, r"billing", _fatal(catalog.QUOTA)),
+    Rule(
+        BAD_REQUEST,
+        r"(?:developer|system).?instruction",
+        lambda details, _: SystemRefused(catalog.NOT_ACCEPTED, details.cause),
+    ),
     Rule(BAD_REQUEST, r"token count.*exceeds(?:.*\(\d+\))?", _context_length),
     Rule((413,), r"", _fatal(catalog.TOO_LONG)),
     Rule(BAD_REQUEST, r"image input|modality", _image(catalog.NO_IMAGES)),

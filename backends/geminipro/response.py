@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from backends._cloud.content import pieces
+from backends._cloud.json_reader import Event
+from backends._cloud.not_understood import describe, short
 from backends._cloud.sentences import (
     CUT_BY_LENGTH,
     CUT_BY_RECITATION,
@@ -35,6 +38,7 @@ BLOCK_REASONS = {
     4: "PROHIBITED_CONTENT",
     5: "IMAGE_SAFETY",
 }
+FIELDS = ("candidates", "promptFeedback", "usageMetadata", "error")
 NAME = re.compile(r"[A-Z_]{1,40}")
 NORMAL_FINISH = ("", "STOP")
 POLICY_REASONS = ("SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY")
@@ -56,25 +60,44 @@ class Chunk(NamedTuple):
     error: dict[str, Any]  # what failed in the middle of the answer
     prompt_tokens: int | None
     completion_tokens: int | None  # thinking included
+    unknown: list[str]  # kinds of what was not understood
 
 
-def parse(found: dict[str, Any]) -> Chunk:
-    """Parse an object; a field of a wrong type counts as absent."""
-    candidates = map(as_dict, as_list(found.get("candidates")))
-    candidate = next((one for one in candidates if one.get("index", 0) == 0), {})
+def parse(event: Event) -> Chunk:
+    """Parse what came; a field of a wrong type counts as absent."""
+    found = as_dict(event.data)
+    listed = found.get("candidates")
+    candidates = map(as_dict, listed if isinstance(listed, list) else [listed])
+    candidate = next((one for one in candidates if one.get("index") in (0, "0", None)), {})
+    parts = list(pieces(candidate.get("content")))
     usage = as_dict(found.get("usageMetadata"))
     counts = [_count(usage, name) for name in ("candidatesTokenCount", "thoughtsTokenCount")]
     known = [count for count in counts if count is not None]
     return Chunk(
-        text=_text(as_list(as_dict(candidate.get("content")).get("parts"))),
+        text="".join(one.text for one in parts if not one.is_reasoning),
         finish_reason=_name(candidate.get("finishReason"), FINISH_REASONS),
         block_reason=_name(
             as_dict(found.get("promptFeedback")).get("blockReason") or "", BLOCK_REASONS
         ),
-        error=as_dict(found.get("error")),
+        error=_error(event),
         prompt_tokens=_count(usage, "promptTokenCount"),
         completion_tokens=sum(known) if known else None,
+        unknown=[short(one.unknown) for one in parts if one.unknown] or _unknown(event),
     )
+
+
+def _unknown(event: Event) -> list[str]:
+    """Return the kind of what is none of Gemini's objects."""
+    if event.name == "error" or any(map(as_dict(event.data).get, FIELDS)):
+        return []
+    return list(filter(None, [describe(event)]))
+
+
+def _error(event: Event) -> dict[str, Any]:
+    """Return an error object; a gateway may send words in place of it, or name the event so."""
+    found = as_dict(event.data)
+    error = found.get("error") or (event.data if event.name == "error" else None)
+    return {"message": error} if isinstance(error, str) else as_dict(error)
 
 
 def finish_note(reason: str) -> str:
@@ -82,12 +105,6 @@ def finish_note(reason: str) -> str:
     if reason in NORMAL_FINISH:
         return ""
     return FINISH_NOTES.get(reason, ENDED_ODDLY.format(reason))
-
-
-def _text(parts: list[Any]) -> str:
-    """Return the text of the parts, without the model's thinking."""
-    texts = [as_dict(part).get("text") for part in parts if not as_dict(part).get("thought")]
-    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _name(reason: object, names: dict[int, str]) -> str:

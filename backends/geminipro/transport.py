@@ -16,23 +16,33 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 from urllib3.exceptions import DecodeError
 
+from backends._http import redirects
 from backends._http.connection import Request, Timeouts
 from backends._http.origin import Origin
 from backends._http.pool import ConnectionPool, Response
-
-from .json_stream import MalformedResponse
 
 TIMEOUTS = Timeouts(connect=10.0, read=300.0)  # seconds; models that think send none for minutes
 READ_SIZE = 2**16  # bytes at a time, at most
 LONGEST_ERROR = 2**16  # bytes of an error's body that are read
 
 
+class MalformedResponse(Exception):
+    """Say in half a sentence why an answer cannot be read, without quoting it."""
+
+
+class TruncatedResponse(MalformedResponse):
+    """An answer that ended before its end."""
+
+
 class ErrorResponse(Exception):
     """A response whose status is not 200; its headers have names in lower case."""
 
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+    def __init__(
+        self, status: int, headers: dict[str, str], body: bytes, redirects_to: str = ""
+    ) -> None:
         super().__init__(f"HTTP {status}")
         self.status, self.headers, self.body = status, headers, body
+        self.redirects_to = redirects_to  # a place; empty: none
 
 
 class Transport(BaseAdapter):
@@ -50,7 +60,7 @@ class Transport(BaseAdapter):
         response = self._pool.send(_convert(request), TIMEOUTS)
         body = HTTPResponse(Body(response), response.headers, preload_content=False)
         if response.status != 200:
-            raise _error_response(response, body)
+            raise _error_response(request.url or "", response, body)
         found = requests.Response()
         found.status_code, found.raw = response.status, body
         return found
@@ -93,7 +103,7 @@ def iter_body(body: HTTPResponse) -> Iterator[bytes]:
         raise MalformedResponse("it cannot be decompressed") from None
 
 
-def _error_response(response: Response, body: HTTPResponse) -> ErrorResponse:
+def _error_response(url: str, response: Response, body: HTTPResponse) -> ErrorResponse:
     start = b""
     with body:
         for data in iter_body(body):
@@ -101,4 +111,7 @@ def _error_response(response: Response, body: HTTPResponse) -> ErrorResponse:
             if len(start) >= LONGEST_ERROR:
                 break
     headers = {name.lower(): value for name, value in response.headers}
-    return ErrorResponse(response.status, headers, start)
+    location = headers.get("location", "") if response.status in redirects.STATUSES else ""
+    return ErrorResponse(
+        response.status, headers, start, redirects.place(url, location) if location else ""
+    )

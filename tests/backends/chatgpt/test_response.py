@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from backends._cloud.json_reader import Event, NotJson
+from backends._cloud.not_understood import MOST_NOTED
 from backends._cloud.sentences import BROKEN_OFF, CUT_BY_LENGTH, ENDED_ODDLY
-from backends.chatgpt.response import MOST_NOTED, CompletionParser
+from backends.chatgpt.response import CompletionParser
 
 
 def delta(**part: Any) -> dict[str, Any]:

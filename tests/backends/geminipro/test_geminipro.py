@@ -194,6 +194,102 @@ def test_other_ways_to_send_an_answer_are_understood(
     assert ask(connect(serve(talk)), "hi") == text
 
 
+WORDS = ["one ", "世界 ", "{]"]
+OBJECTS = [*map(piece, WORDS), {"candidates": [{"index": 0, "finishReason": "STOP"}]}]
+FRAMINGS = {
+    "array": json.dumps(OBJECTS, indent=2),
+    "BOM": "\ufeff" + json.dumps(OBJECTS),
+    "events": "".join(f"data: {json.dumps(one)}\r\n\r\n" for one in OBJECTS),
+    "events with [DONE]": "".join(f"data: {json.dumps(one)}\n\n" for one in OBJECTS)
+    + "data: [DONE]\n\n",
+    "a line each": "".join(f"{json.dumps(one)}\n" for one in OBJECTS),
+    "one object": json.dumps({**piece("".join(WORDS))}),
+    "a candidate alone": json.dumps({"candidates": piece("".join(WORDS))["candidates"][0]}),
+    "one text": json.dumps({"candidates": [{"content": {"parts": {"text": "".join(WORDS)}}}]}),
+}
+
+
+@pytest.mark.parametrize("name", FRAMINGS)
+def test_a_gateway_may_frame_an_answer_otherwise(serve: Serve, connect: Any, name: str) -> None:
+    """Its first bytes tell; nothing is lost, in whatever pieces it comes."""
+    data = FRAMINGS[name].encode()
+
+    def talk(one: Handler) -> None:
+        one.begin()
+        for at in range(len(data)):
+            one.raw(data[at : at + 1])
+        one.wfile.write(b"0\r\n\r\n")
+
+    assert ask(connect(serve(talk)), "hi") == "".join(WORDS)
+
+
+def test_what_is_not_understood_is_said_once(
+    serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its kind, and no word of it; an answer of nothing else is garbled."""
+    picture = {"candidates": [{"content": {"parts": [{"inlineData": {"data": "secret"}}]}}]}
+    odd = [{"secret": 1}, 7, picture]
+    executor = connect(serve(gemini_talks_garbage.with_body(json.dumps([*odd, *OBJECTS]).encode())))
+    assert {ask(executor, "hi") for _ in "12"} == {"".join(WORDS)}
+    kinds = "an object with secret; int; a part with inlineData"
+    assert caplog.text.count(f"not understood: {kinds}") == 1
+    assert caplog.text.count("not understood") == 1
+    lost = connect(serve(gemini_talks_garbage.with_body(json.dumps(odd).encode())))
+    assert ask(lost, "hi") == catalog.GARBLED
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b'{"error": "no key"}', catalog.SERVICE_FAILED.format(500)),
+        (b'[{"error": {"code": 400, "message": "x"}}]', catalog.SERVICE_REFUSED.format(400)),
+        (b'event: error\ndata: {"code": 429, "message": "limit: 0"}\n\n', catalog.QUOTA),
+        (b"event: error\ndata: no\n\n", catalog.SERVICE_FAILED.format(500)),
+    ],
+)
+def test_an_error_after_status_200_has_its_sentence(
+    serve: Serve, connect: Any, body: bytes, sentence: str
+) -> None:
+    """However a gateway wraps it."""
+    assert ask(connect(serve(gemini_talks_garbage.with_body(body))), "hi") == sentence
+
+
+def test_a_model_may_refuse_a_system_prompt(serve: Serve, connect: Any) -> None:
+    """As Gemma does: it goes into the first message, from then on at once."""
+
+    def talk(one: Handler) -> None:
+        if "systemInstruction" in one.asked.body:
+            message = "Developer instruction is not enabled for models/gemma-3-27b-it"
+            return one.refuse(400, gemini_refuses.error(400, "INVALID_ARGUMENT", message))
+        return one.tell("fine")
+
+    service = serve(talk)
+    executor = connect(service)
+    answers = [ask(executor, "1", "2", "3", system="Be kind.") for _ in "12"]
+    assert answers == ["fine", "fine"]
+    assert [asked.said[0] for asked in service.asked[1:]] == [("user", "Be kind.\n\n1")] * 2
+
+
+def test_a_model_that_refuses_every_prompt_is_not_asked_for_ever(
+    serve: Serve, connect: Any
+) -> None:
+    """There is nothing left to write otherwise."""
+    refused = gemini_refuses.error(400, "INVALID_ARGUMENT", "Developer instruction: no")
+    service = serve(gemini_refuses.always(400, refused))
+    assert ask(connect(service), "hi", system="Be kind.") == catalog.NOT_ACCEPTED
+    assert ask(connect(service), "hi") == catalog.NOT_ACCEPTED
+    assert len(service.asked) == 3
+
+
+def test_a_redirect_is_named(serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """With the endpoint to give instead."""
+    target = "https://two.test/gateway/v1beta/models/m:streamGenerateContent?key=secret"
+    service = serve(lambda talk: talk.refuse(308, b"", Location=target))
+    assert ask(connect(service), "hi") == catalog.GARBLED
+    assert "say --api_endpoint https://two.test/gateway: redirected (308)" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_tokens_are_counted(serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the service says at the end, thinking included."""
     usage = {"promptTokenCount": 5, "candidatesTokenCount": 7, "thoughtsTokenCount": 100}
@@ -206,7 +302,13 @@ def test_tokens_are_counted(serve: Serve, connect: Any, monkeypatch: pytest.Monk
 
 def test_thoughts_and_other_candidates_are_not_shown(serve: Serve, connect: Any) -> None:
     """Nor what is not as it should be."""
-    parts = [{"text": "hm", "thought": True}, {"text": "yes"}, {"inlineData": {}}, 5, {"text": 5}]
+    parts = [
+        {"text": "hm", "thought": True},
+        {"text": "yes"},
+        {"inlineData": {}},
+        None,
+        {"text": None},
+    ]
 
     def talk(one: Handler) -> None:
         one.begin()

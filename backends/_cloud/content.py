@@ -2,7 +2,8 @@
 
 Most services send a text. Mistral's Magistral sends lists of parts, in streams too: {"type":
 "text", "text": ...}, {"type": "thinking", "thinking": [parts]}, {"type": "reference", ...}; others
-send a part alone, or {"value": ...} in place of a part's text.
+send a part alone, or {"value": ...} in place of a part's text. Gemini's content is {"parts": [...]}
+with parts {"text": ..., "thought": true}.
 """
 
 from __future__ import annotations
@@ -38,9 +39,11 @@ def pieces(content: Any) -> Iterator[Piece]:
             kind = value.get("type")
             inner = next((value[name] for name in INNER if value.get(name) is not None), None)
             if inner is not None:
-                waiting.append((inner, is_reasoning or kind in REASONING_TYPES))
+                thought = kind in REASONING_TYPES or value.get("thought") is True
+                waiting.append((inner, is_reasoning or thought))
             elif kind not in SILENT_TYPES and not value.keys() & INNER:
-                yield Piece("", unknown=f"a part of the type {kind}")
+                named = f"of the type {kind}" if kind else f"with {', '.join(value) or 'nothing'}"
+                yield Piece("", unknown=f"a part {named}")
         elif isinstance(value, bool):
             yield Piece("", unknown="true or false as text")
         elif value is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends.chatgpt.content import pieces
+from backends._cloud.content import pieces
 
 
 def texts(content: Any) -> tuple[str, str, list[str]]:
@@ -61,6 +61,8 @@ def test_reasoning_is_told_from_text() -> None:
     assert texts([thinking, part("text", text="c")]) == ("c", "ab", [])
     assert texts([part("thinking", thinking="a")]) == ("", "a", [])
     assert texts([part("reasoning", summary=[part("summary_text", text="a")])]) == ("", "a", [])
+    parts = [{"text": "a", "thought": True}, {"text": "b", "thought": False}]
+    assert texts({"role": "model", "parts": parts}) == ("b", "a", [])
     assert texts([part("redacted_thinking", data="x")]) == ("", "", [])
 
 
@@ -68,7 +70,8 @@ def test_reasoning_is_told_from_text() -> None:
     ("content", "unknown"),
     [
         ([part("image_url", image_url={"url": "x"})], "a part of the type image_url"),
-        ([{}], "a part of the type None"),
+        ([{}], "a part with nothing"),
+        ({"parts": [{"inlineData": {"data": "x"}}]}, "a part with inlineData"),
         (True, "true or false as text"),
     ],
 )
