@@ -163,7 +163,7 @@ class CloudExecutor(LLMExecutor):
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> CompletionRequest:
         """Return the request for a chat; blocks while its files are fetched. Raises AnswerError."""
-        asked = dict(modelfile.parameters["llm_"])
+        asked = generation_options.asked_by(modelfile.parameters, self.table)
         model = self._model(asked.pop("model", None))
         options = generation_options.for_request(self.table, self.settings, asked, self.library)
         if modelfile.template:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
@@ -209,8 +209,8 @@ class ModelExecutor(LLMExecutor):
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
-        asked = modelfile.parameters["llm_"]
-        options = generation_options.for_request(self.table, self.settings, asked, self.library)
+        asked = generation_options.asked_by(modelfile.parameters, self.table)
+        options = self.request_options(asked)
         if excess := _excess(options):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
         if generation_options.wants_multimodal(asked) and not self.accepts_images():
@@ -225,6 +225,10 @@ class ModelExecutor(LLMExecutor):
         )
         request.prompt_note = side_note(notes)
         return request
+
+    def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge what a Modelfile asks for into the settings; raises AnswerError."""
+        return generation_options.for_request(self.table, self.settings, asked, self.library)
 
     def _encode(
         self, history: list[Message], modelfile: Modelfile

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ from kuwa_min.options import generation_options
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.types import from_json
 
-from .options import SAMPLING_OPTIONS, generate_options, library
+from . import model_options
+from .options import SAMPLING_OPTIONS, generate_options, library, without_neutral
 
 if TYPE_CHECKING:
     from .model import TransformersModel
@@ -55,30 +56,34 @@ DTYPES = {  # by the names that Kuwa's --torch_dtype has
     "bfloat16": "bfloat16",
     "bf16": "bfloat16",
 }
-BEAM_OPTIONS = ("length_penalty", "early_stopping")
+BEAM_OPTIONS = ("length_penalty", "early_stopping", "renormalize_logits")
 OPTIONS = (
-    Option("max_new_tokens", int, 4096, "longest answer in tokens", least=1),
+    Option(
+        "max_new_tokens",
+        int,
+        4096,
+        "longest answer in tokens",
+        least=1,
+        aliases=("max_tokens", "num_predict"),
+    ),
     Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
-    Option(
-        "temperature",
-        float,
-        None,
-        "how freely to draw, 0: not; None: as the model says",
-        least=0,
-    ),
-    Option(
-        "top_k", int, None, "draw from so many tokens, 0 from all; None: as the model says", least=0
-    ),
-    Option(
-        "top_p", float, None, "draw from this share of them; None: as the model says", least=0.01
-    ),
+    Option("temperature", float, None, "how freely to draw, 0: not; None: 1", least=0),
+    Option("top_k", int, None, "draw from so many tokens, 0 or -1: all; None: 50", least=-1),
+    Option("top_p", float, None, "draw from this share of them; None: 1", least=0),
     Option("min_p", float, None, "least share of the likeliest token's probability", least=0),
     Option("typical_p", float, None, "draw from the typical tokens; 1: off", least=0.01),
     Option("epsilon_cutoff", float, None, "never draw what is less probable than this", least=0),
     Option("eta_cutoff", float, None, "the same, less strict where all are improbable", least=0),
     Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
     Option("min_new_tokens", int, None, "shortest answer in tokens", least=0),
-    Option("repetition_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01),
+    Option(
+        "repetition_penalty",
+        float,
+        1.0,
+        "above 1, avoid what was said before",
+        least=0.01,
+        aliases=("repeat_penalty",),
+    ),
     Option("no_repeat_ngram_size", int, 0, "never repeat so many tokens in a row; 0: off", least=0),
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
 )
@@ -153,23 +158,47 @@ class HuggingfaceExecutor(ModelExecutor):
         return library()
 
     def read_settings(self) -> dict[str, Any]:
-        """Merge the defaults, the -c file, --generation_kwargs and the command line."""
+        """Merge what the model says, the -c file, --generation_kwargs and the command line."""
+        self.load_options = self._load_options()
+        names = [name for option in self.table for name in (option.name, *option.aliases)]
+        own = model_options.read(self.load_options["path"], self.args.model_path, names)
+        self.load_options["special_ids"] = own.special_ids
         pairs = {name: from_json(convert_value(text)) for name, text in self.args.generation_kwargs}
-        more = [("--generation_kwargs", pairs)]
-        settings = generation_options.settings(self.table, self.args, self.library, more=more)
-        sampling = [name for name in (*SAMPLING_OPTIONS, "seed") if settings[name] is not None]
-        if sampling and not settings["do_sample"]:
-            logger.warning("without --do_sample true, these do nothing: %s", ", ".join(sampling))
-        beams = [name for name in BEAM_OPTIONS if settings.get(name) is not None]
+        settings = generation_options.settings(
+            self.table,
+            self.args,
+            self.library,
+            model=(own.place, own.values),
+            more=[("--generation_kwargs", pairs)],
+        )
+        self._warn_of_greedy(settings, own.values)
+        settings = without_neutral(settings)
+        beams = [name for name in BEAM_OPTIONS if name in settings]
         if beams and "num_beams" not in settings:
             logger.warning("without num_beams, these do nothing: %s", ", ".join(beams))
             settings = {name: value for name, value in settings.items() if name not in beams}
         self.timeout = self.timeout or settings.pop("max_time", None)
         return settings
 
+    @staticmethod
+    def _warn_of_greedy(settings: dict[str, Any], own: dict[str, Any]) -> None:
+        """Name the operator's options that do nothing without do_sample."""
+        names = (*SAMPLING_OPTIONS, "seed")
+        idle = [name for name in names if settings[name] not in (None, own.get(name))]
+        if idle and not settings["do_sample"]:
+            logger.warning("without --do_sample true, these do nothing: %s", ", ".join(idle))
+
+    def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Sample, also without llm_do_sample, if the Modelfile says how."""
+        options = super().request_options(asked)
+        if asked.get("do_sample") is None:
+            says_how = any(asked.get(name) is not None for name in SAMPLING_OPTIONS)
+            options["do_sample"] = options["do_sample"] or says_how
+        return options
+
     def loader(self) -> Callable[[], Model]:
-        """Check the model's files and import the libraries; return what loads the model."""
-        options = self._load_options()
+        """Import the libraries; return what loads the model."""
+        options = self.load_options
         if options["load_8bits"]:
             quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
         progress = self.loading_progress()
@@ -177,6 +206,8 @@ class HuggingfaceExecutor(ModelExecutor):
         from .model import TransformersModel
 
         eos_token_ids = self.settings.pop("eos_token_id", [])
+        if isinstance(eos_token_ids, int):
+            eos_token_ids = [eos_token_ids]
         return partial(
             TransformersModel,
             LoadOptions(**options),

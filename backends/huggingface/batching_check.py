@@ -17,17 +17,6 @@ logger = logging.getLogger(__name__)
 
 ARGUMENTS = ("position_ids", "attention_mask", "logits_to_keep")  # that forward() must have
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")  # positions change with the longest sequence
-GENERATE_ONLY = (  # fields of generation_config.json that only generate() implements
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "suppress_tokens",
-    "sequence_bias",
-    "exponential_decay_length_penalty",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "guidance_scale",
-    "watermarking_config",
-)
 PROMPT_LENGTHS = (5, 9)  # tokens of the two test prompts
 # Largest error relative to the logits; more in half precision, where rounding may send a token to
 # another expert.
@@ -62,7 +51,7 @@ def _unbatchable_reason(model: TransformersModel) -> str:
     """Return why a model cannot be batched, as far as options and configuration tell, or ""."""
     library = model.library_model
     if model.generate_options:
-        return f"the options ask for {', '.join(model.generate_options)}"
+        return f"only generate() implements {', '.join(model.generate_options)}"
     if model.processor is not None:
         return "it sees pictures"
     if library.config.is_encoder_decoder:
@@ -75,9 +64,7 @@ def _unbatchable_reason(model: TransformersModel) -> str:
         LENGTH_DEPENDENT_ROPE
     ):
         return "what its positions mean changes with the longest chat"
-    config = library.generation_config
-    asked = [name for name in GENERATE_ONLY if getattr(config, name, None) is not None]
-    return f"its generation_config.json asks for {', '.join(asked)}" if asked else ""
+    return ""
 
 
 def _rope_types(parameters: Any) -> set[str]:

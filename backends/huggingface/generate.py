@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -40,35 +41,42 @@ class Generate:
         raise AnswerError(OUT_OF_MEMORY)
 
     def check_options(self) -> None:
-        """Generate a token with the generate_options; raises UsageError if that fails."""
+        """Generate tokens with the generate_options; raises UsageError if that fails."""
         model = self._model
         if not model.generate_options:
             return
-        options = {"max_new_tokens": 1, "do_sample": False, **model.generate_options}
         try:
-            model.generate(input_ids=torch.tensor([[1, 2]], device=model.device), **options)
+            with warnings.catch_warnings():  # lengths that two tokens cannot satisfy
+                warnings.simplefilter("ignore")
+                model.generate(
+                    input_ids=torch.tensor([[1, 2]], device=model.device),
+                    **self._special_ids(),
+                    max_new_tokens=2,
+                    do_sample=False,
+                    **model.generate_options,
+                )
         except Exception as error:  # noqa: BLE001 - the library raises anything
             reason = " ".join(str(error).split())[:MAX_REASON]
             names = ", ".join(model.generate_options)
             raise UsageError(f"transformers cannot generate with {names}: {reason}") from None
 
+    def _special_ids(self) -> dict[str, Any]:
+        eos_token_ids = list(self._model.eos_token_ids)
+        return {"eos_token_id": eos_token_ids or None, "pad_token_id": [*eos_token_ids, 0][0]}
+
     def _generate(self, request: Request) -> None:
         model = self._model
         room = model.max_completion_tokens(request)
         streamer = Streamer(request, model.create_detokenizer(), model.eos_token_ids)
-        options = {name: value for name, value in request.options.items() if value is not None}
+        options = _arguments(request.options)
         seed, max_new_tokens = options.pop("seed", None), options.pop("max_new_tokens")
-        options.pop("stop", None)
-        if options.get("temperature") == 0:
-            options |= {"do_sample": False, "temperature": 1.0}
         can_stream = options.get("num_beams", 1) == 1
         torch.manual_seed(torch.seed() if seed is None else seed)
         tokens = model.generate(
             **self._inputs(request),
             streamer=streamer if can_stream else None,
             stopping_criteria=transformers.StoppingCriteriaList([StopCriterion(request)]),
-            eos_token_id=list(model.eos_token_ids) or None,
-            pad_token_id=next(iter(model.eos_token_ids), 0),
+            **self._special_ids(),
             max_new_tokens=min(max_new_tokens, room),
             **options,
         )
@@ -85,6 +93,16 @@ class Generate:
             return dict(request.model_inputs.for_model(self._model.library_model))
         input_ids = torch.tensor([request.prompt_ids], device=self._model.device)
         return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+
+
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request's options as generate() takes them."""
+    given = {name: value for name, value in options.items() if value is not None and name != "stop"}
+    if given.get("temperature") == 0:
+        given |= {"do_sample": False, "temperature": 1.0}
+    if given.get("top_k") == -1:
+        given["top_k"] = 0
+    return given
 
 
 class Streamer(BaseStreamer):

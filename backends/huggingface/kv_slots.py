@@ -51,11 +51,10 @@ class KVSlots:
             sequence = Sequence(len(self._sequences))
             self._sequences.append(sequence)
         cached = match.cached if self._copy_prefix(match, sequence) else 0
-        options = self._model.with_default_sampling(request.options)
         sequence.begin(
             request,
             self._model,
-            Sampler(options, request.prompt_ids, sorted(self._model.eos_token_ids)),
+            Sampler(request.options, request.prompt_ids, sorted(self._model.eos_token_ids)),
             cached=cached,
             max_new_tokens=request.options["max_new_tokens"],
         )

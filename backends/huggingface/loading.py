@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class LoadOptions:
     load_8bits: bool
     safetensors_only: bool
     trust_remote_code: bool
+    special_ids: Mapping[str, int | list[int]]  # instead of what its generation_config.json says
 
 
 class Loaded(NamedTuple):
@@ -65,6 +66,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
             dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
             device_map=device_map,
             use_safetensors=True if options.safetensors_only else None,
+            generation_config=transformers.GenerationConfig(**options.special_ids),
             **_trust(options),
             **quantization,
         )

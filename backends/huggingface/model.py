@@ -16,12 +16,10 @@ from backends._local.templates.chat_template import PLAIN, ChatTemplate
 
 from .detokenizer import detokenizer_factory
 from .loading import LoadOptions, Progress, load
-from .options import SAMPLING_OPTIONS
 
 logger = logging.getLogger(__name__)
 
 AttentionMask = torch.Tensor | dict[str, torch.Tensor] | None  # as forward() takes it
-DEFAULT_SAMPLING = {"temperature": 1.0, "top_k": 50, "top_p": 1.0}  # transformers' own
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"  # in the message of torch's RuntimeError
 MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unknown"
 DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it
@@ -64,7 +62,6 @@ class TransformersModel:
         self.context_length = _context_length(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
         self.cache_argument = _cache_argument(self._model)
-        self._default_sampling = _default_sampling(self._model.generation_config)
         self._watched: tuple[Request, ...] = ()
         for layer in _layers(self._model):
             layer.register_forward_pre_hook(self._abort_if_unwanted)
@@ -165,13 +162,6 @@ class TransformersModel:
             return self.context_length  # the prompt is in the encoder's own context
         return self.context_length - len(request.prompt_ids)
 
-    def with_default_sampling(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return generation options, with the model's own for those that are None."""
-        return {
-            name: self._default_sampling.get(name) if value is None else value
-            for name, value in options.items()
-        }
-
     # -- the library's objects
 
     @property
@@ -229,13 +219,7 @@ def _eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
     for place in places:
         ids = getattr(place, "eos_token_id", None)
         found += ids if isinstance(ids, list) else [ids]
-    return list(dict.fromkeys(token for token in found if token is not None))
-
-
-def _default_sampling(config: Any) -> dict[str, Any]:
-    """Return the sampling options of generation_config.json, else transformers' defaults."""
-    stated = {name: getattr(config, name, None) for name in SAMPLING_OPTIONS}
-    return DEFAULT_SAMPLING | {name: value for name, value in stated.items() if value is not None}
+    return list(dict.fromkeys(token for token in found if type(token) is int))
 
 
 def _context_length(model: Any, tokenizer: Any) -> int:

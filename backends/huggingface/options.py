@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kuwa_min.options import generation_options
+from kuwa_min.options import generation_options, types
 from kuwa_min.options.generation_options import Option
 
-SAMPLING_OPTIONS = (  # of the backend's table: those that a generation_config.json may state
+SAMPLING_OPTIONS = (  # of the backend's table: those that do nothing without do_sample
     "temperature",
     "top_k",
     "top_p",
@@ -36,18 +36,22 @@ TYPED = (  # with the default values, which change nothing
     Option("remove_invalid_values", bool, False, HELP),
     Option("max_time", float, None, HELP, least=0.001),
 )
-UNTYPED = {
-    "early_stopping",
-    "bad_words_ids",
+TOKEN_IDS = (  # whose values are a token's id or a list of them
     "suppress_tokens",
     "begin_suppress_tokens",
-    "sequence_bias",
     "forced_bos_token_id",
     "forced_eos_token_id",
-    "exponential_decay_length_penalty",
     "decoder_start_token_id",
     "eos_token_id",
-}
+)
+UNTYPED = (
+    "early_stopping",
+    "bad_words_ids",
+    "sequence_bias",
+    "exponential_decay_length_penalty",
+    "watermarking_config",
+)
+PASSED = {*(one.name for one in TYPED), *TOKEN_IDS, *UNTYPED}
 OURS = ("max_time", "eos_token_id")  # which the backend implements itself
 
 
@@ -55,32 +59,46 @@ def library() -> generation_options.Library:
     """Return the fields of GenerationConfig, and those of them that are passed on."""
     import transformers
 
-    known = {*vars(transformers.GenerationConfig()), *UNTYPED, *(one.name for one in TYPED)}
-    passed = {*UNTYPED, *(one.name for one in TYPED)}
-    return generation_options.Library(
-        "transformers.GenerationConfig", known, passed, convert=_convert
-    )
+    known = {*vars(transformers.GenerationConfig()), *PASSED}
+    name = "transformers.GenerationConfig"
+    return generation_options.Library(name, known, PASSED, convert=_convert)
 
 
 def _convert(name: str, value: Any) -> Any:
-    """Return a value as generate() takes it; None if it changes nothing. Raises ValueError."""
+    """Return a value as generate() takes it; raises ValueError."""
     option = next((one for one in TYPED if one.name == name), None)
     if option is not None:
-        value = option.convert(value)
-        return None if value == option.default else value
-    if name == "eos_token_id":
-        return _token_ids(name, value)
-    return None if value is False else value
+        return option.convert(value)
+    return token_ids(name, value) if name in TOKEN_IDS else value
 
 
-def _token_ids(name: str, value: Any) -> list[int]:
-    ids = value if isinstance(value, list) else [value]
-    if not all(type(one) is int for one in ids):
-        raise ValueError(f"{name} must be a token's number or a list of them")
-    return ids
+def token_ids(name: str, value: Any) -> int | list[int]:
+    """Return a token's id, or a list of them: [] for false and for -1, which mean none.
+
+    Raises ValueError.
+    """
+    value = types.from_json(value)
+    given = value if isinstance(value, list) else [] if value is False else [value]
+    try:
+        ids = [types.convert(int, one) for one in given]
+    except ValueError:
+        raise ValueError(f"{name} must be a token's number or a list of them") from None
+    known = [one for one in ids if one >= 0]
+    return known if isinstance(value, list) or not known else known[0]
+
+
+def without_neutral(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without those of the library that change nothing."""
+    return {name: value for name, value in settings.items() if not _is_neutral(name, value)}
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    option = next((one for one in TYPED if one.name == name), None)
+    if option is not None:
+        return bool(value == option.default)
+    return name in PASSED and (value is False or value in ([], {}))
 
 
 def generate_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that only generate() implements."""
-    names = {*UNTYPED, *(one.name for one in TYPED)} - {*OURS}
-    return {name: value for name, value in settings.items() if name in names}
+    return {name: settings[name] for name in settings if name in PASSED and name not in OURS}

@@ -23,6 +23,8 @@ from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
 
 CANDIDATES = 1024  # tokens considered first where no top_k states a number
+DEFAULT_TOP_K = 50  # transformers' own
+LEAST_TOP_P = 1e-9  # leaves the likeliest token, as 0 does in the library
 TOO_FEW = -1  # instead of a token: the options allow others beside the candidates
 HISTORY_GROWTH = 256  # tokens by which the history of penalties grows
 NOT_A_NUMBER = OVERFLOWED.format(TRY_DTYPE)
@@ -31,8 +33,8 @@ NOT_A_NUMBER = OVERFLOWED.format(TRY_DTYPE)
 class Sampler:
     """The sampling options, random numbers and token history of one sequence.
 
-    options: every name of the backend's table; None where neither user nor model states a value;
-    prompt_ids: the prompt; eos_token_ids: the tokens that end a completion.
+    options: every name of the backend's table, with None for transformers' default; prompt_ids: the
+    prompt; eos_token_ids: the tokens that end a completion.
     """
 
     def __init__(
@@ -45,8 +47,8 @@ class Sampler:
         self.temperature = _or(options["temperature"], 1.0)
         self.do_sample = bool(options["do_sample"] and self.temperature)
         self.is_greedy = not (self.do_sample or self._penalties)
-        self.top_k = int(_or(options["top_k"], 0))
-        self.top_p = _or(options["top_p"], 1.0)
+        self.top_k = max(0, int(_or(options["top_k"], DEFAULT_TOP_K)))
+        self.top_p = max(LEAST_TOP_P, _or(options["top_p"], 1.0))
         self.min_p = _or(options["min_p"], 0.0)
         self._rare_warpers = _rare_warpers(options) if self.do_sample else []
         self._rng = random.Random(options["seed"])

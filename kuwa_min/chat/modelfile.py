@@ -30,6 +30,7 @@ APPENDED = {
     "output-prefix": "output_prefix",
     "output-suffix": "output_suffix",
 }
+STOP_WORDS = ("llm_stop", "stop")  # parameters that may be given several times
 BOTS = {  # commands for agents -> the attribute; other executors ignore them
     "from": "process_bot",
     "process-bot": "process_bot",
@@ -185,9 +186,17 @@ class _Builder:
         key, text = _split_word(args)
         value = read_value(text)
         if value or text.startswith(("'", '"')):
-            self._modelfile.parameters[key.strip("\"'")] = convert_value(value)
+            self._set(key.strip("\"'"), convert_value(value))
         else:
             self._skipped.append("parameter without a value")
+
+    def _set(self, key: str, value: Any) -> None:
+        """Set a parameter; a repeated stop word makes a list, as in Ollama's Modelfiles."""
+        parameters = self._modelfile.parameters
+        if key in STOP_WORDS and key in parameters:
+            before = parameters[key]
+            value = [*(before if isinstance(before, list) else [before]), value]
+        parameters[key] = value
 
     def _script(self, args: str) -> None:
         content = Script.get_content(extract_text_from_quotes(args))

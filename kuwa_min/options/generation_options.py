@@ -1,7 +1,8 @@
 """Options as tables: argparse, configuration file and Modelfile all come from one list.
 
-Precedence: the table's default < the -c file < the command line < the Modelfile's llm_*. None never
-overrides, and lists of texts, such as stop words, are concatenated.
+Precedence: the table's default < what the model itself states < the -c file < the command line <
+the Modelfile's llm_*. None never overrides, and lists of texts, such as stop words, are
+concatenated.
 
 A Library lists the parameters that a backend's library accepts beyond the table. Some are passed
 on, the others are logged as without effect; only an option unknown to the library ends the start.
@@ -61,6 +62,7 @@ class Option(NamedTuple):
 
 Table = Sequence[Option]
 Source = tuple[str, Mapping[str, Any]]  # of options: its name for messages, and its values
+NO_SOURCE: Source = ("", {})
 
 
 def unchanged(_: str, value: Any) -> Any:
@@ -124,9 +126,10 @@ def settings(
     args: argparse.Namespace,
     library: Callable[[], Library] = lambda: NO_LIBRARY,
     *,
+    model: Source = NO_SOURCE,
     more: Sequence[Source] = (),
 ) -> dict[str, Any]:
-    """Merge defaults, the -c file, `more` and the command line.
+    """Merge defaults, what the model itself states, the -c file, `more` and the command line.
 
     library: called only for options that the table lacks. Raises UsageError for an invalid or
     unknown option, naming its source.
@@ -136,11 +139,21 @@ def settings(
     path = args.generation_config
     sources = [(path, read_config(path))] if path else []
     options = {option.name: option.default for option in table}
-    for source in [*sources, *more]:
+    for source in [model, *sources, *more]:
         options = _merge(table, options, _read(table, source, library))
     names = {option.name for option in table}
     given = {name: value for name, value in vars(args).items() if name in names}
     return _merge(table, options, _read(table, ("the command line", given), library))
+
+
+def asked_by(parameters: Mapping[str, Any], table: Table) -> dict[str, Any]:
+    """Return the options in a Modelfile's parameters: llm_stop, or stop as Ollama has it.
+
+    parameters: a ParameterDict. Without llm_, only the table's names count.
+    """
+    names = {name for option in table for name in (option.name, *option.aliases)}
+    plain = {name: value for name, value in parameters.items() if name in names}
+    return {**plain, **parameters["llm_"]}
 
 
 def for_request(

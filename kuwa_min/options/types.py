@@ -63,12 +63,17 @@ def _text(value: Any) -> str:
 
 
 def _texts(value: Any) -> list[str]:
-    """Convert to a list of texts: a list, a JSON list as text, or a single text."""
-    value = from_json(value)
-    texts = [_text(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
+    """Convert to a list of texts: a text, a JSON list as text, or a list of such."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    texts = [_text(one) for part in parts for one in _listed(part)]
     if len(texts) > MAX_TEXTS or any(len(text) > MAX_TEXT_LENGTH for text in texts):
         raise ValueError
     return [text for text in texts if text]
+
+
+def _listed(value: Any) -> list[Any]:
+    parsed = from_json(value) if isinstance(value, str) else None
+    return parsed if isinstance(parsed, list) else [value]
 
 
 def from_json(value: Any) -> Any:
