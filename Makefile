@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the sa
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
 .PHONY: run build test check lint heavy cloud models bench bench-heavy bench-huggingface bench-llamacpp \
-  bench-chatgpt browser clean
+  bench-chatgpt browser mutation clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -31,6 +31,11 @@ test: $(VENV)/test-ready ## everything: lint, types, all tests
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
 	$(PYTEST) -q -m "not slow"
+
+mutation: .venv-mutation/ready ## whether the unit tests of some modules notice faults, half an hour
+	.venv-mutation/bin/mutmut run
+	.venv-mutation/bin/mutmut results
+	.venv-mutation/bin/python benchmarks/mutation.py
 
 lint: $(VENV)/test-ready
 	$(BIN)/ruff check .
@@ -115,11 +120,16 @@ $(VENV)/cloud-ready: $(VENV)/test-ready
 	  -r benchmarks/requirements-llamacpp.txt
 	touch $@
 
+.venv-mutation/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-mutation
+	.venv-mutation/bin/pip install --quiet --editable '.[mutation]'
+	touch $@
+
 .venv-bench/ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet -r benchmarks/requirements.txt
 	touch $@
 
 clean:
-	rm -rf dist build *.egg-info $(VENV) .venv-bench .venv-bench-huggingface \
+	rm -rf dist build mutants *.egg-info $(VENV) .venv-mutation .venv-bench .venv-bench-huggingface \
 	  .venv-bench-llamacpp

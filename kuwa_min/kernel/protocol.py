@@ -67,14 +67,14 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     Of several values of a field, the last one counts. Raises HTTPError for too many fields.
     """
     found = re.search(BOUNDARY, content_type)
-    boundary = b"--" + found[1].rstrip().encode("latin-1", "replace") if found else b""
+    boundary = b"--" + found[1].rstrip().encode("latin-1") if found else None
     if boundary and body.lstrip().startswith(boundary):
         return _parse_multipart(b"\r\n" + body.lstrip(), b"\r\n" + boundary)
     if b"=" not in body:
         return {}
     try:
         pairs = parse_qsl(
-            body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS
+            body.decode(errors="replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS
         )
     except ValueError:
         raise HTTPError(400, TOO_MANY_FIELDS.format(FORM_FIELDS)) from None
@@ -83,14 +83,13 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
 
 def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
     form = {}
-    parts = body.split(boundary, FORM_FIELDS + 2)
-    if len(parts) > FORM_FIELDS + 2:  # and the text before the first boundary and after the last
+    if body.count(boundary) > FORM_FIELDS + 1:  # the last one ends the form
         raise HTTPError(400, TOO_MANY_FIELDS.format(FORM_FIELDS))
-    for part in parts[1:]:
+    for part in body.split(boundary)[1:]:
         head, found, content = part.partition(b"\r\n\r\n")
-        name = re.search(FIELD_NAME, head.decode("utf-8", "replace"))
+        name = re.search(FIELD_NAME, head.decode(errors="replace"))
         if found and name:
-            form[name[1]] = content.decode("utf-8", "replace")
+            form[name[1]] = content.decode(errors="replace")
     return form
 
 
@@ -125,15 +124,15 @@ def _parse_history(form: dict[str, str]) -> list[Message]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise HTTPError(400, MALFORMED_HISTORY)
     history = to_openai_chat_format(entries)
-    if _is_api_call(form.get("history_id", "")):
+    if _is_api_call(form):
         history = keep_client_system(history)
     return rectify_chat_history(history)
 
 
-def _is_api_call(history_id: str) -> bool:
+def _is_api_call(form: dict[str, str]) -> bool:
     try:
-        return int(history_id) < 0
-    except ValueError:
+        return int(form["history_id"]) < 0
+    except (KeyError, ValueError):
         return False
 
 

@@ -34,6 +34,7 @@ def test_a_head_is_read_into_method_path_version_and_fields() -> None:
         (b"/a?b?c", "/a", None),
         (b"/a/?b", "/a", None),
         (b"/a/b//", "/a/b", None),
+        (b"/chat/X/", "/chat/X", None),
         (b"///", "/", None),
         (b"/a%2e%2e/b;c#d", "/a%2e%2e/b;c#d", None),
         (b"//evil.example/chat", "//evil.example/chat", None),
@@ -129,6 +130,7 @@ def test_a_doubtful_field_line_is_refused(line: bytes) -> None:
         (b" \t two  words\t", "two  words"),
         (b"a\tb", "a\tb"),
         (b"a: b:c", "a: b:c"),
+        (b" XX ", "XX"),
     ],
 )
 def test_a_value_may_hold_8_bit_characters_tabs_and_colons(value: bytes, read: str) -> None:
@@ -200,6 +202,13 @@ def test_the_length_of_a_body_is_read(fields: bytes, length: int) -> None:
 def test_doubtful_framing_is_refused(fields: bytes, status: int) -> None:
     """Refuse a body whose length two programs might read in two ways."""
     assert refusal(POST + fields) == status
+
+
+def test_two_lengths_of_a_body_are_named() -> None:
+    """The client learns what is wrong with its framing."""
+    head = http1.parse_head(POST + b"Transfer-Encoding: chunked\r\nContent-Length: 5")
+    with pytest.raises(HTTPError, match=r"^The body's length is given in two ways\.$"):
+        http1.body_length(head)
 
 
 def test_chunked_from_an_http_1_0_client_is_refused() -> None:
@@ -301,6 +310,12 @@ def test_a_response_head_is_these_bytes(keep_alive: bool, connection: bytes) -> 
         b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 2\r\n"
         b"X-Content-Type-Options: nosniff\r\nConnection: " + connection + b"\r\n\r\n"
     )
+
+
+def test_a_response_head_is_latin_1_whatever_is_in_it() -> None:
+    """Write a question mark for other characters, as a header cannot hold them."""
+    head = http1.response_head(200, [("X-Name", "café 嗨")], keep_alive=True)
+    assert b"\r\nX-Name: caf\xe9 ?\r\n" in head
 
 
 @pytest.mark.parametrize("status", [200, 204, 400, 403, 404, 408, 413, 421, 429, 431, 501, 505])

@@ -102,10 +102,17 @@ def test_the_boundary_counts_only_at_the_start_of_a_line() -> None:
     assert form == {"input": text, "name": "debug"}
 
 
-def test_a_preamble_of_line_ends_is_skipped() -> None:
+@pytest.mark.parametrize("preamble", [b"\r\n", b"\n", b" \t"])
+def test_a_preamble_of_white_space_is_skipped(preamble: bytes) -> None:
     """Some clients begin with an empty line."""
-    body = b"\r\n" + multipart(("a", "1"), boundary="X")
+    body = preamble + multipart(("a", "1"), boundary="X")
     assert protocol.parse_form(body, "multipart/form-data; boundary=X") == {"a": "1"}
+
+
+def test_a_boundary_of_8_bit_characters_is_found() -> None:
+    """Headers are Latin-1."""
+    body = b'--\xe9\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--\xe9--\r\n'
+    assert protocol.parse_form(body, "multipart/form-data; boundary=\xe9") == {"a": "1"}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +147,26 @@ def test_the_last_value_of_a_field_wins() -> None:
 def test_bytes_that_are_not_utf8_are_replaced(body: bytes) -> None:
     """Broken text is readable text with replacement characters."""
     assert protocol.parse_form(body, URLENCODED) == {"a": "\ufffd\ufffd"}
+
+
+def test_bytes_of_a_multipart_body_that_are_not_utf8_are_replaced() -> None:
+    """In names and in values."""
+    body = b'--X\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\xfe\r\n--X--\r\n'
+    form = protocol.parse_form(body, "multipart/form-data; boundary=X")
+    assert form == {"\ufffd": "\ufffd"}
+
+
+def test_a_multipart_form_has_at_most_100_fields() -> None:
+    """Fields of one name are counted, too."""
+    fields = [(f"f{n}", "1") for n in range(101)]
+    content_type = "multipart/form-data; boundary=X"
+    whole = multipart(*fields[:100], boundary="X")
+    assert protocol.parse_form(whole, content_type) == dict(fields[:100])
+    for too_many in (fields, [("a", "1")] * 101):
+        with pytest.raises(HTTPError) as refused:
+            protocol.parse_form(multipart(*too_many, boundary="X"), content_type)
+        assert refused.value.status == 400
+        assert refused.value.message == catalog.TOO_MANY_FIELDS.format(100)
 
 
 def test_a_form_has_at_most_100_fields() -> None:
@@ -345,7 +372,9 @@ def test_a_leading_message_of_the_assistant_is_an_api_clients_system_message() -
     ]
 
 
-@pytest.mark.parametrize("history_id", [{"history_id": "7"}, {"history_id": "x"}, {}])
+@pytest.mark.parametrize(
+    "history_id", [{"history_id": "7"}, {"history_id": "0"}, {"history_id": "x"}, {}]
+)
 def test_a_leading_message_of_the_assistant_in_a_room_is_dropped(
     history_id: dict[str, str],
 ) -> None:
@@ -401,6 +430,7 @@ def test_endpoints_have_paths_of_their_own(path: str, index: int, result: str) -
         ("http://127.0.0.1:9000", "unregister", "http://127.0.0.1:9000/v1.0/worker/unregister"),
         ("https://k/base", "list", "https://k/base/v1.0/worker/list"),
         ("https://k/base/", "debug", "https://k/base/v1.0/worker/debug"),
+        ("https://k/BOX//", "debug", "https://k/BOX/v1.0/worker/debug"),
     ],
 )
 def test_the_kernels_routes_stand_below_its_base_url(
@@ -438,6 +468,28 @@ def test_a_table_that_is_shown_can_be_read(table: dict[str, list[Any]]) -> None:
     assert "<script>" not in page
 
 
+def test_a_page_shows_the_names_as_they_are() -> None:
+    """The front end looks for "name" between quotes; a person reads line by line."""
+    page = protocol.render_table({"名字 & <b>": [["http://h:1/chat", "READY", -1, -1]]})
+    assert page.decode() == (
+        "<!doctype html><title>Kernel</title><textarea>{\n"
+        '  "名字 &amp; &lt;b&gt;": [\n    [\n      "http://h:1/chat",\n      "READY",\n'
+        "      -1,\n      -1\n    ]\n  ]\n}</textarea>"
+    )
+
+
+@pytest.mark.parametrize("space", ["", "\r\n "])
+def test_the_bare_json_of_0_4_is_read(space: str) -> None:
+    """Records as lists or as objects; text that looks like a page's is a name."""
+    page = """{"<textarea>{}</textarea>": [["http://h:1/chat", "READY", -1, -1]], "名字": [
+      {"job_user_id": "1", "job_history_id": "7", "status": "BUSY", "endpoint": "http://h:2/chat"},
+      {"endpoint": "http://h:3/chat", "status": "READY"}]}"""
+    assert protocol.parse_table(space + page) == {
+        "<textarea>{}</textarea>": [["http://h:1/chat", "READY", -1, -1]],
+        "名字": [["http://h:2/chat", "BUSY", "7", "1"], ["http://h:3/chat", "READY", None, None]],
+    }
+
+
 def test_the_real_kernels_page_is_read() -> None:
     """Attributes, line ends and any case do not matter."""
     page = """<!DOCTYPE html><h1>Debug</h1><form method="post">
@@ -459,9 +511,24 @@ def test_the_real_kernels_page_is_read() -> None:
         "<textarea>null</textarea>",
         '<textarea>{"debug": 7}</textarea>',
         '<textarea>{"debug": null}</textarea>',
+        '{"debug": ["http://h:1/chat"]}',
     ],
 )
 def test_a_page_without_a_table_is_a_value_error(page: str) -> None:
     """The caller knows that it knows nothing."""
     with pytest.raises(ValueError):
+        protocol.parse_table(page)
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        ("[]", "the page holds no table of records"),
+        ('{"debug": {}}', "the page holds no table of records"),
+        ('{"debug": [7]}', "a record is neither a list nor an object"),
+    ],
+)
+def test_json_that_is_no_table_is_named(page: str, reason: str) -> None:
+    """An operator reads the reason in the log."""
+    with pytest.raises(ValueError, match=f"^{reason}$"):
         protocol.parse_table(page)
