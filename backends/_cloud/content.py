@@ -26,8 +26,14 @@ class Piece(NamedTuple):
     unknown: str = ""  # what a part without text is
 
 
-def pieces(content: Any) -> Iterator[Piece]:
-    """Yield the texts in their order; a number counts as its text, null as none."""
+def pieces(content: Any) -> list[Piece]:
+    """Return the texts in their order; a number counts as its text, null as none."""
+    if content is None:
+        return []
+    return [Piece(content)] if isinstance(content, str) else list(_walk(content))
+
+
+def _walk(content: Any) -> Iterator[Piece]:
     waiting = [(content, False)]
     while waiting:
         value, is_reasoning = waiting.pop()

@@ -90,8 +90,11 @@ class CompletionParser:
         if choices is None:
             return ""
         self.chunks += 1
-        texts = [self._feed_choice(one) for one in choices if self._is_shown(one, choices)]
-        return self._join_surrogates("".join(texts))
+        text = ""
+        for one in choices:
+            if self._is_shown(one, choices):
+                text += self._feed_choice(one)
+        return self._join_surrogates(text)
 
     def _feed_usage(self, usage: dict[str, Any]) -> None:
         prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
@@ -114,22 +117,22 @@ class CompletionParser:
             self.finish_reason = reason if isinstance(reason, str) else "stop"
         if choice.get("error"):
             self.error = choice
-        found = ((name, choice.get(name)) for name in SOURCES)
-        return "".join(self._feed_message(name, value) for name, value in found if value)
+        text = ""
+        for source in SOURCES:
+            message = choice.get(source)
+            if message and self._source in ("", source):  # in another one it is there twice
+                text += self._feed_message(source, message)
+        return text
 
     def _feed_message(self, source: str, message: Any) -> str:
-        """Return the text of a field, unless another one brings it: then it is there twice."""
-        fields = message if isinstance(message, dict) else {"content": message}
-        found = [*pieces(fields.get("content", fields.get("text"))), *pieces(fields.get("refusal"))]
-        for one in found:
-            if one.unknown:
-                note(self.not_understood, short(one.unknown))
-        thoughts = next((fields[name] for name in REASONING if fields.get(name)), None)
-        before = [one._replace(is_reasoning=True) for one in pieces(thoughts)]
-        texts = [one for one in (*before, *found) if one.text]
-        if texts:
-            self._source = self._source or source
-        return "".join(map(self._show, texts)) if self._source == source else ""
+        text = ""
+        for piece in _pieces(message if isinstance(message, dict) else {"content": message}):
+            if piece.text:
+                self._source = source
+                text += self._show(piece)
+            elif piece.unknown:
+                note(self.not_understood, short(piece.unknown))
+        return text
 
     def _show(self, piece: Piece) -> str:
         """Return a text, which ends the reasoning before it; of reasoning, whole side notes."""
@@ -175,8 +178,23 @@ def _choices(found: dict[str, Any]) -> list[Any] | None:
     return [found] if isinstance(found.get("done"), bool) else None
 
 
+def _pieces(message: dict[str, Any]) -> list[Piece]:
+    """Return the texts of a message, its reasoning first."""
+    content = message.get("content")
+    found = pieces(message.get("text") if content is None else content)
+    if message.get("refusal"):
+        found = [*found, *pieces(message["refusal"])]
+    for name in REASONING:
+        if message.get(name):
+            before = (one._replace(is_reasoning=True) for one in pieces(message[name]))
+            return [*before, *found]
+    return found
+
+
 def _index(choice: dict[str, Any]) -> int:
     index = choice.get("index")
+    if isinstance(index, int):
+        return index
     return int(index) if str(index).isdecimal() else 0
 
 

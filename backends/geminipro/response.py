@@ -69,7 +69,7 @@ def parse(event: Event) -> Chunk:
     listed = found.get("candidates")
     candidates = map(as_dict, listed if isinstance(listed, list) else [listed])
     candidate = next((one for one in candidates if one.get("index") in (0, "0", None)), {})
-    parts = list(pieces(candidate.get("content")))
+    parts = pieces(candidate.get("content"))
     usage = as_dict(found.get("usageMetadata"))
     counts = [_count(usage, name) for name in ("candidatesTokenCount", "thoughtsTokenCount")]
     known = [count for count in counts if count is not None]
