@@ -15,6 +15,8 @@ from kuwa_min.errors import UsageError
 from kuwa_min.options import generation_options, types
 from kuwa_min.options.generation_options import Option
 
+from . import model_options
+
 REQUIRES: dict[str, str] = {
     "llama_cpp": "llama-cpp-python>=0.3.36",
     "jinja2": "jinja2>=3.1.6",
@@ -34,6 +36,7 @@ OPTIONS = (
         None,
         "longest answer in tokens; None, 0: all that fit",
         least=-1,
+        aliases=("max_new_tokens", "num_predict"),
     ),
     Option("temperature", float, 0.8, "how freely to draw; 0: take the likeliest", least=0),
     Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=-1),
@@ -41,13 +44,20 @@ OPTIONS = (
     Option("min_p", float, 0.05, "least share of the likeliest token's probability", least=0),
     Option("typical_p", float, 1.0, "draw from the typical tokens; 1: off", least=0),
     Option("seed", int, None, "seed of the draw; None, -1: another one each time", least=-1),
-    Option("repeat_penalty", float, 1.0, "above 1, avoid what was said before", least=0.01),
+    Option(
+        "repeat_penalty",
+        float,
+        1.0,
+        "above 1, avoid what was said before",
+        least=0.01,
+        aliases=("repetition_penalty",),
+    ),
     Option("frequency_penalty", float, 0.0, "avoid tokens the more, the more often said", least=-2),
     Option("presence_penalty", float, 0.0, "avoid tokens that were said", least=-2),
     Option("mirostat_mode", int, 0, "1 or 2 hold the surprise steady; 0: off", least=0),
     Option("mirostat_tau", float, 5.0, "the surprise that mirostat holds", least=0),
     Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
-    Option("stop", list, None, "end an answer before these texts"),
+    Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
 )
 IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
 
@@ -127,15 +137,18 @@ class LlamacppExecutor(ModelExecutor):
         return options.library(IGNORED)
 
     def read_settings(self) -> dict[str, Any]:
-        """Merge the defaults, the -c file and the command line; log options without effect."""
+        """Merge what the model says, the -c file and the command line; log what has no effect."""
+        self.path, header = resolve.gguf_file(self.args.model_path)
         given = {name: vars(self.args)[name] for name in IGNORED}
         ignored = {name: value for name, value in given.items() if value is not None}
         more = [("the command line", ignored)]
-        return generation_options.settings(self.table, self.args, self.library, more=more)
+        own = model_options.read(header.fields, self.args.model_path)
+        return generation_options.settings(
+            self.table, self.args, self.library, model=own, more=more
+        )
 
     def loader(self) -> Callable[[], Model]:
-        """Check the model's file and import llama.cpp; return what loads the model."""
-        path = resolve.gguf_file(self.args.model_path)
+        """Import llama.cpp; return what loads the model."""
         flash_attn = self._flash_attention()
         progress = self.loading_progress()
         from .context import ContextOptions
@@ -143,7 +156,7 @@ class LlamacppExecutor(ModelExecutor):
 
         return partial(
             LlamaModel,
-            path,
+            self.path,
             progress,
             gpu_layers=self.args.ngl,
             tensor_split=self.args.tensor_split,

@@ -56,8 +56,8 @@ KINDS = {
 }
 
 
-def check(path: Path) -> str:
-    """Check a file and its further parts; return the architecture. Raises InvalidModelFile."""
+def check(path: Path) -> Header:
+    """Check a file and its further parts; return its header. Raises InvalidModelFile."""
     read_head(path)
     further = parts(path)[1:]
     header = _check_one(path)
@@ -67,7 +67,7 @@ def check(path: Path) -> str:
             _check_one(part)
         except InvalidModelFile as error:
             raise InvalidModelFile(f"has further parts: {part.name} {error}") from None
-    return header.text(ARCHITECTURE)
+    return header
 
 
 def parts(path: Path) -> list[Path]:

@@ -26,6 +26,7 @@ ARCHITECTURE, ALIGNED = "general.architecture", "general.alignment"
 FILE_TYPE, ADAPTER_TYPE, TOKENIZER = "general.type", "adapter.type", "tokenizer.ggml.model"
 SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
 POOLING = ".pooling_type"  # after the architecture's name
+SAMPLING = "general.sampling."  # before the name of a generation option
 KEPT = {
     ARCHITECTURE,
     ALIGNED,
@@ -36,9 +37,21 @@ KEPT = {
     SPLIT_COUNT,
 }
 STRING, ARRAY = 8, 9
-INTEGERS = {0, 2, 4, 10}  # the unsigned ones
-# Bytes of a value by its type: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
-VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+# Layout of a value by its type: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.
+LAYOUTS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+SINGLE_DIGITS = 7  # decimal digits of an f32
 # Values in a block and bytes of it, by the number that ggml gives the tensor type.
 BLOCKS = {
     0: (1, 4),  # F32
@@ -82,7 +95,7 @@ BLOCKS = {
 class Header(NamedTuple):
     """What the header of a GGUF file states."""
 
-    fields: dict[str, str | int]  # those of KEPT, and the pooling type
+    fields: dict[str, str | float]  # those of KEPT, the pooling type, generation options
     tensors: int
     needed: int  # bytes of the file, as far as the tensors' types are known
 
@@ -104,10 +117,10 @@ def read_header(file: BinaryIO, size: int) -> Header:
     """
     reader = _Reader(file, size)
     _, tensors, count = reader.take("<IQQ")
-    fields: dict[str, str | int] = {}
+    fields: dict[str, str | float] = {}
     for _ in range(count):  # each takes bytes: a wrong count ends at the end of the file
         name, kind = reader.text(), reader.number()
-        if name in KEPT or name.endswith(POOLING):
+        if name in KEPT or name.endswith(POOLING) or name.startswith(SAMPLING):
             fields[name] = reader.value(kind)
         else:
             reader.skip_value(kind)
@@ -162,14 +175,16 @@ class _Reader:
             raise self.damage(f"a name of {length:,} bytes")
         return self._bytes(length).decode(errors="replace")
 
-    def value(self, kind: int) -> str | int:
-        """Return the next value if it is text or an unsigned number; skip others, and return 0."""
+    def value(self, kind: int) -> str | float:
+        """Return the next value if it is text or a number; skip an array, and return 0."""
         if kind == STRING:
             return self.text()
-        if kind in INTEGERS:
-            return int.from_bytes(self._bytes(VALUE_SIZES[kind]), "little")
-        self.skip_value(kind)
-        return 0
+        if kind == ARRAY:
+            self.skip_value(kind)
+            return 0
+        size = self._value_size(kind)
+        (number,) = struct.unpack(f"<{LAYOUTS[kind]}", self._bytes(size))
+        return float(f"{number:.{SINGLE_DIGITS}g}") if isinstance(number, float) else int(number)
 
     def skip_value(self, kind: int) -> None:
         """Skip a value of this type."""
@@ -194,9 +209,9 @@ class _Reader:
             self._skip(self._length())
 
     def _value_size(self, kind: int) -> int:
-        if kind not in VALUE_SIZES:
+        if kind not in LAYOUTS:
             raise self.damage(f"a value of type {kind}")
-        return VALUE_SIZES[kind]
+        return struct.calcsize(f"<{LAYOUTS[kind]}")
 
     def _length(self) -> int:
         return int.from_bytes(self._bytes(8), "little")

@@ -15,7 +15,7 @@ from . import gguf, hub_cache, quantization, text_files, weights
 from .close_matches import close_matches
 from .folder_contents import ADAPTER, CONFIG, adapter, instead_of_config, instead_of_gguf
 from .foreign_files import ARCHIVE, what_it_is
-from .gguf_header import MAGIC
+from .gguf_header import MAGIC, Header
 from .sniff import InvalidModelFile, check_small_file, printable, read_head, read_json
 
 logger = logging.getLogger(__name__)
@@ -58,18 +58,20 @@ def any_folder(path: str, option: str) -> Path:
         raise UsageError(f"{option} {path} {error}") from None
 
 
-def gguf_file(path: str) -> Path:
-    """Return the checked GGUF file of a path or hf://owner/name?file; raises UsageError."""
+def gguf_file(path: str) -> tuple[Path, Header]:
+    """Return the checked GGUF file of a path or hf://owner/name?file, and its header.
+
+    Raises UsageError.
+    """
     place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
     try:
         if place.is_dir():
             raise InvalidModelFile(
                 f"is a folder; a GGUF file is needed: {instead_of_gguf(place, _names(place))}"
             )
-        gguf.check(place)
+        return place, gguf.check(place)
     except InvalidModelFile as error:
         raise UsageError(f"--model_path {path} {error}") from None
-    return place
 
 
 def _hub_gguf(address: str) -> Path:

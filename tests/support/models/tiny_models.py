@@ -107,13 +107,14 @@ def write_gguf(
     template: str | None = TEMPLATE,
     context: int = CONTEXT,
     more: Sequence[str] = (),
+    fields: Sequence[bytes] = (),
 ) -> Path:
     """Write a GGUF file of the llama architecture; return its path.
 
-    more: tokens that follow those of single bytes.
+    more: tokens that follow those of single bytes; fields: further ones of its head.
     """
     tokens = [*SPECIAL, *byte_letters(), *more]
-    head = _fields(tokens, context)
+    head = [*_fields(tokens, context), *fields]
     if template is not None:
         head.append(field("tokenizer.chat_template", STRING, template))
     return pack_gguf(path, head, _tensors(len(tokens)))

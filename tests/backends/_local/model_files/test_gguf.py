@@ -56,6 +56,11 @@ def write(place: Path, content: bytes, name: str = "m.gguf") -> Path:
     return place / name
 
 
+def architecture(path: Path) -> str:
+    """Return the architecture that a whole file states."""
+    return _gguf_file.check(path).text(gguf_header.ARCHITECTURE)
+
+
 def wrong(path: Path) -> str:
     """Return the one line that says what is wrong with this file."""
     with pytest.raises(UsageError) as refused:
@@ -67,15 +72,15 @@ def wrong(path: Path) -> str:
 
 def test_a_whole_file_says_its_architecture(tmp_path: Path) -> None:
     """Which decides what can be done with it; a file may leave it out."""
-    assert _gguf_file.check(write(tmp_path, WHOLE)) == "llama"
-    assert _gguf_file.check(write(tmp_path, gguf([], [], 0))) == ""
+    assert architecture(write(tmp_path, WHOLE)) == "llama"
+    assert architecture(write(tmp_path, gguf([], [], 0))) == ""
 
 
 def test_a_real_file_is_whole(tmp_path: Path) -> None:
     """As llama.cpp reads it; one byte less is too few."""
     pytest.importorskip("numpy", reason="the test model's weights are made with it")
     path = tiny_models.write_gguf(tmp_path / "m.gguf")
-    assert _gguf_file.check(path) == "llama"
+    assert architecture(path) == "llama"
     content = path.read_bytes()
     write(tmp_path, content[:-1])
     assert wrong(path) == (
@@ -144,14 +149,14 @@ def test_a_huge_file_of_zeros_is_answered_soon(
 
 def test_a_type_that_is_new_is_not_judged(tmp_path: Path) -> None:
     """Only where it begins is."""
-    assert _gguf_file.check(write(tmp_path, gguf([], [tensor((9,), UNKNOWN, 96)], 100))) == ""
+    assert architecture(write(tmp_path, gguf([], [tensor((9,), UNKNOWN, 96)], 100))) == ""
 
 
 def test_the_alignment_is_the_files_own(tmp_path: Path) -> None:
     """The tensors begin at a multiple of it."""
     fields = [field("general.alignment", U32, struct.pack("<I", 256))]
     content = gguf(fields, [tensor((8,), F32_TENSOR, 0)], 32, alignment=256)
-    assert _gguf_file.check(write(tmp_path, content)) == ""
+    assert architecture(write(tmp_path, content)) == ""
     assert wrong(write(tmp_path, content[:-1])).startswith("is truncated: 288 bytes are needed")
 
 
@@ -166,7 +171,7 @@ def part(number: int, count: int) -> str:
 def test_all_parts_of_a_model_are_looked_at(tmp_path: Path) -> None:
     """Every one is there and whole."""
     paths = [write(tmp_path, WHOLE, part(number, 3)) for number in (1, 2, 3)]
-    assert _gguf_file.check(paths[0]) == "llama"
+    assert architecture(paths[0]) == "llama"
     assert _gguf_file.parts(paths[0]) == paths
     write(tmp_path, WHOLE[:-1], part(3, 3))
     found = wrong(paths[0])
@@ -203,7 +208,7 @@ def split(number: int, count: int, name: str = "") -> bytes:
 def test_parts_with_their_numbers_inside_are_fine(tmp_path: Path) -> None:
     """As llama-gguf-split makes them."""
     paths = [write(tmp_path, split(number, 2), part(number, 2)) for number in (1, 2)]
-    assert _gguf_file.check(paths[0]) == "llama"
+    assert architecture(paths[0]) == "llama"
 
 
 @pytest.mark.parametrize("name", ["whole.gguf", part(1, 1), part(1, 2)])
