@@ -21,6 +21,7 @@ from tests.support.local_chats import truncated
 from tests.support.models import tiny_ggufs
 from tests.support.models.tiny_ggufs import ARCHITECTURES, STATEFUL, Library
 from tests.support.models.tiny_models import SPECIAL, pack_gguf
+from tests.support.programs import until
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 
@@ -451,9 +452,7 @@ def test_gaps_between_busy_slots_are_filled_and_idle_slots_unchanged(
         return int(decode(context, batch))
 
     monkeypatch.setattr(llama_cpp, "llama_decode", look)
-    running[0].more(10)
-    running[4].more(10)
-    assert 5 in sizes
+    until(lambda: 5 in sizes)
     again = [talk.ask(f"chat {number}", **few) for number in (1, 2, 3)]
     for number, answer in zip((1, 2, 3), again, strict=True):
         assert answer.whole() == alone.answer(f"chat {number}", **few)
