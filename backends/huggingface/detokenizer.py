@@ -15,7 +15,7 @@ REPLACEMENT = "\ufffd"  # what decoders write for bytes that are not UTF-8
 def detokenizer_factory(tokenizer: Any) -> Callable[[], Detokenize]:
     """Return a function that creates a streaming detokenizer for each completion."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
-    byte_tokens = _byte_tokens(tokenizer)
+    byte_tokens = _byte_tokens(tokenizer, fast.token_to_id if fast else tokenizer.get_vocab().get)
 
     def create() -> Detokenize:
         stream = SlowDetokenizer(tokenizer) if fast is None else FastDetokenizer(fast)
@@ -24,13 +24,16 @@ def detokenizer_factory(tokenizer: Any) -> Callable[[], Detokenize]:
     return create
 
 
-def _byte_tokens(tokenizer: Any) -> dict[int, bytes]:
-    """Return the byte of each byte-fallback token; {} for vocabularies without them."""
-    vocabulary = tokenizer.get_vocab()
-    names = {f"<0x{byte:02X}>": bytes([byte]) for byte in range(256)}
-    tokens = {vocabulary[name]: byte for name, byte in names.items() if name in vocabulary}
-    letters = (token for token, byte in tokens.items() if byte == b"A")
-    return tokens if any(tokenizer.decode([token]) == "A" for token in letters) else {}
+def _byte_tokens(tokenizer: Any, find: Callable[[str], int | None]) -> dict[int, bytes]:
+    """Return the byte of each byte-fallback token; {} for vocabularies without them.
+
+    find: returns a token's id, None for text that is no token.
+    """
+    letter = find("<0x41>")
+    if letter is None or tokenizer.decode([letter]) != "A":
+        return {}
+    found = ((find(f"<0x{byte:02X}>"), bytes([byte])) for byte in range(256))
+    return {token: byte for token, byte in found if token is not None}
 
 
 class ByteTokenFilter:
@@ -48,6 +51,8 @@ class ByteTokenFilter:
     def step(self, token: int) -> str:
         """Return the text that this token completes."""
         byte = self._byte_tokens.get(token)
+        if byte is None and not self._held:
+            return self._step(token)
         if byte is None:
             self._held.clear()
             return self._decoder.decode(b"", final=True) + self._step(token)
