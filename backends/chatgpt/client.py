@@ -11,6 +11,7 @@ import openai
 
 from backends._cloud.api_key import OPERATOR, Key
 from backends._cloud.errors import parse_retry_after
+from backends._cloud.not_understood import short
 from backends._http.redirects import BECOMES_GET
 from backends._http.transport_errors import ConnectionFailed, Failure
 
@@ -49,7 +50,7 @@ class Client:
             response = create(
                 model=body["model"],
                 messages=body["messages"],
-                stream=True,
+                stream=body["stream"],
                 extra_body=body,
                 extra_headers=_headers(key),
                 timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
@@ -96,6 +97,12 @@ class StreamedResponse:
 
     def __init__(self, response: Any) -> None:
         self._response = response
+
+    @property
+    def label(self) -> str:
+        """Return what the head says that the body is: type and compression, for the log."""
+        names = ("content-type", "content-encoding")
+        return short(", ".join(filter(None, map(self._response.headers.get, names))))
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body as it comes. Raises ConnectionFailed."""

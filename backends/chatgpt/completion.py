@@ -47,8 +47,8 @@ class Completions:
         has_text = False
         body = self._parameters_of(request.model).to_json(request)
         try:
-            with contextlib.closing(self._send(request, body)) as response:
-                for text in _stream_text(response, parser):
+            with contextlib.closing(self._texts(request, body, parser)) as texts:
+                for text in texts:
                     has_text = True
                     yield text
         except ErrorResponse as error:
@@ -67,9 +67,23 @@ class Completions:
         if note := parser.finish_note():
             yield SIDE_NOTE.format(note)
 
-    def _send(self, request: CompletionRequest, body: dict[str, Any]) -> StreamedResponse:
+    def _texts(
+        self, request: CompletionRequest, body: dict[str, Any], parser: CompletionParser
+    ) -> Generator[str, None, None]:
+        """Yield the text of the answer to a body as it is read.
+
+        A server that renders the chat template behind its head cannot say why it fails; asked
+        again without streaming it does, or answers.
+        """
         timeout = request.options.get("timeout") or READ_TIMEOUT
-        return self._client.create_completion(body, request.key, timeout)
+        whole = {name: value for name, value in body.items() if name != "stream_options"}
+        for asked in (body, {**whole, "stream": False}):
+            sent = self._client.create_completion(asked, request.key, timeout)
+            with contextlib.closing(sent) as response:
+                yield from _stream_text(response, parser)
+            if parser.events:
+                return
+        raise _empty("the answer is empty")
 
     def _refused(
         self, response: ErrorResponse, request: CompletionRequest, sent: dict[str, Any]
@@ -100,10 +114,9 @@ def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterat
             yield text
         if error is not None:
             raise error
-    if not parser.events:  # servers that fail after their head
-        raise _empty("the answer is empty")
-    if not (parser.chunks or parser.done):
-        raise _malformed("the answer holds nothing of the kind that OpenAI's do")
+    if parser.events and not (parser.chunks or parser.done):
+        kind = response.label or "nothing at all"
+        raise _malformed(f"the answer, called {kind}, holds nothing of the kind that OpenAI's do")
 
 
 def _parse(

@@ -52,6 +52,7 @@ class ModelParameters:
         return {
             "model": request.model,
             "messages": [message_json(one, request.files) for one in messages],
+            "stream": True,
             **self._parameters(request.options),
         }
 

@@ -162,6 +162,18 @@ def test_a_body_may_be_compressed(serve: Serve, coding: str, bits: int) -> None:
     assert answer == PIECES[0] + PIECES[1] + SIDE_NOTE.format(BROKEN_OFF)
 
 
+def test_what_an_answer_is_called_is_told_where_it_is_none(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page, or bytes in a compression that was not asked for."""
+    assert ask(connect(serve(body(b"<html>", "text/html"))), "hi") == catalog.GARBLED
+    assert "the answer, called text/html, holds nothing" in caplog.text
+    brotli = body(b"\x0b\x02\x80secret\x03", coding="br")
+    assert ask(connect(serve(brotli)), "hi") == catalog.GARBLED
+    assert "the answer, called text/event-stream, br, holds nothing" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_a_last_event_that_only_lacks_its_line_end_is_shown(serve: Serve) -> None:
     """When the connection breaks off right behind it."""
 

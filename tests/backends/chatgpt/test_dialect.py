@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from kuwa_min.chat import catalog
-from tests.fakes.openai.has_template import Refuse, strict, with_event, with_status
+from tests.fakes.openai.has_template import (
+    Refuse,
+    behind_the_head,
+    strict,
+    with_event,
+    with_status,
+)
 from tests.fakes.openai.server import Handler
 from tests.support.cloud_chats import ask
 
@@ -40,6 +46,7 @@ WORDS = [  # as templates and services have them
     "deepseek-reasoner does not support successive user or assistant messages",
     "body.messages.0.role: Input should be 'user' or 'assistant'",
     "Error rendering prompt with jinja template",
+    "Unable to generate parser for this template. Automatic parser generation failed:",
 ]
 WAYS = {
     "400": with_status(400),
@@ -70,6 +77,16 @@ def test_the_refusal_may_come_in_every_way(serve: Serve, way: str) -> None:
     service = serve(strict(ALTERNATE, WAYS[way]))
     assert ask(connect(service), "one", "1", "two", system="S") == "fine"
     assert [one.said for one in service.chats[1:]] == [["S\n\none", "1", "two"]]
+
+
+def test_a_refusal_may_come_without_a_word(serve: Serve) -> None:
+    """The chat is asked once more without streaming, which brings the reason."""
+    service = serve(strict(ALTERNATE, behind_the_head))
+    executor = connect(service)
+    assert [ask(executor, "hi", system="S") for _ in "12"] == ["fine", "fine"]
+    asked = [(one.body["stream"], "stream_options" in one.body) for one in service.chats]
+    assert asked == [(True, True), (False, False), (True, True), (True, True)]
+    assert [one.said for one in service.chats[2:]] == [["S\n\nhi"]] * 2
 
 
 @pytest.mark.parametrize("takes_system", [True, False])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,14 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
+
+
+STRICT = """{% for message in messages -%}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) -%}
+{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}
+{%- endif -%}
+{{ message.role }}: {{ message.content }}
+{% endfor %}assistant:"""  # as Mistral's and Gemma's are
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +101,20 @@ def test_the_engine_is_the_one_that_was_asked(url: str, talks: ChatgptExecutor) 
     with urllib.request.urlopen(f"{url}/models", timeout=20) as answer:
         assert b'"id":"tiny"' in answer.read()
     assert talks.args.model == "tiny"
+
+
+def test_a_strict_template_gets_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real template refuses a system prompt, and a chat that the assistant begins."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with real_engine(tmp_path, STRICT) as running:
+        options = ("--model", "tiny", "--temperature", "0", "--max_tokens", "8")
+        executor = start(ChatgptExecutor, "--base_url", running.wait(), *options)
+        plain = ask(executor, "S\n\nHello")
+        assert plain.endswith(SIDE_NOTE.format(CUT_BY_LENGTH))
+        assert ask(executor, "Hello", system="S") == plain
+        greeted = ask(executor, "Hello", system="S", message='assistant "Hi."')
+        assert greeted.endswith(SIDE_NOTE.format(CUT_BY_LENGTH))
+        assert caplog.text.count("it is asked in other words") == 2
+        executor.client.close()

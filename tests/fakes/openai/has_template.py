@@ -46,3 +46,12 @@ def with_event(body: Callable[[str], Any], prefix: str = "data: ") -> Refuse:
         one.end()
 
     return refuse
+
+
+def behind_the_head(one: Handler, words: str) -> None:
+    """Refuse as llama-cpp-python's server does: a stream ends without a word."""
+    if one.asked.body["stream"]:
+        one.begin()
+        one.wfile.write(b"0\r\n\r\n")
+    else:
+        with_status(500)(one, words)

@@ -80,9 +80,10 @@ class Engine:
 
 
 @contextmanager
-def real_engine(folder: Path) -> Iterator[Engine]:
-    """Run the server for the length of a test."""
-    running = Engine(tiny_models.write_gguf(folder / "tiny.gguf"), folder / "log")
+def real_engine(folder: Path, template: str = tiny_models.TEMPLATE) -> Iterator[Engine]:
+    """Run the server for the length of a test; template: the model's chat template."""
+    model = tiny_models.write_gguf(folder / "tiny.gguf", template=template)
+    running = Engine(model, folder / "log")
     try:
         yield running
     finally:
