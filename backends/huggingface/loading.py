@@ -5,19 +5,31 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import transformers
 
+from backends._local.model_files import template_files
+from backends._local.model_files.sniff import (
+    InvalidModelFile,
+    join_names,
+    printable,
+    read_json,
+)
 from kuwa_min.errors import KuwaError, StartError, UsageError
+
+from .model_kind import check_complete, check_writes_text
 
 logger = logging.getLogger(__name__)
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # which accelerate computes
 Progress = Callable[[int, int], None]  # called with (done, total)
+UNKNOWN_TYPE = re.compile(r"model type `([^`]*)` but Transformers does not recognize")
 MAX_REASON = 300  # characters of the library's error message
 
 
@@ -53,7 +65,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     device_map = _choose_device_map(options)
-    with _reporting(progress), _explaining(options.model_path):
+    with _reporting(progress), _explaining(options):
         config = transformers.AutoConfig.from_pretrained(options.path, **_trust(options))
         processor = _load_processor(config, options)
         tokenizer = _load_tokenizer(processor, options)
@@ -61,15 +73,19 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
         if options.load_8bits:
             bits = transformers.BitsAndBytesConfig(load_in_8bit=True)
             quantization["quantization_config"] = bits
-        model = _model_class(config).from_pretrained(
+        model_class = _model_class(config)
+        check_writes_text(config, model_class, options.model_path)
+        model, found = model_class.from_pretrained(
             options.path,
             dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
             device_map=device_map,
             use_safetensors=True if options.safetensors_only else None,
+            output_loading_info=True,
             generation_config=transformers.GenerationConfig(**options.special_ids),
             **_trust(options),
             **quantization,
         )
+        check_complete(found["missing_keys"], options.model_path)
     return Loaded(config, processor, tokenizer, model.eval())
 
 
@@ -98,7 +114,11 @@ def _load_tokenizer(processor: Any, options: LoadOptions) -> Any:
     if processor is not None and not options.tokenizer:
         return processor.tokenizer
     path = options.tokenizer or options.path
-    return transformers.AutoTokenizer.from_pretrained(path, **_trust(options))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, **_trust(options))
+    if not template_files.default_of(tokenizer.chat_template):
+        found = template_files.processor_template(Path(path))
+        tokenizer.chat_template = found or tokenizer.chat_template
+    return tokenizer
 
 
 def _model_class(config: Any) -> Any:
@@ -155,8 +175,9 @@ def _trust(options: LoadOptions) -> dict[str, bool]:
 
 
 @contextlib.contextmanager
-def _explaining(path: str) -> Iterator[None]:
+def _explaining(options: LoadOptions) -> Iterator[None]:
     """Raise StartError with one line for whatever loading raises."""
+    path = options.model_path
     try:
         yield
     except KuwaError:
@@ -170,9 +191,41 @@ def _explaining(path: str) -> Iterator[None]:
         ) from None
     except Exception as error:  # the library raises whatever its readers raise
         logger.debug("loading failed", exc_info=True)
-        reason = " ".join(str(error).split())[:MAX_REASON]
-        reason = "".join(filter(str.isprintable, reason))
-        raise StartError(f"{path} cannot be loaded: {type(error).__name__}: {reason}") from None
+        raise StartError(f"{path} {_reason(error, options)}") from None
+
+
+def _reason(error: Exception, options: LoadOptions) -> str:
+    """Return why a folder cannot be loaded, in one line; what to do may end a long message."""
+    text = "".join(filter(str.isprintable, " ".join(str(error).split())))
+    if "trust_remote_code" in text and not options.trust_remote_code:
+        files = join_names(sorted(one.name for one in Path(options.path).glob("*.py")))
+        return (
+            f"needs Python code of its own ({files or 'which is not in its folder'}), which may do "
+            "anything with your rights; read it, then start with --trust_remote_code"
+        )
+    if options.trust_remote_code and (place := _repository_of_code(options.path)):
+        return (
+            f"needs Python code of {printable(place)}, which is not in its folder; copy the .py "
+            f"files of that one into it, and take `{printable(place)}--` out of its config.json"
+        )
+    if unknown := UNKNOWN_TYPE.search(text):
+        return (
+            f"is a model of the type {printable(unknown[1])}, which transformers "
+            f"{transformers.__version__} does not know; a file built with a newer one may, and a "
+            "GGUF of it may run with `llamacpp`"
+        )
+    return f"cannot be loaded: {type(error).__name__}: {text[:MAX_REASON]}"
+
+
+def _repository_of_code(path: str) -> str:
+    """Return the name on the hub where config.json says that the code lies; "" if it says none."""
+    try:
+        places = read_json(Path(path) / "config.json").get("auto_map")
+    except InvalidModelFile:
+        return ""
+    named = list(places.values()) if isinstance(places, dict) else []
+    found = [one for one in named if isinstance(one, str) and "--" in one]
+    return found[0].partition("--")[0] if found else ""
 
 
 @contextlib.contextmanager

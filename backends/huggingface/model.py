@@ -6,11 +6,13 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
 
+from backends._local.model_files import template_files
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, ChatTemplate
 
@@ -52,7 +54,7 @@ class TransformersModel:
         self.create_detokenizer = detokenizer_factory(self._tokenizer)
         self.accepts_several_images = False
         if self.processor is None:
-            self.chat_template = self._choose_template(options.model_path, chat_template)
+            self.chat_template = self._choose_template(options, chat_template)
         else:
             self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
@@ -81,12 +83,12 @@ class TransformersModel:
             "context": self.context_length,
         }
 
-    def _choose_template(self, path: str, override: str | None) -> ChatTemplate:
-        own = self._tokenizer.chat_template
-        template = override or (own.get("default") if isinstance(own, dict) else own)
+    def _choose_template(self, options: LoadOptions, override: str | None) -> ChatTemplate:
+        template = override or template_files.default_of(self._tokenizer.chat_template)
         if template:
             return ChatTemplate(template, **self.special_tokens)
-        logger.warning("%s has no chat template; a plain one is used", path)
+        hint = template_files.hint(Path(options.path))
+        logger.warning("%s has no chat template%s; a plain one is used", options.model_path, hint)
         bos = self._tokenizer.bos_token_id
         adds_bos = bos is not None and bos in self._tokenizer("").input_ids
         return ChatTemplate(PLAIN, bos_token=self._tokenizer.bos_token if adds_bos else "")

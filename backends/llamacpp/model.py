@@ -12,6 +12,7 @@ from typing import Any
 
 import llama_cpp
 
+from backends._local.model_files import template_files
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, ChatTemplate
 from kuwa_min.chat.text import Utf8Decoder
@@ -95,7 +96,8 @@ class LlamaModel:
         self.special_tokens = {"bos_token": bos, "eos_token": eos}
         if template:
             return ChatTemplate(template, **self.special_tokens)
-        logger.warning("%s has no chat template; a plain one is used", path.name)
+        hint = template_files.hint(path.parent)
+        logger.warning("%s has no chat template%s; a plain one is used", path.name, hint)
         if not llama_cpp.llama_vocab_get_add_bos(self._vocabulary):
             bos = ""
         return ChatTemplate(PLAIN, bos_token=bos)

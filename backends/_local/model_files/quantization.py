@@ -35,6 +35,11 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torchao": ("torchao",),
     "vptq": ("vptq",),
 }
+FOREIGN = {  # methods of other programs -> which
+    "exl2": "ExLlamaV2",
+    "exl3": "ExLlamaV3",
+    "mlx": "MLX, for Apple's machines",
+}
 DISTRIBUTIONS = {  # to install, where the name differs from the imported one
     "auto_round": "auto-round",
     "compressed_tensors": "compressed-tensors",
@@ -48,6 +53,13 @@ DISTRIBUTIONS = {  # to install, where the name differs from the imported one
 def method(config: dict[str, Any]) -> str:
     """Return the quantisation method that a config.json states; "" for none."""
     found = config.get("quantization_config")
+    mlx = config.get("quantization")  # mlx-lm writes both, without a method
+    if (
+        isinstance(mlx, dict)
+        and "bits" in mlx
+        and not (isinstance(found, dict) and "quant_method" in found)
+    ):
+        return "mlx"
     if not isinstance(found, dict):
         return ""
     if found.get("load_in_8bit") or found.get("load_in_4bit"):
@@ -62,7 +74,12 @@ def needed_libraries(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raise StartError if a library that the weights need is not installed."""
+    """Raise StartError if another program's format is found, or a library is not installed."""
+    if program := FOREIGN.get(method(config)):
+        raise StartError(
+            f"the model's weights are quantised for {program}; take the same model as GGUF for "
+            "`llamacpp`, or not quantised, or quantised as AWQ, GPTQ or FP8"
+        )
     why = f"the model's weights are quantised ({printable(method(config))}), which needs"
     check_libraries(why, needed_libraries(config))
 

@@ -21,6 +21,7 @@ from .sniff import InvalidModelFile, check_small_file, printable, read_head, rea
 logger = logging.getLogger(__name__)
 
 HUB_FILE = "hf://"  # scheme of a file in the hub's cache: hf://owner/name?file
+POOLING = "1_Pooling"  # a module of sentence-transformers
 TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
 
 
@@ -105,6 +106,11 @@ def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer:
         raise UsageError(f"--model_path {path} {error}") from None
     except OSError as error:
         raise UsageError(f"--model_path {path} cannot be read: {error.strerror}") from None
+    if (place / POOLING).is_dir():
+        raise UsageError(
+            f"--model_path {path} is an embedding model (sentence-transformers), which turns text "
+            "into numbers and answers no chats; a language model is needed"
+        )
     if (place / ADAPTER).is_file():
         logger.warning("%s: the adapter in it is not applied: it is %s", path, adapter(place))
     quantization.check(config)

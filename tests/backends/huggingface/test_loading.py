@@ -242,7 +242,84 @@ def test_a_model_that_does_not_fit_is_one_line(
     assert found == f"{folder} does not fit into memory; a smaller --dtype may"
 
 
+# -- models that write no text
+
+SMALL = {
+    "vocab_size": 260,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+WHISPER = {
+    "vocab_size": 260,
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "decoder_start_token_id"), 1),
+}
+OTHERS = (
+    ("BertModel", SMALL, "is no model that answers chats: bert turns text into numbers"),
+    ("BertForMaskedLM", SMALL, "is no model that answers chats: bert turns text into numbers"),
+    ("WhisperForConditionalGeneration", WHISPER, "is no model that answers chats: whisper turns"),
+    ("Qwen2ForSequenceClassification", SMALL, "cannot be loaded: its weights lack 1 tensor of"),
+    ("Qwen2Model", SMALL, "cannot be loaded: its weights lack 1 tensor of the model (lm_head.we"),
+)
+
+
+@pytest.mark.parametrize(("name", "settings", "words"), OTHERS)
+def test_a_model_for_another_task_is_refused(
+    load: Any, tmp_path: Path, name: str, settings: dict[str, Any], words: str
+) -> None:
+    """The library would load some of them, with random numbers for what they lack."""
+    kind = getattr(transformers, name)
+    kind(kind.config_class(**settings)).save_pretrained(tmp_path / "m")
+    tiny_models.make_tokenizer().save_pretrained(tmp_path / "m")
+    found = refusal(load, StartError, tmp_path / "m")
+    assert found.startswith(f"{tmp_path / 'm'} {words}")
+
+
+def test_weights_that_lack_tensors_are_refused(load: Any, copy: Copy) -> None:
+    """They would be random numbers, and the answers with them."""
+    from safetensors.torch import load_file, save_file
+
+    place = copy()
+    tensors = load_file(place / SAFETENSORS)
+    gone = sorted(name for name in tensors if "q_proj" in name)
+    kept = {name: tensor for name, tensor in tensors.items() if name not in gone}
+    save_file(kept, place / SAFETENSORS, metadata={"format": "pt"})
+    found = refusal(load, StartError, place)
+    assert f"its weights lack {len(gone)} tensors of the model ({gone[0]}" in found
+
+
 # -- tokenizer
+
+
+@pytest.mark.parametrize("form", [str, lambda text: {"default": text}])
+def test_a_processors_template_is_used(load: Any, copy: Copy, form: Any) -> None:
+    """chat_template.json, which the library's tokenizers leave where it lies."""
+    place = copy(without="chat_template*")
+    content = json.dumps({"chat_template": form("{{ messages[-1].content }}")})
+    (place / "chat_template.json").write_text(content, encoding="utf-8-sig")
+    executor = load(HuggingfaceExecutor, "--model_path", place).executor
+    assert local_chats.tokens(executor, "a") == [3 + ord("a")]
+
+
+def test_a_missing_template_names_what_may_be_it(
+    load: Any, copy: Copy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files that the library does not look at, or takes for other purposes."""
+    place = copy(without="chat_template*")
+    (place / "template.jinja").write_text("{{ 1 }}", encoding="utf-8")
+    load(HuggingfaceExecutor, "--model_path", place)
+    assert (
+        f"{place} has no chat template (--override_chat_template may name one: "
+        f"{place}/template.jinja); a plain one is used" in caplog.messages
+    )
 
 
 def test_a_tokenizer_may_lie_elsewhere(load: Any, copy: Copy, tmp_path: Path) -> None:
@@ -348,7 +425,7 @@ def test_the_network_is_not_used_unless_online(
         Program("huggingface", *given, **hub.environment(tmp_path, is_offline)) as program,
     ):
         assert program.end() == 1
-    assert program.lines[-1].partition("error: ")[2].startswith(f"{place} cannot be loaded: ")
+    assert program.lines[-1].partition("error: ")[2].startswith(f"{place} needs Python code of owner/code")
     assert bool(hub.asked) == bool(options)
 
 
@@ -367,11 +444,31 @@ def test_a_models_own_code_runs_only_if_it_is_trusted(
 
 
 def test_a_kind_that_the_library_does_not_know_is_one_line(load: Any, copy: Copy) -> None:
-    """Which names the kind."""
+    """Which names the kind, and no command that helps nothing in a built file."""
     place = copy(model_type="of-tomorrow")
     found = refusal(load, StartError, place)
-    assert found.startswith(f"{place} cannot be loaded: ")
-    assert "of-tomorrow" in found
+    assert found.startswith(f"{place} is a model of the type of-tomorrow, which transformers ")
+    assert found.endswith("a GGUF of it may run with `llamacpp`")
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "words"),
+    [
+        ("own", (), "needs Python code of its own (own.py), which may do anything with your rig"),
+        ("a/b--own", (), "needs Python code of its own (own.py), which may do anything with your"),
+        ("a/b--own", ("--trust_remote_code",), "needs Python code of a/b, which is not in its fo"),
+    ],
+)
+def test_code_that_is_needed_says_which_and_how(
+    load: Any, copy: Copy, module: str, options: tuple[str, ...], words: str
+) -> None:
+    """The library's own advice comes after its first three hundred characters."""
+    code = {"AutoConfig": f"{module}.OwnConfig", "AutoModelForCausalLM": f"{module}.Own"}
+    place = copy(model_type="own-kind", auto_map=code)
+    (place / "own.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    found = refusal(load, StartError, place, *options)
+    assert found.startswith(f"{place} {words}")
+    assert found.endswith("config.json" if options else "start with --trust_remote_code")
 
 
 def test_loading_is_seen_from_outside(copy: Copy, tmp_path: Path) -> None:

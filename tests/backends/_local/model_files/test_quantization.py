@@ -47,6 +47,23 @@ def test_a_model_that_is_not_quantised_needs_none(content: dict[str, Any]) -> No
     quantization.check(content)
 
 
+@pytest.mark.parametrize(
+    ("settings", "program"),
+    [
+        (config(quant_method="exl2", bits=4.0), "ExLlamaV2"),
+        (config(quant_method="exl3"), "ExLlamaV3"),
+        (config(group_size=64, bits=4) | {"quantization": {"bits": 4}}, "MLX, for Apple's"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "MLX, for Apple's"),
+    ],
+)
+def test_formats_of_other_programs_are_named(settings: dict[str, Any], program: str) -> None:
+    """With what to take instead; transformers would read them as something else."""
+    with pytest.raises(StartError) as refused:
+        quantization.check(settings)
+    assert str(refused.value).startswith(f"the model's weights are quantised for {program}")
+    assert "take the same model as GGUF for `llamacpp`" in str(refused.value)
+
+
 def test_a_missing_library_is_named_as_it_is_installed() -> None:
     """With what to do; the part of a package that is not here at all is missing, too."""
     with pytest.raises(StartError) as refused:

@@ -383,6 +383,13 @@ def test_weights_may_have_the_name_that_the_config_gives(tmp_path: Path) -> None
     assert "../own.safetensors, which is no file of it" in wrong(place)
 
 
+def test_an_embedding_model_is_named(tmp_path: Path) -> None:
+    """Some are made of a language model, and would be loaded."""
+    place = weight_files.folder(tmp_path / "m")
+    (place / "1_Pooling").mkdir()
+    assert wrong(place).startswith("is an embedding model (sentence-transformers), which turns")
+
+
 def test_pickles_can_be_refused(tmp_path: Path) -> None:
     """The option is named, and what reads them without it."""
     place = weight_files.folder(tmp_path / "m", {})
