@@ -425,7 +425,8 @@ def test_the_network_is_not_used_unless_online(
         Program("huggingface", *given, **hub.environment(tmp_path, is_offline)) as program,
     ):
         assert program.end() == 1
-    assert program.lines[-1].partition("error: ")[2].startswith(f"{place} needs Python code of owner/code")
+    sentence = f"{place} needs Python code of owner/code"
+    assert program.lines[-1].partition("error: ")[2].startswith(sentence)
     assert bool(hub.asked) == bool(options)
 
 
