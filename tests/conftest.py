@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -26,6 +27,8 @@ WHOLE_FILES = (
     "tests/e2e/test_load_8.py",
     "tests/e2e/test_page.py",
 )
+# What a module says whose tests are all slow.
+SLOW_MODULE = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
@@ -40,6 +43,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return path if path in WHOLE_FILES else nodeid
 
     return Scheduler(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no module only to leave all its tests out: with torch that takes seconds."""
+    if config.option.markexpr != "not slow" or not collection_path.match("test_*.py"):
+        return None
+    return True if SLOW_MODULE.search(collection_path.read_text()) else None
 
 
 def pytest_collection_finish() -> None:

@@ -41,7 +41,6 @@ COVERED_BY = {
     "backends/_local/model_files/safetensors": "backends/_local/model_files/test_weights",
     "backends/_local/model_files/template_files": "backends/huggingface/test_loading",
     "backends/_local/model_files/sniff": "backends/_local/model_files/test_resolve",
-    "backends/_local/request": "backends/_local/test_engine",
     "backends/_local/scheduler": "backends/huggingface/test_scheduler",
     "backends/_local/templates/jinja_env": "backends/_local/templates/test_chat_template",
     "backends/_local/templates/sandbox": "backends/_local/templates/test_sandbox_pool",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import signal
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from backends._local import engine as engine_module
 from backends._local.engine import Closed, Engine
 from backends._local.request import Request
 from backends._local.scheduler import Scheduler, SerialScheduler
@@ -72,6 +77,82 @@ def test_requests_are_computed_in_their_order() -> None:
             engine.submit(one)
         assert [read(one) for one in requests] == ["123456789"] * 5
     assert order == requests
+
+
+class Batch:
+    """A scheduler of some requests at once: a step is a letter for each of them.
+
+    options["letters"]: how many a request gets; go: what the first step waits for.
+    """
+
+    description = "some at once"
+
+    def __init__(self, slots: int) -> None:
+        self.slots, self.requests = slots, list[Request]()
+        self.go = threading.Event()
+        self.intervals: list[list[float]] = []  # the requests' emit_interval, at each step
+        self.asked = 0
+
+    def has_free_slot(self) -> bool:
+        """Tell whether there is one."""
+        return len(self.requests) < self.slots
+
+    def has_work(self) -> bool:
+        """Tell whether there is a request, and count the question."""
+        self.asked += 1
+        return bool(self.requests)
+
+    def add(self, request: Request) -> None:
+        """Add a request."""
+        self.requests.append(request)
+
+    def step(self) -> None:
+        """Emit a letter for each."""
+        assert self.go.wait(LONG)
+        self.intervals.append([one.emit_interval for one in self.requests])
+        for one in list(self.requests):
+            one.completion_tokens += 1
+            one.emit("a")
+            if one.completion_tokens == one.options["letters"]:
+                one.finish()
+                self.requests.remove(one)
+
+    def reset(self) -> None:
+        """Drop all."""
+        self.requests.clear()
+
+
+@pytest.mark.parametrize(("count", "interval"), [(3, 0.03), (8, 0.05)])
+def test_the_more_requests_run_the_rarer_is_text_handed_over(count: int, interval: float) -> None:
+    """Every 10 ms for each that runs, up to 50 ms; the last one is as fast as one alone."""
+    scheduler = Batch(slots=8)
+    engine = started(scheduler)
+    requests = [Request([1], {"letters": letters}) for letters in [9] + [5] * (count - 1)]
+    try:
+        for one in requests:
+            engine.submit(one)
+        scheduler.go.set()
+        assert [read(one) for one in requests] == ["a" * 9] + ["a" * 5] * (count - 1)
+    finally:
+        engine.close()
+    assert [pytest.approx(interval)] * count in scheduler.intervals
+    assert scheduler.intervals[-1] == [0.01]
+
+
+def test_an_engine_without_work_waits() -> None:
+    """It takes no processor's time, whatever time goes by."""
+    scheduler = Batch(slots=2)
+    scheduler.go.set()
+    engine = started(scheduler)
+    try:
+        one = Request([1], {"letters": 3})
+        engine.submit(one)
+        assert read(one) == "aaa"
+        asked = scheduler.asked
+        time.sleep(0.02)
+        assert scheduler.asked <= asked + 3  # what follows the end of the text
+    finally:
+        engine.close()
 
 
 def test_a_failure_belongs_to_its_request() -> None:
@@ -183,8 +264,11 @@ class Forgetful(SerialScheduler):
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_a_request_that_the_scheduler_lost_is_finished(stubborn: bool) -> None:
+def test_a_request_that_the_scheduler_lost_is_finished(
+    stubborn: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """The engine itself knows what is running; it goes on whatever its scheduler does."""
+    caplog.set_level(logging.DEBUG)
     scheduler = Forgetful(count)
     scheduler.stubborn = stubborn
     engine = started(scheduler)
@@ -193,9 +277,14 @@ def test_a_request_that_the_scheduler_lost_is_finished(stubborn: bool) -> None:
             engine.submit(one)
             with pytest.raises(LookupError, match="the middle"):
                 read(one)
+        engine.close()
     finally:
         scheduler.stubborn = False
         engine.close()
+    said = [(one.levelname, one.getMessage().partition(" at ")[0]) for one in caplog.records]
+    failed = ("DEBUG", "the engine failed: LookupError")
+    unclear = ("ERROR", "the engine could not clear up: LookupError")
+    assert said == ([failed, unclear] * 2 + [unclear] if stubborn else [failed] * 2)
 
 
 def test_closing_stops_what_is_computed_and_what_waits() -> None:
@@ -218,18 +307,48 @@ def test_closing_stops_what_is_computed_and_what_waits() -> None:
     assert read(second) == ""
 
 
+def test_closing_does_not_wait_forever_for_a_step_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process may end without it."""
+    monkeypatch.setattr(engine_module, "CLOSE_TIMEOUT", 0.01)
+    begun, go = threading.Event(), threading.Event()
+
+    def compute(_: Request) -> None:
+        begun.set()
+        assert go.wait(LONG)
+
+    engine = started(SerialScheduler(compute))
+    engine.submit(request())
+    assert begun.wait(LONG)
+    engine.close()
+    assert engine._thread.is_alive()
+    go.set()
+    engine._thread.join(LONG)
+
+
+def test_a_closed_engine_is_forgotten() -> None:
+    """And the model's memory with it: no call is left for the end of the process."""
+    engine = started(SerialScheduler(count))
+    held = weakref.ref(engine)
+    engine.close()
+    del engine
+    gc.collect()
+    assert held() is None
+
+
 # -- loading
 
 
 def test_the_thread_that_loads_computes() -> None:
     """With a second one, OpenMP would keep a second team of threads."""
-    threads: list[str] = []
+    threads: list[threading.Thread] = []
 
     def compute(_: Request) -> None:
-        threads.append(threading.current_thread().name)
+        threads.append(threading.current_thread())
 
     def load() -> Scheduler:
-        threads.append(threading.current_thread().name)
+        threads.append(threading.current_thread())
         return SerialScheduler(compute, "as it was loaded")
 
     engine = Engine(load)
@@ -239,7 +358,8 @@ def test_the_thread_that_loads_computes() -> None:
     engine.submit(one)
     read(one)
     engine.close()
-    assert threads == ["engine", "engine"]
+    assert threads[0] is threads[1]
+    assert (threads[0].name, threads[0].daemon) == ("engine", True)
 
 
 @pytest.mark.parametrize("error", [StartError("no memory"), LookupError("a bug"), SystemExit(3)])

@@ -40,13 +40,15 @@ def test_it_has_bounds() -> None:
 def test_a_prefill_of_few_tokens_is_ignored() -> None:
     """Its duration says little about the speed."""
     budget = PrefillBudget(4096)
-    budget.record(MIN_TOKENS - 1, 100.0)
+    budget.record(MIN_TOKENS - 1, TARGET_SECONDS / 2)
     assert budget.tokens(waiting=1, decoding=1) == FIRST_TOKENS
+    budget.record(MIN_TOKENS, TARGET_SECONDS / 2)
+    assert budget.tokens(waiting=1, decoding=1) == 2 * MIN_TOKENS
 
 
 @pytest.mark.parametrize(
     ("waiting", "decoding", "times"),
-    [(1, 8, 1), (8, 8, 1), (4, 2, 2), (8, 0, MAX_PRESSURE), (64, 1, MAX_PRESSURE)],
+    [(1, 8, 1), (8, 8, 1), (3, 2, 1), (4, 2, 2), (8, 0, MAX_PRESSURE), (64, 1, MAX_PRESSURE)],
 )
 def test_the_more_requests_wait_the_larger_the_budget(
     waiting: int, decoding: int, times: int

@@ -57,6 +57,16 @@ def test_a_slot_that_holds_much_more_is_not_taken_over() -> None:
     assert (match.slot, match.cached, match.source) == (old, len(SYSTEM), long)
 
 
+@pytest.mark.parametrize(("held", "is_taken_over"), [(4, True), (5, False)])
+def test_a_slot_half_of_whose_tokens_are_reused_is_taken_over(
+    held: int, is_taken_over: bool
+) -> None:
+    """With less than half, more is lost than won."""
+    slot = Slot(list(range(held)))
+    match = match_prefix([slot], [0, 1, 9, 9], can_grow=True, min_prefix=0)
+    assert (match.slot, match.cached) == ((slot, 2) if is_taken_over else (None, 0))
+
+
 def test_a_busy_slot_is_a_source_and_no_target() -> None:
     """Its sequence goes on."""
     busy, idle = Slot([*SYSTEM, 1], is_idle=False), Slot([5], last_used=4)
@@ -71,6 +81,15 @@ def test_a_short_prefix_is_prefilled_again(min_prefix: int) -> None:
     busy, idle = Slot([*shared, 1], is_idle=False), Slot()
     match = match_prefix([busy, idle], [*shared, 2], can_grow=False, min_prefix=min_prefix)
     assert (match.slot, match.cached, match.source) == (idle, 0, None)
+
+
+@pytest.mark.parametrize("min_prefix", [0, MIN_PREFIX + 3])
+def test_a_prefix_that_is_just_long_enough_is_copied(min_prefix: int) -> None:
+    """The shortest one."""
+    shared = SYSTEM[: max(min_prefix, MIN_PREFIX)]
+    busy = Slot([*shared, 1], is_idle=False)
+    match = match_prefix([busy], [*shared, 2], can_grow=True, min_prefix=min_prefix)
+    assert (match.slot, match.cached, match.source) == (None, len(shared), busy)
 
 
 def test_the_first_prompt_gets_a_new_slot() -> None:

@@ -45,6 +45,14 @@ def text_of(sequence: Sequence[None]) -> str:
     return text
 
 
+def test_a_new_sequence_is_idle_until_it_begins() -> None:
+    """It holds nothing, and is the least recently used one."""
+    sequence: Sequence[None] = Sequence(3)
+    assert (sequence.slot, sequence.tokens, sequence.last_used) == (3, [], 0)
+    assert sequence.is_idle is True
+    assert begun().is_idle is False
+
+
 def test_a_prompt_is_prefilled_in_chunks() -> None:
     """From behind what the slot holds already."""
     sequence = begun(cached=1)
@@ -75,6 +83,14 @@ def test_a_full_context_is_noted(most: int | None, is_noted: bool) -> None:
     assert text_of(sequence) == "b" * 6
     notes = "".join(sequence.request.side_notes)
     assert (f"context of {CONTEXT} tokens is full" in notes) is is_noted
+
+
+def test_a_completion_is_as_long_as_was_asked_for() -> None:
+    """Without a note: it is complete."""
+    sequence = begun(most=2)
+    assert [sequence.add_token(1) for _ in range(2)] == [False, True]
+    assert text_of(sequence) == "bb"
+    assert sequence.request.side_notes == []
 
 
 def test_a_request_that_should_stop_ends_with_its_next_token() -> None:

@@ -56,7 +56,7 @@ def aim_of(path: Path) -> list[str]:
         return archive.read("target").decode().splitlines()
 
 
-@pytest.mark.parametrize("backend", ["debug", "huggingface"])
+@pytest.mark.parametrize("backend", ["debug", pytest.param("huggingface", marks=pytest.mark.slow)])
 def test_a_build_leaves_the_file_and_its_documents(tmp_path: Path, backend: str) -> None:
     """No folder to work in, no .part; what is told goes elsewhere."""
     path, lines = build(recipe(tmp_path, backend))
@@ -83,6 +83,7 @@ def test_a_file_without_libraries_runs_anywhere(tmp_path: Path) -> None:
         assert "target" not in archive.namelist()
 
 
+@pytest.mark.slow
 def test_a_file_with_libraries_says_what_they_are_for(tmp_path: Path) -> None:
     """The launcher reads the entry "target", all others the manifest."""
     path, _ = build(recipe(tmp_path))
@@ -106,6 +107,7 @@ def test_a_file_for_a_python_that_is_not_here_has_no_bytecode(
         assert not [name for name in archive.namelist() if name.startswith("bytecode-")]
 
 
+@pytest.mark.slow
 def test_a_thin_file_says_what_the_host_must_have(tmp_path: Path) -> None:
     """The launcher leaves the host's packages on the path for it."""
     path, _ = build(recipe(tmp_path, libraries=libraries(tmp_path, host=("torch",))))
@@ -116,6 +118,7 @@ def test_a_thin_file_says_what_the_host_must_have(tmp_path: Path) -> None:
 # -- models
 
 
+@pytest.mark.slow
 def test_a_model_folder_travels_as_a_second_payload(tmp_path: Path) -> None:
     """The libraries' id does not depend on it: another model unpacks nothing else anew."""
     model = tmp_path / "model"
@@ -132,6 +135,7 @@ def test_a_model_folder_travels_as_a_second_payload(tmp_path: Path) -> None:
 NAMES = (("small.gguf", "small.gguf"), ("my 中.gguf", "my%20%E4%B8%AD.gguf"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "word"), NAMES)
 def test_a_model_of_one_file_is_named(tmp_path: Path, name: str, word: str) -> None:
     """One word for the launcher, whatever the name is made of."""
@@ -140,6 +144,7 @@ def test_a_model_of_one_file_is_named(tmp_path: Path, name: str, word: str) -> N
     assert f"model {Archive(str(path)).payloads[1]['id']} {word}" in aim_of(path)
 
 
+@pytest.mark.slow
 def test_every_part_of_a_model_travels(tmp_path: Path) -> None:
     """llama.cpp is told the first and looks for the others beside it."""
     names = [f"big-0000{number}-of-00002.gguf" for number in (1, 2)]
@@ -153,6 +158,7 @@ def test_every_part_of_a_model_travels(tmp_path: Path) -> None:
 # -- bytecode of the libraries
 
 
+@pytest.mark.slow
 def test_bytecode_of_what_is_imported_can_travel(tmp_path: Path) -> None:
     """Beside the sources, so the first start is no slower than the second."""
     path, lines = build(recipe(tmp_path, with_bytecode=True))
@@ -167,6 +173,7 @@ def test_bytecode_of_what_is_imported_can_travel(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_bytecode_can_be_made_where_others_may_write(tmp_path: Path) -> None:
     """Such as a project that a group shares: a build checks no owners, unlike a start."""
     (tmp_path / "dist").mkdir()
@@ -185,6 +192,7 @@ def test_bytecode_needs_the_python_that_the_file_is_for(
     assert list((tmp_path / "dist").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_bytecode_of_no_libraries_is_nothing(tmp_path: Path) -> None:
     """The option is for those that have some, when several are built at once."""
     plain = build(recipe(tmp_path, "debug"))[0].read_bytes()
