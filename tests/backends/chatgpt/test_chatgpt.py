@@ -85,6 +85,15 @@ def test_an_answer_comes_as_text(serve: Serve) -> None:
     }
 
 
+def test_options_count_without_our_prefix(serve: Serve) -> None:
+    """As Ollama's Modelfiles have them; what is no option is not sent."""
+    service = serve(fine)
+    ask(connect(service), "hi", parameter="temperature 0.3", kuwaparam="num_ctx 5")
+    (asked,) = service.chats
+    assert asked.body["temperature"] == 0.3
+    assert "num_ctx" not in asked.body
+
+
 def test_a_bot_chooses_its_model(serve: Serve) -> None:
     """As llm_model, even one whose name is a number; a name of two lines is none."""
     service = serve(fine)

@@ -11,6 +11,7 @@ import pytest
 
 from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
+from kuwa_min.options import generation_options
 from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.programs import Program, call, chat_through, fetch, said, until
@@ -112,6 +113,51 @@ def test_a_stop_word_ends_the_answer(load: Any, folder: Path, library: Any) -> N
     word = whole[10:14]
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--stop", "never", word)
     assert "".join(talker.pieces("Hello")) == whole[: whole.index(word)]
+
+
+@pytest.mark.parametrize("computing", ["batched", "by generate()"])
+@pytest.mark.parametrize("asked", ["llm_min_p 1", "llm_top_k 1", "top_p 0", "llm_temperature 0"])
+def test_a_bot_may_leave_the_likeliest_token_only(
+    load: Any, folder: Path, library: Any, asked: str, computing: str
+) -> None:
+    """Of a model that is sampled; each of these options does it, for this request alone."""
+    hot = ("--do_sample", "true", "--temperature", 3, "--top_k", -1)
+    alone = ("--generation_kwargs", "min_length=1") if computing == "by generate()" else ()
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, *hot, *alone)
+    likeliest = library("Hello")
+    assert "".join(talker.pieces("Hello", parameter=asked)) == likeliest
+    assert "".join(talker.pieces("Hello")) != likeliest, "drawn again"
+
+
+def test_a_bot_that_says_how_is_sampled(
+    load: Any, folder: Path, library: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without llm_do_sample, with its seed; what the library lacks is named once."""
+    generation_options.warn_once.cache_clear()
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
+
+    def answer(*, seed: int = 1, **asked: str) -> str:
+        return "".join(talker.pieces("x", kuwaparam=f"llm_seed {seed}", **asked))
+
+    drawn = answer(parameter="llm_temperature 1.5")
+    assert drawn == answer(parameter="llm_temperature 1.5") != library("x") == answer()
+    assert drawn != answer(seed=2, parameter="llm_temperature 1.5")
+    for _ in range(2):
+        assert answer(parameter="llm_frequency_penalty 1") == library("x")
+    assert caplog.text.count("llm_frequency_penalty of a Modelfile has no effect") == 1
+
+
+@pytest.mark.parametrize("name", ["stop", "llm_stop"])
+def test_a_bots_stop_words_end_its_answers(
+    load: Any, folder: Path, library: Any, name: str
+) -> None:
+    """One or several, with or without llm_."""
+    whole = library("Hello")
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
+    word, sooner = f'{name} "{whole[5:7]}"', f'{name} "{whole[2:4]}"'
+    assert "".join(talker.pieces("Hello", parameter=word)) == whole[:5]
+    assert "".join(talker.pieces("Hello", parameter=word, kuwaparam=sooner)) == whole[:2]
+    assert "".join(talker.pieces("Hello")) == whole
 
 
 # -- what the library takes beyond our options

@@ -104,6 +104,38 @@ def test_options_reach_the_library(load: Any, gguf: Path, library: Any) -> None:
     assert "".join(talker.pieces("x", **asked)) == library("x", **options, count=5)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"top_k": 5},
+        {"top_p": 0.5},
+        {"min_p": 0.3},
+        {"typical_p": 0.4},
+        {"repeat_penalty": 1.8},
+        {"frequency_penalty": 1.5},
+        {"presence_penalty": 1.5},
+        {"mirostat_mode": 2},
+        {"seed": 8},
+        {"temperature": 0.5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("prefix", ["llm_", ""])
+def test_a_bot_may_ask_for_each_option(
+    load: Any, gguf: Path, library: Any, asked: dict[str, float], prefix: str
+) -> None:
+    """And it counts for its request alone."""
+    base = {"seed": 7, "temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    line = [word for name in base for word in (f"--{name}", base[name])]
+    talker = load(LlamacppExecutor, "--model_path", gguf, *EXACT, "--max_tokens", 24, *line)
+    ((name, value),) = asked.items()
+    right, other = library("x", **{**base, **asked}), library("x", **base)
+    found = "".join(talker.pieces("x", parameter=f"{prefix}{name} {value}"))
+    usual = "".join(talker.pieces("x"))
+    answers = [text.rstrip("\ufffd") for text in (found, right, usual, other)]  # of half a letter
+    assert answers[0] == answers[1] != answers[2] == answers[3]
+
+
 def test_a_stop_word_ends_the_answer(load: Any, gguf: Path, library: Any) -> None:
     """Nothing of it is shown, though it comes token by token."""
     whole = library("Hello")
@@ -124,8 +156,9 @@ def test_what_the_library_takes_beyond_our_options_is_passed_or_named(
     assert "the command line: parameters of llama_cpp.Llama.create_completion" in caplog.text
     assert "without effect here: logprobs, tfs_z" in caplog.text
     assert "".join(talker.pieces("Hello")) == whole[: whole.index(whole[20:23])]
-    asked = f"llm_stop {whole[4:7]}"
-    assert "".join(talker.pieces("Hello", parameter=asked)) == whole[: whole.index(whole[4:7])]
+    for name in ("llm_stop", "stop"):
+        asked = {"parameter": f"{name} {whole[4:7]}", "kuwaparam": f"{name} {whole[2:4]}"}
+        assert "".join(talker.pieces("Hello", **asked)) == whole[: whole.index(whole[2:4])]
     (letter,) = talker.executor.model.tokenize("a")
     for bias in ("", " 0.8"):  # greedy, and drawn
         more = {"kuwaparam": f"llm_temperature{bias}"} if bias else {}

@@ -156,6 +156,15 @@ def test_a_later_parameter_replaces_an_earlier_one() -> None:
     assert modelfile.parameters["llm_"] == {"delay": 2}
 
 
+@pytest.mark.parametrize("key", ["stop", "llm_stop"])
+def test_stop_words_add_up(key: str) -> None:
+    """As in Ollama's Modelfiles, which have a line for each; `#` may be a part of one."""
+    words = ('"### Human:"', "[INST]", '"</s>" # the end')
+    modelfile = modelfile_of(*(("parameter", f"{key} {word}") for word in words))
+    assert modelfile.parameters[key] == ["### Human:", "[INST]", "</s>"]
+    assert modelfile_of(("parameter", f"{key} ###")).parameters[key] == "###"
+
+
 def test_a_number_sign_inside_a_text_is_text() -> None:
     """Nothing after # is cut from any command."""
     text = "use C# here # and there"

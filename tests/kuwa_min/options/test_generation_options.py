@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kuwa_min.chat.modelfile import ParameterDict
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options import config_file, generation_options
 from kuwa_min.options.generation_options import Option
@@ -452,6 +453,7 @@ def test_lists_of_texts_add_up(tmp_path: Path) -> None:
         (7, ["7"]),
         ("", []),
         (["", "a"], ["a"]),
+        (["a", '["b", "c"]', "[INST]", "{x}"], ["a", "b", "c", "[INST]", "{x}"]),  # of a Modelfile
     ],
 )
 def test_a_text_or_a_list_is_a_list(value: Any, texts: list[str]) -> None:
@@ -465,6 +467,22 @@ def test_a_list_that_is_none_says_what_is_wanted(value: Any) -> None:
     """Too many and too long ones would be looked for in every piece."""
     with pytest.raises(AnswerError, match="llm_stop must be a text or a list of texts, 64 at most"):
         generation_options.for_request(STOPS, {}, {"stop": value})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "asked"),
+    [
+        ({"stop": "a", "hue": 1, "_lang": "en"}, {"stop": "a"}),
+        ({"stop": "a", "llm_stop": "b"}, {"stop": "b"}),
+        ({"stop_strings": "a", "llm_other": 1}, {"stop_strings": "a", "other": 1}),
+        ({}, {}),
+    ],
+)
+def test_ollamas_names_count_where_the_table_has_them(
+    parameters: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    """Behind those with llm_; other parameters are other programs'."""
+    assert generation_options.asked_by(ParameterDict(parameters), STOPS) == asked
 
 
 # -- what the library knows
