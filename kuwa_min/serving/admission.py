@@ -53,7 +53,7 @@ class _Flow:
     """A user with outstanding chats."""
 
     def __init__(self) -> None:
-        self.outstanding, self.last_tag = 0, 0
+        self.outstanding, self.last_tag = 0, -1
 
 
 class AdmissionQueue:
@@ -75,7 +75,7 @@ class AdmissionQueue:
         self._virtual_time, self._sequence = 0, itertools.count()
         self._holds = 0
 
-    def acquire(self, user: str = "") -> Ticket:
+    def acquire(self, user: str) -> Ticket:
         """Join the queue; with a free slot the ticket is admitted at once. user: "" if unknown."""
         with self._lock:
             ticket = Ticket(user, (self._start_tag(user), next(self._sequence)))
@@ -151,8 +151,7 @@ class AdmissionQueue:
         if not user:
             return self._virtual_time
         flow = self._flows.setdefault(user, _Flow())
-        following = flow.last_tag + 1 if flow.outstanding else 0
-        flow.last_tag = max(self._virtual_time, following)
+        flow.last_tag = max(self._virtual_time, flow.last_tag + 1)
         flow.outstanding += 1
         return flow.last_tag
 

@@ -183,6 +183,14 @@ def test_the_latest_url_of_the_user_wins() -> None:
     assert extract_last_url(history) == ("http://b/", [user(""), *history[1:]])
 
 
+@pytest.mark.parametrize("index", range(4))
+def test_a_url_is_found_in_any_message(index: int) -> None:
+    """Also in the first and in the last one."""
+    history = [user(str(at)) for at in range(4)]
+    history[index] = user("http://a/")
+    assert extract_last_url(history) == ("http://a/", [user(""), *history[index + 1 :]])
+
+
 @pytest.mark.parametrize("text", ["nothing here", "ftp://a/", "http:// a", "https:/a", ""])
 def test_without_a_url_the_history_stays(text: str) -> None:
     """None comes back with the whole history, in a list of its own."""

@@ -38,6 +38,8 @@ def test_a_free_slot_is_given_at_once() -> None:
     assert first.wait(0)
     assert second.wait(0)
     assert not third.wait(0)
+    assert (third.admitted, third.waited) == (False, 0)
+    assert [queue.has_slot(ticket) for ticket in (first, second, third)] == [True, True, False]
     assert (queue.running, queue.waiting) == (2, 1)
     queue.release(second)
     assert third.wait(0)
@@ -54,6 +56,7 @@ def test_a_free_slot_is_given_at_once() -> None:
         ("a1 b1 b2 b3 c1 a2 c2", "b1 c1 b2 a2 c2 b3"),
         ("1 2 3", "2 3"),  # a chat without a user is a flow of its own
         ("a1 a2 1 a3 2", "1 2 a2 a3"),
+        ("1 a1 2 b1", "a1 2 b1"),  # a first chat waits for none that came later
     ],
 )
 def test_users_take_turns_in_order_of_arrival(arrivals: str, order: str) -> None:
@@ -61,6 +64,28 @@ def test_users_take_turns_in_order_of_arrival(arrivals: str, order: str) -> None
     queue = AdmissionQueue(1)
     running, names = join(queue, *arrivals.split())
     assert served(queue, running, names) == order.split()
+
+
+def test_a_users_turn_does_not_depend_on_how_many_were_served() -> None:
+    """A first chat comes before another user's second one, however late it joined."""
+    queue = AdmissionQueue(1)
+    running, names = join(queue, "a1", "a2", "b1")
+    queue.release(running.pop())
+    names[queue.acquire("c")] = "c1"
+    running = [ticket for ticket in names if queue.has_slot(ticket)]
+    assert [names[ticket] for ticket in running] == ["b1"]
+    assert served(queue, running, names) == ["c1", "a2"]
+
+
+def test_a_user_with_a_chat_left_is_put_back_for_those_that_have_ended() -> None:
+    """Two of a, one of which has ended; a's third comes after b's first."""
+    queue = AdmissionQueue(1)
+    running, names = join(queue, "a1", "a2")
+    queue.release(running.pop())
+    names |= {queue.acquire("a"): "a3", queue.acquire("b"): "b1"}
+    running = [ticket for ticket in names if queue.has_slot(ticket)]
+    assert served(queue, running, names) == ["b1", "a3"]
+    assert queue._flows == {}
 
 
 def test_two_slots_keep_the_order_of_eight_users() -> None:

@@ -18,9 +18,11 @@ import pytest
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
+from kuwa_min.errors import HTTPError
 from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
 from kuwa_min.kernel.wire import RawEncoder
 from kuwa_min.serving import generation
+from kuwa_min.serving import slots as slots_module
 from kuwa_min.serving.generation import Generation
 from kuwa_min.serving.generator_adapter import as_generator
 from kuwa_min.serving.generator_runner import on_stop
@@ -327,29 +329,189 @@ def test_the_backends_abort_is_not_called_for_a_chat_that_waits(gated: Gated) ->
     assert calls == []
 
 
+class Table:
+    """Slots without a server, and generations that answer nothing."""
+
+    def __init__(self, count: int, *, abort: Callable[[], object] | None = None) -> None:
+        self.metrics = Metrics("test", backend="Test", version="0", slots=count)
+        self.slots = Slots(count, self.metrics, abort, waiting=2)
+
+    def generation(self, index: int) -> Generation:
+        """Make a generation for an endpoint."""
+        encoder = RawEncoder(chat_room=False)
+        return Generation(
+            index, self.slots, self.metrics, nothing, encoder, waiting_timeout=LONG, user=str(index)
+        )
+
+    def acquire(self, index: int) -> Generation:
+        """Give an endpoint to a generation, and return it."""
+        generation = self.generation(index)
+        self.slots.acquire(index, generation)
+        return generation
+
+    def end(self, generation: Generation) -> None:
+        """End a generation and its response."""
+        generation.runner.end()
+        assert self.slots.release(generation)
+
+
+def refusal(table: Table, index: int) -> tuple[int, str, dict[str, str]]:
+    """Return how a chat at this endpoint is refused."""
+    with pytest.raises(HTTPError) as refused:
+        table.acquire(index)
+    return refused.value.status, refused.value.message, refused.value.headers
+
+
+def test_there_is_an_endpoint_for_each_slot_and_each_waiting_chat() -> None:
+    """Without waiting chats, for each slot."""
+    metrics = Metrics("test", backend="Test", version="0", slots=3)
+    assert Slots(3, metrics, None).active() == []
+    assert metrics.endpoints.value == 3
+    table = Table(3)
+    assert table.metrics.endpoints.value == 5
+    assert [table.slots.at(index) for index in range(5)] == [None] * 5
+
+
+def test_a_taken_endpoint_is_refused_until_it_is_released() -> None:
+    """By the generation that holds it, and once."""
+    table = Table(1)
+    first = table.acquire(0)
+    assert refusal(table, 0) == (429, catalog.ENDPOINT_BUSY, {})
+    stranger = table.generation(0)
+    assert not table.slots.release(stranger)
+    assert not table.slots.cancel_and_release(stranger)
+    assert table.slots.at(0) is first
+    assert table.slots.release(first) is True
+    assert table.slots.release(first) is False
+    assert table.slots.active() == []
+
+
+def test_after_closing_new_chats_are_refused() -> None:
+    """With 503 and when to try again; those that wait are admitted as before."""
+    table = Table(1)
+    first, second = table.acquire(0), table.acquire(1)
+    assert table.slots.closed is False
+    table.slots.close()
+    assert table.slots.closed is True
+    assert refusal(table, 2) == (503, catalog.STOPPING, {"Retry-After": "5"})
+    assert table.slots.queue_position(second) == (1, 1)
+    table.end(first)
+    assert second.ticket.admitted
+
+
+def test_a_chat_can_leave_the_queue_once() -> None:
+    """One that runs cannot."""
+    table = Table(1)
+    first, second = table.acquire(0), table.acquire(1)
+    assert table.slots.leave_queue(first) is False
+    assert table.slots.leave_queue(second) is True
+    assert table.slots.leave_queue(second) is False
+
+
+def test_the_backends_abort_is_called_for_the_only_chat_that_runs() -> None:
+    """On a thread of its own, which the end of the process does not wait for."""
+    threads = list[threading.Thread]()
+    table = Table(2, abort=lambda: threads.append(threading.current_thread()))
+    first, second = table.acquire(0), table.acquire(1)
+    table.slots.call_abort(first)
+    table.end(second)
+    assert table.slots.cancel_and_release(second) is False
+    assert table.slots.cancel_and_release(first) is True
+    assert table.slots.active() == []
+    (thread,) = until(lambda: threads)
+    assert thread is not threading.current_thread()
+    assert thread.daemon
+    first.runner.end()
+    assert until(lambda: table.slots._queue._holds == 0)
+    assert table.acquire(2).ticket.admitted
+
+
+def test_an_abort_that_fails_does_not_close_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next chat is admitted once it has ended."""
+    failures = list[object]()
+    monkeypatch.setattr(threading, "excepthook", lambda failed: failures.append(failed.exc_type))
+
+    def abort() -> None:
+        raise LookupError
+
+    table = Table(1, abort=abort)
+    first, second = table.acquire(0), table.acquire(1)
+    table.slots.call_abort(first)
+    first.runner.end()
+    until(lambda: second.ticket.admitted)
+    until(lambda: failures == [LookupError])
+
+
 def test_an_abort_for_which_no_thread_is_left_does_not_close_the_queue(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The next chat is admitted when the first ends."""
-    metrics = Metrics("test", backend="Test", version="0", slots=1)
-    slots = Slots(1, metrics, lambda: None, waiting=1)
-    first, second = (
-        Generation(
-            index, slots, metrics, nothing, RawEncoder(chat_room=False), waiting_timeout=LONG
-        )
-        for index in (0, 1)
-    )
-    slots.acquire(0, first)
-    slots.acquire(1, second)
+    table = Table(1, abort=lambda: None)
+    first, second = table.acquire(0), table.acquire(1)
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        slots.call_abort(first)
+        table.slots.call_abort(first)
+    assert "abort() was not called: can't start new thread" in caplog.messages
     first.runner.end()
     assert second.ticket.admitted
+
+
+def test_running_chats_share_the_interpreter_and_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At each change."""
+    tuned = list[int]()
+    monkeypatch.setattr(slots_module, "tune_switch_interval", tuned.append)
+    table = Table(2)
+    chats = [table.acquire(index) for index in range(3)]
+    assert tuned == [1, 2, 2]
+    assert (table.metrics.busy_slots.value, table.metrics.waiting.value) == (2, 1)
+    assert table.metrics.longest_wait.value > 0
+    table.end(chats[0])
+    assert tuned == [1, 2, 2, 2]
+    assert (table.metrics.busy_slots.value, table.metrics.waiting.value) == (2, 0)
+
+
+def test_draining_returns_as_soon_as_all_have_ended() -> None:
+    """Nothing is cancelled."""
+    table = Table(1)
+    first = table.acquire(0)
+    drain = threading.Thread(target=table.slots.drain, args=(LONG,))
+    drain.start()
+    table.end(first)
+    drain.join(LONG)
+    assert not drain.is_alive()
+
+
+def test_what_hangs_in_a_backend_is_detached_and_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls are made at the same time, each on a thread that the process may end without."""
+    monkeypatch.setattr(slots_module, "DRAIN_GRACE", 0.05)
+    release, threads = threading.Event(), list[threading.Thread]()
+
+    def hang() -> None:
+        threads.append(threading.current_thread())
+        release.wait(LONG)
+
+    table = Table(3)
+    chats = [table.acquire(index) for index in range(3)]
+    waits = table.acquire(3)
+    for chat in chats:
+        chat.runner.on_stop(hang)
+    table.slots.drain(0)
+    until(lambda: len(threads) == 3)
+    assert all(thread.daemon for thread in threads)
+    assert table.slots.active() == []
+    assert waits.ticket.wait(0)
+    assert not waits.ticket.admitted
+    release.set()
+    for thread in threads:
+        thread.join(LONG)
 
 
 async def nothing() -> AsyncGenerator[Piece, None]:
