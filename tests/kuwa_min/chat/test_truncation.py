@@ -11,7 +11,7 @@ import pytest
 from kuwa_min.chat.catalog import TOO_LONG
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import Prompt
-from kuwa_min.chat.truncation import fit
+from kuwa_min.chat.truncation import _block_starts, fit
 from kuwa_min.errors import AnswerError
 
 History = list[dict[str, str]]
@@ -94,6 +94,11 @@ def exchanges(rng: random.Random, count: int, longest: int) -> History:
     return [*history, user("so?")]
 
 
+def exchanges_of(count: int, size: int) -> History:
+    """Return a chat of so many exchanges of so many words, and a question of one."""
+    return [user("q"), assistant("a " * (size - 1))] * count + [user("so?")]
+
+
 def turns(history: History, limit: int = LIMIT, estimate: float = 1) -> Iterator[History]:
     """Return the prompt of each turn of a chat with a system prompt and an example.
 
@@ -151,6 +156,58 @@ def test_short_exchanges_go_a_quarter_of_the_limit_at_a_time() -> None:
     falls = [last - length for last, length in itertools.pairwise(lengths) if length < last]
     assert len(falls) == -(-(300 * 4 + 5 - LIMIT) // (LIMIT // 4))
     assert all(LIMIT // 4 - 3 * 4 <= fall <= LIMIT // 4 for fall in falls)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "starts"),
+    [
+        ([6] * 10, [0, 4, 8, 9]),  # four are just a quarter of the room
+        ([5] * 10, [0, 5, 6, 7, 8, 9]),  # four are less
+        ([5, 6, 6, 6, 6, 6], [0, 5]),  # as the first four here
+        ([9] * 10, [0, 4, 8, 9]),
+        ([16] * 7, [0, 3, 6]),  # another one is just half the room
+        ([17] * 7, [0, 2, 4, 6]),  # a third one is more than half
+        ([20] * 5, [0, 2, 4]),
+        ([60] * 3, [0, 1, 2]),
+    ],
+)
+def test_a_block_has_a_quarter_of_the_room_and_four_exchanges_or_half_the_room(
+    sizes: list[int], starts: list[int]
+) -> None:
+    """Of 96 words: 24 and 48; what follows the last block can go one by one."""
+    history = [user(""), assistant("")] * len(sizes)
+    halves = [half for size in sizes for half in (1, size - 1)]
+    found = _block_starts(history[:-1], halves[:-1], 96)
+    assert found == [2 * start for start in starts]
+
+
+@pytest.mark.parametrize("slack", [0, 1])
+def test_an_exact_estimate_finds_the_cut_in_two_calls(slack: int) -> None:
+    """Of what is counted, which may be slow."""
+    calls: list[int] = []
+
+    def count(chat: History) -> int:
+        calls.append(words(chat))
+        return calls[-1]
+
+    prompt = Prompt("be very kind", [user("e"), assistant("e")], exchanges_of(20, 10))
+    limit = 5 + 12 * 10 + 1 + slack  # system prompt, examples, three blocks, the question
+    chat = fit(prompt, length=count, estimate=lambda one: words([one]), limit=limit)
+    assert words(chat) == 5 + 12 * 10 + 1
+    assert sorted(calls) == [limit - slack, 5 + 16 * 10 + 1]
+
+
+def test_an_estimate_that_is_a_little_low_finds_the_cut_in_two_calls() -> None:
+    """The next place is tried next."""
+    calls: list[int] = []
+
+    def count(chat: History) -> int:
+        calls.append(words(chat) + 5)  # for what a template adds
+        return calls[-1]
+
+    prompt = Prompt("", [], exchanges_of(20, 10))
+    fit(prompt, length=count, estimate=lambda one: words([one]), limit=12 * 10 + 1 + 3)
+    assert calls == [12 * 10 + 1 + 5, 8 * 10 + 1 + 5]
 
 
 @pytest.mark.parametrize("seed", range(8))
