@@ -476,6 +476,36 @@ def test_running_chats_share_the_interpreter_and_are_counted(
     assert (table.metrics.busy_slots.value, table.metrics.waiting.value) == (2, 0)
 
 
+def test_draining_waits_for_a_chat_that_sends_its_last_pieces() -> None:
+    """Its endpoint is free already."""
+    table = Table(1)
+    first = table.acquire(0)
+    drain = threading.Thread(target=table.slots.drain, args=(LONG,))
+    with table.slots.flushing(first):
+        table.end(first)
+        drain.start()
+        assert table.slots._wait_until_idle(0.01) is False
+        assert drain.is_alive()
+    drain.join(LONG)
+    assert not drain.is_alive()
+
+
+def test_the_last_pieces_come_without_pauses_once_the_process_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether it is told before they begin or in their middle."""
+    hurried = list[Generation]()
+    monkeypatch.setattr(Generation, "skip_pauses", lambda one: hurried.append(one))
+    table = Table(2)
+    first, second = table.acquire(0), table.acquire(1)
+    with table.slots.flushing(first):
+        assert hurried == []
+        table.slots.close()
+        assert hurried == [first]
+    with table.slots.flushing(second):
+        assert hurried == [first, second]
+
+
 def test_draining_returns_as_soon_as_all_have_ended() -> None:
     """Nothing is cancelled."""
     table = Table(1)
