@@ -34,6 +34,7 @@ COVERED_BY = {
     "backends/_cloud/api_key": "backends/chatgpt/test_chatgpt",
     "backends/_cloud/executor": "backends/chatgpt/test_chatgpt",
     "backends/_http/lookup": "backends/_http/test_pool",
+    "backends/_local/completion": "backends/_local/test_sequence",
     "backends/_local/executor": "backends/huggingface/test_huggingface",
     "backends/_local/model_files/folder_contents": "backends/_local/model_files/test_resolve",
     "backends/_local/model_files/foreign_files": "backends/_local/model_files/test_resolve",

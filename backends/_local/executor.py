@@ -22,6 +22,7 @@ from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
 from kuwa_min.options.text_file import InvalidTextFile, read_text
 
 from .engine import Engine
+from .markup import MarkupFilter
 from .prompt_encoder import (
     ChatInput,
     EncodedPrompt,
@@ -66,6 +67,9 @@ class Model(Protocol):
     context_length: int  # tokens of prompt and completion together
     chat_template: ChatTemplate  # its own, or the one of --override_chat_template
     special_tokens: dict[str, Any]  # variables of templates: bos_token and the like, as text
+    markup: Mapping[int, str]  # the text of special tokens, by their ids
+    turn_markers: tuple[str, ...]  # stop strings of the plain template, if it has no other one
+    vocabulary_size: int
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a rendered chat; called from any thread."""
@@ -169,6 +173,9 @@ class ModelExecutor(LLMExecutor):
             raise StartError(
                 f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
             ) from None
+        if unknown := self._unknown_stop_tokens(self.settings):
+            raise UsageError(f"stop_token_ids: {unknown[0]} is no token; {self._vocabulary}")
+        self.markup_filter = MarkupFilter(self.model.markup.values())
         self.engine.check_open()
         return self.create_scheduler(self.args.concurrent_req_limit)
 
@@ -215,11 +222,17 @@ class ModelExecutor(LLMExecutor):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
         if generation_options.wants_multimodal(asked) and not self.accepts_images():
             generation_options.warn_once(NO_IMAGES)
+        if unknown := self._unknown_stop_tokens(options):
+            generation_options.warn_once(
+                f"llm_stop_token_ids of a Modelfile: {unknown[0]} is no token; {self._vocabulary}"
+            )
         prompt, notes = self._encode(history, modelfile)
+        markers = () if self.uses_template_of(modelfile) else self.model.turn_markers
         request = Request(
             prompt.ids,
             options,
-            stop=options["stop"] or (),
+            stop=[*(options["stop"] or ()), *markers],
+            stop_token_ids=options["stop_token_ids"] or (),
             timeout=self.timeout,
             model_inputs=prompt.model_inputs,
         )
@@ -230,12 +243,22 @@ class ModelExecutor(LLMExecutor):
         """Merge what a Modelfile asks for into the settings; raises AnswerError."""
         return generation_options.for_request(self.table, self.settings, asked, self.library)
 
+    def _unknown_stop_tokens(self, options: dict[str, Any]) -> list[int]:
+        """Return the stop_token_ids that the model's vocabulary does not have."""
+        size = self.model.vocabulary_size
+        return [token for token in options["stop_token_ids"] or () if token >= size]
+
+    @property
+    def _vocabulary(self) -> str:
+        return f"the model has 0 to {self.model.vocabulary_size - 1}"
+
     def _encode(
         self, history: list[Message], modelfile: Modelfile
     ) -> tuple[EncodedPrompt, tuple[str, ...]]:
         """Return the prompt, without the oldest messages if all are too long, and side notes."""
         try:
             encoder, history, notes = self.encoder_for(history, modelfile)
+            history = self.markup_filter.apply(history)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
             prompt = prompt._replace(examples=prompts.begin_with_user(prompt.examples))
             if self.args.no_system_prompt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from kuwa_min.chat.sentence import Sentence
@@ -20,12 +20,13 @@ class Request:
     """One generation request, shared by the thread that reads the text and the engine's thread.
 
     prompt_ids: token ids of the prompt; options: the generation options; stop: stop strings;
-    timeout: seconds that generating may take, counted from start(), None for no limit;
-    model_inputs: what the model reads beside the token ids (pixel values), opaque here.
+    stop_token_ids: tokens that end the completion as an EOS token does; timeout: seconds that
+    generating may take, counted from start(), None for no limit; model_inputs: what the model
+    reads beside the token ids (pixel values), opaque here.
 
     The reading thread calls next_text() until `drained`. Any thread may call cancel(). All other
-    methods belong to the engine's thread, in this order: start(), then emit(), flush() and
-    add_side_note() any number of times while should_stop is false, then finish() once.
+    methods belong to the engine's thread, in this order: start(), then emit(), emit_hidden(),
+    flush() and add_side_note() any number of times while should_stop is false, then finish() once.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Request:
         options: dict[str, Any],
         *,
         stop: Sequence[str] = (),
+        stop_token_ids: Collection[int] = (),
         timeout: float | None = None,
         model_inputs: Any = None,
     ) -> None:
@@ -46,6 +48,7 @@ class Request:
         self.on_cancel: Callable[[], None] | None = None  # called by cancel(), in its thread
         self.side_notes: list[str] = []  # on the answer, shown after it once it is drained
         self.prompt_note = ""  # on what the prompt lacks, shown after those
+        self.stop_token_ids = frozenset(stop_token_ids)
         self._stop, self._timeout = StopWords(stop), timeout
         self._deadline = float("inf")
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
@@ -111,6 +114,10 @@ class Request:
         if self._buffer and now - self._flushed_at >= self.emit_interval:
             self._flushed_at = now
             self.flush()
+
+    def emit_hidden(self, markup: str) -> None:
+        """Append the markup of a special token, which stop strings may contain; it is not shown."""
+        self._buffer += self._stop.feed(markup, hidden=True)
 
     def flush(self) -> None:
         """Hand over the buffered text now, before a step that may take long."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
 from typing import Generic, Protocol, TypeVar
 
+from .completion import Completion, Vocabulary
 from .prefix_match import tick
 from .request import Request
 from .sentences import CONTEXT_FULL
@@ -12,20 +12,13 @@ from .sentences import CONTEXT_FULL
 SamplerT = TypeVar("SamplerT")
 
 
-class ModelInfo(Protocol):
+class ModelInfo(Vocabulary, Protocol):
     """What a sequence must know of its model."""
 
     context_length: int  # tokens of prompt and completion together
 
-    @property
-    def eos_token_ids(self) -> Container[int]:
-        """Return the tokens that end a completion."""
-
     def max_completion_tokens(self, request: Request) -> int:
         """Return how many tokens of a completion the context has room for."""
-
-    def create_detokenizer(self) -> Callable[[int], str]:
-        """Return a streaming detokenizer: token id in, the text that it completes out."""
 
 
 class Sequence(Generic[SamplerT]):
@@ -63,8 +56,7 @@ class Sequence(Generic[SamplerT]):
         self.tokens, self.is_idle = request.prompt_ids[:cached], False
         self.request, self.sampler, self.prefill_ids = request, sampler, request.prompt_ids
         request.cached_tokens = cached
-        self._context_length, self._eos_token_ids = model.context_length, model.eos_token_ids
-        self._detokenize = model.create_detokenizer()
+        self._context_length, self._completion = model.context_length, Completion(request, model)
         room = model.max_completion_tokens(request)
         self._max_new_tokens = room if max_new_tokens is None else min(max_new_tokens, room)
         self._limited_by_context = max_new_tokens is None or room < max_new_tokens
@@ -100,12 +92,10 @@ class Sequence(Generic[SamplerT]):
     def add_token(self, token: int) -> bool:
         """Emit a sampled token's text; finish the request and return true if it is the last."""
         request = self.request
-        request.completion_tokens += 1
-        if token in self._eos_token_ids:
+        if self._completion.add_token(token):
             request.finish()
             return True
         self.next_token = token
-        request.emit(self._detokenize(token))
         if request.completion_tokens < self._max_new_tokens and not request.should_stop:
             return False
         if self._limited_by_context and request.completion_tokens >= self._max_new_tokens:

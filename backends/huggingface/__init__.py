@@ -86,6 +86,7 @@ OPTIONS = (
     ),
     Option("no_repeat_ngram_size", int, 0, "never repeat so many tokens in a row; 0: off", least=0),
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
+    Option("stop_token_ids", list[int], None, "end an answer at these tokens", least=0),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import transformers
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from backends._local.completion import Completion
 from backends._local.request import Request
 from backends._local.sentences import CONTEXT_FULL
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
@@ -50,7 +51,7 @@ class Generate:
                 warnings.simplefilter("ignore")
                 model.generate(
                     input_ids=torch.tensor([[1, 2]], device=model.device),
-                    **self._special_ids(),
+                    **self._special_ids(model.eos_token_ids),
                     max_new_tokens=2,
                     do_sample=False,
                     **model.generate_options,
@@ -60,14 +61,14 @@ class Generate:
             names = ", ".join(model.generate_options)
             raise UsageError(f"transformers cannot generate with {names}: {reason}") from None
 
-    def _special_ids(self) -> dict[str, Any]:
-        eos_token_ids = list(self._model.eos_token_ids)
-        return {"eos_token_id": eos_token_ids or None, "pad_token_id": [*eos_token_ids, 0][0]}
+    @staticmethod
+    def _special_ids(end_ids: frozenset[int]) -> dict[str, Any]:
+        return {"eos_token_id": sorted(end_ids) or None, "pad_token_id": min(end_ids, default=0)}
 
     def _generate(self, request: Request) -> None:
         model = self._model
         room = model.max_completion_tokens(request)
-        streamer = Streamer(request, model.create_detokenizer(), model.eos_token_ids)
+        streamer = Streamer(request, Completion(request, model))
         options = _arguments(request.options)
         seed, max_new_tokens = options.pop("seed", None), options.pop("max_new_tokens")
         can_stream = options.get("num_beams", 1) == 1
@@ -76,7 +77,7 @@ class Generate:
             **self._inputs(request),
             streamer=streamer if can_stream else None,
             stopping_criteria=transformers.StoppingCriteriaList([StopCriterion(request)]),
-            **self._special_ids(),
+            **self._special_ids(model.eos_token_ids | request.stop_token_ids),
             max_new_tokens=min(max_new_tokens, room),
             **options,
         )
@@ -85,7 +86,7 @@ class Generate:
             prompt_length = 1 if is_encoder_decoder else len(request.prompt_ids)
             streamer.put(tokens[0, :prompt_length])
             streamer.put(tokens[0, prompt_length:])
-        if request.completion_tokens == room < max_new_tokens and not streamer.found_eos:
+        if request.completion_tokens == room < max_new_tokens and not streamer.has_ended:
             request.add_side_note(CONTEXT_FULL.format(model.context_length))
 
     def _inputs(self, request: Request) -> dict[str, Any]:
@@ -96,8 +97,9 @@ class Generate:
 
 
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request's options as generate() takes them."""
-    given = {name: value for name, value in options.items() if value is not None and name != "stop"}
+    """Return a request's options as generate() takes them, without those of Completion."""
+    ours = ("stop", "stop_token_ids")
+    given = {name: one for name, one in options.items() if one is not None and name not in ours}
     if given.get("temperature") == 0:
         given |= {"do_sample": False, "temperature": 1.0}
     if given.get("top_k") == -1:
@@ -106,15 +108,12 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Streamer(BaseStreamer):
-    """Receives generate()'s tokens and emits their text, up to an EOS token."""
+    """Receives generate()'s tokens and emits their text, up to the one that ends it."""
 
-    def __init__(
-        self, request: Request, detokenize: Callable[[int], str], eos_token_ids: Collection[int]
-    ) -> None:
-        self._request, self._detokenize = request, detokenize
-        self._eos_token_ids = eos_token_ids
+    def __init__(self, request: Request, completion: Completion) -> None:
+        self._request, self._completion = request, completion
         self._skips_prompt = True
-        self.found_eos = False
+        self.has_ended = False  # by a token
 
     def put(self, value: torch.Tensor) -> None:
         """Receive the prompt first, then each token."""
@@ -122,10 +121,9 @@ class Streamer(BaseStreamer):
             self._skips_prompt = False
             return
         for token in value.flatten().tolist():
-            self._request.completion_tokens += 1
-            self.found_eos = self.found_eos or token in self._eos_token_ids
-            if not self.found_eos and not self._request.should_stop:
-                self._request.emit(self._detokenize(token))
+            if self.has_ended or self._request.should_stop:
+                return
+            self.has_ended = self._completion.add_token(token)
 
     def end(self) -> None:
         """Do nothing: the scheduler finishes the request."""

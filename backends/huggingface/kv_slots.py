@@ -51,10 +51,11 @@ class KVSlots:
             sequence = Sequence(len(self._sequences))
             self._sequences.append(sequence)
         cached = match.cached if self._copy_prefix(match, sequence) else 0
+        end_ids = self._model.eos_token_ids | request.stop_token_ids
         sequence.begin(
             request,
             self._model,
-            Sampler(request.options, request.prompt_ids, sorted(self._model.eos_token_ids)),
+            Sampler(request.options, request.prompt_ids, sorted(end_ids)),
             cached=cached,
             max_new_tokens=request.options["max_new_tokens"],
         )

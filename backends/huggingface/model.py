@@ -14,7 +14,7 @@ import transformers
 
 from backends._local.model_files import template_files
 from backends._local.request import Request
-from backends._local.templates.chat_template import PLAIN, ChatTemplate
+from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 
 from .detokenizer import detokenizer_factory
 from .loading import LoadOptions, Progress, load
@@ -51,6 +51,9 @@ class TransformersModel:
         self.generate_options = dict(generate_options or {})
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
         self.special_tokens = _special_tokens(self._tokenizer)
+        self.markup = _markup(self._tokenizer)
+        self.vocabulary_size = len(self._tokenizer)
+        self.turn_markers: tuple[str, ...] = ()
         self.create_detokenizer = detokenizer_factory(self._tokenizer)
         self.accepts_several_images = False
         if self.processor is None:
@@ -88,17 +91,24 @@ class TransformersModel:
         if template:
             return ChatTemplate(template, **self.special_tokens)
         hint = template_files.hint(Path(options.path))
-        logger.warning("%s has no chat template%s; a plain one is used", options.model_path, hint)
+        self._warn_of_plain_template(options.model_path, hint)
         bos = self._tokenizer.bos_token_id
         adds_bos = bos is not None and bos in self._tokenizer("").input_ids
         return ChatTemplate(PLAIN, bos_token=self._tokenizer.bos_token if adds_bos else "")
 
     def _choose_vision_template(self, path: str, override: str | None) -> str:
-        from .vision import own_template
+        from .vision import own_template, plain_template
 
-        template = override or own_template(self.processor, path)
+        template = override or own_template(self.processor)
+        if not template:
+            self._warn_of_plain_template(path)
+            return plain_template(self.processor)
         ChatTemplate(template)  # raises TemplateError if it cannot be parsed
         return template
+
+    def _warn_of_plain_template(self, path: str, hint: str = "") -> None:
+        logger.warning("%s has no chat template%s; a plain one is used", path, hint)
+        self.turn_markers = PLAIN_TURNS
 
     def _accepts_several_images(self) -> bool:
         from .vision import accepts_several_images
@@ -199,6 +209,13 @@ def _special_tokens(tokenizer: Any) -> dict[str, Any]:
         for name, value in tokenizer.special_tokens_map.items()
         if isinstance(value, (str, list))
     }
+
+
+def _markup(tokenizer: Any) -> dict[int, str]:
+    """Return the text of the special tokens, which detokenizers leave out."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    names = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    return names | {token: str(one) for token, one in added.items() if one.special}
 
 
 def _cache_argument(model: Any) -> str:

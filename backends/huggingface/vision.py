@@ -197,15 +197,19 @@ def parts(content: str, images: Mapping[int, Any]) -> list[dict[str, Any]]:
     return found or [{"type": "text", "text": ""}]
 
 
-def own_template(processor: Any, path: str) -> str:
-    """Return the model's template, or a plain one with a warning if it has none."""
+def own_template(processor: Any) -> str | None:
+    """Return the model's template; None if it has none."""
     for place in (processor, processor.tokenizer):
         template = getattr(place, "chat_template", None)
         if isinstance(template, dict):
             template = template.get("default")
         if template:
             return str(template)
-    logger.warning("%s has no chat template; a plain one is used", path)
+    return None
+
+
+def plain_template(processor: Any) -> str:
+    """Return a template for models without one."""
     return PLAIN_TEMPLATE.format(getattr(processor, "image_token", None) or "<image>")
 
 

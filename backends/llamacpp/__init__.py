@@ -58,6 +58,7 @@ OPTIONS = (
     Option("mirostat_tau", float, 5.0, "the surprise that mirostat holds", least=0),
     Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
+    Option("stop_token_ids", list[int], None, "end an answer at these tokens", least=0),
 )
 IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
 

@@ -70,6 +70,7 @@ API = {  # the functions that we call and their numbers of arguments, which have
     "llama_vocab_bos": 1,
     "llama_vocab_eos": 1,
     "llama_vocab_get_add_bos": 1,
+    "llama_vocab_get_attr": 2,
     "llama_vocab_get_text": 2,
     "llama_vocab_is_eog": 2,
     "llama_vocab_n_tokens": 1,

@@ -14,7 +14,7 @@ import llama_cpp
 
 from backends._local.model_files import template_files
 from backends._local.request import Request
-from backends._local.templates.chat_template import PLAIN, ChatTemplate
+from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 from kuwa_min.chat.text import Utf8Decoder
 from kuwa_min.errors import StartError
 
@@ -32,6 +32,9 @@ MAX_REASON = 300  # characters of llama.cpp's error message
 
 token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
 is_end_of_generation = holding_gil(llama_cpp.llama_vocab_is_eog)
+token_attributes = holding_gil(llama_cpp.llama_vocab_get_attr)
+# of the tokens whose pieces llama_token_to_piece() leaves empty
+SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
 
 
 class LlamaModel:
@@ -69,6 +72,12 @@ class LlamaModel:
             for token in range(self.vocabulary_size)
             if is_end_of_generation(self._vocabulary, token)
         )
+        self.markup = {
+            token: self._token_text(token)
+            for token in range(self.vocabulary_size)
+            if token_attributes(self._vocabulary, token) & SPECIAL
+        }
+        self.turn_markers: tuple[str, ...] = ()
         self._pieces: dict[int, bytes] = {}  # of tokens that were detokenized before
         self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
         self.chat_template = self._choose_template(path, chat_template)
@@ -98,6 +107,7 @@ class LlamaModel:
             return ChatTemplate(template, **self.special_tokens)
         hint = template_files.hint(path.parent)
         logger.warning("%s has no chat template%s; a plain one is used", path.name, hint)
+        self.turn_markers = PLAIN_TURNS
         if not llama_cpp.llama_vocab_get_add_bos(self._vocabulary):
             bos = ""
         return ChatTemplate(PLAIN, bos_token=bos)

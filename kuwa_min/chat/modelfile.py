@@ -30,7 +30,8 @@ APPENDED = {
     "output-prefix": "output_prefix",
     "output-suffix": "output_suffix",
 }
-STOP_WORDS = ("llm_stop", "stop")  # parameters that may be given several times
+# Parameters that may be given several times.
+STOP_WORDS = ("llm_stop", "stop", "llm_stop_token_ids", "stop_token_ids")
 BOTS = {  # commands for agents -> the attribute; other executors ignore them
     "from": "process_bot",
     "process-bot": "process_bot",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from itertools import compress
 
 
 class Utf8Decoder:
@@ -23,30 +24,34 @@ class Utf8Decoder:
 class StopWords:
     """Cut streamed text at the first stop word.
 
-    A tail that may be the beginning of a stop word is held until the next text decides it.
+    A tail that may be the beginning of a stop word is held until the next text decides it. Hidden
+    text, the markup of special tokens, may be a part of stop words and is never emitted.
     """
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         self._words = tuple(filter(None, words))
         self._held = ""
+        self._is_shown: list[bool] = []  # of each held character
         self.hit = False
 
-    def feed(self, text: str) -> str:
+    def feed(self, text: str, *, hidden: bool = False) -> str:
         """Return the text to emit now; nothing after a stop word was hit."""
         if not self._words:
-            return text
+            return "" if hidden else text
         if self.hit:
             return ""
+        self._is_shown += [not hidden] * len(text)
         text = self._held + text
         found = [at for at in map(text.find, self._words) if at >= 0]
         self.hit = bool(found)
         end = min(found) if found else len(text) - self._overlap(text)
-        self._held = "" if found else text[end:]
-        return text[:end]
+        emitted = "".join(compress(text[:end], self._is_shown))
+        self._held, self._is_shown = ("", []) if found else (text[end:], self._is_shown[end:])
+        return emitted
 
     def finish(self) -> str:
         """Return the held tail at the end of the text: no stop word came."""
-        held, self._held = self._held, ""
+        held, self._held = "".join(compress(self._held, self._is_shown)), ""
         return held
 
     def _overlap(self, text: str) -> int:

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_NAME_LENGTH = 40  # characters of an option's name in the log
 MAX_NAMES = 5  # options without effect that are logged for one request
 MAX_WARNINGS = 256  # distinct warnings that are remembered, so that each is logged once
+LIST_METAVARS: dict[types.Kind, str] = {list: "TEXT", list[int]: "INT"}
 # One of a Modelfile's llm_*, which our own code reads: never sent to a service.
 MULTIMODAL = "enable_multimodal"
 
@@ -36,8 +37,8 @@ MULTIMODAL = "enable_multimodal"
 class Option(NamedTuple):
     """One generation option.
 
-    name: as on the command line. kind: its type; list is a list of texts. least: the lowest value.
-    aliases: its other names in files and Modelfiles.
+    name: as on the command line. kind: its type; list is a list of texts, list[int] one of whole
+    numbers. least: the lowest value. aliases: its other names in files and Modelfiles.
     """
 
     name: str
@@ -53,11 +54,17 @@ class Option(NamedTuple):
             converted = types.convert(self.kind, value)
         except ValueError as error:
             raise ValueError(OPTION_REASON.format(self.name, sentence_of(error))) from None
-        if self.least is not None and converted < self.least:
+        values = converted if self.is_list else [converted]
+        if self.least is not None and any(value < self.least for value in values):
             raise ValueError(
                 OPTION_REASON.format(self.name, MUST_BE_AT_LEAST.format(f"{self.least:g}"))
             )
         return converted
+
+    @property
+    def is_list(self) -> bool:
+        """Tell whether its values are lists, which add up."""
+        return self.kind in LIST_METAVARS
 
 
 Table = Sequence[Option]
@@ -99,12 +106,11 @@ def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
         help="read these options from a .json, .yaml, .yml or .toml file (default: None)",
     )
     for option in table:
-        is_list = option.kind is list
-        how: dict[str, Any] = {"nargs": "*", "action": "extend"} if is_list else {}
+        how: dict[str, Any] = {"nargs": "*", "action": "extend"} if option.is_list else {}
         group.add_argument(
             f"--{option.name}",
-            type=str if is_list else _argument(option),
-            metavar="TEXT" if is_list else option.kind.__name__.upper(),
+            type=str if option.is_list else _argument(option),
+            metavar=LIST_METAVARS.get(option.kind, option.kind.__name__.upper()),
             default=argparse.SUPPRESS,
             help=f"{option.help} (default: {option.default})",
             **how,
@@ -208,7 +214,7 @@ def merge_config(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, A
 def _merge(table: Table, base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = merge_config(base, top)
     for option in table:
-        if option.kind is list and base.get(option.name) and top.get(option.name):
+        if option.is_list and base.get(option.name) and top.get(option.name):
             merged[option.name] = [*base[option.name], *top[option.name]]
     return merged
 

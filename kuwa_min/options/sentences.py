@@ -7,6 +7,9 @@ from kuwa_min.chat.sentence import Sentence
 OPTION_REASON = Sentence("{} {}", "{}：{}")
 MUST_BE_TRUTH = Sentence("must be true or false", "必須是 true 或 false")
 MUST_BE_WHOLE = Sentence("must be a whole number", "必須是整數")
+MUST_BE_WHOLES = Sentence(
+    "must be a whole number or a list of them, {} at most", "必須是整數或整數清單，最多 {} 項"
+)
 MUST_BE_NUMBER = Sentence("must be a number", "必須是數字")
 MUST_BE_FINITE = Sentence("must be a finite number", "必須是有限的數字")
 MUST_BE_TEXT = Sentence("must be text", "必須是文字")

@@ -17,10 +17,12 @@ from .sentences import (
     MUST_BE_TEXTS,
     MUST_BE_TRUTH,
     MUST_BE_WHOLE,
+    MUST_BE_WHOLES,
 )
 
-Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]]
+Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]] | type[list[int]]
 MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
+MAX_WHOLES = 256  # of a list
 MAX_TEXT_LENGTH = 1000  # characters of each
 
 
@@ -71,6 +73,15 @@ def _texts(value: Any) -> list[str]:
     return [text for text in texts if text]
 
 
+def _wholes(value: Any) -> list[int]:
+    """Convert to a list of whole numbers: a number, a JSON list as text, or a list of such."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    numbers = [_whole(one) for part in parts for one in _listed(part)]
+    if len(numbers) > MAX_WHOLES:
+        raise ValueError
+    return numbers
+
+
 def _listed(value: Any) -> list[Any]:
     parsed = from_json(value) if isinstance(value, str) else None
     return parsed if isinstance(parsed, list) else [value]
@@ -90,19 +101,21 @@ _TRUTHS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
-_CONVERTERS: dict[type, Callable[[Any], Any]] = {
+_CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     bool: _truth,
     int: _whole,
     float: _real,
     str: _text,
     list: _texts,
+    list[int]: _wholes,
 }
-_WANTED: dict[type, Sentence] = {
+_WANTED: dict[Kind, Sentence] = {
     bool: MUST_BE_TRUTH,
     int: MUST_BE_WHOLE,
     float: MUST_BE_NUMBER,
     str: MUST_BE_TEXT,
     list: MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
+    list[int]: MUST_BE_WHOLES.format(MAX_WHOLES),
 }
 
 

@@ -42,3 +42,10 @@ def truncated(executor: ModelExecutor, said: list[str], ids: list[int]) -> list[
     """Return what of a chat is in a prompt: it must be whole exchanges, and the last message."""
     starts = range(0, len(said), 2)
     return next(said[start:] for start in starts if tokens(executor, *said[start:]) == ids)
+
+
+def stopped(request: Any, text: str) -> str:
+    """Return what a request that was not submitted makes of a text of its model."""
+    request.emit(text)
+    request.finish()
+    return str(request.next_text())

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PLAIN = (
-    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n"
+    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content | trim }}\n"
     "{% endfor %}assistant:"
 )
+# What begins a turn in it. Models without a template write the next turns, too: they end an answer.
+PLAIN_TURNS = ("\nuser:", "\nassistant:", "\nsystem:")
 MAX_REASON = 200  # characters of an error message that come from the template
 PROBE = "kuwa-probe"  # a message that no template writes by itself
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,6 +20,7 @@ class Model:
 
     context_length = CONTEXT
     eos_token_ids = frozenset([EOS])
+    markup: ClassVar[dict[int, str]] = {EOS: "<end>", 25: "<z>"}
 
     def max_completion_tokens(self, request: Request) -> int:
         """Return the room behind the prompt."""
@@ -26,13 +28,13 @@ class Model:
 
     def create_detokenizer(self) -> Callable[[int], str]:
         """Return what makes a letter of a token."""
-        return lambda token: chr(ord("a") + token)
+        return lambda token: "" if token in self.markup else chr(ord("a") + token)
 
 
-def begun(*, cached: int = 0, most: int | None = None) -> Sequence[None]:
+def begun(*, cached: int = 0, most: int | None = None, **stop: Any) -> Sequence[None]:
     """Return a sequence that has begun with the prompt."""
     sequence: Sequence[None] = Sequence(3)
-    request = Request(PROMPT, {})
+    request = Request(PROMPT, {}, **stop)
     sequence.begin(request, Model(), None, cached=cached, max_new_tokens=most)
     return sequence
 
@@ -118,3 +120,36 @@ def test_an_idle_sequence_keeps_its_tokens() -> None:
     second.release()
     assert (first.is_idle, first.tokens) == (True, [5, 6])
     assert 0 < first.last_used < second.last_used
+
+
+@pytest.mark.parametrize(
+    ("stop", "tokens", "text", "ends"),
+    [
+        ([], [1, 25, 2, EOS], "bc", [False, False, False, True]),
+        (["<z>"], [1, 25], "b", [False, True]),
+        (["c<z>"], [1, 2, 25], "b", [False, False, True]),
+        (["c<z>d"], [1, 2, 25, 2, EOS], "bcc", [False] * 4 + [True]),
+        (["c<end>"], [1, 2, EOS], "b", [False, False, True]),
+        (["<end>"], [1, EOS], "b", [False, True]),
+    ],
+)
+def test_stop_strings_see_special_tokens(
+    stop: list[str], tokens: list[int], text: str, ends: list[bool]
+) -> None:
+    """Which answers never show."""
+    sequence = begun(stop=stop)
+    assert [sequence.add_token(token) for token in tokens] == ends
+    if not sequence.request.finished:
+        sequence.request.finish()
+    assert text_of(sequence) == text
+
+
+def test_a_stop_token_ends_a_completion_as_an_eos_token_does() -> None:
+    """An ordinary one is not shown either."""
+    sequence = begun(stop_token_ids=[2, 25])
+    assert [sequence.add_token(token) for token in (1, 3, 2)] == [False, False, True]
+    assert text_of(sequence) == "bd"
+    special = begun(stop_token_ids=[2, 25])
+    assert [special.add_token(token) for token in (1, 25)] == [False, True]
+    assert special.request.completion_tokens == 2
+    assert special.request.side_notes == []

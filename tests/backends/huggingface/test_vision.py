@@ -31,6 +31,7 @@ from backends.huggingface.vision import (  # noqa: E402
     open_image,
     own_template,
     parts,
+    plain_template,
 )
 
 pytestmark = [
@@ -65,7 +66,7 @@ class Seer:
 
     def chat(self, *pictures: Attachment, **more: Any) -> VisionEncoder:
         """Return an encoder with these pictures, which are numbered from 0."""
-        own = {"template": own_template(self.processor, ""), "max_image_tokens": 1000}
+        own = {"template": own_template(self.processor), "max_image_tokens": 1000}
         chat = VisionEncoder(self.processor, **{**own, **more})
         for number, one in enumerate(pictures):
             chat.add(number, one)
@@ -112,7 +113,7 @@ def test_another_picture_gives_another_answer(seer: Seer) -> None:
 
 def test_several_pictures_are_seen(seer: Seer, tmp_path: Path) -> None:
     """In their order, where they stand: the library's recipe reads the same message."""
-    assert accepts_several_images(seer.processor, own_template(seer.processor, ""))
+    assert accepts_several_images(seer.processor, own_template(seer.processor))
     files = [tmp_path / f"{color}.png" for color in ("red", "navy")]
     for file in files:
         file.write_bytes(tiny_vision.png(file.stem))
@@ -135,7 +136,7 @@ def test_a_processor_that_takes_one_picture_is_known(
         return real(self, images, *rest, **more)
 
     monkeypatch.setattr(type(seer.processor), "__call__", one_only)
-    assert not accepts_several_images(seer.processor, own_template(seer.processor, ""))
+    assert not accepts_several_images(seer.processor, own_template(seer.processor))
     assert seer.answer([user(f"{SIGN}hm?")], picture("red"))
 
 
@@ -229,16 +230,13 @@ def test_another_template_can_be_given(seer: Seer) -> None:
         refusing.count_tokens([user("abc")])
 
 
-def test_a_model_without_a_template_gets_a_plain_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_without_a_template_gets_a_plain_one(tmp_path: Path) -> None:
     """It has a placeholder for the picture."""
     folder = tiny_vision.write_llava(tmp_path / "m")
     (folder / "chat_template.jinja").unlink()
     processor = load_processor(str(folder), trust_remote_code=False)
-    template = own_template(processor, "the model")
-    assert "the model has no chat template" in caplog.text
-    chat = VisionEncoder(processor, template=template, max_image_tokens=1000)
+    assert own_template(processor) is None
+    chat = VisionEncoder(processor, template=plain_template(processor), max_image_tokens=1000)
     chat.add(0, picture("red"))
     prompt = chat.encode([user(f"{SIGN}Hi")])
     text = processor.tokenizer.decode(prompt.ids).replace("<image>" * 16, "<image>")

@@ -289,3 +289,14 @@ def test_a_template_that_cannot_be_used_ends_the_start(
         load(HuggingfaceExecutor, *options)
     assert str(refused.value).startswith(words)
     assert str(refused.value).endswith("; --override_chat_template gives another one")
+
+
+def test_a_model_without_a_template_answers_one_turn(
+    load: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning; the markers of the plain template end an answer."""
+    path = tiny_vision.write_llava(tmp_path / "m")
+    (path / "chat_template.jinja").unlink()
+    executor = load(HuggingfaceExecutor, "--model_path", path).executor
+    assert "has no chat template; a plain one is used" in caplog.text
+    assert local_chats.stopped(local_chats.create(executor, "x"), "Hi.\nuser: more") == "Hi."

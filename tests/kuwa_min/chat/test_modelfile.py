@@ -165,6 +165,14 @@ def test_stop_words_add_up(key: str) -> None:
     assert modelfile_of(("parameter", f"{key} ###")).parameters[key] == "###"
 
 
+def test_stop_tokens_add_up_as_stop_words_do() -> None:
+    """A line for each, or a list."""
+    modelfile = modelfile_of(
+        ("parameter", "llm_stop_token_ids 8"), ("parameter", "llm_stop_token_ids [9, 10]")
+    )
+    assert modelfile.parameters == {"llm_stop_token_ids": [8, "[9, 10]"]}
+
+
 def test_a_number_sign_inside_a_text_is_text() -> None:
     """Nothing after # is cut from any command."""
     text = "use C# here # and there"

@@ -119,3 +119,37 @@ def test_many_random_texts_are_cut_like_whole_ones() -> None:
         else:
             assert text.startswith(shown)
             assert not any(word in shown for word in words)
+
+
+# -- hidden text: the markup of special tokens
+
+
+def marked(parts: list[str], words: list[str]) -> tuple[str, bool]:
+    """Feed parts, those that begin with < hidden; return what is shown, and the hit."""
+    stop, shown = StopWords(words), ""
+    for part in parts:
+        shown += stop.feed(part, hidden=part.startswith("<"))
+    return shown + stop.finish(), stop.hit
+
+
+@pytest.mark.parametrize(
+    ("parts", "words", "shown", "hit"),
+    [
+        (["a", "<end>", "b"], [], "ab", False),
+        (["a", "<end>", "b"], ["x"], "ab", False),
+        (["a", "<end>", "b"], ["<end>"], "a", True),
+        (["a", "x", "<end>", "b"], ["x<end>"], "a", True),
+        (["ax", "<end>", "y", "b"], ["x<end>y"], "a", True),
+        (["ax", "<end>", "z", "b"], ["x<end>y"], "axzb", False),
+        (["a", "<s>", "<end>", "b"], ["<s><end>"], "a", True),
+        (["a", "<s>", "<e>", "<s>", "<end>"], ["<s><end>"], "a", True),
+        (["a", "<en", "<end>"], ["<end>"], "a", True),
+        (["a", "b<end>"], ["<end>"], "ab", True),  # spelled out with ordinary tokens
+        (["a", "x", "<end>"], ["x<end>y"], "ax", False),
+    ],
+)
+def test_stop_words_may_contain_markup_that_is_never_shown(
+    parts: list[str], words: list[str], shown: str, hit: bool
+) -> None:
+    """Also across the border of shown and hidden text."""
+    assert marked(parts, words) == (shown, hit)

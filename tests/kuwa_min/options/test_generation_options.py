@@ -485,6 +485,43 @@ def test_ollamas_names_count_where_the_table_has_them(
     assert generation_options.asked_by(ParameterDict(parameters), STOPS) == asked
 
 
+# -- lists of numbers
+
+IDS = (*TABLE, Option("ids", list[int], None, "end at these", least=0))
+
+
+@pytest.mark.parametrize(
+    ("value", "numbers"),
+    [(7, [7]), ("7", [7]), ("[7, 8]", [7, 8]), ([7, "8", 9.0], [7, 8, 9]), (["7", "[8]"], [7, 8])],
+)
+def test_a_number_or_a_list_is_a_list(value: Any, numbers: list[int]) -> None:
+    """As files and Modelfiles write them; they add up as texts do."""
+    assert generation_options.for_request(IDS, {"ids": [1]}, {"ids": value}) == {
+        "ids": [1, *numbers]
+    }
+
+
+def test_numbers_come_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as one likes."""
+    parser = argparse.ArgumentParser()
+    generation_options.add_arguments(parser, IDS)
+    given = parser.parse_args(["--ids", "1", "2", "--ids", "3"])
+    assert generation_options.settings(IDS, given)["ids"] == [1, 2, 3]
+    with pytest.raises(UsageError, match="the command line: ids must be a whole number or a list"):
+        generation_options.settings(IDS, parser.parse_args(["--ids", "1", "x"]))
+    parser.print_help()
+    assert "--ids [INT ...]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [True, "x", [[1]], [1.5], [0] * 257, {"a": 1}])
+def test_a_list_of_numbers_that_is_none_says_what_is_wanted(value: Any) -> None:
+    """In one sentence."""
+    with pytest.raises(AnswerError, match="llm_ids must be a whole number or a list of them, 256"):
+        generation_options.for_request(IDS, {}, {"ids": value})
+    with pytest.raises(AnswerError, match="llm_ids must be at least 0"):
+        generation_options.for_request(IDS, {}, {"ids": [3, -1]})
+
+
 # -- what the library knows
 
 

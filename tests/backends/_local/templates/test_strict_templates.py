@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.support import local_chats
 
 pytest.importorskip("jinja2", reason="templates are jinja2's")
 
-TABLE = (Option("stop", list, None, ""),)
+TABLE = (Option("stop", list, None, ""), Option("stop_token_ids", list[int], None, ""))
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
 DEFAULT = "You are a default."
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}<assistant>"
@@ -118,7 +118,9 @@ KINDS = {
 class Model:
     """What an executor needs of a model; a token is a byte."""
 
-    context_length = 10_000
+    context_length, vocabulary_size = 10_000, 256
+    markup: ClassVar[dict[int, str]] = {}
+    turn_markers = ()
 
     def __init__(self, source: str) -> None:
         self.chat_template = ChatTemplate(source, **NAMES)
@@ -138,9 +140,9 @@ class Executor(ModelExecutor):
 
     source = ""
 
-    def load(self) -> Model:
-        """Return a model with the template of the class."""
-        return Model(self.source)
+    def loader(self) -> Callable[[], Model]:
+        """Return what makes a model with the template of the class."""
+        return lambda: Model(self.source)
 
     def create_scheduler(self, slots: int) -> SerialScheduler:
         """Return a scheduler that does nothing."""

@@ -1,0 +1,43 @@
+"""A completion's tokens, one after the other: their text, and which of them ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from typing import Protocol
+
+from .request import Request
+
+
+class Vocabulary(Protocol):
+    """What a completion must know of its model's tokens."""
+
+    markup: Mapping[int, str]  # of special tokens: their text, which no answer shows
+
+    @property
+    def eos_token_ids(self) -> Container[int]:
+        """Return the tokens that end a completion."""
+
+    def create_detokenizer(self) -> Callable[[int], str]:
+        """Return a streaming detokenizer: token id in, the text that it completes out."""
+
+
+class Completion:
+    """Emits the text of a request's tokens as they are sampled; for the engine's thread only."""
+
+    def __init__(self, request: Request, vocabulary: Vocabulary) -> None:
+        self._request, self._eos_token_ids = request, vocabulary.eos_token_ids
+        self._markup, self._detokenize = vocabulary.markup, vocabulary.create_detokenizer()
+
+    def add_token(self, token: int) -> bool:
+        """Emit a sampled token's text; return whether the token ends the completion.
+
+        One that does has no text, but stop strings may end with its markup.
+        """
+        request = self._request
+        request.completion_tokens += 1
+        is_end = token in self._eos_token_ids or token in request.stop_token_ids
+        if not is_end:
+            request.emit(self._detokenize(token))
+        if token in self._markup:
+            request.emit_hidden(self._markup[token])
+        return is_end
