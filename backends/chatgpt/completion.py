@@ -138,12 +138,19 @@ def _read_events(response: StreamedResponse, parser: CompletionParser) -> Iterat
     """Yield the events of each read until the last one."""
     reader = JsonReader()
     try:
+        yield from _read(response, reader, parser)
+    except UnreadableBody as error:
+        raise _malformed(str(error)) from None
+
+
+def _read(
+    response: StreamedResponse, reader: JsonReader, parser: CompletionParser
+) -> Iterator[list[Event]]:
+    try:
         for received in response:
             yield reader.feed(received)
             if parser.done:
                 return
-    except UnreadableBody as error:
-        raise _malformed(str(error)) from None
     except ConnectionFailed:
         yield reader.finish()  # a value that is whole but for the end of its line
         raise

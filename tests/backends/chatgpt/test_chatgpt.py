@@ -452,6 +452,8 @@ def test_a_service_that_leaves_before_its_first_word_is_asked_again(serve: Serve
         openai_talks_garbage.events_of(b"data: {not json}\n\n"),
         openai_talks_garbage.events_of(b"data: [1]\n\n"),
         openai_talks_garbage.events_of(b"data: " + b"[" * 100_000 + b"\n\n"),
+        openai_talks_garbage.events_of(b"data: " + b"[" * 100_000),
+        openai_talks_garbage.events_of(b'[{"a":' * 100_000),
         openai_talks_garbage.events_of(b'data: {"hello": 1}\n\n'),
         openai_talks_garbage.events_of(b"\xff\xfe\x00" * 100),
         openai_talks_garbage.events_of(b"data: \xff\xfe\n\n"),
