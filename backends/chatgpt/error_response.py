@@ -18,6 +18,7 @@ from backends._cloud.json_reader import JsonReader, UnreadableBody
 MESSAGES = ("message", "msg", "error_msg", "text")
 CODES = ("code", "type", "error_type", "status", "error_code")
 NUMBERS = ("n_prompt_tokens", "n_ctx")  # llama-server: tokens of the prompt, and what fits
+LONGEST = 10_000  # characters of the words that are searched
 UNKNOWN = 500  # status of an error within an answer that does not tell
 FASTCHAT = {
     40301: "model_not_found",
