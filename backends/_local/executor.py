@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 PROMPT_LIMIT = 3072  # tokens
 PER_MESSAGE = 4  # tokens that templates write around a message, about
+NO_SEED = (None, -1)
+DEFAULT_SEED = 0  # of --reproducible
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
@@ -101,6 +103,12 @@ class ModelExecutor(LLMExecutor):
         )
         add("--system_prompt", help="system prompt of bots that give none")
         add("--no_system_prompt", action="store_true", help="never send a system prompt")
+        add(
+            "--reproducible",
+            action="store_true",
+            help="equal requests get equal answers, more slowly: compute each chat alone, reuse "
+            f"nothing, and draw with seed {DEFAULT_SEED} unless another is given",
+        )
         add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
         add(
             "--timeout",
@@ -226,6 +234,8 @@ class ModelExecutor(LLMExecutor):
             generation_options.warn_once(
                 f"llm_stop_token_ids of a Modelfile: {unknown[0]} is no token; {self._vocabulary}"
             )
+        if self.args.reproducible and options.get("seed") in NO_SEED:
+            options["seed"] = DEFAULT_SEED
         prompt, notes = self._encode(history, modelfile)
         markers = () if self.uses_template_of(modelfile) else self.model.turn_markers
         request = Request(

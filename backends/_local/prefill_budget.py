@@ -13,6 +13,7 @@ TARGET_SECONDS = 0.1  # that a prefill should take
 MIN_TOKENS = 32  # of a step's prefill; fewer say little about the speed
 FIRST_TOKENS = 256  # of the first prefill, before the speed is known
 MAX_PRESSURE = 8  # times TARGET_SECONDS at most
+FIXED_CHUNK = 256  # tokens of a step's prefill where it must not depend on the speed
 
 
 class PrefillBudget:

@@ -75,7 +75,14 @@ def match_prefix(
         return PrefixMatch(source, cached, None)
     if cached < max(min_prefix, MIN_PREFIX):
         source, cached = None, 0
-    if can_grow:
-        return PrefixMatch(None, cached, source)
-    target = min((slot for slot in slots if slot.is_idle), key=lambda slot: slot.last_used)
+    target = None if can_grow else _least_recently_used(slots)
     return PrefixMatch(target, cached, None if target is source else source)
+
+
+def match_nothing(slots: Iterable[SlotT], *, can_grow: bool) -> PrefixMatch[SlotT]:
+    """Choose a slot for a prompt of which nothing is reused."""
+    return PrefixMatch(None if can_grow else _least_recently_used(slots), 0, None)
+
+
+def _least_recently_used(slots: Iterable[SlotT]) -> SlotT:
+    return min((slot for slot in slots if slot.is_idle), key=lambda slot: slot.last_used)

@@ -269,7 +269,7 @@ class HuggingfaceExecutor(ModelExecutor):
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
         from .scheduler_factory import create_scheduler
 
-        return create_scheduler(self.model, slots)
+        return create_scheduler(self.model, slots, reproducible=self.args.reproducible)
 
     # -- prompt encoders
 

@@ -42,10 +42,7 @@ class KVSlots:
 
     def begin(self, request: Request) -> TransformersSequence:
         """Begin a sequence in the slot that holds most of the prompt."""
-        can_grow = len(self._sequences) < self._max_slots
-        match = match_prefix(
-            self._sequences, request.prompt_ids, can_grow=can_grow, min_prefix=MIN_PREFIX
-        )
+        match = self._match(request, can_grow=len(self._sequences) < self._max_slots)
         sequence = match.slot
         if sequence is None:
             sequence = Sequence(len(self._sequences))
@@ -60,6 +57,12 @@ class KVSlots:
             max_new_tokens=request.options["max_new_tokens"],
         )
         return sequence
+
+    def _match(self, request: Request, *, can_grow: bool) -> PrefixMatch[TransformersSequence]:
+        """Choose the slot for a request, and what it reuses."""
+        return match_prefix(
+            self._sequences, request.prompt_ids, can_grow=can_grow, min_prefix=MIN_PREFIX
+        )
 
     def _copy_prefix(
         self, match: PrefixMatch[TransformersSequence], target: TransformersSequence

@@ -51,7 +51,10 @@ class BatchScheduler:
         self._budget = PrefillBudget(MAX_CHUNK)
         self._waiting: deque[Request] = deque()
         self._prefilling: list[TransformersSequence] = []  # in chunks, in order of arrival
-        self._slots = KVSlots(model, layout.layers, slots)
+        self._slots = self._create_slots()
+
+    def _create_slots(self) -> KVSlots:
+        return KVSlots(self._model, self._layout.layers, self._max_slots)
 
     def has_free_slot(self) -> bool:
         """Tell whether another request can be added."""
@@ -69,7 +72,7 @@ class BatchScheduler:
     def reset(self) -> None:
         """Drop all requests, which are finished, and the KV cache."""
         self._waiting.clear()
-        self._slots = KVSlots(self._model, self._layout.layers, self._max_slots)
+        self._slots = self._create_slots()
         self._prefilling = []
         self._model.free_memory()
 

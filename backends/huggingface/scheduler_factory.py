@@ -9,19 +9,22 @@ from backends._local.scheduler import Scheduler, SerialScheduler
 from .batching_check import examine
 from .generate import Generate
 from .model import TransformersModel
+from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
 
 logger = logging.getLogger(__name__)
 
 
-def create_scheduler(model: TransformersModel, slots: int) -> Scheduler:
+def create_scheduler(model: TransformersModel, slots: int, *, reproducible: bool) -> Scheduler:
     """Return the scheduler for up to `slots` concurrent sequences.
 
-    Raises UsageError if generate() refuses an option that only it implements.
+    reproducible: equal requests get equal answers, which generate() alone gives anyway. Raises
+    UsageError if generate() refuses an option that only it implements.
     """
     layout = examine(model)
     if not isinstance(layout, str):
-        return BatchScheduler(model, layout, slots)
+        kind = ReproducibleScheduler if reproducible else BatchScheduler
+        return kind(model, layout, slots)
     logger.warning("chats are computed one at a time, by generate(): %s", layout)
     generate = Generate(model)
     generate.check_options()

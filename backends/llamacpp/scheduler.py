@@ -86,7 +86,7 @@ class BatchScheduler:
         if not (self._prefilling or self._decoding):
             return
         try:
-            self._compute(self._plan())
+            self._advance()
         except Aborted:
             return  # all should stop: the next step ends them
 
@@ -127,9 +127,7 @@ class BatchScheduler:
 
     def _begin(self, request: Request) -> None:
         """Begin a sequence in the slot that holds most of the prompt."""
-        match = match_prefix(
-            self._sequences, request.prompt_ids, can_grow=False, min_prefix=self._min_prefix
-        )
+        match = self._match(request)
         assert match.slot is not None  # has_free_slot() said that one is idle
         sampler = Sampler(request.options, self._model.vocabulary_size)
         cached = self._keep_prefix(match.slot, match)
@@ -138,6 +136,12 @@ class BatchScheduler:
         )
         self._prefilling.append(match.slot)
 
+    def _match(self, request: Request) -> PrefixMatch[LlamaSequence]:
+        """Choose the slot for a request, and what it reuses."""
+        return match_prefix(
+            self._sequences, request.prompt_ids, can_grow=False, min_prefix=self._min_prefix
+        )
+
     def _keep_prefix(self, sequence: LlamaSequence, match: PrefixMatch[LlamaSequence]) -> int:
         """Keep or copy the matched prefix in a slot; return the number of tokens that it holds."""
         if match.source is None:
@@ -145,6 +149,10 @@ class BatchScheduler:
         return self._context.copy(match.source.slot, sequence.slot, match.cached)
 
     # -- computing
+
+    def _advance(self) -> None:
+        """Compute what this step computes; raises Aborted."""
+        self._compute(self._plan())
 
     def _plan(self) -> Plan:
         """Return what this step computes, in ascending order of slots."""

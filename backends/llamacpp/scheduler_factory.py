@@ -9,15 +9,17 @@ from kuwa_min.errors import StartError
 
 from . import batching_check, kv_memory
 from .model import LlamaModel
+from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
 
 logger = logging.getLogger(__name__)
 
 
-def create_scheduler(model: LlamaModel, slots: int) -> Scheduler:
+def create_scheduler(model: LlamaModel, slots: int, *, reproducible: bool) -> Scheduler:
     """Return the scheduler for up to `slots` concurrent sequences; raises StartError.
 
-    A model that fails the check with several slots gets a context with one.
+    A model that fails the check with several slots gets a context with one. reproducible: equal
+    requests get equal answers.
     """
     slots = min(slots, model.max_slots)
     if not model.uses_gpu:  # llama.cpp itself reports that a GPU's memory is too small
@@ -33,4 +35,4 @@ def create_scheduler(model: LlamaModel, slots: int) -> Scheduler:
         raise StartError(f"{model.name} cannot be used: {findings.fault}")
     context.gap_fill = 0 if model.is_recurrent else findings.gap_fill
     context.copy_seconds = findings.copy_seconds
-    return BatchScheduler(model, context)
+    return (ReproducibleScheduler if reproducible else BatchScheduler)(model, context)

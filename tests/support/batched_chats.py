@@ -1,17 +1,23 @@
-"""Have chats with one executor, all at once, and see their texts as they come."""
+"""Have chats with one executor, all at once; see their texts as they come, and their logits."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
+import pytest
+
 from backends._local.executor import ModelExecutor
+from backends._local.sequence import Sequence
 from kuwa_min import Modelfile
 from kuwa_min.errors import AnswerError
 
 ANSWER_TIMEOUT = 60.0  # seconds until an answer that does not come is a failure
 ROLES = ("user", "assistant")
+NEIGHBOURS = ("Count to a hundred. ", "Name all the ships. " * 9)
 
 
 class Chats:
@@ -72,3 +78,67 @@ def whole_or_sentence(answer: Answer) -> str:
         return answer.whole()
     except AnswerError as error:
         return str(error)
+
+
+class LogitRecorder:
+    """Records what each request's tokens are sampled from, to the last bit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+        """Watch sample() of these modules; its last argument are the samplers."""
+        self._rows: dict[int, list[bytes]] = {}  # by the id of the sampler
+        self._samplers: dict[int, Any] = {}  # by the id of the request; keeps the samplers alive
+        begin = Sequence.begin
+
+        def noted(sequence: Any, request: Any, model: Any, sampler: Any, **more: Any) -> None:
+            self._samplers[id(request)] = sampler
+            begin(sequence, request, model, sampler, **more)
+
+        monkeypatch.setattr(Sequence, "begin", noted)
+        for module in modules:
+            monkeypatch.setattr(module, "sample", self._watched(module.sample))
+
+    def _watched(self, sample: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any) -> Any:
+            *_, found, samplers = arguments
+            for row, sampler in zip(getattr(found, "logits", found), samplers, strict=True):
+                values = row if not hasattr(row, "float") else row.float().numpy()
+                self._rows.setdefault(id(sampler), []).append(values.tobytes())
+            return sample(*arguments)
+
+        return watched
+
+    def of(self, answer: Answer) -> tuple[str, list[bytes]]:
+        """Return the text of an answer when it is over, and its logits token by token."""
+        return answer.whole(), self._rows[id(self._samplers[id(answer.request)])]
+
+
+def in_every_company(
+    chats: Chats, recorder: LogitRecorder, create: Callable[[], Any]
+) -> dict[str, tuple[str, list[bytes]]]:
+    """Return what equal requests are answered: repeated, beside others, after aborts.
+
+    create: returns the request of a chat that is longer than a chunk.
+    """
+
+    def ask() -> tuple[str, list[bytes]]:
+        return recorder.of(chats.submit(create()))
+
+    def stop(answer: Answer, characters: int) -> None:
+        answer.more(characters)
+        answer.cancel()
+        answer.whole()
+
+    stop(chats.ask("Hi"), 3)
+    found = {"after another": ask(), "repeated": ask()}
+    neighbours = [chats.ask(question) for question in NEIGHBOURS]
+    neighbours[0].more(3)
+    found["beside others"] = ask()
+    at_once = [chats.submit(create()) for _ in range(3)]  # more than there are slots
+    for neighbour in neighbours:
+        neighbour.cancel()
+    for number, answer in enumerate(at_once):
+        found[f"{number} of three at once"] = recorder.of(answer)
+    for characters in (0, 3):
+        stop(chats.submit(create()), characters)
+        found[f"after an abort behind {characters} characters"] = ask()
+    return found

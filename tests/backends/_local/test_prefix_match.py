@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from backends._local.prefix_match import MIN_PREFIX, common_prefix_length, match_prefix
+from backends._local.prefix_match import (
+    MIN_PREFIX,
+    common_prefix_length,
+    match_nothing,
+    match_prefix,
+)
 
 SYSTEM = list(range(100, 100 + 2 * MIN_PREFIX))  # a prefix that is worth a copy
 
@@ -95,4 +100,13 @@ def test_a_prefix_that_is_just_long_enough_is_copied(min_prefix: int) -> None:
 def test_the_first_prompt_gets_a_new_slot() -> None:
     """There is none yet."""
     match = match_prefix([], [1, 2], can_grow=True, min_prefix=0)
+    assert (match.slot, match.cached, match.source) == (None, 0, None)
+
+
+def test_where_nothing_is_reused_the_least_recently_used_slot_is_taken() -> None:
+    """Or a new one, if there may be one; whatever the slots hold."""
+    busy, recent, old = Slot(SYSTEM, is_idle=False), Slot(SYSTEM, last_used=2), Slot(last_used=1)
+    match = match_nothing([busy, recent, old], can_grow=False)
+    assert (match.slot, match.cached, match.source) == (old, 0, None)
+    match = match_nothing([busy, recent, old], can_grow=True)
     assert (match.slot, match.cached, match.source) == (None, 0, None)
