@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 GENERATION_CONFIG, CONFIG = "generation_config.json", "config.json"
 DECODERS = ("decoder", "generator", "text_config")  # of config.json: the decoder's configuration
-SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+EOS = "eos_token_id"
+SPECIAL = (EOS, "bos_token_id", "pad_token_id", "decoder_start_token_id")
 NEUTRAL = {  # fields of GenerationConfig that change no text: caches, outputs, speed; and notes
     "use_cache",
     "cache_implementation",
@@ -88,11 +89,7 @@ def read(path: str, model_path: str, names: Collection[str]) -> ModelOptions:
     if values:
         logger.info("%s sets %s", place, ", ".join(_brief(*pair) for pair in values.items()))
     try:
-        special = {
-            name: token_ids(name, value)
-            for name, value in (_stated(legacy) | _stated(own or {})).items()
-            if name in SPECIAL
-        }
+        special = _special_ids(_stated(legacy) | _stated(own or {}))
     except ValueError as error:
         raise UsageError(f"{place}: {error}") from None
     return ModelOptions(place, values, special)
@@ -132,6 +129,16 @@ def _stated(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _special_ids(values: Mapping[str, Any]) -> dict[str, int | list[int]]:
+    """Return the ids of special tokens; raises ValueError."""
+    found = {name: token_ids(name, value) for name, value in values.items() if name in SPECIAL}
+    return {
+        name: ids[0] if isinstance(ids, list) and name != EOS else ids
+        for name, ids in found.items()
+        if ids != []
+    }
+
+
 def _log_ignored(place: str, names: Collection[str], values: Mapping[str, Any]) -> None:
     """Log which options have no effect; 0, 1, false and empty lists turn most of them off."""
     ignored = sorted(name for name in names if values[name] and values[name] != 1)
@@ -140,5 +147,5 @@ def _log_ignored(place: str, names: Collection[str], values: Mapping[str, Any]) 
 
 
 def _brief(name: str, value: Any) -> str:
-    """Return an option for the log: lists of tokens may be long, and texts are untrusted."""
-    return f"{name}={value}" if isinstance(value, int | float) else name
+    """Return an option for the log, without its value if that may be long."""
+    return name if isinstance(value, list | dict) else f"{name}={printable(str(value))}"

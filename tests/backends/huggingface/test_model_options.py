@@ -189,7 +189,8 @@ def test_a_file_saved_on_windows_counts(says: Says, settings: Settings, encode: 
     [
         ({"eos_token_id": "2"}, {"eos_token_id": 2}),
         ({"eos_token_id": ["2", 5.0]}, {"eos_token_id": [2, 5]}),
-        ({"eos_token_id": -1, "pad_token_id": None}, {"eos_token_id": []}),
+        ({"eos_token_id": -1, "pad_token_id": None, "bos_token_id": False}, {}),
+        ({"pad_token_id": -1, "bos_token_id": [1]}, {"bos_token_id": 1}),
         ({"decoder_start_token_id": 0, "top_k": 3}, {"decoder_start_token_id": 0}),
     ],
 )
