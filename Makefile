@@ -30,7 +30,7 @@ test: $(VENV)/test-ready ## everything: lint, types, all tests
 	$(PYTEST)
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
-	$(PYTEST) -q -m "not slow"
+	$(PYTEST) -q -m "not slow" --durations=10 --durations-min=0.5
 
 mutation: .venv-mutation/ready ## whether the unit tests of some modules notice faults, half an hour
 	.venv-mutation/bin/mutmut run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min.bundle import extract
+from kuwa_min.bundle import extract, worker_pool
 from kuwa_min.bundle.archive import Archive, File
 from kuwa_min.errors import StartError
 from tests.support.forks import forked_children_end
@@ -19,11 +19,11 @@ from tests.support.small_files import files_of, make_file, make_wheel
 FILES = {
     "pack/__init__.py": b"A = 1\n",
     "pack/empty.py": b"",
-    "pack/deep/er/data.bin": bytes(range(256)) * 40_000,
+    "pack/deep/er/data.bin": bytes(range(256)) * 5_000,
     "pack/run!": b"#!/bin/sh\n",
     "pack/same.py": b"A = 1\n",
 }
-BIG = {f"pack/{number}.bin": os.urandom(1_000_000) * 9 for number in range(8)}
+BIG = {f"pack/{number}.bin": os.urandom(100_000) * 9 for number in range(8)}
 
 
 def ignore(done: int, total: int) -> None:
@@ -42,8 +42,9 @@ def large_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def large(large_file: Path, tmp_path: Path) -> Archive:
-    """Copy it."""
+def large(large_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    """Copy it, and let a worker take less than it would."""
+    monkeypatch.setattr(worker_pool, "BYTES_PER_WORKER", 1_000_000)
     return Archive(str(shutil.copy(large_file, tmp_path)))
 
 

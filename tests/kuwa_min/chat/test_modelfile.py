@@ -246,6 +246,75 @@ def test_a_malformed_entry_is_logged_and_skipped(
     assert ["skipped" in message for message in caplog.messages] == [True]
 
 
+def test_an_operator_reads_how_many_entries_were_skipped_and_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each reason once, in one line."""
+    entries = [
+        None,
+        "system",
+        {"name": "system"},
+        {"name": "message", "args": "Xuser hi"},
+        {"name": "parameter", "args": "llm_delay"},
+        {"name": "script", "args": "000?"},
+        *({"name": name, "args": ""} for name in ("adapter", "license", "license", "a" * 41)),
+        *({"name": name, "args": ""} for name in ("next", "quantize", "draft")),
+    ]
+    with caplog.at_level(logging.DEBUG):
+        assert content(Modelfile.from_json(json.dumps(entries))) == EMPTY
+    assert [(one.levelname, one.getMessage()) for one in caplog.records] == [
+        (
+            "DEBUG",
+            "skipped 7 unknown Modelfile commands: 'adapter', 'license', "
+            f"'{'a' * 40}', 'next', 'quantize'",
+        ),
+        (
+            "INFO",
+            "skipped 6 Modelfile entries: not an object, without name or args, message of an "
+            "unknown role, parameter without a value, script with a mistake",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("word", ["user", '"user"', "'USER'"])
+def test_a_role_may_stand_in_quotes(word: str) -> None:
+    """And in capitals."""
+    modelfile = modelfile_of(("message", f"{word} hi"))
+    assert modelfile.messages == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize("quotes", ["''", '""'])
+def test_an_empty_value_in_quotes_is_an_empty_text(quotes: str) -> None:
+    """A key may stand in quotes, too."""
+    modelfile = modelfile_of(("parameter", f'"llm_X" {quotes}'), ("parameter", f"X {quotes}"))
+    assert modelfile.parameters == {"llm_X": "", "X": ""}
+
+
+def test_a_modelfile_can_be_made_of_its_parts() -> None:
+    """As executors written for Kuwa do."""
+    messages = [{"role": "user", "content": "hi"}]
+    parameters = ParameterDict({"llm_delay": 1})
+    made = Modelfile("kind", messages, "t", "b", "a", parameters, input_bot="i", script="P")
+    assert content(made) == {
+        **EMPTY,
+        "override_system_prompt": "kind",
+        "messages": messages,
+        "template": "t",
+        "before_prompt": "b",
+        "after_prompt": "a",
+        "input_bot": "i",
+        "script": "P",
+        "parameters": {"llm_delay": 1},
+    }
+
+
+@pytest.mark.parametrize("text", ['"system"', "7", "true"])
+def test_json_that_is_no_list_is_named(text: str) -> None:
+    """In the words of the log."""
+    with pytest.raises(ValueError, match=r"^the modelfile is not a JSON list$"):
+        Modelfile.from_json(text)
+
+
 @pytest.mark.parametrize(
     "text", ['"system"', "7", "true", "not JSON", "[", pytest.param("[" * 100_000, id="deep")]
 )
@@ -326,7 +395,7 @@ def test_the_names_of_a_script_are_kuwas() -> None:
         Script.CONDITIONAL_BACKWARD_JUMP_SYMBOL,
     } == Script.VALID_SYMBOLS
     assert Script.DEFAULT == "000IPO"
-    assert ScriptSyntaxError("why").message == "why"
+    assert ScriptSyntaxError("why").message == str(ScriptSyntaxError("why")) == "why"
     assert not issubclass(ScriptSyntaxError, Exception)
 
 
