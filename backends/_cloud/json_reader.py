@@ -114,9 +114,7 @@ class JsonReader:
             if self._buffer[0] in " \t" + BOM:
                 self._buffer = self._buffer.lstrip(" \t" + BOM)
             elif self._is_json_next():
-                before = len(self._buffer)
-                self._read_json()
-                if len(self._buffer) == before:
+                if not self._read_json():
                     return
             else:
                 line, end, rest = self._buffer.partition("\n")
@@ -133,30 +131,36 @@ class JsonReader:
             return True
         return self._buffer[0] == "[" and self._buffer[1:2] not in ("d", "D")
 
-    def _read_json(self) -> None:
-        """Take one bracket or value from the buffer; leave it as it is if that is not whole."""
+    def _read_json(self) -> bool:
+        """Take one bracket or value from the buffer; return False if that is not whole yet."""
         self._buffer = self._buffer.lstrip(" \t\n," if self._in_array else " \t\n")
         first = self._buffer[:1]
         if first == "[" and not self._in_array:
-            if len(self._buffer) > 1:
-                self._in_array, self._buffer = True, self._buffer[1:]
-        elif first == "]" and self._in_array:
+            self._in_array = len(self._buffer) > 1
+            self._buffer = self._buffer[self._in_array :]
+            return self._in_array
+        if first == "]" and self._in_array:
             self._in_array, self._buffer = False, self._buffer[1:]
-        elif first and not JSON_START.match(first):
+            return True
+        if first and not JSON_START.match(first):
             self._in_array = False
             self._emit(NotJson("["))
-        elif len(self._buffer) >= self._retry_at:
-            self._read_value()
+            return True
+        return len(self._buffer) >= self._retry_at and self._read_value()
 
-    def _read_value(self) -> None:
+    def _read_value(self) -> bool:
         try:
             value, end = self._decode(self._buffer)
         except ValueError:
             size = len(self._buffer)
             self._retry_at = size + size // 4 if size > PATIENT else 0
-            return
+            return False
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and not self._buffer[end : end + 1].strip(".eE"):
+            return False  # more of it may come
         self._buffer, self._retry_at = self._buffer[end:], 0
         self._emit(value)
+        return True
 
     def _decode(self, text: str) -> tuple[Any, int]:
         """Return the value at the start of a text, and where it ends; raises ValueError."""

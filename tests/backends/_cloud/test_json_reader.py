@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import random
 from typing import Any
 
 import pytest
@@ -63,7 +64,7 @@ BODIES = [  # (body, events)
     (f"[{ONE}\n,\r\n{PRETTY}\n]\n", [Event(A), Event(B)]),
     (f"[\n{ONE}]", [Event(A)]),
     ("[]", []),
-    ("[1, [2]]", [Event(1), Event([2])]),
+    ("[12.5, [2], true]", [Event(12.5), Event([2]), Event(True)]),
     ("", []),
     ("\n\n", []),
 ]  # fmt: skip
@@ -84,6 +85,49 @@ def test_a_body_may_be_cut_at_every_byte(body: str, events: list[Event], encodin
     for cut in range(len(data) + 1):
         assert read(data[:cut], data[cut:]) == (events, False)
     assert read(*(bytes([one]) for one in data)) == (events, False)
+
+
+ATOMS = [
+    *(
+        "data:",
+        "data: ",
+        "event: error\n",
+        "event: ",
+        "error: ",
+        ": ping",
+        "id:",
+        "[DONE]",
+        "<html>",
+    ),
+    *(
+        "\n",
+        "\n\n",
+        "\r",
+        "\r\n",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        '"',
+        "\\",
+        "1",
+        ".5",
+        "null",
+        "true",
+    ),
+    *(ONE, TWO, PRETTY, "{}", "[]", "[1, ", "\ufeff", "世"),
+]
+
+
+def test_any_body_is_read_alike_however_it_is_cut() -> None:
+    """Random ones, of which few are right: what is made of them depends on nothing but them."""
+    draw = random.Random(13)
+    for _ in range(1000):
+        data = "".join(draw.choices(ATOMS, k=draw.randint(1, 12))).encode()
+        cut = draw.randint(0, len(data))
+        assert repr(read(data[:cut], data[cut:])) == repr(read(data)), data
 
 
 @pytest.mark.parametrize(
