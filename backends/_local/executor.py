@@ -90,6 +90,7 @@ class ModelExecutor(LLMExecutor):
 
     uses_asyncio = False
     table: generation_options.Table = ()
+    own_options = ""  # where a model states its own generation options, for --help
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options that on-premises models have in common, then the generation options."""
@@ -116,7 +117,8 @@ class ModelExecutor(LLMExecutor):
             metavar="SECONDS",
             help="longest time that an answer may be computed; None: no limit",
         )
-        generation_options.add_arguments(parser, self.table)
+        note = f"What {self.own_options} states comes before these defaults."
+        generation_options.add_arguments(parser, self.table, note)
 
     # -- what a subclass defines
 

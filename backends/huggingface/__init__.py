@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends._http.cancellation import CancelScope
-from backends._local.executor import Model, ModelExecutor, read_chat_template
+from backends._local.executor import MAX_VALUES, Model, ModelExecutor, read_chat_template
 from backends._local.model_files import hub_cache, quantization, resolve
 from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
@@ -62,8 +62,8 @@ OPTIONS = (
         "max_new_tokens",
         int,
         4096,
-        "longest answer in tokens",
-        least=1,
+        "longest answer in tokens; 0, -1: all that fit",
+        least=-1,
         aliases=("max_tokens", "num_predict"),
     ),
     Option("do_sample", bool, False, "draw tokens instead of taking the likeliest"),
@@ -74,7 +74,7 @@ OPTIONS = (
     Option("typical_p", float, None, "draw from the typical tokens; 1: off", least=0.01),
     Option("epsilon_cutoff", float, None, "never draw what is less probable than this", least=0),
     Option("eta_cutoff", float, None, "the same, less strict where all are improbable", least=0),
-    Option("seed", int, None, "seed of the draw; None: another one each time", least=0),
+    Option("seed", int, None, "seed of the draw; None, -1: another one each time", least=-1),
     Option("min_new_tokens", int, None, "shortest answer in tokens", least=0),
     Option(
         "repetition_penalty",
@@ -95,6 +95,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     access_code = "huggingface"
     table = OPTIONS
+    own_options = "the model's generation_config.json"
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of loading, then those of prompts and generation."""
@@ -192,6 +193,9 @@ class HuggingfaceExecutor(ModelExecutor):
     def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Sample, also without llm_do_sample, if the Modelfile says how."""
         options = super().request_options(asked)
+        options["seed"] = None if options["seed"] == -1 else options["seed"]
+        if options["max_new_tokens"] < 1:
+            options["max_new_tokens"] = MAX_VALUES["max_new_tokens"]
         if asked.get("do_sample") is None:
             says_how = any(asked.get(name) is not None for name in SAMPLING_OPTIONS)
             options["do_sample"] = options["do_sample"] or says_how

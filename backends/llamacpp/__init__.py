@@ -68,6 +68,7 @@ class LlamacppExecutor(ModelExecutor):
 
     access_code = "llamacpp"
     table = OPTIONS
+    own_options = "general.sampling.* of the model's file"
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of loading, then those of prompts and generation."""

@@ -96,9 +96,9 @@ class Library(NamedTuple):
 NO_LIBRARY = Library("", ())
 
 
-def add_arguments(parser: argparse.ArgumentParser, table: Table) -> None:
-    """Add the table's options and -c to a parser; `settings` evaluates them."""
-    group = parser.add_argument_group("generation options")
+def add_arguments(parser: argparse.ArgumentParser, table: Table, note: str | None = None) -> None:
+    """Add the table's options and -c to a parser, below a note; `settings` evaluates them."""
+    group = parser.add_argument_group("generation options", note)
     group.add_argument(
         "-c",
         "--generation_config",

@@ -147,6 +147,20 @@ def test_a_bot_that_says_how_is_sampled(
     assert caplog.text.count("llm_frequency_penalty of a Modelfile has no effect") == 1
 
 
+@pytest.mark.parametrize("alone", [(), ("--generation_kwargs", "min_length=1")])
+def test_no_longest_answer_means_the_context(
+    load: Any, tmp_path: Path, alone: tuple[str, ...]
+) -> None:
+    """As Ollama's bots and llama.cpp have it; a seed of -1 is another one each time."""
+    folder = tiny_models.write_folder(tmp_path / "m", context=128)
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, *alone)
+    whole, request = local_chats.ask(talker.executor, "Hello", parameter="num_predict -1")
+    assert request.completion_tokens == 128 - len(request.prompt_ids)
+    assert "context of 128 tokens is full" in whole
+    asked = {"parameter": "llm_seed -1", "kuwaparam": "llm_temperature 2"}
+    assert talker.pieces("Hello", **asked) != talker.pieces("Hello", **asked)
+
+
 @pytest.mark.parametrize("name", ["stop", "llm_stop"])
 def test_a_bots_stop_words_end_its_answers(
     load: Any, folder: Path, library: Any, name: str
@@ -482,9 +496,9 @@ def test_precedence_of_options(load: Any, folder: Path, tmp_path: Path) -> None:
 
 
 def test_every_option_is_one_of_the_librarys() -> None:
-    """But for the seed, which it takes from the whole process, and Kuwa's name of stop words."""
+    """But for the seed, which it takes from the whole process, and what ends a text."""
     known = vars(transformers.GenerationConfig())
-    assert {option.name for option in OPTIONS} - known.keys() == {"seed", "stop"}
+    assert {option.name for option in OPTIONS} - known.keys() == {"seed", "stop", "stop_token_ids"}
     defaults = {option.name: option.default for option in OPTIONS if option.name != "seed"}
     transformers.GenerationConfig(**defaults).validate(strict=True)
 
