@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ Progress = Callable[[int, int], None]  # called with (done, total)
 PIECE_BYTES = 256  # of a token's text; the few longer tokens state their size
 DESCRIPTION_BYTES = 256
 PROGRESS_STEPS = 1000  # of loading
+UNKNOWN_ARCHITECTURE = re.compile(r"unknown model architecture: '([\w.-]*)'")
 MAX_REASON = 300  # characters of llama.cpp's error message
 
 token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
@@ -235,6 +237,11 @@ def _load(path: Path, progress: Progress, *, gpu_layers: int, tensor_split: Sequ
         raise failure[0]
     if not model:
         reason = LOG_CAPTURE.first_error or "llama.cpp does not say why"
+        if unknown := UNKNOWN_ARCHITECTURE.search(reason):
+            raise StartError(
+                f"{path} is a model of the architecture {unknown[1]}, which llama-cpp-python "
+                f"{llama_cpp.__version__} does not know; a file built with a newer one may"
+            )
         raise StartError(f"{path} cannot be loaded: {reason[:MAX_REASON]}")
     return model
 

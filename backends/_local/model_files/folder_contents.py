@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from . import pieces
 from .foreign_files import ARCHIVES, CONTROL, UNFINISHED
 from .sniff import InvalidModelFile, join_names, printable, read_json
 
@@ -40,7 +41,7 @@ FAMILIES = (  # names of files -> what they are
 
 def instead_of_config(folder: Path, names: Sequence[str]) -> str:
     """Return what a folder without config.json holds; names: all in it, sorted."""
-    if said := _unfinished(folder, names) or _known(folder, names):
+    if said := _known(folder, names) or _unfinished(folder, names):
         return said
     below = _models_below(folder)
     if below and all(CHECKPOINT.fullmatch(one.name) for one in below):
@@ -66,7 +67,8 @@ def instead_of_gguf(folder: Path, names: Sequence[str]) -> str:
         return join_names(found)
     if CONFIG in names:
         return f"use `huggingface --model_path {folder}` for a folder of the transformers library"
-    return _unfinished(folder, names) or _archive(names) or "it holds none"
+    said = pieces.find(folder, names) or _unfinished(folder, names) or _archive(names)
+    return said or "it holds none"
 
 
 def language_models(names: Sequence[str]) -> list[str]:

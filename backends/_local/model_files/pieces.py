@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .gguf_header import MAGIC, read_header
-from .sniff import InvalidModelFile
+from .sniff import InvalidModelFile, printable
 
 # Names of pieces: what precedes the counter, the counter, what follows.
 NUMBERS = re.compile(r"(.*?\D|)(\d{1,5})((?:[-_.]?of[-_.]?\d+)?(?:\.gguf)?)", re.DOTALL)
@@ -34,6 +34,14 @@ def advice(path: Path) -> str:
                 "is, by its name, a later piece of a file that was split by its size; bring all "
                 "pieces into one folder and join them in order, the one that begins with GGUF first"
             )
+    return ""
+
+
+def find(folder: Path, names: Sequence[str]) -> str:
+    """Return the name of a folder's first piece, and what to do with it; "" if there is none."""
+    for name in names:
+        if _begins(folder / name) and (said := advice(folder / name)):
+            return f"{printable(name)} {said}"
     return ""
 
 
@@ -82,8 +90,8 @@ def _advice(start: str, pieces: list[Path]) -> str:
     whole = shlex.quote(f"{'model' if stem in UNNAMED else stem}.gguf")
     command = f"copy /b {'+'.join(names)}" if os.name == "nt" else f"cat {' '.join(names)} >"
     return (
-        f"is one of {len(pieces)} pieces of a file that was split by its size; join them: "
-        f"`{command} {whole}`, and give {whole}"
+        f"is one of {len(pieces)} pieces of a file that was split by its size; join them in "
+        f"their folder: `{command} {whole}`, and give {whole}"
     )
 
 

@@ -407,12 +407,24 @@ def test_a_truncated_file_is_one_line(load: Any, gguf: Path, tmp_path: Path, siz
 def test_what_llama_cpp_refuses_is_one_line(load: Any, gguf: Path, tmp_path: Path) -> None:
     """With its own reason: a file can be whole and be of no use."""
     odd = tmp_path / "odd.gguf"
-    odd.write_bytes(gguf.read_bytes().replace(b"llama", b"lemma"))
+    odd.write_bytes(gguf.read_bytes().replace(b"llama.context_length", b"llama.context_lenght"))
     with pytest.raises(StartError) as refused:
         load(LlamacppExecutor, "--model_path", odd)
     assert str(refused.value).startswith(f"{odd} cannot be loaded: ")
-    assert "lemma" in str(refused.value)
+    assert "context_length" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_an_architecture_of_tomorrow_asks_for_a_newer_file(
+    load: Any, gguf: Path, tmp_path: Path
+) -> None:
+    """The library's words name the architecture, and no remedy."""
+    odd = tmp_path / "odd.gguf"
+    odd.write_bytes(gguf.read_bytes().replace(b"llama", b"lemma"))
+    with pytest.raises(
+        StartError, match=r"architecture lemma, which llama-cpp-python .* newer one"
+    ):
+        load(LlamacppExecutor, "--model_path", odd)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backends._local.model_files import gguf
+from backends._local.model_files.folder_contents import instead_of_gguf
 from backends._local.model_files.sniff import InvalidModelFile
 
 from .test_gguf import WHOLE
@@ -54,7 +55,7 @@ def test_the_first_piece_says_how_to_join_them(
     (tmp_path / "README.md").write_text("# Model")
     (tmp_path / "a.gguf").write_bytes(WHOLE)
     found = wrong(pieces(tmp_path, names, cut)[0])
-    assert "is one of 3 pieces of a file that was split by its size; join them: `" in found
+    assert "is one of 3 pieces of a file that was split by its size; join them in " in found
     command = found.split("`")[1]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     assert (tmp_path / WAYS[names]).read_bytes() == WHOLE
@@ -75,6 +76,14 @@ def test_a_missing_piece_is_said(tmp_path: Path, names: tuple[str, ...]) -> None
     if "-of-" not in names[0]:  # else it is a part that is missing
         second.unlink()
         assert "and a piece is missing or cut off: " in wrong(first)
+
+
+def test_a_folder_of_pieces_is_known(tmp_path: Path) -> None:
+    """Though none of them has the ending of a GGUF file."""
+    names = ("m.gguf.part-aa", "m.gguf.part-ab", "m.gguf.part-ac")
+    first, *_ = pieces(tmp_path, names)
+    assert instead_of_gguf(tmp_path, names) == f"{names[0]} {wrong(first)}"
+    assert instead_of_gguf(tmp_path, names[1:]) == "it holds none"
 
 
 def test_a_later_piece_alone_is_told_by_its_name(tmp_path: Path) -> None:
