@@ -63,7 +63,7 @@ def read_value(text: str) -> str:
     """Return a parameter's value without its quotes and without a trailing comment."""
     text = text.strip()
     quoted = re.fullmatch(QUOTED_VALUE, text)
-    return quoted[2] if quoted else re.split(COMMENT, text, maxsplit=1)[0].rstrip()
+    return quoted[2] if quoted else re.split(COMMENT, text)[0].rstrip()
 
 
 def is_unicode(text: str) -> bool:

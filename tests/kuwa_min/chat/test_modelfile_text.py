@@ -9,6 +9,7 @@ import pytest
 from kuwa_min.chat.modelfile_text import (
     convert_value,
     extract_text_from_quotes,
+    is_unicode,
     read_prompt,
     replace_surrogates,
 )
@@ -131,3 +132,4 @@ def test_a_closing_quote_whose_opening_one_was_taken_ends_the_text(args: str, te
 def test_a_lone_surrogate_is_replaced(text: str, whole: str) -> None:
     """One replacement character for each."""
     assert replace_surrogates(text) == whole
+    assert is_unicode(text) is (text == whole)
