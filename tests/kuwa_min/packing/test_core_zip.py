@@ -86,30 +86,46 @@ def made(folder: Path, manifest: Manifest, target_text: str, python: str) -> dic
     return core_zip.make_core(manifest, target_text, python, folder / "core")
 
 
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Make the core of a light file for this Python, once."""
+    return made(tmp_path_factory.mktemp("light") / "1", EXAMPLE, "", sys.executable)
+
+
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Make the core of a heavy file for this Python, once."""
+    return made(tmp_path_factory.mktemp("heavy") / "1", HEAVY, TARGET, sys.executable)
+
+
 def root_of(entries: dict[str, bytes]) -> set[str]:
     """Return the entries that are no sources."""
     return {name for name in entries if not name.startswith("site-packages/")}
 
 
-def test_the_core_has_sources_launcher_facts_and_bytecode(tmp_path: Path) -> None:
+def test_the_core_has_sources_launcher_facts_and_bytecode(
+    light: dict[str, bytes], tmp_path: Path
+) -> None:
     """Nothing of shiv's bootstrap, which the launcher replaces."""
-    entries = made(tmp_path / "1", EXAMPLE, "", sys.executable)
     launcher = {"__main__.py", "kuwa_launch.py", "kuwa_launch.pyc"}
     facts = {"environment.json", "manifest.json"}
-    assert root_of(entries) == {*launcher, *facts, bytecode_name(), bytecode_name(LATE)}
-    assert json.loads(entries["manifest.json"]) == EXAMPLE
+    assert root_of(light) == {*launcher, *facts, bytecode_name(), bytecode_name(LATE)}
+    assert json.loads(light["manifest.json"]) == EXAMPLE
     found = sources("debug", with_payload=False)
     own = {f"site-packages/{path.relative_to(ROOT).as_posix()}" for path in found}
     own -= {"site-packages/kuwa_min/launch.py"}
-    inside = set(entries) - root_of(entries)
+    inside = set(light) - root_of(light)
     assert {name for name in inside if not name.endswith("/")} == own
-    assert entries == made(tmp_path / "2", EXAMPLE, "", sys.executable)
+    assert light == made(tmp_path / "2", EXAMPLE, "", sys.executable)
 
 
-@pytest.mark.parametrize("python", [sys.executable, ""])
-def test_what_runs_elsewhere_can_be_read_as_source(tmp_path: Path, python: str) -> None:
+def test_what_runs_elsewhere_can_be_read_as_source(heavy: dict[str, bytes]) -> None:
     """The process that renders a chat's template is sent it; bytecode would be of no use there."""
-    entries = made(tmp_path / "1", HEAVY, TARGET, python)
+    assert_templates(heavy)
+
+
+def assert_templates(entries: dict[str, bytes]) -> None:
+    """Check that these entries are the sources."""
     for name in ("jinja_env", "chat_template", "sandbox_child"):
         source = ROOT / TEMPLATES / f"{name}.py"
         assert entries[f"site-packages/{TEMPLATES}/{name}.py"] == source.read_bytes()
@@ -118,6 +134,7 @@ def test_what_runs_elsewhere_can_be_read_as_source(tmp_path: Path, python: str) 
 def test_without_its_python_a_core_has_no_bytecode(tmp_path: Path) -> None:
     """What the launcher must know is an entry."""
     entries = made(tmp_path / "1", HEAVY, TARGET, "")
+    assert_templates(entries)
     facts = {"environment.json", "manifest.json", "target"}
     assert root_of(entries) == {"__main__.py", "kuwa_launch.py", *facts}
     assert entries["target"] == TARGET.encode()
@@ -131,21 +148,20 @@ def block_of(data: bytes) -> dict[str, CodeType]:
     return codes
 
 
-def test_each_module_has_bytecode_in_the_block_of_its_time(tmp_path: Path) -> None:
+def test_each_module_has_bytecode_in_the_block_of_its_time(heavy: dict[str, bytes]) -> None:
     """What finds the libraries, then the program and the backends, then all else."""
-    entries = made(tmp_path / "1", HEAVY, TARGET, sys.executable)
-    blocks = {title: block_of(entries[bytecode_name(title)]) for title in (EARLY, BYTECODE, LATE)}
+    blocks = {title: block_of(heavy[bytecode_name(title)]) for title in (EARLY, BYTECODE, LATE)}
     early = {"kuwa_min", "kuwa_min.errors", module_of(ACTIVATE)}
     assert early <= set(blocks[EARLY])
     assert {"kuwa_min.cli", "kuwa_min.executor", "backends.huggingface"} <= set(blocks[BYTECODE])
     assert {"kuwa_min.compat", "kuwa_min.registry"} & set(blocks[LATE]) == {"kuwa_min.compat"}
     codes = [(name, code) for block in blocks.values() for name, code in block.items()]
-    sources = {name.removeprefix("site-packages/") for name in entries if name.endswith(".py")}
+    sources = {name.removeprefix("site-packages/") for name in heavy if name.endswith(".py")}
     modules = {module_of(name) for name in sources if not name.startswith(core_zip.DROP_IN)}
     assert sorted(name for name, _ in codes) == sorted(modules - {"__main__", "kuwa_launch"})
     for name, code in codes:
         assert module_of(code.co_filename.removeprefix("site-packages/")) == name
-        assert code.co_filename in entries
+        assert code.co_filename in heavy
 
 
 def module_of(path: str) -> str:
@@ -153,20 +169,18 @@ def module_of(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def test_a_light_file_has_no_early_block(tmp_path: Path) -> None:
+def test_a_light_file_has_no_early_block(light: dict[str, bytes]) -> None:
     """Its launcher imports the program at once."""
-    entries = made(tmp_path / "1", EXAMPLE, "", sys.executable)
-    assert bytecode_name(EARLY) not in entries
-    assert {"kuwa_min", "kuwa_min.errors"} <= set(block_of(entries[bytecode_name()]))
+    assert bytecode_name(EARLY) not in light
+    assert {"kuwa_min", "kuwa_min.errors"} <= set(block_of(light[bytecode_name()]))
 
 
-def test_what_a_file_carries_are_the_bytes_of_the_tree(tmp_path: Path) -> None:
+def test_what_a_file_carries_are_the_bytes_of_the_tree(light: dict[str, bytes]) -> None:
     """So that the hash in the manifest is that of what is inside."""
-    entries = made(tmp_path / "1", EXAMPLE, "", sys.executable)
     for path in sources("debug", with_payload=False):
         name = path.relative_to(ROOT).as_posix()
         inside = "kuwa_launch.py" if name == core_zip.LAUNCH else f"site-packages/{name}"
-        assert entries[inside] == path.read_bytes()
+        assert light[inside] == path.read_bytes()
 
 
 def test_a_folder_without_init_has_an_entry(tmp_path: Path) -> None:
