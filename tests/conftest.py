@@ -19,6 +19,7 @@ import pytest
 WHOLE_FILES = (
     "tests/backends/chatgpt/test_real_server.py",
     "tests/backends/test_benchmark.py",
+    "tests/backends/test_real_models.py",
     "tests/e2e/test_chatgpt_engine.py",
     "tests/e2e/test_cloud.py",
     "tests/e2e/test_heavy.py",
