@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from tests.support.models import tiny_models
+from tests.support.models.real_models import GEMMA3, model_folder
 
 pytest.importorskip("transformers", reason="the huggingface backend needs transformers")
 
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models
+from tokenizers.decoders import DecodeStream
 
 from backends.huggingface.detokenizer import detokenizer_factory
 
@@ -135,6 +137,34 @@ def test_a_valid_character_behind_an_invalid_byte_is_not_lost(sentencepiece: Any
     row = [FIRST_BYTE + byte for byte in "世".encode() + b"\xff" + "世".encode()]
     assert sentencepiece.decode(row) == "\ufffd" * 7
     assert "".join(map(detokenizer_factory(sentencepiece)(), row)) == "世\ufffd世"
+
+
+def test_gemmas_vocabulary() -> None:
+    """A real one, with which the library's stream raises in many a row."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_folder(GEMMA3))
+    create, chance = detokenizer_factory(tokenizer), random.Random(0)
+    texts = [token.replace("▁", " ").encode() for token in inverted(tokenizer.get_vocab())]
+    singles = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in range(256)])
+    texts = dict(enumerate(texts)) | {token: bytes([at]) for at, token in enumerate(singles)}
+    words = sorted(texts.keys() - tokenizer.added_tokens_decoder.keys())
+    for _ in range(1000):
+        kinds = (singles, words)
+        row = [chance.choice(chance.choice(kinds)) for _ in range(chance.randrange(1, 30))]
+        whole = b"".join(texts[token] for token in row).decode(errors="replace")
+        assert is_cut_off_from("".join(map(create(), row)), whole), row
+        letters = [chr(chance.randrange(0x20000, 0x2A000)) for _ in range(5)]  # few have tokens
+        row = tokenizer(f"Hello {'世 '.join(letters)} 👋🏽\n", add_special_tokens=False).input_ids
+        assert "".join(map(create(), row)) == tokenizer.decode(row)
+    invalid = [singles[byte] for byte in "世".encode() + b"\xff"]
+    stream = DecodeStream([], skip_special_tokens=True)
+    with pytest.raises(Exception, match="Invalid prefix"):  # tokenizers has no narrower one
+        for token in [*invalid, *words[-1:]]:
+            stream.step(tokenizer.backend_tokenizer, token)
+
+
+def inverted(vocabulary: dict[str, int]) -> list[str]:
+    """Return the tokens by their ids."""
+    return sorted(vocabulary, key=lambda token: vocabulary[token])
 
 
 def test_names_of_bytes_may_be_plain_text() -> None:
