@@ -15,7 +15,7 @@ from backends._local.sequence import Sequence
 from kuwa_min import Modelfile
 from kuwa_min.errors import AnswerError
 
-ANSWER_TIMEOUT = 60.0  # seconds until an answer that does not come is a failure
+ANSWER_TIMEOUT = 300.0  # seconds until an answer that does not come is a failure
 ROLES = ("user", "assistant")
 NEIGHBOURS = ("Count to a hundred. ", "Name all the ships. " * 9)
 

@@ -15,6 +15,7 @@ import pytest
 from backends.llamacpp import LlamacppExecutor
 from tests.support.batched_chats import Chats, LogitRecorder, in_every_company
 from tests.support.models import tiny_ggufs
+from tests.support.models.real_models import SMOLLM2, gguf_file
 from tests.support.models.tiny_ggufs import ARCHITECTURES
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
@@ -23,7 +24,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
-QUESTION = "Tell me about the sea, the ships and the lighthouse. " * 12
+REAL = "a real model in Q4_1"
+QUESTION = "Tell me about the sea, the ships and the lighthouse. " * 25
 DRAWN = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
 OPTIONS: tuple[dict[str, Any], ...] = ({"temperature": 0}, {**DRAWN, "seed": 7}, DRAWN)
 
@@ -55,7 +57,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> LogitRecorder:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [*zip(ARCHITECTURES, itertools.cycle(OPTIONS), strict=False)]
+    ("name", "options"), [*zip((*ARCHITECTURES, REAL), itertools.cycle(OPTIONS), strict=False)]
 )
 def test_equal_requests_get_equal_answers(
     name: str, options: dict[str, Any], file: Any, start: Any, recorder: LogitRecorder
@@ -65,12 +67,13 @@ def test_equal_requests_get_equal_answers(
     def create(chats: Chats) -> Any:
         return chats.create(QUESTION, max_tokens=12, **options)
 
-    fresh = start(file(name), "--reproducible", "--cache_type", "f16")
+    path = gguf_file(SMOLLM2) if name is REAL else file(name)
+    fresh = start(path, "--reproducible")
     cold = recorder.of(fresh.submit(create(fresh)))
-    talk = start(file(name), "--reproducible", "--cache_type", "f16")
+    talk = start(path, "--reproducible")
     for company, answer in in_every_company(talk, recorder, lambda: create(talk)).items():
         assert answer == cold, company
-    assert len(cold[1]) == 12
+    assert 1 < len(cold[1]) <= 12
     assert talk.executor.engine.description == "3 at once, each computed alone"
 
 
