@@ -10,7 +10,7 @@ import transformers
 from backends._local.model_files.sniff import join_names, printable
 from kuwa_min.errors import StartError
 
-WRITERS = ("ForCausalLM", "LMHeadModel")  # ends of the names of classes that write text
+WRITERS = ("ForCausalLM", "LMHead", "LMHeadModel")  # ends of the names of classes that write text
 TASKS = (  # the library's maps, and what their models do instead of writing
     ("MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING", "turns speech into text"),
     ("MODEL_FOR_CTC_MAPPING", "turns speech into text"),
