@@ -517,6 +517,19 @@ def test_draining_returns_as_soon_as_all_have_ended() -> None:
     assert not drain.is_alive()
 
 
+def test_calls_into_a_backend_are_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends in time has ended when the process goes on."""
+    monkeypatch.setattr(slots_module, "DRAIN_GRACE", LONG)
+    ended = list[int]()
+
+    def call(seconds: float) -> None:
+        time.sleep(seconds)
+        ended.append(1)
+
+    slots_module._call_all([lambda: call(0.02), lambda: call(0.0)])
+    assert ended == [1, 1]
+
+
 def test_what_hangs_in_a_backend_is_detached_and_holds_up_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
