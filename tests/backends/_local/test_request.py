@@ -126,6 +126,13 @@ def test_cancelling_wakes_reader_and_engine() -> None:
     assert one.side_notes == []
 
 
+def test_a_request_can_be_cancelled_though_nothing_waits_for_that() -> None:
+    """Its scheduler sees it at the next step."""
+    one = Request([1], {})
+    one.cancel()
+    assert one.should_stop is True
+
+
 def test_a_note_stands_apart_from_the_text() -> None:
     """As the front end shows it."""
     one = Request([1], {})
