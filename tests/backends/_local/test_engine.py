@@ -73,6 +73,7 @@ def test_requests_are_computed_in_their_order() -> None:
 
     requests = [request() for _ in range(5)]
     with running(compute) as engine:
+        assert engine.description == "one at a time"
         for one in requests:
             engine.submit(one)
         assert [read(one) for one in requests] == ["123456789"] * 5
