@@ -19,7 +19,7 @@ from kuwa_min.chat.modelfile import Message
 from kuwa_min.options.generation_options import Option
 from tests.support import local_chats
 
-pytest.importorskip("jinja2", reason="templates are jinja2's")
+jinja2 = pytest.importorskip("jinja2", reason="templates are jinja2's")
 
 TABLE = (Option("stop", list, None, ""), Option("stop_token_ids", list[int], None, ""))
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -247,23 +247,77 @@ def test_whatever_kuwa_sends_is_written_whole(
         assert text.endswith("so?</s><assistant>")
 
 
+@pytest.fixture(scope="module")
+def library() -> Callable[..., str]:
+    """Return how transformers itself writes messages."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers", reason="it is what we compare with")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1}, unk_token="<s>"))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **NAMES)
+
+    def write(source: str, chat: list[dict[str, Any]]) -> str:
+        options = {"chat_template": source, "tokenize": False, "add_generation_prompt": True}
+        return str(tokenizer.apply_chat_template(chat, **options))
+
+    return write
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the library's own
 @pytest.mark.parametrize("system", ["", SYSTEM, "世界" * 200])
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 def test_a_prompt_is_the_librarys(
-    prompts_of: Callable[..., Prompt], kind: Kind, system: str
+    prompts_of: Callable[..., Prompt], library: Callable[..., str], kind: Kind, system: str
 ) -> None:
     """Of the same messages, to the letter."""
-    tokenizers = pytest.importorskip("tokenizers")
-    transformers = pytest.importorskip("transformers", reason="it is what we compare with")
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<s>": 0, "</s>": 1}, unk_token="<s>"))
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **NAMES)
     for said in (SAID, ("a",), ("<b>&'", " x ", "\ty\n")):
-        expected = tokenizer.apply_chat_template(
-            messages(kind, *said, system=system),
-            chat_template=kind.source,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        expected = library(kind.source, messages(kind, *said, system=system))
         assert prompts_of(kind.source, system)(local_chats.chat(*said)) == expected
+
+
+def carried() -> dict[str, str]:
+    """Return the templates of well-known models that the libraries carry."""
+    from llama_cpp import llama_chat_format
+    from transformers.models.llama4 import processing_llama4
+    from transformers.models.smolvlm import processing_smolvlm
+
+    found = {
+        "llama 4": processing_llama4.chat_template,
+        "smolvlm": processing_smolvlm.DEFAULT_CHAT_TEMPLATE,
+    }
+    for name, value in vars(llama_chat_format).items():
+        source = value if name.endswith("_TEMPLATE") else getattr(value, "CHAT_FORMAT", None)
+        if isinstance(source, str) and "{%" in source:
+            found[name] = source
+    return found
+
+
+def kind_of(source: str, library: Callable[..., str]) -> Kind:
+    """Tell what a template is given, by what the library writes with it."""
+
+    def takes(kind: Kind, text: str, **more: str) -> bool:
+        try:
+            return text in library(source, messages(kind, "a question", **more))
+        except (jinja2.TemplateError, TypeError):
+            return False
+
+    parts = not takes(Kind(source), "a question")
+    folded = not takes(Kind(source, parts=parts), SYSTEM, system=SYSTEM)
+    return Kind(source, folded, parts)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the library's own
+def test_prompts_of_well_known_models_are_the_librarys(
+    prompts_of: Callable[..., Prompt], library: Callable[..., str]
+) -> None:
+    """Of the same messages; nothing is lost where a template refuses or ignores what is usual."""
+    pytest.importorskip("llama_cpp", reason="it carries some templates")
+    kinds = {name: kind_of(source, library) for name, source in carried().items()}
+    assert len(kinds) > 8
+    assert {kind.folded for kind in kinds.values()} == {False, True}
+    for kind in kinds.values():
+        for system in ("", SYSTEM):
+            expected = library(kind.source, messages(kind, *SAID, system=system))
+            assert prompts_of(kind.source, system)(local_chats.chat(*SAID)) == expected
+            assert expected.count(SYSTEM) == bool(system)
