@@ -94,7 +94,7 @@ def test_a_stop_word_may_end_with_the_end_of_the_turn(engine: Engine) -> None:
     [
         ("Hello, who are you?",),
         ("What is the capital of France?",),
-        ("你好，請介紹台北。",),
+        ("台灣最高的山是哪座？",),
         ("The user: a name. Write a list of users.",),
         ("What is 1 + 1?", "2", "And 2 + 2?"),
     ],
