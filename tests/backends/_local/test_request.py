@@ -35,7 +35,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_new_request_has_begun_nothing() -> None:
     """It has what it was made of."""
     inputs = object()
-    one = Request([1, 2], {"top_k": 3}, model_inputs=inputs)
+    one = Request([1, 2], {"top_k": 3}, stop_token_ids=[7, 7], model_inputs=inputs)
+    assert one.stop_token_ids == {7}
+    assert Request([1], {}).stop_token_ids == set()
     assert (one.prompt_ids, one.options, one.model_inputs) == ([1, 2], {"top_k": 3}, inputs)
     assert (one.cached_tokens, one.completion_tokens) == (0, 0)
     assert (one.emit_interval, one.side_notes, one.prompt_note) == (EMIT_INTERVAL, [], "")
@@ -150,6 +152,21 @@ def test_a_stop_word_ends_an_answer_without_what_follows() -> None:
     one.add_side_note(NOTE)
     one.finish()
     assert (one.next_text(), one.side_notes) == ("text ", [])
+
+
+def test_markup_is_seen_by_stop_words_and_not_shown() -> None:
+    """Text that waits to be handed over stays."""
+    one = Request([1], {}, stop=["!<|end|>"])
+    one.emit_interval = 99.0
+    one.emit("a")
+    one.emit("b")
+    one.emit_hidden("<|other|>")
+    one.emit("c!")
+    assert one.should_stop is False
+    one.emit_hidden("<|end|>")
+    assert one.should_stop is True
+    one.finish()
+    assert one.next_text() == "abc"
 
 
 def test_the_beginning_of_a_stop_word_is_text_at_the_end() -> None:
