@@ -26,11 +26,13 @@ class OursWithLlama(Ours):
 
     length_option = "max_tokens"
 
-    def __init__(self, options: argparse.Namespace, model: Path, *, slots: int) -> None:
+    def __init__(
+        self, options: argparse.Namespace, model: Path, *, slots: int, threads: int | None = 1
+    ) -> None:
         loading = (
             *("llamacpp", "--model_path", str(model), "--context_window", str(CONTEXT)),
-            *("--threads", "1", "--flash_attn", "off", "--cache_type", "f32"),
-            *("--temperature", "0"),
+            *("--flash_attn", "off", "--cache_type", "f32", "--temperature", "0"),
+            *(("--threads", str(threads)) if threads else ()),
         )
         super().__init__(options.file, *loading, slots=slots)
 

@@ -29,11 +29,13 @@ ASSISTANT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 class Loop:
     """A context for a number of sequences, called as directly as Python can."""
 
-    def __init__(self, model: Any, vocabulary: int, *, sequences: int, context: int) -> None:
+    def __init__(
+        self, model: Any, vocabulary: int, *, sequences: int, context: int, threads: int
+    ) -> None:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = sequences * context, sequences, False
         params.n_batch, params.n_ubatch = AT_ONCE, IN_ONE_PASS
-        params.n_threads = params.n_threads_batch = 1
+        params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         params.flash_attn_type = 0
         params.no_perf = True
@@ -94,12 +96,12 @@ class Loop:
 class Loops:
     """A model, with a context for one sequence and one for eight, and a Llama of its own."""
 
-    def __init__(self, path: str, context: int) -> None:
+    def __init__(self, path: str, context: int, threads: int) -> None:
         self.llama = llama_cpp.Llama(
             path,
             n_ctx=context,
-            n_threads=1,
-            n_threads_batch=1,
+            n_threads=threads,
+            n_threads_batch=threads,
             type_k=llama_cpp.GGML_TYPE_F32,
             type_v=llama_cpp.GGML_TYPE_F32,
             flash_attn=False,
@@ -107,7 +109,9 @@ class Loops:
         )
         model, vocabulary = self.llama.model, self.llama.n_vocab()
         self.loops = {
-            sequences: Loop(model, vocabulary, sequences=sequences, context=context)
+            sequences: Loop(
+                model, vocabulary, sequences=sequences, context=context, threads=threads
+            )
             for sequences in (1, SLOTS)
         }
         self.kinds: dict[str, Callable[..., Any]] = {"bare": self.bare, "stream": self.stream}
@@ -152,9 +156,10 @@ def main() -> None:
     parser.add_argument("--model_path", required=True)
     for name in ("--context", "--port"):
         parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     bindings.prepare()
-    serve(Loops(options.model_path, options.context).answer, options.port)
+    serve(Loops(options.model_path, options.context, options.threads).answer, options.port)
 
 
 if __name__ == "__main__":
