@@ -229,8 +229,8 @@ def test_one_thread_computes_with_one_team(backend: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # threads that are no team of OpenMP's
     computing = _recorded_threads(backend, monkeypatch)
     options = ("--threads", "2") if backend == "llamacpp" else ()
-    before = set(TASKS.iterdir())
-    with _torch_threads(backend, 2):
+    with _torch_threads(backend, 2):  # which starts a thread of torch's own
+        before = set(TASKS.iterdir())
         executor = _load(backend, path, monkeypatch, *options)
     try:
         checked = len(computing)
