@@ -413,3 +413,34 @@ def test_a_signal_ends_loading(checks: bool) -> None:
         signal.signal(signal.SIGUSR1, before)
     assert left == [Closed if checks else LookupError]
     assert "engine" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_closing_raises_closed_in_the_midst_of_loading() -> None:
+    """Between two of Python's instructions, where nothing checks."""
+    begun = threading.Event()
+    left: list[type[BaseException]] = []
+
+    def load() -> Scheduler:
+        begun.set()
+        try:
+            while True:
+                time.sleep(0.001)
+        except BaseException as error:
+            left.append(type(error))
+            raise
+
+    engine = Engine(load, lambda: engine.raise_closed())
+    closing = threading.Thread(target=lambda: begun.wait(LONG) and engine.close())
+    closing.start()
+    with pytest.raises(Closed):
+        engine.start()
+    closing.join(LONG)
+    assert left == [Closed]
+
+
+def test_an_engine_that_was_not_started_can_be_closed() -> None:
+    """A signal may come that early."""
+    engine = Engine(lambda: SerialScheduler(count), lambda: engine.raise_closed())
+    engine.close()
+    with pytest.raises(Closed):
+        engine.start()

@@ -975,6 +975,7 @@ def test_the_page_names_only_options_that_there_are() -> None:
 # -- the SDK
 
 
+@pytest.mark.slow
 def test_the_sdk_is_imported_silently_and_only_when_it_is_needed() -> None:
     """Its warnings would end a strict Python; asking for help imports nothing of it."""
     look = "print('google.generativeai' in sys.modules, 'requests' in sys.modules)"

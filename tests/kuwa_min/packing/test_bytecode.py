@@ -75,6 +75,7 @@ def test_what_is_required_is_imported_even_if_no_statement_says_so(project: Path
     assert "import accelerate" in import_statements("mine", {"accelerate": "accelerate>=1"})
 
 
+@pytest.mark.slow
 def test_the_statements_of_the_real_backends_name_their_libraries() -> None:
     """All of them can be read."""
     from kuwa_min.registry import backend_infos

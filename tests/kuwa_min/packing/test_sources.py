@@ -160,13 +160,15 @@ def test_a_light_file_has_every_light_backend(backend: str) -> None:
     assert carried(backend) == carried("debug")
 
 
-@pytest.mark.parametrize("backend", ["debug", "chatgpt", "geminipro", "huggingface", "llamacpp"])
+HEAVY = ("chatgpt", "geminipro", "huggingface", "llamacpp")
+
+
+@pytest.mark.parametrize(
+    "backend", ["debug", *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]
+)
 def test_nothing_that_is_imported_is_left_behind(backend: str) -> None:
     """Of kuwa_min and backends, inside functions, too."""
     assert missing(carried(backend, with_payload=True), everywhere=True) == []
-
-
-HEAVY = ("chatgpt", "geminipro", "huggingface", "llamacpp")
 
 
 @pytest.mark.parametrize("backend", HEAVY)
