@@ -68,12 +68,17 @@ class Real(NamedTuple):
         """Ask for at most this many tokens."""
         return self.chats.ask(*said, **{self.length_option: tokens})
 
+    def said(self, request: Any) -> list[int]:
+        """Return the tokens of an answer, without the one that ended it."""
+        ends = self.chats.executor.model.eos_token_ids  # type: ignore[attr-defined]
+        return [token for token in self.made[request] if token not in ends]
+
     def check(self, answer: Answer) -> None:
         """Compare an answer with what the library says to the same prompt, token by token.
 
         Where two tokens are nearly as likely, the library may say the other one.
         """
-        prompt, made = answer.request.prompt_ids, self.made[answer.request]
+        prompt, made = answer.request.prompt_ids, self.said(answer.request)
         assert made
         most = len(made) if self.is_base else answer.request.options[self.length_option]
         if made != self.library.greedy(prompt, most):
@@ -94,9 +99,7 @@ def real(request: pytest.FixtureRequest) -> Iterator[Real]:
     add_token = Sequence.add_token
 
     def recorded(self: Any, token: int) -> bool:
-        tokens = made.setdefault(self.request, [])
-        if token not in self._eos_token_ids:
-            tokens.append(token)
+        made.setdefault(self.request, []).append(token)
         return add_token(self, token)
 
     with pytest.MonkeyPatch.context() as patch, _torch_threads(backend, 1):
@@ -213,10 +216,10 @@ def test_ten_turns_are_those_that_one_pass_computes(real: Real) -> None:
             assert answer.request.cached_tokens >= len(turns[-1].request.prompt_ids) - 1
         turns.append(answer)
     last = turns[-1].request
-    tokens = [*last.prompt_ids, *real.made[last]]
+    tokens = [*last.prompt_ids, *real.said(last)]
     margins = real.library.margins(tokens, 1)  # of the second token and all later ones
     for turn in turns:
-        start, made = len(turn.request.prompt_ids), real.made[turn.request]
+        start, made = len(turn.request.prompt_ids), real.said(turn.request)
         assert tokens[start : start + len(made)] == made, "the text has other tokens when read"
         assert margins[start - 1 : start - 1 + len(made)].max() < real.near_tie
 
