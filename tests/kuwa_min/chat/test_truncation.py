@@ -181,8 +181,9 @@ def test_a_block_has_a_quarter_of_the_room_and_four_exchanges_or_half_the_room(
     assert found == [2 * start for start in starts]
 
 
+@pytest.mark.parametrize("fixed", [5, 95])
 @pytest.mark.parametrize("slack", [0, 1])
-def test_an_exact_estimate_finds_the_cut_in_two_calls(slack: int) -> None:
+def test_an_exact_estimate_finds_the_cut_in_two_calls(slack: int, fixed: int) -> None:
     """Of what is counted, which may be slow."""
     calls: list[int] = []
 
@@ -190,11 +191,12 @@ def test_an_exact_estimate_finds_the_cut_in_two_calls(slack: int) -> None:
         calls.append(words(chat))
         return calls[-1]
 
-    prompt = Prompt("be very kind", [user("e"), assistant("e")], exchanges_of(20, 10))
-    limit = 5 + 12 * 10 + 1 + slack  # system prompt, examples, three blocks, the question
+    examples = [user("e"), assistant("e")]
+    prompt = Prompt("be " * (fixed - 2), examples, exchanges_of(20, 10))
+    limit = fixed + 12 * 10 + 1 + slack  # system prompt, examples, three blocks, the question
     chat = fit(prompt, length=count, estimate=lambda one: words([one]), limit=limit)
-    assert words(chat) == 5 + 12 * 10 + 1
-    assert sorted(calls) == [limit - slack, 5 + 16 * 10 + 1]
+    assert words(chat) == limit - slack
+    assert sorted(calls) == [limit - slack, limit - slack + 4 * 10]
 
 
 def test_an_estimate_that_is_a_little_low_finds_the_cut_in_two_calls() -> None:
