@@ -24,6 +24,7 @@ FIELD = re.compile(r"(data|event|id|retry|error|)(?::(.*))?", re.DOTALL)
 BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
 JSON_START = re.compile(r'[{\["\d\-tfn]')
 BOM = "\ufeff"
+BLANKS, BETWEEN, SPACE = (re.compile(one) for one in (rf"[ \t{BOM}]*", r"[ \t\n,]*", r"\s*"))
 DONE = re.compile(r"\[done\]|done", re.IGNORECASE)
 
 
@@ -61,9 +62,12 @@ class JsonReader:
     def __init__(self) -> None:
         self._text = TextDecoder()
         self._buffer = ""
+        self._at = 0  # where in the buffer the part begins that was not read yet
+        self._searched = 0  # up to where a line's end was looked for
         self._events: list[Event] = []  # that this call of feed() or finish() has found
         self._scanner = json.JSONDecoder(strict=False)
         self._data: list[str] = []  # data lines that are no whole value yet
+        self._held = 0  # characters of these lines
         self._name = ""  # of the server-sent event under way
         self._is_named_error = False  # it is called error, and had no data yet
         self._in_array = self._has_fields = False
@@ -75,7 +79,7 @@ class JsonReader:
         self._events = []
         self._buffer += self._text.feed(received)
         self._read()
-        if len(self._buffer) + sum(map(len, self._data)) > LONGEST_EVENT:
+        if len(self._buffer) + self._held > LONGEST_EVENT:
             raise UnreadableBody("an event is too large")
         return self._events
 
@@ -110,62 +114,76 @@ class JsonReader:
 
     def _read(self) -> None:
         """Take events from the buffer until it holds only the beginning of one."""
-        while self._buffer:
-            if self._buffer[0] in " \t" + BOM:
-                self._buffer = self._buffer.lstrip(" \t" + BOM)
-            elif self._is_json_next():
-                if not self._read_json():
-                    return
-            else:
-                line, end, rest = self._buffer.partition("\n")
-                if not end:
-                    return
-                self._buffer = rest
-                self._read_line(line)
+        while self._at < len(self._buffer) and self._read_next():
+            pass
+        self._buffer = self._buffer[self._at :]
+        self._searched = max(0, self._searched - self._at)
+        self._at = 0
+
+    def _read_next(self) -> bool:
+        """Take blanks, a piece of JSON or a line; return False if that is not whole yet."""
+        if self._buffer[self._at] in " \t" + BOM:
+            self._skip(BLANKS)
+            return True
+        if self._is_json_next():
+            return self._read_json()
+        end = self._buffer.find("\n", max(self._at, self._searched))
+        if end < 0:
+            self._searched = len(self._buffer)
+            return False
+        line, self._at = self._buffer[self._at : end], end + 1
+        self._read_line(line)
+        return True
+
+    def _skip(self, blanks: re.Pattern[str]) -> None:
+        self._at = _end(blanks, self._buffer, self._at)
 
     # -- JSON without fields around it
 
     def _is_json_next(self) -> bool:
         """Tell whether the buffer begins with JSON: not with a field, an empty line or [DONE]."""
-        if self._in_array or self._buffer[0] == "{":
+        first = self._buffer[self._at]
+        if self._in_array or first == "{":
             return True
-        return self._buffer[0] == "[" and self._buffer[1:2] not in ("d", "D")
+        return first == "[" and self._buffer[self._at + 1 : self._at + 2] not in ("d", "D")
 
     def _read_json(self) -> bool:
         """Take one bracket or value from the buffer; return False if that is not whole yet."""
-        self._buffer = self._buffer.lstrip(" \t\n," if self._in_array else " \t\n")
-        first = self._buffer[:1]
+        if self._in_array:
+            self._skip(BETWEEN)
+        first = self._buffer[self._at : self._at + 1]
         if first == "[" and not self._in_array:
-            self._in_array = len(self._buffer) > 1
-            self._buffer = self._buffer[self._in_array :]
+            self._in_array = len(self._buffer) > self._at + 1
+            self._at += self._in_array
             return self._in_array
         if first == "]" and self._in_array:
-            self._in_array, self._buffer = False, self._buffer[1:]
+            self._in_array = False
+            self._at += 1
             return True
         if first and not JSON_START.match(first):
             self._in_array = False
             self._emit(NotJson("["))
             return True
-        return len(self._buffer) >= self._retry_at and self._read_value()
+        return len(self._buffer) - self._at >= self._retry_at and self._read_value()
 
     def _read_value(self) -> bool:
         try:
-            value, end = self._decode(self._buffer)
+            value, end = self._decode(self._buffer, self._at)
         except ValueError:
-            size = len(self._buffer)
+            size = len(self._buffer) - self._at
             self._retry_at = size + size // 4 if size > PATIENT else 0
             return False
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if is_number and not self._buffer[end : end + 1].strip(".eE"):
             return False  # more of it may come
-        self._buffer, self._retry_at = self._buffer[end:], 0
+        self._at, self._retry_at = end, 0
         self._emit(value)
         return True
 
-    def _decode(self, text: str) -> tuple[Any, int]:
-        """Return the value at the start of a text, and where it ends; raises ValueError."""
+    def _decode(self, text: str, start: int) -> tuple[Any, int]:
+        """Return the value at this place of a text, and where it ends; raises ValueError."""
         try:
-            return self._scanner.raw_decode(text)
+            return self._scanner.raw_decode(text, start)
         except RecursionError:
             raise UnreadableBody("JSON that is nested too deeply") from None
 
@@ -197,27 +215,37 @@ class JsonReader:
         while value.startswith("data:"):
             value = value[5:].lstrip()
         if self._data and self._data[0].startswith(("{", "[")):
-            self._data.append(value)
+            self._hold(value)
             return
         found = self._values(value)
         if found is None:
-            self._data.append(value)
+            self._hold(value)
             return
         self._end_text()
         self._is_named_error = False
         for one in found:
             self._emit(one, self._name)
 
+    def _hold(self, value: str) -> None:
+        self._data.append(value)
+        self._held += len(value) + 1
+
+    def _take_held(self) -> str:
+        """Return the data lines that were held, as one text."""
+        text, self._data, self._held = "\n".join(self._data), [], 0
+        return text
+
     def _values(self, text: str) -> list[Any] | None:
         """Return the JSON values that a text is made of, those of an array one by one; or None."""
         found: list[Any] = []
-        while text:
+        end = 0
+        while end < len(text):
             try:
-                value, end = self._decode(text)
+                value, end = self._decode(text, end)
             except ValueError:
                 return None
             found += value if isinstance(value, list) else [value]
-            text = text[end:].lstrip()
+            end = _end(SPACE, text, end)
         return found
 
     def _end_event(self) -> None:
@@ -225,7 +253,8 @@ class JsonReader:
         text = "\n".join(self._data)
         values = self._values(text) if text.startswith(("{", "[")) else None
         if values is not None:
-            self._data, self._is_named_error = [], False
+            self._take_held()
+            self._is_named_error = False
             for one in values:
                 self._emit(one, self._name)
         self._end_text()
@@ -235,7 +264,13 @@ class JsonReader:
 
     def _end_text(self) -> None:
         """Hand out data lines that are no JSON."""
-        text, self._data = "\n".join(self._data).strip(), []
+        text = self._take_held().strip()
         if text:
             self._is_named_error = False
             self._emit(NotJson(text), self._name)
+
+
+def _end(blanks: re.Pattern[str], text: str, start: int) -> int:
+    """Return where the blanks at this place of a text end."""
+    found = blanks.match(text, start)
+    return found.end() if found else start

@@ -202,12 +202,42 @@ def test_a_long_value_is_not_parsed_again_at_every_read(monkeypatch: pytest.Monk
     reader, tries = JsonReader(), []
     decode = JsonReader._decode
     monkeypatch.setattr(
-        JsonReader, "_decode", lambda self, text: tries.append(1) or decode(self, text)
+        JsonReader, "_decode", lambda self, *place: tries.append(1) or decode(self, *place)
     )
     body = json.dumps({"a": "x" * 10_000}).encode()
     found = [event for at in range(0, len(body), 10) for event in reader.feed(body[at : at + 10])]
     assert len(tries) < 40
     assert found + reader.finish() == [Event({"a": "x" * 10_000})]
+
+
+@pytest.mark.parametrize("body", [b"\n" * 40_000, b"data: x\n" * 10_000, b"{}" * 20_000])
+def test_each_character_is_copied_a_few_times(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    """Many lines or values in one read, as decompression gives them, cost what they cost alone."""
+    copied = 0
+
+    class Text(str):
+        def __getitem__(self, key: Any) -> str:
+            nonlocal copied
+            found = str.__getitem__(self, key)
+            copied += len(found)
+            return Text(found)
+
+        def partition(self, sep: str) -> Any:
+            nonlocal copied
+            copied += len(self)
+            return tuple(map(Text, str.partition(self, sep)))
+
+        def lstrip(self, chars: str | None = None) -> str:
+            nonlocal copied
+            copied += len(self)
+            return Text(str.lstrip(self, chars))
+
+        def __radd__(self, other: str) -> str:
+            return Text(other + str(self))
+
+    monkeypatch.setattr(json_reader.TextDecoder, "feed", lambda _, data: Text(data.decode()))
+    JsonReader().feed(body)
+    assert copied < 20 * len(body)
 
 
 def test_a_byte_order_mark_may_stand_in_the_middle() -> None:
