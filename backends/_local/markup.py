@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
+from os.path import commonprefix
 
 from kuwa_min.chat.modelfile import Message
 
@@ -18,8 +20,8 @@ class MarkupFilter:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        marks = sorted(filter(_is_markup, texts), key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, marks))) if marks else None
+        marks = [*filter(_is_markup, texts)]
+        self._pattern = re.compile(_any_of(marks)) if marks else None
 
     def apply(self, history: list[Message]) -> list[Message]:
         """Return the history without markup in the assistant's messages."""
@@ -27,11 +29,31 @@ class MarkupFilter:
         if pattern is None:
             return history
         return [
-            {**one, "content": pattern.sub("", one["content"])}
+            {**one, "content": _without(pattern, one["content"])}
             if one["role"] == "assistant"
             else one
             for one in history
         ]
+
+
+def _without(pattern: re.Pattern[str], text: str) -> str:
+    """Return the text without markup, also without what the text around a mark makes then."""
+    return pattern.sub(" ", pattern.sub("", text))
+
+
+def _any_of(texts: Iterable[str]) -> str:
+    """Return a regular expression for the longest of these texts, branching at their prefixes.
+
+    Gemma has 6,000 special tokens: to try one after the other at each "<" takes a second.
+    """
+    branches, may_end = [], False
+    for first, group in itertools.groupby(sorted(texts), key=lambda text: text[:1]):
+        same = [*group]
+        start = commonprefix(same)
+        may_end = may_end or not first
+        if first:
+            branches.append(re.escape(start) + _any_of(text[len(start) :] for text in same))
+    return f"(?:{'|'.join(branches)}){'?' * may_end}" if branches else ""
 
 
 def _is_markup(text: str) -> bool:
