@@ -85,7 +85,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
             **_trust(options),
             **quantization,
         )
-        check_complete(found["missing_keys"], options.model_path)
+        check_complete(found["missing_keys"], model, options.model_path)
     return Loaded(config, processor, tokenizer, model.eval())
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from typing import Any
 
+import torch
 import transformers
 
 from backends._local.model_files.sniff import join_names, printable
 from kuwa_min.errors import StartError
 
+logger = logging.getLogger(__name__)
+
+FIXED_POSITIONS = "Sinusoidal"  # in the names of the library's classes for such
 WRITERS = ("ForCausalLM", "LMHead", "LMHeadModel")  # ends of the names of classes that write text
 TASKS = (  # the library's maps, and what their models do instead of writing
     ("MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING", "turns speech into text"),
@@ -52,15 +57,32 @@ def _is_in(config: Any, mapping: str) -> bool:
     return type(config) in getattr(transformers, mapping, ())
 
 
-def check_complete(missing: Collection[str], model_path: str) -> None:
+def check_complete(missing: Collection[str], model: Any, model_path: str) -> None:
     """Raise StartError if weights lack tensors, which the library would fill with random numbers.
 
-    missing: the names of these tensors.
+    missing: the names of these tensors; model: the library's, as it was loaded.
     """
-    if missing:
-        count = f"{len(missing)} tensor{'s' if len(missing) > 1 else ''}"
+    random = sorted(name for name in missing if not _is_computed(name, model))
+    if random:
+        count = f"{len(random)} tensor{'s' if len(random) > 1 else ''}"
         raise StartError(
             f"{model_path} cannot be loaded: its weights lack {count} of the model "
-            f"({join_names(sorted(missing))}); they are not complete, quantised in a way that "
+            f"({join_names(random)}); they are not complete, quantised in a way that "
             "config.json does not state, or those of a model for another task"
         )
+    if missing:
+        logger.warning(
+            "%s: its weights lack %s, which have the library's initial values",
+            *(model_path, join_names(sorted(missing))),
+        )
+
+
+def _is_computed(name: str, model: Any) -> bool:
+    """Tell whether the library's value of a tensor is no random one.
+
+    Those are buffers, and the sines of fixed positions, which Pegasus and its kin do not save.
+    """
+    place, _, own = name.rpartition(".")
+    module = model.get_submodule(place)
+    is_buffer = not isinstance(getattr(module, own), torch.nn.Parameter)
+    return is_buffer or FIXED_POSITIONS in type(module).__name__

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 HUB_FILE = "hf://"  # scheme of a file in the hub's cache: hf://owner/name?file
 POOLING = "1_Pooling"  # a module of sentence-transformers
+TOKENIZER = "tokenizer.json"
 TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
 
 
@@ -128,7 +129,12 @@ def _config(place: Path) -> dict[str, Any]:
 
 
 def _check_tokenizer(place: Path) -> None:
-    """Raise InvalidModelFile if a folder has no tokenizer, or a placeholder for a file of it."""
+    """Raise InvalidModelFile if a folder has no tokenizer, or a placeholder for a file of it.
+
+    Beside a tokenizer.json the library reads no other vocabulary.
+    """
+    if (place / TOKENIZER).is_file():
+        return
     found = sorted({one for pattern in TOKENIZERS for one in place.glob(pattern)})
     if not found:
         raise InvalidModelFile(
@@ -147,7 +153,7 @@ def _check_tokenizer(place: Path) -> None:
 def _tokenizer_above(place: Path) -> str:
     """Return the folder above, if it has a tokenizer, as that of a trainer's checkpoints may."""
     above = place.absolute().parent
-    has_one = any((above / name).is_file() for name in ("tokenizer.json", "tokenizer.model"))
+    has_one = any((above / name).is_file() for name in (TOKENIZER, "tokenizer.model"))
     return f" {printable(str(above))}" if has_one else ""
 
 

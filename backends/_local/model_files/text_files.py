@@ -26,11 +26,19 @@ from .sniff import (
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER = ("*token*.json", "*vocab*.json", "*vocab*.txt", "merges.txt")
-SETTINGS = ("config.json", "generation_config.json", "*processor_config.json", "*.index.json")
 EXTRA_TEMPLATES = "additional_chat_templates"
-TEMPLATES = ("chat_template.json", "*.jinja", f"{EXTRA_TEMPLATES}/*.jinja")
-CODE = ("*.py",)
+TOKENIZER = (  # what the library reads by these names must be readable
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt"),
+)
+SETTINGS = (
+    *("config.json", "generation_config.json", "chat_template.json", "chat_template.jinja"),
+    *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"),
+)
+OTHERS = (  # of which it reads some, or none: a script, a copy, the index of other weights
+    *("*token*.json", "*vocab*.json", "*vocab*.txt", "*.index.json", "*.py"),
+    *("*.jinja", f"{EXTRA_TEMPLATES}/*.jinja"),
+)
 LARGEST_PARSED = 1 << 20  # bytes; larger JSON files would take long: only their end is looked at
 REMEDY = "save it as UTF-8 without a byte order mark"
 
@@ -42,7 +50,8 @@ def readable(folder: Path, *, needs_tokenizer: bool = True) -> Path:
     links to its files, in which these are written anew. It is removed when the process ends.
     needs_tokenizer: false leaves out the tokenizer's files.
     """
-    patterns = (*(TOKENIZER if needs_tokenizer else ()), *SETTINGS, *TEMPLATES, *CODE)
+    needed = {*SETTINGS, *(TOKENIZER if needs_tokenizer else ())}
+    patterns = (*needed, *OTHERS)
     files = {file for pattern in patterns for file in folder.glob(pattern) if not file.is_dir()}
     changed: dict[str, str] = {}
     for file in sorted(files):
@@ -50,6 +59,9 @@ def readable(folder: Path, *, needs_tokenizer: bool = True) -> Path:
         try:
             text, is_plain = _read(file)
         except InvalidModelFile as error:
+            if name not in needed:
+                logger.debug("%s: left as it is: %s %s", folder, printable(name), error)
+                continue
             raise InvalidModelFile(f"cannot be loaded: {printable(name)} {error}") from None
         if not is_plain:
             changed[name] = text

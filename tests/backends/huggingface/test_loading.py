@@ -31,6 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 FEW = ("--max_new_tokens", 24)
+LAYERS_AND_HEADS = ("layers", "attention_heads", "ffn_dim")
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 OWN_CODE = """
 from pathlib import Path
@@ -294,6 +295,34 @@ def test_weights_that_lack_tensors_are_refused(load: Any, copy: Copy) -> None:
     save_file(kept, place / SAFETENSORS, metadata={"format": "pt"})
     found = refusal(load, StartError, place)
     assert f"its weights lack {len(gone)} tensors of the model ({gone[0]}" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "gone"),
+    [
+        ("pegasus", ["model.decoder.embed_positions.weight", "model.encoder.embed_positions"]),
+        ("mvp", ["final_logits_bias"]),
+    ],
+)
+def test_weights_may_lack_what_the_library_computes(
+    load: Any, tmp_path: Path, kind: str, gone: list[str], caplog: Any
+) -> None:
+    """Pegasus' positions are never saved, and a buffer begins as zeros: nothing is random."""
+    from safetensors.torch import load_file, save_file
+
+    place, tokenizer = tmp_path / "m", tiny_models.make_tokenizer()
+    sides = ("encoder", "decoder")
+    shape: dict[str, Any] = {f"{side}_{part}": 2 for side in sides for part in LAYERS_AND_HEADS}
+    shape |= {"d_model": 16, "vocab_size": len(tokenizer), "decoder_start_token_id": 1}
+    config = transformers.AutoConfig.for_model(kind, max_position_embeddings=256, **shape)
+    transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    tensors = load_file(place / SAFETENSORS)
+    kept = {name: one for name, one in tensors.items() if not name.startswith(tuple(gone))}
+    assert len(kept) == len(tensors) - len(gone)
+    save_file(kept, place / SAFETENSORS, metadata={"format": "pt"})
+    load(HuggingfaceExecutor, "--model_path", place)
+    assert f"{place}: its weights lack {gone[0]}" in caplog.text
 
 
 # -- tokenizer

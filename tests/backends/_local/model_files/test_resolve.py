@@ -340,7 +340,6 @@ def test_a_config_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("tokenizer.model", POINTER, "is a Git-LFS pointer"),
         ("tokenizer.json", PAGE, "is a web page"),
         ("vocab.json", b"\xef\xbb\xbf <HTML>", "is a web page"),
         ("generation_config.json", POINTER, "is a Git-LFS pointer"),
@@ -353,6 +352,15 @@ def test_a_tokenizer_that_is_none_says_why(
     place = weight_files.folder(tmp_path / "m")
     (place / name).write_bytes(content)
     assert wrong(place).startswith(f"cannot be loaded: {name} {words}")
+
+
+def test_a_vocabulary_that_is_none_matters_where_no_other_is(tmp_path: Path) -> None:
+    """Who fetches the weights alone of a Git repository has a placeholder for tokenizer.model."""
+    place = weight_files.folder(tmp_path / "m")
+    (place / "tokenizer.model").write_bytes(POINTER)
+    assert resolve.transformers_folder(str(place)) == place
+    (place / "tokenizer.json").unlink()
+    assert wrong(place).startswith("cannot be loaded: tokenizer.model is a Git-LFS pointer")
 
 
 def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:

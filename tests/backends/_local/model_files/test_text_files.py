@@ -85,6 +85,29 @@ def test_another_tokenizer_makes_this_one_irrelevant(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("._tokenizer.json", b"\0\5\x16\7\0\2\0\0Mac OS X"),  # of an archive from a Mac
+        ("._modeling_own.py", b"\0\5\x16\7\0\2\0\0Mac OS X"),
+        ("demo.py", "# 示範\n".encode("cp950")),
+        ("old.jinja", "{# 樣板 #}\n".encode("cp950")),
+        ("tokenizer (1).json", b'{"cut'),
+        ("token_counts.json", b""),
+        ("vocab_notes.txt", b"\xe9t\xe9"),
+        ("pytorch_model.bin.index.json", weight_files.PAGE),  # of weights that were not copied
+    ],
+)
+def test_what_the_library_does_not_read_may_be_anything(
+    folder: Path, name: str, data: bytes
+) -> None:
+    """It is left as it is, also where other files are written anew."""
+    (folder / name).write_bytes(data)
+    assert text_files.readable(folder) == folder
+    (folder / "config.json").write_bytes(SAVED_AS["utf-8-bom"]("{}"))
+    assert (text_files.readable(folder) / name).read_bytes() == data
+
+
+@pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
         (
