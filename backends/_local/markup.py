@@ -49,7 +49,7 @@ def _any_of(texts: Iterable[str]) -> str:
     branches, may_end = [], False
     for first, group in itertools.groupby(sorted(texts), key=lambda text: text[:1]):
         same = [*group]
-        start = commonprefix(same)
+        start = commonprefix(same)  # noqa: RUF071 - of texts, not of paths
         may_end = may_end or not first
         if first:
             branches.append(re.escape(start) + _any_of(text[len(start) :] for text in same))

@@ -30,8 +30,8 @@ APPENDED = {
     "output-prefix": "output_prefix",
     "output-suffix": "output_suffix",
 }
-# Parameters that may be given several times.
-STOP_WORDS = ("llm_stop", "stop", "llm_stop_token_ids", "stop_token_ids")
+STOP_WORDS = ("llm_stop", "stop")  # whose values are texts, also "2." and "true"
+REPEATED = (*STOP_WORDS, "llm_stop_token_ids", "stop_token_ids")
 BOTS = {  # commands for agents -> the attribute; other executors ignore them
     "from": "process_bot",
     "process-bot": "process_bot",
@@ -187,14 +187,16 @@ class _Builder:
         key, text = _split_word(args)
         value = read_value(text)
         if value or text.startswith(("'", '"')):
-            self._set(key.strip("\"'"), convert_value(value))
+            self._set(key.strip("\"'"), value)
         else:
             self._skipped.append("parameter without a value")
 
-    def _set(self, key: str, value: Any) -> None:
+    def _set(self, key: str, text: str) -> None:
         """Set a parameter; a repeated stop word makes a list, as in Ollama's Modelfiles."""
-        parameters = self._modelfile.parameters
-        if key in STOP_WORDS and key in parameters:
+        parameters, value = self._modelfile.parameters, convert_value(text)
+        if key in STOP_WORDS and value is not None:
+            value = text
+        if key in REPEATED and key in parameters:
             before = parameters[key]
             value = [*(before if isinstance(before, list) else [before]), value]
         parameters[key] = value

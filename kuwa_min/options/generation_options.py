@@ -26,6 +26,7 @@ from .sentences import MUST_BE_AT_LEAST, OPTION_REASON
 
 logger = logging.getLogger(__name__)
 
+WITHOUT_EFFECT = "{} of a Modelfile has no effect in this backend"
 MAX_NAME_LENGTH = 40  # characters of an option's name in the log
 MAX_NAMES = 5  # options without effect that are logged for one request
 MAX_WARNINGS = 256  # distinct warnings that are remembered, so that each is logged once
@@ -70,6 +71,12 @@ class Option(NamedTuple):
 Table = Sequence[Option]
 Source = tuple[str, Mapping[str, Any]]  # of options: its name for messages, and its values
 NO_SOURCE: Source = ("", {})
+OLLAMA = {  # parameters of Ollama's Modelfiles; the log names those that the table lacks
+    *("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "num_thread", "main_gpu"),
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "tfs_z", "seed", "stop"),
+    *("repeat_last_n", "repeat_penalty", "presence_penalty", "frequency_penalty"),
+    *("mirostat", "mirostat_tau", "mirostat_eta", "penalize_newline"),
+}
 
 
 def unchanged(_: str, value: Any) -> Any:
@@ -155,9 +162,12 @@ def settings(
 def asked_by(parameters: Mapping[str, Any], table: Table) -> dict[str, Any]:
     """Return the options in a Modelfile's parameters: llm_stop, or stop as Ollama has it.
 
-    parameters: a ParameterDict. Without llm_, only the table's names count.
+    parameters: a ParameterDict. Without llm_, only the table's names count; the log names others of
+    Ollama's.
     """
     names = {name for option in table for name in (option.name, *option.aliases)}
+    for name in sorted((parameters.keys() & OLLAMA) - names):
+        warn_once(WITHOUT_EFFECT.format(name))
     plain = {name: value for name, value in parameters.items() if name in names}
     return {**plain, **parameters["llm_"]}
 
@@ -181,7 +191,7 @@ def for_request(
     if others:
         known = library()
         for name in [name for name in others if name not in known.for_bots][:MAX_NAMES]:
-            warn_once(f"llm_{name[:MAX_NAME_LENGTH]} of a Modelfile has no effect in this backend")
+            warn_once(WITHOUT_EFFECT.format(f"llm_{name[:MAX_NAME_LENGTH]}"))
         passed = {
             name: types.from_json(value)
             for name, value in others.items()

@@ -165,6 +165,14 @@ def test_stop_words_add_up(key: str) -> None:
     assert modelfile_of(("parameter", f"{key} ###")).parameters[key] == "###"
 
 
+@pytest.mark.parametrize("word", ["2.", "007", "1_000", "nan", "true", "False"])
+def test_a_stop_word_is_text(word: str) -> None:
+    """As it was written, whatever number it may look like: "2." ends a list after one entry."""
+    assert modelfile_of(("parameter", f'stop "{word}"')).parameters == {"stop": word}
+    assert modelfile_of(("parameter", f"llm_stop {word} # x")).parameters == {"llm_stop": word}
+    assert modelfile_of(("parameter", f"x {word}")).parameters["x"] != word
+
+
 def test_stop_tokens_add_up_as_stop_words_do() -> None:
     """A line for each, or a list."""
     modelfile = modelfile_of(

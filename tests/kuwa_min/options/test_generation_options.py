@@ -485,6 +485,17 @@ def test_ollamas_names_count_where_the_table_has_them(
     assert generation_options.asked_by(ParameterDict(parameters), STOPS) == asked
 
 
+def test_what_the_table_lacks_of_ollamas_names_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A Modelfile from there says num_ctx; without a line in the log it would seem to count."""
+    generation_options.warn_once.cache_clear()
+    asked = ParameterDict({"num_ctx": 5, "llm_seed": 1, "stop": "a", "hue": 1})
+    for _ in range(2):
+        assert generation_options.asked_by(asked, STOPS) == {"stop": "a", "seed": 1}
+    assert caplog.messages == ["num_ctx of a Modelfile has no effect in this backend"]
+
+
 # -- lists of numbers
 
 IDS = (*TABLE, Option("ids", list[int], None, "end at these", least=0))
