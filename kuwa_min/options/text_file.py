@@ -21,6 +21,7 @@ BOMS = (  # that of UTF-16 is the beginning of the one of UTF-32
 ASCII_SHARE = 3  # 1/3 of the characters of a UTF-16 text without a BOM are ASCII, or more
 BIG5 = "cp950"  # the code page of Windows in Taiwan
 COMMON = range(0xA1, 0xC7)  # first bytes of Big5's common characters; Western letters are above
+MAX_BYTES = 1 << 24  # of a file; the largest bundles of certificates have a tenth of that
 REMEDY = "save it as UTF-8 (Notepad: Save as, Encoding: UTF-8)"
 
 
@@ -32,11 +33,15 @@ def read_text(path: str) -> str:
     r"""Return the text of a file, with line ends of \n; raises InvalidTextFile."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes long to load
-            data = file.read()
+            data = file.read(MAX_BYTES + 1)  # /dev/zero never ends
     except OSError as error:
         raise InvalidTextFile(f"cannot be read: {error.strerror or error}") from None
     except ValueError:  # a NUL character in the path
         raise InvalidTextFile("cannot be read: its name is no path") from None
+    if len(data) > MAX_BYTES:
+        raise InvalidTextFile(
+            f"is longer than {MAX_BYTES:,} bytes: it is not the file that is meant"
+        )
     return decode(data)
 
 

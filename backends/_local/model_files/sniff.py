@@ -19,7 +19,7 @@ LFS_SIZE = re.compile(rb"^size (\d{1,18})\s*$", re.MULTILINE)
 HEAD = 1024  # bytes: a pointer is shorter, and a web page is recognized by fewer
 LEADING = b"\xef\xbb\xbf \t\r\n"  # a byte order mark and white space
 WEB_PAGES = (b"<!doctype html", b"<html", b"<?xml")  # a login page; a server's error
-MAX_JSON = 100_000_000  # bytes; the largest models' index files have nine million
+MAX_TEXT = 100_000_000  # bytes; the largest models' index files have nine million
 MAX_NAME = 100  # characters of a name in a message
 MAX_NAMES = 4  # names in a message
 
@@ -64,16 +64,21 @@ def check_small_file(path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object of a file; raises InvalidModelFile if there is none."""
     read_head(path)
+    return json_object(decoded(read_bytes(path)))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file that holds text; raises InvalidModelFile."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_JSON + 1)
+            data = file.read(MAX_TEXT + 1)
     except OSError as error:
         raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
-    if len(text) > MAX_JSON:
+    if len(data) > MAX_TEXT:
         raise InvalidModelFile(
-            f"is longer than {MAX_JSON:,} bytes: it cannot be what its name says"
+            f"is longer than {MAX_TEXT:,} bytes: it cannot be what its name says"
         )
-    return json_object(decoded(text))
+    return data
 
 
 def decoded(data: bytes) -> str:

@@ -22,6 +22,7 @@ from .sniff import (
     join_names,
     parse_json,
     printable,
+    read_bytes,
 )
 
 logger = logging.getLogger(__name__)
@@ -71,10 +72,7 @@ def readable(folder: Path, *, needs_tokenizer: bool = True) -> Path:
 def _read(file: Path) -> tuple[str, bool]:
     """Return a file's text, and whether it is plain UTF-8; raises InvalidModelFile."""
     check_small_file(file)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
+    data = read_bytes(file)
     text = decoded(data)
     if file.suffix == ".json":
         _check_json(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kuwa_min.options import text_file
 from kuwa_min.options.text_file import InvalidTextFile, decode, encoding_of, read_text
 from tests.support.saved_as import SAVED_AS
 
@@ -98,3 +99,14 @@ def test_a_file_that_cannot_be_read_is_one_line(path: str, reason: str) -> None:
     with pytest.raises(InvalidTextFile) as refused:
         read_text(path)
     assert str(refused.value) == reason
+
+
+def test_a_file_without_end_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A device, or a model given for a text: memory does not fill with it."""
+    monkeypatch.setattr(text_file, "MAX_BYTES", 10)
+    path = tmp_path / "some.txt"
+    path.write_bytes(b"0123456789")
+    assert read_text(str(path)) == "0123456789"
+    path.write_bytes(b"0123456789a")
+    with pytest.raises(InvalidTextFile, match="is longer than 10 bytes: it is not the file that"):
+        read_text(str(path))

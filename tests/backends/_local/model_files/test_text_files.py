@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backends._local.model_files import text_files
+from backends._local.model_files import sniff, text_files
 from backends._local.model_files.sniff import InvalidModelFile
 from tests.support.models import weight_files
 from tests.support.saved_as import SAVED_AS
@@ -105,6 +105,17 @@ def test_what_the_library_does_not_read_may_be_anything(
     assert text_files.readable(folder) == folder
     (folder / "config.json").write_bytes(SAVED_AS["utf-8-bom"]("{}"))
     assert (text_files.readable(folder) / name).read_bytes() == data
+
+
+def test_a_large_file_of_another_kind_is_not_read_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as tokenized.json, a data set."""
+    monkeypatch.setattr(sniff, "MAX_TEXT", 100)
+    (folder / "tokenized.json").write_bytes(SAVED_AS["utf-8-bom"](json.dumps(["a"] * 30)))
+    assert text_files.readable(folder) == folder
+    (folder / "tokenizer.json").write_text(json.dumps(["a"] * 30), encoding="utf-8")
+    assert complaint(folder).startswith("cannot be loaded: tokenizer.json is longer than 100 byt")
 
 
 @pytest.mark.parametrize(
