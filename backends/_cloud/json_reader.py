@@ -24,7 +24,8 @@ FIELD = re.compile(r"(data|event|id|retry|error|)(?::(.*))?", re.DOTALL)
 BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
 JSON_START = re.compile(r'[{\["\d\-tfn]')
 BOM = "\ufeff"
-BLANKS, BETWEEN, SPACE = (re.compile(one) for one in (rf"[ \t{BOM}]*", r"[ \t\n,]*", r"\s*"))
+BLANK = " \t" + BOM
+BLANKS, EMPTY_LINES, BETWEEN, SPACE = map(re.compile, (f"[{BLANK}]*", r"\n*", r"[ \t\n,]*", r"\s*"))
 DONE = re.compile(r"\[done\]|done", re.IGNORECASE)
 
 
@@ -63,7 +64,7 @@ class JsonReader:
         self._text = TextDecoder()
         self._buffer = ""
         self._at = 0  # where in the buffer the part begins that was not read yet
-        self._searched = 0  # up to where a line's end was looked for
+        self._searched = 0  # characters of that part in which no line ends
         self._events: list[Event] = []  # that this call of feed() or finish() has found
         self._scanner = json.JSONDecoder(strict=False)
         self._data: list[str] = []  # data lines that are no whole value yet
@@ -117,21 +118,26 @@ class JsonReader:
         while self._at < len(self._buffer) and self._read_next():
             pass
         self._buffer = self._buffer[self._at :]
-        self._searched = max(0, self._searched - self._at)
         self._at = 0
 
     def _read_next(self) -> bool:
         """Take blanks, a piece of JSON or a line; return False if that is not whole yet."""
-        if self._buffer[self._at] in " \t" + BOM:
+        first = self._buffer[self._at]
+        if first in BLANK:
             self._skip(BLANKS)
             return True
-        if self._is_json_next():
+        if first == "\n":
+            self._skip(EMPTY_LINES)
+            if self._data or self._name:
+                self._end_event()
+            return True
+        if self._is_json_next(first):
             return self._read_json()
-        end = self._buffer.find("\n", max(self._at, self._searched))
+        end = self._buffer.find("\n", self._at + self._searched)
         if end < 0:
-            self._searched = len(self._buffer)
+            self._searched = len(self._buffer) - self._at
             return False
-        line, self._at = self._buffer[self._at : end], end + 1
+        line, self._at, self._searched = self._buffer[self._at : end], end + 1, 0
         self._read_line(line)
         return True
 
@@ -140,9 +146,8 @@ class JsonReader:
 
     # -- JSON without fields around it
 
-    def _is_json_next(self) -> bool:
-        """Tell whether the buffer begins with JSON: not with a field, an empty line or [DONE]."""
-        first = self._buffer[self._at]
+    def _is_json_next(self, first: str) -> bool:
+        """Tell whether JSON is next: not a field, an empty line or [DONE]."""
         if self._in_array or first == "{":
             return True
         return first == "[" and self._buffer[self._at + 1 : self._at + 2] not in ("d", "D")
@@ -193,7 +198,7 @@ class JsonReader:
         """Read a whole line that begins with no JSON."""
         if line.startswith("data:"):
             self._has_fields = True
-            self._read_data(line[5:].strip(" \t" + BOM))
+            self._read_data(line[5:].strip(BLANK))
         elif not line.strip():
             if self._data or self._name:
                 self._end_event()

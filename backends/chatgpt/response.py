@@ -66,14 +66,14 @@ class CompletionParser:
     def feed(self, event: Event) -> str:
         """Return the text that an event adds; raises ValueError if a part of it is lost."""
         self.events += 1
-        if event.is_done:
-            self.done = True
-        elif event.name == "error":
+        if event.name == "error" and not event.is_done:
             self.error = event.data or "the service sent an event named error"
-        elif event.is_damaged:
-            raise ValueError("an event of the answer is no JSON")
         elif isinstance(event.data, dict):
             return self._feed_object(event.data, event)
+        elif event.is_done:
+            self.done = True
+        elif event.is_damaged:
+            raise ValueError("an event of the answer is no JSON")
         else:
             note(self.not_understood, describe(event))
         return ""
