@@ -110,7 +110,7 @@ class ChatgptExecutor(CloudExecutor):
         from .client import Client
         from .completion import Completions
 
-        base_url: str = self.args.base_url
+        base_url = self.args.base_url = _without_path(self.args.base_url)
         self._is_openai = _is_openai(base_url)
         self._listing = threading.Lock()
         self._context_windows: dict[str, int] = {}  # by model, as the service lists them
@@ -201,6 +201,11 @@ class ChatgptExecutor(CloudExecutor):
     def stream(self, request: CompletionRequest) -> Generator[str, None, None]:
         """Send a request; yield the answer's text and side notes."""
         return self.completions.stream(request, self.count_usage)
+
+
+def _without_path(url: str) -> str:
+    """Return a base URL without the path of chats, with which services name it."""
+    return url.rstrip("/").removesuffix("/chat/completions")
 
 
 def _is_openai(base_url: str) -> bool:

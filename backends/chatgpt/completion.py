@@ -22,7 +22,7 @@ from kuwa_min.chat.side_notes import SIDE_NOTE
 from .client import Client, StreamedResponse
 from .dialect import ModelParameters
 from .error_response import ErrorResponse
-from .errors import classify
+from .errors import classify, without_quote
 from .response import CompletionParser
 
 MAX_MODELS = 64  # whose parameters are remembered; bots may name any model
@@ -92,7 +92,7 @@ class Completions:
         error = classify(response, request)
         if type(error) is ServiceError:
             parameters = self._parameters_of(request.model)
-            parameters.adapt(response, request)
+            parameters.adapt(without_quote(response, request), request)
             if parameters.to_json(request) != sent:
                 return RetryModified(error.sentence, f"{error}; it is asked in other words")
         return error
@@ -114,7 +114,7 @@ def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterat
             yield text
         if error is not None:
             raise error
-    if parser.events and not (parser.chunks or parser.done):
+    if not parser.chunks and (parser.not_understood or (parser.events and not parser.done)):
         kind = response.label or "nothing at all"
         raise _malformed(f"the answer, called {kind}, holds nothing of the kind that OpenAI's do")
 

@@ -23,7 +23,11 @@ CODES = re.compile(
 )
 # Limits of the service on all chats together, which pass. Where a single request is over the limit
 # ("Request too large for ... on tokens per min"), a shorter one is the remedy all the same.
-RATE = re.compile(r"rate.?limit|per (min|hour|day)|throttl|wait|too many requests", re.IGNORECASE)
+RATE = re.compile(
+    r"rate.?limit|per (min|hour|day)|\b(hourly|daily|weekly|monthly)\b|throttl|wait|queue"
+    r"|too many requests|number of requests",
+    re.IGNORECASE,
+)
 OVER_RATE = re.compile(r"request too large", re.IGNORECASE)
 
 COUNT = r"(?<![\w.-])(\d[\d,_]*)(?![\w.-]*\w)"  # and no part of a model's name

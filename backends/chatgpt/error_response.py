@@ -31,7 +31,7 @@ STATUSES = (  # (words of a code, status): for errors within an answer
     (r"permission|forbidden", 403),
     (r"not_?found", 404),
     (r"quota|rate_?limit|exhausted|too_?many|throttl", 429),
-    (r"overloaded|unavailable", 503),
+    (r"overloaded|over_capacity|unavailable", 503),
     (r"timeout|deadline", 504),
     (r"invalid|bad_?request|validation|context", 400),
 )
@@ -151,7 +151,7 @@ def _code(body: Mapping[str, Any]) -> str:
 
 def _status(body: Mapping[str, Any]) -> int:
     """Return the status that an error names: as such, or as the beginning of FastChat's codes."""
-    for name in CODES:
+    for name in (*CODES, "status_code"):
         number = re.fullmatch(r"([45]\d\d)(\d\d)?", str(body.get(name)))
         if number:
             return 400 if number[2] and number[1] == "403" else int(number[1])

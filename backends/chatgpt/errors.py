@@ -50,6 +50,7 @@ ANSWER_LENGTHS = ("max_completion_tokens", "max_tokens")  # options
 def classify(error: ErrorResponse, request: CompletionRequest) -> ServiceError:
     """Classify an error response by the first of RULES that applies."""
     cause = _cause(error, request)
+    error = without_quote(error, request)
     for applies, make in RULES:
         if applies(error, request):
             return make(error, request, cause)
@@ -65,6 +66,19 @@ def _cause(error: ErrorResponse, request: CompletionRequest) -> str:
     code = f" ({error.code})" if error.code and error.code != str(error.status) else ""
     status = f"the service answers {error.status}{code}{owner}"
     return redact(f"{status}: {words or 'without a word'}", request.key.text)
+
+
+def without_quote(error: ErrorResponse, request: CompletionRequest) -> ErrorResponse:
+    """Return an error with its words up to where they quote the chat, which are no service's."""
+    places = [error.message.find(excerpt) for excerpt in _excerpts(request)]
+    end = min((one for one in places if one >= 0), default=None)
+    return ErrorResponse(
+        error.status,
+        error.message[:end],
+        code=error.code,
+        param=error.param,
+        retry_after=error.retry_after,
+    )
 
 
 def _excerpts(request: CompletionRequest) -> list[str]:
@@ -87,7 +101,9 @@ def refuses_roles(error: ErrorResponse) -> bool:
 # -- conditions and results of the rules
 
 
-def _is_context_length(error: ErrorResponse, _: CompletionRequest) -> bool:
+def _is_context_length(error: ErrorResponse, request: CompletionRequest) -> bool:
+    if error.param not in ANSWER_LENGTHS and request.options.get(error.param) is not None:
+        return False  # it is that option which is too long
     return is_too_long(error.status, error.code, error.message)
 
 

@@ -3,7 +3,8 @@
 Facts about these objects:
 - The text stands in choices[0].delta.content; a service that does not stream says message instead,
   older ones text. Some send the whole answer as message beside its pieces, or at the end.
-- Ollama's own objects have no choices: {"message": {...}, "done": false}, or response for message.
+- Ollama's own objects have no choices: {"message": {...}, "done": false}, or response for message;
+  Cloudflare's are {"response": "..."}.
 - `choices` may be empty or absent: the last object then holds the usage, others nothing of use.
 - Reasoning stands in reasoning_content (vLLM, SGLang, llama-server, DeepSeek) or reasoning (Ollama,
   OpenRouter, newer vLLM), beside or before the text, or in a part of the content (Mistral).
@@ -175,7 +176,8 @@ def _choices(found: dict[str, Any]) -> list[Any] | None:
         return [choices]
     if isinstance(choices, list):
         return choices
-    return [found] if isinstance(found.get("done"), bool) else None
+    is_one = isinstance(found.get("done"), bool) or isinstance(found.get("response"), str)
+    return [found] if is_one else None
 
 
 def _pieces(message: dict[str, Any]) -> list[Piece]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -290,6 +291,15 @@ def test_which_services_are_openais(monkeypatch: pytest.MonkeyPatch, url: str, t
     monkeypatch.setattr(Client, "list_models", lambda *_: [])
     executor = start(ChatgptExecutor, "--base_url", url)
     assert executor._is_openai is taken
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/chat/completions/", "/"])
+def test_the_url_of_chats_is_taken_for_the_base_url(serve: Serve, path: str) -> None:
+    """Services name either in their documents."""
+    service = serve(fine)
+    executor = start(ChatgptExecutor, "--base_url", service.url + path)
+    assert ask(executor, "hi") == "Hello, 世界!"
+    assert service.chats[-1].path == urlsplit(service.url).path + "/chat/completions"
 
 
 def test_a_key_may_come_from_the_environment_or_a_file(

@@ -247,6 +247,9 @@ OTHERS = [
     "Invalid value: 'top_k' must be <= 100",
     "image is too large",
     "The model is overloaded",
+    "Daily token limit reached.",
+    "You have reached your monthly limit of 100000 tokens",
+    "Request queue too long: number of requests exceeds 100",
     "System role not supported",
 ]
 

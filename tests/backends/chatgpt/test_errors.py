@@ -65,11 +65,45 @@ def test_an_answer_that_takes_the_whole_window_is_an_option(serve: Serve) -> Non
     assert len(service.chats) == 1
 
 
+def test_an_option_that_is_too_long_is_no_chat_that_is(serve: Serve) -> None:
+    """Nothing of the chat is dropped for it."""
+    error = {"message": "Invalid 'stop': array too long.", "param": "stop",
+             "code": "array_above_max_length"}  # fmt: skip
+    service = serve(refuses.always(400, {"error": error}))
+    assert ask(connect(service), "1", "2", "3", llm_stop="x") == catalog.NOT_AN_OPTION.format(
+        "stop"
+    )
+    assert len(service.chats) == 1
+
+
+def test_words_of_the_chat_are_no_words_of_the_service(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refusal that quotes a question on system roles or context windows is about neither."""
+    chat = "What does a system role do, and is a context length exceeded by it?"
+    service = serve(refuses.always(400, {"error": {"message": f"odd text near '{chat}'"}}))
+    executor = connect(service)
+    assert ask(executor, chat, system="S") == catalog.SERVICE_REFUSED.format(400)
+    assert "the service answers 400: (its words quote the chat)" in caplog.text
+    ask(executor, "hi", system="S")
+    assert [one.said[0] for one in service.chats] == ["S", "S"]
+
+
+def test_an_answer_of_another_service_is_garbled(serve: Serve) -> None:
+    """Even if it ends with [DONE]: to ask in other words would not help."""
+    foreign = b'{"output": {"text": "hi"}}\n\ndata: [DONE]\n\n'
+    service = serve(refuses.always(200, foreign))
+    assert ask(connect(service), "hi") == catalog.GARBLED
+    assert len(service.chats) == 1
+
+
 SENTENCES = [  # (error within an answer, sentence, requests)
     ({"error": {"message": "no", "code": "invalid_api_key"}}, catalog.BAD_OPENAI_KEY, 1),
     ({"error": {"message": "no", "code": "insufficient_quota"}}, catalog.QUOTA, 1),
     ({"error": {"message": "no", "code": 429}}, catalog.BUSY, 4),
     ({"error": {"message": "no", "type": "overloaded_error"}},
+     catalog.SERVICE_FAILED.format(503), 4),
+    ({"error": {"message": "no", "code": "busy", "status_code": 503}},
      catalog.SERVICE_FAILED.format(503), 4),
     ({"error": {"message": "no", "code": "model_not_found"}}, catalog.NO_MODEL.format("gpt-4o"), 1),
     ({"text": "no", "error_code": 40301}, catalog.NO_MODEL.format("gpt-4o"), 1),

@@ -58,6 +58,7 @@ def parsed(*objects: Any, **options: Any) -> tuple[str, CompletionParser]:
         (choice(delta={"content": "a"}, message={"content": "a"}, text="a"), "a"),
         ({"message": {"content": "a"}, "done": False}, "a"),
         ({"response": "a", "done": False}, "a"),
+        ({"response": "a"}, "a"),
         ({"usage": {"prompt_tokens": "many"}, "choices": []}, ""),
         ({"id": "x"}, ""),
     ],
