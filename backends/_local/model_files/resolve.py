@@ -207,9 +207,12 @@ def _longest_existing(start: Path, rest: list[str]) -> Path:
 
 
 def _names(place: Path) -> list[str]:
-    """Return the names in a folder; raises InvalidModelFile if it cannot be read."""
+    """Return the names in a folder; raises InvalidModelFile if it cannot be read.
+
+    Those of a Mac's copies (._NAME beside NAME) are left out: they hold no content.
+    """
     try:
-        return sorted(entry.name for entry in place.iterdir())
+        return sorted(one.name for one in place.iterdir() if not one.name.startswith("._"))
     except OSError as error:
         raise InvalidModelFile(f"cannot be read: {error.strerror}") from None
 

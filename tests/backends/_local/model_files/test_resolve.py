@@ -483,7 +483,7 @@ def test_a_pipe_is_no_gguf(tmp_path: Path) -> None:
 
 def test_a_folder_is_no_gguf(tmp_path: Path) -> None:
     """It says which files it holds, or which backend it is for."""
-    ggufs = model(tmp_path / "ggufs", "a.gguf", "b.gguf")
+    ggufs = model(tmp_path / "ggufs", "a.gguf", "b.gguf", "._a.gguf")  # the last: of a Mac
     found = complaint(resolve.gguf_file, ggufs)
     assert found.endswith(f"is needed: {ggufs / 'a.gguf'}, {ggufs / 'b.gguf'}")
     place = model(tmp_path / "hf", "config.json")
