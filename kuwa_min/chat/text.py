@@ -25,13 +25,15 @@ class StopWords:
     """Cut streamed text at the first stop word.
 
     A tail that may be the beginning of a stop word is held until the next text decides it. Hidden
-    text, the markup of special tokens, may be a part of stop words and is never emitted.
+    text, the markup of special tokens, may be a part of stop words and is never emitted. Stop words
+    are found with it and in what is emitted without it.
     """
 
     def __init__(self, words: Sequence[str] = ()) -> None:
         self._words = tuple(filter(None, words))
         self._held = ""
         self._is_shown: list[bool] = []  # of each held character
+        self._emitted: StopWords | None = None  # cuts what is emitted, from hidden text on
         self.hit = False
 
     def feed(self, text: str, *, hidden: bool = False) -> str:
@@ -47,12 +49,23 @@ class StopWords:
         end = min(found) if found else len(text) - self._overlap(text)
         emitted = "".join(compress(text[:end], self._is_shown))
         self._held, self._is_shown = ("", []) if found else (text[end:], self._is_shown[end:])
-        return emitted
+        if hidden and self._emitted is None:
+            self._emitted = StopWords(self._words)
+        return self._cut(emitted, is_last=self.hit)
 
     def finish(self) -> str:
-        """Return the held tail at the end of the text: no stop word came."""
+        """Return the held tail at the end of the text, up to a stop word in what is emitted."""
         held, self._held = "".join(compress(self._held, self._is_shown)), ""
-        return held
+        return self._cut(held, is_last=True)
+
+    def _cut(self, text: str, *, is_last: bool) -> str:
+        """Return what to emit of a text whose hidden parts were removed."""
+        emitted = self._emitted
+        if emitted is None:
+            return text
+        text = emitted.feed(text)
+        self.hit = self.hit or emitted.hit
+        return text + emitted.finish() if is_last else text
 
     def _overlap(self, text: str) -> int:
         """Return the length of the longest suffix that is a prefix of a stop word."""

@@ -146,6 +146,13 @@ def marked(parts: list[str], words: list[str]) -> tuple[str, bool]:
         (["a", "<en", "<end>"], ["<end>"], "a", True),
         (["a", "b<end>"], ["<end>"], "ab", True),  # spelled out with ordinary tokens
         (["a", "x", "<end>"], ["x<end>y"], "ax", False),
+        (["a", "x", "<end>", "y", "b"], ["xy"], "a", True),  # what is shown has it
+        (["a", "<s>", "x", "<s>", "<s>", "y"], ["xy"], "a", True),
+        (["ax", "<end>", "yz"], ["xy", "x<end>"], "a", True),
+        (["a", "<s>", "x", "<end>"], ["xy", "<end>"], "ax", True),
+        (["a", "<s>", "x"], ["xy"], "ax", False),
+        (["ax", "<s>", "y", "<s>", "z"], ["xyy", "xyz", "<s>z<"], "a", True),
+        (["ax", "<s>", "y"], ["xy", "x<s>yz"], "a", True),
     ],
 )
 def test_stop_words_may_contain_markup_that_is_never_shown(
