@@ -103,7 +103,11 @@ class ModelExecutor(LLMExecutor):
             help="most tokens of a prompt",
         )
         add("--system_prompt", help="system prompt of bots that give none")
-        add("--no_system_prompt", action="store_true", help="never send a system prompt")
+        add(
+            "--no_system_prompt",
+            action="store_true",
+            help="never send a system prompt; a template may still write its own",
+        )
         add(
             "--reproducible",
             action="store_true",

@@ -196,8 +196,8 @@ class _Builder:
         parameters, value = self._modelfile.parameters, convert_value(text)
         if key in STOP_WORDS and value is not None:
             value = text
-        if key in REPEATED and key in parameters:
-            before = parameters[key]
+        before = parameters.get(key)
+        if key in REPEATED and before is not None and value is not None:
             value = [*(before if isinstance(before, list) else [before]), value]
         parameters[key] = value
 

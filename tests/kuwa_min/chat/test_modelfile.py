@@ -165,6 +165,13 @@ def test_stop_words_add_up(key: str) -> None:
     assert modelfile_of(("parameter", f"{key} ###")).parameters[key] == "###"
 
 
+@pytest.mark.parametrize(("words", "stop"), [("none a b", ["a", "b"]), ("a b none", None)])
+def test_none_takes_back_the_stop_words_before(words: str, stop: list[str] | None) -> None:
+    """It is no stop word, and makes none of the others invalid."""
+    modelfile = modelfile_of(*(("parameter", f"llm_stop {word}") for word in words.split()))
+    assert modelfile.parameters == {"llm_stop": stop}
+
+
 @pytest.mark.parametrize("word", ["2.", "007", "1_000", "nan", "true", "False"])
 def test_a_stop_word_is_text(word: str) -> None:
     """As it was written, whatever number it may look like: "2." ends a list after one entry."""
