@@ -62,7 +62,10 @@ def check_complete(missing: Collection[str], model: Any, model_path: str) -> Non
 
     missing: the names of these tensors; model: the library's, as it was loaded.
     """
-    random = sorted(name for name in missing if not _is_computed(name, model))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    loaded = {id(one) for name, one in parameters.items() if name not in missing}
+    absent = [name for name in missing if id(parameters.get(name)) not in loaded]  # and not tied
+    random = sorted(name for name in absent if not _is_computed(name, model))
     if random:
         count = f"{len(random)} tensor{'s' if len(random) > 1 else ''}"
         raise StartError(
@@ -70,10 +73,10 @@ def check_complete(missing: Collection[str], model: Any, model_path: str) -> Non
             f"({join_names(random)}); they are not complete, quantised in a way that "
             "config.json does not state, or those of a model for another task"
         )
-    if missing:
+    if absent:
         logger.warning(
             "%s: its weights lack %s, which have the library's initial values",
-            *(model_path, join_names(sorted(missing))),
+            *(model_path, join_names(sorted(absent))),
         )
 
 

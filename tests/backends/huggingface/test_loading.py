@@ -45,6 +45,16 @@ class Own(Qwen2ForCausalLM):
         return super().eval()
 """
 
+TYING_CODE = """
+from transformers import Qwen2ForCausalLM
+
+class Own(Qwen2ForCausalLM):
+    _tied_weights_keys = None
+
+    def tie_weights(self, *args, **options):
+        self.lm_head.weight = self.model.embed_tokens.weight
+"""
+
 Copy = Callable[..., Path]
 
 
@@ -323,6 +333,25 @@ def test_weights_may_lack_what_the_library_computes(
     save_file(kept, place / SAFETENSORS, metadata={"format": "pt"})
     load(HuggingfaceExecutor, "--model_path", place)
     assert f"{place}: its weights lack {gone[0]}" in caplog.text
+
+
+def test_code_that_ties_weights_itself_needs_them_once(
+    load: Any, copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The library, which does not know, counts the second name as missing."""
+    from safetensors.torch import load_file, save_file
+
+    modules = "transformers.dynamic_module_utils.HF_MODULES_CACHE"
+    monkeypatch.setattr(modules, str(tmp_path / "modules"))
+    place = copy(auto_map={"AutoModelForCausalLM": "own.Own"}, tie_word_embeddings=True)
+    (place / "own.py").write_text(TYING_CODE, encoding="utf-8")
+    tensors = load_file(place / SAFETENSORS)
+    del tensors["lm_head.weight"]
+    save_file(tensors, place / SAFETENSORS, metadata={"format": "pt"})
+    executor = load(HuggingfaceExecutor, "--model_path", place, "--trust_remote_code").executor
+    model = executor.model.library_model
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert "lack" not in caplog.text
 
 
 # -- tokenizer
