@@ -147,7 +147,7 @@ class CloudExecutor(LLMExecutor):
                     if begun:
                         raise AnswerError(error.sentence) from None
                     request, wait = _next_attempt(error, request, attempt)
-                attempt += wait > 0
+                    attempt += isinstance(error, RetryableError)
                 await self.pause(wait)
             if not begun:
                 raise AnswerError(catalog.NO_ANSWER)

@@ -76,6 +76,15 @@ def test_an_option_that_is_too_long_is_no_chat_that_is(serve: Serve) -> None:
     assert len(service.chats) == 1
 
 
+@pytest.mark.parametrize("when", ["0", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_service_that_is_asked_again_at_once_is_asked_four_times(serve: Serve, when: str) -> None:
+    """An attempt counts even if the service asks for no wait before the next."""
+    service = serve(lambda one: one.answer({"error": "no"}, 429 if one.number < 9 else 400,
+                                           **{"Retry-After": when}))  # fmt: skip
+    assert ask(connect(service), "hi") == catalog.BUSY
+    assert len(service.chats) == 4
+
+
 def test_words_of_the_chat_are_no_words_of_the_service(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
