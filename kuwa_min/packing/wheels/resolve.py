@@ -123,6 +123,8 @@ def _options(target: TargetPython, sources: WheelSources) -> list[str]:
     absolute = [str(folder.absolute()) if folder else link for link, folder in folders]
     options = ["pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_OUTPUT]
     options += ["--constraints", "pins.txt", "--excludes", "host.txt"]
+    for file in os.environ.get("UV_CONSTRAINT", "").split():  # which an option replaces
+        options += ["--constraints", str(Path(file).absolute())]
     options += ["--python", _interpreter(target)]
     options += ["--python-version", target.python.removesuffix("t")]
     options += ["--python-platform", target.uv_platform]

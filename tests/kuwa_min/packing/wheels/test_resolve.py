@@ -178,6 +178,18 @@ def test_no_settings_are_picked_up_nearby(
 
 
 @pytest.mark.slow
+def test_constraints_of_the_environment_count(
+    house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside our own, from the folder where the build begins: uv would drop them."""
+    (tmp_path / "limits.txt").write_text("library<2\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UV_CONSTRAINT", "limits.txt")
+    sources = WheelSources(find_links=(str(house),), no_index=True)
+    assert versions(resolve("debug", ["library"], TARGET, sources)) == {"library": "1"}
+
+
+@pytest.mark.slow
 def test_an_index_that_is_not_there() -> None:
     """The line has its address."""
     with pytest.raises(UsageError, match=r"Failed to fetch: `?http://127.0.0.1:9/simple/numpy/"):
