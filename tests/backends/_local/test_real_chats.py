@@ -21,6 +21,13 @@ PIRATE = "You are a pirate named Bob."
 SEA = r"(?i)\baye\b|pirate|captain"
 DEFAULT = "named SmolLM"  # in the system prompt that the model's template inserts
 COUNT = 60  # tokens of an answer
+BASE_CHATS = (
+    ("Hello, who are you?",),
+    ("What is the capital of France?",),
+    ("台灣最高的山是哪座？",),
+    ("The user: a name. Write a list of users.",),
+    ("What is 1 + 1?", "2", "And 2 + 2?"),
+)
 Engine = Callable[..., ModelExecutor]
 
 
@@ -89,20 +96,11 @@ def test_a_stop_word_may_end_with_the_end_of_the_turn(engine: Engine) -> None:
         assert local_chats.ask(executor, "Hi", parameter=f"llm_stop {json.dumps(word)}")[0] == shown
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        ("Hello, who are you?",),
-        ("What is the capital of France?",),
-        ("台灣最高的山是哪座？",),
-        ("The user: a name. Write a list of users.",),
-        ("What is 1 + 1?", "2", "And 2 + 2?"),
-    ],
-)
-def test_a_base_model_answers_one_turn(engine: Engine, said: tuple[str, ...]) -> None:
+def test_a_base_model_answers_one_turn(engine: Engine) -> None:
     """It would go on with the next turns of both sides, up to the longest answer."""
     executor = engine(GEMMA3)
-    text, request = local_chats.ask(executor, *said)
-    assert text.strip()
-    assert request.completion_tokens < COUNT
-    assert not re.search("(?m)^(user|assistant|system):", text)
+    for said in BASE_CHATS:
+        text, request = local_chats.ask(executor, *said)
+        assert text.strip(), said
+        assert request.completion_tokens < COUNT, text
+        assert not re.search("(?m)^(user|assistant|system):", text), text
