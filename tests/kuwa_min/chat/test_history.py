@@ -13,22 +13,7 @@ from kuwa_min.chat.history import (
     to_openai_chat_format,
 )
 
-History = list[dict[str, str]]
-
-
-def user(text: str) -> dict[str, str]:
-    """Return a user's message."""
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict[str, str]:
-    """Return what the model said."""
-    return {"role": "assistant", "content": text}
-
-
-def system(text: str) -> dict[str, str]:
-    """Return what the operator or the bot's author said."""
-    return {"role": "system", "content": text}
+from .messages import History, assistant, system, user
 
 
 def test_isbot_is_the_role_and_msg_the_content() -> None:

@@ -24,23 +24,7 @@ from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.options import generation_options
 from kuwa_min.options.generation_options import Option
 
-History = list[dict[str, str]]
-
-
-def user(text: str) -> dict[str, str]:
-    """Return a user's message."""
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict[str, str]:
-    """Return what the model said."""
-    return {"role": "assistant", "content": text}
-
-
-def system(text: str) -> dict[str, str]:
-    """Return what the operator or the bot's author said."""
-    return {"role": "system", "content": text}
-
+from .messages import History, assistant, system, user
 
 # -- what a model reads
 

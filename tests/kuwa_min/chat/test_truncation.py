@@ -14,24 +14,10 @@ from kuwa_min.chat.prompt import Prompt
 from kuwa_min.chat.truncation import _block_starts, fit
 from kuwa_min.errors import AnswerError
 
-History = list[dict[str, str]]
+from .messages import History, assistant, system, user
+
 LIMIT = 400
 TURNS = 40
-
-
-def user(text: str) -> dict[str, str]:
-    """Return a user's message."""
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str) -> dict[str, str]:
-    """Return what the model said."""
-    return {"role": "assistant", "content": text}
-
-
-def system(text: str) -> dict[str, str]:
-    """Return what the operator or the bot's author said."""
-    return {"role": "system", "content": text}
 
 
 def words(chat: History) -> int:
