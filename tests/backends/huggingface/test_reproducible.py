@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +11,19 @@ import pytest
 
 from backends.huggingface import HuggingfaceExecutor
 from tests.support.batched_chats import Chats, LogitRecorder, in_every_company
-from tests.support.models.tiny_architectures import write_folder
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
 pytest.importorskip("transformers", reason="and transformers")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 QUESTION = "Tell me about the sea, the ships and the lighthouse. " * 12
 DRAWN = {"do_sample": "true", "temperature": 1}
 OPTIONS: tuple[dict[str, Any], ...] = ({"do_sample": "false"}, {**DRAWN, "seed": 7}, DRAWN)
 NAMES = ("llama", "qwen2", "gemma3_text", "mixtral")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: more only wait for each other with such small models."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give what makes the folder of an architecture, once."""
-    made: dict[str, Path] = {}
-    root = tmp_path_factory.mktemp("architectures")
-
-    def make(name: str) -> Path:
-        if name not in made:
-            made[name] = write_folder(root / name, name, max_position_embeddings=4096)
-        return made[name]
-
-    return make
 
 
 @pytest.fixture
@@ -77,9 +54,9 @@ def test_equal_requests_get_equal_answers(
     def create(chats: Chats) -> Any:
         return chats.create(QUESTION, max_new_tokens=12, **options)
 
-    fresh = start(folder(name), "--reproducible")
+    fresh = start(folder(name, max_position_embeddings=4096), "--reproducible")
     cold = recorder.of(fresh.submit(create(fresh)))
-    talk = start(folder(name), "--reproducible")
+    talk = start(folder(name, max_position_embeddings=4096), "--reproducible")
     for company, answer in in_every_company(talk, recorder, lambda: create(talk)).items():
         assert answer == cold, company
     assert len(cold[1]) == 12
@@ -90,14 +67,16 @@ def test_without_the_option_company_changes_the_last_bits(
     folder: Any, start: Any, recorder: LogitRecorder
 ) -> None:
     """So that the test above would fail without it."""
-    talk = start(folder("llama"))
+    talk = start(folder("llama", max_position_embeddings=4096))
     answers = in_every_company(talk, recorder, lambda: talk.create(QUESTION, max_new_tokens=12))
     assert len({tuple(logits) for _, logits in answers.values()}) > 1
 
 
 def test_requests_without_a_seed_have_one(folder: Any, start: Any) -> None:
     """0; other seeds are honoured."""
-    talk = start(folder("llama"), "--reproducible", "--max_new_tokens", 12)
+    talk = start(
+        folder("llama", max_position_embeddings=4096), "--reproducible", "--max_new_tokens", 12
+    )
 
     def ask(**seed: int) -> str:
         return str(talk.ask("Hi", **DRAWN, **seed).whole())

@@ -5,7 +5,6 @@ The judge is the library's own generate(), one chat after the other.
 
 from __future__ import annotations
 
-import json
 import random
 import string
 import threading
@@ -19,7 +18,7 @@ from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError
 from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
 from tests.support.local_chats import truncated
-from tests.support.models.tiny_architectures import ALONE, BATCHABLE, Library, write_folder
+from tests.support.models.tiny_architectures import ALONE, BATCHABLE, Library
 from tests.support.models.tiny_models import SPECIAL
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
@@ -27,6 +26,7 @@ transformers = pytest.importorskip("transformers", reason="and transformers")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 SLOTS = 4
@@ -53,30 +53,6 @@ FULL = (
 )
 
 Folder = Callable[..., Path]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: more only wait for each other with such small models."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Give what makes the folder of an architecture, once."""
-    made: dict[str, Path] = {}
-    root = tmp_path_factory.mktemp("architectures")
-
-    def make(name: str, **changes: Any) -> Path:
-        key = json.dumps([name, changes])
-        if key not in made:
-            made[key] = write_folder(root / str(len(made)), name, **changes)
-        return made[key]
-
-    return make
 
 
 @pytest.fixture(scope="module")
