@@ -2,7 +2,7 @@
 
 # Why one thread does it all. OpenMP keeps a team of threads for each thread that ever computed.
 # With a second team there are more threads than cores, and libgomp then puts them to sleep at each
-# of the hundreds of barriers of a token: half the speed. So no other thread computes, not even for
+# of the hundreds of barriers of a token. So no other thread computes, not even for
 # the check at the start.
 
 from __future__ import annotations
