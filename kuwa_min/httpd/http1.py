@@ -29,7 +29,7 @@ FIELD_NAME = re.compile(TOKEN)
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 BARE_LF = re.compile(rb"(?<!\r)\n")
 LENGTH = re.compile(r"[0-9]{1,19}")
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[^\r\n]*)?")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?")
 CHUNKED = -1  # in place of a length
 
 
@@ -76,14 +76,19 @@ def parse_head(raw: bytes) -> RequestHead:
         raise HTTPError(431)
     headers: dict[str, list[str]] = {}
     for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not FIELD_NAME.fullmatch(name) or CONTROL.search(value):
-            raise HTTPError(400)
-        values = headers.setdefault(name.decode().lower(), [])
-        values.append(value.strip(b" \t").decode("latin-1"))
+        name, value = parse_field(line)
+        headers.setdefault(name, []).append(value)
     path, authority = _split_target(found[2].decode())
     path = path.rstrip("/") or "/"
     return RequestHead(found[1].decode(), path, authority, found[3] == b"0", headers)
+
+
+def parse_field(line: bytes) -> tuple[str, str]:
+    """Parse a line of a head or a trailer to lower-case name and value; raises HTTPError."""
+    name, colon, value = line.partition(b":")
+    if not colon or not FIELD_NAME.fullmatch(name) or CONTROL.search(value):
+        raise HTTPError(400)
+    return name.decode().lower(), value.strip(b" \t").decode("latin-1")
 
 
 def _split_target(target: str) -> tuple[str, str | None]:

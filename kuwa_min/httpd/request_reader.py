@@ -126,6 +126,8 @@ class RequestReader:
             if self._read_exactly(2, deadline) != b"\r\n":
                 raise HTTPError(400)
         for _ in range(http1.HEADERS_LIMIT):
-            if not self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400):
+            trailer = self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400)
+            if not trailer:
                 return bytes(body)
+            http1.parse_field(trailer)
         raise HTTPError(431)
