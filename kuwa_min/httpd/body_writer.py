@@ -38,7 +38,8 @@ CLOSE_GRACE = 0.1  # seconds that a body which is closed early gets to reach its
 #   False: its caller waits in `drain`, or lets `when_drained` call it back.
 # - Disconnects. The flush thread watches the socket for reading. Bytes are the client's next
 #   request, which is left to the connection; the end of the stream or an error is a client that
-#   left. That works while the producer is silent, too. A failed send() tells the same.
+#   left, and so is a hang-up behind such bytes. That works while the producer is silent, too. A
+#   failed send() tells the same.
 # - Stalls. A client that takes not one byte of what waits for it for `stall_seconds` is treated as
 #   one that left; the flush thread checks that every STALL_POLL seconds.
 # - Ends. `finish` is the producer's. `close_early` ends the body from another thread, with a valid
@@ -54,8 +55,8 @@ class BodyWriter:
 
     The connection makes one per response. The producer calls `write`, or `write_nowait` with
     `drain` or `when_drained`, and at last `finish`. Any thread may call `close_early`, `truncate`
-    or `skip_pauses`. The flush thread alone calls `flush`, `check_peer` and `check_stall`. All
-    methods are thread-safe. What cannot be sent any more raises ClientDisconnected.
+    or `skip_pauses`. The flush thread alone calls `flush`, `check_peer`, `hang_up` and
+    `check_stall`. All methods are thread-safe. What cannot be sent any more raises ClientDisconnected.
 
     request_flush: asks the flush thread to call `flush` soon; does not block.
     peek: returns a byte of the next request without consuming it, b"" at the end of the stream, and
@@ -215,7 +216,7 @@ class BodyWriter:
                 return False
             try:
                 if self._peek():
-                    return False  # the next request: from now on, a disconnect cannot be seen
+                    return False  # the next request: it hides the end of the stream
             except self._would_block:
                 return True
             except (OSError, ValueError):
@@ -223,6 +224,14 @@ class BodyWriter:
             self._disconnect()
         self._report_disconnect()
         return False
+
+    def hang_up(self) -> None:
+        """Disconnect a client that was seen to leave; bytes of it may be unread."""
+        with self._changed:
+            if self.disconnected or self.detached:
+                return
+            self._disconnect()
+        self._report_disconnect()
 
     def check_stall(self, now: float) -> None:
         """Disconnect a client that has taken nothing for `stall_seconds`; now: time.monotonic()."""

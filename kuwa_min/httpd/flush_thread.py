@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import selectors
 import socket
 import threading
 import time
 from collections import deque
+from functools import partial
 
 from .body_writer import BodyWriter
 
@@ -20,10 +22,14 @@ class FlushThread:
     A connection registers a body before it is produced and unregisters it afterwards. `register`,
     `unregister` and `request_flush` may be called from any thread and do not block.
 
-    The selector is level-triggered: it watches each socket for reading until `check_peer` has
-    nothing more to find out, and for writing only while bytes wait for it. The wakeup
-    pipe (a socket pair) interrupts select() for requested flushes; until they are done, one byte is
-    enough for all.
+    The selector is level-triggered, and its data are callbacks: it watches each socket for reading
+    until `check_peer` has nothing more to find out, and for writing only while bytes wait for it.
+    The wakeup pipe (a socket pair) interrupts select() for requested flushes; until they are done,
+    one byte is enough for all.
+
+    Behind unread bytes of a next request, reading cannot tell that the client has left. Linux tells
+    by an event of its own, EPOLLRDHUP, which selectors do not know; so such sockets go to an epoll
+    object that the selector watches. Elsewhere the next send() to such a client finds out.
     """
 
     def __init__(self) -> None:
@@ -36,7 +42,11 @@ class FlushThread:
         self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
         self._wakeup_receiver.setblocking(False)
         self._wakeup_sender.setblocking(False)
-        self._selector.register(self._wakeup_receiver, selectors.EVENT_READ)
+        self._selector.register(self._wakeup_receiver, selectors.EVENT_READ, self._drain_wakeups)
+        self._hangups = select.epoll() if hasattr(select, "epoll") else None
+        self._early: dict[int, BodyWriter] = {}  # by descriptor, whose client sent unread bytes
+        if self._hangups is not None:
+            self._selector.register(self._hangups, selectors.EVENT_READ, self._handle_hangups)
         self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
 
     def __enter__(self) -> FlushThread:
@@ -50,13 +60,17 @@ class FlushThread:
         self._wake_up()
         self._thread.join()
         self._selector.close()
+        if self._hangups is not None:
+            self._hangups.close()
         self._wakeup_receiver.close()
         self._wakeup_sender.close()
 
     def register(self, writer: BodyWriter) -> None:
         """Watch for the client's disconnect."""
         with self._lock:
-            self._selector.register(writer.sock, selectors.EVENT_READ, writer)
+            self._selector.register(
+                writer.sock, selectors.EVENT_READ, partial(self._handle, writer)
+            )
         if not self._changes_while_waiting:
             self._wake_up()
 
@@ -64,6 +78,7 @@ class FlushThread:
         """Leave this body's socket alone: it may be closed or reused from now on."""
         writer.detach()
         with self._lock, contextlib.suppress(KeyError, ValueError):
+            self._forget_early(writer.sock.fileno())
             self._selector.unregister(writer.sock)
         self._blocked.discard(writer)
 
@@ -81,10 +96,7 @@ class FlushThread:
     def _run(self) -> None:
         while not self._closing:
             for key, events in self._select():
-                if key.data is None:
-                    self._wakeup_receiver.recv(4096)
-                else:
-                    self._handle(key.data, events)
+                key.data(events)
             self._is_woken = False
             while self._requested:
                 self._flush(self._requested.popleft())
@@ -96,10 +108,35 @@ class FlushThread:
         except (OSError, ValueError):
             return []  # select() was looking at a socket that has been closed since
 
+    def _drain_wakeups(self, _: int) -> None:
+        self._wakeup_receiver.recv(4096)
+
     def _handle(self, writer: BodyWriter, events: int) -> None:
         if events & selectors.EVENT_READ and not writer.check_peer():
             writer.read_interest = 0
+            self._await_hangup(writer)
         self._flush(writer)
+
+    def _await_hangup(self, writer: BodyWriter) -> None:
+        """Watch a client that sent its next request already, where the system can."""
+        with self._lock:
+            if self._hangups is not None and not (writer.detached or writer.disconnected):
+                self._hangups.register(writer.sock, select.EPOLLRDHUP)
+                self._early[writer.sock.fileno()] = writer
+
+    def _handle_hangups(self, _: int) -> None:
+        assert self._hangups is not None
+        for descriptor, _events in self._hangups.poll(0):
+            with self._lock:
+                writer = self._forget_early(descriptor)
+            if writer is not None:
+                writer.hang_up()
+
+    def _forget_early(self, descriptor: int) -> BodyWriter | None:
+        writer = self._early.pop(descriptor, None)
+        if writer is not None and self._hangups is not None:
+            self._hangups.unregister(descriptor)
+        return writer
 
     def _flush(self, writer: BodyWriter) -> None:
         blocked = writer.flush()
@@ -121,8 +158,8 @@ class FlushThread:
                 return
             known = self._selector.get_map().get(writer.sock)
             if known is None and events:
-                self._selector.register(writer.sock, events, writer)
+                self._selector.register(writer.sock, events, partial(self._handle, writer))
             elif known is not None and not events:
                 self._selector.unregister(writer.sock)
             elif known is not None and known.events != events:
-                self._selector.modify(writer.sock, events, writer)
+                self._selector.modify(writer.sock, events, known.data)

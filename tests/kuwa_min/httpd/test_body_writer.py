@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select
 import selectors
 import socket
 import threading
@@ -511,6 +512,26 @@ def test_a_slow_client_that_sent_its_next_request_still_loses_nothing(
     writing.result(TIMEOUT)
 
 
+@pytest.mark.skipif(not hasattr(select, "EPOLLRDHUP"), reason="needs Linux")
+@pytest.mark.parametrize("leave", [socket.SHUT_WR, socket.SHUT_RDWR, None])
+def test_a_client_that_leaves_unread_bytes_behind_is_noticed(
+    bodies: Callable[..., Body], leave: int | None
+) -> None:
+    """Hang up behind a byte of the next request, before and after it was seen."""
+    for seen in (True, False):
+        body = bodies()
+        body.client.sendall(b"G")
+        if seen:
+            until(lambda body=body: not body.writer.read_interest)  # type: ignore[misc]
+        if leave is None:
+            body.client.close()
+        else:
+            body.client.shutdown(leave)
+        assert body.left.wait(TIMEOUT)
+        assert body.writer.disconnected
+        assert body.near.recv(9, socket.MSG_PEEK) == b"G"
+
+
 def test_a_body_that_was_unregistered_is_never_looked_at_again(
     flush_thread: FlushThread, bodies: Callable[..., Body]
 ) -> None:
@@ -567,6 +588,8 @@ def test_nothing_is_left_of_bodies_that_ended(
             if number % 4 == 1:
                 body.fill()
                 body.client.close()
+            if number % 4 == 2:
+                body.client.sendall(b"next")
             body.write("one", "two", "three")
             body.writer.finish()
 
@@ -574,7 +597,8 @@ def test_nothing_is_left_of_bodies_that_ended(
         future.result(TIMEOUT)
     until(lambda: not flush_thread._requested)
     until(lambda: not flush_thread._blocked)
-    assert len(flush_thread._selector.get_map()) == 1  # its own wakeup pipe
+    assert not flush_thread._early
+    assert len(flush_thread._selector.get_map()) <= 2  # its own wakeup pipe and epoll object
 
 
 def test_a_flush_thread_ends_with_its_block() -> None:
