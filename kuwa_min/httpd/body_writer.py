@@ -56,7 +56,8 @@ class BodyWriter:
     The connection makes one per response. The producer calls `write`, or `write_nowait` with
     `drain` or `when_drained`, and at last `finish`. Any thread may call `close_early`, `truncate`
     or `skip_pauses`. The flush thread alone calls `flush`, `check_peer`, `hang_up` and
-    `check_stall`. All methods are thread-safe. What cannot be sent any more raises ClientDisconnected.
+    `check_stall`. All methods are thread-safe. What cannot be sent any more raises
+    ClientDisconnected.
 
     request_flush: asks the flush thread to call `flush` soon; does not block.
     peek: returns a byte of the next request without consuming it, b"" at the end of the stream, and
