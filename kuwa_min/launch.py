@@ -9,6 +9,7 @@ import sys
 
 MIN_PYTHON = (3, 10)
 WRONG_MACHINE = 3  # the exit code, as of errors.WrongMachine
+OTHERS_WRITE = 18  # bits of a mode, 022 in octal: what no file of ours has
 ARGUMENTS = "kuwa.args"  # beside the file: default arguments, one a line
 # The blocks of bytecode, in the order in which a start needs them.
 EARLY = "early"  # what activates libraries; only files with libraries have it
@@ -24,6 +25,8 @@ def main():
     if sys.version_info < MIN_PYTHON:
         sys.stderr.write(refusal(target) + "\n")
         sys.exit(WRONG_MACHINE)
+    # Else Python makes folders for bytecode that others may write to, under a umask of 0.
+    os.umask(os.umask(OTHERS_WRITE) | OTHERS_WRITE)
     packages = use_site_packages()
     use_bytecode(packages)
     add_default_arguments()
@@ -80,8 +83,15 @@ def add_default_arguments():
     path = os.path.join(here, ARGUMENTS)
     if not os.path.lexists(path):
         return
+    from kuwa_min.bundle.trust import reason_untrusted
     from kuwa_min.options.text_file import InvalidTextFile, read_text
 
+    owner = os.stat(os.path.dirname(__file__)).st_uid  # decides what runs here anyway
+    untrusted = reason_untrusted(path, owners=(owner,))
+    if untrusted:
+        remedy = "give it and its folder to yourself, and take the right to write from others"
+        sys.stderr.write("%s has no effect: %s; %s\n" % (path, untrusted, remedy))
+        return
     try:
         lines = [line.strip() for line in read_text(path).splitlines()]
     except InvalidTextFile as error:

@@ -24,6 +24,7 @@ SWITCH_INTERVAL = 0.0005  # seconds, for up to CHATS_PER_INTERVAL chats
 CHATS_PER_INTERVAL = 8
 MAX_SWITCH_INTERVAL = 0.005  # seconds: Python's own
 SLICE = 1.0  # seconds that the main thread sleeps at once
+OTHERS_WRITE = 0o022  # bits of a mode
 OPEN_FILES = 65536  # the limit asked for; a running chat takes four
 
 
@@ -99,10 +100,19 @@ def program_name() -> str:
 
 
 def prepare(log_level: str) -> None:
-    """Set up logging, thread switching and the file limit, before serving."""
+    """Set up logging, thread switching, the file limit and the umask, before serving."""
     log.configure(log_level)
+    restrict_umask()
     tune_switch_interval(1)
     _raise_file_limit()
+
+
+def restrict_umask() -> None:
+    """Let no other user write to the files that this process makes, whatever umask it was given.
+
+    Libraries write bytecode and caches of code, which the next start runs.
+    """
+    os.umask(os.umask(OTHERS_WRITE) | OTHERS_WRITE)
 
 
 def tune_switch_interval(chats: int) -> None:

@@ -67,6 +67,7 @@ WARM = {
     "kuwa_min.bundle.activate",
     "kuwa_min.bundle.cache",
     "kuwa_min.bundle.cache_root",
+    "kuwa_min.bundle.trust",
     "kuwa_min.bundle.versions",
 }
 SLOW = {"typing", "json", "zipfile", "tempfile", "hashlib", "subprocess", "pathlib", "shutil"}

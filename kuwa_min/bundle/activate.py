@@ -141,7 +141,7 @@ class UnpackedPayloads:
 
     def _is_trusted(self, entry: Entry) -> bool:
         try:
-            entry.check_trusted()
+            entry.ensure_trusted(self._log_step)
         except StartError as error:
             if is_explicit():
                 raise

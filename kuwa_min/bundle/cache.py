@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 
 from kuwa_min.errors import StartError
 
-from .cache_root import untrusted_owner
+from .trust import others_may_enter, reason_untrusted, untrusted_folders
 
 # How an entry stays whole when a process or the machine dies
 #
@@ -47,6 +47,7 @@ from .cache_root import untrusted_owner
 
 COMPLETE, DURABLE = "made", "durable"  # markers
 STAGING = ".tmp-"
+BYTECODE = "__pycache__"
 KEPT_DAYS = 30  # since the last use
 KEPT_ENTRIES = 2  # however old they are
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -90,14 +91,33 @@ class Entry:
             return os.stat(f"{self.path}.lock").st_mtime
         return 0
 
-    def check_trusted(self) -> None:
-        """Raise StartError if another user could have put or changed what lies here."""
-        found = untrusted_owner(self.root) or untrusted_owner(self.path)
+    @property
+    def reason_untrusted(self) -> str:
+        """Say which other user could have put or changed what lies here; "": none."""
+        found = reason_untrusted(self.root) or reason_untrusted(self.path)
+        return found or next((reason for _, reason in self._untrusted_folders()), "")
+
+    def ensure_trusted(self, log_step: Callable[[str], None]) -> None:
+        """Raise StartError if another user could have put or changed what lies here.
+
+        Bytecode that Python wrote under a loose umask, where others may write, is removed first.
+        """
+        if not reason_untrusted(self.root) + reason_untrusted(self.path):
+            for folder, reason in self._untrusted_folders():
+                if os.path.basename(folder) == BYTECODE and _remove_tree(folder):
+                    log_step(f"{reason}: removed, it holds bytecode alone")
+        found = self.reason_untrusted
         if found:
             raise StartError(
                 f"{found}, so what lies in {self.path} is not run: remove it, or name a folder of "
                 "your own by --root DIR"
             )
+
+    def _untrusted_folders(self) -> list[tuple[str, str]]:
+        """Return the folders that another user could add files to; none if no one can enter."""
+        if not self.is_complete or not all(map(others_may_enter, (self.root, self.path))):
+            return []
+        return list(untrusted_folders(self.tree))
 
     def lock_shared(self) -> bool:
         """Keep others from removing the entry while this process lives; False if it is gone.
@@ -226,10 +246,12 @@ def _flock(descriptor: int, *flags: str) -> None:
     fcntl.flock(descriptor, sum(getattr(fcntl, flag) for flag in flags))
 
 
-def _remove_tree(path: str) -> None:
+def _remove_tree(path: str) -> bool:
+    """Remove a folder with all below it; return whether it is gone."""
     import shutil  # slow to import; only needed to remove
 
     shutil.rmtree(path, ignore_errors=True)
+    return not os.path.lexists(path)
 
 
 def entries(root: str) -> list[Entry]:

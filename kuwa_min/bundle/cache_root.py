@@ -5,17 +5,15 @@ A root is checked before anything is written to it.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-from collections.abc import Iterator
+
+from .trust import reason_untrusted
 
 ROOT_VARIABLE = "KUWA_MIN_ROOT"  # KUWA_ROOT is Kuwa's: its images set it to a shared folder
 FOLDER = "kuwa"  # below a user's cache folder
 BESIDE = ".kuwa"  # beside the file
 TAG = "CACHEDIR.TAG"
 TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# Libraries unpacked by kuwa-min.\n"
-OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cache_roots(archive: str) -> list[str]:
@@ -42,49 +40,6 @@ def _user_cache() -> str:
     return base if os.path.isabs(base) else ""
 
 
-def untrusted_owner(path: str) -> str:
-    """Say which other user could change what lies at this path, or "": only root and this user can.
-
-    A folder above it that all may write to is allowed if it is sticky, as /tmp is: others cannot
-    replace what this user owns in there. Folders that do not exist yet are skipped.
-    """
-    real = os.path.realpath(path)
-    me = os.geteuid() if hasattr(os, "geteuid") else 0
-    for folder, is_last in [(real, True), *((one, False) for one in _parents(real))]:
-        try:
-            status = os.lstat(folder)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            return f"{folder} cannot be looked at ({error.strerror})"
-        owner = status.st_uid
-        if owner not in (me, 0) and (is_last or owner != _overflow_uid()):
-            return f"{folder} belongs to user {owner}"
-        if status.st_mode & OTHERS_WRITE and (is_last or not status.st_mode & stat.S_ISVTX):
-            return f"others may write to {folder}"
-    return ""
-
-
-def _overflow_uid() -> int:
-    """Return the uid that stands for all users outside of this user namespace; -1 if none does.
-
-    In a rootless container, / itself belongs to it.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        with open("/proc/self/uid_map") as file:
-            if file.read().split() == ["0", "0", "4294967295"]:
-                return -1
-        with open("/proc/sys/kernel/overflowuid") as file:
-            return int(file.read())
-    return -1
-
-
-def _parents(path: str) -> Iterator[str]:
-    while path != os.path.dirname(path):
-        path = os.path.dirname(path)
-        yield path
-
-
 def create_root(root: str) -> None:
     """Create the cache folder and the folders above it, for this user alone, whatever the umask."""
     former = os.umask(0o077)
@@ -106,7 +61,7 @@ def reason_unusable(root: str, needed_bytes: int, needed_inodes: int, *, runs_co
     base = _nearest_existing(root)
     if not os.path.isdir(base):
         return f"{base} is not a folder"
-    found = untrusted_owner(root)
+    found = reason_untrusted(root)
     if found:
         return f"{found}; what others could change is not run"
     if not os.access(base, os.W_OK | os.X_OK):

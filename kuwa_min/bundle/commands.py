@@ -94,10 +94,10 @@ def check() -> Iterator[str]:
 def _trusted_entries(archive: Archive, payload: Payload) -> list[Entry]:
     """Return the complete entries of a payload that no other user could change."""
     from .cache import Entry
-    from .cache_root import cache_roots, untrusted_owner
+    from .cache_root import cache_roots
 
     entries = [Entry(root, payload["id"]) for root in cache_roots(archive.path)]
-    return [one for one in entries if one.is_complete and not untrusted_owner(one.path)]
+    return [one for one in entries if one.is_complete and not one.reason_untrusted]
 
 
 def verify(program: str, arguments: list[str]) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _verify_entries(archive: Archive, log_step: LogStep) -> Iterator[str]:
             entry = Entry(root, payload["id"])
             if entry.is_complete:
                 found = True
-                entry.check_trusted()
+                entry.ensure_trusted(log_step)
                 repaired = repair_corrupted(archive.path, payload["kind"], entry, log_step)
                 state = f"put back: {repaired}" if repaired else "whole"
                 yield f"{entry.path}: {payload['files']:,} files, {state}"

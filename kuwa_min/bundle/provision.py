@@ -53,11 +53,11 @@ def unpack_missing(path: str, keys: Mapping[str, str], log_step: LogStep) -> dic
     wanted = [payload for payload in archive.payloads if payload["kind"] in keys]
     root = choose_root(path, wanted)
     create_root(root)
-    Entry(root, "").check_trusted()  # another user may have created it since it was chosen
+    Entry(root, "").ensure_trusted(log_step)  # another user may have created it since it was chosen
     locked = {}
     for payload in wanted:
         locked[payload["kind"]] = entry = Entry(root, payload["id"])
-        entry.check_trusted()
+        entry.ensure_trusted(log_step)
         while not (entry.is_complete and entry.lock_shared()):
             entry.unlock()
             with entry.lock_exclusive(log_step):
@@ -207,7 +207,7 @@ def unpack_to(path: str, folder: str, log_step: LogStep) -> list[Entry]:
         os.umask(former)
     entries = [Entry(root, payload["id"]) for payload in archive.payloads]
     for payload, entry in zip(archive.payloads, entries, strict=True):
-        entry.check_trusted()
+        entry.ensure_trusted(log_step)
         with entry.lock_exclusive(log_step):
             if not entry.is_complete:
                 _unpack_entry(archive, payload, entry, PUBLIC, log_step)

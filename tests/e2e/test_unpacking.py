@@ -880,6 +880,29 @@ def test_what_root_unpacked_another_user_runs(public: Installation, umask: int) 
     assert below(public.home) == []
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o002])
+def test_no_other_user_plants_bytecode_in_an_unpacked_root(
+    public: Installation, umask: int
+) -> None:
+    """Not under any umask; and what an earlier version left open is removed before it runs."""
+    root = public.place / "root"
+    assert start(sys.executable, public.file, "unpack", root, HOME=public.home).code == 0
+    run = (sys.executable, public.file, public.probe, "--root", root)
+    written = {"HOME": public.home, "PYTHONDONTWRITEBYTECODE": ""}
+    ran = public.ran_from(root)
+    assert start(*run, umask=umask, **written) == Done(0, ran, "")
+    package = next(path for path in root.glob("*/tree/torch/__pycache__"))
+    plant = ("touch", package / "evil")
+    assert start(*another_user(*plant)).code != 0
+    package.chmod(0o777)
+    assert start(*another_user(*plant)).code == 0
+    done = start(*run, umask=umask, **written)
+    assert (done.code, done.out) == (0, ran)
+    assert f"others may write to {package}: removed" in done.err
+    assert [path.suffix for path in package.iterdir()] == [".pyc"]
+    assert not (package / "evil").exists()
+
+
 def test_an_unpacked_root_runs_from_a_read_only_disk(installed: Installation) -> None:
     """With an empty HOME."""
     root = installed.place / "root"

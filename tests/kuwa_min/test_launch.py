@@ -20,7 +20,13 @@ from tests.support.saved_as import SAVED_AS
 
 SOURCES = Path(kuwa_min.launch.__file__).parent
 LAUNCHER = (SOURCES / "launch.py").read_text(encoding="utf-8")
-READS_ARGUMENTS = ("errors.py", "options/__init__.py", "options/text_file.py")
+READS_ARGUMENTS = (
+    "errors.py",
+    "options/__init__.py",
+    "options/text_file.py",
+    "bundle/__init__.py",
+    "bundle/trust.py",
+)
 MAIN = "# -*- coding: utf-8 -*-\nimport kuwa_launch\nkuwa_launch.main()\n"
 PROGRAM = """
 import sys
@@ -316,6 +322,43 @@ def test_arguments_that_are_no_text_are_told_and_not_read(echo: Path) -> None:
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("whose", [0, 12345])
+def test_arguments_that_another_user_could_write_are_told_and_not_read(
+    echo: Path, whose: int
+) -> None:
+    """As beside a file in /tmp, where all may write and only the file itself is its owner's."""
+    give(echo, "\n".join(GIVEN))
+    path = echo.with_name("kuwa.args")
+    if whose:
+        if os.geteuid():
+            pytest.skip("only root can give files to others")
+        os.chown(path, whose, whose)
+        reason = f"{path} belongs to user {whose}"
+    else:
+        path.chmod(0o666)
+        reason = f"others may write to {path}"
+    words, error = arguments_of(echo)
+    assert (words, error.splitlines()[1:]) == ([], [])
+    assert error.startswith(f"{path} has no effect: {reason}; give it")
+    if whose:  # who owns the file itself decides what runs
+        os.chown(echo, whose, whose)
+        assert arguments_of(echo) == (GIVEN, "")
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0, 0o022), (0o002, 0o022), (0o077, 0o077)])
+def test_no_other_user_may_write_to_what_the_program_makes(
+    archive: Path, umask: int, expected: int
+) -> None:
+    """Libraries write bytecode, which the next start runs."""
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr(
+            "site-packages/kuwa_min/cli/__init__.py",
+            "import os\ndef main():\n    print(os.umask(0))\n    return 7\n",
+        )
+    command = ["sh", "-c", f'umask {umask:o}; exec "$@"', "-", sys.executable, archive]
+    assert start(*command) == (7, f"{expected}\n", "")
+
+
 def test_arguments_that_cannot_be_read_are_told(echo: Path) -> None:
     """A start without them would be another one."""
     echo.with_name("kuwa.args").mkdir()
@@ -375,7 +418,6 @@ def heavy(archive: Path) -> Path:
     """Make a file with the entry "target" and an activation that prints its arguments."""
     with zipfile.ZipFile(archive, "a") as made:
         made.writestr("target", TARGET)
-        made.writestr("site-packages/kuwa_min/bundle/__init__.py", "")
         made.writestr("site-packages/kuwa_min/bundle/activate.py", LIBRARIES)
         made.writestr("site-packages/kuwa_min/cli/__init__.py", PROBE)
     return archive
@@ -388,8 +430,8 @@ def test_libraries_are_activated_before_the_program(heavy: Path) -> None:
     facts = [("libraries", ["0123"]), ("python", ["3.12"]), ("serves", ["some"])]
     lines = [
         f"{heavy} {facts} {GIVEN}",
-        "kuwa_min.options kuwa_min.errors kuwa_min.options.text_file "
-        "kuwa_min.bundle kuwa_min.bundle.activate kuwa_min.cli",
+        "kuwa_min.bundle kuwa_min.bundle.trust kuwa_min.options kuwa_min.errors "
+        "kuwa_min.options.text_file kuwa_min.bundle.activate kuwa_min.cli",
         "repaired?",
     ]
     assert (code, output.splitlines(), error) == (7, lines, "")

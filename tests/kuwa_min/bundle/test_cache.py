@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kuwa_min.bundle import cache, cache_root
+from kuwa_min.bundle import cache, cache_root, trust
 from kuwa_min.bundle.cache import Entry
 from kuwa_min.errors import StartError
 
@@ -57,7 +57,7 @@ def test_it_is_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     modes = [stat.S_IMODE(Path(path).stat().st_mode) for path in (tmp_path / "root", entry.path)]
     assert modes == [0o700, 0o700]
     assert stat.S_IMODE(Path(entry.tree, "file").stat().st_mode) == 0o600
-    assert entry.check_trusted() is None
+    assert entry.ensure_trusted(print) is None
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
@@ -66,16 +66,16 @@ def test_a_root_that_others_may_write_to_is_not_run_from(root: Path, mode: int) 
     entry = filled(root)
     root.chmod(mode)
     with pytest.raises(StartError, match=r"others may write to .*root.*is not run"):
-        entry.check_trusted()
+        entry.ensure_trusted(print)
 
 
 def test_a_parent_that_others_may_write_to_is_refused_unless_sticky(root: Path) -> None:
     """They could put another folder in its place."""
     entry = filled(root)
     root.parent.chmod(0o777)
-    assert cache_root.untrusted_owner(entry.path) == f"others may write to {root.parent}"
+    assert trust.reason_untrusted(entry.path) == f"others may write to {root.parent}"
     root.parent.chmod(0o1777)
-    assert cache_root.untrusted_owner(entry.path) == ""
+    assert trust.reason_untrusted(entry.path) == ""
 
 
 @is_root
@@ -85,7 +85,7 @@ def test_what_belongs_to_another_user_is_not_run(root: Path, whose: str) -> None
     entry = filled(root)
     os.chown(root if whose == "root" else entry.path, 12345, 12345)
     with pytest.raises(StartError, match="belongs to user 12345"):
-        entry.check_trusted()
+        entry.ensure_trusted(print)
 
 
 def test_a_link_to_a_folder_of_mine_is_followed(root: Path, tmp_path: Path) -> None:
@@ -93,7 +93,38 @@ def test_a_link_to_a_folder_of_mine_is_followed(root: Path, tmp_path: Path) -> N
     link = tmp_path / "link"
     link.symlink_to(root)
     filled(root)
-    assert Entry(str(link), KEY).check_trusted() is None
+    assert Entry(str(link), KEY).ensure_trusted(print) is None
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_bytecode_that_others_could_write_is_removed(root: Path, mode: int) -> None:
+    """As Python makes it under a loose umask, in a tree that others may enter."""
+    entry = filled(root)
+    planted = Path(entry.tree, "package", "__pycache__")
+    planted.mkdir(parents=True)
+    (planted / "evil.pyc").write_bytes(b"")
+    planted.chmod(mode)
+    logged: list[str] = []
+    entry.ensure_trusted(logged.append)
+    assert (planted.exists(), logged) == (True, [])  # no other user gets there
+    for path in (root, Path(entry.path)):
+        path.chmod(0o755)
+    entry.ensure_trusted(logged.append)
+    said = f"others may write to {planted}: removed, it holds bytecode alone"
+    assert (planted.exists(), logged) == (False, [said])
+    assert Path(entry.tree, "file").exists()
+
+
+def test_a_folder_of_code_that_others_may_write_to_is_not_run_from(root: Path) -> None:
+    """It cannot be told what they put there."""
+    entry = filled(root)
+    package = Path(entry.tree, "package")
+    package.mkdir()
+    for path, mode in ((root, 0o755), (Path(entry.path), 0o755), (package, 0o777)):
+        path.chmod(mode)
+    with pytest.raises(StartError, match=f"others may write to {package}, so .* is not run"):
+        entry.ensure_trusted(print)
+    assert package.exists()
 
 
 # -- what goes wrong

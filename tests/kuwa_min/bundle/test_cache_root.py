@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
-import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
-from kuwa_min.bundle import cache_root
-
-is_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+from kuwa_min.bundle import cache_root, trust
 
 
 def found(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
@@ -52,21 +47,6 @@ def test_a_user_without_name_has_no_home(monkeypatch: pytest.MonkeyPatch) -> Non
     """As in a container that runs with a made-up number."""
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert found(monkeypatch) == [BESIDE]
-
-
-@is_root
-def test_what_root_unpacked_others_may_run() -> None:
-    """As in an image: a root-owned folder that no other user can write to."""
-    program = """
-import os, sys
-from kuwa_min.bundle import cache_root
-os.setuid(12345)
-print(repr(cache_root.untrusted_owner(sys.argv[1])))
-"""
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        command = [sys.executable, "-c", program, folder]
-        assert subprocess.run(command, capture_output=True, check=True).stdout == b"''\n"
 
 
 UNUSABLE = (
@@ -110,7 +90,7 @@ def test_all_missing_folders_are_made_for_us_alone(tmp_path: Path, umask: int) -
     finally:
         os.umask(former)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o700, 0o700]
-    assert cache_root.untrusted_owner(str(tmp_path / "a" / "b")) == ""
+    assert trust.reason_untrusted(str(tmp_path / "a" / "b")) == ""
 
 
 def test_many_first_starts_make_the_same_folders(tmp_path: Path) -> None:
