@@ -10,50 +10,66 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 
+from kuwa_min.chat.sentence import language_of, render
 from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
 
 from . import http1
+from .body_budget import Body, BodyBudget
 from .body_writer import BodyWriter
 from .flush_thread import FlushThread
 from .limits import Limits
-from .messages import Request, Response, Routes, StreamingResponse, json_message
+from .messages import (
+    CheckedRoute,
+    Request,
+    Response,
+    Route,
+    Routes,
+    StreamingResponse,
+    json_message,
+)
 from .request_reader import RequestReader
 
 logger = logging.getLogger(__name__)
 
-LINGER_SECONDS, LINGER_BYTES = 2.0, 1 << 20  # of what a rejected client still sends
+LINGER_SECONDS, LINGER_BYTES = 2.0, 1 << 20  # of what a client of doubtful framing still sends
 DEAD_PEER_MS = 30_000  # milliseconds of unacknowledged data after which the peer counts as dead
 
 # The life of a connection
 #
-# Each connection has a thread, which reads a head and a body, calls the route, sends the answer,
-# and begins again while both sides keep the connection alive. Bytes of the next request that came
-# early (pipelining) wait in the reader's buffer.
+# Each connection has a thread, which reads a head, finds the route, reads the body, calls the
+# route, sends the answer, and begins again while both sides keep the connection alive. Bytes of the
+# next request that came early (pipelining) wait in the reader's buffer.
 #
-# - Order. Host and Origin are checked before the body is read. The body is read, or refused, before
-#   the route is called: no route waits for a client, and no unread body is taken for a request.
+# - Order. Host and Origin are checked, the route is found and may refuse (`CheckedRoute`) on the
+#   head alone. Then the body is read, or refused, before the route is called: no route waits for a
+#   client, and no unread body is taken for a request.
 # - Limits. Each part is bounded while it is read: the head by http1.HEAD_LIMIT and HEADERS_LIMIT,
-#   the body by Limits.body_bytes, whether it has a length or comes in chunks.
+#   the body by Limits.body_bytes, whether it has a length or comes in chunks, and the bodies of all
+#   connections together by `body_budget`.
 # - Deadlines are absolute, not a timeout per recv(): a client that sends a byte a second cannot
 #   keep a thread. The first head must be there head_seconds after the connection; a later one must
 #   begin within idle_seconds and then end within head_seconds; a body within body_seconds. An
 #   answer that is not streamed must be taken within send_seconds. A streamed one may take any time,
 #   but its client must take something every send_seconds (see body_writer).
-# - Errors. A request whose framing cannot be trusted gets its status and message, then the
-#   connection ends. Before that, the rest of what the client sends is read and dropped for a while:
-#   closing a socket with unread bytes resets the connection, and the client would lose the answer.
+# - Errors. A request whose framing cannot be trusted, or whose body is not read, gets its status
+#   and message, then the connection ends. Before that, what the client still sends is read and
+#   dropped: closing a socket with unread bytes resets the connection, and the client would lose the
+#   answer. A sound body is dropped to its end, within body_seconds: the Kernel sends all of it, and
+#   only then reads the answer. Meanwhile the connection counts as idle, and makes room for others.
 #   An idle keep-alive connection ends without a word.
 
 
 class AcceptingServer(Protocol):
     """What a connection needs of the server that accepted it; every method may run on any thread.
 
-    flush_thread: sends the streamed bodies. closing: no connection reads a further request.
+    body_budget: of the bodies that are received. flush_thread: sends the streamed ones. closing: no
+    connection reads a further request.
     would_block: what a socket of this server raises instead of blocking.
     """
 
     routes: Routes
     limits: Limits
+    body_budget: BodyBudget
     flush_thread: FlushThread
     closing: bool
     tls: Any
@@ -110,43 +126,64 @@ class Connection(BaseHTTPRequestHandler):
 
     def _serve_one(self) -> None:
         self._head, self._keep_alive = None, False
+        self._linger = LINGER_BYTES, LINGER_SECONDS
         self._head = head = self._reader.read_head(is_first=not self._has_served)
         self.server.mark_busy(self.request)
         self.server.check_origin(head)
-        body = self._reader.read_body(head, self._send)
-        peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
-        request = Request(head.method, head.path, head, body, peer, local)
-        del body
-        self._keep_alive = head.keep_alive
-        response = self._call_route(request)
-        del request  # its body may be large, and a streamed answer takes long
-        self._respond(response)
+        self._respond(self._answer(head))
         self._has_served = True
         self.server.mark_idle(self.request)
 
-    def _reject(self, error: HTTPError) -> None:
-        """Answer a request that cannot be read, and let the client read the answer."""
-        self._keep_alive = False
-        self._respond(_error_response(error))
-        if error.status == HTTPStatus.REQUEST_TIMEOUT:
-            return
-        with contextlib.suppress(OSError, HTTPError):
-            self.request.shutdown(socket.SHUT_WR)
-            self._reader.discard(LINGER_BYTES, LINGER_SECONDS)
+    def _answer(self, head: http1.RequestHead) -> Response | StreamingResponse:
+        """Find the route, read the body, call the route; raises HTTPError for an unread body."""
+        length, limits = http1.body_length(head), self.server.limits
+        if length <= limits.body_bytes:
+            self._linger = length if length >= 0 else limits.body_bytes, limits.body_seconds
+        try:
+            route = self._find_route(head)
+        except HTTPError as refusal:
+            if length:
+                raise
+            self._keep_alive = head.keep_alive
+            return _error_response(refusal, head)
+        with Body(self.server.body_budget) as body:
+            self._reader.read_body(head, body, self._send)
+            peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
+            request = Request(head.method, head.path, head, body.data, peer, local)
+            self._keep_alive = head.keep_alive
+            return self._call_route(route, request)
 
-    def _call_route(self, request: Request) -> Response | StreamingResponse:
-        """Find and call the route; its exception becomes an answer."""
-        methods = self.server.routes.get(request.path)
+    def _find_route(self, head: http1.RequestHead) -> Route:
+        """Return the route of a request; raises HTTPError if there is none, or its check does."""
+        methods = self.server.routes.get(head.path)
         if methods is None:
-            return json_message(404, "There is nothing at this address.")
-        route = methods.get(request.method)
+            raise HTTPError(404, "There is nothing at this address.")
+        route = methods.get(head.method)
         if route is None:
             allowed = ", ".join(sorted(methods))
-            return json_message(405, f"This address takes {allowed}.", (("Allow", allowed),))
+            raise HTTPError(405, f"This address takes {allowed}.", Allow=allowed)
+        if not isinstance(route, CheckedRoute):
+            return route
+        route.check(head)
+        return route.route
+
+    def _reject(self, error: HTTPError) -> None:
+        """Answer a request that is not read to its end, and let the client read the answer."""
+        self._keep_alive = False
+        self._respond(_error_response(error, self._head))
+        if error.status == HTTPStatus.REQUEST_TIMEOUT:
+            return
+        self.server.mark_idle(self.request)
+        with contextlib.suppress(OSError, HTTPError):
+            self.request.shutdown(socket.SHUT_WR)
+            self._reader.discard(*self._linger)
+
+    def _call_route(self, route: Route, request: Request) -> Response | StreamingResponse:
+        """Call a route; its exception becomes an answer."""
         try:
             return route(request)
         except HTTPError as error:
-            return _error_response(error)
+            return _error_response(error, request.head)
         except Exception as error:  # noqa: BLE001 - the Kernel forgets who does not answer
             logger.error("answering %s failed: %s", _loggable(request), describe(error))
             return json_message(500, UNEXPECTED)
@@ -213,8 +250,11 @@ class Connection(BaseHTTPRequestHandler):
             raise ClientDisconnected from None
 
 
-def _error_response(error: HTTPError) -> Response:
+def _error_response(error: HTTPError, head: http1.RequestHead | None) -> Response:
+    """Answer with an error's sentence, in the language that the request asks for."""
+    languages = head.headers.get("accept-language", []) if head is not None else []
     text = error.message or HTTPStatus(error.status).phrase + "."
+    text = render(text, language_of(", ".join(languages)))
     return json_message(error.status, text, tuple(error.headers.items()))
 
 

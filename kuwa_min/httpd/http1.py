@@ -19,6 +19,7 @@ from kuwa_min.errors import HTTPError
 HEAD_LIMIT = 32 << 10  # bytes of request line and headers
 HEADERS_LIMIT = 100  # of a head, and of a trailer
 LINE_LIMIT = 4096  # bytes of a chunk-size or trailer line
+CHUNKS_LIMIT = 64 << 10  # of a body: each costs time, however small it is
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

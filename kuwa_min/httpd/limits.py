@@ -9,6 +9,7 @@ class Limits(NamedTuple):
     """Limits of a server and of each of its clients."""
 
     body_bytes: int = 8 << 20
+    bodies_bytes: int = 64 << 20  # of all clients' bodies together, see body_budget
     head_seconds: float = 10
     body_seconds: float = 20
     idle_seconds: float = 8  # between an answer and the next request

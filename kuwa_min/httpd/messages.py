@@ -19,7 +19,7 @@ class Request(NamedTuple):
     method: str
     path: str
     head: http1.RequestHead
-    body: bytes
+    body: bytes | bytearray
     peer: str = ""  # the client's IP address
     local: str = ""  # our IP address, to which it connected
 
@@ -51,7 +51,19 @@ class StreamingResponse(NamedTuple):
 
 
 Route = Callable[[Request], "Response | StreamingResponse"]
-Routes = Mapping[str, Mapping[str, Route]]  # path -> method -> route
+
+
+class CheckedRoute(NamedTuple):
+    """A route that looks at a request's head before the body is read.
+
+    check: raises HTTPError to refuse the request; its body is dropped as it comes.
+    """
+
+    route: Route
+    check: Callable[[http1.RequestHead], None]
+
+
+Routes = Mapping[str, Mapping[str, "Route | CheckedRoute"]]  # path -> method -> route
 
 
 def json_message(status: int, text: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:

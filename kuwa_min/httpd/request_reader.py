@@ -9,7 +9,9 @@ from collections.abc import Callable
 from kuwa_min.errors import ClientDisconnected, HTTPError
 
 from . import http1
+from .body_budget import Body
 from .limits import Limits
+from .sentences import TOO_LARGE
 
 RECV_SIZE = 64 << 10  # bytes asked for at once
 
@@ -22,43 +24,44 @@ class RequestReader:
 
     def __init__(self, sock: socket.socket, limits: Limits, *, can_peek: bool) -> None:
         self._sock, self._limits, self._can_peek = sock, limits, can_peek
-        self._buffer = b""  # received, not consumed yet
+        self._buffer, self._at = b"", 0  # what was received; consumed up to here
 
     def read_head(self, *, is_first: bool) -> http1.RequestHead:
         """Read the head of the next request; raises HTTPError or ClientDisconnected."""
         limits = self._limits
         start = time.monotonic()
         idle = start + (limits.head_seconds if is_first else limits.idle_seconds)
-        while not self._buffer.strip(b"\r\n"):
-            self._buffer = b""
+        while not self._skip_empty_lines():
             try:
                 self._receive(idle)
             except HTTPError:
                 if not is_first:
                     raise ClientDisconnected from None  # an idle connection
                 raise
-        self._buffer = self._buffer.lstrip(b"\r\n")
         deadline = idle if is_first else time.monotonic() + limits.head_seconds
         return http1.parse_head(self._read_until(b"\r\n\r\n", http1.HEAD_LIMIT, deadline, 431))
 
-    def read_body(self, head: http1.RequestHead, send: Callable[[bytes], None]) -> bytes:
+    def read_body(self, head: http1.RequestHead, body: Body, send: Callable[[bytes], None]) -> None:
         """Read the body that belongs to a head; send: for 100 Continue."""
         limit = self._limits.body_bytes
         length = http1.body_length(head)
         if length > limit:
-            raise HTTPError(413, f"The request is larger than {limit >> 20} MB.")
-        if head.expects_continue and length and not self._buffer:
+            raise _too_large(limit)
+        if head.expects_continue and length and self._at == len(self._buffer):
             send(http1.CONTINUE)
         deadline = time.monotonic() + self._limits.body_seconds
-        if length != http1.CHUNKED:
-            return self._read_exactly(length, deadline)
-        return self._read_chunks(limit, deadline)
+        if length == http1.CHUNKED:
+            self._read_chunks(body, limit, deadline)
+        else:
+            self._read_exactly(body, length, deadline)
+        body.complete()
 
     def discard(self, size: int, seconds: float) -> None:
         """Receive and drop bytes until the limit or the deadline, which raises HTTPError."""
         deadline = time.monotonic() + seconds
+        size -= len(self._buffer) - self._at
         while size > 0:
-            self._buffer = b""
+            self._at = len(self._buffer)
             self._receive(deadline)
             size -= len(self._buffer)
 
@@ -91,43 +94,52 @@ class RequestReader:
             raise ClientDisconnected from None
         if not data:
             raise ClientDisconnected
-        self._buffer += data
+        self._buffer, self._at = self._buffer[self._at :] + data, 0
+
+    def _skip_empty_lines(self) -> bool:
+        """Skip line ends before a request; return whether something else is there."""
+        while self._at < len(self._buffer) and self._buffer[self._at] in b"\r\n":
+            self._at += 1
+        return self._at < len(self._buffer)
 
     def _read_until(self, mark: bytes, limit: int, deadline: float, status: int) -> bytes:
         """Consume up to a mark, which is dropped; raises HTTPError with `status` past the limit."""
         searched = 0
-        while (end := self._buffer.find(mark, searched, limit)) < 0:
-            if http1.BARE_LF.search(self._buffer[:limit]):
+        while (end := self._buffer.find(mark, self._at + searched, self._at + limit)) < 0:
+            if http1.BARE_LF.search(self._buffer, self._at + searched, self._at + limit):
                 raise HTTPError(400)
-            if len(self._buffer) >= limit:
+            if len(self._buffer) - self._at >= limit:
                 raise HTTPError(status)
-            searched = max(0, len(self._buffer) - len(mark))
+            searched = max(0, len(self._buffer) - self._at - len(mark))
             self._receive(deadline)
-        part, self._buffer = self._buffer[:end], self._buffer[end + len(mark) :]
+        part, self._at = self._buffer[self._at : end], end + len(mark)
         return part
 
-    def _read_exactly(self, size: int, deadline: float) -> bytes:
-        parts, have = [self._buffer], len(self._buffer)
-        while have < size:
-            self._buffer = b""
-            self._receive(deadline)
-            parts.append(self._buffer)
-            have += len(self._buffer)
-        data = b"".join(parts)
-        self._buffer = data[size:]
-        return data[:size]
+    def _read_exactly(self, body: Body, size: int, deadline: float) -> None:
+        """Move bytes to a body as they come."""
+        while size:
+            if self._at == len(self._buffer):
+                self._receive(deadline)
+            part = self._buffer[self._at : self._at + size]
+            self._at, size = self._at + len(part), size - len(part)
+            body.append(part)
 
-    def _read_chunks(self, limit: int, deadline: float) -> bytes:
-        body = bytearray()
+    def _read_chunks(self, body: Body, limit: int, deadline: float) -> None:
+        left, chunks = limit, 0
         while size := http1.chunk_size(self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400)):
-            if len(body) + size > limit:
-                raise HTTPError(413, f"The request is larger than {limit >> 20} MB.")
-            body += self._read_exactly(size, deadline)
-            if self._read_exactly(2, deadline) != b"\r\n":
+            left, chunks = left - size, chunks + 1
+            if left < 0 or chunks > http1.CHUNKS_LIMIT:
+                raise _too_large(limit)
+            self._read_exactly(body, size, deadline)
+            if self._read_until(b"\r\n", 2, deadline, 400):
                 raise HTTPError(400)
         for _ in range(http1.HEADERS_LIMIT):
             trailer = self._read_until(b"\r\n", http1.LINE_LIMIT, deadline, 400)
             if not trailer:
-                return bytes(body)
+                return
             http1.parse_field(trailer)
         raise HTTPError(431)
+
+
+def _too_large(limit: int) -> HTTPError:
+    return HTTPError(413, TOO_LARGE.format(limit >> 20))

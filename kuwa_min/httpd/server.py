@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from kuwa_min.errors import ClientDisconnected, StartError, describe
 
 from . import http1
+from .body_budget import BodyBudget
 from .connection import Connection
 from .flush_thread import FlushThread
 from .limits import Limits
@@ -66,6 +67,7 @@ class Server(ThreadingHTTPServer):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.routes, self.limits, self.tls = routes, limits or Limits(), tls
+        self.body_budget = BodyBudget(self.limits.bodies_bytes)
         self.check_origin = OriginPolicy(hosts, origins, any_host_paths).check
         self.would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if tls is not None:

@@ -61,7 +61,7 @@ class ChatRequest(NamedTuple):
     headers: Mapping[str, list[str]] = MappingProxyType({})  # values by lower-case name
 
 
-def parse_form(body: bytes, content_type: str) -> dict[str, str]:
+def parse_form(body: bytes | bytearray, content_type: str) -> dict[str, str]:
     """Parse an urlencoded or multipart form, as its body shows, not content_type alone.
 
     Of several values of a field, the last one counts. Raises HTTPError for too many fields.
@@ -81,7 +81,7 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _parse_multipart(body: bytes, boundary: bytes) -> dict[str, str]:
+def _parse_multipart(body: bytes | bytearray, boundary: bytes) -> dict[str, str]:
     form = {}
     if body.count(boundary) > FORM_FIELDS + 1:  # the last one ends the form
         raise HTTPError(400, TOO_MANY_FIELDS.format(FORM_FIELDS))

@@ -5,15 +5,25 @@ Each is called on the HTTP worker thread of the connection that asks.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
-from kuwa_min.chat.sentence import language_of, render
 from kuwa_min.errors import HTTPError
-from kuwa_min.httpd.messages import JSON, Request, Response, Routes, StreamingResponse, json_message
+from kuwa_min.httpd.http1 import RequestHead
+from kuwa_min.httpd.messages import (
+    JSON,
+    CheckedRoute,
+    Request,
+    Response,
+    Route,
+    Routes,
+    StreamingResponse,
+    json_message,
+)
 from kuwa_min.kernel import protocol, wire
 
 from .event_loop import EventLoop
@@ -59,13 +69,14 @@ class ExecutorRoutes:
 
     def table(self) -> Routes:
         """Return every route by path and method."""
-        routes: dict[str, dict[str, Callable[[Request], Response | StreamingResponse]]] = {
+        routes: dict[str, dict[str, Route | CheckedRoute]] = {
             "/health": {"GET": self.health},
             "/metrics": {"GET": self.metrics},
             "/status": {"GET": self.status},
         }
         for index, path in enumerate(self._paths):
-            routes[path] = {"POST": partial(self.chat, index)}
+            chat = CheckedRoute(partial(self.chat, index), partial(self.check, index))
+            routes[path] = {"POST": chat}
             routes[f"{path}/abort"] = {"GET": partial(self.abort, index)}
         return routes
 
@@ -75,20 +86,34 @@ class ExecutorRoutes:
         Raises HTTPError: 400 for a malformed form, 429 if the endpoint is taken, 503 while the
         model loads and when the process stops.
         """
-        try:
+        with self._logged_refusal(index), self._slots.reserve(index):
             return self._start(index, request)
+
+    def check(self, index: int, _: RequestHead) -> None:
+        """Refuse a chat before its body is read, as `chat` does.
+
+        This keeps no endpoint: one that is taken by a client which sends slowly would be lost.
+        """
+        with self._logged_refusal(index):
+            self._refuse_if_loading()
+            self._slots.check(index)
+
+    @contextlib.contextmanager
+    def _logged_refusal(self, index: int) -> Iterator[None]:
+        try:
+            yield
         except HTTPError as refusal:
             self._metrics.refused.inc()
             logger.info(
                 "endpoint %d: refused a chat: %d %s", index, refusal.status, refusal.message
             )
-            language = language_of(request.header("accept-language"))
-            refusal.message = render(refusal.message, language)
             raise
 
-    def _start(self, index: int, request: Request) -> StreamingResponse:
+    def _refuse_if_loading(self) -> None:
         if not self.ready:
             raise HTTPError(503, catalog.LOADING, Retry_After="5")
+
+    def _start(self, index: int, request: Request) -> StreamingResponse:
         form = protocol.parse_form(request.body, request.header("content-type") or "")
         chat = protocol.parse_chat_request(
             form, request.header("accept-language"), request.header("x-kuwa-api-base-urls")
@@ -125,8 +150,7 @@ class ExecutorRoutes:
 
     def health(self, _: Request) -> Response:
         """Return 204 when chats are accepted; raises HTTPError with 503 while the model loads."""
-        if not self.ready:
-            raise HTTPError(503, catalog.LOADING, Retry_After="5")
+        self._refuse_if_loading()
         return Response(204)
 
     def status(self, _: Request) -> Response:

@@ -43,6 +43,7 @@ class Slots:
         self._metrics, self._abort = metrics, abort
         self._changed = threading.Condition()
         self._endpoints: list[Generation | None] = [None] * (count + waiting)
+        self._reserved: set[int] = set()  # endpoints of chats that do not exist yet
         self._queue = AdmissionQueue(count, self._observe_load)
         self._flushing: set[Generation] = set()  # without an endpoint, sending their last pieces
         self._closed = False
@@ -51,16 +52,32 @@ class Slots:
 
     # -- for the routes and the generations
 
-    def acquire(self, index: int, generation: Generation) -> None:
-        """Give an endpoint to a generation, which joins the queue.
+    def check(self, index: int) -> None:
+        """Raise HTTPError if a chat cannot have an endpoint: 429 if taken, 503 once closed."""
+        if self._closed:
+            raise HTTPError(503, catalog.STOPPING, Retry_After="5")
+        if self._endpoints[index] is not None or index in self._reserved:
+            raise HTTPError(429, catalog.ENDPOINT_BUSY)
 
-        Raises HTTPError: 429 if the endpoint is taken, 503 if the process stops.
+    @contextlib.contextmanager
+    def reserve(self, index: int) -> Iterator[None]:
+        """Keep an endpoint for a chat while its form is parsed; raises as `check`."""
+        with self._changed:
+            self.check(index)
+            self._reserved.add(index)
+        try:
+            yield
+        finally:
+            self._reserved.discard(index)
+
+    def acquire(self, index: int, generation: Generation) -> None:
+        """Give an endpoint to a generation, which joins the queue; called within `reserve`.
+
+        Raises HTTPError with 503 if the process stops.
         """
         with self._changed:
-            if self._closed:
-                raise HTTPError(503, catalog.STOPPING, Retry_After="5")
-            if self._endpoints[index] is not None:
-                raise HTTPError(429, catalog.ENDPOINT_BUSY)
+            self._reserved.discard(index)
+            self.check(index)
             ticket = self._queue.acquire(generation.user)
             # The slot is free where the generator ends, before the worker thread notices that.
             generation.enqueue(ticket, partial(self._queue.release, ticket))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import http.client
 import logging
 import socket
 import ssl
@@ -26,8 +27,9 @@ import pytest
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
 from kuwa_min.httpd.body_writer import BodyWriter
+from kuwa_min.httpd.http1 import RequestHead
 from kuwa_min.httpd.limits import Limits
-from kuwa_min.httpd.messages import TEXT, Request, Response, StreamingResponse
+from kuwa_min.httpd.messages import TEXT, CheckedRoute, Request, Response, StreamingResponse
 from kuwa_min.httpd.server import Server
 from tests.support.programs import ROOT, until
 
@@ -146,6 +148,11 @@ def refusing(_: Request) -> Response:
     raise HTTPError(429, "Busy.", Retry_After="5")
 
 
+def not_now(_: RequestHead) -> None:
+    """Refuse every request by its head."""
+    raise HTTPError(429, "Not now.")
+
+
 def streaming(*pieces: str) -> Callable[[Request], StreamingResponse]:
     """Make a route that streams these pieces."""
 
@@ -165,6 +172,7 @@ ROUTES: dict[str, dict[str, Callable[[Request], Any]]] = {
     "/none": {"GET": lambda _: Response(204)},
     "/broken": {"POST": broken},
     "/refusing": {"GET": refusing},
+    "/checked": {"POST": CheckedRoute(echo, not_now)},
     "/stream": {"GET": streaming("one", "two")},
 }
 
@@ -309,17 +317,38 @@ def test_wrong_addresses_and_methods_are_refused_kindly(
     assert client.send(get()).answer().status == 200
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/none", "/broken", "/echo"])
-def test_an_unexpected_body_is_not_the_next_request(client: Client, path: str) -> None:
-    """Hide a request in the body of another one."""
+@pytest.mark.parametrize("framed", [True, False], ids=["length", "chunks"])
+@pytest.mark.parametrize("path", ["/nothing", "/none", "/checked", "/broken", "/echo"])
+def test_an_unexpected_body_is_not_the_next_request(
+    client: Client, path: str, *, framed: bool
+) -> None:
+    """Hide a request in the body of another one; a refused body ends the connection."""
     hidden = get("/refusing")
-    for request in (
-        post(path, hidden),
-        chunked(path, b"%x\r\n%s\r\n0\r\n\r\n" % (len(hidden), hidden)),
-    ):
-        client.send(request, get("/none"))
-        assert client.answer().status in (200, 404, 405, 500)
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(hidden), hidden)
+    client.send(post(path, hidden) if framed else chunked(path, chunks), get("/none"))
+    answer = client.answer()
+    if path in ("/broken", "/echo"):
+        assert answer.status in (200, 500)
         assert client.answer().status == 204
+    else:
+        assert (answer.status, answer.headers["connection"]) == (
+            {"/nothing": 404, "/none": 405, "/checked": 429}[path],
+            "close",
+        )
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.rest() == b""
+
+
+def test_a_body_that_is_refused_by_its_head_is_dropped_to_its_end(client: Client) -> None:
+    """Answer before a byte of it came; a client that sends all of it first reads the answer."""
+    body = b"x" * (6 << 20)
+    client.send(get("/checked", f"Content-Length: {len(body)}", method="POST"))
+    assert client.answer().status == 429
+    client.send(body)
+    assert client.rest() == b""
+    with contextlib.closing(http.client.HTTPConnection(*client.sock.getpeername())) as other:
+        other.request("POST", "/checked", body)
+        assert other.getresponse().read() == b'{"msg":"Not now."}'
 
 
 def test_a_get_request_may_have_a_body(client: Client) -> None:
@@ -523,6 +552,7 @@ def test_a_chunked_body_is_put_together(client: Client, wire: bytes, body: bytes
         (b"ffffffff\r\n", 413),
         (b"800001\r\n", 413),
         (b"400000\r\n" + b"x" * (4 << 20) + b"\r\n400001\r\n", 413),
+        (b"1\r\nx\r\n" * ((64 << 10) + 1), 413),
     ],
 )
 def test_a_doubtful_chunked_body_is_refused(client: Client, wire: bytes, status: int) -> None:
@@ -619,6 +649,7 @@ def test_a_client_that_expects_it_is_told_to_continue(client: Client) -> None:
         (b"POST /echo HTTP/1.0\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\nx", 200),
         (get("/echo", "Content-Length: 99999999", "Expect: 100-continue", method="POST"), 413),
         (get("/echo", "Content-Length: 1", "Expect: 100-continue", "Origin: null"), 403),
+        (get("/checked", "Content-Length: 1", "Expect: 100-continue", method="POST"), 429),
     ],
 )
 def test_no_other_client_is_told_to_continue(
