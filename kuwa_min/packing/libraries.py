@@ -11,12 +11,17 @@ from kuwa_min.errors import UsageError
 from kuwa_min.packing.elf.host_requirements import host_requirements
 from kuwa_min.packing.elf.scan import cached_scan
 from kuwa_min.packing.wheels.fetch import fetch_wheels
-from kuwa_min.packing.wheels.llama_wheel import build_llama_wheel
-from kuwa_min.packing.wheels.lock import Lock, check, parse_requirement, read_lock
+from kuwa_min.packing.wheels.llama_wheel import (
+    CompiledWheel,
+    build_llama_wheel,
+    compiled_before,
+    pin_source,
+)
+from kuwa_min.packing.wheels.lock import Lock, Pin, SourcePin, check, parse_requirement, read_lock
 from kuwa_min.packing.wheels.resolve import WheelSources, resolve
 from kuwa_min.packing.wheels.target import TargetPython
 from kuwa_min.packing.wheels.wheel import PayloadFile, Wheel, read_wheel
-from kuwa_min.packing.wheels.wheelhouse import find_candidates
+from kuwa_min.packing.wheels.wheelhouse import find_candidates, sha256_of
 from kuwa_min.registry import BackendInfo
 
 from .assemble import Libraries
@@ -46,11 +51,12 @@ def find_libraries(
 
     Raises UsageError.
     """
-    request = _with_llama(request, log_step)
-    lock = _lock(request, log_step)
-    digests = fetch_wheels(lock, request.sources, request.wheelhouse, log_step)
+    found = _followed(request, log_step) or _resolved(request, log_step)
+    lock, sources = found.lock, _with_folder(request.sources, found.compiled)
+    digests = fetch_wheels(lock, sources, request.wheelhouse, log_step)
     if request.lock:
-        _write_lock(lock.narrowed(digests.values()).text(), request.lock)
+        used = lock.narrowed(digests.values())
+        _write_lock(used.with_source(found.source) if found.source else used, request.lock)
     wheels = [read_wheel(path, digest) for path, digest in digests.items()]
     return Libraries(
         target=_target(request, wheels, digests),
@@ -60,50 +66,110 @@ def find_libraries(
     )
 
 
-def _write_lock(text: str, path: Path) -> None:
+class Pinned(NamedTuple):
+    """The wheels to take, that which was compiled here, and its source if a lock shall hold it."""
+
+    lock: Lock
+    compiled: Path | None
+    source: SourcePin | None
+
+
+def _with_folder(sources: WheelSources, wheel: Path | None) -> WheelSources:
+    """Look for wheels beside a compiled one, too."""
+    return sources._replace(wheels=(*sources.wheels, wheel.parent)) if wheel else sources
+
+
+def _write_lock(lock: Lock, path: Path) -> None:
     """Write a lock if it changed: the file may be read-only."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    if not path.exists() or path.read_text(encoding="utf-8") != lock.text():
+        path.write_text(lock.text(), encoding="utf-8")
 
 
-def _with_llama(request: LibraryRequest, log_step: LogStep) -> LibraryRequest:
-    """Compile llama-cpp-python, which has no published wheels, unless a wheel is given."""
-    wanted = [
-        one for one in request.backend.requires.values() if parse_requirement(one).name == LLAMA
-    ]
+def _followed(request: LibraryRequest, log_step: LogStep) -> Pinned | None:
+    """Read the lock and compile the source that it pins; None if there is no lock yet."""
+    if not (request.lock and request.lock.exists()):
+        return None
+    lock = read_lock(request.lock)
+    _check(lock, request)
+    source = lock.source
+    if source is None:
+        return Pinned(lock, _carried_in(lock, request), None)
+    _check_is_here(request)
+    given = find_candidates(request.sources.wheels, request.target).newest()
+    if source.sdist.name in given:
+        raise UsageError(
+            f"{given[source.sdist.name].path} is not in the lock, which pins the source: "
+            "leave the wheel out, or make another lock"
+        )
+    wheel = build_llama_wheel(source, request.sources, request.wheelhouse, log_step)
+    compiled = Pin(source.sdist.name, source.sdist.version, (sha256_of(wheel),))
+    return Pinned(lock.with_compiled(compiled), wheel, source)
+
+
+def _carried_in(lock: Lock, request: LibraryRequest) -> Path | None:
+    """Find a wheel that was compiled elsewhere, or before locks held sources; raises UsageError."""
+    pin = next((pin for pin in lock.pins if pin.name == LLAMA), None)
+    if pin is None:
+        return None
+    compiled = sorted({path.parent for path in request.wheelhouse.glob(f"{LLAMA}-*/*/*.whl")})
+    candidates = find_candidates([*request.sources.folders, *compiled], lock.target)
+    for one in candidates.of(LLAMA, pin.version):
+        if sha256_of(one.path) in pin.hashes:
+            return one.path
+    raise UsageError(
+        f"{request.lock} pins a wheel of {LLAMA} {pin.version} that is not here, and no source: "
+        "give the wheel's folder by --wheels DIR, or remove the lock to make one with the source"
+    )
+
+
+def _resolved(request: LibraryRequest, log_step: LogStep) -> Pinned:
+    """Resolve what a backend requires; compile llama-cpp-python unless a wheel is given."""
+    wheel = _llama_wheel(request, log_step)
+    sources = _with_folder(request.sources, wheel and wheel.path)
+    log_step(f"resolving {', '.join(_needed(request))} for {request.target}")
+    requirements = request.backend.requires.values()
+    name, target, host = request.backend.name, request.target, request.host_packages
+    lock = resolve(name, requirements, target, sources, host)
+    _check(lock, request)
+    return Pinned(lock, wheel and wheel.path, wheel and wheel.source)
+
+
+def _llama_wheel(request: LibraryRequest, log_step: LogStep) -> CompiledWheel | None:
+    """Compile llama-cpp-python, which has no published wheels; None if it is not to be."""
+    wanted = [one for one in _needed(request) if parse_requirement(one).name == LLAMA]
     given = find_candidates(request.sources.folders, request.target).newest()
     if not wanted or LLAMA in given:
-        return request
+        return None
+    _check_is_here(request)
+    before = compiled_before(wanted[0], request.wheelhouse)
+    if before and (before.source or not request.lock):
+        log_step(f"{before.path.name} was compiled before, with the same CMAKE_ARGS")
+        return before
+    source = pin_source(wanted[0], request.sources, request.wheelhouse, log_step)
+    wheel = build_llama_wheel(source, request.sources, request.wheelhouse, log_step)
+    return CompiledWheel(wheel, source)
+
+
+def _check_is_here(request: LibraryRequest) -> None:
+    """Raise UsageError if what is compiled here would not run on the target."""
     if not request.target.is_here:
         raise UsageError(
             f"{LLAMA} has no published wheels and cannot be compiled here for {request.target}: "
             "build its wheel on such a machine and give its folder: --wheels DIR"
         )
-    wheel = build_llama_wheel(wanted[0], request.wheelhouse, log_step)
-    wheels = (*request.sources.wheels, wheel.parent)
-    return request._replace(sources=request.sources._replace(wheels=wheels))
 
 
-def _lock(request: LibraryRequest, log_step: LogStep) -> Lock:
-    name, requirements = request.backend.name, [*request.backend.requires.values()]
-    needed = [
-        one for one in requirements if parse_requirement(one).name not in request.host_packages
-    ]
-    if request.lock and request.lock.exists():
-        lock = read_lock(request.lock)
-    else:
-        log_step(f"resolving {', '.join(needed)} for {request.target}")
-        lock = resolve(name, requirements, request.target, request.sources, request.host_packages)
-    variant = request.sources.torch_variant
-    check(
-        lock,
-        name,
-        request.target,
-        needed,
-        torch_variant=variant,
-        host_packages=request.host_packages,
-    )
-    return lock
+def _needed(request: LibraryRequest) -> list[str]:
+    requirements = request.backend.requires.values()
+    host = request.host_packages
+    return [one for one in requirements if parse_requirement(one).name not in host]
+
+
+def _check(lock: Lock, request: LibraryRequest) -> None:
+    """Raise UsageError if a lock is for another build."""
+    variant, host = request.sources.torch_variant, request.host_packages
+    name, needed = request.backend.name, _needed(request)
+    check(lock, name, request.target, needed, torch_variant=variant, host_packages=host)
 
 
 def _target(

@@ -128,11 +128,15 @@ def _download(missing: Sequence[Pin], lock: Lock, sources: WheelSources, wheelho
             raise UsageError(f"pip could not download {_listed(missing)}; above it says why")
 
 
-def pip_command() -> list[str]:
-    """Return the command that starts this Python's pip; raises UsageError if it has none."""
-    if importlib.util.find_spec("pip") is None:
+def pip_command(python: str = sys.executable) -> list[str]:
+    """Return the command that starts this Python's pip in a Python; raises UsageError without it.
+
+    A folder is run, so that the other Python sees pip and no package beside it.
+    """
+    found = importlib.util.find_spec("pip")
+    if found is None or found.origin is None:
         raise UsageError(f"{sys.executable} has no pip: {sys.executable} -m ensurepip adds it")
-    return [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    return [python, str(Path(found.origin).parent), "--disable-pip-version-check", "--no-input"]
 
 
 def _options(lock: Lock, sources: WheelSources) -> list[str]:

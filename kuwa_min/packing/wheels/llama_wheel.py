@@ -3,6 +3,10 @@
 The wheel runs on every processor of this architecture: it holds llama.cpp's CPU backend in one
 variant for each generation, and the best is loaded at run time. The backend has to request that:
 ggml_backend_load_all_from_path(<llama_cpp>/lib), through the handle of libllama, before a model.
+
+To compile is to run what the sdist brings, and the build backend and tools that it asks for. Each
+is pinned first, and its sha256 compared before anything of it is unpacked; the build then sees
+these packages and no others. A wheel that was compiled is kept with a record of all that.
 """
 
 from __future__ import annotations
@@ -14,20 +18,25 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+import venv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kuwa_min.errors import UsageError
 
-from .fetch import pip_command
-from .lock import parse_requirement
+from .fetch import fetch_wheels, pip_command
+from .lock import Lock, Pin, SourcePin, narrowed, parse_requirement, read_lock
+from .resolve import WheelSources, choose_sdist, resolve
+from .target import TargetPython
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
 
+# What the sdist's pyproject.toml asks for, and what its build backend asks for besides.
+TOOLS = ("scikit-build-core>=0.9.2", "cmake>=3.21", "ninja>=1.5")
 EVERYWHERE = (
     "-DGGML_NATIVE=OFF",  # not for this very processor only
     "-DLLAVA_BUILD=OFF",  # pictures: a fifth of the size, and no backend of ours sends any
@@ -39,35 +48,83 @@ VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
 COMPILERS = ("c++", "g++", "clang++")
 PROGRESS_INTERVAL = 15.0  # seconds between two lines about the progress
 LOG = "build.log"
+RECORD = "source.lock"  # beside a compiled wheel: the source, and the tools that compiled it
 
 
-def build_llama_wheel(requirement: str, wheelhouse: Path, log_step: LogStep) -> Path:
-    """Compile the wheel, or return the cached one of the same CMAKE_ARGS; raises UsageError."""
+class CompiledWheel(NamedTuple):
+    """A wheel that was compiled here; source is None if it was before sources were recorded."""
+
+    path: Path
+    source: SourcePin | None
+
+
+def pin_source(
+    requirement: str, sources: WheelSources, wheelhouse: Path, log_step: LogStep
+) -> SourcePin:
+    """Pin the newest source, and the tools to compile it with; raises UsageError."""
+    here, name = TargetPython.of_this_machine(), parse_requirement(requirement).name
+    log_step(f"resolving the source of {requirement}, and what compiles it")
+    sdist = choose_sdist(requirement, here, sources)
+    tools = resolve(f"build-of-{name}", TOOLS, here, _for_tools(sources)).pins
+    used = _fetch_tools(tools, sources, wheelhouse, log_step)
+    return SourcePin(sdist, narrowed(tools, used.values()))
+
+
+def compiled_before(requirement: str, wheelhouse: Path) -> CompiledWheel | None:
+    """Return the newest wheel that was compiled with the same CMAKE_ARGS, whatever its source."""
+    wanted = parse_requirement(requirement)
+    folder = _folder(wanted.name, wheelhouse)
+    known = [(parse_wheel_filename(path.name)[1], path) for path in folder.glob("[0-9]*/*.whl")]
+    fitting = [one for one in known if wanted.specifier.contains(one[0], prereleases=True)]
+    if not fitting:
+        return None
+    path = max(fitting)[1]
+    record = path.with_name(RECORD)
+    return CompiledWheel(path, read_lock(record).source if record.exists() else None)
+
+
+def build_llama_wheel(
+    source: SourcePin, sources: WheelSources, wheelhouse: Path, log_step: LogStep
+) -> Path:
+    """Compile a source, or return the wheel that was compiled of it; raises UsageError."""
+    requirement = f"{source.sdist.name}=={source.sdist.version}"
+    cached = compiled_before(requirement, wheelhouse)
+    if cached and cached.source == source:
+        log_step(f"{cached.path.name} was compiled before, of the same source and CMAKE_ARGS")
+        return cached.path
+    _check_compiler(os.environ)
+    tools = _fetch_tools(source.tools, sources, wheelhouse, log_step)
+    folder = _folder(source.sdist.name, wheelhouse)
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = cmake_args(os.environ, platform.machine())
+    log_step(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
+    return _compile(_Build(source, sources, [*tools]), folder, arguments, log_step)
+
+
+def _fetch_tools(
+    tools: Sequence[Pin], sources: WheelSources, wheelhouse: Path, log_step: LogStep
+) -> dict[Path, str]:
+    lock = Lock("", TargetPython.of_this_machine(), tuple(tools))
+    return fetch_wheels(lock, _for_tools(sources), wheelhouse, log_step)
+
+
+def _for_tools(sources: WheelSources) -> WheelSources:
+    """Return the sources without the folders that are for the target alone."""
+    links = (*map(str, sources.wheels), *sources.find_links)
+    return sources._replace(wheels=(), find_links=links, torch_variant="")
+
+
+def _folder(name: str, wheelhouse: Path) -> Path:
+    """Return the folder of the wheels of a package that were compiled with these CMAKE_ARGS."""
     arguments = cmake_args(os.environ, platform.machine())
     key = hashlib.sha256(arguments.encode()).hexdigest()[:12]
-    folder = wheelhouse / f"{canonicalize_name(parse_requirement(requirement).name)}-{key}"
-    cached = _cached_wheel(requirement, folder)
-    if cached:
-        log_step(f"{cached.name} was compiled before, with the same CMAKE_ARGS")
-        return cached
-    _check_compiler(os.environ)
-    folder.mkdir(parents=True, exist_ok=True)
-    log_step(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
-    return _compile(requirement, folder, {**os.environ, "CMAKE_ARGS": arguments}, log_step)
+    return wheelhouse / f"{canonicalize_name(name)}-{key}"
 
 
 def cmake_args(environment: Mapping[str, str], machine: str) -> str:
     """Return CMAKE_ARGS: those for a portable wheel, then the user's, which take precedence."""
     own = environment.get("CMAKE_ARGS", "").split()
     return " ".join([*EVERYWHERE, *VARIANTS.get(machine, ()), *own])
-
-
-def _cached_wheel(requirement: str, folder: Path) -> Path | None:
-    """Return the newest wheel of the folder that satisfies the requirement."""
-    wanted = parse_requirement(requirement).specifier
-    found = [(parse_wheel_filename(path.name)[1], path) for path in folder.glob("[0-9]*/*.whl")]
-    fitting = [one for one in found if wanted.contains(one[0], prereleases=True)]
-    return max(fitting)[1] if fitting else None
 
 
 def _check_compiler(environment: Mapping[str, str]) -> None:
@@ -79,37 +136,76 @@ def _check_compiler(environment: Mapping[str, str]) -> None:
         )
 
 
-def _compile(
-    requirement: str, folder: Path, environment: Mapping[str, str], log_step: LogStep
-) -> Path:
-    """Run pip in a temporary folder, then rename: an interrupted build leaves no partial wheel."""
-    log = folder / LOG
-    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
-        command = [*_build_command(requirement), "--wheel-dir", part, requirement]
-        if _run(command, log, environment, log_step):
+class _Build(NamedTuple):
+    """What is compiled, where its sdist is looked for, and the wheels of its tools."""
+
+    source: SourcePin
+    sources: WheelSources
+    tools: list[Path]
+
+
+def _compile(build: _Build, folder: Path, arguments: str, log_step: LogStep) -> Path:
+    """Compile in a temporary folder, then rename: an interrupted build leaves no partial wheel."""
+    log, sdist = folder / LOG, build.source.sdist
+    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part, log.open("wb") as output:
+        commands = _commands(build, Path(part).absolute())
+        environment = {**_without_python(os.environ), "CMAKE_ARGS": arguments}
+        if any(_run(command, output, environment, log_step) for command in commands):
             raise UsageError(
-                f"{requirement} was not compiled: {_reason(log)}; the whole output is in {log}"
+                f"{sdist.name} {sdist.version} was not compiled: {_reason(log)}; "
+                f"the whole output is in {log}"
             )
         made = next(Path(part).glob("*.whl"))
         home = folder / str(parse_wheel_filename(made.name)[1])  # to be used as --wheels
         home.mkdir(exist_ok=True)
-        return made.replace(home / made.name)
+        home.joinpath(RECORD).unlink(missing_ok=True)  # which is of the wheel before
+        kept = made.replace(home / made.name)
+        _write_record(kept, build.source)
+        return kept
 
 
-def _build_command(requirement: str) -> list[str]:
-    """Return the pip command; pip's cache is bypassed, because its key ignores CMAKE_ARGS."""
-    name = parse_requirement(requirement).name
-    options = ("--no-deps", "--no-binary", name, "--no-cache-dir", "--verbose")
-    return [*pip_command(), "wheel", *options]
+def _write_record(wheel: Path, source: SourcePin) -> None:
+    here = TargetPython.of_this_machine()
+    record = Lock(source.sdist.name, here, (source.sdist,), source=source)
+    wheel.with_name(RECORD).write_text(record.text(), encoding="utf-8")
 
 
-def _run(command: list[str], log: Path, environment: Mapping[str, str], log_step: LogStep) -> int:
+def _commands(build: _Build, part: Path) -> list[list[str]]:
+    """Return the commands that install the tools, and that compile, in a Python of their own.
+
+    pip's cache is bypassed, because its key ignores CMAKE_ARGS. pip compares an sdist's hash before
+    it unpacks it, also to read its metadata.
+    """
+    tools, sdist = part / "tools.txt", part / "sdist.txt"
+    tools.write_text("".join(pin.text() for pin in build.source.tools), encoding="utf-8")
+    sdist.write_text(build.source.sdist.text(), encoding="utf-8")
+    venv.create(part / "python", symlinks=True)
+    pip = pip_command(str(part / "python" / "bin" / "python"))
+    hashed = ["--no-deps", "--require-hashes", "--no-cache-dir", "--verbose"]
+    folders = {str(path.parent) for path in build.tools}
+    links = [f"--find-links={folder}" for folder in sorted(folders)]
+    # Installed, for pip, is also what lies beside pip.
+    install = [*pip, "install", *hashed, "--ignore-installed", "--no-index", *links]
+    install += ["-r", str(tools)]
+    where = [f"--find-links={link}" for link in _for_tools(build.sources).find_links]
+    where += ["--no-index"] if build.sources.no_index else []
+    name = build.source.sdist.name
+    options = ["--no-build-isolation", "--no-binary", name, "-r", str(sdist), "-w", str(part)]
+    compile = [*pip, "wheel", *hashed, *where, *options]
+    return [install, compile] if build.tools else [compile]
+
+
+def _without_python(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what would let another Python's packages into the build."""
+    return {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
+
+
+def _run(
+    command: list[str], output: IO[bytes], environment: Mapping[str, str], log_step: LogStep
+) -> int:
     """Run a command into a log file, report progress, and return the exit code."""
     start = time.monotonic()
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process,
-    ):
+    with subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
         while True:
             try:
                 return process.wait(PROGRESS_INTERVAL)

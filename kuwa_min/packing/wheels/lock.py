@@ -20,16 +20,23 @@ PIN = re.compile(r"(\w[\w.-]*)==([^\s;]+)((?:\s+--hash=sha256:[0-9a-f]{64})*)", 
 
 
 class Pin(NamedTuple):
-    """One package of a lock; a wheel with any of the hashes satisfies it."""
+    """One package of a lock; a file with any of the hashes satisfies it."""
 
     name: str  # normalised: "llama-cpp-python"
     version: str
     hashes: tuple[str, ...]  # sha256, in hex
 
-    def text(self) -> str:
+    def text(self, separator: str = " \\\n    ") -> str:
         """Return the requirement as pip reads it."""
         hashes = (f"--hash=sha256:{digest}" for digest in self.hashes)
-        return " \\\n    ".join([f"{self.name}=={self.version}", *hashes]) + "\n"
+        return separator.join([f"{self.name}=={self.version}", *hashes]) + "\n"
+
+
+class SourcePin(NamedTuple):
+    """A package to compile: its sdist, and all that runs while it is compiled."""
+
+    sdist: Pin
+    tools: tuple[Pin, ...]  # wheels: the build backend, CMake and what they require
 
 
 class Lock(NamedTuple):
@@ -40,6 +47,7 @@ class Lock(NamedTuple):
     pins: tuple[Pin, ...]
     torch_variant: str = ""  # "cpu", "cu130"; "" for torch of the usual index
     host_packages: tuple[str, ...] = ()  # what --thin leaves to the host's Python
+    source: SourcePin | None = None  # its sdist is among the pins, too
 
     def text(self) -> str:
         """Return the text of the file; equal locks give equal bytes."""
@@ -49,19 +57,37 @@ class Lock(NamedTuple):
             "platform": self.target.platform,
             "torch": self.torch_variant,
             "host": " ".join(sorted(self.host_packages)),
+            "source": self.source.sdist.name if self.source else "",
         }
         header = "".join(f"# {name}: {fact}\n" for name, fact in facts.items() if fact)
-        return f"{TITLE}\n{header}\n" + "".join(pin.text() for pin in _in_order(self.pins))
+        used = _in_order(self.source.tools) if self.source else ()
+        tools = "".join(f"# tool: {pin.text(' ')}" for pin in used)
+        return f"{TITLE}\n{header}{tools}\n" + "".join(pin.text() for pin in _in_order(self.pins))
 
     def narrowed(self, used: Iterable[str]) -> Lock:
         """Keep only the hashes of the wheels in use, so that later builds take the same ones."""
-        kept = frozenset(used)
-        return self._replace(
-            pins=tuple(
-                pin._replace(hashes=tuple(digest for digest in pin.hashes if digest in kept))
-                for pin in self.pins
-            )
-        )
+        return self._replace(pins=narrowed(self.pins, used))
+
+    def with_source(self, source: SourcePin) -> Lock:
+        """Pin the source of a package in place of the wheel that was compiled of it."""
+        return self._with_pin(source.sdist)._replace(source=source)
+
+    def with_compiled(self, pin: Pin) -> Lock:
+        """Pin the wheel that was compiled in place of its source."""
+        return self._with_pin(pin)._replace(source=None)
+
+    def _with_pin(self, pin: Pin) -> Lock:
+        others = (one for one in self.pins if one.name != pin.name)
+        return self._replace(pins=tuple(_in_order([*others, pin])))
+
+
+def narrowed(pins: Iterable[Pin], used: Iterable[str]) -> tuple[Pin, ...]:
+    """Keep only the hashes in use."""
+    kept = frozenset(used)
+    return tuple(
+        pin._replace(hashes=tuple(digest for digest in pin.hashes if digest in kept))
+        for pin in pins
+    )
 
 
 def _in_order(pins: Iterable[Pin]) -> list[Pin]:
@@ -85,7 +111,18 @@ def read_lock(path: Path) -> Lock:
     target = TargetPython.of(facts["python"], facts["platform"])
     host = tuple(facts.get("host", "").split())
     pins = read_pins(text, str(path))
-    return Lock(facts["backend"], target, pins, facts.get("torch", ""), host)
+    source = _source(text, facts.get("source", ""), pins, path)
+    return Lock(facts["backend"], target, pins, facts.get("torch", ""), host, source)
+
+
+def _source(text: str, name: str, pins: Iterable[Pin], path: Path) -> SourcePin | None:
+    if not name:
+        return None
+    sdist = next((pin for pin in pins if pin.name == name), None)
+    if sdist is None:
+        raise UsageError(f"the lock {path} does not pin its source {name}; make it anew")
+    lines = re.findall(r"^# tool: (.+)$", text, re.MULTILINE)
+    return SourcePin(sdist, read_pins("\n".join(lines), str(path)))
 
 
 def read_pins(text: str, place: str) -> tuple[Pin, ...]:
@@ -116,7 +153,8 @@ def check(
     found = _described(lock.backend, lock.target, lock.torch_variant, lock.host_packages)
     if found != wanted:
         raise UsageError(f"the lock is for {found}, this build for {wanted}; make another lock")
-    bare = [pin.name for pin in lock.pins if not pin.hashes]
+    tools = lock.source.tools if lock.source else ()
+    bare = [pin.name for pin in (*lock.pins, *tools) if not pin.hashes]
     if bare:
         raise UsageError(f"the lock has no hashes for {', '.join(bare)}; make the lock anew")
     versions = {pin.name: pin.version for pin in lock.pins}

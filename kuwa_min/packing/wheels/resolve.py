@@ -23,8 +23,9 @@ from .target import TargetPython
 from .wheelhouse import Candidates, WheelCandidate, find_candidates, local_folder, sha256_of
 
 PYTORCH = "https://download.pytorch.org/whl"
-UV_OPTIONS = ("--only-binary", ":all:", "--generate-hashes", "--no-header", "--no-annotate")
-UV_OUTPUT = ("--quiet", "--color", "never", "--no-progress", "--no-python-downloads")
+WHEELS_ONLY = ("--only-binary", ":all:")
+UV_OUTPUT = ("--generate-hashes", "--no-header", "--no-annotate", "--quiet", "--color", "never")
+UV_OPTIONS = (*UV_OUTPUT, "--no-progress", "--no-python-downloads")
 CLEARED = ("UV_NO_SOURCES", "UV_TORCH_BACKEND", "UV_WORKING_DIR", "UV_PROJECT")
 LONGEST = 700  # characters of uv's error message that are shown
 
@@ -73,11 +74,36 @@ def resolve(
         folder.joinpath("pyproject.toml").write_text(_project(backend, needed, index), "utf-8")
         _write_lines(folder / "pins.txt", (f"{one.name}=={one.version}" for one in own.values()))
         _write_lines(folder / "host.txt", host)
-        text = _run_uv(_options(target, sources), folder, target)
+        files = ("--constraints", "pins.txt", "--excludes", "host.txt")
+        text = _run_uv([*WHEELS_ONLY, *files, *_options(target, sources)], folder, target)
     pins = tuple(
         _of_own(pin, own, candidates, target) for pin in read_pins(text, "the answer of uv")
     )
     return Lock(backend, target, pins, sources.torch_variant, host)
+
+
+def choose_sdist(requirement: str, target: TargetPython, sources: WheelSources) -> Pin:
+    """Pin the newest source of a package, of which nothing is run; raises UsageError."""
+    name = _name(requirement)
+    with tempfile.TemporaryDirectory(prefix="kuwa-resolve-") as directory:
+        folder = Path(directory)
+        folder.joinpath("pyproject.toml").write_text(_project(name, [requirement], ""), "utf-8")
+        alone = ["--no-deps", "--no-binary", name, *_options(target, sources)]
+        (pin,) = read_pins(_run_uv(alone, folder, target), "the answer of uv")
+    if pin.hashes:
+        return pin
+    local = _local_sdists(pin, sources.folders)  # which uv does not hash
+    if not local:
+        raise UsageError(
+            f"no index here states the sha256 of {name} {pin.version}: "
+            f"fetch its .tar.gz, and give its folder by --find_links DIR"
+        )
+    return pin._replace(hashes=tuple(sorted(map(sha256_of, local))))
+
+
+def _local_sdists(pin: Pin, folders: Iterable[Path]) -> list[Path]:
+    names = f"{pin.name.replace('-', '[-_.]')}-{pin.version}.tar.gz"
+    return [path for folder in folders for path in sorted(folder.glob(names))]
 
 
 def _name(requirement: str) -> str:
@@ -121,8 +147,7 @@ def _options(target: TargetPython, sources: WheelSources) -> list[str]:
     links = [*map(str, sources.wheels), *sources.find_links]
     folders = ((link, local_folder(link)) for link in links)
     absolute = [str(folder.absolute()) if folder else link for link, folder in folders]
-    options = ["pip", "compile", "pyproject.toml", *UV_OPTIONS, *UV_OUTPUT]
-    options += ["--constraints", "pins.txt", "--excludes", "host.txt"]
+    options = [*UV_OPTIONS]
     for file in os.environ.get("UV_CONSTRAINT", "").split():  # which an option replaces
         options += ["--constraints", str(Path(file).absolute())]
     options += ["--python", _interpreter(target)]
@@ -144,9 +169,9 @@ def _interpreter(target: TargetPython) -> str:
 
 
 def _run_uv(options: Sequence[str], folder: Path, target: TargetPython) -> str:
-    """Run uv in a folder of its own, so that it finds no other project's settings."""
+    """Run uv in the folder of a pyproject.toml, so that it finds no other project's settings."""
     known = {name: value for name, value in os.environ.items() if name not in CLEARED}
-    command = [_uv(), *options]
+    command = [_uv(), "pip", "compile", "pyproject.toml", *options]
     done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True)
     if done.returncode:
         raise UsageError(explain(done.stderr, target))

@@ -1,10 +1,12 @@
 """The wheel of llama-cpp-python: its arguments, its reuse and its failures, with a tiny sdist.
 
-The sdist brings its own build backend, so that the real pip builds it without any index.
+Its build backend is a tiny wheel, so that the real uv and pip build it without any index. Hostile
+sources and tools leave a file behind if anything of them runs.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import io
 import os
@@ -16,25 +18,40 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels import llama_wheel
-from kuwa_min.packing.wheels.llama_wheel import build_llama_wheel, cmake_args
-from tests.support.fake_wheels import leave_the_internet
+from kuwa_min.packing.wheels.llama_wheel import (
+    build_llama_wheel,
+    cmake_args,
+    compiled_before,
+    pin_source,
+)
+from kuwa_min.packing.wheels.lock import Pin, SourcePin
+from kuwa_min.packing.wheels.resolve import WheelSources
+from tests.support.fake_wheels import digest, leave_the_internet, make_wheel
 
 PORTABLE = (
     "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DCMAKE_INSTALL_BINDIR=llama_cpp/lib "
     "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib -DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"
 )
 VARIANTS = "-DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
-PROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+NAME = "llama-cpp-python"
+PACKAGING = importlib.metadata.version("packaging")  # which pip sees where it lies itself
+PROJECT = (
+    '[build-system]\nrequires = ["builder"]\nbuild-backend = "{backend}"\nbackend-path = [{path}]\n'
+)
 METADATA = "Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {version}\n"
-BACKEND = """
-import os, pathlib, zipfile
+BUILDER = """
+import importlib.util, os, pathlib, sys, zipfile
 def build_wheel(folder, settings=None, metadata=None):
     arguments = os.environ["CMAKE_ARGS"]
     if "-DBROKEN=ON" in arguments:
         print("all is well so far")
         raise SystemExit("ggml.c:1: error: it does not compile")
-    name = "llama_cpp_python-{version}-py3-none-linux_x86_64.whl"
-    info = "llama_cpp_python-{version}.dist-info"
+    if importlib.util.find_spec("pytest") or importlib.util.find_spec("planted"):
+        raise SystemExit("error: other packages are seen")
+    import packaging
+    version = pathlib.Path("PKG-INFO").read_text().split()[-1]
+    name = f"llama_cpp_python-{version}-py3-none-linux_x86_64.whl"
+    info = f"llama_cpp_python-{version}.dist-info"
     with zipfile.ZipFile(pathlib.Path(folder, name), "w") as archive:
         archive.writestr("llama_cpp/arguments", arguments)
         archive.writestr(info + "/METADATA", pathlib.Path("PKG-INFO").read_text())
@@ -45,27 +62,45 @@ def build_wheel(folder, settings=None, metadata=None):
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let pip find two versions of the sources, and nothing else."""
+def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WheelSources:
+    """Let uv and pip find two versions of the sources and a build backend, and nothing else."""
     leave_the_internet(monkeypatch, tmp_path)
+    links = tmp_path / "links"
     for version in ("0.3.35", "0.3.36"):
-        make_sdist(tmp_path / "sources", version)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "sources"))
+        make_sdist(links, version)
+    make_wheel(links, "builder", "1.0", "packaging", extra=BUILDER)
+    make_wheel(links, "packaging", PACKAGING)
+    monkeypatch.setattr(llama_wheel, "TOOLS", ("builder",))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    return WheelSources(find_links=(str(links),), no_index=True)
 
 
-def make_sdist(folder: Path, version: str) -> None:
-    """Make sources that pip can build."""
+def make_sdist(folder: Path, version: str, hostile: str = "") -> Path:
+    """Make sources that pip can build, or that run this when anything is asked of them."""
     root = f"llama_cpp_python-{version}"
     folder.mkdir(exist_ok=True)
-    texts = {"pyproject.toml": PROJECT, "PKG-INFO": METADATA, "backend.py": BACKEND}
+    backend, path = ("hostile", '"."') if hostile else ("builder", "")
+    texts = {"pyproject.toml": PROJECT.replace("{backend}", backend).replace("{path}", path)}
+    texts |= {"PKG-INFO": METADATA.replace("{version}", version), "hostile.py": hostile}
     with tarfile.open(folder / f"{root}.tar.gz", "w:gz") as archive:
         for name, text in texts.items():
-            content = text.replace("{version}", version).encode()
             member = tarfile.TarInfo(f"{root}/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return folder / f"{root}.tar.gz"
+
+
+def ignore(line: str) -> None:
+    """Take a line about a step."""
+
+
+def pinned(links: Path, version: str = "0.3.36") -> SourcePin:
+    """Pin what lies in a folder."""
+    sdist = Pin(NAME, version, (digest(links / f"llama_cpp_python-{version}.tar.gz"),))
+    tools = (("builder", "1.0"), ("packaging", PACKAGING))
+    wheels = (links / f"{name}-{version}-py3-none-any.whl" for name, version in tools)
+    pins = (Pin(*tool, (digest(wheel),)) for tool, wheel in zip(tools, wheels, strict=True))
+    return SourcePin(sdist, tuple(pins))
 
 
 def arguments_of(wheel: Path) -> str:
@@ -89,74 +124,151 @@ def test_portable_first_and_the_users_last(machine: str, own: str | None, argume
 
 
 @pytest.mark.slow
-def test_a_wheel_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other arguments or another version make another one."""
-    monkeypatch.setattr(llama_wheel, "PROGRESS_INTERVAL", 0.01)
-    house, said = tmp_path / "house", list[str]()
-    first = build_llama_wheel("llama-cpp-python==0.3.35", house, said.append)
-    assert arguments_of(first) == f"{PORTABLE} {VARIANTS}"
-    assert said[0].startswith("compiling llama-cpp-python==0.3.35 with CMAKE_ARGS='-DGGML_NATIVE")
-    assert said[1] == "compiling for 0 min 0 s"
-
-    said.clear()
-    monkeypatch.setattr("subprocess.Popen", None)
-    assert build_llama_wheel("llama-cpp-python>=0.3", house, said.append) == first
-    assert said == [f"{first.name} was compiled before, with the same CMAKE_ARGS"]
+def test_the_newest_source_is_pinned_and_nothing_of_it_runs(
+    tmp_path: Path, sources: WheelSources
+) -> None:
+    """With the wheels of its tools; by their sha256."""
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    sdist = make_sdist(tmp_path / "links", "0.3.37", trap)
+    found = pin_source(f"{NAME}>=0.3", sources, tmp_path / "house", ignore)
+    assert found == SourcePin(Pin(NAME, "0.3.37", (digest(sdist),)), pinned(sdist.parent).tools)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
-def test_other_arguments_make_another_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_wheel_is_built_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: WheelSources
+) -> None:
+    """Of this source and with these tools, whatever came since; nothing of the newer ones runs."""
+    monkeypatch.setattr(llama_wheel, "PROGRESS_INTERVAL", 0.01)
+    planted = make_wheel(tmp_path / "planted", "planted", "1")
+    monkeypatch.setenv("PYTHONPATH", str(planted))
+    trap = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    make_sdist(tmp_path / "links", "0.3.37", trap)
+    make_wheel(tmp_path / "links", "builder", "2.0", extra=trap)
+    house, said, source = tmp_path / "house", list[str](), pinned(tmp_path / "links")
+    first = build_llama_wheel(source, sources, house, said.append)
+    assert arguments_of(first) == f"{PORTABLE} {VARIANTS}"
+    assert said[0].startswith("compiling llama-cpp-python==0.3.36 with CMAKE_ARGS='-DGGML_NATIVE")
+    assert said[1] == "compiling for 0 min 0 s"
+    assert not (tmp_path / "ran").exists()
+
+    said.clear()
+    monkeypatch.setattr("subprocess.Popen", None)
+    assert build_llama_wheel(source, sources, house, said.append) == first
+    assert said == [f"{first.name} was compiled before, of the same source and CMAKE_ARGS"]
+    assert compiled_before(f"{NAME}>=0.3", house) == (first, source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", ["source", "tool"])
+def test_what_is_not_what_was_pinned_never_runs(
+    changed: str, tmp_path: Path, sources: WheelSources
+) -> None:
+    """Its sha256 is compared before anything of it is unpacked or imported."""
+    links, trap = tmp_path / "links", f"open({str(tmp_path / 'ran')!r}, 'w')"
+    source = pinned(links)
+    if changed == "source":
+        make_sdist(links, "0.3.36", trap)
+    else:
+        make_wheel(links, "builder", "1.0", extra=trap)
+    with pytest.raises(UsageError, match=r"DO NOT MATCH THE HASHES|not the file of the lock"):
+        build_llama_wheel(source, sources, tmp_path / "house", ignore)
+    assert not (tmp_path / "ran").exists()
+    assert not [*(tmp_path / "house").rglob("*.whl")]
+    with pytest.raises(UsageError, match="was not compiled"):
+        build_llama_wheel(pinned(links), sources, tmp_path / "house", ignore)
+    assert (tmp_path / "ran").exists()  # so the trap works
+
+
+@pytest.mark.slow
+def test_other_arguments_or_another_source_make_another_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: WheelSources
 ) -> None:
     """Each version and each set of arguments in a folder of its own, fit for --wheels."""
-    house = tmp_path / "house"
-    old = build_llama_wheel("llama-cpp-python<0.3.36", house, lambda line: None)
-    new = build_llama_wheel("llama-cpp-python==0.3.36", house, lambda line: None)
+    house, links = tmp_path / "house", tmp_path / "links"
+    old = build_llama_wheel(pinned(links, "0.3.35"), sources, house, ignore)
+    new = build_llama_wheel(pinned(links), sources, house, ignore)
     assert (old.parent.name, new.parent.name) == ("0.3.35", "0.3.36")
     assert old.parent.parent == new.parent.parent
-    assert build_llama_wheel("llama-cpp-python", house, lambda line: None) == new
+    assert compiled_before(NAME, house) == (new, pinned(links))
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=on")
-    cuda = build_llama_wheel("llama-cpp-python==0.3.36", house, lambda line: None)
+    assert compiled_before(NAME, house) is None
+    cuda = build_llama_wheel(pinned(links), sources, house, ignore)
     assert cuda.parent.parent != new.parent.parent and cuda.name == new.name
     assert arguments_of(cuda).endswith(" -DGGML_CUDA=on")
     left = sorted(path.name for path in new.parent.parent.iterdir())
     assert left == ["0.3.35", "0.3.36", "build.log"]
 
+    make_sdist(links, "0.3.36", "# another\nfrom builder import *")
+    again = build_llama_wheel(pinned(links), sources, house, ignore)
+    assert again == cuda
+    assert compiled_before(NAME, house) == (again, pinned(links))
+
+
+def test_a_wheel_of_an_unknown_source_is_none_of_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: WheelSources
+) -> None:
+    """It was compiled before sources were recorded, or of another one: it is compiled again."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    source = pinned(tmp_path / "links")
+    folder = llama_wheel._folder(NAME, tmp_path)
+    wheel = make_wheel(folder / "0.3.36", "llama_cpp_python", "0.3.36")
+    assert compiled_before(NAME, tmp_path) == (wheel, None)
+    with pytest.raises(UsageError, match="no C"):
+        build_llama_wheel(source, sources, tmp_path, ignore)
+    other = source._replace(sdist=source.sdist._replace(hashes=("0" * 64,)))
+    llama_wheel._write_record(wheel, other)
+    assert compiled_before(NAME, tmp_path) == (wheel, other)
+    with pytest.raises(UsageError, match="no C"):
+        build_llama_wheel(source, sources, tmp_path, ignore)
+    llama_wheel._write_record(wheel, source)
+    assert build_llama_wheel(source, sources, tmp_path, ignore) == wheel
+
 
 @pytest.mark.slow
-def test_what_does_not_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: WheelSources
+) -> None:
     """The line has the reason and the log's name; no half wheel is left for the next build."""
     monkeypatch.setenv("CMAKE_ARGS", "-DBROKEN=ON")
+    house = tmp_path / "house"
     with pytest.raises(UsageError) as caught:
-        build_llama_wheel("llama-cpp-python", tmp_path, lambda line: None)
+        build_llama_wheel(pinned(tmp_path / "links"), sources, house, ignore)
     assert "ggml.c:1: error: it does not compile" in str(caught.value)
     assert "\n" not in str(caught.value)
-    (log,) = tmp_path.glob("llama-cpp-python-*/*")
+    (log,) = house.glob("llama-cpp-python-*/*")
     assert str(caught.value).endswith(f"the whole output is in {log}")
     assert "all is well so far" in log.read_text()
 
 
 @pytest.mark.slow
-def test_a_version_that_does_not_exist(tmp_path: Path) -> None:
-    """Pip's own words say so."""
-    with pytest.raises(UsageError, match=r"Could not find a version .*llama-cpp-python>=9"):
-        build_llama_wheel("llama-cpp-python>=9", tmp_path, lambda line: None)
+def test_a_version_that_does_not_exist(tmp_path: Path, sources: WheelSources) -> None:
+    """Uv's own words say so."""
+    with pytest.raises(UsageError, match=r"uv finds no packages .*llama-cpp-python"):
+        pin_source(f"{NAME}>=9", sources, tmp_path, ignore)
 
 
-def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: WheelSources
+) -> None:
     """The line says what to install, or to bring a wheel."""
+    source = pinned(tmp_path / "links")
     monkeypatch.setenv("CXX", "no-such-compiler -O2")
     with pytest.raises(UsageError, match=r"no C\+\+ compiler .*\(no-such-compiler\).*--wheels DIR"):
-        build_llama_wheel("llama-cpp-python", tmp_path, lambda line: None)
+        build_llama_wheel(source, sources, tmp_path, ignore)
     monkeypatch.delenv("CXX")
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"\(c\+\+, g\+\+, clang\+\+\).*apt-get install g\+\+"):
-        build_llama_wheel("llama-cpp-python", tmp_path, lambda line: None)
+        build_llama_wheel(source, sources, tmp_path, ignore)
 
 
-def test_without_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: WheelSources
+) -> None:
     """The line says how to get it."""
+    source = pinned(tmp_path / "links")._replace(tools=())
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"has no pip: .* -m ensurepip"):
-        build_llama_wheel("llama-cpp-python", tmp_path, lambda line: None)
+        build_llama_wheel(source, sources, tmp_path, ignore)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.lock import Lock, Pin, check, read_lock, read_pins
+from kuwa_min.packing.wheels.lock import Lock, Pin, SourcePin, check, read_lock, read_pins
 from kuwa_min.packing.wheels.target import TargetPython
 from tests.support.saved_as import SAVED_AS
 
@@ -29,6 +29,13 @@ numpy==2.4.6 \\
 torch==2.13.0+cpu \\
     --hash=sha256:{ONE}
 """
+SOURCE = SourcePin(NUMPY, (Pin("cmake", "4.0", (ONE, TWO)), Pin("ninja", "1.13", (TWO,))))
+WITH_SOURCE = LOCK.with_source(SOURCE)
+TOOLS = f"""\
+# source: numpy
+# tool: cmake==4.0 --hash=sha256:{ONE} --hash=sha256:{TWO}
+# tool: ninja==1.13 --hash=sha256:{TWO}
+"""
 
 
 def test_the_same_lock_is_the_same_text() -> None:
@@ -45,6 +52,16 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         path.write_text(lock.text(), encoding="utf-8")
         assert read_lock(path) == lock
         assert read_lock(path).text() == lock.text()
+
+
+def test_a_lock_names_its_source_and_what_compiles_it(tmp_path: Path) -> None:
+    """The source is a line as any other, so pip takes it; tools are comments for pip."""
+    text = TEXT.replace("# torch: cpu\n", f"# torch: cpu\n{TOOLS}")
+    assert WITH_SOURCE.text() == text
+    path = tmp_path / "kuwa.lock"
+    path.write_text(text, encoding="utf-8")
+    assert read_lock(path) == WITH_SOURCE
+    assert WITH_SOURCE.with_compiled(NUMPY) == LOCK
 
 
 def test_names_are_read_as_the_index_spells_them() -> None:
@@ -65,6 +82,8 @@ def test_a_narrowed_lock_names_the_files_that_were_used() -> None:
         ("numpy==1\n", "is not a kuwa lock"),
         (TEXT.replace("# python: 3.12\n", ""), "does not say its python"),
         (TEXT.replace("3.12", "2.7"), "--python is '2.7'"),
+        (TEXT.replace("# torch", "# source: other\n# torch"), "does not pin its source other"),
+        (TEXT.replace("# torch", f"{TOOLS}# tool: b>1\n# torch"), "not name==version"),
         (TEXT + "torch>=2\n", "a line that is not name==version with hashes: torch>=2"),
         (TEXT + "-r other.txt\n", "a line that is not name==version with hashes: -r other.txt"),
         (TEXT + "a @ https://example.org/a.whl\n", "a line that is not name==version"),
@@ -141,3 +160,6 @@ def test_a_lock_without_hashes() -> None:
     bare = LOCK._replace(pins=(NUMPY._replace(hashes=()), TORCH))
     with pytest.raises(UsageError, match="no hashes for numpy;"):
         check(bare, "huggingface", TARGET, ())
+    tools = (Pin("cmake", "4.0", ()),)
+    with pytest.raises(UsageError, match="no hashes for cmake;"):
+        check(LOCK.with_source(SOURCE._replace(tools=tools)), "huggingface", TARGET, ())

@@ -11,7 +11,7 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels.lock import Lock, Pin, check, read_lock
-from kuwa_min.packing.wheels.resolve import WheelSources, explain, resolve
+from kuwa_min.packing.wheels.resolve import WheelSources, choose_sdist, explain, resolve
 from kuwa_min.packing.wheels.target import TargetPython
 from tests.support.fake_wheels import digest, leave_the_internet, make_wheel, served
 
@@ -257,3 +257,26 @@ def test_folders_and_addresses() -> None:
     assert (
         WheelSources().torch_url == WheelSources(torch_variant="cpu", no_index=True).torch_url == ""
     )
+
+
+# -- sources
+
+
+@pytest.mark.slow
+def test_the_newest_source_of_an_index_with_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wheels of the package do not matter; without a hash the line says what to do."""
+    page = tmp_path / "index" / "library" / "index.html"
+    make_wheel(page.parent, "library", "3")
+    links = [f"<a href='library-{n}.tar.gz#sha256={n * 64}'>library-{n}.tar.gz</a>" for n in "12"]
+    page.write_text("\n".join(links), encoding="utf-8")
+    with served(tmp_path / "index") as url:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", url)
+        assert choose_sdist("library>=1", TARGET, WheelSources()) == Pin(
+            "library", "2", ("2" * 64,)
+        )
+        page.write_text("<a href='library-2.tar.gz'>library-2.tar.gz</a>", encoding="utf-8")
+        monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another"))
+        with pytest.raises(UsageError, match=r"no index .* the sha256 of library 2: .*find_links"):
+            choose_sdist("library>=1", TARGET, WheelSources())
