@@ -16,7 +16,6 @@ COVERED_BY = {
     "kuwa_min/httpd/flush_thread": "kuwa_min/httpd/test_body_writer",
     "kuwa_min/httpd/limits": "kuwa_min/httpd/test_hostile",
     "kuwa_min/httpd/messages": "kuwa_min/httpd/test_server",
-    "kuwa_min/httpd/request_reader": "kuwa_min/httpd/test_server",
     "kuwa_min/kernel/records": "kuwa_min/kernel/test_embedded",
     "kuwa_min/kernel/relay": "kuwa_min/kernel/test_embedded",
     "kuwa_min/options/config_file": "kuwa_min/options/test_generation_options",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -14,10 +15,16 @@ from .limits import Limits
 from .sentences import TOO_LARGE
 
 RECV_SIZE = 64 << 10  # bytes asked for at once
+PROMPT_READS = 2  # short reads of one request before the next ones are delayed
+SHORT_READ, LONG_READ = 512, 4096  # bytes: one counts against the client, the other clears it
+FIRST_DELAY, MAX_DELAY = 0.03, 1.0  # seconds; each short read makes the delay three times as long
 
 
 class RequestReader:
     """The receiving side of one connection; used by its thread alone, but for `peek`.
+
+    A client that sends a few bytes at a time would cost a wake-up for each. So after PROMPT_READS
+    the reader waits a little before it reads on, each time longer, and takes many bytes at once.
 
     can_peek: whether the socket can look at bytes without consuming them, as TLS cannot.
     """
@@ -25,11 +32,12 @@ class RequestReader:
     def __init__(self, sock: socket.socket, limits: Limits, *, can_peek: bool) -> None:
         self._sock, self._limits, self._can_peek = sock, limits, can_peek
         self._buffer, self._at = b"", 0  # what was received; consumed up to here
+        self._short_reads = 0  # of this request
 
     def read_head(self, *, is_first: bool) -> http1.RequestHead:
         """Read the head of the next request; raises HTTPError or ClientDisconnected."""
         limits = self._limits
-        start = time.monotonic()
+        start, self._short_reads = time.monotonic(), 0
         idle = start + (limits.head_seconds if is_first else limits.idle_seconds)
         while not self._skip_empty_lines():
             try:
@@ -82,10 +90,32 @@ class RequestReader:
 
         deadline: as time.monotonic() counts.
         """
+        delay = self._delay()
+        if delay and deadline - time.monotonic() > delay:
+            _wait_while_connected(self._sock, delay)
         left = deadline - time.monotonic()
         if left <= 0:
             raise HTTPError(408)
-        self._sock.settimeout(left)
+        data = self._receive_some(left)
+        while delay and not self._can_peek and len(data) < RECV_SIZE:
+            try:  # TLS returns a record at a time, and they may be short
+                data += self._receive_some(0)
+            except ClientDisconnected:
+                break
+        if len(data) < SHORT_READ:
+            self._short_reads += 1
+        else:
+            self._short_reads = 0 if len(data) >= LONG_READ else max(0, self._short_reads - 1)
+        self._buffer, self._at = self._buffer[self._at :] + data, 0
+
+    def _delay(self) -> float:
+        """Return the seconds to wait before the next read."""
+        excess = self._short_reads - PROMPT_READS
+        return min(MAX_DELAY, FIRST_DELAY * 3**excess) if excess >= 0 else 0.0
+
+    def _receive_some(self, seconds: float) -> bytes:
+        """Return what comes within the time; raises HTTPError or ClientDisconnected."""
+        self._sock.settimeout(seconds)
         try:
             data = self._sock.recv(RECV_SIZE)
         except TimeoutError:
@@ -94,7 +124,7 @@ class RequestReader:
             raise ClientDisconnected from None
         if not data:
             raise ClientDisconnected
-        self._buffer, self._at = self._buffer[self._at :] + data, 0
+        return data
 
     def _skip_empty_lines(self) -> bool:
         """Skip line ends before a request; return whether something else is there."""
@@ -143,3 +173,13 @@ class RequestReader:
 
 def _too_large(limit: int) -> HTTPError:
     return HTTPError(413, TOO_LARGE.format(limit >> 20))
+
+
+def _wait_while_connected(sock: socket.socket, seconds: float) -> None:
+    """Sleep, on Linux no longer than until one side shuts the connection down."""
+    if not hasattr(select, "POLLRDHUP"):
+        time.sleep(seconds)
+        return
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    poll.poll(seconds * 1000)
