@@ -3,8 +3,9 @@
 Strategy against server-side request forgery (SSRF): a link must not reach what only this machine
 can reach.
 - Each hop, redirects included, is judged by its own URL: a public server cannot redirect us inside.
-- The name is resolved once, every one of its addresses must be public, and the connection goes to
-  one of those (DNS pinning): a name cannot be public when it is judged and private when it is used.
+- The name is resolved once, every one of its addresses must be public and none this machine's own,
+  and the connection goes to one of those (DNS pinning): a name cannot be public when it is judged
+  and private when it is used.
 - Proxies of the environment are not used, for they would resolve the name again; no cookies or
   credentials are sent.
 - A FetchPolicy says which hosts may be private. Unknown names and private addresses are refused
@@ -16,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
-import ipaddress
 import socket
 import ssl
 import time
@@ -29,6 +29,7 @@ from backends._http.lookup import look_up
 from backends._http.tls import create_tls_context
 from kuwa_min.options.proxies import PORTS
 
+from .addresses import is_own, is_public
 from .fetch_policy import FetchPolicy, LinkError, Target, parse
 from .file_types import START
 from .sentences import (
@@ -45,9 +46,6 @@ from .sentences import (
 TIMEOUT = 10.0  # seconds for one link: look-up, redirects and body together
 MAX_REDIRECTS = 3
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
-# Global unicast, without the ranges that carry an IPv4 address inside: 6to4 and Teredo.
-IPV6_PUBLIC = ipaddress.IPv6Network("2000::/3")
-IPV6_EMBEDDED = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
 HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
 
 
@@ -96,7 +94,7 @@ def _get(
 ) -> Iterator[http.client.HTTPResponse]:
     """Send one request; yield the response, whose body is still to come."""
     addresses = _resolve(target, deadline)
-    if not addresses or not (policy.trusts(target) or all(map(is_public, addresses))):
+    if not addresses or not _may_be_asked(policy, target, addresses):
         raise LinkError(LINK_PRIVATE)
     scope = current_scope()
     with _connect(addresses, target, deadline) as sock:
@@ -122,14 +120,15 @@ def _resolve(target: Target, deadline: Deadline) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def is_public(address: str) -> bool:
-    """Tell whether an address is reachable from the whole internet."""
-    number = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(number, ipaddress.IPv6Address) and (
-        number not in IPV6_PUBLIC or any(number in one for one in IPV6_EMBEDDED)
-    ):
-        return False
-    return number.is_global and not (number.is_multicast or number.is_reserved)
+def _may_be_asked(policy: FetchPolicy, target: Target, addresses: list[str]) -> bool:
+    """Tell whether a target may be connected to at all of these addresses.
+
+    A public address of this machine reaches what its loopback address does, and is judged as that.
+    """
+    if policy.trusts(target):
+        return True
+    trusts_own = policy.trusts(target._replace(host="127.0.0.1"))
+    return all(is_public(one) and (trusts_own or not is_own(one)) for one in addresses)
 
 
 def _connect(addresses: list[str], target: Target, deadline: Deadline) -> socket.socket:

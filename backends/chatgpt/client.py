@@ -33,7 +33,9 @@ class Client:
         for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         library = httpx.Client(
-            transport=Transport(_Redirects(base_url)), follow_redirects=True, trust_env=False
+            transport=Transport(base_url, _Redirects(base_url)),
+            follow_redirects=True,
+            trust_env=False,
         )
         self._sdk = openai.OpenAI(
             api_key=PLACEHOLDER,
@@ -73,23 +75,28 @@ class Client:
 
 
 class _Redirects:
-    """Say which --base_url needs no redirect; refuse one that makes a GET of a chat."""
+    """Say which --base_url needs no redirect.
+
+    Refuse one that makes a GET of a chat, or leads to another origin, which the chat is not for.
+    """
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._named: set[str] = set()
 
-    def __call__(self, method: str, status: int, place: str) -> None:
-        """Log a redirect once; raises ConnectionFailed if the chat would be lost by it."""
+    def __call__(self, method: str, status: int, place: str, stays: bool) -> None:
+        """Log a redirect once; raises ConnectionFailed if it is refused."""
         base, found, _ = place.rpartition("/chat/completions")
         base = base if found else place.rpartition("/models")[0]
         advice = f"say --base_url {base}" if base else "is --base_url right, or is this a login?"
         words = f"{advice}: {self._base_url} redirects ({status}) to {place or 'an odd place'}"
         if method != "GET" and status in BECOMES_GET:
             raise ConnectionFailed(Failure.REDIRECT, f"{words}, where a chat would arrive as GET")
+        if not stays:
+            raise ConnectionFailed(Failure.REDIRECT, f"{words}, where no chat or key is sent")
         if len(self._named) < MOST_NAMED and words not in self._named:
             self._named.add(words)
-            logger.warning("%s; a key is not sent along to another host", words)
+            logger.warning("%s", words)
 
 
 class StreamedResponse:

@@ -2,7 +2,7 @@
 
 The SDK sends through httpx2 (httpx in older ones), which follows redirects and decodes bodies. The
 connections are ours: no thread can cancel what waits in theirs, and they hand a chunked body out
-one chunk a read.
+one chunk a read. No redirect leads to another origin: httpx would take the chat along.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from backends._http import redirects
 from backends._http.connection import Request, Timeouts
 from backends._http.origin import Origin
 from backends._http.pool import ConnectionPool, Response
-from backends._http.transport_errors import ConnectionFailed
+from backends._http.transport_errors import ConnectionFailed, Failure
 
-OnRedirect = Callable[[str, int, str], None]  # method, status, place; empty: it cannot be read
+# method, status, place (empty: it cannot be read), whether that is on the service's origin
+OnRedirect = Callable[[str, int, str, bool], None]
 
 LONGEST_ERROR = 65536  # bytes of an error's body that are read
 # The one that the SDK is built on: client.py has imported that.
@@ -46,17 +47,23 @@ class Body(httpx.SyncByteStream):  # type: ignore[misc]
 class Transport(httpx.BaseTransport):  # type: ignore[misc]
     """Send the SDK's requests over our own pool. Raises ConnectionFailed."""
 
-    def __init__(self, on_redirect: OnRedirect) -> None:
-        """on_redirect: is called before a redirect is followed; may raise ConnectionFailed."""
+    def __init__(self, base_url: str, on_redirect: OnRedirect) -> None:
+        """base_url: of the service, whose origin alone is sent to.
+
+        on_redirect: is called before a redirect is followed; may raise ConnectionFailed.
+        """
         self._pool, self._on_redirect = ConnectionPool(), on_redirect
+        self._origin = _origin(httpx.URL(base_url))
 
     def handle_request(self, request: Any) -> Any:
         """Send a request; return its response, whose body is still to come."""
         url, seconds = request.url, request.extensions.get("timeout", {})
-        raw = request.headers.raw
+        origin, raw = _origin(url), request.headers.raw
+        if origin != self._origin:  # httpx may read a Location in another way than we do
+            raise ConnectionFailed(Failure.REDIRECT, "an odd redirect to another host")
         response = self._pool.send(
             Request(
-                Origin.of(url.scheme, url.raw_host.decode("ascii"), url.port),
+                origin,
                 request.method,
                 url.raw_path.decode("ascii"),
                 [(name.decode("ascii"), value.decode("latin-1")) for name, value in raw],
@@ -70,9 +77,11 @@ class Transport(httpx.BaseTransport):  # type: ignore[misc]
         return found
 
     def _redirected(self, request: Any, response: Any) -> None:
-        place = redirects.place(str(request.url), response.headers["location"])
+        url = str(request.url)
+        place = redirects.place(url, response.headers["location"])
+        stays = not redirects.leaves_origin(url, place)
         try:
-            self._on_redirect(request.method, response.status_code, place)
+            self._on_redirect(request.method, response.status_code, place, stays)
         except ConnectionFailed:
             response.close()
             raise
@@ -80,3 +89,7 @@ class Transport(httpx.BaseTransport):  # type: ignore[misc]
     def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
+
+
+def _origin(url: Any) -> Origin:
+    return Origin.of(url.scheme, url.raw_host.decode("ascii"), url.port)

@@ -304,12 +304,6 @@ def test_no_private_address_is_asked(monkeypatch: pytest.MonkeyPatch, host: str)
     assert sentence.endswith("its server is unknown here or on a private network.")
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "2a00:1450:4001::1"])
-def test_public_addresses_are_public(address: str) -> None:
-    """Or nothing could be fetched."""
-    assert fetch.is_public(address)
-
-
 def test_an_unknown_name_reads_like_a_private_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user must not learn which names our network knows."""
     private = refusal("http://127.0.0.1/", CLOSED)
@@ -325,6 +319,7 @@ def test_an_unknown_name_reads_like_a_private_one(monkeypatch: pytest.MonkeyPatc
 def public(monkeypatch: pytest.MonkeyPatch) -> str:
     """Take one loopback address for a public one; return it."""
     monkeypatch.setattr(fetch, "is_public", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr(fetch, "is_own", lambda _: False)
     return "127.0.0.2"
 
 
@@ -360,6 +355,36 @@ def test_a_name_with_one_private_address_is_refused(
     both = [(2, 1, 6, "", (address, 80)) for address in (public, "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
     assert "on a private network" in refusal("http://mixed.example/", CLOSED)
+
+
+OWN_UPLOAD = FetchPolicy(kernel=frozenset({("127.0.0.1", 80)}))
+
+
+@pytest.mark.parametrize(
+    ("policy", "path", "is_asked"),
+    [
+        (CLOSED, "/storage/a.png", False),
+        (OWN_UPLOAD, "/storage/a.png", True),
+        (OWN_UPLOAD, "/worker/read", False),
+        (OPEN, "/worker/read", True),
+    ],
+)
+def test_a_public_address_of_this_machine_is_judged_as_loopback(
+    monkeypatch: pytest.MonkeyPatch, policy: FetchPolicy, path: str, is_asked: bool
+) -> None:
+    """The site that people upload to may stand there, under a name of its own."""
+    here = [(2, 1, 6, "", ("8.8.8.8", 80))]
+    asked: list[list[str]] = []
+
+    def connect(addresses: list[str], *_: object) -> None:
+        asked.append(addresses)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: here)
+    monkeypatch.setattr(fetch, "is_own", lambda address: address == "8.8.8.8")
+    monkeypatch.setattr(fetch, "_connect", connect)
+    sentence = refusal(f"http://chat.example{path}", policy)
+    assert ("on a private network" not in sentence, asked) == (is_asked, [["8.8.8.8"]] * is_asked)
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,10 @@ from backends._cloud.sentences import (
     LAST_FILE_ONLY,
     WANTS_A_TOOL,
 )
+from backends._http.transport_errors import ConnectionFailed
 from backends._media.sentences import LINK_NO_FILE
 from backends.chatgpt.client import Client
+from backends.chatgpt.transport import Transport, httpx
 from kuwa_min.chat.sentence import render
 
 KEY = "sk-operator-0123456789"
@@ -560,17 +562,40 @@ def test_a_redirect_to_a_login_is_named(serve: Serve, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize("status", [307, 308])
-def test_a_redirect_that_keeps_the_chat_is_followed(
+def test_a_redirect_on_the_same_host_is_followed(
     serve: Serve, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And named once; a key goes to the same host only."""
-    other = serve(fine)
-    service = serve(openai_refuses.redirecting(status, f"{other.url}/chat/completions"))
+    """With chat and key, and named once."""
+    service = serve(openai_refuses.moved(status, "/v2/chat/completions"))
     executor = connect(service, "--api_key", KEY)
-    assert {ask(executor, "hi") for _ in "12"} == {"Hello, 世界!"}
-    assert [one.key for one in other.chats] == ["", ""]
-    assert other.chats[0].said == ["hi"]
-    assert caplog.text.count(f"say --base_url {other.url}: ") == 1
+    assert {ask(executor, "hi") for _ in "12"} == {"fine"}
+    assert [one.key for one in service.chats] == [KEY] * 4
+    assert caplog.text.count("say --base_url http") == 1
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_redirect_to_another_host_gets_neither_chat_nor_key(
+    serve: Serve, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another port is another service; the log has the --base_url to give."""
+    other = serve(fine)
+    service = serve(
+        openai_refuses.redirecting(status, f"{other.url}/chat/completions?token=secret")
+    )
+    assert ask(connect(service, "--api_key", KEY), "hi") == catalog.GARBLED
+    assert (len(service.chats), other.asked) == (1, [])
+    place = f"{service.url} redirects ({status}) to {other.url}/chat/completions"
+    assert f"say --base_url {other.url}: {place}, where no chat or key is sent" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_no_request_leaves_the_services_origin(serve: Serve) -> None:
+    """However the library that follows redirects reads a Location."""
+    service, other = serve(fine), serve(fine)
+    transport = Transport(service.url, lambda *_: None)
+    with pytest.raises(ConnectionFailed, match="an odd redirect to another host"):
+        transport.handle_request(httpx.Request("POST", f"{other.url}/chat/completions"))
+    assert other.asked == []
 
 
 # -- what a service does not take

@@ -59,6 +59,16 @@ def option(name: str, message: str) -> Callable[[Handler], None]:
     return talk
 
 
+def moved(status: int, path: str) -> Callable[[Handler], None]:
+    """Return what sends chats to another path of the same service, and answers there."""
+    elsewhere = redirecting(status, path)
+
+    def talk(one: Handler) -> None:
+        one.tell("fine") if one.path == path else elsewhere(one)
+
+    return talk
+
+
 def redirecting(status: int, location: str) -> Callable[[Handler], None]:
     """Return what sends chats elsewhere."""
 
