@@ -52,10 +52,10 @@ DEAD_PEER_MS = 30_000  # milliseconds of unacknowledged data after which the pee
 #   answer that is not streamed must be taken within send_seconds. A streamed one may take any time,
 #   but its client must take something every send_seconds (see body_writer).
 # - Errors. A request whose framing cannot be trusted, or whose body is not read, gets its status
-#   and message, then the connection ends. Before that, what the client still sends is read and
-#   dropped: closing a socket with unread bytes resets the connection, and the client would lose the
-#   answer. A sound body is dropped to its end, within body_seconds: the Kernel sends all of it, and
-#   only then reads the answer. Meanwhile the connection counts as idle, and makes room for others.
+#   and message, then the connection ends, and so does its thread. Where bytes of the client are
+#   unread, the socket lingers (see lingering): it is closed once they were dropped. A sound body is
+#   dropped to its end, within body_seconds: the Kernel sends all of it, and only then reads the
+#   answer. Meanwhile the connection counts as idle, and makes room for others.
 #   An idle keep-alive connection ends without a word.
 
 
@@ -88,6 +88,9 @@ class AcceptingServer(Protocol):
     def shutdown_request(self, request: Any) -> None:
         """Forget and close a connection."""
 
+    def linger(self, sock: socket.socket, size: int, seconds: float) -> None:
+        """Close a connection, whose socket is taken over, once its client has ceased to send."""
+
 
 class Connection(BaseHTTPRequestHandler):
     """One client's connection, served on a thread of its own."""
@@ -99,6 +102,7 @@ class Connection(BaseHTTPRequestHandler):
         """Prepare the socket."""
         self._head: http1.RequestHead | None = None
         self._keep_alive = self._has_served = False
+        self._linger: tuple[int, float] | None = None  # bytes and seconds, before it is closed
         self._plain = sock = self.request
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -107,8 +111,10 @@ class Connection(BaseHTTPRequestHandler):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
 
     def finish(self) -> None:
-        """Close the TLS socket; the plain one is closed by socketserver."""
-        if self.request is not self._plain:
+        """Close the TLS socket, or let it linger; socketserver closes a plain one that is left."""
+        if self._linger is not None:
+            self.server.linger(self.request, *self._linger)
+        elif self.request is not self._plain:
             self.server.shutdown_request(self.request)
 
     def handle(self) -> None:
@@ -121,12 +127,13 @@ class Connection(BaseHTTPRequestHandler):
                 self._serve_one()
                 while self._keep_alive and not self.server.closing:
                     self._serve_one()
+                self._linger_if_unread()
             except HTTPError as error:
                 self._reject(error)
 
     def _serve_one(self) -> None:
         self._head, self._keep_alive = None, False
-        self._linger = LINGER_BYTES, LINGER_SECONDS
+        self._unread = LINGER_BYTES, LINGER_SECONDS
         self._head = head = self._reader.read_head(is_first=not self._has_served)
         self.server.mark_busy(self.request)
         self.server.check_origin(head)
@@ -138,7 +145,7 @@ class Connection(BaseHTTPRequestHandler):
         """Find the route, read the body, call the route; raises HTTPError for an unread body."""
         length, limits = http1.body_length(head), self.server.limits
         if length <= limits.body_bytes:
-            self._linger = length if length >= 0 else limits.body_bytes, limits.body_seconds
+            self._unread = length if length >= 0 else limits.body_bytes, limits.body_seconds
         try:
             route = self._find_route(head)
         except HTTPError as refusal:
@@ -171,12 +178,17 @@ class Connection(BaseHTTPRequestHandler):
         """Answer a request that is not read to its end, and let the client read the answer."""
         self._keep_alive = False
         self._respond(_error_response(error, self._head))
-        if error.status == HTTPStatus.REQUEST_TIMEOUT:
-            return
-        self.server.mark_idle(self.request)
-        with contextlib.suppress(OSError, HTTPError):
-            self.request.shutdown(socket.SHUT_WR)
-            self._reader.discard(*self._linger)
+        size, seconds = self._unread
+        size -= self._reader.buffered
+        if size > 0 and error.status != HTTPStatus.REQUEST_TIMEOUT:
+            self._linger = size, seconds
+        else:
+            self._linger_if_unread()
+
+    def _linger_if_unread(self) -> None:
+        """Let the connection linger if its client has sent more than it should."""
+        if self._reader.buffered or self._reader.has_more():
+            self._linger = LINGER_BYTES, LINGER_SECONDS
 
     def _call_route(self, route: Route, request: Request) -> Response | StreamingResponse:
         """Call a route; its exception becomes an answer."""

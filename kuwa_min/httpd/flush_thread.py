@@ -1,4 +1,7 @@
-"""One thread that flushes coalesced writes and watches the clients of all streamed bodies."""
+"""One thread that flushes coalesced writes and watches the clients of all streamed bodies.
+
+It also closes connections whose clients still send: see lingering.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from collections import deque
 from functools import partial
 
 from .body_writer import BodyWriter
+from .lingering import Close, LingeringConnections
 
-STALL_POLL = 0.5  # seconds between two looks at clients that take nothing
+STALL_POLL = 0.5  # seconds between two looks at clients that take nothing, or still send
 
 
 class FlushThread:
     """A `with` block during which requested flushes are done and disconnects are noticed.
 
     A connection registers a body before it is produced and unregisters it afterwards. `register`,
-    `unregister` and `request_flush` may be called from any thread and do not block.
+    `unregister`, `request_flush` and `linger` may be called from any thread and do not block.
 
     The selector is level-triggered, and its data are callbacks: it watches each socket for reading
     until `check_peer` has nothing more to find out, and for writing only while bytes wait for it.
@@ -38,6 +42,8 @@ class FlushThread:
         self._lock = threading.Lock()  # guards what the selector watches
         self._requested: deque[BodyWriter] = deque()
         self._blocked: set[BodyWriter] = set()  # whose bytes wait for their socket
+        self._lingering = LingeringConnections(self._selector, self._lock)
+        self._looked = time.monotonic()
         self._is_woken = self._closing = False
         self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
         self._wakeup_receiver.setblocking(False)
@@ -59,6 +65,7 @@ class FlushThread:
         self._closing = True
         self._wake_up()
         self._thread.join()
+        self._lingering.close()
         self._selector.close()
         if self._hangups is not None:
             self._hangups.close()
@@ -87,6 +94,14 @@ class FlushThread:
         self._requested.append(writer)
         self._wake_up()
 
+    def linger(self, sock: socket.socket, size: int, seconds: float, close: Close) -> None:
+        """Close a connection when its client does, or at a limit of dropped bytes or of time."""
+        if self._closing:
+            close(sock)
+            return
+        self._lingering.add(sock, size, seconds, close)
+        self._wake_up()
+
     def _wake_up(self) -> None:
         if not self._is_woken:
             self._is_woken = True
@@ -100,11 +115,12 @@ class FlushThread:
             self._is_woken = False
             while self._requested:
                 self._flush(self._requested.popleft())
-            self._check_stalls()
+            self._look()
 
     def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
         try:
-            return self._selector.select(STALL_POLL if self._blocked else None)
+            waits = self._blocked or self._lingering
+            return self._selector.select(STALL_POLL if waits else None)
         except (OSError, ValueError):
             return []  # select() was looking at a socket that has been closed since
 
@@ -144,8 +160,13 @@ class FlushThread:
         change(writer)
         self._set_interest(writer, writer.read_interest | (selectors.EVENT_WRITE if blocked else 0))
 
-    def _check_stalls(self) -> None:
+    def _look(self) -> None:
+        """Look at clients that take nothing, and at those that still send, every STALL_POLL."""
         now = time.monotonic()
+        if now - self._looked < STALL_POLL:
+            return
+        self._looked = now
+        self._lingering.look()
         for writer in tuple(self._blocked):
             writer.check_stall(now)
             if writer.detached:

@@ -15,3 +15,4 @@ class Limits(NamedTuple):
     idle_seconds: float = 8  # between an answer and the next request
     send_seconds: float = 10  # of an answer, or between two reads of a streamed one
     connections: int = 1024  # above which idle ones are dropped
+    sockets: int = 2048  # of all connections, dropped ones that have not ended yet included

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -55,7 +56,7 @@ class RequestReader:
         length = http1.body_length(head)
         if length > limit:
             raise _too_large(limit)
-        if head.expects_continue and length and self._at == len(self._buffer):
+        if head.expects_continue and length and not self.buffered:
             send(http1.CONTINUE)
         deadline = time.monotonic() + self._limits.body_seconds
         if length == http1.CHUNKED:
@@ -64,14 +65,17 @@ class RequestReader:
             self._read_exactly(body, length, deadline)
         body.complete()
 
-    def discard(self, size: int, seconds: float) -> None:
-        """Receive and drop bytes until the limit or the deadline, which raises HTTPError."""
-        deadline = time.monotonic() + seconds
-        size -= len(self._buffer) - self._at
-        while size > 0:
-            self._at = len(self._buffer)
-            self._receive(deadline)
-            size -= len(self._buffer)
+    @property
+    def buffered(self) -> int:
+        """Return how many bytes were received and not consumed."""
+        return len(self._buffer) - self._at
+
+    def has_more(self) -> bool:
+        """Tell whether the client has sent more than was received; never blocks."""
+        self._sock.settimeout(0)
+        with contextlib.suppress(OSError, ValueError):
+            return self._can_peek and self.peek() != b""
+        return False
 
     def peek(self) -> bytes:
         """Return bytes of the next request, b"" at the end of the stream; never blocks.
@@ -128,9 +132,9 @@ class RequestReader:
 
     def _skip_empty_lines(self) -> bool:
         """Skip line ends before a request; return whether something else is there."""
-        while self._at < len(self._buffer) and self._buffer[self._at] in b"\r\n":
+        while self.buffered and self._buffer[self._at] in b"\r\n":
             self._at += 1
-        return self._at < len(self._buffer)
+        return self.buffered > 0
 
     def _read_until(self, mark: bytes, limit: int, deadline: float, status: int) -> bytes:
         """Consume up to a mark, which is dropped; raises HTTPError with `status` past the limit."""
@@ -138,9 +142,9 @@ class RequestReader:
         while (end := self._buffer.find(mark, self._at + searched, self._at + limit)) < 0:
             if http1.BARE_LF.search(self._buffer, self._at + searched, self._at + limit):
                 raise HTTPError(400)
-            if len(self._buffer) - self._at >= limit:
+            if self.buffered >= limit:
                 raise HTTPError(status)
-            searched = max(0, len(self._buffer) - self._at - len(mark))
+            searched = max(0, self.buffered - len(mark))
             self._receive(deadline)
         part, self._at = self._buffer[self._at : end], end + len(mark)
         return part
@@ -148,7 +152,7 @@ class RequestReader:
     def _read_exactly(self, body: Body, size: int, deadline: float) -> None:
         """Move bytes to a body as they come."""
         while size:
-            if self._at == len(self._buffer):
+            if not self.buffered:
                 self._receive(deadline)
             part = self._buffer[self._at : self._at + size]
             self._at, size = self._at + len(part), size - len(part)

@@ -22,7 +22,8 @@ from kuwa_min.errors import ClientDisconnected, StartError, describe
 
 from . import http1
 from .body_budget import BodyBudget
-from .connection import Connection
+from .connection import LINGER_BYTES, LINGER_SECONDS, Connection
+from .connection_table import ConnectionTable, State
 from .flush_thread import FlushThread
 from .limits import Limits
 from .messages import TEXT, Routes
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_POLL = 0.1  # seconds between two looks of the accepting thread at a shutdown
 ACCEPT_BACKOFF = 0.05  # seconds without accept() once the process is out of descriptors
-REJECT_TIMEOUT = 0.1  # seconds that the accepting thread may take to send a 503
 
 
 class Server(ThreadingHTTPServer):
@@ -75,9 +75,7 @@ class Server(ThreadingHTTPServer):
 
             self.would_block += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self.closing = False
-        self._lock = threading.Lock()  # guards _connections
-        # By id(socket), the longest unchanged first; True from a request's head to its answer's end
-        self._connections: dict[int, tuple[socket.socket, bool]] = {}
+        self.connections = ConnectionTable()
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         try:
@@ -104,10 +102,7 @@ class Server(ThreadingHTTPServer):
         self.closing = True
         self.shutdown()
         self.server_close()
-        with self._lock:
-            remaining = [sock for sock, _ in self._connections.values()]
-        for sock in remaining:
-            _shut_down(sock)
+        self.connections.shut_down()
         self.flush_thread.__exit__()
 
     @property
@@ -137,9 +132,7 @@ class Server(ThreadingHTTPServer):
             wrapped = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except (OSError, ValueError):  # it left, or sent something before the handshake
             raise ClientDisconnected from None
-        with self._lock:
-            self._connections.pop(id(sock), None)
-            self._connections[id(wrapped)] = (wrapped, False)
+        self.connections.replace(sock, wrapped)
         wrapped.settimeout(self.limits.head_seconds)
         try:
             wrapped.do_handshake()
@@ -150,74 +143,71 @@ class Server(ThreadingHTTPServer):
 
     def mark_busy(self, sock: socket.socket) -> None:
         """Keep a connection from being dropped: a request has begun."""
-        self._mark(sock, busy=True)
+        self.connections.mark(sock, State.BUSY)
 
     def mark_idle(self, sock: socket.socket) -> None:
         """Allow a connection to be dropped: its request is answered."""
-        self._mark(sock, busy=False)
-
-    def _mark(self, sock: socket.socket, *, busy: bool) -> None:
-        with self._lock:
-            if self._connections.pop(id(sock), None):
-                self._connections[id(sock)] = (sock, busy)
+        self.connections.mark(sock, State.IDLE)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection; out of descriptors, drop an idle one instead of spinning."""
+        """Accept a connection; at the limit of open ones, wait for one that was dropped to end."""
+        if self.limits.sockets <= len(self.connections):
+            self.connections.drop_oldest_idle()
+            if not self._wait_for_room() and self.connections.ending:
+                raise BlockingIOError  # the next try is at once, and the client waits
         try:
             return super().get_request()
-        except OSError:
-            self._drop_oldest_idle()
+        except OSError:  # out of descriptors, though the limit should prevent that
+            self.connections.drop_oldest_idle()
             threading.Event().wait(ACCEPT_BACKOFF)
             raise
+
+    def _wait_for_room(self) -> bool:
+        return self.connections.wait_for_fewer(self.limits.sockets, ACCEPT_BACKOFF)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection on a thread of its own; at the limit, drop the oldest idle one.
 
         The new one may be the Kernel's, which forgets an executor that does not answer. So it is
-        refused with a 503 only if there are twice as many as the limit, or no more threads.
+        refused with a 503 only if too many are open and none of them is idle, or for lack of
+        threads.
         """
-        with self._lock:
-            others = len(self._connections)
-        if others >= self.limits.connections:
-            self._drop_oldest_idle()
-        with self._lock:
-            self._connections[id(request)] = (request, False)
+        if self.connections.kept >= self.limits.connections:
+            self.connections.drop_oldest_idle()
+        is_full = len(self.connections) >= self.limits.sockets
+        self.connections.add(request)
         try:
-            if others >= 2 * self.limits.connections:
+            if is_full:
                 raise RuntimeError("too many connections are busy")
             super().process_request(request, client_address)
         except RuntimeError:  # also of a thread that cannot be started
             self._reject(request)
 
     def _reject(self, request: socket.socket) -> None:
+        """Answer 503 on the accepting thread; a new socket takes this without blocking."""
         body = b"Too many connections. Please try again."
         headers = [("Content-Type", TEXT), ("Content-Length", str(len(body)))]
         with contextlib.suppress(OSError):
-            request.settimeout(REJECT_TIMEOUT)
-            request.sendall(http1.response_head(503, headers, keep_alive=False) + body)
-        self.shutdown_request(request)
+            request.setblocking(False)
+            request.send(http1.response_head(503, headers, keep_alive=False) + body)
+        self.linger(request, LINGER_BYTES, LINGER_SECONDS)
 
-    def _drop_oldest_idle(self) -> None:
-        with self._lock:
-            idle = next((key for key, (_, busy) in self._connections.items() if not busy), None)
-            sock = self._connections.pop(idle)[0] if idle is not None else None
-        if sock is not None:
-            _shut_down(sock)
+    def linger(self, sock: socket.socket, size: int, seconds: float) -> None:
+        """Close a connection, whose socket is taken over, once its client has ceased to send.
+
+        size, seconds: how much of what it sends is dropped at most.
+        """
+        taken = socket.socket(fileno=sock.detach())
+        self.connections.replace(sock, taken)
+        self.flush_thread.linger(taken, size, seconds, self.shutdown_request)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget and close a connection."""
-        with self._lock:
-            self._connections.pop(id(request), None)
+        """Close and forget a connection."""
         super().shutdown_request(request)
+        self.connections.remove(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an unexpected error of a connection in one line, without the traceback."""
         error = sys.exc_info()[1]
         if error is not None:
             logger.error("a connection failed: %s", describe(error))
-
-
-def _shut_down(sock: socket.socket) -> None:
-    """Interrupt the thread that waits for this socket; that thread closes it."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)

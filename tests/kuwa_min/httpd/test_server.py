@@ -27,6 +27,7 @@ import pytest
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
 from kuwa_min.httpd.body_writer import BodyWriter
+from kuwa_min.httpd.connection_table import State
 from kuwa_min.httpd.http1 import RequestHead
 from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import TEXT, CheckedRoute, Request, Response, StreamingResponse
@@ -401,20 +402,76 @@ def test_a_stream_that_fails_is_cut_without_its_last_chunk(
     assert MARK not in caplog.text
 
 
-def test_without_a_free_thread_a_client_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer 503 when the system gives no more threads."""
+def test_without_a_free_thread_clients_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer 503 when the system gives no more threads, also to clients that send later."""
 
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    with serving() as server:
-        monkeypatch.setattr(ThreadingMixIn, "process_request", refuse)
-        with Client(server) as client:
+    with serving() as server, contextlib.ExitStack() as stack:
+        with monkeypatch.context() as patch:
+            patch.setattr(ThreadingMixIn, "process_request", refuse)
+            clients = [stack.enter_context(Client(server)) for _ in range(20)]
+            until(lambda: len(server.flush_thread._lingering) == len(clients))
+        request = post("/echo", b"x" * 100_000)
+        for client in clients:
+            client.send(request[:100])
+            client.send(request[100:])
             assert client.answer().status == 503
-            assert client.ends()
-        monkeypatch.undo()
+            assert client.rest() == b""
+        assert len(server.flush_thread._lingering) == len(clients)
+        for client in clients:
+            client.sock.close()
+        until(lambda: not server.connections)
         with Client(server) as client:
             assert client.send(get()).answer().status == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        get("/", "Connection: close"),
+        get("/nothing", "Connection: close"),
+        get("/stream", "Connection: close"),
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET /stream HTTP/1.0\r\n\r\n",
+        get("/echo", "Content-Length: 999999999", method="POST"),
+        get("/nothing", "Content-Length: 100000", method="POST"),
+        get("/", "Content-Length: 100000", method="PUT"),
+        get("/echo", "Content-Length: 100000", "Origin: http://a.example", method="POST"),
+        get("/", "Host: a.example"),
+        b"nonsense\r\n\r\n",
+    ],
+    ids=lambda request: request.decode()[:60],
+)
+def test_what_a_client_sends_too_much_takes_no_answer_away(
+    client: Client, server: Server, request_: bytes
+) -> None:
+    """Leave bytes unread behind the last request, and read the whole answer to its end."""
+    client.send(request_ + b"x" * 1000)
+    until(lambda: len(server.flush_thread._lingering))
+    client.send(b"x" * 1000)
+    answer = client.rest()
+    assert answer.startswith(b"HTTP/1.1 ")
+    client.sock.shutdown(socket.SHUT_WR)
+    until(lambda: not server.connections)
+
+
+def test_a_refused_client_that_stays_holds_no_thread(server: Server) -> None:
+    """Refuse clients that go on sending: their connections are idle ones without threads."""
+    threads = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server)) for _ in range(10)]
+        for client in clients:
+            client.send(get("/nothing", "Content-Length: 100000", method="POST") + b"x" * 5000)
+            assert client.answer().status == 404
+        until(lambda: threading.active_count() <= threads)
+        assert server.connections.count(State.IDLE) == len(clients)
+        assert server.connections.drop_oldest_idle()
+        until(lambda: len(server.connections) == len(clients) - 1)
+        for client in clients[1:]:
+            client.send(b"x" * 95_000)
+        until(lambda: not server.connections)
 
 
 # -- doubtful requests
@@ -590,7 +647,7 @@ def test_a_refused_client_that_stays_is_closed_without_an_error_in_the_log(
     with serving() as server, Client(server) as client:
         client.send(get("/echo", "Content-Length: 999999999", method="POST"))
         assert client.answer().status == 413
-        until(lambda: not server._connections)
+        until(lambda: not server.connections)
         assert client.rest() == b""
         assert problems(caplog) == []
 
@@ -707,7 +764,7 @@ def test_a_client_that_leaves_in_the_middle_is_no_error(
         with Client(server) as client:
             client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             client.send(part)
-    until(lambda: not server._connections)
+    until(lambda: not server.connections)
     assert problems(caplog) == []
 
 
@@ -786,8 +843,8 @@ def test_a_client_that_stops_reading_a_plain_answer_is_disconnected() -> None:
     large: dict[str, Any] = {"/large": {"GET": lambda _: Response(200, b"x" * (32 << 20), TEXT)}}
     with serving(large, limits=Limits(send_seconds=SHORT)) as server, Client(server) as client:
         client.send(get("/large"))
-        until(lambda: server._connections)
-        assert took(lambda: until(lambda: not server._connections)) < SHORT + SLACK
+        until(lambda: server.connections)
+        assert took(lambda: until(lambda: not server.connections)) < SHORT + SLACK
 
 
 # -- limits of number
@@ -798,7 +855,7 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
     begun, release = threading.Event(), threading.Event()
 
     def two_are_idle() -> bool:
-        return [busy for _, busy in server._connections.values()].count(False) == 2
+        return server.connections.count(State.IDLE) == 2
 
     def slow(_: Request) -> Response:
         begun.set()
@@ -832,7 +889,7 @@ def test_at_the_cap_a_half_sent_head_is_idle_too() -> None:
         contextlib.ExitStack() as stack,
     ):
         slow.send(b"GET / HT")
-        until(lambda: server._connections)
+        until(lambda: server.connections)
         newest = stack.enter_context(Client(server))
         assert newest.send(get()).answer().status == 200
         assert slow.ends()
@@ -855,8 +912,53 @@ def test_a_burst_of_connections_stays_under_the_cap() -> None:
     with serving(limits=Limits(connections=20)) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(200)]
         assert clients[-1].send(get()).answer().status == 200
-        until(lambda: len(server._connections) <= 20)
+        until(lambda: len(server.connections) <= 20)
         until(lambda: threading.active_count() < before + 40)
+
+
+def test_no_more_sockets_are_open_than_the_limit_says() -> None:
+    """Open many silent connections at once, and a last one that is answered."""
+    most = []
+
+    def look(_: Request) -> Response:
+        most.append(len(server.connections))
+        return Response(204)
+
+    limits = Limits(connections=6, sockets=8)
+    with serving({"/": {"GET": look}}, limits=limits) as server:
+        for _ in range(5):
+            with contextlib.ExitStack() as stack:
+                for _ in range(30):
+                    stack.enter_context(Client(server))
+                    most.append(len(server.connections))
+                client = stack.enter_context(Client(server))
+                assert client.send(get()).answer().status == 204
+    assert max(most) <= 8
+
+
+def test_with_all_sockets_busy_a_client_is_told_so() -> None:
+    """Answer 503 while nothing can be dropped, and normally once something ended."""
+    release = threading.Event()
+
+    def slow(_: Request) -> Response:
+        release.wait(TIMEOUT)
+        return Response(200, b"slow", TEXT)
+
+    limits = Limits(connections=2, sockets=3)
+    with serving({"/": {"GET": slow}}, limits=limits) as server, contextlib.ExitStack() as stack:
+        busy: list[Client] = []
+        while len(busy) < 3:
+            busy.append(stack.enter_context(Client(server)).send(get()))
+            until(lambda: server.connections.count(State.BUSY) == len(busy))
+        for _ in range(3):
+            with Client(server) as client:
+                client.send(get())
+                assert client.answer().status == 503
+                assert client.rest() == b""
+        release.set()
+        assert [client.answer().body for client in busy] == [b"slow"] * 3
+        with Client(server) as client:
+            assert client.send(get()).answer().body == b"slow"
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs POSIX limits")
@@ -933,7 +1035,7 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
         pytest.skip("needs /proc")
-    until(lambda: not server._connections)
+    until(lambda: not server.connections)
     threads, files = threading.active_count(), len(list(descriptors.iterdir()))
     requests = [get("/stream"), post("/echo", b"x"), get("/nothing"), b"nonsense\r\n\r\n", b""]
     for number in range(500):
@@ -941,7 +1043,7 @@ def test_500_connections_leave_nothing_behind(server: Server) -> None:
             client.send(requests[number % 5])
             if number % 5 < 4 and number % 3:
                 client.answer()
-    until(lambda: not server._connections)
+    until(lambda: not server.connections)
     until(lambda: threading.active_count() <= threads)
     until(lambda: len(list(descriptors.iterdir())) <= files)  # the last threads are closing theirs
     assert not server.flush_thread._blocked
@@ -1184,7 +1286,7 @@ def test_the_end_closes_idle_connections() -> None:
         with serving() as server:
             kept, silent = (stack.enter_context(Client(server)) for _ in range(2))
             assert kept.send(get()).answer().status == 200
-            until(lambda: len(server._connections) == 2)
+            until(lambda: len(server.connections) == 2)
         for client in (kept, silent):
             client.sock.settimeout(5)
             assert client.ends()
@@ -1265,7 +1367,7 @@ def test_a_plain_client_on_the_tls_port_is_dropped_quietly(
         with Client(server, trust.client) as client:
             assert client.send(get()).answer().body == b"hello"
         client.sock.close()
-        until(lambda: not server._connections)
+        until(lambda: not server.connections)
     assert problems(caplog) == []
 
 
@@ -1283,7 +1385,7 @@ def test_a_client_that_leaves_before_or_in_the_handshake_is_no_error(
                     client.send(b"\x16\x03\x01\x02\x00")
         with Client(server, trust.client) as client:
             assert client.send(get()).answer().body == b"hello"
-        until(lambda: not server._connections)
+        until(lambda: not server.connections)
     assert problems(caplog) == []
 
 
@@ -1301,7 +1403,7 @@ def test_a_stalled_handshake_ends_at_the_limit(trust: Trust) -> None:
                 with contextlib.suppress(TimeoutError):
                     if not dripping.sock.recv(100):
                         break
-        until(lambda: not server._connections)
+        until(lambda: not server.connections)
 
 
 def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
@@ -1312,7 +1414,10 @@ def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
         Client(server) as other,
     ):
         until(
-            lambda: [type(sock) for sock, _ in server._connections.values()] == [ssl.SSLSocket] * 2
+            lambda: (
+                [type(sock) for sock, _ in server.connections._states.values()]
+                == [ssl.SSLSocket] * 2
+            )
         )
         with Client(server, trust.client) as first, Client(server, trust.client) as second:
             for client in (first, second):
