@@ -38,8 +38,11 @@ def main():
     import gc
 
     gc.disable()  # imports make no garbage; a collection would cost a tenth of the start
-    from kuwa_min.cli import main as run
-
+    try:
+        from kuwa_min.cli import main as run
+    except ImportError as error:
+        is_ours = str(error.name).partition(".")[0] in ("kuwa_min", "backends")
+        raise damaged() if is_ours else error  # noqa: B904 - the line is all that is shown
     gc.enable()
     try:
         sys.exit(run())
@@ -47,6 +50,14 @@ def main():
         if end.code and libraries:
             libraries.restart_if_repaired()
         raise
+
+
+def damaged():
+    # type: () -> SystemExit
+    """Write what to do about a damaged file; return what ends the process."""
+    remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
+    sys.stderr.write("%s is damaged: %s\n" % (sys.argv[0], remedy))
+    return SystemExit(1)
 
 
 def refusal(target):
@@ -144,13 +155,13 @@ def use_bytecode(packages):
         """Import the modules of the blocks; the others as zipimporter does."""
 
         def get_code(self, fullname):
-            return code_of(fullname) or zipimporter.get_code(self, fullname)
+            return code_of(fullname) or of_source(zipimporter.get_code, self, fullname)
 
         def get_filename(self, fullname):
             code = code_of(fullname)
             if code:
                 return os.path.join(self.archive, code.co_filename)
-            return zipimporter.get_filename(self, fullname)
+            return of_source(zipimporter.get_filename, self, fullname)
 
     def importer(path):
         # type: (str) -> Importer
@@ -159,6 +170,17 @@ def use_bytecode(packages):
         return Importer(path)
 
     sys.path_hooks.insert(0, importer)
+
+
+def of_source(method, loader, fullname):
+    # type: (object, object, str) -> object
+    """Call a method that compiles a source; ends the process if the source is damaged."""
+    try:
+        return method(loader, fullname)  # type: ignore[operator]
+    except ImportError:
+        raise  # there is no such module
+    except Exception:  # noqa: BLE001 - zlib.error, SyntaxError and others
+        raise damaged()  # noqa: B904 - the line is all that is shown
 
 
 def read_block(loader, name):
@@ -176,6 +198,4 @@ def read_block(loader, name):
     code = memoryview(block)[4:]
     if block and zlib.crc32(code) == int.from_bytes(block[:4], "big"):
         return marshal.loads(code)  # type: ignore[no-any-return]
-    remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
-    sys.stderr.write("%s is damaged: %s\n" % (sys.argv[0], remedy))
-    sys.exit(1)
+    raise damaged()

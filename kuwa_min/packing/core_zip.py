@@ -23,9 +23,11 @@ from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, TARGET
 
+from .main_text import main_text
 from .sources import ACTIVATE, PROGRAM, ROOT, imported_at_once, sources
 
 LAUNCH = "kuwa_min/launch.py"  # the launcher's source
+MAIN = "__main__.py"  # stored: whatever bit is damaged, one character is, and not all that follow
 LAUNCHER = "kuwa_launch"  # its module's name at the zip's root
 INTERPRETER = "/usr/bin/env python3"
 SHEBANG = f"#!{INTERPRETER}\n".encode()
@@ -49,7 +51,8 @@ def make_core(manifest: Manifest, target_text: str, python: str, staging: Path) 
         _compile(staging, python, [ACTIVATE] if target_text else [])
     files = (path for path in staging.rglob("*") if path.is_file())
     ours = {path.relative_to(staging).as_posix(): path.read_bytes() for path in files}
-    return made | ours | dict.fromkeys(_namespaces(ours), b"")
+    entries = made | ours | dict.fromkeys(_namespaces(ours), b"")
+    return {**entries, MAIN: main_text(entries, (f"{LAUNCHER}.py", f"{LAUNCHER}.pyc", TARGET))}
 
 
 def _stage(staging: Path, manifest: Manifest) -> None:
@@ -149,7 +152,8 @@ def zip_of(entries: dict[str, bytes], prefix: bytes = b"") -> bytes:
             entry = zipfile.ZipInfo(name)  # of 1980
             mode = 0o40755 if entry.is_dir() else 0o100644  # drwxr-xr-x, -rw-r--r--
             entry.create_system, entry.external_attr = 3, mode << 16  # Unix
-            archive.writestr(entry, entries[name], zipfile.ZIP_DEFLATED, compresslevel=9)
+            method = zipfile.ZIP_STORED if name == MAIN else zipfile.ZIP_DEFLATED
+            archive.writestr(entry, entries[name], method, compresslevel=9)
     return buffer.getvalue()
 
 

@@ -136,6 +136,30 @@ def test_bytecode_that_is_not_what_was_built_is_never_run(archive: Path, end: in
     assert start(sys.executable, archive) == expected
 
 
+@pytest.mark.parametrize("name", ["cli.py", "late.py"])
+def test_a_source_that_is_not_what_was_built_is_one_line(archive: Path, name: str) -> None:
+    """Every Python but that of the bytecode compiles sources."""
+    with zipfile.ZipFile(archive) as made:
+        entry = made.getinfo(f"site-packages/kuwa_min/{name}")
+    data = bytearray(archive.read_bytes())
+    data[entry.header_offset + 30 + len(entry.filename)] ^= 6  # the kind of its deflate block
+    archive.write_bytes(data)
+    remedy = "copy it again, and compare with its .sha256 (sha256sum -c)"
+    assert start(sys.executable, archive) == (1, "", f"{archive} is damaged: {remedy}\n")
+
+
+@pytest.mark.parametrize(("module", "is_damaged"), [("kuwa_min.gone", True), ("gone", False)])
+def test_a_module_that_is_missing_is_damage_if_it_is_ours(
+    archive: Path, module: str, is_damaged: bool
+) -> None:
+    """A Python without one of its own modules has a traceback to show."""
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr("site-packages/kuwa_min/cli/__init__.py", f"import {module}")
+    code, _, error = start(sys.executable, archive)
+    assert (code, f"{archive} is damaged" in error) == (1, is_damaged)
+    assert ("Traceback" in error) is not is_damaged
+
+
 def test_a_module_of_the_block_knows_its_file(archive: Path) -> None:
     """__file__ is the path inside the archive, where its source can be read."""
     add_bytecode(archive)
