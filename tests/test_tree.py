@@ -12,9 +12,11 @@ ENTRIES = 20  # of a folder, at most
 # The modules without a test file of their own, and the file that tests them; from tests/.
 COVERED_BY = {
     "kuwa_min/bundle/provision": "e2e/test_unpacking",
+    "kuwa_min/httpd/acceptor": "e2e/test_health",
     "kuwa_min/httpd/connection": "kuwa_min/httpd/test_server",
     "kuwa_min/httpd/flush_thread": "kuwa_min/httpd/test_body_writer",
     "kuwa_min/httpd/limits": "kuwa_min/httpd/test_hostile",
+    "kuwa_min/httpd/listener": "e2e/test_health",
     "kuwa_min/httpd/messages": "kuwa_min/httpd/test_server",
     "kuwa_min/kernel/records": "kuwa_min/kernel/test_embedded",
     "kuwa_min/kernel/relay": "kuwa_min/kernel/test_embedded",

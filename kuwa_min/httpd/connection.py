@@ -212,12 +212,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def _send_response(self, response: Response) -> None:
         head_only = self._head is not None and self._head.method == "HEAD"
-        headers = list(response.headers)
-        if response.status != HTTPStatus.NO_CONTENT:
-            headers += [("Content-Type", response.content_type)]
-            headers += [("Content-Length", str(len(response.body)))]
-        head = http1.response_head(response.status, headers, keep_alive=self._keep_alive)
-        self._send(head + (b"" if head_only else response.body))
+        self._send(response.encode(keep_alive=self._keep_alive, head_only=head_only))
         if self._head is not None:
             logger.debug("%s: %d", _loggable(self._head), response.status)
 

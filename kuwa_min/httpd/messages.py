@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import NamedTuple
 
 from . import http1
@@ -37,6 +38,15 @@ class Response(NamedTuple):
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
     after: Callable[[], None] | None = None  # called when it is sent, or cannot be
+
+    def encode(self, *, keep_alive: bool, head_only: bool = False) -> bytes:
+        """Return the bytes of head and body."""
+        headers = list(self.headers)
+        if self.status != HTTPStatus.NO_CONTENT:
+            headers += [("Content-Type", self.content_type)]
+            headers += [("Content-Length", str(len(self.body)))]
+        head = http1.response_head(self.status, headers, keep_alive=keep_alive)
+        return head if head_only else head + self.body
 
 
 class StreamingResponse(NamedTuple):

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from kuwa_min.errors import ClientDisconnected, StartError, describe
 
-from . import http1
+from . import acceptor
+from .acceptor_child import Settings
 from .body_budget import BodyBudget
 from .connection import LINGER_BYTES, LINGER_SECONDS, Connection
 from .connection_table import ConnectionTable, State
 from .flush_thread import FlushThread
 from .limits import Limits
-from .messages import TEXT, Routes
+from .listener import Listener
+from .messages import TEXT, Response, Routes, json_message
 from .origin_policy import OriginPolicy
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_POLL = 0.1  # seconds between two looks of the accepting thread at a shutdown
 ACCEPT_BACKOFF = 0.05  # seconds without accept() once the process is out of descriptors
+SILENT_SECONDS = 0.5  # until a connection without a first byte leaves the process that accepts
+STALE_SECONDS = 30.0  # without a heartbeat of ours until that process calls us wedged
+FULL = Response(503, b"Too many connections. Please try again.", TEXT)
+STALE = json_message(503, f"This executor has not moved for {STALE_SECONDS:g} seconds.")
 
 
 class Server(ThreadingHTTPServer):
@@ -86,6 +92,7 @@ class Server(ThreadingHTTPServer):
                 f"cannot listen on {address[0]} port {address[1]}: {reason}; "
                 "choose another --port or --bind"
             ) from None
+        self.listener = Listener(self.socket)
         self.flush_thread = FlushThread()
 
     def __enter__(self) -> Server:
@@ -100,7 +107,8 @@ class Server(ThreadingHTTPServer):
     def __exit__(self, *_: object) -> None:
         """Stop listening and close all connections; answers under way are cut."""
         self.closing = True
-        self.shutdown()
+        self._thread.join()
+        self.listener.close()
         self.server_close()
         self.connections.shut_down()
         self.flush_thread.__exit__()
@@ -149,6 +157,34 @@ class Server(ThreadingHTTPServer):
         """Allow a connection to be dropped: its request is answered."""
         self.connections.mark(sock, State.IDLE)
 
+    def delegate(self, path: str, response: Response) -> None:
+        """Let a process of its own accept connections and answer GET requests of one path.
+
+        It does so however busy this process is; until it runs, we accept. Does nothing with TLS,
+        and where no such process can be started.
+        """
+        if self.tls is not None or not acceptor.is_possible():
+            return
+        limits = self.limits
+        settings = Settings(
+            path=path,
+            answers=(response.encode(keep_alive=False), response.encode(keep_alive=True)),
+            stale=STALE.encode(keep_alive=False),
+            full=FULL.encode(keep_alive=False),
+            stale_seconds=STALE_SECONDS,
+            silent_seconds=SILENT_SECONDS,
+            idle_seconds=limits.idle_seconds,
+            connections=limits.connections,
+            parent=os.getpid(),
+        )
+        self.listener.delegate(settings)
+
+    def serve_forever(self, poll_interval: float = SHUTDOWN_POLL) -> None:
+        """Accept connections until `closing`, and start their threads."""
+        while not self.closing:
+            if self.listener.wait(poll_interval):
+                self._handle_request_noblock()  # type: ignore[attr-defined]
+
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; at the limit of open ones, wait for one that was dropped to end."""
         if self.limits.sockets <= len(self.connections):
@@ -156,7 +192,9 @@ class Server(ThreadingHTTPServer):
             if not self._wait_for_room() and self.connections.ending:
                 raise BlockingIOError  # the next try is at once, and the client waits
         try:
-            return super().get_request()
+            return self.listener.accept()
+        except BlockingIOError:
+            raise
         except OSError:  # out of descriptors, though the limit should prevent that
             self.connections.drop_oldest_idle()
             threading.Event().wait(ACCEPT_BACKOFF)
@@ -185,11 +223,9 @@ class Server(ThreadingHTTPServer):
 
     def _reject(self, request: socket.socket) -> None:
         """Answer 503 on the accepting thread; a new socket takes this without blocking."""
-        body = b"Too many connections. Please try again."
-        headers = [("Content-Type", TEXT), ("Content-Length", str(len(body)))]
         with contextlib.suppress(OSError):
             request.setblocking(False)
-            request.send(http1.response_head(503, headers, keep_alive=False) + body)
+            request.send(FULL.encode(keep_alive=False))
         self.linger(request, LINGER_BYTES, LINGER_SECONDS)
 
     def linger(self, sock: socket.socket, size: int, seconds: float) -> None:

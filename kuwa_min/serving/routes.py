@@ -35,7 +35,9 @@ logger = logging.getLogger(__name__)
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-MONITORING = ("/health", "/metrics", "/status")  # allowed under any Host, as a service's name
+HEALTH = "/health"
+READY = Response(204)  # of /health once chats are accepted
+MONITORING = (HEALTH, "/metrics", "/status")  # allowed under any Host, as a service's name
 
 Compute = Callable[[protocol.ChatRequest], AsyncGenerator[Piece, None]]
 
@@ -70,7 +72,7 @@ class ExecutorRoutes:
     def table(self) -> Routes:
         """Return every route by path and method."""
         routes: dict[str, dict[str, Route | CheckedRoute]] = {
-            "/health": {"GET": self.health},
+            HEALTH: {"GET": self.health},
             "/metrics": {"GET": self.metrics},
             "/status": {"GET": self.status},
         }
@@ -151,7 +153,7 @@ class ExecutorRoutes:
     def health(self, _: Request) -> Response:
         """Return 204 when chats are accepted; raises HTTPError with 503 while the model loads."""
         self._refuse_if_loading()
-        return Response(204)
+        return READY
 
     def status(self, _: Request) -> Response:
         """Return the executor's status as JSON."""

@@ -25,7 +25,7 @@ from kuwa_min.options.general import GeneralOptions
 from .event_loop import EventLoop
 from .local_address import bind_address, source_address, wildcard
 from .metrics import Metrics
-from .routes import MONITORING, ExecutorRoutes
+from .routes import HEALTH, MONITORING, READY, ExecutorRoutes
 from .shutdown import PATH as SHUTDOWN
 from .shutdown import ShutdownRoute
 from .slots import Slots
@@ -109,7 +109,7 @@ class Service:
             stop.eager = False
             routes.ready = True
             with self._registration(host, server.port):
-                self._wait(stop)
+                self._wait(stop, server)
                 self._slots.close()
                 deadline = time.monotonic() + self._args.drain_timeout
             self._slots.drain(max(0.0, deadline - time.monotonic()))
@@ -122,9 +122,11 @@ class Service:
         except StartError:
             return None
 
-    def _wait(self, stop: process.Stop) -> None:
-        if self._loop is not None and not stop.wait(WARM_UP_AFTER):
-            self._loop.start()  # before the first chat would wait for it
+    def _wait(self, stop: process.Stop, server: Server) -> None:
+        if not stop.wait(WARM_UP_AFTER):
+            server.delegate(HEALTH, READY)
+            if self._loop is not None:
+                self._loop.start()  # before the first chat would wait for it
         stop.wait()
         logger.info("stopping: running answers may take %g s", self._args.drain_timeout)
 
