@@ -93,11 +93,13 @@ class BackgroundHandler(logging.Handler):
             self._changed.notify()
 
     def _write(self) -> None:
-        while (line := self._next()) is not None:
+        while True:
             try:
+                if (line := self._next()) is None:
+                    return
                 self._stream.write(line + "\n")
                 self._stream.flush()
-            except (OSError, ValueError):
+            except Exception:  # noqa: BLE001 - it cannot be logged
                 continue  # a full disk or a closed pipe does not stop serving
 
     def _next(self) -> str | None:

@@ -24,7 +24,8 @@ NEW_BACKENDS = [f"backends/{name}" for name in registry.names() if name not in B
 # own folder, and from no other.
 LAYERS = (
     ("kuwa_min/errors", "kuwa_min/progress"),
-    ("kuwa_min/log",),
+    ("kuwa_min/log", "kuwa_min/process/supervision"),
+    ("kuwa_min/process/deadline",),
     ("kuwa_min/process",),
     ("kuwa_min/chat", "kuwa_min/options/yaml"),
     ("kuwa_min/options", "kuwa_min/httpd", "kuwa_min/bundle"),
@@ -51,7 +52,14 @@ LAYERS = (
     ("backends/dummy", *NEW_BACKENDS),
 )
 LAYER = {room: number for number, line in enumerate(LAYERS) for room in line}
-FOR_BACKENDS = {"kuwa_min/__init__", "kuwa_min/errors", "kuwa_min/chat", "kuwa_min/options"}
+FOR_BACKENDS = {
+    "kuwa_min/__init__",
+    "kuwa_min/errors",
+    "kuwa_min/process/supervision",
+    "kuwa_min/process/deadline",
+    "kuwa_min/chat",
+    "kuwa_min/options",
+}
 PACKING = "kuwa_min/packing"
 LAZY = {"yaml", "tomllib"}  # libraries that a function of kuwa_min/options may import if installed
 STANDARD = {*sys.stdlib_module_names, "tomllib"}  # tomllib came with Python 3.11

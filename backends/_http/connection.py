@@ -12,10 +12,12 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from kuwa_min.options.proxies import PORTS
+from kuwa_min.process.deadline import Deadline, Response
 
 from .cancellation import CancelScope, current_scope
 from .lookup import look_up
@@ -42,8 +44,9 @@ class Request(NamedTuple):
 class Timeouts(NamedTuple):
     """Seconds that a step may take; None: without a limit."""
 
-    connect: float | None  # each address, TLS included
-    read: float | None  # until the next bytes
+    connect: float | None  # the name, all addresses, proxy and TLS together
+    read: float | None  # the whole head, or the whole of an error; then until the next bytes
+    total: float | None = None  # head and body, of a request that does not stream
 
 
 class Connection(http.client.HTTPConnection):
@@ -53,25 +56,28 @@ class Connection(http.client.HTTPConnection):
         super().__init__(origin.host, origin.port)
         self.origin, self._tls_context = origin, tls_context
         self._scope = current_scope()
-        self._connect_timeout: float | None = None
+        self._connecting = Deadline(None)
         self.is_reused = False
 
-    def send_request(
-        self, request: Request, timeouts: Timeouts, scope: CancelScope
-    ) -> http.client.HTTPResponse:
+    def send_request(self, request: Request, timeouts: Timeouts, scope: CancelScope) -> Response:
         """Send a request, connecting first if need be; return the head of its response."""
-        self._scope, self._connect_timeout = scope, timeouts.connect
+        self._scope = scope
         if self.sock is not None:
             scope.watch(self.sock)
         else:
-            self._connect_in_time()
+            self._connect_in_time(timeouts.connect)
+        answering = Deadline(timeouts.read if timeouts.total is None else timeouts.total)
+        self.response_class = partial(Response, deadline=answering)  # type: ignore[assignment]
         self.sock.settimeout(timeouts.read)
         target = self._request_target(request.target)
         self.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in (*request.headers, *self._proxy_headers()):
             self.putheader(name, value)
         self.endheaders(request.body)
-        return self.getresponse()
+        response = cast(Response, self.getresponse())
+        if timeouts.total is None and response.status < 400:
+            response.lift_deadline(timeouts.read)
+        return response
 
     @property
     def _is_forwarded(self) -> bool:
@@ -85,11 +91,12 @@ class Connection(http.client.HTTPConnection):
     def _proxy_headers(self) -> list[tuple[str, str]]:
         return proxy_credentials(self.origin.proxy) if self._is_forwarded else []
 
-    def _connect_in_time(self) -> None:
+    def _connect_in_time(self, seconds: float | None) -> None:
+        self._connecting = Deadline(seconds)
         try:
             self.connect()
         except TimeoutError:
-            raise ConnectTimeout(f"no connection within {self._connect_timeout:g} s") from None
+            raise ConnectTimeout(f"no connection within {seconds:g} s") from None
 
     def connect(self) -> None:
         """Connect to the service, by way of the proxy if there is one."""
@@ -112,11 +119,11 @@ class Connection(http.client.HTTPConnection):
     def _dial(self, host: str, port: int) -> socket.socket:
         """Connect to the first address of a host that accepts."""
         problem: OSError = OSError(f"{host} has no address")
-        addresses = look_up(host, port, self._connect_timeout)
-        for family, kind, proto, _, address in addresses:
+        addresses = look_up(host, port, self._connecting.left())
+        for tried, (family, kind, proto, _, address) in enumerate(addresses):
             sock = socket.socket(family, kind, proto)
             try:
-                sock.settimeout(self._connect_timeout)
+                sock.settimeout(self._connecting.share(len(addresses) - tried))
                 self._scope.watch(sock)
                 sock.connect(address)
                 _tune(sock)
@@ -136,6 +143,7 @@ class Connection(http.client.HTTPConnection):
         wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
         self.sock = wrapped
         self._scope.watch(wrapped)
+        wrapped.settimeout(self._connecting.left())
         wrapped.do_handshake()
         return wrapped
 
@@ -145,7 +153,7 @@ class Connection(http.client.HTTPConnection):
         headers = [("Host", target), *proxy_credentials(self.origin.proxy)]
         lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
         sock.sendall("".join(f"{line}\r\n" for line in (*lines, "")).encode())
-        response = http.client.HTTPResponse(sock, method="CONNECT")
+        response = Response(sock, method="CONNECT", deadline=self._connecting)
         try:
             response.begin()
             if response.status != 200:

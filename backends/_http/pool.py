@@ -23,6 +23,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from kuwa_min.process import deadline
+
 from .body import ChunkedReader, ContentLengthReader
 from .cancellation import CancelScope, current_scope
 from .connection import Connection, Request, Timeouts
@@ -118,7 +120,7 @@ class Response:
         self,
         pool: ConnectionPool,
         connection: Connection,
-        head: http.client.HTTPResponse,
+        head: deadline.Response,
         scope: CancelScope,
     ) -> None:
         self._pool, self._head, self._scope = pool, head, scope
@@ -146,15 +148,15 @@ class Response:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        keep = not (self._head.will_close or self._scope.is_cancelled) and self._drain(connection)
+        keep = not (self._head.will_close or self._scope.is_cancelled) and self._drain()
         self._scope.unwatch()
         self._head.close()
         self._pool.release(connection) if keep else connection.close()
 
-    def _drain(self, connection: Connection) -> bool:
+    def _drain(self) -> bool:
         """Tell whether the body is at its end, or what comes within DRAIN_SECONDS ends it."""
         if not self._body.ended:
-            connection.sock.settimeout(DRAIN_SECONDS)
+            self._head.lift_deadline(DRAIN_SECONDS)
             with contextlib.suppress(ConnectionFailed):
                 return not self.read()
         return self._body.ended

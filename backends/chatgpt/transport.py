@@ -44,6 +44,12 @@ class Body(httpx.SyncByteStream):  # type: ignore[misc]
         self._response.close()
 
 
+def _timeouts(method: str, seconds: dict[str, float | None]) -> Timeouts:
+    """Return the limits of a request; a list of models has one for all of it."""
+    read = seconds.get("read")
+    return Timeouts(seconds.get("connect"), read, total=read if method == "GET" else None)
+
+
 class Transport(httpx.BaseTransport):  # type: ignore[misc]
     """Send the SDK's requests over our own pool. Raises ConnectionFailed."""
 
@@ -69,7 +75,7 @@ class Transport(httpx.BaseTransport):  # type: ignore[misc]
                 [(name.decode("ascii"), value.decode("latin-1")) for name, value in raw],
                 request.read(),
             ),
-            Timeouts(seconds.get("connect"), seconds.get("read")),
+            _timeouts(request.method, seconds),
         )
         found = httpx.Response(response.status, headers=response.headers, stream=Body(response))
         if found.status_code in redirects.STATUSES and "location" in found.headers:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from kuwa_min.errors import ClientDisconnected, describe
+from kuwa_min.process.supervision import spawn
 
 from . import http1
 
@@ -210,6 +211,14 @@ class BodyWriter:
             self._report_disconnect()
         return blocked
 
+    def abandon(self) -> None:
+        """Give a body up that cannot be sent: its client is cut off, its producer told."""
+        with self._changed:
+            self._disconnect()
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self._report_disconnect()
+
     def check_peer(self) -> bool:
         """Look whether the client has left; return whether it makes sense to look again."""
         with self._changed:
@@ -250,9 +259,7 @@ class BodyWriter:
         send() fails: that raises ClientDisconnected.
         """
         try:
-            threading.Thread(
-                target=self._call_on_disconnect, name="on_disconnect", daemon=True
-            ).start()
+            spawn("on_disconnect", self._call_on_disconnect)
         except RuntimeError:
             self._call_on_disconnect()
 

@@ -14,6 +14,8 @@ import time
 from collections import deque
 from functools import partial
 
+from kuwa_min.process import supervision
+
 from .body_writer import BodyWriter
 from .lingering import Close, LingeringConnections
 
@@ -53,7 +55,7 @@ class FlushThread:
         self._early: dict[int, BodyWriter] = {}  # by descriptor, whose client sent unread bytes
         if self._hangups is not None:
             self._selector.register(self._hangups, selectors.EVENT_READ, self._handle_hangups)
-        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+        self._thread = supervision.SupervisedThread("flush", self._run, essential=True)
 
     def __enter__(self) -> FlushThread:
         """Start the thread."""
@@ -63,6 +65,7 @@ class FlushThread:
     def __exit__(self, *_: object) -> None:
         """End the thread; what is not sent by now is lost."""
         self._closing = True
+        self._thread.end_pauses()
         self._wake_up()
         self._thread.join()
         self._lingering.close()
@@ -110,12 +113,12 @@ class FlushThread:
 
     def _run(self) -> None:
         while not self._closing:
-            for key, events in self._select():
-                key.data(events)
-            self._is_woken = False
+            self._is_woken = False  # first, also for what was requested before a restart
             while self._requested:
                 self._flush(self._requested.popleft())
             self._look()
+            for key, events in self._select():
+                key.data(events)
 
     def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
         try:
@@ -128,10 +131,17 @@ class FlushThread:
         self._wakeup_receiver.recv(4096)
 
     def _handle(self, writer: BodyWriter, events: int) -> None:
-        if events & selectors.EVENT_READ and not writer.check_peer():
-            writer.read_interest = 0
-            self._await_hangup(writer)
+        try:
+            if events & selectors.EVENT_READ and not writer.check_peer():
+                writer.read_interest = 0
+                self._await_hangup(writer)
+        except Exception as error:  # noqa: BLE001 - of this body alone
+            self._abandon(writer, error)
         self._flush(writer)
+
+    def _abandon(self, writer: BodyWriter, error: Exception) -> None:
+        supervision.report("flush", error)
+        writer.abandon()
 
     def _await_hangup(self, writer: BodyWriter) -> None:
         """Watch a client that sent its next request already, where the system can."""
@@ -155,7 +165,11 @@ class FlushThread:
         return writer
 
     def _flush(self, writer: BodyWriter) -> None:
-        blocked = writer.flush()
+        try:
+            blocked = writer.flush()
+        except Exception as error:  # noqa: BLE001 - of this body alone
+            self._abandon(writer, error)
+            blocked = False
         change = self._blocked.add if blocked else self._blocked.discard
         change(writer)
         self._set_interest(writer, writer.read_interest | (selectors.EVENT_WRITE if blocked else 0))

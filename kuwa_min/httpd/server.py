@@ -14,11 +14,13 @@ import os
 import socket
 import sys
 import threading
+from _thread import start_new_thread
 from collections.abc import Collection
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 from kuwa_min.errors import ClientDisconnected, StartError, describe
+from kuwa_min.process.supervision import SupervisedThread, report
 
 from . import acceptor
 from .acceptor_child import Settings
@@ -98,15 +100,23 @@ class Server(ThreadingHTTPServer):
     def __enter__(self) -> Server:
         """Start the threads."""
         self.flush_thread.__enter__()
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(SHUTDOWN_POLL,), name="httpd", daemon=True
-        )
+        self._thread = SupervisedThread("httpd", self._accept, essential=True)
         self._thread.start()
         return self
+
+    def _accept(self) -> None:
+        """Accept connections until shutdown(); a failure after that is none."""
+        try:
+            if not self.closing:
+                self.serve_forever()
+        except Exception:
+            if not self.closing:
+                raise
 
     def __exit__(self, *_: object) -> None:
         """Stop listening and close all connections; answers under way are cut."""
         self.closing = True
+        self._thread.end_pauses()
         self._thread.join()
         self.listener.close()
         self.server_close()
@@ -217,9 +227,16 @@ class Server(ThreadingHTTPServer):
         try:
             if is_full:
                 raise RuntimeError("too many connections are busy")
-            super().process_request(request, client_address)
-        except RuntimeError:  # also of a thread that cannot be started
+            # not Thread.start(), which waits for the thread, without memory for ever
+            start_new_thread(self._serve_connection, (request, client_address))
+        except (RuntimeError, MemoryError):  # also of a thread that cannot be started
             self._reject(request)
+
+    def _serve_connection(self, request: socket.socket, client_address: Any) -> None:
+        try:
+            self.process_request_thread(request, client_address)
+        except BaseException as error:  # noqa: BLE001 - no other place would tell of it
+            report("of a connection", error)
 
     def _reject(self, request: socket.socket) -> None:
         """Answer 503 on the accepting thread; a new socket takes this without blocking."""

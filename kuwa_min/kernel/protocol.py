@@ -170,9 +170,8 @@ def parse_table(page: str) -> Table:
 
 
 def _record(row: Any) -> Record:
-    """Return a record as a list; Kernel 0.4 may send an object."""
-    if isinstance(row, dict):
-        return [row.get(key) for key in RECORD_KEYS]
-    if isinstance(row, list):
-        return row
-    raise ValueError("a record is neither a list nor an object")
+    """Return a record as a list; Kernel 0.4 may send an object. Raises ValueError."""
+    record = [row.get(key) for key in RECORD_KEYS] if isinstance(row, dict) else row
+    if not isinstance(record, list) or not all(isinstance(one, str) for one in record[:1]):
+        raise ValueError("a record is neither a list nor an object with an endpoint")
+    return record

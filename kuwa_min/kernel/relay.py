@@ -7,11 +7,13 @@ import contextlib
 import http.client
 import logging
 import socket
+from typing import cast
 from urllib.parse import urlencode, urlsplit
 
 from kuwa_min.errors import ClientDisconnected
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.httpd.messages import Request
+from kuwa_min.process.deadline import Response, open_connection
 
 from . import protocol
 from .records import ExecutorRecord, RecordTable
@@ -83,6 +85,7 @@ class Relay:
         )
         with contextlib.closing(response):
             self._has_response = True
+            response.lift_deadline(READ_TIMEOUT)
             writer.on_disconnect = response.interrupt
             if writer.disconnected:
                 raise ClientDisconnected
@@ -105,7 +108,7 @@ class Upstream:
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
         self._socket = connection.sock
-        self._response = connection.getresponse()
+        self._response = cast(Response, connection.getresponse())
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def read(self) -> str:
@@ -114,6 +117,10 @@ class Upstream:
             if text := self._decode(data):
                 return text
         return self._decode(b"", True)
+
+    def lift_deadline(self, seconds: float) -> None:
+        """Allow any time for the rest; seconds: between two reads."""
+        self._response.lift_deadline(seconds)
 
     @property
     def status(self) -> int:
@@ -140,11 +147,12 @@ def _send_request(
     body: bytes | None = None,
     extra_headers: dict[str, str] | None = None,
 ) -> Upstream:
-    """Send one request to an executor, without the proxies of the environment."""
+    """Send one request to an executor, without the proxies of the environment.
+
+    timeout: seconds until its response's head, and its body unless the deadline is lifted.
+    """
     parts = urlsplit(endpoint)
-    secure = parts.scheme == "https"
-    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+    connection = open_connection(parts, timeout)
     headers = {"Connection": "close", **(extra_headers or {})}
     if body is not None:
         headers["Content-Type"] = "application/x-www-form-urlencoded"

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kuwa_min.errors import describe
+from kuwa_min.process.supervision import SupervisedThread, spawn
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,17 +35,22 @@ class EventLoop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: SupervisedThread | None = None
 
     def start(self) -> asyncio.AbstractEventLoop:
         """Start the loop unless it runs; return it."""
         with self._lock:
             if self._loop is None:
-                self._loop = _create_loop()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), name="event-loop", daemon=True
+                self._loop = loop = _create_loop()
+                self._thread = SupervisedThread(
+                    "event-loop", partial(self._run, loop), essential=True
                 )
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except BaseException:  # the next chat tries again
+                    self._loop = None
+                    loop.close()
+                    raise
                 atexit.register(self.close)
             return self._loop
 
@@ -82,13 +88,14 @@ class EventLoop:
                 return
             loop.call_soon_threadsafe(loop.stop)
         atexit.unregister(self.close)
+        thread.end_pauses()
         thread.join(2 * CLOSE_TIMEOUT)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._loop is loop:
             try:
                 loop.run_forever()
-            except BaseException as error:  # noqa: BLE001 - a task called sys.exit()
+            except (SystemExit, KeyboardInterrupt) as error:  # a task called sys.exit()
                 # The task has its error as well: it is logged as the generation's, or by asyncio.
                 logger.debug("a task on the event loop ended with %s", describe(error))
         try:
@@ -113,7 +120,7 @@ def _create_loop() -> asyncio.AbstractEventLoop:
         def submit(self, call: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             future = Future[Any]()
             work = partial(_fulfil, future, partial(call, *args, **kwargs))
-            threading.Thread(target=work, name="to_thread", daemon=True).start()
+            spawn("to_thread", work)
             return future
 
     loop = asyncio.new_event_loop()

@@ -6,6 +6,8 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
+from kuwa_min.process import supervision
+
 PREFIX = "executor_framework_"
 # Upper bounds of histogram buckets: seconds, characters, characters per second.
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5)
@@ -78,6 +80,12 @@ class Counter(Metric):
         """Add to the value."""
         with self._lock:
             self._value += amount
+
+
+class FunctionCounter(FunctionGauge):
+    """A counter whose value is kept elsewhere."""
+
+    kind = "counter"
 
 
 class StateSet(Metric):
@@ -174,6 +182,10 @@ class Metrics:
         self.registrations = Counter(
             "re_registrations_total", "Times the Kernel had lost us.", labels
         )
+        self.thread_failures = FunctionCounter(
+            "thread_failures_total", "Unexpected errors of threads; each is in the log.", labels
+        )
+        self.thread_failures.function = supervision.failures
         self.build = Metric(
             "build_info", "What runs here.", {**labels, "version": version, "backend": backend}
         )

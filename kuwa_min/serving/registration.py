@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kuwa_min.errors import StartError
 from kuwa_min.httpd.messages import JSON
 from kuwa_min.kernel import protocol
+from kuwa_min.process.supervision import SupervisedThread, spawn
 
 from .metrics import Metrics
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 # Registration is level-triggered: not a message that is sent once, but a state, "the Kernel lists
 # every endpoint under every name", that is compared with the Kernel's table again and again.
@@ -34,8 +40,18 @@ EAGER_RETRY_FOR = 300.0  # seconds for which the backoff stays within HEARTBEAT
 REQUEST_TIMEOUT, UNREGISTER_TIMEOUT = 5.0, 3.0  # seconds
 RESPONSE_LIMIT = 4 << 20  # bytes of the Kernel's table that are read
 REASON_LIMIT = 200  # characters of the Kernel's answer that are logged
+FORM = "application/x-www-form-urlencoded"
 REGISTERED, UNRESOLVED = "registered", "unresolved"
 TABLE_ACTIONS = ("read", "debug")  # requests for the table: of Kernel 0.4, of all
+
+
+class Refused(Exception):
+    """Report a response that is neither a Kernel's answer nor its table."""
+
+    def __init__(self, response: HTTPResponse) -> None:
+        place = response.getheader("Location", "")[: REASON_LIMIT // 2]
+        hint = f"; is --kernel_url to begin as {place} does?" if place else ""
+        super().__init__(f"it answers with status {response.status} {response.reason}{hint}")
 
 
 class Registration:
@@ -62,8 +78,10 @@ class Registration:
         self._endpoints: Sequence[str] = ()
         self._table_actions = list(TABLE_ACTIONS)  # the one that worked last comes first
         self._stop = threading.Event()
+        self._known_names: set[str] = set()  # that the Kernel has listed at least once
         self._state = ""  # what was logged last
-        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
+        self._listed = False  # the Kernel has listed every endpoint at least once
+        self._thread = SupervisedThread("registration", self._run, on_failure=self._forget_state)
 
     def __enter__(self) -> Registration:
         """Start the registration thread; does not wait for the Kernel."""
@@ -73,18 +91,29 @@ class Registration:
     def __exit__(self, *_: object) -> None:
         """Unregister; a Kernel that hangs delays this by UNREGISTER_TIMEOUT at most."""
         self._stop.set()
-        thread = threading.Thread(target=self._unregister_all, name="unregister", daemon=True)
-        thread.start()
-        thread.join(UNREGISTER_TIMEOUT)
+        self._thread.end_pauses()
+        try:
+            spawn("unregister", self._unregister_all).join(UNREGISTER_TIMEOUT)
+        except RuntimeError:  # the system has no thread left
+            self._unregister_all()
 
     def _run(self) -> None:
+        """Register, then keep registered; called again after an unexpected error."""
         backoff, started = BACKOFF_FIRST, time.monotonic()
-        while not self._stop.is_set() and not (self._has_endpoints() and self._register_all()):
+        while not (self._stop.is_set() or self._listed):
+            self._listed = self._has_endpoints() and self._register_all()
+            if self._listed:
+                break
             self._stop.wait(backoff)
             eager = time.monotonic() - started < EAGER_RETRY_FOR
             backoff = min(backoff * 2, HEARTBEAT if eager else BACKOFF_MAX)
         while not self._stop.wait(HEARTBEAT):
             self._reconcile()
+
+    def _forget_state(self) -> None:
+        """Claim nothing after an unexpected error; what the Kernel lists is not known."""
+        self._metrics.registered.set(0)
+        self._state = ""
 
     # -- what the Kernel is asked
 
@@ -110,6 +139,8 @@ class Registration:
         """Register a name's endpoints; renew records that a former process left."""
         for renewed in (False, True):
             answers = [self._post("register", name, endpoint) for endpoint in self._endpoints]
+            if protocol.SUCCESS in answers:
+                self._known_names.add(name)
             if all(answer == protocol.SUCCESS for answer in answers):
                 return True
             if renewed or protocol.FAILED not in answers:
@@ -152,28 +183,24 @@ class Registration:
 
     def _read_table(self) -> protocol.Table | None:
         """Return the Kernel's table from the first route that shows it, or None."""
-        import urllib.error
-
         for action in tuple(self._table_actions):
             url = protocol.worker_url(self._kernel_url, self._version, action)
             try:
                 table = protocol.parse_table(self._request(url, None))
-            except urllib.error.HTTPError as error:
-                error.close()
-            except (ValueError, RecursionError):
-                pass
+            except (Refused, ValueError, RecursionError):
+                continue
             except Exception:  # noqa: BLE001 - unreachable; registering says why
                 return None
-            else:
-                self._table_actions.sort(key=action.__ne__)
-                return table
+            self._table_actions.sort(key=action.__ne__)
+            return table
         return None
 
     def _unregister_all(self) -> None:
         self._thread.join(REQUEST_TIMEOUT)
-        if self._state != REGISTERED:
+        names = [name for name in self._names if name in self._known_names]
+        if not names:
             return
-        answers = [self._post("unregister", name, self._endpoints[0]) for name in self._names]
+        answers = [self._post("unregister", name, self._endpoints[0]) for name in names]
         if all(answer == protocol.SUCCESS for answer in answers):
             logger.info("unregistered from the Kernel")
         else:
@@ -188,19 +215,25 @@ class Registration:
         try:
             return self._request(url, protocol.worker_form(name, endpoint)).strip()[:REASON_LIMIT]
         except Exception as error:  # noqa: BLE001 - garbage raises many kinds in http.client
-            reason = getattr(error, "reason", None) or error
-            reason = getattr(reason, "strerror", None) or reason or type(error).__name__
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             return str(reason)[:REASON_LIMIT]
 
     def _request(self, url: str, form: bytes | None) -> str:
-        """POST a form, or GET without one; raises what urllib and http.client raise."""
-        import urllib.request
+        """POST a form, or GET without one; raises Refused and what http.client raises.
 
-        direct = urllib.request.ProxyHandler({})  # never through a proxy of the environment
-        request = urllib.request.Request(url, form, {"Accept": JSON} if form is None else {})
-        timeout = UNREGISTER_TIMEOUT if self._stop.is_set() else REQUEST_TIMEOUT
-        with urllib.request.build_opener(direct).open(request, None, timeout) as response:
-            return str(response.read(RESPONSE_LIMIT).decode("utf-8", "replace"))
+        All of it must be done within REQUEST_TIMEOUT: a Kernel that trickles cannot hold us up.
+        """
+        from kuwa_min.process.deadline import open_connection
+
+        parts, is_read = urlsplit(url), form is None
+        headers = {"Accept": JSON} if is_read else {"Content-Type": FORM}
+        seconds = UNREGISTER_TIMEOUT if self._stop.is_set() else REQUEST_TIMEOUT
+        with contextlib.closing(open_connection(parts, seconds)) as connection:
+            connection.request("GET" if is_read else "POST", parts.path, form, headers)
+            with connection.getresponse() as response:
+                if response.status != 200:
+                    raise Refused(response)
+                return response.read(RESPONSE_LIMIT).decode("utf-8", "replace")
 
     def _kernel_address(self) -> str:
         parts = urlsplit(self._kernel_url)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +20,7 @@ from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.options.address import join_host_port
 from kuwa_min.options.general import GeneralOptions
+from kuwa_min.process import supervision
 
 from .event_loop import EventLoop
 from .local_address import bind_address, source_address, wildcard
@@ -95,7 +95,18 @@ class Service:
             if name.endswith(SECRET_OPTIONS):
                 log.hide(value)
         process.prepare(self._args.log)
-        with process.Stop().on_signals() as stop, contextlib.ExitStack() as stack:
+        stop = process.Stop()
+        try:
+            self._listen_and_serve(stop)
+        except process.Stopped:
+            if stop.eager and not stop.failure:
+                raise
+        if stop.failure:
+            raise StartError(stop.failure)
+        logger.info("stopped")
+
+    def _listen_and_serve(self, stop: process.Stop) -> None:
+        with stop.on_signals(), contextlib.ExitStack() as stack:
             if self._loop is not None:
                 stack.callback(self._loop.close)
             host = self._host()
@@ -108,12 +119,20 @@ class Service:
             self._load()
             stop.eager = False
             routes.ready = True
+            self._serve(stop, host, server)
+
+    def _serve(self, stop: process.Stop, host: str | None, server: Server) -> None:
+        """Be registered until a signal, then drain; a second signal cuts both short."""
+        try:
             with self._registration(host, server.port):
                 self._wait(stop, server)
                 self._slots.close()
                 deadline = time.monotonic() + self._args.drain_timeout
             self._slots.drain(max(0.0, deadline - time.monotonic()))
-        logger.info("stopped")
+        except process.Stopped:
+            logger.warning("asked to stop again: running answers are cut")
+            self._slots.close()
+            self._slots.drain(0)
 
     def _host(self) -> str | None:
         """Return the host that is registered; None while the Kernel's name does not resolve."""
@@ -236,9 +255,7 @@ class Service:
             if done is not None:
                 done.wait(ABORT_TIMEOUT)
                 return
-        thread = threading.Thread(target=self._abort_on_thread, name="abort", daemon=True)
-        thread.start()
-        thread.join(ABORT_TIMEOUT)
+        supervision.spawn("abort", self._abort_on_thread).join(ABORT_TIMEOUT)
 
     def _abort_on_thread(self) -> None:
         import asyncio

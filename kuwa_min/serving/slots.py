@@ -18,6 +18,7 @@ from functools import partial
 from kuwa_min.chat import catalog
 from kuwa_min.errors import HTTPError
 from kuwa_min.process import tune_switch_interval
+from kuwa_min.process.supervision import spawn
 
 from .admission import AdmissionQueue
 from .generation import Generation
@@ -122,7 +123,7 @@ class Slots:
                 return
             self._queue.hold()
             try:
-                threading.Thread(target=self._run_abort, args=(self._abort,), daemon=True).start()
+                spawn("abort", partial(self._run_abort, self._abort))
             except RuntimeError as error:  # the system has no thread left
                 self._queue.resume()
                 logger.error("abort() was not called: %s", error)
@@ -187,9 +188,12 @@ class Slots:
 
 def _call_all(calls: list[Callable[[], None]]) -> None:
     """Make calls on threads of their own; wait DRAIN_GRACE for those that hang in a backend."""
-    threads = [threading.Thread(target=call, daemon=True) for call in calls]
-    for thread in threads:
-        thread.start()
+    threads = []
+    for call in calls:
+        try:
+            threads.append(spawn("drain", call))
+        except RuntimeError:  # the system has no thread left
+            call()
     deadline = time.monotonic() + DRAIN_GRACE
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

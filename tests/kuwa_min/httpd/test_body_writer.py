@@ -20,6 +20,7 @@ from kuwa_min.httpd import body_writer as module
 from kuwa_min.httpd import flush_thread as flush_module
 from kuwa_min.httpd.body_writer import HIGH_WATER, BodyWriter
 from kuwa_min.httpd.flush_thread import FlushThread
+from kuwa_min.process import supervision
 from tests.support.programs import until
 
 TIMEOUT = 60.0  # seconds until a test gives up
@@ -417,6 +418,55 @@ def test_a_failing_callback_does_not_stop_the_flush_thread(bodies: Callable[...,
     until(lambda: first.writer.disconnected)
     second.client.close()
     assert second.left.wait(TIMEOUT)
+
+
+@pytest.mark.parametrize("step", ["encode", "_peek"])
+def test_an_unexpected_error_costs_its_own_body_only(
+    bodies: Callable[..., Body], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run out of memory for one body: its client is cut off, its producer told; others go on."""
+
+    def fail(*_: object) -> bytes:
+        raise MemoryError
+
+    first, second = bodies(), bodies()
+    first.writer._last_write = NEVER  # so that the flush thread sends
+    monkeypatch.setattr(first.writer, step, fail)
+    first.write("x")
+    first.client.send(b"next")
+    assert first.left.wait(TIMEOUT)
+    with pytest.raises(ClientDisconnected):
+        first.writer.finish()
+    while first.client.recv(64):
+        pass
+    second.write("y").writer.finish()
+    assert second.text() == "y"
+
+
+def test_an_error_of_the_flush_thread_itself_loses_no_request(
+    bodies: Callable[..., Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins anew, with the bodies that it has."""
+    broken, failed = threading.Event(), threading.Event()
+    select = FlushThread._select
+
+    def fail(one: FlushThread) -> object:
+        if broken.is_set():
+            failed.set()
+            raise MemoryError
+        return select(one)
+
+    monkeypatch.setattr(supervision, "FIRST_DELAY", 0.001)
+    body = bodies()
+    monkeypatch.setattr(FlushThread, "_select", fail)
+    broken.set()
+    body.client.send(b"next")
+    assert failed.wait(TIMEOUT)
+    body.writer._last_write = NEVER
+    body.write("x")
+    broken.clear()
+    body.writer.finish()
+    assert body.text() == "x"
 
 
 def test_a_callback_that_blocks_does_not_stop_the_flush_thread(bodies: Callable[..., Body]) -> None:

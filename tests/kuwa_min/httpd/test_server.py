@@ -19,19 +19,20 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from socketserver import ThreadingMixIn
 from typing import Any
 
 import pytest
 
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd import connection
+from kuwa_min.httpd import server as server_module
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.httpd.connection_table import State
 from kuwa_min.httpd.http1 import RequestHead
 from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import TEXT, CheckedRoute, Request, Response, StreamingResponse
 from kuwa_min.httpd.server import Server
+from kuwa_min.process import supervision
 from tests.support.programs import ROOT, until
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
@@ -402,15 +403,18 @@ def test_a_stream_that_fails_is_cut_without_its_last_chunk(
     assert MARK not in caplog.text
 
 
-def test_without_a_free_thread_clients_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer 503 when the system gives no more threads, also to clients that send later."""
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_without_a_free_thread_clients_are_told_so(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answer 503 without a thread or memory for one, also to clients that send later."""
 
     def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
+        raise error
 
     with serving() as server, contextlib.ExitStack() as stack:
         with monkeypatch.context() as patch:
-            patch.setattr(ThreadingMixIn, "process_request", refuse)
+            patch.setattr(server_module, "start_new_thread", refuse)
             clients = [stack.enter_context(Client(server)) for _ in range(20)]
             until(lambda: len(server.flush_thread._lingering) == len(clients))
         request = post("/echo", b"x" * 100_000)
@@ -472,6 +476,39 @@ def test_a_refused_client_that_stays_holds_no_thread(server: Server) -> None:
         for client in clients[1:]:
             client.send(b"x" * 95_000)
         until(lambda: not server.connections)
+
+
+def test_an_unexpected_error_of_accept_is_survived(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without memory now and then the process serves, ..."""
+    errors = iter([MemoryError(), MemoryError()])
+    accept = Server.get_request
+
+    def failing(server: Server) -> tuple[socket.socket, Any]:
+        for error in errors:
+            raise error
+        return accept(server)
+
+    monkeypatch.setattr(Server, "get_request", failing)
+    with serving() as server, Client(server) as client:
+        assert client.send(get()).answer().status == 200
+    assert caplog.text.count("the thread httpd failed: MemoryError") == 2
+
+
+def test_a_process_that_cannot_accept_any_more_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """... and without any for long it ends."""
+    reasons: list[str] = []
+    monkeypatch.setattr(supervision, "FIRST_DELAY", 0.001)
+    monkeypatch.setattr(supervision, "_end_process", reasons.append)
+
+    def failing(_: Server) -> tuple[socket.socket, Any]:
+        raise MemoryError
+
+    monkeypatch.setattr(Server, "get_request", failing)
+    with serving() as server, Client(server):
+        until(lambda: reasons)
+    assert reasons == [f"the thread httpd failed {supervision.ATTEMPTS} times in a row"]
 
 
 # -- doubtful requests

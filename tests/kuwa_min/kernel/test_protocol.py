@@ -525,7 +525,8 @@ def test_a_page_without_a_table_is_a_value_error(page: str) -> None:
     [
         ("[]", "the page holds no table of records"),
         ('{"debug": {}}', "the page holds no table of records"),
-        ('{"debug": [7]}', "a record is neither a list nor an object"),
+        ('{"debug": [[["x"]]]}', "a record is neither a list nor an object with an endpoint"),
+        ('{"debug": [7]}', "a record is neither a list nor an object with an endpoint"),
     ],
 )
 def test_json_that_is_no_table_is_named(page: str, reason: str) -> None:

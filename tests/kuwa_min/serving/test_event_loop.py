@@ -12,6 +12,7 @@ import pytest
 
 from kuwa_min.serving import event_loop
 from kuwa_min.serving.event_loop import EventLoop
+from tests.support.programs import until
 
 LONG = 20.0
 
@@ -150,6 +151,47 @@ def test_closing_does_not_wait_long_for_a_task_that_will_not_end(
 
     assert loop.call(stubborn, LONG) is not None
     assert begun.wait(LONG)
+    loop.close()
+
+
+def test_a_loop_whose_thread_cannot_be_started_is_started_at_the_next_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chat that found it half made would wait for ever."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    loop = EventLoop()
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(threading.Thread, "start", refuse)
+        loop.start()
+    done = loop.call(lambda: asyncio.sleep(0), LONG)
+    assert done is not None
+    assert done.wait(LONG)
+    loop.close()
+
+
+def test_an_error_of_the_loop_itself_is_told_and_survived(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the selector fail once, as if a file of its own had been closed."""
+    loop = EventLoop()
+    running = loop.start()
+    selector = running._selector  # type: ignore[attr-defined]
+    select, errors = selector.select, iter([OSError("closed")])
+
+    def failing(timeout: float | None = None) -> Any:
+        for error in errors:
+            raise error
+        return select(timeout)
+
+    monkeypatch.setattr(selector, "select", failing)
+    running.call_soon_threadsafe(print)
+    until(lambda: "the thread event-loop failed: OSError" in caplog.text)
+    done = loop.call(lambda: asyncio.sleep(0), LONG)
+    assert done is not None
+    assert done.wait(LONG)
     loop.close()
 
 

@@ -114,6 +114,7 @@ def test_every_family_has_its_help_and_type() -> None:
         "model_load_seconds": "gauge",
         "registered": "gauge",
         "re_registrations": "counter",
+        "thread_failures": "counter",
         "build_info": "gauge",
     }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -169,6 +172,103 @@ def test_garbage_is_retried(
     with garbage_kernel(answer) as url, registered(url, metrics) as one:
         until(lambda: "waiting for the Kernel" in caplog.text)
         assert one._thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"",
+        b"\x00\xff\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70000 + b"\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\n\r\n{"bot": [[["unhashable"], "READY", 1, 1]]}',
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+    ],
+)
+def test_a_table_that_cannot_be_read_costs_nothing(
+    table: bytes, metrics: Metrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With several endpoints the table is read; those that are lost are registered all the same."""
+    caplog.set_level(logging.INFO)
+    with odd_table(table) as (url, registered_again), registered(url, metrics):
+        until(lambda: metrics.registered.value == 1)
+        until(lambda: len(registered_again) > 4)
+        assert metrics.registered.value == 1
+    assert "failed" not in caplog.text
+
+
+def test_an_unexpected_error_is_told_and_ends_nothing(
+    kernel: EmbeddedKernel,
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The metric says 0 until the Kernel is known to list us, running chats keep their records."""
+    caplog.set_level(logging.INFO)
+    broken = threading.Event()
+
+    def missing(_: Registration) -> list[tuple[str, str]]:
+        if broken.is_set():
+            raise MemoryError
+        return []
+
+    with registered(kernel.url, metrics):
+        until(lambda: metrics.registered.value == 1)
+        kernel.records.schedule("bot", "1", "1")
+        monkeypatch.setattr(Registration, "_missing_records", missing)
+        broken.set()
+        until(lambda: "the thread registration failed: MemoryError" in caplog.text)
+        until(lambda: metrics.registered.value == 0)
+        broken.clear()
+        until(lambda: metrics.registered.value == 1)
+        assert kernel.records.table()["bot"][0][2:] == ["1", "1"]
+    assert rows(kernel) == []
+
+
+def test_names_that_the_kernel_took_are_unregistered_although_others_failed(
+    metrics: Metrics,
+) -> None:
+    """At the end, whatever was logged last."""
+    asked = list[tuple[str, str]]()
+
+    def answer(request: Request) -> Response:
+        name = protocol.parse_form(request.body, "")["name"]
+        asked.append((request.path.rpartition("/")[2], name))
+        return Response(200, b"Success" if name == "bot" else b"No", TEXT)
+
+    routes = {f"/v1.0/worker/{action}": {"POST": answer} for action in ("register", "unregister")}
+    kernel = Server(("127.0.0.1", 0), routes)
+    with kernel, registered(f"http://127.0.0.1:{kernel.port}/", metrics, ("bot", "alias"), 1):
+        until(lambda: ("register", "alias") in asked)
+    assert [name for action, name in asked if action == "unregister"] == ["bot"]
+
+
+@contextmanager
+def odd_table(table: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Run a Kernel that registers, and shows these bytes for its table; give what registered."""
+    seen: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                with client, contextlib.suppress(OSError):
+                    head = client.recv(65536)
+                    if head.startswith(b"POST"):
+                        client.recv(65536) if head.endswith(b"\r\n\r\n") else None
+                        seen.append(head.decode().split()[1])
+                    post = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nSuccess"
+                    client.sendall(post if head.startswith(b"POST") else table)
+                    client.shutdown(socket.SHUT_WR)
+                    client.recv(65536)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", seen
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_no_proxy_of_the_environment_is_used(

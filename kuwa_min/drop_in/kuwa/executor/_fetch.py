@@ -5,15 +5,14 @@ As in Kuwa's own helpers, any http(s) URL that a user writes is requested, priva
 
 from __future__ import annotations
 
-import time
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
 from kuwa_min.options import proxies
+from kuwa_min.process import deadline
 
-TIMEOUT = 10.0  # seconds to connect, and to wait for more bytes
-BODY_TIMEOUT = 30.0  # seconds for a whole body
+HEAD_TIMEOUT, TIMEOUT = 10.0, 30.0  # seconds for a HEAD and a GET, each redirection anew
 MAX_BODY = 32 << 20  # bytes
 CHUNK = 1 << 16  # bytes read at a time
 
@@ -30,14 +29,26 @@ class _ProxyHandler(urllib.request.ProxyHandler):
         return super().proxy_open(req, proxy, type)
 
 
+class _HTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> Any:
+        """Open a URL under one deadline; req.timeout is for all of the request."""
+        return self.do_open(deadline.HTTPConnection, req)
+
+
+class _HTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> Any:
+        """Open a URL under one deadline; req.timeout is for all of the request."""
+        return self.do_open(deadline.HTTPSConnection, req)
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """Return an opener of http and https alone: a redirect cannot lead to a file or to FTP."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         _ProxyHandler,
         urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
+        _HTTPHandler,
+        _HTTPSHandler,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPRedirectHandler,
         urllib.request.HTTPErrorProcessor,
@@ -46,9 +57,9 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _open(url: str, method: str) -> Any:
+def _open(url: str, method: str, seconds: float) -> Any:
     request = urllib.request.Request(url, method=method, headers={"User-Agent": "kuwa-min"})
-    return _opener().open(request, timeout=TIMEOUT)
+    return _opener().open(request, timeout=seconds)
 
 
 def _mime_type(response: Any) -> str:
@@ -57,7 +68,7 @@ def _mime_type(response: Any) -> str:
 
 def head(url: str) -> str:
     """Return the MIME type of a URL; raises OSError or ValueError."""
-    with _open(url, "HEAD") as response:
+    with _open(url, "HEAD", HEAD_TIMEOUT) as response:
         if "content-type" not in response.headers:
             raise ValueError(f"{url} does not say what it holds")
         return _mime_type(response)
@@ -65,8 +76,7 @@ def head(url: str) -> str:
 
 def get(url: str, accepted: set[str]) -> bytes:
     """Return the body at a URL; raises OSError, or ValueError if its type is not accepted."""
-    deadline = time.monotonic() + BODY_TIMEOUT
-    with _open(url, "GET") as response:
+    with _open(url, "GET", TIMEOUT) as response:
         mime_type = _mime_type(response)
         if mime_type not in accepted:
             raise ValueError(f"Unsupported mime type {mime_type}")
@@ -75,6 +85,4 @@ def get(url: str, accepted: set[str]) -> bytes:
             body += chunk
             if len(body) > MAX_BODY:
                 raise ValueError(f"{url} holds more than {MAX_BODY} bytes")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{url} took more than {BODY_TIMEOUT:g} s")
     return bytes(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from kuwa_min import process
-from kuwa_min.process import OPEN_FILES, SWITCH_INTERVAL, Stop, Stopped
+from kuwa_min.process import OPEN_FILES, SWITCH_INTERVAL, Stop, Stopped, supervision
 from tests.support.programs import ROOT
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
@@ -58,13 +59,67 @@ def test_a_signal_interrupts_while_eager(number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_only_sets_the_flag_while_serving(number: signal.Signals) -> None:
-    """Running answers are not torn; a second signal changes nothing."""
+    """Running answers are not torn; the same signal may come twice, from a wrapper."""
     with Stop().on_signals() as stop:
         stop.eager = False
         assert not stop.requested
         signal.raise_signal(number)
         signal.raise_signal(number)
         assert stop.requested
+
+
+@pytest.mark.parametrize("first", ["signal", "request"])
+def test_a_second_signal_interrupts_and_a_third_ends_the_process(
+    first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While serving, too; what still runs then has a few seconds."""
+    monkeypatch.setattr(process, "SAME_SIGNAL", 0.0)
+    left, codes = list[float](), list[int]()
+    monkeypatch.setattr(process, "_end_within", left.append)
+    monkeypatch.setattr("os._exit", codes.append)
+    with Stop().on_signals() as stop:
+        stop.eager = False
+        stop.request() if first == "request" else signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+        assert not left
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGINT)
+        assert left == [process.HURRY]
+        assert not codes
+        with contextlib.suppress(Stopped):
+            signal.raise_signal(signal.SIGINT)
+        assert codes == [1]
+
+
+def test_a_request_while_eager_is_one_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is passed on as a signal, which must not count as the second."""
+    left = list[float]()
+    monkeypatch.setattr(process, "_end_within", left.append)
+    with pytest.raises(Stopped), Stop().on_signals() as stop:
+        stop.request()
+        stop.wait(20)
+    assert not left
+
+
+def test_what_hangs_after_a_second_signal_is_ended() -> None:
+    """Without the main thread and without the interpreter's lock."""
+    program = (
+        "import ctypes; from kuwa_min import process\n"
+        "process._end_within(0.1)\n"
+        "ctypes.PyDLL(None).sleep(20)  # keeps the lock"
+    )
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_a_thread_ends_the_process_with_its_reason() -> None:
+    """The first reason counts."""
+    with Stop().on_signals() as stop:
+        stop.eager = False
+        supervision.end_process("the model is lost")
+        supervision.end_process("the thread httpd failed")
+        assert stop.wait(20)
+        assert stop.failure == "the model is lost"
 
 
 def test_a_request_stops_as_a_signal_does() -> None:
@@ -145,12 +200,13 @@ def signal_at(line: int) -> Iterator[dict[str, object]]:
 
 
 def test_former_handlers_come_back() -> None:
-    """Also when the block ends by a signal."""
+    """Also when the block ends by a signal; then without Python's, which shows a traceback."""
     before = [signal.getsignal(number) for number in NUMBERS]
     with Stop().on_signals():
         assert before != [signal.getsignal(number) for number in NUMBERS]
     with pytest.raises(Stopped), Stop().on_signals():
         signal.raise_signal(signal.SIGTERM)
+    before[NUMBERS.index(signal.SIGINT)] = signal.SIG_DFL
     assert before == [signal.getsignal(number) for number in NUMBERS]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from . import log
+from kuwa_min import log
+
+from . import supervision
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -25,15 +28,23 @@ CHATS_PER_INTERVAL = 8
 MAX_SWITCH_INTERVAL = 0.005  # seconds: Python's own
 SLICE = 1.0  # seconds that the main thread sleeps at once
 OTHERS_WRITE = 0o022  # bits of a mode
+SAME_SIGNAL = 0.2  # seconds within which a terminal and a wrapper may both pass one Ctrl-C on
+HURRY = 3.0  # seconds from the second signal to the end of the process, whatever still runs
 OPEN_FILES = 65536  # the limit asked for; a running chat takes four
+
+_kept_open: list[IO[str]] = []  # what the timer of _end_within writes to
 
 
 class Stopped(BaseException):
-    """Unwind the main thread: a signal asked the process to stop while it was `eager`."""
+    """Unwind the main thread: a signal came while it was `eager`, or a second one."""
 
 
 class Stop:
     """A request to stop: a signal or `request` sets it; while `eager`, it also interrupts.
+
+    A second signal interrupts always, and leaves HURRY seconds for what is under way; a third one
+    ends the process at once. In both cases of force the exit code is 1. `failure`: why a thread
+    asked for the end, see supervision.end_process; "" for all other reasons.
 
     Python runs a signal handler on the main thread between two bytecodes, possibly inside `wait`.
     So the handler takes no lock, as Event.set would: it sets a flag and releases `_wakeup`, which
@@ -42,8 +53,9 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested, self.failure = False, ""
         self.eager, self._handled = True, False
+        self._asked, self._asked_at = 0, float("-inf")  # times, and time.monotonic() of the last
         self._wakeup = threading.Lock()  # held until the first request
         self._wakeup.acquire()
 
@@ -59,12 +71,14 @@ class Stop:
             numbers.remove(hup)  # nohup asked for that
         former = {number: signal.signal(number, self._receive) for number in numbers}
         self._handled = True
+        supervision.on_end_process(self._fail)
         try:
             yield self
         finally:
             self._handled = False
+            supervision.on_end_process(None)
             for number, handler in former.items():
-                signal.signal(number, handler)
+                signal.signal(number, self._afterwards(handler))
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait on the main thread for a request, at most this long; return whether it came."""
@@ -78,20 +92,51 @@ class Stop:
 
     def request(self) -> None:
         """Ask the process to stop as SIGTERM does; from any thread."""
-        self._set()
         main = threading.main_thread().ident
         if self._handled and self.eager and main is not None and hasattr(signal, "pthread_kill"):
+            self.requested = True
             signal.pthread_kill(main, signal.SIGTERM)
+        else:
+            self._asked = max(1, self._asked)
+            self._set()
+
+    def _fail(self, reason: str) -> None:
+        self.failure = self.failure or reason
+        self.request()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
+        is_first = self._asked == 0
+        if not is_first and time.monotonic() - self._asked_at < SAME_SIGNAL:
+            return
+        if self._asked > 1:
+            os._exit(1)
+        if not is_first:
+            _end_within(HURRY)
+        self._asked += 1
         self._set()
-        if self.eager:
+        if self.eager or not is_first:
             raise Stopped
 
+    def _afterwards(self, handler: Any) -> Any:
+        """Return what handles a signal while Python ends: KeyboardInterrupt shows a traceback."""
+        is_pythons = handler is signal.default_int_handler
+        return signal.SIG_DFL if self.requested and is_pythons else handler
+
     def _set(self) -> None:
-        self.requested = True
+        self.requested, self._asked_at = True, time.monotonic()
         with contextlib.suppress(RuntimeError):  # released by an earlier request
             self._wakeup.release()
+
+
+def _end_within(seconds: float) -> None:
+    """End the process after a while, with exit code 1, unless it has ended by then.
+
+    The timer needs neither the main thread nor the interpreter's lock.
+    """
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        nowhere = open(os.devnull, "w")  # noqa: SIM115, PTH123 - until the end
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        _kept_open.append(nowhere)
 
 
 def program_name() -> str:
@@ -103,6 +148,7 @@ def prepare(log_level: str) -> None:
     """Set up logging, thread switching, the file limit and the umask, before serving."""
     log.configure(log_level)
     restrict_umask()
+    threading.excepthook = supervision.log_uncaught
     tune_switch_interval(1)
     _raise_file_limit()
 
