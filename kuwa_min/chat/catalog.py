@@ -175,9 +175,19 @@ LOADING = Sentence(
 EMPTY_REQUEST = Sentence("Received empty request!", "收到空的請求！")
 ENDPOINT_BUSY = Sentence("Processing another request.", "正在處理另一個請求。")
 TOO_MANY_FIELDS = Sentence("The form has more than {} fields.", "表單的欄位超過 {} 個。")
+MALFORMED_FORM = Sentence(
+    "The form could not be read: percent signs in it are not escaped.",
+    "無法讀取表單：其中的百分號未經編碼。",
+)
 MALFORMED_HISTORY = Sentence(
     "The chat history could not be read: it must be a JSON list of messages.",
     "無法讀取對話紀錄：必須是 JSON 格式的訊息清單。",
+)
+TOO_MANY_MESSAGES = Sentence(
+    "The chat has too many messages. Please start a new one.", "對話的訊息太多，請開始新的對話。"
+)
+MODELFILE_TOO_LONG = Sentence(
+    "The Modelfile of this bot has too many commands.", "此機器人的 Modelfile 指令太多。"
 )
 MALFORMED_MODELFILE = Sentence(
     "The Modelfile of this bot could not be read: it must be a JSON list.",

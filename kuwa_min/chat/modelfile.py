@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from . import bounded_json
+from .bounded_json import TooManyValues
 from .modelfile_text import convert_value as convert_value
 from .modelfile_text import extract_text_from_quotes as extract_text_from_quotes
 from .modelfile_text import is_unicode as is_unicode
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 
 BOM = "\ufeff"  # a byte order mark, before the first command of a Modelfile saved on Windows
+MAX_COMMANDS = 10_000
 MAX_REASONS = 5  # distinct reasons in one log line
 # Commands whose arguments are appended -> the attribute of the Modelfile.
 APPENDED = {
@@ -120,7 +123,8 @@ class Modelfile:
     def from_json(cls, text: str | None) -> Modelfile:
         """Parse a JSON list of commands; None, empty text and null give an empty Modelfile.
 
-        Raises ValueError or RecursionError if the text is no JSON list.
+        Raises ValueError or RecursionError if the text is no JSON list, TooManyValues for more
+        than MAX_COMMANDS.
         """
         builder = _Builder(cls())
         for command in _parse_commands(text):
@@ -130,11 +134,13 @@ class Modelfile:
 
 def _parse_commands(text: str | None) -> list[object]:
     """Return the commands in a JSON text; PHP may encode a list as an object."""
-    commands = json.loads(text) if text and text.strip() else []
+    commands = bounded_json.loads(text) if text and text.strip() else []
     if isinstance(commands, dict):
         commands = [commands] if "name" in commands else list(commands.values())
     if commands and not isinstance(commands, list):
         raise ValueError("the modelfile is not a JSON list")
+    if commands and len(commands) > MAX_COMMANDS:
+        raise TooManyValues
     return commands or []
 
 
@@ -197,9 +203,12 @@ class _Builder:
         if key in STOP_WORDS and value is not None:
             value = text
         before = parameters.get(key)
-        if key in REPEATED and before is not None and value is not None:
-            value = [*(before if isinstance(before, list) else [before]), value]
-        parameters[key] = value
+        if key not in REPEATED or before is None or value is None:
+            parameters[key] = value
+        elif isinstance(before, list):
+            before.append(value)
+        else:
+            parameters[key] = [before, value]
 
     def _script(self, args: str) -> None:
         content = Script.get_content(extract_text_from_quotes(args))

@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .bounded_json import whole
+
 WORDS = {"true": True, "false": False, "none": None}
 QUOTES = ('"""', '"', "'")
 # Patterns are compiled at their first use: none is needed at the start.
@@ -27,7 +29,7 @@ def convert_value(value: str | None) -> Any:
     """Convert a parameter's text to int, float, True, False or None; other text is unchanged."""
     if value is None:
         return None
-    for kind in (int, float):
+    for kind in (whole, float):
         try:
             return kind(value)
         except ValueError:

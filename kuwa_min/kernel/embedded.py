@@ -14,6 +14,7 @@ import pkgutil
 from collections.abc import Collection
 from typing import Any
 
+from kuwa_min.chat import bounded_json
 from kuwa_min.httpd.messages import (
     JSON,
     TEXT,
@@ -26,7 +27,7 @@ from kuwa_min.httpd.messages import (
 from kuwa_min.httpd.server import Server
 from kuwa_min.options import address
 
-from . import protocol
+from . import forms, protocol
 from .records import RecordTable, origin
 from .relay import Relay, abort, shut_down
 
@@ -151,7 +152,7 @@ class EmbeddedKernel:
     def _abort(self, request: Request) -> Response:
         history_ids, user_id = _form_values(request, "history_id", "user_id")
         try:
-            ids = {str(one) for one in json.loads(history_ids)}
+            ids = {str(one) for one in bounded_json.loads(history_ids)}
         except (ValueError, TypeError, RecursionError):
             return json_message(400, "history_id must be a JSON list of numbers.")
         for record in self.records.of_chats(ids, user_id):
@@ -167,13 +168,13 @@ class EmbeddedKernel:
 
 
 def _form_values(request: Request, *names: str) -> list[str]:
-    form = protocol.parse_form(request.body, request.header("content-type") or "")
+    form = forms.parse_form(request.body, request.header("content-type") or "")
     return [form.get(name, "") for name in names]
 
 
 def _json_values(request: Request, *names: str) -> list[str]:
     try:
-        sent = json.loads(request.body)
+        sent = bounded_json.loads(request.body.decode())
     except (ValueError, RecursionError):
         sent = None
     if not isinstance(sent, dict):

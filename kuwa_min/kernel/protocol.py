@@ -26,27 +26,26 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
+from kuwa_min.chat import bounded_json
+from kuwa_min.chat.bounded_json import TooManyValues
 from kuwa_min.chat.catalog import (
     EMPTY_REQUEST,
     MALFORMED_HISTORY,
     MALFORMED_MODELFILE,
-    TOO_MANY_FIELDS,
+    MODELFILE_TOO_LONG,
+    TOO_MANY_MESSAGES,
 )
 from kuwa_min.chat.history import keep_client_system, rectify_chat_history, to_openai_chat_format
 from kuwa_min.chat.modelfile import Message, Modelfile
 from kuwa_min.errors import HTTPError
 
-FORM_FIELDS = 100  # at most; more are refused
 SUCCESS, FAILED = "Success", "Failed"
 READY = "READY"
 UNRESERVED = -1  # in place of both ids
 RECORD_KEYS = ("endpoint", "status", "job_history_id", "job_user_id")
-# Patterns are compiled at their first use: a start needs none of them.
-LIST_CONTENT = r"(?is)<textarea[^>]*>(.*?)</textarea>"
-BOUNDARY = r'(?i)boundary="?([^";,]{1,200})"?'
-FIELD_NAME = r'\bname="?([^";\r\n]{1,200})"?'
+LIST_CONTENT = r"(?is)<textarea[^>]*>(.*?)</textarea>"  # compiled at its first use
 
 Record = list[Any]  # [endpoint, state, history_id, user_id]
 Table = dict[str, list[Record]]  # by name
@@ -61,38 +60,6 @@ class ChatRequest(NamedTuple):
     headers: Mapping[str, list[str]] = MappingProxyType({})  # values by lower-case name
 
 
-def parse_form(body: bytes | bytearray, content_type: str) -> dict[str, str]:
-    """Parse an urlencoded or multipart form, as its body shows, not content_type alone.
-
-    Of several values of a field, the last one counts. Raises HTTPError for too many fields.
-    """
-    found = re.search(BOUNDARY, content_type)
-    boundary = b"--" + found[1].rstrip().encode("latin-1") if found else None
-    if boundary and body.lstrip().startswith(boundary):
-        return _parse_multipart(b"\r\n" + body.lstrip(), b"\r\n" + boundary)
-    if b"=" not in body:
-        return {}
-    try:
-        pairs = parse_qsl(
-            body.decode(errors="replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS
-        )
-    except ValueError:
-        raise HTTPError(400, TOO_MANY_FIELDS.format(FORM_FIELDS)) from None
-    return dict(pairs)
-
-
-def _parse_multipart(body: bytes | bytearray, boundary: bytes) -> dict[str, str]:
-    form = {}
-    if body.count(boundary) > FORM_FIELDS + 1:  # the last one ends the form
-        raise HTTPError(400, TOO_MANY_FIELDS.format(FORM_FIELDS))
-    for part in body.split(boundary)[1:]:
-        head, found, content = part.partition(b"\r\n\r\n")
-        name = re.search(FIELD_NAME, head.decode(errors="replace"))
-        if found and name:
-            form[name[1]] = content.decode(errors="replace")
-    return form
-
-
 def parse_chat_request(
     form: dict[str, str], accept_language: str | None, api_base_urls: str | None = None
 ) -> ChatRequest:
@@ -105,6 +72,8 @@ def parse_chat_request(
     history = _parse_history(form)
     try:
         modelfile = Modelfile.from_json(form.get("modelfile"))
+    except TooManyValues:
+        raise HTTPError(400, MODELFILE_TOO_LONG) from None
     except (ValueError, RecursionError):
         raise HTTPError(400, MALFORMED_MODELFILE) from None
     for name, value in form.items():
@@ -118,7 +87,9 @@ def parse_chat_request(
 
 def _parse_history(form: dict[str, str]) -> list[Message]:
     try:
-        entries = json.loads(form.get("input", "").strip() or "[]")
+        entries = bounded_json.loads(form.get("input", "").strip() or "[]")
+    except TooManyValues:
+        raise HTTPError(400, TOO_MANY_MESSAGES) from None
     except (ValueError, RecursionError):
         raise HTTPError(400, MALFORMED_HISTORY) from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

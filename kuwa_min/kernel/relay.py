@@ -15,7 +15,7 @@ from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.httpd.messages import Request
 from kuwa_min.process.deadline import Response, open_connection
 
-from . import protocol
+from . import forms
 from .records import ExecutorRecord, RecordTable
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Relay:
             writer.truncate()
 
     def _relay(self, writer: BodyWriter) -> None:
-        form = protocol.parse_form(self._request.body, self._request.header("content-type") or "")
+        form = forms.parse_form(self._request.body, self._request.header("content-type") or "")
         response = _send_request(
             self._record.endpoint,
             "POST",

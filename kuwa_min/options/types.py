@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Callable
 from typing import Any
 
+from kuwa_min.chat import bounded_json
 from kuwa_min.chat.sentence import Sentence
 
 from .sentences import (
@@ -92,7 +92,7 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
-        return json.loads(value)
+        return bounded_json.loads(value)
     except (ValueError, RecursionError):
         return value
 

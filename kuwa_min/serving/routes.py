@@ -24,7 +24,7 @@ from kuwa_min.httpd.messages import (
     StreamingResponse,
     json_message,
 )
-from kuwa_min.kernel import protocol, wire
+from kuwa_min.kernel import forms, protocol, wire
 
 from .event_loop import EventLoop
 from .generation import Generation
@@ -116,7 +116,7 @@ class ExecutorRoutes:
             raise HTTPError(503, catalog.LOADING, Retry_After="5")
 
     def _start(self, index: int, request: Request) -> StreamingResponse:
-        form = protocol.parse_form(request.body, request.header("content-type") or "")
+        form = forms.parse_form(request.body, request.header("content-type") or "")
         chat = protocol.parse_chat_request(
             form, request.header("accept-language"), request.header("x-kuwa-api-base-urls")
         )._replace(headers=request.head.headers)

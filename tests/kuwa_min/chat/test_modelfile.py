@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.chat.modelfile import Modelfile, ParameterDict, Script, ScriptSyntaxError
+from kuwa_min.chat.modelfile import (
+    Modelfile,
+    ParameterDict,
+    Script,
+    ScriptSyntaxError,
+    _Builder,
+)
 
 EMPTY = {
     "override_system_prompt": "",
@@ -415,9 +421,20 @@ def test_the_names_of_a_script_are_kuwas() -> None:
 
 
 def test_a_long_modelfile_is_read_in_linear_time() -> None:
-    """Texts are joined once: of 1 MB in small pieces, copying all at each takes 10 GB."""
-    modelfile = modelfile_of(*[("system", "x" * 50)] * 20_000)
+    """Texts are joined once: of 1 MB in small pieces, copying all at each takes 5 GB."""
+    modelfile = modelfile_of(*[("system", "x" * 100)] * 10_000)
     assert len(modelfile.override_system_prompt) == 1_000_000
+
+
+def test_a_repeated_stop_word_is_added_to_one_list() -> None:
+    """Not to a copy each time, which takes quadratic time."""
+    builder = _Builder(Modelfile())
+    for word in "ab":
+        builder.apply({"name": "parameter", "args": f"stop {word}"})
+    words = builder.finish().parameters["stop"]
+    builder.apply({"name": "parameter", "args": "stop c"})
+    assert builder.finish().parameters["stop"] is words
+    assert words == ["a", "b", "c"]
 
 
 def test_two_modelfiles_share_nothing() -> None:

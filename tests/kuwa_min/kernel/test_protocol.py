@@ -8,24 +8,14 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
-from kuwa_min.chat import catalog
+from kuwa_min.chat import bounded_json, catalog, modelfile
 from kuwa_min.chat.modelfile import Modelfile
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import messages
-from kuwa_min.kernel import protocol
+from kuwa_min.kernel import forms, protocol
 
 URLENCODED = "application/x-www-form-urlencoded"
-MULTIPART = "multipart/form-data; boundary=----WebKitFormBoundaryAbC123"
 HISTORY = [{"isbot": False, "msg": "hi"}]
-
-
-def multipart(*fields: tuple[str, str], boundary: str = "----WebKitFormBoundaryAbC123") -> bytes:
-    """Write fields as browsers do."""
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields
-    ]
-    return ("".join(parts) + f"--{boundary}--\r\n").encode()
 
 
 def refusal(form: dict[str, str]) -> tuple[int, str]:
@@ -33,150 +23,6 @@ def refusal(form: dict[str, str]) -> tuple[int, str]:
     with pytest.raises(HTTPError) as refused:
         protocol.parse_chat_request(form, None)
     return refused.value.status, refused.value.message
-
-
-# -- forms
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        URLENCODED,
-        f"{URLENCODED}; charset=utf-8",
-        f"{URLENCODED}; charset=Big5",
-        f"{URLENCODED}; charset=utf-16",
-        "application/json",
-        "",
-        "text/plain",
-        MULTIPART,
-        "multipart/form-data",
-        "multipart/form-data; boundary=",
-        'multipart/form-data; boundary=""',
-        "multipart/form-data; boundary=;boundary=x",
-    ],
-)
-def test_an_urlencoded_body_is_read_whatever_the_header_says(content_type: str) -> None:
-    """The Kernel forwards its client's Content-Type over a body of its own."""
-    form = {"name": "debug", "input": json.dumps(HISTORY), "msg": "a+b&c=d 測試 %41", "empty": ""}
-    assert protocol.parse_form(urlencode(form).encode(), content_type) == form
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        MULTIPART,
-        'multipart/form-data; boundary="----WebKitFormBoundaryAbC123"',
-        "Multipart/Form-Data; charset=utf-8; Boundary=----WebKitFormBoundaryAbC123",
-        "multipart/form-data; boundary=----WebKitFormBoundaryAbC123; charset=utf-8",
-        "multipart/form-data; boundary=----WebKitFormBoundaryAbC123 ; charset=utf-8",
-    ],
-)
-def test_a_real_multipart_body_is_read(content_type: str) -> None:
-    """Values come back byte for byte: no percent-decoding, line ends inside stay."""
-    fields = {
-        "name": "debug",
-        "input": json.dumps(HISTORY),
-        "msg": "a+b&c=d 測試 %41\r\n\r\nnext\r\n",
-        "empty": "",
-    }
-    assert protocol.parse_form(multipart(*fields.items()), content_type) == fields
-
-
-def test_a_multipart_part_may_carry_more_headers() -> None:
-    """A file name and a type do not hide the field's name."""
-    body = (
-        b'--X\r\ncontent-disposition: form-data; filename="a.txt"; name="file"\r\n'
-        b"Content-Type: text/plain\r\n\r\ncontent\r\n"
-        b'--X\r\nContent-Disposition: form-data; name="b"\r\n\r\n2\r\n'
-        b"--X\r\nContent-Disposition: form-data; name=c; x=y\r\n\r\n3\r\n--X--\r\n"
-    )
-    form = protocol.parse_form(body, "multipart/form-data; boundary=X")
-    assert form == {"file": "content", "b": "2", "c": "3"}
-
-
-def test_the_boundary_counts_only_at_the_start_of_a_line() -> None:
-    """A text that mentions the boundary arrives whole."""
-    text = "what does --X mean? and\n--X?"
-    body = multipart(("input", text), ("name", "debug"), boundary="X")
-    form = protocol.parse_form(body, "multipart/form-data; boundary=X")
-    assert form == {"input": text, "name": "debug"}
-
-
-@pytest.mark.parametrize("preamble", [b"\r\n", b"\n", b" \t"])
-def test_a_preamble_of_white_space_is_skipped(preamble: bytes) -> None:
-    """Some clients begin with an empty line."""
-    body = preamble + multipart(("a", "1"), boundary="X")
-    assert protocol.parse_form(body, "multipart/form-data; boundary=X") == {"a": "1"}
-
-
-def test_a_boundary_of_8_bit_characters_is_found() -> None:
-    """Headers are Latin-1."""
-    body = b'--\xe9\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--\xe9--\r\n'
-    assert protocol.parse_form(body, "multipart/form-data; boundary=\xe9") == {"a": "1"}
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"--X",
-        b"--X--\r\n",
-        b"--X\r\n\r\nvalue\r\n--X--\r\n",
-        b'--X\r\nContent-Disposition: form-data; name="a"\r\n--X--\r\n',
-        b'--X\r\nContent-Disposition: form-data; filename="a"\r\n\r\nvalue\r\n--X--\r\n',
-    ],
-)
-def test_a_multipart_body_without_fields_is_an_empty_form(body: bytes) -> None:
-    """Nothing is made up."""
-    assert protocol.parse_form(body, "multipart/form-data; boundary=X") == {}
-
-
-@pytest.mark.parametrize("body", [b"", b"&", b"&&&"])
-def test_a_body_without_fields_is_an_empty_form(body: bytes) -> None:
-    """Separators alone are no fields."""
-    assert protocol.parse_form(body, URLENCODED) == {}
-
-
-def test_the_last_value_of_a_field_wins() -> None:
-    """In both kinds of forms."""
-    assert protocol.parse_form(b"a=1&b=2&a=3", URLENCODED) == {"a": "3", "b": "2"}
-    body = multipart(("a", "1"), ("a", "3"), boundary="X")
-    assert protocol.parse_form(body, "multipart/form-data; boundary=X") == {"a": "3"}
-
-
-@pytest.mark.parametrize("body", [b"a=%ff%fe", b"a=\xff\xfe"])
-def test_bytes_that_are_not_utf8_are_replaced(body: bytes) -> None:
-    """Broken text is readable text with replacement characters."""
-    assert protocol.parse_form(body, URLENCODED) == {"a": "\ufffd\ufffd"}
-
-
-def test_bytes_of_a_multipart_body_that_are_not_utf8_are_replaced() -> None:
-    """In names and in values."""
-    body = b'--X\r\nContent-Disposition: form-data; name="\xff"\r\n\r\n\xfe\r\n--X--\r\n'
-    form = protocol.parse_form(body, "multipart/form-data; boundary=X")
-    assert form == {"\ufffd": "\ufffd"}
-
-
-def test_a_multipart_form_has_at_most_100_fields() -> None:
-    """Fields of one name are counted, too."""
-    fields = [(f"f{n}", "1") for n in range(101)]
-    content_type = "multipart/form-data; boundary=X"
-    whole = multipart(*fields[:100], boundary="X")
-    assert protocol.parse_form(whole, content_type) == dict(fields[:100])
-    for too_many in (fields, [("a", "1")] * 101):
-        with pytest.raises(HTTPError) as refused:
-            protocol.parse_form(multipart(*too_many, boundary="X"), content_type)
-        assert refused.value.status == 400
-        assert refused.value.message == catalog.TOO_MANY_FIELDS.format(100)
-
-
-def test_a_form_has_at_most_100_fields() -> None:
-    """One more is refused, and 100 are fine."""
-    fields = [f"f{n}=1" for n in range(101)]
-    assert len(protocol.parse_form("&".join(fields[:100]).encode(), URLENCODED)) == 100
-    with pytest.raises(HTTPError) as refused:
-        protocol.parse_form("&".join(fields).encode(), URLENCODED)
-    assert refused.value.status == 400
-    assert "100 fields" in refused.value.message
 
 
 # -- chats
@@ -334,6 +180,22 @@ def test_a_malformed_modelfile_is_refused_with_a_sentence(text: str) -> None:
     assert sentence == "The Modelfile of this bot could not be read: it must be a JSON list."
 
 
+def test_too_many_messages_or_commands_are_refused_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is tiny on the wire is large in memory, and long to render."""
+    monkeypatch.setattr(bounded_json, "MAX_VALUES", 100)
+    monkeypatch.setattr(modelfile, "MAX_COMMANDS", 10)
+    messages = json.dumps([{"isbot": False, "msg": "a"}] * 50)
+    assert refusal({"input": messages}) == (400, catalog.TOO_MANY_MESSAGES)
+    for command in ({"name": "system", "args": "x"}, None):
+        fine, too_many = (json.dumps([command] * count) for count in (10, 11))
+        assert protocol.parse_chat_request({"input": "[]", "modelfile": fine}, None)
+        form = {"input": "[]", "modelfile": too_many}
+        assert refusal(form) == (400, catalog.MODELFILE_TOO_LONG)
+    assert refusal({"modelfile": f"[{'[],' * 100}0]"}) == (400, catalog.MODELFILE_TOO_LONG)
+
+
 @pytest.mark.parametrize(
     ("text", "content"),
     [
@@ -390,7 +252,7 @@ def test_the_recorded_request_of_a_real_front_end_is_read() -> None:
     )
     modelfile = r'[{"name":"from","args":".model\/a"},{"name":"before-prompt","args":"say: "}]'
     form = {"input": entries, "modelfile": modelfile, "user_id": "3", "history_id": "7"}
-    parsed = protocol.parse_form(urlencode(form).encode(), URLENCODED)
+    parsed = forms.parse_form(urlencode(form).encode(), URLENCODED)
     chat = protocol.parse_chat_request(parsed, "zh_tw", "")
     assert chat.history == [{"role": "user", "content": "\u4e2d http://h/"}]
     assert chat.modelfile.before_prompt == "say: "

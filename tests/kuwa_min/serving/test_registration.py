@@ -16,7 +16,7 @@ import pytest
 from kuwa_min.errors import HTTPError, StartError
 from kuwa_min.httpd.messages import JSON, TEXT, Request, Response
 from kuwa_min.httpd.server import Server
-from kuwa_min.kernel import protocol
+from kuwa_min.kernel import forms, protocol
 from kuwa_min.kernel.embedded import EmbeddedKernel
 from kuwa_min.serving import registration
 from kuwa_min.serving.metrics import Metrics
@@ -309,7 +309,7 @@ def test_the_route_that_shows_the_table_is_remembered(shown: str, metrics: Metri
     records: list[str] = []
 
     def register(request: Request) -> Response:
-        endpoint = protocol.parse_form(request.body, "")["endpoint"]
+        endpoint = forms.parse_form(request.body, "")["endpoint"]
         if endpoint in records:
             return Response(200, b"Failed", TEXT)
         records.append(endpoint)
