@@ -22,7 +22,6 @@ from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
 from kuwa_min.options.text_file import InvalidTextFile, read_text
 
 from .engine import Engine
-from .markup import MarkupFilter
 from .prompt_encoder import (
     ChatInput,
     EncodedPrompt,
@@ -31,6 +30,7 @@ from .prompt_encoder import (
     TextEncoder,
     supports_system_role,
 )
+from .prompt_tokenizer import PromptTokenizer, Tokenizer
 from .request import Request
 from .scheduler import Scheduler
 from .text_lengths import TextLengths
@@ -72,9 +72,7 @@ class Model(Protocol):
     markup: Mapping[int, str]  # the text of special tokens, by their ids
     turn_markers: tuple[str, ...]  # stop strings of the plain template, if it has no other one
     vocabulary_size: int
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of a rendered chat; called from any thread."""
+    tokenizer: Tokenizer
 
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
@@ -115,6 +113,12 @@ class ModelExecutor(LLMExecutor):
             f"nothing, and draw with seed {DEFAULT_SEED} unless another is given",
         )
         add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
+        add(
+            "--parse_special_tokens",
+            action="store_true",
+            help="take special tokens such as <|im_end|> in what users and bots write for tokens, "
+            "not for text: they can then begin turns of the system",
+        )
         add(
             "--timeout",
             type=types.positive_seconds,
@@ -180,7 +184,9 @@ class ModelExecutor(LLMExecutor):
             raise StartError(
                 f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
             ) from None
-        self.text_length = TextLengths(self.model.tokenize)
+        self.text_length = TextLengths(self.model.tokenizer.tokenize)
+        trusted = ("system", "user") if self.args.parse_special_tokens else ()
+        self.prompt_tokenizer = PromptTokenizer(self.model.tokenizer, trusted)
         try:
             self.supports_system_role = supports_system_role(self.default_encoder())
         except TemplateError as error:
@@ -189,7 +195,6 @@ class ModelExecutor(LLMExecutor):
             ) from None
         if unknown := self._unknown_stop_tokens(self.settings):
             raise UsageError(f"stop_token_ids: {unknown[0]} is no token; {self._vocabulary}")
-        self.markup_filter = MarkupFilter(self.model.markup.values())
         self.engine.check_open()
         return self.create_scheduler(self.args.concurrent_req_limit)
 
@@ -274,7 +279,6 @@ class ModelExecutor(LLMExecutor):
         """Return the prompt, without the oldest messages if all are too long, and side notes."""
         try:
             encoder, history, notes = self.encoder_for(history, modelfile)
-            history = self.markup_filter.apply(history)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
             prompt = prompt._replace(examples=prompts.begin_with_user(prompt.examples))
             if self.args.no_system_prompt:
@@ -321,7 +325,7 @@ class ModelExecutor(LLMExecutor):
 
     def default_encoder(self) -> PromptEncoder:
         """Return an encoder with the model's chat template."""
-        return TextEncoder(self.model.chat_template, self.model.tokenize)
+        return TextEncoder(self.model.chat_template, self.prompt_tokenizer)
 
     def encoder_for(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
         """Return the encoder for a request, and the history in the form that it encodes."""
@@ -329,7 +333,7 @@ class ModelExecutor(LLMExecutor):
             encoder = self.folding(self.default_encoder(), self.supports_system_role)
             return ChatInput(encoder, history)
         template = self.sandbox_pool.open(modelfile.template, **self.model.special_tokens)
-        untrusted = TextEncoder(template, self.model.tokenize)
+        untrusted = TextEncoder(template, self.prompt_tokenizer)
         return ChatInput(self.folding(untrusted, supports_system_role(untrusted)), history)
 
     @staticmethod

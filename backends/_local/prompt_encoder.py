@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from backends._local.templates.chat_template import TemplateError
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
 
+from .prompt_tokenizer import PromptTokenizer
+from .rendering import Template
+
 SYSTEM_PROBES = "a b c", "a b c d e f g h i j k l"  # the second one has more tokens
-
-
-class Template(Protocol):
-    """A chat template: ChatTemplate, or the SandboxedTemplate of a Modelfile."""
-
-    def render(self, chat: list[Message], /, **more: Any) -> str:
-        """Return the chat as text; raises TemplateError if the template refuses it."""
 
 
 class EncodedPrompt(NamedTuple):
@@ -54,8 +49,8 @@ class ChatInput(NamedTuple):
 class TextEncoder:
     """Encodes chats without images: renders the template, then tokenizes the text."""
 
-    def __init__(self, template: Template, tokenize: Callable[[str], list[int]]) -> None:
-        self._template, self._tokenize = template, tokenize
+    def __init__(self, template: Template, tokenizer: PromptTokenizer) -> None:
+        self._template, self._tokenizer = template, tokenizer
         self._last: tuple[list[Message], list[int]] | None = None
 
     def count_tokens(self, chat: list[Message]) -> int:
@@ -73,9 +68,7 @@ class TextEncoder:
     def _ids(self, chat: list[Message]) -> list[int]:
         """Return a chat's token ids; encode() asks for those that count_tokens() had last."""
         if self._last is None or self._last[0] != chat:
-            text = self._template.render(chat)
-            text = text.encode("utf-8", "replace").decode()  # templates can write lone surrogates
-            self._last = chat, self._tokenize(text)
+            self._last = chat, self._tokenizer.encode(self._template, chat)
         return self._last[1]
 
 

@@ -7,23 +7,26 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
 
 from backends._local.model_files import template_files
+from backends._local.model_files.sniff import printable
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 
 from .detokenizer import detokenizer_factory
 from .loading import LoadOptions, Progress, load
+from .tokenizer import LibraryTokenizer
 
 logger = logging.getLogger(__name__)
 
 AttentionMask = torch.Tensor | dict[str, torch.Tensor] | None  # as forward() takes it
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"  # in the message of torch's RuntimeError
 MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unknown"
+MAX_NAMES = 5  # of tokens without weights, in the log
 DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it
 
 
@@ -32,7 +35,7 @@ class Aborted(Exception):
 
 
 class TransformersModel:
-    """A loaded model. tokenize() is for any thread, all else for the engine's."""
+    """A loaded model. tokenizer is for any thread, all else for the engine's."""
 
     def __init__(
         self,
@@ -52,7 +55,8 @@ class TransformersModel:
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
         self.special_tokens = _special_tokens(self._tokenizer)
         self.markup = _markup(self._tokenizer)
-        self.vocabulary_size = len(self._tokenizer)
+        embeddings = self._model.get_input_embeddings().num_embeddings
+        self.vocabulary_size = min(len(self._tokenizer), embeddings)
         self.turn_markers: tuple[str, ...] = ()
         self.create_detokenizer = detokenizer_factory(self._tokenizer)
         self.accepts_several_images = False
@@ -61,6 +65,7 @@ class TransformersModel:
         else:
             self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
+        self.tokenizer = self._library_tokenizer(options.model_path, embeddings)
         self.eos_token_ids = frozenset(
             [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
         )
@@ -118,10 +123,17 @@ class TransformersModel:
             logger.info("its processor takes one picture a chat: the last one is shown")
         return several
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of a rendered chat."""
-        # no special tokens are added: the template writes them
-        return cast("list[int]", self._tokenizer(text, add_special_tokens=False).input_ids)
+    def _library_tokenizer(self, path: str, embeddings: int) -> LibraryTokenizer:
+        template = self.chat_template if self.processor is None else None
+        made = LibraryTokenizer(self._tokenizer, self.markup, template, embeddings)
+        if names := [one.text for one in made.weightless]:
+            logger.warning(
+                "%s has no weights for %d tokens of its tokenizer, which prompts spell out: %s",
+                path,
+                len(names),
+                ", ".join(map(printable, names[:MAX_NAMES])),
+            )
+        return made
 
     # -- computing
 

@@ -1,4 +1,4 @@
-"""A loaded GGUF: vocabulary, tokenizer, detokenizer, chat template, contexts."""
+"""A loaded GGUF: vocabulary, detokenizer, chat template, contexts."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from kuwa_min.errors import StartError
 from . import bindings
 from .bindings import LOG_CAPTURE, holding_gil
 from .context import ABORT, PADDING, ContextOptions, LlamaContext
+from .tokenizer import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +35,10 @@ MAX_REASON = 300  # characters of llama.cpp's error message
 
 token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
 is_end_of_generation = holding_gil(llama_cpp.llama_vocab_is_eog)
-token_attributes = holding_gil(llama_cpp.llama_vocab_get_attr)
-# of the tokens whose pieces llama_token_to_piece() leaves empty
-SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
 
 
 class LlamaModel:
-    """A loaded GGUF. tokenize() is for any thread, all else for the engine's."""
+    """A loaded GGUF. tokenizer is for any thread, all else for the engine's."""
 
     def __init__(
         self,
@@ -74,15 +72,13 @@ class LlamaModel:
             for token in range(self.vocabulary_size)
             if is_end_of_generation(self._vocabulary, token)
         )
-        self.markup = {
-            token: self._token_text(token)
-            for token in range(self.vocabulary_size)
-            if token_attributes(self._vocabulary, token) & SPECIAL
-        }
+        self.tokenizer = LlamaTokenizer(self._vocabulary)
+        self.markup = self.tokenizer.markup
         self.turn_markers: tuple[str, ...] = ()
         self._pieces: dict[int, bytes] = {}  # of tokens that were detokenized before
         self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
         self.chat_template = self._choose_template(path, chat_template)
+        self.tokenizer.use_template(self.chat_template)
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self.context_length = context_length or trained
         if self.context_length > trained:
@@ -102,8 +98,8 @@ class LlamaModel:
     def _choose_template(self, path: Path, override: str | None) -> ChatTemplate:
         own = llama_cpp.llama_model_chat_template(self._model, None)
         template = override or (own or b"").decode("utf-8", "replace")
-        bos = self._token_text(llama_cpp.llama_vocab_bos(self._vocabulary))
-        eos = self._token_text(llama_cpp.llama_vocab_eos(self._vocabulary))
+        bos = self.tokenizer.text(llama_cpp.llama_vocab_bos(self._vocabulary))
+        eos = self.tokenizer.text(llama_cpp.llama_vocab_eos(self._vocabulary))
         self.special_tokens = {"bos_token": bos, "eos_token": eos}
         if template:
             return ChatTemplate(template, **self.special_tokens)
@@ -114,12 +110,6 @@ class LlamaModel:
             bos = ""
         return ChatTemplate(PLAIN, bos_token=bos)
 
-    def _token_text(self, token: int) -> str:
-        if token < 0:
-            return ""
-        text = llama_cpp.llama_vocab_get_text(self._vocabulary, token)
-        return (text or b"").decode("utf-8", "replace")
-
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
         buffer = ctypes.create_string_buffer(DESCRIPTION_BYTES)
@@ -129,21 +119,6 @@ class LlamaModel:
             "description": buffer.value.decode("utf-8", "replace"),
             "context": self.context_length,
         }
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return the token ids of a rendered chat."""
-        data = text.encode()
-        size = len(data) + 1  # a token has a byte or more; some vocabularies prepend a space
-        for _ in range(2):
-            tokens = (llama_cpp.llama_token * size)()
-            # add_special is off: the template writes the first token itself
-            count = llama_cpp.llama_tokenize(
-                self._vocabulary, data, len(data), tokens, size, False, True
-            )
-            if count >= 0:
-                return tokens[:count]
-            size = -count
-        raise RuntimeError("llama_tokenize() does not say how much room it needs")
 
     # -- what a sequence needs
 

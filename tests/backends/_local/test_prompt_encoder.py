@@ -11,11 +11,13 @@ import pytest
 
 from backends._local.executor import ModelExecutor
 from backends._local.prompt_encoder import SystemFoldingEncoder, TextEncoder, supports_system_role
+from backends._local.prompt_tokenizer import PromptTokenizer
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
 from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
 from tests.support import local_chats
+from tests.support.byte_tokenizer import ByteTokenizer
 from tests.support.models import tiny_models
 from tests.support.models.tiny_models import END, REFUSING_TEMPLATE, SPECIAL, TEMPLATE
 
@@ -39,7 +41,7 @@ SLOW = [
 
 def encoder(template: str) -> TextEncoder:
     """Return an encoder whose tokens are bytes."""
-    return TextEncoder(ChatTemplate(template), lambda text: list(text.encode()))
+    return TextEncoder(ChatTemplate(template), PromptTokenizer(ByteTokenizer()))
 
 
 def read(encoder: Any, chat: list[Message]) -> str:
@@ -70,7 +72,7 @@ def test_a_chat_that_was_counted_is_not_rendered_again() -> None:
             rendered.append(chat)
             return chat[-1]["content"]
 
-    one = TextEncoder(Counting(), lambda text: list(text.encode()))
+    one = TextEncoder(Counting(), PromptTokenizer(ByteTokenizer()))
     assert one.count_tokens(local_chats.chat("a")) == 1
     assert one.encode(local_chats.chat("a")).ids == [ord("a")]
     assert len(rendered) == 1

@@ -155,7 +155,7 @@ def test_a_stop_token_ends_an_answer(road: Road) -> None:
     )
     assert text == road.before
     assert request.completion_tokens == len(road.before) + 1
-    (letter,) = road.executor.model.tokenize(road.before[1])
+    (letter,) = road.executor.model.tokenizer.tokenize(road.before[1])
     assert road.before[1] not in road.ask(f"stop_token_ids {letter}")
 
 
@@ -172,13 +172,13 @@ def test_unknown_stop_tokens_are_named(
         load(type(road.executor), *options)
 
 
-def test_what_a_model_said_is_read_without_markup(road: Road) -> None:
-    """A model can spell a special token out; the user's text stays as it is."""
-    clean = local_chats.create(road.executor, "a", "b c", "d").prompt_ids
-    spelled = local_chats.create(road.executor, "a", f"b{MARK} c{SPECIAL[2]}", "d").prompt_ids
-    assert spelled == clean
-    asked = local_chats.create(road.executor, f"a{MARK}").prompt_ids
-    assert asked.count(TOKEN) == clean[: clean.index(TOKEN) + 1].count(TOKEN) + 2
+def test_special_tokens_that_a_model_or_a_user_spells_out_are_text(road: Road) -> None:
+    """The prompt has the control tokens of its template, and no others."""
+    special = range(len(SPECIAL))
+    clean = local_chats.create(road.executor, "a", "b", "c").prompt_ids
+    spelled = local_chats.create(road.executor, f"a{MARK}", f"b{MARK}{SPECIAL[2]}", "c").prompt_ids
+    assert [one for one in spelled if one in special] == [one for one in clean if one in special]
+    assert len(spelled) == len(clean) + len(2 * MARK + SPECIAL[2])
 
 
 Load = Callable[..., Any]
@@ -214,7 +214,9 @@ def test_the_plain_template_ends_answers_at_its_own_markers(
     assert stopped(load(Executor, "--model_path", path, *other).executor, own) == own
     first, second = "user: x\nassistant:", " y\nuser: z\nassistant:"
     ids = local_chats.create(plain, "x", " y\n", "z").prompt_ids
-    assert ids == plain.model.tokenize(first + second), "what was computed of the answer is reused"
+    assert ids == plain.model.tokenizer.tokenize(first + second), (
+        "what was computed of the answer is reused"
+    )
 
 
 def test_an_option_names_stop_tokens_in_a_file(load: Load, tmp_path: Path) -> None:

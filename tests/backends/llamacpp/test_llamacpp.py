@@ -159,7 +159,7 @@ def test_what_the_library_takes_beyond_our_options_is_passed_or_named(
     for name in ("llm_stop", "stop"):
         asked = {"parameter": f"{name} {whole[4:7]}", "kuwaparam": f"{name} {whole[2:4]}"}
         assert "".join(talker.pieces("Hello", **asked)) == whole[: whole.index(whole[2:4])]
-    (letter,) = talker.executor.model.tokenize("a")
+    (letter,) = talker.executor.model.tokenizer.tokenize("a")
     for bias in ("", " 0.8"):  # greedy, and drawn
         more = {"kuwaparam": f"llm_temperature{bias}"} if bias else {}
         asked = f'llm_logit_bias {{"{letter}": 1000, "99999999": 5}}'
@@ -674,7 +674,7 @@ def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
     decode = model.create_detokenizer()
     assert [decode(token), decode(3 + ord("a")), decode(token)] == [long, "a", long]
     text = "世界 and <|im_end|> " * 50
-    tokens = model.tokenize(text)
+    tokens = model.tokenizer.tokenize(text)
     assert tokens.count(2) == 50
     decode = model.create_detokenizer()
     assert "".join(map(decode, tokens)) == text.replace("<|im_end|>", "")

@@ -18,6 +18,7 @@ from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.options.generation_options import Option
 from tests.support import local_chats
+from tests.support.byte_tokenizer import ByteTokenizer
 
 jinja2 = pytest.importorskip("jinja2", reason="templates are jinja2's")
 
@@ -124,11 +125,7 @@ class Model:
 
     def __init__(self, source: str) -> None:
         self.chat_template = ChatTemplate(source, **NAMES)
-        self.special_tokens = NAMES
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return the bytes of a text."""
-        return list(text.encode())
+        self.special_tokens, self.tokenizer = NAMES, ByteTokenizer()
 
     def info(self) -> dict[str, Any]:
         """Return nothing."""

@@ -1,0 +1,102 @@
+"""A transformers tokenizer: whole chats with control tokens, ordinary text without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from backends._local.control_tokens import NO_TOKEN, ControlToken, ControlTokens
+from backends._local.rendering import Template, written_tokens
+
+Encode = Callable[[str], list[int]]
+NEWLINE = "\n"
+
+
+class LibraryTokenizer:
+    """The tokenizer of a model; any thread may call it.
+
+    markup: the texts of special tokens, by their ids; template: writes further control tokens;
+    embeddings: how many tokens have weights.
+    """
+
+    def __init__(
+        self, library: Any, markup: Mapping[int, str], template: Template | None, embeddings: int
+    ) -> None:
+        self._library = library
+        tokens = {token: ControlToken(token, text) for token, text in markup.items()}
+        added = getattr(library, "added_tokens_decoder", {})
+        tokens |= {token: _control_token(token, one) for token, one in added.items()}
+        self.weightless = [one for one in tokens.values() if one.id >= embeddings]
+        usable = [one for one in tokens.values() if one.id < embeddings]
+        others = [one for one in usable if one.id not in markup]
+        special = [one for one in usable if one.id in markup]
+        control = [*special, *(written_tokens(template, others) if template else ())]
+        self.control_tokens = ControlTokens(
+            control,
+            self.weightless,
+            also_ordinary=[*self.tokenize(NO_TOKEN), getattr(library, "unk_token_id", None)],
+            is_exact=not _normalizes(library),
+        )
+        self._newline = self.tokenize(NEWLINE)
+        self._anchor = next(filter(self._is_anchor, special), None)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a rendered chat."""
+        # no special tokens are added: the template writes them
+        return cast("list[int]", self._library(text, add_special_tokens=False).input_ids)
+
+    def tokenize_ordinary(self, text: str, *, is_first: bool) -> list[int]:
+        """Return the token ids of a text without control tokens, whatever it looks like.
+
+        As transformers does with sanitize_control_tokens: the texts of control tokens by
+        themselves, without looking for added tokens, and what is between them as usual.
+        """
+        ids: list[int] = []
+        at, encode = 0, self.tokenize if is_first else self._behind_control_token
+        for match in self.control_tokens.find(text):
+            ids += encode(text[at : match.start()])
+            ids += self._in_midst(match[0], self._without_added_tokens)
+            at, encode = match.end(), self._in_midst
+        return ids + encode(text[at:])
+
+    def _is_anchor(self, token: ControlToken) -> bool:
+        """Tell whether a control token changes nothing of the text behind it."""
+        return not token.rstrip and self.tokenize(f"{token.text}a")[:1] == [token.id]
+
+    def _behind_control_token(self, text: str) -> list[int]:
+        """Return the ids that a text has behind a control token."""
+        anchor = self._anchor
+        return self.tokenize(anchor.text + text)[1:] if anchor else self._in_midst(text)
+
+    def _in_midst(self, text: str, encode: Encode | None = None) -> list[int]:
+        """Return the ids that a text has in the midst of others, without a space in front."""
+        encode = encode or self.tokenize
+        ids, newline = encode(NEWLINE + text), self._newline
+        return ids[len(newline) :] if ids[: len(newline)] == newline else encode(text)
+
+    def _without_added_tokens(self, text: str) -> list[int]:
+        """Return the ids of a text whatever tokens were added to the vocabulary."""
+        inner = getattr(self._library, "backend_tokenizer", None)
+        if inner is None:
+            return cast(
+                "list[int]",
+                self._library.encode(text, add_special_tokens=False, split_special_tokens=True),
+            )
+        if inner.normalizer is not None:
+            text = inner.normalizer.normalize_str(text)
+        pieces = [text]
+        if inner.pre_tokenizer is not None:
+            pieces = [piece for piece, _ in inner.pre_tokenizer.pre_tokenize_str(text)]
+        return [token.id for piece in pieces for token in inner.model.tokenize(piece)]
+
+
+def _control_token(token: int, added: Any) -> ControlToken:
+    return ControlToken(token, str(added), added.lstrip, added.rstrip, added.single_word)
+
+
+def _normalizes(library: Any) -> bool:
+    """Tell whether special tokens are found in normalized text: in other spellings, too."""
+    inner = getattr(library, "backend_tokenizer", None)
+    has_normalizer = inner is not None and inner.normalizer is not None
+    added = getattr(library, "added_tokens_decoder", {}).values()
+    return has_normalizer and any(one.normalized and one.special for one in added)

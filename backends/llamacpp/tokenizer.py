@@ -1,0 +1,93 @@
+"""The tokenizer of a GGUF: whole chats with control tokens, ordinary text without."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import llama_cpp
+
+from backends._local.control_tokens import NO_TOKEN, ControlToken, ControlTokens
+from backends._local.rendering import Template, written_tokens
+
+from .bindings import holding_gil
+
+token_attributes = holding_gil(llama_cpp.llama_vocab_get_attr)
+# of the tokens whose pieces llama_token_to_piece() leaves empty
+SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+ADDED = SPECIAL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+LSTRIP, RSTRIP = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP, llama_cpp.LLAMA_TOKEN_ATTR_RSTRIP
+
+
+# Facts (llama.cpp of llama-cpp-python 0.3.36, llama-vocab.cpp):
+# - tokenize() cuts the text at each token of ADDED, the longest ones first, and tokenizes what is
+#   between them piece by piece, so that nothing joins across such a token;
+# - SentencePiece vocabularies get a space in front of the first piece and behind each such token,
+#   which is in front of every text that a call begins with;
+# - without parse_special it does not look for those of SPECIAL, but for user-defined ones;
+# - gpt-oss's <|start|>, <|channel|> and <|message|> are user-defined, whatever its file says.
+
+
+class LlamaTokenizer:
+    """Tokenizes for a model; any thread may call it.
+
+    vocabulary: llama.cpp's pointer.
+    """
+
+    control_tokens: ControlTokens
+
+    def __init__(self, vocabulary: Any) -> None:
+        self._vocabulary = vocabulary
+        size = llama_cpp.llama_vocab_n_tokens(vocabulary)
+        attributes = {token: token_attributes(vocabulary, token) for token in range(size)}
+        self._added = {
+            token: ControlToken(
+                token, self.text(token), lstrip=bool(bits & LSTRIP), rstrip=bool(bits & RSTRIP)
+            )
+            for token, bits in attributes.items()
+            if bits & ADDED
+        }
+        self.markup: Mapping[int, str] = {
+            token: one.text for token, one in self._added.items() if attributes[token] & SPECIAL
+        }
+
+    def use_template(self, template: Template) -> None:
+        """Take the special tokens as control tokens, and others that the chat template writes."""
+        special = [self._added[token] for token in self.markup]
+        others = [one for one in self._added.values() if one.id not in self.markup]
+        self.control_tokens = ControlTokens(
+            [*special, *written_tokens(template, others)],
+            also_ordinary=self.tokenize_ordinary(NO_TOKEN, is_first=True),
+        )
+
+    def text(self, token: int) -> str:
+        """Return the text of a token as the vocabulary writes it; "" for -1, which is none."""
+        if token < 0:
+            return ""
+        text = llama_cpp.llama_vocab_get_text(self._vocabulary, token)
+        return (text or b"").decode("utf-8", "replace")
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the token ids of a rendered chat."""
+        return self._tokenize(text, parse_special=True)
+
+    def tokenize_ordinary(self, text: str, *, is_first: bool) -> list[int]:
+        """Return the token ids of a text without special tokens, whatever it looks like.
+
+        is_first makes no difference to llama.cpp.
+        """
+        return self._tokenize(text, parse_special=False)
+
+    def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        data = text.encode()
+        size = len(data) + 1  # a token has a byte or more; some vocabularies prepend a space
+        for _ in range(2):
+            tokens = (llama_cpp.llama_token * size)()
+            # add_special is off: the template writes the first token itself
+            count = llama_cpp.llama_tokenize(
+                self._vocabulary, data, len(data), tokens, size, False, parse_special
+            )
+            if count >= 0:
+                return tokens[:count]
+            size = -count
+        raise RuntimeError("llama_tokenize() does not say how much room it needs")
