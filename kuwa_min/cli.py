@@ -222,11 +222,18 @@ def _encoding_hint(path: str) -> str:
 def run_kernel(program: str, rest: list[str]) -> None:
     """Run the embedded Kernel alone, until a signal."""
     from kuwa_min.kernel.embedded import EmbeddedKernel
+    from kuwa_min.serving.connection_limits import connection_limits
 
     args = _kernel_parser(program).parse_args(rest)
     process.prepare(args.log)
+    # Each chat takes two: its client's connection, and one to the executor
+    limits = connection_limits(process.open_file_limit(), slots=0, endpoints=0, servers=2)
     kernel = EmbeddedKernel(
-        args.host, args.port, version=args.version, allowed_hosts=args.allowed_hosts
+        args.host,
+        args.port,
+        version=args.version,
+        allowed_hosts=args.allowed_hosts,
+        limits=limits,
     )
     with contextlib.suppress(process.Stopped), process.Stop().on_signals() as stop, kernel:
         stop.eager = False

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from typing import Any
 
 from kuwa_min.chat import bounded_json
+from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import (
     JSON,
     TEXT,
@@ -48,7 +49,13 @@ class EmbeddedKernel:
     """
 
     def __init__(
-        self, host: str, port: int, *, version: str = "v1.0", allowed_hosts: Collection[str] = ()
+        self,
+        host: str,
+        port: int,
+        *,
+        version: str = "v1.0",
+        allowed_hosts: Collection[str] = (),
+        limits: Limits | None = None,
     ) -> None:
         self._version, self.records = version, RecordTable()
         self._server = Server(
@@ -57,6 +64,7 @@ class EmbeddedKernel:
             hosts=[host],
             origins=allowed_hosts,
             any_host_paths=[f"/{version}/worker/{table}" for table in TABLES] + ["/health"],
+            limits=limits,
         )
         self.url = f"http://{address.join_host_port(host, self._server.port)}/"
 

@@ -167,6 +167,16 @@ def tune_switch_interval(chats: int) -> None:
     sys.setswitchinterval(min(interval, MAX_SWITCH_INTERVAL))
 
 
+def open_file_limit() -> int | None:
+    """Return how many files and sockets may be open at once; None without such a limit."""
+    if os.name != "posix":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def _raise_file_limit() -> None:
     """Raise the limit of open files towards OPEN_FILES, as far as the system allows."""
     if os.name != "posix":

@@ -22,6 +22,7 @@ from kuwa_min.options.address import join_host_port
 from kuwa_min.options.general import GeneralOptions
 from kuwa_min.process import supervision
 
+from .connection_limits import connection_limits
 from .event_loop import EventLoop
 from .local_address import bind_address, source_address, wildcard
 from .metrics import Metrics
@@ -42,7 +43,6 @@ ABORT_START_TIMEOUT = 0.05  # seconds that the event loop may block before abort
 ABORT_TIMEOUT = 5.0  # seconds that the next chat waits for a backend's abort()
 SECRET_OPTIONS = ("_key", "_token", "_password", "_secret")  # ends of names; the log hides values
 WARM_UP_AFTER = 0.2  # seconds after ready: clients that wait for /health come first
-IDLE_CONNECTIONS = 1024  # besides one for each endpoint
 
 
 class Backend(NamedTuple):
@@ -95,6 +95,7 @@ class Service:
             if name.endswith(SECRET_OPTIONS):
                 log.hide(value)
         process.prepare(self._args.log)
+        self._limits = self._connection_limits()
         stop = process.Stop()
         try:
             self._listen_and_serve(stop)
@@ -175,6 +176,14 @@ class Service:
             started=self._started,
         ).render(state)
 
+    def _connection_limits(self) -> Limits:
+        return connection_limits(
+            process.open_file_limit(),
+            slots=self._args.concurrent_req_limit,
+            endpoints=len(self._paths),
+            servers=2 if self._args.embedded_kernel else 1,
+        )
+
     def _listen(self, host: str | None, routes: Routes) -> Server:
         args = self._args
         bind = args.bind or (bind_address(host) if host else wildcard())
@@ -184,7 +193,7 @@ class Service:
             hosts=[host] if host else [],
             origins=args.allowed_hosts,
             any_host_paths=MONITORING,
-            limits=Limits(connections=IDLE_CONNECTIONS + len(self._paths)),
+            limits=self._limits,
             tls=_tls_context(args.tls_cert, args.tls_key),
         )
 
@@ -195,7 +204,11 @@ class Service:
 
             host, port = self._args.embedded_kernel
             kernel = EmbeddedKernel(
-                host, port, version=self._args.version, allowed_hosts=self._args.allowed_hosts
+                host,
+                port,
+                version=self._args.version,
+                allowed_hosts=self._args.allowed_hosts,
+                limits=self._limits,
             )
             self._kernel_url = stack.enter_context(kernel).url
 
