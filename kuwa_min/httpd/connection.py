@@ -16,6 +16,7 @@ from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
 from . import http1
 from .body_budget import Body, BodyBudget
 from .body_writer import BodyWriter
+from .connection_table import ConnectionTable, State
 from .flush_thread import FlushThread
 from .limits import Limits
 from .messages import (
@@ -62,13 +63,14 @@ DEAD_PEER_MS = 30_000  # milliseconds of unacknowledged data after which the pee
 class AcceptingServer(Protocol):
     """What a connection needs of the server that accepted it; every method may run on any thread.
 
-    body_budget: of the bodies that are received. flush_thread: sends the streamed ones. closing: no
-    connection reads a further request.
+    connections: of which idle ones may be dropped. body_budget: of the bodies that are received.
+    flush_thread: sends the streamed ones. closing: no connection reads a further request.
     would_block: what a socket of this server raises instead of blocking.
     """
 
     routes: Routes
     limits: Limits
+    connections: ConnectionTable
     body_budget: BodyBudget
     flush_thread: FlushThread
     closing: bool
@@ -78,12 +80,6 @@ class AcceptingServer(Protocol):
 
     def tls_handshake(self, sock: socket.socket) -> socket.socket:
         """Return the TLS socket, or the socket itself without TLS; raises ClientDisconnected."""
-
-    def mark_busy(self, sock: socket.socket) -> None:
-        """Keep the connection from being dropped in favour of a new one."""
-
-    def mark_idle(self, sock: socket.socket) -> None:
-        """Allow the connection to be dropped in favour of a new one."""
 
     def shutdown_request(self, request: Any) -> None:
         """Forget and close a connection."""
@@ -135,11 +131,14 @@ class Connection(BaseHTTPRequestHandler):
         self._head, self._keep_alive = None, False
         self._unread = LINGER_BYTES, LINGER_SECONDS
         self._head = head = self._reader.read_head(is_first=not self._has_served)
-        self.server.mark_busy(self.request)
+        self._mark(State.RECEIVING)
         self.server.check_origin(head)
         self._respond(self._answer(head))
         self._has_served = True
-        self.server.mark_idle(self.request)
+        self._mark(State.IDLE)
+
+    def _mark(self, state: State) -> None:
+        self.server.connections.mark(self.request, state)
 
     def _answer(self, head: http1.RequestHead) -> Response | StreamingResponse:
         """Find the route, read the body, call the route; raises HTTPError for an unread body."""
@@ -155,6 +154,7 @@ class Connection(BaseHTTPRequestHandler):
             return _error_response(refusal, head)
         with Body(self.server.body_budget) as body:
             self._reader.read_body(head, body, self._send)
+            self._mark(State.BUSY)
             peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
             request = Request(head.method, head.path, head, body.data, peer, local)
             self._keep_alive = head.keep_alive

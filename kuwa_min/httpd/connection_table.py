@@ -12,7 +12,8 @@ class State(Enum):
     """What happens on a connection."""
 
     IDLE = auto()  # no request yet, or its answer was sent
-    BUSY = auto()  # from a request's head to its answer's end
+    RECEIVING = auto()  # the head of a request has come, its body has not
+    BUSY = auto()  # from then to the answer's end
     DROPPED = auto()  # shut down by us; its thread has yet to close it
 
 
@@ -66,10 +67,10 @@ class ConnectionTable:
         with self._changed:
             self._remove(sock)
 
-    def drop_oldest_idle(self) -> bool:
-        """Shut the connection down that has been idle for the longest; return whether one is."""
+    def drop_oldest(self, state: State) -> bool:
+        """Shut the connection down that has been in a state for the longest; tell if one is."""
         with self._changed:
-            sock = next((sock for sock, one in self._states.values() if one is State.IDLE), None)
+            sock = next((sock for sock, one in self._states.values() if one is state), None)
             if sock is None:
                 return False
             self._states[id(sock)] = sock, State.DROPPED

@@ -159,14 +159,6 @@ class Server(ThreadingHTTPServer):
             raise ClientDisconnected from None
         return wrapped
 
-    def mark_busy(self, sock: socket.socket) -> None:
-        """Keep a connection from being dropped: a request has begun."""
-        self.connections.mark(sock, State.BUSY)
-
-    def mark_idle(self, sock: socket.socket) -> None:
-        """Allow a connection to be dropped: its request is answered."""
-        self.connections.mark(sock, State.IDLE)
-
     def delegate(self, path: str, response: Response) -> None:
         """Let a process of its own accept connections and answer GET requests of one path.
 
@@ -198,7 +190,7 @@ class Server(ThreadingHTTPServer):
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; at the limit of open ones, wait for one that was dropped to end."""
         if self.limits.sockets <= len(self.connections):
-            self.connections.drop_oldest_idle()
+            self._drop_oldest()
             if not self._wait_for_room() and self.connections.ending:
                 raise BlockingIOError  # the next try is at once, and the client waits
         try:
@@ -206,9 +198,14 @@ class Server(ThreadingHTTPServer):
         except BlockingIOError:
             raise
         except OSError:  # out of descriptors, though the limit should prevent that
-            self.connections.drop_oldest_idle()
+            self._drop_oldest()
             threading.Event().wait(ACCEPT_BACKOFF)
             raise
+
+    def _drop_oldest(self) -> None:
+        """Make room: where no connection is idle, an unfinished request has to end."""
+        if not self.connections.drop_oldest(State.IDLE):
+            self.connections.drop_oldest(State.RECEIVING)
 
     def _wait_for_room(self) -> bool:
         return self.connections.wait_for_fewer(self.limits.sockets, ACCEPT_BACKOFF)
@@ -217,11 +214,11 @@ class Server(ThreadingHTTPServer):
         """Serve a connection on a thread of its own; at the limit, drop the oldest idle one.
 
         The new one may be the Kernel's, which forgets an executor that does not answer. So it is
-        refused with a 503 only if too many are open and none of them is idle, or for lack of
+        refused with a 503 only if as many as there may be are being answered, or for lack of
         threads.
         """
         if self.connections.kept >= self.limits.connections:
-            self.connections.drop_oldest_idle()
+            self.connections.drop_oldest(State.IDLE)
         is_full = len(self.connections) >= self.limits.sockets
         self.connections.add(request)
         try:

@@ -39,12 +39,12 @@ def test_the_one_that_is_idle_for_the_longest_is_dropped(pairs: Pairs) -> None:
     table.mark(busy[0], State.BUSY)
     table.mark(first[0], State.BUSY)
     table.mark(first[0], State.IDLE)
-    assert table.drop_oldest_idle()
+    assert table.drop_oldest(State.IDLE)
     assert second[1].recv(1) == b""
     assert (len(table), table.kept, table.ending) == (3, 2, 1)
-    assert table.drop_oldest_idle()
+    assert table.drop_oldest(State.IDLE)
     assert first[1].recv(1) == b""
-    assert not table.drop_oldest_idle()
+    assert not table.drop_oldest(State.IDLE)
     busy[0].sendall(b"still here")
     assert busy[1].recv(10) == b"still here"
 
@@ -53,7 +53,7 @@ def test_a_dropped_connection_counts_until_it_is_removed(pairs: Pairs) -> None:
     """No mark brings it back; its end makes room for the one that waits."""
     table, (near, _) = ConnectionTable(), pairs()
     table.add(near)
-    table.drop_oldest_idle()
+    table.drop_oldest(State.IDLE)
     table.mark(near, State.IDLE)
     assert table.count(State.DROPPED) == 1
     assert not table.wait_for_fewer(1, 0)

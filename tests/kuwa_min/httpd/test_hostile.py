@@ -241,6 +241,24 @@ def test_64_mb_are_refused_without_taking_memory(
     assert memory(debug, "VmHWM") - before < growth
 
 
+def test_silent_connections_leave_descriptors_for_everything_else() -> None:
+    """Allow 256 files and open many more connections: chats and late imports go on."""
+    shell = ("/bin/sh", "-c", f'cd "{ROOT}" && ulimit -n 256 && exec "$@"', "sh", *MODULE)
+    options = ("debug", *OFFLINE, "--delay", "0", "--waiting", "300")
+    with Program(*options, command=shell) as program, contextlib.ExitStack() as stack:
+        program.wait_for(r"at most 256 open files \(ulimit -n\) allow 189 connections at once")
+        descriptors = Path(f"/proc/{program.process.pid}/fd")
+        program.wait_for("ready: ")
+        for _ in range(8):
+            for _ in range(100):
+                stack.enter_context(connect(program))
+            assert fetch(program.url, said("hello")) == (200, "hello")
+            assert fetch(at(program, "/status"))[0] == 200
+            assert len(list(descriptors.iterdir())) < 256 - 32
+        assert stop(program) == 0
+    assert " ERROR " not in program.log
+
+
 def test_a_form_of_a_million_parts_takes_little_memory(debug: Program) -> None:
     """Send eight megabytes of nothing but boundaries."""
     body = b"--b" + b"\r\n--bxy" * (8 * MB // 7 - 1)
@@ -626,20 +644,26 @@ def test_abort_ends_the_answer_of_a_silent_backend_at_once(silent: Program) -> N
 def test_after_a_client_left_the_next_chat_is_accepted_at_once(
     silent: Program, linger: bytes
 ) -> None:
-    """Hang up during silence and chat again, as soon as there is no 429."""
-    with connect(silent) as sock:
-        sock.sendall(chat("begun"))
-        read_until(sock, b"\r\n\r\n")
-        assert fetch(silent.url, said("next"))[0] == 429
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    started = time.monotonic()
+    """Hang up during silence and chat again, as soon as there is no 429.
 
-    def accepted() -> bool:
-        with call(silent.url, said("next")) as response:
-            return response.status == 200
+    The second client leaves a byte behind that was not read.
+    """
+    for behind in (b"", b"x"):
+        with connect(silent) as sock:
+            sock.sendall(chat("begun"))
+            read_until(sock, b"\r\n\r\n")
+            sock.sendall(behind)
+            assert fetch(silent.url, said("next"))[0] == 429
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        started = time.monotonic()
 
-    until(accepted)
-    assert time.monotonic() - started < SILENCE / 2
+        def accepted() -> bool:
+            with call(silent.url, said("next")) as response:
+                return response.status == 200
+
+        until(accepted)
+        assert time.monotonic() - started < SILENCE / 2
+        until(lambda: "No process" in fetch(f"{silent.url}/abort")[1])
 
 
 def test_a_backend_that_blocks_is_never_entered_twice(tmp_path: Path) -> None:

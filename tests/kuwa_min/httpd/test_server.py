@@ -471,7 +471,7 @@ def test_a_refused_client_that_stays_holds_no_thread(server: Server) -> None:
             assert client.answer().status == 404
         until(lambda: threading.active_count() <= threads)
         assert server.connections.count(State.IDLE) == len(clients)
-        assert server.connections.drop_oldest_idle()
+        assert server.connections.drop_oldest(State.IDLE)
         until(lambda: len(server.connections) == len(clients) - 1)
         for client in clients[1:]:
             client.send(b"x" * 95_000)
@@ -996,6 +996,21 @@ def test_with_all_sockets_busy_a_client_is_told_so() -> None:
         assert [client.answer().body for client in busy] == [b"slow"] * 3
         with Client(server) as client:
             assert client.send(get()).answer().body == b"slow"
+
+
+def test_with_all_sockets_taken_unfinished_requests_make_room() -> None:
+    """Fill the limit with bodies that never end; a chat is answered all the same."""
+    limits = Limits(connections=2, sockets=3)
+    with serving(limits=limits) as server, contextlib.ExitStack() as stack:
+        slow: list[Client] = []
+        while len(slow) < 3:
+            slow.append(stack.enter_context(Client(server)))
+            slow[-1].send(get("/echo", "Content-Length: 9", method="POST"))
+            until(lambda: server.connections.count(State.RECEIVING) == len(slow))
+        with Client(server) as client:
+            assert client.send(post("/echo", b"hello")).answer().body == b"hello"
+        assert slow[0].ends()
+        assert slow[1].send(b"123456789").answer().status == 200
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs POSIX limits")
