@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the sa
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
 .PHONY: run build test check lint heavy cloud models bench bench-heavy bench-huggingface bench-llamacpp \
-  bench-chatgpt browser mutation clean
+  bench-chatgpt soak browser mutation clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -69,6 +69,9 @@ $(VENV)/heavy-ready: build/wheels/llama-ready build/torch/ready
 bench: build ## ratios against bare sockets and against FastAPI with uvicorn
 	$(MAKE) .venv-bench/ready
 	.venv-bench/bin/python benchmarks/run.py
+
+soak: build ## half an hour of hostile clients and a moody Kernel; nothing may be left behind
+	$(BIN)/python benchmarks/soak.py
 
 bench-heavy: ## what one large file costs; downloads its wheels once, needs 12 GB of disk
 	$(MAKE) .venv-bench/ready

@@ -115,11 +115,11 @@ class Server:
 
     def rss_bytes(self) -> int:
         """Return the resident memory of the process and its descendants."""
-        return sum(_rss_bytes(pid) for pid in _tree(self.process.pid))
+        return rss_bytes(self.process.pid)
 
     def cpu_seconds(self) -> float:
         """Return the processor time that the process and its descendants have used."""
-        return sum(_cpu_seconds(pid) for pid in _tree(self.process.pid))
+        return cpu_seconds(self.process.pid)
 
 
 def clean_environment(home: Path | None = None) -> dict[str, str]:
@@ -152,6 +152,21 @@ def scratch() -> Iterator[Path]:
     """Lend an empty folder."""
     with tempfile.TemporaryDirectory(prefix="kuwa-bench-") as name:
         yield Path(name)
+
+
+def rss_bytes(root: int) -> int:
+    """Return the resident memory of a process and its descendants."""
+    return sum(_rss_bytes(pid) for pid in _tree(root))
+
+
+def cpu_seconds(root: int) -> float:
+    """Return the processor time that a process and its descendants have used."""
+    return sum(_cpu_seconds(pid) for pid in _tree(root))
+
+
+def entries(root: int, kind: str) -> int:
+    """Count the descriptors ("fd") or threads ("task") of a process and its descendants."""
+    return sum(len(list(Path(f"/proc/{pid}/{kind}").iterdir())) for pid in _tree(root))
 
 
 def _tree(root: int) -> list[int]:

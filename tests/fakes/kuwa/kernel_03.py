@@ -30,8 +30,8 @@ class Kernel(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, routes: type[Routes03]) -> None:
-        super().__init__(("127.0.0.1", 0), routes)
+    def __init__(self, routes: type[Routes03], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), routes)
         self.lock = threading.Lock()
         self.records: dict[str, list[list[Any]]] = {}
         self.forwarded: list[Message] = []  # the headers of the chats it passed on
