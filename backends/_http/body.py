@@ -1,15 +1,21 @@
-"""Decode the framing of a response's body: bytes in, bytes out. No I/O.
+"""Decode the framing and the compression of a response's body: bytes in, bytes out. No I/O.
 
 http.client hands a chunked body out one chunk a read; these give whatever has come, however it is
-cut into chunks and segments, so that a burst of events costs one read.
+cut into chunks and segments, so that a burst of events costs one read. The SDKs' libraries
+decompress all of a read at once, which may become a thousand times as much.
 """
 
 from __future__ import annotations
 
+import http.client
 import re
+import zlib
 
 HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,15}")
 LONGEST_SIZE_LINE = 4096  # bytes of a chunk's size with its extensions
+PIECE = 64 << 10  # bytes that are decompressed at once
+GZIP, ZLIB, RAW_DEFLATE = 31, 15, -15  # framings of deflate, as zlib numbers them
+CODINGS = ("gzip", "x-gzip", "deflate")  # names of compressions that we read; see Decompressor
 
 
 class IncompleteBody(OSError):
@@ -86,3 +92,54 @@ class ChunkedReader:
     def feed_eof(self) -> bytes:
         """Take the end of the connection, which cannot be that of the body: IncompleteBody."""
         raise IncompleteBody("the answer ended within its body")
+
+
+class DamagedCompression(http.client.HTTPException):
+    """Report a body that is not compressed as its head says."""
+
+
+class Decompressor:
+    """Decompress a body in pieces of a bounded size.
+
+    coding: one of CODINGS. The caller feeds bytes as they come, and after each calls `read` until
+    it returns nothing.
+    """
+
+    def __init__(self, coding: str) -> None:
+        self._is_gzip = coding != "deflate"
+        self._zlib = zlib.decompressobj(GZIP) if self._is_gzip else None
+        self._compressed = b""
+
+    def feed(self, data: bytes) -> None:
+        """Add compressed bytes."""
+        self._compressed += data
+        if self._zlib is None and len(self._compressed) > 1:
+            self._zlib = zlib.decompressobj(_deflate_framing(self._compressed))
+
+    def read(self) -> bytes:
+        """Return the next PIECE, b"" if there is none yet; raises DamagedCompression."""
+        piece = self._decompress()
+        while not piece and self._has_next_member():
+            self._zlib = zlib.decompressobj(GZIP)
+            piece = self._decompress()
+        return piece
+
+    def _has_next_member(self) -> bool:
+        is_at_end = self._zlib is not None and self._zlib.eof
+        return self._is_gzip and is_at_end and bool(self._compressed)
+
+    def _decompress(self) -> bytes:
+        if self._zlib is None or self._zlib.eof:
+            return b""
+        try:
+            piece = self._zlib.decompress(self._compressed, PIECE)
+        except zlib.error:
+            raise DamagedCompression("the answer cannot be decompressed") from None
+        self._compressed = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
+        return piece
+
+
+def _deflate_framing(data: bytes) -> int:
+    """Tell zlib's framing, which "deflate" means, from none, as some servers understand it."""
+    is_zlib = data[0] & 15 == 8 and (data[0] << 8 | data[1]) % 31 == 0
+    return ZLIB if is_zlib else RAW_DEFLATE

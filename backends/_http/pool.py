@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 from kuwa_min.process import deadline
 
-from .body import ChunkedReader, ContentLengthReader
+from .body import CODINGS, ChunkedReader, ContentLengthReader, Decompressor
 from .cancellation import CancelScope, current_scope
 from .connection import Connection, Request, Timeouts
 from .origin import Origin
@@ -36,7 +36,8 @@ IDLE_SECONDS = 30.0  # after which a kept connection is not trusted any more
 MAX_IDLE = 256  # connections to one origin that are kept
 READ_SIZE = 32768  # bytes
 DRAIN_SECONDS = 0.02  # that a body's last bytes may be late without costing the connection
-DROPPED_HEADERS = ("set-cookie",)  # one user's requests must not be told from another's
+# One user's requests must not be told from another's; bodies are decompressed here.
+DROPPED_HEADERS = ("set-cookie", "content-encoding", "content-length")
 
 
 class ConnectionPool:
@@ -114,7 +115,10 @@ def _is_stale(error: BaseException) -> bool:
 
 
 class Response:
-    """A response: its head, and its body as it comes. Used by one thread, which must close it."""
+    """A response: its head, and its body as it comes. Used by one thread, which must close it.
+
+    coding: how the body is compressed; "": not at all.
+    """
 
     def __init__(
         self,
@@ -126,7 +130,8 @@ class Response:
         self._pool, self._head, self._scope = pool, head, scope
         self._connection: Connection | None = connection
         self._body = ChunkedReader() if head.chunked else ContentLengthReader(head.length)
-        self.status = head.status
+        self.status, self.coding = head.status, head.getheader("content-encoding", "").lower()
+        self._decompressor = Decompressor(self.coding) if self.coding in CODINGS else None
         self.headers = [
             pair for pair in head.getheaders() if pair[0].lower() not in DROPPED_HEADERS
         ]
@@ -134,8 +139,18 @@ class Response:
     def read(self) -> bytes:
         """Return the bytes of the body that have come, waiting for the first; b"" at its end.
 
-        Raises ConnectionFailed, also if the body ends too early.
+        Compressed ones are decompressed if we can, else returned as they are. Raises
+        ConnectionFailed, also if the body ends too early.
         """
+        decompressor = self._decompressor
+        if decompressor is None:
+            return self._receive()
+        with translated():
+            while not (data := decompressor.read()) and (received := self._receive()):
+                decompressor.feed(received)
+        return data
+
+    def _receive(self) -> bytes:
         data, body = b"", self._body
         with translated():
             while not data and not body.ended:
@@ -158,5 +173,5 @@ class Response:
         if not self._body.ended:
             self._head.lift_deadline(DRAIN_SECONDS)
             with contextlib.suppress(ConnectionFailed):
-                return not self.read()
+                return not self._receive()
         return self._body.ended

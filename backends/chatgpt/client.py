@@ -108,8 +108,8 @@ class StreamedResponse:
     @property
     def label(self) -> str:
         """Return what the head says that the body is: type and compression, for the log."""
-        names = ("content-type", "content-encoding")
-        return short(", ".join(filter(None, map(self._response.headers.get, names))))
+        said = self._response.headers.get("content-type"), self._response.extensions["coding"]
+        return short(", ".join(filter(None, said)))
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body as it comes. Raises ConnectionFailed."""

@@ -1,8 +1,8 @@
 """The transport of OpenAI's SDK: its requests over our own pool. Knows nothing of OpenAI.
 
-The SDK sends through httpx2 (httpx in older ones), which follows redirects and decodes bodies. The
-connections are ours: no thread can cancel what waits in theirs, and they hand a chunked body out
-one chunk a read. No redirect leads to another origin: httpx would take the chat along.
+The SDK sends through httpx2 (httpx in older ones), which follows redirects. The connections are
+ours: no thread can cancel what waits in theirs, they hand a chunked body out one chunk a read, and
+decompress without a limit. No redirect leads to another origin: httpx would take the chat along.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from backends._http.transport_errors import ConnectionFailed, Failure
 OnRedirect = Callable[[str, int, str, bool], None]
 
 LONGEST_ERROR = 65536  # bytes of an error's body that are read
+LONGEST_LIST = 16 << 20  # bytes of the list of models that are read
 # The one that the SDK is built on: client.py has imported that.
 httpx: Any = importlib.import_module("httpx2" if "httpx2" in sys.modules else "httpx")
 
@@ -29,9 +30,10 @@ httpx: Any = importlib.import_module("httpx2" if "httpx2" in sys.modules else "h
 class Body(httpx.SyncByteStream):  # type: ignore[misc]
     """A response's body as httpx reads it. Raises ConnectionFailed, which httpx lets through."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, method: str) -> None:
         self._response = response
-        self._remaining = LONGEST_ERROR if response.status >= 400 else sys.maxsize
+        whole = LONGEST_LIST if method == "GET" else sys.maxsize
+        self._remaining = LONGEST_ERROR if response.status >= 400 else whole
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body as it comes."""
@@ -77,7 +79,12 @@ class Transport(httpx.BaseTransport):  # type: ignore[misc]
             ),
             _timeouts(request.method, seconds),
         )
-        found = httpx.Response(response.status, headers=response.headers, stream=Body(response))
+        found = httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=Body(response, request.method),
+            extensions={"coding": response.coding},
+        )
         if found.status_code in redirects.STATUSES and "location" in found.headers:
             self._redirected(request, found)
         return found

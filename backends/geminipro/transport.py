@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
-from urllib3.exceptions import DecodeError
 
 from backends._http import redirects
 from backends._http.connection import Request, Timeouts
@@ -71,7 +70,7 @@ class Transport(BaseAdapter):
 
 
 class Body(io.RawIOBase):
-    """A response's body as urllib3 reads it, which decompresses it."""
+    """A response's body as urllib3 reads it."""
 
     def __init__(self, response: Response) -> None:
         self._response = response
@@ -89,18 +88,17 @@ class Body(io.RawIOBase):
 def _convert(request: requests.PreparedRequest) -> Request:
     parts = urlsplit(request.url)
     origin = Origin.of(parts.scheme, parts.hostname or "", parts.port)
-    headers = [("Host", origin.authority), *request.headers.items()]
+    fields = [pair for pair in request.headers.items() if pair[0].lower() != "accept-encoding"]
+    # Compression delays pieces.
+    headers = [("Host", origin.authority), ("Accept-Encoding", "identity"), *fields]
     body = request.body.encode() if isinstance(request.body, str) else request.body or b""
     return Request(origin, request.method or "", request.path_url, headers, body)
 
 
 def iter_body(body: HTTPResponse) -> Iterator[bytes]:
-    """Yield a body as it comes, decompressed; raises ConnectionFailed and MalformedResponse."""
-    try:
-        while data := body.read1(READ_SIZE, decode_content=True):
-            yield data
-    except DecodeError:
-        raise MalformedResponse("it cannot be decompressed") from None
+    """Yield a body as it comes; raises ConnectionFailed."""
+    while data := body.read1(READ_SIZE):
+        yield data
 
 
 def _error_response(url: str, response: Response, body: HTTPResponse) -> ErrorResponse:

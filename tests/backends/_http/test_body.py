@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zlib
+
 import pytest
 
-from backends._http.body import ChunkedReader, ContentLengthReader, IncompleteBody
+from backends._http.body import (
+    PIECE,
+    ChunkedReader,
+    ContentLengthReader,
+    DamagedCompression,
+    Decompressor,
+    IncompleteBody,
+)
 
 BODY = b"5\r\nhello\r\n7;name=value\r\n, world\r\n1\r\n\n\r\n0\r\nTrailer: x\r\n\r\n"
 
@@ -35,3 +45,64 @@ def test_a_body_that_ends_too_early_is_not_whole() -> None:
         b"abc",
         b"",
     )
+
+
+TEXT = b"".join(b"line %d\n" % number for number in range(7000))  # longer than a piece
+FRAMINGS = {
+    "gzip": ("gzip", 31),
+    "x-gzip": ("x-gzip", 31),
+    "deflate": ("deflate", 15),
+    "deflate without a head": ("deflate", -15),
+}
+
+
+def compressed(data: bytes, framing: int) -> bytes:
+    """Compress at once."""
+    compressor = zlib.compressobj(wbits=framing)
+    return compressor.compress(data) + compressor.flush()
+
+
+def decompress(coding: str, data: bytes, size: int) -> list[bytes]:
+    """Feed a body in parts of this size; return the pieces."""
+    decompressor, pieces = Decompressor(coding), []
+    for at in range(0, len(data), size):
+        decompressor.feed(data[at : at + size])
+        pieces += iter(decompressor.read, b"")
+    return pieces
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("kind", FRAMINGS)
+def test_a_compressed_body_is_the_same_however_it_comes(kind: str, size: int) -> None:
+    """In pieces of a bounded size; what follows its end is dropped, but another member is read."""
+    coding, framing = FRAMINGS[kind]
+    body = compressed(TEXT, framing)
+    again = framing == 31
+    pieces = decompress(coding, body + (compressed(b"", 31) + body if again else b"x"), size)
+    assert b"".join(pieces) == TEXT * (1 + again)
+    assert max(map(len, pieces)) <= PIECE
+
+
+def test_a_body_that_is_not_compressed_as_it_says_is_damaged() -> None:
+    """Also in the middle."""
+    whole = compressed(TEXT, 31)
+    for coding, data in (
+        ("gzip", b"hello, world"),
+        ("deflate", b"\xff\xff"),
+        ("gzip", whole[:99] + b"x" * 99),
+    ):
+        with pytest.raises(DamagedCompression):
+            decompress(coding, data, 5)
+
+
+def test_little_that_becomes_much_takes_little_memory() -> None:
+    """A thousand times as much, read to its end."""
+    bomb = compressed(bytes(8 << 20), 31)
+    tracemalloc.start()
+    try:
+        decompressor = Decompressor("gzip")
+        decompressor.feed(bomb)
+        assert sum(map(len, iter(decompressor.read, b""))) == 8 << 20
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

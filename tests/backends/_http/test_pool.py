@@ -117,7 +117,7 @@ def test_a_connection_with_an_unread_body_is_closed(
 
 def test_cookies_are_dropped(pool: ConnectionPool, listener: socket.socket) -> None:
     """They would tell one user's requests from another's."""
-    Server(listener, [OK.replace(b"\r\n", b"\r\nSet-Cookie: a=b\r\n", 1)])
+    Server(listener, [OK.replace(b"\r\n", b"\r\nSet-Cookie: a=b\r\nX-Other: c\r\n", 1)])
     response = send(pool, listener)
-    assert [name for name, _ in response.headers] == ["Content-Length"]
+    assert response.headers == [("X-Other", "c")]
     response.close()
