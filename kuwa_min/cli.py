@@ -14,6 +14,7 @@ from kuwa_min.options import address, general
 from . import __version__, log, process, registry
 from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from .executor import has_run
+from .log.parser import SafeParser
 
 PROGRAM = "kuwa-executor"
 FILE_VERBS = {
@@ -72,7 +73,7 @@ def _dispatch(program: str, arguments: list[str]) -> int:
 
 
 def _create_parser(program: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = SafeParser(
         prog=program,
         description="Put a language model behind a Kuwa Kernel.",
         epilog=_help_on_verbs(),
@@ -243,7 +244,7 @@ def run_kernel(program: str, rest: list[str]) -> None:
 
 def _kernel_parser(program: str) -> argparse.ArgumentParser:
     host, port = address.host_and_port(general.KERNEL_ADDRESS)
-    parser = argparse.ArgumentParser(
+    parser = SafeParser(
         prog=program,
         description="Run a small Kernel with a chat page, to try executors with. It has no users, "
         "no passwords and no storage: do not put it on an open network.",

@@ -21,6 +21,7 @@ from kuwa_min.serving.service import Backend, Listening, Service
 from . import log, process
 from .errors import KuwaError
 from .kuwa_attributes import Headers, KuwaAttributes, View, class_defaults, follow_options
+from .log import redaction
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -161,7 +162,7 @@ class LLMExecutor(KuwaAttributes):
 
     def keep_secret(self, secret: str) -> None:
         """Mask a key in all lines of the log, those of libraries included, from now on."""
-        log.hide(secret)
+        redaction.hide(secret)
 
     @property
     def args(self) -> argparse.Namespace:

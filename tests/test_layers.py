@@ -24,6 +24,7 @@ NEW_BACKENDS = [f"backends/{name}" for name in registry.names() if name not in B
 # own folder, and from no other.
 LAYERS = (
     ("kuwa_min/errors", "kuwa_min/progress"),
+    ("kuwa_min/log/redaction",),
     ("kuwa_min/log", "kuwa_min/process/supervision"),
     ("kuwa_min/process/deadline",),
     ("kuwa_min/process",),
@@ -55,6 +56,7 @@ LAYER = {room: number for number, line in enumerate(LAYERS) for room in line}
 FOR_BACKENDS = {
     "kuwa_min/__init__",
     "kuwa_min/errors",
+    "kuwa_min/log/redaction",
     "kuwa_min/process/supervision",
     "kuwa_min/process/deadline",
     "kuwa_min/chat",

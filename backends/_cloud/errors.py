@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
+from kuwa_min.log.redaction import clean_service
 
 # Retry policy: a request is retried only until the first piece of its answer was shown, and only
 # for errors that may pass (RetryableError). The wait is the one that the service asks for, unless
@@ -26,7 +27,6 @@ BACKOFF_FIRST, BACKOFF_MAX = 0.5, 8.0  # seconds
 MAX_RETRY_AFTER = 30.0  # seconds
 FIT_MARGIN = 0.95  # of the share of a prompt that fits: our token counts are estimates
 LONGEST_CAUSE = 300  # characters of the log
-KEYS = re.compile(r"\b(?:(?:sk|pk|gsk|xai|hf)[-_]|AIza)[\w*-]{8,}[\w*.-]*|(?<=Bearer )\S+")
 
 
 class ServiceError(Exception):
@@ -120,6 +120,4 @@ def _timestamp(date: str) -> float | None:
 
 def redact(cause: str, *secrets: str) -> str:
     """Return a service's own words for the log: without keys, on one line, and not long."""
-    for secret in filter(None, secrets):
-        cause = cause.replace(secret, "***")
-    return " ".join(KEYS.sub("***", cause).split())[:LONGEST_CAUSE]
+    return clean_service(cause, secrets)[:LONGEST_CAUSE]

@@ -20,6 +20,7 @@ from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import ON_NEW_LINE, sentence_of
 from kuwa_min.errors import AnswerError
+from kuwa_min.log.redaction import content
 from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import MUST_BE_NAME, OPTION_REASON
 
@@ -143,7 +144,9 @@ class CloudExecutor(LLMExecutor):
                 except ServiceError as error:
                     if scope.is_cancelled:
                         return
-                    logger.warning("%s: %s", request.model, error)
+                    is_ours = request.model == self.args.model
+                    model = request.model if is_ours else content(request.model)
+                    logger.warning("%s: %s", model, error)
                     if begun:
                         raise AnswerError(error.sentence) from None
                     request, wait = _next_attempt(error, request, attempt)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from backends._http.cancellation import current_scope
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.log.redaction import content
 from kuwa_min.options import address
 from kuwa_min.options.types import whole
 
@@ -56,7 +57,10 @@ LARGEST_TOTAL = 32 * 2**20
 TOTAL_TIMEOUT = 20.0  # seconds for all links of a chat
 MAX_FILES = 8
 MAX_LINKS = 40  # of a chat that are tried
-HINT = " If it is the host of the site that people upload to, name it in --upload_hosts."
+HINT = (
+    " If it is the host of the site that people upload to, name it in --upload_hosts; with "
+    "--log_content the log has its name."
+)
 HOST_PORT = re.compile(r"(\[.*\]|[^:\[]*):([^:\]]*)")
 DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,", re.IGNORECASE)
 
@@ -188,7 +192,9 @@ class AttachmentReader:
             found: Attachment | LinkError = self._fetch(link, timeout)
         except LinkError as error:
             hint = HINT if error.sentence == LINK_PRIVATE else ""
-            logger.info("a chat's link is left as text: %s%s", error.about(link.host), hint)
+            logger.info(
+                "a chat's link is left as text: %s%s", error.about(content(link.host)), hint
+            )
             found = error
         if not link.is_data:
             size = len(found.data) if isinstance(found, Attachment) else 0

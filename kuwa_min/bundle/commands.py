@@ -6,7 +6,6 @@ modules to unpack some; they are imported where a payload needs them.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from zipimport import zipimporter
 
 from kuwa_min.errors import StartError, UsageError, WrongMachine
+from kuwa_min.log.parser import SafeParser
 from kuwa_min.progress import Progress, step_logger
 
 from .archive import Archive, damaged
@@ -106,7 +106,7 @@ def verify(program: str, arguments: list[str]) -> Iterator[str]:
     Yields the lines to print. Raises StartError if the file is damaged; repairs what was unpacked.
     """
     about = "Check this file, and what it has unpacked; put back what is damaged."
-    argparse.ArgumentParser(prog=f"{program} verify", description=about).parse_args(arguments)
+    SafeParser(prog=f"{program} verify", description=about).parse_args(arguments)
     archive = this_file()
     progress = Progress("reading the file")
     digest = archive.sha256(progress)
@@ -148,7 +148,7 @@ def _verify_entries(archive: Archive, log_step: LogStep) -> Iterator[str]:
 def cache(program: str, arguments: list[str]) -> Iterator[str]:
     """List the entries of all files in this file's cache roots; --clean removes the unused."""
     archive = this_file()
-    parser = argparse.ArgumentParser(
+    parser = SafeParser(
         prog=f"{program} cache",
         description="List what files have unpacked here; --clean removes what nobody uses.",
         allow_abbrev=False,
@@ -173,7 +173,7 @@ def cache(program: str, arguments: list[str]) -> Iterator[str]:
 
 def unpack(program: str, arguments: list[str]) -> Iterator[str]:
     """Unpack to a folder that may be read-only later, or be part of an image."""
-    parser = argparse.ArgumentParser(
+    parser = SafeParser(
         prog=f"{program} unpack",
         description=f"Unpack what this file carries; {BECOMES_A_ROOT}.",
         allow_abbrev=False,

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from kuwa_min.log import redaction
+
 from . import bounded_json
 from .bounded_json import TooManyValues
 from .modelfile_text import convert_value as convert_value
@@ -221,7 +223,7 @@ class _Builder:
         for attribute, texts in self._texts.items():
             setattr(self._modelfile, attribute, "".join(texts))
         if self._unknown:
-            names = ", ".join(repr(name[:40]) for name in _distinct(self._unknown))
+            names = redaction.content(", ".join(_distinct(self._unknown)))
             logger.debug("skipped %d unknown Modelfile commands: %s", len(self._unknown), names)
         if self._skipped:
             reasons = ", ".join(_distinct(self._skipped))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from kuwa_min.chat.sentence import language_of, render
 from kuwa_min.errors import UNEXPECTED, ClientDisconnected, HTTPError, describe
+from kuwa_min.log.redaction import content
 
 from . import http1
 from .body_budget import Body, BodyBudget
@@ -197,7 +198,7 @@ class Connection(BaseHTTPRequestHandler):
         except HTTPError as error:
             return _error_response(error, request.head)
         except Exception as error:  # noqa: BLE001 - the Kernel forgets who does not answer
-            logger.error("answering %s failed: %s", _loggable(request), describe(error))
+            logger.error("answering %s failed: %s", self._loggable(request), describe(error))
             return json_message(500, UNEXPECTED)
 
     def _respond(self, response: Response | StreamingResponse) -> None:
@@ -214,7 +215,12 @@ class Connection(BaseHTTPRequestHandler):
         head_only = self._head is not None and self._head.method == "HEAD"
         self._send(response.encode(keep_alive=self._keep_alive, head_only=head_only))
         if self._head is not None:
-            logger.debug("%s: %d", _loggable(self._head), response.status)
+            logger.debug("%s: %d", self._loggable(self._head), response.status)
+
+    def _loggable(self, request: Request | http1.RequestHead) -> str:
+        """Name a request for the log, without what its client made up: a query, an odd path."""
+        known = request.path in self.server.routes
+        return f"{request.method[:12]} {request.path if known else content(request.path)}"
 
     def _send_stream(self, response: StreamingResponse) -> None:
         assert self._head is not None
@@ -263,8 +269,3 @@ def _error_response(error: HTTPError, head: http1.RequestHead | None) -> Respons
     text = error.message or HTTPStatus(error.status).phrase + "."
     text = render(text, language_of(", ".join(languages)))
     return json_message(error.status, text, tuple(error.headers.items()))
-
-
-def _loggable(request: Request | http1.RequestHead) -> str:
-    """Name a request for the log; the path has no query, which may quote a user."""
-    return f"{request.method[:12]} {request.path[:120]}"

@@ -19,6 +19,7 @@ from collections.abc import Collection
 from enum import Enum, auto
 
 from kuwa_min.errors import HTTPError
+from kuwa_min.log import redaction
 
 from .http1 import RequestHead
 
@@ -130,5 +131,7 @@ class OriginPolicy:
         if len(self._logged) < LOGGED_NAMES and name not in self._logged:
             self._logged.add(name)
             logger.warning(
-                "requests for or from %.80r are refused; --allowed_hosts would let them in", name
+                "requests for or from a host named %s are refused; --allowed_hosts would let them "
+                "in, and with --log_content the log has the name",
+                redaction.content(name),
             )

@@ -29,7 +29,7 @@ from kuwa_min.httpd.server import Server
 from kuwa_min.options import address
 
 from . import forms, protocol
-from .records import RecordTable, origin
+from .records import RecordTable, loggable, origin
 from .relay import Relay, abort, shut_down
 
 logger = logging.getLogger(__name__)
@@ -105,14 +105,14 @@ class EmbeddedKernel:
         known = self.records.has_origin(name, endpoint)
         done = bool(name and origin(endpoint)) and self.records.add(name, endpoint)
         if done and not known:  # not for each endpoint of an executor
-            logger.info("an executor joined: %s at %s", name, endpoint)
+            logger.info("an executor joined: %s at %s", name, loggable(endpoint))
         return _text_response(protocol.SUCCESS if done else protocol.FAILED)
 
     def _unregister(self, request: Request) -> Response:
         name, endpoint = _form_values(request, "name", "endpoint")
         done = self.records.remove(name, endpoint)
         if done:
-            logger.info("an executor left: %s at %s", name, endpoint)
+            logger.info("an executor left: %s at %s", name, loggable(endpoint))
         return _text_response(protocol.SUCCESS if done else protocol.FAILED)
 
     def _schedule(self, request: Request) -> Response:
@@ -140,7 +140,8 @@ class EmbeddedKernel:
         if record is None:
             return _admin_response(404, "No such executor is registered.")
         status = shut_down(record)
-        logger.info("asked the executor %s at %s to shut down: %s", name, endpoint, status)
+        place = loggable(endpoint)
+        logger.info("asked the executor %s at %s to shut down: %s", name, place, status)
         if status is None:
             return _admin_response(500, "The executor did not answer.")
         if status != 200:

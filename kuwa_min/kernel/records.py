@@ -166,3 +166,8 @@ def origin(endpoint: str) -> tuple[str, str] | None:
     except ValueError:
         return None
     return (parts.scheme, parts.netloc) if usable else None
+
+
+def loggable(endpoint: str) -> str:
+    """Return an endpoint for the log: without its path, which may be a secret."""
+    return "://".join(origin(endpoint) or ("an odd endpoint",))

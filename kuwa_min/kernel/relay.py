@@ -16,7 +16,7 @@ from kuwa_min.httpd.messages import Request
 from kuwa_min.process.deadline import Response, open_connection
 
 from . import forms
-from .records import ExecutorRecord, RecordTable
+from .records import ExecutorRecord, RecordTable, loggable
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ class Relay:
         """Forget an executor that refuses connections; truncate an answer that was cut off."""
         if writer.disconnected:
             return
-        logger.warning("%s did not answer: %s", self._record.endpoint, type(error).__name__)
+        endpoint = loggable(self._record.endpoint)
+        logger.warning("%s did not answer: %s", endpoint, type(error).__name__)
         if isinstance(error, ConnectionRefusedError):
             self._table.discard(self._name, self._record)
         elif self._has_response:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from kuwa_min import log
 from kuwa_min.chat.modelfile import is_unicode
+from kuwa_min.log.parser import SafeParser
 
 from . import address, types
 
@@ -67,7 +68,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return text + " (default: %(default)s)"
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(SafeParser):
     """Accept no abbreviations, but suggest the options that an unknown one may stand for."""
 
     def parse_args(  # type: ignore[override]

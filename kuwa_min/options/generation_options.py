@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from kuwa_min.chat.catalog import BAD_OPTION
 from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.log import redaction
 
 from . import types
 from .sentences import MUST_BE_AT_LEAST, OPTION_REASON
@@ -27,7 +28,6 @@ from .sentences import MUST_BE_AT_LEAST, OPTION_REASON
 logger = logging.getLogger(__name__)
 
 WITHOUT_EFFECT = "{} of a Modelfile has no effect in this backend"
-MAX_NAME_LENGTH = 40  # characters of an option's name in the log
 MAX_NAMES = 5  # options without effect that are logged for one request
 MAX_WARNINGS = 256  # distinct warnings that are remembered, so that each is logged once
 LIST_METAVARS: dict[types.Kind, str] = {list: "TEXT", list[int]: "INT"}
@@ -191,7 +191,8 @@ def for_request(
     if others:
         known = library()
         for name in [name for name in others if name not in known.for_bots][:MAX_NAMES]:
-            warn_once(WITHOUT_EFFECT.format(f"llm_{name[:MAX_NAME_LENGTH]}"))
+            shown = name if name in known.known else f"* named {redaction.content(name)}"
+            warn_once(WITHOUT_EFFECT.format(f"llm_{shown}"))
         passed = {
             name: types.from_json(value)
             for name, value in others.items()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from kuwa_min.log import redaction
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,7 +34,7 @@ class BackendStatus:
         from kuwa_min.progress import Progress  # a small file has no bytecode of it
 
         self.end()
-        self.task = Progress(title, at_tenth=_log)
+        self.task = Progress(redaction.clean(title), at_tenth=_log)
         return self.task
 
     def end(self) -> None:
@@ -46,7 +48,16 @@ class BackendStatus:
         import json
 
         plain = json.loads(json.dumps(facts, default=str, allow_nan=False))
-        self.facts = {**self.facts, **plain}
+        self.facts = {**self.facts, **_clean(plain)}
+
+
+def _clean(fact: Any) -> Any:
+    """Return a value of JSON without secrets in its texts: anyone may read /status."""
+    if isinstance(fact, dict):
+        return {name: _clean(value) for name, value in fact.items()}
+    if isinstance(fact, list):
+        return [_clean(value) for value in fact]
+    return redaction.clean(fact) if isinstance(fact, str) else fact
 
 
 def _log(task: Progress) -> None:

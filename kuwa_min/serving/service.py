@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kuwa_min import log, process
+from kuwa_min import process
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.errors import KuwaError, StartError, UsageError, missing_module, traceback_line
 from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import Routes
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
+from kuwa_min.log import redaction
 from kuwa_min.options.address import join_host_port
 from kuwa_min.options.general import GeneralOptions
 from kuwa_min.process import supervision
@@ -41,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 ABORT_START_TIMEOUT = 0.05  # seconds that the event loop may block before abort() runs elsewhere
 ABORT_TIMEOUT = 5.0  # seconds that the next chat waits for a backend's abort()
-SECRET_OPTIONS = ("_key", "_token", "_password", "_secret")  # ends of names; the log hides values
 WARM_UP_AFTER = 0.2  # seconds after ready: clients that wait for /health come first
 
 
@@ -91,9 +92,9 @@ class Service:
 
     def run(self) -> None:
         """Serve until a signal; raises KuwaError, or process.Stopped at a signal while loading."""
-        for name, value in vars(self._args).items():
-            if name.endswith(SECRET_OPTIONS):
-                log.hide(value)
+        redaction.hide_options(vars(self._args))
+        redaction.hide_environment(os.environ)
+        redaction.allow_content(self._args.log_content)
         process.prepare(self._args.log)
         self._limits = self._connection_limits()
         stop = process.Stop()
@@ -233,7 +234,7 @@ class Service:
             "ready: %d slot(s) at %s%s (%d more may wait)",
             args.concurrent_req_limit,
             self._base_url(host or args.bind or wildcard(), port),
-            _loggable(self._paths[0]),
+            self._paths[0],
             args.waiting,
         )
         if args.ignore_kernel:
@@ -281,11 +282,6 @@ class Service:
             await self._backend.abort()
         except Exception as error:  # noqa: BLE001 - the backend's own code
             logger.error("abort() failed: %s", traceback_line(error, with_message=False))
-
-
-def _loggable(path: str) -> str:
-    """Return a path for the log, which hides one of --executor_path auto: it is a secret."""
-    return path if len(path) < 32 else "/..."
 
 
 def _tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:

@@ -286,8 +286,7 @@ def test_an_operator_reads_how_many_entries_were_skipped_and_why(
     assert [(one.levelname, one.getMessage()) for one in caplog.records] == [
         (
             "DEBUG",
-            "skipped 7 unknown Modelfile commands: 'adapter', 'license', "
-            f"'{'a' * 40}', 'next', 'quantize'",
+            "skipped 7 unknown Modelfile commands: (75 characters)",
         ),
         (
             "INFO",

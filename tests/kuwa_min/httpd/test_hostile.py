@@ -277,8 +277,8 @@ def test_a_modelfile_of_nonsense_does_not_flood_the_log(debug: Program) -> None:
     lines = len(debug.lines)
     form = said("hello", modelfile=json.dumps(entries * 5000))
     assert fetch(debug.url, form) == (200, "hello")
-    fetch(at(debug, "/marker"))
-    until(lambda: "/marker" in "".join(debug.lines[lines:]))
+    fetch(at(debug, "/mark"))
+    until(lambda: "GET (5 characters): 404" in "".join(debug.lines[lines:]))
     assert len(debug.lines) - lines < 100
 
 
@@ -292,7 +292,11 @@ def test_secrets_and_texts_never_reach_log_metrics_or_errors() -> None:
     text = "my pers0nal words"
     modelfile = [
         {"name": name, "args": f"user {text}"}
-        for name in ("system", "message", "parameter", "template", "before-prompt", "unknown", "#")
+        for name in ("system", "message", "parameter", "template", "before-prompt", "#")
+    ]
+    modelfile += [
+        {"name": "pers0nal", "args": "a"},
+        {"name": "parameter", "args": "llm_pers0nal 1"},
     ]
     good = said(text, **secrets, modelfile=json.dumps(modelfile))
     bodies = []
@@ -307,11 +311,11 @@ def test_secrets_and_texts_never_reach_log_metrics_or_errors() -> None:
         ]
         for form in forms:
             bodies.append(fetch(program.url, form, fields=fields))
-        rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
-        for more in (rebound, {"Origin": "http://evil.example"}):
+        rebound = {"Host": "pers0nal.example", "Origin": "http://pers0nal.example"}
+        for more in (rebound, {"Origin": "http://pers0nal.example"}, {"Origin": "pers0nal"}):
             bodies.append(fetch(program.url, good, fields={**fields, **more}))
         bodies.append(fetch(program.url, good, fields=fields, method="PUT"))
-        bodies.append(fetch(at(program, "/nothing"), good, fields=fields))
+        bodies.append(fetch(at(program, "/pers0nal"), good, fields=fields))
         for url in ("/chat/abort", "/health", "/nothing"):
             with connect(program) as sock:
                 request = f"GET {url}?user_token={secrets['user_token']} HTTP/1.1\r\n"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from kuwa_min import log
+from kuwa_min.log import redaction
 from tests.support.programs import ROOT, until
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (\S+): (.*)")
@@ -37,7 +38,7 @@ class Gate(io.StringIO):
 @pytest.fixture(autouse=True)
 def no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin every test without secrets, and keep what it hides from the others."""
-    monkeypatch.setattr(log, "_secrets", set())
+    monkeypatch.setattr(redaction, "_secrets", set())
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_a_traceback_is_one_line() -> None:
 
 def test_a_hidden_text_never_appears() -> None:
     """Not in a message, not in its arguments, not in a traceback."""
-    log.hide("sk-secret")
+    redaction.hide("sk-secret")
     assert line_of("key sk-secret!") == "key ***!"
     assert line_of("%s %r", "sk-secret", {"key": "sk-secret"}) == "*** {'key': '***'}"
     try:
@@ -133,22 +134,22 @@ def test_a_hidden_text_never_appears() -> None:
 
 def test_a_secret_may_hold_what_is_escaped() -> None:
     """It is hidden before the line is made safe."""
-    log.hide("se\x1bcret\n")
+    redaction.hide("se\x1bcret\n")
     assert line_of("a se\x1bcret\n b") == "a *** b"
 
 
 def test_a_secret_inside_a_secret_leaves_nothing_of_the_longer_one() -> None:
     """The order in which they were hidden does not matter."""
     long = "sk-0123456789abcdefghijklmnopqrstuvwxyz"
-    for length in range(log.SECRET_LENGTH, len(long) + 1):
-        log.hide(long[:length])
+    for length in range(redaction.SHORTEST, len(long) + 1):
+        redaction.hide(long[:length])
     assert line_of(f"key {long}.") == "key ***."
 
 
 @pytest.mark.parametrize("text", [None, "", "abc", "12345"])
 def test_a_short_text_is_not_hidden(text: str | None) -> None:
     """It would blacken ordinary words."""
-    log.hide(text)
+    redaction.hide(text)
     assert line_of(f"a {text} 12345 abc") == f"a {text} 12345 abc"
 
 

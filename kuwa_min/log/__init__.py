@@ -12,22 +12,15 @@ import threading
 from collections import deque
 from typing import TextIO
 
-from .errors import KuwaError, traceback_line
+from kuwa_min.errors import KuwaError, traceback_line
+
+from . import redaction
 
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CAPACITY = 2000  # lines that wait to be written; more are counted and dropped
-SECRET_LENGTH = 6  # characters; hiding shorter ones would hide parts of ordinary words
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # others are written as numbers
-
-_secrets: set[str] = set()  # for the whole process, as logging itself
-
-
-def hide(secret: object) -> None:
-    """Replace this text by *** in every log line from now on; for the whole process."""
-    if isinstance(secret, str) and len(secret) >= SECRET_LENGTH:
-        _secrets.add(secret)
 
 
 def one_line(text: str) -> str:
@@ -44,7 +37,8 @@ def _escape(found: re.Match[str]) -> str:
 
 def write_error(program: str, error: KuwaError) -> int:
     """Write a fatal error to standard error, in one line; return the exit code."""
-    sys.stderr.write(f"{program}: error: {one_line(str(error))}\n")
+    line = one_line(redaction.clean_command_line(str(error), sys.argv[1:]))
+    sys.stderr.write(f"{program}: error: {line}\n")
     return error.exit_code
 
 
@@ -59,9 +53,7 @@ class SafeFormatter(logging.Formatter):
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             line = f"{line} | {traceback_line(error, with_message=True)}"
-        for secret in sorted(_secrets, key=len, reverse=True):
-            line = line.replace(secret, "***")
-        return one_line(line)
+        return one_line(redaction.clean(line))
 
 
 class BackgroundHandler(logging.Handler):
