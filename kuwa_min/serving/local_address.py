@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,6 +11,8 @@ from kuwa_min.errors import StartError
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
+
+logger = logging.getLogger(__name__)
 
 WILDCARD = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
@@ -71,18 +74,49 @@ def _parse_ip(text: str) -> IPv4Address | IPv6Address:
     return getattr(found, "ipv4_mapped", None) or found
 
 
-def bind_address(host: str) -> str:
-    """Return the address to listen on for a registered host: its own if it is this machine's.
+def listening_address(host: str | None, bind: str | None) -> str:
+    """Return where to listen: --bind, or where the registered host leads; say it if they differ.
 
-    Else the wildcard address: the host is that of a proxy or a port forwarding.
+    host: None while the Kernel's name, and so our address on the way to it, is not known. Raises
+    StartError if the host does not resolve and there is no --bind.
+    """
+    if host is None and bind is None:
+        logger.warning(
+            "the Kernel's name does not resolve yet: listening on all addresses; "
+            "--bind ADDRESS chooses one"
+        )
+        return wildcard()
+    address, is_ours = (bind, True) if bind else bind_address(host or "")
+    if not is_ours:
+        logger.warning(
+            "--host %s is no address of this machine, so it must be that of a proxy or a port "
+            "forwarding: listening on all addresses (%s); --bind ADDRESS chooses one",
+            host,
+            address,
+        )
+    elif host not in (None, address):
+        logger.info("the Kernel is told %s; listening on %s", host, address)
+    return address
+
+
+def bind_address(host: str) -> tuple[str, bool]:
+    """Return the address to listen on for a registered host, and whether the host is ours.
+
+    That is its own address if it is this machine's, else the wildcard address: the host is that of
+    a proxy or a port forwarding. Raises StartError if the host does not resolve here.
     """
     try:
         family, _, _, _, target = _resolve(host, 0, socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return WILDCARD[socket.AF_INET]
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(
+            f"--host {host} does not resolve on this machine ({reason}): give an address that the "
+            f"Kernel can reach, or, if only the Kernel knows this name, say where to listen: "
+            f"--bind {WILDCARD[socket.AF_INET]} is everywhere"
+        ) from None
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         try:
             probe.bind(target)
         except OSError:
-            return WILDCARD[family]
-    return str(target[0])
+            return WILDCARD[family], False
+    return str(target[0]), True

@@ -26,7 +26,7 @@ from kuwa_min.process import supervision
 
 from .connection_limits import connection_limits
 from .event_loop import EventLoop
-from .local_address import bind_address, source_address, wildcard
+from .local_address import listening_address, source_address, wildcard
 from .metrics import Metrics
 from .routes import HEALTH, MONITORING, READY, ExecutorRoutes
 from .shutdown import PATH as SHUTDOWN
@@ -187,9 +187,8 @@ class Service:
 
     def _listen(self, host: str | None, routes: Routes) -> Server:
         args = self._args
-        bind = args.bind or (bind_address(host) if host else wildcard())
         return Server(
-            (bind, args.port or 0),
+            (listening_address(host, args.bind), args.port or 0),
             routes,
             hosts=[host] if host else [],
             origins=args.allowed_hosts,
