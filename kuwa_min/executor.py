@@ -19,7 +19,7 @@ from kuwa_min.serving.generator_adapter import as_generator
 from kuwa_min.serving.service import Backend, Listening, Service
 
 from . import log, process
-from .errors import KuwaError
+from .errors import KuwaError, StartError, traceback_line
 from .kuwa_attributes import Headers, KuwaAttributes, View, class_defaults, follow_options
 from .log import redaction
 
@@ -248,6 +248,9 @@ class LLMExecutor(KuwaAttributes):
             logger.info("stopped before it was ready")
         except KuwaError as error:
             sys.exit(log.write_error(self.__program, error))
+        except Exception as error:  # noqa: BLE001 - such as no memory for the first threads
+            line = traceback_line(error, with_message=True)
+            sys.exit(log.write_error(self.__program, StartError(f"it cannot go on: {line}")))
         finally:
             logging.shutdown()
 

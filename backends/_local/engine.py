@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 
 from kuwa_min.errors import describe
+from kuwa_min.process import supervision
 
 from .request import EMIT_INTERVAL, Request
 from .scheduler import Scheduler
@@ -37,22 +38,27 @@ class Engine:
     """Runs a scheduler on a thread of its own: requests in by submit(), their text out by emit().
 
     load: loads the model and returns its scheduler; called once, on the engine's thread. interrupt:
-    ends load() with an exception; called by close(), on any thread.
+    ends load() with an exception; called by close(), on any thread. check: raises if the model can
+    compute nothing any more, whoever asks; called on the engine's thread after a failure, and ends
+    the process then, as only a new one can load the model again.
 
     submit() and close() may be called from any thread; the scheduler is used by this one only.
     """
 
     def __init__(
-        self, load: Callable[[], Scheduler], interrupt: Callable[[], None] = lambda: None
+        self,
+        load: Callable[[], Scheduler],
+        interrupt: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._load, self._interrupt = load, interrupt
+        self._load, self._interrupt, self._check = load, interrupt, check
         self._scheduler: Scheduler  # what load() returned
         self._loaded = threading.Event()
         self._failure: BaseException | None = None  # of load()
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._running: list[Request] = []
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._closing = self._lost = False
+        self._thread = supervision.SupervisedThread("engine", self._run, essential=True)
 
     def start(self) -> None:
         """Start the thread and wait until load() has returned; raises what it raises.
@@ -111,15 +117,27 @@ class Engine:
         atexit.unregister(self.close)
 
     def _run(self) -> None:
+        if self._loaded.is_set():  # after an unexpected error
+            return self._serve()
         try:
             self.check_open()
             self._scheduler = self._load()
         except BaseException as error:  # noqa: BLE001 - start() raises it
             self._failure = error
-            return
+            return None
         finally:
             self._loaded.set()
-        self._serve()
+        return self._serve()
+
+    def _check_model(self) -> None:
+        """End the process if the model is lost."""
+        try:
+            self._check()
+        except Exception as error:  # noqa: BLE001 - whatever the library raises
+            if not self._lost:
+                self._lost = True
+                kind = type(error).__name__
+                supervision.end_process(f"the model cannot compute any more ({kind})")
 
     def _serve(self) -> None:
         """Run steps until close(), then finish all requests."""
@@ -138,6 +156,8 @@ class Engine:
 
     def _admit(self) -> None:
         """Move queued requests into free slots; wait for one while there is nothing to compute."""
+        if any(request.failed for request in self._running):
+            self._check_model()
         self._running = [request for request in self._running if not request.finished]
         for request in self._running:
             request.emit_interval = min(EMIT_INTERVAL * len(self._running), MAX_EMIT_INTERVAL)

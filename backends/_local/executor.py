@@ -77,6 +77,9 @@ class Model(Protocol):
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
 
+    def check_device(self) -> None:
+        """Raise if its device computes nothing any more; called on the engine's thread."""
+
 
 class ModelExecutor(LLMExecutor):
     """Answer with a model of this machine; a subclass defines its options and loads it.
@@ -171,7 +174,9 @@ class ModelExecutor(LLMExecutor):
         if excess := _excess(self.settings):
             raise UsageError(excess)
         load = self.loader()
-        self.engine = Engine(lambda: self._load(load), self.interrupt_loading)
+        self.engine = Engine(
+            lambda: self._load(load), self.interrupt_loading, lambda: self.model.check_device()
+        )
         self.engine.start()
         self.sandbox_pool = SandboxPool()
         self.describe(**self.model.info(), engine=self.engine.description)

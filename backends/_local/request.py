@@ -10,6 +10,7 @@ from typing import Any
 from kuwa_min.chat.sentence import Sentence
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.chat.text import StopWords
+from kuwa_min.errors import AnswerError
 
 from .sentences import TIMED_OUT
 
@@ -54,6 +55,7 @@ class Request:
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         self._buffer, self._flushed_at = "", 0.0
         self._error: BaseException | None = None
+        self.failed = False  # with an error that we do not explain
 
     # -- the reading thread
 
@@ -135,6 +137,7 @@ class Request:
         if self.finished:
             return
         self.finished = True
+        self.failed = error is not None and not isinstance(error, AnswerError)
         if not self._stop.hit:
             self._buffer += self._stop.finish()
         if self.timed_out and self._timeout and error is None:

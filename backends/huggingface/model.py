@@ -207,6 +207,11 @@ class TransformersModel:
             isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error)
         )
 
+    def check_device(self) -> None:
+        """Raise if the GPU computes nothing any more: after some errors, every call of it fails."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     @staticmethod
     def free_memory() -> None:
         """Return cached GPU memory; call it outside of `except`: tracebacks keep tensors alive."""

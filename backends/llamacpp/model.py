@@ -110,6 +110,9 @@ class LlamaModel:
             bos = ""
         return ChatTemplate(PLAIN, bos_token=bos)
 
+    def check_device(self) -> None:
+        """Raise nothing: llama.cpp ends the process itself if a device fails."""
+
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
         buffer = ctypes.create_string_buffer(DESCRIPTION_BYTES)

@@ -113,7 +113,7 @@ class _Lingering:
                 received = len(self._sock.recv(RECV_SIZE))
             except (BlockingIOError, InterruptedError):
                 return False
-            except (OSError, ValueError):
+            except (OSError, ValueError, MemoryError):
                 received = 0
             self.left = self.left - received if received else 0
             if received < SHORT_READ:

@@ -19,7 +19,8 @@ from backends._local.request import Request
 from backends._local.scheduler import Scheduler, SerialScheduler
 from kuwa_min.chat.sentence import Sentence
 from kuwa_min.chat.side_notes import SIDE_NOTE
-from kuwa_min.errors import StartError
+from kuwa_min.errors import AnswerError, StartError
+from kuwa_min.process import supervision
 
 NOTE = Sentence("A note.", "附註。")
 LONG = 20.0
@@ -286,6 +287,68 @@ def test_a_request_that_the_scheduler_lost_is_finished(
     failed = ("DEBUG", "the engine failed: LookupError")
     unclear = ("ERROR", "the engine could not clear up: LookupError")
     assert said == ([failed, unclear] * 2 + [unclear] if stubborn else [failed] * 2)
+
+
+@pytest.mark.parametrize("error", [LookupError(), AnswerError("No.")])
+def test_a_model_that_is_lost_ends_the_process(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at after failures that nothing explains, and the end is asked for once."""
+    reasons, lost = list[str](), threading.Event()
+    monkeypatch.setattr(supervision, "_end_process", reasons.append)
+
+    def compute(_: Request) -> None:
+        raise error
+
+    def check() -> None:
+        if lost.is_set():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    engine = Engine(lambda: SerialScheduler(compute), check=check)
+    engine.start()
+    try:
+        for _ in range(3):
+            engine.submit(one := request())
+            with pytest.raises(type(error)):
+                read(one)
+            lost.set()
+        engine.submit(one := request())  # what came before it was looked at
+        with pytest.raises(type(error)):
+            read(one)
+    finally:
+        engine.close()
+    words = "the model cannot compute any more (RuntimeError)"
+    assert reasons == ([words] if isinstance(error, LookupError) else [])
+
+
+def test_an_error_of_the_engine_itself_does_not_end_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Run out of memory while another error is being handled; the model is not loaded again."""
+    loads, errors = list[int](), iter([MemoryError()])
+    fail = Engine._fail
+
+    def failing(engine: Engine, error: BaseException | None) -> None:
+        fail(engine, error)
+        for one in errors:
+            raise one
+
+    def load() -> Scheduler:
+        loads.append(1)
+        return Forgetful(count)
+
+    monkeypatch.setattr(Engine, "_fail", failing)
+    engine = Engine(load)
+    engine.start()
+    try:
+        for _ in range(2):
+            engine.submit(one := request())
+            with pytest.raises(LookupError):
+                read(one)
+    finally:
+        engine.close()
+    assert loads == [1]
+    assert "the thread engine failed: MemoryError" in caplog.text
 
 
 def test_closing_stops_what_is_computed_and_what_waits() -> None:
