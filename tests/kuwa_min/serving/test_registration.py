@@ -233,7 +233,7 @@ def test_names_that_the_kernel_took_are_unregistered_although_others_failed(
     asked = list[tuple[str, str]]()
 
     def answer(request: Request) -> Response:
-        name = protocol.parse_form(request.body, "")["name"]
+        name = forms.parse_form(request.body, "")["name"]
         asked.append((request.path.rpartition("/")[2], name))
         return Response(200, b"Success" if name == "bot" else b"No", TEXT)
 
