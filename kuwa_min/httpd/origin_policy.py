@@ -5,6 +5,10 @@ Facts that this module builds on:
   sends Origin with a POST, and Sec-Fetch-Site to addresses that it trusts: HTTPS and loopback.
 - A GET of a page on a rebound name carries neither, but always Accept-Language, which no
   Prometheus, health check or Kernel sends with a GET. (With a POST, it is the Kernel's client's.)
+- A GET that changes something is another matter: an <img> of any page on plain HTTP sends one,
+  without Origin, and without Sec-Fetch-Site to addresses on the network. The Kernel sends such a
+  GET by a library of Python, and forwards nothing with it. So one sign of a browser is enough to
+  refuse it, also a sign that some programs have: `browser_sign`.
 - The Kernel forwards its client's Host with a chat. So any name will do for a POST, unless it comes
   from a browser: then Host must be ours, which no DNS rebinding can arrange, and Origin the same.
 """
@@ -28,6 +32,23 @@ logger = logging.getLogger(__name__)
 LOGGED_NAMES = 10  # refused names that the log explains
 PORT = re.compile(r":\d+$")
 GET = ("GET", "HEAD")
+# Of browsers and of the media players that they start, some of which send no Accept-Language
+BROWSER_FIELDS = {
+    "accept-language",
+    "cookie",
+    "dnt",
+    "icy-metadata",
+    "origin",
+    "priority",
+    "purpose",
+    "range",
+    "referer",
+    "save-data",
+    "upgrade-insecure-requests",
+    "x-playback-session-id",
+    "x-requested-with",
+}
+PAGE_TYPES = ("text/html", "application/xhtml", "text/css", "image/", "audio/", "video/", "font/")
 
 
 class Initiator(Enum):
@@ -62,6 +83,21 @@ def is_from_browser(head: RequestHead) -> bool:
     return agent.startswith("mozilla/") or (
         head.method != "POST" and "accept-language" in head.headers
     )
+
+
+def browser_sign(head: RequestHead) -> str | None:
+    """Return the header by which a GET looks like a browser's, None if it is a program's."""
+    for name, values in head.headers.items():
+        text = ",".join(values).lower()
+        if name.startswith("sec-"):
+            return "sec-*"
+        if (
+            name in BROWSER_FIELDS
+            or (name == "user-agent" and text.startswith(("mozilla/", "opera/")))
+            or (name == "accept" and any(kind in text for kind in PAGE_TYPES))
+        ):
+            return name
+    return None
 
 
 def _host(head: RequestHead) -> str | None:

@@ -18,6 +18,7 @@ KERNEL_ADDRESS = "127.0.0.1:9000"
 INTERFACE_VERSION = "v1.0"
 MAX_HINTS = 3  # options named in a hint
 WIRE_FORMATS = ("auto", "0.3", "0.4")  # choices of --wire, the default first
+ABORT_FROM = ("any", "kernel")  # choices of --abort_from
 
 # The options of Kuwa's own executors.
 KUWA_OPTIONS = {
@@ -49,6 +50,7 @@ class GeneralOptions(argparse.Namespace):
     tls_cert: str | None  # tls_cert and tls_key: both or none
     tls_key: str | None
     allowed_hosts: list[str]
+    abort_from: str  # one of ABORT_FROM
     concurrent_req_limit: int
     waiting: int  # chats; once parsed, None has become concurrent_req_limit
     waiting_timeout: float  # seconds
@@ -205,6 +207,13 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tls_cert", metavar="FILE", help="serve TLS with this certificate chain")
     group.add_argument("--tls_key", metavar="FILE", help="private key of --tls_cert")
     add_allowed_hosts(group)
+    group.add_argument(
+        "--abort_from",
+        choices=ABORT_FROM,
+        default=ABORT_FROM[0],
+        help="who may stop a chat: any program that reaches the port, but no browser; or only the "
+        "Kernel's host, this machine and the address that the chat came from",
+    )
     group.add_argument(
         "--concurrent_req_limit",
         type=types.whole(1),

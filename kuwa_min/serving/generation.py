@@ -96,9 +96,10 @@ class Generation:
         loop: EventLoop | None = None,
         log_content: Callable[[str], None] | None = None,
         user: str = "",
+        peer: str = "",
         language: str | None = None,
     ) -> None:
-        self.user, self._waiting_timeout = user, waiting_timeout
+        self.user, self.peer, self._waiting_timeout = user, peer, waiting_timeout
         self._language = language_of(language)
         self.index, self._slots, self._metrics = index, slots, metrics
         self._compute: Compute | None = compute

@@ -1,16 +1,13 @@
-"""Addresses of this machine: which to register, where to listen, which peers are local."""
+"""Addresses of this machine: which to register, and where to listen."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from kuwa_min.errors import StartError
-
-if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
 
 logger = logging.getLogger(__name__)
 
@@ -45,33 +42,6 @@ def source_address(kernel_url: str) -> str:
 def wildcard() -> str:
     """Return the wildcard address, of both IP versions where the system supports that."""
     return WILDCARD[socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET]
-
-
-def is_local_or_kernel(peer: str, kernel_url: str, own: str = "") -> bool:
-    """Tell whether a connection from this IP address is from this machine or the Kernel's host.
-
-    own: our address of the connection: a Kernel on this machine connects from there if that is the
-    address we registered. The Kernel's host is resolved at each call, which may take seconds: its
-    address may have changed.
-    """
-    try:
-        address = _parse_ip(peer)
-        if address.is_loopback:
-            return True
-        targets = socket.getaddrinfo(urlsplit(kernel_url).hostname, None, type=socket.SOCK_STREAM)
-        known = {_parse_ip(str(target[0])) for *_, target in targets}
-        is_local = any(one.is_loopback for one in known)
-        return address in known or (is_local and address == _parse_ip(own))
-    except (OSError, ValueError):
-        return False
-
-
-def _parse_ip(text: str) -> IPv4Address | IPv6Address:
-    """Parse an IP address without its zone; an IPv4-mapped one as IPv4."""
-    from ipaddress import ip_address
-
-    found = ip_address(text.partition("%")[0])
-    return getattr(found, "ipv4_mapped", None) or found
 
 
 def listening_address(host: str | None, bind: str | None) -> str:

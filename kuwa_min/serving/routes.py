@@ -26,6 +26,7 @@ from kuwa_min.httpd.messages import (
 )
 from kuwa_min.kernel import forms, protocol, wire
 
+from .abort_policy import AbortPolicy
 from .event_loop import EventLoop
 from .generation import Generation
 from .metrics import Metrics
@@ -60,13 +61,14 @@ class ExecutorRoutes:
         *,
         waiting_timeout: float,
         loop: EventLoop | None = None,
+        abort_policy: AbortPolicy,
         wire_option: str = wire.AUTO,
         log_content: bool = False,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
         self._compute, self._loop, self._log_content = compute, loop, log_content
         self._render_status, self._wire_option = render_status, wire_option
-        self._waiting_timeout = waiting_timeout
+        self._waiting_timeout, self._abort_policy = waiting_timeout, abort_policy
         self.ready = False  # set by the main thread once the model is loaded
 
     def table(self) -> Routes:
@@ -131,6 +133,7 @@ class ExecutorRoutes:
             loop=self._loop,
             log_content=self._content_logger(index),
             user=form.get("user_id", ""),
+            peer=request.peer,
             language=request.header("accept-language"),
         )
         self._slots.acquire(index, generation)
@@ -142,13 +145,15 @@ class ExecutorRoutes:
         """Return the function that logs the pieces of a generation; None without --log_content."""
         return partial(logger.info, "endpoint %d: out: %s", index) if self._log_content else None
 
-    def abort(self, index: int, _: Request) -> Response:
-        """Abort the generation at this endpoint, and no other."""
+    def abort(self, index: int, request: Request) -> Response:
+        """Abort the generation at this endpoint, and no other; raises HTTPError with 403."""
         generation = self._slots.at(index)
-        if generation is None:
-            return json_message(200, "No process to abort")
-        generation.abort()
-        return json_message(200, "Aborted")
+        self._abort_policy.check(request, generation.peer if generation is not None else None)
+        text = "No process to abort"
+        if generation is not None:
+            generation.abort()
+            text = "Aborted"
+        return json_message(200, text)._replace(after=self._abort_policy.refresh)
 
     def health(self, _: Request) -> Response:
         """Return 204 when chats are accepted; raises HTTPError with 503 while the model loads."""

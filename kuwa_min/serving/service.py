@@ -24,8 +24,10 @@ from kuwa_min.options.address import join_host_port
 from kuwa_min.options.general import GeneralOptions
 from kuwa_min.process import supervision
 
+from .abort_policy import AbortPolicy
 from .connection_limits import connection_limits
 from .event_loop import EventLoop
+from .kernel_addresses import KernelAddresses
 from .local_address import listening_address, source_address, wildcard
 from .metrics import Metrics
 from .routes import HEALTH, MONITORING, READY, ExecutorRoutes
@@ -112,8 +114,9 @@ class Service:
             if self._loop is not None:
                 stack.callback(self._loop.close)
             host = self._host()
-            routes = self._create_routes()
-            shutdown = ShutdownRoute(stop.request, lambda: self._kernel_url)
+            kernel = KernelAddresses(lambda: self._kernel_url)
+            routes = self._create_routes(kernel)
+            shutdown = ShutdownRoute(stop.request, kernel)
             table: Routes = {**routes.table(), SHUTDOWN: {"GET": shutdown}}
             server = stack.enter_context(self._listen(host, table))
             self._start_embedded_kernel(stack)
@@ -151,7 +154,7 @@ class Service:
         stop.wait()
         logger.info("stopping: running answers may take %g s", self._args.drain_timeout)
 
-    def _create_routes(self) -> ExecutorRoutes:
+    def _create_routes(self, kernel: KernelAddresses) -> ExecutorRoutes:
         return ExecutorRoutes(
             self._paths,
             self._slots,
@@ -160,6 +163,7 @@ class Service:
             self._render_status,
             waiting_timeout=self._args.waiting_timeout,
             loop=self._loop,
+            abort_policy=AbortPolicy(kernel if self._args.abort_from == "kernel" else None),
             wire_option=self._args.wire,
             log_content=self._args.log_content,
         )

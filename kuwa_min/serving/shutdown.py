@@ -12,37 +12,40 @@ from collections.abc import Callable
 
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.messages import Request, Response, json_message
-from kuwa_min.httpd.origin_policy import Initiator, initiator
+from kuwa_min.httpd.origin_policy import Initiator, browser_sign, initiator
 
-from .local_address import is_local_or_kernel
+from .kernel_addresses import KernelAddresses
+from .sentences import SHUTDOWN_REFUSED
 
 logger = logging.getLogger(__name__)
 
 PATH = "/shutdown"
-FORBIDDEN = "Only the Kernel and this machine may shut this executor down."
 PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
 class ShutdownRoute:
-    """The route. stop: called once the response is sent. kernel_url: read at each request."""
+    """The route. stop: called once the response is sent."""
 
-    def __init__(self, stop: Callable[[], None], kernel_url: Callable[[], str]) -> None:
-        self._stop, self._kernel_url = stop, kernel_url
+    def __init__(self, stop: Callable[[], None], kernel: KernelAddresses) -> None:
+        self._stop, self._kernel = stop, kernel
 
     def __call__(self, request: Request) -> Response:
         """Stop the process; raises HTTPError with 403 for other clients."""
         if _is_indirect(request) or not self._is_allowed(request):
             logger.warning("refused to shut down for %s", request.peer)
-            raise HTTPError(403, FORBIDDEN)
+            raise HTTPError(403, SHUTDOWN_REFUSED)
         logger.info("%s asks to shut down", request.peer)
         return json_message(200, "Shutting down...")._replace(after=self._stop)
 
     def _is_allowed(self, request: Request) -> bool:
-        return is_local_or_kernel(request.peer, self._kernel_url(), request.local)
+        self._kernel.refresh()  # a former address of the Kernel must not do
+        return self._kernel.includes(request.peer, request.local)
 
 
 def _is_indirect(request: Request) -> bool:
     """Tell whether a browser sent this, but for a page of ours, or a proxy forwarded it."""
     if any(request.header(name) is not None for name in PROXY_HEADERS):
         return True
-    return initiator(request.head) not in (Initiator.PROGRAM, Initiator.SAME_ORIGIN)
+    if initiator(request.head) is Initiator.SAME_ORIGIN:
+        return False
+    return browser_sign(request.head) is not None

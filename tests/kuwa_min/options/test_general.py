@@ -29,6 +29,7 @@ OURS = {
     "tls_cert": None,
     "tls_key": None,
     "allowed_hosts": [],
+    "abort_from": "any",
     "drain_timeout": 5.0,
     "waiting": None,  # as many as slots
     "waiting_timeout": 240.0,
@@ -75,6 +76,7 @@ def test_without_options_everything_has_the_default_that_kuwa_gives_it() -> None
         (["--embedded_kernel"], "embedded_kernel", ("127.0.0.1", 9000)),
         (["--embedded_kernel", "[::1]:0"], "embedded_kernel", ("::1", 0)),
         (["--allowed_hosts", "a", "b"], "allowed_hosts", ["a", "b"]),
+        (["--abort_from", "kernel"], "abort_from", "kernel"),
         (["--tls_cert", "c.pem"], "tls_cert", "c.pem"),
         (["--tls_key", "k.pem"], "tls_key", "k.pem"),
         (["--log_content"], "log_content", True),
@@ -119,6 +121,7 @@ def test_every_level_works_in_any_case(level: str) -> None:
         ["--drain_timeout", "soon"],
         ["--embedded_kernel", "9000"],
         ["--allowed_hosts"],
+        ["--abort_from", "nobody"],
         ["--concurrent_req_limi", "2"],
         ["--ignore"],
     ],

@@ -1,4 +1,4 @@
-"""The address that is registered, the one to listen on, and the peers that are obeyed."""
+"""The address that is registered, and the one to listen on."""
 
 from __future__ import annotations
 
@@ -132,59 +132,3 @@ def test_everywhere_is_both_families_where_the_system_can(monkeypatch: pytest.Mo
     for able, expected in ((True, "::"), (False, "0.0.0.0")):
         monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda able=able: able)
         assert local_address.wildcard() == expected
-
-
-# -- who may command
-
-
-@pytest.mark.parametrize(
-    ("peer", "kernel_url", "may"),
-    [
-        ("127.0.0.1", "http://192.0.2.7:9000/", True),
-        ("127.8.8.8", "http://192.0.2.7:9000/", True),
-        ("::1", "http://192.0.2.7:9000/", True),
-        ("::ffff:127.0.0.1", "http://192.0.2.7:9000/", True),
-        ("192.0.2.7", "http://192.0.2.7:9000/", True),
-        ("::ffff:192.0.2.7", "http://192.0.2.7:9000/", True),
-        ("2001:db8::7", "http://[2001:db8::7]:9000/", True),
-        ("2001:db8:0::7%eth0", "http://[2001:db8::7]:9000/", True),
-        ("192.0.2.8", "http://192.0.2.7:9000/", False),
-        ("::ffff:192.0.2.8", "http://192.0.2.7:9000/", False),
-        ("192.0.2.8", "http://kernel.invalid:9000/", False),
-        ("", "http://192.0.2.7:9000/", False),
-        ("nonsense", "http://192.0.2.7:9000/", False),
-    ],
-)
-def test_this_machine_and_the_kernels_host_may_command(
-    peer: str, kernel_url: str, may: bool
-) -> None:
-    """No other client, however its address is written."""
-    assert local_address.is_local_or_kernel(peer, kernel_url) is may
-
-
-@pytest.mark.parametrize(
-    ("peer", "own", "kernel_url", "may"),
-    [
-        ("192.0.2.5", "192.0.2.5", "http://127.0.0.1:9000/", True),
-        ("192.0.2.5", "::ffff:192.0.2.5", "http://127.0.0.1:9000/", True),
-        ("192.0.2.6", "192.0.2.5", "http://127.0.0.1:9000/", False),
-        ("192.0.2.5", "192.0.2.5", "http://192.0.2.7:9000/", False),
-        ("192.0.2.6", "", "http://127.0.0.1:9000/", False),
-    ],
-)
-def test_a_kernel_on_this_machine_may_command_by_our_address(
-    peer: str, own: str, kernel_url: str, may: bool
-) -> None:
-    """It connects to what it was told; a Kernel elsewhere has no reason to."""
-    assert local_address.is_local_or_kernel(peer, kernel_url, own) is may
-
-
-def test_every_address_of_the_kernels_name_may_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is looked up at each request."""
-    targets = [("192.0.2.7", 0), ("2001:db8::7", 0, 0, 0)]
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", target) for target in targets]
-    )
-    assert local_address.is_local_or_kernel("192.0.2.7", "http://kernel:9000/")
-    assert local_address.is_local_or_kernel("2001:db8::7", "http://kernel:9000/")
-    assert not local_address.is_local_or_kernel("192.0.2.9", "http://kernel:9000/")

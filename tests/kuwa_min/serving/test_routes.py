@@ -17,6 +17,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
+from kuwa_min.serving.abort_policy import AbortPolicy
 from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.event_loop import EventLoop
 from kuwa_min.serving.generator_runner import on_stop
@@ -64,6 +65,7 @@ class Running:
             about.render,
             waiting_timeout=WAITING_TIMEOUT,
             loop=LOOP if on_loop else None,
+            abort_policy=AbortPolicy(),
         )
         self.routes.ready = True
         self.server = Server(("127.0.0.1", 0), self.routes.table())
@@ -600,6 +602,23 @@ def test_the_bodies_that_the_kernel_shows_are_kuwas_to_the_byte() -> None:
             assert busy == (429, '{"msg":"Processing another request."}')
             assert fetch(f"{one.chat}/abort") == (200, '{"msg":"Aborted"}')
             response.read()
+
+
+def test_an_image_on_a_foreign_page_stops_no_chat() -> None:
+    """Send what a browser sends for it on plain HTTP: no Origin and no Sec-Fetch-Site."""
+    fields = {
+        "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+        "Accept": "image/avif,image/webp,*/*",
+        "Accept-Language": "zh-TW,en;q=0.5",
+        "Referer": "http://a.example/",
+    }
+    with running(silent) as one, call(one.chat, said("x")) as response:
+        response.read(4)
+        status, text = fetch(f"{one.chat}/abort", fields=fields)
+        assert status == 403
+        assert "無權停止對話" in text
+        assert fetch(f"{one.chat}/abort") == (200, '{"msg":"Aborted"}')
+        response.read()
 
 
 def test_a_host_name_that_is_refused_is_explained_in_the_log_once(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from kuwa_min.chat.sentence import render
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import http1
 from kuwa_min.httpd.messages import Request
 from kuwa_min.kernel.embedded import EmbeddedKernel
+from kuwa_min.serving.kernel_addresses import KernelAddresses
 from kuwa_min.serving.shutdown import ShutdownRoute
 from tests.support.programs import Program, call, fetch, said, until
 
@@ -23,12 +25,12 @@ def ask(peer: str, *fields: str) -> bool:
     stopped = list[bool]()
     lines = ["GET /shutdown HTTP/1.1", "Host: 10.0.0.5:8080", *fields]
     head = http1.parse_head("\r\n".join(lines).encode())
-    route = ShutdownRoute(lambda: stopped.append(True), lambda: KERNEL)
+    route = ShutdownRoute(lambda: stopped.append(True), KernelAddresses(lambda: KERNEL))
     try:
         reply = route(Request("GET", "/shutdown", head, b"", peer))
     except HTTPError as refusal:
         assert refusal.status == 403
-        assert refusal.message.endswith(".")
+        assert render(refusal.message, "en").endswith(".")
         return False
     assert (reply.status, reply.body) == (200, b'{"msg":"Shutting down..."}')
     assert stopped == []  # not before the answer is sent
@@ -59,6 +61,8 @@ def test_another_machine_may_not_ask() -> None:
         "Sec-Fetch-Site: none",
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64)",
         "Accept-Language: en",
+        "Referer: http://a.example/",
+        "Accept: image/avif,image/webp,*/*;q=0.8",
         "X-Forwarded-For: 192.0.2.8",
         "Forwarded: for=192.0.2.8",
         "Via: 1.1 proxy",
