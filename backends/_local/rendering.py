@@ -25,6 +25,9 @@ LETTERS, OTHERS = range(0x30000, 0x31300), range(0x100000, 0x10FFFE)
 RARE = re.compile("[\U00030000-\U000312ff\U00100000-\U0010fffd]")
 
 
+Pairs = list[tuple[str, str]]  # a character, and what is written for it
+
+
 class Template(Protocol):
     """A chat template: ChatTemplate, or the SandboxedTemplate of a Modelfile."""
 
@@ -53,10 +56,10 @@ class RenderedChat(NamedTuple):
     is_plain: bool
     is_certain: bool
 
-    def restored(self, originals: dict[int, str]) -> RenderedChat:
+    def restored(self, pairs: Pairs) -> RenderedChat:
         """Return it with people's own characters, which may look like control tokens now."""
         segments = [
-            one if one.token else Segment(one.text.translate(originals)) for one in self.segments
+            one if one.token else Segment(_replaced(one.text, pairs)) for one in self.segments
         ]
         return RenderedChat(segments, is_plain=False, is_certain=True)
 
@@ -88,15 +91,15 @@ class ChatRenderer:
         suspects = frozenset[str]().union(*map(known.suspects, foreign))
         if not suspects:
             return rendered
-        there, back = _stand_ins(suspects, chat)
+        pairs = _stand_ins(suspects, chat)
         hidden = [
             one
             if one["role"] in self._trusted_roles
-            else {**one, "content": one["content"].translate(there)}
+            else {**one, "content": _replaced(one["content"], pairs)}
             for one in chat
         ]
         own = self._divided(template.render(hidden), is_certain=True)
-        restored = own.restored(back)
+        restored = own.restored([(there, one) for one, there in pairs])
         if own.control_ids == rendered.control_ids and (
             restored.text == rendered.text or not any(map(known.occur_in, foreign))
         ):
@@ -118,19 +121,21 @@ class ChatRenderer:
         return RenderedChat([one for one in segments if one.text], is_plain, is_certain)
 
 
-def _stand_ins(
-    characters: Iterable[str], chat: list[Message]
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Return a table that replaces characters by others that no message has, and one for back."""
+def _stand_ins(characters: Iterable[str], chat: list[Message]) -> Pairs:
+    """Return for each of these characters another one that no message has."""
     used = {one for message in chat for one in RARE.findall(message["content"])}
     letters, others = (
         itertools.chain((one for one in map(chr, codes) if one not in used), itertools.repeat("?"))
         for codes in (LETTERS, OTHERS)
     )
-    there = {
-        ord(one): next(letters if one.isalnum() or one == "_" else others) for one in characters
-    }
-    return there, {ord(stand_in): chr(one) for one, stand_in in there.items()}
+    return [(one, next(letters if one.isalnum() or one == "_" else others)) for one in characters]
+
+
+def _replaced(text: str, pairs: Pairs) -> str:
+    """Return the text with the second character of each pair for the first."""
+    for old, new in pairs:
+        text = text.replace(old, new)
+    return text
 
 
 def written_tokens(template: Template, tokens: Iterable[ControlToken]) -> list[ControlToken]:
