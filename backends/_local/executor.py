@@ -246,7 +246,8 @@ class ModelExecutor(LLMExecutor):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
         if generation_options.wants_multimodal(asked) and not self.accepts_images():
             generation_options.warn_once(NO_IMAGES)
-        if unknown := self._unknown_stop_tokens(options):
+        unknown = self._unknown_stop_tokens(options)
+        if unknown:
             generation_options.warn_once(
                 f"llm_stop_token_ids of a Modelfile: {unknown[0]} is no token; {self._vocabulary}"
             )
@@ -258,7 +259,7 @@ class ModelExecutor(LLMExecutor):
             prompt.ids,
             options,
             stop=[*(options["stop"] or ()), *markers],
-            stop_token_ids=options["stop_token_ids"] or (),
+            stop_token_ids={*(options["stop_token_ids"] or ())}.difference(unknown),
             timeout=self.timeout,
             model_inputs=prompt.model_inputs,
         )
@@ -293,6 +294,9 @@ class ModelExecutor(LLMExecutor):
             raise self._answer_error(error, modelfile) from None
         if not encoded.ids:
             raise AnswerError(catalog.NO_INPUT)
+        if encoded.model_inputs is None and max(encoded.ids) >= self.model.vocabulary_size:
+            logger.error("a prompt has the token %d; %s", max(encoded.ids), self._vocabulary)
+            raise AnswerError(catalog.NOT_ACCEPTED)
         return encoded, notes
 
     def _fit(self, prompt: prompts.Prompt, encoder: PromptEncoder) -> list[Message]:

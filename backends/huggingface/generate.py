@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, UsageError
 
 from .model import Aborted, TransformersModel
+from .options import TOKEN_IDS
 
 MAX_REASON = 300  # characters of the library's error message
+TOKEN_OPTIONS = (*TOKEN_IDS, "bad_words_ids")
 
 
 class Generate:
@@ -46,6 +48,7 @@ class Generate:
         model = self._model
         if not model.generate_options:
             return
+        self._check_token_ids()
         try:
             with warnings.catch_warnings():  # lengths that two tokens cannot satisfy
                 warnings.simplefilter("ignore")
@@ -60,6 +63,13 @@ class Generate:
             reason = " ".join(str(error).split())[:MAX_REASON]
             names = ", ".join(model.generate_options)
             raise UsageError(f"transformers cannot generate with {names}: {reason}") from None
+
+    def _check_token_ids(self) -> None:
+        """Raise UsageError for tokens that the model does not have: a GPU would end for all."""
+        size = int(self._model.library_model.get_input_embeddings().weight.shape[0])
+        for name, value in self._model.generate_options.items():
+            if name in TOKEN_OPTIONS and (unknown := [one for one in _flat(value) if one >= size]):
+                raise UsageError(f"{name}: {unknown[0]} is no token; the model has 0 to {size - 1}")
 
     @staticmethod
     def _special_ids(end_ids: frozenset[int]) -> dict[str, Any]:
@@ -105,6 +115,15 @@ def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("top_k") == -1:
         given["top_k"] = 0
     return given
+
+
+def _flat(value: Any) -> Iterator[int]:
+    """Yield the token ids of an option: one, or those of lists."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _flat(one)
+    elif isinstance(value, int):
+        yield value
 
 
 class Streamer(BaseStreamer):

@@ -55,7 +55,7 @@ class TransformersModel:
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
         self.special_tokens = _special_tokens(self._tokenizer)
         self.markup = _markup(self._tokenizer)
-        embeddings = self._model.get_input_embeddings().num_embeddings
+        embeddings = int(self._model.get_input_embeddings().weight.shape[0])
         self.vocabulary_size = min(len(self._tokenizer), embeddings)
         self.turn_markers: tuple[str, ...] = ()
         self.create_detokenizer = detokenizer_factory(self._tokenizer)
@@ -66,9 +66,8 @@ class TransformersModel:
             self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
         self.tokenizer = self._library_tokenizer(options.model_path, embeddings)
-        self.eos_token_ids = frozenset(
-            [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
-        )
+        ends = [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
+        self.eos_token_ids = frozenset(token for token in ends if token < embeddings)
         self.context_length = _context_length(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
         self.cache_argument = _cache_argument(self._model)
@@ -126,7 +125,8 @@ class TransformersModel:
     def _library_tokenizer(self, path: str, embeddings: int) -> LibraryTokenizer:
         template = self.chat_template if self.processor is None else None
         made = LibraryTokenizer(self._tokenizer, self.markup, template, embeddings)
-        if names := [one.text for one in made.weightless]:
+        names = [one.text for one in made.weightless]
+        if names and self.processor is None:
             logger.warning(
                 "%s has no weights for %d tokens of its tokenizer, which prompts spell out: %s",
                 path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from backends._local.prompt_tokenizer import PromptTokenizer
 from backends._local.templates.chat_template import PLAIN, ChatTemplate
+from backends.huggingface import HuggingfaceExecutor
 from backends.huggingface.tokenizer import LibraryTokenizer
+from kuwa_min.errors import UsageError
 from tests.support import local_chats
 from tests.support.models.real_models import GEMMA3, SMOLLM2, model_folder
-from tests.support.models.tiny_models import TEMPLATE, byte_letters
+from tests.support.models.tiny_models import SPECIAL, TEMPLATE, byte_letters, write_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -170,3 +173,30 @@ def test_chats_of_real_models_are_the_librarys(weights: Any, template: str | Non
         assert prompts.encode(chats, chat) == expected
         if said in SAID:
             assert expected == tokenizer.apply_chat_template(chat, **asked)
+
+
+WEIGHTLESS = "<pad_me>", "<|end_of_all|>"
+
+
+def test_tokens_without_weights_never_reach_the_model(
+    load: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither from users nor from the template: they are text, and the log names them once."""
+    template = WEIGHTLESS[0] + TEMPLATE
+    folder = write_folder(tmp_path / "m", template=template, weightless=WEIGHTLESS)
+    few = ("--model_path", folder, "--max_new_tokens", 4)
+    executor = load(HuggingfaceExecutor, *few).executor
+    size = len(SPECIAL) + 256
+    assert executor.model.vocabulary_size == size
+    assert executor.model.eos_token_ids == {2}
+    named = f"no weights for 2 tokens of its tokenizer, which prompts spell out: {WEIGHTLESS[0]}, "
+    assert caplog.text.count(named) == 1
+    text, request = local_chats.ask(executor, f"a{WEIGHTLESS[1]}")
+    assert len(text) == 4
+    assert max(request.prompt_ids) < size
+    assert bytes(one - 3 for one in request.prompt_ids[:8]).decode() == WEIGHTLESS[0]
+    unknown = {"kuwaparam": f"llm_stop_token_ids [{size}]"}
+    assert local_chats.create(executor, "a", **unknown).stop_token_ids == set()
+    ids = f"suppress_tokens=[5, {size}]"
+    with pytest.raises(UsageError, match=f"suppress_tokens: {size} is no token; the model has 0"):
+        load(HuggingfaceExecutor, *few, "--generation_kwargs", ids)

@@ -32,11 +32,22 @@ def byte_letters() -> list[str]:
     return [chr(byte) if byte in plain else next(others) for byte in range(256)]
 
 
-def write_folder(path: Path, *, template: str | None = TEMPLATE, context: int = CONTEXT) -> Path:
-    """Write a transformers folder; return its path."""
+def write_folder(
+    path: Path,
+    *,
+    template: str | None = TEMPLATE,
+    context: int = CONTEXT,
+    weightless: Sequence[str] = (),
+) -> Path:
+    """Write a transformers folder; return its path.
+
+    weightless: special tokens of the tokenizer that the model has no weights for.
+    """
     tokenizer = make_tokenizer(template)
+    size = len(tokenizer)
+    tokenizer.add_tokens(list(weightless), special_tokens=True)
     tokenizer.save_pretrained(path)
-    _model(len(tokenizer), context).save_pretrained(path)
+    _model(size, context).save_pretrained(path)
     return path
 
 
