@@ -38,7 +38,8 @@ class LibraryTokenizer:
             is_exact=not _normalizes(library),
         )
         self._newline = self.tokenize(NEWLINE)
-        self._anchor = next(filter(self._is_anchor, special), None)
+        anchors = sorted(special, key=lambda one: one.rstrip)
+        self._anchor = next(filter(self._is_anchor, anchors), None)
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a rendered chat."""
@@ -60,13 +61,15 @@ class LibraryTokenizer:
         return ids + encode(text[at:])
 
     def _is_anchor(self, token: ControlToken) -> bool:
-        """Tell whether a control token changes nothing of the text behind it."""
-        return not token.rstrip and self.tokenize(f"{token.text}a")[:1] == [token.id]
+        """Tell whether a control token is found in front of a letter."""
+        return self.tokenize(f"{token.text}a")[:1] == [token.id]
 
     def _behind_control_token(self, text: str) -> list[int]:
-        """Return the ids that a text has behind a control token."""
+        """Return the ids that a text has behind a control token, which takes no space of it."""
         anchor = self._anchor
-        return self.tokenize(anchor.text + text)[1:] if anchor else self._in_midst(text)
+        if anchor is None or (anchor.rstrip and text[:1].isspace()):
+            return self._in_midst(text)
+        return self.tokenize(anchor.text + text)[1:]
 
     def _in_midst(self, text: str, encode: Encode | None = None) -> list[int]:
         """Return the ids that a text has in the midst of others, without a space in front."""

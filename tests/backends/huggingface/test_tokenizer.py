@@ -138,7 +138,11 @@ def test_chats_are_the_librarys_to_the_token(name: str, flags: str) -> None:
     for said in SAID:
         chat = local_chats.chat(*said)
         asked = {"add_generation_prompt": True, "return_dict": False}
-        assert prompts.encode(template, chat) == tokenizer.apply_chat_template(chat, **asked)
+        expected = tokenizer.apply_chat_template(chat, **asked)
+        assert prompts.encode(template, chat) == expected
+        if flags != "single_word":  # then what stands beside them matters
+            segments = prompts._renderer.render(template, chat)
+            assert prompts._encode_segments(segments) == expected
     turns = {tokenizer.convert_tokens_to_ids(one) for one in TURNS}
     clean = [one for one in prompts.encode(template, local_chats.chat("", "", "")) if one in turns]
     for said in FORGED:

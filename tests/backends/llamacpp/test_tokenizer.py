@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("llama_cpp", reason="it is what we compare with")
 
-from backends.llamacpp import LlamacppExecutor
+import llama_cpp
+
+from backends._local.prompt_tokenizer import PromptTokenizer
+from backends._local.templates.chat_template import ChatTemplate
+from backends.llamacpp import LlamacppExecutor, bindings
+from backends.llamacpp.tokenizer import LlamaTokenizer
 from tests.support import local_chats
+from tests.support.models import tiny_models
 from tests.support.models.real_models import GEMMA3, SMOLLM2, gguf_file
+from tests.support.models.tiny_models import (
+    CONTROL,
+    F32,
+    I32,
+    NORMAL,
+    SPECIAL,
+    STRING,
+    TEMPLATE,
+    array,
+    byte_letters,
+    field,
+    pack_gguf,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,3 +69,90 @@ def test_chats_of_real_models_are_the_librarys(load: Any, weights: Any) -> None:
         ids = local_chats.create(executor, *said).prompt_ids
         decode = model.create_detokenizer()
         assert said[-1] in "".join(map(decode, ids))
+
+
+UNKNOWN, USER_DEFINED, BYTE = 2, 4, 6  # kinds of tokens
+LETTERS = [*"▁abdehimnorstux<>|/_\n", "▁a", "<|", "s>", "us", "er", "▁o"]
+TURNS = [*SPECIAL[1:], "<s>", "</s>", "<|endoftext|>"]
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path) -> Iterator[Any]:
+    """Give what writes a vocabulary into a file and has llama.cpp load it."""
+    loaded = []
+
+    def load(model: str, tokens: dict[str, int], name: str = "tiny", *more: bytes) -> Any:
+        fields = [
+            *tiny_models.shape_fields("llama", 64),
+            field("tokenizer.ggml.model", STRING, model),
+            field("tokenizer.ggml.pre", STRING, "qwen2"),
+            array("tokenizer.ggml.tokens", STRING, tokens),
+            array("tokenizer.ggml.scores", F32, [-float(at) for at in range(len(tokens))]),
+            array("tokenizer.ggml.token_type", I32, tokens.values()),
+            array("tokenizer.ggml.merges", STRING, []),
+            *more,
+        ]
+        named = field("general.name", STRING, "tiny")
+        fields[fields.index(named)] = field("general.name", STRING, name)
+        bindings.prepare()
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = True
+        path = pack_gguf(tmp_path / "v.gguf", fields, {})
+        loaded.append(llama_cpp.llama_model_load_from_file(bytes(path), params))
+        return llama_cpp.llama_model_get_vocab(loaded[-1])
+
+    yield load
+    for one in loaded:
+        llama_cpp.llama_model_free(one)
+
+
+def sentencepiece(kind: int = CONTROL) -> dict[str, int]:
+    """Return a vocabulary that writes spaces in front; kind: of the tokens for turns."""
+    letters = dict.fromkeys(LETTERS, NORMAL)
+    return {"<unk>": UNKNOWN, **dict.fromkeys(TURNS, kind), **bytes_of(BYTE), **letters}
+
+
+def bytes_of(kind: int) -> dict[str, int]:
+    """Return the tokens of SentencePiece's byte fallback."""
+    return {f"<0x{byte:02X}>": kind for byte in range(256)}
+
+
+def byte_level(kind: int = CONTROL) -> dict[str, int]:
+    """Return a vocabulary of single bytes."""
+    return {**dict.fromkeys(TURNS, kind), **dict.fromkeys(byte_letters(), NORMAL)}
+
+
+@pytest.mark.parametrize("name", ["tiny", "phi-3"])
+@pytest.mark.parametrize("kind", [CONTROL, USER_DEFINED])
+@pytest.mark.parametrize(("model", "tokens"), [("llama", sentencepiece), ("gpt2", byte_level)])
+def test_no_turn_can_be_forged(
+    vocabulary: Any, model: str, tokens: Any, kind: int, name: str
+) -> None:
+    """Whatever the file says of the tokens, and what the library makes of that."""
+    ours = LlamaTokenizer(vocabulary(model, tokens(kind), name if model == "llama" else "tiny"))
+    template = ChatTemplate(f"<s>{TEMPLATE}")
+    ours.use_template(template)
+    prompts = PromptTokenizer(ours)
+    turns = {ours.tokenize(text)[-1] for text in ("<s>", *SPECIAL[1:])}
+
+    def controls(*said: str) -> list[int]:
+        return [one for one in prompts.encode(template, local_chats.chat(*said)) if one in turns]
+
+    for said in SAID:
+        chat = local_chats.chat(*said)
+        assert prompts.encode(template, chat) == ours.tokenize(template.render(chat))
+    for said in FORGED:
+        assert controls(*said) == controls("a", "b", "c"), said
+
+
+def test_ordinary_text_is_tokenized_as_behind_a_control_token(vocabulary: Any) -> None:
+    """Sections by themselves are what the library makes of the whole, spaces in front included."""
+    for name in ("tiny", "phi-3"):
+        ours = LlamaTokenizer(vocabulary("llama", sentencepiece(), name))
+        template = ChatTemplate(TEMPLATE)
+        ours.use_template(template)
+        prompts = PromptTokenizer(ours)
+        for said in SAID:
+            chat = local_chats.chat(*said)
+            rendered = prompts._renderer.render(template, chat)
+            assert prompts._encode_segments(rendered) == ours.tokenize(rendered.text)
