@@ -144,9 +144,7 @@ class CloudExecutor(LLMExecutor):
                 except ServiceError as error:
                     if scope.is_cancelled:
                         return
-                    is_ours = request.model == self.args.model
-                    model = request.model if is_ours else content(request.model)
-                    logger.warning("%s: %s", model, error)
+                    logger.warning("%s: %s", self._loggable(request.model), error)
                     if begun:
                         raise AnswerError(error.sentence) from None
                     request, wait = _next_attempt(error, request, attempt)
@@ -188,6 +186,10 @@ class CloudExecutor(LLMExecutor):
         if wanted and not (self.args.multimodal or self.args.allow_multimodal):
             raise AnswerError(catalog.NO_MULTIMODAL)
         return bool(self.args.multimodal) if wanted is None else wanted
+
+    def _loggable(self, model: str) -> str:
+        """Return a model's name for the log; that of a bot is its author's text."""
+        return model if model == self.args.model else f"a bot's model {content(model)}"
 
     def _model(self, asked: object) -> str:
         """Return the model that the bot asks for, whose name may look like a number, or ours."""

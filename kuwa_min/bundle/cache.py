@@ -102,11 +102,12 @@ class Entry:
 
         Bytecode that Python wrote under a loose umask, where others may write, is removed first.
         """
-        if not reason_untrusted(self.root) + reason_untrusted(self.path):
-            for folder, reason in self._untrusted_folders():
-                if os.path.basename(folder) == BYTECODE and _remove_tree(folder):
-                    log_step(f"{reason}: removed, it holds bytecode alone")
-        found = self.reason_untrusted
+        found = reason_untrusted(self.root) or reason_untrusted(self.path)
+        for folder, reason in [] if found else self._untrusted_folders():
+            if os.path.basename(folder) == BYTECODE and _remove_tree(folder):
+                log_step(f"{reason}: removed, it holds bytecode alone")
+            else:
+                found = found or reason
         if found:
             raise StartError(
                 f"{found}, so what lies in {self.path} is not run: remove it, or name a folder of "

@@ -167,7 +167,7 @@ class OriginPolicy:
         if len(self._logged) < LOGGED_NAMES and name not in self._logged:
             self._logged.add(name)
             logger.warning(
-                "requests for or from a host named %s are refused; --allowed_hosts would let them "
-                "in, and with --log_content the log has the name",
+                "requests for or from an unknown host %s are refused; --allowed_hosts would let "
+                "them in, and with --log_content the log has its name",
                 redaction.content(name),
             )

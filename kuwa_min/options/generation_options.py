@@ -191,7 +191,7 @@ def for_request(
     if others:
         known = library()
         for name in [name for name in others if name not in known.for_bots][:MAX_NAMES]:
-            shown = name if name in known.known else f"* named {redaction.content(name)}"
+            shown = name if name in known.known else f"* {redaction.content(name)}"
             warn_once(WITHOUT_EFFECT.format(f"llm_{shown}"))
         passed = {
             name: types.from_json(value)

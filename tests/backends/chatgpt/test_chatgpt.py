@@ -650,7 +650,7 @@ def test_an_unknown_option_is_reported(serve: Serve, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     service = serve(fine)
     ask(connect(service), "hi", llm_hue="red")
-    assert "llm_* named (3 characters) of a Modelfile has no effect" in caplog.text
+    assert "llm_* (3 characters) of a Modelfile has no effect" in caplog.text
     assert "hue" not in service.chats[0].body
     answer = ask(connect(service), "hi", llm_temperature="warm")
     assert answer == "[The option llm_temperature must be a number.]"

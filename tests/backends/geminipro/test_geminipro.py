@@ -950,7 +950,7 @@ def test_an_unknown_option_is_reported(
     caplog.set_level(logging.INFO)
     service = serve(fine)
     assert ask(connect(service), "hi", llm_paint="red") == "Hello, 世界!"
-    assert "llm_* named (5 characters)" in caplog.text
+    assert "llm_* (5 characters)" in caplog.text
     assert "generationConfig" not in service.asked[0].body or (
         service.asked[0].body["generationConfig"] == {}
     )

@@ -589,7 +589,7 @@ def test_a_bots_option_of_the_library_is_passed_or_named_once(
         assert chosen == {**DEFAULTS, "bias": {"5": 1}}
     assert [record.getMessage() for record in caplog.records] == [
         "llm_user of a Modelfile has no effect in this backend",
-        "llm_* named (6 characters) of a Modelfile has no effect in this backend",
+        "llm_* (6 characters) of a Modelfile has no effect in this backend",
     ]
     with pytest.raises(AnswerError, match="llm_bias must be good"):
         generation_options.for_request(TABLE, DEFAULTS, {"bias": "bad"}, library)

@@ -631,4 +631,4 @@ def test_a_host_name_that_is_refused_is_explained_in_the_log_once(
             status, text = fetch(one.chat, said("x"), fields=fields)
             assert status == 421
             assert "--allowed_hosts" in text
-    assert caplog.text.count("a host named (14 characters) are refused") == 1
+    assert caplog.text.count("an unknown host (14 characters) are refused") == 1
