@@ -17,8 +17,8 @@ from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
 from tests.support import local_chats
-from tests.support.byte_tokenizer import ByteTokenizer
 from tests.support.models import tiny_models
+from tests.support.models.byte_tokenizer import ByteTokenizer
 from tests.support.models.tiny_models import END, REFUSING_TEMPLATE, SPECIAL, TEMPLATE
 
 pytest.importorskip("jinja2", reason="chat templates are written in it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends._local.control_tokens import ControlToken, ControlTokens
 from backends._local.prompt_tokenizer import PromptTokenizer
 from tests.support import local_chats
-from tests.support.byte_tokenizer import ByteTokenizer
+from tests.support.models.byte_tokenizer import ByteTokenizer
 
 
 class Written:

@@ -12,7 +12,7 @@ from backends._local.prompt_tokenizer import PromptTokenizer
 from backends._local.rendering import ChatRenderer, written_tokens
 from backends._local.templates.chat_template import ChatTemplate
 from tests.support import local_chats
-from tests.support.byte_tokenizer import BYTES, ByteTokenizer
+from tests.support.models.byte_tokenizer import BYTES, ByteTokenizer
 from tests.support.models.tiny_models import SPECIAL, TEMPLATE
 
 pytest.importorskip("jinja2", reason="chat templates are written in it")

@@ -18,7 +18,7 @@ from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.options.generation_options import Option
 from tests.support import local_chats
-from tests.support.byte_tokenizer import ByteTokenizer
+from tests.support.models.byte_tokenizer import ByteTokenizer
 
 jinja2 = pytest.importorskip("jinja2", reason="templates are jinja2's")
 
