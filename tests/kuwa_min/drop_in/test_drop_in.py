@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import io
+import ipaddress
 import json
 import socket
 import sys
@@ -173,6 +174,16 @@ def test_what_is_fetched_is_of_an_accepted_type_and_bounded(
     monkeypatch.setattr(_fetch, "MAX_BODY", 10)
     with pytest.raises(ValueError, match="more than 10 bytes"):
         _fetch.get(f"{site}/cat.png", {"image/png"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_metadata_service_of_a_cloud_is_asked(
+    site: str, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Whatever name leads there: where the connection ends counts."""
+    monkeypatch.setattr(_fetch, "METADATA", (ipaddress.ip_network("127.0.0.0/8"),))
+    with pytest.raises(OSError, match="metadata service of a cloud is not asked"):
+        _fetch.get(f"{site.replace('127.0.0.1', host)}/cat.png", {"image/png"})
 
 
 def test_the_proxies_are_those_of_the_whole_program(

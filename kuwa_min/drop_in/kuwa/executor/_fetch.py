@@ -1,10 +1,12 @@
 """HTTP requests with the standard library, bounded in time and size.
 
-As in Kuwa's own helpers, any http(s) URL that a user writes is requested, private hosts included.
+As in Kuwa's own helpers, any http(s) URL that a user writes is requested, private hosts included;
+the metadata services of clouds, which give out keys, are not.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +17,20 @@ from kuwa_min.process import deadline
 HEAD_TIMEOUT, TIMEOUT = 10.0, 30.0  # seconds for a HEAD and a GET, each redirection anew
 MAX_BODY = 32 << 20  # bytes
 CHUNK = 1 << 16  # bytes read at a time
+METADATA = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "169.254.0.0/16",  # of most clouds
+            "168.63.129.16/32",  # Azure
+            "192.0.0.192/32",  # Oracle Cloud
+            "100.100.100.200/32",  # Alibaba Cloud
+            "fd00:ec2::254/128",  # AWS
+            "fd20:ce::254/128",  # Google
+            "fe80::/10",
+        ),
+    )
+)
 
 
 class _ProxyHandler(urllib.request.ProxyHandler):
@@ -29,16 +45,38 @@ class _ProxyHandler(urllib.request.ProxyHandler):
         return super().proxy_open(req, proxy, type)
 
 
+class _NoMetadata:
+    """Refuse a connection to a metadata service before anything is asked of it."""
+
+    sock: Any
+
+    def connect(self) -> None:
+        """Connect, and look where that led: the name alone does not tell."""
+        super().connect()  # type: ignore[misc]
+        peer = ipaddress.ip_address(self.sock.getpeername()[0].partition("%")[0])
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        if any(peer in network for network in METADATA):
+            raise OSError("the metadata service of a cloud is not asked")
+
+
+class _HTTPConnection(_NoMetadata, deadline.HTTPConnection):  # type: ignore[misc]
+    pass
+
+
+class _HTTPSConnection(_NoMetadata, deadline.HTTPSConnection):  # type: ignore[misc]
+    pass
+
+
 class _HTTPHandler(urllib.request.HTTPHandler):
     def http_open(self, req: urllib.request.Request) -> Any:
         """Open a URL under one deadline; req.timeout is for all of the request."""
-        return self.do_open(deadline.HTTPConnection, req)
+        return self.do_open(_HTTPConnection, req)
 
 
 class _HTTPSHandler(urllib.request.HTTPSHandler):
     def https_open(self, req: urllib.request.Request) -> Any:
         """Open a URL under one deadline; req.timeout is for all of the request."""
-        return self.do_open(deadline.HTTPSConnection, req)
+        return self.do_open(_HTTPSConnection, req)
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from kuwa_min.chat.history import extract_last_url, to_openai_chat_format
+from kuwa_min.errors import describe
 from kuwa_min.executor import LLMExecutor
 
 from . import _fetch
@@ -48,7 +49,7 @@ def get_mime_type(url: str) -> str | None:
     try:
         return _fetch.head(url)
     except (OSError, ValueError) as error:
-        logger.debug("no MIME type of an address: %s", error)
+        logger.debug("no MIME type of an address: %s", describe(error))
         return None
 
 
