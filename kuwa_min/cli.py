@@ -234,6 +234,7 @@ def run_kernel(program: str, rest: list[str]) -> None:
         args.port,
         version=args.version,
         allowed_hosts=args.allowed_hosts,
+        executor_hosts=args.executor_hosts,
         limits=limits,
     )
     with contextlib.suppress(process.Stopped), process.Stop().on_signals() as stop, kernel:
@@ -256,6 +257,7 @@ def _kernel_parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", type=general.version, default=general.INTERFACE_VERSION, help="part of URLs"
     )
+    general.add_executor_hosts(parser)
     general.add_allowed_hosts(parser)
     general.add_log_level(parser)
     return parser

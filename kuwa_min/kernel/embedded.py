@@ -13,8 +13,10 @@ import logging
 import pkgutil
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import urlencode
 
 from kuwa_min.chat import bounded_json
+from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import (
     JSON,
@@ -29,12 +31,16 @@ from kuwa_min.httpd.server import Server
 from kuwa_min.options import address
 
 from . import forms, protocol
-from .records import RecordTable, loggable, origin
+from .executor_hosts import ExecutorHosts
+from .records import ExecutorRecord, RecordTable, loggable, origin
 from .relay import Relay, abort, shut_down
 
 logger = logging.getLogger(__name__)
 
 HTML = "text/html; charset=utf-8"
+MAX_LENGTH = 1000  # characters of a name, an endpoint, an id
+MAX_REFUSED = 100  # refused executors that are logged
+CHAT_IDS = ("history_id", "user_id")
 TABLES = ("list", "debug", "read")  # which front ends and executors read under any Host
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -45,7 +51,8 @@ PAGE_POLICY = (
 class EmbeddedKernel:
     """A `with` block during which a Kernel listens.
 
-    url: its address, with the final slash. records: its table, for tests.
+    executor_hosts: see executor_hosts. url: its address, with the final slash. records: its table,
+    for tests.
     """
 
     def __init__(
@@ -55,9 +62,11 @@ class EmbeddedKernel:
         *,
         version: str = "v1.0",
         allowed_hosts: Collection[str] = (),
+        executor_hosts: Collection[str] = (),
         limits: Limits | None = None,
     ) -> None:
         self._version, self.records = version, RecordTable()
+        self._hosts, self._refused = ExecutorHosts(executor_hosts), set[str]()
         self._server = Server(
             (host, port),
             self._routes(),
@@ -103,10 +112,28 @@ class EmbeddedKernel:
     def _register(self, request: Request) -> Response:
         name, endpoint = _form_values(request, "name", "endpoint")
         known = self.records.has_origin(name, endpoint)
-        done = bool(name and origin(endpoint)) and self.records.add(name, endpoint)
+        record = self._record(name, endpoint, request.peer)
+        done = record is not None and self.records.add(name, record)
         if done and not known:  # not for each endpoint of an executor
             logger.info("an executor joined: %s at %s", name, loggable(endpoint))
         return _text_response(protocol.SUCCESS if done else protocol.FAILED)
+
+    def _record(self, name: str, endpoint: str, peer: str) -> ExecutorRecord | None:
+        """Return a new record; None, said once in the log, for one that cannot be or may not."""
+        if not name or not origin(endpoint) or max(len(name), len(endpoint)) > MAX_LENGTH:
+            return None
+        address = self._hosts.address_of(endpoint, peer)
+        if address is not None:
+            return ExecutorRecord(endpoint, address)
+        if (place := loggable(endpoint)) not in self._refused and len(self._refused) < MAX_REFUSED:
+            self._refused.add(place)
+            logger.warning(
+                "refused an executor at %s, registered from %s: --executor_hosts names those that "
+                "may join from other machines",
+                place,
+                peer,
+            )
+        return None
 
     def _unregister(self, request: Request) -> Response:
         name, endpoint = _form_values(request, "name", "endpoint")
@@ -116,8 +143,10 @@ class EmbeddedKernel:
         return _text_response(protocol.SUCCESS if done else protocol.FAILED)
 
     def _schedule(self, request: Request) -> Response:
-        name, history_id, user_id = _form_values(request, "name", "history_id", "user_id")
-        return _text_response(self.records.schedule(name, history_id, user_id))
+        name, *ids = _form_values(request, "name", *CHAT_IDS)
+        if max(map(len, ids)) > MAX_LENGTH:
+            raise HTTPError(400, "These ids are too long.")
+        return _text_response(self.records.schedule(name, *ids))
 
     def _list(self, _: Request) -> Response:
         return _json_response(200, self.records.names())
@@ -152,32 +181,42 @@ class EmbeddedKernel:
         """Move a free record to another name or endpoint."""
         old_name, old = _json_values(request, "original_access_code", "original_endpoint")
         name, endpoint = _json_values(request, "access_code", "endpoint")
-        if not name or not origin(endpoint):
-            return _admin_response(400, "access_code and endpoint must be given.")
-        if not self.records.move(old_name, old, name, endpoint):
+        record = self._record(name, endpoint, request.peer)
+        if record is None:
+            return _admin_response(400, "access_code and an allowed endpoint must be given.")
+        if not self.records.move(old_name, old, name, record):
             return _admin_response(404, "No such executor is registered and free.")
         return _admin_response(200, "Record updated successfully")
 
     def _abort(self, request: Request) -> Response:
+        """Stop the chats of a user, each by its own ids."""
         history_ids, user_id = _form_values(request, "history_id", "user_id")
         try:
-            ids = {str(one) for one in bounded_json.loads(history_ids)}
-        except (ValueError, TypeError, RecursionError):
+            ids = bounded_json.loads(history_ids)
+        except (ValueError, RecursionError):
+            ids = None
+        if not isinstance(ids, list):
             return json_message(400, "history_id must be a JSON list of numbers.")
-        for record in self.records.of_chats(ids, user_id):
+        for record in self.records.of_chats({str(one) for one in ids}, user_id):
             abort(record)
         return _text_response(protocol.SUCCESS)
 
     def _completions(self, request: Request) -> Response | StreamingResponse:
-        name, history_id, user_id = _form_values(request, "name", "history_id", "user_id")
+        form = _form(request)
+        name, history_id, user_id = (form.get(key, "") for key in ("name", *CHAT_IDS))
         record = self.records.start_chat(name, history_id, user_id)
         if record is None:
             return Response(200, b"", TEXT)
-        return StreamingResponse(Relay(self.records, name, record, request).produce, TEXT)
+        relay = Relay(self.records, name, record, request.head, urlencode(form).encode())
+        return StreamingResponse(relay.produce, TEXT)
+
+
+def _form(request: Request) -> dict[str, str]:
+    return forms.parse_form(request.body, request.header("content-type") or "")
 
 
 def _form_values(request: Request, *names: str) -> list[str]:
-    form = forms.parse_form(request.body, request.header("content-type") or "")
+    form = _form(request)
     return [form.get(name, "") for name in names]
 
 

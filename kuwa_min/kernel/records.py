@@ -10,15 +10,20 @@ from urllib.parse import urlsplit
 
 from . import protocol
 
+MAX_RECORDS = 4096
 RESERVATION_SECONDS = 30.0  # after which a reservation without a chat ends
 BUSY, NO_MACHINE = "BUSY", "NOMACHINE"  # answers of `schedule`, beside READY
 
 
 @dataclass
 class ExecutorRecord:
-    """One endpoint under one name: its state, and the chat that it is reserved for."""
+    """One endpoint under one name: its state, and the chat that it is reserved for.
+
+    address: the host or IP address to connect to.
+    """
 
     endpoint: str
+    address: str
     state: str = protocol.READY
     history_id: int | str = protocol.UNRESERVED
     user_id: int | str = protocol.UNRESERVED
@@ -54,13 +59,13 @@ class RecordTable:
         self._lock = threading.Lock()
         self._records: dict[str, list[ExecutorRecord]] = {}
 
-    def add(self, name: str, endpoint: str) -> bool:
-        """Add an endpoint; return False if it is there already."""
+    def add(self, name: str, record: ExecutorRecord) -> bool:
+        """Add an endpoint; return False if it is there already, or the table is full."""
         with self._lock:
-            known = self._records.setdefault(name, [])
-            if any(record.endpoint == endpoint for record in known):
+            count = sum(map(len, self._records.values()))
+            if count >= MAX_RECORDS or self._find(name, record.endpoint) is not None:
                 return False
-            known.append(ExecutorRecord(endpoint))
+            self._records.setdefault(name, []).append(record)
             return True
 
     def has_origin(self, name: str, endpoint: str) -> bool:
@@ -99,15 +104,15 @@ class RecordTable:
         known = self._records.get(name, [])
         return next((one for one in known if one.endpoint == endpoint), None)
 
-    def move(self, name: str, endpoint: str, new_name: str, new_endpoint: str) -> bool:
-        """Give a free record another name and endpoint; return whether there was one."""
+    def move(self, name: str, endpoint: str, new_name: str, new: ExecutorRecord) -> bool:
+        """Replace a free record by a new one; return whether there was one."""
         with self._lock:
             moved = self._find(name, endpoint)
-            taken = self._find(new_name, new_endpoint)
+            taken = self._find(new_name, new.endpoint)
             if moved is None or not moved.is_free or not (taken is None or taken is moved):
                 return False
             self._keep(name, [], [one for one in self._records[name] if one is not moved])
-            self._records.setdefault(new_name, []).append(ExecutorRecord(new_endpoint))
+            self._records.setdefault(new_name, []).append(new)
             return True
 
     def schedule(self, name: str, history_id: str, user_id: str) -> str:
@@ -138,13 +143,15 @@ class RecordTable:
             record.release()
 
     def of_chats(self, history_ids: Collection[str], user_id: str) -> list[ExecutorRecord]:
-        """Return the records that are reserved for these chats of a user, or run them."""
+        """Return the records that run these chats of a user."""
         with self._lock:
             return [
                 record
                 for known in self._records.values()
                 for record in known
-                if record.user_id == user_id and str(record.history_id) in history_ids
+                if record.state == BUSY
+                and record.user_id == user_id
+                and record.history_id in history_ids
             ]
 
     def names(self) -> list[str]:

@@ -8,14 +8,13 @@ import http.client
 import logging
 import socket
 from typing import cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from kuwa_min.errors import ClientDisconnected
 from kuwa_min.httpd.body_writer import BodyWriter
-from kuwa_min.httpd.messages import Request
+from kuwa_min.httpd.http1 import RequestHead
 from kuwa_min.process.deadline import Response, open_connection
 
-from . import forms
 from .records import ExecutorRecord, RecordTable, loggable
 
 logger = logging.getLogger(__name__)
@@ -29,14 +28,14 @@ FORWARDED = ("accept-language", "x-kuwa-")  # prefixes of the headers that execu
 def abort(record: ExecutorRecord) -> None:
     """Ask an executor to stop the answer at an endpoint; its failure is ignored."""
     with contextlib.suppress(OSError, http.client.HTTPException):
-        _send_request(record.endpoint, "GET", "/abort", ABORT_TIMEOUT).close()
+        _send_request(record, "GET", "/abort", ABORT_TIMEOUT).close()
 
 
 def shut_down(record: ExecutorRecord) -> int | None:
     """Ask an executor to stop; return the HTTP status of its response, None without one."""
     parts = urlsplit(record.endpoint)
     try:
-        base = f"{parts.scheme}://{parts.netloc}"
+        base = ExecutorRecord(f"{parts.scheme}://{parts.netloc}", record.address)
         response = _send_request(base, "GET", "/shutdown", SHUTDOWN_TIMEOUT)
     except (OSError, http.client.HTTPException):
         return None
@@ -45,13 +44,21 @@ def shut_down(record: ExecutorRecord) -> int | None:
 
 
 class Relay:
-    """Stream one answer from an executor to the Kernel's client."""
+    """Stream one answer from an executor to the Kernel's client.
+
+    body: the form to send. head: of the client's request.
+    """
 
     def __init__(
-        self, table: RecordTable, name: str, record: ExecutorRecord, request: Request
+        self,
+        table: RecordTable,
+        name: str,
+        record: ExecutorRecord,
+        head: RequestHead,
+        body: bytes,
     ) -> None:
         self._table, self._name, self._record = table, name, record
-        self._request, self._has_response = request, False
+        self._head, self._body, self._has_response = head, body, False
 
     def produce(self, writer: BodyWriter) -> None:
         """Post the form to the executor and stream its response, with any status."""
@@ -75,13 +82,13 @@ class Relay:
             writer.truncate()
 
     def _relay(self, writer: BodyWriter) -> None:
-        form = forms.parse_form(self._request.body, self._request.header("content-type") or "")
+        body, self._body = self._body, b""  # it may be large, and the answer take long
         response = _send_request(
-            self._record.endpoint,
+            self._record,
             "POST",
             "",
             READ_TIMEOUT,
-            body=urlencode(form).encode(),
+            body=body,
             extra_headers=self._forwarded_headers(),
         )
         with contextlib.closing(response):
@@ -95,7 +102,7 @@ class Relay:
 
     def _forwarded_headers(self) -> dict[str, str]:
         """Return the client's headers that executors read, empty ones included."""
-        headers = self._request.head.headers
+        headers = self._head.headers
         return {
             name: ", ".join(values)
             for name, values in headers.items()
@@ -140,7 +147,7 @@ class Upstream:
 
 
 def _send_request(
-    endpoint: str,
+    record: ExecutorRecord,
     method: str,
     suffix: str,
     timeout: float,
@@ -152,8 +159,8 @@ def _send_request(
 
     timeout: seconds until its response's head, and its body unless the deadline is lifted.
     """
-    parts = urlsplit(endpoint)
-    connection = open_connection(parts, timeout)
+    parts = urlsplit(record.endpoint)
+    connection = open_connection(parts, timeout, record.address)
     headers = {"Connection": "close", **(extra_headers or {})}
     if body is not None:
         headers["Content-Type"] = "application/x-www-form-urlencoded"

@@ -37,6 +37,20 @@ def _is_ipv6(name: str) -> bool:
     return True
 
 
+def host_or_network(text: str) -> str:
+    """Parse a host name, an IP address, or a network such as 192.168.1.0/24."""
+    if "/" not in text:
+        return host_name(text).lower()
+    from ipaddress import ip_network
+
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a host, or a network such as 192.168.1.0/24, is needed, not {text!r}"
+        ) from None
+
+
 def web_address(text: str) -> str:
     """Parse a base URL, http or https, without user, query and fragment."""
     try:

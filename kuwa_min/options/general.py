@@ -42,6 +42,7 @@ class GeneralOptions(argparse.Namespace):
     kernel_url: str
     ignore_kernel: bool
     embedded_kernel: tuple[str, int] | None  # host and port; None: start none
+    executor_hosts: list[str]
     host: str | None
     bind: str | None
     port: int | None
@@ -176,6 +177,7 @@ def add_kernel_options(group: argparse._ArgumentGroup) -> None:
         help="start a small Kernel with a chat page in this process and register with it; "
         f"without an address it listens on {KERNEL_ADDRESS}",
     )
+    add_executor_hosts(group)
 
 
 def add_serving_options(group: argparse._ArgumentGroup) -> None:
@@ -270,6 +272,19 @@ def add_allowed_hosts(group: argparse._ActionsContainer) -> None:
         default=[],
         metavar="NAME",
         help="further host names under which browsers may call, and web sites whose pages may",
+    )
+
+
+def add_executor_hosts(group: argparse._ActionsContainer) -> None:
+    """Add the hosts whose executors the embedded Kernel takes."""
+    group.add_argument(
+        "--executor_hosts",
+        type=address.host_or_network,
+        nargs="+",
+        default=[],
+        metavar="HOST",
+        help="other machines whose executors may join the embedded Kernel: names, addresses, or "
+        "networks such as 192.168.1.0/24",
     )
 
 

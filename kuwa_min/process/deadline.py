@@ -145,11 +145,14 @@ class _WithDeadline:
 
     timeout: float
     sock: socket.socket | None
+    address = ""  # to connect to in place of the host that the URL names
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._deadline = deadline = Deadline(self.timeout)
-        self._create_connection = lambda address, *_: connect(address[0], address[1], deadline)
+        self._create_connection = lambda target, *_: connect(
+            self.address or target[0], target[1], deadline
+        )
         self.response_class = partial(Response, deadline=deadline)
 
     def send(self, data: Any) -> None:
@@ -167,7 +170,14 @@ class HTTPSConnection(_WithDeadline, http.client.HTTPSConnection):  # type: igno
     """A connection for one HTTPS request."""
 
 
-def open_connection(url: SplitResult, seconds: float) -> http.client.HTTPConnection:
-    """Return a connection, still to be made, for one request to a URL; never through a proxy."""
+def open_connection(
+    url: SplitResult, seconds: float, address: str = ""
+) -> http.client.HTTPConnection:
+    """Return a connection, still to be made, for one request to a URL; never through a proxy.
+
+    address: to connect to, if the URL's host must not be looked up (again).
+    """
     kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-    return kind(url.hostname or "", url.port, timeout=seconds)
+    connection = kind(url.hostname or "", url.port, timeout=seconds)
+    connection.address = address
+    return connection

@@ -212,6 +212,7 @@ class Service:
                 port,
                 version=self._args.version,
                 allowed_hosts=self._args.allowed_hosts,
+                executor_hosts=self._args.executor_hosts,
                 limits=self._limits,
             )
             self._kernel_url = stack.enter_context(kernel).url

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from kuwa_min.kernel import records
+from kuwa_min.kernel import embedded, executor_hosts, records
 from kuwa_min.kernel.embedded import EmbeddedKernel
 from tests.fakes.kuwa.executor_answers import Executor, chunk
 from tests.fakes.kuwa.kernel_talks_garbage import garbage_kernel
@@ -290,6 +291,81 @@ def test_the_executor_gets_the_headers_that_it_reads_and_its_lines_stay_whole(ke
     assert "x-kuwa-user-id: 3\n" in head
     assert "x-kuwa-api-base-urls: \n" in head
     assert "secret" not in head
+
+
+@pytest.mark.parametrize("field", ["name", "endpoint"])
+def test_names_and_endpoints_have_a_longest(
+    kernel: str, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is refused leaves nothing behind, in the table or in the log."""
+    caplog.set_level("INFO")
+    form = {"name": "a", "endpoint": "http://127.0.0.1:1/chat"}
+    for length, answer in ((embedded.MAX_LENGTH, "Success"), (embedded.MAX_LENGTH + 1, "Failed")):
+        long = {**form, field: form[field].ljust(length, "x")}
+        assert word(f"{kernel}{WORKER}/register", **long) == answer
+    assert len(table(kernel.rstrip("/"))) == 1
+    assert caplog.text.count("an executor joined") == 1
+    long_id = {"name": "a", "history_id": "1" * (embedded.MAX_LENGTH + 1), "user_id": "1"}
+    assert fetch(f"{kernel}{WORKER}/schedule", long_id)[0] == 400
+
+
+def test_a_full_table_takes_no_more(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under whatever names; what leaves makes room."""
+    monkeypatch.setattr(records, "MAX_RECORDS", 3)
+    words = [
+        word(f"{kernel}{WORKER}/register", name=name, endpoint=f"http://127.0.0.1:{port}/")
+        for port, name in enumerate("aabc", 1)
+    ]
+    assert words == ["Success"] * 3 + ["Failed"]
+    word(f"{kernel}{WORKER}/unregister", name="a", endpoint="http://127.0.0.1:1/")
+    assert word(f"{kernel}{WORKER}/register", name="c", endpoint="http://127.0.0.1:4/") == "Success"
+
+
+def test_another_machine_joins_only_if_the_operator_names_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log says once how; no path of an endpoint stands there, as it may be a secret."""
+    caplog.set_level("INFO")
+    ours, other = "http://127.0.0.1:1/s3cret/chat", "http://192.0.2.1:80/s3cret/chat"
+    with EmbeddedKernel("127.0.0.1", 0) as one:
+        for name in ("a", "b"):
+            assert word(f"{one.url}{WORKER}/register", name=name, endpoint=other) == "Failed"
+        assert word(f"{one.url}{WORKER}/register", name="a", endpoint=ours) == "Success"
+        moved = {"original_access_code": "a", "original_endpoint": ours}
+        new = {"access_code": "a", "endpoint": other}
+        assert post_json(f"{one.url}{WORKER}/update", {**moved, **new})[0] == 400
+        assert word(f"{one.url}{WORKER}/unregister", name="a", endpoint=ours) == "Success"
+    assert caplog.text.count("--executor_hosts") == 1
+    assert "http://192.0.2.1:80, registered from 127.0.0.1" in caplog.text
+    assert "s3cret" not in caplog.text
+    with EmbeddedKernel("127.0.0.1", 0, executor_hosts=["192.0.2.0/24"]) as one:
+        assert word(f"{one.url}{WORKER}/register", name="a", endpoint=other) == "Success"
+
+
+def test_chats_go_to_the_address_that_was_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the endpoint's name stands for none, or another one, by now."""
+    ids = {"name": "bot", "history_id": "1", "user_id": "1"}
+    with EmbeddedKernel("127.0.0.1", 0) as kernel, Executor() as one:
+        one.body = chunk("here") + b"0\r\n\r\n"
+        found = socket.getaddrinfo("127.0.0.1", 0, type=socket.SOCK_STREAM)
+        monkeypatch.setattr(executor_hosts, "look_up", lambda *_: found)
+        endpoint = one.url.replace("127.0.0.1", "rebinding.invalid")
+        word(f"{kernel.url}{WORKER}/register", name="bot", endpoint=f"{endpoint}/chat")
+        word(f"{kernel.url}{WORKER}/schedule", **ids)
+        answer = fetch(f"{kernel.url}{CHAT}/completions", {**ids, **said("x")})
+        assert answer == (200, "here")
+        assert "host: rebinding.invalid" in one.requests[0][1].lower()
+
+
+def test_abort_reaches_running_chats_by_their_own_ids_only(kernel: str) -> None:
+    """Neither an endpoint that is reserved, nor by ids that are no list of them."""
+    with Executor() as one:
+        word(f"{kernel}{WORKER}/register", name="bot", endpoint=f"{one.url}/chat")
+        word(f"{kernel}{WORKER}/schedule", name="bot", history_id="1", user_id="7")
+        for ids in ("[1]", "[-1]", '"1"', '{"1": 1}', "1"):
+            for user in ("7", "-1", ""):
+                fetch(f"{kernel}{CHAT}/abort", {"history_id": ids, "user_id": user})
+        assert one.requests == []
 
 
 def test_other_web_sites_are_refused(kernel: str) -> None:

@@ -185,3 +185,20 @@ def test_what_is_no_host_and_port_is_refused(text: str) -> None:
 def test_a_url_has_brackets_around_ipv6(host: str, joined: str) -> None:
     """Other hosts stand as they are."""
     assert address.join_host_port(host, 80) == joined
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("GPU1.example", "gpu1.example"),
+        ("[2001:db8::7]", "2001:db8::7"),
+        ("192.168.1.7/24", "192.168.1.0/24"),
+        ("fd00::/8", "fd00::/8"),
+    ],
+)
+def test_a_host_or_a_network_names_executors(text: str, parsed: str) -> None:
+    """Names in lower case; a network may be written with an address of it."""
+    assert address.host_or_network(text) == parsed
+    for wrong in (f"{text}/99", f"http://{text}/"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is needed, not"):
+            address.host_or_network(wrong)

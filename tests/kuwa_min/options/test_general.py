@@ -26,6 +26,7 @@ DEFAULTS = {
 OURS = {
     "bind": None,
     "embedded_kernel": None,
+    "executor_hosts": [],
     "tls_cert": None,
     "tls_key": None,
     "allowed_hosts": [],

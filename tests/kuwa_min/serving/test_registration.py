@@ -18,6 +18,7 @@ from kuwa_min.httpd.messages import JSON, TEXT, Request, Response
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import forms, protocol
 from kuwa_min.kernel.embedded import EmbeddedKernel
+from kuwa_min.kernel.records import ExecutorRecord
 from kuwa_min.serving import registration
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.registration import Registration
@@ -86,7 +87,7 @@ def test_a_base_path_needs_no_final_slash(kernel: EmbeddedKernel, metrics: Metri
 
 def test_a_left_over_record_is_renewed(kernel: EmbeddedKernel, metrics: Metrics) -> None:
     """Start where a killed process left a reserved record."""
-    kernel.records.add("bot", ENDPOINTS[0])
+    kernel.records.add("bot", ExecutorRecord(ENDPOINTS[0], "127.0.0.1"))
     kernel.records.schedule("bot", "1", "1")
     with registered(kernel.url, metrics, slots=1):
         until(lambda: kernel.records.table().get("bot") == [[ENDPOINTS[0], "READY", -1, -1]])
