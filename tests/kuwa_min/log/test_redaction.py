@@ -45,8 +45,8 @@ def test_what_looks_like_a_secret_is_hidden(text: str, said: str | None) -> None
 def test_a_long_text_takes_no_long_time() -> None:
     """Which it would if a part of it were looked at again for each of its characters."""
     for unit in ("://", "sk-", "a", "?key", "*", "eyJ.", "eyJ-", "Bearer ", "-"):
-        text = unit * (50_000 // len(unit))
-        assert redaction.clean_service(text, [KEY]) or not unit.strip()
+        text = unit * (20_000 // len(unit))
+        assert len(redaction.clean_service(text, [KEY])) <= len(text)
 
 
 @pytest.mark.parametrize(
