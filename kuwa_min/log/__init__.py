@@ -18,6 +18,8 @@ from . import redaction
 
 LEVELS = ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LONGEST_LINE = 64 << 10  # characters, before some are escaped
+LONGEST_SECRET = 4096  # characters of one that is hidden also where a line is cut
 CAPACITY = 2000  # lines that wait to be written; more are counted and dropped
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # others are written as numbers
@@ -53,7 +55,16 @@ class SafeFormatter(logging.Formatter):
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             line = f"{line} | {traceback_line(error, with_message=True)}"
-        return one_line(redaction.clean(line))
+        return one_line(_shortened(line))
+
+
+def _shortened(line: str) -> str:
+    """Hide secrets, and cut what is too long; what is left of a secret at the cut goes, too."""
+    cut = len(line) - LONGEST_LINE
+    if cut <= 0:
+        return redaction.clean(line)
+    kept = redaction.clean(line[:LONGEST_LINE])[:-LONGEST_SECRET]
+    return f"{kept} ... ({cut + LONGEST_SECRET} more characters)"
 
 
 class BackgroundHandler(logging.Handler):

@@ -156,6 +156,20 @@ def test_a_short_text_is_not_hidden(text: str | None) -> None:
 # -- no thread waits
 
 
+def test_a_line_has_a_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left of a secret at the cut, and the line says how much is missing."""
+    monkeypatch.setattr(log, "LONGEST_LINE", 100)
+    monkeypatch.setattr(log, "LONGEST_SECRET", 20)
+    log.redaction.hide("s3cret-w0rd")
+    assert line_of("x" * 100) == "x" * 100
+    for before in range(60, 101):
+        line = line_of("x" * before + "s3cret-w0rd" + "y" * 100)
+        assert line.startswith("x" * min(before, 72))
+        assert line.endswith(f" ... ({before + 11 + 100 - 80} more characters)")
+        assert "s3c" not in line
+    assert len(line_of("\n" * 9000)) < 2 * 100 + 50
+
+
 def test_lines_arrive_in_order(logger: logging.Logger) -> None:
     """Closing writes what is queued."""
     stream = io.StringIO()
