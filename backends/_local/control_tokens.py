@@ -63,12 +63,15 @@ class ControlTokens:
         """Tell whether one of these texts is in a text."""
         return self._pattern.search(text) is not None
 
-    def suspects(self, text: str) -> frozenset[str]:
-        """Return characters without which no part of this text could be a part of one of these.
+    def suspects(self, *texts: str) -> frozenset[str]:
+        """Return characters without which no part of these texts could be a part of one of ours.
 
-        Such a part has the first or the last character, or it is the whole text and stands within;
+        Such a part has the first or the last character, or it is a whole text and stands within;
         so there are none in most texts.
         """
+        return frozenset[str]().union(*map(self._suspects, texts))
+
+    def _suspects(self, text: str) -> frozenset[str]:
         inner = text.strip()
         if 0 < len(inner) < self._longest and inner in self._joined:
             return frozenset(inner)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from kuwa_min.chat.modelfile import Message
@@ -25,7 +25,7 @@ LETTERS, OTHERS = range(0x30000, 0x31300), range(0x100000, 0x10FFFE)
 RARE = re.compile("[\U00030000-\U000312ff\U00100000-\U0010fffd]")
 
 
-Pairs = list[tuple[str, str]]  # a character, and what is written for it
+Pairs = Sequence[tuple[str, str]]  # a character, and what is written for it
 
 
 class Template(Protocol):
@@ -59,7 +59,7 @@ class RenderedChat(NamedTuple):
     def restored(self, pairs: Pairs) -> RenderedChat:
         """Return it with people's own characters, which may look like control tokens now."""
         segments = [
-            one if one.token else Segment(_replaced(one.text, pairs)) for one in self.segments
+            one if one.token else Segment(replaced(one.text, pairs)) for one in self.segments
         ]
         return RenderedChat(segments, is_plain=False, is_certain=True)
 
@@ -88,14 +88,14 @@ class ChatRenderer:
         known = self._control_tokens
         rendered = self._divided(template.render(chat), is_certain=known.is_exact)
         foreign = [one["content"] for one in chat if one["role"] not in self._trusted_roles]
-        suspects = frozenset[str]().union(*map(known.suspects, foreign))
+        suspects = known.suspects(*foreign)
         if not suspects:
             return rendered
-        pairs = _stand_ins(suspects, chat)
+        pairs = stand_ins(suspects, chat)
         hidden = [
             one
             if one["role"] in self._trusted_roles
-            else {**one, "content": _replaced(one["content"], pairs)}
+            else {**one, "content": replaced(one["content"], pairs)}
             for one in chat
         ]
         own = self._divided(template.render(hidden), is_certain=True)
@@ -121,7 +121,7 @@ class ChatRenderer:
         return RenderedChat([one for one in segments if one.text], is_plain, is_certain)
 
 
-def _stand_ins(characters: Iterable[str], chat: list[Message]) -> Pairs:
+def stand_ins(characters: Iterable[str], chat: list[Message]) -> Pairs:
     """Return for each of these characters another one that no message has."""
     used = {one for message in chat for one in RARE.findall(message["content"])}
     letters, others = (
@@ -131,7 +131,7 @@ def _stand_ins(characters: Iterable[str], chat: list[Message]) -> Pairs:
     return [(one, next(letters if one.isalnum() or one == "_" else others)) for one in characters]
 
 
-def _replaced(text: str, pairs: Pairs) -> str:
+def replaced(text: str, pairs: Pairs) -> str:
     """Return the text with the second character of each pair for the first."""
     for old, new in pairs:
         text = text.replace(old, new)

@@ -322,6 +322,7 @@ class HuggingfaceExecutor(ModelExecutor):
             self.model.processor,
             template=self.model.vision_template,
             max_image_tokens=self.prompt_limit // IMAGE_SHARE // max(1, images),
+            control_tokens=self.model.tokenizer.control_tokens,
         )
 
 

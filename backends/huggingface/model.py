@@ -14,6 +14,7 @@ import transformers
 
 from backends._local.model_files import template_files
 from backends._local.model_files.sniff import printable
+from backends._local.rendering import Template
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 
@@ -123,7 +124,12 @@ class TransformersModel:
         return several
 
     def _library_tokenizer(self, path: str, embeddings: int) -> LibraryTokenizer:
-        template = self.chat_template if self.processor is None else None
+        if self.processor is None:
+            template: Template = self.chat_template
+        else:
+            from .vision import VisionTemplate
+
+            template = VisionTemplate(self.processor, self.vision_template)
         made = LibraryTokenizer(self._tokenizer, self.markup, template, embeddings)
         names = [one.text for one in made.weightless]
         if names and self.processor is None:

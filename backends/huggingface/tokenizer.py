@@ -20,7 +20,7 @@ class LibraryTokenizer:
     """
 
     def __init__(
-        self, library: Any, markup: Mapping[int, str], template: Template | None, embeddings: int
+        self, library: Any, markup: Mapping[int, str], template: Template, embeddings: int
     ) -> None:
         self._library = library
         tokens = {token: ControlToken(token, text) for token, text in markup.items()}
@@ -30,7 +30,7 @@ class LibraryTokenizer:
         usable = [one for one in tokens.values() if one.id < embeddings]
         others = [one for one in usable if one.id not in markup]
         special = [one for one in usable if one.id in markup]
-        control = [*special, *(written_tokens(template, others) if template else ())]
+        control = [*special, *written_tokens(template, others)]
         self.control_tokens = ControlTokens(
             control,
             self.weightless,

@@ -19,7 +19,9 @@ import transformers
 from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
+from backends._local.control_tokens import ControlTokens
 from backends._local.prompt_encoder import EncodedPrompt
+from backends._local.rendering import Pairs, replaced, stand_ins
 from backends._local.templates.chat_template import TemplateError
 from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
@@ -40,6 +42,7 @@ NO_PROCESSOR = (
     "{} has no preprocessor_config.json that can be read, which says how its pictures are "
     "prepared; --processor gives the folder that has it"
 )
+ZERO_WIDTH_SPACE = "\u200b"
 MAX_SCALINGS = 6  # attempts to scale an image down to its token limit
 MAX_SIDE = 4096  # pixels of an image in memory: no processor uses more
 PROBE_SIDE = 56  # pixels
@@ -105,11 +108,19 @@ class VisionEncoder:
     """A PromptEncoder of one request whose chats contain placeholders for images.
 
     template: the chat template; max_image_tokens: of each image, which is scaled down to them: a
-    photograph alone could exceed the prompt limit.
+    photograph alone could exceed the prompt limit; control_tokens: which people cannot write.
     """
 
-    def __init__(self, processor: Any, *, template: str, max_image_tokens: int) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        *,
+        template: str,
+        max_image_tokens: int,
+        control_tokens: ControlTokens | None = None,
+    ) -> None:
         self._processor, self._template = processor, template
+        self._control_tokens = control_tokens or ControlTokens()
         self._max_image_tokens = max_image_tokens
         self._images: dict[int, PIL.Image.Image] = {}  # by the number of the placeholder
         self._image_tokens: dict[int, int] = {}
@@ -151,27 +162,71 @@ class VisionEncoder:
         return len(self._encode(chat, {0: image}).ids) - len(self._encode(chat, {}).ids)
 
     def _encode(self, chat: list[Message], images: Mapping[int, PIL.Image.Image]) -> EncodedPrompt:
+        return self._apply(chat, images, self._divided(chat))
+
+    def _divided(self, chat: list[Message]) -> Pairs:
+        """Return what is written for characters of a chat, lest they form control tokens.
+
+        Nothing for most chats. Processors have no common way to tokenize a part of a text without
+        control tokens, so invisible spaces divide what would be one.
+        """
+        suspects = self._control_tokens.suspects(*(one["content"] for one in chat))
+        if not suspects or self._controls(chat, []) == self._controls(
+            chat, stand_ins(suspects, chat)
+        ):
+            return []
+        return [(one, f"{ZERO_WIDTH_SPACE}{one}{ZERO_WIDTH_SPACE}") for one in suspects]
+
+    def _controls(self, chat: list[Message], pairs: Pairs) -> list[int] | None:
+        """Return the control tokens of a chat without its images; None if it is refused."""
         try:
+            ids = self._apply(chat, {}, pairs).ids
+        except TemplateError:
+            return None
+        return [token for token in ids if token in self._control_tokens.ids]
+
+    def _apply(
+        self, chat: list[Message], images: Mapping[int, PIL.Image.Image], pairs: Pairs
+    ) -> EncodedPrompt:
+        messages = [{**one, "content": parts(one["content"], images, pairs)} for one in chat]
+        with _refusing():
             inputs = self._processor.apply_chat_template(
-                [{**one, "content": parts(one["content"], images)} for one in chat],
+                messages,
                 chat_template=self._template,
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
-                sanitize_control_tokens=self._contains_special_token(chat),
             )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
-            raise TemplateError(str(error).partition("\n")[0]) from None
         return EncodedPrompt(inputs["input_ids"][0].tolist(), ModelInputs(inputs))
 
-    def _contains_special_token(self, chat: list[Message]) -> bool:
-        """Tell whether a message contains a special token such as "<image>", which needs escaping.
 
-        Escaping is switched on only then: Idefics 3 and its kin have no support for it.
-        """
-        known = self._processor.tokenizer.get_added_vocab()
-        return any(token in one["content"] for one in chat for token in known)
+class VisionTemplate:
+    """The template of a processor, as text; each message shows a picture."""
+
+    def __init__(self, processor: Any, template: str) -> None:
+        self._processor, self._template = processor, template
+
+    def render(self, chat: list[Message], /, **more: Any) -> str:
+        """Return the chat as text; raises TemplateError if the template refuses it."""
+        picture = {"type": "image"}
+        with _refusing():
+            text = self._processor.apply_chat_template(
+                [{**one, "content": [picture, *parts(one["content"], {})]} for one in chat],
+                chat_template=self._template,
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+        return str(text)
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Raise TemplateError for what templates and processors raise."""
+    try:
+        yield
+    except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
+        raise TemplateError(str(error).partition("\n")[0]) from None
 
 
 def accepts_several_images(processor: Any, template: str) -> bool:
@@ -186,10 +241,13 @@ def accepts_several_images(processor: Any, template: str) -> bool:
     return True
 
 
-def parts(content: str, images: Mapping[int, Any]) -> list[dict[str, Any]]:
-    """Split a message at its images into content parts, as templates of these models want it."""
+def parts(content: str, images: Mapping[int, Any], pairs: Pairs = ()) -> list[dict[str, Any]]:
+    """Split a message at its images into content parts, as templates of these models want it.
+
+    pairs: what is written for some characters.
+    """
     found = [
-        {"type": "text", "text": part}
+        {"type": "text", "text": replaced(part, pairs)}
         if isinstance(part, str)
         else {"type": "image", "image": part}
         for part in split(content, images)
