@@ -448,17 +448,22 @@ Loading().run()
         assert "/chat" not in str(found)
 
 
-def test_a_secret_path_is_registered_and_not_logged() -> None:
-    """Let the executor choose a secret path."""
+def test_a_secret_path_is_registered_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Let the executor choose one; neither its log nor the Kernel's has it at any level."""
+    caplog.set_level("DEBUG")
     with EmbeddedKernel("127.0.0.1", 0) as kernel:
-        options = ("--kernel_url", kernel.url, "--executor_path", "auto")
+        options = ("--kernel_url", kernel.url, "--executor_path", "auto", "--log", "DEBUG")
         with Program("debug", *options) as program:
             until(lambda: "debug" in kernel.records.table())
             endpoint = kernel.records.table()["debug"][0][0]
             path = endpoint.split("/", 3)[3]
             assert len(path) == len("/chat") + 32
             assert chat_through(kernel.url.rstrip("/"), "debug", "hello") == "hello"
-            assert path not in program.log
+            until(lambda: "characters in" in program.log)
+            secret = path.partition("/")[0]
+            assert secret not in program.log
+        assert secret not in caplog.text
+        assert "an executor joined: debug at http" in caplog.text
 
 
 def test_tls_is_served_and_registered(tmp_path: Path) -> None:
