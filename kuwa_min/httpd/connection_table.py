@@ -14,7 +14,8 @@ class State(Enum):
     IDLE = auto()  # no request yet, or its answer was sent
     RECEIVING = auto()  # the head of a request has come, its body has not
     BUSY = auto()  # from then to the answer's end
-    DROPPED = auto()  # shut down by us; its thread has yet to close it
+    LINGERING = auto()  # answered for the last time, but its client still sends; has no thread
+    DROPPED = auto()  # shut down by us, not closed yet
 
 
 class ConnectionTable:
@@ -49,11 +50,11 @@ class ConnectionTable:
         with self._changed:
             self._states[id(sock)] = sock, State.IDLE
 
-    def replace(self, sock: socket.socket, successor: socket.socket) -> None:
-        """Let another socket object stand for a connection, as an idle one."""
+    def replace(self, sock: socket.socket, successor: socket.socket, state: State) -> None:
+        """Let another socket object stand for a connection."""
         with self._changed:
             self._remove(sock)
-            self._states[id(successor)] = successor, State.IDLE
+            self._states[id(successor)] = successor, state
 
     def mark(self, sock: socket.socket, state: State) -> None:
         """Note what happens on a connection, unless it was dropped."""
@@ -67,10 +68,14 @@ class ConnectionTable:
         with self._changed:
             self._remove(sock)
 
-    def drop_oldest(self, state: State) -> bool:
-        """Shut the connection down that has been in a state for the longest; tell if one is."""
+    def drop_oldest(self, *states: State, but: socket.socket | None = None) -> bool:
+        """Shut the connection down that has been in such a state for the longest; tell if one is.
+
+        but: one that is to be kept.
+        """
         with self._changed:
-            sock = next((sock for sock, one in self._states.values() if one is state), None)
+            inside = (sock for sock, state in self._states.values() if state in states)
+            sock = next((sock for sock in inside if sock is not but), None)
             if sock is None:
                 return False
             self._states[id(sock)] = sock, State.DROPPED

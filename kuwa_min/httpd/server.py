@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from _thread import start_new_thread
 from collections.abc import Collection
 from http.server import ThreadingHTTPServer
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_POLL = 0.1  # seconds between two looks of the accepting thread at a shutdown
-ACCEPT_BACKOFF = 0.05  # seconds without accept() once the process is out of descriptors
+ACCEPT_BACKOFF = 0.05  # seconds without accept() while descriptors or threads are short
+THREAD_POLL = 0.005  # seconds between two tries to start a thread
 SILENT_SECONDS = 0.5  # until a connection without a first byte leaves the process that accepts
 STALE_SECONDS = 30.0  # without a heartbeat of ours until that process calls us wedged
 FULL = Response(503, b"Too many connections. Please try again.", TEXT)
@@ -150,7 +152,7 @@ class Server(ThreadingHTTPServer):
             wrapped = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         except (OSError, ValueError):  # it left, or sent something before the handshake
             raise ClientDisconnected from None
-        self.connections.replace(sock, wrapped)
+        self.connections.replace(sock, wrapped, State.IDLE)
         wrapped.settimeout(self.limits.head_seconds)
         try:
             wrapped.do_handshake()
@@ -204,8 +206,9 @@ class Server(ThreadingHTTPServer):
 
     def _drop_oldest(self) -> None:
         """Make room: where no connection is idle, an unfinished request has to end."""
-        if not self.connections.drop_oldest(State.IDLE):
-            self.connections.drop_oldest(State.RECEIVING)
+        drop = self.connections.drop_oldest
+        if not drop(State.IDLE, State.LINGERING):
+            drop(State.RECEIVING)
 
     def _wait_for_room(self) -> bool:
         return self.connections.wait_for_fewer(self.limits.sockets, ACCEPT_BACKOFF)
@@ -218,16 +221,33 @@ class Server(ThreadingHTTPServer):
         threads.
         """
         if self.connections.kept >= self.limits.connections:
-            self.connections.drop_oldest(State.IDLE)
+            self.connections.drop_oldest(State.IDLE, State.LINGERING)
         is_full = len(self.connections) >= self.limits.sockets
         self.connections.add(request)
-        try:
-            if is_full:
-                raise RuntimeError("too many connections are busy")
-            # not Thread.start(), which waits for the thread, without memory for ever
-            start_new_thread(self._serve_connection, (request, client_address))
-        except (RuntimeError, MemoryError):  # also of a thread that cannot be started
+        if is_full or not self._start_thread(request, client_address):
             self._reject(request)
+
+    def _start_thread(self, request: socket.socket, client_address: Any) -> bool:
+        """Start the thread of a connection, in place of that of an idle one if need be."""
+        deadline: float | None = None
+        while True:
+            try:
+                # not Thread.start(), which waits for the thread, without memory for ever
+                start_new_thread(self._serve_connection, (request, client_address))
+                return True
+            except (RuntimeError, MemoryError):
+                if deadline is None:
+                    deadline = self._free_thread(request)
+                if time.monotonic() > deadline:
+                    return False
+                threading.Event().wait(THREAD_POLL)
+
+    def _free_thread(self, request: socket.socket) -> float:
+        """End another connection for its thread; return until when to wait for that."""
+        drop, now = self.connections.drop_oldest, time.monotonic()
+        if drop(State.IDLE, but=request) or drop(State.RECEIVING):
+            return now + ACCEPT_BACKOFF
+        return now - 1
 
     def _serve_connection(self, request: socket.socket, client_address: Any) -> None:
         try:
@@ -248,7 +268,7 @@ class Server(ThreadingHTTPServer):
         size, seconds: how much of what it sends is dropped at most.
         """
         taken = socket.socket(fileno=sock.detach())
-        self.connections.replace(sock, taken)
+        self.connections.replace(sock, taken, State.LINGERING)
         self.flush_thread.linger(taken, size, seconds, self.shutdown_request)
 
     def shutdown_request(self, request: Any) -> None:

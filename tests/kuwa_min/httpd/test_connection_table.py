@@ -49,6 +49,23 @@ def test_the_one_that_is_idle_for_the_longest_is_dropped(pairs: Pairs) -> None:
     assert busy[1].recv(10) == b"still here"
 
 
+def test_what_may_be_dropped_is_the_callers_choice(pairs: Pairs) -> None:
+    """The oldest of some states, but not the one that is named."""
+    table = ConnectionTable()
+    lingering, idle, newest = pairs(), pairs(), pairs()
+    for near, _ in (lingering, idle, newest):
+        table.add(near)
+    table.mark(idle[0], State.IDLE)
+    table.mark(lingering[0], State.LINGERING)
+    table.mark(newest[0], State.IDLE)
+    assert table.drop_oldest(State.IDLE, but=newest[0])
+    assert idle[1].recv(1) == b""
+    assert not table.drop_oldest(State.IDLE, but=newest[0])
+    assert not table.drop_oldest(State.RECEIVING)
+    assert table.drop_oldest(State.IDLE, State.LINGERING)
+    assert lingering[1].recv(1) == b""
+
+
 def test_a_dropped_connection_counts_until_it_is_removed(pairs: Pairs) -> None:
     """No mark brings it back; its end makes room for the one that waits."""
     table, (near, _) = ConnectionTable(), pairs()
@@ -69,7 +86,7 @@ def test_a_connection_goes_on_under_another_socket(pairs: Pairs) -> None:
     table, (near, far), (other, _) = ConnectionTable(), pairs(), pairs()
     table.add(near)
     table.mark(near, State.BUSY)
-    table.replace(near, other)
+    table.replace(near, other, State.IDLE)
     assert (len(table), table.count(State.IDLE)) == (1, 1)
     table.mark(near, State.BUSY)
     assert table.count(State.IDLE) == 1

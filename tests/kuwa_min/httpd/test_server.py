@@ -431,6 +431,35 @@ def test_without_a_free_thread_clients_are_told_so(
             assert client.send(get()).answer().status == 200
 
 
+def test_without_a_free_thread_idle_connections_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Give the server three threads: neither silent clients nor slow bodies keep it from us."""
+    free = threading.Semaphore(3)
+    start = server_module.start_new_thread
+
+    def limited(function: Callable[..., None], args: tuple[Any, ...]) -> int:
+        if not free.acquire(blocking=False):
+            raise RuntimeError("can't start new thread")
+
+        def run(*args: Any) -> None:
+            function(*args)
+            free.release()
+
+        return start(run, args)
+
+    monkeypatch.setattr(server_module, "start_new_thread", limited)
+    monkeypatch.setattr(server_module, "ACCEPT_BACKOFF", TIMEOUT)
+    with serving() as server, contextlib.ExitStack() as stack:
+        for number in range(20):
+            client = stack.enter_context(Client(server))
+            if number % 2:
+                client.send(get("/echo", "Content-Length: 9", method="POST"))
+                until(lambda: server.connections.count(State.RECEIVING))
+        client = stack.enter_context(Client(server))
+        assert client.send(post("/echo", b"hello")).answer().body == b"hello"
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -470,8 +499,8 @@ def test_a_refused_client_that_stays_holds_no_thread(server: Server) -> None:
             client.send(get("/nothing", "Content-Length: 100000", method="POST") + b"x" * 5000)
             assert client.answer().status == 404
         until(lambda: threading.active_count() <= threads)
-        assert server.connections.count(State.IDLE) == len(clients)
-        assert server.connections.drop_oldest(State.IDLE)
+        assert server.connections.count(State.LINGERING) == len(clients)
+        assert server.connections.drop_oldest(State.LINGERING)
         until(lambda: len(server.connections) == len(clients) - 1)
         for client in clients[1:]:
             client.send(b"x" * 95_000)
