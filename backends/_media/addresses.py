@@ -47,6 +47,30 @@ SPECIAL_IPV6 = tuple(
         ),
     )
 )
+METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        (
+            "169.254.169.254",  # most clouds
+            *("169.254.170.2", "169.254.170.23", "fd00:ec2::23", "fd00:ec2::254"),  # AWS
+            "fd20:ce::254",  # Google
+            "168.63.129.16",  # Azure
+            "192.0.0.192",  # Oracle Cloud
+            "100.100.100.200",  # Alibaba Cloud
+            "169.254.0.23",  # Tencent Cloud
+        ),
+    )
+)
+# Prefixes of addresses whose last 32 bits are the IPv4 address that is reached: mapped, NAT64.
+IPV4_INSIDE = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))
+
+
+def is_metadata(address: str) -> bool:
+    """Tell whether an address is a cloud's metadata service, which gives out keys."""
+    number = ipaddress.ip_address(address.partition("%")[0])
+    if any(number in prefix for prefix in IPV4_INSIDE):
+        number = ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
+    return number in METADATA
 
 
 def is_public(address: str) -> bool:

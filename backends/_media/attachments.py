@@ -112,7 +112,8 @@ def add_arguments(add: Callable[..., object]) -> None:
     add(
         "--allow_private_urls",
         action="store_true",
-        help="fetch links to every address of this machine and its network",
+        help="fetch links to every address of this machine and its network, but for the metadata "
+        "services of clouds",
     )
 
 

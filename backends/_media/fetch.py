@@ -29,7 +29,7 @@ from backends._http.lookup import look_up
 from backends._http.tls import create_tls_context
 from kuwa_min.options.proxies import PORTS
 
-from .addresses import is_own, is_public
+from .addresses import is_metadata, is_own, is_public
 from .fetch_policy import FetchPolicy, LinkError, Target, parse
 from .file_types import START
 from .sentences import (
@@ -125,10 +125,12 @@ def _may_be_asked(policy: FetchPolicy, target: Target, addresses: list[str]) -> 
 
     A public address of this machine reaches what its loopback address does, and is judged as that.
     """
-    if policy.trusts(target):
+    if policy.names(target):
         return True
-    trusts_own = policy.trusts(target._replace(host="127.0.0.1"))
-    return all(is_public(one) and (trusts_own or not is_own(one)) for one in addresses)
+    if policy.allow_private:
+        return not any(map(is_metadata, addresses))
+    names_own = policy.names(target._replace(host="127.0.0.1"))
+    return all(is_public(one) and (names_own or not is_own(one)) for one in addresses)
 
 
 def _connect(addresses: list[str], target: Target, deadline: Deadline) -> socket.socket:

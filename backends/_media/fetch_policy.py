@@ -48,17 +48,15 @@ class FetchPolicy(NamedTuple):
     password.
     """
 
-    allow_private: bool = False  # every target
+    allow_private: bool = False  # every target, but for the metadata services of clouds
     uploads: frozenset[tuple[str, int]] = frozenset()  # (host, port) as the operator named them
     kernel: frozenset[tuple[str, int]] = frozenset()  # (host, port) on the Kernel's host
 
-    def trusts(self, target: Target) -> bool:
-        """Tell whether a target may have a private address."""
+    def names(self, target: Target) -> bool:
+        """Tell whether the operator named the host of a target, which may have any address."""
         host_and_port = (target.host, target.port)
-        return (
-            self.allow_private
-            or host_and_port in self.uploads
-            or (host_and_port in self.kernel and _is_upload(target.path))
+        return host_and_port in self.uploads or (
+            host_and_port in self.kernel and _is_upload(target.path)
         )
 
 

@@ -108,6 +108,21 @@ def test_nothing_is_public_that_the_newest_python_calls_special() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    ("address", "is_metadata"),
+    [
+        *(("169.254.169.254", True), ("168.63.129.16", True), ("fd00:ec2::254", True)),
+        *(("::ffff:169.254.169.254", True), ("64:ff9b::a9fe:a9fe", True)),
+        *(("169.254.1.1", False), ("10.0.0.1", False), ("::1", False), ("fe80::1%eth0", False)),
+    ],
+)
+def test_metadata_services_are_known_however_they_are_written(
+    address: str, is_metadata: bool
+) -> None:
+    """Also inside an IPv6 address."""
+    assert addresses.is_metadata(address) == is_metadata
+
+
 def test_our_own_addresses_are_known() -> None:
     """Of loopback, every one; and the one that this machine would send from."""
     assert all(map(addresses.is_own, ("127.0.0.1", "127.1.2.3")))

@@ -357,6 +357,27 @@ def test_a_name_with_one_private_address_is_refused(
     assert "on a private network" in refusal("http://mixed.example/", CLOSED)
 
 
+@pytest.mark.parametrize(
+    ("policy", "is_asked"),
+    [(OPEN, False), (FetchPolicy(uploads=frozenset({("cloud.example", 80)})), True)],
+)
+def test_a_metadata_service_is_asked_only_if_its_host_is_named(
+    monkeypatch: pytest.MonkeyPatch, policy: FetchPolicy, is_asked: bool
+) -> None:
+    """It gives out the keys of the machine: --allow_private_urls does not mean it."""
+    there = [(2, 1, 6, "", ("169.254.169.254", 80))]
+    asked: list[list[str]] = []
+
+    def connect(addresses: list[str], *_: object) -> None:
+        asked.append(addresses)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: there)
+    monkeypatch.setattr(fetch, "_connect", connect)
+    refusal("http://cloud.example/latest/meta-data", policy)
+    assert asked == [["169.254.169.254"]] * is_asked
+
+
 OWN_UPLOAD = FetchPolicy(kernel=frozenset({("127.0.0.1", 80)}))
 
 

@@ -47,13 +47,13 @@ def options(**given: Any) -> Namespace:
 def test_uploads_of_the_site_may_be_private(url: str, trusted: bool) -> None:
     """All of the hosts that are named; of the Kernel's host uploads, and no order to the Kernel."""
     hosts = [("Web", None), ("files", 8080), ("::1", 81)]
-    assert policy(options(upload_hosts=hosts)).trusts(parse(url)) is trusted
+    assert policy(options(upload_hosts=hosts)).names(parse(url)) is trusted
 
 
 def test_the_kernels_host_has_all_names_of_loopback() -> None:
     """The front end calls itself localhost where the Kernel is 127.0.0.1; without Kernel, none."""
     target = parse("http://localhost/storage/root/homes/1/a.png")
     here = {"kernel_url": "http://127.0.0.1:9000/"}
-    assert policy(options(**here)).trusts(target)
-    assert not policy(options(**here, ignore_kernel=True)).trusts(target)
-    assert not policy(options(**here, embedded_kernel=("127.0.0.1", 9000))).trusts(target)
+    assert policy(options(**here)).names(target)
+    assert not policy(options(**here, ignore_kernel=True)).names(target)
+    assert not policy(options(**here, embedded_kernel=("127.0.0.1", 9000))).names(target)
