@@ -14,13 +14,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from urllib.parse import urlencode
 
+from soaking.kernel import MoodyKernel
 from soaking.talker import answer
 
 HOST = "127.0.0.1"
 SILENCE = 60.0  # seconds without a byte after which a chat counts as stuck
+ABORT_SECONDS = 10.0
 FLOOD, HELD = 100, 0.3  # connections at once, and for how many seconds
 BALLAST = 1_000_000  # characters of the largest form: 9 MB in percent-encoded Chinese are refused
 MOST_PROBLEMS = 20
@@ -50,8 +52,8 @@ class Load:
     compared.
     """
 
-    def __init__(self, port: int, kernel_port: int, name: str, *, knows_answers: bool) -> None:
-        self.port, self.kernel_port, self.name = port, kernel_port, name
+    def __init__(self, port: int, kernel: MoodyKernel, name: str, *, knows_answers: bool) -> None:
+        self.port, self.kernel, self.name = port, kernel, name
         self.knows_answers = knows_answers
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -132,9 +134,9 @@ class Visitor(threading.Thread):
             self.load.report(f"{kind} {number}: {len(text)} characters, {text[-80:]!r}")
 
     def abort(self) -> None:
-        """Abort a chat by the Kernel's ids; it must end soon."""
-        kind = self.chance.choice(["long", "silent"])
-        response = self.ask(f"{kind} {100_000 if kind == 'long' else 50}")
+        """Abort a chat by the Kernel's ids; it must end at once, if the Kernel still knows it."""
+        kind, moods = self.chance.choice(["long", "silent"]), self.load.kernel.changes
+        response = self.ask(f"{kind} {3000 if kind == 'long' else 30}")
         if response is None:
             return
         with response:
@@ -142,11 +144,10 @@ class Visitor(threading.Thread):
                 response.read1(100)
             ids = {"history_id": f"[{self.ids['history_id']}]", "user_id": self.ids["user_id"]}
             started = time.monotonic()
-            with suppress(OSError, http.client.HTTPException):
-                self.to_kernel("/v1.0/chat/abort", ids).read()
+            self.to_kernel("/v1.0/chat/abort", ids).read()
             while response.read1(1 << 16):
                 pass
-        if time.monotonic() - started > 30:
+        if time.monotonic() - started > ABORT_SECONDS and moods == self.load.kernel.changes:
             self.load.report(f"{kind}: it went on after its abort")
 
     def read_slowly(self) -> None:
@@ -193,7 +194,7 @@ class Visitor(threading.Thread):
 
     def to_kernel(self, path: str, form: dict[str, str]) -> http.client.HTTPResponse:
         """Post a form to the Kernel; return the response, which closes its connection."""
-        connection = http.client.HTTPConnection(HOST, self.load.kernel_port, timeout=SILENCE)
+        connection = http.client.HTTPConnection(HOST, self.load.kernel.port, timeout=SILENCE)
         fields = {"Content-Type": "application/x-www-form-urlencoded", "Connection": "close"}
         with closing(connection):  # the response keeps the socket
             connection.request("POST", path, urlencode(form).encode(), fields)
