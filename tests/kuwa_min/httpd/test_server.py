@@ -9,6 +9,7 @@ import contextlib
 import gc
 import http.client
 import logging
+import select
 import socket
 import ssl
 import subprocess
@@ -1434,6 +1435,47 @@ def test_a_request_during_a_tls_stream_is_answered_after_it(trust: Trust) -> Non
         asked.set()
         assert client.until(b"0\r\n\r\n") == b""
         assert client.answer().body == b"next" * 5000
+
+
+def test_a_refused_tls_client_can_read_the_answer_while_it_sends(trust: Trust) -> None:
+    """Drop its records unread; the end is that of the connection, without an alert."""
+    with serving(tls=trust.server) as server, Client(server, trust.client) as client:
+        client.send(get("/echo", "Content-Length: 99999999", method="POST"), b"x" * 1000)
+        until(lambda: len(server.flush_thread._lingering))
+        for _ in range(8):
+            client.send(b"x" * 65536)
+        assert client.answer().status == 413
+        assert client.rest() == b""
+
+
+def test_a_tls_client_may_send_many_small_records(trust: Trust) -> None:
+    """Read all that have come at once: a record a read, with a delay each, would take for ever."""
+    with serving(tls=trust.server) as server, Client(server, trust.client) as client:
+        client.send(get("/echo", "Content-Length: 3000", method="POST"))
+        for _ in range(300):
+            client.send(b"0123456789")
+        assert client.answer().body == b"0123456789" * 300
+
+
+@pytest.mark.skipif(not hasattr(select, "EPOLLRDHUP"), reason="needs Linux")
+def test_a_tls_client_that_leaves_a_part_of_a_request_behind_is_noticed(trust: Trust) -> None:
+    """Hang up during a silent stream."""
+    ended = threading.Event()
+
+    def wait(writer: BodyWriter) -> None:
+        try:
+            writer.wait_for_disconnect()
+        finally:
+            ended.set()
+
+    routes = {"/": {"GET": lambda _: StreamingResponse(wait, TEXT)}}
+    with serving(routes, tls=trust.server) as server:
+        with Client(server, trust.client) as client:
+            client.send(get())
+            client.until(b"\r\n\r\n")
+            client.send(b"GET / HT")
+            until(lambda: server.flush_thread._early)
+        assert ended.wait(TIMEOUT)
 
 
 def test_a_plain_client_on_the_tls_port_is_dropped_quietly(
