@@ -13,6 +13,7 @@ import zlib
 
 HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,15}")
 LONGEST_SIZE_LINE = 4096  # bytes of a chunk's size with its extensions
+LONGEST_TRAILER = 64 << 10  # bytes
 PIECE = 64 << 10  # bytes that are decompressed at once
 GZIP, ZLIB, RAW_DEFLATE = 31, 15, -15  # framings of deflate, as zlib numbers them
 CODINGS = ("gzip", "x-gzip", "deflate")  # names of compressions that we read; see Decompressor
@@ -52,6 +53,7 @@ class ChunkedReader:
         self._remaining = 0  # bytes of this chunk, with its CRLF
         self._buffer = b""  # the beginning of a line that is not whole yet
         self._in_trailer = False
+        self._trailer = 0  # bytes of its lines
         self.ended = False
 
     def feed(self, data: bytes) -> bytes:
@@ -81,6 +83,9 @@ class ChunkedReader:
         """Read a line between chunks: a chunk's size, or one of the trailer."""
         if self._in_trailer:
             self.ended = not line
+            self._trailer += len(line)
+            if self._trailer > LONGEST_TRAILER:
+                raise IncompleteBody("the trailer of the answer does not end")
             return
         size = line.partition(b";")[0].strip()
         if not HEXADECIMAL.fullmatch(size):

@@ -35,6 +35,23 @@ def test_what_is_no_chunk_is_refused(line: bytes) -> None:
         ChunkedReader().feed(line)
 
 
+def test_a_trailer_that_does_not_end_is_refused() -> None:
+    """No text comes of it, so no other limit would notice."""
+    reader = ChunkedReader()
+    assert reader.feed(b"1\r\nx\r\n0\r\n" + b"Sum: 1\r\n" * 100) == b"x"
+    with pytest.raises(IncompleteBody):
+        for _ in range(100):
+            reader.feed(b"Sum: 1\r\n" * 1000)
+
+
+@pytest.mark.parametrize("end", [b"0\n\n", b"0;x\nA: b\n\r\n", b" 00 \r\n\n"])
+def test_loose_line_ends_of_a_service_are_taken(end: bytes) -> None:
+    """Nothing behind us reads the same bytes in another way."""
+    reader = ChunkedReader()
+    assert reader.feed(b"2\nhi\r\n" + end) == b"hi"
+    assert reader.ended
+
+
 def test_a_body_that_ends_too_early_is_not_whole() -> None:
     """Whichever way its length was told; without one, its end is the connection's."""
     for framing in (ChunkedReader(), ContentLengthReader(3)):
