@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.kuwa.kernel_hangs import hanging_kernel
+from tests.fakes.kuwa.kernel_talks_garbage import odd_table
 from tests.support.programs import Program, call, chat_through, fetch, said, table, until
 from tests.support.pythons import python_of
 
 pytestmark = pytest.mark.slow
 Built = Callable[[str], Path]
+pause = threading.Event()  # never set
 RESTORED_SECONDS = 15.0  # within which a lost executor is listed again
 
 
@@ -113,6 +118,67 @@ def test_sigterm_in_the_middle_of_an_answer_lets_it_end_whole(built: Built) -> N
             chat.join()
         assert answers == ["x" * 100]
         assert table(url) == {}
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_drain_at_once(built: Built, second: signal.Signals) -> None:
+    """With a Kernel that hangs and an answer that would take minutes: it ends whole, and code 0."""
+    options = ("--drain_timeout", "600", "--host", "127.0.0.1", "--delay", "0.1")
+    with hanging_kernel() as url, start(built, "debug", "--kernel_url", url, *options) as program:
+        with call(program.url, said("x" * 5000)) as response:
+            assert response.read(1) == b"x"
+            program.process.terminate()
+            program.wait_for("stopping: running answers may take 600 s")
+            pause.wait(0.5)  # two signals at once may be one that a wrapper passes on
+            program.process.send_signal(second)
+            assert response.read().decode().endswith("<<</WARNING>>>")
+        assert program.end() == 0
+        assert "asked to stop again" in program.log
+
+
+def test_a_kernel_that_talks_garbage_loses_no_executor(built: Built) -> None:
+    """Where the table is garbage, the endpoints are registered all the same, again and again."""
+    options = ("--host", "127.0.0.1", "--concurrent_req_limit", "2", "--waiting", "0")
+    with (
+        odd_table(b"\x00\xff no HTTP\r\n\r\n") as (url, registered),
+        start(built, "debug", "--kernel_url", url, *options) as program,
+    ):
+        program.wait_for("registered as debug")
+        until(lambda: len(registered) >= 4)  # two at the start, and after each heartbeat
+        metrics = fetch(f"{program.url.removesuffix('/chat')}/metrics")[1]
+        program.process.terminate()
+        assert program.end() == 0
+    assert 'executor_framework_registered{executor_name="debug"} 1.0' in metrics
+    assert 'executor_framework_thread_failures_total{executor_name="debug"} 0.0' in metrics
+    assert "Traceback" not in program.log
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.parametrize("megabytes", [40, 100, 400])
+def test_with_little_memory_it_serves_or_ends(built: Built, megabytes: int) -> None:
+    """Three hundred clients want a thread each; none waits for ever, and after them all is well."""
+    limits = ("sh", "-c", f'ulimit -v {megabytes * 1024} && exec "$@"', "sh")
+    options = ("debug", "--ignore_kernel", "--host", "127.0.0.1", "--delay", "0")
+    command = (*limits, sys.executable, str(built("debug")))
+    with Program(*options, command=command) as program, contextlib.ExitStack() as clients:
+        until(lambda: "ready: " in program.log or program.process.poll() is not None)
+        if program.process.poll() is not None:
+            assert program.end() == 1
+            assert "error: " in program.log.splitlines()[-1]
+            assert "Traceback" not in program.log
+            return
+        base = program.url.removesuffix("/chat")
+        host, port = base.removeprefix("http://").split(":")
+        for _ in range(300):
+            client = clients.enter_context(socket.create_connection((host, int(port)), 20))
+            client.sendall(b"POST /chat HTTP/1.1\r\nHo")
+            with contextlib.suppress(ConnectionError):  # it was refused already, and closed
+                assert fetch(f"{base}/status")[0] in (200, 503)
+        clients.close()
+        until(lambda: fetch(program.url, said("hello")) == (200, "hello"))
+        program.process.terminate()
+        assert program.end() == 0
+        assert "Traceback" not in program.log
 
 
 def test_eight_clients_chat_at_once_through_one_process(built: Built) -> None:

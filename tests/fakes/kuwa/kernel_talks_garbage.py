@@ -27,3 +27,30 @@ def garbage_kernel(answer: bytes) -> Iterator[str]:
         threading.Thread(target=serve, daemon=True).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def odd_table(table: bytes) -> Iterator[tuple[str, list[str]]]:
+    """Run a Kernel that registers, and shows these bytes for its table; give what registered."""
+    seen: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                with client, contextlib.suppress(OSError):
+                    head = client.recv(65536)
+                    if head.startswith(b"POST"):
+                        client.recv(65536) if head.endswith(b"\r\n\r\n") else None
+                        seen.append(head.decode().split()[1])
+                    post = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nSuccess"
+                    client.sendall(post if head.startswith(b"POST") else table)
+                    client.shutdown(socket.SHUT_WR)
+                    client.recv(65536)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", seen
+        listener.shutdown(socket.SHUT_RDWR)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -23,7 +21,7 @@ from kuwa_min.serving import registration
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.registration import Registration
 from tests.fakes.kuwa.kernel_hangs import hanging_kernel
-from tests.fakes.kuwa.kernel_talks_garbage import garbage_kernel
+from tests.fakes.kuwa.kernel_talks_garbage import garbage_kernel, odd_table
 from tests.support.programs import until
 
 ENDPOINTS = ["http://127.0.0.1:5/chat", "http://127.0.0.1:5/chat/1"]
@@ -243,33 +241,6 @@ def test_names_that_the_kernel_took_are_unregistered_although_others_failed(
     with kernel, registered(f"http://127.0.0.1:{kernel.port}/", metrics, ("bot", "alias"), 1):
         until(lambda: ("register", "alias") in asked)
     assert [name for action, name in asked if action == "unregister"] == ["bot"]
-
-
-@contextmanager
-def odd_table(table: bytes) -> Iterator[tuple[str, list[str]]]:
-    """Run a Kernel that registers, and shows these bytes for its table; give what registered."""
-    seen: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                with client, contextlib.suppress(OSError):
-                    head = client.recv(65536)
-                    if head.startswith(b"POST"):
-                        client.recv(65536) if head.endswith(b"\r\n\r\n") else None
-                        seen.append(head.decode().split()[1])
-                    post = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nSuccess"
-                    client.sendall(post if head.startswith(b"POST") else table)
-                    client.shutdown(socket.SHUT_WR)
-                    client.recv(65536)
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", seen
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_no_proxy_of_the_environment_is_used(
