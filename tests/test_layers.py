@@ -47,6 +47,7 @@ LAYERS = (
     ("backends/_http",),
     ("backends/_media",),
     ("backends/_cloud", "backends/_local/templates", "backends/_local/model_files"),
+    ("backends/_local/tokenizing",),
     ("backends/_local",),
     ("backends/chatgpt", "backends/geminipro", "backends/huggingface", "backends/llamacpp"),
     ("backends/debug",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import Sentence, sentence_of
-from kuwa_min.chat.truncation import fit
+from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation_options, types
 from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
@@ -30,10 +31,12 @@ from .prompt_encoder import (
     TextEncoder,
     supports_system_role,
 )
-from .prompt_tokenizer import PromptTokenizer, Tokenizer
 from .request import Request
 from .scheduler import Scheduler
-from .text_lengths import TextLengths
+from .tokenizing.bounds import Stopped, bounded
+from .tokenizing.piece_tokenizer import PieceTokenizer
+from .tokenizing.prompt_tokenizer import PromptTokenizer, Tokenizer
+from .tokenizing.text_lengths import TextLengths
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ PROMPT_LIMIT = 3072  # tokens
 PER_MESSAGE = 4  # tokens that templates write around a message, about
 NO_SEED = (None, -1)
 DEFAULT_SEED = 0  # of --reproducible
+SLACK = 4  # times the characters of a prompt: templates leave out spaces and thoughts
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
@@ -189,9 +193,10 @@ class ModelExecutor(LLMExecutor):
             raise StartError(
                 f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
             ) from None
-        self.text_length = TextLengths(self.model.tokenizer.tokenize)
+        self.tokenizer = PieceTokenizer(self.model.tokenizer)
+        self.text_length = TextLengths(self.tokenizer.tokenize)
         trusted = ("system", "user") if self.args.parse_special_tokens else ()
-        self.prompt_tokenizer = PromptTokenizer(self.model.tokenizer, trusted)
+        self.prompt_tokenizer = PromptTokenizer(self.tokenizer, trusted)
         try:
             self.supports_system_role = supports_system_role(self.default_encoder())
         except TemplateError as error:
@@ -223,7 +228,13 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> AsyncGenerator[str, None]:
         """Yield the answer's text as it is generated; closing the generator cancels the request."""
-        request = self.create_request(history, modelfile)
+        stopped = threading.Event()
+        self.on_stop(stopped.set)
+        try:
+            with bounded(self.prompt_limit, stopped.is_set):
+                request = self.create_request(history, modelfile)
+        except Stopped:
+            return
         self.on_stop(request.cancel)
         self.engine.submit(request)
         try:
@@ -283,6 +294,7 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile
     ) -> tuple[EncodedPrompt, tuple[str, ...]]:
         """Return the prompt, without the oldest messages if all are too long, and side notes."""
+        history = self._recent(history)
         try:
             encoder, history, notes = self.encoder_for(history, modelfile)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
@@ -298,6 +310,14 @@ class ModelExecutor(LLMExecutor):
             logger.error("a prompt has the token %d; %s", max(encoded.ids), self._vocabulary)
             raise AnswerError(catalog.NOT_ACCEPTED)
         return encoded, notes
+
+    def _recent(self, history: list[Message]) -> list[Message]:
+        """Return as much of a history as may be needed; raises AnswerError if it cannot fit."""
+        limit = self.prompt_limit
+        characters = SLACK * limit * self.tokenizer.longest_token
+        if history and len(history[-1]["content"].strip()) > characters:
+            raise AnswerError(catalog.TOO_LONG)
+        return recent(history, characters=characters, messages=limit)
 
     def _fit(self, prompt: prompts.Prompt, encoder: PromptEncoder) -> list[Message]:
         """Return as many messages of a prompt as its limit allows; raises AnswerError."""

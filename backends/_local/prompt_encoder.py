@@ -8,8 +8,8 @@ from backends._local.templates.chat_template import TemplateError
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
 
-from .prompt_tokenizer import PromptTokenizer
-from .rendering import Template
+from .tokenizing.prompt_tokenizer import PromptTokenizer
+from .tokenizing.rendering import Template
 
 SYSTEM_PROBES = "a b c", "a b c d e f g h i j k l"  # the second one has more tokens
 

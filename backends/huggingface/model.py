@@ -14,9 +14,9 @@ import transformers
 
 from backends._local.model_files import template_files
 from backends._local.model_files.sniff import printable
-from backends._local.rendering import Template
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
+from backends._local.tokenizing.rendering import Template
 
 from .detokenizer import detokenizer_factory
 from .loading import LoadOptions, Progress, load

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from backends._local.control_tokens import NO_TOKEN, ControlToken, ControlTokens
-from backends._local.rendering import Template, written_tokens
+from backends._local.tokenizing.control_tokens import NO_TOKEN, ControlToken, ControlTokens
+from backends._local.tokenizing.rendering import Template, written_tokens
+
+from .vocabulary import token_texts
 
 Encode = Callable[[str], list[int]]
 NEWLINE = "\n"
@@ -40,6 +42,10 @@ class LibraryTokenizer:
         self._newline = self.tokenize(NEWLINE)
         anchors = sorted(special, key=lambda one: one.rstrip)
         self._anchor = next(filter(self._is_anchor, anchors), None)
+
+    def token_texts(self) -> Iterable[str] | None:
+        """Return the texts of all tokens as Seams wants them; None if texts are not divisible."""
+        return token_texts(self._library)
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a rendered chat."""

@@ -19,10 +19,10 @@ import transformers
 from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
-from backends._local.control_tokens import ControlTokens
 from backends._local.prompt_encoder import EncodedPrompt
-from backends._local.rendering import Pairs, replaced, stand_ins
 from backends._local.templates.chat_template import TemplateError
+from backends._local.tokenizing.control_tokens import ControlTokens
+from backends._local.tokenizing.rendering import Pairs, replaced, stand_ins
 from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
 from backends._media.images import check_size

@@ -74,6 +74,7 @@ API = {  # the functions that we call and their numbers of arguments, which have
     "llama_vocab_get_text": 2,
     "llama_vocab_is_eog": 2,
     "llama_vocab_n_tokens": 1,
+    "llama_vocab_type": 1,
 }
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import llama_cpp
 
-from backends._local.control_tokens import NO_TOKEN, ControlToken, ControlTokens
-from backends._local.rendering import Template, written_tokens
+from backends._local.tokenizing.control_tokens import NO_TOKEN, ControlToken, ControlTokens
+from backends._local.tokenizing.rendering import Template, written_tokens
+from backends._local.tokenizing.seams import byte_level_text, character_level_text
 
 from .bindings import holding_gil
 
+token_text = holding_gil(llama_cpp.llama_vocab_get_text)
 token_attributes = holding_gil(llama_cpp.llama_vocab_get_attr)
 # of the tokens whose pieces llama_token_to_piece() leaves empty
 SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
@@ -51,6 +53,15 @@ class LlamaTokenizer:
             token: one.text for token, one in self._added.items() if attributes[token] & SPECIAL
         }
 
+    def token_texts(self) -> Iterator[str]:
+        """Return the texts of all tokens, as Seams wants them."""
+        kind = llama_cpp.llama_vocab_type(self._vocabulary)
+        is_byte_level = kind == llama_cpp.LLAMA_VOCAB_TYPE_BPE
+        text = byte_level_text if is_byte_level else character_level_text
+        for token in range(llama_cpp.llama_vocab_n_tokens(self._vocabulary)):
+            yield text(self.text(token))
+        yield from (one.text for one in self._added.values())
+
     def use_template(self, template: Template) -> None:
         """Take the special tokens as control tokens, and others that the chat template writes."""
         special = [self._added[token] for token in self.markup]
@@ -64,7 +75,7 @@ class LlamaTokenizer:
         """Return the text of a token as the vocabulary writes it; "" for -1, which is none."""
         if token < 0:
             return ""
-        text = llama_cpp.llama_vocab_get_text(self._vocabulary, token)
+        text = token_text(self._vocabulary, token)
         return (text or b"").decode("utf-8", "replace")
 
     def tokenize(self, text: str) -> list[int]:

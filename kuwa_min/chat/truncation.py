@@ -61,6 +61,23 @@ def fit(
     return assemble(prompt, *chats[first])
 
 
+def recent(history: list[Message], *, characters: int, messages: int) -> list[Message]:
+    """Leave out the beginning of a history that is so long that not even the rest of it fits.
+
+    characters, messages: so many of either fit into no prompt. This divides a history from its
+    beginning on, as fit() does, and counts nothing: so a request costs no more than its end does.
+    """
+    starts, share = [0], 0.0
+    for at, message in enumerate(history):
+        if share >= 1 and message["role"] == "user" and history[at - 1]["role"] != "user":
+            starts.append(at)
+            share = 0.0
+        share += len(message["content"].strip()) / characters + 1 / messages
+    start = starts[-2:][0]
+    system = history[:1] if start and history[0]["role"] == "system" else []
+    return [*system, *history[start:]]
+
+
 def _block_starts(history: list[Message], sizes: Sequence[int], room: int) -> list[int]:
     """Return where a truncated history may begin: at each block, or in what follows the last."""
     exchanges = [at for at, message in enumerate(history) if message["role"] == "user"]

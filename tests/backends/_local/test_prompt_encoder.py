@@ -11,9 +11,9 @@ import pytest
 
 from backends._local.executor import ModelExecutor
 from backends._local.prompt_encoder import SystemFoldingEncoder, TextEncoder, supports_system_role
-from backends._local.prompt_tokenizer import PromptTokenizer
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
 from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
+from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import AnswerError
 from tests.support import local_chats

@@ -13,8 +13,8 @@ pytest.importorskip("transformers", reason="it is what we compare with")
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from backends._local.prompt_tokenizer import PromptTokenizer
 from backends._local.templates.chat_template import PLAIN, ChatTemplate
+from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
 from backends.huggingface import HuggingfaceExecutor
 from backends.huggingface.tokenizer import LibraryTokenizer
 from kuwa_min.errors import UsageError

@@ -12,8 +12,8 @@ pytest.importorskip("llama_cpp", reason="it is what we compare with")
 
 import llama_cpp
 
-from backends._local.prompt_tokenizer import PromptTokenizer
 from backends._local.templates.chat_template import ChatTemplate
+from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
 from backends.llamacpp import LlamacppExecutor, bindings
 from backends.llamacpp.tokenizer import LlamaTokenizer
 from tests.support import local_chats

@@ -11,7 +11,7 @@ import pytest
 from kuwa_min.chat.catalog import TOO_LONG
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import Prompt
-from kuwa_min.chat.truncation import _block_starts, fit
+from kuwa_min.chat.truncation import _block_starts, fit, recent
 from kuwa_min.errors import AnswerError
 
 from .messages import History, assistant, system, user
@@ -252,3 +252,35 @@ def test_very_many_messages_take_no_time() -> None:
     history = [user("a"), assistant("b")] * 50_000
     chat = fitted(Prompt("", [], [*history, user("c")]), 9)
     assert 5 <= words(chat) <= 9
+
+
+# -- before anything is counted
+
+
+@pytest.mark.parametrize("exchange", [("q", "a"), ("q" * 30, "a" * 30), ("", " " * 500)])
+def test_the_beginning_of_a_long_history_is_left_out_in_parts(exchange: tuple[str, str]) -> None:
+    """Of which each is more than a prompt: 100 characters, 10 messages, or something of both."""
+    question, answer = exchange
+    history = [user(question), assistant(answer)] * 100
+    last, changes = 0, 0
+    for end in range(1, len(history), 2):
+        kept = recent(history[:end], characters=100, messages=10)
+        start = end - len(kept)
+        assert kept == history[start:end]
+        assert start == 0 or share(kept) >= 1
+        assert share(kept) < 4
+        changes, last = changes + (start != last), start
+    assert 0 < changes <= share(history)
+
+
+def share(history: History) -> float:
+    """Return how many prompts a history fills."""
+    return sum(len(one["content"].strip()) / 100 + 1 / 10 for one in history)
+
+
+def test_messages_that_belong_together_stay_together() -> None:
+    """The system prompt stays, and messages of a user in a row, which become one."""
+    history = [system("s"), *[user("q" * 100)] * 9, assistant("a"), *[user("q" * 60)] * 3]
+    assert recent(history, characters=100, messages=10) == history
+    more = [*history, assistant("a"), *[user("q")] * 2]
+    assert recent(more, characters=100, messages=10) == [system("s"), *more[11:]]

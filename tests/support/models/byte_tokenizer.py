@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backends._local.control_tokens import ControlToken, ControlTokens
+from backends._local.tokenizing.control_tokens import ControlToken, ControlTokens
 
 BYTES = 256
 
@@ -31,6 +31,10 @@ class ByteTokenizer:
     def tokenize_ordinary(self, text: str, *, is_first: bool) -> list[int]:
         """Return bytes."""
         return [*text.encode()]
+
+    def token_texts(self) -> list[str]:
+        """Return the texts of control tokens: no other one has more than a byte."""
+        return [*self._ids]
 
     def read(self, ids: list[int]) -> str:
         """Return what a model reads, with control tokens in ⟨⟩."""

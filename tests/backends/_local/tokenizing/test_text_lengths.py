@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backends._local import text_lengths
-from backends._local.text_lengths import TextLengths
+from backends._local.tokenizing import text_lengths
+from backends._local.tokenizing.text_lengths import TextLengths
 
 
 def test_a_text_is_tokenized_once() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from kuwa_min.chat.modelfile import Message
 
+from .bounds import is_enough
 from .control_tokens import ControlTokens
 from .rendering import ChatRenderer, RenderedChat, Template
 
@@ -25,6 +26,9 @@ class Tokenizer(Protocol):
 
         is_first: the prompt begins with it; else it stands behind a control token.
         """
+
+    def token_texts(self) -> Iterable[str] | None:
+        """Return the texts of all tokens as Seams wants them; None if texts are not divisible."""
 
 
 class PromptTokenizer:
@@ -56,6 +60,8 @@ class PromptTokenizer:
         ids: list[int] = []
         neighbours = zip([None, *segments], segments, [*segments[1:], None], strict=False)
         for before, one, behind in neighbours:
+            if is_enough(ids):
+                break
             if one.token:
                 ids.append(one.token.id)
                 continue

@@ -15,10 +15,10 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from backends._local.templates.chat_template import PROBE, TemplateError
 from kuwa_min.chat.modelfile import Message
 
 from .control_tokens import ControlToken, ControlTokens
-from .templates.chat_template import PROBE, TemplateError
 
 # What stands in for people's characters: rare letters for letters, as words are told by them.
 LETTERS, OTHERS = range(0x30000, 0x31300), range(0x100000, 0x10FFFE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends._local.control_tokens import ControlToken, ControlTokens
+from backends._local.tokenizing.control_tokens import ControlToken, ControlTokens
 
 
 def known(*texts: str, **more: Any) -> ControlTokens:

@@ -59,6 +59,19 @@ class ControlTokens:
         """Find these texts from left to right, the longest at each place."""
         return self._pattern.finditer(text)
 
+    def places(self, text: str, start: int, end: int) -> list[int]:
+        """Return where, behind `start` and at `end` at most, control tokens begin.
+
+        Those with weights that do not depend on what is in front of them.
+        """
+        found = self._pattern.finditer(text, start, end + self._longest)
+        tokens = ((one.start(), self.by_text.get(one[0])) for one in found)
+        return [
+            at
+            for at, token in tokens
+            if start < at <= end and token and not (token.lstrip or token.single_word)
+        ]
+
     def occur_in(self, text: str) -> bool:
         """Tell whether one of these texts is in a text."""
         return self._pattern.search(text) is not None

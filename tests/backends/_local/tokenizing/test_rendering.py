@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from backends._local.prompt_tokenizer import PromptTokenizer
-from backends._local.rendering import ChatRenderer, written_tokens
 from backends._local.templates.chat_template import ChatTemplate
+from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
+from backends._local.tokenizing.rendering import ChatRenderer, written_tokens
 from tests.support import local_chats
 from tests.support.models.byte_tokenizer import BYTES, ByteTokenizer
 from tests.support.models.tiny_models import SPECIAL, TEMPLATE

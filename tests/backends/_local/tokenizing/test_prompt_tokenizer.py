@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from backends._local.control_tokens import ControlToken, ControlTokens
-from backends._local.prompt_tokenizer import PromptTokenizer
+from backends._local.tokenizing.control_tokens import ControlToken, ControlTokens
+from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
 from tests.support import local_chats
 from tests.support.models.byte_tokenizer import ByteTokenizer
 

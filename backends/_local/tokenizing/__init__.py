@@ -1,0 +1,1 @@
+"""Tokenizing texts of any length: in pieces, within bounds, once."""

@@ -1,0 +1,1 @@
+"""Tokenizing texts of any length."""
