@@ -680,6 +680,16 @@ def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
     assert "".join(map(decode, tokens)) == text.replace("<|im_end|>", "")
 
 
+@pytest.mark.parametrize("pre", ["gpt-4o", "deepseek-llm", "tekken", "superbpe"])
+def test_a_long_word_does_not_end_the_process(load: Any, tmp_path: Path, pre: str) -> None:
+    """llama.cpp's expressions overflow the stack in one of 30,000 letters, spaces or line ends."""
+    gguf = tiny_models.write_gguf(tmp_path / "m.gguf", pre=pre)
+    model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model
+    for word in "a \n漢":
+        count = len(word.encode()) * 100_000
+        assert len(model.tokenize(word * 100_000)) == count
+
+
 def test_bytes_that_are_no_characters_are_replaced(load: Any, gguf: Path) -> None:
     """And the rest of the answer is there; a character that is cut off at its end is not shown."""
     model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model

@@ -119,13 +119,15 @@ def write_gguf(
     context: int = CONTEXT,
     more: Sequence[str] = (),
     fields: Sequence[bytes] = (),
+    pre: str = "qwen2",
 ) -> Path:
     """Write a GGUF file of the llama architecture; return its path.
 
-    more: tokens that follow those of single bytes; fields: further ones of its head.
+    more: tokens that follow those of single bytes; fields: further ones of its head; pre: by what
+    name llama.cpp knows the expressions that divide words.
     """
     tokens = [*SPECIAL, *byte_letters(), *more]
-    head = [*_fields(tokens, context), *fields]
+    head = [*_fields(tokens, context, pre), *fields]
     if template is not None:
         head.append(field("tokenizer.chat_template", STRING, template))
     return pack_gguf(path, head, _tensors(len(tokens)))
@@ -204,11 +206,11 @@ def _tensors(vocabulary: int) -> dict[str, Any]:
     return tensors
 
 
-def _fields(tokens: Sequence[str], context: int) -> list[bytes]:
+def _fields(tokens: Sequence[str], context: int, pre: str = "qwen2") -> list[bytes]:
     return [
         *shape_fields("llama", context),
         field("llama.attention.head_count_kv", U32, KV_HEADS),
-        *vocabulary_fields(tokens),
+        *vocabulary_fields(tokens, pre),
     ]
 
 
@@ -226,12 +228,12 @@ def shape_fields(architecture: str, context: int) -> list[bytes]:
     ]
 
 
-def vocabulary_fields(tokens: Sequence[str]) -> list[bytes]:
+def vocabulary_fields(tokens: Sequence[str], pre: str = "qwen2") -> list[bytes]:
     """Return a vocabulary of single bytes, or of more that follow them."""
     kinds = [CONTROL] * len(SPECIAL) + [NORMAL] * (len(tokens) - len(SPECIAL))
     return [
         field("tokenizer.ggml.model", STRING, "gpt2"),
-        field("tokenizer.ggml.pre", STRING, "qwen2"),
+        field("tokenizer.ggml.pre", STRING, pre),
         array("tokenizer.ggml.tokens", STRING, tokens),
         array("tokenizer.ggml.token_type", I32, kinds),
         array("tokenizer.ggml.merges", STRING, []),
