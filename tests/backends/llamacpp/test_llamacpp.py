@@ -684,10 +684,10 @@ def test_long_texts_and_tokens_are_whole(load: Any, tmp_path: Path) -> None:
 def test_a_long_word_does_not_end_the_process(load: Any, tmp_path: Path, pre: str) -> None:
     """llama.cpp's expressions overflow the stack in one of 30,000 letters, spaces or line ends."""
     gguf = tiny_models.write_gguf(tmp_path / "m.gguf", pre=pre)
-    model = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.model
+    tokenizer = load(LlamacppExecutor, "--model_path", gguf, "--threads", 1).executor.tokenizer
     for word in "a \n漢":
         count = len(word.encode()) * 100_000
-        assert len(model.tokenize(word * 100_000)) == count
+        assert len(tokenizer.tokenize(word * 100_000)) == count
 
 
 def test_bytes_that_are_no_characters_are_replaced(load: Any, gguf: Path) -> None:
