@@ -259,6 +259,44 @@ def test_silent_connections_leave_descriptors_for_everything_else() -> None:
     assert " ERROR " not in program.log
 
 
+def test_bodies_that_never_end_take_a_bounded_memory(debug: Program) -> None:
+    """Leave 60 of 8 MB unfinished: large and small chats are answered, the oldest is told why."""
+    forget_peak(debug)
+    before, size = memory(debug), 8 * MB
+    with contextlib.ExitStack() as stack:
+        drips = [stack.enter_context(connect(debug)) for _ in range(60)]
+        for drip in drips:
+            drip.sendall(post(b"x" * size)[:-1])
+        drips[0].sendall(b"x")
+        assert read_until(drips[0], b"moment.").startswith(b"HTTP/1.1 503 ")
+        assert fetch(debug.url, said("hello")) == (200, "hello")
+        assert fetch(debug.url, said("x" * 6 * MB, "yes", "hello")) == (200, "hello")
+        assert memory(debug, "VmHWM") - before < 250 * MB
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"input=" + b"%41" * (8 * MB // 3 - 2),
+        b"input=[" + b"%7B%7D%2C" * (8 * MB // 9 - 2) + b"0]",
+        b"input=[" + b"{}," * (8 * MB // 3 - 3) + b"0]",
+        b"input=[]&modelfile=[" + b'{"name":"a","args":"b"},' * 340_000 + b"0]",
+        b"input=" + b"%" * (8 * MB - 6),
+        b"a=1&" * (2 * MB),
+    ],
+    ids=["escapes", "escaped JSON", "JSON", "Modelfile", "percent signs", "fields"],
+)
+def test_a_body_that_could_become_much_stays_what_it_is(debug: Program, body: bytes) -> None:
+    """Each took half a gigabyte and seconds."""
+    fetch(debug.url, said("warm"))
+    forget_peak(debug)
+    before = memory(debug)
+    with connect(debug) as sock:
+        sock.sendall(post(body, FORM))
+        assert read_until(sock, b"}").startswith(b"HTTP/1.1 400 ")
+    assert memory(debug, "VmHWM") - before < 50 * MB
+
+
 def test_a_form_of_a_million_parts_takes_little_memory(debug: Program) -> None:
     """Send eight megabytes of nothing but boundaries."""
     body = b"--b" + b"\r\n--bxy" * (8 * MB // 7 - 1)
