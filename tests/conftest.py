@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 # Files whose tests share what takes long to make or much memory: a worker runs all of one, and
-# these come first. The tests of all other files are handed out one by one.
+# these come first. The other files are handed out one function at a time, with all its parameters.
 WHOLE_FILES = (
     "tests/backends/chatgpt/test_real_server.py",
     "tests/backends/test_benchmark.py",
@@ -41,7 +41,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if path in WHOLE_FILES else nodeid
+            return path if path in WHOLE_FILES else nodeid.partition("[")[0]
+
+        def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+            """Forget what is done: xdist counts all that a worker has ever been given."""
+            super().mark_test_complete(node, item_index, duration)
+            given = self.assigned_work[node]
+            scope = self._split_scope(self.registered_collections[node][item_index])
+            if all(given[scope].values()):
+                del given[scope]
 
     return Scheduler(config, log)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,22 @@ REQUIRES = {"no_such_library": "no-such-library>=1"}
 
 class Greedy(LLMExecutor):
     pass
+"""
+# Runs the program for each of some lists of arguments; prints the codes, writes what each says.
+FORKS = """
+import json, os, sys
+from kuwa_min.cli import main
+
+codes = []
+for number, arguments in enumerate(json.load(sys.stdin)):
+    child = os.fork()
+    if not child:
+        for stream in (1, 2):
+            os.dup2(os.open(f"{sys.argv[1]}/{number}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
+        sys.argv[:] = ["__main__.py", *arguments]
+        sys.exit(main())
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(codes))
 """
 
 
@@ -55,51 +72,74 @@ def test_version_says_what_runs() -> None:
     assert kuwa("--version") == (0, f"kuwa-min {__version__}\n", "")
 
 
+MISTAKES = (
+    ((), [f"name an executor: {NAMES} (--list describes them)"]),
+    (("debg",), ["unknown executor 'debg'", NAMES, "did you mean debug?"]),
+    (("huggingfase",), ["did you mean huggingface?"]),
+    (("varify",), [f"{NAMES}, kernel, verify, cache, unpack, and", "did you mean verify?"]),
+    (("nowhere.py",), ["nowhere.py: there is no such file"]),
+    (("--nonsense",), ["the executor's name comes first, then --nonsense"]),
+    (("--log", "DEBUG", "debug"), ["the executor's name comes first, then --log"]),
+    (("debug", "--port", "70000"), ["--port", "0 to 65535", "70000"]),
+    (("debug", "--port", "x"), ["--port", "'x'"]),
+    (("debug", "--kernel_url", "ftp://x/"), ["--kernel_url", "http://127.0.0.1:9000/"]),
+    (("debug", "--kernel_url", "http://[x/"), ["--kernel_url"]),
+    (("debug", "--delay", "-1"), ["--delay", "at least 0"]),
+    (("debug", "--delay", "nan"), ["--delay", "finite"]),
+    (("debug", "--delay", "soon"), ["--delay", "a number", "'soon'"]),
+    (("debug", "--concurrent_req_limit", "0"), ["at least 1"]),
+    (("debug", "--drain_timeout", "-3"), ["--drain_timeout"]),
+    (("debug", "--executor_path", "/health"), ["/health", "taken"]),
+    (("debug", "--executor_path", "/a b"), ["--executor_path"]),
+    (("debug", "--tls_cert", "x"), ["--tls_cert and --tls_key need each other"]),
+    (("debug", "--log", "loud"), ["--log", "LOUD"]),
+    (("debug", "-c", "missing.json"), ["missing.json: cannot be read"]),
+    (("debug", "--ignore_kernel", "--embedded_kernel"), ["exclude each other"]),
+    (("debug", "--conc", "3"), ["unrecognized arguments"]),
+    (("kernel", "--port", "-1"), ["--port"]),
+    (("_engine",), ["unknown executor '_engine'"]),
+    (("verify",), ["this is not a built file but its sources: build one (python build.py)"]),
+    (("cache",), ["this is not a built file"]),
+    (("unpack", "folder"), ["this is not a built file"]),
+    (("unpack",), ["DIR"]),
+    (("verify", "--force"), ["unrecognized arguments: --force"]),
+    (("--check",), ["this is not a built file"]),
+    (("debug", "--check"), ["this is not a built file"]),
+    (("--info",), ["this is not a built file"]),
+    (("--sbom",), ["this is not a built file"]),
+    (("--licenses",), ["this is not a built file"]),
+)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, str]]:
+    """Return how the program ends after each mistake, as `kuwa` does.
+
+    One process imports it and forks for each: a process of its own would take as long as ten.
+    """
+    folder = tmp_path_factory.mktemp("mistakes")
+    commands = json.dumps([arguments for arguments, _ in MISTAKES])
+    command = [sys.executable, "-c", FORKS, str(folder)]
+    done = subprocess.run(command, input=commands, text=True, cwd=ROOT, stdout=subprocess.PIPE)
+    written = [
+        [(folder / f"{number}.{stream}").read_text(encoding="utf-8") for stream in (1, 2)]
+        for number in range(len(MISTAKES))
+    ]
+    return [(code, *texts) for code, texts in zip(json.loads(done.stdout), written, strict=True)]
+
+
 @pytest.mark.parametrize(
-    ("arguments", "parts"),
+    ("number", "parts"),
     [
-        ((), [f"name an executor: {NAMES} (--list describes them)"]),
-        (("debg",), ["unknown executor 'debg'", NAMES, "did you mean debug?"]),
-        (("huggingfase",), ["did you mean huggingface?"]),
-        (("varify",), [f"{NAMES}, kernel, verify, cache, unpack, and", "did you mean verify?"]),
-        (("nowhere.py",), ["nowhere.py: there is no such file"]),
-        (("--nonsense",), ["the executor's name comes first, then --nonsense"]),
-        (("--log", "DEBUG", "debug"), ["the executor's name comes first, then --log"]),
-        (("debug", "--port", "70000"), ["--port", "0 to 65535", "70000"]),
-        (("debug", "--port", "x"), ["--port", "'x'"]),
-        (("debug", "--kernel_url", "ftp://x/"), ["--kernel_url", "http://127.0.0.1:9000/"]),
-        (("debug", "--kernel_url", "http://[x/"), ["--kernel_url"]),
-        (("debug", "--delay", "-1"), ["--delay", "at least 0"]),
-        (("debug", "--delay", "nan"), ["--delay", "finite"]),
-        (("debug", "--delay", "soon"), ["--delay", "a number", "'soon'"]),
-        (("debug", "--concurrent_req_limit", "0"), ["at least 1"]),
-        (("debug", "--drain_timeout", "-3"), ["--drain_timeout"]),
-        (("debug", "--executor_path", "/health"), ["/health", "taken"]),
-        (("debug", "--executor_path", "/a b"), ["--executor_path"]),
-        (("debug", "--tls_cert", "x"), ["--tls_cert and --tls_key need each other"]),
-        (("debug", "--log", "loud"), ["--log", "LOUD"]),
-        (("debug", "-c", "missing.json"), ["missing.json: cannot be read"]),
-        (("debug", "--ignore_kernel", "--embedded_kernel"), ["exclude each other"]),
-        (("debug", "--conc", "3"), ["unrecognized arguments"]),
-        (("kernel", "--port", "-1"), ["--port"]),
-        (("_engine",), ["unknown executor '_engine'"]),
-        (("verify",), ["this is not a built file but its sources: build one (python build.py)"]),
-        (("cache",), ["this is not a built file"]),
-        (("unpack", "folder"), ["this is not a built file"]),
-        (("unpack",), ["DIR"]),
-        (("verify", "--force"), ["unrecognized arguments: --force"]),
-        (("--check",), ["this is not a built file"]),
-        (("debug", "--check"), ["this is not a built file"]),
-        (("--info",), ["this is not a built file"]),
-        (("--sbom",), ["this is not a built file"]),
-        (("--licenses",), ["this is not a built file"]),
+        pytest.param(number, parts, id=" ".join(arguments) or "nothing")
+        for number, (arguments, parts) in enumerate(MISTAKES)
     ],
 )
 def test_mistakes_end_with_code_2_and_a_line_that_helps(
-    arguments: tuple[str, ...], parts: list[str]
+    ended: list[tuple[int, str, str]], number: int, parts: list[str]
 ) -> None:
     """Make each mistake."""
-    code, output, errors = kuwa(*arguments)
+    code, output, errors = ended[number]
     assert (code, output) == (2, "")
     for part in parts:
         assert part in errors.splitlines()[-1]
