@@ -191,7 +191,8 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
         "--bind",
         type=address.host_name,
         metavar="ADDRESS",
-        help="address to listen on; None: that of --host if it is this machine's, else all",
+        help="address to listen on; None: that of --host if it is this machine's, else all; needed "
+        "if --host is a name that only the Kernel knows",
     )
     group.add_argument("--port", type=address.port_number, help="port; None: an unused one")
     group.add_argument(
@@ -250,7 +251,7 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
         type=types.seconds,
         default=5.0,
         metavar="SECONDS",
-        help="how long running answers may go on after a signal to stop",
+        help="how long running answers may go on after a signal to stop; a second one cuts them",
     )
 
 
