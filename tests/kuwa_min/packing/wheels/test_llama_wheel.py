@@ -19,6 +19,7 @@ import pytest
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels import llama_wheel
 from kuwa_min.packing.wheels.llama_wheel import (
+    RECORD,
     build_llama_wheel,
     cmake_args,
     compiled_before,
@@ -187,23 +188,20 @@ def test_other_arguments_or_another_source_make_another_wheel(
 ) -> None:
     """Each version and each set of arguments in a folder of its own, fit for --wheels."""
     house, links = tmp_path / "house", tmp_path / "links"
-    old = build_llama_wheel(pinned(links, "0.3.35"), sources, house, ignore)
-    new = build_llama_wheel(pinned(links), sources, house, ignore)
-    assert (old.parent.name, new.parent.name) == ("0.3.35", "0.3.36")
-    assert old.parent.parent == new.parent.parent
-    assert compiled_before(NAME, house) == (new, pinned(links))
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=on")
-    assert compiled_before(NAME, house) is None
-    cuda = build_llama_wheel(pinned(links), sources, house, ignore)
-    assert cuda.parent.parent != new.parent.parent and cuda.name == new.name
-    assert arguments_of(cuda).endswith(" -DGGML_CUDA=on")
-    left = sorted(path.name for path in new.parent.parent.iterdir())
-    assert left == ["0.3.35", "0.3.36", "build.log"]
-
+    first = build_llama_wheel(pinned(links), sources, house, ignore)
+    assert arguments_of(first).endswith(" -DGGML_CUDA=on")
+    assert {path.name for path in first.parent.iterdir()} == {first.name, RECORD}
     make_sdist(links, "0.3.36", "# another\nfrom builder import *")
     again = build_llama_wheel(pinned(links), sources, house, ignore)
-    assert again == cuda
     assert compiled_before(NAME, house) == (again, pinned(links))
+    assert again == first
+    make_wheel(first.parent.with_name("0.3.35"), "llama_cpp_python", "0.3.35")
+    assert compiled_before(NAME, house) == (again, pinned(links))
+    left = sorted(path.name for path in first.parent.parent.iterdir())
+    assert left == ["0.3.35", "0.3.36", "build.log"]
+    monkeypatch.delenv("CMAKE_ARGS")
+    assert compiled_before(NAME, house) is None
 
 
 def test_a_wheel_of_an_unknown_source_is_none_of_a_lock(
