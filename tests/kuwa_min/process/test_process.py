@@ -254,6 +254,20 @@ def test_prepare_raises_the_limit_of_open_files_and_switches_threads_often() -> 
     assert int(level) == 30
 
 
+def test_the_limit_of_open_files_is_the_systems() -> None:
+    """What counts is the soft one; None if there is none."""
+    done = run(
+        "import resource\n"
+        "from kuwa_min import process\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))\n"
+        "print(process.open_file_limit())\n"
+        "resource.getrlimit = lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)\n"
+        "print(process.open_file_limit())\n"
+    )
+    assert (done.stdout, done.stderr) == ("64\nNone\n", "")
+
+
 def test_prepare_never_lowers_the_limit_of_open_files() -> None:
     """The caller may have asked for more than we need."""
     done = run(
