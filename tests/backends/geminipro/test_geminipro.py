@@ -281,6 +281,18 @@ def test_a_model_that_refuses_every_prompt_is_not_asked_for_ever(
     assert len(service.asked) == 3
 
 
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_to_another_host_gets_neither_chat_nor_key(
+    serve: Serve, connect: Any, status: int
+) -> None:
+    """The library that sends would follow it."""
+    other = serve(fine)
+    target = f"{other.url}/v1beta/models/m:streamGenerateContent"
+    service = serve(lambda talk: talk.refuse(status, b"", Location=target))
+    assert ask(connect(service), "hi") == catalog.GARBLED
+    assert (len(service.asked), other.asked) == (1, [])
+
+
 def test_a_redirect_is_named(serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture) -> None:
     """With the endpoint to give instead."""
     target = "https://two.test/gateway/v1beta/models/m:streamGenerateContent?key=secret"
