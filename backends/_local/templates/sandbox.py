@@ -18,6 +18,7 @@ from typing import Any
 
 from kuwa_min.chat.modelfile import is_unicode
 from kuwa_min.chat.sentence import Sentence, sentence_of
+from kuwa_min.process.supervision import spawn
 
 from .chat_template import MAX_REASON, TemplateError
 from .sandbox_child import MAX_CHARACTERS, MEMORY, TOO_LONG
@@ -116,16 +117,16 @@ class SandboxProcess:
 
     def _exchange(self, line: bytes, timeout: float) -> bytes:
         """Send a line and return the answer's; kill the process after `timeout` seconds."""
-        popen, timed_out, answer = self._popen, threading.Event(), b""
+        popen, answer = self._popen, b""
+        answered, timed_out = threading.Event(), threading.Event()
         assert popen is not None and popen.stdin is not None and popen.stdout is not None
 
-        def kill() -> None:
-            timed_out.set()
-            popen.kill()
+        def kill_in_time() -> None:
+            if not answered.wait(timeout):
+                timed_out.set()
+                popen.kill()
 
-        timer = threading.Timer(timeout, kill)
-        timer.daemon = True
-        timer.start()
+        timer = spawn("sandbox-timer", kill_in_time)
         try:
             popen.stdin.write(line)
             popen.stdin.flush()
@@ -133,7 +134,7 @@ class SandboxProcess:
         except (OSError, ValueError):
             pass  # the process ended, or close() closed the pipes
         finally:
-            timer.cancel()
+            answered.set()
             timer.join()
         if timed_out.is_set():
             raise TemplateError(TEMPLATE_TOO_SLOW.format(f"{timeout:g}"))

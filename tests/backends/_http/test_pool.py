@@ -9,14 +9,17 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from backends._http.cancellation import CancelScope
-from backends._http.connection import Request
+from backends._http.connection import Request, Timeouts
 from backends._http.origin import Origin
 from backends._http.pool import ConnectionPool, Response
 from backends._http.transport_errors import ConnectionFailed, Failure
+from kuwa_min.process import deadline
+from tests.fakes.kuwa.kernel_hangs import trickling
 
 from .asking import TIMEOUTS
 
@@ -56,8 +59,18 @@ def pool() -> Iterator[ConnectionPool]:
 
 def send(pool: ConnectionPool, listener: socket.socket) -> Response:
     """Send a request to a listener."""
-    origin = Origin("http", "127.0.0.1", listener.getsockname()[1])
-    return pool.send(Request(origin, "GET", "/", [("Host", "one.test")]), TIMEOUTS)
+    return send_to(pool, listener.getsockname()[1], TIMEOUTS)
+
+
+def send_to(pool: ConnectionPool, port: int, timeouts: Timeouts) -> Response:
+    """Send a request to a port of this machine."""
+    origin = Origin("http", "127.0.0.1", port)
+    return pool.send(Request(origin, "GET", "/", [("Host", "one.test")]), timeouts)
+
+
+def port_of(url: str) -> int:
+    """Return the port that a URL names."""
+    return urlsplit(url).port or 80
 
 
 def body(response: Response) -> bytes:
@@ -113,6 +126,37 @@ def test_a_connection_with_an_unread_body_is_closed(
         response.close()
     assert body(send(pool, listener)) == b"ok"
     assert server.accepted == 3
+
+
+@pytest.mark.parametrize(
+    ("at_once", "total"),
+    [
+        (b"", None),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", None),
+        (b"HTTP/1.1 500 Odd\r\nContent-Length: 400\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n", 0.1),
+    ],
+)
+def test_a_service_that_trickles_is_given_up(
+    pool: ConnectionPool, at_once: bytes, total: float | None
+) -> None:
+    """In its head, in an error, and in what is no stream: a byte does not prolong the wait."""
+    with trickling(at_once) as url, pytest.raises(ConnectionFailed) as failed:
+        body(send_to(pool, port_of(url), Timeouts(20.0, 0.1, total)))
+    assert failed.value.failure is Failure.READ_TIMEOUT
+
+
+def test_a_stream_may_take_longer_than_its_head(
+    pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit is for the silence between two reads."""
+    limits: list[float | None] = []
+    monkeypatch.setattr(
+        deadline.Response, "lift_deadline", lambda _, seconds: limits.append(seconds)
+    )
+    with trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n") as url:
+        send_to(pool, port_of(url), Timeouts(20.0, 19.0)).close()
+    assert limits[0] == 19.0
 
 
 def test_cookies_are_dropped(pool: ConnectionPool, listener: socket.socket) -> None:

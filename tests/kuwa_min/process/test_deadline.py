@@ -15,28 +15,11 @@ import pytest
 
 from kuwa_min.process import deadline
 from kuwa_min.process.deadline import Deadline, Response, look_up, open_connection
-from tests.fakes.kuwa.kernel_hangs import hanging_kernel
+from tests.fakes.kuwa.kernel_hangs import hanging_kernel, trickling
 
 LIMIT = 0.1  # seconds of the deadlines of these tests
 SLACK = 20.0  # seconds by which a busy machine may miss them
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n"
-
-
-@contextmanager
-def trickling(at_once: bytes) -> Iterator[str]:
-    """Answer with some bytes at once, and then one every 20 ms, for ever."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError), listener.accept()[0] as client:
-                client.recv(65536)
-                client.sendall(at_once)
-                while True:
-                    time.sleep(0.02)
-                    client.sendall(b"x")
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 def ask(url: str, seconds: float = LIMIT) -> bytes:
