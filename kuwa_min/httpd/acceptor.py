@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 
 from . import acceptor_child as child
@@ -40,6 +41,8 @@ class AcceptorEnded(Exception):
 class AcceptorProcess:
     """One such process; used by the accepting thread alone. Raises OSError if none can start.
 
+    The heartbeat has a thread, which waits for the interpreter's lock twice a beat: to accept a
+    connection takes many more turns, a minute of them with 64 busy chats on a crowded machine.
     listening: our listening socket, which we must not accept from once `started` is true.
     """
 
@@ -59,7 +62,13 @@ class AcceptorProcess:
             raise
         self._control.setblocking(False)
         self._unanswered: float | None = None  # when the oldest such heartbeat was sent
-        self._last_beat = time.monotonic()
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._beat_until_closed, name="heart", daemon=True)
+        try:
+            self._heart.start()
+        except RuntimeError as error:
+            self._end()
+            raise OSError(str(error)) from None
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when `receive` has something to do."""
@@ -96,19 +105,17 @@ class AcceptorProcess:
             sock.close()
             return None
 
-    def beat(self) -> None:
-        """Send a heartbeat if it is time."""
-        now = time.monotonic()
-        since = now - self._last_beat
-        if since < HEARTBEAT:
-            return
-        if since > self._stale_seconds:
-            logger.warning("nothing moved here for %.0f s; /health answered 503 meanwhile", since)
-        self._last_beat = now
-        with contextlib.suppress(OSError):  # its buffer is full, or it ends
-            self._control.send(child.ALIVE)
-        if self._unanswered is None:
-            self._unanswered = now
+    def _beat_until_closed(self) -> None:
+        last = time.monotonic()
+        while not self._closed.wait(HEARTBEAT):
+            with contextlib.suppress(OSError):  # its buffer is full, or it ends
+                self._control.send(child.ALIVE)
+            now = time.monotonic()
+            if self._unanswered is None:
+                self._unanswered = now
+            if now - last > self._stale_seconds:
+                logger.warning("nothing moved here for %.0f s; /health said 503", now - last)
+            last = now
 
     @property
     def stuck(self) -> bool:
@@ -117,6 +124,11 @@ class AcceptorProcess:
 
     def close(self) -> None:
         """End the child, and with it the connections that it holds."""
+        self._closed.set()
+        self._heart.join()  # it must not send to whatever gets the descriptor next
+        self._end()
+
+    def _end(self) -> None:
         self._control.close()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self._pid, signal.SIGKILL)

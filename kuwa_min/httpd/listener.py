@@ -74,13 +74,12 @@ class Listener:
         try:
             self._process = AcceptorProcess(self._sock, settings)
         except OSError as error:
-            self._back_off(f"cannot start: {error.strerror}")
+            self._back_off(f"cannot start: {error.strerror or error}")
             return
         self._selector.register(self._process, selectors.EVENT_READ)
 
     def _hear(self, process: AcceptorProcess, *, readable: bool) -> None:
-        """Take what the process has sent, if any, and send it our heartbeat."""
-        process.beat()
+        """Take what the process has sent, if any."""
         try:
             if readable:
                 self._received = process.receive()

@@ -43,7 +43,7 @@ SHUTDOWN_POLL = 0.1  # seconds between two looks of the accepting thread at a sh
 ACCEPT_BACKOFF = 0.05  # seconds without accept() while descriptors or threads are short
 THREAD_POLL = 0.005  # seconds between two tries to start a thread
 SILENT_SECONDS = 0.5  # until a connection without a first byte leaves the process that accepts
-STALE_SECONDS = 30.0  # without a heartbeat of ours until that process calls us wedged
+STALE_SECONDS = 60.0  # without a heartbeat of ours until that process calls us wedged
 FULL = Response(503, b"Too many connections. Please try again.", TEXT)
 STALE = json_message(503, f"This executor has not moved for {STALE_SECONDS:g} seconds.")
 
