@@ -323,6 +323,7 @@ class HuggingfaceExecutor(ModelExecutor):
             template=self.model.vision_template,
             max_image_tokens=self.prompt_limit // IMAGE_SHARE // max(1, images),
             control_tokens=self.model.tokenizer.control_tokens,
+            text_length=self.text_length,
         )
 
 

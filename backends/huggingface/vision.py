@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jinja2
@@ -21,6 +21,7 @@ from transformers.utils import is_torchvision_available
 
 from backends._local.prompt_encoder import EncodedPrompt
 from backends._local.templates.chat_template import TemplateError
+from backends._local.tokenizing.bounds import most_tokens
 from backends._local.tokenizing.control_tokens import ControlTokens
 from backends._local.tokenizing.rendering import Pairs, replaced, stand_ins
 from backends._media.attachments import Attachment
@@ -108,7 +109,8 @@ class VisionEncoder:
     """A PromptEncoder of one request whose chats contain placeholders for images.
 
     template: the chat template; max_image_tokens: of each image, which is scaled down to them: a
-    photograph alone could exceed the prompt limit; control_tokens: which people cannot write.
+    photograph alone could exceed the prompt limit; control_tokens: which people cannot write;
+    text_length: counts the tokens of a text within bounds, which the processor does not.
     """
 
     def __init__(
@@ -118,7 +120,9 @@ class VisionEncoder:
         template: str,
         max_image_tokens: int,
         control_tokens: ControlTokens | None = None,
+        text_length: Callable[[str], int] = lambda text: 0,
     ) -> None:
+        self._text_length = text_length
         self._processor, self._template = processor, template
         self._control_tokens = control_tokens or ControlTokens()
         self._max_image_tokens = max_image_tokens
@@ -131,6 +135,9 @@ class VisionEncoder:
 
     def count_tokens(self, chat: list[Message]) -> int:
         """Return the length of a chat in tokens; raises TemplateError."""
+        longest = max(self._text_length(one["content"]) for one in chat)
+        if longest > most_tokens():
+            return longest
         return len(self._encode(chat, {}).ids) + sum(map(self.count_image_tokens, chat))
 
     def encode(self, chat: list[Message]) -> EncodedPrompt:
