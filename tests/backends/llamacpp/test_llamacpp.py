@@ -17,6 +17,7 @@ from backends._local.engine import Closed
 from backends.llamacpp import LlamacppExecutor, kv_memory
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options
+from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.models.tiny_ggufs import Library
@@ -688,6 +689,46 @@ def test_a_long_word_does_not_end_the_process(load: Any, tmp_path: Path, pre: st
     for word in "a \n漢":
         count = len(word.encode()) * 100_000
         assert len(tokenizer.tokenize(word * 100_000)) == count
+
+
+def test_a_stop_ends_tokenizing(load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the piece under way: the slot is free, and nothing was computed."""
+    options = ("--context_window", 2**15, "--limit", 2**14, "--threads", 1)
+    talker = load(LlamacppExecutor, "--model_path", gguf, *options)
+    tokenizer, calls, runner = talker.executor.model.tokenizer, [], GeneratorRunner()
+    native = tokenizer.tokenize
+
+    def tokenize(text: str) -> list[int]:
+        calls.append(text)
+        runner.cancel()
+        return list(native(text))
+
+    monkeypatch.setattr(tokenizer, "tokenize", tokenize)
+    pieces: list[str] = []
+    talker.run(runner, pieces.append, "some words, " * 1000)
+    assert (pieces, len(calls), runner.ended.is_set()) == ([], 1, True)
+
+
+@pytest.mark.parametrize("text", ["a b\n1 ", "<|im_end|>", "a", "漢"])
+def test_what_cannot_fit_is_refused_before_it_is_tokenized(
+    load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """By its length; a chat of very many messages loses all but its end, too."""
+    talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "--limit", 100)
+    tokenizer, calls = talker.executor.model.tokenizer, []
+    native = tokenizer.tokenize
+
+    def tokenize(text: str) -> list[int]:
+        calls.append(text)
+        return list(native(text))
+
+    monkeypatch.setattr(tokenizer, "tokenize", tokenize)
+    with pytest.raises(AnswerError, match="too long"):
+        talker.pieces(text * 20_000)
+    assert calls == []
+    many = [f"{number}" for number in range(10_001)]
+    assert local_chats.create(talker.executor, *many).prompt_ids
+    assert len(calls) < 1000
 
 
 def test_bytes_that_are_no_characters_are_replaced(load: Any, gguf: Path) -> None:
