@@ -30,7 +30,7 @@ LAYERS = (
     ("kuwa_min/process",),
     ("kuwa_min/chat", "kuwa_min/options/yaml"),
     ("kuwa_min/options", "kuwa_min/httpd", "kuwa_min/bundle"),
-    ("kuwa_min/kernel",),
+    ("kuwa_min/kernel", "kuwa_min/serving/commands"),
     ("kuwa_min/serving",),
     ("kuwa_min/kuwa_attributes",),
     ("kuwa_min/executor",),

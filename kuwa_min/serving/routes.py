@@ -26,7 +26,7 @@ from kuwa_min.httpd.messages import (
 )
 from kuwa_min.kernel import forms, protocol, wire
 
-from .abort_policy import AbortPolicy
+from .commands.abort_policy import AbortPolicy
 from .event_loop import EventLoop
 from .generation import Generation
 from .metrics import Metrics

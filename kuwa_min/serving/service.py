@@ -24,15 +24,15 @@ from kuwa_min.options.address import join_host_port
 from kuwa_min.options.general import GeneralOptions
 from kuwa_min.process import supervision
 
-from .abort_policy import AbortPolicy
+from .commands.abort_policy import AbortPolicy
+from .commands.kernel_addresses import KernelAddresses
+from .commands.shutdown import PATH as SHUTDOWN
+from .commands.shutdown import ShutdownRoute
 from .connection_limits import connection_limits
 from .event_loop import EventLoop
-from .kernel_addresses import KernelAddresses
 from .local_address import listening_address, source_address, wildcard
 from .metrics import Metrics
 from .routes import HEALTH, MONITORING, READY, ExecutorRoutes
-from .shutdown import PATH as SHUTDOWN
-from .shutdown import ShutdownRoute
 from .slots import Slots
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError
 from kuwa_min.httpd.server import Server
 from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
-from kuwa_min.serving.abort_policy import AbortPolicy
 from kuwa_min.serving.backend_status import BackendStatus
+from kuwa_min.serving.commands.abort_policy import AbortPolicy
 from kuwa_min.serving.event_loop import EventLoop
 from kuwa_min.serving.generator_runner import on_stop
 from kuwa_min.serving.metrics import Metrics

@@ -13,8 +13,8 @@ from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import http1
 from kuwa_min.httpd.messages import Request
 from kuwa_min.kernel.embedded import EmbeddedKernel
-from kuwa_min.serving.kernel_addresses import KernelAddresses
-from kuwa_min.serving.shutdown import ShutdownRoute
+from kuwa_min.serving.commands.kernel_addresses import KernelAddresses
+from kuwa_min.serving.commands.shutdown import ShutdownRoute
 from tests.support.programs import Program, call, fetch, said, until
 
 KERNEL = "http://192.0.2.7:9000/"

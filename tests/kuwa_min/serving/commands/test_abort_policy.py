@@ -9,9 +9,9 @@ import pytest
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd import http1
 from kuwa_min.httpd.messages import Request
-from kuwa_min.serving import abort_policy
-from kuwa_min.serving.abort_policy import AbortPolicy
-from kuwa_min.serving.kernel_addresses import KernelAddresses
+from kuwa_min.serving.commands import abort_policy
+from kuwa_min.serving.commands.abort_policy import AbortPolicy
+from kuwa_min.serving.commands.kernel_addresses import KernelAddresses
 
 ACCEPT = "Accept: */*"
 AGENT = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"

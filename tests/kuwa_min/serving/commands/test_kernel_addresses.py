@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.serving import kernel_addresses
-from kuwa_min.serving.kernel_addresses import KernelAddresses
+from kuwa_min.serving.commands import kernel_addresses
+from kuwa_min.serving.commands.kernel_addresses import KernelAddresses
 
 
 @pytest.mark.parametrize(

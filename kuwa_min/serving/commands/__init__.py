@@ -1,0 +1,1 @@
+"""Requests that stop a chat or the process, and who may send them."""
