@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
+from backends._local.tokenizing.bounds import is_enough
 from backends._local.tokenizing.control_tokens import NO_TOKEN, ControlToken, ControlTokens
 from backends._local.tokenizing.rendering import Template, written_tokens
 
@@ -39,6 +40,7 @@ class LibraryTokenizer:
             also_ordinary=[*self.tokenize(NO_TOKEN), getattr(library, "unk_token_id", None)],
             is_exact=not _normalizes(library),
         )
+        self._spellings: dict[str, list[int]] = {}  # of control tokens that people wrote
         self._newline = self.tokenize(NEWLINE)
         anchors = sorted(special, key=lambda one: one.rstrip)
         self._anchor = next(filter(self._is_anchor, anchors), None)
@@ -61,10 +63,18 @@ class LibraryTokenizer:
         ids: list[int] = []
         at, encode = 0, self.tokenize if is_first else self._behind_control_token
         for match in self.control_tokens.find(text):
-            ids += encode(text[at : match.start()])
-            ids += self._in_midst(match[0], self._without_added_tokens)
+            if is_enough(ids):
+                return ids
+            ids += encode(text[at : match.start()]) if at < match.start() else []
+            ids += self._spelled_out(match[0])
             at, encode = match.end(), self._in_midst
         return ids + encode(text[at:])
+
+    def _spelled_out(self, text: str) -> list[int]:
+        """Return the ids of a control token's text as ordinary text, and keep them."""
+        if text not in self._spellings:
+            self._spellings[text] = self._in_midst(text, self._without_added_tokens)
+        return self._spellings[text]
 
     def _is_anchor(self, token: ControlToken) -> bool:
         """Tell whether a control token is found in front of a letter."""
