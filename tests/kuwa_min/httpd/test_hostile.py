@@ -310,10 +310,10 @@ def test_a_form_of_a_million_parts_takes_little_memory(debug: Program) -> None:
 
 
 def test_a_modelfile_of_nonsense_does_not_flood_the_log(debug: Program) -> None:
-    """Send 20,000 entries that will be skipped: a few lines say so."""
+    """Send 10,000 entries that will be skipped: a few lines say so."""
     entries: list[object] = [1, {}, {"name": "nonsense", "args": "x"}, {"name": 1}]
     lines = len(debug.lines)
-    form = said("hello", modelfile=json.dumps(entries * 5000))
+    form = said("hello", modelfile=json.dumps(entries * 2500))
     assert fetch(debug.url, form) == (200, "hello")
     fetch(at(debug, "/mark"))
     until(lambda: "GET (5 characters): 404" in "".join(debug.lines[lines:]))
