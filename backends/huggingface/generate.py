@@ -66,7 +66,7 @@ class Generate:
 
     def _check_token_ids(self) -> None:
         """Raise UsageError for tokens that the model does not have: a GPU would end for all."""
-        size = int(self._model.library_model.get_input_embeddings().weight.shape[0])
+        size = self._model.embeddings
         for name, value in self._model.generate_options.items():
             if name in TOKEN_OPTIONS and (unknown := [one for one in _flat(value) if one >= size]):
                 raise UsageError(f"{name}: {unknown[0]} is no token; the model has 0 to {size - 1}")

@@ -56,8 +56,8 @@ class TransformersModel:
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
         self.special_tokens = _special_tokens(self._tokenizer)
         self.markup = _markup(self._tokenizer)
-        embeddings = int(self._model.get_input_embeddings().weight.shape[0])
-        self.vocabulary_size = min(len(self._tokenizer), embeddings)
+        self.embeddings = _embeddings(self._model, len(self._tokenizer))  # tokens with weights
+        self.vocabulary_size = min(len(self._tokenizer), self.embeddings)
         self.turn_markers: tuple[str, ...] = ()
         self.create_detokenizer = detokenizer_factory(self._tokenizer)
         self.accepts_several_images = False
@@ -66,9 +66,9 @@ class TransformersModel:
         else:
             self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
-        self.tokenizer = self._library_tokenizer(options.model_path, embeddings)
+        self.tokenizer = self._library_tokenizer(options.model_path)
         ends = [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
-        self.eos_token_ids = frozenset(token for token in ends if token < embeddings)
+        self.eos_token_ids = frozenset(token for token in ends if token < self.embeddings)
         self.context_length = _context_length(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
         self.cache_argument = _cache_argument(self._model)
@@ -123,14 +123,14 @@ class TransformersModel:
             logger.info("its processor takes one picture a chat: the last one is shown")
         return several
 
-    def _library_tokenizer(self, path: str, embeddings: int) -> LibraryTokenizer:
+    def _library_tokenizer(self, path: str) -> LibraryTokenizer:
         if self.processor is None:
             template: Template = self.chat_template
         else:
             from .vision import VisionTemplate
 
             template = VisionTemplate(self.processor, self.vision_template)
-        made = LibraryTokenizer(self._tokenizer, self.markup, template, embeddings)
+        made = LibraryTokenizer(self._tokenizer, self.markup, template, self.embeddings)
         names = [one.text for one in made.weightless]
         if names and self.processor is None:
             logger.warning(
@@ -239,6 +239,14 @@ def _markup(tokenizer: Any) -> dict[int, str]:
     added = getattr(tokenizer, "added_tokens_decoder", {})
     names = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
     return names | {token: str(one) for token, one in added.items() if one.special}
+
+
+def _embeddings(model: Any, default: int) -> int:
+    """Return how many tokens a model has embeddings for; the default if it does not tell."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (AttributeError, NotImplementedError):  # code that came with a model
+        return default
 
 
 def _cache_argument(model: Any) -> str:
