@@ -120,7 +120,7 @@ class EmbeddedKernel:
 
     def _record(self, name: str, endpoint: str, peer: str) -> ExecutorRecord | None:
         """Return a new record; None, said once in the log, for one that cannot be or may not."""
-        if not name or not origin(endpoint) or max(len(name), len(endpoint)) > MAX_LENGTH:
+        if not name or max(len(name), len(endpoint)) > MAX_LENGTH or not origin(endpoint):
             return None
         address = self._hosts.address_of(endpoint, peer)
         if address is not None:
@@ -143,10 +143,8 @@ class EmbeddedKernel:
         return _text_response(protocol.SUCCESS if done else protocol.FAILED)
 
     def _schedule(self, request: Request) -> Response:
-        name, *ids = _form_values(request, "name", *CHAT_IDS)
-        if max(map(len, ids)) > MAX_LENGTH:
-            raise HTTPError(400, "These ids are too long.")
-        return _text_response(self.records.schedule(name, *ids))
+        name, history_id, user_id = _form_values(request, "name", *CHAT_IDS)
+        return _text_response(self.records.schedule(name, history_id, user_id))
 
     def _list(self, _: Request) -> Response:
         return _json_response(200, self.records.names())
@@ -190,14 +188,14 @@ class EmbeddedKernel:
 
     def _abort(self, request: Request) -> Response:
         """Stop the chats of a user, each by its own ids."""
-        history_ids, user_id = _form_values(request, "history_id", "user_id")
+        form = _form(request)
         try:
-            ids = bounded_json.loads(history_ids)
+            ids = bounded_json.loads(form.get("history_id", ""))
         except (ValueError, RecursionError):
             ids = None
         if not isinstance(ids, list):
             return json_message(400, "history_id must be a JSON list of numbers.")
-        for record in self.records.of_chats({str(one) for one in ids}, user_id):
+        for record in self.records.of_chats({str(one) for one in ids}, form.get("user_id", "")):
             abort(record)
         return _text_response(protocol.SUCCESS)
 
@@ -216,8 +214,12 @@ def _form(request: Request) -> dict[str, str]:
 
 
 def _form_values(request: Request, *names: str) -> list[str]:
+    """Return fields of a form; raises HTTPError for one above MAX_LENGTH."""
     form = _form(request)
-    return [form.get(name, "") for name in names]
+    values = [form.get(name, "") for name in names]
+    if max(map(len, values)) > MAX_LENGTH:
+        raise HTTPError(400, f"A field is longer than {MAX_LENGTH} characters.")
+    return values
 
 
 def _json_values(request: Request, *names: str) -> list[str]:
