@@ -34,10 +34,6 @@ HEARTBEAT = 1.0  # seconds
 SILENCE = 10.0  # seconds without an answer to a heartbeat after which the child counts as stuck
 
 
-class AcceptorEnded(Exception):
-    """The child has ended."""
-
-
 class AcceptorProcess:
     """One such process; used by the accepting thread alone. Raises OSError if none can start.
 
@@ -75,9 +71,9 @@ class AcceptorProcess:
         return self._control.fileno()
 
     def receive(self) -> tuple[socket.socket, object] | None:
-        """Return a connection and its address, or None; raises AcceptorEnded, or OSError.
+        """Return a connection and its address, or None; raises EOFError at the child's end.
 
-        The latter says that we are out of descriptors: a connection is lost.
+        OSError says that we are out of descriptors: a connection is lost.
         """
         space, flags = socket.CMSG_LEN(array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
         try:
@@ -87,7 +83,7 @@ class AcceptorProcess:
         except ConnectionError:
             data = b""
         if not data:
-            raise AcceptorEnded
+            raise EOFError
         if not self.started:
             logger.debug("process %d accepts connections and answers /health", self._pid)
         self.started, self._unanswered = True, None

@@ -6,10 +6,11 @@ import logging
 import selectors
 import socket
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .acceptor import AcceptorEnded, AcceptorProcess
-from .acceptor_child import Settings
+if TYPE_CHECKING:
+    from .acceptor import AcceptorProcess
+    from .acceptor_child import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Listener:
         if now < self._start_at:
             return
         self._started_at = now
+        from .acceptor import AcceptorProcess  # none of this is needed to listen
+
         try:
             self._process = AcceptorProcess(self._sock, settings)
         except OSError as error:
@@ -85,7 +88,7 @@ class Listener:
                 self._received = process.receive()
             elif process.stuck:
                 self._end(process, "is stuck")
-        except AcceptorEnded:
+        except EOFError:
             self._end(process, "ended")
         except OSError as error:
             self._received = error

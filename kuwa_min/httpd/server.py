@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any
 from kuwa_min.errors import ClientDisconnected, StartError, describe
 from kuwa_min.process.supervision import SupervisedThread, report
 
-from . import acceptor
-from .acceptor_child import Settings
 from .body_budget import BodyBudget
 from .connection import LINGER_BYTES, LINGER_SECONDS, Connection
 from .connection_table import ConnectionTable, State
@@ -167,6 +165,9 @@ class Server(ThreadingHTTPServer):
         It does so however busy this process is; until it runs, we accept. Does nothing with TLS,
         and where no such process can be started.
         """
+        from . import acceptor
+        from .acceptor_child import Settings
+
         if self.tls is not None or not acceptor.is_possible():
             return
         limits = self.limits
