@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(program, arguments)
     except KuwaError as error:
         return log.write_error(program, error)
+    except (MemoryError, RuntimeError) as error:  # such as no thread for a Kernel
+        line = traceback_line(error, with_message=True)
+        return log.write_error(program, StartError(f"it cannot go on: {line}"))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of --list or --help has seen enough
@@ -237,10 +240,13 @@ def run_kernel(program: str, rest: list[str]) -> None:
         executor_hosts=args.executor_hosts,
         limits=limits,
     )
-    with contextlib.suppress(process.Stopped), process.Stop().on_signals() as stop, kernel:
+    stop = process.Stop()
+    with contextlib.suppress(process.Stopped), stop.on_signals(), kernel:
         stop.eager = False
         stop.wait()
     logging.shutdown()
+    if stop.failure:
+        raise StartError(stop.failure)
 
 
 def _kernel_parser(program: str) -> argparse.ArgumentParser:
