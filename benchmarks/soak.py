@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with MoodyKernel(options.seed) as kernel:
         words += ["--kernel_url", f"{kernel.url}/", "--host", "127.0.0.1", "--port", str(port)]
         words += ["--concurrent_req_limit", str(options.slots), "--waiting", str(options.slots)]
-        arenas = {"MALLOC_ARENA_MAX": str(options.arenas)} if options.arenas else {}
-        with Program(*words, command=(sys.executable, str(options.file)), **arenas) as program:
+        with Program(*words, command=(sys.executable, str(options.file))) as program:
             program.wait_for("registered as")
             name = status(port)["access_codes"][0]
             load = Load(port, kernel, name, knows_answers=not options.arguments)
@@ -84,11 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rest", type=float, default=60.0, metavar="SECONDS",
         help="in which all that is under way must end; default: %(default)s",
-    )  # fmt: skip
-    parser.add_argument(
-        "--arenas", type=int, default=1, metavar="N",
-        help="of glibc's malloc, which keeps freed memory in each; 0: as many as it likes; "
-        "default: %(default)s, so that what grows is what the program holds",
     )  # fmt: skip
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the executor's log")
     parser.add_argument(

@@ -312,3 +312,41 @@ def test_present_streams_stay_as_they_are() -> None:
     )
     done = run(program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+MALLOC_ARENAS = """
+import ctypes, os, tempfile, threading
+from kuwa_min import process
+process.prepare("ERROR")
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.fdopen.restype = ctypes.c_void_p, ctypes.c_void_p
+libc.fdopen.argtypes = ctypes.c_int, ctypes.c_char_p
+libc.malloc_info.argtypes = ctypes.c_int, ctypes.c_void_p
+libc.fclose.argtypes = (ctypes.c_void_p,)
+barrier = threading.Barrier(9)
+def allocate():
+    libc.malloc(1000)
+    barrier.wait()
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads: thread.start()
+barrier.wait()
+with tempfile.TemporaryFile() as file:
+    stream = libc.fdopen(os.dup(file.fileno()), b"w")
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    file.seek(0)
+    print(file.read().count(b"<heap nr="))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+@pytest.mark.parametrize(("variable", "fewest", "most"), [((), 1, 1), (("4",), 2, 4)])
+def test_threads_share_an_arena_of_malloc_unless_the_operator_says_otherwise(
+    variable: tuple[str, ...], fewest: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Count the arenas that eight threads allocated from, as malloc_info() lists them."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    for value in variable:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", value)
+    done = run(MALLOC_ARENAS)
+    assert fewest <= int(done.stdout) <= most, done.stderr
