@@ -39,6 +39,7 @@ from .request import CompletionRequest
 logger = logging.getLogger(__name__)
 
 LONGEST_NAME = 200  # characters of a model's name
+MOST_TOKENS = 10**9  # of one answer; a counter that a service spoils stays so
 
 
 class CloudExecutor(LLMExecutor):
@@ -85,8 +86,12 @@ class CloudExecutor(LLMExecutor):
     # -- for subclasses to call
 
     def count_usage(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Add the usage that a service reports for one answer to the metrics."""
-        self.count_tokens(read=prompt_tokens, written=completion_tokens)
+        """Add the usage that a service reports for one answer to the metrics, if it can be true."""
+        read, written = (
+            count if 0 <= count <= MOST_TOKENS else 0
+            for count in (prompt_tokens, completion_tokens)
+        )
+        self.count_tokens(read=read, written=written)
 
     # -- the life of the process
 

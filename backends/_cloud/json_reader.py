@@ -16,6 +16,8 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from kuwa_min.chat.bounded_json import whole
+
 from .text_decoder import TextDecoder
 
 LONGEST_EVENT = 16 * 2**20  # characters of one value
@@ -66,7 +68,7 @@ class JsonReader:
         self._at = 0  # where in the buffer the part begins that was not read yet
         self._searched = 0  # characters of that part in which no line ends
         self._events: list[Event] = []  # that this call of feed() or finish() has found
-        self._scanner = json.JSONDecoder(strict=False)
+        self._scanner = json.JSONDecoder(strict=False, parse_int=whole)
         self._data: list[str] = []  # data lines that are no whole value yet
         self._held = 0  # characters of these lines
         self._name = ""  # of the server-sent event under way

@@ -114,6 +114,7 @@ class Decompressor:
         self._is_gzip = coding != "deflate"
         self._zlib = zlib.decompressobj(GZIP) if self._is_gzip else None
         self._compressed = b""
+        self._has_member = False  # one of gzip is at its end
 
     def feed(self, data: bytes) -> None:
         """Add compressed bytes."""
@@ -122,10 +123,13 @@ class Decompressor:
             self._zlib = zlib.decompressobj(_deflate_framing(self._compressed))
 
     def read(self) -> bytes:
-        """Return the next PIECE, b"" if there is none yet; raises DamagedCompression."""
+        """Return the next PIECE, b"" if there is none yet; raises DamagedCompression.
+
+        What follows gzip's last member, such as zeros, is dropped, as by gzip itself.
+        """
         piece = self._decompress()
         while not piece and self._has_next_member():
-            self._zlib = zlib.decompressobj(GZIP)
+            self._zlib, self._has_member = zlib.decompressobj(GZIP), True
             piece = self._decompress()
         return piece
 
@@ -139,7 +143,10 @@ class Decompressor:
         try:
             piece = self._zlib.decompress(self._compressed, PIECE)
         except zlib.error:
-            raise DamagedCompression("the answer cannot be decompressed") from None
+            if not self._has_member:
+                raise DamagedCompression("the answer cannot be decompressed") from None
+            self._compressed = b""
+            return b""
         self._compressed = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
         return piece
 

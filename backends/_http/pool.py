@@ -130,7 +130,8 @@ class Response:
         self._pool, self._head, self._scope = pool, head, scope
         self._connection: Connection | None = connection
         self._body = ChunkedReader() if head.chunked else ContentLengthReader(head.length)
-        self.status, self.coding = head.status, head.getheader("content-encoding", "").lower()
+        self.status = head.status
+        self.coding = head.getheader("content-encoding", "").strip().lower()
         self._decompressor = Decompressor(self.coding) if self.coding in CODINGS else None
         self.headers = [
             pair for pair in head.getheaders() if pair[0].lower() not in DROPPED_HEADERS

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from backends._cloud.json_reader import Event, JsonReader, UnreadableBody
+from backends._cloud.not_understood import short
 from backends._http.transport_errors import ConnectionFailed
 from kuwa_min.options import generation_options
 from kuwa_min.options.sentences import MUST_SUIT_SERVICE, OPTION_REASON
@@ -64,15 +65,18 @@ class Client:
         for scheme in ("https://", "http://"):
             self._client.transport._session.mount(scheme, transport)
 
-    def stream(self, request: Any, key: str) -> Iterator[Event]:
+    def stream(self, request: Any, key: str, on_head: Callable[[str], None]) -> Iterator[Event]:
         """Send what create_request() returned; yield the objects of the response as they come.
 
+        on_head: is told what the head says that the body is, type and compression, for the log.
         Raises ErrorResponse, ConnectionFailed, MalformedResponse or TruncatedResponse.
         """
         answer = self._client.stream_generate_content(
             request, retry=None, timeout=None, metadata=[(KEY_HEADER, key)]
         )
         with answer._response as response:
+            said = map(response.headers.get, ("content-type", "content-encoding"))
+            on_head(short(", ".join(filter(None, said))))
             try:
                 yield from _read_events(response.raw)
             except UnreadableBody as error:

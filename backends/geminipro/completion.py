@@ -11,6 +11,7 @@ from backends._cloud.errors import (
     RetryModified,
     ServiceError,
     from_connection_failure,
+    redact,
 )
 from backends._cloud.json_reader import Event
 from backends._cloud.not_understood import NotUnderstood, note
@@ -59,7 +60,8 @@ class Completions:
         message = _to_protobuf(request, folds_system=folds_system)
         completion = _Completion(request)
         try:
-            with contextlib.closing(self._client.stream(message, request.key.text)) as events:
+            events = self._client.stream(message, request.key.text, completion.note_kind)
+            with contextlib.closing(events):
                 for event in events:
                     if text := completion.feed(event):
                         yield text
@@ -77,8 +79,13 @@ class _Completion:
     def __init__(self, request: CompletionRequest) -> None:
         self._request = request
         self._finish_reason, self._has_text, self._is_truncated = "", False, False
+        self._kind = ""  # of the body, as its head names it
         self.not_understood: list[str] = []
         self.prompt_tokens = self.completion_tokens = 0
+
+    def note_kind(self, kind: str) -> None:
+        """Keep what the head says that the body is, for the log."""
+        self._kind = kind
 
     def feed(self, event: Event) -> str:
         """Return the text of an event; raises ServiceError if it says why there is none."""
@@ -124,7 +131,7 @@ class _Completion:
             return from_connection_failure(error, errors.FAILURES)
         if isinstance(error, TruncatedResponse):
             return RetryableError(catalog.UNREACHABLE, f"the answer: {error}")
-        return ServiceError(catalog.GARBLED, f"the answer: {error}")
+        return ServiceError(catalog.GARBLED, redact(f"the answer ({self._kind}): {error}"))
 
     def finish(self) -> Iterator[str]:
         """Yield the side note on how the answer ended; raises ServiceError if it has no text."""
@@ -132,7 +139,8 @@ class _Completion:
         ending = BROKEN_OFF if self._is_truncated else response.finish_note(reason)
         if not ending:
             if self.not_understood and not self._has_text:
-                raise ServiceError(catalog.GARBLED, "garbled: the answer holds nothing of Gemini's")
+                cause = f"garbled: the answer ({self._kind}) holds nothing of Gemini's"
+                raise ServiceError(catalog.GARBLED, redact(cause))
             return
         if not self._has_text and reason in response.POLICY_REASONS:
             raise ServiceError(catalog.NOT_ALLOWED, f"the answer was blocked: {reason}")

@@ -26,6 +26,7 @@ from .response import as_dict, as_list
 from .transport import ErrorResponse
 
 RETRY_DELAY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+TITLE = re.compile(r"<title>([^<]{1,200})", re.IGNORECASE)
 CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # Google's address is right: where it cannot be reached, this network has no way out, and another
 # attempt would take as long.
@@ -69,12 +70,27 @@ def classify(response: ErrorResponse, request: CompletionRequest) -> ServiceErro
     objects = [as_dict(one) for one in (body if isinstance(body, list) else [body])]
     error = as_dict(objects[0].get("error")) if objects else {}
     details = _read(error, response.status, request)
+    if not details.words:
+        words = _foreign_words(response.body, objects[0] if objects else {})
+        details = details._replace(cause=redact(f"{details.cause}{words}", request.key.text))
     if response.redirects_to:
         base = response.redirects_to.partition("/v1")[0]
         cause = f"say --api_endpoint {base}: redirected ({details.code}) to {response.redirects_to}"
         details = details._replace(cause=cause)
     retry_after = details.retry_after or parse_retry_after(response.headers)
     return _apply_rules(details._replace(retry_after=retry_after))
+
+
+def _foreign_words(body: bytes, found: dict[str, Any]) -> str:
+    """Return for the log what a gateway or a proxy says: text, a page, or a part of an object."""
+    text = str(body, "utf-8", "replace").strip()
+    if found or not text or text[0] in "[{":  # it may quote the request
+        said = [found.get(name) for name in ("error", "message", "detail")]
+        text = next((one for one in said if isinstance(one, str)), "")
+    elif text[0] == "<":
+        title = TITLE.search(text)
+        text = f"a web page: {title[1]}" if title else "a web page"
+    return f", not by Google: {text}" if text else ""
 
 
 def classify_object(error: dict[str, Any], request: CompletionRequest) -> ServiceError:

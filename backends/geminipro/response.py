@@ -110,7 +110,9 @@ def finish_note(reason: str) -> str:
 def _name(reason: object, names: dict[int, str]) -> str:
     if isinstance(reason, str) and reason:
         return reason if NAME.fullmatch(reason) else "OTHER"
-    return names.get(reason, str(reason)) if isinstance(reason, int) else ""
+    if not isinstance(reason, int):
+        return ""
+    return names.get(reason, str(reason) if 0 <= reason < 1000 else "OTHER")
 
 
 def _count(usage: dict[str, Any], name: str) -> int | None:

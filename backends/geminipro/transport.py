@@ -62,6 +62,8 @@ class Transport(BaseAdapter):
             raise _error_response(request.url or "", response, body)
         found = requests.Response()
         found.status_code, found.raw = response.status, body
+        found.headers.update(response.headers)
+        found.headers["content-encoding"] = response.coding
         return found
 
     def close(self) -> None:

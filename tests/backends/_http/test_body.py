@@ -100,6 +100,13 @@ def test_a_compressed_body_is_the_same_however_it_comes(kind: str, size: int) ->
     assert max(map(len, pieces)) <= PIECE
 
 
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize("rest", [bytes(512), b"\0\0trailing", b"x"])
+def test_what_follows_gzip_is_dropped(rest: bytes, size: int) -> None:
+    """Zeros to fill a block, for instance."""
+    assert b"".join(decompress("gzip", compressed(TEXT, 31) + rest, size)) == TEXT
+
+
 def test_a_body_that_is_not_compressed_as_it_says_is_damaged() -> None:
     """Also in the middle."""
     whole = compressed(TEXT, 31)

@@ -129,3 +129,27 @@ def test_the_log_gets_no_key_of_a_refusal() -> None:
     body = {"error": error(403, "DENIED", "a-secret-key and AIzaSyA1234567890abcdef may not\nx")}
     found = explain(403, body)
     assert str(found) == "error 403 DENIED *** and *** may not x"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"access denied by a-secret-key's policy", "error 400, not by Google: access denied by"),
+        (
+            b"<html><TITLE>502 Bad\nGateway</title> x",
+            "error 400, not by Google: a web page: 502 Bad",
+        ),
+        (b"<html>x", "error 400, not by Google: a web page"),
+        ({"error": "no such route"}, "error 400, not by Google: no such route"),
+        ([{"detail": "Not Found"}], "error 400, not by Google: Not Found"),
+        ({"detail": [{"input": "what people write"}]}, "error 400"),
+        (b"[{broken", "error 400"),
+        (b"", "error 400"),
+    ],
+)
+def test_what_others_than_google_say_is_in_the_log(body: Any, said: str) -> None:
+    """As a gateway's operator needs it; without the key and what it quotes of the request."""
+    cause = str(explain(400, body))
+    assert cause.startswith(said)
+    assert (cause == said) == (len(said) < 15 or said.endswith(("page", "route", "Found")))
+    assert "secret" not in cause

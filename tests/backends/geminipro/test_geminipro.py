@@ -312,6 +312,34 @@ def test_tokens_are_counted(serve: Serve, connect: Any, monkeypatch: pytest.Monk
     assert counted == [{"read": 5, "written": 107}]
 
 
+@pytest.mark.parametrize("count", [10**30, 10**900, -1])
+def test_counts_that_cannot_be_true_spoil_no_metric(
+    serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Nor an answer: a counter that is once too large stays so."""
+    usage = {"promptTokenCount": count, "candidatesTokenCount": 7}
+    executor = connect(serve(lambda talk: talk.tell("a", **usage)))
+    counted: list[dict[str, int]] = []
+    monkeypatch.setattr(executor, "count_tokens", lambda **counts: counted.append(counts))
+    assert ask(executor, "hi") == "a"
+    assert counted == [{"read": 0, "written": 7}]
+
+
+def test_a_number_without_an_end_is_no_json(serve: Serve, connect: Any) -> None:
+    """Old Pythons take quadratic time for it."""
+    body = b'[{"usageMetadata":{"promptTokenCount":%b}}]' % (b"9" * 4000)
+    assert ask(connect(serve(gemini_talks_garbage.with_body(body))), "hi") == catalog.GARBLED
+
+
+def test_a_compression_that_is_not_read_is_named(
+    serve: Serve, connect: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Although none was asked for."""
+    service = serve(lambda talk: talk.refuse(200, b"\x0b\x02\x80x\x03", Content_Encoding="br"))
+    assert ask(connect(service), "hi") == catalog.GARBLED
+    assert "(application/json; charset=UTF-8, br)" in caplog.text
+
+
 def test_thoughts_and_other_candidates_are_not_shown(serve: Serve, connect: Any) -> None:
     """Nor what is not as it should be."""
     parts = [
