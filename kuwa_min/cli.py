@@ -174,6 +174,8 @@ def _unknown(name: str) -> str:
     known = [*registry.names(), *VERBS, *FILE_VERBS]
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
+    if len(name.split()) > 1 and name.split()[0] in known:
+        hint = "; each word is one argument, in kuwa.args on a line of its own"
     return (
         f"unknown executor {name!r}: this build has {', '.join(known)}, "
         f"and the path of a .py file works too{hint}"

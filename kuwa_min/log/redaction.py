@@ -26,7 +26,10 @@ LONGEST_CONTENT = 80  # characters that are shown where content may be
 SECRET_NAMES = ("key", "keys", "apikey", "token", "secret", "password", "passwd", "credentials")
 FILES = ("tls_key", "ssl_key")  # named so, and the path of a file
 MISSPELLED = ("api_key", "api_token", "access_token", "password")  # also found if nearly so
+ABBREVIATED = ("api", "auth", "authorization", "pass", "pwd")  # only as options
 LIKENESS = 0.8  # of a misspelled name, as difflib counts it
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # with those that word processors make
+BETWEEN = re.compile(r"[\s=:\"'{},]+")  # what may stand between a name and its value
 
 KEYS = re.compile(
     r"\b(?:(?:sk|pk|gsk|xai)[-_][\w*.…-]{8,}"  # OpenAI and others, also abbreviated
@@ -89,7 +92,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    return name.lstrip("-").lower().replace("-", "_")
+    return name.lstrip(DASHES).lower().replace("-", "_")
 
 
 def clean(text: str) -> str:
@@ -112,21 +115,38 @@ def clean_command_line(text: str, words: Sequence[str]) -> str:
 
 def _secrets_among(words: Sequence[str]) -> Iterator[str]:
     """Yield the values of secret options, and values that may be a key with no option's name."""
-    import difflib  # slow to import; only for errors
-
-    def is_secret(name: str) -> bool:
-        near = difflib.get_close_matches(_plain(name), MISSPELLED, 1, LIKENESS)
-        return is_secret_name(name) or bool(near)
-
     for at, word in enumerate(words):
         name, equals, value = word.partition("=")
-        if not word.startswith("-"):
+        if not word.startswith(tuple(DASHES)):
             name, value = "", word
-        if is_secret(name):
+        if _is_nearly_secret(name):
             following = "".join(words[at + 1 : at + 2])
             yield value if equals else "" if following.startswith("--") else following
         elif UNNAMED.fullmatch(value):
             yield value
+    yield from _secrets_within(BETWEEN.split(" ".join(words)))
+
+
+def _secrets_within(tokens: list[str]) -> Iterator[str]:
+    """Yield the same where names and values stand in one word, or without dashes."""
+    for name, value in zip(tokens, [*tokens[1:], ""], strict=True):
+        if UNNAMED.fullmatch(name):
+            yield name
+        if len(value) >= SHORTEST and not value.startswith("--") and _is_nearly_secret(name):
+            yield value
+
+
+def _is_nearly_secret(name: str) -> bool:
+    """Tell whether a word is the name of a secret option, perhaps misspelled or cut short."""
+    import difflib  # slow to import; only for errors
+
+    plain = _plain(name)
+    is_cut = name.startswith(tuple(DASHES)) and plain in ABBREVIATED
+    return (
+        is_secret_name(name)
+        or is_cut
+        or bool(difflib.get_close_matches(plain, MISSPELLED, 1, LIKENESS))
+    )
 
 
 def clean_service(text: str, secrets: Iterable[str]) -> str:

@@ -85,6 +85,7 @@ MISTAKES = (
     (("debug", "--kernel_url", "ftp://x/"), ["--kernel_url", "http://127.0.0.1:9000/"]),
     (("debug", "--kernel_url", "http://[x/"), ["--kernel_url"]),
     (("debug", "--delay", "-1"), ["--delay", "at least 0"]),
+    (("debug --port 1",), ["in kuwa.args on a line of its own"]),
     (("debug", "--delay", "nan"), ["--delay", "finite"]),
     (("debug", "--delay", "soon"), ["--delay", "a number", "'soon'"]),
     (("debug", "--concurrent_req_limit", "0"), ["at least 1"]),
