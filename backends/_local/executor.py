@@ -15,14 +15,13 @@ from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
-from kuwa_min.chat.sentence import Sentence, sentence_of
+from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
-from kuwa_min.options import generation_options, types
-from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
-from kuwa_min.options.text_file import InvalidTextFile, read_text
+from kuwa_min.options import generation_options
 
 from .engine import Engine
+from .options import DEFAULT_SEED, NO_SEED, add_prompt_options, excess_of
 from .prompt_encoder import (
     ChatInput,
     EncodedPrompt,
@@ -40,31 +39,11 @@ from .tokenizing.text_lengths import TextLengths
 
 logger = logging.getLogger(__name__)
 
-PROMPT_LIMIT = 3072  # tokens
 PER_MESSAGE = 4  # tokens that templates write around a message, about
-NO_SEED = (None, -1)
-DEFAULT_SEED = 0  # of --reproducible
 SLACK = 4  # times the characters of a prompt: templates leave out spaces and thoughts
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
-MAX_VALUES: dict[str, float] = {  # of options; the tables state only the least values
-    "top_p": 1,
-    "min_p": 1,
-    "typical_p": 1,
-    "temperature": 100,
-    "frequency_penalty": 2,
-    "presence_penalty": 2,
-    "mirostat_mode": 2,
-    "top_k": 2**31 - 1,
-    "max_tokens": 2**31 - 1,
-    "max_new_tokens": 2**31 - 1,
-    "no_repeat_ngram_size": 2**31 - 1,
-    "min_new_tokens": 2**31 - 1,
-    "epsilon_cutoff": 1,
-    "eta_cutoff": 1,
-    "seed": 2**32 - 1,
-}
 
 
 class Model(Protocol):
@@ -99,39 +78,7 @@ class ModelExecutor(LLMExecutor):
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options that on-premises models have in common, then the generation options."""
-        group = parser.add_argument_group("options of the prompt")
-        add = group.add_argument
-        add(
-            "--limit",
-            type=types.whole(1),
-            default=PROMPT_LIMIT,
-            help="most tokens of a prompt",
-        )
-        add("--system_prompt", help="system prompt of bots that give none")
-        add(
-            "--no_system_prompt",
-            action="store_true",
-            help="never send a system prompt; a template may still write its own",
-        )
-        add(
-            "--reproducible",
-            action="store_true",
-            help="equal requests get equal answers, more slowly: compute each chat alone, reuse "
-            f"nothing, and draw with seed {DEFAULT_SEED} unless another is given",
-        )
-        add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
-        add(
-            "--parse_special_tokens",
-            action="store_true",
-            help="take special tokens such as <|im_end|> in what users and bots write for tokens, "
-            "not for text: they can then begin turns of the system",
-        )
-        add(
-            "--timeout",
-            type=types.positive_seconds,
-            metavar="SECONDS",
-            help="longest time that an answer may be computed; None: no limit",
-        )
+        add_prompt_options(parser)
         note = f"What {self.own_options} states comes before these defaults."
         generation_options.add_arguments(parser, self.table, note)
 
@@ -175,7 +122,7 @@ class ModelExecutor(LLMExecutor):
         self.prepare()
         self.timeout: float | None = self.args.timeout  # seconds of a request
         self.settings = self.read_settings()
-        if excess := _excess(self.settings):
+        if excess := excess_of(self.settings):
             raise UsageError(excess)
         load = self.loader()
         self.engine = Engine(
@@ -253,7 +200,7 @@ class ModelExecutor(LLMExecutor):
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
         asked = generation_options.asked_by(modelfile.parameters, self.table)
         options = self.request_options(asked)
-        if excess := _excess(options):
+        if excess := excess_of(options):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
         if generation_options.wants_multimodal(asked) and not self.accepts_images():
             generation_options.warn_once(NO_IMAGES)
@@ -371,28 +318,6 @@ class ModelExecutor(LLMExecutor):
         return encoder if supports_system_role else SystemFoldingEncoder(encoder)
 
 
-def _excess(options: dict[str, Any]) -> Sentence | None:
-    """Return why an option is above its maximum; None if the library can have them all."""
-    for name, maximum in MAX_VALUES.items():
-        if (options.get(name) or 0) > maximum:
-            limit = MUST_BE_AT_MOST.format(maximum)
-            return OPTION_REASON.format(name, limit)
-    return None
-
-
 def _clause(error: TemplateError) -> str:
     """Return a template's message as a part of a sentence."""
     return str(error).rstrip(".")
-
-
-def read_chat_template(text_or_file: str | None) -> str | None:
-    """Return the template of --override_chat_template; raises UsageError for an unreadable file."""
-    if not text_or_file or "{" in text_or_file:
-        return text_or_file or None
-    try:
-        return read_text(text_or_file)
-    except InvalidTextFile as error:
-        raise UsageError(
-            f"--override_chat_template {text_or_file} is no template, and no file of one: "
-            f"it {error}"
-        ) from None

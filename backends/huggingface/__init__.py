@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends._http.cancellation import CancelScope
-from backends._local.executor import MAX_VALUES, Model, ModelExecutor, read_chat_template
+from backends._local.executor import Model, ModelExecutor
 from backends._local.model_files import hub_cache, quantization, resolve
+from backends._local.options import MAX_VALUES, read_chat_template
 from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
 from backends._media import attachments, file_types

@@ -1,0 +1,92 @@
+"""The options that models of this machine have in common."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from kuwa_min.chat.sentence import Sentence
+from kuwa_min.errors import UsageError
+from kuwa_min.options import types
+from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
+from kuwa_min.options.text_file import InvalidTextFile, read_text
+
+PROMPT_LIMIT = 3072  # tokens
+NO_SEED = (None, -1)
+DEFAULT_SEED = 0  # of --reproducible
+MAX_VALUES: dict[str, float] = {  # of options; the tables state only the least values
+    "top_p": 1,
+    "min_p": 1,
+    "typical_p": 1,
+    "temperature": 100,
+    "frequency_penalty": 2,
+    "presence_penalty": 2,
+    "mirostat_mode": 2,
+    "top_k": 2**31 - 1,
+    "max_tokens": 2**31 - 1,
+    "max_new_tokens": 2**31 - 1,
+    "no_repeat_ngram_size": 2**31 - 1,
+    "min_new_tokens": 2**31 - 1,
+    "epsilon_cutoff": 1,
+    "eta_cutoff": 1,
+    "seed": 2**32 - 1,
+}
+
+
+def add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of prompts, of reproducible answers and of their time limit."""
+    group = parser.add_argument_group("options of the prompt")
+    add = group.add_argument
+    add(
+        "--limit",
+        type=types.whole(1),
+        default=PROMPT_LIMIT,
+        help="most tokens of a prompt",
+    )
+    add("--system_prompt", help="system prompt of bots that give none")
+    add(
+        "--no_system_prompt",
+        action="store_true",
+        help="never send a system prompt; a template may still write its own",
+    )
+    add(
+        "--reproducible",
+        action="store_true",
+        help="equal requests get equal answers, more slowly: compute each chat alone, reuse "
+        f"nothing, and draw with seed {DEFAULT_SEED} unless another is given",
+    )
+    add("--override_chat_template", metavar="TEXT|FILE", help="use it instead of the model's")
+    add(
+        "--parse_special_tokens",
+        action="store_true",
+        help="take special tokens such as <|im_end|> in what users and bots write for tokens, "
+        "not for text: they can then begin turns of the system",
+    )
+    add(
+        "--timeout",
+        type=types.positive_seconds,
+        metavar="SECONDS",
+        help="longest time that an answer may be computed; None: no limit",
+    )
+
+
+def excess_of(options: dict[str, Any]) -> Sentence | None:
+    """Return why an option is above its maximum; None if the library can have them all."""
+    for name, maximum in MAX_VALUES.items():
+        if (options.get(name) or 0) > maximum:
+            limit = MUST_BE_AT_MOST.format(maximum)
+            return OPTION_REASON.format(name, limit)
+    return None
+
+
+def read_chat_template(text_or_file: str | None) -> str | None:
+    """Return the template of --override_chat_template; raises UsageError for an unreadable file."""
+    if not text_or_file or "{" in text_or_file:
+        return text_or_file or None
+    try:
+        return read_text(text_or_file)
+    except InvalidTextFile as error:
+        raise UsageError(
+            f"--override_chat_template {text_or_file} is no template, and no file of one: "
+            f"it {error}"
+        ) from None
