@@ -58,6 +58,20 @@ class Listener:
             raise received
         return received or self._sock.accept()
 
+    def give_up_process(self) -> bool:
+        """End the process for good, for its threads; return False if there is none."""
+        if self._process is None:
+            return False
+        self._selector.unregister(self._process)
+        self._process.close()
+        self._process = self._settings = None
+        self._accept_here(True)
+        logger.warning(
+            "the process that accepts connections ended for lack of threads; "
+            "/health may be slow while chats compute"
+        )
+        return True
+
     def close(self) -> None:
         """End the process, if any."""
         if isinstance(self._received, tuple):

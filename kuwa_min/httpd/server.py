@@ -31,6 +31,7 @@ from .limits import Limits
 from .listener import Listener
 from .messages import TEXT, Response, Routes, json_message
 from .origin_policy import OriginPolicy
+from .thread_shortage import ThreadShortage
 
 if TYPE_CHECKING:
     import ssl
@@ -96,6 +97,7 @@ class Server(ThreadingHTTPServer):
             ) from None
         self.listener = Listener(self.socket)
         self.flush_thread = FlushThread()
+        self._shortage = ThreadShortage()
 
     def __enter__(self) -> Server:
         """Start the threads."""
@@ -235,20 +237,31 @@ class Server(ThreadingHTTPServer):
             try:
                 # not Thread.start(), which waits for the thread, without memory for ever
                 start_new_thread(self._serve_connection, (request, client_address))
+                self._shortage.ended()
                 return True
             except (RuntimeError, MemoryError):
                 if deadline is None:
                     deadline = self._free_thread(request)
                 if time.monotonic() > deadline:
+                    self._shortage.refused(others=self._others_with_threads())
                     return False
                 threading.Event().wait(THREAD_POLL)
 
     def _free_thread(self, request: socket.socket) -> float:
-        """End another connection for its thread; return until when to wait for that."""
+        """End another connection for its thread; return until when to wait for that.
+
+        Without another one, the process that accepts ends: it is a help, clients are the purpose.
+        """
         drop, now = self.connections.drop_oldest, time.monotonic()
         if drop(State.IDLE, but=request) or drop(State.RECEIVING):
             return now + ACCEPT_BACKOFF
+        if not self._others_with_threads() and self.listener.give_up_process():
+            return now + ACCEPT_BACKOFF
         return now - 1
+
+    def _others_with_threads(self) -> int:
+        """Return how many connections hold a thread, beside a new one."""
+        return len(self.connections) - self.connections.count(State.LINGERING) - 1
 
     def _serve_connection(self, request: socket.socket, client_address: Any) -> None:
         try:

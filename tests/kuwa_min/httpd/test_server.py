@@ -5,6 +5,7 @@ Every limit in seconds is checked from both sides: not before it, and soon after
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import gc
 import http.client
@@ -25,7 +26,7 @@ from typing import Any
 import pytest
 
 from kuwa_min.errors import HTTPError, StartError
-from kuwa_min.httpd import connection
+from kuwa_min.httpd import acceptor, connection
 from kuwa_min.httpd import server as server_module
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.httpd.connection_table import State
@@ -432,6 +433,29 @@ def test_without_a_free_thread_clients_are_told_so(
             assert client.send(get()).answer().status == 200
 
 
+@pytest.mark.skipif(not acceptor.is_possible(), reason="needs the process that accepts")
+def test_the_process_that_accepts_ends_for_the_thread_of_a_client(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refuse threads while it runs: it is a help, and a client that is served the purpose."""
+    start = server_module.start_new_thread
+
+    def limited(function: Callable[..., None], args: tuple[Any, ...]) -> int:
+        if server.listener._process is not None:
+            raise RuntimeError("can't start new thread")
+        return start(function, args)
+
+    with serving() as server:
+        server.delegate("/health", Response(204))
+        until(lambda: server.listener._process and server.listener._process.started)
+        monkeypatch.setattr(server_module, "start_new_thread", limited)
+        with Client(server) as client:
+            assert client.send(get()).answer().status == 200
+        with Client(server) as client:  # and later ones are accepted here
+            assert client.send(get()).answer().status == 200
+    assert "ended for lack of threads" in caplog.text
+
+
 def test_without_a_free_thread_idle_connections_make_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -493,14 +517,14 @@ def test_what_a_client_sends_too_much_takes_no_answer_away(
 
 def test_a_refused_client_that_stays_holds_no_thread(server: Server) -> None:
     """Refuse clients that go on sending: their connections are idle ones without threads."""
-    threads = threading.active_count()
+    threads = _thread._count()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(10)]
         for client in clients:
             client.send(get("/nothing", "Content-Length: 100000", method="POST") + b"x" * 5000)
             assert client.answer().status == 404
-        until(lambda: threading.active_count() <= threads)
-        assert server.connections.count(State.LINGERING) == len(clients)
+        until(lambda: server.connections.count(State.LINGERING) == len(clients))
+        until(lambda: _thread._count() <= threads)
         assert server.connections.drop_oldest(State.LINGERING)
         until(lambda: len(server.connections) == len(clients) - 1)
         for client in clients:
