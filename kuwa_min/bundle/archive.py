@@ -7,16 +7,20 @@ back from the zip's first byte, so a longer first line moves none of them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kuwa_min.errors import StartError
 
 from .manifest import MANIFEST, Manifest, Payload
+
+if TYPE_CHECKING:
+    import zipfile
 
 CHUNK = 1 << 18  # bytes read at a time
 DEFLATED = 8  # zip's method number of a raw deflate stream; 0 is stored
@@ -109,15 +113,28 @@ class Archive:
                     raise StartError(damaged(self.path))
         return total.hexdigest()
 
+    def compare_core(self) -> None:
+        """Compare every content of the zip with its CRC: Python itself compares none."""
+        with _opened_zip(self.path) as archive:
+            if archive.testzip() is not None:
+                raise StartError(damaged(self.path))
+
 
 def _read_zip(path: str) -> tuple[Manifest, int, int]:
+    with _opened_zip(path) as archive:
+        manifest = cast(Manifest, json.loads(archive.read(MANIFEST)))
+        start = min(entry.header_offset for entry in archive.infolist())
+        return manifest, start, os.path.getsize(path)
+
+
+@contextlib.contextmanager
+def _opened_zip(path: str) -> Iterator[zipfile.ZipFile]:
+    """Open the zip at the end of a file; raises StartError if it, or what is read, is damaged."""
     import zipfile
 
     try:
         with zipfile.ZipFile(path) as archive:
-            manifest = cast(Manifest, json.loads(archive.read(MANIFEST)))
-            start = min(entry.header_offset for entry in archive.infolist())
-            return manifest, start, os.path.getsize(path)
+            yield archive
     except OSError as error:
         if error.errno != errno.EINVAL:  # a position before the file's beginning
             raise

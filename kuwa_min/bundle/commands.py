@@ -111,7 +111,9 @@ def verify(program: str, arguments: list[str]) -> Iterator[str]:
     progress = Progress("reading the file")
     digest = archive.sha256(progress)
     progress.end()
-    yield _compare_sha256(archive.path, digest)
+    compared = _compare_sha256(archive.path, digest)
+    archive.compare_core()
+    yield compared
     if archive.payloads:
         yield from _verify_entries(archive, step_logger(program))
 

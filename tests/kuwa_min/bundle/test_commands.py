@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,17 @@ def test_verify_without_a_hash_beside_the_file_still_finds_damage(heavy: Archive
     """The manifest has the payloads' hashes."""
     Path(f"{heavy.path}.sha256").unlink()
     flip(Path(heavy.path), 25)
+    with pytest.raises(StartError, match="is damaged"):
+        said("verify")
+
+
+def test_verify_without_a_hash_finds_damage_where_no_library_is(pure: Path) -> None:
+    """In code that this process has not read, by its CRC."""
+    manifest = json.dumps(manifest_of([])).encode()
+    write_file(pure, [], lambda _: {"manifest.json": manifest, "code.py": b"x = 12345\n"})
+    with zipfile.ZipFile(pure) as archive:
+        code = archive.getinfo("code.py")
+    flip(pure, code.header_offset + 30 + len("code.py"))
     with pytest.raises(StartError, match="is damaged"):
         said("verify")
 
