@@ -9,6 +9,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -182,18 +183,26 @@ def within(folder: str) -> list[str]:
 CORE = [module for module in within("kuwa_min") if module not in within(PACKING)]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module: str) -> None:
-    """No module knows a folder of its own layer or of a higher one."""
+def named(module: str, found: list[Import]) -> list[str]:
+    """Return these imports of a module as an assertion shows them."""
+    return [f"{module}:{one.line} imports {one.module}" for one in found]
+
+
+def upward(module: str) -> list[Import]:
+    """Return the imports of folders in a module's own layer or in a higher one."""
     here = room(module)
-    upward = [
-        f"{module}:{one.line} imports {one.module}"
+    return [
+        one
         for one in ours(module)
         if room(one.module) != here
         and LAYER[room(one.module)] >= LAYER[here]
         and not is_version(module, one)
     ]
-    assert upward == []
+
+
+def test_imports_point_down() -> None:
+    """No module knows a folder of its own layer or of a higher one."""
+    assert [line for module in MODULES for line in named(module, upward(module))] == []
 
 
 def test_no_imports_run_in_circles() -> None:
@@ -212,44 +221,66 @@ def test_no_imports_run_in_circles() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("module", CORE)
-def test_the_core_needs_python_alone(module: str) -> None:
+def wrong(modules: Iterable[str], is_wrong: Callable[[str, Import], bool]) -> list[str]:
+    """Return the imports of these modules that a rule forbids, as an assertion shows them."""
+    return [
+        line
+        for module in modules
+        for line in named(module, [one for one in imports(module) if is_wrong(module, one)])
+    ]
+
+
+def test_the_core_needs_python_alone() -> None:
     """Other libraries are imported inside a function that can do without them, if at all."""
     allowed = {"kuwa_min/options": LAZY, "kuwa_min/drop_in": {"PIL", "kuwa"}}
-    found = [one for one in foreign(module) if not one.module.startswith("kuwa.")]
-    assert {one.module.partition(".")[0] for one in found} <= allowed.get(room(module), set())
-    assert not [one for one in found if one.at_once and one.module != "kuwa"]
+
+    def is_wrong(module: str, one: Import) -> bool:
+        if one not in foreign(module) or one.module.startswith("kuwa."):
+            return False
+        is_allowed = one.module.partition(".")[0] in allowed.get(room(module), set())
+        return not is_allowed or (one.at_once and one.module != "kuwa")
+
+    assert CORE
+    assert wrong(CORE, is_wrong) == []
 
 
-@pytest.mark.parametrize("module", within(PACKING))
-def test_what_makes_files_needs_little(module: str) -> None:
+def test_what_makes_files_needs_little() -> None:
     """Shiv waits until it is needed, so that its absence is one line."""
-    found = foreign(module)
-    assert {one.module.partition(".")[0] for one in found} <= FOR_PACKING
-    assert not [one for one in found if one.module.startswith("shiv") and one.at_once]
+
+    def is_wrong(module: str, one: Import) -> bool:
+        top = one.module.partition(".")[0]
+        is_early = one.at_once and top == "shiv"
+        return one in foreign(module) and (top not in FOR_PACKING or is_early)
+
+    assert within(PACKING)
+    assert wrong(within(PACKING), is_wrong) == []
 
 
-@pytest.mark.parametrize("module", sorted(WARM - {"kuwa_min.__init__"}))
-def test_the_warm_way_to_the_libraries_is_short(module: str) -> None:
+def test_the_warm_way_to_the_libraries_is_short() -> None:
     """What stands before every start imports nothing that takes milliseconds."""
-    found = {one.module for one in imports(module) if one.at_once and not one.for_types}
-    assert not found & SLOW
-    assert {name for name in found if name in MODULES} <= WARM
+
+    def is_wrong(_: str, one: Import) -> bool:
+        is_loaded = one.at_once and not one.for_types
+        return is_loaded and (one.module in SLOW or one.module in set(MODULES) - WARM)
+
+    assert wrong(sorted(WARM - {"kuwa_min.__init__"}), is_wrong) == []
 
 
-@pytest.mark.parametrize("module", within("backends"))
-def test_a_backend_sees_options_and_text_only(module: str) -> None:
+def test_a_backend_sees_options_and_text_only() -> None:
     """Of the core: the public names, errors, chat and options; no HTTP server, Kernel, metrics."""
-    seen = {room(one.module) for one in ours(module) if one.module.startswith("kuwa_min.")}
-    assert seen <= FOR_BACKENDS
+
+    def is_wrong(module: str, one: Import) -> bool:
+        is_of_core = one.module.startswith("kuwa_min.") and one in ours(module)
+        return is_of_core and room(one.module) not in FOR_BACKENDS
+
+    assert within("backends")
+    assert wrong(within("backends"), is_wrong) == []
 
 
-@pytest.mark.parametrize("module", CORE)
-def test_the_core_knows_neither_backends_nor_what_makes_files(module: str) -> None:
+def test_the_core_knows_neither_backends_nor_what_makes_files() -> None:
     """The registry finds backends by their folder; packing is no part of a file."""
-    names = [one.module for one in imports(module)]
-    known = [name for name in names if name.startswith(("backends", "kuwa_min.packing", "build"))]
-    assert known == []
+    others = ("backends", "kuwa_min.packing", "build")
+    assert wrong(CORE, lambda _, one: one.module.startswith(others)) == []
 
 
 # -- what really happens
