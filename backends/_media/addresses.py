@@ -61,8 +61,14 @@ METADATA = frozenset(
         ),
     )
 )
-# Prefixes of addresses whose last 32 bits are the IPv4 address that is reached: mapped, NAT64.
-IPV4_INSIDE = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))
+# Prefixes of addresses whose last 32 bits are the IPv4 address that is reached: compatible, mapped,
+# translated, NAT64.
+IPV4_INSIDE = tuple(
+    map(
+        ipaddress.IPv6Network,
+        ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),
+    )
+)
 
 
 def is_metadata(address: str) -> bool:

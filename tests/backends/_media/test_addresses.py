@@ -113,6 +113,8 @@ def test_nothing_is_public_that_the_newest_python_calls_special() -> None:
     [
         *(("169.254.169.254", True), ("168.63.129.16", True), ("fd00:ec2::254", True)),
         *(("::ffff:169.254.169.254", True), ("64:ff9b::a9fe:a9fe", True)),
+        *(("::169.254.169.254", True), ("64:ff9b:1::a9fe:a9fe", True)),
+        *(("::ffff:0:169.254.169.254", True), ("::1", False)),
         *(("169.254.1.1", False), ("10.0.0.1", False), ("::1", False), ("fe80::1%eth0", False)),
     ],
 )
