@@ -7,8 +7,6 @@ import importlib
 import re
 from pathlib import Path
 
-import pytest
-
 from kuwa_min.chat import catalog, prompt
 from kuwa_min.chat.sentence import CHINESE, ENGLISH, Sentence
 from kuwa_min.errors import UNEXPECTED
@@ -52,20 +50,20 @@ def gaps(text: str) -> list[str]:
     return sorted(re.findall(r"\{\}", text))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_sentence_is_rendered_in_both_languages_with_its_values(name: str) -> None:
+def test_a_sentence_is_rendered_in_both_languages_with_its_values() -> None:
     """No English word is left in the Chinese but names, and each gap keeps its value."""
-    sentence = ALL[name]
-    english, chinese = sentence.render(ENGLISH), sentence.render(CHINESE)
-    assert gaps(english) == gaps(chinese)
-    assert english == sentence
-    markers = [f"«{number}»" for number in range(len(gaps(english)))]
-    filled = sentence.format(*markers)
-    for text in (filled, filled.render(ENGLISH), filled.render(CHINESE)):
-        assert set(re.findall("«[0-9]»", text)) == set(markers)
-        assert "{" not in text
-    words = re.findall(r"[A-Za-z_-]*[A-Za-z][A-Za-z0-9_-]*", filled.render(CHINESE))
-    assert all(map(NAMES.fullmatch, words)), words
+    assert ALL
+    for name, sentence in ALL.items():
+        english, chinese = sentence.render(ENGLISH), sentence.render(CHINESE)
+        assert gaps(english) == gaps(chinese), name
+        assert english == sentence, name
+        markers = [f"«{number}»" for number in range(len(gaps(english)))]
+        filled = sentence.format(*markers)
+        for text in (filled, filled.render(ENGLISH), filled.render(CHINESE)):
+            assert set(re.findall("«[0-9]»", text)) == set(markers), name
+            assert "{" not in text, name
+        words = re.findall(r"[A-Za-z_-]*[A-Za-z][A-Za-z0-9_-]*", filled.render(CHINESE))
+        assert [word for word in words if not NAMES.fullmatch(word)] == [], name
     says_something = re.search("[A-Za-z]", re.sub("«[0-9]»", "", english))
     assert bool(says_something) == bool(re.search("[\u4e00-\u9fff]", chinese))
 
@@ -89,13 +87,13 @@ def whole() -> list[str]:
     return [UNEXPECTED, *(text for text in texts if text.startswith("["))]
 
 
-@pytest.mark.parametrize("sentence", whole())
-def test_no_model_reads_a_sentence_of_ours_as_its_own(sentence: str) -> None:
+def test_no_model_reads_a_sentence_of_ours_as_its_own() -> None:
     """At the end of an answer it goes, with what stands in it; all of it is looked at."""
-    said = sentence.replace("{}", "some thing")
-    assert len(said) + 40 < prompt.LONGEST_SENTENCE
-    kept = prompt.without_our_sentences([{"role": "assistant", "content": f"Paris\n{said}"}])
-    assert kept == [{"role": "assistant", "content": "Paris\n"}]
+    for sentence in whole():
+        said = sentence.replace("{}", "some thing")
+        assert len(said) + 40 < prompt.LONGEST_SENTENCE, said
+        kept = prompt.without_our_sentences([{"role": "assistant", "content": f"Paris\n{said}"}])
+        assert kept == [{"role": "assistant", "content": "Paris\n"}], said
 
 
 def test_a_gap_does_not_swallow_lines() -> None:

@@ -56,7 +56,8 @@ def aim_of(path: Path) -> list[str]:
         return archive.read("target").decode().splitlines()
 
 
-@pytest.mark.parametrize("backend", ["debug", pytest.param("huggingface", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["debug", "huggingface"])
 def test_a_build_leaves_the_file_and_its_documents(tmp_path: Path, backend: str) -> None:
     """No folder to work in, no .part; what is told goes elsewhere."""
     path, lines = build(recipe(tmp_path, backend))
@@ -72,6 +73,7 @@ def test_a_build_leaves_the_file_and_its_documents(tmp_path: Path, backend: str)
     assert report.startswith(f"Licences of kuwa-min {__version__}, {backend}\n")
 
 
+@pytest.mark.slow
 def test_a_file_without_libraries_runs_anywhere(tmp_path: Path) -> None:
     """Its bytecode is for this Python, whatever others may start it; nothing is to be unpacked."""
     path, _ = build(recipe(tmp_path, "debug"))
@@ -96,6 +98,7 @@ def test_a_file_with_libraries_says_what_they_are_for(tmp_path: Path) -> None:
     assert manifest["packages"][0]["sha256"] == sources
 
 
+@pytest.mark.slow
 def test_a_file_for_a_python_that_is_not_here_has_no_bytecode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,6 +103,7 @@ def root_of(entries: dict[str, bytes]) -> set[str]:
     return {name for name in entries if not name.startswith("site-packages/")}
 
 
+@pytest.mark.slow
 def test_the_core_has_sources_launcher_facts_and_bytecode(
     light: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_the_core_has_sources_launcher_facts_and_bytecode(
     assert light == made(tmp_path / "2", EXAMPLE, "", sys.executable)
 
 
+@pytest.mark.slow
 def test_what_runs_elsewhere_can_be_read_as_source(heavy: dict[str, bytes]) -> None:
     """The process that renders a chat's template is sent it; bytecode would be of no use there."""
     assert_templates(heavy)
@@ -131,6 +133,7 @@ def assert_templates(entries: dict[str, bytes]) -> None:
         assert entries[f"site-packages/{TEMPLATES}/{name}.py"] == source.read_bytes()
 
 
+@pytest.mark.slow
 def test_without_its_python_a_core_has_no_bytecode(tmp_path: Path) -> None:
     """What the launcher must know is an entry."""
     entries = made(tmp_path / "1", HEAVY, TARGET, "")
@@ -148,6 +151,7 @@ def block_of(data: bytes) -> dict[str, CodeType]:
     return codes
 
 
+@pytest.mark.slow
 def test_each_module_has_bytecode_in_the_block_of_its_time(heavy: dict[str, bytes]) -> None:
     """What finds the libraries, then the program and the backends, then all else."""
     blocks = {title: block_of(heavy[bytecode_name(title)]) for title in (EARLY, BYTECODE, LATE)}
@@ -169,12 +173,14 @@ def module_of(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
+@pytest.mark.slow
 def test_a_light_file_has_no_early_block(light: dict[str, bytes]) -> None:
     """Its launcher imports the program at once."""
     assert bytecode_name(EARLY) not in light
     assert {"kuwa_min", "kuwa_min.errors"} <= set(block_of(light[bytecode_name()]))
 
 
+@pytest.mark.slow
 def test_what_a_file_carries_are_the_bytes_of_the_tree(light: dict[str, bytes]) -> None:
     """So that the hash in the manifest is that of what is inside."""
     for path in sources("debug", with_payload=False):
@@ -183,6 +189,7 @@ def test_what_a_file_carries_are_the_bytes_of_the_tree(light: dict[str, bytes]) 
         assert light[inside] == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_folder_without_init_has_an_entry(tmp_path: Path) -> None:
     """Before Python 3.13 zipimport finds it by nothing else."""
     entries = made(tmp_path / "1", EXAMPLE, "", "")
@@ -191,6 +198,7 @@ def test_a_folder_without_init_has_an_entry(tmp_path: Path) -> None:
     assert folders == {drop_in, f"{drop_in}kuwa/"}
 
 
+@pytest.mark.slow
 def test_bytecode_can_be_for_another_python(tmp_path: Path) -> None:
     """Made by that Python itself."""
     python = python_of("3.12" if HERE != "3.12" else "3.13")
