@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -248,6 +249,9 @@ class ModelExecutor(LLMExecutor):
             prompt = prompt._replace(examples=prompts.begin_with_user(prompt.examples))
             if self.args.no_system_prompt:
                 prompt = prompt._replace(system="")
+            self._refuse_excess(prompt.system, prompt.history[-1]["content"])
+            if sum(len(one["content"]) for one in prompt.examples) > self._most_characters:
+                prompt = prompt._replace(examples=[])
             encoded = encoder.encode(self._fit(prompt, encoder))
         except TemplateError as error:
             raise self._answer_error(error, modelfile) from None
@@ -260,11 +264,19 @@ class ModelExecutor(LLMExecutor):
 
     def _recent(self, history: list[Message]) -> list[Message]:
         """Return as much of a history as may be needed; raises AnswerError if it cannot fit."""
-        limit = self.prompt_limit
-        characters = SLACK * limit * self.tokenizer.longest_token
-        if history and len(history[-1]["content"].strip()) > characters:
+        asked = itertools.takewhile(lambda one: one["role"] == "user", reversed(history))
+        self._refuse_excess(*(message["content"] for message in asked))
+        return recent(history, characters=self._most_characters, messages=self.prompt_limit)
+
+    @property
+    def _most_characters(self) -> int:
+        """Return how many characters fit into no prompt, whatever they are."""
+        return SLACK * self.prompt_limit * self.tokenizer.longest_token
+
+    def _refuse_excess(self, *texts: str) -> None:
+        """Raise AnswerError if the texts, of which none can be left out, cannot fit together."""
+        if sum(len(text.strip()) for text in texts) > self._most_characters:
             raise AnswerError(catalog.TOO_LONG)
-        return recent(history, characters=characters, messages=limit)
 
     def _fit(self, prompt: prompts.Prompt, encoder: PromptEncoder) -> list[Message]:
         """Return as many messages of a prompt as its limit allows; raises AnswerError."""

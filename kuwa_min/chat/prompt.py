@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from kuwa_min.errors import AnswerError
 
-from .catalog import NO_INPUT, answer_pattern
+from .catalog import NO_INPUT, TOO_LONG, answer_pattern
 from .chunks import LogLevel
 from .modelfile import Message, Modelfile
+from .sentence import CHINESE, ENGLISH
 from .side_notes import NOTE_BEGIN, NOTE_END
 
 # Our sentence at the end of an answer, which no model wrote; 0.4's front end prefixes a log level.
 OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{answer_pattern()})\s*\Z"
+REFUSALS = tuple(TOO_LONG.render(language) for language in (ENGLISH, CHINESE))
 LONGEST_SENTENCE = 300  # characters at the end that are searched: bounds the time for long texts
 
 
@@ -32,7 +34,7 @@ def compose(history: list[Message], modelfile: Modelfile, system_prompt: str = "
     system_prompt: the operator's, for bots without one. Leading system messages of the history,
     which API clients send, are appended to the system prompt.
     """
-    messages = merge_consecutive(without_our_sentences(history))
+    messages = merge_consecutive(without_our_sentences(without_refused(history)))
     client = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else ""
     if not messages or messages[-1]["role"] != "user":
         raise AnswerError(NO_INPUT)
@@ -42,6 +44,20 @@ def compose(history: list[Message], modelfile: Modelfile, system_prompt: str = "
     system = "\n\n".join(filter(None, (modelfile.override_system_prompt or system_prompt, client)))
     history = [*messages[:-1], {"role": "user", "content": text}]
     return Prompt(system, modelfile.messages, history)
+
+
+def without_refused(history: list[Message]) -> list[Message]:
+    """Remove questions that were too long for any prompt, with the answers that say so.
+
+    Merged with the next question, they would make that one too long, too, and so all that follow.
+    """
+    kept: list[Message] = []
+    for message in history:
+        if message["role"] == "assistant" and message["content"].strip().endswith(REFUSALS):
+            while kept and kept[-1]["role"] == "user":
+                kept.pop()
+        kept.append(message)
+    return kept
 
 
 def without_our_sentences(history: list[Message]) -> list[Message]:

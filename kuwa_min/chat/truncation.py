@@ -64,17 +64,19 @@ def fit(
 def recent(history: list[Message], *, characters: int, messages: int) -> list[Message]:
     """Leave out the beginning of a history that is so long that not even the rest of it fits.
 
-    characters, messages: so many of either fit into no prompt. This divides a history from its
-    beginning on, as fit() does, and counts nothing: so a request costs no more than its end does.
+    characters, messages: so many of either fit into no prompt. A message of more characters is
+    left out, and all before it. This divides a history from its beginning on, as fit() does, and
+    counts nothing: so a request costs no more than its end does.
     """
-    starts, share = [0], 0.0
+    starts, share, longest = [0], 0.0, 0
     for at, message in enumerate(history):
         if share >= 1 and message["role"] == "user" and history[at - 1]["role"] != "user":
-            starts.append(at)
-            share = 0.0
-        share += len(message["content"].strip()) / characters + 1 / messages
+            starts = [at] if longest > characters else [*starts, at]
+            share, longest = 0.0, 0
+        length = len(message["content"].strip())
+        share, longest = share + length / characters + 1 / messages, max(longest, length)
     start = starts[-2:][0]
-    system = history[:1] if start and history[0]["role"] == "system" else []
+    system = itertools.takewhile(lambda one: one["role"] == "system", history[:start])
     return [*system, *history[start:]]
 
 

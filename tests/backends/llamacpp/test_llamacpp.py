@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -35,6 +36,7 @@ TASKS = Path("/proc/self/task")
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1)
 GREEDY = (*EXACT, "--temperature", 0)
 FEW = (*GREEDY, "--max_tokens", 24)
+LONG = "<|im_end|>" * 40_000
 FULL = (
     "<<<WARNING>>>The answer was cut off: the model's context of 512 tokens is full.<<</WARNING>>>"
 )
@@ -284,6 +286,38 @@ def test_the_models_own_context_can_be_asked_for(load: Any, gguf: Path) -> None:
     """By --context_window 0."""
     talker = load(LlamacppExecutor, "--model_path", gguf, "--context_window", 0)
     assert talker.executor.model.context_length == tiny_models.CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("said", "commands"),
+    [
+        ([LONG], {}),
+        (["one", LONG, "two"], {}),
+        (["hi"], {"system": LONG}),
+        (["hi"], {"before-prompt": LONG}),
+        (["hi"], {"message": f"assistant {LONG}"}),
+    ],
+)
+def test_what_fits_into_no_prompt_is_not_rendered(
+    load: Any,
+    gguf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
+    commands: dict[str, str],
+) -> None:
+    """Wherever it stands: neither rendering nor looking for control tokens can be stopped."""
+    executor = load(LlamacppExecutor, "--model_path", gguf, *FEW).executor
+    template = executor.model.chat_template
+    lengths = []
+
+    def render(chat: list[dict[str, str]], **more: Any) -> str:
+        lengths.append(sum(len(one["content"]) for one in chat))
+        return type(template).render(template, chat, **more)
+
+    monkeypatch.setattr(template, "render", render)
+    with contextlib.suppress(AnswerError):
+        local_chats.create(executor, *said, **commands)
+    assert max(lengths, default=0) < 100
 
 
 def test_an_answer_may_not_take_too_long(load: Any, gguf: Path) -> None:

@@ -19,6 +19,7 @@ from kuwa_min.chat.prompt import (
     merge_consecutive,
     without_our_sentences,
 )
+from kuwa_min.chat.sentence import CHINESE, ENGLISH
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.options import generation_options
@@ -133,6 +134,14 @@ def test_a_question_that_failed_is_asked_with_the_next_one() -> None:
     """Turns alternate, whatever was taken out."""
     history = [user("I am Bob"), assistant(UNEXPECTED), user("who am I?")]
     assert compose(history, modelfile()).history == [user("I am Bob\n\nwho am I?")]
+
+
+@pytest.mark.parametrize("language", [ENGLISH, CHINESE])
+def test_a_question_that_was_too_long_is_not_asked_with_the_next_one(language: str) -> None:
+    """It would be too long again, as would all that follow in this chat."""
+    refusal = assistant(f"[INFO] {TOO_LONG.render(language)}\n")
+    history = [user("I am Bob"), assistant("hi"), user("long"), user("q"), refusal, user("who?")]
+    assert compose(history, modelfile()).history == [*history[:2], user("who?")]
 
 
 def test_neighbours_of_one_role_become_one_message() -> None:

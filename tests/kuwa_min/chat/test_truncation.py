@@ -284,3 +284,13 @@ def test_messages_that_belong_together_stay_together() -> None:
     assert recent(history, characters=100, messages=10) == history
     more = [*history, assistant("a"), *[user("q")] * 2]
     assert recent(more, characters=100, messages=10) == [system("s"), *more[11:]]
+    more = [system("r"), *more]
+    assert recent(more, characters=100, messages=10) == [*more[:2], *more[12:]]
+
+
+def test_a_message_that_fits_into_no_prompt_is_left_out_at_once() -> None:
+    """And not only once another part of the history follows it, which may never be so."""
+    history = [user("q"), assistant("a" * 101), user("q"), assistant("a"), user("q")]
+    assert recent(history, characters=100, messages=10) == history[2:]
+    history[1] = assistant("a" * 100)
+    assert recent(history, characters=100, messages=10) == history
