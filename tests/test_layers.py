@@ -9,7 +9,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -107,21 +107,26 @@ MODULES = sources()
 def imports(module: str) -> tuple[Import, ...]:
     """Return everything that a module imports, wherever it does so."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    later = {id(node) for one in ast.walk(tree) if isinstance(one, functions) for node in walk(one)}
-    types = {id(node) for one in tree.body if is_for_types(one) for node in walk(one)}
     package = module.rpartition(".")[0]
     return tuple(
-        Import(name, node.lineno, id(node) not in later, id(node) in types)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        Import(name, node.lineno, at_once, for_types)
+        for node, at_once, for_types in import_statements(tree)
         for name in imported(node, package)
     )
 
 
-def walk(node: ast.AST) -> list[ast.AST]:
-    """Return a node and all below it."""
-    return list(ast.walk(node))
+def import_statements(
+    node: ast.AST, at_once: bool = True, for_types: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool, bool]]:
+    """Yield the imports below a node, and how; expressions, which have none, are not visited."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for one in getattr(node, field, ()):
+            if isinstance(one, ast.Import | ast.ImportFrom):
+                yield one, at_once, for_types
+            else:
+                is_later = isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+                types = for_types or (isinstance(one, ast.stmt) and is_for_types(one))
+                yield from import_statements(one, at_once and not is_later, types)
 
 
 def is_for_types(node: ast.stmt) -> bool:

@@ -39,8 +39,9 @@ def test_sentences_are_written_in_catalogs_only() -> None:
     """Elsewhere they are filled and joined; a frame is no text."""
     frames = {"sentence.py", "side_notes.py"}
     for source in SOURCES:
-        if source not in CATALOGS and source.name not in frames:
-            calls = ast.walk(ast.parse(source.read_text("utf-8")))
+        text = source.read_text("utf-8")
+        if source not in CATALOGS and source.name not in frames and "Sentence" in text:
+            calls = ast.walk(ast.parse(text))
             names = [one.func for one in calls if isinstance(one, ast.Call)]
             assert not [one for one in names if isinstance(one, ast.Name) and one.id == "Sentence"]
 
