@@ -9,6 +9,7 @@ import sys
 
 MIN_PYTHON = (3, 10)
 WRONG_MACHINE = 3  # the exit code, as of errors.WrongMachine
+INTERRUPTED = 130  # the exit code, as of shells
 OTHERS_WRITE = 18  # bits of a mode, 022 in octal: what no file of ours has
 ARGUMENTS = "kuwa.args"  # beside the file: default arguments, one a line
 # The blocks of bytecode, in the order in which a start needs them.
@@ -19,6 +20,15 @@ TARGET = "target"  # an entry of archives with payloads: what they are for, a ke
 
 
 def main():
+    # type: () -> None
+    """Run the file; Ctrl-C before the program handles it ends this without a traceback."""
+    try:
+        start()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def start():
     # type: () -> None
     """Check this Python, activate what the file carries, run the program, exit with its code."""
     target = read_target()

@@ -383,6 +383,16 @@ def test_no_other_user_may_write_to_what_the_program_makes(
     assert start(*command) == (7, f"{expected}\n", "")
 
 
+def test_an_interrupted_start_ends_without_a_traceback(archive: Path) -> None:
+    """Ctrl-C comes while the program is imported, before it can handle any."""
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr(
+            "site-packages/kuwa_min/cli/__init__.py",
+            "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n",
+        )
+    assert start(sys.executable, archive) == (130, "", "")
+
+
 def test_arguments_that_cannot_be_read_are_told(echo: Path) -> None:
     """A start without them would be another one."""
     echo.with_name("kuwa.args").mkdir()
