@@ -61,7 +61,7 @@ def web_address(text: str) -> str:
         usable = False
     if not usable or not text.isascii() or re.search(r"[\s?#]", text):
         raise argparse.ArgumentTypeError(
-            f"a URL such as http://127.0.0.1:9000/ is needed, not {text!r}"
+            f"a URL such as http://127.0.0.1:9000/, without user, ? and #, is needed, not {text!r}"
         )
     return text
 

@@ -87,6 +87,8 @@ def _write_lock(lock: Lock, path: Path) -> None:
 
 def _followed(request: LibraryRequest, log_step: LogStep) -> Pinned | None:
     """Read the lock and compile the source that it pins; None if there is no lock yet."""
+    if request.lock and not request.lock.parent.is_dir():
+        raise UsageError(f"there is no folder {request.lock.parent} for the lock")
     if not (request.lock and request.lock.exists()):
         return None
     lock = read_lock(request.lock)

@@ -114,7 +114,9 @@ def test_a_web_address_stays_as_it_is(text: str) -> None:
 )
 def test_what_is_no_web_address_is_refused(text: str) -> None:
     """It shows what one looks like."""
-    expected = f"a URL such as http://127.0.0.1:9000/ is needed, not {text!r}"
+    expected = (
+        f"a URL such as http://127.0.0.1:9000/, without user, ? and #, is needed, not {text!r}"
+    )
     assert refusal(address.web_address, text) == expected
 
 

@@ -131,6 +131,15 @@ def test_a_lock_is_followed_though_there_are_newer_versions(links: Path, tmp_pat
     assert lock.stat().st_mtime == 1  # it may be read-only
 
 
+def test_a_lock_without_a_folder_is_refused_before_anything_is_fetched(
+    links: Path, tmp_path: Path
+) -> None:
+    """A folder that is misspelled is not made."""
+    with pytest.raises(UsageError, match="there is no folder .*nowhere for the lock"):
+        found(requested(links, lock=tmp_path / "nowhere" / "some.lock"))
+    assert not (tmp_path / "wheelhouse").exists()
+
+
 def test_a_lock_for_another_machine_is_refused(links: Path, tmp_path: Path) -> None:
     """Before anything is fetched; it is not overwritten."""
     lock = tmp_path / "some.lock"
