@@ -10,7 +10,9 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +47,25 @@ def main():
     from kuwa_min import late
     print(late.__file__, inspect.getsource(late).strip())
 """
-NEWER, OLDER = ("3.10", "3.11", "3.12", "3.13", "3.14"), ("2.7", "3.6", "3.7", "3.8", "3.9")
+
+
+def rest_slow(rows: Iterable[Any], *fast: Any) -> list[Any]:
+    """Return the rows of a table, all slow but those of a kind of their own: each is a start."""
+    return [
+        row if row in fast else pytest.param(*as_tuple(row), marks=pytest.mark.slow) for row in rows
+    ]
+
+
+def as_tuple(row: Any) -> tuple[Any, ...]:
+    """Return the arguments of a row, which may be a single one."""
+    return row if isinstance(row, tuple) else (row,)
+
+
+NEWER = rest_slow(("3.10", "3.11", "3.12", "3.13", "3.14"), "3.10")
+OLDER = rest_slow(("2.7", "3.6", "3.7", "3.8", "3.9"), "2.7", "3.9")
+FLAGS = rest_slow(
+    (["-I"], ["-S"], ["-IS"], ["-E", "-s"], ["-O"], ["-B"], ["-OO"]), ["-IS"], ["-OO"]
+)
 
 
 @pytest.fixture
@@ -199,7 +219,7 @@ def test_the_refusal_of_a_file_with_libraries_names_their_python() -> None:
     assert line.endswith(f"for example: python3.12 {sys.argv[0]}")
 
 
-@pytest.mark.parametrize("flags", [["-I"], ["-S"], ["-IS"], ["-E", "-s"], ["-O"], ["-B"], ["-OO"]])
+@pytest.mark.parametrize("flags", FLAGS)
 def test_the_flags_of_python_do_not_matter(flags: list[str], archive: Path) -> None:
     """Isolated, without site, optimised: it starts."""
     assert start(sys.executable, *flags, archive) == told(archive)
@@ -303,7 +323,7 @@ def give(archive: Path, text: str | bytes) -> None:
     archive.with_name("kuwa.args").write_bytes(data)
 
 
-@pytest.mark.parametrize(("text", "expected"), ARGUMENTS)
+@pytest.mark.parametrize(("text", "expected"), rest_slow(ARGUMENTS, *ARGUMENTS[3:5]))
 def test_the_arguments_beside_the_file_apply_when_there_are_none(
     echo: Path, text: str, expected: list[str]
 ) -> None:
@@ -327,7 +347,7 @@ WORDS = (
 )
 
 
-@pytest.mark.parametrize(("words", "expected"), WORDS)
+@pytest.mark.parametrize(("words", "expected"), rest_slow(WORDS, WORDS[1], WORDS[6]))
 def test_they_are_for_one_executor_and_the_command_line_wins(
     echo: Path, words: tuple[str, ...], expected: list[str]
 ) -> None:
@@ -400,7 +420,7 @@ def test_arguments_that_cannot_be_read_are_told(echo: Path) -> None:
     assert (words, error.endswith("it cannot be read: Is a directory\n")) == ([], True)
 
 
-@pytest.mark.parametrize("saved_as", SAVED_AS)
+@pytest.mark.parametrize("saved_as", rest_slow(SAVED_AS, "utf-16-le"))
 def test_arguments_may_be_saved_on_windows(echo: Path, saved_as: str) -> None:
     """Whatever the encoding and the ends of lines."""
     give(echo, SAVED_AS[saved_as]("some\n--system\n中文\n"))
