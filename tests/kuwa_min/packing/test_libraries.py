@@ -135,7 +135,7 @@ def test_a_lock_without_a_folder_is_refused_before_anything_is_fetched(
     links: Path, tmp_path: Path
 ) -> None:
     """A folder that is misspelled is not made."""
-    with pytest.raises(UsageError, match="there is no folder .*nowhere for the lock"):
+    with pytest.raises(UsageError, match=r"there is no folder .*nowhere for the lock"):
         found(requested(links, lock=tmp_path / "nowhere" / "some.lock"))
     assert not (tmp_path / "wheelhouse").exists()
 
