@@ -316,11 +316,11 @@ def bare() -> set[str]:
     "arguments",
     [
         ("--list",),
-        ("--version",),
         ("debug", "--help"),
-        ("kernel", "--help"),
-        ("examples/my_executor.py", "--help"),
-        ("examples/kuwa_executor.py", "--help"),
+        pytest.param(("--version",), marks=pytest.mark.slow),
+        pytest.param(("kernel", "--help"), marks=pytest.mark.slow),
+        pytest.param(("examples/my_executor.py", "--help"), marks=pytest.mark.slow),
+        pytest.param(("examples/kuwa_executor.py", "--help"), marks=pytest.mark.slow),
     ],
 )
 def test_a_start_imports_nothing_foreign(arguments: tuple[str, ...], bare: set[str]) -> None:

@@ -31,8 +31,11 @@ class Greedy(LLMExecutor):
 """
 # Runs the program for each of some lists of arguments; prints the codes, writes what each says.
 FORKS = """
-import json, os, sys
+import gc, inspect, json, os, sys
+import backends.debug, kuwa_min.bundle.commands, kuwa_min.kernel.embedded
 from kuwa_min.cli import main
+
+gc.freeze()  # a child copies no page only to look for garbage at its end
 
 codes = []
 for number, arguments in enumerate(json.load(sys.stdin)):
@@ -175,7 +178,7 @@ def test_a_tls_certificate_that_is_no_pem_is_named(tmp_path: Path) -> None:
     assert errors.endswith(f"; {file} is no PEM text in UTF-8 (-----BEGIN ...)\n")
 
 
-@pytest.mark.parametrize("backend", ["debug", "dummy"])
+@pytest.mark.parametrize("backend", ["debug", pytest.param("dummy", marks=pytest.mark.slow)])
 def test_help_shows_every_general_option_with_its_default(backend: str) -> None:
     """Print the help of a backend."""
     code, output, _ = kuwa(backend, "--help")
@@ -227,6 +230,7 @@ def test_list_survives_a_reader_who_has_seen_enough() -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.slow
 def test_a_kernel_runs_alone_and_several_executors_attach() -> None:
     """Start a Kernel and two executors, chat with both, stop the Kernel."""
     with Program("kernel", "--port", "0") as kernel:

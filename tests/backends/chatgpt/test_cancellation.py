@@ -150,6 +150,7 @@ def test_a_stop_ends_a_handshake(connect: Callable[[str], Any]) -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_the_kernels_abort_reaches_the_service() -> None:
     """Through the whole program: GET /chat/abort, and a reader who leaves."""
     with openai_server(openai_is_silent.before_the_first_word) as service:
