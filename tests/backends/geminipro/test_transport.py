@@ -42,7 +42,7 @@ def explain(endpoint: str) -> ServiceError:
         "models/m", [Content("user", [text_part("hi")])], system="", options={}
     )
     with pytest.raises(ConnectionFailed) as failed:
-        list(client.stream(request, "key"))
+        list(client.stream(request, "key", lambda _: None))
     client.close()
     return from_connection_failure(failed.value, FAILURES)
 
