@@ -233,6 +233,7 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     assert "is not a whole wheel" in refusal(tmp_path / NAME)
 
 
+@pytest.mark.slow
 def test_damage_is_never_a_traceback(tmp_path: Path) -> None:
     """Whatever byte is wrong, wherever the download ended."""
     path = make_wheel(tmp_path, "pack", FILES)
