@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backends._local.templates.chat_template import ChatTemplate
 from backends._local.tokenizing.seams import (
     Seams,
     byte_level_text,
@@ -182,7 +183,7 @@ def test_transformers_divides_texts_of_real_vocabularies(weights: Weights) -> No
     from backends.huggingface.tokenizer import LibraryTokenizer
 
     library = transformers.AutoTokenizer.from_pretrained(model_folder(weights))
-    tokenizer = LibraryTokenizer(library, {}, None, 10**6)
+    tokenizer = LibraryTokenizer(library, {}, ChatTemplate(""), 10**6)
     texts = tokenizer.token_texts()
     assert texts
     check(find_seams(texts, tokenizer.tokenize), tokenizer.tokenize, 800)
