@@ -70,7 +70,7 @@ bench: build ## ratios against bare sockets and against FastAPI with uvicorn
 	$(MAKE) .venv-bench/ready
 	.venv-bench/bin/python benchmarks/run.py
 
-soak: build ## half an hour of hostile clients and a moody Kernel; nothing may be left behind
+soak: build ## half an hour of hostile clients and a faulty Kernel; nothing may be left behind
 	$(BIN)/python benchmarks/soak.py
 
 bench-heavy: ## what one large file costs; downloads its wheels once, needs 12 GB of disk

@@ -1,6 +1,6 @@
-"""Soak a built file: half an hour of hostile and unlucky clients, and a Kernel with moods.
+"""Soak a built file: half an hour of hostile and unlucky clients, and a Kernel with faults.
 
-First the load runs for a while to warm up, then it rests and the process is weighed; the load runs
+First the load runs for a while to warm up, then it rests and the process is measured; the load runs
 again, with restarts of the Kernel, and rests again. Then nothing may be stuck, every endpoint must
 be registered, and memory, descriptors and threads must be what they were. Exit code 1 if not.
 """
@@ -19,18 +19,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for the tests' Kernel
 
 from harness.process import cpu_seconds, entries, free_port, rss_bytes  # noqa: E402
-from soaking.kernel import MoodyKernel  # noqa: E402
+from soaking.kernel import FaultyKernel  # noqa: E402
 from soaking.load import Load  # noqa: E402
 
 from tests.support.programs import Program  # noqa: E402
 
-TALKER = Path(__file__).with_name("soaking") / "talker.py"
-WARM_UP, SHARE = 120.0, 0.3  # seconds of load before the process is weighed, and at most this share
-CALM = 3.0  # seconds without a change of descriptors and threads, and of the idle process
+SCRIPTED = Path(__file__).with_name("soaking") / "scripted_executor.py"
+WARM_UP, SHARE = 120.0, 0.3  # seconds of load before the first measuring, and at most this share
+SETTLED = 3.0  # seconds without a change of descriptors and threads, and of the idle process
 BAD_LINE = re.compile(r"^Traceback|\bERROR\b|\bCRITICAL\b|[Uu]nexpected", re.MULTILINE)
 
 
-class Weight(NamedTuple):
+class Resources(NamedTuple):
     """What a process with its children holds while nothing runs."""
 
     resident: int  # bytes
@@ -50,9 +50,9 @@ class Check(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Soak, print what was found, and return the exit code."""
     options = _parser().parse_args(argv)
-    words = [*options.arguments] or [str(TALKER)]
+    words = [*options.arguments] or [str(SCRIPTED)]
     port = free_port()
-    with MoodyKernel(options.seed) as kernel:
+    with FaultyKernel(options.seed) as kernel:
         words += ["--kernel_url", f"{kernel.url}/", "--host", "127.0.0.1", "--port", str(port)]
         words += ["--concurrent_req_limit", str(options.slots), "--waiting", str(options.slots)]
         with Program(*words, command=(sys.executable, str(options.file))) as program:
@@ -93,20 +93,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def soak(
-    program: Program, kernel: MoodyKernel, load: Load, options: argparse.Namespace
+    program: Program, kernel: FaultyKernel, load: Load, options: argparse.Namespace
 ) -> list[Check]:
     """Load, rest and compare."""
     pid, endpoints, seconds = program.process.pid, 2 * options.slots, options.minutes * 60
     warm_up = min(WARM_UP, SHARE * seconds)
     load.run(options.visitors, warm_up, options.seed)
     wait_until(lambda: busy(load) == "0, 0", options.rest)
-    before = calm(pid, options.rest)
-    kernel.begin_moods()
+    before = settled(pid, options.rest)
+    kernel.begin_faults()
     load.run(options.visitors, seconds - warm_up, options.seed + 1)
-    kernel.calm()
+    kernel.end_faults()
     checks = resting_checks(kernel, load, endpoints, options.rest)
-    wait_until(lambda: weigh(pid)[1:] == before[1:], options.rest)
-    after = weigh(pid)
+    wait_until(lambda: measure(pid)[1:] == before[1:], options.rest)
+    after = measure(pid)
     growth = 100 * (after.resident / before.resident - 1)
     idle = processor_share(pid)
     resident, allowed = f"{after.resident / 1e6:.1f} MB, {growth:+.1f} %", options.growth
@@ -121,7 +121,7 @@ def soak(
     ]
 
 
-def resting_checks(kernel: MoodyKernel, load: Load, endpoints: int, seconds: float) -> list[Check]:
+def resting_checks(kernel: FaultyKernel, load: Load, endpoints: int, seconds: float) -> list[Check]:
     """Wait until all is at rest, and say what is not."""
     states = ["READY", -1, -1]
 
@@ -168,17 +168,17 @@ def status(port: int) -> dict[str, Any]:
     return found
 
 
-def weigh(pid: int) -> Weight:
+def measure(pid: int) -> Resources:
     """Return what a process holds now."""
-    return Weight(rss_bytes(pid), entries(pid, "fd"), entries(pid, "task"))
+    return Resources(rss_bytes(pid), entries(pid, "fd"), entries(pid, "task"))
 
 
-def calm(pid: int, seconds: float) -> Weight:
+def settled(pid: int, seconds: float) -> Resources:
     """Wait until descriptors and threads have not changed for a while; return what is held."""
-    deadline, since, last = time.monotonic() + seconds, time.monotonic(), weigh(pid)
-    while time.monotonic() - since < CALM and time.monotonic() < deadline:
+    deadline, since, last = time.monotonic() + seconds, time.monotonic(), measure(pid)
+    while time.monotonic() - since < SETTLED and time.monotonic() < deadline:
         time.sleep(0.2)
-        now = weigh(pid)
+        now = measure(pid)
         if now[1:] != last[1:]:
             since = time.monotonic()
         last = now
@@ -188,14 +188,14 @@ def calm(pid: int, seconds: float) -> Weight:
 def processor_share(pid: int) -> float:
     """Return the percent of one processor that an idle process uses."""
     used, started = cpu_seconds(pid), time.monotonic()
-    time.sleep(CALM)
+    time.sleep(SETTLED)
     return 100 * (cpu_seconds(pid) - used) / (time.monotonic() - started)
 
 
-def show(checks: list[Check], load: Load, kernel: MoodyKernel) -> None:
+def show(checks: list[Check], load: Load, kernel: FaultyKernel) -> None:
     """Print what was done and what was found."""
     done = ", ".join(f"{name} {count}" for name, count in sorted(load.counts.items()))
-    print(f"done: {done}; moods of the Kernel {kernel.changes}\n")
+    print(f"done: {done}; faults of the Kernel {kernel.changes}\n")
     for check in checks:
         held = "yes" if check.holds else "NO"
         print(f"{check.what:30} {check.found:22} {check.wanted:8} {held}")

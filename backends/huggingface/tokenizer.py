@@ -46,7 +46,7 @@ class LibraryTokenizer:
         self._anchor = next(filter(self._is_anchor, anchors), None)
 
     def token_texts(self) -> Iterable[str] | None:
-        """Return the texts of all tokens as Seams wants them; None if texts are not divisible."""
+        """Return the texts of all tokens for SplitPoints; None if texts are not divisible."""
         return token_texts(self._library)
 
     def tokenize(self, text: str) -> list[int]:

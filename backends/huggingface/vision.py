@@ -23,7 +23,7 @@ from backends._local.prompt_encoder import EncodedPrompt
 from backends._local.templates.chat_template import TemplateError
 from backends._local.tokenizing.bounds import most_tokens
 from backends._local.tokenizing.control_tokens import ControlTokens
-from backends._local.tokenizing.rendering import Pairs, replaced, stand_ins
+from backends._local.tokenizing.rendering import Pairs, placeholders, replaced
 from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
 from backends._media.images import check_size
@@ -179,7 +179,7 @@ class VisionEncoder:
         """
         suspects = self._control_tokens.suspects(*(one["content"] for one in chat))
         if not suspects or self._controls(chat, []) == self._controls(
-            chat, stand_ins(suspects, chat)
+            chat, placeholders(suspects, chat)
         ):
             return []
         return [(one, f"{ZERO_WIDTH_SPACE}{one}{ZERO_WIDTH_SPACE}") for one in suspects]

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from backends._local.tokenizing.seams import byte_level_text, character_level_text
+from backends._local.tokenizing.split_points import byte_level_text, character_level_text
 
 SAFE_NORMALIZERS = ("NFC", "Prepend")  # what they make of a text, they make of its parts
 SPACE_MARK = "\u2581"  # by which SentencePiece writes a space
 
 
 def token_texts(library: Any) -> Iterator[str] | None:
-    """Return the texts of all tokens as Seams wants them; None if texts are not divisible.
+    """Return the texts of all tokens as SplitPoints wants them; None if texts are not divisible.
 
     Such are the tokenizers that are written in Python, those that change characters, and those that
     join unknown characters to one token.
@@ -53,7 +53,7 @@ def _steps(part: Any) -> Iterator[dict[str, Any]]:
 
 
 def _texts(fast: Any) -> Iterator[str]:
-    """Return the texts of all tokens, as Seams wants them."""
+    """Return the texts of all tokens, as SplitPoints wants them."""
     steps = [*_steps(fast.pre_tokenizer), *_steps(fast.normalizer), *_steps(fast.decoder)]
     is_byte_level = any(step["type"] == "ByteLevel" for step in steps)
     text = byte_level_text if is_byte_level else character_level_text

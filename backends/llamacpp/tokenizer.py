@@ -9,7 +9,7 @@ import llama_cpp
 
 from backends._local.tokenizing.control_tokens import NO_TOKEN, ControlToken, ControlTokens
 from backends._local.tokenizing.rendering import Template, written_tokens
-from backends._local.tokenizing.seams import byte_level_text, character_level_text
+from backends._local.tokenizing.split_points import byte_level_text, character_level_text
 
 from .bindings import holding_gil
 
@@ -54,7 +54,7 @@ class LlamaTokenizer:
         }
 
     def token_texts(self) -> Iterator[str]:
-        """Return the texts of all tokens, as Seams wants them."""
+        """Return the texts of all tokens, as SplitPoints wants them."""
         kind = llama_cpp.llama_vocab_type(self._vocabulary)
         is_byte_level = kind == llama_cpp.LLAMA_VOCAB_TYPE_BPE
         text = byte_level_text if is_byte_level else character_level_text

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from contextlib import closing
 from urllib.parse import urlencode
 
-from soaking.kernel import MoodyKernel
-from soaking.talker import answer
+from soaking.kernel import FaultyKernel
+from soaking.scripted_executor import answer
 
 HOST = "127.0.0.1"
 SILENCE = 60.0  # seconds without a byte after which a chat counts as stuck
@@ -48,11 +48,11 @@ HALVES = (
 class Load:
     """The visitors of one executor, and what they saw.
 
-    name: the executor's access code. knows_answers: whether it is the talker, whose answers can be
-    compared.
+    name: the executor's access code. knows_answers: whether it is the scripted one, whose answers
+    can be compared.
     """
 
-    def __init__(self, port: int, kernel: MoodyKernel, name: str, *, knows_answers: bool) -> None:
+    def __init__(self, port: int, kernel: FaultyKernel, name: str, *, knows_answers: bool) -> None:
         self.port, self.kernel, self.name = port, kernel, name
         self.knows_answers = knows_answers
         self.counts: Counter[str] = Counter()
@@ -135,7 +135,7 @@ class Visitor(threading.Thread):
 
     def abort(self) -> None:
         """Abort a chat by the Kernel's ids; it must end at once, if the Kernel still knows it."""
-        kind, moods = self.chance.choice(["long", "silent"]), self.load.kernel.changes
+        kind, faults = self.chance.choice(["long", "silent"]), self.load.kernel.changes
         response = self.ask(f"{kind} {3000 if kind == 'long' else 30}")
         if response is None:
             return
@@ -147,7 +147,7 @@ class Visitor(threading.Thread):
             self.to_kernel("/v1.0/chat/abort", ids).read()
             while response.read1(1 << 16):
                 pass
-        if time.monotonic() - started > ABORT_SECONDS and moods == self.load.kernel.changes:
+        if time.monotonic() - started > ABORT_SECONDS and faults == self.load.kernel.changes:
             self.load.report(f"{kind}: it went on after its abort")
 
     def read_slowly(self) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 
 from .bounds import is_enough, most_tokens
 from .prompt_tokenizer import Tokenizer
-from .seams import Tokenize, find_seams
+from .split_points import Tokenize, find_split_points
 from .token_cache import TokenCache
 
 PIECE = 4096  # characters
@@ -22,24 +22,24 @@ LONG_TOKEN = 32  # characters; no prompt is made of such tokens
 class PieceTokenizer:
     """Tokenizes texts in pieces of PIECE characters at most; called from any thread.
 
-    Texts are divided in front of control tokens, and at the tokenizer's seams. If these are not
-    known, a piece has up to as many characters as no prompt has.
+    Texts are divided in front of control tokens, and at the tokenizer's split points. If these are
+    not known, a piece has up to as many characters as no prompt has.
 
     The tokens are those of the whole text, but for a run of more than PIECE characters without a
-    seam, such as letters without a space, which is divided anyhow. They are cut off behind those
-    that bounded() asks for.
+    split point, such as letters without a space, which is divided anyhow. Tokens beyond those that
+    bounded() asks for are left out.
     """
 
     def __init__(self, whole: Tokenizer) -> None:
         self._whole, self.control_tokens = whole, whole.control_tokens
         texts = whole.token_texts()
-        self.seams = None if texts is None else find_seams(texts, whole.tokenize)
+        self.split_points = None if texts is None else find_split_points(texts, whole.tokenize)
         self._cache = TokenCache()
 
     @property
     def longest_token(self) -> int:
         """Return the most characters of a token, about."""
-        return LONG_TOKEN if self.seams is None else self.seams.longest_token
+        return LONG_TOKEN if self.split_points is None else self.split_points.longest_token
 
     def token_texts(self) -> Iterable[str] | None:
         """Return the texts of all tokens; None if texts are not divisible."""
@@ -62,8 +62,8 @@ class PieceTokenizer:
     ) -> list[int]:
         """Return the tokens of all pieces; has_control: control tokens in the text are such."""
         ids: list[int] = []
-        if self.seams is not None:
-            behind = partial(self.seams.tokens_behind, behind)
+        if self.split_points is not None:
+            behind = partial(self.split_points.tokens_behind, behind)
         for start, end in self._pieces(text, has_control=has_control):
             if is_enough(ids):
                 break
@@ -93,8 +93,8 @@ class PieceTokenizer:
         near = start + PIECE
         if has_control and (places := self.control_tokens.places(text, start, near)):
             return places[-1]
-        if self.seams is not None:
-            return self.seams.last(text, start, near) or near
+        if self.split_points is not None:
+            return self.split_points.last(text, start, near) or near
         far = min(len(text), max(near, start + LONG_TOKEN * most_tokens()))
         places = self.control_tokens.places(text, near, far) if has_control else []
         return places[0] if places else far

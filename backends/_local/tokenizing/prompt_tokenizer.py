@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
         """
 
     def token_texts(self) -> Iterable[str] | None:
-        """Return the texts of all tokens as Seams wants them; None if texts are not divisible."""
+        """Return the texts of all tokens for SplitPoints; None if texts are not divisible."""
 
 
 class PromptTokenizer:

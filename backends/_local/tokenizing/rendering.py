@@ -91,7 +91,7 @@ class ChatRenderer:
         suspects = known.suspects(*foreign)
         if not suspects:
             return rendered
-        pairs = stand_ins(suspects, chat)
+        pairs = placeholders(suspects, chat)
         hidden = [
             one
             if one["role"] in self._trusted_roles
@@ -121,7 +121,7 @@ class ChatRenderer:
         return RenderedChat([one for one in segments if one.text], is_plain, is_certain)
 
 
-def stand_ins(characters: Iterable[str], chat: list[Message]) -> Pairs:
+def placeholders(characters: Iterable[str], chat: list[Message]) -> Pairs:
     """Return for each of these characters another one that no message has."""
     used = {one for message in chat for one in RARE.findall(message["content"])}
     letters, others = (

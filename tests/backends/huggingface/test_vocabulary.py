@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.backends._local.tokenizing.test_seams import check
+from tests.backends._local.tokenizing.test_split_points import check
 
 pytest.importorskip("transformers", reason="the huggingface backend needs transformers")
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from backends._local.tokenizing.seams import find_seams
+from backends._local.tokenizing.split_points import find_split_points
 from backends.huggingface.vocabulary import token_texts
 
 pytestmark = [
@@ -101,7 +101,7 @@ def test_parts_have_the_tokens_of_the_whole(kind: str) -> None:
         ids: list[int] = library(text, add_special_tokens=False).input_ids
         return ids
 
-    check(find_seams(texts, tokenize), tokenize, 400)
+    check(find_split_points(texts, tokenize), tokenize, 400)
 
 
 def upper(made: Any) -> Any:

@@ -61,7 +61,7 @@ def test_a_long_text_is_many_calls(library: Library, tokenizer: PieceTokenizer) 
     assert library.calls == [PIECE]
 
 
-def test_a_run_without_a_seam_is_divided_anyhow(
+def test_a_run_without_a_split_point_is_divided_anyhow(
     library: Library, tokenizer: PieceTokenizer
 ) -> None:
     """Or the stack of llama.cpp overflows."""

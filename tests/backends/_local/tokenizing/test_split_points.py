@@ -1,4 +1,4 @@
-"""A text that is divided at its seams has the tokens of the whole."""
+"""A text that is divided at its split points has the tokens of the whole."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from backends._local.templates.chat_template import ChatTemplate
-from backends._local.tokenizing.seams import (
-    Seams,
+from backends._local.tokenizing.split_points import (
+    SplitPoints,
     byte_level_text,
     character_level_text,
-    find_seams,
+    find_split_points,
 )
 from tests.support.models import tiny_models
 from tests.support.models.real_models import GEMMA3, SMOLLM2, Weights, gguf_file, model_folder
@@ -49,23 +49,23 @@ def texts(count: int) -> Iterator[str]:
         yield "".join(rng.choice(ATOMS) for _ in range(rng.randint(1, 150)))
 
 
-def cut(text: str, seams: Seams) -> list[str]:
-    """Return a text's parts, cut at the last seam of each CUT characters."""
+def cut(text: str, split_points: SplitPoints) -> list[str]:
+    """Return a text's parts, cut at the last split point of each CUT characters."""
     start, parts = 0, []
     while len(text) - start > CUT:
-        end = seams.last(text, start, start + CUT) or len(text)
+        end = split_points.last(text, start, start + CUT) or len(text)
         parts.append(text[start:end])
         start = end
     return [*parts, text[start:]]
 
 
-def check(seams: Seams | None, tokenize: Tokenize, count: int) -> None:
+def check(split_points: SplitPoints | None, tokenize: Tokenize, count: int) -> None:
     """Compare the parts' tokens with those of the whole, in many texts."""
-    assert seams
+    assert split_points
     cuts = 0
     for text in texts(count):
-        first, *others = cut(text, seams)
-        behind = (seams.tokens_behind(tokenize, part) for part in others)
+        first, *others = cut(text, split_points)
+        behind = (split_points.tokens_behind(tokenize, part) for part in others)
         joined = sum(behind, tokenize(first))
         assert joined == tokenize(text), text
         cuts += len(others)
@@ -105,32 +105,34 @@ def greedy(*words: str) -> Tokenize:
         ("e\u0301", None),
     ],
 )
-def test_a_seam_is_between_a_letter_and_what_ends_a_word(text: str, place: int | None) -> None:
+def test_a_split_point_is_between_a_letter_and_what_ends_a_word(
+    text: str, place: int | None
+) -> None:
     """Or between Chinese characters; the last one is found."""
-    assert Seams([], greedy()).last(text, 0, len(text) - 1) == place
+    assert SplitPoints([], greedy()).last(text, 0, len(text) - 1) == place
 
 
 @pytest.mark.parametrize("token", ["d w", "d ", "word w", "<x>d <y>", "\0d "])
 def test_a_token_that_spans_a_place_makes_it_none(token: str) -> None:
     """The next one may be."""
     text = "a word wide"
-    assert Seams([], greedy()).last(text, 0, 8) == 6
-    assert Seams([token], greedy()).last(text, 0, 8) == 1
+    assert SplitPoints([], greedy()).last(text, 0, 8) == 6
+    assert SplitPoints([token], greedy()).last(text, 0, 8) == 1
 
 
 @pytest.mark.parametrize("token", ["漢字", b"\xa2\xe5".decode("utf-8", "surrogateescape")])
 def test_a_token_of_parts_of_characters_spans_a_place_too(token: str) -> None:
     """Byte-level vocabularies have such tokens."""
     assert "漢字".encode() == b"\xe6\xbc\xa2\xe5\xad\x97"
-    assert Seams([], greedy()).last("漢字", 0, 1) == 1
-    assert Seams([token], greedy()).last("漢字", 0, 1) is None
+    assert SplitPoints([], greedy()).last("漢字", 0, 1) == 1
+    assert SplitPoints([token], greedy()).last("漢字", 0, 1) is None
 
 
-def test_a_tokenizer_that_divides_otherwise_has_no_seams() -> None:
+def test_a_tokenizer_that_divides_otherwise_has_no_split_points() -> None:
     """Whatever its vocabulary says."""
-    assert find_seams([], greedy())
-    assert not find_seams([], greedy("7,"))
-    assert not find_seams([], lambda text: [len(text)])
+    assert find_split_points([], greedy())
+    assert not find_split_points([], greedy("7,"))
+    assert not find_split_points([], lambda text: [len(text)])
 
 
 def test_a_space_before_every_text_is_left_out_of_the_parts() -> None:
@@ -139,10 +141,10 @@ def test_a_space_before_every_text_is_left_out_of_the_parts() -> None:
     def tokenize(text: str) -> list[int]:
         return greedy()(f" {text}")
 
-    seams = find_seams([], tokenize)
-    assert seams
-    assert tokenize("a") + seams.tokens_behind(tokenize, " b") == tokenize("a b")
-    assert not find_seams(["\n\n"], tokenize)
+    split_points = find_split_points([], tokenize)
+    assert split_points
+    assert tokenize("a") + split_points.tokens_behind(tokenize, " b") == tokenize("a b")
+    assert not find_split_points(["\n\n"], tokenize)
 
 
 def test_tokens_are_read_as_what_they_stand_for() -> None:
@@ -171,9 +173,9 @@ def test_llama_cpp_divides_texts_of_real_vocabularies(weights: Weights, load: An
     from backends.llamacpp import LlamacppExecutor
 
     executor = load(LlamacppExecutor, "--model_path", gguf_file(weights)).executor
-    check(executor.tokenizer.seams, executor.model.tokenizer.tokenize, 800)
+    check(executor.tokenizer.split_points, executor.model.tokenizer.tokenize, 800)
     ordinary = partial(executor.model.tokenizer.tokenize_ordinary, is_first=True)
-    check(executor.tokenizer.seams, ordinary, 800)
+    check(executor.tokenizer.split_points, ordinary, 800)
 
 
 @pytest.mark.parametrize("weights", [pytest.param(one, marks=real) for one in (SMOLLM2, GEMMA3)])
@@ -186,4 +188,4 @@ def test_transformers_divides_texts_of_real_vocabularies(weights: Weights) -> No
     tokenizer = LibraryTokenizer(library, {}, ChatTemplate(""), 10**6)
     texts = tokenizer.token_texts()
     assert texts
-    check(find_seams(texts, tokenizer.tokenize), tokenizer.tokenize, 800)
+    check(find_split_points(texts, tokenizer.tokenize), tokenizer.tokenize, 800)

@@ -21,10 +21,10 @@ def answer(kind: str, number: int) -> str:
     return PIECE * (number if kind in ("short", "long") else 1)
 
 
-class TalkerExecutor(LLMExecutor):
+class ScriptedExecutor(LLMExecutor):
     """Answer as the message says."""
 
-    access_code = "talker"
+    access_code = "scripted"
 
     async def llm_compute(self, history: list[dict[str, str]], modelfile: Any) -> Any:
         """Yield the pieces, with their pauses."""
@@ -41,4 +41,4 @@ class TalkerExecutor(LLMExecutor):
 
 
 if __name__ == "__main__":
-    TalkerExecutor().run()
+    ScriptedExecutor().run()

@@ -5,14 +5,14 @@ Knows no library.
 
 # Why the result is the same. A tokenizer normalizes a text, divides it by a regular expression or
 # not at all, then joins characters or bytes to tokens (BPE, SentencePiece, Unigram, WordPiece).
-# A place in a text is a seam if
+# A place in a text is a split point if
 # 1. no token of the vocabulary has the two characters around it side by side: no token can span it,
 #    and whatever is joined on one side does not depend on the other;
 # 2. a letter or digit stands before it, and a space or punctuation behind it. There, regular
 #    expressions of tokenizers either end a match, or have no part in it; and no normalizer that the
 #    backends accept joins such a pair. An apostrophe, an underscore or a combining character may
 #    continue a word. In a run of Chinese characters, every expression goes on as it began;
-# 3. the tokenizer divides a few texts at all their seams alike: see find_seams().
+# 3. the tokenizer divides a few texts at all their split points alike: see find_split_points().
 # The property tests compare with whole texts.
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Tokenize = Callable[[str], list[int]]
 
 AFTER = r" \t\r\n!-&(-/:-@\[-^`{-~、。，！？：；（）「」『』"
 CHINESE = "一-鿿"
-SEAM = re.compile(rf"[^\W_](?=[{AFTER}])|[{CHINESE}](?=[{CHINESE}])")
+SPLIT_POINT = re.compile(rf"[^\W_](?=[{AFTER}])|[{CHINESE}](?=[{CHINESE}])")
 # In tokens, a lone surrogate is a byte that is no whole character, as Python writes it.
 PAIR = re.compile(rf"(?=((?:[^\W_]|[\udc80-\udcff])[{AFTER}{CHINESE}\udc80-\udcff]))")
 PROBE = (
@@ -32,7 +32,7 @@ PROBE = (
     "1 2\n漢字測試，繁體。 Latin文字 end"
 )
 LEAD = "\n"  # that no token joins with what follows it, in vocabularies with a space first
-NEAR = 256  # characters in which there usually is a seam
+NEAR = 256  # characters in which there usually is a split point
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 HIDDEN = [byte for byte in range(256) if byte not in PRINTABLE]
 # by which byte-level vocabularies write each byte
@@ -41,7 +41,7 @@ BYTES = {chr(byte): byte for byte in PRINTABLE} | {
 }
 
 
-class Seams:
+class SplitPoints:
     """The places where texts can be divided; for any thread.
 
     vocabulary: the texts of all tokens, special ones included, with spaces as such, and with lone
@@ -57,16 +57,16 @@ class Seams:
         self._lead_tokens = len(tokenize(lead)) if lead else 0
 
     def last(self, text: str, start: int, end: int) -> int | None:
-        """Return the last seam behind `start`, at `end` at most; None if there is none."""
+        """Return the last split point behind `start`, at `end` at most; None if there is none."""
         for since in (max(start, end - NEAR), start):
-            places = [found.end() for found in SEAM.finditer(text, since, end + 1)]
+            places = [found.end() for found in SPLIT_POINT.finditer(text, since, end + 1)]
             for place in reversed(places):
                 if place <= end and not self._may_be_spanned(text, place):
                     return place
         return None
 
     def tokens_behind(self, tokenize: Tokenize, part: str) -> list[int]:
-        """Return the tokens of what follows a seam, or begins with a control token."""
+        """Return the tokens of what follows a split point, or begins with a control token."""
         return tokenize(self._lead + part)[self._lead_tokens :]
 
     def _may_be_spanned(self, text: str, place: int) -> bool:
@@ -80,7 +80,7 @@ class Seams:
 
 
 def byte_level_text(token: str) -> str:
-    """Return what Seams wants of a token of a byte-level vocabulary."""
+    """Return what SplitPoints wants of a token of a byte-level vocabulary."""
     try:
         return bytes(map(BYTES.__getitem__, token)).decode("utf-8", "surrogateescape")
     except KeyError:  # an added token, which is written as it is
@@ -88,24 +88,25 @@ def byte_level_text(token: str) -> str:
 
 
 def character_level_text(token: str) -> str:
-    """Return what Seams wants of a token of a vocabulary of characters."""
+    """Return what SplitPoints wants of a token of a vocabulary of characters."""
     return token.replace("\u2581", " ")  # by which SentencePiece writes it
 
 
-def find_seams(vocabulary: Iterable[str], tokenize: Tokenize) -> Seams | None:
-    """Return the seams of a tokenizer; None if it does not divide a text as it should."""
+def find_split_points(vocabulary: Iterable[str], tokenize: Tokenize) -> SplitPoints | None:
+    """Return the split points of a tokenizer; None if it does not divide a text as it should."""
     texts = [*vocabulary]
     leads = [""] if any(LEAD in text[:-1] for text in texts) else ["", LEAD]
-    found = (Seams(texts, tokenize, lead) for lead in leads)
-    return next((seams for seams in found if _divides(seams, tokenize)), None)
+    found = (SplitPoints(texts, tokenize, lead) for lead in leads)
+    return next((split_points for split_points in found if _divides(split_points, tokenize)), None)
 
 
-def _divides(seams: Seams, tokenize: Tokenize) -> bool:
-    """Tell whether a text that is divided at any seam is tokenized as the whole."""
+def _divides(split_points: SplitPoints, tokenize: Tokenize) -> bool:
+    """Tell whether a text that is divided at any split point is tokenized as the whole."""
     whole = tokenize(PROBE)
-    places = {seams.last(PROBE, at, at + 1) for at in range(len(PROBE) - 1)} - {None}
+    places = {split_points.last(PROBE, at, at + 1) for at in range(len(PROBE) - 1)} - {None}
     return all(
-        tokenize(PROBE[:at]) + seams.tokens_behind(tokenize, PROBE[at:]) == whole for at in places
+        tokenize(PROBE[:at]) + split_points.tokens_behind(tokenize, PROBE[at:]) == whole
+        for at in places
     )
 
 
