@@ -50,12 +50,12 @@ def start():
     gc.disable()  # imports make no garbage; a collection would cost a tenth of the start
     try:
         from kuwa_min.cli import main as run
-    except ImportError as error:
+
+        gc.enable()
+        sys.exit(run())
+    except ImportError as error:  # also of what is imported late
         is_ours = str(error.name).partition(".")[0] in ("kuwa_min", "backends")
         raise damaged() if is_ours else error  # noqa: B904 - the line is all that is shown
-    gc.enable()
-    try:
-        sys.exit(run())
     except SystemExit as end:
         if end.code and libraries:
             libraries.restart_if_repaired()

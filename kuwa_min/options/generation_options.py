@@ -71,6 +71,8 @@ class Option(NamedTuple):
 Table = Sequence[Option]
 Source = tuple[str, Mapping[str, Any]]  # of options: its name for messages, and its values
 NO_SOURCE: Source = ("", {})
+# Names that may stand in the log although a Modelfile wrote them: others are people's text.
+WELL_KNOWN = {"max_tokens", "max_new_tokens", "max_output_tokens", "repetition_penalty"}
 OLLAMA = {  # parameters of Ollama's Modelfiles; the log names those that the table lacks
     *("num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "num_thread", "main_gpu"),
     *("temperature", "top_k", "top_p", "min_p", "typical_p", "tfs_z", "seed", "stop"),
@@ -191,7 +193,8 @@ def for_request(
     if others:
         known = library()
         for name in [name for name in others if name not in known.for_bots][:MAX_NAMES]:
-            shown = name if name in known.known else f"* {redaction.content(name)}"
+            is_known = name in known.known or name in OLLAMA | WELL_KNOWN
+            shown = name if is_known else f"* {redaction.content(name)}"
             warn_once(WITHOUT_EFFECT.format(f"llm_{shown}"))
         passed = {
             name: types.from_json(value)

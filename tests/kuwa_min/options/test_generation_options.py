@@ -582,13 +582,14 @@ def test_a_bots_option_of_the_library_is_passed_or_named_once(
 ) -> None:
     """A text may write down a list or an object; each name is in the log once, not per chat."""
     generation_options.warn_once.cache_clear()
-    asked = {"bias": '{"5": 1}', "user": "me", "colour": "red"}
+    asked = {"bias": '{"5": 1}', "user": "me", "colour": "red", "num_ctx": "1"}
     for _ in range(2):
         chosen = generation_options.for_request(TABLE, DEFAULTS, asked, library)
         assert chosen == {**DEFAULTS, "bias": {"5": 1}}
     assert [record.getMessage() for record in caplog.records] == [
         "llm_user of a Modelfile has no effect in this backend",
         "llm_* (6 characters) of a Modelfile has no effect in this backend",
+        "llm_num_ctx of a Modelfile has no effect in this backend",
     ]
     with pytest.raises(AnswerError, match="llm_bias must be good"):
         generation_options.for_request(TABLE, DEFAULTS, {"bias": "bad"}, library)
