@@ -24,9 +24,9 @@ from kuwa_min.chat.modelfile import Message
 from kuwa_min.log.redaction import content
 from kuwa_min.options import address
 from kuwa_min.options.types import whole
+from kuwa_min.process.deadline import Deadline
 
 from . import fetch, file_types, images
-from .fetch import Deadline
 from .fetch_cache import FetchCache
 from .fetch_policy import FetchPolicy, LinkError
 from .links import (
@@ -186,7 +186,7 @@ class AttachmentReader:
         if cached is not None:
             return cached
         try:
-            timeout = min(fetch.TIMEOUT, deadline.left())
+            timeout = min(fetch.TIMEOUT, deadline.left() or fetch.TIMEOUT)
         except TimeoutError:
             return LinkError(LINK_SLOW)
         try:

@@ -19,7 +19,6 @@ import http.client
 import io
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urljoin
@@ -28,6 +27,7 @@ from backends._http.cancellation import current_scope
 from backends._http.lookup import look_up
 from backends._http.tls import create_tls_context
 from kuwa_min.options.proxies import PORTS
+from kuwa_min.process.deadline import Deadline
 
 from .addresses import is_metadata, is_own, is_public
 from .fetch_policy import FetchPolicy, LinkError, Target, parse
@@ -47,20 +47,6 @@ TIMEOUT = 10.0  # seconds for one link: look-up, redirects and body together
 MAX_REDIRECTS = 3
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close"}
-
-
-class Deadline:
-    """The moment at which several steps must be done."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Return the seconds that are left; raises TimeoutError if there are none."""
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
 
 
 def fetch(

@@ -149,7 +149,10 @@ def _send_program(control: socket.socket, settings: Settings) -> int:
 
 
 def _spawn(control: socket.socket, size: int) -> int:
-    """Start an interpreter that receives so many bytes; return its process id."""
+    """Start the child process; return its process id.
+
+    control: becomes its standard input. size: bytes of the program that it reads from there.
+    """
     null = os.open(os.devnull, os.O_RDWR)
     try:
         return os.posix_spawn(
