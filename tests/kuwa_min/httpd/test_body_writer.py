@@ -666,15 +666,15 @@ def test_write_nowait_never_blocks_and_tells_whether_more_may_be_written(
     bodies: Callable[..., Body],
 ) -> None:
     """Write until the buffer is full, then read."""
-    body = bodies()
-    piece, count = "x" * 4096, 0
+    body, piece = bodies(), "x" * 4096
+    filled = body.fill()
     while body.writer.write_nowait(piece):
-        count += 1
+        pass
     called = threading.Event()
     body.writer.when_drained(called.set)
     assert not called.is_set()
     assert not body.writer.write_nowait(piece)
-    reading = threading.Thread(target=body.read, args=(HIGH_WATER // 2,))
+    reading = threading.Thread(target=body.read, args=(filled,))
     reading.start()
     assert called.wait(TIMEOUT)
     reading.join()
@@ -689,6 +689,7 @@ def test_a_producer_is_called_back_when_the_client_leaves(
 ) -> None:
     """Fill, hang up."""
     body = bodies()
+    body.fill()
     while body.writer.write_nowait("x" * 4096):
         pass
     called = threading.Event()
@@ -707,6 +708,7 @@ def test_a_producer_is_called_back_when_the_body_is_closed_early(
 ) -> None:
     """Fill the buffer, then end the body."""
     body = bodies()
+    body.fill()
     while body.writer.write_nowait("x" * 4096):
         pass
     called = threading.Event()
