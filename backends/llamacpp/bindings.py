@@ -125,8 +125,9 @@ def prepare() -> None:
             f"that this program was written for: {', '.join(changed[:3])} changed; use the file "
             "kuwa-llamacpp.pyz, which has one that fits"
         )
-    llama_cpp.llama_backend_init()
+    # Before llama_backend_init(), which else runs any libggml-*.so of the current directory.
     load_cpu_backend(Path(llama_cpp.__file__).parent)
+    llama_cpp.llama_backend_init()
 
 
 def _argument_count(name: str) -> int | None:
