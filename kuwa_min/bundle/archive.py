@@ -136,7 +136,8 @@ def _opened_zip(path: str) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a position before the file's beginning
+        # EINVAL: a position before the file's beginning; no number: bzip2 cannot read its data
+        if error.errno not in (errno.EINVAL, None):
             raise
         raise StartError(damaged(path)) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError):
