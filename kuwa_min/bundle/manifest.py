@@ -29,6 +29,7 @@ class Target(TypedDict):
     cpu: list[str]  # flags of /proc/cpuinfo: "avx2"
     cuda: str  # "13.0"; "" without
     driver: str  # the lowest NVIDIA driver for that CUDA: "580.65"; "" without
+    gpu_libraries: list[str]  # sonames that only computing on graphics cards needs
 
 
 class Package(TypedDict):
@@ -150,6 +151,7 @@ def _needs(target: Target) -> list[str]:
         "system libraries {}": ", ".join(libraries),
         "a CPU with {}": ", ".join(target["cpu"]),
         "CUDA {}" + driver: target["cuda"],
+        "{} for graphics cards": ", ".join(target["gpu_libraries"]),
     }
     return [text.format(fact) for text, fact in facts.items() if fact]
 

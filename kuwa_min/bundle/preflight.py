@@ -37,6 +37,7 @@ PACKAGES = {  # soname -> the package that has it: on Debian and Ubuntu, on Red 
     "libglib-2.0.so.0": ("libglib2.0-0", "glib2"),
     "libgobject-2.0.so.0": ("libglib2.0-0", "glib2"),
     "libgthread-2.0.so.0": ("libglib2.0-0", "glib2"),
+    "libvulkan.so.1": ("libvulkan1", "vulkan-loader"),
 }
 
 
@@ -65,7 +66,9 @@ def check_host(target: Target) -> list[CheckResult]:
         check_library(soname, versions, load_library(soname, versions))
         for soname, versions in target["libraries"].items()
     ]
-    return [*python, *system, *libraries, *check_cpu(target, host), *check_driver(target, host)]
+    gpu = [check_gpu_library(one, load_library(one, ())) for one in target["gpu_libraries"]]
+    processor, driver = check_cpu(target, host), check_driver(target, host)
+    return [*python, *system, *libraries, *processor, *driver, *gpu]
 
 
 def refusals(results: list[CheckResult]) -> list[CheckResult]:
@@ -151,6 +154,16 @@ def check_library(soname: str, versions: Sequence[str], loaded: LoadedLibrary) -
         remedy = f"use a newer system, or carry in a newer version of {_package(soname)}"
         return CheckResult(soname, needed, found, remedy, REFUSAL)
     return CheckResult(soname, needed, f"it is here: {loaded.path}", "", GOOD)
+
+
+def check_gpu_library(soname: str, loaded: LoadedLibrary) -> CheckResult:
+    """Check a library that only graphics cards need: warn at most, as for a driver."""
+    checked = check_library(soname, (), loaded)
+    result = checked._replace(needed=f"{soname} for graphics cards")
+    if result.status != REFUSAL:
+        return result
+    remedy = f"{result.remedy}; without, it runs on the CPU only"
+    return result._replace(status=WARNING, remedy=remedy)
 
 
 def check_cpu(target: Target, host: HostInfo) -> list[CheckResult]:

@@ -40,6 +40,7 @@ ANYWHERE: Target = {
     "cpu": [],
     "cuda": "",
     "driver": "",
+    "gpu_libraries": [],
 }
 
 

@@ -194,4 +194,5 @@ def _target(
         "cpu": required.cpu,
         "cuda": required.cuda,
         "driver": required.driver,
+        "gpu_libraries": required.gpu_libraries,
     }

@@ -44,6 +44,7 @@ HEAVY: Manifest = {
         "cpu": ["avx2", "fma"],
         "cuda": "13.0",
         "driver": "580.65",
+        "gpu_libraries": ["libvulkan.so.1"],
     },
     "packages": [
         OWN,

@@ -9,6 +9,8 @@ MPI, cufile's for InfiniBand), and what those require must not keep a file from 
 3. A manylinux wheel requires only the system libraries of the policy (PEP 600). Other names must
    be those of a library in another wheel or of the driver. A library with a name that is neither,
    as in bitsandbytes's for ROCm, cannot be loaded here and does not count.
+4. ggml loads a backend for graphics cards if it can. Where only such a backend needs the loader of
+   Vulkan, that loader is no more required than a driver is: the CPU computes without.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ POLICY = {
 GLIBC = re.compile(r"(?:lib(?:c|m|dl|rt|pthread|util|resolv|anl|mvec)|ld-linux.*|ld64)\.so\.\d+")
 GLIBC_NAMES = {"GLIBC_ABI_DT_RELR": "2.36"}  # symbol versions without a number, by glibc's NEWS
 DRIVER = re.compile(r"lib(?:cuda|nvcuvid|nvoptix|nvidia-.*)\.so(?:\.\d+)*")  # in no wheel
+LOADER = re.compile(r"libvulkan\.so(?:\.\d+)*")  # of the drivers that speak Vulkan
 
 # Of ggml's ggml-cpu.c and CMakeLists.txt, in the names of /proc/cpuinfo. ggml's least option
 # is -msse4.2, and its AVX-512 stands for five flags.
@@ -55,6 +58,7 @@ GGML = {
     "ggml_cpu_has_amx_int8": ("amx_tile", "amx_int8"),
 }
 VARIANT = re.compile(r"(?:.*/)?libggml-cpu-.+\.so")  # ggml picks one at run time
+GPU_BACKEND = re.compile(r"(?:.*/)?libggml-(?!base\b|cpu\b).+\.so")
 # Libraries that Python never loads, of wheels without extension modules: llama.cpp's command-line
 # tools, which may be linked with OpenSSL, and CMake's second copy of all libraries.
 TOOLS = re.compile(r"(?:.*/)?libllama-common\.so.*|(?:lib|bin)/.*")
@@ -75,6 +79,7 @@ class HostRequirements(NamedTuple):
     cpu: list[str]
     cuda: str
     driver: str
+    gpu_libraries: list[str]
 
 
 class _Library(NamedTuple):
@@ -90,7 +95,7 @@ def host_requirements(scans: Iterable[ElfScan], packages: Mapping[str, str]) -> 
     scans = list(scans)
     inside = _by_name(scans)
     loaded = _loaded(scans, inside)
-    libraries = _outside(loaded, inside)
+    libraries, gpu_libraries = _outside(loaded, inside)
     tags = [scan.glibc for scan in scans if scan.glibc]
     cuda = _cuda(packages, libraries)
     return HostRequirements(
@@ -99,6 +104,7 @@ def host_requirements(scans: Iterable[ElfScan], packages: Mapping[str, str]) -> 
         cpu=sorted({flag for library in loaded for flag in _flags(library)}),
         cuda=cuda,
         driver=DRIVERS.get(cuda.partition(".")[0], ""),
+        gpu_libraries=gpu_libraries,
     )
 
 
@@ -106,9 +112,13 @@ def _by_name(scans: list[ElfScan]) -> dict[str, list[_Library]]:
     """Index the libraries by soname and by file name, as DT_NEEDED may have either."""
     found: dict[str, list[_Library]] = {}
     for library in (_Library(each, *item) for each in scans for item in each.libraries.items()):
-        for name in {library.elf.soname, library.path.rpartition("/")[2]} - {""}:
+        for name in _names(library):
             found.setdefault(name, []).append(library)
     return found
+
+
+def _names(library: _Library) -> set[str]:
+    return {library.elf.soname, library.path.rpartition("/")[2]} - {""}
 
 
 def _loaded(scans: list[ElfScan], inside: dict[str, list[_Library]]) -> list[_Library]:
@@ -134,19 +144,31 @@ def _can_load(library: _Library, inside: dict[str, list[_Library]]) -> bool:
     if not library.scan.glibc:
         return True  # no tag, no promise
     return all(
-        name in inside or name in POLICY or GLIBC.fullmatch(name) or DRIVER.fullmatch(name)
+        name in inside
+        or name in POLICY
+        or any(known.fullmatch(name) for known in (GLIBC, DRIVER, LOADER))
         for name in library.elf.needed
     )
 
 
-def _outside(loaded: list[_Library], inside: dict[str, list[_Library]]) -> dict[str, list[str]]:
-    """Return the system libraries that are required, with their symbol versions by soname."""
+def _outside(
+    loaded: list[_Library], inside: dict[str, list[_Library]]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the system libraries that are required, and those that only graphics cards need.
+
+    The former with their symbol versions by soname.
+    """
     found: dict[str, set[str]] = {}
+    optional: set[str] = set()
+    linked = {name for library in loaded for name in library.elf.needed}
     for library in loaded:
+        is_optional = GPU_BACKEND.fullmatch(library.path) and not _names(library) & linked
         for name in library.elf.needed:
-            if not (name in inside or GLIBC.fullmatch(name) or DRIVER.fullmatch(name)):
+            if is_optional and LOADER.fullmatch(name):
+                optional.add(name)
+            elif not (name in inside or GLIBC.fullmatch(name) or DRIVER.fullmatch(name)):
                 found.setdefault(name, set()).update(library.elf.versions.get(name, ()))
-    return {name: _highest(found[name]) for name in sorted(found)}
+    return {name: _highest(found[name]) for name in sorted(found)}, sorted(optional - {*found})
 
 
 def _highest(versions: set[str]) -> list[str]:

@@ -84,6 +84,7 @@ FACTS = [
     "needs       system libraries libgomp.so.1, libstdc++.so.6 (CXXABI_1.3, GLIBCXX_3.4.29)",
     "needs       a CPU with avx2, fma",
     "needs       CUDA 13.0 with NVIDIA driver 580.65 or newer",
+    "needs       libvulkan.so.1 for graphics cards",
 ]
 
 

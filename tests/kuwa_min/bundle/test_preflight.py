@@ -39,6 +39,7 @@ TARGET: Target = {
     "cpu": ["avx2", "fma"],
     "cuda": "13.0",
     "driver": "580",
+    "gpu_libraries": [],
 }
 
 
@@ -294,6 +295,25 @@ def test_the_driver(cuda: str, least: str, driver: str, line: str) -> None:
 def test_a_file_without_cuda_has_nothing_to_say_of_drivers() -> None:
     """Whatever the machine has."""
     assert preflight.check_driver({**TARGET, "cuda": ""}, HOST) == []
+
+
+def test_a_library_for_graphics_cards_is_no_reason_to_refuse() -> None:
+    """Nor is a host that cannot tell; what to carry in is said."""
+    needed, name = "needs libvulkan.so.1 for graphics cards", "libvulkan.so.1"
+    where = "the package libvulkan1 (Debian, Ubuntu) or vulkan-loader (Red Hat, Fedora)"
+    gone, here = failed(f"{name}: cannot open shared object file"), loaded("/lib/libvulkan.so.1")
+    found = [preflight.check_gpu_library(name, one) for one in (gone, here)]
+    assert told(found) == [
+        f"warning: {needed}; it is not here; carry in {where}; without, it runs on the CPU only",
+        f"good: {needed}; it is here: /lib/libvulkan.so.1",
+    ]
+
+
+def test_libraries_for_graphics_cards_are_looked_for() -> None:
+    """After all that can refuse."""
+    target: Target = {**of_this_machine(), "gpu_libraries": ["libnowhere.so.7"]}
+    last = check_host(target)[-1]
+    assert (last.what, last.status) == ("libnowhere.so.7", "warning")
 
 
 def test_a_pure_file_needs_python_alone() -> None:

@@ -89,6 +89,7 @@ def test_the_target_is_the_machine_and_what_the_wheels_need(links: Path) -> None
         "cpu": [],
         "cuda": "",
         "driver": "",
+        "gpu_libraries": [],
     }
 
 

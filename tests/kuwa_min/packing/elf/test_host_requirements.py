@@ -21,7 +21,7 @@ from kuwa_min.packing.elf.scan import FORMAT, ElfScan, cached_scan, scan_wheel
 DIGEST = "ab" * 32
 MANYLINUX = "one-1.0-cp312-cp312-manylinux_2_28_x86_64.whl"
 LOCAL = "one-1.0-py3-none-linux_x86_64.whl"
-NOTHING = HostRequirements("", {}, [], "", "")
+NOTHING = HostRequirements("", {}, [], "", "", [])
 
 
 def elf(
@@ -116,6 +116,30 @@ def test_a_wheel_without_the_promise_needs_all_it_names() -> None:
     found = host_requirements([ElfScan(LOCAL, llama)], {})
     assert [*found.libraries] == ["libatomic.so.1", "libgomp.so.1", "libstdc++.so.6"]
     assert found.glibc == "2.29"
+
+
+VULKAN = {
+    "llama_cpp/lib/libggml.so": elf("libggml-base.so"),
+    "llama_cpp/lib/libggml-base.so": elf("libm.so.6"),
+    "llama_cpp/lib/libggml-vulkan.so": elf("libggml-base.so", "libvulkan.so.1", "libgcc_s.so.1"),
+}
+
+
+@pytest.mark.parametrize("wheel", [LOCAL, MANYLINUX])
+def test_the_loader_of_vulkan_is_for_graphics_cards(wheel: str) -> None:
+    """Where ggml loads the backend if it can; what else that needs counts."""
+    found = host_requirements([ElfScan(wheel, VULKAN)], {})
+    assert (found.libraries, found.gpu_libraries) == ({"libgcc_s.so.1": []}, ["libvulkan.so.1"])
+
+
+@pytest.mark.parametrize("by", ["libggml.so", "libggml-base.so", "libggml-cpu.so"])
+@pytest.mark.parametrize("name", ["libggml-vulkan.so", "libvulkan.so.1"])
+def test_what_the_processor_cannot_do_without_is_required(by: str, name: str) -> None:
+    """In a build whose libraries are linked with that backend, or with the loader itself."""
+    linked = {**VULKAN, f"llama_cpp/lib/{by}": elf("libm.so.6", name)}
+    found = host_requirements([ElfScan(LOCAL, linked)], {})
+    assert found.libraries == {"libgcc_s.so.1": [], "libvulkan.so.1": []}
+    assert found.gpu_libraries == []
 
 
 def test_of_versions_the_last_of_each_series_is_kept() -> None:
@@ -227,7 +251,7 @@ def test_the_systems_cuda_is_told_by_its_soname() -> None:
     wheel = ElfScan(
         LOCAL, {"llama_cpp/lib/libggml-cuda.so": elf("libcudart.so.12", "libcuda.so.1")}
     )
-    expected = HostRequirements("", {"libcudart.so.12": []}, [], "12", "525.60.13")
+    expected = HostRequirements("", {"libcudart.so.12": []}, [], "12", "525.60.13", [])
     assert host_requirements([wheel], {}) == expected
 
 
