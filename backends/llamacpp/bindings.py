@@ -18,6 +18,7 @@ from kuwa_min.errors import StartError
 logger = logging.getLogger(__name__)
 
 ERROR, CONTINUED = 4, 5  # log levels of llama.cpp
+TENSOR_BYTES = 1024  # memory for the description of a tensor
 CPU_CORES = Path("/sys/devices/system/cpu")
 API = {  # the functions that we call and their numbers of arguments, which have changed before
     "llama_backend_init": 0,
@@ -186,6 +187,41 @@ def _device_backends() -> list[str]:
     count.restype, get.restype, name.restype = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
     get.argtypes, name.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
     return [name(get(number)).decode() for number in range(count())]
+
+
+class _InitParams(ctypes.Structure):
+    """ggml_init_params."""
+
+    _fields_ = (
+        ("mem_size", ctypes.c_size_t),
+        ("mem_buffer", ctypes.c_void_p),
+        ("no_alloc", ctypes.c_bool),
+    )
+
+
+def device_takes(name: str, size: int) -> bool:
+    """Tell whether a device ("Vulkan0") computes with a tensor of so many bytes, as ggml asks it.
+
+    True for devices that ggml does not know. Nothing is allocated.
+    """
+    library = ctypes.CDLL(llama_cpp.llama_cpp._lib._name)
+    by_name, init, tensor = (
+        getattr(library, f"ggml_{word}")
+        for word in ("backend_dev_by_name", "init", "new_tensor_1d")
+    )
+    by_name.restype = init.restype = tensor.restype = ctypes.c_void_p
+    init.argtypes = [_InitParams]
+    tensor.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int64]
+    library.ggml_free.argtypes = [ctypes.c_void_p]
+    supports = library.ggml_backend_dev_supports_op
+    supports.restype, supports.argtypes = ctypes.c_bool, [ctypes.c_void_p, ctypes.c_void_p]
+    device = by_name(name.encode())
+    context = init(_InitParams(TENSOR_BYTES, None, True))
+    try:
+        probe = tensor(context, llama_cpp.GGML_TYPE_I8, size)
+        return not device or bool(supports(device, probe))
+    finally:
+        library.ggml_free(context)
 
 
 def cores() -> int:

@@ -7,7 +7,7 @@ import logging
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import StartError
 
-from . import batching_check, kv_memory
+from . import batching_check, bindings, kv_memory, kv_tensors
 from .model import LlamaModel
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
@@ -22,9 +22,10 @@ def create_scheduler(model: LlamaModel, slots: int, *, reproducible: bool) -> Sc
     requests get equal answers.
     """
     slots = min(slots, model.max_slots)
+    log, length = model.log_of_smallest_context(), model.context_length
     if not model.uses_gpu:  # llama.cpp itself reports that a GPU's memory is too small
-        log = model.log_of_smallest_context()
-        kv_memory.check(log, slots=slots, length=model.context_length)
+        kv_memory.check(log, slots=slots, length=length)
+    kv_tensors.check(log, bindings.device_takes, slots=slots, length=length)
     context = model.create_context(slots)
     findings = batching_check.examine(context, can_copy=not model.is_recurrent)
     if findings.fault and slots > 1:
