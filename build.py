@@ -15,6 +15,11 @@ from kuwa_min.bundle.manifest import size_text
 from kuwa_min.errors import KuwaError, UsageError
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, build_file
 from kuwa_min.packing.build_options import build_parser, check, sources_of, target_of
+from kuwa_min.packing.core_zip import python_here
+from kuwa_min.packing.custom.check_imports import check_imports, provided
+from kuwa_min.packing.custom.executor_files import Executor, find_executor, is_custom
+from kuwa_min.packing.custom.first_import import import_once
+from kuwa_min.packing.custom.requirements import read_requirements
 from kuwa_min.packing.model_files import model_files
 from kuwa_min.registry import BackendInfo, backend_infos
 
@@ -46,22 +51,42 @@ def _list(known: dict[str, BackendInfo]) -> int:
 def _build_all(options: argparse.Namespace) -> int:
     """Check all names, then build each backend; raises UsageError."""
     known = backend_infos()
+    executors: dict[str, Executor] = {}
     for backend in options.backend:
-        if backend not in known:
+        if backend not in known and is_custom(backend):
+            executors[backend] = find_executor(Path(backend), options.with_files, known)
+        elif backend not in known:
             raise UsageError(f"no backend is called {backend!r}; known are {', '.join(known)}")
-        if options.model and not known[backend].requires:
+        if options.model and (backend in executors or not known[backend].requires):
             raise UsageError(f"{backend} has no use for a model")
     check(options)
+    if (options.requires or options.with_files or options.in_folder) and not executors:
+        raise UsageError("--requires, --with_files and --in_folder are for a custom executor")
     for backend in dict.fromkeys(options.backend):
-        _build(known[backend], options)
+        executor = executors.get(backend)
+        _build(_info(executor, options) if executor else known[backend], options, executor)
     return 0
 
 
-def _build(backend: BackendInfo, options: argparse.Namespace) -> None:
+def _info(executor: Executor, options: argparse.Namespace) -> BackendInfo:
+    """Describe a custom executor as a backend; its requirements are named by their own text."""
+    required = [one for path in options.requires for one in read_requirements(path)]
+    return BackendInfo(executor.name, executor.summary, {one: one for one in required})
+
+
+def _build(
+    backend: BackendInfo, options: argparse.Namespace, executor: Executor | None = None
+) -> None:
     model = options.model if options.embed_model else None
     libraries = _libraries(backend, options) if backend.requires else NO_LIBRARIES
-    recipe = Recipe(backend, Path(options.output), libraries, model, options.pyc)
+    if executor:
+        names = {*provided(one.path for one in libraries.files), *libraries.host_packages}
+        check_imports(executor, names, log_step)
+    folder, output = options.in_folder, Path(options.output)
+    recipe = Recipe(backend, output, libraries, model, options.pyc, executor, folder)
     path = build_file(recipe, log_step)
+    if executor:
+        import_once(path, backend.name, python_here(libraries.target), log_step)
     print(f"{path}  {path.stat().st_size:,} bytes")
     if model:
         size = sum(one.source.stat().st_size for one in model_files(model))

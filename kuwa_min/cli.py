@@ -32,12 +32,18 @@ LIST_HEAD = "Available model executors:"
 LIST_TAIL = 'Use "{} [executor] --help" to get more information.'
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code, or raise SystemExit as argparse does."""
+def main(argv: Sequence[str] | None = None, *, packed: str = "") -> int:
+    """Run the command line; return the exit code, or raise SystemExit as argparse does.
+
+    packed is the path of the custom executor that the first argument names, in a file of its own.
+    """
     process.open_standard_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     program = _program()
     try:
+        if packed:
+            run_packed(packed, f"{program} {arguments[0]}", arguments[1:])
+            return 0
         return _dispatch(program, arguments)
     except KuwaError as error:
         return log.write_error(program, error)
@@ -66,6 +72,8 @@ def _dispatch(program: str, arguments: list[str]) -> int:
         parser.error(f"the executor's name comes first, then {' '.join(others) or 'its options'}")
     elif asked.list:
         print(list_text(program))
+        for line in registry.hidden_plugins():
+            print(f"{program}: {line}", file=sys.stderr)
     elif asked.version:
         print(version_text())
     elif asked.document:
@@ -116,10 +124,23 @@ def print_document(name: str) -> None:
 
 def list_text(program: str) -> str:
     """Return the text of --list."""
-    infos = registry.backend_infos()
+    infos = {**registry.backend_infos(), **_others()}
     width = max(map(len, infos), default=0)
     lines = [f"{info.name:<{width}}: {info.summary}" for info in infos.values()]
     return "\n".join([LIST_HEAD, "", *lines, "", LIST_TAIL.format(program)])
+
+
+def _others() -> dict[str, registry.BackendInfo]:
+    """Return what is not of ours: what the file packs, or what installed packages bring."""
+    from kuwa_min.bundle import manifest
+
+    found = manifest.read_manifest()
+    if found is None:
+        return registry.plugin_infos()
+    return {
+        name: registry.BackendInfo(name, summary, {})
+        for name, summary in found["executors"].items()
+    }
 
 
 def version_text() -> str:
@@ -139,6 +160,10 @@ def _run(program: str, name: str, rest: list[str]) -> None:
         run_file(name, rest)
     elif registry.has(name):
         run_backend(name, f"{program} {name}", rest)
+    elif "--check" in rest and name in _others():
+        print_document("check")
+    elif plugin := registry.find_plugin(name):
+        registry.load_plugin(plugin)().run(rest, program=f"{program} {name}")
     else:
         raise UsageError(_unknown(name))
 
@@ -171,7 +196,7 @@ def run_file_verb(name: str, program: str, rest: list[str]) -> None:
 def _unknown(name: str) -> str:
     import difflib
 
-    known = [*registry.names(), *VERBS, *FILE_VERBS]
+    known = [*registry.names(), *_others(), *VERBS, *FILE_VERBS]
     near = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     if len(name.split()) > 1 and name.split()[0] in known:
@@ -180,6 +205,17 @@ def _unknown(name: str) -> str:
         f"unknown executor {name!r}: this build has {', '.join(known)}, "
         f"and the path of a .py file works too{hint}"
     )
+
+
+def run_packed(path: str, program: str, rest: list[str]) -> None:
+    """Run the custom executor that a file packs; its --help ends with the file's own verbs."""
+    process.name_program(program)
+    try:
+        run_file(path, rest)
+    except SystemExit as end:
+        if not end.code and {"-h", "--help"}.intersection(rest):
+            print(f"\n{_help_on_verbs()}\n  {', '.join(DOCUMENTS)}: alone, as --DOCUMENT")
+        raise
 
 
 def run_file(path: str, rest: list[str]) -> None:
@@ -200,7 +236,7 @@ def run_file(path: str, rest: list[str]) -> None:
     try:
         namespace = runpy.run_path(path, run_name="__main__")
         if not has_run():
-            registry.executor_in(namespace, "__main__", path)().run(rest, program=Path(path).name)
+            registry.executor_in(namespace, "__main__", path)().run(rest)
     except KuwaError:
         raise
     except SyntaxError as error:

@@ -16,6 +16,8 @@ ARGUMENTS = "kuwa.args"  # beside the file: default arguments, one a line
 EARLY = "early"  # what activates libraries; only files with libraries have it
 BYTECODE = "bytecode"  # the program and the backends
 LATE = "late"  # what only some runs import
+# What a command line may be alone, in a file that packs an executor, without meaning that one.
+DOCUMENTS = ("--list", "--version", "--check", "--info", "--sbom", "--licenses")
 TARGET = "target"  # an entry of archives with payloads: what they are for, a key and words a line
 
 
@@ -39,12 +41,15 @@ def start():
     os.umask(os.umask(OTHERS_WRITE) | OTHERS_WRITE)
     packages = use_site_packages()
     use_bytecode(packages)
+    name_packed_executor(target)
     add_default_arguments()
-    libraries = None
+    libraries, packed = None, ""
     if target:
         from kuwa_min.bundle.activate import activate
 
         libraries = activate(os.path.dirname(packages), target, sys.argv)
+        if libraries and "executor" in target:
+            packed = libraries.executor(sys.argv[1])
     import gc
 
     gc.disable()  # imports make no garbage; a collection would cost a tenth of the start
@@ -52,7 +57,7 @@ def start():
         from kuwa_min.cli import main as run
 
         gc.enable()
-        sys.exit(run())
+        sys.exit(run(packed=packed) if packed else run())
     except ImportError as error:  # also of what is imported late
         is_ours = str(error.name).partition(".")[0] in ("kuwa_min", "backends")
         raise damaged() if is_ours else error  # noqa: B904 - the line is all that is shown
@@ -73,7 +78,8 @@ def damaged():
 def refusal(target):
     # type: (dict[str, list[str]]) -> str
     """Return which Python is needed, which one was found and what to do."""
-    needed = "".join(target.get("python", [])) or "%d.%d or newer" % MIN_PYTHON
+    exact = [word for word in target.get("python", []) if word[0] != ">"]
+    needed = "".join(exact) or "%d.%d or newer" % MIN_PYTHON
     found = "Python %d.%d.%d" % tuple(sys.version_info[:3])
     place = "%s, at %s" % (found, sys.executable or "an unknown place")
     example = "python%s %s" % (needed.split()[0], sys.argv[0])
@@ -92,6 +98,23 @@ def read_target():
     except (IOError, OSError):
         return {}
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
+
+
+def name_packed_executor(target):
+    # type: (dict[str, list[str]]) -> None
+    """Put the executor that this file packs before a command line that names none.
+
+    So the file takes the same words as the executor's source: python my_executor.pyz --port 9001.
+    """
+    words = sys.argv[1:]
+    if words[:1] == ["--root"]:
+        words = words[2:]
+    elif words and words[0].startswith("--root="):
+        words = words[1:]
+    named = words and words[0][:1] != "-"
+    if "executor" not in target or named or (len(words) == 1 and words[0] in DOCUMENTS):
+        return
+    sys.argv.insert(len(sys.argv) - len(words), target["serves"][0])
 
 
 def add_default_arguments():

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .errors import UsageError
+from .errors import KuwaError, StartError, UsageError, traceback_line
 from .executor import LLMExecutor
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 PACKAGE = "backends"
+GROUP = "kuwa_min.backends"  # the entry points of packages that bring backends
 KINDS = ("[Tool]", "[Cloud model]", "[On-premises model]")  # the order of Kuwa's list
 REQUIREMENT = re.compile(r"([\w.-]+)(?:>=([\d.]+))?")  # of PEP 508, as much as backends use
 
@@ -109,6 +113,67 @@ def _too_old(requirement: str) -> str:
         return ""  # importable, without metadata
     too_old = version_numbers(version) < version_numbers(parts[2])
     return f"{parts[1]} {version}" if too_old else ""
+
+
+# -- backends of other packages
+
+
+def find_plugin(name: str) -> EntryPoint | None:
+    """Return the entry point of a backend that another package brings; imports nothing of it.
+
+    Raises UsageError if two packages bring it.
+    """
+    found = _entry_points(name)
+    if len(found) > 1:
+        packages = ", ".join(sorted(map(_package, found)))
+        raise UsageError(f"several packages bring a backend {name}: {packages}; remove one")
+    return found[0] if found else None
+
+
+def plugin_infos() -> dict[str, BackendInfo]:
+    """Describe what other packages bring by the summaries of these; imports none of them."""
+    own = names()
+    return {one.name: _plugin_info(one) for one in _entry_points() if one.name not in own}
+
+
+def hidden_plugins() -> list[str]:
+    """Return a line for each backend of another package that is named like one of ours."""
+    own = names()
+    return [
+        f"{one.name} of {_package(one)} has no effect: a backend of ours has that name"
+        for one in _entry_points()
+        if one.name in own
+    ]
+
+
+def _plugin_info(one: EntryPoint) -> BackendInfo:
+    summary = (one.dist.metadata["Summary"] if one.dist else "") or _package(one)
+    return BackendInfo(one.name, str(summary), {})
+
+
+def load_plugin(one: EntryPoint) -> type[LLMExecutor]:
+    """Import the executor of an entry point; raises KuwaError with one line if that fails."""
+    place = f"{one.name} of {_package(one)} ({one.value})"
+    try:
+        found = one.load()
+    except KuwaError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the code of another package
+        line = traceback_line(error, with_message=True)
+        raise StartError(f"{place} cannot be loaded: {line}") from None
+    if isinstance(found, type) and issubclass(found, LLMExecutor):
+        return found
+    return executor_in(getattr(found, "__dict__", {}), one.module, place)
+
+
+def _entry_points(name: str = "") -> list[EntryPoint]:
+    from importlib import metadata  # tens of milliseconds, for what is not of ours only
+
+    return [one for one in metadata.entry_points(group=GROUP) if name in ("", one.name)]
+
+
+def _package(one: EntryPoint) -> str:
+    return f"{one.dist.name} {one.dist.version}" if one.dist else one.module
 
 
 def _is_here(module: str) -> bool:

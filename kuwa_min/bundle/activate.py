@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 # 3. Once a day compare the files' sizes, after a crash of the machine their contents, and rewrite
 #    what is damaged. Else nothing is read: a missing file shows when it is imported.
 # 4. What was not found is unpacked, after all checks of the machine.
+#    A custom executor's files are payload like all else; its own source is what is run.
 # 5. Libraries go to the front of sys.path, before this Python's own site-packages, which are
 #    hidden; a model becomes the option --model_path.
 # 6. If the program fails, compare the sizes again; if files were missing, rewrite them and run the
 #    same command line again, once.
 
-KINDS = ("libraries", "model")  # of payloads
+KINDS = ("libraries", "model", "executor")  # of payloads
 NOTHING_RUN = frozenset(("-h", "--help", "--check"))  # options that need nothing unpacked
 RESTARTED = "KUWA_RESTARTED"  # a variable: this process is the second attempt
 HOST_FOLDERS = ("site-packages", "dist-packages")
@@ -63,8 +64,9 @@ def activate(archive: str, target: TargetEntry, argv: list[str]) -> UnpackedPayl
     except KeyboardInterrupt:
         sys.exit(130)
     folders = payloads.folders
-    if "libraries" in folders:
-        extend_path(folders["libraries"], with_host="host" in target or _is_script(argv[1]))
+    library = folders.get("libraries") or folders.get("executor")
+    if library:
+        extend_path(library, with_host="host" in target or _is_script(argv[1]))
     if "model" in folders and not _is_script(argv[1]):
         from urllib.parse import unquote  # the program imports it later anyway
 
@@ -90,9 +92,16 @@ def pop_root_option(argv: list[str]) -> None:
 def needs_payloads(argv: list[str], target: TargetEntry) -> bool:
     """Tell whether the command runs the backend of this file, or a .py file, which may use it."""
     words = argv[1:]
+    if words and words[0] in _asked_themselves(target):
+        return "--check" not in words
     if not words or NOTHING_RUN.intersection(words):
         return False
     return words[0] in target["serves"] or _is_script(words[0])
+
+
+def _asked_themselves(target: TargetEntry) -> list[str]:
+    """Return the executors whose --help is in their own source, which imports libraries."""
+    return target.get("executor", [])[1::2] + target.get("plugins", [])
 
 
 def _is_script(word: str) -> bool:
@@ -104,12 +113,28 @@ class UnpackedPayloads:
 
     def __init__(self, archive: str, target: TargetEntry, log_step: LogStep) -> None:
         self._archive, self._target, self._log_step = archive, target, log_step
+        self._folder = os.getcwd() if "chdir" in target else ""  # where a restart begins
         self._entries: dict[str, Entry] = {}
 
     @property
     def folders(self) -> dict[str, str]:
         """Return the folder of each kind of payload that was found or unpacked."""
         return {kind: entry.tree for kind, entry in self._entries.items()}
+
+    def executor(self, name: str) -> str:
+        """Return the path of a packed executor's source, "" if the name is another's.
+
+        Goes to the executor's folder if it was packed to start there.
+        """
+        words = self._target.get("executor", [])[1:]
+        if name not in words[::2]:
+            return ""
+        from urllib.parse import unquote
+
+        folder = self.folders["executor"]
+        if "chdir" in self._target:
+            os.chdir(folder)
+        return os.path.join(folder, unquote(dict(zip(words[::2], words[1::2], strict=True))[name]))
 
     def open(self) -> None:
         """Find or unpack every payload; raises KuwaError, whose message says what to do."""
@@ -124,7 +149,8 @@ class UnpackedPayloads:
 
     def _is_for_this_python(self) -> bool:
         """Compare the Python alone; the machine was checked before unpacking."""
-        fits = self._target["python"] == [python_minor()]
+        wanted = self._target["python"]
+        fits = wanted == [python_minor()] or wanted[0].startswith(">=")  # as the launcher saw
         return fits and sys.implementation.name == "cpython"
 
     def _find(self, kind: str, key: str) -> bool:
@@ -175,6 +201,8 @@ class UnpackedPayloads:
         if sum([self._repair(kind, entry) for kind, entry in self._entries.items()]):
             os.environ[RESTARTED] = "1"
             self._log_step("starting again")
+            if self._folder:
+                os.chdir(self._folder)
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

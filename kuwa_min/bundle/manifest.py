@@ -46,7 +46,7 @@ class Package(TypedDict):
 class Payload(TypedDict):
     """One payload in front of the zip. Positions count bytes back from the zip's first byte."""
 
-    kind: str  # "libraries" or "model"
+    kind: str  # "libraries", "model" or "executor"
     id: str  # the hash of its paths, modes and contents: the key of the cache
     position: int  # of the payload's first byte, from which its blobs' offsets count
     index_position: int
@@ -63,6 +63,7 @@ class Manifest(TypedDict):
     name: str
     version: str
     backend: str
+    executors: dict[str, str]  # those besides the built-in backends: name -> one line about it
     built_for: Target
     packages: list[Package]
     payloads: list[Payload]

@@ -33,6 +33,7 @@ CODE_SUFFIXES = (
     ".css",
     ".json",
 )
+PAYLOADS = {"model": "machine-learning-model", "executor": "application"}  # kind -> CycloneDX type
 UNDECLARED = "(not stated)"
 RULE = "=" * 78
 
@@ -81,7 +82,7 @@ def bill_of_materials(manifest: Manifest) -> str:
 
 def _bill(manifest: Manifest) -> dict[str, object]:
     root = _root(manifest)
-    parts = [*map(_component, manifest["packages"]), *_models(manifest)]
+    parts = [*map(_component, manifest["packages"]), *_payloads(manifest)]
     refs = sorted(str(part["bom-ref"]) for part in parts)
     return {
         "metadata": {
@@ -151,17 +152,18 @@ def _licenses(package: Package) -> dict[str, object]:
     return {"licenses": [{"license": {kind: license, **declared}}]}
 
 
-def _models(manifest: Manifest) -> list[dict[str, object]]:
+def _payloads(manifest: Manifest) -> list[dict[str, object]]:
+    """Return the components that are no packages: a model, the source of an executor."""
     return [
         {
-            "type": "machine-learning-model",
-            "bom-ref": f"model:{payload['id']}",
-            "name": "model",
+            "type": PAYLOADS[payload["kind"]],
+            "bom-ref": f"{payload['kind']}:{payload['id']}",
+            "name": "model" if payload["kind"] == "model" else manifest["backend"],
             "version": payload["id"],
             "hashes": [{"alg": "SHA-256", "content": payload["sha256"]}],
         }
         for payload in manifest["payloads"]
-        if payload["kind"] == "model"
+        if payload["kind"] in PAYLOADS
     ]
 
 

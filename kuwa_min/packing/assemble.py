@@ -15,6 +15,9 @@ from kuwa_min.bundle.sbom import bill_of_materials, is_license_file, license_rep
 from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import MIN_PYTHON
+from kuwa_min.packing.custom.check_imports import library_imports
+from kuwa_min.packing.custom.executor_files import Executor
+from kuwa_min.packing.custom.plugins import find_plugins
 from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.progress import Progress
 from kuwa_min.registry import BackendInfo
@@ -64,6 +67,8 @@ class Recipe(NamedTuple):
     libraries: Libraries
     model: Path | None  # to embed
     with_bytecode: bool
+    executor: Executor | None = None  # a custom one, which the backend then describes
+    changes_folder: bool = False  # whether it starts in its own folder
 
 
 def build_file(recipe: Recipe, log_step: LogStep) -> Path:
@@ -89,6 +94,8 @@ def _write(path: Path, recipe: Recipe, files: list[PayloadFile], staging: Path) 
         found = model_files(recipe.model)
         weights = [stored_file(one.source, one.path) for one in found]
         specs.append(PayloadSpec("model", _with_progress("writing the model", weights)))
+    if recipe.executor:
+        specs.append(PayloadSpec("executor", _own_files(recipe.executor)))
     minor = recipe.libraries.target["python"]
     python = core_zip.python_for(minor) if files else core_zip.python_for(python_minor())
 
@@ -97,6 +104,14 @@ def _write(path: Path, recipe: Recipe, files: list[PayloadFile], staging: Path) 
         return core_zip.make_core(manifest, _target_entry(recipe, payloads), python, staging)
 
     write_file(path, specs, entries)
+
+
+def _own_files(executor: Executor) -> list[PayloadFile]:
+    """Return the files of a custom executor; programs among them stay executable."""
+    return [
+        stored_file(source, path)._replace(executable=bool(source.stat().st_mode & 0o100))
+        for path, source in executor.files.items()
+    ]
 
 
 def _with_progress(title: str, files: list[PayloadFile]) -> Iterator[PayloadFile]:
@@ -127,6 +142,7 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
         "name": "kuwa-min",
         "version": __version__,
         "backend": name,
+        "executors": _executors(recipe),
         "built_for": {**libraries.target, "bytecode": bytecode},
         "packages": [package, *libraries.packages],
         "payloads": payloads,
@@ -134,6 +150,12 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
         "shiv_version": core_zip.shiv_version(),
         "built_at": core_zip.built_at(),
     }
+
+
+def _executors(recipe: Recipe) -> dict[str, str]:
+    """Return what the file has besides built-in backends: its own executors, and plugins."""
+    own = dict.fromkeys(recipe.executor.mains, recipe.backend.summary) if recipe.executor else {}
+    return {**find_plugins(recipe.libraries.files), **own}
 
 
 def _target_entry(recipe: Recipe, payloads: Iterable[Payload]) -> str:
@@ -144,6 +166,12 @@ def _target_entry(recipe: Recipe, payloads: Iterable[Payload]) -> str:
     if recipe.model and recipe.model.is_file():
         lines["model"].append(quote(recipe.model.name))  # as one ASCII word
     lines |= {"python": [recipe.libraries.target["python"]], "serves": [recipe.backend.name]}
+    if recipe.executor:
+        mains = recipe.executor.mains.items()
+        lines["executor"] += [quote(word) for pair in mains for word in pair]
+        lines |= {"chdir": []} if recipe.changes_folder else {}
+    plugins = find_plugins(recipe.libraries.files)
+    lines |= {"plugins": sorted(plugins)} if plugins else {}
     if recipe.libraries.host_packages:
         lines["host"] = recipe.libraries.host_packages
     return "".join(f"{key} {' '.join(words)}\n" for key, words in sorted(lines.items()))
@@ -153,7 +181,7 @@ def _bytecode(recipe: Recipe, folder: Path, log_step: LogStep) -> list[PayloadFi
     """Build the file without bytecode, unpack it, and compile what is imported from there."""
     from kuwa_min.bundle.extract import extract_payload
 
-    from .bytecode import compile_imported
+    from .bytecode import compile_imported, import_statements
 
     name, minor = recipe.backend.name, recipe.libraries.target["python"]
     python = core_zip.python_for(minor)
@@ -161,13 +189,17 @@ def _bytecode(recipe: Recipe, folder: Path, log_step: LogStep) -> list[PayloadFi
         raise UsageError(f"--pyc needs python{minor} on this machine, and there is none")
     log_step(f"unpacking, to compile what {name} imports")
     draft = folder / f"{name}.pyz"
-    _write(draft, recipe._replace(model=None), recipe.libraries.files, folder / "draft")
+    _write(
+        draft, recipe._replace(model=None, executor=None), recipe.libraries.files, folder / "draft"
+    )
     archive, tree = Archive(str(draft)), (folder / "tree").absolute()
     tree.mkdir()
     progress = Progress("unpacking")
     extract_payload(archive, archive.payloads[0], str(tree), progress)
     progress.end()
-    return compile_imported(name, recipe.backend.requires, tree, python)
+    own = recipe.executor
+    statements = library_imports(own) if own else import_statements(name, recipe.backend.requires)
+    return compile_imported(name, statements, tree, python)
 
 
 def _write_documents(path: Path) -> None:

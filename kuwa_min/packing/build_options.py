@@ -13,18 +13,20 @@ from .wheels.resolve import PYTORCH, WheelSources
 from .wheels.target import TargetPython
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
+WHAT = "what to build: a backend (--list), or the .py file or folder of a custom executor"
 MODEL = "take this model along: a folder, or a .gguf file"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of build.py."""
     parser = argparse.ArgumentParser(prog="build.py", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("backend", nargs="*", help="what to build; --list shows what there is")
+    parser.add_argument("backend", nargs="*", help=WHAT)
     parser.add_argument("--list", action="store_true", help="list the backends and exit")
     parser.add_argument("--output", metavar="DIR", default="dist", help="default: %(default)s")
     _add_target(parser.add_argument_group("the machine that the file is for; default: this one"))
     _add_sources(parser.add_argument_group("where the libraries come from"))
     _add_contents(parser.add_argument_group("what travels"))
+    _add_custom(parser.add_argument_group("custom executors"))
     return parser
 
 
@@ -63,6 +65,20 @@ def _add_contents(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", metavar="PATH", type=Path, help=MODEL)
     group.add_argument("--embed_model", action="store_true", help="put the model inside the file")
     group.add_argument("--kit", metavar="DIR", type=Path, help="make a folder to carry in")
+
+
+def _add_custom(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--requires", metavar="FILE", type=Path, action="append", default=[],
+        help="its libraries: a requirements.txt",
+    )  # fmt: skip
+    group.add_argument(
+        "--with_files", metavar="PATH", type=Path, action="append", default=[],
+        help="a file or folder that travels beside it, under its own name",
+    )  # fmt: skip
+    group.add_argument(
+        "--in_folder", action="store_true", help="start it in its own folder, as Kuwa's image does"
+    )
 
 
 def check(options: argparse.Namespace) -> None:

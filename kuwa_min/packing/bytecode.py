@@ -10,6 +10,7 @@ import ast
 import json
 import subprocess
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from kuwa_min.errors import UsageError
@@ -31,15 +32,14 @@ COMPILE = Path(__file__).with_name("compile_modules.py")
 
 
 def compile_imported(
-    backend: str, requires: dict[str, str], tree: Path, python: str
+    backend: str, statements: Iterable[str], tree: Path, python: str
 ) -> list[PayloadFile]:
-    """Return .pyc files for the modules that the backend imports from this unpacked tree.
+    """Return .pyc files for the modules that these imports of a backend load from a tree.
 
     They are in a folder beside the tree, which must exist until the payload is written.
     """
-    statements = "\n".join(import_statements(backend, requires))
     try:
-        output = run_python(python, [str(IMPORT), str(tree), statements], tree)
+        output = run_python(python, [str(IMPORT), str(tree), "\n".join(statements)], tree)
     except subprocess.CalledProcessError:
         raise UsageError(
             f"--pyc imports what {backend} imports, and that failed here (see above); "

@@ -18,10 +18,11 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
-from kuwa_min.bundle.manifest import MANIFEST, Manifest
+from kuwa_min.bundle.manifest import MANIFEST, Manifest, Target
 from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import BYTECODE, EARLY, LATE, TARGET
+from kuwa_min.packing.wheels.target import TargetPython
 
 from .main_text import main_text
 from .sources import ACTIVATE, PROGRAM, ROOT, imported_at_once, sources
@@ -155,6 +156,14 @@ def zip_of(entries: dict[str, bytes], prefix: bytes = b"") -> bytes:
             method = zipfile.ZIP_STORED if name == MAIN else zipfile.ZIP_DEFLATED
             archive.writestr(entry, entries[name], method, compresslevel=9)
     return buffer.getvalue()
+
+
+def python_here(target: Target) -> str:
+    """Return a Python of this machine that runs files for a target; "" if there is none."""
+    if target["platform"] == "any":
+        return python_for(python_minor())
+    wanted = TargetPython.of(target["python"], target["platform"])
+    return python_for(wanted.python) if wanted._replace(python=python_minor()).is_here else ""
 
 
 def python_for(minor: str) -> str:

@@ -16,7 +16,7 @@ from .payload import Output, PayloadInfo, write_payload
 class PayloadSpec(NamedTuple):
     """The kind and the files of a payload that is to be written."""
 
-    kind: str  # "libraries" or "model"
+    kind: str  # "libraries", "model" or "executor"
     files: Iterable[PayloadFile]
 
 

@@ -140,9 +140,17 @@ def _end_within(seconds: float) -> None:
         _kept_open.append(nowhere)
 
 
+_named: list[str] = []  # at most one
+
+
+def name_program(name: str) -> None:
+    """Set what program_name() returns, where sys.argv does not say it."""
+    _named[:] = [name]
+
+
 def program_name() -> str:
     """Return the name of the file that was started, without its folder."""
-    return os.path.basename(sys.argv[0])  # noqa: PTH119 - pathlib would cost a millisecond
+    return _named[0] if _named else os.path.basename(sys.argv[0])  # noqa: PTH119 - pathlib would cost a millisecond
 
 
 def prepare(log_level: str) -> None:

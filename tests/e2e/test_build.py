@@ -279,6 +279,7 @@ def test_the_manifest_says_what_is_inside(pyz: Path) -> None:
         "name": "kuwa-min",
         "version": version,
         "backend": "debug",
+        "executors": {},
         "built_for": {**ANYWHERE, "bytecode": f"3.{sys.version_info.minor}"},
         "packages": [
             {

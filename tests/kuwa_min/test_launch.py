@@ -524,3 +524,29 @@ def test_an_unpacked_file_takes_no_target_from_the_current_folder(
     (tmp_path / "target").write_text(text, encoding="ascii")
     done = start(sys.executable, tmp_path / "folder", cwd=tmp_path)
     assert done == told(tmp_path / "folder")
+
+
+PACKED = {"executor": ["id", "mine", "mine.py"], "serves": ["mine"]}
+NAMED = (
+    ((), ["mine"]),
+    (("--port", "1"), ["mine", "--port", "1"]),
+    (("--help",), ["mine", "--help"]),
+    (("--version", "v2"), ["mine", "--version", "v2"]),
+    (("--root", "/r"), ["--root", "/r", "mine"]),
+    (("--root=/r", "--port", "1"), ["--root=/r", "mine", "--port", "1"]),
+    (("--root", "/r", "--list"), ["--root", "/r", "--list"]),
+    (("--version",), ["--version"]),
+    (("--check",), ["--check"]),
+    (("verify",), ["verify"]),
+    (("mine", "--port", "1"), ["mine", "--port", "1"]),
+    (("other.py",), ["other.py"]),
+)
+
+
+def test_a_packed_executor_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options may come first, as behind the source itself; documents come alone."""
+    for words, expected in NAMED:
+        for target, result in ((PACKED, expected), ({"serves": ["mine"]}, [*words])):
+            monkeypatch.setattr(sys, "argv", ["file", *words])
+            kuwa_min.launch.name_packed_executor(target)
+            assert sys.argv == ["file", *result], words

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min import LLMExecutor, registry
-from kuwa_min.errors import UsageError
+from kuwa_min.errors import KuwaError, UsageError
 from tests.support.programs import ROOT
 
 LINES = {
@@ -234,3 +234,63 @@ def test_the_floors_are_above_known_holes() -> None:
     assert needed["transformers"] == "5.5.0"
     assert needed["jinja2"] == "3.1.6"
     assert needed["llama-cpp-python"] == "0.3.36"  # whose interface we use
+
+
+PLUGINS = {
+    "parrot_pack.py": "from kuwa_min import LLMExecutor\nclass Parrot(LLMExecutor): ...\n",
+    "bad_pack.py": "import no_such_library\n",
+    "some-1.0.dist-info/METADATA": "Name: some\nVersion: 1.0\nSummary: [Tool] Parrots.\n",
+    "some-1.0.dist-info/entry_points.txt": (
+        "[kuwa_min.backends]\nparrot = parrot_pack:Parrot\nwhole = parrot_pack\n"
+        "bad = bad_pack\nabsent = parrot_pack:Absent\nnone = json:dumps\n"
+        "debug = parrot_pack\ntwice = parrot_pack\n"
+    ),
+    "more-2.0.dist-info/METADATA": "Name: more\nVersion: 2.0\n",
+    "more-2.0.dist-info/entry_points.txt": "[kuwa_min.backends]\ntwice = parrot_pack\n",
+}
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install two packages that bring backends."""
+    for name, text in PLUGINS.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+
+@pytest.mark.usefixtures("plugins")
+def test_packages_bring_backends() -> None:
+    """A class, or a module with one; described by their packages, and not imported for that."""
+    assert registry.plugin_infos()["parrot"].summary == "[Tool] Parrots."
+    assert not {"parrot_pack", "bad_pack"} & sys.modules.keys()
+    for name in ("parrot", "whole"):
+        plugin = registry.find_plugin(name)
+        assert plugin
+        assert registry.load_plugin(plugin).__name__ == "Parrot"
+    assert registry.find_plugin("unknown") is None
+    sys.modules.pop("parrot_pack")
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_backend_of_a_package_that_is_broken_is_one_line() -> None:
+    """With name, package and reason; a name of ours stays ours, which --list says."""
+    for name, words in {
+        "bad": "bad_pack.py:1 in <module>: ModuleNotFoundError",
+        "absent": "has no attribute 'Absent'",
+        "none": "none of some 1.0 (json:dumps) defines no subclass of LLMExecutor",
+    }.items():
+        plugin = registry.find_plugin(name)
+        assert plugin
+        with pytest.raises(KuwaError) as error:
+            registry.load_plugin(plugin)
+        assert words in str(error.value)
+        assert str(error.value).startswith(f"{name} of some 1.0 (")
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match=r"several .* twice: more 2\.0, some 1\.0; remove one"):
+        registry.find_plugin("twice")
+    assert "debug" not in registry.plugin_infos()
+    (line,) = registry.hidden_plugins()
+    assert line.startswith("debug of some 1.0 has no effect")
+    sys.modules.pop("parrot_pack", None)

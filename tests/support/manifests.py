@@ -18,6 +18,7 @@ EXAMPLE: Manifest = {
     "name": "kuwa-min",
     "version": "0.1.0",
     "backend": "debug",
+    "executors": {},
     "built_for": ANYWHERE,
     "packages": [OWN],
     "payloads": [],

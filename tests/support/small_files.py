@@ -64,6 +64,7 @@ def manifest_of(payloads: list[Payload]) -> Manifest:
         "name": "kuwa-min",
         "version": "0.1.0",
         "backend": "some",
+        "executors": {},
         "built_for": ANYWHERE,
         "packages": [],
         "payloads": payloads,

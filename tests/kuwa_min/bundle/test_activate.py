@@ -90,6 +90,25 @@ def test_only_running_a_model_needs_payloads(words: tuple[str, ...], expected: b
     assert needs_payloads([ARGV0, *words], {"serves": ["some"]}) is expected
 
 
+PACKED: TargetEntry = {
+    "executor": ["id", "mine", "src/mine%20too.py"],
+    "plugins": ["parrot"],
+    "serves": ["mine"],
+}
+
+
+def test_the_help_of_what_is_packed_needs_payloads() -> None:
+    """It is in the executor's own source, which imports libraries; --check needs nothing."""
+    for words, expected in (
+        (("mine", "--help"), True),
+        (("parrot", "-h"), True),
+        (("mine", "--port", "1", "--check"), False),
+        (("debug", "--help"), False),
+        (("debug",), False),
+    ):
+        assert needs_payloads([ARGV0, *words], PACKED) is expected, words
+
+
 ROOTS = (
     (("some", "--port", "1"), None, ["some", "--port", "1"]),
     (("some", "--root", "/r", "--port", "1"), "/r", ["some", "--port", "1"]),
@@ -436,3 +455,28 @@ def test_ctrl_c_ends_without_a_word(
     with pytest.raises(SystemExit) as ended:
         activate(archive.path, target, [ARGV0, "some"])
     assert (ended.value.code, capsys.readouterr().err) == (130, "")
+
+
+def test_a_packed_executor_runs_on_any_python_from_its_folder(
+    archive: Archive, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without libraries; the folder is changed only if it was packed so."""
+    monkeypatch.chdir(Path(archive.path).parent)
+    payload = archive.payloads[0]["id"]
+    target: TargetEntry = {
+        **PACKED,
+        "libraries": [payload],
+        "executor": [payload, *PACKED["executor"][1:]],
+        "python": [">=3.10"],
+    }
+    for changes in (False, True):
+        if changes:
+            target["chdir"] = []
+        packed = UnpackedPayloads(archive.path, target, told.append)
+        packed._entries["executor"] = Entry(str(Path(archive.path).parent), payload)
+        folder = packed.folders["executor"]
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        assert packed.executor("debug") == ""
+        assert packed.executor("mine") == f"{folder}/src/mine too.py"
+        assert (os.getcwd() == os.path.realpath(folder)) is changes  # noqa: PTH109
+        assert packed._is_for_this_python()

@@ -87,7 +87,8 @@ def test_the_statements_of_the_real_backends_name_their_libraries() -> None:
 
 def made(tree: Path, requires: tuple[str, ...] = ("some_lib", "single")) -> list[PayloadFile]:
     """Compile what these libraries import."""
-    return compile_imported("none", dict.fromkeys(requires, ""), tree, sys.executable)
+    statements = import_statements("none", dict.fromkeys(requires, ""))
+    return compile_imported("none", statements, tree, sys.executable)
 
 
 def inflated(member: PayloadFile) -> bytes:

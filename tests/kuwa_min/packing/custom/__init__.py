@@ -1,0 +1,1 @@
+"""Custom executors in files of their own."""
