@@ -6,6 +6,10 @@ BACKENDS = debug dummy
 # For torch without CUDA where pip finds the other one: --index-url https://download.pytorch.org/whl/cpu
 TORCH_FROM ?=
 
+# The versions that the tests run with, and that build.py takes, too.
+TESTED = kuwa_min/packing/wheels/constraints.txt
+LLAMA = $$(sed -n 's/^llama-cpp-python==//p' $(TESTED))
+
 VENV = .venv
 BIN = $(VENV)/bin
 # A worker for each processor, and no more than memory is enough for.
@@ -15,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the sa
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
 .PHONY: run build test check lint heavy cloud models bench bench-heavy bench-huggingface bench-llamacpp \
-  bench-chatgpt soak browser mutation clean
+  bench-chatgpt soak browser mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -31,6 +35,9 @@ test: $(VENV)/test-ready ## everything: lint, types, all tests
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
 	$(PYTEST) -q -m "not slow" --durations=10 --durations-min=0.5
+
+raise-versions: $(VENV)/test-ready ## resolve the newest, run all tests, keep the versions if they pass
+	$(BIN)/python -m kuwa_min.packing.raise_versions $(MAKE) test
 
 mutation: .venv-mutation/ready ## whether the unit tests of some modules notice faults, half an hour
 	.venv-mutation/bin/mutmut run
@@ -49,21 +56,21 @@ cloud: build/wheels/cloud-ready $(VENV)/cloud-ready ## the SDKs of chatgpt and g
 models: $(VENV)/test-ready ## real small models for tests and benchmarks, 350 MB
 	$(BIN)/python -m tests.support.models.real_models
 
-build/wheels/cloud-ready: $(VENV)/test-ready
+build/wheels/cloud-ready: $(VENV)/test-ready $(TESTED)
 	$(BIN)/python build.py chatgpt geminipro
 	touch $@
 
-build/torch/ready: $(VENV)/test-ready
-	$(BIN)/pip download --quiet --no-deps $(TORCH_FROM) -d build/torch torch==2.13.0
+build/torch/ready: $(VENV)/test-ready $(TESTED)
+	$(BIN)/pip download --quiet --no-deps $(TORCH_FROM) -d build/torch -c $(TESTED) torch
 	touch $@
 
-build/wheels/llama-ready: $(VENV)/test-ready ## compiles for ten minutes, once
+build/wheels/llama-ready: $(VENV)/test-ready $(TESTED) ## compiles for ten minutes, once
 	$(BIN)/python build.py llamacpp
 	touch $@
 
 $(VENV)/heavy-ready: build/wheels/llama-ready build/torch/ready
-	$(PIP_IN_TURN) install --quiet --find-links build/torch $(TORCH_FROM) --editable '.[heavy]' \
-	  build/wheels/llama-cpp-python-*/*/*.whl
+	$(PIP_IN_TURN) install --quiet --find-links build/torch $(TORCH_FROM) -c $(TESTED) \
+	  --editable '.[heavy]' $$(ls build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl)
 	touch $@
 
 bench: build ## ratios against bare sockets and against FastAPI with uvicorn
@@ -107,8 +114,8 @@ $(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[test,check]'
 	touch $@
 
-$(VENV)/cloud-ready: $(VENV)/test-ready
-	$(PIP_IN_TURN) install --quiet --editable '.[cloud]'
+$(VENV)/cloud-ready: $(VENV)/test-ready $(TESTED)
+	$(PIP_IN_TURN) install --quiet -c $(TESTED) --editable '.[cloud]'
 	touch $@
 
 .venv-bench-huggingface/ready: benchmarks/requirements-huggingface.txt build/torch/ready
@@ -119,7 +126,7 @@ $(VENV)/cloud-ready: $(VENV)/test-ready
 
 .venv-bench-llamacpp/ready: benchmarks/requirements-llamacpp.txt build/wheels/llama-ready
 	$(PYTHON) -m venv .venv-bench-llamacpp
-	.venv-bench-llamacpp/bin/pip install --quiet build/wheels/llama-cpp-python-*/*/*.whl \
+	.venv-bench-llamacpp/bin/pip install --quiet build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl \
 	  -r benchmarks/requirements-llamacpp.txt
 	touch $@
 

@@ -59,6 +59,8 @@ def _build_all(options: argparse.Namespace) -> int:
             raise UsageError(f"no backend is called {backend!r}; known are {', '.join(known)}")
         if options.model and (backend in executors or not known[backend].requires):
             raise UsageError(f"{backend} has no use for a model")
+        if options.more and backend in known and not known[backend].requires:
+            raise UsageError(f"{backend} uses no libraries: --with is for a backend that does")
     check(options)
     if (options.requires or options.with_files or options.in_folder) and not executors:
         raise UsageError("--requires, --with_files and --in_folder are for a custom executor")
@@ -78,7 +80,8 @@ def _build(
     backend: BackendInfo, options: argparse.Namespace, executor: Executor | None = None
 ) -> None:
     model = options.model if options.embed_model else None
-    libraries = _libraries(backend, options) if backend.requires else NO_LIBRARIES
+    has_libraries = backend.requires or options.more
+    libraries = _libraries(backend, options) if has_libraries else NO_LIBRARIES
     if executor:
         names = {*provided(one.path for one in libraries.files), *libraries.host_packages}
         check_imports(executor, names, log_step)
@@ -102,13 +105,14 @@ def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
 
     host = THIN if options.thin else ()
     request = LibraryRequest(
-        backend, target_of(options), sources_of(options), options.lock, options.wheelhouse, host
-    )
+        backend, target_of(options), sources_of(options), options.lock, options.wheelhouse, host,
+        tuple(options.more), options.driver or "",
+    )  # fmt: skip
     return find_libraries(request, prune if options.prune else list, log_step)
 
 
 def _make_kit(path: Path, backend: BackendInfo, options: argparse.Namespace) -> None:
-    from kuwa_min.packing.kit import make_kit
+    from kuwa_min.packing.kit.folder import make_kit
 
     beside = None if options.embed_model else options.model
     make_kit(options.kit, path, backend.name, beside)

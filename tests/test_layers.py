@@ -42,7 +42,8 @@ LAYERS = (
     ("kuwa_min/__main__", "kuwa_min/launch"),
     # What makes files:
     ("kuwa_min/packing/wheels", "kuwa_min/packing/elf"),
-    ("kuwa_min/packing/custom",),
+    ("kuwa_min/packing/custom", "kuwa_min/packing/model_files"),
+    ("kuwa_min/packing/kit",),
     ("kuwa_min/packing",),
     # The backends:
     ("backends/__init__",),

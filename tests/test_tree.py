@@ -28,7 +28,7 @@ COVERED_BY = {
     "kuwa_min/packing/compile_modules": "kuwa_min/packing/test_bytecode",
     "kuwa_min/packing/elf/scan": "kuwa_min/packing/elf/test_host_requirements",
     "kuwa_min/packing/import_modules": "kuwa_min/packing/test_bytecode",
-    "kuwa_min/packing/kit_texts": "kuwa_min/packing/test_kit",
+    "kuwa_min/packing/kit/texts": "kuwa_min/packing/kit/test_folder",
     "kuwa_min/packing/wheels/wheelhouse": "kuwa_min/packing/wheels/test_resolve",
     "kuwa_min/serving/backend_status": "kuwa_min/serving/test_status",
     "kuwa_min/serving/piece_writer": "kuwa_min/serving/test_generation",

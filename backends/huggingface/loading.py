@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from backends._local.model_files import template_files
+from backends._local.model_files.quantization import not_installed
 from backends._local.model_files.sniff import (
     InvalidModelFile,
     join_names,
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")  # which accelerate computes
 Progress = Callable[[int, int], None]  # called with (done, total)
+MISSING_PACKAGES = re.compile(r"not found in your environment: ([\w., -]+?)\. Run ")
 UNKNOWN_TYPE = re.compile(r"model type `([^`]*)` but Transformers does not recognize")
 MAX_REASON = 300  # characters of the library's error message
 
@@ -208,11 +210,13 @@ def _reason(error: Exception, options: LoadOptions) -> str:
             f"needs Python code of {printable(place)}, which is not in its folder; copy the .py "
             f"files of that one into it, and take `{printable(place)}--` out of its config.json"
         )
+    if isinstance(error, ImportError) and (missing := MISSING_PACKAGES.search(text)):
+        return f"has Python code that needs {not_installed(missing[1].split(', '))}"
     if unknown := UNKNOWN_TYPE.search(text):
         return (
             f"is a model of the type {printable(unknown[1])}, which transformers "
-            f"{transformers.__version__} does not know; a file built with a newer one may, and a "
-            "GGUF of it may run with `llamacpp`"
+            f"{transformers.__version__} does not know; a file built with a newer one "
+            "(build.py huggingface --newest) may, and a GGUF of it may run with `llamacpp`"
         )
     return f"cannot be loaded: {type(error).__name__}: {text[:MAX_REASON]}"
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from kuwa_min.errors import UsageError
 
-from .kit import check_is_free
+from .kit.folder import check_is_free
 from .model_files import model_files
+from .wheels.constraints import read_constraints
+from .wheels.driver import variants
+from .wheels.lock import parse_requirement
 from .wheels.resolve import PYTORCH, WheelSources
 from .wheels.target import TargetPython
 
@@ -35,9 +38,16 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--platform", metavar="TAG", help="such as manylinux_2_28_x86_64")
     group.add_argument("--cpu", action="store_true", help="torch without CUDA")
     group.add_argument("--cuda", metavar="VARIANT", help="torch for this CUDA, such as cu128")
+    group.add_argument(
+        "--driver", metavar="VERSION", help="torch for the CUDA of this NVIDIA driver, such as 550"
+    )
 
 
 def _add_sources(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--newest", action="store_true",
+        help="the newest versions, not those that were tested with this release",
+    )  # fmt: skip
     group.add_argument("--lock", metavar="FILE", type=Path, help="made if absent, else followed")
     group.add_argument(
         "--wheels", metavar="DIR", type=Path, action="append", default=[],
@@ -59,6 +69,10 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_contents(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--with", metavar="NAME", dest="more", type=_package, action="append", default=[],
+        help="put this package in, too, with what it requires, such as bitsandbytes",
+    )  # fmt: skip
     group.add_argument("--prune", action="store_true", help="leave out what inference never needs")
     group.add_argument("--pyc", action="store_true", help="compile what is imported; first start")
     group.add_argument("--thin", action="store_true", help="use the torch that the host has")
@@ -81,6 +95,19 @@ def _add_custom(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _package(text: str) -> str:
+    """Parse the value of --with: the name of a package, and versions of it."""
+    try:
+        requirement = parse_requirement(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if requirement.url:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give its name here, and the folder of its wheel by --wheels DIR"
+        )
+    return str(requirement)
+
+
 def check(options: argparse.Namespace) -> None:
     """Raise UsageError for options that exclude each other, before anything is built."""
     if options.model:
@@ -91,6 +118,10 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--embed_model needs --model PATH")
     if options.cpu and options.cuda:
         raise UsageError("--cpu and --cuda cannot both be")
+    if options.driver:
+        variants(options.driver)
+    if options.driver and (options.cpu or options.cuda):
+        raise UsageError("--driver chooses the CUDA of torch: leave --cpu and --cuda out")
     if len(options.backend) > 1 and (options.lock or options.kit):
         raise UsageError("--lock and --kit are for one backend at a time")
     if options.kit:
@@ -113,4 +144,5 @@ def sources_of(options: argparse.Namespace) -> WheelSources:
         no_index=options.no_index,
         torch_index=options.torch_index,
         torch_variant="cpu" if options.cpu else options.cuda or "",
+        preferred=() if options.newest else read_constraints().lines,
     )

@@ -10,6 +10,8 @@ from kuwa_min.bundle.manifest import Target
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.elf.host_requirements import host_requirements
 from kuwa_min.packing.elf.scan import cached_scan
+from kuwa_min.packing.wheels.constraints import read_constraints
+from kuwa_min.packing.wheels.driver import check_variant, for_driver
 from kuwa_min.packing.wheels.fetch import fetch_wheels
 from kuwa_min.packing.wheels.llama_wheel import (
     CompiledWheel,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
 
 FileFilter = Callable[[Iterable[PayloadFile]], list[PayloadFile]]  # `prune`, or `list` for all
+TORCH = "torch"
 LLAMA = "llama-cpp-python"  # no wheels of it are published
 
 
@@ -42,6 +45,13 @@ class LibraryRequest(NamedTuple):
     lock: Path | None  # followed, or written if absent; None: resolve anew
     wheelhouse: Path  # downloaded and compiled wheels are kept here for the next build
     host_packages: tuple[str, ...]  # provided by the host's Python: --thin
+    more: tuple[str, ...] = ()  # requirements beside those of the backend: --with
+    driver: str = ""  # NVIDIA's, which torch shall run with: --driver
+
+    @property
+    def requirements(self) -> list[str]:
+        """Return what the backend requires, and what --with adds."""
+        return [*self.backend.requires.values(), *self.more]
 
 
 def find_libraries(
@@ -53,6 +63,7 @@ def find_libraries(
     """
     found = _followed(request, log_step) or _resolved(request, log_step)
     lock, sources = found.lock, _with_folder(request.sources, found.compiled)
+    log_step(read_constraints().report(found.origin, lock.pins))
     digests = fetch_wheels(lock, sources, request.wheelhouse, log_step)
     if request.lock:
         used = lock.narrowed(digests.values())
@@ -72,6 +83,7 @@ class Pinned(NamedTuple):
     lock: Lock
     compiled: Path | None
     source: SourcePin | None
+    origin: str  # of the versions, for the log
 
 
 def _with_folder(sources: WheelSources, wheel: Path | None) -> WheelSources:
@@ -92,10 +104,12 @@ def _followed(request: LibraryRequest, log_step: LogStep) -> Pinned | None:
     if not (request.lock and request.lock.exists()):
         return None
     lock = read_lock(request.lock)
+    if request.driver:
+        check_variant(lock, request.driver)
     _check(lock, request)
     source = lock.source
     if source is None:
-        return Pinned(lock, _carried_in(lock, request), None)
+        return Pinned(lock, _carried_in(lock, request), None, str(request.lock))
     _check_is_here(request)
     given = find_candidates(request.sources.wheels, request.target).newest()
     if source.sdist.name in given:
@@ -105,7 +119,7 @@ def _followed(request: LibraryRequest, log_step: LogStep) -> Pinned | None:
         )
     wheel = build_llama_wheel(source, request.sources, request.wheelhouse, log_step)
     compiled = Pin(source.sdist.name, source.sdist.version, (sha256_of(wheel),))
-    return Pinned(lock.with_compiled(compiled), wheel, source)
+    return Pinned(lock.with_compiled(compiled), wheel, source, str(request.lock))
 
 
 def _carried_in(lock: Lock, request: LibraryRequest) -> Path | None:
@@ -126,14 +140,19 @@ def _carried_in(lock: Lock, request: LibraryRequest) -> Path | None:
 
 def _resolved(request: LibraryRequest, log_step: LogStep) -> Pinned:
     """Resolve what a backend requires; compile llama-cpp-python unless a wheel is given."""
+    if request.driver and TORCH in map(_name, _needed(request)):
+        variant = for_driver(request.driver, request.target, request.sources, log_step)
+        request = request._replace(sources=variant)
+    elif request.driver:
+        raise UsageError(f"{request.backend.name} takes no torch along: leave --driver out")
     wheel = _llama_wheel(request, log_step)
     sources = _with_folder(request.sources, wheel and wheel.path)
     log_step(f"resolving {', '.join(_needed(request))} for {request.target}")
-    requirements = request.backend.requires.values()
     name, target, host = request.backend.name, request.target, request.host_packages
-    lock = resolve(name, requirements, target, sources, host)
+    lock = resolve(name, request.requirements, target, sources, host)
     _check(lock, request)
-    return Pinned(lock, wheel and wheel.path, wheel and wheel.source)
+    origin = "the constraints file" if sources.preferred else "today"
+    return Pinned(lock, wheel and wheel.path, wheel and wheel.source, origin)
 
 
 def _llama_wheel(request: LibraryRequest, log_step: LogStep) -> CompiledWheel | None:
@@ -143,13 +162,24 @@ def _llama_wheel(request: LibraryRequest, log_step: LogStep) -> CompiledWheel | 
     if not wanted or LLAMA in given:
         return None
     _check_is_here(request)
-    before = compiled_before(wanted[0], request.wheelhouse)
+    before = _compiled_before(wanted[0], request)
     if before and (before.source or not request.lock):
         log_step(f"{before.path.name} was compiled before, with the same CMAKE_ARGS")
         return before
     source = pin_source(wanted[0], request.sources, request.wheelhouse, log_step)
     wheel = build_llama_wheel(source, request.sources, request.wheelhouse, log_step)
     return CompiledWheel(wheel, source)
+
+
+def _compiled_before(wanted: str, request: LibraryRequest) -> CompiledWheel | None:
+    """Return a wheel of the preferred version that was compiled, offline of any version."""
+    sources = request.sources
+    for one in sources.preferred:
+        if parse_requirement(one).name == LLAMA and (
+            found := compiled_before(one, request.wheelhouse)
+        ):
+            return found
+    return compiled_before(wanted, request.wheelhouse) if sources.no_index else None
 
 
 def _check_is_here(request: LibraryRequest) -> None:
@@ -162,9 +192,11 @@ def _check_is_here(request: LibraryRequest) -> None:
 
 
 def _needed(request: LibraryRequest) -> list[str]:
-    requirements = request.backend.requires.values()
-    host = request.host_packages
-    return [one for one in requirements if parse_requirement(one).name not in host]
+    return [one for one in request.requirements if _name(one) not in request.host_packages]
+
+
+def _name(requirement: str) -> str:
+    return parse_requirement(requirement).name
 
 
 def _check(lock: Lock, request: LibraryRequest) -> None:

@@ -7,6 +7,7 @@ mxfp8; and mxfp4, which is computed in bfloat16 without its kernels.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 from kuwa_min.errors import StartError
@@ -91,11 +92,17 @@ def check_libraries(why: str, names: tuple[str, ...]) -> None:
     """
     missing = [DISTRIBUTIONS.get(name, name) for name in names if not _is_installed(name)]
     if missing:
-        raise StartError(
-            f"{why} {' and '.join(missing)}, not installed here: "
-            f"`python -m pip install {' '.join(missing)}` helps a start from the sources, or from "
-            "a file built with --thin; a whole file uses nothing but what it carries"
-        )
+        raise StartError(f"{why} {not_installed(missing)}")
+
+
+def not_installed(packages: Sequence[str]) -> str:
+    """Return that these packages are not installed, and what to do."""
+    options = " ".join(f"--with {name}" for name in packages)
+    return (
+        f"{' and '.join(packages)}, not installed here: build the file by `python build.py "
+        f"huggingface {options}`; a start from the sources, or from a file built with --thin, "
+        f"also finds what `python -m pip install {' '.join(packages)}` installs"
+    )
 
 
 def _is_installed(name: str) -> bool:

@@ -23,6 +23,8 @@ from .target import TargetPython
 from .wheelhouse import Candidates, WheelCandidate, find_candidates, local_folder, sha256_of
 
 PYTORCH = "https://download.pytorch.org/whl"
+OF_TORCH = ("torch", "torchvision", "torchaudio")  # are built for one variant of torch
+OUTPUT = "requirements.txt"
 WHEELS_ONLY = ("--only-binary", ":all:")
 UV_OUTPUT = ("--generate-hashes", "--no-header", "--no-annotate", "--quiet", "--color", "never")
 UV_OPTIONS = (*UV_OUTPUT, "--no-progress", "--no-python-downloads")
@@ -30,14 +32,22 @@ CLEARED = ("UV_NO_SOURCES", "UV_TORCH_BACKEND", "UV_WORKING_DIR", "UV_PROJECT")
 LONGEST = 700  # characters of uv's error message that are shown
 
 
+class NoSolution(UsageError):
+    """The indexes were asked, and have nothing that satisfies the requirements."""
+
+
 class WheelSources(NamedTuple):
-    """Where wheels come from. A wheel of --wheels is taken whatever the indexes have."""
+    """Where wheels come from, and which versions are preferred to the newest.
+
+    A wheel of --wheels is taken whatever the indexes have.
+    """
 
     wheels: tuple[Path, ...] = ()  # folders: --wheels
     find_links: tuple[str, ...] = ()  # folders or addresses, as pip takes them
     no_index: bool = False
     torch_index: str = PYTORCH
     torch_variant: str = ""  # "cpu", "cu130": a path below torch_index; "" for the usual index
+    preferred: tuple[str, ...] = ()  # "torch==2.13.0": versions to take where they suit
 
     @property
     def torch_url(self) -> str:
@@ -75,21 +85,38 @@ def resolve(
         _write_lines(folder / "pins.txt", (f"{one.name}=={one.version}" for one in own.values()))
         _write_lines(folder / "host.txt", host)
         files = ("--constraints", "pins.txt", "--excludes", "host.txt")
-        text = _run_uv([*WHEELS_ONLY, *files, *_options(target, sources)], folder, target)
+        text = _run_uv([*WHEELS_ONLY, *files], folder, target, sources)
     pins = tuple(
         _of_own(pin, own, candidates, target) for pin in read_pins(text, "the answer of uv")
     )
     return Lock(backend, target, pins, sources.torch_variant, host)
 
 
+def torch_version(requirement: str, target: TargetPython, sources: WheelSources) -> str:
+    """Return the version of torch that a variant's index has; raises NoSolution without one."""
+    own = {
+        **_torch_without_index(sources, target),
+        **find_candidates(sources.wheels, target).newest(),
+    }
+    if "torch" in own:
+        return str(own["torch"].version)
+    with tempfile.TemporaryDirectory(prefix="kuwa-resolve-") as directory:
+        folder = Path(directory)
+        project = _project("torch", [requirement], sources.torch_url)
+        folder.joinpath("pyproject.toml").write_text(project, "utf-8")
+        text = _run_uv([*WHEELS_ONLY, "--no-deps"], folder, target, sources)
+        (pin,) = read_pins(text, "the answer of uv")
+        return pin.version
+
+
 def choose_sdist(requirement: str, target: TargetPython, sources: WheelSources) -> Pin:
-    """Pin the newest source of a package, of which nothing is run; raises UsageError."""
+    """Pin the preferred or newest source of a package; nothing of it is run; raises UsageError."""
     name = _name(requirement)
     with tempfile.TemporaryDirectory(prefix="kuwa-resolve-") as directory:
         folder = Path(directory)
         folder.joinpath("pyproject.toml").write_text(_project(name, [requirement], ""), "utf-8")
-        alone = ["--no-deps", "--no-binary", name, *_options(target, sources)]
-        (pin,) = read_pins(_run_uv(alone, folder, target), "the answer of uv")
+        alone = ["--no-deps", "--no-binary", name]
+        (pin,) = read_pins(_run_uv(alone, folder, target, sources), "the answer of uv")
     if pin.hashes:
         return pin
     local = _local_sdists(pin, sources.folders)  # which uv does not hash
@@ -118,7 +145,7 @@ def _torch_without_index(sources: WheelSources, target: TargetPython) -> dict[st
     found = find_candidates(sources.folders, target).newest(variant).get("torch")
     if found is None:
         places = ", ".join(map(str, sources.folders)) or "no folder"
-        raise UsageError(f"no torch+{variant} for {target} in {places}: carry its wheel in")
+        raise NoSolution(f"no torch+{variant} for {target} in {places}: carry its wheel in")
     return {"torch": found}
 
 
@@ -128,12 +155,13 @@ def _check_variant(own: Mapping[str, WheelCandidate], variant: str) -> None:
         raise UsageError(f"{own['torch'].path} is not torch for {variant}: leave one of them out")
 
 
-def _project(backend: str, needed: Iterable[str], index: str) -> str:
-    """Return the pyproject.toml that uv resolves; index is for torch only."""
+def _project(backend: str, needed: Sequence[str], index: str) -> str:
+    """Return the pyproject.toml that uv resolves; index is for torch, and what is built with it."""
     lines = ["[project]", f'name = "kuwa-{backend}"', 'version = "0"']
     lines += [f"dependencies = {json.dumps([*needed])}", "[tool.uv]"]  # uv looks no further for one
     if index:
-        lines += ["[tool.uv.sources]", 'torch = { index = "kuwa-torch" }']
+        named = [one for one in OF_TORCH if one in map(_name, needed)]
+        lines += ["[tool.uv.sources]", *(f'{one} = {{ index = "kuwa-torch" }}' for one in named)]
         lines += ["[[tool.uv.index]]", 'name = "kuwa-torch"', f"url = {json.dumps(index)}"]
         lines += ["explicit = true"]
     return "\n".join(lines) + "\n"
@@ -168,14 +196,22 @@ def _interpreter(target: TargetPython) -> str:
     return found
 
 
-def _run_uv(options: Sequence[str], folder: Path, target: TargetPython) -> str:
-    """Run uv in the folder of a pyproject.toml, so that it finds no other project's settings."""
+def _run_uv(
+    options: Sequence[str], folder: Path, target: TargetPython, sources: WheelSources
+) -> str:
+    """Run uv in the folder of a pyproject.toml, so that it finds no other project's settings.
+
+    uv prefers the versions that its output file has already.
+    """
     known = {name: value for name, value in os.environ.items() if name not in CLEARED}
-    command = [_uv(), "pip", "compile", "pyproject.toml", *options]
+    _write_lines(folder / OUTPUT, sources.preferred)
+    command = [_uv(), "pip", "compile", "pyproject.toml", "--output-file", OUTPUT, *options]
+    command += _options(target, sources)
     done = subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True)
     if done.returncode:
-        raise UsageError(explain(done.stderr, target))
-    return done.stdout
+        kind = NoSolution if "No solution found" in done.stderr else UsageError
+        raise kind(explain(done.stderr, target))
+    return folder.joinpath(OUTPUT).read_text(encoding="utf-8")
 
 
 def _uv() -> str:

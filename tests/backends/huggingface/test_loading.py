@@ -530,6 +530,19 @@ def test_code_that_is_needed_says_which_and_how(
     assert found.endswith("config.json" if options else "start with --trust_remote_code")
 
 
+def test_packages_that_code_needs_are_named_with_the_build_that_has_them(
+    load: Any, copy: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library's advice, pip install, does not help a built file."""
+    modules = "transformers.dynamic_module_utils.HF_MODULES_CACHE"
+    monkeypatch.setattr(modules, str(tmp_path / "modules"))
+    place = copy(auto_map={"AutoModelForCausalLM": "own.Own"})
+    (place / "own.py").write_text("import no_such\nimport nor_this\n", encoding="utf-8")
+    found = refusal(load, StartError, place, "--trust_remote_code")
+    options = {"--with no_such --with nor_this", "--with nor_this --with no_such"}
+    assert any(f"`python build.py huggingface {one}`" in found for one in options)
+
+
 def test_loading_is_seen_from_outside(copy: Copy, tmp_path: Path) -> None:
     """At /status how far it is, at /health that it is not ready yet; then that it is."""
     gate = tmp_path / "gate"

@@ -65,7 +65,9 @@ def test_it_finds_what_is_required_and_what_that_requires(links: Path) -> None:
     """For the machine that was named; each step is told."""
     libraries, lines = found(requested(links))
     assert names(libraries) == [("dep", "1.0"), ("pack", "2.0")]
-    assert lines == ["resolving pack>=1.5 for Python 3.12 on manylinux_2_28_x86_64"]
+    assert lines[0] == "resolving pack>=1.5 for Python 3.12 on manylinux_2_28_x86_64"
+    assert lines[1].startswith("versions of today: 0 of 2 packages as tested (20")
+    assert lines[1].endswith("; never tested: dep 1.0, pack 2.0")
     wheel = next(links.glob("pack-2.0-cp312*"))
     package = libraries.packages[1]
     assert (package["wheel"], package["sha256"]) == (wheel.name, digest(wheel))
@@ -128,7 +130,8 @@ def test_a_lock_is_followed_though_there_are_newer_versions(links: Path, tmp_pat
     os.utime(lock, (1, 1))
     make_wheel(links, "pack", "3.0", "dep", tag=CP312)
     second, lines = found(requested(links, lock=lock))
-    assert (first, lines, lock.read_text(encoding="utf-8")) == (second, [], text)
+    assert (first, lock.read_text(encoding="utf-8")) == (second, text)
+    assert [line.partition(":")[0] for line in lines] == [f"versions of {lock}"]
     assert lock.stat().st_mtime == 1  # it may be read-only
 
 
@@ -202,6 +205,40 @@ def test_llama_cpp_for_another_machine_needs_its_wheel(links: Path) -> None:
         found(requested(links, backend=backend, target=elsewhere))
 
 
+# -- versions, and more packages
+
+
+def test_the_preferred_version_is_taken_where_it_suits(links: Path) -> None:
+    """And the newest elsewhere, which is said."""
+    sources = requested(links).sources._replace(preferred=("pack==1.4", "dep==1.0"))
+    libraries, _ = found(requested(links, sources=sources))
+    assert names(libraries) == [("dep", "1.0"), ("pack", "2.0")]  # pack must be 1.5 or newer
+    make_wheel(links, "pack", "1.6", "dep", tag=CP312)
+    sources = sources._replace(preferred=('pack==1.6 ; python_version >= "3.11"',))
+    libraries, lines = found(requested(links, sources=sources))
+    assert names(libraries) == [("dep", "1.0"), ("pack", "1.6")]
+    assert lines[1].startswith("versions of the constraints file: ")
+
+
+def test_more_packages_travel_and_are_pinned(links: Path, tmp_path: Path) -> None:
+    """With what they require; a lock without them is refused."""
+    make_wheel(links, "extra", "1.2", "of-extra")
+    make_wheel(links, "of-extra", "3")
+    lock = tmp_path / "some.lock"
+    with_extra = requested(links, lock=lock, more=("extra<2",))
+    expected = [("dep", "1.0"), ("extra", "1.2"), ("of-extra", "3"), ("pack", "2.0")]
+    assert names(found(with_extra)[0]) == expected
+    assert [pin.name for pin in read_lock(lock).pins] == ["dep", "extra", "of-extra", "pack"]
+    with pytest.raises(UsageError, match="the lock lacks another, which is needed"):
+        found(with_extra._replace(more=("another",)))
+
+
+def test_a_driver_is_for_what_takes_torch_along(links: Path) -> None:
+    """The others have no variant to choose."""
+    with pytest.raises(UsageError, match="some takes no torch along: leave --driver out"):
+        found(requested(links, driver="550"))
+
+
 # -- llama-cpp-python, which is compiled
 
 LLAMA = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
@@ -255,7 +292,8 @@ def test_a_lock_holds_the_source_and_what_compiles_it(
     assert [pin.name for pin in text.pins] == ["dep", "llama-cpp-python"]
     steps.clear()
     again, lines = found(llama_requested(links, lock))
-    assert (again, lines, read_lock(lock)) == (made, [], text)
+    assert (again, read_lock(lock)) == (made, text)
+    assert [line.partition(":")[0] for line in lines] == [f"versions of {lock}"]
     assert steps == ["compile 0.3.36 with 4.0"]
     steps.clear()
     with pytest.raises(UsageError, match="the lock is for llamacpp"):
@@ -319,7 +357,7 @@ def test_a_wheel_of_an_unknown_source_serves_builds_without_a_lock(
 ) -> None:
     """A lock could not say what it was made of."""
     wheel = make_wheel(tmp_path / "old", "llama_cpp_python", "0.3.35")
-    before = CompiledWheel(wheel, None)
+    before = CompiledWheel(wheel, None)  # offline; elsewhere only the preferred version
     monkeypatch.setattr(supply, "compiled_before", lambda *_: before)
     libraries, lines = found(llama_requested(links))
     assert names(libraries) == [("llama_cpp_python", "0.3.35")]

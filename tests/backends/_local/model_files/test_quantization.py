@@ -71,8 +71,10 @@ def test_a_missing_library_is_named_as_it_is_installed() -> None:
     sentence = str(refused.value)
     assert sentence.startswith(
         "the model's weights are quantised (higgs), which needs flute-kernel and "
-        "fast_hadamard_transform, not installed here: `python -m pip install flute-kernel fast_had"
+        "fast_hadamard_transform, not installed here: build the file by `python build.py "
+        "huggingface --with flute-kernel --with fast_hadamard_transform`; "
     )
+    assert "`python -m pip install flute-kernel fast_hadamard_transform`" in sentence
     assert sentence.isprintable()
     with pytest.raises(StartError, match="--own needs optimum-quanto, not installed here"):
         quantization.check_libraries("--own needs", ("optimum.quanto",))

@@ -16,9 +16,9 @@ import pytest
 
 from kuwa_min.bundle.manifest import Manifest
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import kit
-from kuwa_min.packing.kit import make_kit
-from kuwa_min.packing.kit_texts import texts
+from kuwa_min.packing.kit import folder as kit
+from kuwa_min.packing.kit.folder import make_kit
+from kuwa_min.packing.kit.texts import texts
 from tests.support.manifests import EXAMPLE, HEAVY
 
 HERE = f"3.{sys.version_info.minor}"

@@ -1,6 +1,6 @@
 """Write the texts of the carry-in kit: README, default arguments, service and start script.
 
-Their templates are in kit_templates/; @word@ is replaced by a fact.
+Their templates are in templates/; @word@ is replaced by a fact.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kuwa_min.bundle.manifest import Manifest, Target, describe, size_text
 from kuwa_min.chat.modelfile import is_unicode
 from kuwa_min.errors import UsageError
 
-TEMPLATES = Path(__file__).with_name("kit_templates")
+TEMPLATES = Path(__file__).with_name("templates")
 TEXTS = {  # file of the kit -> its template
     "README.md": "readme.txt",
     "kuwa.args": "args.txt",

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import UsageError
+from kuwa_min.packing.model_files import model_files
 from kuwa_min.packing.wheels.wheelhouse import sha256_of
 from kuwa_min.progress import Progress
 
-from .kit_texts import BESIDE, SUMS, texts
-from .model_files import model_files
+from .texts import BESIDE, SUMS, texts
 
 
 class KitFile(NamedTuple):

@@ -1,0 +1,1 @@
+"""Make the carry-in kit, and sign it."""

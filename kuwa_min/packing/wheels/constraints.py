@@ -1,0 +1,58 @@
+"""The constraints file: the versions that the tests ran with, which builds take by default.
+
+uv gets them as preferences: a version that does not suit a target, or that the index of a build
+lacks, is replaced by the newest that does, which the report says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from .lock import Pin
+
+FILE = Path(__file__).with_name("constraints.txt")
+LINE = re.compile(r"^([\w.-]+)==([^\s;]+).*$", re.MULTILINE)
+RAISED = re.compile(r"^# raised: (.+)$", re.MULTILINE)
+
+
+class Constraints(NamedTuple):
+    """The versions of the constraints file."""
+
+    raised: str  # "2026-11-30, with Python 3.11 on x86_64"
+    lines: tuple[str, ...]  # 'numpy==2.4.6 ; python_version >= "3.11"'
+    versions: dict[str, str]  # by normalised name
+
+    def report(self, origin: str, pins: Iterable[Pin]) -> str:
+        """Return a sentence: where the versions come from, and which of them were not tested."""
+        same, other, unknown = 0, [], []
+        for pin in pins:
+            tested = self.versions.get(pin.name)
+            if tested is None:
+                unknown.append(f"{pin.name} {pin.version}")
+            elif Version(pin.version).public == tested:
+                same += 1
+            else:
+                other.append(f"{pin.name} {pin.version} instead of {tested}")
+        total = same + len(other) + len(unknown)
+        parts = [f"versions of {origin}: {same} of {total} packages as tested ({self.raised})"]
+        parts += [f"not as tested: {', '.join(other)}"] if other else []
+        parts += [f"never tested: {', '.join(unknown)}"] if unknown else []
+        return "; ".join(parts)
+
+
+def read_constraints(path: Path = FILE) -> Constraints:
+    """Read the constraints file."""
+    text = path.read_text(encoding="utf-8")
+    found = list(LINE.finditer(text))
+    raised = RAISED.search(text)
+    return Constraints(
+        raised[1] if raised else "",
+        tuple(line[0] for line in found),
+        {canonicalize_name(line[1]): line[2] for line in found},
+    )
