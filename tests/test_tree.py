@@ -68,6 +68,7 @@ COVERED_BY = {
     "backends/huggingface/model_kind": "backends/huggingface/test_loading",
     "backends/huggingface/sampler": "backends/huggingface/test_huggingface",
     "backends/_local/tokenizing/bounds": "backends/_local/tokenizing/test_piece_tokenizer",
+    "kuwa_min/packing/wheels/compiling": "kuwa_min/packing/wheels/test_llama_wheel",
     "backends/llamacpp/scheduler_factory": "backends/llamacpp/test_scheduler",
     "backends/llamacpp/model": "backends/llamacpp/test_llamacpp",
     "backends/llamacpp/options": "backends/test_kuwa_options",

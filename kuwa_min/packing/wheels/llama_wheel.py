@@ -15,18 +15,17 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
 import tempfile
-import time
 import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kuwa_min.errors import UsageError
 
+from .compiling import run
 from .fetch import fetch_wheels, pip_command
 from .lock import Lock, Pin, SourcePin, narrowed, parse_requirement, read_lock
 from .resolve import WheelSources, choose_sdist, resolve
@@ -46,7 +45,6 @@ EVERYWHERE = (
 )
 VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
 COMPILERS = ("c++", "g++", "clang++")
-PROGRESS_INTERVAL = 15.0  # seconds between two lines about the progress
 LOG = "build.log"
 RECORD = "source.lock"  # beside a compiled wheel: the source, and the tools that compiled it
 
@@ -66,7 +64,7 @@ def pin_source(
     log_step(f"resolving the source of {requirement}, and what compiles it")
     sdist = choose_sdist(requirement, here, sources)
     tools = resolve(f"build-of-{name}", TOOLS, here, _for_tools(sources)).pins
-    used = _fetch_tools(tools, sources, wheelhouse, log_step)
+    used = fetch_tools(tools, sources, wheelhouse, log_step)
     return SourcePin(sdist, narrowed(tools, used.values()))
 
 
@@ -92,18 +90,19 @@ def build_llama_wheel(
     if cached and cached.source == source:
         log_step(f"{cached.path.name} was compiled before, of the same source and CMAKE_ARGS")
         return cached.path
-    _check_compiler(os.environ)
-    tools = _fetch_tools(source.tools, sources, wheelhouse, log_step)
+    check_compiler(os.environ)
+    tools = fetch_tools(source.tools, sources, wheelhouse, log_step)
     folder = _folder(source.sdist.name, wheelhouse)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = cmake_args(os.environ, platform.machine())
     log_step(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
-    return _compile(_Build(source, sources, [*tools]), folder, arguments, log_step)
+    return _compile(Build(source, sources, [*tools]), folder, arguments, log_step)
 
 
-def _fetch_tools(
+def fetch_tools(
     tools: Sequence[Pin], sources: WheelSources, wheelhouse: Path, log_step: LogStep
 ) -> dict[Path, str]:
+    """Return the wheels of the pinned tools, downloaded if need be, and their hashes."""
     lock = Lock("", TargetPython.of_this_machine(), tuple(tools))
     return fetch_wheels(lock, _for_tools(sources), wheelhouse, log_step)
 
@@ -127,7 +126,8 @@ def cmake_args(environment: Mapping[str, str], machine: str) -> str:
     return " ".join([*EVERYWHERE, *VARIANTS.get(machine, ()), *own])
 
 
-def _check_compiler(environment: Mapping[str, str]) -> None:
+def check_compiler(environment: Mapping[str, str]) -> None:
+    """Raise UsageError if there is no C++ compiler."""
     named = environment.get("CXX", "").split()[:1]
     if not any(map(shutil.which, named or COMPILERS)):
         raise UsageError(
@@ -136,7 +136,7 @@ def _check_compiler(environment: Mapping[str, str]) -> None:
         )
 
 
-class _Build(NamedTuple):
+class Build(NamedTuple):
     """What is compiled, where its sdist is looked for, and the wheels of its tools."""
 
     source: SourcePin
@@ -144,17 +144,13 @@ class _Build(NamedTuple):
     tools: list[Path]
 
 
-def _compile(build: _Build, folder: Path, arguments: str, log_step: LogStep) -> Path:
+def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> Path:
     """Compile in a temporary folder, then rename: an interrupted build leaves no partial wheel."""
     log, sdist = folder / LOG, build.source.sdist
-    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part, log.open("wb") as output:
+    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
         commands = _commands(build, Path(part).absolute())
-        environment = {**_without_python(os.environ), "CMAKE_ARGS": arguments}
-        if any(_run(command, output, environment, log_step) for command in commands):
-            raise UsageError(
-                f"{sdist.name} {sdist.version} was not compiled: {_reason(log)}; "
-                f"the whole output is in {log}"
-            )
+        environment = {**os.environ, "CMAKE_ARGS": arguments}
+        run(commands, f"{sdist.name} {sdist.version}", log, environment, log_step)
         made = next(Path(part).glob("*.whl"))
         home = folder / str(parse_wheel_filename(made.name)[1])  # to be used as --wheels
         home.mkdir(exist_ok=True)
@@ -170,11 +166,20 @@ def _write_record(wheel: Path, source: SourcePin) -> None:
     wheel.with_name(RECORD).write_text(record.text(), encoding="utf-8")
 
 
-def _commands(build: _Build, part: Path) -> list[list[str]]:
+def _commands(build: Build, part: Path) -> list[list[str]]:
     """Return the commands that install the tools, and that compile, in a Python of their own.
 
     pip's cache is bypassed, because its key ignores CMAKE_ARGS. pip compares an sdist's hash before
     it unpacks it, also to read its metadata.
+    """
+    install, from_source = source_commands(build, part, "wheel")
+    return [*install, [*from_source, "-w", str(part)]]
+
+
+def source_commands(build: Build, part: Path, command: str) -> tuple[list[list[str]], list[str]]:
+    """Return what installs the tools in a new Python, part/python, and pip's command on the sdist.
+
+    command: "wheel" or "download".
     """
     tools, sdist = part / "tools.txt", part / "sdist.txt"
     tools.write_text("".join(pin.text() for pin in build.source.tools), encoding="utf-8")
@@ -189,38 +194,5 @@ def _commands(build: _Build, part: Path) -> list[list[str]]:
     install += ["-r", str(tools)]
     where = [f"--find-links={link}" for link in _for_tools(build.sources).find_links]
     where += ["--no-index"] if build.sources.no_index else []
-    name = build.source.sdist.name
-    options = ["--no-build-isolation", "--no-binary", name, "-r", str(sdist), "-w", str(part)]
-    compile = [*pip, "wheel", *hashed, *where, *options]
-    return [install, compile] if build.tools else [compile]
-
-
-def _without_python(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what would let another Python's packages into the build."""
-    return {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
-
-
-def _run(
-    command: list[str], output: IO[bytes], environment: Mapping[str, str], log_step: LogStep
-) -> int:
-    """Run a command into a log file, report progress, and return the exit code."""
-    start = time.monotonic()
-    with subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
-        while True:
-            try:
-                return process.wait(PROGRESS_INTERVAL)
-            except subprocess.TimeoutExpired:
-                log_step(f"compiling for {_duration(time.monotonic() - start)}")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest} s"
-
-
-def _reason(log: Path) -> str:
-    """Return the first line of the log with an error, else its last line."""
-    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
-    output = [line for line in lines if line]
-    errors = [line for line in output if "error:" in line.lower()]
-    return (errors or output[-1:] or ["it says nothing"])[0][:200]
+    options = ["--no-build-isolation", "--no-binary", build.source.sdist.name, "-r", str(sdist)]
+    return [install] if build.tools else [], [*pip, command, *hashed, *where, *options]

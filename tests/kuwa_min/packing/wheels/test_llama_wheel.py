@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels import llama_wheel
+from kuwa_min.packing.wheels import compiling, llama_wheel
 from kuwa_min.packing.wheels.llama_wheel import (
     RECORD,
     build_llama_wheel,
@@ -141,7 +141,7 @@ def test_a_wheel_is_built_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: WheelSources
 ) -> None:
     """Of this source and with these tools, whatever came since; nothing of the newer ones runs."""
-    monkeypatch.setattr(llama_wheel, "PROGRESS_INTERVAL", 0.01)
+    monkeypatch.setattr(compiling, "PROGRESS_INTERVAL", 0.01)
     planted = make_wheel(tmp_path / "planted", "planted", "1")
     monkeypatch.setenv("PYTHONPATH", str(planted))
     trap = f"open({str(tmp_path / 'ran')!r}, 'w')"

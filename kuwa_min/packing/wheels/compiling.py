@@ -1,0 +1,66 @@
+"""Run the commands of a long compilation into a log file, and report progress and failure."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from kuwa_min.errors import UsageError
+
+if TYPE_CHECKING:
+    from kuwa_min.progress import LogStep
+
+PROGRESS_INTERVAL = 15.0  # seconds between two lines about the progress
+
+
+def run(
+    commands: Sequence[Sequence[str]],
+    what: str,
+    log: Path,
+    environment: Mapping[str, str],
+    log_step: LogStep,
+) -> None:
+    """Run commands, up to the first that fails, into a log file; raises UsageError.
+
+    what: is compiled; environment: without its variables of Python.
+    """
+    with log.open("wb") as output:
+        clean = _without_python(environment)
+        if any(_run(command, output, clean, log_step) for command in commands):
+            raise UsageError(
+                f"{what} was not compiled: {_reason(log)}; the whole output is in {log}"
+            )
+
+
+def _without_python(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what would let another Python's packages into the build."""
+    return {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
+
+
+def _run(
+    command: Sequence[str], output: IO[bytes], environment: Mapping[str, str], log_step: LogStep
+) -> int:
+    """Run a command into a log file, report progress, and return the exit code."""
+    start = time.monotonic()
+    with subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
+        while True:
+            try:
+                return process.wait(PROGRESS_INTERVAL)
+            except subprocess.TimeoutExpired:
+                log_step(f"compiling for {_duration(time.monotonic() - start)}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _reason(log: Path) -> str:
+    """Return the first line of the log with an error, else its last line."""
+    lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines()]
+    output = [line for line in lines if line]
+    errors = [line for line in output if "error:" in line.lower()]
+    return (errors or output[-1:] or ["it says nothing"])[0][:200]
