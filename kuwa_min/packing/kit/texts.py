@@ -13,6 +13,7 @@ from pathlib import Path
 from kuwa_min.bundle.manifest import Manifest, Target, describe, size_text
 from kuwa_min.chat.modelfile import is_unicode
 from kuwa_min.errors import UsageError
+from kuwa_min.registry import backend_infos
 
 TEMPLATES = Path(__file__).with_name("templates")
 TEXTS = {  # file of the kit -> its template
@@ -42,6 +43,35 @@ NOT_UNPACKED = {
     "remove_en": "delete this folder.",
     "remove_zh": "刪除本資料夾。",
 }
+CLOSED = {  # of an executor that needs nothing but the Kernel
+    "network": """\
+# It talks to this machine and to no other, in neither direction. Is the Kernel on another one, or
+# what a custom executor asks? Then take the # away and write their addresses, ranges too
+# (10.0.0.0/24): systemd takes no host names; `getent ahosts HOST` shows the addresses of one. A DNS
+# server must be listed as well, unless it is this machine's own (127.0.0.53), or write the name
+# into /etc/hosts. What is blocked fails with "Operation not permitted", or times out.
+IPAddressDeny=any
+IPAddressAllow=localhost
+# IPAddressAllow=10.0.0.2""",
+    "network_en": "The service reaches no other machine. If the Kernel is on one, first write its "
+    "address (`getent ahosts HOST` shows it) behind `IPAddressAllow=` in `kuwa.service`, and take "
+    "the `#` away.",
+    "network_zh": "此服務無法連到其他機器。若 Kernel 在別的機器上，請先把它的位址"
+    "（`getent ahosts HOST` 可查詢）寫進 `kuwa.service` 的 `IPAddressAllow=`，並刪去該行的 `#`。",
+}
+OPEN = {  # of one that asks a service on the internet, whose addresses change
+    "network": """\
+# It asks a service, whose addresses systemd would have to know. Is that one of your own network?
+# Then take the # away, and write its address and the Kernel's: no host names; `getent ahosts HOST`
+# shows the addresses of one. A DNS server must be listed as well, unless it is this machine's own.
+# IPAddressDeny=any
+# IPAddressAllow=localhost 10.0.0.2 10.0.0.3""",
+    "network_en": "The service may reach every machine, as it asks one. If that is in your own "
+    "network, `IPAddressDeny=` and `IPAddressAllow=` in `kuwa.service` shut all others out.",
+    "network_zh": "此服務可連到任何機器，因為它需要詢問外部服務。若該服務在您自己的網路內，可用 "
+    "`kuwa.service` 的 `IPAddressDeny=` 與 `IPAddressAllow=` 擋下其他連線。",
+}
+CLOUD = "[Cloud model]"  # what the summary of such an executor begins with
 NEWEST_MINOR = 15  # of Python 3: the first that the start script tries where any will do
 
 
@@ -75,15 +105,23 @@ def _facts(manifest: Manifest, name: str, backend: str) -> dict[str, str]:
     payloads = manifest["payloads"]
     files, size = (sum(one[key] for one in payloads) for key in ("files", "bytes"))
     disk = UNPACKED if payloads else NOT_UNPACKED
+    network = OPEN if _asks_a_service(manifest, backend) else CLOSED
     target = manifest["built_for"]
     return {
         "backend": backend,
         "title": f"{name}, {manifest['name']} {manifest['version']}",
         "facts": describe(manifest),
         "quoted_name": shlex.quote(name),
+        **network,
         **_python(target),
         **{key: text.format(files=files, size=size_text(size)) for key, text in disk.items()},
     }
+
+
+def _asks_a_service(manifest: Manifest, backend: str) -> bool:
+    known = backend_infos()
+    summary = known[backend].summary if backend in known else manifest["executors"].get(backend, "")
+    return summary.startswith(CLOUD)
 
 
 def _python(target: Target) -> dict[str, str]:

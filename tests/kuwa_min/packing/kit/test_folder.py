@@ -353,10 +353,17 @@ def test_the_readme_of_a_file_without_payload_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
-def test_systemd_understands_the_unit(tmp_path: Path, archive: Path) -> None:
-    """It finds nothing to complain about."""
+@pytest.mark.parametrize("allowed", ["", "10.0.0.2 10.0.0.0/24 2001:db8::/32"])
+def test_systemd_understands_the_unit(tmp_path: Path, archive: Path, allowed: str) -> None:
+    """It finds nothing to complain about, also once the Kernel's address is filled in."""
     make_kit(tmp_path / "kit", archive, "huggingface", None)
-    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "kit" / "kuwa.service")]
+    unit = tmp_path / "kit" / "kuwa.service"
+    text = unit.read_text(encoding="utf-8")
+    line = "# IPAddressAllow=10.0.0.2\n"
+    assert text.count(line) == 1
+    if allowed:
+        unit.write_text(text.replace(line, f"IPAddressAllow={allowed}\n"), encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     complaints = [line for line in done.stderr.splitlines() if "kuwa.service" in line]
     assert (done.returncode, complaints) == (0, [])
@@ -372,6 +379,29 @@ def test_the_unit_does_not_try_again_where_that_is_useless(tmp_path: Path, archi
         "Environment=KUWA_MIN_ROOT=%C/kuwa",
     }
     assert wanted <= set(lines)
+
+
+NETWORKS = {  # what the kit starts, and what it says of itself -> whether all but us is shut out
+    ("huggingface", ""): True,
+    ("dummy", ""): True,
+    ("chatgpt", ""): False,
+    ("geminipro", ""): False,
+    ("mine", "[Tool] Mine."): True,
+    ("remote", "[Cloud model] Mine."): False,
+}
+
+
+def test_the_unit_reaches_no_other_machine_unless_it_asks_one() -> None:
+    """What to fill in for the Kernel is in the unit, kuwa.args and README."""
+    for (backend, summary), closed in NETWORKS.items():
+        manifest: Manifest = {**EXAMPLE, "executors": {backend: summary} if summary else {}}
+        written = texts(manifest, [backend], ["some.pyz"], 0)
+        lines = written["kuwa.service"].splitlines()
+        effective = {"IPAddressDeny=any", "IPAddressAllow=localhost"} <= set(lines)
+        assert effective is closed, backend
+        assert any(line.startswith("# IPAddressAllow=") for line in lines), backend
+        assert written["README.md"].count("`IPAddressAllow=`") == 2
+        assert "IPAddressAllow" in written["kuwa.args"]
 
 
 # -- it refuses
