@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,25 +18,22 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8")
 
 WHEELS = ROOT / "build" / "wheels"
-SOURCE = '''"""[Tool] Fetch a page with requests."""
+PAGE = (ROOT / "docs" / "custom-executors.md").read_text(encoding="utf-8")
+COMMAND = re.findall(r"^\.venv/bin/python build\.py (examples/fetcher/.*)$", PAGE, re.MULTILINE)
+PIPE = '''"""[Tool] Pipe."""
 import os
-import requests
+import sys
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
 from kuwa.executor import LLMExecutor, Modelfile
 from src.words import shout
+open("lang/en.txt").close()
 
-class FetchExecutor(LLMExecutor):
+class PipeExecutor(LLMExecutor):
     def extend_arguments(self, parser):
-        parser.add_argument("--page", default="", help="the address to fetch")
-
-    async def llm_compute(self, history, modelfile: Modelfile):
-        here = os.path.dirname(os.path.abspath(__file__))
-        with open(os.path.join(here, "lang", "en.txt"), encoding="utf-8") as file:
-            greeting = file.read().strip()
-        page = requests.get(self.args.page, timeout=10).text.strip()
-        yield f"{greeting}, {shout(history[-1]['content'])}: {page}"
+        parser.add_argument("--program", help="what to run")
 
 if __name__ == "__main__":
-    FetchExecutor().run()
+    PipeExecutor().run()
 '''
 CHAT = r"""
 ip link set lo up
@@ -72,11 +70,12 @@ def write(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def build(what: Path, output: Path, *options: object, wheels: Path = WHEELS) -> Done:
-    """Run build.py offline, with these wheels."""
-    words = [ROOT / "build.py", what, "--output", output, "--no_index", "--find_links", wheels]
-    words += ["--wheelhouse", output.parent / "wheelhouse", *options]
-    return start(sys.executable, *words, HOME=str(output.parent), PATH=os.environ["PATH"])
+def build(*words: object, output: Path, wheels: Path = WHEELS) -> Done:
+    """Run build.py offline, with these wheels, in the project's root."""
+    options = ["--output", output, "--no_index", "--find_links", wheels]
+    options += ["--wheelhouse", output.parent / "wheelhouse"]
+    command = [sys.executable, "build.py", *words, *options]
+    return start(*command, cwd=ROOT, HOME=str(output.parent), PATH=os.environ["PATH"])
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +83,9 @@ def fetcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the file of an executor with requests, a module and a data file."""
     if not [*WHEELS.glob("requests-*.whl")]:
         pytest.skip("`make cloud` brings the wheels of requests")
+    (command,) = COMMAND
     folder = tmp_path_factory.mktemp("fetcher")
-    files = {"fetcher.py": SOURCE, "src/words.py": "shout = str.upper\n", "lang/en.txt": "Hello"}
-    write(folder, {**files, "requirements.txt": "requests>=2  # the client\n"})
-    options = ("--requires", folder / "requirements.txt", "--with_files", folder / "lang")
-    done = build(folder / "fetcher.py", folder / "dist", *options)
+    done = build(*command.split(), output=folder / "dist")
     assert done.code == 0, done.err
     return folder / "dist" / "kuwa-fetcher.pyz"
 
@@ -103,7 +100,7 @@ def test_it_answers_in_a_namespace_without_network(fetcher: Path, tmp_path: Path
     words = ["unshare", "-rn", "sh", "-c", CHAT, "sh", sys.executable, fetcher, tmp_path]
     path = os.environ["PATH"]
     done = start(*words, PATH=path, HOME=str(tmp_path), KUWA_MIN_ROOT=str(tmp_path / "root"))
-    assert done.out.splitlines() == ["Hello, YOU: a page", "ended with 0"]
+    assert done.out.splitlines() == ["You said 'you'; the page begins:", "a page", "ended with 0"]
 
 
 HEAD = "Available model executors:"
@@ -115,7 +112,7 @@ def test_its_command_line_is_that_of_the_executor(fetcher: Path, tmp_path: Path)
         ("--help",): (0, "usage: kuwa-fetcher.pyz fetcher", "--page PAGE"),
         ("fetcher", "-h"): (0, "--page PAGE", "verbs:"),
         ("--port", "many"): (2, "", ""),
-        ("--list",): (0, HEAD, "fetcher: [Tool] Fetch a page with requests."),
+        ("--list",): (0, HEAD, "fetcher: [Tool] Fetch a page of your own network"),
         ("--version",): (0, "backend     fetcher", "executor    3 files"),
         ("--check",): (0, "good: needs Python", "unpacked in"),
         ("fetcher", "--check"): (0, "good: needs Python", ""),
@@ -135,12 +132,11 @@ def test_its_command_line_is_that_of_the_executor(fetcher: Path, tmp_path: Path)
 
 def test_its_lock_and_kit_are_those_of_every_file(fetcher: Path, tmp_path: Path) -> None:
     """The kit starts it by its name; the lock pins its libraries, and gives the same bytes."""
-    folder, kit, lock = fetcher.parent.parent, tmp_path / "kit", tmp_path / "fetcher.lock"
-    options = ["--requires", folder / "requirements.txt", "--with_files", folder / "lang"]
-    done = build(folder / "fetcher.py", tmp_path / "one", *options, "--lock", lock, "--kit", kit)
+    kit, lock, words = tmp_path / "kit", tmp_path / "fetcher.lock", COMMAND[0].split()
+    done = build(*words, "--lock", lock, "--kit", kit, output=tmp_path / "one")
     assert done.code == 0, done.err
     assert "requests==" in lock.read_text(encoding="ascii")
-    done = build(folder / "fetcher.py", tmp_path / "two", *options, "--lock", lock, "--pyc")
+    done = build(*words, "--lock", lock, "--pyc", output=tmp_path / "two")
     assert done.code == 0, done.err
     assert (tmp_path / "one" / fetcher.name).read_bytes() == fetcher.read_bytes()
     done = start("sh", kit / "start.sh", "--help", HOME=str(tmp_path), PATH=os.environ["PATH"])
@@ -150,20 +146,17 @@ def test_its_lock_and_kit_are_those_of_every_file(fetcher: Path, tmp_path: Path)
 
 def test_a_folder_without_libraries_runs_on_every_python(tmp_path: Path) -> None:
     """Kuwa's own way: main.py, modules in src/, files by a path relative to the folder."""
-    source = SOURCE.replace("import requests\n", "").replace("here, ", "")
-    source = source.replace("requests.get(self.args.page, timeout=10).text", "''")
-    source = source.replace("import os\n", "import os\nopen('lang/en.txt').close()\n")
-    files = {"main.py": source, "src/words.py": "shout = str.upper\n", "lang/en.txt": "Hello"}
+    files = {"main.py": PIPE, "src/words.py": "shout = str.upper\n", "lang/en.txt": "Hello"}
     write(tmp_path / "pipe", files)
-    done = build(tmp_path / "pipe", tmp_path / "dist")
+    done = build(tmp_path / "pipe", output=tmp_path / "dist")
     assert (done.code, "FileNotFoundError" in done.err) == (2, True), done.err
     assert not [*(tmp_path / "dist").iterdir()]
-    done = build(tmp_path / "pipe", tmp_path / "dist", "--in_folder")
+    done = build(tmp_path / "pipe", "--in_folder", output=tmp_path / "dist")
     assert done.code == 0, done.err
     file = tmp_path / "dist" / "kuwa-pipe.pyz"
     assert "Python >=3.10, platform any" in start(sys.executable, file, "--version").out
     done = start(sys.executable, file.name, "-h", cwd=file.parent, HOME=str(tmp_path))
-    assert (done.code, "--page" in done.out) == (0, True), done
+    assert (done.code, "--program" in done.out) == (0, True), done
 
 
 def test_what_cannot_be_imported_is_a_line_when_building(tmp_path: Path) -> None:
@@ -173,16 +166,16 @@ def test_what_cannot_be_imported_is_a_line_when_building(tmp_path: Path) -> None
     make_wheel(wheels, "some", {"some/__init__.py": b"from other import gone\n"})
     make_wheel(wheels, "other", {"other/__init__.py": b""})
     base = "from kuwa.executor import LLMExecutor\nclass A(LLMExecutor): ...\n"
-    for first, required, words in (
+    for first, required, said in (
         ("import some", "some\nother", "ImportError: cannot import name 'gone'"),
         ("import some", "other", "mine.py:1 imports some, which no requirement brings"),
         ("", "absent", "absent"),
         ("from kuwa.client import KuwaClient", "other", "kuwa.client, which this file lacks"),
     ):
         write(tmp_path, {"mine.py": f"{first}\n{base}", "needs.txt": required})
-        options = ("--requires", tmp_path / "needs.txt")
-        done = build(tmp_path / "mine.py", tmp_path / "dist", *options, wheels=wheels)
-        assert (done.code, words in done.err) == (2, True), done.err
+        words = (tmp_path / "mine.py", "--requires", tmp_path / "needs.txt")
+        done = build(*words, output=tmp_path / "dist", wheels=wheels)
+        assert (done.code, said in done.err) == (2, True), done.err
         assert done.err.splitlines()[-1].startswith("build.py: error: ")
         assert not [*(tmp_path / "dist").glob("*.pyz*")]
 
@@ -196,9 +189,8 @@ def test_a_package_may_bring_a_backend(tmp_path: Path) -> None:
     make_wheel(wheels, "parrots", files)
     base = "from kuwa.executor import LLMExecutor\nclass A(LLMExecutor): ...\n"
     write(tmp_path, {"mine.py": base, "needs.txt": "parrots"})
-    done = build(
-        tmp_path / "mine.py", tmp_path / "dist", "--requires", tmp_path / "needs.txt", wheels=wheels
-    )
+    words = (tmp_path / "mine.py", "--requires", tmp_path / "needs.txt")
+    done = build(*words, output=tmp_path / "dist", wheels=wheels)
     assert done.code == 0, done.err
     file = tmp_path / "dist" / "kuwa-mine.pyz"
     home = {"HOME": str(tmp_path)}
