@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends._http.cancellation import CancelScope
+from backends._local import visible_gpus
 from backends._local.executor import Model, ModelExecutor
 from backends._local.model_files import hub_cache, quantization, resolve
 from backends._local.options import MAX_VALUES, read_chat_template
@@ -109,7 +110,11 @@ class HuggingfaceExecutor(ModelExecutor):
         )
         add("--tokenizer", metavar="FOLDER|NAME", help="tokenizer; None: the model's own")
         add("--processor", metavar="FOLDER|NAME", help="of pictures; None: the model's own")
-        add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
+        add(
+            "--visible_gpu",
+            metavar="N[,N]",
+            help="graphics cards to use, as drivers number them",
+        )
         add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
         add(
             "--device_map",
@@ -149,8 +154,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def prepare(self) -> None:
         """Set the environment variables that the libraries read when they are imported."""
-        if self.args.visible_gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
+        visible_gpus.restrict(self.args.visible_gpu)
         offline = str(int(not self.args.online))
         os.environ.update(HF_HUB_OFFLINE=offline, TRANSFORMERS_OFFLINE=offline)
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
+from backends._local import visible_gpus
 from backends._local.model_files import template_files
 from backends._local.model_files.quantization import not_installed
 from backends._local.model_files.sniff import (
@@ -150,6 +151,8 @@ def _choose_device_map(options: LoadOptions) -> str | dict[str, Any] | None:
     if device != "auto":
         _check_device(device)
     needs_gpu = options.visible_gpu if device == "auto" else device.startswith("cuda")
+    if torch.cuda.is_available() and device != "cpu":
+        visible_gpus.check(options.visible_gpu, torch.cuda.device_count())
     if torch.cuda.is_available() and device == "auto":
         return wanted if torch.cuda.device_count() > 1 else "cuda:0"
     if needs_gpu and not torch.cuda.is_available():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from backends._local import visible_gpus
 from backends._local.executor import Model, ModelExecutor
 from backends._local.model_files import resolve
 from backends._local.options import read_chat_template
@@ -88,7 +89,11 @@ class LlamacppExecutor(ModelExecutor):
             help="GGUF file of the model, the first one if there are several, or one in the hub's "
             "cache",
         )
-        add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as CUDA numbers them")
+        add(
+            "--visible_gpu",
+            metavar="N[,N]",
+            help="graphics cards to use, as drivers number them",
+        )
         add(
             "--ngl",
             type=types.whole(-1, MAX_LAYERS),
@@ -135,8 +140,7 @@ class LlamacppExecutor(ModelExecutor):
 
     def prepare(self) -> None:
         """Set the environment variables that the library reads when it is imported."""
-        if self.args.visible_gpu:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.args.visible_gpu
+        visible_gpus.restrict(self.args.visible_gpu)
         if WAIT_POLICY not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
@@ -169,6 +173,7 @@ class LlamacppExecutor(ModelExecutor):
             self.path,
             progress,
             gpu_layers=self.args.ngl,
+            visible_gpu=self.args.visible_gpu,
             tensor_split=self.args.tensor_split,
             context_length=self.args.context_window,
             context_options=ContextOptions(

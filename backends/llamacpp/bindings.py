@@ -1,4 +1,4 @@
-"""llama.cpp as a library: check its API, capture its log, load it for this CPU, find GPUs."""
+"""llama.cpp as a library: check its API, capture its log, load it for this CPU."""
 
 from __future__ import annotations
 
@@ -126,6 +126,7 @@ def prepare() -> None:
             f"that this program was written for: {', '.join(changed[:3])} changed; use the file "
             "kuwa-llamacpp.pyz, which has one that fits"
         )
+    LOG_CAPTURE.first_error = ""
     # Before llama_backend_init(), which else runs any libggml-*.so of the current directory.
     load_cpu_backend(Path(llama_cpp.__file__).parent)
     llama_cpp.llama_backend_init()
@@ -163,30 +164,6 @@ def load_cpu_backend(package: Path) -> None:
             f"no libggml-cpu-*.so in {package / 'lib'} suits this processor; "
             "llama-cpp-python must be built for it"
         )
-
-
-def check_gpu(layers: int) -> None:
-    """Raise StartError if layers are to be on a GPU, and none can be used."""
-    if not layers or llama_cpp.llama_supports_gpu_offload():
-        return
-    others = [name for name in _device_backends() if name != "CPU"]
-    why = (
-        f"llama.cpp was built for {', '.join(others)} and finds no such device here"
-        if others
-        else "this build of llama.cpp computes on processors only"
-    )
-    raise StartError(f"--ngl {layers} asks for a GPU, but {why}; --ngl 0 computes on the processor")
-
-
-def _device_backends() -> list[str]:
-    """Return the backends that llama.cpp was built with: "CPU", "CUDA"..."""
-    library = ctypes.CDLL(llama_cpp.llama_cpp._lib._name)
-    count, get, name = (
-        getattr(library, f"ggml_backend_reg_{word}") for word in ("count", "get", "name")
-    )
-    count.restype, get.restype, name.restype = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_char_p
-    get.argtypes, name.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
-    return [name(get(number)).decode() for number in range(count())]
 
 
 class _InitParams(ctypes.Structure):

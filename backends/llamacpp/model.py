@@ -19,7 +19,7 @@ from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemp
 from kuwa_min.chat.text import Utf8Decoder
 from kuwa_min.errors import StartError
 
-from . import bindings
+from . import bindings, device_memory, devices
 from .bindings import LOG_CAPTURE, holding_gil
 from .context import ABORT, PADDING, ContextOptions, LlamaContext
 from .tokenizer import LlamaTokenizer
@@ -31,6 +31,7 @@ PIECE_BYTES = 256  # of a token's text; the few longer tokens state their size
 DESCRIPTION_BYTES = 256
 PROGRESS_STEPS = 1000  # of loading
 UNKNOWN_ARCHITECTURE = re.compile(r"unknown model architecture: '([\w.-]*)'")
+NO_DEVICES = (ctypes.c_void_p * 1)(None)  # ends with NULL, as any list of them
 MAX_REASON = 300  # characters of llama.cpp's error message
 
 token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
@@ -46,6 +47,7 @@ class LlamaModel:
         progress: Progress,
         *,
         gpu_layers: int,
+        visible_gpu: str | None,
         tensor_split: Sequence[float],
         context_length: int,
         context_options: ContextOptions,
@@ -53,16 +55,19 @@ class LlamaModel:
     ) -> None:
         """Load it; raises StartError or TemplateError.
 
-        progress: called with (done, total); gpu_layers: -1 for all; tensor_split: the share of each
-        GPU; context_length: tokens of prompt and completion, 0 for as many as the model was trained
-        with; chat_template: instead of its own.
+        progress: called with (done, total); gpu_layers: -1 for all; visible_gpu: the GPUs that the
+        environment was restricted to; tensor_split: the share of each GPU; context_length: tokens
+        of prompt and completion, 0 for as many as the model was trained with; chat_template:
+        instead of its own.
         """
         bindings.prepare()
-        bindings.check_gpu(gpu_layers)
+        devices.check(gpu_layers, visible_gpu)
         self.name, self.uses_gpu = path.name, bool(gpu_layers)
         self._context_options = context_options
         self._abort_flag = ctypes.create_string_buffer(2)  # of all contexts; see LlamaContext
-        self._model = _load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
+        with LOG_CAPTURE.capturing() as self._load_log:
+            self._model = _load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
+        self._context_log: list[str] = []
         weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
         self._check_kind(path)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
@@ -121,7 +126,14 @@ class LlamaModel:
             "model": self.name,
             "description": buffer.value.decode("utf-8", "replace"),
             "context": self.context_length,
+            **self.placement().facts(),
         }
+
+    def placement(self) -> device_memory.Placement:
+        """Return where the model and the context that was created last are computed."""
+        log = [*self._load_log, *self._context_log]
+        processor = devices.processor()
+        return device_memory.placement(log, processor=processor, uses_gpu=self.uses_gpu)
 
     # -- what a sequence needs
 
@@ -169,7 +181,8 @@ class LlamaModel:
 
     def create_context(self, slots: int) -> LlamaContext:
         """Return a context with slots of context_length tokens; raises StartError."""
-        context = self._create_context(slots, self.context_length)
+        with LOG_CAPTURE.capturing() as self._context_log:
+            context = self._create_context(slots, self.context_length)
         self.context_length = min(self.context_length, context.capacity)
         return context
 
@@ -207,6 +220,8 @@ def _load(path: Path, progress: Progress, *, gpu_layers: int, tensor_split: Sequ
 
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = gpu_layers
+    if not gpu_layers:  # else long prompts are computed on a GPU all the same
+        params.devices = ctypes.cast(NO_DEVICES, ctypes.c_void_p)
     params.tensor_split = _tensor_split(tensor_split)
     params.progress_callback = llama_cpp.llama_progress_callback(report)
     LOG_CAPTURE.first_error = ""

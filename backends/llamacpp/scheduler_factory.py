@@ -34,6 +34,7 @@ def create_scheduler(model: LlamaModel, slots: int, *, reproducible: bool) -> Sc
         findings = batching_check.examine(context, can_copy=False)
     if findings.fault:
         raise StartError(f"{model.name} cannot be used: {findings.fault}")
+    logger.info("%s %s", model.name, model.placement())
     context.gap_fill = 0 if model.is_recurrent else findings.gap_fill
     context.copy_seconds = findings.copy_seconds
     return (ReproducibleScheduler if reproducible else BatchScheduler)(model, context)

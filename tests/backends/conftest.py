@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from backends._local import visible_gpus
 from backends._local.engine import Engine
 from backends._local.executor import ModelExecutor
 from backends._local.templates.sandbox_pool import SandboxPool
@@ -19,7 +20,7 @@ from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.support.upload_site import Site, upload_site
 
 ENVIRONMENT = (  # what loading sets for the libraries
-    "CUDA_VISIBLE_DEVICES",
+    *visible_gpus.VARIABLES,
     "HF_HUB_OFFLINE",
     "TRANSFORMERS_OFFLINE",
     "HF_HUB_DISABLE_TELEMETRY",

@@ -453,6 +453,17 @@ def test_a_wrong_option_is_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_a_graphics_card_that_is_not_here_is_refused(
+    load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch would leave it out in silence; on the processor it does not matter."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(StartError, match="--visible_gpu 0,7 names 2 graphics cards; here is 1 of"):
+        load(HuggingfaceExecutor, "--model_path", folder, "--visible_gpu", "0,7")
+    load(HuggingfaceExecutor, "--model_path", folder, "--visible_gpu", "0,7", "--device", "cpu")
+
+
 def test_an_impossible_request_is_refused_before_the_library(load: Any, folder: Path) -> None:
     """With a sentence for the user."""
     talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)

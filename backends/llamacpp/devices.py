@@ -1,0 +1,146 @@
+"""The devices that llama.cpp finds; and the reason why one that is asked for cannot be used."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llama_cpp
+
+from backends._local import visible_gpus
+from kuwa_min.errors import StartError
+
+from . import cuda_cards
+from .bindings import LOG_CAPTURE
+
+logger = logging.getLogger(__name__)
+
+CPU, GPU, INTEGRATED_GPU = 0, 1, 2  # ggml_backend_dev_type
+OTHERS = ("base", "cpu", "blas", "rpc", "zendnn")  # libggml-cpu-haswell.so...: for no card
+CUDA_LIBRARY = "libggml-cuda.so"
+ABSENT = {  # a library that is not here -> what is to be done
+    "libcuda.so.1": "no NVIDIA driver is here",
+    "libvulkan.so.1": "no Vulkan loader is here, which the package libvulkan1 or vulkan-loader has",
+    "libamdhip64.so": "no ROCm is here",
+    "libze_loader.so": "no driver of Intel's graphics cards is here",
+}
+
+
+class Device(NamedTuple):
+    """A device as ggml names it."""
+
+    name: str  # "CUDA0"
+    description: str  # "NVIDIA H100 80GB HBM3"
+    backend: str  # "CUDA"
+    kind: int  # CPU, GPU...
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.description})"
+
+
+def find() -> list[Device]:
+    """Return all devices of the backends that are loaded."""
+    count = _function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return [_describe(get(number)) for number in range(count())]
+
+
+def _describe(device: int) -> Device:
+    name, description, registry_name = (
+        _function(f"ggml_backend_{word}", ctypes.c_char_p, ctypes.c_void_p)
+        for word in ("dev_name", "dev_description", "reg_name")
+    )
+    registry = _function("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)
+    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
+    words = (name(device), description(device), registry_name(registry(device)))
+    return Device(*(word.decode("utf-8", "replace").strip() for word in words), kind(device))
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    """Return a function of ggml's, through the libggml that libllama uses."""
+    function = getattr(ctypes.CDLL(llama_cpp.llama_cpp._lib._name), name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+def processor() -> str:
+    """Return the processor's name, as "CPU (AMD EPYC 9654)"."""
+    return next((str(one) for one in find() if one.kind == CPU), "CPU")
+
+
+def check(layers: int, visible_gpu: str | None) -> None:
+    """Check the graphics cards once the backends are loaded: all that --ngl and --visible_gpu ask.
+
+    Raises StartError if layers are to be on a card, and none can be used, or not all that are named
+    can. Without layers, logs that cards are idle.
+    """
+    cards = [one for one in find() if one.kind in (GPU, INTEGRATED_GPU)]
+    names = ", ".join(map(str, cards))
+    if not layers:
+        if cards:
+            logger.info("a graphics card is here and not used: %s; --ngl -1 uses it", names)
+        return
+    libraries = _libraries()
+    failures = [failure for one in libraries if (failure := _load_failure(one))]
+    if not cards:
+        why = "; ".join(failures) or _no_card(libraries, visible_gpu)
+        raise StartError(_refusal(layers, why))
+    for failure in failures:
+        logger.warning("%s", failure)
+    backends = [one.backend for one in cards]
+    visible_gpus.check(visible_gpu, max(map(backends.count, backends)), names)
+    if "CUDA" in backends:
+        architectures = cuda_cards.read_architectures(_folder() / CUDA_LIBRARY)
+        if fault := cuda_cards.fault(architectures, cuda_cards.find_cards()):
+            raise StartError(_refusal(layers, fault))
+
+
+def _refusal(layers: int, why: str) -> str:
+    return f"--ngl {layers} asks for a GPU, but {why}; --ngl 0 computes on the processor"
+
+
+def _no_card(libraries: list[Path], visible_gpu: str | None) -> str:
+    """Return why backends that can be loaded have no card."""
+    registered = [name for name in _backends() if name != "CPU"]
+    if LOG_CAPTURE.first_error:  # a driver that is too old, say
+        return LOG_CAPTURE.first_error
+    if not registered and not libraries:
+        return "this build of llama.cpp computes on processors only"
+    built_for = ", ".join(registered or [one.name for one in libraries])
+    limits = [f"{name}={os.environ[name]}" for name in visible_gpus.VARIABLES if name in os.environ]
+    limit = f"--visible_gpu {visible_gpu}" if visible_gpu else ", ".join(limits)
+    among = f" ({limit})" if limit else ""
+    return f"llama.cpp was built for {built_for} and finds no such device here{among}"
+
+
+def _backends() -> list[str]:
+    """Return the names of the backends that are loaded: "CPU", "CUDA"..."""
+    count = _function("ggml_backend_reg_count", ctypes.c_size_t)
+    get = _function("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+    name = _function("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+    return [name(get(number)).decode() for number in range(count())]
+
+
+def _folder() -> Path:
+    return Path(llama_cpp.__file__).parent / "lib"
+
+
+def _libraries() -> list[Path]:
+    """Return the libraries of backends for cards that came with llama.cpp."""
+    found = sorted(_folder().glob("libggml-*.so"))
+    return [one for one in found if one.stem.split("-")[1] not in OTHERS]
+
+
+def _load_failure(library: Path) -> str:
+    """Return why a library cannot be loaded, which llama.cpp does not say; "" if it can be."""
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        hints = [hint for name, hint in ABSENT.items() if reason.startswith(name)]
+        hint = f" ({hints[0]})" if hints else ""
+        return f"{library.name} cannot be loaded: {reason}{hint}"
+    return ""
