@@ -14,7 +14,7 @@ from pathlib import Path
 from kuwa_min.bundle.manifest import size_text
 from kuwa_min.errors import KuwaError, UsageError
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, build_file
-from kuwa_min.packing.build_options import build_parser, check, sources_of, target_of
+from kuwa_min.packing.build_options import build_parser, check, gpu_of, sources_of, target_of
 from kuwa_min.packing.core_zip import python_here
 from kuwa_min.packing.custom.check_imports import check_imports, provided
 from kuwa_min.packing.custom.executor_files import Executor, find_executor, is_custom
@@ -106,7 +106,7 @@ def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
     host = THIN if options.thin else ()
     request = LibraryRequest(
         backend, target_of(options), sources_of(options), options.lock, options.wheelhouse, host,
-        tuple(options.more), options.driver or "",
+        tuple(options.more), options.driver or "", gpu_of(options),
     )  # fmt: skip
     return find_libraries(request, prune if options.prune else list, log_step)
 

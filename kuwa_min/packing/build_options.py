@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from kuwa_min.errors import UsageError
@@ -11,9 +12,11 @@ from .kit.folder import check_is_free
 from .model_files import model_files
 from .wheels.constraints import read_constraints
 from .wheels.driver import variants
+from .wheels.ggml_backend import GgmlBackend
 from .wheels.lock import parse_requirement
 from .wheels.resolve import PYTORCH, WheelSources
 from .wheels.target import TargetPython
+from .wheels.vulkan import vulkan_backend
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
 WHAT = "what to build: a backend (--list), or the .py file or folder of a custom executor"
@@ -38,6 +41,14 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--platform", metavar="TAG", help="such as manylinux_2_28_x86_64")
     group.add_argument("--cpu", action="store_true", help="torch without CUDA")
     group.add_argument("--cuda", metavar="VARIANT", help="torch for this CUDA, such as cu128")
+    group.add_argument(
+        "--vulkan", action="store_true",
+        help="llama.cpp for graphics cards of every vendor, besides processors; compiled here",
+    )  # fmt: skip
+    group.add_argument(
+        "--slow_shaders", action="store_true",
+        help="with --vulkan: take a glslc that cannot use a card's matrix units",
+    )  # fmt: skip
     group.add_argument(
         "--driver", metavar="VERSION", help="torch for the CUDA of this NVIDIA driver, such as 550"
     )
@@ -118,6 +129,8 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--embed_model needs --model PATH")
     if options.cpu and options.cuda:
         raise UsageError("--cpu and --cuda cannot both be")
+    if options.slow_shaders and not options.vulkan:
+        raise UsageError("--slow_shaders goes with --vulkan")
     if options.driver:
         variants(options.driver)
     if options.driver and (options.cpu or options.cuda):
@@ -134,6 +147,14 @@ def target_of(options: argparse.Namespace) -> TargetPython:
         return TargetPython.of(options.python, options.platform)
     here = TargetPython.of_this_machine()
     return TargetPython.of(options.python or here.python, options.platform or here.platform)
+
+
+def gpu_of(options: argparse.Namespace) -> GgmlBackend | None:
+    """Find what compiles llama.cpp's backend for graphics cards; None without one."""
+    if not options.vulkan:
+        return None
+    folder = options.wheelhouse / "stand-ins"
+    return vulkan_backend(os.environ, folder, slow_shaders=options.slow_shaders)
 
 
 def sources_of(options: argparse.Namespace) -> WheelSources:

@@ -13,6 +13,7 @@ from kuwa_min.packing.elf.scan import cached_scan
 from kuwa_min.packing.wheels.constraints import read_constraints
 from kuwa_min.packing.wheels.driver import check_variant, for_driver
 from kuwa_min.packing.wheels.fetch import fetch_wheels
+from kuwa_min.packing.wheels.ggml_backend import GgmlBackend, add_backend, version_of
 from kuwa_min.packing.wheels.llama_wheel import (
     CompiledWheel,
     build_llama_wheel,
@@ -47,6 +48,7 @@ class LibraryRequest(NamedTuple):
     host_packages: tuple[str, ...]  # provided by the host's Python: --thin
     more: tuple[str, ...] = ()  # requirements beside those of the backend: --with
     driver: str = ""  # NVIDIA's, which torch shall run with: --driver
+    gpu: GgmlBackend | None = None  # to add to llama.cpp: --vulkan
 
     @property
     def requirements(self) -> list[str]:
@@ -118,7 +120,8 @@ def _followed(request: LibraryRequest, log_step: LogStep) -> Pinned | None:
             "leave the wheel out, or make another lock"
         )
     wheel = build_llama_wheel(source, request.sources, request.wheelhouse, log_step)
-    compiled = Pin(source.sdist.name, source.sdist.version, (sha256_of(wheel),))
+    wheel = _with_gpu(CompiledWheel(wheel, source), request, log_step).path
+    compiled = Pin(source.sdist.name, version_of(wheel), (sha256_of(wheel),))
     return Pinned(lock.with_compiled(compiled), wheel, source, str(request.lock))
 
 
@@ -159,16 +162,32 @@ def _llama_wheel(request: LibraryRequest, log_step: LogStep) -> CompiledWheel | 
     """Compile llama-cpp-python, which has no published wheels; None if it is not to be."""
     wanted = [one for one in _needed(request) if parse_requirement(one).name == LLAMA]
     given = find_candidates(request.sources.folders, request.target).newest()
+    if request.gpu and (not wanted or LLAMA in given):
+        raise UsageError(
+            f"--vulkan adds to a {LLAMA} that is compiled here: it goes with llamacpp, and without "
+            "wheels of your own"
+        )
     if not wanted or LLAMA in given:
         return None
     _check_is_here(request)
     before = _compiled_before(wanted[0], request)
     if before and (before.source or not request.lock):
         log_step(f"{before.path.name} was compiled before, with the same CMAKE_ARGS")
-        return before
+        return _with_gpu(before, request, log_step)
     source = pin_source(wanted[0], request.sources, request.wheelhouse, log_step)
     wheel = build_llama_wheel(source, request.sources, request.wheelhouse, log_step)
-    return CompiledWheel(wheel, source)
+    return _with_gpu(CompiledWheel(wheel, source), request, log_step)
+
+
+def _with_gpu(wheel: CompiledWheel, request: LibraryRequest, log_step: LogStep) -> CompiledWheel:
+    """Add the backend for graphics cards that is asked for, if one is."""
+    if not request.gpu:
+        return wheel
+    sources, house = request.sources, request.wheelhouse
+    if not wheel.source:  # compiled before sources were recorded
+        same = f"{LLAMA}=={version_of(wheel.path)}"
+        wheel = wheel._replace(source=pin_source(same, sources, house, log_step))
+    return add_backend(request.gpu, wheel, sources, house, log_step)
 
 
 def _compiled_before(wanted: str, request: LibraryRequest) -> CompiledWheel | None:
