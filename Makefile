@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the sa
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
 .PHONY: run build test check lint heavy cloud models bench bench-heavy bench-huggingface bench-llamacpp \
-  bench-chatgpt soak browser mutation raise-versions clean
+  bench-chatgpt soak browser ssh-keygen mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -30,7 +30,7 @@ dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
 test: $(VENV)/test-ready ## everything: lint, types, all tests
-	$(MAKE) --jobs 4 browser lint heavy cloud models # downloads and lint while llama.cpp is compiled
+	$(MAKE) --jobs 4 browser ssh-keygen lint heavy cloud models # downloads and lint while llama.cpp is compiled
 	$(PYTEST)
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -99,6 +99,11 @@ browser: ## the page's tests need Chromium; without it they are skipped, and say
 	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
 	  && apt-get install -qq -y --no-install-recommends chromium chromium-driver; } \
 	  || echo "no Chromium here: the tests of the chat page will be skipped"
+
+ssh-keygen: browser ## the tests of signed kits need it, and are skipped without it; apt-get by turns
+	@command -v ssh-keygen >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
+	  && apt-get install -qq -y --no-install-recommends openssh-client; } \
+	  || echo "no ssh-keygen here: the tests of signed kits will be skipped"
 
 $(VENV)/python-ready:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.12")'

@@ -115,7 +115,7 @@ def _make_kit(path: Path, backend: BackendInfo, options: argparse.Namespace) -> 
     from kuwa_min.packing.kit.folder import make_kit
 
     beside = None if options.embed_model else options.model
-    make_kit(options.kit, path, backend.name, beside)
+    make_kit(options.kit, path, backend.name, beside, options.sign)
     print(f"{options.kit}  the kit to carry in; its README.md says how to start")
 
 

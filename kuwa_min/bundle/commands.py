@@ -104,9 +104,23 @@ def verify(program: str, arguments: list[str]) -> Iterator[str]:
     """Compare the file with its .sha256 and its checksums, and what was unpacked with the file.
 
     Yields the lines to print. Raises StartError if the file is damaged; repairs what was unpacked.
+    With --signers, a kit is compared with its signature first: this file's, or another one.
     """
     about = "Check this file, and what it has unpacked; put back what is damaged."
-    SafeParser(prog=f"{program} verify", description=about).parse_args(arguments)
+    parser = SafeParser(prog=f"{program} verify", description=about, allow_abbrev=False)
+    parser.add_argument(
+        "--signers", metavar="FILE", type=Path,
+        help="compare the kit with its signature by one of these (an allowed_signers file)",
+    )  # fmt: skip
+    parser.add_argument("folder", metavar="DIR", nargs="?", type=Path, help="that kit alone")
+    options = parser.parse_args(arguments)
+    if options.folder and not options.signers:
+        parser.error("a folder is checked with --signers FILE")
+    if options.signers:
+        folder = options.folder or Path(this_file().path).parent
+        yield from _verify_kit(folder, options.signers)
+    if options.folder:
+        return
     archive = this_file()
     progress = Progress("reading the file")
     digest = archive.sha256(progress)
@@ -116,6 +130,27 @@ def verify(program: str, arguments: list[str]) -> Iterator[str]:
     yield compared
     if archive.payloads:
         yield from _verify_entries(archive, step_logger(program))
+
+
+def _verify_kit(folder: Path, signers: Path) -> Iterator[str]:
+    """Compare a kit with its signature; yield a line for each fault, and raise StartError then."""
+    from .signed_kit import check_signature, differences
+
+    faults = []
+    try:
+        yield f"good: {check_signature(folder, signers)}"
+        if signers.resolve().parent == folder.resolve():
+            yield "warning: that file came with the kit: ask its maker whether the key is theirs"
+    except StartError as error:
+        faults.append(str(error))
+        yield f"fault: {error}"
+    for line in differences(folder, Progress("reading the kit")):
+        faults.append(line)
+        yield f"fault: {line}"
+    if faults:
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}, named above"
+        raise StartError(f"do not use the kit {folder} ({count}): have it copied or made again")
+    yield f"good: every file of {folder} is what was signed, and there is no other"
 
 
 def _compare_sha256(path: str, digest: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kuwa_min.errors import UsageError
 
 from .kit.folder import check_is_free
+from .kit.signing import check_key
 from .model_files import model_files
 from .wheels.constraints import read_constraints
 from .wheels.driver import variants
@@ -90,6 +91,9 @@ def _add_contents(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", metavar="PATH", type=Path, help=MODEL)
     group.add_argument("--embed_model", action="store_true", help="put the model inside the file")
     group.add_argument("--kit", metavar="DIR", type=Path, help="make a folder to carry in")
+    group.add_argument(
+        "--sign", metavar="KEY", type=Path, help="sign the kit with this key, one of ssh-keygen"
+    )
 
 
 def _add_custom(group: argparse._ArgumentGroup) -> None:
@@ -139,6 +143,10 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--lock and --kit are for one backend at a time")
     if options.kit:
         check_is_free(options.kit)
+    if options.sign:
+        if not options.kit:
+            raise UsageError("--sign signs a kit: add --kit DIR")
+        check_key(options.sign)
 
 
 def target_of(options: argparse.Namespace) -> TargetPython:

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from kuwa_min.packing.bytecode import import_statements
 from kuwa_min.packing.sources import sources
 from kuwa_min.packing.wheels.target import TargetPython
 from kuwa_min.registry import backend_infos
+from tests.support.certificates import make_key, without_agent_and_terminal
 from tests.support.manifests import ANYWHERE
 from tests.support.programs import ROOT
 from tests.support.pythons import python_of
@@ -718,6 +720,34 @@ def test_a_kit_of_a_file_without_libraries_starts(tmp_path: Path) -> None:
     told = started(tmp_path / "kit", tmp_path / "home", "debug", "--help")
     assert (told.code, told.err) == (0, "")
     assert not list((tmp_path / "home").iterdir())
+
+
+def test_a_signed_kit_is_verified_as_its_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ssh-keygen alone, and by a file, which refuses what was changed."""
+    without_agent_and_terminal(monkeypatch)
+    key, kit = make_key(tmp_path / "key"), tmp_path / "kit"
+    done = run_build("dummy", "--output", tmp_path / "dist", "--kit", kit, "--sign", key)
+    assert (done.returncode, done.stderr) == (0, "")
+    signers = (kit / "allowed_signers").replace(tmp_path / "FILE")
+    shutil.copy(signers, kit / "allowed_signers")
+    readme = (kit / "README.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ +(ssh-keygen -Y verify .*)$", readme, re.MULTILINE)
+    assert command in (ROOT / "docs" / "air-gap.md").read_text(encoding="utf-8")
+    shell = ["sh", "-ec", command.replace("FILE", "../FILE")]
+    shown = subprocess.run(shell, cwd=kit, capture_output=True, text=True, check=True).stdout
+    assert shown.rstrip().rpartition(" ")[2] in readme  # the fingerprint
+    home = tmp_path / "home"
+    done_by_file = started(kit, home, "verify", "--signers", signers)
+    assert (done_by_file.code, done_by_file.err) == (0, ""), done_by_file
+    with (kit / "kuwa.args").open("a", encoding="utf-8") as file:
+        file.write("--kernel_url=http://127.0.0.1:1/\n")
+    refused = started(kit, home, "verify", "--signers", signers)
+    assert refused.code == 1
+    assert "fault: kuwa.args is not what was signed; if you wrote into it" in refused.out
+    last = refused.err.splitlines()[-1]
+    assert f"error: do not use the kit {kit} (1 fault, named above)" in last
 
 
 def test_a_machine_that_is_named_in_full_can_be_built_for_anywhere(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import pytest
 import yaml
 
 from kuwa_min import registry
+from tests.support.certificates import make_key
 from tests.support.programs import ROOT, Program, chat_through, fetch, said
+from tests.support.small_files import make_wheel
 from tests.support.stub_build import built as build_with_stubs
 from tests.support.stub_build import make_libraries
 
@@ -84,6 +87,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder with a model and with wheels that stand in for the real libraries."""
     folder = tmp_path_factory.mktemp("bench")
     make_libraries(folder / "DIR")
+    for name in ("bitsandbytes", "compressed_tensors"):
+        make_wheel(folder / "DIR", name, {f"{name}.py": b""}, version="99")
+    make_key(folder / "KEY")
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}", encoding="utf-8")
     return folder
@@ -101,8 +107,9 @@ def test_every_way_to_build_works(bench: Path, tmp_path: Path, command: str) -> 
     """Run it with stubs of the libraries, offline."""
     if "llamacpp" in command:
         pytest.skip("needs the CUDA compiler; tests/e2e/test_heavy.py builds llamacpp without")
-    words = command.replace(".venv/bin/python build.py", "").split()
-    words = [str(bench / word) if word in ("./model", "DIR") else word for word in words]
+    words = shlex.split(command.replace(".venv/bin/python build.py", ""))
+    places = ("./model", "DIR", "KEY")
+    words = [str(bench / word) if word in places else word for word in words]
     links = [] if "--list" in words else ["--no_index", "--find_links", str(bench / "DIR")]
     line = [sys.executable, str(ROOT / "build.py"), *words, *links]
     subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)

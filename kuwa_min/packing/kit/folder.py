@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuwa_min.bundle.archive import Archive
+from kuwa_min.bundle.signed_kit import SIGNERS, SUMS
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.model_files import model_files
 from kuwa_min.packing.wheels.wheelhouse import sha256_of
 from kuwa_min.progress import Progress
 
-from .texts import BESIDE, SUMS, texts
+from .signing import allowed_signers, check_key, sign
+from .texts import BESIDE, texts
 
 
 class KitFile(NamedTuple):
@@ -25,18 +27,23 @@ class KitFile(NamedTuple):
     path: str
 
 
-def make_kit(folder: Path, archive: Path, backend: str, model: Path | None) -> None:
+def make_kit(
+    folder: Path, archive: Path, backend: str, model: Path | None, key: Path | None = None
+) -> None:
     """Make the kit in a new or empty folder; raises UsageError or OSError, and then removes it.
 
-    model is a folder or a .gguf file, or None if there is none or the file has it embedded. On the
-    same file system, files are hard links to the originals.
+    model is a folder or a .gguf file, or None if there is none or the file has it embedded; key is
+    the one to sign the kit with. On the same file system, files are hard links to the originals.
     """
     check_is_free(folder)
     program, weights = _program(archive), _model(model)
     arguments = [backend, *_model_arguments(model)]
     size = sum(file.source.stat().st_size for file in weights)
     manifest = Archive(str(archive)).manifest
-    written = texts(manifest, arguments, [file.path for file in program], size)
+    signer = check_key(key) if key else ""
+    written = texts(manifest, arguments, [file.path for file in program], size, signer)
+    if signer:
+        written[SIGNERS] = allowed_signers(signer)
     with _removed_on_failure(folder):
         for file in [*program, *weights]:
             _link_or_copy(file, folder)
@@ -44,6 +51,8 @@ def make_kit(folder: Path, archive: Path, backend: str, model: Path | None) -> N
             _write(folder / name, text)
         _make_executable(folder / "start.sh")
         _write(folder / SUMS, _sums(folder))
+        if key:
+            sign(folder, key)
 
 
 def check_is_free(folder: Path) -> None:

@@ -5,12 +5,14 @@ Their templates are in templates/; @word@ is replaced by a fact.
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from kuwa_min.bundle.manifest import Manifest, Target, describe, size_text
+from kuwa_min.bundle.signed_kit import NAMESPACE, SIGNATURE, SIGNERS, SUMS, fingerprint
 from kuwa_min.chat.modelfile import is_unicode
 from kuwa_min.errors import UsageError
 from kuwa_min.registry import backend_infos
@@ -22,7 +24,6 @@ TEXTS = {  # file of the kit -> its template
     "kuwa.service": "service.txt",
     "start.sh": "start.txt",
 }
-SUMS = "SHA256SUMS"
 BESIDE = {  # suffix of a document beside the built file -> what it is, in both languages
     ".sha256": ("its hash", "它的雜湊值"),
     ".cdx.json": ("what it is made of, for tools: CycloneDX", "它的組成，供工具讀取：CycloneDX"),
@@ -72,20 +73,35 @@ OPEN = {  # of one that asks a service on the internet, whose addresses change
     "`kuwa.service` 的 `IPAddressDeny=` 與 `IPAddressAllow=` 擋下其他連線。",
 }
 CLOUD = "[Cloud model]"  # what the summary of such an executor begins with
+VERIFY = f"ssh-keygen -Y verify -f FILE -I {NAMESPACE} -n {NAMESPACE} -s {SIGNATURE} < {SUMS}"
+SIGNED = {  # of a kit that is signed, with the fingerprint of the key
+    "signed_en": "\n\n   And that it is from its maker, who signed it with the key `{key}`: ask "
+    f"them whether it is theirs, or take as FILE the `{SIGNERS}` that they gave you by another "
+    f"way. This command runs nothing of the kit.\n\n   ```sh\n   {VERIFY}\n   ```",
+    "signed_zh": "並確認來源：本套件夾以金鑰 `{key}` 簽章。請向製作者確認這把金鑰，"
+    f"或以另外取得的 `{SIGNERS}` 作為 FILE：`{VERIFY}`。這個指令不會執行套件夾裡的任何東西。",
+}
 NEWEST_MINOR = 15  # of Python 3: the first that the start script tries where any will do
 
 
 def texts(
-    manifest: Manifest, arguments: Sequence[str], program: Sequence[str], model_size: int
+    manifest: Manifest,
+    arguments: Sequence[str],
+    program: Sequence[str],
+    model_size: int,
+    signer: str = "",
 ) -> dict[str, str]:
     """Return the kit's texts by file name.
 
     arguments are the defaults for kuwa.args, the executor's name first; program is the name of the
-    built file, followed by those of its companions; model_size is in bytes, 0 without a model.
+    built file, followed by those of its companions; model_size is in bytes, 0 without a model;
+    signer is the public key of a kit that is signed.
     Raises UsageError for an argument that is not one line of text.
     """
     facts = _facts(manifest, program[0], arguments[0])
-    facts |= _rows(program, model_size) | {"arguments": _lines(arguments)}
+    facts |= _rows(program, model_size, signer) | {"arguments": _lines(arguments)}
+    key = fingerprint(base64.b64decode(signer.split()[1])) if signer else ""
+    facts |= {name: text.format(key=key) if signer else "" for name, text in SIGNED.items()}
     return {
         name: _fill((TEMPLATES / template).read_text(encoding="utf-8"), facts)
         for name, template in TEXTS.items()
@@ -145,7 +161,7 @@ def _python(target: Target) -> dict[str, str]:
     }
 
 
-def _rows(program: Sequence[str], model_size: int) -> dict[str, str]:
+def _rows(program: Sequence[str], model_size: int, signer: str) -> dict[str, str]:
     """Return the table of the kit's files as Markdown rows, in both languages."""
     archive, *companions = program
     described = {archive: ("the program, in one file", "程式，單一檔案")}
@@ -154,6 +170,9 @@ def _rows(program: Sequence[str], model_size: int) -> dict[str, str]:
         size = size_text(model_size)
         described["model/"] = (f"the model, {size}", f"模型，{size}")
     described[SUMS] = ("the hashes of all of it", "全部檔案的雜湊值")
+    if signer:
+        described[SIGNATURE] = ("the signature of these hashes", "這些雜湊值的簽章")
+        described[SIGNERS] = ("the key that signed", "簽章所用的金鑰")
     return {
         key: "\n".join(f"| `{path}` | {words[language]} |" for path, words in described.items())
         for language, key in enumerate(("rows_en", "rows_zh"))

@@ -241,7 +241,7 @@ def test_an_option_that_a_verb_does_not_know_is_refused(
     heavy: Archive, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By argparse, under the verb's name."""
-    for verb, words in {"verify": ["x"], "cache": ["--cl"], "unpack": ["a", "b"]}.items():
+    for verb, words in {"verify": ["--x"], "cache": ["--cl"], "unpack": ["a", "b"]}.items():
         with pytest.raises(SystemExit) as ended:
             said(verb, *words)
         assert ended.value.code == 2
