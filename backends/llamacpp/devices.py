@@ -82,6 +82,8 @@ def check(layers: int, visible_gpu: str | None) -> None:
     if not layers:
         if cards:
             logger.info("a graphics card is here and not used: %s; --ngl -1 uses it", names)
+        elif visible_gpu:
+            logger.warning("--visible_gpu has no effect here: --ngl 0 computes on the processor")
         return
     libraries = _libraries()
     failures = [failure for one in libraries if (failure := _load_failure(one))]
@@ -105,15 +107,15 @@ def _refusal(layers: int, why: str) -> str:
 def _no_card(libraries: list[Path], visible_gpu: str | None) -> str:
     """Return why backends that can be loaded have no card."""
     registered = [name for name in _backends() if name != "CPU"]
-    if LOG_CAPTURE.first_error:  # a driver that is too old, say
-        return LOG_CAPTURE.first_error
     if not registered and not libraries:
         return "this build of llama.cpp computes on processors only"
-    built_for = ", ".join(registered or [one.name for one in libraries])
-    limits = [f"{name}={os.environ[name]}" for name in visible_gpus.VARIABLES if name in os.environ]
-    limit = f"--visible_gpu {visible_gpu}" if visible_gpu else ", ".join(limits)
+    built_for = ", ".join(registered or [one.stem.removeprefix("libggml-") for one in libraries])
+    error = f": {LOG_CAPTURE.first_error}" if LOG_CAPTURE.first_error else ""
+    names = [name for name in visible_gpus.VARIABLES if name in os.environ]
+    limits = ", ".join(f"{name}={os.environ[name]}" for name in names)
+    limit = f"--visible_gpu {visible_gpu}" if visible_gpu else limits
     among = f" ({limit})" if limit else ""
-    return f"llama.cpp was built for {built_for} and finds no such device here{among}"
+    return f"llama.cpp was built for {built_for} and finds no such device here{among}{error}"
 
 
 def _backends() -> list[str]:

@@ -69,7 +69,12 @@ static struct { p functions[15]; p registry; p context; } device =
     {{card, title, NULL, kind}, &registry, NULL};
 static p get(p r, size_t n) { return &device; }
 extern int cuInit(unsigned);
-p ggml_backend_init(void) { cuInit(0); return &registry; }
+extern void ggml_log_internal(int level, const char *format, ...);
+p ggml_backend_init(void) {
+    cuInit(0);
+    if (!CARDS) ggml_log_internal(4, "failed to initialize CUDA: no device\\n");
+    return &registry;
+}
 """
 DRIVER = """
 #include <string.h>
@@ -101,7 +106,8 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for cards in (0, 1):
         driver = str(folder / "driver/libcuda.so.1")
         library = folder / f"libggml-cuda-{cards}.so"
-        _compile(BACKEND, library, f"-DCARDS={cards}", "-Wl,--no-as-needed", driver)
+        needed = ("-Wl,--no-as-needed", driver, str(own / "lib/libggml-base.so"))
+        _compile(BACKEND, library, f"-DCARDS={cards}", *needed)
     return folder
 
 
@@ -168,16 +174,20 @@ def test_a_library_without_its_driver_is_named(package: Path) -> None:
             "driver is here); --ngl 0 computes on the processor\n"
         )
         assert check(package, "0", "", driver=False) == "passed\n"
+        assert check(package, "0", "1", driver=False) == (
+            "--visible_gpu has no effect here: --ngl 0 computes on the processor\npassed\n"
+        )
     else:
         pytest.skip("a driver is here")
 
 
 @pytest.mark.parametrize(("visible", "limit"), [("", ""), ("7", " (--visible_gpu 7)")])
 def test_a_driver_without_a_card_is_said(package: Path, visible: str, limit: str) -> None:
-    """With the option that may be the reason."""
+    """With the option that may be the reason, and what llama.cpp logged."""
     assert check(package, "-1", visible, cards=0) == (
         "StartError: --ngl -1 asks for a GPU, but llama.cpp was built for CUDA and finds no such "
-        f"device here{limit}; --ngl 0 computes on the processor\n"
+        f"device here{limit}: failed to initialize CUDA: no device; --ngl 0 computes on "
+        "the processor\n"
     )
 
 
