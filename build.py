@@ -16,7 +16,7 @@ from kuwa_min.errors import KuwaError, UsageError
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, build_file
 from kuwa_min.packing.build_options import build_parser, check, gpu_of, sources_of, target_of
 from kuwa_min.packing.core_zip import python_here
-from kuwa_min.packing.custom.check_imports import check_imports, provided
+from kuwa_min.packing.custom.check_imports import check_imports, check_shadows, provided
 from kuwa_min.packing.custom.executor_files import Executor, find_executor, is_custom
 from kuwa_min.packing.custom.first_import import import_once
 from kuwa_min.packing.custom.requirements import read_requirements
@@ -63,7 +63,10 @@ def _build_all(options: argparse.Namespace) -> int:
             raise UsageError(f"{backend} uses no libraries: --with is for a backend that does")
     check(options)
     if (options.requires or options.with_files or options.in_folder) and not executors:
-        raise UsageError("--requires, --with_files and --in_folder are for a custom executor")
+        raise UsageError(
+            "--requires, --with_files and --in_folder are for a custom executor; "
+            "--with adds packages to a backend"
+        )
     for backend in dict.fromkeys(options.backend):
         executor = executors.get(backend)
         _build(_info(executor, options) if executor else known[backend], options, executor)
@@ -83,6 +86,7 @@ def _build(
     has_libraries = backend.requires or options.more
     libraries = _libraries(backend, options) if has_libraries else NO_LIBRARIES
     if executor:
+        check_shadows(executor, (one.path for one in libraries.files))
         names = {*provided(one.path for one in libraries.files), *libraries.host_packages}
         check_imports(executor, names, log_step)
     folder, output = options.in_folder, Path(options.output)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import kuwa_min.launch
+from kuwa_min import cli
 from tests.support.pythons import python_of
 from tests.support.saved_as import SAVED_AS
 
@@ -541,6 +542,12 @@ NAMED = (
     (("mine", "--port", "1"), ["mine", "--port", "1"]),
     (("other.py",), ["other.py"]),
 )
+
+
+def test_what_is_asked_alone_is_what_the_command_line_knows() -> None:
+    """The launcher has a list of its own, as it imports nothing."""
+    known = ["--list", "--version", *(f"--{name}" for name in cli.DOCUMENTS)]
+    assert sorted(kuwa_min.launch.DOCUMENTS) == sorted(known)
 
 
 def test_a_packed_executor_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:

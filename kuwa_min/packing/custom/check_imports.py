@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DROP_IN = Path(compat.FOLDER)
 OURS = "kuwa_min"
+# kuwa is a namespace package, which a regular one would hide.
+HIDING = ("kuwa/__init__.py", "kuwa/executor/", "kuwa_min/", "kuwa_min.py", "kuwa.py")
 BESIDE = "give Kuwa's folder {} by --with_files, and its requirements by --requires"
 LIBRARIES = {  # of Kuwa, published as source in its repository only
     "kuwa.client": BESIDE.format("src/library/client/src/kuwa"),
@@ -35,6 +37,13 @@ def provided(paths: Iterable[str]) -> set[str]:
             names = [part.partition(".")[0] for part in parts[:2]]
             found |= {names[0], ".".join(names)}
     return found
+
+
+def check_shadows(executor: Executor, paths: Iterable[str]) -> None:
+    """Raise UsageError if files of the executor or of its libraries would hide ours."""
+    for path in (*executor.files, *paths):
+        if path.startswith(HIDING):
+            raise UsageError(f"{path} would hide what kuwa-min has by that name: leave it out")
 
 
 def check_imports(executor: Executor, names: Collection[str], log_step: LogStep) -> None:

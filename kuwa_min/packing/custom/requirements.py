@@ -11,8 +11,8 @@ from packaging.utils import canonicalize_name
 from kuwa_min.errors import UsageError
 from kuwa_min.options.text_file import InvalidTextFile, read_text
 from kuwa_min.packing.wheels.lock import parse_requirement
+from kuwa_min.packing.wheels.resolve import OURS
 
-OURS = ("kuwa-executor", "kuwa-min")  # what the file itself is
 OTHER_FILE = re.compile(r"(?:-r|--requirement)[\s=]*(.+)")
 ADVICE = (
     (re.compile(r"-c\b|--constraint"), "set UV_CONSTRAINT to that file"),

@@ -28,6 +28,7 @@ OUTPUT = "requirements.txt"
 WHEELS_ONLY = ("--only-binary", ":all:")
 UV_OUTPUT = ("--generate-hashes", "--no-header", "--no-annotate", "--quiet", "--color", "never")
 UV_OPTIONS = (*UV_OUTPUT, "--no-progress", "--no-python-downloads")
+OURS = ("kuwa-executor", "kuwa-min")  # what each file is, and packages of backends may require
 CLEARED = ("UV_NO_SOURCES", "UV_TORCH_BACKEND", "UV_WORKING_DIR", "UV_PROJECT")
 LONGEST = 700  # characters of uv's error message that are shown
 
@@ -83,8 +84,8 @@ def resolve(
         folder = Path(directory)
         folder.joinpath("pyproject.toml").write_text(_project(backend, needed, index), "utf-8")
         _write_lines(folder / "pins.txt", (f"{one.name}=={one.version}" for one in own.values()))
-        _write_lines(folder / "host.txt", host)
-        files = ("--constraints", "pins.txt", "--excludes", "host.txt")
+        _write_lines(folder / "absent.txt", (*host, *OURS))
+        files = ("--constraints", "pins.txt", "--excludes", "absent.txt")
         text = _run_uv([*WHEELS_ONLY, *files], folder, target, sources)
     pins = tuple(
         _of_own(pin, own, candidates, target) for pin in read_pins(text, "the answer of uv")

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.custom.check_imports import check_imports, library_imports, provided
+from kuwa_min.packing.custom.check_imports import (
+    check_imports,
+    check_shadows,
+    library_imports,
+    provided,
+)
 from kuwa_min.packing.custom.executor_files import Executor
 
 PATHS = (
@@ -109,3 +114,15 @@ def test_bytecode_is_made_of_what_a_start_imports(tree: Path) -> None:
     files = {name: tree / name for name in ("main.py", "src/text.py")}
     found = ["import requests", "import requests.adapters", "import six"]
     assert library_imports(Executor("main", "", {"main": "main.py"}, files)) == found
+
+
+def test_files_that_would_hide_ours_are_refused(tmp_path: Path) -> None:
+    """Of the executor or of its libraries; a part of Kuwa beside ours hides nothing."""
+    good = ("kuwa/client/__init__.py", "kuwa_client.py", "kuwa.pth")
+    for bad in ("kuwa/__init__.py", "kuwa/executor/util.py", "kuwa_min/errors.py"):
+        own = Executor("a", "", {"a": "a.py"}, dict.fromkeys(("a.py", *good), tmp_path))
+        check_shadows(own, good)
+        with pytest.raises(UsageError, match=f"{bad} would hide what kuwa-min has"):
+            check_shadows(own, (*good, bad))
+        with pytest.raises(UsageError, match="would hide"):
+            check_shadows(own._replace(files={**own.files, bad: tmp_path}), ())

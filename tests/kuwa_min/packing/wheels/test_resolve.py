@@ -149,6 +149,15 @@ def test_what_the_host_has_stays_out(index: str) -> None:
 
 
 @pytest.mark.slow
+def test_packages_of_backends_may_require_what_the_file_is(tmp_path: Path) -> None:
+    """No index has it, and none is asked."""
+    house = make_wheel(tmp_path, "parrots", "1.0", "kuwa-min>=0.1", "kuwa_executor").parent
+    lock = resolve("mine", ["parrots"], TARGET, WheelSources(wheels=(house,), no_index=True))
+    assert versions(lock) == {"parrots": "1.0"}
+    assert lock.host_packages == ()
+
+
+@pytest.mark.slow
 def test_a_package_of_sources_alone(index: str, tmp_path: Path) -> None:
     """Nothing is compiled on the way: a wheel is asked for."""
     folder = tmp_path / "index" / "usual" / "llama-cpp-python"
