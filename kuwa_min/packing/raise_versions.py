@@ -23,8 +23,8 @@ from .wheels.resolve import WheelSources, resolve
 from .wheels.target import FIRST_MINOR, TargetPython
 
 TITLE = """\
-# The versions that all tests ran with. Builds and `make test` take them where they suit; build.py
-# --newest does not. `make raise-versions` writes this file.
+# The versions that all tests ran with, and those that torch for CUDA adds. Builds and `make test`
+# take them where they suit; build.py --newest does not. `make raise-versions` writes this file.
 """
 PROJECT, WHEELHOUSE = Path("pyproject.toml"), Path("build/wheels")
 EXTRAS = ("build", "test", "heavy", "cloud")  # are installed beside the libraries for the tests

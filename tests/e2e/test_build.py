@@ -431,6 +431,12 @@ TOGETHER = (
     ("huggingface --no_index --lock {tmp}/no.lock", "is not a kuwa lock"),
     ("huggingface --no_index --wheels {tmp}/none", "there is no folder {tmp}/none"),
     ("llamacpp --no_index --platform manylinux_2_28_aarch64", "build its wheel on such a machine"),
+    ("huggingface --driver 550 --cpu", "--driver chooses the CUDA of torch: leave --cpu and"),
+    ("huggingface --driver 390", "--driver 390 is too old for every CUDA that torch is built for"),
+    ("llamacpp --no_index --driver 550", "llamacpp takes no torch along: leave --driver out"),
+    ("debug --with numpy", "debug uses no libraries: --with is for a backend that does"),
+    ("debug --sign KEY", "--sign signs a kit: add --kit DIR"),
+    ("debug --kit {tmp}/kit --sign KEY", "--sign KEY: there is no such file; ssh-keygen -t"),
     ("debug --kit {tmp}", "{tmp} is not empty: name a folder that is empty or not there yet"),
 )
 
