@@ -14,7 +14,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from kuwa_min.errors import describe
+from kuwa_min.errors import describe, message_of
 from kuwa_min.process import supervision
 
 from .request import EMIT_INTERVAL, Request
@@ -39,17 +39,18 @@ class Engine:
 
     load: loads the model and returns its scheduler; called once, on the engine's thread. interrupt:
     ends load() with an exception; called by close(), on any thread. check: raises if the model can
-    compute nothing any more, whoever asks; called on the engine's thread after a failure, and ends
-    the process then, as only a new one can load the model again.
+    compute nothing any more, whoever asks; called with a failure after it, and ends the process
+    then, as only a new one can load the model again.
 
-    submit() and close() may be called from any thread; the scheduler is used by this one only.
+    submit(), close() and examine() may be called from any thread; the scheduler is used by this one
+    only.
     """
 
     def __init__(
         self,
         load: Callable[[], Scheduler],
         interrupt: Callable[[], None] = lambda: None,
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[BaseException], None] = lambda failure: None,
     ) -> None:
         self._load, self._interrupt, self._check = load, interrupt, check
         self._scheduler: Scheduler  # what load() returned
@@ -104,6 +105,15 @@ class Engine:
         """Queue a request; never waits."""
         self._inbox.put(request)
 
+    def examine(self, failure: BaseException) -> None:
+        """End the process if a failure shows that the model is lost; raises nothing."""
+        try:
+            self._check(failure)
+        except Exception as error:  # noqa: BLE001 - whatever the library raises
+            if not self._lost:
+                self._lost = True
+                supervision.end_process(message_of(error) or type(error).__name__)
+
     def close(self) -> None:
         """Cancel all running requests and wait for the end of the step under way."""
         self._closing = True
@@ -129,16 +139,6 @@ class Engine:
             self._loaded.set()
         return self._serve()
 
-    def _check_model(self) -> None:
-        """End the process if the model is lost."""
-        try:
-            self._check()
-        except Exception as error:  # noqa: BLE001 - whatever the library raises
-            if not self._lost:
-                self._lost = True
-                kind = type(error).__name__
-                supervision.end_process(f"the model cannot compute any more ({kind})")
-
     def _serve(self) -> None:
         """Run steps until close(), then finish all requests."""
         while not self._closing:
@@ -156,8 +156,9 @@ class Engine:
 
     def _admit(self) -> None:
         """Move queued requests into free slots; wait for one while there is nothing to compute."""
-        if any(request.failed for request in self._running):
-            self._check_model()
+        failures = [one.failure for one in self._running if one.failure is not None]
+        if failures:
+            self.examine(failures[0])
         self._running = [request for request in self._running if not request.finished]
         for request in self._running:
             request.emit_interval = min(EMIT_INTERVAL * len(self._running), MAX_EMIT_INTERVAL)

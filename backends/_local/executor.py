@@ -61,8 +61,8 @@ class Model(Protocol):
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
 
-    def check_device(self) -> None:
-        """Raise if its device computes nothing any more; called on the engine's thread."""
+    def check_device(self, failure: BaseException) -> None:
+        """Raise, in one line, if a failure was because its device computes nothing any more."""
 
 
 class ModelExecutor(LLMExecutor):
@@ -127,7 +127,9 @@ class ModelExecutor(LLMExecutor):
             raise UsageError(excess)
         load = self.loader()
         self.engine = Engine(
-            lambda: self._load(load), self.interrupt_loading, lambda: self.model.check_device()
+            lambda: self._load(load),
+            self.interrupt_loading,
+            lambda failure: self.model.check_device(failure),
         )
         self.engine.start()
         self.sandbox_pool = SandboxPool()
@@ -183,6 +185,9 @@ class ModelExecutor(LLMExecutor):
                 request = self.create_request(history, modelfile)
         except Stopped:
             return
+        except RuntimeError as error:  # what reads pictures may compute on a GPU, too
+            self.engine.examine(error)
+            raise
         self.on_stop(request.cancel)
         self.engine.submit(request)
         try:

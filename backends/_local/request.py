@@ -55,7 +55,7 @@ class Request:
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         self._buffer, self._flushed_at = "", 0.0
         self._error: BaseException | None = None
-        self.failed = False  # with an error that we do not explain
+        self.failure: BaseException | None = None  # an error that we do not explain
 
     # -- the reading thread
 
@@ -137,7 +137,7 @@ class Request:
         if self.finished:
             return
         self.finished = True
-        self.failed = error is not None and not isinstance(error, AnswerError)
+        self.failure = None if isinstance(error, AnswerError) else error
         if not self._stop.hit:
             self._buffer += self._stop.finish()
         if self.timed_out and self._timeout and error is None:

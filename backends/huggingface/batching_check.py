@@ -27,7 +27,7 @@ MAX_ERROR_HALF = 0.25
 def examine(model: TransformersModel) -> AttentionLayout | str:
     """Return the layout by which a model can be batched, or the reason why it cannot.
 
-    Raises the library's error if memory runs out.
+    Raises the library's error if memory runs out, StartError if a GPU fails.
     """
     reason = _unbatchable_reason(model)
     if reason:
@@ -38,8 +38,7 @@ def examine(model: TransformersModel) -> AttentionLayout | str:
     try:
         error = _batching_error(model, layout)
     except Exception as failure:
-        if model.is_out_of_memory(failure):
-            raise
+        model.check_usable(failure)
         logger.debug("the test of batching failed", exc_info=True)
         return f"the test of batching failed ({type(failure).__name__})"
     if not error <= MAX_ERROR.get(model.library_model.dtype, MAX_ERROR_HALF):

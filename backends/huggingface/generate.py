@@ -60,6 +60,7 @@ class Generate:
                     **model.generate_options,
                 )
         except Exception as error:  # noqa: BLE001 - the library raises anything
+            model.check_usable(error)
             reason = " ".join(str(error).split())[:MAX_REASON]
             names = ", ".join(model.generate_options)
             raise UsageError(f"transformers cannot generate with {names}: {reason}") from None

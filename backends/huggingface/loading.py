@@ -25,6 +25,7 @@ from backends._local.model_files.sniff import (
 )
 from kuwa_min.errors import KuwaError, StartError, UsageError
 
+from .device import errors
 from .model_kind import check_complete, check_writes_text
 
 logger = logging.getLogger(__name__)
@@ -187,14 +188,15 @@ def _explaining(options: LoadOptions) -> Iterator[None]:
         yield
     except KuwaError:
         raise
-    except (torch.OutOfMemoryError, MemoryError):
-        raise StartError(f"{path} does not fit into memory; a smaller --dtype may") from None
     except pickle.UnpicklingError:
         raise StartError(
             f"{path} cannot be loaded: a .bin file of it holds more than weights, and reading that "
             "could run somebody's code; take the model's .safetensors files"
         ) from None
     except Exception as error:  # the library raises whatever its readers raise
+        errors.check(error, ())
+        if errors.is_out_of_memory(error):
+            raise StartError(f"{path} does not fit into memory; a smaller --dtype may") from None
         logger.debug("loading failed", exc_info=True)
         raise StartError(f"{path} {_reason(error, options)}") from None
 

@@ -17,15 +17,16 @@ from backends._local.model_files.sniff import printable
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 from backends._local.tokenizing.rendering import Template
+from kuwa_min.errors import StartError
 
 from .detokenizer import detokenizer_factory
+from .device import errors
 from .loading import LoadOptions, Progress, load
 from .tokenizer import LibraryTokenizer
 
 logger = logging.getLogger(__name__)
 
 AttentionMask = torch.Tensor | dict[str, torch.Tensor] | None  # as forward() takes it
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"  # in the message of torch's RuntimeError
 MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unknown"
 MAX_NAMES = 5  # of tokens without weights, in the log
 DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it
@@ -71,6 +72,8 @@ class TransformersModel:
         self.eos_token_ids = frozenset(token for token in ends if token < self.embeddings)
         self.context_length = _context_length(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
+        places = {one.device for one in self._model.parameters()}
+        self.gpus = sorted((one for one in places if one.type == "cuda"), key=str)
         self.cache_argument = _cache_argument(self._model)
         self._watched: tuple[Request, ...] = ()
         for layer in _layers(self._model):
@@ -209,14 +212,26 @@ class TransformersModel:
     @staticmethod
     def is_out_of_memory(error: Exception) -> bool:
         """Tell whether memory ran out, of a GPU or of the machine."""
-        return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-            isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error)
-        )
+        return errors.is_out_of_memory(error)
 
-    def check_device(self) -> None:
-        """Raise if the GPU computes nothing any more: after some errors, every call of it fails."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def check_device(self, failure: BaseException) -> None:
+        """Raise DeviceLost if a failure says, or the GPUs do, that they compute nothing any more.
+
+        Waits for what they compute.
+        """
+        errors.check(failure, self.gpus)
+
+    def check_usable(self, failure: Exception) -> None:
+        """Raise if a failure at the start is the device's: no other way of computing helps then.
+
+        Raises the failure itself if memory ran out, else StartError.
+        """
+        self.check_device(failure)
+        if self.is_out_of_memory(failure):
+            raise failure
+        if errors.is_of_device(failure):
+            reason = errors.first_line(failure)
+            raise StartError(f"the model cannot be computed: {reason}") from None
 
     @staticmethod
     def free_memory() -> None:

@@ -115,7 +115,7 @@ class LlamaModel:
             bos = ""
         return ChatTemplate(PLAIN, bos_token=bos)
 
-    def check_device(self) -> None:
+    def check_device(self, failure: BaseException) -> None:
         """Raise nothing: llama.cpp ends the process itself if a device fails."""
 
     def info(self) -> dict[str, Any]:

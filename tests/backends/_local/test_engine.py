@@ -300,7 +300,8 @@ def test_a_model_that_is_lost_ends_the_process(
     def compute(_: Request) -> None:
         raise error
 
-    def check() -> None:
+    def check(failure: BaseException) -> None:
+        assert failure is error
         if lost.is_set():
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -317,7 +318,7 @@ def test_a_model_that_is_lost_ends_the_process(
             read(one)
     finally:
         engine.close()
-    words = "the model cannot compute any more (RuntimeError)"
+    words = "CUDA error: an illegal memory access was encountered"
     assert reasons == ([words] if isinstance(error, LookupError) else [])
 
 

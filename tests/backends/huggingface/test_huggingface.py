@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -12,6 +13,7 @@ import pytest
 from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options
+from kuwa_min.process import supervision
 from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.programs import Program, call, chat_through, fetch, said, until
@@ -402,21 +404,80 @@ def change(file: Path, **values: Any) -> None:
 # -- mistakes
 
 
+SERIAL = ("--generation_kwargs", "guidance_scale=1.5")  # computed by generate()
+LIBRARY_FULL = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+
+
+@pytest.mark.parametrize("options", [(), SERIAL], ids=["batched", "serial"])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"), LIBRARY_FULL],
+    ids=["torch", "cuBLAS"],
+)
 def test_a_failing_chat_harms_no_other(
-    load: Any, folder: Path, library: Any, monkeypatch: pytest.MonkeyPatch
+    error: Any, options: Any, load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The user is told that memory ran out; the next chat is answered."""
-    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, *options)
+    expected = talker.pieces("x")
     model = talker.executor.model.library_model
+    monkeypatch.setattr(supervision, "_end_process", pytest.fail)
 
     def fail(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 99 GiB")
+        raise RuntimeError(error) if isinstance(error, str) else error
 
     with monkeypatch.context() as patch:
         patch.setattr(model, "forward", fail)
         with pytest.raises(AnswerError, match="ran out of memory"):
             talker.pieces("x")
-    assert "".join(talker.pieces("x")) == library("x")
+    assert "".join(talker.pieces("x")) == "".join(expected)
+
+
+@pytest.mark.parametrize("options", [(), SERIAL], ids=["batched", "serial"])
+def test_a_lost_gpu_ends_the_process(
+    options: Any, load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every forward pass fails from then on as torch says it: one line, once."""
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, *options)
+    reasons, ended = list[str](), threading.Event()
+
+    def end(reason: str) -> None:
+        reasons.append(reason)
+        ended.set()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with ...")
+
+    monkeypatch.setattr(supervision, "_end_process", end)
+    monkeypatch.setattr(talker.executor.model.library_model, "forward", fail)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            talker.pieces("x")
+        assert ended.wait(60)
+    assert len(reasons) == 1
+    assert "(CUDA error: device-side assert triggered); a new process can use it" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("CUDA error: device-side assert triggered", "computes nothing any more"),
+        ("CUDA error: no kernel image is available", "cannot be computed: CUDA error: no kernel"),
+        (LIBRARY_FULL, "no memory is left to compute with"),
+    ],
+)
+@pytest.mark.parametrize("options", [(), SERIAL], ids=["batched", "serial"])
+def test_a_gpu_that_fails_at_the_start_ends_it(
+    options: Any, text: str, said: str, load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no reason to compute chats one at a time; one line says what failed."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", fail)
+    with pytest.raises(StartError, match=said):
+        load(HuggingfaceExecutor, "--model_path", folder, *FEW, *options)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Where a model computes: errors of devices, and the choice of graphics cards."""
