@@ -18,8 +18,8 @@ PIP_IN_TURN = flock $(VENV)/python-ready $(BIN)/pip # two at once would spoil on
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy cloud models bench bench-heavy bench-huggingface bench-llamacpp \
-  bench-chatgpt soak browser ssh-keygen mutation raise-versions clean
+.PHONY: run build test check lint heavy vulkan cloud models bench bench-heavy bench-huggingface \
+  bench-llamacpp bench-chatgpt soak browser ssh-keygen mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -50,6 +50,14 @@ lint: $(VENV)/test-ready
 	$(BIN)/mypy
 
 heavy: build/torch/ready build/wheels/llama-ready $(VENV)/heavy-ready ## torch, transformers, llama.cpp
+
+vulkan: heavy ## llama.cpp for Vulkan, and its tests on a software device; Debian 13 or newer
+	@dpkg -s libvulkan-dev glslc spirv-headers mesa-vulkan-drivers >/dev/null 2>&1 \
+	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y \
+	  --no-install-recommends libvulkan-dev glslc spirv-headers mesa-vulkan-drivers; } \
+	  || echo "install libvulkan-dev, glslc, spirv-headers and mesa-vulkan-drivers, or set VULKAN_SDK"
+	$(BIN)/python build.py llamacpp --vulkan --output dist/vulkan
+	$(PYTEST) -n0 tests/backends/llamacpp/test_vulkan.py
 
 cloud: build/wheels/cloud-ready $(VENV)/cloud-ready ## the SDKs of chatgpt and geminipro
 

@@ -110,7 +110,7 @@ def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
     host = THIN if options.thin else ()
     request = LibraryRequest(
         backend, target_of(options), sources_of(options), options.lock, options.wheelhouse, host,
-        tuple(options.more), options.driver or "", gpu_of(options),
+        tuple(options.more), options.driver or "", options.llama_index or "", gpu_of(options),
     )  # fmt: skip
     return find_libraries(request, prune if options.prune else list, log_step)
 

@@ -75,6 +75,10 @@ def _add_sources(group: argparse._ArgumentGroup) -> None:
         help="where --cpu and --cuda find their torch; default: %(default)s",
     )  # fmt: skip
     group.add_argument(
+        "--llama_index", metavar="URL",
+        help="take a compiled llama-cpp-python of others from this index: trust its makers",
+    )  # fmt: skip
+    group.add_argument(
         "--wheelhouse", metavar="DIR", type=Path, default=Path("build/wheels"),
         help="keep what was downloaded or compiled for the next build; default: %(default)s",
     )  # fmt: skip

@@ -12,7 +12,7 @@ from kuwa_min.packing.elf.host_requirements import host_requirements
 from kuwa_min.packing.elf.scan import cached_scan
 from kuwa_min.packing.wheels.constraints import read_constraints
 from kuwa_min.packing.wheels.driver import check_variant, for_driver
-from kuwa_min.packing.wheels.fetch import fetch_wheels
+from kuwa_min.packing.wheels.fetch import fetch_from_index, fetch_wheels
 from kuwa_min.packing.wheels.ggml_backend import GgmlBackend, add_backend, version_of
 from kuwa_min.packing.wheels.llama_wheel import (
     CompiledWheel,
@@ -48,6 +48,7 @@ class LibraryRequest(NamedTuple):
     host_packages: tuple[str, ...]  # provided by the host's Python: --thin
     more: tuple[str, ...] = ()  # requirements beside those of the backend: --with
     driver: str = ""  # NVIDIA's, which torch shall run with: --driver
+    llama_index: str = ""  # of compiled wheels of llama.cpp: --llama_index
     gpu: GgmlBackend | None = None  # to add to llama.cpp: --vulkan
 
     @property
@@ -63,6 +64,7 @@ def find_libraries(
 
     Raises UsageError.
     """
+    request = _with_index(request, log_step)
     found = _followed(request, log_step) or _resolved(request, log_step)
     lock, sources = found.lock, _with_folder(request.sources, found.compiled)
     log_step(read_constraints().report(found.origin, lock.pins))
@@ -77,6 +79,19 @@ def find_libraries(
         files=file_filter(file for wheel in wheels for file in wheel.files),
         host_packages=[*request.host_packages],
     )
+
+
+def _with_index(request: LibraryRequest, log_step: LogStep) -> LibraryRequest:
+    """Fetch llama.cpp's wheel from --llama_index, and use it as one of --wheels."""
+    if not request.llama_index:
+        return request
+    wanted = [one for one in _needed(request) if _name(one) == LLAMA]
+    if not wanted:
+        raise UsageError(f"{request.backend.name} takes no llama.cpp along: leave the index out")
+    index, house = request.llama_index, request.wheelhouse
+    folder = fetch_from_index(wanted[0], index, request.target, house, log_step)
+    sources = request.sources._replace(wheels=(*request.sources.wheels, folder))
+    return request._replace(sources=sources)
 
 
 class Pinned(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -45,6 +46,25 @@ def fetch_wheels(lock: Lock, sources: WheelSources, wheelhouse: Path, log_step: 
             raise UsageError(f"pip brought no wheel for {lock.target} of {_listed(still)}")
         found |= more
     return dict(sorted(found.items(), key=lambda wheel: wheel[0].name))
+
+
+def fetch_from_index(
+    requirement: str, index: str, target: TargetPython, wheelhouse: Path, log_step: LogStep
+) -> Path:
+    """Download the newest wheel of an index of others; return its folder; raises UsageError.
+
+    Such an index has one package, no hashes, and nothing that the package requires.
+    """
+    folder = wheelhouse / f"index-{hashlib.sha256(index.encode()).hexdigest()[:12]}"
+    log_step(f"downloading {requirement} for {target} from {index}")
+    options = [*_options(Lock("", target, ()), WheelSources()), "-d", str(folder)]
+    options.remove("--require-hashes")
+    command = [*pip_command(), *options, "--index-url", index, requirement]
+    if subprocess.run(command, stdout=STDERR).returncode:
+        raise UsageError(
+            f"{index} gives no wheel of {requirement} for {target}; above pip says why"
+        )
+    return folder
 
 
 def _find(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.fetch import fetch_wheels
+from kuwa_min.packing.wheels.fetch import fetch_from_index, fetch_wheels
 from kuwa_min.packing.wheels.lock import Lock, Pin
 from kuwa_min.packing.wheels.resolve import WheelSources
 from kuwa_min.packing.wheels.target import TargetPython
@@ -198,3 +198,20 @@ def test_files_are_hashed_whole(tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(251)) * (size // 251) + b"x" * (size % 251))
     assert sha256_of(path) == digest(path)
+
+
+@pytest.mark.slow
+def test_a_wheel_of_an_index_of_others_is_fetched(index: Path, tmp_path: Path) -> None:
+    """The newest that the target accepts, into a folder of that index; nothing else is asked."""
+    for version in ("0.3.36", "0.3.37"):
+        make_wheel(
+            index / "cu130/llama-cpp-python", "llama-cpp-python", version, "numpy", tag=CP312
+        )
+    url = os.environ["PIP_INDEX_URL"].replace("usual", "cu130")
+    said: list[str] = []
+    wanted = "llama-cpp-python>=0.3.36"
+    folder = fetch_from_index(wanted, url, TARGET, tmp_path, said.append)
+    assert [path.name for path in folder.iterdir()] == [f"llama_cpp_python-0.3.37-{CP312}.whl"]
+    assert said == [f"downloading {wanted} for {TARGET} from {url}"]
+    with pytest.raises(UsageError, match=r"usual gives no wheel of llama-cpp-python>=0\.3\.36 for"):
+        fetch_from_index(wanted, os.environ["PIP_INDEX_URL"], TARGET, tmp_path, said.append)
