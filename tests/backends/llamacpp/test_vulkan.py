@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 DRIVERS = Path("/usr/share/vulkan/icd.d")
 TEXTS = ("Name three colours.", "What is the capital?", "Count to five.", "The sea.")
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--temperature", "0", "--max_tokens", "12")
-SPLIT = ("--ngl", "-1", "--tensor_split", "3,1", "--concurrent_req_limit", "4")
+SPLIT = ("--ngl", "-1", "--tensor_split", "1,1", "--concurrent_req_limit", "4")
 START = 600  # seconds, on a busy machine; every kind of operation is compiled once
 
 
@@ -80,7 +80,7 @@ def ask(program: Program, text: str, answers: dict[str, str], path: str = "") ->
 
 
 def test_all_layers_are_on_two_devices(program: Program) -> None:
-    """As --ngl -1 and --tensor_split ask."""
+    """As --ngl -1 and --tensor_split ask; of three layers 3,1 would give the second none."""
     assert "offloaded 3/3 layers to GPU" in program.log
     assert "layer   0 assigned to device Vulkan0" in program.log
     assert "layer   2 assigned to device Vulkan1" in program.log
