@@ -58,6 +58,10 @@ DTYPES = {  # by the names that Kuwa's --torch_dtype has
     "bfloat16": "bfloat16",
     "bf16": "bfloat16",
 }
+# Options of torch's GPU memory. A KV cache that grows leaves holes, unless segments can grow. The
+# first name counts in all versions of torch; 2.9 to 2.11 read only that one for this option.
+ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
+ANSWER = 4096  # tokens of an answer, for an estimate of memory
 BEAM_OPTIONS = ("length_penalty", "early_stopping", "renormalize_logits")
 OPTIONS = (
     Option(
@@ -157,6 +161,8 @@ class HuggingfaceExecutor(ModelExecutor):
         visible_gpus.restrict(self.args.visible_gpu)
         offline = str(int(not self.args.online))
         os.environ.update(HF_HUB_OFFLINE=offline, TRANSFORMERS_OFFLINE=offline)
+        if not any(os.environ.get(name) for name in ALLOCATOR):
+            os.environ[ALLOCATOR[0]] = "expandable_segments:True"
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _private_folder())
 
@@ -252,6 +258,7 @@ class HuggingfaceExecutor(ModelExecutor):
             "load_8bits": args.load_8bits,
             "safetensors_only": args.safetensors_only,
             "trust_remote_code": args.trust_remote_code,
+            "tokens": args.concurrent_req_limit * (int(args.limit) + ANSWER),
         }
 
     def _locate_part(self, name: str) -> str | None:

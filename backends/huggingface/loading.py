@@ -23,9 +23,10 @@ from backends._local.model_files.sniff import (
     printable,
     read_json,
 )
+from backends._local.model_files.weights import find
 from kuwa_min.errors import KuwaError, StartError, UsageError
 
-from .device import errors
+from .device import cards, errors
 from .model_kind import check_complete, check_writes_text
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class LoadOptions:
     safetensors_only: bool
     trust_remote_code: bool
     special_ids: Mapping[str, int | list[int]]  # instead of what its generation_config.json says
+    tokens: int  # of all chats together, for the estimate of memory
 
 
 class Loaded(NamedTuple):
@@ -71,6 +73,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
     device_map = _choose_device_map(options)
     with _reporting(progress), _explaining(options):
         config = transformers.AutoConfig.from_pretrained(options.path, **_trust(options))
+        device_map, dtype = _choose_cards(device_map, config, options)
         processor = _load_processor(config, options)
         tokenizer = _load_tokenizer(processor, options)
         quantization = {}
@@ -81,7 +84,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
         check_writes_text(config, model_class, options.model_path)
         model, found = model_class.from_pretrained(
             options.path,
-            dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             device_map=device_map,
             use_safetensors=True if options.safetensors_only else None,
             output_loading_info=True,
@@ -163,6 +166,30 @@ def _choose_device_map(options: LoadOptions) -> str | dict[str, Any] | None:
             f"{_no_gpu_reason()}; --device cpu computes on the processor"
         )
     return None if device in ("auto", "cpu") else device
+
+
+def _choose_cards(
+    device_map: str | dict[str, Any] | None, config: Any, options: LoadOptions
+) -> tuple[str | dict[str, Any] | None, str]:
+    """Return the device map, of one card if the model fits on it, and the name of the dtype."""
+    if not isinstance(device_map, str) or not torch.cuda.is_available():
+        return device_map, options.dtype
+    found = cards.found()
+    if device_map == "auto" and (weights := _weights_bytes(options)):
+        itemsize = 4 if options.dtype == "float32" else 2
+        needed = cards.needed_bytes(weights, config, options.tokens, itemsize)
+        device_map = cards.on_one(found, needed) or device_map
+    used = [one for one in found if device_map == f"cuda:{one.index}"] or found
+    is_told = options.dtype != "auto" or options.load_8bits
+    return device_map, options.dtype if is_told else cards.half_precision(config, used)
+
+
+def _weights_bytes(options: LoadOptions) -> int:
+    """Return the size of the weights as they lie there; 0 if they are not in a folder."""
+    try:
+        return sum(one.size for one in find(Path(options.path)))
+    except (InvalidModelFile, OSError):
+        return 0
 
 
 def _check_device(name: str) -> None:

@@ -20,7 +20,7 @@ from backends._local.tokenizing.rendering import Template
 from kuwa_min.errors import StartError
 
 from .detokenizer import detokenizer_factory
-from .device import errors
+from .device import cards, errors
 from .loading import LoadOptions, Progress, load
 from .tokenizer import LibraryTokenizer
 
@@ -92,6 +92,7 @@ class TransformersModel:
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": str(self._model.device),
             "context": self.context_length,
+            **({"memory": cards.memory(self.gpus)} if self.gpus else {}),
         }
 
     def _choose_template(self, options: LoadOptions, override: str | None) -> ChatTemplate:

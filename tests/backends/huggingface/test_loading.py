@@ -583,3 +583,55 @@ def _opened(gate: Path) -> int | None:
         return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
         return None
+
+
+# -- graphics cards
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ((), ("cuda:1", "auto")),
+        (("--device", "cuda:0"), ("cuda:0", "auto")),
+        (("--device_map", "balanced"), ("balanced", "auto")),
+        (("--dtype", "bf16"), ("cuda:1", "bfloat16")),
+        (("--concurrent_req_limit", 10**9), ("auto", "auto")),
+    ],
+)
+def test_a_model_goes_to_one_card_unless_told(
+    options: Any, found: Any, load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.cuda is replaced, and what was chosen is looked at: there is no GPU here."""
+    from backends.huggingface import loading
+    from backends.huggingface.device import cards
+
+    two = [cards.Card(index, "Card", (4 + index) * 10**9, (8, 0)) for index in range(2)]
+    chosen = []
+    choose = loading._choose_cards
+
+    def look(*given: Any) -> Any:
+        chosen.append(choose(*given))
+        raise StartError("seen")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(two))
+    monkeypatch.setattr(cards, "found", lambda: two)
+    monkeypatch.setattr(loading, "_choose_cards", look)
+    assert refusal(load, StartError, folder, *options) == "seen"
+    assert chosen == [found]
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
+def test_segments_of_gpu_memory_can_grow_unless_told(
+    name: str, load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operator's own value stays alone, by either name."""
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    load(HuggingfaceExecutor, "--model_path", folder)
+    assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
+    monkeypatch.setenv(name, "max_split_size_mb:64")
+    load(HuggingfaceExecutor, "--model_path", folder)
+    assert {one: os.environ[one] for one in os.environ if one.endswith("ALLOC_CONF")} == {
+        name: "max_split_size_mb:64"
+    }
