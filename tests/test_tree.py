@@ -23,7 +23,6 @@ COVERED_BY = {
     "kuwa_min/options/config_file": "kuwa_min/options/test_generation_options",
     "kuwa_min/options/yaml/flow": "kuwa_min/options/yaml/test_block",
     "kuwa_min/options/yaml/scalar": "kuwa_min/options/yaml/test_block",
-    "kuwa_min/packing/build_options": "e2e/test_build",
     "kuwa_min/packing/compile_core": "kuwa_min/packing/test_core_zip",
     "kuwa_min/packing/compile_modules": "kuwa_min/packing/test_bytecode",
     "kuwa_min/packing/elf/scan": "kuwa_min/packing/elf/test_host_requirements",

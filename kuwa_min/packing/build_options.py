@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from kuwa_min.errors import UsageError
+from kuwa_min.registry import backend_infos
 
 from .kit.folder import check_is_free
 from .kit.signing import check_key
 from .model_files import model_files
 from .wheels.constraints import read_constraints
+from .wheels.cuda import cuda_backend, parse_architectures
 from .wheels.driver import variants
 from .wheels.ggml_backend import GgmlBackend
 from .wheels.lock import parse_requirement
@@ -21,6 +24,8 @@ from .wheels.vulkan import vulkan_backend
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
 WHAT = "what to build: a backend (--list), or the .py file or folder of a custom executor"
+LLAMACPP = "llamacpp"  # which --cuda means something else to
+EXAMPLE = "build.py llamacpp --cuda 90"
 MODEL = "take this model along: a folder, or a .gguf file"
 
 
@@ -41,7 +46,12 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--python", metavar="MINOR", help="its Python, such as 3.12")
     group.add_argument("--platform", metavar="TAG", help="such as manylinux_2_28_x86_64")
     group.add_argument("--cpu", action="store_true", help="torch without CUDA")
-    group.add_argument("--cuda", metavar="VARIANT", help="torch for this CUDA, such as cu128")
+    group.add_argument(
+        "--cuda", metavar="WHICH", nargs="?", const="",
+        help="for NVIDIA's cards. llamacpp: compile llama.cpp for them, for all that CUDA 13 knows "
+        "or for these architectures, such as 90 or '80-real;90'; huggingface: torch for this CUDA, "
+        "such as cu128",
+    )  # fmt: skip
     group.add_argument(
         "--vulkan", action="store_true",
         help="llama.cpp for graphics cards of every vendor, besides processors; compiled here",
@@ -135,13 +145,12 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--model goes with --embed_model (inside the file) or --kit DIR (beside)")
     if options.embed_model and not options.model:
         raise UsageError("--embed_model needs --model PATH")
-    if options.cpu and options.cuda:
-        raise UsageError("--cpu and --cuda cannot both be")
+    _check_cards(options)
     if options.slow_shaders and not options.vulkan:
         raise UsageError("--slow_shaders goes with --vulkan")
     if options.driver:
         variants(options.driver)
-    if options.driver and (options.cpu or options.cuda):
+    if options.driver and (options.cpu or options.cuda is not None):
         raise UsageError("--driver chooses the CUDA of torch: leave --cpu and --cuda out")
     if len(options.backend) > 1 and (options.lock or options.kit):
         raise UsageError("--lock and --kit are for one backend at a time")
@@ -151,6 +160,27 @@ def check(options: argparse.Namespace) -> None:
         if not options.kit:
             raise UsageError("--sign signs a kit: add --kit DIR")
         check_key(options.sign)
+
+
+def _check_cards(options: argparse.Namespace) -> None:
+    """Raise UsageError for a --cuda that the backends take no meaning from."""
+    if options.cuda is None:
+        return
+    if options.cpu:
+        raise UsageError("--cpu and --cuda cannot both be")
+    if options.vulkan:
+        raise UsageError("--cuda and --vulkan each make a file of their own: choose one")
+    if options.cuda in backend_infos():
+        raise UsageError(f"--cuda {options.cuda}: name the backend first, as in {EXAMPLE}")
+    if LLAMACPP in options.backend:
+        if len(options.backend) > 1:
+            raise UsageError("--cuda means another thing to llamacpp: build it by itself")
+        parse_architectures(options.cuda)
+    elif not re.fullmatch(r"cu\d{3}", options.cuda):
+        raise UsageError(
+            f"--cuda {options.cuda!r} names no build of torch: say which, such as cu128"
+            f" (architectures are for {EXAMPLE})"
+        )
 
 
 def target_of(options: argparse.Namespace) -> TargetPython:
@@ -163,10 +193,17 @@ def target_of(options: argparse.Namespace) -> TargetPython:
 
 def gpu_of(options: argparse.Namespace) -> GgmlBackend | None:
     """Find what compiles llama.cpp's backend for graphics cards; None without one."""
+    if options.cuda is not None and LLAMACPP in options.backend:
+        return cuda_backend(parse_architectures(options.cuda), os.environ)
     if not options.vulkan:
         return None
     folder = options.wheelhouse / "stand-ins"
     return vulkan_backend(os.environ, folder, slow_shaders=options.slow_shaders)
+
+
+def _torch_variant(options: argparse.Namespace) -> str:
+    """Return the value of --cuda if it is for torch."""
+    return "" if LLAMACPP in options.backend else options.cuda or ""
 
 
 def sources_of(options: argparse.Namespace) -> WheelSources:
@@ -176,6 +213,6 @@ def sources_of(options: argparse.Namespace) -> WheelSources:
         find_links=tuple(options.find_links),
         no_index=options.no_index,
         torch_index=options.torch_index,
-        torch_variant="cpu" if options.cpu else options.cuda or "",
+        torch_variant="cpu" if options.cpu else _torch_variant(options),
         preferred=() if options.newest else read_constraints().lines,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FileFilter = Callable[[Iterable[PayloadFile]], list[PayloadFile]]  # `prune`, or `list` for all
 TORCH = "torch"
+TOOLKIT = re.compile(r"lib(cudart|cublas|cublasLt|nvrtc|nccl)\.so(\.\d+)*")
 LLAMA = "llama-cpp-python"  # no wheels of it are published
 
 
@@ -49,7 +51,7 @@ class LibraryRequest(NamedTuple):
     more: tuple[str, ...] = ()  # requirements beside those of the backend: --with
     driver: str = ""  # NVIDIA's, which torch shall run with: --driver
     llama_index: str = ""  # of compiled wheels of llama.cpp: --llama_index
-    gpu: GgmlBackend | None = None  # to add to llama.cpp: --vulkan
+    gpu: GgmlBackend | None = None  # to add to llama.cpp: --cuda, --vulkan
 
     @property
     def requirements(self) -> list[str]:
@@ -124,6 +126,7 @@ def _followed(request: LibraryRequest, log_step: LogStep) -> Pinned | None:
     if request.driver:
         check_variant(lock, request.driver)
     _check(lock, request)
+    _check_carried(lock, request)
     source = lock.source
     if source is None:
         return Pinned(lock, _carried_in(lock, request), None, str(request.lock))
@@ -179,8 +182,8 @@ def _llama_wheel(request: LibraryRequest, log_step: LogStep) -> CompiledWheel | 
     given = find_candidates(request.sources.folders, request.target).newest()
     if request.gpu and (not wanted or LLAMA in given):
         raise UsageError(
-            f"--vulkan adds to a {LLAMA} that is compiled here: it goes with llamacpp, and without "
-            "wheels of your own"
+            f"--{request.gpu.name} adds to a {LLAMA} that is compiled here: it goes with "
+            "llamacpp, and without wheels of your own"
         )
     if not wanted or LLAMA in given:
         return None
@@ -225,6 +228,27 @@ def _check_is_here(request: LibraryRequest) -> None:
         )
 
 
+def _check_carried(lock: Lock, request: LibraryRequest) -> None:
+    """Raise UsageError if a lock lacks, or is for, libraries of another backend of llama.cpp."""
+    asked = {_name(one): one for one in request.gpu.requirements} if request.gpu else {}
+    pinned = {pin.name: f"{pin.name}=={pin.version}" for pin in lock.pins}
+    other = [one for name, one in asked.items() if pinned.get(name) != one]
+    if other:
+        raise UsageError(f"{request.lock} does not pin {', '.join(other)}: make another lock")
+    if lock.source and "nvidia-cublas" in pinned and not asked:
+        raise UsageError(f"{request.lock} was made with --cuda: say it again, or make another lock")
+
+
+def _check_toolkit(libraries: Iterable[str], request: LibraryRequest) -> None:
+    """Raise UsageError for a file that would need a CUDA toolkit: a driver has no such library."""
+    found = [name for name in libraries if TOOLKIT.fullmatch(name)]
+    if found and not request.host_packages:
+        raise UsageError(
+            f"the file would need {', '.join(found)}, which a CUDA toolkit has and a driver does "
+            "not: leave CUDA out of CMAKE_ARGS and build with --cuda, which takes them along"
+        )
+
+
 def _needed(request: LibraryRequest) -> list[str]:
     return [one for one in request.requirements if _name(one) not in request.host_packages]
 
@@ -247,6 +271,7 @@ def _target(
     scans = [cached_scan(path, digest, folder) for path, digest in digests.items()]
     packages = {wheel.package["name"]: wheel.package["version"] for wheel in wheels}
     required = host_requirements(scans, packages)
+    _check_toolkit(required.libraries, request)
     return {
         "python": target.python,
         "implementation": target.implementation,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,8 @@ from kuwa_min.errors import UsageError
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
 
+STEPS = re.compile(rb"(?m)^\[(\d+)/(\d+)\]")
+TAIL_BYTES = 32 << 10  # of the log, which hold a line of Ninja's: one has the whole command
 PROGRESS_INTERVAL = 15.0  # seconds between two lines about the progress
 
 
@@ -29,7 +33,7 @@ def run(
     """
     with log.open("wb") as output:
         clean = _without_python(environment)
-        if any(_run(command, output, clean, log_step) for command in commands):
+        if any(_run(command, output, clean, log, log_step) for command in commands):
             raise UsageError(
                 f"{what} was not compiled: {_reason(log)}; the whole output is in {log}"
             )
@@ -41,7 +45,11 @@ def _without_python(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _run(
-    command: Sequence[str], output: IO[bytes], environment: Mapping[str, str], log_step: LogStep
+    command: Sequence[str],
+    output: IO[bytes],
+    environment: Mapping[str, str],
+    log: Path,
+    log_step: LogStep,
 ) -> int:
     """Run a command into a log file, report progress, and return the exit code."""
     start = time.monotonic()
@@ -50,7 +58,15 @@ def _run(
             try:
                 return process.wait(PROGRESS_INTERVAL)
             except subprocess.TimeoutExpired:
-                log_step(f"compiling for {_duration(time.monotonic() - start)}")
+                log_step(f"compiling for {_duration(time.monotonic() - start)}{_progress(log)}")
+
+
+def _progress(log: Path) -> str:
+    """Return how many of its steps Ninja has done, by its last line; "" before the first."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        steps = STEPS.findall(file.read())
+    return f", {steps[-1][0].decode()} of {steps[-1][1].decode()} steps" if steps else ""
 
 
 def _duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +25,7 @@ from kuwa_min.errors import UsageError
 
 from .compiling import run
 from .llama_wheel import Build, CompiledWheel, check_compiler, fetch_tools, source_commands
+from .lock import SourcePin
 from .resolve import WheelSources
 from .wheelhouse import sha256_of
 
@@ -44,6 +45,9 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # so that equal contents give equal wheels
 FILE_MODE = 0o100644 << 16
 
 
+Locate = Callable[[WheelSources, Path, "LogStep"], Sequence[str]]  # more flags of CMake
+
+
 class GgmlBackend(NamedTuple):
     """A backend of ggml, and how it is compiled here."""
 
@@ -54,6 +58,7 @@ class GgmlBackend(NamedTuple):
     cpu_seconds: int  # that it takes, for the estimate
     requirements: tuple[str, ...] = ()  # what the wheel requires besides
     files: Mapping[str, bytes] = {}  # to lie beside the library
+    locate: Locate | None = None  # tools that are fetched first; their paths make no other library
 
     @property
     def library(self) -> str:
@@ -80,26 +85,43 @@ def add_backend(
     if kept := next(folder.glob("*.whl"), None):
         log_step(f"ggml-{backend.name} was compiled before, of the same source, flags and tools")
         return CompiledWheel(kept, wheel.source)
-    check_compiler(os.environ)
     folder.mkdir(parents=True, exist_ok=True)
-    minutes = max(1, round(backend.cpu_seconds / len(os.sched_getaffinity(0)) / 60))
-    log_step(f"compiling ggml-{backend.name} with {backend.compilers}: about {minutes} minutes")
-    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as directory:
-        part = Path(directory).absolute()
-        library = _compile(
-            backend, flags, _build(wheel, sources, wheelhouse, log_step), part, log_step
-        )
-        made = merge(wheel.path, library, backend, part)
+    library = _library(backend, flags, _source(wheel), sources, wheelhouse, log_step)
+    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
+        made = merge(wheel.path, library, backend, Path(part))
         return CompiledWheel(made.replace(folder / made.name), wheel.source)
 
 
-def _build(
-    wheel: CompiledWheel, sources: WheelSources, wheelhouse: Path, log_step: LogStep
-) -> Build:
+def _library(
+    backend: GgmlBackend,
+    flags: tuple[str, ...],
+    source: SourcePin,
+    sources: WheelSources,
+    wheelhouse: Path,
+    log_step: LogStep,
+) -> Path:
+    """Compile the library, or return it if it was; it may go into another wheel of its source."""
+    made_of = (source.sdist.text(), *flags, backend.run_path, backend.compilers)
+    key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:12]
+    folder = (wheelhouse / f"ggml-{backend.name}-library-{key}").absolute()
+    kept = folder / backend.library
+    if kept.exists():
+        return kept
+    check_compiler(os.environ)
+    minutes = max(1, round(backend.cpu_seconds / len(os.sched_getaffinity(0)) / 60))
+    log_step(f"compiling ggml-{backend.name} with {backend.compilers}: about {minutes} minutes")
+    folder.mkdir(parents=True, exist_ok=True)
+    if backend.locate:
+        flags = (*flags, *backend.locate(sources, wheelhouse, log_step))
+    build = Build(source, sources, [*fetch_tools(source.tools, sources, wheelhouse, log_step)])
+    with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
+        return _compile(backend, flags, build, Path(part), log_step).replace(kept)
+
+
+def _source(wheel: CompiledWheel) -> SourcePin:
     if wheel.source is None:
         raise UsageError(f"{wheel.path} does not say of what source it is: remove its folder")
-    tools = fetch_tools(wheel.source.tools, sources, wheelhouse, log_step)
-    return Build(wheel.source, sources, [*tools])
+    return wheel.source
 
 
 def _compile(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import tempfile
 import venv
@@ -44,6 +45,7 @@ EVERYWHERE = (
     "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",  # and each of those under three names
 )
 VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
+CUDA = re.compile(r"-DGGML_CUDA(:BOOL)?=(on|1|true|yes|y)\b", re.IGNORECASE)
 COMPILERS = ("c++", "g++", "clang++")
 LOG = "build.log"
 RECORD = "source.lock"  # beside a compiled wheel: the source, and the tools that compiled it
@@ -95,8 +97,17 @@ def build_llama_wheel(
     folder = _folder(source.sdist.name, wheelhouse)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = cmake_args(os.environ, platform.machine())
-    log_step(f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes 5 to 15 minutes")
+    log_step(
+        f"compiling {requirement} with CMAKE_ARGS={arguments!r}: this takes {_duration(arguments)}"
+    )
     return _compile(Build(source, sources, [*tools]), folder, arguments, log_step)
+
+
+def _duration(arguments: str) -> str:
+    """Estimate how long a compilation takes."""
+    if CUDA.search(arguments):
+        return "half an hour of a processor for each CUDA architecture; --cuda says which are taken"
+    return "5 to 15 minutes"
 
 
 def fetch_tools(

@@ -370,3 +370,16 @@ def test_a_wheel_of_an_unknown_source_serves_builds_without_a_lock(
     steps.clear()
     found(llama_requested(links, tmp_path / "another.lock"))
     assert steps == []
+
+
+@pytest.mark.parametrize("name", ["libcudart.so.13", "libcublas.so.12"])
+def test_a_file_that_would_need_a_cuda_toolkit_is_refused(tmp_path: Path, name: str) -> None:
+    """A driver has no such library, and most machines have no more than a driver."""
+    request = supply.LibraryRequest(
+        BackendInfo("llamacpp", "", {}), TargetPython.of_this_machine(), WheelSources(), None,
+        tmp_path, (),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=f"{name}, which a CUDA toolkit has .* build with --cuda"):
+        supply._check_toolkit(["libz.so.1", name], request)
+    supply._check_toolkit(["libz.so.1", "libgomp.so.1"], request)
+    supply._check_toolkit([name], request._replace(host_packages=("torch",)))

@@ -113,3 +113,22 @@ def test_a_wheel_of_an_unknown_source_is_refused(wheel: CompiledWheel, tmp_path:
     """A library of another version could be loaded and would compute something else."""
     with pytest.raises(UsageError, match="does not say of what source it is"):
         add_backend(BACKEND, wheel._replace(source=None), WheelSources(), tmp_path, ignore)
+
+
+def test_a_library_is_compiled_once_for_all_wheels_of_its_source(
+    wheel: CompiledWheel, tmp_path: Path, compiled: list[tuple[str, ...]]
+) -> None:
+    """Where its tools lie makes no other library; they are located only to compile."""
+    asked: list[Path] = []
+
+    def locate(_sources: WheelSources, wheelhouse: Path, _log: object) -> list[str]:
+        asked.append(wheelhouse)
+        return [f"-DROOT={wheelhouse}"]
+
+    backend = BACKEND._replace(locate=locate)
+    first = add_backend(backend, wheel, WheelSources(), tmp_path, ignore)
+    make_wheel(tmp_path / "other", "llama-cpp-python", "0.3.36", "numpy>=2")
+    other = CompiledWheel(next((tmp_path / "other").glob("*.whl")), SOURCE)
+    assert add_backend(backend, other, WheelSources(), tmp_path, ignore).path != first.path
+    assert (len(compiled), asked) == (1, [tmp_path])
+    assert f"-DROOT={tmp_path}" in compiled[0]
