@@ -7,13 +7,15 @@ before it, in ForwardSlots.
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-GROWTH = 256  # columns by which buffers grow
+GROWTH = 256  # columns of the smallest buffers, which are doubled when they are full
 
 
 class ForwardSlots:
@@ -130,8 +132,12 @@ class SlotCache(Cache):  # type: ignore[misc]
     Before each forward pass: reserve(), then one of prefill(), packed_prefill() and decode().
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, *, context_length: int = 0) -> None:
+        """Create empty buffers. context_length: more columns are never reserved ahead."""
         self._forward = ForwardSlots()
+        self._context_length = context_length
+        self._is_memory_short = False
+        self.buffers = object()  # another one whenever buffers moved
         self._slot_layers = [SlotLayer(self._forward) for _ in range(layers)]
         self._is_grown = True  # all layers have the size that ForwardSlots states
         super().__init__(layers=self._slot_layers)
@@ -141,12 +147,36 @@ class SlotCache(Cache):  # type: ignore[misc]
         forward = self._forward
         if slots > forward.slot_count or columns > forward.capacity:
             forward.slot_count = max(slots, forward.slot_count)
-            forward.capacity = max(_rounded(columns), forward.capacity)
+            if columns > forward.capacity:
+                forward.capacity = self._grown_capacity(columns)
             self._is_grown = False
         if not self._is_grown:  # also after memory ran out between two layers
             for layer in self._slot_layers:
                 layer.grow()
             self._is_grown = True
+            self.buffers = object()
+
+    @property
+    def capacity(self) -> int:
+        """Return the columns of the buffers."""
+        return self._forward.capacity
+
+    @property
+    def max_capacity(self) -> int:
+        """Return the columns that the longest possible sequence needs."""
+        return _rounded(self._context_length) or sys.maxsize
+
+    def _grown_capacity(self, columns: int) -> int:
+        """Return the columns to grow to: twice as many, so that buffers seldom move.
+
+        Only what is needed where memory ran out before.
+        """
+        if self._is_memory_short:
+            return _rounded(columns)
+        capacity = self._forward.capacity
+        while capacity < columns:
+            capacity *= 2
+        return max(_rounded(columns), min(capacity, self.max_capacity))
 
     def shrink(self, slots: int, columns: int) -> None:
         """Free what is not needed for the first slots and columns."""
@@ -155,7 +185,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         forward.capacity = min(_rounded(columns), forward.capacity)
         for layer in self._initialized():
             layer.shrink()
-        self._is_grown = False
+        self._is_grown, self._is_memory_short = False, True
 
     def prefill(self, slot: int, past_length: int) -> None:
         """Prepare a pass that prefills one slot, whose first `past_length` tokens are computed."""
@@ -193,6 +223,15 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Set a slot's columns from `first` on to zero: NaNs there would spread to others."""
         for layer in self._initialized():
             layer.clear(slot, first)
+
+    def clear_not_finite(self, highest: list[float], first: int, ends: list[int]) -> None:
+        """Clear what a step wrote to the slots from `first` on if their logits overflowed.
+
+        highest: the largest logit of every slot; ends: where those from `first` on were written.
+        """
+        for slot, end in enumerate(ends, first):
+            if not math.isfinite(highest[slot]):
+                self.clear(slot, end)
 
     def _initialized(self) -> list[SlotLayer]:
         return [layer for layer in self._slot_layers if layer.is_initialized]

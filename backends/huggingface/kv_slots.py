@@ -27,7 +27,7 @@ class KVSlots:
 
     def __init__(self, model: TransformersModel, layers: int, slots: int) -> None:
         self._model, self._max_slots = model, slots
-        self.cache = SlotCache(layers)
+        self.cache = SlotCache(layers, context_length=model.context_length)
         self._sequences: list[TransformersSequence] = []  # at the index that is their slot
         self._decoding = 0  # sequences at the beginning of the list
 
@@ -39,6 +39,11 @@ class KVSlots:
     def decoding(self) -> list[TransformersSequence]:
         """Return the sequences that are decoding; their indices are their slots."""
         return self._sequences[: self._decoding]
+
+    def ends(self, first: int, end: int) -> list[int]:
+        """Return how many tokens these slots hold, 0 for those that do not exist; without `end`."""
+        lengths = [len(sequence.tokens) for sequence in self._sequences[first:end]]
+        return lengths + [0] * (end - first - len(lengths))
 
     def begin(self, request: Request) -> TransformersSequence:
         """Begin a sequence in the slot that holds most of the prompt."""

@@ -14,7 +14,7 @@ from backends._local.request import Request
 from .attention_mask import AttentionLayout
 from .kv_slots import KVSlots, TransformersSequence
 from .model import Aborted, TransformersModel
-from .sampler import sample
+from .sampler import Logits, sample
 from .scheduler import BatchScheduler
 
 
@@ -48,7 +48,7 @@ class ReproducibleScheduler(BatchScheduler):
     def _decode_step(self) -> None:
         for sequence in self._slots.decoding:
             try:
-                logits = self._forward_chunk(sequence, [sequence.next_token])
+                logits = Logits.of(self._forward_chunk(sequence, [sequence.next_token]))
             except Aborted:  # it should stop: the next step ends it
                 self._slots.clear(sequence)
             except Exception as error:  # noqa: BLE001 - only this sequence was computed

@@ -13,7 +13,7 @@ import bisect
 import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -28,6 +28,24 @@ LEAST_TOP_P = 1e-9  # leaves the likeliest token, as 0 does in the library
 TOO_FEW = -1  # instead of a token: the options allow others beside the candidates
 HISTORY_GROWTH = 256  # tokens by which the history of penalties grows
 NOT_A_NUMBER = OVERFLOWED.format(TRY_DTYPE)
+
+
+class Logits(NamedTuple):
+    """The logits [sequences, vocabulary] of the next tokens, and each row's largest."""
+
+    logits: torch.Tensor
+    highest: list[float]
+    best: list[int]  # its token
+
+    @classmethod
+    def of(cls, logits: torch.Tensor) -> Logits:
+        """Find each row's largest: one copy from the device."""
+        highest, best = torch.stack([part.double() for part in logits.max(-1)]).tolist()
+        return cls(logits, highest, [int(token) for token in best])
+
+    def first(self, count: int) -> Logits:
+        """Return the first rows."""
+        return Logits(self.logits[:count], self.highest[:count], self.best[:count])
 
 
 class Sampler:
@@ -90,12 +108,11 @@ class Sampler:
         return min(int(token), len(sums) - 1)
 
 
-def sample(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[int | Exception]:
-    """Return each sequence's next token, or its error; logits: [sequences, vocabulary]."""
-    highest, best = logits.max(-1)
-    tokens: list[int | Exception] = best.tolist()
+def sample(found: Logits, samplers: Sequence[Sampler]) -> list[int | Exception]:
+    """Return each sequence's next token, or its error."""
+    logits, tokens = found.logits, list[int | Exception](found.best)
     penalized: dict[int, torch.Tensor] = {}
-    for at, value in enumerate(highest.tolist()):
+    for at, value in enumerate(found.highest):
         if not math.isfinite(value):
             tokens[at] = AnswerError(NOT_A_NUMBER)
         elif not samplers[at].is_greedy:
@@ -125,8 +142,8 @@ def _sample_candidates(
     logits = torch.cat(list(rows.values())).float()
     chosen = [samplers[at] for at in rows]
     count = min(max(sampler.candidates for sampler in chosen), logits.shape[-1])
-    values, ids = (part.cpu() for part in logits.topk(count))
-    sums, is_enough = _cumulative_weights(logits, values.double(), chosen)
+    values, ids = _on_cpu(*logits.topk(count))
+    sums, is_enough = _cumulative_weights(logits, values, chosen)
     for row, at in enumerate(rows):
         if not is_enough[row]:
             tokens[at] = TOO_FEW
@@ -134,6 +151,11 @@ def _sample_candidates(
         row_sums = sums[row]
         place = bisect.bisect_right(row_sums, samplers[at].random() * row_sums[-1])
         tokens[at] = int(ids[row, min(place, count - 1)])
+
+
+def _on_cpu(*parts: torch.Tensor) -> torch.Tensor:
+    """Copy tensors of equal shapes from the device at once, as 64-bit numbers."""
+    return torch.stack([part.double() for part in parts]).cpu()
 
 
 def _cumulative_weights(

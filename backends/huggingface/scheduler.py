@@ -11,7 +11,8 @@
 # failure then shows which of them is to blame.
 #
 # Decode. One token of each decoding sequence in one forward pass. Where all are equally long, no
-# mask is needed; else a mask hides the columns behind each sequence's end.
+# mask is needed; else a mask hides the columns behind each sequence's end. On a GPU, DecodeSteps
+# replays the pass.
 #
 # Memory. When it runs out, idle sequences are dropped first and the pass is repeated; then the
 # longest decoding sequence ends with an error, until the pass succeeds.
@@ -31,9 +32,10 @@ from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
 
 from .attention_mask import AttentionLayout, AttentionMasks
+from .decode_step import DecodeSteps, Graphs
 from .kv_slots import KVSlots, TransformersSequence
 from .model import Aborted, AttentionMask, TransformersModel
-from .sampler import NOT_A_NUMBER, sample
+from .sampler import NOT_A_NUMBER, Logits, sample
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +46,16 @@ PACKED_TOKENS = 1024  # of a packed prefill
 class BatchScheduler:
     """Runs up to `slots` sequences at once; a Scheduler."""
 
-    def __init__(self, model: TransformersModel, layout: AttentionLayout, slots: int) -> None:
+    def __init__(
+        self,
+        model: TransformersModel,
+        layout: AttentionLayout,
+        slots: int,
+        graphs: Graphs | None = None,
+    ) -> None:
+        """Create a scheduler without requests. graphs: to replay decode steps with."""
         self._model, self._layout, self._max_slots = model, layout, slots
+        self._fixed_steps = DecodeSteps(model, layout, slots, graphs) if graphs else None
         self.description = f"{slots} at once"
         self._masks = AttentionMasks(layout)
         self._budget = PrefillBudget(MAX_CHUNK)
@@ -135,7 +145,8 @@ class BatchScheduler:
         """Prefill these packed; return false if that failed for any of them."""
         started = time.monotonic()
         try:
-            tokens = sample(self._forward_packed(pack), [sequence.sampler for sequence in pack])
+            logits = Logits.of(self._forward_packed(pack))
+            tokens = sample(logits, [sequence.sampler for sequence in pack])
         except Exception as error:  # noqa: BLE001 - it shows again when they are prefilled alone
             logger.debug("reading %d prompts as one failed: %s", len(pack), describe(error))
             tokens = []
@@ -189,8 +200,8 @@ class BatchScheduler:
         self, sequence: TransformersSequence, chunk: list[int]
     ) -> int | Exception | None:
         """Prefill a chunk; return the first token of the completion if it was the last chunk."""
-        logits = self._forward_chunk(sequence, chunk)
-        if not math.isfinite(float(logits.max())):
+        logits = Logits.of(self._forward_chunk(sequence, chunk))
+        if not math.isfinite(logits.highest[0]):
             sequence.tokens.clear()
             raise AnswerError(NOT_A_NUMBER)
         sequence.tokens += chunk
@@ -250,7 +261,7 @@ class BatchScheduler:
         for sequence in reversed(ended):
             self._slots.end(sequence)
 
-    def _forward_decode(self) -> torch.Tensor | None:
+    def _forward_decode(self) -> Logits | None:
         """Return the logits of a decode step, None if no sequence is left that wants them.
 
         Drops idle sequences if memory runs out, then ends decoding ones, the longest first.
@@ -272,11 +283,18 @@ class BatchScheduler:
             self._slots.free_memory(self._prefilling)
         return None
 
-    def _forward_decode_once(self) -> torch.Tensor:
+    def _forward_decode_once(self) -> Logits:
         sequences = self._slots.decoding
         counts = [len(sequence.tokens) for sequence in sequences]
         longest = max(counts)
         self._slots.cache.reserve(len(self._slots), longest + 1)
+        found = self._fixed_steps.run(self._slots) if self._fixed_steps else None
+        return found or Logits.of(self._forward_eagerly(sequences, counts, longest))
+
+    def _forward_eagerly(
+        self, sequences: list[TransformersSequence], counts: list[int], longest: int
+    ) -> torch.Tensor:
+        """Return the logits of a decode step, launched kernel by kernel."""
         lengths = torch.tensor(counts, device=self._model.device)
         is_even = min(counts) == longest
         self._slots.cache.decode(lengths, longest=longest, is_even=is_even)
