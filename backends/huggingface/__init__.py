@@ -133,6 +133,12 @@ class HuggingfaceExecutor(ModelExecutor):
             choices=DTYPES,
             help="number format; auto: the model's own",
         )
+        add(
+            "--cuda_graphs",
+            default="on",
+            choices=("on", "off"),
+            help="launch the kernels of a decode step at once; off: one by one, slower",
+        )
         add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
         add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
         add(
@@ -285,7 +291,10 @@ class HuggingfaceExecutor(ModelExecutor):
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
         from .scheduler_factory import create_scheduler
 
-        return create_scheduler(self.model, slots, reproducible=self.args.reproducible)
+        args = self.args
+        return create_scheduler(
+            self.model, slots, reproducible=args.reproducible, cuda_graphs=args.cuda_graphs == "on"
+        )
 
     # -- prompt encoders
 

@@ -41,9 +41,14 @@ def examine(model: TransformersModel) -> AttentionLayout | str:
         model.check_usable(failure)
         logger.debug("the test of batching failed", exc_info=True)
         return f"the test of batching failed ({type(failure).__name__})"
-    if not error <= MAX_ERROR.get(model.library_model.dtype, MAX_ERROR_HALF):
+    if not error <= max_error(model.library_model.dtype):
         return f"two chats at once are not computed as they are alone (error {error:.2g})"
     return layout
+
+
+def max_error(dtype: torch.dtype) -> float:
+    """Return the largest error of logits, relative to them, that rounding explains."""
+    return MAX_ERROR.get(dtype, MAX_ERROR_HALF)
 
 
 def _unbatchable_reason(model: TransformersModel) -> str:

@@ -13,9 +13,9 @@ from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, match_prefix
 from backends._local.request import Request
 from backends._local.sequence import Sequence
 
+from .decoding.sampler import Sampler
 from .kv_cache import SlotCache
 from .model import TransformersModel
-from .sampler import Sampler
 
 logger = logging.getLogger(__name__)
 

@@ -74,6 +74,7 @@ class TransformersModel:
         self.device: torch.device = self._model.device
         places = {one.device for one in self._model.parameters()}
         self.gpus = sorted((one for one in places if one.type == "cuda"), key=str)
+        self.is_on_one_gpu = len(places) == len(self.gpus) == 1
         self.cache_argument = _cache_argument(self._model)
         self._watched: tuple[Request, ...] = ()
         for layer in _layers(self._model):

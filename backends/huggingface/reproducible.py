@@ -12,9 +12,9 @@ from backends._local.prefix_match import PrefixMatch, match_nothing
 from backends._local.request import Request
 
 from .attention_mask import AttentionLayout
+from .decoding.sampler import Logits, sample
 from .kv_slots import KVSlots, TransformersSequence
 from .model import Aborted, TransformersModel
-from .sampler import Logits, sample
 from .scheduler import BatchScheduler
 
 

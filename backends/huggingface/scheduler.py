@@ -32,10 +32,10 @@ from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
 
 from .attention_mask import AttentionLayout, AttentionMasks
-from .decode_step import DecodeSteps, Graphs
+from .decoding.fixed_step import DecodeSteps, Graphs
+from .decoding.sampler import NOT_A_NUMBER, Logits, sample
 from .kv_slots import KVSlots, TransformersSequence
 from .model import Aborted, AttentionMask, TransformersModel
-from .sampler import NOT_A_NUMBER, Logits, sample
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 
 from backends._local.scheduler import Scheduler, SerialScheduler
-from kuwa_min.errors import StartError
+from kuwa_min.errors import StartError, describe
 
-from .batching_check import examine
+from .attention_mask import AttentionLayout
+from .batching_check import examine, max_error
+from .decoding.cuda_graphs import CudaGraphs
+from .decoding.fixed_step import Graphs, fixed_step_error
 from .generate import Generate
 from .model import TransformersModel
 from .reproducible import ReproducibleScheduler
@@ -16,15 +19,17 @@ from .scheduler import BatchScheduler
 logger = logging.getLogger(__name__)
 
 
-def create_scheduler(model: TransformersModel, slots: int, *, reproducible: bool) -> Scheduler:
+def create_scheduler(
+    model: TransformersModel, slots: int, *, reproducible: bool, cuda_graphs: bool
+) -> Scheduler:
     """Return the scheduler for up to `slots` concurrent sequences.
 
-    reproducible: equal requests get equal answers, which generate() alone gives anyway. Raises
-    UsageError if generate() refuses an option that only it implements, and StartError if there is
-    no memory left to compute with.
+    reproducible: equal requests get equal answers, which generate() alone gives anyway.
+    cuda_graphs: replay decode steps on a GPU. Raises UsageError if generate() refuses an option
+    that only it implements, and StartError if there is no memory left to compute with.
     """
     try:
-        return _create(model, slots, reproducible=reproducible)
+        return _create(model, slots, reproducible=reproducible, cuda_graphs=cuda_graphs)
     except Exception as error:
         if not model.is_out_of_memory(error):
             raise
@@ -33,12 +38,36 @@ def create_scheduler(model: TransformersModel, slots: int, *, reproducible: bool
     )
 
 
-def _create(model: TransformersModel, slots: int, *, reproducible: bool) -> Scheduler:
+def _create(
+    model: TransformersModel, slots: int, *, reproducible: bool, cuda_graphs: bool
+) -> Scheduler:
     layout = examine(model)
     if not isinstance(layout, str):
-        kind = ReproducibleScheduler if reproducible else BatchScheduler
-        return kind(model, layout, slots)
+        if reproducible:
+            return ReproducibleScheduler(model, layout, slots)
+        graphs = graphs_for(model, layout) if cuda_graphs else None
+        return BatchScheduler(model, layout, slots, graphs)
     logger.warning("chats are computed one at a time, by generate(): %s", layout)
     generate = Generate(model)
     generate.check_options()
     return SerialScheduler(generate, f"one at a time: {layout}")
+
+
+def graphs_for(model: TransformersModel, layout: AttentionLayout) -> Graphs | None:
+    """Return what records decode steps on the model's GPU; None without one, or if replays differ.
+
+    A model that lies on several devices has none.
+    """
+    if not model.is_on_one_gpu:
+        return None
+    try:
+        graphs = CudaGraphs(model.device)
+        error = fixed_step_error(model, layout, graphs)
+    except Exception as failure:  # noqa: BLE001 - usual steps do not depend on it
+        reason = describe(failure)
+    else:
+        if error <= max_error(model.library_model.dtype):
+            return graphs
+        reason = f"a replayed step differs (error {error:.2g})"
+    logger.warning("CUDA graphs are not used, decoding is slower: %s", reason)
+    return None

@@ -91,6 +91,10 @@ BATCHABLE: dict[str, Shape] = {
         "moe_intermediate_size": HIDDEN,
         "shared_expert_intermediate_size": HIDDEN,
     },
+    "qwen3_moe": {**EXPERTS, **WIDE, "num_experts": 4, "moe_intermediate_size": HIDDEN},
+    "olmoe": {**EXPERTS, "num_experts": 4},
+    "glm4": WIDE,  # norms before and behind the layers
+    "smollm3": GROUPED,  # layers without positions
     # a window that moves along, in all layers or in some:
     "mistral": {**WIDE, "sliding_window": WINDOW},
     "gemma2": {**WIDE, "sliding_window": WINDOW},

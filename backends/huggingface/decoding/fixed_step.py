@@ -27,12 +27,12 @@ from typing import Protocol
 
 import torch
 
+from backends.huggingface.attention_mask import AttentionLayout, AttentionMasks
+from backends.huggingface.kv_cache import GROWTH, SlotCache
+from backends.huggingface.kv_slots import KVSlots
+from backends.huggingface.model import TransformersModel
 from kuwa_min.errors import describe
 
-from .attention_mask import AttentionLayout, AttentionMasks
-from .kv_cache import GROWTH, SlotCache
-from .kv_slots import KVSlots
-from .model import TransformersModel
 from .sampler import Logits
 
 logger = logging.getLogger(__name__)

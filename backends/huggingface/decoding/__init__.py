@@ -1,0 +1,1 @@
+"""The decode step of the batched scheduler: fixed shapes for CUDA graphs, and sampling."""

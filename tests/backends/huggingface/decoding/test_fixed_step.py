@@ -1,0 +1,202 @@
+"""Decode steps of fixed shapes: the same tokens as by usual steps, with everything that comes.
+
+There is no GPU here: a double records a computation and repeats it with the interpreter. What a
+graph cannot hold, a question to the device, is looked for in what it records.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.huggingface import HuggingfaceExecutor
+from tests.support.batched_chats import Chats
+from tests.support.models.tiny_architectures import BATCHABLE, Library
+
+torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
+pytest.importorskip("transformers", reason="and transformers")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("default"),  # the libraries' own
+]
+SLOTS = 4
+QUESTIONS = ("Hello", "Tell me a story about a lighthouse, please. " * 3, "?", "a", "one two " * 20)
+# What makes the interpreter wait for a value, which a replayed graph would not see.
+ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "bincount"}
+
+
+class Double:
+    """Records computations as Graphs do, and repeats them with the interpreter."""
+
+    def __init__(self) -> None:
+        self.recorded: list[Callable[[], None]] = []
+        self.replays = 0
+        self.failure: Exception | None = None  # of the next recording
+
+    def pinned(self, *shape: int, dtype: Any) -> Any:
+        """Return memory."""
+        return torch.zeros(*shape, dtype=dtype)
+
+    def record(self, compute: Callable[[], None]) -> Callable[[], None]:
+        """Return compute(), which is run once now."""
+        if self.failure is not None:
+            raise self.failure
+        compute()
+        self.recorded.append(compute)
+
+        def replay() -> None:
+            self.replays += 1
+            compute()
+
+        return replay
+
+    def synchronize(self) -> None:
+        """Do nothing: the processor has computed."""
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Double:
+    """Let schedulers replay decode steps, by a double."""
+    from backends.huggingface import scheduler_factory
+
+    double = Double()
+    monkeypatch.setattr(scheduler_factory, "graphs_for", lambda model, layout: double)
+    return double
+
+
+@pytest.fixture
+def chats(load: Any) -> Callable[..., Chats]:
+    """Give what loads a folder into an executor with slots."""
+
+    def make(path: Path, *options: object, slots: int = SLOTS) -> Chats:
+        given = ("--model_path", path, "--concurrent_req_limit", slots, *options)
+        return Chats(load(HuggingfaceExecutor, *given).executor)
+
+    return make
+
+
+@pytest.mark.parametrize("name", BATCHABLE)
+def test_the_tokens_are_those_of_the_library(
+    name: str, graphs: Double, chats: Any, folder: Callable[..., Path]
+) -> None:
+    """While chats come, leave and go on; and no recorded step asks the device for a value."""
+    talk, alone = chats(folder(name)), Library(folder(name))
+    many = {"max_new_tokens": 40}
+    stopped = talk.ask(QUESTIONS[1], max_new_tokens=60)
+    stopped.more(3)
+    running = [talk.ask(question, **many) for question in QUESTIONS[2:]]
+    running[0].more(20)
+    stopped.cancel()
+    first = talk.ask("Hello", **many).whole()
+    assert first == alone.answer("Hello", **many)
+    said = ("Hello", first, "and then?")
+    assert talk.ask(*said, **many).whole() == alone.answer(*said, **many)
+    for question, answer in zip(QUESTIONS[2:], running, strict=True):
+        assert answer.whole() == alone.answer(question, **many)
+    assert graphs.replays > 40
+    assert asked(graphs.recorded) == set()
+
+
+def asked(recorded: list[Callable[[], None]]) -> set[str]:
+    """Return the operations of these computations that ask the device for a value."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    found: set[str] = set()
+
+    class Listener(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            name = func._schema.name.partition("::")[2]
+            selects = name == "index" and any(
+                one is not None and one.dtype == torch.bool for one in args[1]
+            )
+            if name in ASKING or selects:
+                found.add(name)
+            return func(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Listener():
+        for compute in recorded[-2:]:
+            compute()
+    return found
+
+
+def test_rows_are_padded_behind_what_idle_slots_hold(
+    graphs: Double, chats: Any, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three chats in steps of four rows; the fourth slot's chat then goes on as if untouched."""
+    from backends.huggingface.decoding import fixed_step
+
+    monkeypatch.setattr(fixed_step, "EXACT_ROWS", 0)
+    talk, alone = chats(folder("llama")), Library(folder("llama"))
+    said = ["Remember this", talk.ask("Remember this", max_new_tokens=30).whole()]
+    running = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:3]]
+    for question, answer in zip(QUESTIONS, running, strict=False):
+        assert answer.whole() == alone.answer(question, max_new_tokens=60)
+    said.append("What was it?")
+    assert talk.ask(*said, max_new_tokens=30).whole() == alone.answer(*said, max_new_tokens=30)
+    assert {len(shape) for shape in shapes(talk)} == {2}
+    assert {rows for rows, _ in shapes(talk)} == {4}
+
+
+def shapes(talk: Chats) -> list[tuple[int, int]]:
+    """Return the shapes that the scheduler has recorded."""
+    return list(talk.executor.engine._scheduler._fixed_steps._steps)
+
+
+def test_longer_chats_have_twice_the_columns_and_new_recordings(
+    graphs: Double, chats: Any, folder: Callable[..., Path]
+) -> None:
+    """Buffers double and move: what was recorded for the old ones is dropped."""
+    path = folder("qwen2", max_position_embeddings=2048)
+    talk, alone = chats(path, slots=1), Library(path)
+    question = "word " * 45
+    assert talk.ask(question, max_new_tokens=60).whole() == alone.answer(
+        question, max_new_tokens=60
+    )
+    assert shapes(talk) == [(1, 512)]
+    assert len(graphs.recorded) == 2
+
+
+def test_the_first_failure_ends_recording_and_no_answer(
+    graphs: Double,
+    chats: Any,
+    folder: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is said once, and later steps are usual ones."""
+    graphs.failure = RuntimeError("operation not permitted when stream is capturing")
+    talk, alone = chats(folder("llama")), Library(folder("llama"))
+    with caplog.at_level(logging.WARNING):
+        for question in QUESTIONS[:2]:
+            answer = talk.ask(question, max_new_tokens=20).whole()
+            assert answer == alone.answer(question, max_new_tokens=20)
+    (line,) = [one.getMessage() for one in caplog.records if "CUDA graphs" in one.getMessage()]
+    assert "not used from now on" in line and "stream is capturing" in line
+    assert graphs.replays == 0
+
+
+@pytest.fixture
+def model(load: Any, folder: Callable[..., Path]) -> Iterator[Any]:
+    """Load a model."""
+    yield load(HuggingfaceExecutor, "--model_path", folder("gemma3_text")).executor.model
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_the_self_test_sees_a_replay_that_repeats_old_values(model: Any, is_right: bool) -> None:
+    """A step that was recorded with its first tokens in it gives the same logits again."""
+    from backends.huggingface.attention_mask import attention_layout
+    from backends.huggingface.decoding.fixed_step import fixed_step_error
+
+    double = Double()
+    if not is_right:
+        double.record = lambda compute: compute() or (lambda: None)  # type: ignore[method-assign,func-returns-value]
+    layout = attention_layout(model.text_config, model.library_model.dtype)
+    error = fixed_step_error(model, layout, double)
+    assert (error < 1e-6) == is_right
