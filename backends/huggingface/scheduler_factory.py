@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 
 from backends._local.scheduler import Scheduler, SerialScheduler
-from kuwa_min.errors import StartError, describe
+from kuwa_min.errors import StartError
 
 from .attention_mask import AttentionLayout
 from .batching_check import examine, max_error
 from .decoding.cuda_graphs import CudaGraphs
 from .decoding.fixed_step import Graphs, fixed_step_error
+from .device.errors import first_line
 from .generate import Generate
 from .model import TransformersModel
 from .reproducible import ReproducibleScheduler
@@ -64,7 +65,7 @@ def graphs_for(model: TransformersModel, layout: AttentionLayout) -> Graphs | No
         graphs = CudaGraphs(model.device)
         error = fixed_step_error(model, layout, graphs)
     except Exception as failure:  # noqa: BLE001 - usual steps do not depend on it
-        reason = describe(failure)
+        reason = first_line(failure)
     else:
         if error <= max_error(model.library_model.dtype):
             return graphs

@@ -28,10 +28,10 @@ from typing import Protocol
 import torch
 
 from backends.huggingface.attention_mask import AttentionLayout, AttentionMasks
+from backends.huggingface.device.errors import first_line
 from backends.huggingface.kv_cache import GROWTH, SlotCache
 from backends.huggingface.kv_slots import KVSlots
 from backends.huggingface.model import TransformersModel
-from kuwa_min.errors import describe
 
 from .sampler import Logits
 
@@ -75,7 +75,7 @@ class FixedStep:
         self._inbox = graphs.pinned(2, rows, dtype=torch.long)
         self._outbox = graphs.pinned(2, rows, dtype=torch.double)
         self._inputs = torch.zeros(2, rows, dtype=torch.long, device=model.device)
-        self._replay = graphs.record(self._compute)
+        self._replay: Callable[[], None] | None = None  # recorded by the first run
 
     def _compute(self) -> None:
         tokens, lengths = self._inputs
@@ -94,6 +94,8 @@ class FixedStep:
         """
         self._inbox.copy_(torch.tensor([tokens, lengths]))
         self._inputs.copy_(self._inbox, non_blocking=True)
+        if self._replay is None:  # it writes to the cache, so it must have its values by now
+            self._replay = self._graphs.record(self._compute)
         self._replay()
         self._outbox.copy_(self._maxima, non_blocking=True)
         self._graphs.synchronize()
@@ -128,7 +130,7 @@ class DecodeSteps:
             return self._run(slots, shape)
         except Exception as error:  # noqa: BLE001 - if it was not the recording, it comes again
             logger.warning(
-                "CUDA graphs are not used from now on, decoding is slower: %s", describe(error)
+                "CUDA graphs are not used from now on, decoding is slower: %s", first_line(error)
             )
             self._is_on = False
             self._steps.clear()
@@ -187,8 +189,8 @@ def fixed_step_error(model: TransformersModel, layout: AttentionLayout, graphs: 
     for more in range(2):
         tokens = [more + 2] * rows
         lengths = [length + more for length in TEST_LENGTHS]
-        found = step.run(tokens, lengths).logits.float().clone()
         right = _usual_logits(model, layout, cache, tokens, lengths).float()
+        found = step.run(tokens, lengths).logits.float()
         error = max(error, float((found - right).norm() / right.norm()))
     return error
 
