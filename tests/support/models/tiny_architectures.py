@@ -91,10 +91,6 @@ BATCHABLE: dict[str, Shape] = {
         "moe_intermediate_size": HIDDEN,
         "shared_expert_intermediate_size": HIDDEN,
     },
-    "qwen3_moe": {**EXPERTS, **WIDE, "num_experts": 4, "moe_intermediate_size": HIDDEN},
-    "olmoe": {**EXPERTS, "num_experts": 4},
-    "glm4": WIDE,  # norms before and behind the layers
-    "smollm3": GROUPED,  # layers without positions
     # a window that moves along, in all layers or in some:
     "mistral": {**WIDE, "sliding_window": WINDOW},
     "gemma2": {**WIDE, "sliding_window": WINDOW},
@@ -108,6 +104,20 @@ BATCHABLE: dict[str, Shape] = {
         "head_dim": HIDDEN // HEADS,
         "sliding_window": WINDOW,
         "num_local_experts": 4,
+    },
+}
+# Batchable too, for what is tried with the models that people use most
+POPULAR: dict[str, Shape] = {
+    "qwen3_moe": {**EXPERTS, **WIDE, "num_experts": 4, "moe_intermediate_size": HIDDEN},
+    "olmoe": {**EXPERTS, "num_experts": 4},
+    "glm4": WIDE,  # norms before and behind the layers
+    "smollm3": GROUPED,  # layers without positions
+    **{
+        name: BATCHABLE[name]
+        for name in (
+            *("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "granite"),
+            *("mixtral", "gpt_oss"),
+        )
     },
 }
 # Whose chats cannot; the name is the kind up to the first hyphen
@@ -175,13 +185,13 @@ ALONE: dict[str, Shape] = {
 
 
 def write_folder(path: Path, name: str, *, ends: str = "", **changes: Any) -> Path:
-    """Write a transformers folder of a name in BATCHABLE or ALONE; return its path.
+    """Write a transformers folder of a name in BATCHABLE, POPULAR or ALONE; return its path.
 
     ends: letters that end an answer, beside the special token that is never said; changes: of the
     configuration.
     """
     tokenizer = make_tokenizer()
-    shape = {**BATCHABLE, **ALONE}[name]
+    shape = {**BATCHABLE, **POPULAR, **ALONE}[name]
     model = _model(name.partition("-")[0], {"dtype": "float64", **shape, **changes}, len(tokenizer))
     model.generation_config.eos_token_id = [END, *(len(SPECIAL) + ord(letter) for letter in ends)]
     tokenizer.save_pretrained(path)

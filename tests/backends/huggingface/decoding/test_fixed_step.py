@@ -15,7 +15,7 @@ import pytest
 
 from backends.huggingface import HuggingfaceExecutor
 from tests.support.batched_chats import Chats
-from tests.support.models.tiny_architectures import BATCHABLE, Library
+from tests.support.models.tiny_architectures import POPULAR, Library
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
 pytest.importorskip("transformers", reason="and transformers")
@@ -81,17 +81,17 @@ def chats(load: Any) -> Callable[..., Chats]:
     return make
 
 
-@pytest.mark.parametrize("name", BATCHABLE)
+@pytest.mark.parametrize("name", POPULAR)
 def test_the_tokens_are_those_of_the_library(
     name: str, graphs: Double, chats: Any, folder: Callable[..., Path]
 ) -> None:
     """While chats come, leave and go on; and no recorded step asks the device for a value."""
     talk, alone = chats(folder(name)), Library(folder(name))
-    many = {"max_new_tokens": 40}
+    many = {"max_new_tokens": 25}
     stopped = talk.ask(QUESTIONS[1], max_new_tokens=60)
     stopped.more(3)
     running = [talk.ask(question, **many) for question in QUESTIONS[2:]]
-    running[0].more(20)
+    running[0].more(12)
     stopped.cancel()
     first = talk.ask("Hello", **many).whole()
     assert first == alone.answer("Hello", **many)
@@ -99,7 +99,7 @@ def test_the_tokens_are_those_of_the_library(
     assert talk.ask(*said, **many).whole() == alone.answer(*said, **many)
     for question, answer in zip(QUESTIONS[2:], running, strict=True):
         assert answer.whole() == alone.answer(question, **many)
-    assert graphs.replays > 40
+    assert graphs.replays > 20
     assert asked(graphs.recorded) == set()
 
 
