@@ -84,6 +84,8 @@ class BatchScheduler:
         self._waiting.clear()
         self._slots = self._create_slots()
         self._prefilling = []
+        if self._fixed_steps:
+            self._fixed_steps.clear()
         self._model.free_memory()
 
     @torch.inference_mode()
@@ -221,7 +223,7 @@ class BatchScheduler:
         except Exception as error:
             if not self._model.is_out_of_memory(error):
                 raise
-        self._slots.free_memory(self._prefilling)
+        self._free_memory()
         try:
             return self._forward_chunk_once(sequence, chunk)
         except Exception as error:
@@ -280,8 +282,14 @@ class BatchScheduler:
             if not is_first:
                 self._slots.end(self._slots.longest(), AnswerError(OUT_OF_MEMORY))
             is_first = False
-            self._slots.free_memory(self._prefilling)
+            self._free_memory()
         return None
+
+    def _free_memory(self) -> None:
+        """Drop recorded steps and idle sequences."""
+        if self._fixed_steps:
+            self._fixed_steps.clear()
+        self._slots.free_memory(self._prefilling)
 
     def _forward_decode_once(self) -> Logits:
         sequences = self._slots.decoding

@@ -57,7 +57,7 @@ def _create(
 def graphs_for(model: TransformersModel, layout: AttentionLayout) -> Graphs | None:
     """Return what records decode steps on the model's GPU; None without one, or if replays differ.
 
-    A model that lies on several devices has none.
+    A model that lies on several devices has none. Raises DeviceLost.
     """
     if not model.is_on_one_gpu:
         return None
@@ -65,6 +65,7 @@ def graphs_for(model: TransformersModel, layout: AttentionLayout) -> Graphs | No
         graphs = CudaGraphs(model.device)
         error = fixed_step_error(model, layout, graphs)
     except Exception as failure:  # noqa: BLE001 - usual steps do not depend on it
+        model.check_device(failure)
         reason = first_line(failure)
     else:
         if error <= max_error(model.library_model.dtype):

@@ -128,13 +128,21 @@ class DecodeSteps:
             return None
         try:
             return self._run(slots, shape)
-        except Exception as error:  # noqa: BLE001 - if it was not the recording, it comes again
+        except Exception as error:
+            self.clear()
+            if self._model.is_out_of_memory(error):
+                raise  # the scheduler frees memory and repeats the step
+            # What was not the recording's fault comes again in the usual step.
             logger.warning(
                 "CUDA graphs are not used from now on, decoding is slower: %s", first_line(error)
             )
             self._is_on = False
-            self._steps.clear()
             return None
+
+    def clear(self) -> None:
+        """Drop what was recorded, which keeps the KV cache and its own memory allocated."""
+        self._steps.clear()
+        self._buffers = None
 
     def _shape(self, slots: KVSlots) -> Shape | None:
         """Return the shape of the next step; None if there is none for it."""

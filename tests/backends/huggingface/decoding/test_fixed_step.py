@@ -6,7 +6,9 @@ graph cannot hold, a question to the device, is looked for in what it records.
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ class Double:
     def __init__(self) -> None:
         self.recorded: list[Callable[[], None]] = []
         self.replays = 0
-        self.failure: Exception | None = None  # of the next recording
+        self.failure: Exception | None = None  # of recordings; if memory ran out, of one
+        self.refused = 0
 
     def pinned(self, *shape: int, dtype: Any) -> Any:
         """Return memory."""
@@ -46,7 +49,10 @@ class Double:
     def record(self, compute: Callable[[], None]) -> Callable[[], None]:
         """Return compute(), which is run once now."""
         if self.failure is not None:
-            raise self.failure
+            failure, self.refused = self.failure, self.refused + 1
+            if isinstance(failure, torch.OutOfMemoryError):
+                self.failure = None
+            raise failure
         compute()
         self.recorded.append(compute)
 
@@ -180,6 +186,32 @@ def test_the_first_failure_ends_recording_and_no_answer(
     (line,) = [one.getMessage() for one in caplog.records if "CUDA graphs" in one.getMessage()]
     assert "not used from now on" in line and "stream is capturing" in line
     assert graphs.replays == 0
+
+
+def test_memory_that_runs_out_drops_recordings_and_no_chat(
+    graphs: Double, chats: Any, folder: Callable[..., Path]
+) -> None:
+    """The step is repeated once memory is freed, and later ones are recorded again."""
+    talk, alone = chats(folder("llama")), Library(folder("llama"))
+    graphs.failure = torch.OutOfMemoryError("CUDA out of memory")
+    answer = talk.ask("Hello", max_new_tokens=30)
+    assert answer.whole() == alone.answer("Hello", max_new_tokens=30)
+    assert graphs.refused == 1 and graphs.replays > 0
+
+
+def test_a_reset_frees_the_kv_cache(
+    graphs: Double, chats: Any, folder: Callable[..., Path]
+) -> None:
+    """No recorded step keeps it."""
+    talk = chats(folder("llama"))
+    talk.ask("Hello", max_new_tokens=20).whole()
+    scheduler = talk.executor.engine._scheduler
+    cache = weakref.ref(scheduler._slots.cache)
+    assert graphs.recorded and cache() is not None
+    graphs.recorded.clear()
+    scheduler.reset()
+    gc.collect()
+    assert cache() is None
 
 
 @pytest.fixture
