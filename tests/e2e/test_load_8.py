@@ -135,6 +135,8 @@ def test_status_says_what_runs(seen: dict[str, Any]) -> None:
     assert (status["backend"], status["access_codes"]) == ("LlamacppExecutor", ["llamacpp"])
     model = dict(status["model"])
     assert "F32" in model.pop("description")
+    assert model.pop("device").startswith("CPU")
+    assert model.pop("memory_mb")["CPU"]["kv"] > 0
     assert model == {
         "model": load_scenario_8.MODEL,
         "context": load_scenario_8.CONTEXT,
