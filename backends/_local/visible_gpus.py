@@ -1,4 +1,4 @@
-"""--visible_gpu: the graphics cards that a library sees, whoever made them."""
+"""--visible_gpu: restrict both engines to some GPUs, by the variables of each vendor's runtime."""
 
 from __future__ import annotations
 

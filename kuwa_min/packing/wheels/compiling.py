@@ -1,12 +1,13 @@
-"""Run the commands of a long compilation into a log file, and report progress and failure."""
+"""Run the commands of a long compilation into a log file, and make stubs to link with."""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -80,3 +81,24 @@ def _reason(log: Path) -> str:
     output = [line for line in lines if line]
     errors = [line for line in output if "error:" in line.lower()]
     return (errors or output[-1:] or ["it says nothing"])[0][:200]
+
+
+def make_stub(
+    library: Path, soname: str, functions: Iterable[str], environment: Mapping[str, str]
+) -> None:
+    """Compile a shared library to link with in place of a driver's; raises UsageError.
+
+    It must have every function that is called: as-needed, the linker leaves a library of which no
+    function is used out of DT_NEEDED. They return 999.
+    """
+    source = "".join(f"int {name}(void) {{ return 999; }}\n" for name in sorted({*functions}))
+    compiler = shlex.split(environment.get("CC", "")) or ["cc"]
+    options = ["-shared", "-fPIC", "-x", "c", "-", f"-Wl,-soname,{soname}", "-o", str(library)]
+    try:
+        done = subprocess.run([*compiler, *options], input=source, capture_output=True, text=True)
+    except OSError as error:
+        raise UsageError(
+            f"no C compiler is here ({error}): install one (apt-get install gcc)"
+        ) from None
+    if done.returncode:
+        raise UsageError(f"{shlex.join(compiler)} makes no library: {done.stderr.strip()[-200:]}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kuwa_min.errors import UsageError
 
+from .compiling import make_stub
 from .llama_wheel import fetch_tools
 from .lock import Pin, read_pins
 from .resolve import WheelSources
@@ -70,22 +70,9 @@ def complete(root: Path) -> None:
     root.joinpath("lib64").symlink_to("lib")
     stub = root / STUB
     stub.parent.mkdir()
-    make_stub(root.joinpath("include/cuda.h").read_text(encoding="utf-8"), stub)
+    header = root.joinpath("include/cuda.h").read_text(encoding="utf-8")
+    functions = [*DECLARED.findall(header), *RENAMED.findall(header)]
+    make_stub(stub, "libcuda.so.1", functions, os.environ)
     missing = [one for one in PROGRAMS if not os.access(root / one, os.X_OK)]
     if missing:
         raise UsageError(f"NVIDIA's wheels have no {', '.join(missing)}: see {FILE}")
-
-
-def make_stub(header: str, library: Path) -> None:
-    """Compile a libcuda.so.1 that has every function of cuda.h, and does nothing.
-
-    The linker notes libcuda.so.1 in what it links only if a function of it is used.
-    """
-    names = sorted({*DECLARED.findall(header), *RENAMED.findall(header)})
-    source = "".join(f"int {name}(void) {{ return 999; }}\n" for name in names)
-    command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-Wl,-soname,libcuda.so.1"]
-    done = subprocess.run(
-        [*command, "-o", str(library)], input=source, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise UsageError(f"gcc makes no library: {done.stderr.strip()[-200:]}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from kuwa_min.errors import UsageError
 
+from .compiling import make_stub
 from .ggml_backend import GgmlBackend
 
 MIN_HEADERS = 275  # of Vulkan 1.3.275 (Ubuntu 24.04); 1.3.239 (Debian 12) lacks VkLayerSettingEXT
@@ -127,17 +127,6 @@ def _compiles(glslc: str, extension: str) -> bool:
 def stand_in(header: str, folder: Path, environment: Mapping[str, str]) -> Path:
     """Make a library with the loader's name and functions, to link with; raises UsageError."""
     folder.mkdir(parents=True, exist_ok=True)
-    source, library = folder / "libvulkan.c", folder / "libvulkan.so"
-    names = sorted({*FUNCTION.findall(header)})
-    source.write_text("".join(f"void {name}(void) {{}}\n" for name in names), encoding="ascii")
-    compiler = shlex.split(environment.get("CC", "")) or ["cc"]
-    options = ("-shared", "-fPIC", "-Wl,-soname,libvulkan.so.1", "-o", str(library), str(source))
-    try:
-        done = subprocess.run([*compiler, *options], capture_output=True, text=True)
-    except OSError as error:
-        raise UsageError(
-            f"no C compiler is here ({error}): install one (apt-get install gcc)"
-        ) from None
-    if done.returncode:
-        raise UsageError(f"{shlex.join(compiler)} makes no library: {done.stderr.strip()[-200:]}")
-    return library.absolute()
+    library = folder.absolute() / "libvulkan.so"
+    make_stub(library, "libvulkan.so.1", FUNCTION.findall(header), environment)
+    return library

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from backends.huggingface import HuggingfaceExecutor
+from tests.support.batched_chats import Chats
+
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
@@ -34,5 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if key not in made:
             made[key] = write_folder(root / str(len(made)), name, **changes)
         return made[key]
+
+    return make
+
+
+@pytest.fixture
+def chats(load: Any) -> Callable[..., Chats]:
+    """Give what loads a folder into an executor with slots."""
+
+    def make(path: Path, *options: object, slots: int = 4) -> Chats:
+        given = ("--model_path", path, "--concurrent_req_limit", slots, *options)
+        return Chats(load(HuggingfaceExecutor, *given).executor)
 
     return make

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from backends.huggingface import OPTIONS, HuggingfaceExecutor
+from backends.huggingface import OPTIONS
 from kuwa_min.errors import AnswerError
-from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
+from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, whole_or_sentence
 from tests.support.local_chats import truncated
 from tests.support.models.tiny_architectures import ALONE, BATCHABLE, Library
 from tests.support.models.tiny_models import SPECIAL
@@ -29,7 +29,6 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
-SLOTS = 4
 LIMIT, TURNS = 600, 40  # tokens of a prompt, turns of a chat that is longer
 VOCABULARY = len(SPECIAL) + 256
 BELL_TOKEN = len(SPECIAL) + ord("\a")  # a token that is in no question and no answer
@@ -60,17 +59,6 @@ def library() -> Callable[[Path], Library]:
     """Give what the library answers with a folder, which it computes once."""
     known: dict[Path, Library] = {}
     return lambda path: known.setdefault(path, Library(path))
-
-
-@pytest.fixture
-def chats(load: Any) -> Callable[..., Chats]:
-    """Give what loads a folder into an executor with slots."""
-
-    def make(path: Path, *options: object, slots: int = SLOTS) -> Chats:
-        given = ("--model_path", path, "--concurrent_req_limit", slots, *options)
-        return Chats(load(HuggingfaceExecutor, *given).executor)
-
-    return make
 
 
 Look = Callable[[Any], object]

@@ -27,7 +27,6 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
-SLOTS = 4
 QUESTIONS = ("Hello", "Tell me a story about a lighthouse, please. " * 3, "?", "a", "one two " * 20)
 # What makes the interpreter wait for a value, which a replayed graph would not see.
 ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "bincount"}
@@ -74,17 +73,6 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Double:
     double = Double()
     monkeypatch.setattr(scheduler_factory, "graphs_for", lambda model, layout: double)
     return double
-
-
-@pytest.fixture
-def chats(load: Any) -> Callable[..., Chats]:
-    """Give what loads a folder into an executor with slots."""
-
-    def make(path: Path, *options: object, slots: int = SLOTS) -> Chats:
-        given = ("--model_path", path, "--concurrent_req_limit", slots, *options)
-        return Chats(load(HuggingfaceExecutor, *given).executor)
-
-    return make
 
 
 @pytest.mark.parametrize("name", POPULAR)
