@@ -72,7 +72,6 @@ COVERED_BY = {
     "backends/llamacpp/scheduler_factory": "backends/llamacpp/test_scheduler",
     "backends/llamacpp/model": "backends/llamacpp/test_llamacpp",
     "backends/llamacpp/options": "backends/test_kuwa_options",
-    "backends/llamacpp/sampler": "backends/llamacpp/test_llamacpp",
 }
 
 

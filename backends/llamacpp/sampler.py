@@ -1,10 +1,13 @@
-"""Sample the next token of each sequence: greedily with numpy, else with llama.cpp's samplers."""
+"""Sample the next token of each sequence: penalties and argmax with numpy, draws with llama.cpp."""
 
 from __future__ import annotations
 
+import ctypes
 import random
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import llama_cpp
@@ -14,6 +17,7 @@ from backends._local.sentences import TRY_CACHE_TYPE
 from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
 
+from .candidates import FEW, candidates
 from .context import DecodeResult, LlamaContext
 
 PENALTY_WINDOW = 64  # tokens that penalties look back on
@@ -22,58 +26,108 @@ MIROSTAT_CANDIDATES = 100
 SEEDS = 2**32
 NOT_A_NUMBER = OVERFLOWED.format(TRY_CACHE_TYPE)
 
+Adjustment = Callable[[Any, Collection[int]], None]  # of logits, by the tokens sampled last
+
 
 class Sampler:
-    """The sampler chain of one sequence, which records the tokens that it samples.
+    """How the tokens of one sequence are sampled, and those that have been.
 
     options: every name of the backend's table; vocabulary_size: in tokens.
     """
 
     def __init__(self, options: Mapping[str, Any], vocabulary_size: int) -> None:
-        self.chain: Any = None  # llama.cpp's pointer; None for greedy sampling
-        biases = _logit_biases(options.get("logit_bias"), vocabulary_size)
-        penalties = _penalties(options, vocabulary_size)
-        samplers = [*biases, *penalties, *_sampling(options, vocabulary_size)]
-        if samplers:
+        self._adjustments = (*_logit_biases(options, vocabulary_size), *_penalties(options))
+        self._recent: deque[int] = deque(maxlen=PENALTY_WINDOW)
+        self._chain: Any = None  # llama.cpp's pointer; None for greedy sampling
+        self._narrow, options = _narrowing(options, vocabulary_size)
+        if options["temperature"]:
             params = llama_cpp.llama_sampler_chain_default_params()
             params.no_perf = True
-            self.chain = llama_cpp.llama_sampler_chain_init(params)
-            weakref.finalize(self, llama_cpp.llama_sampler_free, self.chain).atexit = False
-            for sampler in samplers if options["temperature"] else [*samplers, _greedy()]:
-                llama_cpp.llama_sampler_chain_add(self.chain, sampler)
+            self._chain = llama_cpp.llama_sampler_chain_init(params)
+            weakref.finalize(self, llama_cpp.llama_sampler_free, self._chain).atexit = False
+            for sampler in _sampling(options, vocabulary_size):
+                llama_cpp.llama_sampler_chain_add(self._chain, sampler)
+
+    def adjust(self, logits: Any) -> None:
+        """Add biases and penalties to the logits of the next token, in place."""
+        for adjustment in self._adjustments:
+            adjustment(logits, self._recent)
+
+    def choose(self, likeliest: int, context: LlamaContext, logits: Any, position: int) -> int:
+        """Return the next token, and remember it.
+
+        logits: adjusted, at this position of the context's last DecodeResult.
+        """
+        if self._chain is None:
+            token = likeliest
+        elif self._narrow is None:
+            token = context.sample(self._chain, position)
+        else:
+            token = draw(self._chain, logits, self._narrow(logits))
+        self._recent.append(token)
+        return token
 
 
-def _logit_biases(biases: Mapping[int, float] | None, vocabulary_size: int) -> list[Any]:
-    """Return the sampler that adds to logits, before the penalties."""
-    known = [
-        (token, bias) for token, bias in (biases or {}).items() if 0 <= token < vocabulary_size
-    ]
-    if not known:
-        return []
-    array = (llama_cpp.llama_logit_bias * len(known))(*known)
-    return [llama_cpp.llama_sampler_init_logit_bias(vocabulary_size, len(known), array)]
+def _logit_biases(options: Mapping[str, Any], vocabulary_size: int) -> Iterator[Adjustment]:
+    biases = options.get("logit_bias") or {}
+    known = [token for token in biases if 0 <= token < vocabulary_size]
+    added = numpy.array([biases[token] for token in known], numpy.float32)
+
+    def add(logits: Any, _: Collection[int]) -> None:
+        logits[known] += added
+
+    if known:
+        yield add
 
 
-def _penalties(options: Mapping[str, Any], vocabulary_size: int) -> list[Any]:
+def _penalties(options: Mapping[str, Any]) -> Iterator[Adjustment]:
+    """Yield llama.cpp's penalties, which it looks up for every token of the vocabulary."""
     repeat, frequency, presence = (
-        options[f"{name}_penalty"] for name in ("repeat", "frequency", "presence")
+        numpy.float32(options[f"{name}_penalty"]) for name in ("repeat", "frequency", "presence")
     )
-    if repeat == 1 and not (frequency or presence):
-        return []
-    sampler = llama_cpp.llama_sampler_init_penalties(
-        vocabulary_size, PENALTY_WINDOW, repeat, frequency, presence
-    )
-    return [sampler]
+
+    def penalize(logits: Any, recent: Collection[int]) -> None:
+        counted = Counter(recent)
+        tokens = numpy.fromiter(counted.keys(), numpy.intp)
+        counts = numpy.fromiter(counted.values(), numpy.float32)
+        old = logits[tokens]
+        repeated = numpy.where(old <= 0, old * repeat, old / repeat)
+        logits[tokens] = repeated - (counts * frequency + presence)
+
+    if repeat != 1 or frequency or presence:
+        yield penalize
 
 
-def _greedy() -> Any:
-    return llama_cpp.llama_sampler_init_greedy()
+def _narrowing(
+    options: Mapping[str, Any], vocabulary_size: int
+) -> tuple[Callable[[Any], Any] | None, Mapping[str, Any]]:
+    """Return what selects the candidates without a sort, and the options for the chain after it.
+
+    None: llama.cpp finds them in the whole row, where it need not sort it, or soon has, or must for
+    mirostat.
+    """
+    has_top_k = 0 < options["top_k"] < vocabulary_size
+    if options["mirostat_mode"] or has_top_k or vocabulary_size <= FEW:
+        return None, options
+    left = {"top_k": 0, "typical_p": 1.0, "top_p": 1.0}  # which change nothing
+    if options["typical_p"] >= 1 and options["top_p"] >= 1:
+        return None, {**options, "top_k": 0}
+    shares = {name: options[name] for name in ("typical_p", "top_p", "min_p")}
+    return partial(candidates, **shares), {**options, **left}
+
+
+def draw(chain: Any, logits: Any, tokens: Any) -> int:
+    """Apply a chain of llama.cpp's samplers to some tokens; return the one that it selects."""
+    data = numpy.zeros(tokens.size, numpy.dtype(llama_cpp.llama_token_data))
+    data["id"], data["logit"] = tokens, logits[tokens]
+    pointer = data.ctypes.data_as(llama_cpp.llama_token_data_p)
+    array = llama_cpp.llama_token_data_array(pointer, data.size, -1, False)
+    llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
+    return int(data["id"][array.selected])
 
 
 def _sampling(options: Mapping[str, Any], vocabulary_size: int) -> list[Any]:
     """Return the samplers in the order of llama-cpp-python's chain."""
-    if not options["temperature"]:
-        return []
     seed = random.randrange(SEEDS) if options["seed"] in (None, -1) else options["seed"]
     tau, eta = options["mirostat_tau"], options["mirostat_eta"]
     if options["mirostat_mode"] == 1:
@@ -97,13 +151,17 @@ def _sampling(options: Mapping[str, Any], vocabulary_size: int) -> list[Any]:
 def sample(
     context: LlamaContext, result: DecodeResult, samplers: Sequence[Sampler]
 ) -> list[int | AnswerError]:
-    """Return each sequence's next token, or the error to end with if its logits are NaN."""
-    best = result.logits.argmax(-1)  # the first NaN, if there is one
-    highest = result.logits[numpy.arange(len(samplers)), best]
-    tokens: list[int | AnswerError] = best.tolist()
-    for at, is_finite in enumerate(numpy.isfinite(highest).tolist()):
-        if not is_finite:
-            tokens[at] = AnswerError(NOT_A_NUMBER)
-        elif samplers[at].chain is not None:
-            tokens[at] = context.sample(samplers[at].chain, result.positions[at])
+    """Return each sequence's next token, or the error to end with if its logits are NaN.
+
+    The logits are adjusted in place.
+    """
+    with numpy.errstate(all="ignore"):  # extreme penalties overflow, as in llama.cpp
+        for logits, sampler in zip(result.logits, samplers, strict=True):
+            sampler.adjust(logits)
+        best = result.logits.argmax(-1)  # the first NaN, if there is one
+        highest = result.logits[numpy.arange(len(samplers)), best]
+        tokens: list[int | AnswerError] = [AnswerError(NOT_A_NUMBER)] * len(samplers)
+        for at in numpy.flatnonzero(numpy.isfinite(highest)):
+            row, position = result.logits[at], result.positions[at]
+            tokens[at] = samplers[at].choose(int(best[at]), context, row, position)
     return tokens

@@ -1,0 +1,145 @@
+"""Tokens of large vocabularies are drawn as llama.cpp's own chain draws them, without its sort."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, cast
+
+import pytest
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
+numpy = pytest.importorskip("numpy", reason="which comes with it")
+
+from backends.llamacpp import OPTIONS  # noqa: E402 - once the library is there
+from backends.llamacpp.candidates import FEW  # noqa: E402
+from backends.llamacpp.context import DecodeResult  # noqa: E402
+from backends.llamacpp.sampler import (  # noqa: E402
+    PENALTY_WINDOW,
+    Sampler,
+    _sampling,
+    draw,
+    sample,
+)
+from kuwa_min.errors import AnswerError  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the library's own
+]
+VOCABULARY = 6000
+DEFAULTS = {option.name: option.default for option in OPTIONS}
+STEPS = 150  # more than the penalties look back
+
+
+class Rows:
+    """The logits of several steps, and what of a context a sampler needs; counts whole rows."""
+
+    def __init__(self, spread: float) -> None:
+        rng = numpy.random.default_rng(3)
+        self.steps = (rng.normal(size=(STEPS, VOCABULARY)) * spread).astype(numpy.float32)
+        self.whole = 0
+        self._current: Any = None
+
+    def sample(self, chain: Any, position: int) -> int:
+        """Draw from the whole row, as LlamaContext does."""
+        self.whole += 1
+        return draw(chain, self._current[position], numpy.arange(VOCABULARY))
+
+    def tokens(self, **options: Any) -> list[int | AnswerError]:
+        """Return what is sampled with these options, step by step."""
+        sampler, found = Sampler({**DEFAULTS, **options}, VOCABULARY), []
+        for logits in self.steps:
+            self._current = logits[None].copy()
+            found += sample(cast(Any, self), DecodeResult(self._current, [0]), [sampler])
+        return found
+
+    def expected(self, **options: Any) -> list[int]:
+        """Return what llama.cpp's samplers make of whole rows."""
+        asked = {**DEFAULTS, **options}
+        penalties = [asked[f"{name}_penalty"] for name in ("repeat", "frequency", "presence")]
+        drawn = _sampling(asked, VOCABULARY) if asked["temperature"] else []
+        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        for sampler in (
+            llama_cpp.llama_sampler_init_penalties(VOCABULARY, PENALTY_WINDOW, *penalties),
+            *(drawn or [llama_cpp.llama_sampler_init_greedy()]),
+        ):
+            llama_cpp.llama_sampler_chain_add(chain, sampler)
+        found = []
+        for logits in self.steps:
+            found.append(draw(chain, logits, numpy.arange(VOCABULARY)))
+            llama_cpp.llama_sampler_accept(chain, found[-1])
+        llama_cpp.llama_sampler_free(chain)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("options", "is_whole"),
+    [
+        ({"top_k": 0}, False),
+        ({"top_k": VOCABULARY + 1, "top_p": 0.3}, False),
+        ({"top_k": 0, "min_p": 0, "top_p": 0.2}, False),
+        ({"top_k": 0, "min_p": 0.3, "typical_p": 0.2}, False),
+        ({"top_k": -1, "top_p": 1.0}, True),
+        ({"top_k": 0, "top_p": 1.0, "min_p": 0}, True),
+        ({}, True),
+        ({"repeat_penalty": 1.3, "frequency_penalty": 0.5, "presence_penalty": -0.2}, True),
+        ({"top_k": 0, "repeat_penalty": 2.0, "top_p": 0.3}, False),
+        ({"mirostat_mode": 2}, True),
+    ],
+    ids=str,
+)
+def test_a_seed_draws_what_llama_cpp_draws(options: dict[str, Any], is_whole: bool) -> None:
+    """And llama.cpp gets the whole row only where it need not sort it."""
+    rows = Rows(spread=3.0)
+    found = rows.tokens(seed=11, **options)
+    assert found == rows.expected(seed=11, **options)
+    assert found == rows.tokens(seed=11, **options)
+    assert len(set(found)) > STEPS // 2
+    assert bool(rows.whole) == is_whole
+
+
+@pytest.mark.parametrize("penalties", [(1.0, 0.0, 0.0), (1.7, 0.0, 0.3), (0.5, 1.0, -1.0)])
+def test_the_likeliest_token_is_llama_cpps(penalties: tuple[float, ...]) -> None:
+    """Also with penalties, which forget what was said long ago."""
+    names = ("repeat_penalty", "frequency_penalty", "presence_penalty")
+    options = {"temperature": 0, **dict(zip(names, penalties, strict=True))}
+    rows = Rows(spread=1.0)
+    rows.steps[:] = rows.steps[0]  # without a penalty, all tokens are one
+    rows.steps.sort()  # and the next ones are near
+    assert rows.tokens(**options) == rows.expected(**options)
+    assert rows.whole == 0
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.95])
+def test_even_rows_are_drawn_evenly(top_p: float) -> None:
+    """Candidates that are not sorted have the same chances."""
+    rows = Rows(spread=0.01)
+    found = rows.tokens(seed=2, top_k=0, top_p=top_p)
+    ranks = [(step > step[token]).mean() for step, token in zip(rows.steps, found, strict=True)]
+    assert max(ranks) < top_p + 0.01
+    assert numpy.mean(ranks) == pytest.approx(top_p / 2, abs=0.1)
+
+
+def test_what_penalties_make_no_number_is_that_rows_error() -> None:
+    """Its neighbours have their tokens."""
+    options = {**DEFAULTS, "temperature": 0}
+    samplers = [Sampler({**options, "presence_penalty": p}, VOCABULARY) for p in (0, 1)]
+    logits = numpy.zeros((2, VOCABULARY), numpy.float32)
+    logits[:, 7] = 1
+    context = cast(Any, types.SimpleNamespace())
+    assert sample(context, DecodeResult(logits.copy(), [0, 1]), samplers) == [7, 7]
+    assert sample(context, DecodeResult(logits.copy(), [0, 1]), samplers) == [7, 0]
+    logits[1, 9] = numpy.nan
+    good, bad = sample(context, DecodeResult(logits, [0, 1]), samplers)
+    assert good == 7
+    assert isinstance(bad, AnswerError)
+
+
+def test_small_vocabularies_are_llama_cpps() -> None:
+    """Which sorts them at once."""
+    options = {**DEFAULTS, "top_k": 0, "seed": 1}
+    called = []
+    context = types.SimpleNamespace(sample=lambda chain, position: called.append(position) or 5)
+    result = DecodeResult(numpy.zeros((1, FEW), numpy.float32), [4])
+    assert sample(cast(Any, context), result, [Sampler(options, FEW)]) == [5]
+    assert called == [4]
