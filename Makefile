@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the sa
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
 .PHONY: run build test check lint heavy vulkan cloud models bench bench-heavy bench-huggingface \
-  bench-llamacpp bench-chatgpt soak browser ssh-keygen mutation raise-versions clean
+  bench-llamacpp bench-chatgpt bench-gpu soak browser ssh-keygen mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -102,6 +102,9 @@ bench-llamacpp: ## against bare llama_decode loops and llama-cpp-python's own se
 
 bench-chatgpt: $(VENV)/cloud-ready ## against the bare SDK and bare sockets
 	$(BIN)/python benchmarks/chatgpt.py
+
+bench-gpu: ## decoding on a graphics card; PYTHON has torch, transformers, llama.cpp for it
+	$(PYTHON) benchmarks/gpu.py
 
 browser: ## the page's tests need Chromium; without it they are skipped, and say so
 	@command -v chromium chromedriver >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \

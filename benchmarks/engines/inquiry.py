@@ -50,7 +50,21 @@ class LateError(RuntimeError):
 
 
 def ask(backend: Backend, options: argparse.Namespace) -> None:
-    """Ask the questions that were named, or all, of one model after the other."""
+    """Print the answers about a backend, and write them to a file if there is to be one."""
+    write(answers(backend, options), options.json)
+
+
+def write(found: object, file: Path | None) -> None:
+    """Write tables as JSON, unless the file is None."""
+    if file:
+        file.write_text(json.dumps(found, indent=1, default=asdict) + "\n")
+
+
+def answers(backend: Backend, options: argparse.Namespace) -> dict[str, dict[str, Table]]:
+    """Ask the questions that were named, or all, of one model after the other.
+
+    Returns the tables by the names of model and question.
+    """
     os.environ.update({**ONE_THREAD, **OFFLINE})
     signal.signal(signal.SIGALRM, _late)
     signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
@@ -60,14 +74,14 @@ def ask(backend: Backend, options: argparse.Namespace) -> None:
     verdicts = [row.met for table in tables for row in table.rows if row.met is not None]
     minutes = (time.monotonic() - began) / 60
     print(f"{sum(verdicts)} of {len(verdicts)} goals met, in {minutes:.1f} minutes")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1, default=asdict) + "\n")
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return found
 
 
 def _plans(options: argparse.Namespace) -> list[Plan]:
     if options.quick:
-        return [plan.quick(model) for model in options.model or ("tiny",)]
-    return [plan.full(model, options.rounds) for model in options.model or ("tiny", "small")]
+        return [plan.quick(model) for model in options.model or plan.SMALL[:1]]
+    return [plan.full(model, options.rounds) for model in options.model or plan.SMALL]
 
 
 def _asked(backend: Backend, options: argparse.Namespace, wanted: Plan) -> dict[str, Table]:
@@ -103,7 +117,7 @@ def make_parser(backend: Backend, description: str | None) -> argparse.ArgumentP
     add = parser.add_argument
     add("--quick", action="store_true", help="the tiny model, few rounds: a first impression")
     add("--only", choices=backend.questions, action="append", help="may be given repeatedly")
-    add("--model", choices=plan.TOKENS, action="append", help="default: both")
+    add("--model", choices=plan.SMALL, action="append", help="default: both")
     add("--rounds", type=int, default=ROUNDS, metavar="N", help="default: %(default)s")
     add("--file", type=Path, metavar="PYZ", help="a built file; default: the sources")
     add("--minutes", type=float, default=MINUTES, help="for everything; default: %(default)s")

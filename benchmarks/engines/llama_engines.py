@@ -13,6 +13,7 @@ SERVER = "llama_cpp.server"
 SERVER_NEEDS = ("fastapi", "pydantic_settings", "sse_starlette", "starlette_context", "uvicorn")
 CONTEXT = 4096  # of each chat
 F32 = "0"  # llama.cpp's number for it
+ON_CARD = ("--ngl", "-1", "--flash_attn", "auto", "--cache_type", "f16")
 SERVER_OPTIONS = (
     *("--n_ctx", str(CONTEXT), "--n_threads", "1", "--n_threads_batch", "1"),
     *("--type_k", F32, "--type_v", F32, "--flash_attn", "False", "--verbose", "False"),
@@ -27,12 +28,18 @@ class OursWithLlama(Ours):
     length_option = "max_tokens"
 
     def __init__(
-        self, options: argparse.Namespace, model: Path, *, slots: int, threads: int | None = 1
+        self,
+        options: argparse.Namespace,
+        model: Path,
+        *more: str,
+        slots: int,
+        threads: int | None = 1,
     ) -> None:
         loading = (
             *("llamacpp", "--model_path", str(model), "--context_window", str(CONTEXT)),
             *("--flash_attn", "off", "--cache_type", "f32", "--temperature", "0"),
             *(("--threads", str(threads)) if threads else ()),
+            *more,
         )
         super().__init__(options.file, *loading, slots=slots)
 
@@ -60,6 +67,19 @@ def makers(model: Path, options: argparse.Namespace) -> Makers:
         LOOPS: lambda: Library("engines.llama_loops", *library),
     }
     return {**found, SERVER: lambda: LlamaServer(model)} if server_works() else found
+
+
+def makers_on_card(model: Path, options: argparse.Namespace) -> Makers:
+    """Return what makes ours and the library's loops with all layers on graphics cards.
+
+    options.device: "cpu" tries the same without one.
+    """
+    more = ON_CARD if options.device == "cuda" else ()
+    library = ("--model_path", str(model), "--context", str(CONTEXT), *more)
+    return {
+        OURS: lambda: OursWithLlama(options, model, *more, slots=SLOTS),
+        LOOPS: lambda: Library("engines.llama_loops", *library),
+    }
 
 
 def server_works() -> bool:

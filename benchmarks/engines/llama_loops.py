@@ -21,6 +21,7 @@ import llama_cpp
 import numpy
 
 from backends.llamacpp import bindings
+from backends.llamacpp.context import FLASH_ATTENTION
 
 AT_ONCE, IN_ONE_PASS = 2048, 512  # tokens of prompts, as ours
 ASSISTANT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -30,14 +31,16 @@ class Loop:
     """A context for a number of sequences, called as directly as Python can."""
 
     def __init__(
-        self, model: Any, vocabulary: int, *, sequences: int, context: int, threads: int
+        self, model: Any, vocabulary: int, *, sequences: int, options: argparse.Namespace
     ) -> None:
+        context, threads = options.context, options.threads
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = sequences * context, sequences, False
         params.n_batch, params.n_ubatch = AT_ONCE, IN_ONE_PASS
         params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
-        params.flash_attn_type = 0
+        kv_type = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type.upper()}")
+        params.type_k = params.type_v = kv_type
+        params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
         params.no_perf = True
         self._context = llama_cpp.llama_init_from_model(model, params)
         self._memory = llama_cpp.llama_get_memory(self._context)
@@ -96,12 +99,13 @@ class Loop:
 class Loops:
     """A model, with a context for one sequence and one for eight, and a Llama of its own."""
 
-    def __init__(self, path: str, context: int, threads: int) -> None:
+    def __init__(self, options: argparse.Namespace) -> None:
         self.llama = llama_cpp.Llama(
-            path,
-            n_ctx=context,
-            n_threads=threads,
-            n_threads_batch=threads,
+            options.model_path,
+            n_gpu_layers=options.ngl,
+            n_ctx=options.context,
+            n_threads=options.threads,
+            n_threads_batch=options.threads,
             type_k=llama_cpp.GGML_TYPE_F32,
             type_v=llama_cpp.GGML_TYPE_F32,
             flash_attn=False,
@@ -109,9 +113,7 @@ class Loops:
         )
         model, vocabulary = self.llama.model, self.llama.n_vocab()
         self.loops = {
-            sequences: Loop(
-                model, vocabulary, sequences=sequences, context=context, threads=threads
-            )
+            sequences: Loop(model, vocabulary, sequences=sequences, options=options)
             for sequences in (1, SLOTS)
         }
         self.kinds: dict[str, Callable[..., Any]] = {"bare": self.bare, "stream": self.stream}
@@ -157,9 +159,12 @@ def main() -> None:
     for name in ("--context", "--port"):
         parser.add_argument(name, type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--ngl", type=int, default=0)
+    parser.add_argument("--flash_attn", choices=FLASH_ATTENTION, default="off")
+    parser.add_argument("--cache_type", default="f32")
     options = parser.parse_args()
     bindings.prepare()
-    serve(Loops(options.model_path, options.context, options.threads).answer, options.port)
+    serve(Loops(options).answer, options.port)
 
 
 if __name__ == "__main__":

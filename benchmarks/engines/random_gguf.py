@@ -6,6 +6,7 @@ bytes make the vocabulary as large as that of a folder of random_model.py; they 
 a greedy answer never ends by chance. Runs as a process of its own.
 """
 
+import ctypes
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,21 @@ def write_gguf(path: Path, shape: Shape) -> None:
     unsaid = range(len(tokens) - shape.tokens, len(tokens))
     tensors["output.weight"][[*tiny_models.never_said(), *unsaid]] = 0
     tiny_models.pack_gguf(path, fields, tensors)
+    if shape.is_compact:
+        _quantize(path)
+
+
+def _quantize(path: Path) -> None:
+    """Put Q8_0 in place of a file's 32-bit floats."""
+    import llama_cpp
+
+    whole = path.rename(path.with_name(f"{path.name}-f32"))
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
+    code = llama_cpp.llama_model_quantize(bytes(whole), bytes(path), ctypes.byref(params))
+    whole.unlink()
+    if code:
+        raise RuntimeError(f"llama_model_quantize() returned {code}")
 
 
 def _shape_fields(shape: Shape) -> list[bytes]:
@@ -81,7 +97,9 @@ def _tensors(shape: Shape, vocabulary: int) -> dict[str, Any]:
 
 def _drawn(rng: Any, size: tuple[int, int]) -> Any:
     """Return weights that are wide enough apart that the likeliest token is no near tie."""
-    return rng.standard_normal(size) * SPREAD
+    import numpy
+
+    return rng.standard_normal(size, numpy.float32) * numpy.float32(SPREAD)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ SHARING = 64
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a model is; `pairs` times 64 characters are tokens of their own."""
+    """How large a model is; `pairs` times 64 characters are tokens of their own.
+
+    is_compact: its numbers have 16 bits, or 8 in GGUF files; else 32.
+    """
 
     pairs: int
     hidden: int
@@ -30,6 +33,7 @@ class Shape:
     layers: int
     heads: int
     kv_heads: int
+    is_compact: bool = False
 
     @property
     def tokens(self) -> int:
@@ -40,6 +44,9 @@ class Shape:
 SHAPES = {
     "tiny": Shape(pairs=27, hidden=128, inner=512, layers=4, heads=4, kv_heads=2),  # 1.5 million
     "small": Shape(pairs=122, hidden=512, inner=1536, layers=8, heads=8, kv_heads=4),  # 33 million
+    # for graphics cards; no more characters fit before the surrogates
+    "1b": Shape(540, hidden=2048, inner=8192, layers=16, heads=32, kv_heads=8, is_compact=True),
+    "7b": Shape(540, hidden=4096, inner=14336, layers=32, heads=32, kv_heads=8, is_compact=True),
 }
 
 
@@ -83,7 +90,9 @@ def _replace_weights(path: Path, shape: Shape) -> None:
     config.num_hidden_layers, config.layer_types = shape.layers, ["full_attention"] * shape.layers
     config.num_attention_heads, config.num_key_value_heads = shape.heads, shape.kv_heads
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
+    dtype = torch.bfloat16 if shape.is_compact else torch.float32
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     with torch.no_grad():
         for weights in model.parameters():
             if weights.dim() > 1:

@@ -68,6 +68,11 @@ class Ours(ModelServer):
         wanted = {self.length_option: tokens, **options}
         return Answer(self.port, form_request(slot_path(slot), said, **wanted), tokens)
 
+    def description(self) -> str:
+        """Return what its /status says of the model, the device included."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}/status") as status:
+            return f"/status: {json.dumps(json.load(status)['model'])}"
+
     def abort(self, slot: int) -> None:
         """Stop the answer in a slot, and wait for it."""
         url = f"http://{HOST}:{self.port}{slot_path(slot)}/abort"

@@ -30,6 +30,9 @@ class Goal(NamedTuple):
     eight: float | None
 
 
+NO_GOAL = Goal(None, None)
+
+
 class Rate(NamedTuple):
     """Tokens a second: from the question to the end, and after every client has a first token."""
 
@@ -57,6 +60,27 @@ def forward(engines: Engines, plan: Plan, *, bare: str, goals: Mapping[str, Goal
         rows.append(beside(f"{what}, decoding only", mine.decode, bare, other.decode))
     remark = f"{same_answers(engines, plan)} of {len(MIXED)} answers are the bare loop's own"
     return Table(title("end to end", plan), rows, [remark])
+
+
+def decode(
+    engines: Engines, plan: Plan, *, kind: str, name: str, goals: Mapping[str, Goal]
+) -> Table:
+    """Compare decoding alone, over HTTP, with one of the library's loops."""
+    rows = []
+    for lengths, goal in zip((EQUAL[:1], EQUAL), goals.get(plan.model, NO_GOAL), strict=True):
+        found = measured(
+            {
+                OURS: partial(over_http, engines[OURS], lengths, plan.tokens),
+                name: partial(by_library, engines[LOOPS], kind, lengths, plan.tokens),
+            },
+            plan.rounds,
+        )
+        mine, other = found[OURS], found[name]
+        what = streams(lengths)
+        rows.append(judged(f"{what}, decoding only", mine.decode, name, other.decode, goal))
+        rows.append(beside(f"{what}, with prefill", mine.whole, name, other.whole))
+    remarks = [f"{same_answers(engines, plan, kind)} of {len(MIXED)} answers are that loop's own"]
+    return Table(title("decoding", plan), rows, [*remarks, engines[OURS].description()])
 
 
 def batch(
@@ -169,11 +193,11 @@ def ask_together(
     return [answer.check() for answer in answers]
 
 
-def same_answers(engines: Engines, plan: Plan) -> int:
-    """Count the answers that are, token for token, those of the bare loop to one prompt alone."""
+def same_answers(engines: Engines, plan: Plan, kind: str = "bare") -> int:
+    """Count the answers that are, token for token, those of a loop to one prompt alone."""
     prompts = [prompt(length) for length in MIXED]
     mine = [answer.said() for answer in ask_together(engines[OURS], prompts, plan.tokens)]
-    alone = [engines[LOOPS].answer("bare", [one], plan.tokens)["texts"][0] for one in prompts]
+    alone = [engines[LOOPS].answer(kind, [one], plan.tokens)["texts"][0] for one in prompts]
     return sum(one == other for one, other in zip(mine, alone, strict=True))
 
 

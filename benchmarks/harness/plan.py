@@ -17,7 +17,8 @@ class Plan:
     turns: int
 
 
-TOKENS = {"tiny": 128, "small": 40}
+TOKENS = {"tiny": 128, "small": 40, "1b": 256, "7b": 256}
+SMALL, LARGE = ("tiny", "small"), ("1b", "7b")  # for a processor, and for a graphics card
 ABORTS = 9
 
 

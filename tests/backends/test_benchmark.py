@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -65,6 +66,24 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     found = json.loads(file.read_text(encoding="utf-8"))
     assert list(found) == ["tiny"]
     return Run(request.param, printed, found["tiny"])
+
+
+def test_the_benchmark_of_graphics_cards_is_tried_without_one(tmp_path: Path) -> None:
+    """Answers of both backends are those of the loops that they are compared with."""
+    if not all(find_spec(library) for names in LIBRARIES.values() for library in names):
+        pytest.skip("needs the libraries of both backends")
+    file = tmp_path / "tables.json"
+    options = ("--device", "cpu", "--size", "tiny", "--quick", "--json", str(file))
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *options]
+    subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert list(found) == list(LIBRARIES)
+    for tables in found.values():
+        assert list(tables["tiny"]) == ["decode", "sampled"]
+        assert {row["what"] for row in tables["tiny"]["decode"]["rows"]} == RATES
+        same, status = tables["tiny"]["decode"]["remarks"]
+        assert same == "8 of 8 answers are that loop's own"
+        assert "cpu" in status.lower()
 
 
 def test_every_question_has_its_table(run: Run) -> None:
