@@ -46,6 +46,8 @@ def examine(context: LlamaContext, *, can_copy: bool) -> Findings:
             return Findings("")
         copy_seconds = _copy_seconds(context, alone[1]) if can_copy else None
         return Findings("", _gap_fill(context), copy_seconds)
+    except MemoryError as error:
+        return Findings(f"there is not enough memory to test it: {error}".rstrip(": "))
     except RuntimeError as error:
         return Findings(f"the test of it failed: {error}")
     finally:

@@ -19,7 +19,7 @@ from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemp
 from kuwa_min.chat.text import Utf8Decoder
 from kuwa_min.errors import StartError
 
-from . import bindings, device_memory, devices
+from . import bindings, device_memory, devices, fatal_errors
 from .bindings import LOG_CAPTURE, holding_gil
 from .context import ABORT, PADDING, ContextOptions, LlamaContext
 from .tokenizer import LlamaTokenizer
@@ -32,6 +32,7 @@ DESCRIPTION_BYTES = 256
 PROGRESS_STEPS = 1000  # of loading
 UNKNOWN_ARCHITECTURE = re.compile(r"unknown model architecture: '([\w.-]*)'")
 NO_DEVICES = (ctypes.c_void_p * 1)(None)  # ends with NULL, as any list of them
+MAPPED = "CPU_Mapped"  # llama.cpp's name for the file, read as memory
 MAX_REASON = 300  # characters of llama.cpp's error message
 
 token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
@@ -61,6 +62,7 @@ class LlamaModel:
         instead of its own.
         """
         bindings.prepare()
+        fatal_errors.announce()
         devices.check(gpu_layers, visible_gpu)
         self.name, self.uses_gpu = path.name, bool(gpu_layers)
         self._context_options = context_options
@@ -185,6 +187,11 @@ class LlamaModel:
             context = self._create_context(slots, self.context_length)
         self.context_length = min(self.context_length, context.capacity)
         return context
+
+    @property
+    def mapped_bytes(self) -> float:
+        """Return the size of the weights that processors read from the file itself."""
+        return device_memory.by_device(self._load_log).get(MAPPED, {}).get("model", 0)
 
     def log_of_smallest_context(self) -> list[str]:
         """Return what llama.cpp logs when it creates a context of one slot with PADDING tokens."""

@@ -7,7 +7,7 @@ import logging
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import StartError
 
-from . import batching_check, bindings, kv_memory, kv_tensors
+from . import batching_check, bindings, kv_memory, kv_tensors, worst_case
 from .model import LlamaModel
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
@@ -23,17 +23,21 @@ def create_scheduler(model: LlamaModel, slots: int, *, reproducible: bool) -> Sc
     """
     slots = min(slots, model.max_slots)
     log, length = model.log_of_smallest_context(), model.context_length
-    if not model.uses_gpu:  # llama.cpp itself reports that a GPU's memory is too small
-        kv_memory.check(log, slots=slots, length=length)
+    kv_memory.check(
+        log, slots=slots, length=length, uses_gpu=model.uses_gpu, mapped=model.mapped_bytes
+    )
     kv_tensors.check(log, bindings.device_takes, slots=slots, length=length)
     context = model.create_context(slots)
     findings = batching_check.examine(context, can_copy=not model.is_recurrent)
     if findings.fault and slots > 1:
         logger.warning("chats are computed one at a time: %s", findings.fault)
+        del context  # its memory, too
         context = model.create_context(1)
         findings = batching_check.examine(context, can_copy=False)
     if findings.fault:
         raise StartError(f"{model.name} cannot be used: {findings.fault}")
+    if model.uses_gpu:
+        worst_case.compute(context)
     logger.info("%s %s", model.name, model.placement())
     context.gap_fill = 0 if model.is_recurrent else findings.gap_fill
     context.copy_seconds = findings.copy_seconds

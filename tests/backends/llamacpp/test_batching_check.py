@@ -32,12 +32,13 @@ class Context:
         self.sequence_lengths = [0] * slots
         self._held: list[list[int]] = [[] for _ in range(slots)]
         self._clock, self._once, self._each, self._copy = clock, once, each, copy
-        self.mixes = self.fails = self.copies_wrongly = False
+        self.mixes = self.copies_wrongly = False
+        self.failure: Exception | None = None
 
     def decode(self, chunks: Sequence[SequenceChunk]) -> DecodeResult:
         """Return the sums; swapped ones for a batch if `mixes`."""
-        if self.fails:
-            raise RuntimeError("llama_decode() returned -3")
+        if self.failure:
+            raise self.failure
         self._clock.now += self._once + self._each * len(chunks)
         for chunk in chunks:
             self._held[chunk.slot] += chunk.tokens
@@ -109,9 +110,22 @@ def test_sequences_that_disturb_each_other_are_a_fault(clock: Clock) -> None:
         assert ("computed at once they are not what they are alone" in found) is fault
 
 
-def test_what_cannot_be_computed_is_a_fault(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("failure", "fault"),
+    [
+        (
+            RuntimeError("llama_decode() returned -3"),
+            "the test of it failed: llama_decode() returned -3",
+        ),
+        (
+            MemoryError("llama_decode() returned -2"),
+            "there is not enough memory to test it: llama_decode() returned -2",
+        ),
+        (MemoryError(), "there is not enough memory to test it"),
+    ],
+)
+def test_what_cannot_be_computed_is_a_fault(clock: Clock, failure: Exception, fault: str) -> None:
     """With what llama.cpp says."""
     context: Any = Context(clock, 2, once=1.0, each=1.0, copy=0.0)
-    context.fails = True
-    found = batching_check.examine(context, can_copy=True).fault
-    assert found == "the test of it failed: llama_decode() returned -3"
+    context.failure = failure
+    assert batching_check.examine(context, can_copy=True).fault == fault

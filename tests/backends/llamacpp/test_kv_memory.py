@@ -17,6 +17,19 @@ STATE = (
     "llama_memory_recurrent: size =    8.00 MiB (     1 cells,  64 layers,  1 seqs  0 rs_seq), "
     "R (f32):    1.00 MiB, S (f32):    7.00 MiB, P (f32):    0.00 MiB"
 )
+# Some of the layers on a graphics card: half of what is remembered of chats lies here.
+PARTIAL = (
+    "llama_kv_cache:        CPU KV buffer size =    10.00 MiB",
+    "llama_kv_cache:  CUDA_Host KV buffer size =     6.00 MiB",
+    "llama_kv_cache:      CUDA0 KV buffer size =    16.00 MiB",
+    ATTENTION,
+)
+WHOLE = ("llama_kv_cache:      CUDA0 KV buffer size =    32.00 MiB", ATTENTION)
+STATES = (
+    "llama_memory_recurrent:    Vulkan0 RS buffer size =     6.00 MiB",
+    "llama_memory_recurrent:        CPU RS buffer size =     2.00 MiB",
+    STATE,
+)
 OTHER = (
     "load_tensors:   CPU_Mapped model buffer size =   999.00 MiB",
     "creating, size = 256 cells",
@@ -67,3 +80,37 @@ def test_a_system_that_does_not_say_refuses_nothing(
     """Then llama.cpp finds out."""
     monkeypatch.setattr(kv_memory, "MEMINFO", tmp_path / "none")
     kv_memory.check([ATTENTION], slots=10**6, length=10**6)
+
+
+@pytest.mark.parametrize(
+    ("said", "slots", "length", "fits"),
+    [
+        (PARTIAL, 8, 4096 * 8, True),
+        (PARTIAL, 8, 4096 * 8 + 1, False),
+        ([*PARTIAL, *WHOLE], 8, 4096 * 8, True),
+        ([*WHOLE, *PARTIAL], 8, 4096 * 8 + 1, False),
+        (WHOLE, 10**6, 10**6, True),
+        (STATES, 8192, 10**9, True),
+        (STATES, 8193, 1, False),
+    ],
+)
+def test_layers_on_a_graphics_card_take_nothing_of_this_memory(
+    said: tuple[str, ...], slots: int, length: int, fits: bool
+) -> None:
+    """Each cache by its own parts; the line names --ngl, too."""
+    if fits:
+        return kv_memory.check(said, slots=slots, length=length, uses_gpu=True)
+    with pytest.raises(StartError, match=r"take 17.2 GB, and 17.2 GB are .*raise --ngl$"):
+        kv_memory.check(said, slots=slots, length=length, uses_gpu=True)
+    return None
+
+
+@pytest.mark.parametrize(("mapped", "warned"), [(2**33, False), (2**33 + 1, True)])
+def test_weights_that_do_not_fit_beside_are_said(
+    caplog: pytest.LogCaptureFixture, mapped: int, warned: bool
+) -> None:
+    """Once, and nothing is refused: the system reads the file again."""
+    kv_memory.check(PARTIAL, slots=8, length=4096 * 4, uses_gpu=True, mapped=mapped)
+    said = [one.getMessage() for one in caplog.records]
+    assert len(said) == warned
+    assert all("8.6 GB of weights and 8.6 GB for chats, and 17.2 GB are" in one for one in said)

@@ -1,0 +1,97 @@
+"""The worst case, computed before "ready"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
+
+from backends.llamacpp import LlamacppExecutor, worst_case
+from backends.llamacpp.context import SequenceChunk
+from kuwa_min.errors import StartError
+from tests.support.models import tiny_ggufs
+
+TOLERANCE = 1e-4  # of logits
+
+
+class Context:
+    """A context that keeps what it is told to compute, in a second each time."""
+
+    def __init__(self, slots: int, capacity: int, failure: Exception | None = None) -> None:
+        self.sequence_lengths, self.capacity, self.batch_tokens = [0] * slots, capacity, 2048
+        self.computed: list[tuple[int, ...]] = []
+        self._failure = failure
+
+    def decode(self, chunks: Sequence[SequenceChunk]) -> None:
+        """Compute nothing."""
+        if self._failure:
+            raise self._failure
+        self.computed.append(tuple(len(chunk.tokens) for chunk in chunks))
+        for chunk in chunks:
+            self.sequence_lengths[chunk.slot] += len(chunk.tokens)
+            assert self.sequence_lengths[chunk.slot] <= self.capacity
+
+    def clear(self) -> None:
+        """Empty all slots."""
+        self.sequence_lengths = [0] * len(self.sequence_lengths)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "seconds", "filled"),
+    [
+        (256, 0, [255]),
+        (4096, 0, [512, 2048, 1535]),
+        (4096, 1, [512, 2048, 1535]),
+        (4096, 3, [512]),
+        (65536, 1, [512, *[2048] * 7]),
+    ],
+)
+def test_a_slot_is_filled_and_all_decode(
+    monkeypatch: pytest.MonkeyPatch, capacity: int, seconds: int, filled: list[int]
+) -> None:
+    """By full batches, unless the device is slow; the context is left empty."""
+    context: Any = Context(3, capacity)
+    clock: Iterator[float] = iter(range(0, 10**6, seconds) if seconds else [0] * 99)
+    monkeypatch.setattr(worst_case.time, "perf_counter", lambda: next(clock))
+    worst_case.compute(context)
+    assert context.computed == [*((count,) for count in filled), (1, 1, 1)]
+    assert context.sequence_lengths == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (MemoryError(), "not enough memory"),
+        (MemoryError("llama_decode() returned -2"), "llama_decode() returned -2"),
+        (RuntimeError("llama_decode() returned -3"), "llama_decode() returned -3"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(failure: Exception, reason: str) -> None:
+    """With what to lower."""
+    context: Any = Context(3, 4096, failure)
+    with pytest.raises(StartError) as refused:
+        worst_case.compute(context)
+    assert str(refused.value) == (
+        f"the longest chats cannot be computed: {reason}; lower --context_window, "
+        "--concurrent_req_limit or --ngl"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the library's own
+@pytest.mark.parametrize("architecture", ["llama", "mamba", "lfm2", "gemma2"])
+def test_llama_computes_it(load: Any, tmp_path: Path, architecture: str) -> None:
+    """The library takes every batch of it, and computes the same as before afterwards."""
+    path = tiny_ggufs.write_gguf(tmp_path / "tiny.gguf", architecture)
+    options = ("--context_window", 1024, "--concurrent_req_limit", 3, "--threads", 1)
+    executor = load(LlamacppExecutor, "--model_path", path, *options).executor
+    context = executor.engine._scheduler._context
+    prompt = [SequenceChunk(1, [5, 6, 7], True)]
+    before = context.decode(prompt).logits.copy()
+    worst_case.compute(context)
+    assert context.sequence_lengths == [0] * 3
+    assert abs(context.decode(prompt).logits - before).max() < TOLERANCE
