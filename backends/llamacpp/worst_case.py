@@ -11,11 +11,12 @@ import time
 
 from kuwa_min.errors import StartError
 
-from .context import UBATCH_TOKENS, LlamaContext, SequenceChunk
+from .context import LlamaContext, SequenceChunk
 
 logger = logging.getLogger(__name__)
 
 TOKEN = 1  # which every vocabulary has
+FIRST, GROWTH = 64, 8  # tokens of the first batch, by which a slow card shows; of each next one
 SECONDS = 10.0  # after which a slow card stops filling the slot
 
 
@@ -40,12 +41,12 @@ def compute(context: LlamaContext) -> None:
 
 def _fill(context: LlamaContext) -> None:
     """Compute all but one of the first slot's tokens; fewer if that would take long."""
-    started, size = time.perf_counter(), UBATCH_TOKENS
+    started, size = time.perf_counter(), FIRST
     while room := context.capacity - 1 - context.sequence_lengths[0]:
         count, done = min(size, room, context.batch_tokens), context.sequence_lengths[0]
         seconds = time.perf_counter() - started
         if done and seconds * (done + count) / done > SECONDS:
-            logger.debug("the worst case was computed for %d tokens of a chat", done)
+            logger.info("a slow card: its memory was tried with %d tokens of a chat only", done)
             return
         context.decode([SequenceChunk(0, [TOKEN] * count, False)])
-        size = context.batch_tokens
+        size = min(size * GROWTH, context.batch_tokens)
