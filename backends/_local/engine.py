@@ -39,8 +39,8 @@ class Engine:
 
     load: loads the model and returns its scheduler; called once, on the engine's thread. interrupt:
     ends load() with an exception; called by close(), on any thread. check: raises if the model can
-    compute nothing any more, whoever asks; called with a failure after it, and ends the process
-    then, as only a new one can load the model again.
+    compute nothing any more, whoever asks; called with a failure after it, on the engine's
+    thread, and ends the process then, as only a new one can load the model again.
 
     submit(), close() and examine() may be called from any thread; the scheduler is used by this one
     only.
@@ -56,7 +56,7 @@ class Engine:
         self._scheduler: Scheduler  # what load() returned
         self._loaded = threading.Event()
         self._failure: BaseException | None = None  # of load()
-        self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Request | BaseException | None] = queue.SimpleQueue()
         self._running: list[Request] = []
         self._closing = self._lost = False
         self._thread = supervision.SupervisedThread("engine", self._run, essential=True)
@@ -106,7 +106,14 @@ class Engine:
         self._inbox.put(request)
 
     def examine(self, failure: BaseException) -> None:
-        """End the process if a failure shows that the model is lost; raises nothing."""
+        """End the process if a failure of another thread shows that the model is lost; never waits.
+
+        It is examined between steps: asking a GPU spoils a CUDA graph that is being recorded, and
+        the GPU then seems lost.
+        """
+        self._inbox.put(failure)
+
+    def _examine(self, failure: BaseException) -> None:
         try:
             self._check(failure)
         except Exception as error:  # noqa: BLE001 - whatever the library raises
@@ -151,14 +158,14 @@ class Engine:
         self._fail(None)
         while not self._inbox.empty():
             queued = self._inbox.get()
-            if queued is not None:
+            if isinstance(queued, Request):
                 queued.finish()
 
     def _admit(self) -> None:
         """Move queued requests into free slots; wait for one while there is nothing to compute."""
         failures = [one.failure for one in self._running if one.failure is not None]
         if failures:
-            self.examine(failures[0])
+            self._examine(failures[0])
         self._running = [request for request in self._running if not request.finished]
         for request in self._running:
             request.emit_interval = min(EMIT_INTERVAL * len(self._running), MAX_EMIT_INTERVAL)
@@ -169,6 +176,9 @@ class Engine:
                 return
             if queued is None:
                 return
+            if isinstance(queued, BaseException):
+                self._examine(queued)
+                continue
             queued.start()
             if queued.should_stop:
                 queued.finish()

@@ -322,6 +322,32 @@ def test_a_model_that_is_lost_ends_the_process(
     assert reasons == ([words] if isinstance(error, LookupError) else [])
 
 
+def test_failures_of_other_threads_are_examined_between_steps() -> None:
+    """Not during one, which may be recording what a GPU computes; requests go on."""
+    examined, computing, go_on = list[object](), threading.Event(), threading.Event()
+
+    def compute(one: Request) -> None:
+        computing.set()
+        assert go_on.wait(LONG)
+        one.emit(str(len(examined)))
+
+    def check(failure: BaseException) -> None:
+        examined.append((failure, threading.current_thread().name))
+
+    engine, failure = Engine(lambda: SerialScheduler(compute), check=check), LookupError()
+    engine.start()
+    try:
+        engine.submit(first := request())
+        assert computing.wait(LONG)
+        engine.examine(failure)
+        engine.submit(second := request())
+        go_on.set()
+        assert (read(first), read(second)) == ("0", "1")
+        assert examined == [(failure, "engine")]
+    finally:
+        engine.close()
+
+
 def test_an_error_of_the_engine_itself_does_not_end_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
