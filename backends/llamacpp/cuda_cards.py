@@ -46,15 +46,17 @@ def read_architectures(library: Path) -> list[str]:
 def fault(architectures: Iterable[str], cards: Iterable[Card]) -> str:
     """Return why the first of the cards that has no code cannot be used; "" if all have some."""
     known = [found for one in architectures if (found := ARCHITECTURE.fullmatch(one))]
-    for card in cards if known else ():
-        if not any(_runs_on(one, card.capability) for one in known):
-            major, minor = card.capability
-            has = ", ".join(map(_readable, known))
-            return (
-                f"{card} has the compute capability {major}.{minor}, and this file has code for "
-                f"{has}; one that computes on it is made by {_build_line(card.capability)}"
-            )
-    return ""
+    cards = list(cards) if known else []
+    bad = [one for one in cards if not any(_runs_on(code, one.capability) for code in known)]
+    if not bad:
+        return ""
+    major, minor = bad[0].capability
+    has = ", ".join(map(_readable, known))
+    others = "; --visible_gpu can leave it out" if len(bad) < len(cards) else ""
+    return (
+        f"{bad[0]} has the compute capability {major}.{minor}, and this file has code for {has}; "
+        f"one that computes on it is made by {_build_line(bad[0].capability)}{others}"
+    )
 
 
 def _runs_on(architecture: re.Match[str], card: Capability) -> bool:

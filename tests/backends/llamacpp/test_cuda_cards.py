@@ -52,8 +52,10 @@ def test_the_line_that_mends_it_is_named(capability: tuple[int, int], line: str)
     major, minor = capability
     assert cuda_cards.fault(["86-real", "90a-real", "80-real"], [good, bad]) == (
         f"CUDA1 (Other Card) has the compute capability {major}.{minor}, and this file has code "
-        f"for 8.6, 9.0a, 8.0; one that computes on it is made by {line}"
+        f"for 8.6, 9.0a, 8.0; one that computes on it is made by {line}; "
+        "--visible_gpu can leave it out"
     )
+    assert cuda_cards.fault(["86-real"], [bad]).endswith(line)  # no other card is left
     assert "9.0 and newer;" in cuda_cards.fault(["90"], [good])
 
 
