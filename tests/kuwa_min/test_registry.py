@@ -237,16 +237,16 @@ def test_the_floors_are_above_known_holes() -> None:
 
 
 PLUGINS = {
-    "parrot_pack.py": "from kuwa_min import LLMExecutor\nclass Parrot(LLMExecutor): ...\n",
+    "macaw_pack.py": "from kuwa_min import LLMExecutor\nclass Macaw(LLMExecutor): ...\n",
     "bad_pack.py": "import no_such_library\n",
-    "some-1.0.dist-info/METADATA": "Name: some\nVersion: 1.0\nSummary: [Tool] Parrots.\n",
+    "some-1.0.dist-info/METADATA": "Name: some\nVersion: 1.0\nSummary: [Tool] Macaws.\n",
     "some-1.0.dist-info/entry_points.txt": (
-        "[kuwa_min.backends]\nparrot = parrot_pack:Parrot\nwhole = parrot_pack\n"
-        "bad = bad_pack\nabsent = parrot_pack:Absent\nnone = json:dumps\n"
-        "debug = parrot_pack\ntwice = parrot_pack\n"
+        "[kuwa_min.backends]\nmacaw = macaw_pack:Macaw\nwhole = macaw_pack\n"
+        "bad = bad_pack\nabsent = macaw_pack:Absent\nnone = json:dumps\n"
+        "debug = macaw_pack\ntwice = macaw_pack\n"
     ),
     "more-2.0.dist-info/METADATA": "Name: more\nVersion: 2.0\n",
-    "more-2.0.dist-info/entry_points.txt": "[kuwa_min.backends]\ntwice = parrot_pack\n",
+    "more-2.0.dist-info/entry_points.txt": "[kuwa_min.backends]\ntwice = macaw_pack\n",
 }
 
 
@@ -263,14 +263,14 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("plugins")
 def test_packages_bring_backends() -> None:
     """A class, or a module with one; described by their packages, and not imported for that."""
-    assert registry.plugin_infos()["parrot"].summary == "[Tool] Parrots."
-    assert not {"parrot_pack", "bad_pack"} & sys.modules.keys()
-    for name in ("parrot", "whole"):
+    assert registry.plugin_infos()["macaw"].summary == "[Tool] Macaws."
+    assert not {"macaw_pack", "bad_pack"} & sys.modules.keys()
+    for name in ("macaw", "whole"):
         plugin = registry.find_plugin(name)
         assert plugin
-        assert registry.load_plugin(plugin).__name__ == "Parrot"
+        assert registry.load_plugin(plugin).__name__ == "Macaw"
     assert registry.find_plugin("unknown") is None
-    sys.modules.pop("parrot_pack")
+    sys.modules.pop("macaw_pack")
 
 
 @pytest.mark.usefixtures("plugins")
@@ -293,4 +293,4 @@ def test_a_backend_of_a_package_that_is_broken_is_one_line() -> None:
     assert "debug" not in registry.plugin_infos()
     (line,) = registry.hidden_plugins()
     assert line.startswith("debug of some 1.0 has no effect")
-    sys.modules.pop("parrot_pack", None)
+    sys.modules.pop("macaw_pack", None)
