@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from .attention_mask import AttentionLayout, AttentionMasks, attention_layout
-from .kv_cache import SlotCache
+from .batching.attention_mask import AttentionLayout, AttentionMasks, attention_layout
+from .batching.kv_cache import SlotCache
 from .model import TransformersModel
 
 logger = logging.getLogger(__name__)

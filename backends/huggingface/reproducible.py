@@ -11,9 +11,9 @@ from backends._local.prefill_budget import FIXED_CHUNK
 from backends._local.prefix_match import PrefixMatch, match_nothing
 from backends._local.request import Request
 
-from .attention_mask import AttentionLayout
+from .batching.attention_mask import AttentionLayout
+from .batching.kv_slots import KVSlots, TransformersSequence
 from .decoding.sampler import Logits, sample
-from .kv_slots import KVSlots, TransformersSequence
 from .model import Aborted, TransformersModel
 from .scheduler import BatchScheduler
 
@@ -31,12 +31,11 @@ class ReproducibleScheduler(BatchScheduler):
     A step prefills a chunk of one prompt, then computes a token of each decoding sequence.
     """
 
+    _slots_class = EmptySlots
+
     def __init__(self, model: TransformersModel, layout: AttentionLayout, slots: int) -> None:
         super().__init__(model, layout, slots)
         self.description += ", each computed alone"
-
-    def _create_slots(self) -> KVSlots:
-        return EmptySlots(self._model, self._layout.layers, self._max_slots)
 
     def _prefill(self) -> None:
         while self._waiting:
@@ -48,7 +47,7 @@ class ReproducibleScheduler(BatchScheduler):
     def _decode_step(self) -> None:
         for sequence in self._slots.decoding:
             try:
-                logits = Logits.of(self._forward_chunk(sequence, [sequence.next_token]))
+                logits = Logits.of(self._passes.chunk(sequence, [sequence.next_token]))
             except Aborted:  # it should stop: the next step ends it
                 self._slots.clear(sequence)
             except Exception as error:  # noqa: BLE001 - only this sequence was computed

@@ -7,7 +7,7 @@ import logging
 from backends._local.scheduler import Scheduler, SerialScheduler
 from kuwa_min.errors import StartError
 
-from .attention_mask import AttentionLayout
+from .batching.attention_mask import AttentionLayout
 from .batching_check import examine, max_error
 from .decoding.cuda_graphs import CudaGraphs
 from .decoding.fixed_step import Graphs, fixed_step_error

@@ -27,10 +27,10 @@ from typing import Protocol
 
 import torch
 
-from backends.huggingface.attention_mask import AttentionLayout, AttentionMasks
+from backends.huggingface.batching.attention_mask import AttentionLayout, AttentionMasks
+from backends.huggingface.batching.kv_cache import GROWTH, SlotCache
+from backends.huggingface.batching.kv_slots import KVSlots
 from backends.huggingface.device.errors import first_line
-from backends.huggingface.kv_cache import GROWTH, SlotCache
-from backends.huggingface.kv_slots import KVSlots
 from backends.huggingface.model import TransformersModel
 
 from .sampler import Logits

@@ -211,7 +211,7 @@ def model(load: Any, folder: Callable[..., Path]) -> Iterator[Any]:
 @pytest.mark.parametrize("is_right", [True, False])
 def test_the_self_test_sees_a_replay_that_repeats_old_values(model: Any, is_right: bool) -> None:
     """A step that was recorded with its first tokens in it gives the same logits again."""
-    from backends.huggingface.attention_mask import attention_layout
+    from backends.huggingface.batching.attention_mask import attention_layout
     from backends.huggingface.decoding.fixed_step import fixed_step_error
 
     double = Double()

@@ -7,15 +7,14 @@ piece. An idle sequence keeps its slot for prefix reuse, until its slot or its m
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, match_prefix
 from backends._local.request import Request
 from backends._local.sequence import Sequence
+from backends.huggingface.decoding.sampler import Sampler
+from backends.huggingface.model import TransformersModel
 
-from .decoding.sampler import Sampler
 from .kv_cache import SlotCache
-from .model import TransformersModel
 
 logger = logging.getLogger(__name__)
 
@@ -104,15 +103,13 @@ class KVSlots:
         """Return the decoding sequence that needs the most memory."""
         return max(self.decoding, key=lambda sequence: len(sequence.tokens))
 
-    def free_memory(self, prefilling: Iterable[TransformersSequence]) -> None:
-        """Free the slots of idle sequences, and columns that no other sequence needs.
-
-        prefilling: the sequences that are neither idle nor decoding.
-        """
+    def free_memory(self) -> None:
+        """Free the slots of idle sequences, and columns that no other sequence needs."""
         kept = self._decoding
-        for sequence in prefilling:
-            self._swap(sequence.slot, kept)
-            kept += 1
+        for sequence in self._sequences[kept:]:
+            if not sequence.is_idle:  # it is being prefilled
+                self._swap(sequence.slot, kept)
+                kept += 1
         logger.warning("out of memory: %d idle chats are forgotten", len(self._sequences) - kept)
         del self._sequences[kept:]
         longest = max((len(sequence.tokens) for sequence in self._sequences), default=1)

@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from .model import AttentionMask
+from backends.huggingface.model import AttentionMask
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # as configurations name them
 
