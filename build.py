@@ -14,12 +14,14 @@ from pathlib import Path
 from kuwa_min.bundle.manifest import size_text
 from kuwa_min.errors import KuwaError, UsageError
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, build_file
-from kuwa_min.packing.build_options import build_parser, check, gpu_of, sources_of, target_of
+from kuwa_min.packing.build_options import build_parser, check, sources_of, target_of
 from kuwa_min.packing.core_zip import python_here
 from kuwa_min.packing.custom.check_imports import check_imports, check_shadows, provided
 from kuwa_min.packing.custom.executor_files import Executor, find_executor, is_custom
 from kuwa_min.packing.custom.first_import import import_once
 from kuwa_min.packing.custom.requirements import read_requirements
+from kuwa_min.packing.libraries.cards import Cards
+from kuwa_min.packing.libraries.request import LibraryRequest, package_of
 from kuwa_min.packing.model_files import model_files
 from kuwa_min.registry import BackendInfo, backend_infos
 
@@ -49,7 +51,7 @@ def _list(known: dict[str, BackendInfo]) -> int:
 
 
 def _build_all(options: argparse.Namespace) -> int:
-    """Check all names, then build each backend; raises UsageError."""
+    """Check all names and options, then build each backend; raises UsageError."""
     known = backend_infos()
     executors: dict[str, Executor] = {}
     for backend in options.backend:
@@ -61,15 +63,16 @@ def _build_all(options: argparse.Namespace) -> int:
             raise UsageError(f"{backend} has no use for a model")
         if options.more and backend in known and not known[backend].requires:
             raise UsageError(f"{backend} uses no libraries: --with is for a backend that does")
-    check(options)
     if (options.requires or options.with_files or options.in_folder) and not executors:
         raise UsageError(
             "--requires, --with_files and --in_folder are for a custom executor; "
             "--with adds packages to a backend"
         )
-    for backend in dict.fromkeys(options.backend):
-        executor = executors.get(backend)
-        _build(_info(executor, options) if executor else known[backend], options, executor)
+    infos = {**known, **{name: _info(one, options) for name, one in executors.items()}}
+    asked = [*dict.fromkeys(options.backend)]
+    check(options, {name: _packages(infos[name], options) for name in asked})
+    for backend in asked:
+        _build(infos[backend], options, executors.get(backend))
     return 0
 
 
@@ -77,6 +80,16 @@ def _info(executor: Executor, options: argparse.Namespace) -> BackendInfo:
     """Describe a custom executor as a backend; its requirements are named by their own text."""
     required = [one for path in options.requires for one in read_requirements(path)]
     return BackendInfo(executor.name, executor.summary, {one: one for one in required})
+
+
+def _packages(backend: BackendInfo, options: argparse.Namespace) -> set[str]:
+    """Return the names of the packages that a backend requires, and that travel."""
+    required = (*backend.requires.values(), *options.more)
+    return {package_of(one) for one in required} - {*_left_to_host(options)}
+
+
+def _left_to_host(options: argparse.Namespace) -> tuple[str, ...]:
+    return THIN if options.thin else ()
 
 
 def _build(
@@ -104,13 +117,14 @@ def _build(
 
 def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
     """Find the libraries of a backend for the target of the command line."""
-    from kuwa_min.packing.libraries import LibraryRequest, find_libraries
+    from kuwa_min.packing.libraries.find import find_libraries
     from kuwa_min.packing.wheels.prune import prune
 
-    host = THIN if options.thin else ()
+    house, cards = options.wheelhouse, Cards.of(options)
     request = LibraryRequest(
-        backend, target_of(options), sources_of(options), options.lock, options.wheelhouse, host,
-        tuple(options.more), options.driver or "", options.llama_index or "", gpu_of(options),
+        backend, target_of(options), sources_of(options), options.lock, house,
+        _left_to_host(options), tuple(options.more), cards.driver, cards.llama_index,
+        cards.backend_of_ggml(house),
     )  # fmt: skip
     return find_libraries(request, prune if options.prune else list, log_step)
 

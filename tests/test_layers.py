@@ -42,6 +42,7 @@ LAYERS = (
     ("kuwa_min/__main__", "kuwa_min/launch"),
     # What makes files:
     ("kuwa_min/packing/wheels", "kuwa_min/packing/elf"),
+    ("kuwa_min/packing/llama_cpp",),
     ("kuwa_min/packing/custom", "kuwa_min/packing/model_files"),
     ("kuwa_min/packing/kit",),
     ("kuwa_min/packing",),

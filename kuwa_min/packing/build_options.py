@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from kuwa_min.errors import UsageError
 from kuwa_min.registry import backend_infos
 
+from .custom.executor_files import is_custom
 from .kit.folder import check_is_free
 from .kit.signing import check_key
+from .libraries.cards import EXAMPLE, TORCH_BUILD, Cards
 from .model_files import model_files
 from .wheels.constraints import read_constraints
-from .wheels.cuda import cuda_backend, parse_architectures
-from .wheels.driver import variants
-from .wheels.ggml_backend import GgmlBackend
 from .wheels.lock import parse_requirement
 from .wheels.resolve import PYTORCH, WheelSources
 from .wheels.target import TargetPython
-from .wheels.vulkan import vulkan_backend
 
 DESCRIPTION = "Make dist/kuwa-<backend>.pyz for each backend: one file that needs a Python only."
 WHAT = "what to build: a backend (--list), or the .py file or folder of a custom executor"
-LLAMACPP = "llamacpp"  # which --cuda means something else to
-EXAMPLE = "build.py llamacpp --cuda 90"
 MODEL = "take this model along: a folder, or a .gguf file"
 
 
@@ -47,7 +42,7 @@ def _add_target(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--platform", metavar="TAG", help="such as manylinux_2_28_x86_64")
     group.add_argument("--cpu", action="store_true", help="torch without CUDA")
     group.add_argument(
-        "--cuda", metavar="WHICH", nargs="?", const="",
+        "--cuda", metavar="WHICH", nargs="?", const="", type=_cuda,
         help="for NVIDIA's cards. llamacpp: compile llama.cpp for them, for all that CUDA 13 knows "
         "or for these architectures, such as 90 or '80-real;90'; huggingface: torch for this CUDA, "
         "such as cu128",
@@ -124,6 +119,16 @@ def _add_custom(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _cuda(text: str) -> str:
+    """Parse the value of --cuda, which may be left out: refuse what was meant as a backend."""
+    is_value = not text or text[0].isdigit() or TORCH_BUILD.fullmatch(text)
+    if not is_value and (text in backend_infos() or is_custom(text)):
+        raise argparse.ArgumentTypeError(
+            f"it takes {text!r} for its value: name what to build first, as in {EXAMPLE}"
+        )
+    return text
+
+
 def _package(text: str) -> str:
     """Parse the value of --with: the name of a package, and versions of it."""
     try:
@@ -137,21 +142,18 @@ def _package(text: str) -> str:
     return str(requirement)
 
 
-def check(options: argparse.Namespace) -> None:
-    """Raise UsageError for options that exclude each other, before anything is built."""
+def check(options: argparse.Namespace, packages: Mapping[str, Collection[str]]) -> None:
+    """Raise UsageError for options that exclude each other, before anything is built.
+
+    packages: what each backend requires, by the names of the packages.
+    """
     if options.model:
         model_files(options.model)
     if options.model and not (options.embed_model or options.kit):
         raise UsageError("--model goes with --embed_model (inside the file) or --kit DIR (beside)")
     if options.embed_model and not options.model:
         raise UsageError("--embed_model needs --model PATH")
-    _check_cards(options)
-    if options.slow_shaders and not options.vulkan:
-        raise UsageError("--slow_shaders goes with --vulkan")
-    if options.driver:
-        variants(options.driver)
-    if options.driver and (options.cpu or options.cuda is not None):
-        raise UsageError("--driver chooses the CUDA of torch: leave --cpu and --cuda out")
+    Cards.of(options).check(packages)
     if len(options.backend) > 1 and (options.lock or options.kit):
         raise UsageError("--lock and --kit are for one backend at a time")
     if options.kit:
@@ -162,48 +164,12 @@ def check(options: argparse.Namespace) -> None:
         check_key(options.sign)
 
 
-def _check_cards(options: argparse.Namespace) -> None:
-    """Raise UsageError for a --cuda that the backends take no meaning from."""
-    if options.cuda is None:
-        return
-    if options.cpu:
-        raise UsageError("--cpu and --cuda cannot both be")
-    if options.vulkan:
-        raise UsageError("--cuda and --vulkan each make a file of their own: choose one")
-    if options.cuda in backend_infos():
-        raise UsageError(f"--cuda {options.cuda}: name the backend first, as in {EXAMPLE}")
-    if LLAMACPP in options.backend:
-        if len(options.backend) > 1:
-            raise UsageError("--cuda means another thing to llamacpp: build it by itself")
-        parse_architectures(options.cuda)
-    elif not re.fullmatch(r"cu\d{3}", options.cuda):
-        raise UsageError(
-            f"--cuda {options.cuda!r} names no build of torch: say which, such as cu128"
-            f" (architectures are for {EXAMPLE})"
-        )
-
-
 def target_of(options: argparse.Namespace) -> TargetPython:
     """Return the machine that the file is for; raises UsageError."""
     if options.python and options.platform:
         return TargetPython.of(options.python, options.platform)
     here = TargetPython.of_this_machine()
     return TargetPython.of(options.python or here.python, options.platform or here.platform)
-
-
-def gpu_of(options: argparse.Namespace) -> GgmlBackend | None:
-    """Find what compiles llama.cpp's backend for graphics cards; None without one."""
-    if options.cuda is not None and LLAMACPP in options.backend:
-        return cuda_backend(parse_architectures(options.cuda), os.environ)
-    if not options.vulkan:
-        return None
-    folder = options.wheelhouse / "stand-ins"
-    return vulkan_backend(os.environ, folder, slow_shaders=options.slow_shaders)
-
-
-def _torch_variant(options: argparse.Namespace) -> str:
-    """Return the value of --cuda if it is for torch."""
-    return "" if LLAMACPP in options.backend else options.cuda or ""
 
 
 def sources_of(options: argparse.Namespace) -> WheelSources:
@@ -213,6 +179,6 @@ def sources_of(options: argparse.Namespace) -> WheelSources:
         find_links=tuple(options.find_links),
         no_index=options.no_index,
         torch_index=options.torch_index,
-        torch_variant="cpu" if options.cpu else _torch_variant(options),
+        torch_variant=Cards.of(options).torch_variant,
         preferred=() if options.newest else read_constraints().lines,
     )

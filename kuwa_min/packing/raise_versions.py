@@ -15,9 +15,9 @@ from pathlib import Path
 from kuwa_min.errors import KuwaError
 from kuwa_min.registry import backend_infos
 
-from .libraries import LLAMA
+from .libraries.llama_cpp import LLAMA
+from .llama_cpp.llama_wheel import build_llama_wheel, pin_source
 from .wheels.constraints import FILE
-from .wheels.llama_wheel import build_llama_wheel, pin_source
 from .wheels.lock import Pin
 from .wheels.resolve import WheelSources, resolve
 from .wheels.target import FIRST_MINOR, TargetPython

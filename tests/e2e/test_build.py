@@ -21,8 +21,9 @@ import pytest
 
 from kuwa_min.bundle.archive import Archive
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import libraries
 from kuwa_min.packing.bytecode import import_statements
+from kuwa_min.packing.libraries import find
+from kuwa_min.packing.libraries.request import LibraryRequest
 from kuwa_min.packing.sources import sources
 from kuwa_min.packing.wheels.target import TargetPython
 from kuwa_min.registry import backend_infos
@@ -418,6 +419,7 @@ def test_every_backend_is_offered() -> None:
 
 TOGETHER = (
     ("huggingface --cpu --cuda cu128", "--cpu and --cuda cannot both be"),
+    ("debug huggingface --vulkan", "debug takes no llama.cpp along: leave --vulkan out"),
     ("huggingface --embed_model", "--embed_model needs --model PATH"),
     ("huggingface --model {model}", "--model goes with --embed_model (inside the file) or --kit"),
     ("debug huggingface --lock {tmp}/a.lock", "--lock and --kit are for one backend at a time"),
@@ -431,9 +433,7 @@ TOGETHER = (
     ("huggingface --no_index --lock {tmp}/no.lock", "is not a kuwa lock"),
     ("huggingface --no_index --wheels {tmp}/none", "there is no folder {tmp}/none"),
     ("llamacpp --no_index --platform manylinux_2_28_aarch64", "build its wheel on such a machine"),
-    ("huggingface --driver 550 --cpu", "--driver chooses the CUDA of torch: leave --cpu and"),
-    ("huggingface --driver 390", "--driver 390 is too old for every CUDA that torch is built for"),
-    ("llamacpp --no_index --driver 550", "llamacpp takes no torch along: leave --driver out"),
+    ("--cuda llamacpp", "--cuda: it takes 'llamacpp' for its value: name what to build first"),
     ("debug --with numpy", "debug uses no libraries: --with is for a backend that does"),
     ("debug --sign KEY", "--sign signs a kit: add --kit DIR"),
     ("debug --kit {tmp}/kit --sign KEY", "--sign KEY: there is no such file; ssh-keygen -t"),
@@ -762,14 +762,14 @@ def test_a_machine_that_is_named_in_full_can_be_built_for_anywhere(
     """Also on a laptop for which no file could be made; what is not said is taken from here."""
     command, asked = importlib.import_module("build"), []
 
-    def stop(request: libraries.LibraryRequest, *_: object) -> None:
+    def stop(request: LibraryRequest, *_: object) -> None:
         asked.append(request.target)
         raise UsageError("far enough")
 
     def other_kind() -> TargetPython:
         raise UsageError("this machine is of another kind")
 
-    monkeypatch.setattr(libraries, "find_libraries", stop)
+    monkeypatch.setattr(find, "find_libraries", stop)
     monkeypatch.setattr(TargetPython, "of_this_machine", other_kind)
     words = ["huggingface", "--output", str(tmp_path), "--python", "3.12"]
     assert command.main([*words, "--platform", "manylinux_2_28_x86_64"]) == 2

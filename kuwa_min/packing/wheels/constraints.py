@@ -7,7 +7,7 @@ lacks, is replaced by the newest that does, which the report says.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,19 +28,25 @@ class Constraints(NamedTuple):
     lines: tuple[str, ...]  # 'numpy==2.4.6 ; python_version >= "3.11"'
     versions: dict[str, str]  # by normalised name
 
-    def report(self, origin: str, pins: Iterable[Pin]) -> str:
-        """Return a sentence: where the versions come from, and which of them were not tested."""
-        same, other, unknown = 0, [], []
+    def report(self, origin: str, pins: Iterable[Pin], of_ggml: Collection[str] = ()) -> str:
+        """Return a sentence: where the versions come from, and which of them were not tested.
+
+        of_ggml: "nvidia-cublas==13.0.2.14", what a backend of ggml was compiled with and for.
+        """
+        same, other, unknown, compiled = 0, [], [], []
         for pin in pins:
             tested = self.versions.get(pin.name)
-            if tested is None:
-                unknown.append(f"{pin.name} {pin.version}")
-            elif Version(pin.version).public == tested:
+            if tested == Version(pin.version).public:
                 same += 1
+            elif f"{pin.name}=={pin.version}" in of_ggml:
+                compiled.append(f"{pin.name} {pin.version}")
+            elif tested is None:
+                unknown.append(f"{pin.name} {pin.version}")
             else:
                 other.append(f"{pin.name} {pin.version} instead of {tested}")
-        total = same + len(other) + len(unknown)
+        total = same + len(other) + len(unknown) + len(compiled)
         parts = [f"versions of {origin}: {same} of {total} packages as tested ({self.raised})"]
+        parts += [f"as llama.cpp was compiled with: {', '.join(compiled)}"] if compiled else []
         parts += [f"not as tested: {', '.join(other)}"] if other else []
         parts += [f"never tested: {', '.join(unknown)}"] if unknown else []
         return "; ".join(parts)

@@ -91,3 +91,8 @@ def test_the_report_says_what_differs(tmp_path: Path) -> None:
         "versions of x: 1 of 3 packages as tested (today); "
         "not as tested: num-py 2.2 instead of 2.4; never tested: other 1"
     )
+    of_ggml = ("num-py==2.2",)
+    assert constraints.report("x", pins, of_ggml) == (
+        "versions of x: 1 of 3 packages as tested (today); "
+        "as llama.cpp was compiled with: num-py 2.2; never tested: other 1"
+    )

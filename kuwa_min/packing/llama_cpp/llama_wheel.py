@@ -25,12 +25,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kuwa_min.errors import UsageError
+from kuwa_min.packing.wheels.fetch import fetch_wheels, pip_command
+from kuwa_min.packing.wheels.lock import (
+    Lock,
+    Pin,
+    SourcePin,
+    narrowed,
+    parse_requirement,
+    read_lock,
+)
+from kuwa_min.packing.wheels.resolve import WheelSources, choose_sdist, resolve
+from kuwa_min.packing.wheels.target import TargetPython
 
 from .compiling import run
-from .fetch import fetch_wheels, pip_command
-from .lock import Lock, Pin, SourcePin, narrowed, parse_requirement, read_lock
-from .resolve import WheelSources, choose_sdist, resolve
-from .target import TargetPython
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep

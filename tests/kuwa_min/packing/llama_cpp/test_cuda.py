@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.cuda import (
+from kuwa_min.packing.llama_cpp.cuda import (
     DEFAULT,
     RUN_PATH,
     cuda_backend,

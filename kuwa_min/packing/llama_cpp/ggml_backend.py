@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from packaging.utils import parse_wheel_filename
 
 from kuwa_min.errors import UsageError
+from kuwa_min.packing.wheels.lock import SourcePin
+from kuwa_min.packing.wheels.resolve import WheelSources
+from kuwa_min.packing.wheels.wheelhouse import sha256_of
 
 from .compiling import run
 from .llama_wheel import Build, CompiledWheel, check_compiler, fetch_tools, source_commands
-from .lock import SourcePin
-from .resolve import WheelSources
-from .wheelhouse import sha256_of
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import libraries as supply
 from kuwa_min.packing.assemble import Libraries
-from kuwa_min.packing.libraries import LibraryRequest, find_libraries
-from kuwa_min.packing.wheels.llama_wheel import CompiledWheel
-from kuwa_min.packing.wheels.lock import Pin, SourcePin, read_lock
+from kuwa_min.packing.libraries.find import _check_toolkit, find_libraries
+from kuwa_min.packing.libraries.request import LibraryRequest
+from kuwa_min.packing.wheels.lock import read_lock
 from kuwa_min.packing.wheels.prune import prune
 from kuwa_min.packing.wheels.resolve import WheelSources
 from kuwa_min.packing.wheels.target import TargetPython
@@ -197,14 +196,6 @@ def test_what_no_wheel_has_is_one_refusal(links: Path) -> None:
         found(requested(links, backend=BackendInfo("some", "", {"pack": "pack>=9"})))
 
 
-def test_llama_cpp_for_another_machine_needs_its_wheel(links: Path) -> None:
-    """It cannot be compiled here, and there are no published wheels."""
-    backend = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
-    elsewhere = TargetPython("3.12", "manylinux_2_28_aarch64")
-    with pytest.raises(UsageError, match="build its wheel on such a machine and give its folder"):
-        found(requested(links, backend=backend, target=elsewhere))
-
-
 # -- versions, and more packages
 
 
@@ -233,153 +224,14 @@ def test_more_packages_travel_and_are_pinned(links: Path, tmp_path: Path) -> Non
         found(with_extra._replace(more=("another",)))
 
 
-def test_a_driver_is_for_what_takes_torch_along(links: Path) -> None:
-    """The others have no variant to choose."""
-    with pytest.raises(UsageError, match="some takes no torch along: leave --driver out"):
-        found(requested(links, driver="550"))
-
-
-# -- llama-cpp-python, which is compiled
-
-LLAMA = BackendInfo("llamacpp", "", {"llama_cpp": "llama-cpp-python>=0.3.16"})
-TOOL = Pin("cmake", "4.0", ("1" * 64,))
-
-
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Stand in for compiling: record what is pinned and compiled, of which version."""
-    taken: list[str] = []
-
-    def pin(requirement: str, *_: object) -> SourcePin:
-        taken.append(f"pin {requirement}")
-        return SourcePin(Pin("llama-cpp-python", "0.3.36", ("2" * 64,)), (TOOL,))
-
-    def build(source: SourcePin, sources: object, wheelhouse: Path, tell: object) -> Path:
-        taken.append(f"compile {source.sdist.version} with {source.tools[0].version}")
-        folder = wheelhouse / "llama-cpp-python-0" / source.sdist.version
-        return make_wheel(folder, "llama_cpp_python", source.sdist.version, "dep")
-
-    monkeypatch.setattr(supply, "pin_source", pin)
-    monkeypatch.setattr(supply, "build_llama_wheel", build)
-    return taken
-
-
-def llama_requested(links: Path, lock: Path | None = None) -> LibraryRequest:
-    """Request what llamacpp requires, for this machine."""
-    here = TargetPython.of_this_machine()
-    return requested(links, lock=lock, backend=LLAMA, target=here)
-
-
-@pytest.mark.slow
-def test_llama_cpp_is_compiled_for_this_machine(links: Path, steps: list[str]) -> None:
-    """Unless its wheel is given; what it requires travels, too."""
-    here = llama_requested(links)
-    expected = [("dep", "1.0"), ("llama_cpp_python", "0.3.36")]
-    assert names(found(here)[0]) == expected
-    given = here.sources._replace(wheels=(here.wheelhouse / "llama-cpp-python-0" / "0.3.36",))
-    assert names(found(here._replace(sources=given))[0]) == expected
-    assert steps == ["pin llama-cpp-python>=0.3.16", "compile 0.3.36 with 4.0"]
-
-
-def test_a_lock_holds_the_source_and_what_compiles_it(
-    links: Path, tmp_path: Path, steps: list[str]
-) -> None:
-    """It is read before anything is compiled, and then compiled is what it says."""
-    lock = tmp_path / "llama.lock"
-    made, _ = found(llama_requested(links, lock))
-    text = read_lock(lock)
-    assert text.source == SourcePin(Pin("llama-cpp-python", "0.3.36", ("2" * 64,)), (TOOL,))
-    assert [pin.name for pin in text.pins] == ["dep", "llama-cpp-python"]
-    steps.clear()
-    again, lines = found(llama_requested(links, lock))
-    assert (again, read_lock(lock)) == (made, text)
-    assert [line.partition(":")[0] for line in lines] == [f"versions of {lock}"]
-    assert steps == ["compile 0.3.36 with 4.0"]
-    steps.clear()
-    with pytest.raises(UsageError, match="the lock is for llamacpp"):
-        found(llama_requested(links, lock)._replace(backend=LLAMA._replace(name="another")))
-    assert steps == []
-
-
-@pytest.mark.slow
-def test_a_wheel_beside_a_lock_of_sources_is_refused(
-    links: Path, tmp_path: Path, steps: list[str]
-) -> None:
-    """Which of the two is meant cannot be known."""
-    lock = tmp_path / "llama.lock"
-    found(llama_requested(links, lock))
-    wheel = make_wheel(tmp_path / "own", "llama_cpp_python", "0.3.36")
-    again = llama_requested(links, lock)
-    given = again.sources._replace(wheels=(wheel.parent,))
-    steps.clear()
-    with pytest.raises(UsageError, match=f"{wheel} is not in the lock, which pins the source"):
-        found(again._replace(sources=given))
-    assert steps == []
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("steps")
-def test_a_lock_for_another_machine_holds_no_source(links: Path, tmp_path: Path) -> None:
-    """What would be compiled here does not run there."""
-    lock = tmp_path / "llama.lock"
-    found(llama_requested(links, lock))
-    elsewhere = TargetPython("3.12", "manylinux_2_28_aarch64")
-    text = read_lock(lock)._replace(target=elsewhere).text()
-    lock.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match="cannot be compiled here"):
-        found(llama_requested(links, lock)._replace(target=elsewhere))
-
-
-@pytest.mark.slow
-def test_a_lock_of_a_wheel_that_was_compiled_finds_that_wheel_or_says_what_to_do(
-    links: Path, tmp_path: Path, steps: list[str]
-) -> None:
-    """Locks held no sources before; nothing is compiled that they do not pin."""
-    lock = tmp_path / "llama.lock"
-    found(llama_requested(links, lock))
-    wheel = next((links.parent / "wheelhouse").glob("llama*/*/*.whl"))
-    pin = Pin("llama-cpp-python", "0.3.36", (digest(wheel),))
-    lock.write_text(read_lock(lock).with_compiled(pin).text(), encoding="utf-8")
-    older = lock.read_text(encoding="utf-8")
-    steps.clear()
-    assert names(found(llama_requested(links, lock))[0])[1] == ("llama_cpp_python", "0.3.36")
-    assert (steps, lock.read_text(encoding="utf-8")) == ([], older)
-    wheel.write_bytes(b"")
-    words = f"{lock} pins a wheel of llama-cpp-python 0.3.36 that is not here, and no source: "
-    with pytest.raises(UsageError, match=f"{words}.*--wheels DIR, or remove the lock"):
-        found(llama_requested(links, lock))
-    assert steps == []
-
-
-@pytest.mark.slow
-def test_a_wheel_of_an_unknown_source_serves_builds_without_a_lock(
-    links: Path, tmp_path: Path, steps: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock could not say what it was made of."""
-    wheel = make_wheel(tmp_path / "old", "llama_cpp_python", "0.3.35")
-    before = CompiledWheel(wheel, None)  # offline; elsewhere only the preferred version
-    monkeypatch.setattr(supply, "compiled_before", lambda *_: before)
-    libraries, lines = found(llama_requested(links))
-    assert names(libraries) == [("llama_cpp_python", "0.3.35")]
-    assert lines[0] == f"{wheel.name} was compiled before, with the same CMAKE_ARGS"
-    assert steps == []
-    found(llama_requested(links, tmp_path / "llama.lock"))
-    assert steps == ["pin llama-cpp-python>=0.3.16", "compile 0.3.36 with 4.0"]
-    source = read_lock(tmp_path / "llama.lock").source
-    monkeypatch.setattr(supply, "compiled_before", lambda *_: before._replace(source=source))
-    steps.clear()
-    found(llama_requested(links, tmp_path / "another.lock"))
-    assert steps == []
-
-
 @pytest.mark.parametrize("name", ["libcudart.so.13", "libcublas.so.12"])
 def test_a_file_that_would_need_a_cuda_toolkit_is_refused(tmp_path: Path, name: str) -> None:
     """A driver has no such library, and most machines have no more than a driver."""
-    request = supply.LibraryRequest(
+    request = LibraryRequest(
         BackendInfo("llamacpp", "", {}), TargetPython.of_this_machine(), WheelSources(), None,
         tmp_path, (),
     )  # fmt: skip
     with pytest.raises(UsageError, match=f"{name}, which a CUDA toolkit has .* build with --cuda"):
-        supply._check_toolkit(["libz.so.1", name], request)
-    supply._check_toolkit(["libz.so.1", "libgomp.so.1"], request)
-    supply._check_toolkit([name], request._replace(host_packages=("torch",)))
+        _check_toolkit(["libz.so.1", name], request)
+    _check_toolkit(["libz.so.1", "libgomp.so.1"], request)
+    _check_toolkit([name], request._replace(host_packages=("torch",)))

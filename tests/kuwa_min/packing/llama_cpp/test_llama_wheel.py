@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels import compiling, llama_wheel
-from kuwa_min.packing.wheels.llama_wheel import (
+from kuwa_min.packing.llama_cpp import compiling, llama_wheel
+from kuwa_min.packing.llama_cpp.llama_wheel import (
     RECORD,
     build_llama_wheel,
     cmake_args,

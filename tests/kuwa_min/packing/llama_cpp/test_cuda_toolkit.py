@@ -11,7 +11,7 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.elf.reader import read_elf
-from kuwa_min.packing.wheels.cuda_toolkit import (
+from kuwa_min.packing.llama_cpp.cuda_toolkit import (
     PROGRAMS,
     ROOT,
     STUB,

@@ -8,8 +8,8 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.elf.reader import read_elf_file
-from kuwa_min.packing.wheels import vulkan
-from kuwa_min.packing.wheels.ggml_backend import GgmlBackend
+from kuwa_min.packing.llama_cpp import vulkan
+from kuwa_min.packing.llama_cpp.ggml_backend import GgmlBackend
 
 HEADER = """
 #define VK_HEADER_VERSION {}

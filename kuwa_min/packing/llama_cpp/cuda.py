@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kuwa_min.errors import UsageError
+from kuwa_min.packing.wheels.resolve import WheelSources
 
 from .cuda_toolkit import cuda_toolkit, toolkit_pins
 from .ggml_backend import GgmlBackend
-from .resolve import WheelSources
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep

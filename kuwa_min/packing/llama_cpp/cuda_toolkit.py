@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kuwa_min.errors import UsageError
+from kuwa_min.packing.wheels.lock import Pin, read_pins
+from kuwa_min.packing.wheels.resolve import WheelSources
 
 from .compiling import make_stub
 from .llama_wheel import fetch_tools
-from .lock import Pin, read_pins
-from .resolve import WheelSources
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep

@@ -1,0 +1,1 @@
+"""Find the libraries that travel in a file, and those that compute on graphics cards."""

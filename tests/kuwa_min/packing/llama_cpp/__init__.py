@@ -1,0 +1,1 @@
+"""The tests of kuwa_min/packing/llama_cpp."""
