@@ -98,7 +98,7 @@ def _logits_decoded(
 ) -> torch.Tensor:
     """Return the logits after a prefill of each prompt and a decode step of their last tokens."""
     cache, longest = SlotCache(layout.layers), max(map(len, prompts))
-    cache.reserve(len(prompts), longest)
+    cache.reserve(len(prompts), [(slot, 0, len(one)) for slot, one in enumerate(prompts)])
     for slot, prompt in enumerate(prompts):
         cache.prefill(slot, 0)
         positions = _tensor(model, [list(range(len(prompt) - 1))])
@@ -115,7 +115,7 @@ def _logits_packed(
 ) -> torch.Tensor:
     """Return the logits after a packed prefill of the prompts."""
     cache, lengths = SlotCache(layout.layers), [len(prompt) for prompt in prompts]
-    cache.reserve(len(prompts), max(lengths))
+    cache.reserve(len(prompts), [(slot, 0, length) for slot, length in enumerate(lengths)])
     cache.packed_prefill(list(enumerate(lengths)))
     tokens = _tensor(model, [[token for prompt in prompts for token in prompt]])
     positions = _tensor(model, [[place for prompt in prompts for place in range(len(prompt))]])

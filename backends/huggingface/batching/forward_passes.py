@@ -46,10 +46,9 @@ class ForwardPasses:
         device, cache = self._model.device, self._slots.cache
         prompts = [sequence.request.prompt_ids for sequence in pack]
         lengths = [len(prompt) for prompt in prompts]
-        cache.reserve(len(self._slots), max(lengths))
-        cache.packed_prefill(
-            [(one.slot, length) for one, length in zip(pack, lengths, strict=True)]
-        )
+        places = [(one.slot, length) for one, length in zip(pack, lengths, strict=True)]
+        cache.reserve(len(self._slots), [(slot, 0, length) for slot, length in places])
+        cache.packed_prefill(places)
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
         return self._model.forward(
             torch.tensor([[token for prompt in prompts for token in prompt]], device=device),
@@ -81,7 +80,7 @@ class ForwardPasses:
     def _chunk_once(self, sequence: TransformersSequence, tokens: list[int]) -> torch.Tensor:
         past_length, cache = len(sequence.tokens), self._slots.cache
         end = past_length + len(tokens)
-        cache.reserve(len(self._slots), end)
+        cache.reserve(len(self._slots), [(sequence.slot, past_length, end)])
         cache.prefill(sequence.slot, past_length)
         positions = torch.arange(past_length, end, device=self._model.device)
         with self._model.aborting_with(sequence.request):
@@ -116,7 +115,8 @@ class ForwardPasses:
         sequences = self._slots.decoding
         counts = [len(sequence.tokens) for sequence in sequences]
         longest = max(counts)
-        self._slots.cache.reserve(len(self._slots), longest + 1)
+        writes = [(slot, count, count + 1) for slot, count in enumerate(counts)]
+        self._slots.cache.reserve(len(self._slots), writes)
         found = self._fixed_steps.run(self._slots) if self._fixed_steps else None
         return found or Logits.of(self._decode_eagerly(sequences, counts, longest))
 

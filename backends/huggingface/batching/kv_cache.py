@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 GROWTH = 256  # columns of the smallest buffers, which are doubled when they are full
+
+Write = tuple[int, int, int]  # a slot, and the columns of it that a pass writes: first and end
 
 
 class ForwardSlots:
@@ -142,7 +145,11 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._is_grown = True  # all layers have the size that ForwardSlots states
         super().__init__(layers=self._slot_layers)
 
-    def reserve(self, slots: int, columns: int) -> None:
+    def reserve(self, slots: int, writes: Iterable[Write]) -> None:
+        """Make room for a number of slots, and for what the next pass writes to them."""
+        self._reserve(slots, max((end for _, _, end in writes), default=0))
+
+    def _reserve(self, slots: int, columns: int) -> None:
         """Grow the buffers to a number of slots, and of columns in each, if they are smaller."""
         forward = self._forward
         if slots > forward.slot_count or columns > forward.capacity:
@@ -211,6 +218,7 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of a slot to another one."""
+        self._reserve(1 + max(source, target), length)
         for layer in self._initialized():
             layer.copy(source, target, length)
 

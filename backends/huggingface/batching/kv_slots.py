@@ -75,7 +75,6 @@ class KVSlots:
         if match.source is None:
             return True
         try:
-            self.cache.reserve(len(self._sequences), match.cached)
             self.cache.copy(match.source.slot, target.slot, match.cached)
         except Exception as error:
             if not self._model.is_out_of_memory(error):

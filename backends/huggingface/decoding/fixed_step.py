@@ -159,7 +159,7 @@ class DecodeSteps:
 
     def _run(self, slots: KVSlots, shape: Shape) -> Logits:
         cache, sequences, rows = slots.cache, slots.decoding, shape[0]
-        cache.reserve(rows, 1)
+        cache.reserve(rows, ())
         if self._buffers is not cache.buffers:
             self._steps.clear()
             self._buffers = cache.buffers
@@ -187,7 +187,7 @@ def fixed_step_error(model: TransformersModel, layout: AttentionLayout, graphs: 
     """
     cache = SlotCache(layout.layers)
     rows = len(TEST_LENGTHS)
-    cache.reserve(rows, GROWTH)
+    cache.reserve(rows, [(slot, 0, length + 2) for slot, length in enumerate(TEST_LENGTHS)])
     for slot, length in enumerate(TEST_LENGTHS):
         cache.prefill(slot, 0)
         prompt = torch.arange(1, length + 1, device=model.device)[None]
