@@ -25,7 +25,8 @@ NAMESPACE = "kuwa-min"  # of the signature: one that was made for something else
 SUMS, SIGNATURE, SIGNERS = "SHA256SUMS", "SHA256SUMS.sig", "allowed_signers"
 EDITED = ("kuwa.args", "kuwa.service")  # by those who use the kit
 UNSIGNED = (SUMS, SIGNATURE)
-UNPACKED = ".kuwa"  # where a file beside it unpacks to if the home cannot be written
+UNPACKED = ".kuwa"  # where a file unpacks to beside itself, and runs what lies there
+MAX_SIGNATURE, MAX_SUMS = 64 << 10, 256 << 20  # bytes; the sums of a kit of two million files
 SUM = re.compile(r"([0-9a-f]{64})  (.+)")
 CHUNK = 1 << 20  # bytes
 INSTALL = (
@@ -97,8 +98,9 @@ def check_signature(folder: Path, signers: Path) -> str:
     """
     if not signers.is_file():
         raise UsageError(f"there is no file {signers}, to know the signers by")
-    signature = _content(folder / SIGNATURE, "the kit is not signed, or lost its signature")
-    sums = _content(folder / SUMS, "what was signed is not here")
+    lost = "the kit is not signed, or lost its signature"
+    signature = _content(folder / SIGNATURE, MAX_SIGNATURE, lost)
+    sums = _content(folder / SUMS, MAX_SUMS, "what was signed is not here")
     _, print_ = public_key(signature)
     files = ("-f", str(signers), "-s", str(folder / SIGNATURE))
     found = ssh_keygen("-Y", "find-principals", *files, text=b"")
@@ -117,16 +119,23 @@ def check_signature(folder: Path, signers: Path) -> str:
     return f"signed by {name} with the key {print_}, as {signers} allows"
 
 
-def _content(path: Path, otherwise: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise StartError(f"{path.name} is missing: {otherwise}") from None
+def _content(path: Path, most: int, otherwise: str) -> bytes:
+    """Read a file of at most so many bytes; pipes, which may never end, and links are none."""
+    if not os.path.lexists(path):
+        raise StartError(f"{path.name} is missing: {otherwise}")
+    if not _is_plain(path) or path.stat().st_size > most:
+        raise StartError(f"{path.name} is a link, no file or too large: {otherwise}")
+    return path.read_bytes()
+
+
+def _is_plain(path: Path) -> bool:
+    """Tell whether a path is a file itself: what a link leads to may change after a look at it."""
+    return path.is_file() and not path.is_symlink()
 
 
 def differences(folder: Path, progress: Progress) -> Iterator[str]:
     """Yield a line for each file that is not as SHA256SUMS says, is missing, or is too many."""
-    if not (folder / SUMS).is_file():
+    if not _is_plain(folder / SUMS):
         return
     lines = os.fsdecode((folder / SUMS).read_bytes()).removesuffix("\n").split("\n")
     listed = {name: digest for digest, name in map(_sum, lines) if name}
@@ -138,6 +147,8 @@ def differences(folder: Path, progress: Progress) -> Iterator[str]:
         path = folder / name
         if name not in here:
             yield f"{printable(name)} is missing"
+        elif path.is_symlink():
+            yield f"{printable(name)} is a link: put the file that it leads to in its place"
         elif not path.is_file() or _sha256(path) != digest:
             why = "; if you wrote into it, that is why" if name in EDITED else ""
             yield f"{printable(name)} is not what was signed{why}"
@@ -146,6 +157,11 @@ def differences(folder: Path, progress: Progress) -> Iterator[str]:
     progress.end()
     for name in sorted(here - listed.keys() - {*UNSIGNED}):
         yield f"{printable(name)} is too many: it was not signed"
+    if os.path.lexists(folder / UNPACKED):
+        yield (
+            f"{UNPACKED} was not signed, and what lies there would be run: remove it; if a start "
+            "made it here, the next one unpacks again"
+        )
 
 
 def _sum(line: str) -> tuple[str, str]:
@@ -157,13 +173,19 @@ def _sum(line: str) -> tuple[str, str]:
 
 def _files(folder: Path) -> Iterator[str]:
     """Yield the paths of all but folders, links to folders included."""
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_raise):
         here = Path(place)
-        if here == folder and UNPACKED in folders:
-            folders.remove(UNPACKED)
+        if here == folder:  # it is one line, however many files are in it
+            folders[:] = [name for name in folders if name != UNPACKED]
+            files = [name for name in files if name != UNPACKED]
         links = [name for name in folders if (here / name).is_symlink()]
         for name in (*files, *links):
             yield (here / name).relative_to(folder).as_posix()
+
+
+def _raise(error: OSError) -> None:
+    """Leave no folder out in silence that cannot be read."""
+    raise error
 
 
 def _size(path: Path) -> int:

@@ -739,11 +739,14 @@ def test_a_signed_kit_is_verified_as_its_readme_says(
     signers = (kit / "allowed_signers").replace(tmp_path / "FILE")
     shutil.copy(signers, kit / "allowed_signers")
     readme = (kit / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^ +(ssh-keygen -Y verify .*)$", readme, re.MULTILINE)
-    assert command in (ROOT / "docs" / "air-gap.md").read_text(encoding="utf-8")
-    shell = ["sh", "-ec", command.replace("FILE", "../FILE")]
-    shown = subprocess.run(shell, cwd=kit, capture_output=True, text=True, check=True).stdout
-    assert shown.rstrip().rpartition(" ")[2] in readme  # the fingerprint
+    commands = re.findall(r"^ +((?:ssh-keygen -Y verify|test) .*)$", readme, re.MULTILINE)
+    page = (ROOT / "docs" / "air-gap.md").read_text(encoding="utf-8")
+    assert all(f"\n{command}\n" in page for command in commands)
+    shell = ["sh", "-ec", "\n".join(commands).replace("-f FILE", "-f ../FILE")]
+    done = subprocess.run(shell, cwd=kit, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.rpartition(" ")[2] in readme  # the fingerprint
+    assert second == "Nothing was added."
     home = tmp_path / "home"
     done_by_file = started(kit, home, "verify", "--signers", signers)
     assert (done_by_file.code, done_by_file.err) == (0, ""), done_by_file

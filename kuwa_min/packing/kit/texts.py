@@ -74,12 +74,18 @@ OPEN = {  # of one that asks a service on the internet, whose addresses change
 }
 CLOUD = "[Cloud model]"  # what the summary of such an executor begins with
 VERIFY = f"ssh-keygen -Y verify -f FILE -I {NAMESPACE} -n {NAMESPACE} -s {SIGNATURE} < {SUMS}"
+# What was added has no hash; a link in a file's place is no file, and counts as missing.
+ADDED = (
+    f'test "$(cut -c67- {SUMS} | sort)" = "$(find . -type f ! -path ./{SUMS} ! -path ./{SIGNATURE}'
+    ' | cut -c3- | sort)" && echo "Nothing was added."'
+)
 SIGNED = {  # of a kit that is signed, with the fingerprint of the key
     "signed_en": "\n\n   And that it is from its maker, who signed it with the key `{key}`: ask "
     f"them whether it is theirs, or take as FILE the `{SIGNERS}` that they gave you by another "
-    f"way. This command runs nothing of the kit.\n\n   ```sh\n   {VERIFY}\n   ```",
+    f"way. These commands run nothing of the kit.\n\n   ```sh\n   {VERIFY}\n   {ADDED}\n   ```",
     "signed_zh": "並確認來源：本套件夾以金鑰 `{key}` 簽章。請向製作者確認這把金鑰，"
-    f"或以另外取得的 `{SIGNERS}` 作為 FILE：`{VERIFY}`。這個指令不會執行套件夾裡的任何東西。",
+    f"或以另外取得的 `{SIGNERS}` 作為 FILE：`{VERIFY}`。"
+    f"再確認沒有多出檔案：`{ADDED}`。這些指令不會執行套件夾裡的任何東西。",
 }
 NEWEST_MINOR = 15  # of Python 3: the first that the start script tries where any will do
 

@@ -65,8 +65,6 @@ def verified(kit: Path, signers: Path) -> list[str]:
 def test_a_whole_kit_of_a_known_signer_is_good(kit: Path) -> None:
     """Who signed is said; a file of signers that came with the kit proves little."""
     signers = kit.with_name("signers")
-    (kit / ".kuwa" / "cache").mkdir(parents=True)
-    (kit / ".kuwa" / "cache" / "unpacked").touch()
     first, last = verified(kit, signers)
     assert first.startswith("good: signed by kuwa-min with the key SHA256:")
     assert first.endswith(f", as {signers} allows")
@@ -111,6 +109,24 @@ def replaced_by_a_pipe(kit: Path) -> None:
     os.mkfifo(kit / "kuwa-dummy.pyz")
 
 
+def replaced_by_a_link(kit: Path) -> None:
+    """Lead to the same bytes elsewhere, which can be changed after a look at them."""
+    (kit / "kuwa-dummy.pyz").rename(kit.with_name("elsewhere"))
+    (kit / "kuwa-dummy.pyz").symlink_to(kit.with_name("elsewhere"))
+
+
+def endless(kit: Path, name: str) -> None:
+    """Put a pipe, which nothing writes to, in the place of what is read first."""
+    (kit / name).unlink()
+    os.mkfifo(kit / name)
+
+
+def unpacked(kit: Path) -> None:
+    """Plant what a start that unpacks beside the file would run."""
+    (kit / ".kuwa" / "key" / "tree").mkdir(parents=True)
+    (kit / ".kuwa" / "key" / "tree" / "torch.py").touch()
+
+
 def outside(kit: Path) -> None:
     """List a file that is not below the kit."""
     (kit / "SHA256SUMS").write_text(f"{'0' * 64}  ../signers\nnothing\n", encoding="ascii")
@@ -136,6 +152,20 @@ FAULTS: dict[str, tuple[Damage, list[str]]] = {
         ["more is too many"],
     ),
     "pipe": (replaced_by_a_pipe, ["kuwa-dummy.pyz is not what was signed"]),
+    "link to a file": (replaced_by_a_link, ["kuwa-dummy.pyz is a link: put the file"]),
+    "unpacked": (unpacked, [".kuwa was not signed, and what lies there would be run: remove it"]),
+    "link to unpacked": (
+        lambda kit: (kit / ".kuwa").symlink_to("/"),
+        [".kuwa was not signed, and what lies there would be run: remove it"],
+    ),
+    "endless sums": (
+        lambda kit: endless(kit, "SHA256SUMS"),
+        ["SHA256SUMS is a link, no file or too large: what was signed is not here"],
+    ),
+    "endless signature": (
+        lambda kit: endless(kit, "SHA256SUMS.sig"),
+        ["SHA256SUMS.sig is a link, no file or too large: the kit is not signed, or lost"],
+    ),
     "no signature": (
         lambda kit: (kit / "SHA256SUMS.sig").unlink(),
         ["SHA256SUMS.sig is missing: the kit is not signed, or lost its signature"],

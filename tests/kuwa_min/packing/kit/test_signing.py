@@ -9,6 +9,7 @@ import pytest
 
 from kuwa_min.errors import StartError, UsageError
 from kuwa_min.packing.kit.signing import allowed_signers, check_key, sign
+from kuwa_min.packing.kit.texts import ADDED
 from tests.support.certificates import make_key, without_agent_and_terminal
 
 
@@ -37,6 +38,28 @@ def test_openssh_verifies_what_was_signed(key: Path, tmp_path: Path) -> None:
         assert done.returncode == code, done.stderr
     public = key.with_suffix(".pub").read_text(encoding="ascii").split()[:2]
     assert check_key(key).split() == public
+
+
+def test_what_was_added_is_found_by_hand(tmp_path: Path) -> None:
+    """And what is missing, or a link in a file's place; names may have spaces or line breaks."""
+
+    def is_content() -> bool:
+        return subprocess.run(["sh", "-c", ADDED], cwd=tmp_path, capture_output=True).stdout != b""
+
+    names = ["model/a b", "SHA256SUMS.old", "start.sh"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{'0' * 64}  {name}\n" for name in names))
+    for name in (*names, "SHA256SUMS.sig"):
+        (tmp_path / name).touch()
+    assert is_content()
+    for added in (".kuwa", "model/SHA256SUMS.sig", "x\n..start.sh", "start.sh\n"):
+        (tmp_path / added).touch()
+        assert not is_content(), added
+        (tmp_path / added).unlink()
+    (tmp_path / "start.sh").rename(tmp_path / "SHA256SUMS.sig")
+    assert not is_content()
+    (tmp_path / "start.sh").symlink_to("SHA256SUMS.sig")
+    assert not is_content()
 
 
 def test_a_key_that_cannot_sign_is_one_line(key: Path, tmp_path: Path) -> None:
