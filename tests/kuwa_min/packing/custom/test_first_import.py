@@ -6,16 +6,18 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from kuwa_min.errors import UsageError
+from kuwa_min.packing.custom.first_import import import_once
 from tests.support.programs import ROOT
 from tests.support.small_files import make_wheel
 from tests.support.stub_build import Done, start
 
-pytestmark = pytest.mark.slow
-pytest.importorskip("shiv", reason="build.py needs shiv: pip install shiv==1.0.8")
+needs_shiv = pytest.mark.skipif(not find_spec("shiv"), reason="build.py needs shiv==1.0.8")
 
 WHEELS = ROOT / "build" / "wheels"
 PAGE = (ROOT / "docs" / "custom-executors.md").read_text(encoding="utf-8")
@@ -61,6 +63,44 @@ class Parrot(LLMExecutor):
 """
 
 
+FAILURES = {  # how a start ends -> what is said of it
+    "sys.exit(3)": "mine cannot be started: it ends with exit code 3 and says nothing$",
+    "print(f'{name}: error: {root}/key/tree/a.py: gone', file=sys.stderr); sys.exit(1)": (
+        "mine cannot be started: kuwa-mine.pyz: error: a.py: gone$"
+    ),
+}
+UNPACKS = """\
+import os, subprocess, sys, time
+name, root = os.path.basename(sys.argv[0]), os.path.abspath(sys.argv[3])
+print(f"{name}: unpacked in 0.0 s", file=sys.stderr)
+"""
+WRITES = """\
+late = f"import os\\nfor n in range(300): os.makedirs({root!r} + '/key/%d' % n, exist_ok=True)"
+subprocess.Popen([sys.executable, "-c", late], stdout=-3, stderr=-3)
+while not os.path.exists(root + "/key/9"): time.sleep(0.001)
+"""
+
+
+def test_a_start_that_fails_is_one_line(tmp_path: Path) -> None:
+    """What it said last, if that is not about unpacking; what was made is removed."""
+    file, other = tmp_path / "kuwa-mine.pyz", tmp_path / "kuwa-mine.pyz.old"
+    other.touch()
+    for end, words in FAILURES.items():
+        file.write_text(UNPACKS + end, encoding="utf-8")
+        file.with_name("kuwa-mine.pyz.sha256").touch()
+        with pytest.raises(UsageError, match=words):
+            import_once(file, "mine", sys.executable, lambda _: None)
+        assert [*tmp_path.iterdir()] == [other]
+
+
+def test_what_a_start_unpacked_is_removed_while_it_is_marked_durable(tmp_path: Path) -> None:
+    """A process without parent still writes then."""
+    file = tmp_path / "kuwa-mine.pyz"
+    file.write_text(UNPACKS + WRITES, encoding="utf-8")
+    import_once(file, "mine", sys.executable, lambda _: None)
+    assert [*tmp_path.iterdir()] == [file]
+
+
 def write(folder: Path, files: dict[str, str]) -> Path:
     """Write these files below a folder; return it."""
     for name, text in files.items():
@@ -90,6 +130,8 @@ def fetcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "dist" / "kuwa-fetcher.pyz"
 
 
+@needs_shiv
+@pytest.mark.slow
 def test_it_answers_in_a_namespace_without_network(fetcher: Path, tmp_path: Path) -> None:
     """With its libraries, modules and data, which the first start unpacks."""
     if subprocess.run(
@@ -106,6 +148,8 @@ def test_it_answers_in_a_namespace_without_network(fetcher: Path, tmp_path: Path
 HEAD = "Available model executors:"
 
 
+@needs_shiv
+@pytest.mark.slow
 def test_its_command_line_is_that_of_the_executor(fetcher: Path, tmp_path: Path) -> None:
     """With or without its name; documents and verbs are those of every file."""
     starts = {
@@ -130,6 +174,8 @@ def test_its_command_line_is_that_of_the_executor(fetcher: Path, tmp_path: Path)
         assert all(one in done.out for one in said), (words, done)
 
 
+@needs_shiv
+@pytest.mark.slow
 def test_its_lock_and_kit_are_those_of_every_file(fetcher: Path, tmp_path: Path) -> None:
     """The kit starts it by its name; the lock pins its libraries, and gives the same bytes."""
     kit, lock, words = tmp_path / "kit", tmp_path / "fetcher.lock", COMMAND[0].split()
@@ -144,6 +190,8 @@ def test_its_lock_and_kit_are_those_of_every_file(fetcher: Path, tmp_path: Path)
     assert "\nfetcher\n" in (kit / "kuwa.args").read_text(encoding="utf-8")
 
 
+@needs_shiv
+@pytest.mark.slow
 def test_a_folder_without_libraries_runs_on_every_python(tmp_path: Path) -> None:
     """Kuwa's own way: main.py, modules in src/, files by a path relative to the folder."""
     files = {"main.py": PIPE, "src/words.py": "shout = str.upper\n", "lang/en.txt": "Hello"}
@@ -159,6 +207,8 @@ def test_a_folder_without_libraries_runs_on_every_python(tmp_path: Path) -> None
     assert (done.code, "--program" in done.out) == (0, True), done
 
 
+@needs_shiv
+@pytest.mark.slow
 def test_what_cannot_be_imported_is_a_line_when_building(tmp_path: Path) -> None:
     """Libraries that have no wheel, that are missing, that do not work together."""
     wheels = tmp_path / "wheels"
@@ -180,6 +230,8 @@ def test_what_cannot_be_imported_is_a_line_when_building(tmp_path: Path) -> None
         assert not [*(tmp_path / "dist").glob("*.pyz*")]
 
 
+@needs_shiv
+@pytest.mark.slow
 def test_a_package_may_bring_a_backend(tmp_path: Path) -> None:
     """By an entry point; the file lists it, and unpacks what it needs."""
     wheels = tmp_path / "wheels"
