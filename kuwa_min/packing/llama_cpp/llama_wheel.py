@@ -15,6 +15,7 @@ import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import tempfile
 import venv
@@ -53,6 +54,9 @@ EVERYWHERE = (
 )
 VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
 CUDA = re.compile(r"-DGGML_CUDA(:BOOL)?=(on|1|true|yes|y)\b", re.IGNORECASE)
+# What llama.cpp's programs share: of no use to bindings, and a large part of the time. llama-cpp-
+# python sets it ON whatever a flag says, and this stands below that.
+WITHOUT_PROGRAMS = ("CMAKE_PROJECT_llama.cpp_INCLUDE", "set(LLAMA_BUILD_COMMON OFF)\n")
 COMPILERS = ("c++", "g++", "clang++")
 LOG = "build.log"
 RECORD = "source.lock"  # beside a compiled wheel: the source, and the tools that compiled it
@@ -167,7 +171,8 @@ def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> P
     log, sdist = folder / LOG, build.source.sdist
     with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
         commands = _commands(build, Path(part).absolute())
-        environment = {**os.environ, "CMAKE_ARGS": arguments}
+        flag = _without_programs(Path(part).absolute())
+        environment = {**os.environ, "CMAKE_ARGS": f"{arguments} {flag}"}
         run(commands, f"{sdist.name} {sdist.version}", log, environment, log_step)
         made = next(Path(part).glob("*.whl"))
         home = folder / str(parse_wheel_filename(made.name)[1])  # to be used as --wheels
@@ -176,6 +181,14 @@ def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> P
         kept = made.replace(home / made.name)
         _write_record(kept, build.source)
         return kept
+
+
+def _without_programs(part: Path) -> str:
+    """Return the flag of CMake that leaves llama.cpp's programs out, by a file in this folder."""
+    variable, text = WITHOUT_PROGRAMS
+    file = part / "without_programs.cmake"
+    file.write_text(text, encoding="utf-8")
+    return shlex.quote(f"-D{variable}={file}")
 
 
 def _write_record(wheel: Path, source: SourcePin) -> None:

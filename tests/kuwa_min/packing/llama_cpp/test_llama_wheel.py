@@ -41,9 +41,11 @@ PROJECT = (
 )
 METADATA = "Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {version}\n"
 BUILDER = """
-import importlib.util, os, pathlib, sys, zipfile
+import importlib.util, os, pathlib, shlex, sys, zipfile
 def build_wheel(folder, settings=None, metadata=None):
-    arguments = os.environ["CMAKE_ARGS"]
+    *arguments, last = shlex.split(os.environ["CMAKE_ARGS"])
+    name, included = last.split("=")
+    assert name == "-DCMAKE_PROJECT_llama.cpp_INCLUDE", name
     if "-DBROKEN=ON" in arguments:
         print("all is well so far")
         raise SystemExit("ggml.c:1: error: it does not compile")
@@ -54,7 +56,8 @@ def build_wheel(folder, settings=None, metadata=None):
     name = f"llama_cpp_python-{version}-py3-none-linux_x86_64.whl"
     info = f"llama_cpp_python-{version}.dist-info"
     with zipfile.ZipFile(pathlib.Path(folder, name), "w") as archive:
-        archive.writestr("llama_cpp/arguments", arguments)
+        archive.writestr("llama_cpp/arguments", " ".join(arguments))
+        archive.writestr("llama_cpp/included", pathlib.Path(included).read_text())
         archive.writestr(info + "/METADATA", pathlib.Path("PKG-INFO").read_text())
         archive.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-linux_x86_64\\n")
         archive.writestr(info + "/RECORD", "")
@@ -105,8 +108,9 @@ def pinned(links: Path, version: str = "0.3.36") -> SourcePin:
 
 
 def arguments_of(wheel: Path) -> str:
-    """Return the CMAKE_ARGS that a wheel was built with."""
+    """Return the CMAKE_ARGS that a wheel was built with, without what leaves the programs out."""
     with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("llama_cpp/included") == b"set(LLAMA_BUILD_COMMON OFF)\n"
         return archive.read("llama_cpp/arguments").decode()
 
 
@@ -147,7 +151,7 @@ def test_a_wheel_is_built_once(
     trap = f"open({str(tmp_path / 'ran')!r}, 'w')"
     make_sdist(tmp_path / "links", "0.3.37", trap)
     make_wheel(tmp_path / "links", "builder", "2.0", extra=trap)
-    house, said, source = tmp_path / "house", list[str](), pinned(tmp_path / "links")
+    house, said, source = tmp_path / "a house", list[str](), pinned(tmp_path / "links")
     first = build_llama_wheel(source, sources, house, said.append)
     assert arguments_of(first) == f"{PORTABLE} {VARIANTS}"
     assert said[0].startswith("compiling llama-cpp-python==0.3.36 with CMAKE_ARGS='-DGGML_NATIVE")
