@@ -18,7 +18,7 @@ PIP_IN_TURN = flock $(VENV)/python-ready $(BIN)/pip # two at once would spoil on
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy vulkan cloud models bench bench-heavy bench-huggingface \
+.PHONY: run build test check lint heavy vulkan cloud models cuda bench bench-heavy bench-huggingface \
   bench-llamacpp bench-chatgpt bench-gpu soak browser ssh-keygen mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
@@ -30,7 +30,7 @@ dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
 test: $(VENV)/test-ready ## everything: lint, types, all tests
-	$(MAKE) --jobs 4 browser ssh-keygen lint heavy cloud models # downloads and lint while llama.cpp is compiled
+	$(MAKE) --jobs 4 browser ssh-keygen lint heavy cloud models cuda # downloads and lint while llama.cpp is compiled
 	$(PYTEST)
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -63,6 +63,9 @@ cloud: build/wheels/cloud-ready $(VENV)/cloud-ready ## the SDKs of chatgpt and g
 
 models: $(VENV)/test-ready ## real small models for tests and benchmarks, 350 MB
 	$(BIN)/python -m tests.support.models.real_models
+
+cuda: $(VENV)/test-ready ## NVIDIA's compiler, for a test that compiles with it, 104 MB
+	$(BIN)/python -m tests.support.cuda_compiler
 
 build/wheels/cloud-ready: $(VENV)/test-ready $(TESTED)
 	$(BIN)/python build.py chatgpt geminipro

@@ -7,8 +7,10 @@ the process. Here the driver is asked before.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import re
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,11 @@ NAME_BYTES = 256
 # cards), 90 (both), 120a-real (of this card alone), 100f-real (of newer minor versions, too).
 ARCHITECTURE = re.compile(r"(\d+)(\d)([af]?)(-real|-virtual)?")
 FIRST_OF_CUDA_13 = (7, 5)  # older cards need a CUDA 12 compiler, which PyPI does not have
+# Within a library, each source's code is a fatbin: magic number, version, length of this header and
+# of what follows: parts, each for one architecture, with a header of kind, version, two lengths...
+FATBIN, FATBIN_HEADER = struct.Struct("<IHHQ"), (0xBA55ED50, 1, 16)
+PART = struct.Struct("<H2xIQ12xI")  # kind, lengths of header and code, architecture
+KINDS = {1: "virtual", 2: "real"}
 
 Capability = tuple[int, int]  # the compute capability of a card, or of code
 
@@ -36,11 +43,36 @@ class Card(NamedTuple):
 
 
 def read_architectures(library: Path) -> list[str]:
-    """Return what a library has code for, a text file beside it says; [] if there is none."""
+    """Return what a library has code for: what a text file beside it says, or else what is in it.
+
+    Only the former knows the letter of 120a. [] for a library without code.
+    """
     try:
         return library.with_suffix(".architectures").read_text(encoding="ascii").split()
     except (OSError, ValueError):
+        return compiled_for(library)
+
+
+def compiled_for(library: Path) -> list[str]:
+    """Return the architectures of the code in a library, as "75-real", "90-virtual"."""
+    try:
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as data:
+            return sorted(set(_parts(data)))
+    except (OSError, ValueError, struct.error):  # no such file, or one that ends too early
         return []
+
+
+def _parts(data: mmap.mmap) -> Iterator[str]:
+    place, magic = -1, FATBIN.pack(FATBIN_HEADER[0], 0, 0, 0)[:4]
+    while (place := data.find(magic, place + 1)) >= 0:
+        *header, size = FATBIN.unpack_from(data, place)
+        if tuple(header) == FATBIN_HEADER:  # else another number that looks alike
+            end, place = place + FATBIN.size + size, place + FATBIN.size
+            while place < end:
+                kind, header_size, code_size, architecture = PART.unpack_from(data, place)
+                if kind in KINDS:
+                    yield f"{architecture}-{KINDS[kind]}"
+                place += max(header_size + code_size, PART.size)
 
 
 def fault(architectures: Iterable[str], cards: Iterable[Card]) -> str:

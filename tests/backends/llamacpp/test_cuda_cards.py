@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backends.llamacpp import cuda_cards
-from backends.llamacpp.cuda_cards import Card
+from backends.llamacpp.cuda_cards import FATBIN, FATBIN_HEADER, PART, Card
 
 V100, T4, A100, RTX_3090 = (7, 0), (7, 5), (8, 0), (8, 6)
 H100, B200, RTX_5090 = (9, 0), (10, 0), (12, 0)
@@ -65,3 +65,21 @@ def test_the_list_lies_beside_the_library(tmp_path: Path) -> None:
     assert cuda_cards.read_architectures(library) == []
     (tmp_path / "libggml-cuda.architectures").write_text("75-real\n90\n", encoding="ascii")
     assert cuda_cards.read_architectures(library) == ["75-real", "90"]
+
+
+def fatbin(*parts: tuple[int, int]) -> bytes:
+    """Make the code of one source: for each part its kind and its architecture."""
+    made = b"".join(PART.pack(kind, 64, 3, one) + bytes(64 - PART.size + 3) for kind, one in parts)
+    return FATBIN.pack(*FATBIN_HEADER, len(made)) + made
+
+
+def test_without_that_file_the_code_is_looked_at(tmp_path: Path) -> None:
+    """As in a wheel that others compiled; numbers that look alike and cut-off files are no code."""
+    library = tmp_path / "libggml-cuda.so"
+    alike = FATBIN.pack(FATBIN_HEADER[0], 9, 16, 1 << 60)
+    library.write_bytes(b"ELF" + fatbin((2, 75), (1, 90), (64, 80)) + alike + fatbin((2, 90)))
+    assert cuda_cards.read_architectures(library) == ["75-real", "90-real", "90-virtual"]
+    library.write_bytes(library.read_bytes()[:-60])
+    assert cuda_cards.read_architectures(library) == []
+    library.write_bytes(b"")
+    assert cuda_cards.read_architectures(library) == []
