@@ -45,7 +45,7 @@ def find_executor(path: Path, with_files: Iterable[Path], known: Iterable[str]) 
     elif path.is_file() and path.suffix == ".py":
         files = dict(_imported(path))
         mains = {_name(path): path.name}
-        if not _defines_executor(path):
+        if not _leads_to_executor(path):
             raise UsageError(f"{path} defines no executor: no class derives from LLMExecutor")
     else:
         raise UsageError(f"{path}: there is no such executor, neither a .py file nor a folder")
@@ -77,16 +77,29 @@ def _check_paths(files: Iterable[str]) -> None:
 
 def _mains(folder: Path) -> dict[str, str]:
     """Return the executors of a folder: main.py, or that of the folder's name, first."""
-    found = [path for path in sorted(folder.glob("*.py")) if _defines_executor(path)]
+    own = folder.resolve().name
+    found = [
+        path
+        for path in sorted(folder.glob("*.py"))
+        if (_leads_to_executor if _name(path) == own else _defines_executor)(path)
+    ]
     if not found:
         raise UsageError(f"{folder} has no executor: no .py file with a class of LLMExecutor")
     names = {_name(path): path.name for path in found}
-    own = folder.resolve().name
     if own not in names and len(found) > 1:
         listed = ", ".join(names.values())
         raise UsageError(f"{folder} has several executors ({listed}): name one of the files")
     first = own if own in names else next(iter(names))
     return {first: names[first], **names}
+
+
+def _leads_to_executor(source: Path) -> bool:
+    """Tell whether a source, or one beside it that it imports, defines an executor."""
+    return any(_defining(source))
+
+
+def _defining(source: Path) -> Iterator[Path]:
+    return (path for _, path in _imported(source) if _defines_executor(path))
 
 
 def _defines_executor(source: Path) -> bool:
@@ -96,10 +109,10 @@ def _defines_executor(source: Path) -> bool:
 
 
 def _summary(source: Path) -> str:
-    """Return the first line of the docstring of a source, or of its last executor's class."""
-    tree = parse(source)
-    classes = [node for node in reversed(tree.body) if isinstance(node, ast.ClassDef)]
-    texts = [ast.get_docstring(tree), *map(ast.get_docstring, classes)]
+    """Return the first line of a source's docstring, or of the class that it starts."""
+    tree, own = parse(source), parse(next(_defining(source), source))
+    classes = [node for node in reversed(own.body) if isinstance(node, ast.ClassDef)]
+    texts = [ast.get_docstring(tree), *map(ast.get_docstring, classes), ast.get_docstring(own)]
     return next((text.partition("\n")[0] for text in texts if text), "[Tool] A custom executor.")
 
 

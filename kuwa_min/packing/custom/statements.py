@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from kuwa_min.errors import UsageError
-
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+from kuwa_min.options.text_file import REMEDY, encoding_of
 
 
 class Import(NamedTuple):
@@ -23,12 +22,16 @@ class Import(NamedTuple):
 
 def parse(source: Path) -> ast.Module:
     """Parse a source; raises UsageError."""
+    data = source.read_bytes()
     try:
-        return ast.parse(source.read_bytes())
-    except SyntaxError as error:
+        return ast.parse(data)
+    except (SyntaxError, ValueError) as error:
+        encoding, _ = encoding_of(data)
+        if encoding != "utf-8":
+            raise UsageError(f"{source} is {encoding.upper()} text: {REMEDY}") from None
+        if not isinstance(error, SyntaxError) or b"\0" in data:
+            raise UsageError(f"{source} is no Python source: it holds NUL bytes") from None
         raise UsageError(f"{source}: line {error.lineno or 0}: {error.msg}") from None
-    except ValueError:
-        raise UsageError(f"{source} is no Python source: it holds NUL bytes") from None
 
 
 def imports(tree: ast.Module, package: tuple[str, ...]) -> Iterator[Import]:
@@ -50,10 +53,12 @@ def _statements(
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child, at_once
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
+        elif isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            is_else = not ast.unparse(child.test).startswith("not ")
+            body = child.orelse if is_else else child.body
+            yield from _statements(ast.Module(body, []), at_once=at_once)
         else:
-            is_sure = not isinstance(child, (*FUNCTIONS, ast.Try, ast.If))
+            is_sure = isinstance(child, ast.ClassDef)
             yield from _statements(child, at_once=at_once and is_sure)
 
 

@@ -23,6 +23,9 @@ FILES = {  # as Kuwa's own executors lie: a main file, modules in src/, data bes
     "docqa/searchqa.py": EXECUTOR.format(""),
     "mixed/one.py": EXECUTOR.format(""),
     "mixed/two.py": EXECUTOR.format(""),
+    "starter/main.py": "from impl.bot import Bot\nBot().run()\n",
+    "starter/impl/bot.py": EXECUTOR.format("[Tool] A bot."),
+    "starter/setup.py": "",
     "empty/notes.py": "class Executor: ...\n",
     "debug.py": EXECUTOR.format(""),
     "verify.py": EXECUTOR.format(""),
@@ -66,6 +69,14 @@ def test_a_folder_may_hold_several_executors(tree: Path) -> None:
     assert executor.summary == "[Tool] A custom executor."
     with pytest.raises(UsageError, match=r"several executors \(one\.py, two\.py\): name one"):
         found(tree / "mixed")
+
+
+def test_a_class_may_come_from_a_module_beside(tree: Path) -> None:
+    """The source that starts it is the executor, not that module."""
+    for path in (tree / "starter", tree / "starter" / "main.py"):
+        assert found(path)[:3] == ("starter", "[Tool] A bot.", {"starter": "main.py"})
+    with pytest.raises(UsageError, match="no class derives from LLMExecutor"):
+        found(tree / "starter" / "setup.py")
 
 
 def test_files_travel_under_their_own_names(tree: Path) -> None:

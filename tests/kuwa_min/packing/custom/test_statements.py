@@ -27,6 +27,14 @@ class Some:
     import of_class
 def later():
     import of_function
+with suppress(ImportError):
+    import suppressed
+if typing.TYPE_CHECKING:
+    import types_only
+else:
+    import real
+if not TYPE_CHECKING:
+    import real_too
 """
 FOUND = (
     Import("os", (), 2, True),
@@ -39,6 +47,9 @@ FOUND = (
     Import("instead", (), 13, False),
     Import("of_class", (), 15, True),
     Import("of_function", (), 17, False),
+    Import("suppressed", (), 19, False),
+    Import("real", (), 23, True),
+    Import("real_too", (), 25, True),
 )
 
 
@@ -54,7 +65,14 @@ def test_an_import_may_run_packages_and_modules() -> None:
     ]
 
 
-@pytest.mark.parametrize(("data", "words"), [(b"def (", "line 1: "), (b"a\0", "source")])
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"def (", "line 1: "),
+        (b"a\0\0b", "is no Python source: it holds NUL bytes"),
+        ("import os".encode("utf-16"), "is UTF-16-LE text: save it as UTF-8"),
+    ],
+)
 def test_a_source_that_is_none_is_one_line(tmp_path: Path, data: bytes, words: str) -> None:
     """With its path and line."""
     (tmp_path / "bad.py").write_bytes(data)
