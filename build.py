@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kuwa_min.bundle.manifest import size_text
 from kuwa_min.errors import KuwaError, UsageError
+from kuwa_min.log import redaction
 from kuwa_min.packing.assemble import NO_LIBRARIES, Libraries, Recipe, build_file
 from kuwa_min.packing.build_options import build_parser, check, sources_of, target_of
 from kuwa_min.packing.core_zip import python_here
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _list(backend_infos()) if options.list else _build_all(options)
     except (KuwaError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {redaction.clean(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -139,7 +140,7 @@ def _make_kit(path: Path, backend: BackendInfo, options: argparse.Namespace) -> 
 
 def log_step(text: str) -> None:
     """Write a line about a step to standard error."""
-    print(f"build.py: {text}", file=sys.stderr, flush=True)
+    print(f"build.py: {redaction.clean(text)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

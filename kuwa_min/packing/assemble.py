@@ -16,7 +16,7 @@ from kuwa_min.bundle.versions import python_minor
 from kuwa_min.errors import UsageError
 from kuwa_min.launch import MIN_PYTHON
 from kuwa_min.packing.custom.check_imports import library_imports
-from kuwa_min.packing.custom.executor_files import Executor
+from kuwa_min.packing.custom.executor_files import Executor, summary_of
 from kuwa_min.packing.custom.plugins import find_plugins
 from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.progress import Progress
@@ -154,8 +154,11 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
 
 def _executors(recipe: Recipe) -> dict[str, str]:
     """Return what the file has besides built-in backends: its own executors, and plugins."""
-    own = dict.fromkeys(recipe.executor.mains, recipe.backend.summary) if recipe.executor else {}
-    return {**find_plugins(recipe.libraries.files), **own}
+    found = find_plugins(recipe.libraries.files)
+    if recipe.executor:
+        files = recipe.executor.files
+        found |= {name: summary_of(files[path]) for name, path in recipe.executor.mains.items()}
+    return found
 
 
 def _target_entry(recipe: Recipe, payloads: Iterable[Payload]) -> str:

@@ -55,7 +55,7 @@ def find_executor(path: Path, with_files: Iterable[Path], known: Iterable[str]) 
         _check_name(name, path, known)
     name, main = next(iter(mains.items()))
     _check_paths(files)
-    return Executor(name, _summary(files[main]), mains, dict(sorted(files.items())))
+    return Executor(name, summary_of(files[main]), mains, dict(sorted(files.items())))
 
 
 def _name(source: Path) -> str:
@@ -108,7 +108,7 @@ def _defines_executor(source: Path) -> bool:
     return any(BASE.fullmatch(base) for base in bases)
 
 
-def _summary(source: Path) -> str:
+def summary_of(source: Path) -> str:
     """Return the first line of a source's docstring, or of the class that it starts."""
     tree, own = parse(source), parse(next(_defining(source), source))
     classes = [node for node in reversed(own.body) if isinstance(node, ast.ClassDef)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +15,19 @@ from kuwa_min.packing.wheels.lock import parse_requirement
 from kuwa_min.packing.wheels.resolve import OURS
 
 OTHER_FILE = re.compile(r"(?:-r|--requirement)[\s=]*(.+)")
+ADDRESS = re.compile(r"\w[\w+.-]+://")
 ADVICE = (
     (re.compile(r"-c\b|--constraint"), "set UV_CONSTRAINT to that file"),
     (re.compile(r"-i\b|--index-url|--extra-index-url"), "set UV_DEFAULT_INDEX, and pip's own"),
     (re.compile(r"-f\b|--find-links|--no-index"), "give build.py --find_links or --no_index"),
-    (re.compile(r"-e\b|--editable|[./]|\w+\+?\w*://"), "build its wheel, and give --wheels DIR"),
+    (re.compile(r"-e\b|--editable|[./\\]"), "build its wheel, and give --wheels DIR"),
+    (ADDRESS, "build its wheel, and give --wheels DIR"),
+    (
+        re.compile(r"[\w.+-]+\.(whl|tar\.gz|zip)$"),
+        "write its name, and give its folder by --wheels DIR",
+    ),
     (re.compile(r".*--hash"), "leave the hashes out; --lock FILE pins them"),
+    (re.compile(r"-"), "leave this option of pip out"),
 )
 
 
@@ -37,10 +45,11 @@ def _requirements(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
         raise UsageError(f"{path} includes itself")
     for number, line in _lines(path):
         other = OTHER_FILE.fullmatch(line)
-        if other:
-            yield from _requirements(path.parent / other[1], (*above, path.resolve()))
-            continue
         place = f"{path}: line {number}"
+        if other and not ADDRESS.match(other[1]):
+            name = _unquoted(other[1], place)
+            yield from _requirements(path.parent / name, (*above, path.resolve()))
+            continue
         for pattern, advice in ADVICE:
             if pattern.match(line):
                 raise UsageError(f"{place}: {line!r} is not followed here: {advice}")
@@ -51,6 +60,14 @@ def _requirements(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
         if requirement.url:
             raise UsageError(f"{place}: {line!r}: fetch that wheel, and give --wheels DIR")
         yield str(requirement)
+
+
+def _unquoted(text: str, place: str) -> str:
+    """Return a file's name that may stand in quotes, as pip reads it; spaces need none here."""
+    try:
+        return " ".join(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"{place}: {text}: {error}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -233,6 +233,7 @@ def explain(stderr: str, target: TargetPython) -> str:
         )
     kept = re.sub(r"(?m)^error: (No solution found.*\n)?|^For more information.*$", "", stderr)
     kept = re.sub(r"^ *cause: |(?m:^hint: )", "", kept).replace("we can conclude that", "so")
+    kept = kept.replace("`--find-links <uri>`", "--find_links DIR")
     line = " ".join(re.sub(r"\n *cause: ", ": ", kept).split())
     return f"uv finds no packages for {target}: {line[:LONGEST]}"
 

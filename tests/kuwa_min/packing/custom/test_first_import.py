@@ -220,6 +220,7 @@ def test_what_cannot_be_imported_is_a_line_when_building(tmp_path: Path) -> None
         ("import some", "some\nother", "ImportError: cannot import name 'gone'"),
         ("import some", "other", "mine.py:1 imports some, which no requirement brings"),
         ("", "absent", "absent"),
+        ("", "-i https://me:secret@host/", "'-i https://***@host/' is not followed here"),
         ("from kuwa.client import KuwaClient", "other", "kuwa.client, which this file lacks"),
     ):
         write(tmp_path, {"mine.py": f"{first}\n{base}", "needs.txt": required})

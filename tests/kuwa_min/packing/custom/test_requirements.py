@@ -17,7 +17,7 @@ colorama ; sys_platform == "win32"
 python-i18n[YAML]
 oschmod \\
   ~= 0.3.12
--r more/other.txt
+-r "more/other files.txt"
 kuwa_executor>=0.4
 requests>=2
 """
@@ -26,7 +26,7 @@ requests>=2
 def test_comments_markers_and_further_files_are_read(tmp_path: Path) -> None:
     """Each once, in order; what the file itself is, is left out."""
     (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "other.txt").write_text("-r third.txt\nnumpy", encoding="utf-16")
+    (tmp_path / "more" / "other files.txt").write_text("-r third.txt\nnumpy", encoding="utf-16")
     (tmp_path / "more" / "third.txt").write_text("kuwa-min\nhttpx#no comment")
     (tmp_path / "all.txt").write_text(TEXT.replace("\n", "\r\n"))
     with pytest.raises(UsageError, match=r"third\.txt: line 2: 'httpx#no"):
@@ -46,6 +46,10 @@ REFUSED = {
     "-c limits.txt": "set UV_CONSTRAINT",
     "--extra-index-url https://host/simple": "set UV_DEFAULT_INDEX",
     "--no-index": "--no_index",
+    "--pre": "leave this option of pip out",
+    "some-1.0-py3-none-any.whl": "write its name, and give its folder by --wheels DIR",
+    "-r https://host/all.txt": "leave this option of pip out",
+    "-r 'open": "No closing quotation",
     "some==1 --hash=sha256:00": "--lock FILE pins them",
     "some=1": "is no requirement",
     "-r all.txt": "includes itself",
