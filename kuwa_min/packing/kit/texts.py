@@ -72,6 +72,11 @@ OPEN = {  # of one that asks a service on the internet, whose addresses change
     "network_zh": "此服務可連到任何機器，因為它需要詢問外部服務。若該服務在您自己的網路內，可用 "
     "`kuwa.service` 的 `IPAddressDeny=` 與 `IPAddressAllow=` 擋下其他連線。",
 }
+CARDS = """
+
+# On graphics cards it computes if told so; else on the processor:
+# --ngl
+# -1"""
 CLOUD = "[Cloud model]"  # what the summary of such an executor begins with
 VERIFY = f"ssh-keygen -Y verify -f FILE -I {NAMESPACE} -n {NAMESPACE} -s {SIGNATURE} < {SUMS}"
 # What was added has no hash; a link in a file's place is no file, and counts as missing.
@@ -134,10 +139,15 @@ def _facts(manifest: Manifest, name: str, backend: str) -> dict[str, str]:
         "title": f"{name}, {manifest['name']} {manifest['version']}",
         "facts": describe(manifest),
         "quoted_name": shlex.quote(name),
+        "cards": CARDS if backend == "llamacpp" and _is_for_cards(target) else "",
         **network,
         **_python(target),
         **{key: text.format(files=files, size=size_text(size)) for key, text in disk.items()},
     }
+
+
+def _is_for_cards(target: Target) -> bool:
+    return bool(target["cuda"] or target["gpu_libraries"])
 
 
 def _asks_a_service(manifest: Manifest, backend: str) -> bool:

@@ -404,6 +404,18 @@ def test_the_unit_reaches_no_other_machine_unless_it_asks_one() -> None:
         assert "IPAddressAllow" in written["kuwa.args"]
 
 
+@pytest.mark.parametrize(
+    ("backend", "built", "said"),
+    [("llamacpp", HEAVY, True), ("llamacpp", EXAMPLE, False), ("huggingface", HEAVY, False)],
+)
+def test_the_defaults_of_a_file_for_cards_say_how_to_use_them(
+    backend: str, built: Manifest, said: bool
+) -> None:
+    """Without, llama.cpp computes on the processor; no other backend has the option."""
+    written = texts(built, [backend, "--model_path", "m"], ["some.pyz"], 0)["kuwa.args"]
+    assert ("\nm\n\n# On graphics cards" in written) is ("# --ngl\n# -1\n" in written) is said
+
+
 # -- it refuses
 
 
