@@ -70,6 +70,7 @@ COVERED_BY = {
     "backends/huggingface/decoding/cuda_graphs": "backends/huggingface/decoding/test_fixed_step",
     "backends/_local/tokenizing/bounds": "backends/_local/tokenizing/test_piece_tokenizer",
     "kuwa_min/packing/libraries/request": "kuwa_min/packing/libraries/test_find",
+    "kuwa_min/packing/llama_cpp/build_tools": "kuwa_min/packing/llama_cpp/test_llama_wheel",
     "kuwa_min/packing/llama_cpp/compiling": "kuwa_min/packing/llama_cpp/test_llama_wheel",
     "backends/llamacpp/scheduler_factory": "backends/llamacpp/test_scheduler",
     "backends/llamacpp/model": "backends/llamacpp/test_llamacpp",

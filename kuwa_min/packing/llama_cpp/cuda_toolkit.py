@@ -18,8 +18,8 @@ from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels.lock import Pin, read_pins
 from kuwa_min.packing.wheels.resolve import WheelSources
 
+from .build_tools import fetch_tools
 from .compiling import make_stub
-from .llama_wheel import fetch_tools
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep

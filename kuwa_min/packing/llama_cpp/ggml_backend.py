@@ -26,8 +26,9 @@ from kuwa_min.packing.wheels.lock import SourcePin
 from kuwa_min.packing.wheels.resolve import WheelSources
 from kuwa_min.packing.wheels.wheelhouse import sha256_of
 
+from .build_tools import Build, fetch_tools, source_commands
 from .compiling import run
-from .llama_wheel import Build, CompiledWheel, check_compiler, fetch_tools, source_commands
+from .llama_wheel import CompiledWheel, check_compiler
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep

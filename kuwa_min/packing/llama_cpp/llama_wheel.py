@@ -18,18 +18,15 @@ import re
 import shlex
 import shutil
 import tempfile
-import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing.wheels.fetch import fetch_wheels, pip_command
 from kuwa_min.packing.wheels.lock import (
     Lock,
-    Pin,
     SourcePin,
     narrowed,
     parse_requirement,
@@ -38,6 +35,7 @@ from kuwa_min.packing.wheels.lock import (
 from kuwa_min.packing.wheels.resolve import WheelSources, choose_sdist, resolve
 from kuwa_min.packing.wheels.target import TargetPython
 
+from .build_tools import Build, fetch_tools, for_tools, source_commands
 from .compiling import run
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ def pin_source(
     here, name = TargetPython.of_this_machine(), parse_requirement(requirement).name
     log_step(f"resolving the source of {requirement}, and what compiles it")
     sdist = choose_sdist(requirement, here, sources)
-    tools = resolve(f"build-of-{name}", TOOLS, here, _for_tools(sources)).pins
+    tools = resolve(f"build-of-{name}", TOOLS, here, for_tools(sources)).pins
     used = fetch_tools(tools, sources, wheelhouse, log_step)
     return SourcePin(sdist, narrowed(tools, used.values()))
 
@@ -121,20 +119,6 @@ def _duration(arguments: str) -> str:
     return "5 to 15 minutes"
 
 
-def fetch_tools(
-    tools: Sequence[Pin], sources: WheelSources, wheelhouse: Path, log_step: LogStep
-) -> dict[Path, str]:
-    """Return the wheels of the pinned tools, downloaded if need be, and their hashes."""
-    lock = Lock("", TargetPython.of_this_machine(), tuple(tools))
-    return fetch_wheels(lock, _for_tools(sources), wheelhouse, log_step)
-
-
-def _for_tools(sources: WheelSources) -> WheelSources:
-    """Return the sources without the folders that are for the target alone."""
-    links = (*map(str, sources.wheels), *sources.find_links)
-    return sources._replace(wheels=(), find_links=links, torch_variant="")
-
-
 def _folder(name: str, wheelhouse: Path) -> Path:
     """Return the folder of the wheels of a package that were compiled with these CMAKE_ARGS."""
     arguments = cmake_args(os.environ, platform.machine())
@@ -156,14 +140,6 @@ def check_compiler(environment: Mapping[str, str]) -> None:
             f"no C++ compiler is here ({', '.join(named or COMPILERS)}), and llama-cpp-python must "
             "be compiled: install one (apt-get install g++), or give a wheel by --wheels DIR"
         )
-
-
-class Build(NamedTuple):
-    """What is compiled, where its sdist is looked for, and the wheels of its tools."""
-
-    source: SourcePin
-    sources: WheelSources
-    tools: list[Path]
 
 
 def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> Path:
@@ -205,25 +181,3 @@ def _commands(build: Build, part: Path) -> list[list[str]]:
     """
     install, from_source = source_commands(build, part, "wheel")
     return [*install, [*from_source, "-w", str(part)]]
-
-
-def source_commands(build: Build, part: Path, command: str) -> tuple[list[list[str]], list[str]]:
-    """Return what installs the tools in a new Python, part/python, and pip's command on the sdist.
-
-    command: "wheel" or "download".
-    """
-    tools, sdist = part / "tools.txt", part / "sdist.txt"
-    tools.write_text("".join(pin.text() for pin in build.source.tools), encoding="utf-8")
-    sdist.write_text(build.source.sdist.text(), encoding="utf-8")
-    venv.create(part / "python", symlinks=True)
-    pip = pip_command(str(part / "python" / "bin" / "python"))
-    hashed = ["--no-deps", "--require-hashes", "--no-cache-dir", "--verbose"]
-    folders = {str(path.parent) for path in build.tools}
-    links = [f"--find-links={folder}" for folder in sorted(folders)]
-    # Installed, for pip, is also what lies beside pip.
-    install = [*pip, "install", *hashed, "--ignore-installed", "--no-index", *links]
-    install += ["-r", str(tools)]
-    where = [f"--find-links={link}" for link in _for_tools(build.sources).find_links]
-    where += ["--no-index"] if build.sources.no_index else []
-    options = ["--no-build-isolation", "--no-binary", build.source.sdist.name, "-r", str(sdist)]
-    return [install] if build.tools else [], [*pip, command, *hashed, *where, *options]

@@ -14,8 +14,7 @@ from backends._media.attachments import Attachment
 from backends._media.fetch_policy import LinkError
 from backends._media.links import placeholder
 from kuwa_min.errors import StartError
-from tests.support import reference_vision
-from tests.support.models import tiny_models, tiny_vision
+from tests.support.models import reference_vision, tiny_models, tiny_vision
 
 torch = pytest.importorskip("torch", reason="models that see need torch")
 transformers = pytest.importorskip("transformers", reason="and transformers")

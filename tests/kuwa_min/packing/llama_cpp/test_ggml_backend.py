@@ -9,8 +9,9 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.llama_cpp import ggml_backend
+from kuwa_min.packing.llama_cpp.build_tools import Build
 from kuwa_min.packing.llama_cpp.ggml_backend import GgmlBackend, add_backend, merge
-from kuwa_min.packing.llama_cpp.llama_wheel import Build, CompiledWheel
+from kuwa_min.packing.llama_cpp.llama_wheel import CompiledWheel
 from kuwa_min.packing.wheels.lock import Pin, SourcePin
 from kuwa_min.packing.wheels.resolve import WheelSources
 from kuwa_min.packing.wheels.wheel import read_wheel
