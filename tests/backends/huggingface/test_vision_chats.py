@@ -16,8 +16,8 @@ from backends._media.sentences import FILES_TOO_MANY, LINK_PRIVATE
 from backends.huggingface import HuggingfaceExecutor
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, StartError
-from tests.support import local_chats, reference_vision
-from tests.support.models import tiny_vision
+from tests.support import local_chats
+from tests.support.models import reference_vision, tiny_vision
 from tests.support.programs import until
 from tests.support.upload_site import Site
 
