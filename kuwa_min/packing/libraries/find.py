@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
 
 FileFilter = Callable[[Iterable[PayloadFile]], list[PayloadFile]]  # `prune`, or `list` for all
-TOOLKIT = re.compile(r"lib(cudart|cublas|cublasLt|nvrtc|nccl)\.so(\.\d+)*")
+OF_TOOLKIT = re.compile(r"lib(cudart|cublas|cublasLt|nvrtc|nccl)\.so(\.\d+)*")
 
 
 def find_libraries(
@@ -112,12 +112,9 @@ def _resolved(request: LibraryRequest, log_step: LogStep) -> Pinned:
 
 def _check_toolkit(libraries: Iterable[str], request: LibraryRequest) -> None:
     """Raise UsageError for a file that would need a CUDA toolkit: a driver has no such library."""
-    found = [name for name in libraries if TOOLKIT.fullmatch(name)]
+    found = [name for name in libraries if OF_TOOLKIT.fullmatch(name)]
     if found and not request.host_packages:
-        raise UsageError(
-            f"the file would need {', '.join(found)}, which a CUDA toolkit has and a driver does "
-            "not: leave CUDA out of CMAKE_ARGS and build with --cuda, which takes them along"
-        )
+        raise UsageError(f"the file would need {', '.join(found)} of {llama_cpp.TOOLKIT}")
 
 
 def _check(lock: Lock, request: LibraryRequest) -> None:

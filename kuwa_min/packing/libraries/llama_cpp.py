@@ -19,6 +19,7 @@ from kuwa_min.packing.elf.host_requirements import host_requirements
 from kuwa_min.packing.elf.scan import cached_scan
 from kuwa_min.packing.llama_cpp.ggml_backend import add_backend, version_of
 from kuwa_min.packing.llama_cpp.llama_wheel import (
+    CUDA,
     CompiledWheel,
     build_llama_wheel,
     compiled_before,
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 LLAMA = "llama-cpp-python"  # no wheels of it are published
 GIVE = "and give its folder by --wheels DIR"
+TOOLKIT = (
+    "the libraries of a CUDA toolkit, which a driver does not have: leave CUDA out of CMAKE_ARGS, "
+    "and build with --cuda, which takes them along"
+)
 SCANS = "elf-scans"  # in the wheelhouse
 
 
@@ -60,7 +65,7 @@ def find_wheel(request: LibraryRequest, log_step: LogStep) -> CompiledWheel | No
         )
     if not wanted or LLAMA in given:
         return None
-    _check_machine(request.target)
+    _check_can_compile(request)
     before = _compiled_before(wanted, request)
     if before and (before.source or not request.lock):
         log_step(f"{before.path.name} was compiled before, with the same CMAKE_ARGS")
@@ -72,7 +77,7 @@ def find_wheel(request: LibraryRequest, log_step: LogStep) -> CompiledWheel | No
 
 def compile_locked(source: SourcePin, request: LibraryRequest, log_step: LogStep) -> Path:
     """Compile the source of a lock, or return the wheel that was compiled of it."""
-    _check_machine(request.target)
+    _check_can_compile(request)
     given = find_candidates(request.sources.wheels, request.target).newest()
     if source.sdist.name in given:
         raise UsageError(
@@ -135,13 +140,17 @@ def _with_gpu(wheel: CompiledWheel, request: LibraryRequest, log_step: LogStep) 
     return made
 
 
-def _check_machine(target: TargetPython) -> None:
-    """Raise UsageError if what is compiled here runs on no machine such as the target."""
+def _check_can_compile(request: LibraryRequest) -> None:
+    """Raise UsageError if what is compiled here would run on no machine such as the target."""
+    target, arguments = request.target, os.environ.get("CMAKE_ARGS", "")
     if target.machine != os.uname().machine or not libc_version().startswith("glibc"):
         raise UsageError(
             f"{LLAMA} has no published wheels and cannot be compiled here for {target}: "
             f"build its wheel on such a machine, {GIVE}"
         )
+    carries_more = request.more or request.host_packages or "GGML_STATIC" in arguments
+    if CUDA.search(arguments) and not carries_more:
+        raise UsageError(f"{arguments!r} in CMAKE_ARGS makes a file that would need {TOOLKIT}")
 
 
 def _check_suits(wheel: Path, request: LibraryRequest) -> None:

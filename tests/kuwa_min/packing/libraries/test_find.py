@@ -231,7 +231,7 @@ def test_a_file_that_would_need_a_cuda_toolkit_is_refused(tmp_path: Path, name: 
         BackendInfo("llamacpp", "", {}), TargetPython.of_this_machine(), WheelSources(), None,
         tmp_path, (),
     )  # fmt: skip
-    with pytest.raises(UsageError, match=f"{name}, which a CUDA toolkit has .* build with --cuda"):
+    with pytest.raises(UsageError, match=f"{name} of the libraries of a CUDA .* build with --cuda"):
         _check_toolkit(["libz.so.1", name], request)
     _check_toolkit(["libz.so.1", "libgomp.so.1"], request)
     _check_toolkit([name], request._replace(host_packages=("torch",)))

@@ -275,3 +275,14 @@ def test_llama_cpp_for_another_machine_needs_its_wheel(links: Path) -> None:
     elsewhere = TargetPython("3.12", "manylinux_2_28_aarch64")
     with pytest.raises(UsageError, match="build its wheel on such a machine, and give its folder"):
         found(requested(links, backend=backend, target=elsewhere))
+
+
+def test_a_toolkit_of_yours_is_refused_before_hours_are_spent(
+    links: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file would need that toolkit on every machine."""
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=on")
+    with pytest.raises(
+        UsageError, match=r"^'-DGGML_CUDA=on' in CMAKE_ARGS makes a file that would"
+    ):
+        found(llama_requested(links))
