@@ -52,9 +52,9 @@ EVERYWHERE = (
 )
 VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
 CUDA = re.compile(r"-DGGML_CUDA(:BOOL)?=(on|1|true|yes|y)\b", re.IGNORECASE)
-# What llama.cpp's programs share: of no use to bindings, and a large part of the time. llama-cpp-
-# python sets it ON whatever a flag says, and this stands below that.
-WITHOUT_PROGRAMS = ("CMAKE_PROJECT_llama.cpp_INCLUDE", "set(LLAMA_BUILD_COMMON OFF)\n")
+# What a file has no use for, and takes a third of the time: what llama.cpp's programs share (which
+# llama-cpp-python sets ON whatever a flag says; this stands below that), and 16 MB of warnings.
+LEAVE_OUT = ("CMAKE_PROJECT_llama.cpp_INCLUDE", ("LLAMA_BUILD_COMMON", "LLAMA_ALL_WARNINGS"))
 COMPILERS = ("c++", "g++", "clang++")
 LOG = "build.log"
 RECORD = "source.lock"  # beside a compiled wheel: the source, and the tools that compiled it
@@ -147,7 +147,7 @@ def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> P
     log, sdist = folder / LOG, build.source.sdist
     with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
         commands = _commands(build, Path(part).absolute())
-        flag = _without_programs(Path(part).absolute())
+        flag = _leave_out(Path(part).absolute())
         environment = {**os.environ, "CMAKE_ARGS": f"{arguments} {flag}"}
         run(commands, f"{sdist.name} {sdist.version}", log, environment, log_step)
         made = next(Path(part).glob("*.whl"))
@@ -159,11 +159,11 @@ def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> P
         return kept
 
 
-def _without_programs(part: Path) -> str:
-    """Return the flag of CMake that leaves llama.cpp's programs out, by a file in this folder."""
-    variable, text = WITHOUT_PROGRAMS
-    file = part / "without_programs.cmake"
-    file.write_text(text, encoding="utf-8")
+def _leave_out(part: Path) -> str:
+    """Return the flag of CMake that switches options off, by a file that is made in this folder."""
+    variable, options = LEAVE_OUT
+    file = part / "leave_out.cmake"
+    file.write_text("".join(f"set({option} OFF)\n" for option in options), encoding="utf-8")
     return shlex.quote(f"-D{variable}={file}")
 
 
