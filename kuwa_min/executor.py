@@ -47,7 +47,8 @@ class LLMExecutor(KuwaAttributes):
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
     Subclasses implement `extend_arguments`, `setup` and `llm_compute` (or `serve`, or `abort`);
-    they may call `pause`, `on_stop`, `progress`, `describe`, `count_tokens`, `keep_secret`, read
+    they may call `pause`, `on_stop`, `progress`, `describe`, `measure`, `count_tokens`,
+    `keep_secret`, read
     the options, and replace the members of KuwaAttributes. All other members begin with two
     underscores, so that every other name is free.
 
@@ -147,9 +148,14 @@ class LLMExecutor(KuwaAttributes):
     def describe(self, **facts: Any) -> None:
         """Add facts about the model to /status, which is public: no secrets.
 
-        Values of other than JSON's types are shown as text; a name given again is replaced.
+        Values of other than JSON's types are shown as text; a function, which returns JSON's types,
+        is called at each request, on any thread. A name given again is replaced.
         """
         self.__status.describe(facts)
+
+    def measure(self, name: str, text: str, function: Callable[[], float]) -> None:
+        """Add a number to /metrics, computed at each request: a counter if it ends in _total."""
+        self.__status.add_metric(name, text, function)
 
     def count_tokens(self, *, read: int = 0, written: int = 0) -> None:
         """Add prompt tokens (read) and completion tokens (written) to /metrics; thread-safe.

@@ -30,6 +30,7 @@ LAYERS = (
     ("kuwa_min/process/deadline",),
     ("kuwa_min/process",),
     ("kuwa_min/chat", "kuwa_min/options/yaml"),
+    ("kuwa_min/bundle/trust",),
     ("kuwa_min/options", "kuwa_min/httpd", "kuwa_min/bundle"),
     ("kuwa_min/kernel", "kuwa_min/serving/commands"),
     ("kuwa_min/serving",),
@@ -64,6 +65,7 @@ FOR_BACKENDS = {
     "kuwa_min/log/redaction",
     "kuwa_min/process/supervision",
     "kuwa_min/process/deadline",
+    "kuwa_min/bundle/trust",
     "kuwa_min/chat",
     "kuwa_min/options",
 }

@@ -155,6 +155,10 @@ class Engine:
                     self._scheduler.step()
             except BaseException as error:  # noqa: BLE001 - it ends requests, not this thread
                 self._fail(error)
+        try:
+            self._scheduler.close()
+        except Exception as error:  # noqa: BLE001 - the process ends all the same
+            logger.error("the engine could not keep what it knows: %s", describe(error))
         self._fail(None)
         while not self._inbox.empty():
             queued = self._inbox.get()

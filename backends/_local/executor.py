@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
@@ -23,6 +24,8 @@ from kuwa_min.options import generation_options
 
 from .engine import Engine
 from .options import DEFAULT_SEED, NO_SEED, add_prompt_options, excess_of
+from .prompt_cache import settings as prompt_cache
+from .prompt_cache.cache import PromptCache
 from .prompt_encoder import (
     ChatInput,
     EncodedPrompt,
@@ -44,6 +47,12 @@ PER_MESSAGE = 4  # tokens that templates write around a message, about
 SLACK = 4  # times the characters of a prompt: templates leave out spaces and thoughts
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
+CACHE_METRICS = {
+    "entries": "Parked chats in memory.",
+    "bytes": "Bytes of parked chats.",
+    "hits_total": "Chats that began from a parked one.",
+    "restored_tokens_total": "Prompt tokens that were restored instead of being read.",
+}
 OVERRIDE = "--override_chat_template gives another one"
 
 
@@ -80,6 +89,7 @@ class ModelExecutor(LLMExecutor):
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options that on-premises models have in common, then the generation options."""
         add_prompt_options(parser)
+        prompt_cache.add_options(parser)
         note = f"What {self.own_options} states comes before these defaults."
         generation_options.add_arguments(parser, self.table, note)
 
@@ -125,6 +135,7 @@ class ModelExecutor(LLMExecutor):
         self.settings = self.read_settings()
         if excess := excess_of(self.settings):
             raise UsageError(excess)
+        self.cache_settings = prompt_cache.CacheSettings(self.args)
         load = self.loader()
         self.engine = Engine(
             lambda: self._load(load),
@@ -134,6 +145,15 @@ class ModelExecutor(LLMExecutor):
         self.engine.start()
         self.sandbox_pool = SandboxPool()
         self.describe(**self.model.info(), engine=self.engine.description)
+        if self.cache_settings.cache is not None:
+            self._report(self.cache_settings.cache)
+
+    def _report(self, cache: PromptCache) -> None:
+        """Let /status and /metrics say what the prompt cache holds and saves."""
+        self.describe(prompt_cache=cache.facts)
+        for name, text in CACHE_METRICS.items():
+            fact = name.removesuffix("_total")
+            self.measure(f"prompt_cache_{name}", text, partial(cache.fact, fact))
 
     def _load(self, load: Callable[[], Model]) -> Scheduler:
         """Load and check the model; return its scheduler. Runs on the engine's thread."""

@@ -38,6 +38,9 @@ class Scheduler(Protocol):
     def reset(self) -> None:
         """Drop all requests, which are finished, and what the KV cache holds."""
 
+    def close(self) -> None:
+        """Keep what is to be kept for the next start; called once, before the last reset()."""
+
 
 class SerialScheduler:
     """Computes one request at a time: a step is a whole completion.
@@ -73,3 +76,6 @@ class SerialScheduler:
     def reset(self) -> None:
         """Drop the request."""
         self._current = None
+
+    def close(self) -> None:
+        """Nothing is kept."""

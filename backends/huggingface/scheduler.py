@@ -82,6 +82,9 @@ class BatchScheduler:
             self._fixed_steps.clear()
         self._model.free_memory()
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
     @torch.inference_mode()
     def step(self) -> None:
         """Prefill up to the budget, then run a decode step."""

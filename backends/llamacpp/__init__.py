@@ -188,7 +188,9 @@ class LlamacppExecutor(ModelExecutor):
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""
         from .scheduler_factory import create_scheduler
 
-        return create_scheduler(self.model, slots, reproducible=self.args.reproducible)
+        return create_scheduler(
+            self.model, slots, self.cache_settings, reproducible=self.args.reproducible
+        )
 
     def interrupt_loading(self) -> None:
         """End what the engine's thread computes; reading the file ends by loading_progress()."""

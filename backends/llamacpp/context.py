@@ -13,6 +13,8 @@ Knows no requests. For one thread, but for abort().
 # - After a failure some sequences hold a part of their new tokens; decode() removes them all.
 # - Recurrent models (Mamba and others) keep a state instead of keys and values, which cannot be
 #   truncated: the slot is emptied instead.
+# - A saved state has of layers with a sliding window what the window still shows at its end. A slot
+#   that was restored from it cannot be truncated below that: see _shortest.
 #
 # Gap filling. Slots 0 and 2 decoding, slot 1 idle, would take two ubatches. A dummy token in slot 1
 # joins them to one; it is truncated afterwards. That pays while the dummy tokens take less time
@@ -96,6 +98,8 @@ class LlamaContext:
         length: int,
         vocabulary: int,
         abort_flag: ctypes.Array[ctypes.c_char],
+        is_recurrent: bool = False,
+        has_window: bool = False,
     ) -> None:
         self._vocabulary, self._abort_flag = vocabulary, abort_flag
         LOG_CAPTURE.first_error = ""
@@ -108,6 +112,9 @@ class LlamaContext:
         self.capacity = int(llama_cpp.llama_n_ctx_seq(self._context))  # tokens of a slot
         self.batch_tokens = int(llama_cpp.llama_n_batch(self._context))  # of one decode()
         self.sequence_lengths = [0] * slots  # tokens that each slot holds
+        self._shortest = [0] * slots  # tokens that truncate() can leave in each, but for none
+        self.can_cut = not has_window and not is_recurrent  # restored states
+        self._is_recurrent = is_recurrent
         self.gap_fill = 0  # slots of a gap that are filled at most
         self.copy_seconds: float | None = None  # of copy(); None: sequences cannot be copied
         self._make_batch()
@@ -245,22 +252,28 @@ class LlamaContext:
 
         Returns the number of tokens that are left.
         """
+        if length < self._shortest[slot]:
+            length = 0
         removed = remove_tokens(self._memory, slot, length, -1)
         if not removed or last_position(self._memory, slot) != length - 1:
             remove_tokens(self._memory, slot, -1, -1)
             length = 0
+        if not length:
+            self._shortest[slot] = 0
         self.sequence_lengths[slot] = length
         return length
 
     def copy(self, source: int, target: int, length: int) -> int:
         """Copy a sequence's first `length` tokens to another slot; return how many that holds."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._shortest[target] = self._shortest[source]
         return self.truncate(target, length)
 
     def clear(self) -> None:
         """Empty all slots, and overwrite their memory."""
         llama_cpp.llama_memory_clear(self._memory, True)
         self.sequence_lengths = [0] * len(self.sequence_lengths)
+        self._shortest = [0] * len(self.sequence_lengths)
 
     def reset(self, slots: Sequence[int]) -> None:
         """Empty slots that hold NaNs, and overwrite their memory.
@@ -275,6 +288,38 @@ class LlamaContext:
             self.copy(good[0], slot, 0)
         return None
 
+    # -- the states of slots, for the prompt cache: RowStates
+
+    def kept(self, slot: int, length: int) -> int:
+        """Return how many tokens truncate() to this length would leave, as far as is known."""
+        shortest = self.sequence_lengths[slot] if self._is_recurrent else self._shortest[slot]
+        return length if length >= shortest else 0
+
+    def state_bytes(self, slot: int) -> int:
+        """Return the size of a slot's state."""
+        return int(llama_cpp.llama_state_seq_get_size(self._context, slot))
+
+    def save(self, slot: int) -> Any:
+        """Return a slot's state; raises MemoryError."""
+        state = numpy.empty(self.state_bytes(slot), numpy.uint8)
+        pointer = _bytes_pointer(state)
+        if llama_cpp.llama_state_seq_get_data(self._context, pointer, state.nbytes, slot) == 0:
+            raise MemoryError("llama.cpp could not save a chat's state")
+        return state
+
+    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
+        """Restore a state of `tokens` tokens in a slot, and truncate it to `length`.
+
+        Returns the number of tokens that the slot holds, 0 if llama.cpp refuses the state.
+        """
+        buffer = numpy.frombuffer(state, numpy.uint8)
+        pointer = _bytes_pointer(buffer)
+        read = llama_cpp.llama_state_seq_set_data(self._context, pointer, buffer.nbytes, slot)
+        if read != buffer.nbytes or last_position(self._memory, slot) != tokens - 1:
+            return self.truncate(slot, 0)
+        self._shortest[slot] = 0 if self.can_cut else tokens
+        return self.truncate(slot, length)
+
     # -- aborting
 
     def abort(self) -> None:
@@ -284,6 +329,11 @@ class LlamaContext:
     def clear_abort(self) -> None:
         """Let later decode() calls compute again."""
         self._abort_flag[0] = b"\0"
+
+
+def _bytes_pointer(buffer: Any) -> Any:
+    """Return a numpy array of bytes as llama.cpp's functions take it."""
+    return ctypes.cast(buffer.ctypes.data, ctypes.POINTER(ctypes.c_ubyte))
 
 
 def _failure(result: int) -> Exception:

@@ -10,21 +10,19 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
+from backends._local.free_memory import free_bytes
 from kuwa_min.errors import StartError
 
 logger = logging.getLogger(__name__)
 
-MEMINFO = Path("/proc/meminfo")
-FREE = ("MemAvailable", "SwapFree")
 # llama_kv_cache: size =   32.00 MiB (   256 cells,  32 layers,  1/1 seqs), K (f16): ...
 SIZE = re.compile(r"_(?:kv_cache|memory_recurrent): size = +([\d.]+) MiB \( *(\d+) cells, .*seqs")
 # llama_kv_cache:        CPU KV buffer size =     1.88 MiB, one a device, before the size
 PART = re.compile(r"_(?:kv_cache|memory_recurrent): +(\S+) (?:KV|RS) buffer size = +([\d.]+) MiB")
 STATE = "_memory_recurrent:"  # whose size does not depend on the length
 HERE = re.compile(r"CPU|.*_Host$")  # names of buffers in the machine's memory
-MIB, KIB, GB = 2**20, 2**10, 1e9
+MIB, GB = 2**20, 1e9
 
 
 def check(
@@ -35,7 +33,7 @@ def check(
     log: llama.cpp's log lines about a context of one slot; length: of each slot, in tokens; mapped:
     bytes of weights that are read from the file itself. If they do not fit beside it, log that.
     """
-    needed, free = _needed_bytes(log, slots, length), _free_bytes()
+    needed, free = _needed_bytes(log, slots, length), free_bytes(with_swap=True)
     if free is not None and needed > free:
         raise StartError(
             f"{length:,} tokens for each of {slots} chats take {needed / GB:.1f} GB, and "
@@ -71,13 +69,3 @@ def _share(parts: dict[str, float]) -> float:
     """Return how much of a cache lies in the machine's memory; all if that is not stated."""
     here = sum(size for name, size in parts.items() if HERE.match(name))
     return here / total if (total := sum(parts.values())) else 1.0
-
-
-def _free_bytes() -> int | None:
-    """Return the free memory and swap; None if the system does not state it."""
-    try:
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    known = dict(line.split(":", 1) for line in lines if ":" in line)
-    return sum(int(known[name].split()[0]) * KIB for name in FREE if name in known)

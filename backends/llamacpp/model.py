@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import logging
 import os
 import re
@@ -30,6 +31,7 @@ Progress = Callable[[int, int], None]  # called with (done, total)
 PIECE_BYTES = 256  # of a token's text; the few longer tokens state their size
 DESCRIPTION_BYTES = 256
 PROGRESS_STEPS = 1000  # of loading
+SPLIT_PART = re.compile(r"-\d{5}(-of-\d{5}\.gguf)$")
 UNKNOWN_ARCHITECTURE = re.compile(r"unknown model architecture: '([\w.-]*)'")
 NO_DEVICES = (ctypes.c_void_p * 1)(None)  # ends with NULL, as any list of them
 MAPPED = "CPU_Mapped"  # llama.cpp's name for the file, read as memory
@@ -64,7 +66,7 @@ class LlamaModel:
         bindings.prepare()
         fatal_errors.announce()
         devices.check(gpu_layers, visible_gpu)
-        self.name, self.uses_gpu = path.name, bool(gpu_layers)
+        self._path, self.name, self.uses_gpu = path, path.name, bool(gpu_layers)
         self._context_options = context_options
         self._abort_flag = ctypes.create_string_buffer(2)  # of all contexts; see LlamaContext
         with LOG_CAPTURE.capturing() as self._load_log:
@@ -193,6 +195,19 @@ class LlamaModel:
         """Return the size of the weights that processors read from the file itself."""
         return device_memory.by_device(self._load_log).get(MAPPED, {}).get("model", 0)
 
+    def files(self) -> list[Path]:
+        """Return the files of the model: one, or the parts of a split one."""
+        part = SPLIT_PART.search(self.name)
+        pattern = f"{self.name[: part.start()]}-*{part[1]}" if part else ""
+        return list(self._path.parent.glob(pattern)) if part else [self._path]
+
+    def state_facts(self) -> dict[str, Any]:
+        """Return what the state of a slot depends on beside the model."""
+        return {
+            "library": f"llama-cpp-python {llama_cpp.__version__}",
+            "context": [self.context_length, *dataclasses.astuple(self._context_options)[1:]],
+        }
+
     def log_of_smallest_context(self) -> list[str]:
         """Return what llama.cpp logs when it creates a context of one slot with PADDING tokens."""
         with LOG_CAPTURE.capturing() as lines:
@@ -207,6 +222,8 @@ class LlamaModel:
             length=length,
             vocabulary=self.vocabulary_size,
             abort_flag=self._abort_flag,
+            is_recurrent=self.is_recurrent,
+            has_window=bool(llama_cpp.llama_model_n_swa(self._model)),
         )
 
     def abort(self) -> None:

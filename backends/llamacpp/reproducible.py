@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from backends._local.prefill_budget import FIXED_CHUNK
 from backends._local.prefix_match import PrefixMatch, match_nothing
+from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 
 from .context import LlamaContext
@@ -22,8 +23,8 @@ class ReproducibleScheduler(BatchScheduler):
     A step computes a token of each decoding sequence, then a chunk of one prompt.
     """
 
-    def __init__(self, model: LlamaModel, context: LlamaContext) -> None:
-        super().__init__(model, context)
+    def __init__(self, model: LlamaModel, context: LlamaContext, cache: PromptCache) -> None:
+        super().__init__(model, context, cache)
         self._chunk = min(FIXED_CHUNK, context.batch_tokens)
         self.description += ", each computed alone"
 

@@ -6,7 +6,9 @@
 #
 # Prefix reuse. Copying a prefix costs a copy of the whole sequence, so that the measured time of a
 # copy, in tokens of prefill, is the shortest prefix that is copied. A request whose prefix is just
-# being prefilled for another one (a system prompt) waits until it can be copied.
+# being prefilled for another one (a system prompt) waits until it can be copied. What a slot would
+# lose is parked in the prompt cache, and restored from there; with chats that are decoding, once a
+# step at most.
 #
 # Failures. When a decode of several sequences fails, each is computed alone: the failure then ends
 # the one that is to blame. Sequences whose slots were emptied meanwhile are prefilled again with
@@ -21,6 +23,7 @@ from collections import deque
 
 from backends._local.prefill_budget import PrefillBudget, split_budget
 from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, common_prefix_length, match_prefix
+from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 from backends._local.sequence import Sequence
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
@@ -39,8 +42,8 @@ Plan = list[tuple[LlamaSequence, list[int]]]  # the tokens to compute of each se
 class BatchScheduler:
     """Runs as many sequences at once as the context has slots; a Scheduler."""
 
-    def __init__(self, model: LlamaModel, context: LlamaContext) -> None:
-        self._model, self._context = model, context
+    def __init__(self, model: LlamaModel, context: LlamaContext, cache: PromptCache) -> None:
+        self._model, self._context, self._cache = model, context, cache
         self._budget = PrefillBudget(context.batch_tokens)
         self._sequences = self._idle_sequences()
         self._waiting: deque[Request] = deque()
@@ -74,15 +77,19 @@ class BatchScheduler:
         self._sequences = self._idle_sequences()
         self._context.clear()
 
+    def close(self) -> None:
+        """Keep on disk what is to be kept."""
+        self._cache.close(self._sequences)
+
     def step(self) -> None:
         """Compute a token of every decoding sequence, and chunks of prompts beside them."""
         self._end_stopped()
-        for _ in range(len(self._waiting)):
-            request = self._waiting.popleft()
+        for request in list(self._waiting):
             if self._is_prefix_under_way(request):
-                self._waiting.append(request)  # it can be copied at a later step
-            else:
-                self._begin(request)
+                continue  # it can be copied at a later step
+            self._waiting.remove(request)
+            if self._begin(request) and self._decoding:
+                break
         if not (self._prefilling or self._decoding):
             return
         try:
@@ -120,21 +127,33 @@ class BatchScheduler:
         """Tell whether a prompt's prefix is just being prefilled for another request."""
         reusable = request.prompt_ids[:-1]
         cached = max(common_prefix_length(one.tokens, reusable) for one in self._sequences)
+        cached = max(cached, self._cache.find(request.prompt_ids).length)
         coming = (
             common_prefix_length(one.request.prompt_ids, reusable) for one in self._prefilling
         )
         return max(coming, default=0) >= cached + max(self._min_prefix, MIN_PREFIX)
 
-    def _begin(self, request: Request) -> None:
-        """Begin a sequence in the slot that holds most of the prompt."""
-        match = self._match(request)
+    def _begin(self, request: Request) -> bool:
+        """Begin a sequence where most of the prompt is known; return whether a state was moved."""
+        match, parked = self._cache.match(
+            self._sequences,
+            request.prompt_ids,
+            self._match(request),
+            can_grow=False,
+            tokens_in=self._budget.tokens_in,
+        )
         assert match.slot is not None  # has_free_slot() said that one is idle
         sampler = Sampler(request.options, self._model.vocabulary_size)
-        cached = self._keep_prefix(match.slot, match)
+        is_parked = self._cache.park(match.slot, request.prompt_ids)
+        if parked is None:
+            cached = self._keep_prefix(match.slot, match)
+        else:
+            cached = self._cache.restore(match.slot, parked, match.cached)
         match.slot.begin(
             request, self._model, sampler, cached=cached, max_new_tokens=_max_new_tokens(request)
         )
         self._prefilling.append(match.slot)
+        return is_parked or parked is not None
 
     def _match(self, request: Request) -> PrefixMatch[LlamaSequence]:
         """Choose the slot for a request, and what it reuses."""
@@ -176,14 +195,22 @@ class BatchScheduler:
         except (MemoryError, RuntimeError) as error:
             logger.debug("computing %d chats failed: %s", len(plan), describe(error))
             self._restart_emptied()
+            if isinstance(error, MemoryError) and self._cache.drop_all():
+                self._compute(self._again(plan))
+                return
             if len(plan) == 1:
                 out_of_memory = isinstance(error, MemoryError)
                 self._end(plan[0][0], AnswerError(OUT_OF_MEMORY) if out_of_memory else error)
                 return
-            for sequence, tokens in plan:
-                is_prefill = sequence in self._prefilling
-                chunk = sequence.next_chunk(len(tokens)) if is_prefill else tokens
-                self._compute([(sequence, chunk)])
+            for entry in plan:
+                self._compute(self._again([entry]))
+
+    def _again(self, plan: Plan) -> Plan:
+        """Return a plan that failed as it is now: some of its sequences may have been emptied."""
+        return [
+            (one, one.next_chunk(len(tokens)) if one in self._prefilling else tokens)
+            for one, tokens in plan
+        ]
 
     def _restart_emptied(self) -> None:
         """Prefill sequences again whose slots were emptied."""

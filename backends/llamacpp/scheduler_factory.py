@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from backends._local.prompt_cache.settings import CacheSettings
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import StartError
 
@@ -15,7 +16,9 @@ from .scheduler import BatchScheduler
 logger = logging.getLogger(__name__)
 
 
-def create_scheduler(model: LlamaModel, slots: int, *, reproducible: bool) -> Scheduler:
+def create_scheduler(
+    model: LlamaModel, slots: int, settings: CacheSettings, *, reproducible: bool
+) -> Scheduler:
     """Return the scheduler for up to `slots` concurrent sequences; raises StartError.
 
     A model that fails the check with several slots gets a context with one. reproducible: equal
@@ -41,4 +44,7 @@ def create_scheduler(model: LlamaModel, slots: int, *, reproducible: bool) -> Sc
     logger.info("%s %s", model.name, model.placement())
     context.gap_fill = 0 if model.is_recurrent else findings.gap_fill
     context.copy_seconds = findings.copy_seconds
-    return (ReproducibleScheduler if reproducible else BatchScheduler)(model, context)
+    cache = settings.create(
+        context, files=model.files(), mapped=model.mapped_bytes, **model.state_facts()
+    )
+    return (ReproducibleScheduler if reproducible else BatchScheduler)(model, context, cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]] | type
 MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
 MAX_WHOLES = 256  # of a list
 MAX_TEXT_LENGTH = 1000  # characters of each
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)(i?B?)", re.ASCII | re.IGNORECASE)
 
 
 def convert(kind: Kind, value: Any) -> Any:
@@ -134,6 +136,16 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def size(text: str) -> int:
+    """Parse a number of bytes: 0, 500MB (10^6), 4GiB (2^30), 4G as GiB."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"a size such as 4GiB, 500MB or 0 is needed, not {text!r}")
+    number, unit, suffix = found[1], found[2].upper(), found[3].upper()
+    base = 1000 if suffix == "B" else 1024
+    return int(float(number) * base ** " KMGT".index(unit or " "))
 
 
 def seconds(text: str) -> float:

@@ -6,6 +6,7 @@ Written by the backend on any thread; read by /status on HTTP worker threads.
 from __future__ import annotations
 
 import logging
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from kuwa_min.log import redaction
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kuwa_min.progress import Progress
+
+FUNCTIONS = (FunctionType, MethodType)  # classes and the like are shown as text
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ class BackendStatus:
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
         self.task: Progress | None = None  # the step of loading that runs
+        self.functions: dict[str, Callable[[], Any]] = {}  # facts that change
+        self.add_metric: Callable[[str, str, Callable[[], float]], None] = lambda *_: None
         self.on_tokens: Callable[[int, int], None] = lambda prompt_tokens, completion_tokens: None
 
     def begin(self, title: str) -> Progress:
@@ -47,8 +52,15 @@ class BackendStatus:
         """Add facts; other than JSON types become text. Raises ValueError for NaN and infinity."""
         import json
 
+        calls = {name: one for name, one in facts.items() if isinstance(one, FUNCTIONS)}
+        self.functions = {**self.functions, **calls}
+        facts = {name: fact for name, fact in facts.items() if name not in calls}
         plain = json.loads(json.dumps(facts, default=str, allow_nan=False))
         self.facts = {**self.facts, **_clean(plain)}
+
+    def current(self) -> dict[str, Any]:
+        """Return all facts as they are now."""
+        return {**self.facts, **{name: _clean(one()) for name, one in self.functions.items()}}
 
 
 def _clean(fact: Any) -> Any:

@@ -190,6 +190,14 @@ class Metrics:
             "build_info", "What runs here.", {**labels, "version": version, "backend": backend}
         )
         self.build.set(1)
+        self.of_backend: dict[str, Metric] = {}  # by name
+
+    def add(self, name: str, text: str, function: Callable[[], float]) -> None:
+        """Add a number of the backend's: a counter if its name ends in _total, else a gauge."""
+        kind = FunctionCounter if name.endswith("_total") else FunctionGauge
+        metric = kind(name, text, self.state.labels)
+        metric.function = function
+        self.of_backend = {**self.of_backend, name: metric}
 
     def observe_load(self, running: int, waiting: int) -> None:
         """Set how many chats run and how many wait."""
@@ -211,5 +219,6 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics as Prometheus text."""
-        metrics = (value for value in vars(self).values() if isinstance(value, Metric))
+        own = (value for value in vars(self).values() if isinstance(value, Metric))
+        metrics = (*own, *self.of_backend.values())
         return ("\n".join(line for metric in metrics for line in metric.render()) + "\n").encode()

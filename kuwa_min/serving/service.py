@@ -85,6 +85,7 @@ class Service:
             args.access_code[0], backend=backend.name, version=backend.version, slots=count
         )
         backend.status.on_tokens = self._metrics.count_tokens
+        backend.status.add_metric = self._metrics.add
         self._started = time.monotonic()
         abort = self._run_abort if backend.abort is not None else None
         self._slots = Slots(count, self._metrics, abort, waiting=waiting)

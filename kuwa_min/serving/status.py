@@ -49,7 +49,7 @@ class ExecutorStatus:
             "waiting": int(metrics.waiting.value),
             "longest_wait_seconds": round(metrics.longest_wait.value, 3),
             "registered": bool(metrics.registered.value),
-            "model": self._backend_status.facts,
+            "model": self._backend_status.current(),
         }
         if state == LOADING:
             found["progress"] = _progress(self._backend_status.task)

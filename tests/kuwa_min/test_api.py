@@ -31,6 +31,7 @@ SIGNATURES = {
     "on_stop": "(self, call: 'Callable[[], None]') -> 'None'",
     "progress": "(self, what: 'str') -> 'Progress'",
     "describe": "(self, **facts: 'Any') -> 'None'",
+    "measure": "(self, name: 'str', text: 'str', function: 'Callable[[], float]') -> 'None'",
     "count_tokens": "(self, *, read: 'int' = 0, written: 'int' = 0) -> 'None'",
     "keep_secret": "(self, secret: 'str') -> 'None'",
     "run": (

@@ -123,6 +123,9 @@ class Batch:
         """Drop all."""
         self.requests.clear()
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
 
 @pytest.mark.parametrize(("count", "interval"), [(3, 0.03), (8, 0.05)])
 def test_the_more_requests_run_the_rarer_is_text_handed_over(count: int, interval: float) -> None:

@@ -35,7 +35,8 @@ except Exception as error:
     print(type(error).__name__, error, sep=": ")
 """
 LOAD = """
-import json, pathlib, sys
+import argparse, json, pathlib, sys
+from backends._local.prompt_cache.settings import CacheSettings
 from backends.llamacpp.context import ContextOptions
 from backends.llamacpp.model import LlamaModel
 from backends.llamacpp.scheduler_factory import create_scheduler
@@ -49,7 +50,8 @@ model = LlamaModel(
     context_length=256,
     context_options=ContextOptions(1, flash_attn="off", cache_type="f32"),
 )
-create_scheduler(model, 2, reproducible=False)
+off = argparse.Namespace(prompt_cache=0, prompt_cache_dir=None, reproducible=False)
+create_scheduler(model, 2, CacheSettings(off), reproducible=False)
 print(json.dumps(model.info()))
 """
 # A backend with one card, which computes nothing. The layout is that of ggml-backend-impl.h.

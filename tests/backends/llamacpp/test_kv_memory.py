@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backends._local import free_memory
 from backends.llamacpp import kv_memory
 from kuwa_min.errors import StartError
 
@@ -42,7 +43,7 @@ def sixteen_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     lines = ("MemTotal: 99999999 kB", "MemAvailable: 12582912 kB", "SwapFree:  4194304 kB")
     meminfo.write_text("\n".join([*lines, "HugePages_Total:       0", ""]), encoding="ascii")
-    monkeypatch.setattr(kv_memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(free_memory, "MEMINFO", meminfo)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_a_system_that_does_not_say_refuses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then llama.cpp finds out."""
-    monkeypatch.setattr(kv_memory, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "none")
     kv_memory.check([ATTENTION], slots=10**6, length=10**6)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from backends._local import free_memory
 from backends._local.engine import Closed
-from backends.llamacpp import LlamacppExecutor, kv_memory
+from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options
 from kuwa_min.serving.generator_runner import GeneratorRunner
@@ -516,7 +517,7 @@ def test_more_memory_than_there_is_is_one_line(
 ) -> None:
     """Of what llama.cpp really says about this model: 512 bytes a token."""
     (tmp_path / "meminfo").write_text("MemAvailable: 24576 kB\n", encoding="ascii")
-    monkeypatch.setattr(kv_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
     few = ("--model_path", gguf, "--context_window", 32_768, "--cache_type", "f32")
     load(LlamacppExecutor, *few)
     words = "32,768 tokens for each of 2 chats take 0.0 GB, and 0.0 GB are free; "

@@ -1,0 +1,276 @@
+"""The prompt cache: keep what a row remembers of a chat before another chat takes the row.
+
+Knows no library: a RowStates saves and restores the rows of an engine.
+"""
+
+# The strategy. Each row of an engine remembers the tokens of its last chat. With more people than
+# rows, a chat finds its row taken at its next turn, and would be read again from its beginning. So
+# 1. before a row is overwritten, its state is parked in host memory, if more than MIN_LOST of its
+#    tokens would be lost; a state that is the beginning of another one is dropped for it;
+# 2. a new chat starts from the longest common prefix among rows and parked states. A row that is as
+#    good is preferred: nothing is moved then;
+# 3. over the budget, the least recently used states go first.
+# A state that cannot be cut (of recurrent models, and of those with sliding windows) serves only
+# prompts that begin with all of its tokens.
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from backends._local.free_memory import free_bytes
+from backends._local.prefix_match import (
+    MIN_PREFIX,
+    PrefixMatch,
+    Slot,
+    common_prefix_length,
+    match_nothing,
+)
+from kuwa_min.errors import describe
+
+from .parked import ParkedState, as_bytes
+from .state_files import StateFiles
+
+logger = logging.getLogger(__name__)
+
+MIN_LOST = 32  # tokens; fewer are read again instead of being parked
+MAX_ENTRIES = 1000  # each is compared with each prompt
+RESERVE = 2**28  # bytes of free memory that the cache leaves to others
+FIRST_SPEED = 1e9  # bytes per second, until a state was restored
+
+
+class Row(Slot, Protocol):
+    """A row of an engine: a slot of its KV cache, and the tokens in it."""
+
+    slot: int
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+class RowStates(Protocol):
+    """Saves and restores rows of one engine; for its thread.
+
+    A state is a buffer of bytes, which need not be copied. can_cut: whether a row can be restored
+    to fewer tokens than its state has.
+    """
+
+    can_cut: bool
+
+    def kept(self, slot: int, length: int) -> int:
+        """Return how many of a row's first `length` tokens are left if it is cut there."""
+
+    def state_bytes(self, slot: int) -> int:
+        """Return the size of a row's state."""
+
+    def save(self, slot: int) -> Any:
+        """Return a copy of a row's state in host memory; raises MemoryError."""
+
+    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
+        """Overwrite a row with the first `length` of a state's tokens; return how many it holds.
+
+        If the state does not fit, or memory runs out, the row is empty: 0.
+        """
+
+
+class Found(NamedTuple):
+    """A parked state, and how many of a prompt's tokens it has."""
+
+    parked: ParkedState | None
+    length: int
+
+
+class PromptCache:
+    """Parked states of one engine's rows, up to max_bytes; 0: parks nothing.
+
+    For the engine's thread, but for facts(), and add(), which the thread of the files calls.
+    """
+
+    def __init__(
+        self,
+        states: RowStates,
+        max_bytes: int,
+        files: StateFiles | None = None,
+        free: Callable[[], int | None] = free_bytes,
+    ) -> None:
+        self._states, self._max_bytes, self._files, self._free = states, max_bytes, files, free
+        self._lock = threading.Lock()  # of the entries and their bytes
+        self._entries: dict[bytes, ParkedState] = {}  # by tokens, the least recently used first
+        self._bytes = self._hits = self._restored = 0
+        self._speed = FIRST_SPEED
+        if files is not None:
+            files.start(self.add, max_bytes)
+
+    def facts(self) -> dict[str, int]:
+        """Return what the cache holds and what it saved, for /status and /metrics."""
+        return {
+            "entries": len(self._entries),
+            "bytes": self._bytes,
+            "max_bytes": self._max_bytes,
+            "hits": self._hits,
+            "restored_tokens": self._restored,
+        }
+
+    def fact(self, name: str) -> int:
+        """Return one of the facts."""
+        return self.facts()[name]
+
+    # -- a new chat
+
+    def find(self, prompt_ids: Sequence[int]) -> Found:
+        """Return the state that has most of a prompt's tokens, without the last one."""
+        reusable, best = as_bytes(prompt_ids[:-1]), Found(None, 0)
+        with self._lock:
+            entries = list(self._entries.values())
+        for entry in entries:
+            length = entry.common_prefix_length(reusable, can_cut=self._states.can_cut)
+            if length > best.length:
+                best = Found(entry, length)
+        return best
+
+    def match(
+        self,
+        rows: Iterable[RowT],
+        prompt_ids: Sequence[int],
+        live: PrefixMatch[RowT],
+        *,
+        can_grow: bool,
+        tokens_in: Callable[[float], int],
+    ) -> tuple[PrefixMatch[RowT], ParkedState | None]:
+        """Return the row for a prompt, and the state to restore in it if that is better.
+
+        live: what the rows themselves offer; tokens_in: how many tokens are read in some seconds.
+        """
+        found = self.find(prompt_ids)
+        if found.parked is None:
+            return live, None
+        source = live.source or live.slot
+        kept = self._states.kept(source.slot, live.cached) if source and live.cached else 0
+        cost = tokens_in(found.parked.size / self._speed)
+        if found.length < kept + max(MIN_PREFIX, cost):
+            return live, None
+        self._note_use(found.parked)  # so that parking the row's own state does not push it out
+        row = match_nothing(rows, can_grow=can_grow).slot
+        return PrefixMatch(row, found.length, None), found.parked
+
+    def restore(self, row: Row, parked: ParkedState, length: int) -> int:
+        """Overwrite a row with a parked state's beginning; return how many tokens it holds."""
+        started = time.perf_counter()
+        held = self._states.restore(row.slot, parked.state, parked.length, length)
+        if held != length:
+            logger.warning("a parked chat could not be restored: it is dropped")
+            self._drop(parked)
+            return held
+        self._speed = parked.size / max(time.perf_counter() - started, 1e-6)
+        self._hits += 1
+        self._restored += held
+        return held
+
+    def _note_use(self, entry: ParkedState) -> None:
+        with self._lock:
+            self._entries[entry.tokens] = self._entries.pop(entry.tokens)
+        if self._files is not None:
+            self._files.touch(entry)
+
+    # -- before a row is overwritten
+
+    def park(self, row: Row, prompt_ids: Sequence[int] = ()) -> bool:
+        """Park a row's state if a prompt takes the row; return whether it was copied."""
+        if not self._max_bytes:
+            return False
+        if len(row.tokens) - common_prefix_length(row.tokens, prompt_ids) <= MIN_LOST:
+            return False
+        tokens = as_bytes(row.tokens)
+        if self._holds(tokens):
+            return False
+        try:
+            size = self._states.state_bytes(row.slot) + len(tokens)
+            if not self._make_room(size):
+                return False
+            entry = ParkedState(tokens, self._states.save(row.slot))
+        except MemoryError as error:
+            logger.debug("a chat was not parked: %s", describe(error))
+            self.drop_all()
+            return False
+        self._put(entry)
+        return True
+
+    def _holds(self, tokens: bytes) -> bool:
+        """Tell whether a state is parked that serves whatever one of these tokens would."""
+        with self._lock:
+            same = self._entries.get(tokens)
+            if self._states.can_cut:
+                longer = (one for known, one in self._entries.items() if known.startswith(tokens))
+                same = next(longer, None)
+        if same is not None:
+            self._note_use(same)
+        return same is not None
+
+    def _put(self, entry: ParkedState) -> None:
+        if self._states.can_cut:
+            with self._lock:
+                known = list(self._entries.values())
+            for older in known:
+                if entry.tokens.startswith(older.tokens):
+                    self._drop(older)
+        with self._lock:
+            self._entries[entry.tokens] = entry
+            self._bytes += entry.size
+        if self._files is not None:
+            self._files.write(entry)
+
+    def add(self, entry: ParkedState) -> bool:
+        """Add a state that was kept on disk, as the least recently used one, if there is room."""
+        with self._lock:
+            if entry.tokens in self._entries or self._bytes + entry.size > self._limit():
+                return entry.tokens in self._entries
+            self._entries = {entry.tokens: entry, **self._entries}
+            self._bytes += entry.size
+        return True
+
+    # -- memory
+
+    def _limit(self) -> int:
+        """Return the bytes that may be held: less than the budget where memory is short."""
+        free = self._free()
+        return (
+            self._max_bytes if free is None else min(self._max_bytes, self._bytes + free - RESERVE)
+        )
+
+    def _make_room(self, size: int) -> bool:
+        """Drop states until another one has room; return false if it never has."""
+        limit = self._limit()
+        if size > limit:
+            return False
+        while self._bytes + size > limit or len(self._entries) >= MAX_ENTRIES:
+            self._drop(next(iter(self._entries.values())))
+        return True
+
+    def _drop(self, entry: ParkedState) -> None:
+        with self._lock:
+            if self._entries.pop(entry.tokens, None) is not None:
+                self._bytes -= entry.size
+        if self._files is not None:
+            self._files.remove(entry)
+
+    def drop_all(self) -> bool:
+        """Free the memory of all states, because memory ran out; return whether there were any."""
+        entries = list(self._entries.values())
+        for entry in entries:
+            self._drop(entry)
+        if entries:
+            logger.warning("out of memory: %d parked chats are forgotten", len(entries))
+        return bool(entries)
+
+    # -- the end
+
+    def close(self, rows: Iterable[Row]) -> None:
+        """Park all rows if states are kept on disk, and wait until they are written."""
+        if self._files is None:
+            return
+        for row in rows:
+            self.park(row)
+        self._files.close()

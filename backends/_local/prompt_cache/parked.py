@@ -1,0 +1,35 @@
+"""A parked state: what a row remembered of a chat, and of which tokens."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from backends._local.prefix_match import common_prefix_length
+
+TOKEN_BYTES = array("i").itemsize
+
+
+def as_bytes(tokens: Sequence[int]) -> bytes:
+    """Return token ids as bytes, which are compared much faster than lists."""
+    return array("i", tokens).tobytes()
+
+
+class ParkedState:
+    """The state of a row and its tokens; state: a buffer of bytes."""
+
+    def __init__(self, tokens: bytes, state: Any) -> None:
+        self.tokens, self.state = tokens, state
+        self.size = memoryview(state).nbytes + len(tokens)
+
+    @property
+    def length(self) -> int:
+        """Return the number of tokens."""
+        return len(self.tokens) // TOKEN_BYTES
+
+    def common_prefix_length(self, prompt: bytes, *, can_cut: bool) -> int:
+        """Return how many of a prompt's tokens can be restored from this state."""
+        if prompt.startswith(self.tokens):
+            return self.length
+        return common_prefix_length(self.tokens, prompt) // TOKEN_BYTES if can_cut else 0

@@ -1,0 +1,247 @@
+"""Parked states on disk: what survives a restart. It holds what people wrote.
+
+A folder mirrors the states of one prompt cache. One thread reads them at the start and writes
+later ones, so that the engine never waits for a disk.
+"""
+
+# A file is named by a hash of its tokens and appears by one rename. It begins with MAGIC and a
+# SHA-256 of all that follows: the key, which stands for model, library and context; the numbers of
+# bytes; tokens; state. A file that differs from that in anything is deleted, never used.
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import struct
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from kuwa_min.bundle.trust import reason_untrusted
+from kuwa_min.errors import UsageError
+from kuwa_min.process.supervision import Thread
+
+from .parked import ParkedState
+
+logger = logging.getLogger(__name__)
+
+MAGIC = b"kuwa-min prompt cache 1\n"
+SIZES = struct.Struct("<QQ")  # bytes of the tokens and of the state
+KEY_BYTES = CHECKSUM_BYTES = 32
+SUFFIX, PARTIAL, LOCK = ".chat", ".partial", "lock"
+PRIVATE_FOLDER, PRIVATE_FILE, OTHERS = 0o700, 0o600, 0o077
+CLOSE_TIMEOUT = 5.0  # seconds that close() waits for what is not written yet
+
+Add = Callable[[ParkedState], bool]
+
+
+def check_folder(folder: Path) -> None:
+    """Create the folder if it does not exist; raise UsageError unless it is this user's alone."""
+    option = f"--prompt_cache_dir {folder}"
+    try:
+        folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+        reason = reason_untrusted(str(folder))
+        mode = folder.stat().st_mode
+    except OSError as error:
+        raise UsageError(f"{option} cannot be used: {error.strerror}") from None
+    if reason:
+        raise UsageError(f"{option}: {reason}, and it would hold what people wrote; choose another")
+    if os.name == "posix" and mode & OTHERS:
+        raise UsageError(
+            f"{option}: others may enter it, and it would hold what people wrote; "
+            f"run: chmod 700 {folder}"
+        )
+
+
+class StateFiles:
+    """The files of one prompt cache; folder: checked; key: KEY_BYTES that all of them share."""
+
+    def __init__(self, folder: Path, key: bytes) -> None:
+        self._root, self._key = folder, key
+        self._folder = folder / key.hex()[:KEY_BYTES]
+        self._changed = threading.Condition()
+        self._writes: dict[bytes, ParkedState] = {}  # by tokens, in order
+        self._removals: set[bytes] = set()
+        self._touches: set[bytes] = set()
+        self._closing = False
+        self._lock: int | None = None
+        self._thread: Thread | None = None
+
+    def start(self, add: Add, max_bytes: int) -> None:
+        """Read the files on a thread of its own, calling add() with each, and write from then on.
+
+        add: returns whether it took the state. Without the folder's lock, nothing is read or kept.
+        """
+        try:
+            self._folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
+            self._lock = _lock(self._folder)
+        except OSError as error:
+            logger.warning("chats are not kept in %s: %s", self._root, error.strerror)
+            return
+        if self._lock is None:
+            logger.warning("chats are not kept in %s: another process uses it", self._root)
+            return
+        self._thread = Thread("prompt-cache", lambda: self._run(add, max_bytes))
+        self._thread.start()
+
+    # -- the engine's thread
+
+    def write(self, entry: ParkedState) -> None:
+        """Write a state soon."""
+        with self._changed:
+            if self._thread is not None:
+                self._removals.discard(entry.tokens)
+                self._writes[entry.tokens] = entry
+                self._changed.notify()
+
+    def remove(self, entry: ParkedState) -> None:
+        """Remove a state's file soon; if it was not written yet, it never is."""
+        with self._changed:
+            if self._thread is not None:
+                self._writes.pop(entry.tokens, None)
+                self._removals.add(entry.tokens)
+                self._changed.notify()
+
+    def touch(self, entry: ParkedState) -> None:
+        """Note that a state was used."""
+        with self._changed:
+            if self._thread is not None:
+                self._touches.add(entry.tokens)
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Wait until all is written, for CLOSE_TIMEOUT at most."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT)
+
+    # -- the thread of the files
+
+    def _run(self, add: Add, max_bytes: int) -> None:
+        self._remove_foreign()
+        self._load(add, max_bytes)
+        while self._has_more():
+            with self._changed:
+                entry = self._writes.pop(next(iter(self._writes), b""), None)
+                removals, self._removals = self._removals, set()
+                touches, self._touches = self._touches, set()
+            for tokens in removals:
+                self._path(tokens).unlink(missing_ok=True)
+            for tokens in touches - removals:
+                with contextlib.suppress(OSError):
+                    os.utime(self._path(tokens))
+            if entry is not None:
+                self._write(entry)
+
+    def _has_more(self) -> bool:
+        """Wait for something to do; return false once the process ends and all is done."""
+        with self._changed:
+            while not (self._writes or self._removals or self._touches):
+                if self._closing:
+                    return False
+                self._changed.wait()
+        return True
+
+    def _path(self, tokens: bytes) -> Path:
+        return self._folder / (hashlib.sha256(tokens).hexdigest() + SUFFIX)
+
+    def _remove_foreign(self) -> None:
+        """Remove what the folder holds of other models, versions and settings, unless in use."""
+        for other in self._root.iterdir():
+            if other == self._folder or not _is_name_of_ours(other):
+                continue
+            with contextlib.suppress(OSError):
+                lock = _lock(other)
+                if lock is not None:
+                    shutil.rmtree(other)
+                    os.close(lock)
+                    logger.info("%s: chats of another model or setting were removed", self._root)
+
+    def _load(self, add: Add, max_bytes: int) -> None:
+        """Read the files, the latest first, as long as there is room; remove all others."""
+        taken, size, damaged = 0, 0, 0
+        for path in sorted(self._folder.iterdir(), key=_mtime, reverse=True):
+            if path.name == LOCK:
+                continue
+            entry = None
+            if path.suffix == SUFFIX and size + path.stat().st_size <= max_bytes:
+                entry = self._read(path)
+                damaged += entry is None
+            if entry is not None and add(entry):
+                taken, size = taken + 1, size + entry.size
+            elif path.is_file():
+                path.unlink()
+        if taken or damaged:
+            logger.info(
+                "%s: %d parked chats, %d MB; %d damaged ones were dropped",
+                *(self._root, taken, size // 10**6, damaged),
+            )
+
+    def _read(self, path: Path) -> ParkedState | None:
+        """Return the state in a file, or None for a damaged or foreign one."""
+        with contextlib.suppress(OSError, struct.error, MemoryError), path.open("rb") as file:
+            magic, checksum = file.read(len(MAGIC)), file.read(CHECKSUM_BYTES)
+            head = file.read(KEY_BYTES + SIZES.size)
+            token_bytes, state_bytes = SIZES.unpack(head[KEY_BYTES:])
+            left = os.fstat(file.fileno()).st_size - file.tell()
+            is_ours = magic == MAGIC and head[:KEY_BYTES] == self._key
+            if not is_ours or token_bytes + state_bytes != left:
+                return None
+            tokens, state = file.read(token_bytes), bytearray(state_bytes)
+            file.readinto(state)
+            if checksum == _checksum(head, tokens, state) and self._path(tokens) == path:
+                return ParkedState(tokens, state)
+        return None
+
+    def _write(self, entry: ParkedState) -> None:
+        state = memoryview(entry.state).cast("B")
+        head = self._key + SIZES.pack(len(entry.tokens), state.nbytes)
+        checksum = _checksum(head, entry.tokens, state)
+        path = self._path(entry.tokens)
+        partial = path.with_suffix(PARTIAL)
+        try:
+            partial.touch(PRIVATE_FILE)
+            with partial.open("wb") as file:
+                for part in (MAGIC, checksum, head, entry.tokens, state):
+                    file.write(part)
+            partial.replace(path)
+        except OSError as error:
+            logger.warning("a chat was not kept in %s: %s", self._root, error.strerror)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def _checksum(*parts: bytes | bytearray | memoryview) -> bytes:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.digest()
+
+
+def _mtime(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _is_name_of_ours(path: Path) -> bool:
+    """Tell whether a folder is named by a key."""
+    hexadecimal = set(path.name) <= set("0123456789abcdef")
+    return hexadecimal and len(path.name) == KEY_BYTES and path.is_dir() and not path.is_symlink()
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder for the life of the process; return None if another one has locked it."""
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    with contextlib.suppress(ImportError):  # Windows
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+    return handle

@@ -1,0 +1,52 @@
+"""Rows whose states are their own tokens as bytes: a RowStates without a library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends._local.prompt_cache.parked import TOKEN_BYTES, as_bytes
+
+
+@dataclass(eq=False)
+class Row:
+    """A row that holds these tokens."""
+
+    slot: int = 0
+    tokens: list[int] = field(default_factory=list)
+    is_idle: bool = True
+    last_used: int = 0
+
+
+class States:
+    """Saves and restores rows; a state is as large as its tokens once more."""
+
+    def __init__(self, rows: list[Row], *, can_cut: bool = True) -> None:
+        self.rows, self.can_cut = rows, can_cut
+        self.failures = 0  # of the next calls, for want of memory
+        self.saved = 0
+
+    def kept(self, slot: int, length: int) -> int:
+        """Return what a row keeps."""
+        return length if self.can_cut or length == len(self.rows[slot].tokens) else 0
+
+    def state_bytes(self, slot: int) -> int:
+        """Return the size of a state."""
+        return len(self.rows[slot].tokens) * TOKEN_BYTES
+
+    def save(self, slot: int) -> bytes:
+        """Return the tokens."""
+        self._fail()
+        self.saved += 1
+        return as_bytes(self.rows[slot].tokens)
+
+    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
+        """Return how many tokens the row holds, 0 for a state that is none."""
+        whole = memoryview(bytes(state)).cast("i").tolist()
+        self.rows[slot].tokens = whole[:length] if len(whole) == tokens else []
+        return len(self.rows[slot].tokens)
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise MemoryError

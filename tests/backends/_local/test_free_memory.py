@@ -1,0 +1,49 @@
+"""How much memory is free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backends._local import free_memory
+
+MIB = 2**20
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pretend a machine with 100 MiB of free memory and 20 of swap, and no container."""
+    lines = ("MemTotal: 999999 kB", "MemAvailable: 102400 kB", "SwapFree: 20480 kB")
+    (tmp_path / "meminfo").write_text("\n".join(lines), encoding="ascii")
+    (tmp_path / "cgroup").write_text("1:cpu:/x\n0::/system/unit\n", encoding="ascii")
+    monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(free_memory, "CGROUP_OF_US", tmp_path / "cgroup")
+    monkeypatch.setattr(free_memory, "CGROUPS", tmp_path / "groups")
+    return tmp_path
+
+
+def limit(folder: Path, most: str, used: int, cached: int) -> None:
+    """Pretend a cgroup with a limit, which uses so many MiB."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{most}\n", encoding="ascii")
+    (folder / "memory.current").write_text(f"{used * MIB}\n", encoding="ascii")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached * MIB}\n", encoding="ascii")
+
+
+def test_what_the_system_says_is_free(machine: Path) -> None:
+    """With swap if that is wanted; None where it says nothing."""
+    assert free_memory.free_bytes() == 100 * MIB
+    assert free_memory.free_bytes(with_swap=True) == 120 * MIB
+    (machine / "meminfo").unlink()
+    assert free_memory.free_bytes() is None
+
+
+def test_the_limit_of_a_container_counts(machine: Path) -> None:
+    """Of ours and of all above; what was read of files may be dropped."""
+    limit(machine / "groups" / "system" / "unit", "max", 10, 0)
+    assert free_memory.free_bytes() == 100 * MIB
+    limit(machine / "groups" / "system", str(80 * MIB), 50, 20)
+    assert free_memory.free_bytes(with_swap=True) == 50 * MIB
+    limit(machine / "groups" / "system" / "unit", str(30 * MIB), 31, 0)
+    assert free_memory.free_bytes() == 0
