@@ -6,6 +6,7 @@ where there is no memory left for them: better at the start than in a chat, hour
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 
@@ -16,8 +17,10 @@ from .context import LlamaContext, SequenceChunk
 logger = logging.getLogger(__name__)
 
 TOKEN = 1  # which every vocabulary has
-FIRST, GROWTH = 64, 8  # tokens of the first batch, by which a slow card shows; of each next one
-SECONDS = 10.0  # after which a slow card stops filling the slot
+# Tokens of the first batches, by which a slow card shows. Each twice: what computes a size is loaded
+# or compiled when it is needed first, so that only the second one tells how long the next takes.
+FIRST = (1, 1, 8, 8, 64, 64, 512, 512)
+SECONDS = 10.0  # that filling a slot may take; a batch that would take longer is not begun
 
 
 def compute(context: LlamaContext) -> None:
@@ -41,12 +44,18 @@ def compute(context: LlamaContext) -> None:
 
 def _fill(context: LlamaContext) -> None:
     """Compute all but one of the first slot's tokens; fewer if that would take long."""
-    started, size = time.perf_counter(), FIRST
-    while room := context.capacity - 1 - context.sequence_lengths[0]:
-        count, done = min(size, room, context.batch_tokens), context.sequence_lengths[0]
-        seconds = time.perf_counter() - started
-        if done and seconds * (done + count) / done > SECONDS:
-            logger.info("a slow card: its memory was tried with %d tokens of a chat only", done)
+    began, pace = time.perf_counter(), 0.0  # seconds a token
+    for size in itertools.chain(FIRST, itertools.repeat(context.batch_tokens)):
+        done = context.sequence_lengths[0]
+        count = min(size, context.capacity - 1 - done)
+        started = time.perf_counter()
+        if not count:
+            return
+        if started - began + pace * count > SECONDS:
+            logger.info(
+                "in %.0f s, memory was tried with %d of a chat's %d tokens: the device is slow",
+                *(started - began, done, context.capacity),
+            )
             return
         context.decode([SequenceChunk(0, [TOKEN] * count, False)])
-        size = min(size * GROWTH, context.batch_tokens)
+        pace = (time.perf_counter() - started) / count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,32 @@ TOLERANCE = 1e-4  # of logits
 
 
 class Context:
-    """A context that keeps what it is told to compute, in a second each time."""
+    """A context that keeps what it is told to compute.
 
-    def __init__(self, slots: int, capacity: int, failure: Exception | None = None) -> None:
+    seconds: of a batch by its tokens, beside `cold`, which the first one of each size takes more.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        capacity: int,
+        failure: Exception | None = None,
+        *,
+        seconds: float = 0,
+        cold: float = 0,
+    ) -> None:
         self.sequence_lengths, self.capacity, self.batch_tokens = [0] * slots, capacity, 2048
         self.computed: list[tuple[int, ...]] = []
-        self._failure = failure
+        self.now = 0.0
+        self._failure, self._seconds, self._cold = failure, seconds, cold
 
     def decode(self, chunks: Sequence[SequenceChunk]) -> None:
         """Compute nothing."""
         if self._failure:
             raise self._failure
-        self.computed.append(tuple(len(chunk.tokens) for chunk in chunks))
+        counts = tuple(len(chunk.tokens) for chunk in chunks)
+        self.now += self._seconds * sum(counts) + self._cold * (counts not in self.computed)
+        self.computed.append(counts)
         for chunk in chunks:
             self.sequence_lengths[chunk.slot] += len(chunk.tokens)
             assert self.sequence_lengths[chunk.slot] <= self.capacity
@@ -41,25 +54,39 @@ class Context:
         self.sequence_lengths = [0] * len(self.sequence_lengths)
 
 
+SMALL = [1, 1, 8, 8, 64, 64, 512, 512]
+
+
 @pytest.mark.parametrize(
-    ("capacity", "seconds", "filled"),
+    ("capacity", "seconds", "cold", "filled"),
     [
-        (256, 0, [64, 191]),
-        (4096, 0.1, [64, 512, 2048, 1471]),
-        (4096, 3, [64]),
-        (65536, 0.5, [64, 512, *[2048] * 16]),
+        (256, 0, 0, [*SMALL[:6], 109]),
+        (4096, 0.0001, 1, [*SMALL, 2048, 877]),  # compiles each size for a second
+        (65536, 0.001, 0, [*SMALL, *[2048] * 4]),
+        (4096, 0.02, 0, SMALL[:6]),  # 50 tokens a second
+        (4096, 2, 0, SMALL[:2]),
+        (4096, 9, 0, SMALL[:1]),
+        (4096, 60, 0, SMALL[:1]),
     ],
 )
 def test_a_slot_is_filled_and_all_decode(
-    monkeypatch: pytest.MonkeyPatch, capacity: int, seconds: float, filled: list[int]
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capacity: int,
+    seconds: float,
+    cold: float,
+    filled: list[int],
 ) -> None:
-    """By full batches, unless the device is slow; the context is left empty."""
-    context: Any = Context(3, capacity)
-    clock = itertools.count(0, seconds)
-    monkeypatch.setattr(worst_case.time, "perf_counter", lambda: next(clock))
+    """By full batches, for ten seconds or the first token's; the context is left empty."""
+    caplog.set_level("INFO")
+    context: Any = Context(3, capacity, seconds=seconds, cold=cold)
+    monkeypatch.setattr(worst_case.time, "perf_counter", lambda: context.now)
     worst_case.compute(context)
     assert context.computed == [*((count,) for count in filled), (1, 1, 1)]
     assert context.sequence_lengths == [0, 0, 0]
+    assert context.now - 3 * seconds - cold < max(worst_case.SECONDS, seconds + 0.1)
+    is_full = sum(filled) == capacity - 1
+    assert is_full != (f"with {sum(filled)} of a chat's {capacity} tokens" in caplog.text)
 
 
 @pytest.mark.parametrize(
