@@ -12,9 +12,9 @@ import ctypes
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from kuwa_min.errors import describe, message_of
+from kuwa_min.errors import StartError, describe, message_of
 from kuwa_min.process import supervision
 
 from .request import EMIT_INTERVAL, Request
@@ -42,8 +42,8 @@ class Engine:
     compute nothing any more, whoever asks; called with a failure after it, on the engine's
     thread, and ends the process then, as only a new one can load the model again.
 
-    submit(), close() and examine() may be called from any thread; the scheduler is used by this one
-    only.
+    submit(), close(), examine() and abandon() may be called from any thread; the scheduler is used
+    by this one only.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Engine:
         self._failure: BaseException | None = None  # of load()
         self._inbox: queue.SimpleQueue[Request | BaseException | None] = queue.SimpleQueue()
         self._running: list[Request] = []
-        self._closing = self._lost = False
+        self._closing = self._lost = self._hangs = False
         self._thread = supervision.SupervisedThread("engine", self._run, essential=True)
 
     def start(self) -> None:
@@ -121,6 +121,24 @@ class Engine:
                 self._lost = True
                 supervision.end_process(message_of(error) or type(error).__name__)
 
+    def abandon(self, reason: str) -> None:
+        """End all requests and the process, as the library will never return to this thread."""
+        self._hangs = self._closing = True
+        error = StartError(reason)
+        if self._loaded.is_set():
+            supervision.end_process(reason)
+        else:
+            self._failure = error
+            self._loaded.set()
+        for request in [*self._running, *self._queued()]:
+            request.finish(error)
+
+    def _queued(self) -> Iterator[Request]:
+        """Take all requests out of the queue."""
+        while not self._inbox.empty():
+            if isinstance(queued := self._inbox.get(), Request):
+                yield queued
+
     def close(self) -> None:
         """Cancel all running requests and wait for the end of the step under way."""
         self._closing = True
@@ -129,7 +147,7 @@ class Engine:
         self._inbox.put(None)
         for request in list(self._running):
             request.cancel()
-        if self._thread.is_alive():  # start() may not have come that far
+        if self._thread.is_alive() and not self._hangs:  # start() may not have come that far
             self._thread.join(CLOSE_TIMEOUT)
         atexit.unregister(self.close)
 
@@ -160,10 +178,8 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the process ends all the same
             logger.error("the engine could not keep what it knows: %s", describe(error))
         self._fail(None)
-        while not self._inbox.empty():
-            queued = self._inbox.get()
-            if isinstance(queued, Request):
-                queued.finish()
+        for queued in self._queued():
+            queued.finish()
 
     def _admit(self) -> None:
         """Move queued requests into free slots; wait for one while there is nothing to compute."""

@@ -25,7 +25,6 @@ REQUIRES: dict[str, str] = {
 }
 UNQUANTIZED = ("f32", "f16")
 CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
-NO_BACKTRACE = "GGML_NO_BACKTRACE"  # which gdb would write where llama.cpp ends the process
 # OpenMP's threads wait for each other some hundred times a token. By default a waiting thread spins
 # for up to a millisecond; where other processes use the cores, the thread that is waited for gets
 # none meanwhile: a start was seen to take 11 s instead of 1. So that they spin less.
@@ -142,7 +141,6 @@ class LlamacppExecutor(ModelExecutor):
     def prepare(self) -> None:
         """Set the environment variables that the library reads when it is imported."""
         visible_gpus.restrict(self.args.visible_gpu)
-        os.environ.setdefault(NO_BACKTRACE, "1")
         if WAIT_POLICY not in os.environ:
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
@@ -167,9 +165,11 @@ class LlamacppExecutor(ModelExecutor):
         """Import llama.cpp; return what loads the model."""
         flash_attn = self._flash_attention()
         progress = self.loading_progress()
+        from . import fatal_errors
         from .context import ContextOptions
         from .model import LlamaModel
 
+        fatal_errors.on_end(lambda reason: self.engine.abandon(reason))
         return partial(
             LlamaModel,
             self.path,

@@ -20,7 +20,7 @@ from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemp
 from kuwa_min.chat.text import Utf8Decoder
 from kuwa_min.errors import StartError
 
-from . import bindings, device_memory, devices, fatal_errors
+from . import bindings, device_memory, devices
 from .bindings import LOG_CAPTURE, holding_gil
 from .context import ABORT, PADDING, ContextOptions, LlamaContext
 from .tokenizer import LlamaTokenizer
@@ -64,7 +64,6 @@ class LlamaModel:
         instead of its own.
         """
         bindings.prepare()
-        fatal_errors.announce()
         devices.check(gpu_layers, visible_gpu)
         self._path, self.name, self.uses_gpu = path, path.name, bool(gpu_layers)
         self._context_options = context_options

@@ -17,8 +17,8 @@ from .context import LlamaContext, SequenceChunk
 logger = logging.getLogger(__name__)
 
 TOKEN = 1  # which every vocabulary has
-# Tokens of the first batches, by which a slow card shows. Each twice: what computes a size is loaded
-# or compiled when it is needed first, so that only the second one tells how long the next takes.
+# Tokens of the first batches, by which a slow card shows. Each twice: what computes a size is
+# loaded or compiled when it is needed first, so only the second tells how long the next takes.
 FIRST = (1, 1, 8, 8, 64, 64, 512, 512)
 SECONDS = 10.0  # that filling a slot may take; a batch that would take longer is not begun
 

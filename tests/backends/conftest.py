@@ -26,7 +26,6 @@ ENVIRONMENT = (  # what loading sets for the libraries
     "HF_HUB_DISABLE_TELEMETRY",
     "TORCHINDUCTOR_CACHE_DIR",
     "GOMP_SPINCOUNT",
-    "GGML_NO_BACKTRACE",
 )
 Said = list[dict[str, str]]
 

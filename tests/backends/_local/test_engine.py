@@ -325,6 +325,42 @@ def test_a_model_that_is_lost_ends_the_process(
     assert reasons == ([words] if isinstance(error, LookupError) else [])
 
 
+@pytest.mark.parametrize("is_loading", [True, False])
+def test_an_engine_whose_library_never_returns_is_abandoned(
+    is_loading: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it computes and what waits end with the reason, and nothing waits for its thread."""
+    reasons, asked, returns = list[str](), threading.Event(), threading.Event()
+    monkeypatch.setattr(supervision, "_end_process", reasons.append)
+    engine: Engine
+
+    def hang(_: Request | None = None) -> SerialScheduler:
+        assert is_loading or asked.wait(LONG)
+        engine.abandon("out of memory")
+        returns.wait()
+        return SerialScheduler(hang)
+
+    engine = Engine(hang if is_loading else lambda: SerialScheduler(hang))
+    try:
+        if is_loading:
+            with pytest.raises(StartError, match="out of memory"):
+                engine.start()
+        else:
+            engine.start()
+            for one in (requests := [request(), request()]):
+                engine.submit(one)
+            asked.set()
+            for one in requests:
+                with pytest.raises(StartError, match="out of memory"):
+                    read(one)
+        engine.close()
+        assert engine._thread.is_alive()
+    finally:
+        returns.set()
+        engine._thread.join()
+    assert reasons == ([] if is_loading else ["out of memory"])
+
+
 def test_failures_of_other_threads_are_examined_between_steps() -> None:
     """Not during one, which may be recording what a GPU computes; requests go on."""
     examined, computing, go_on = list[object](), threading.Event(), threading.Event()

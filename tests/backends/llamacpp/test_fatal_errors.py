@@ -1,37 +1,41 @@
-"""The last line before llama.cpp ends the process."""
+"""The end of the process where llama.cpp would abort it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.models import tiny_ggufs
-from tests.support.programs import ROOT
+from tests.support.programs import Program, fetch, said
 
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 
 from backends.llamacpp import fatal_errors
 
+RESTART = "a new process can, which systemd starts where the unit has Restart=on-failure"
+LOWER = "if it happens again, lower --context_window, --concurrent_req_limit or --ngl"
+# The program, with a decode() that fails for real once a chat is answered.
 PROGRAM = """
-import ctypes, logging, sys
-from pathlib import Path
-from backends.llamacpp.context import ContextOptions, SequenceChunk
-from backends.llamacpp.model import LlamaModel
+import ctypes, sys
 import llama_cpp
+from backends.llamacpp.context import LlamaContext
+from kuwa_min import cli
 
-logging.basicConfig(format="%(levelname)s %(message)s")
-model = LlamaModel(
-    Path(sys.argv[1]), lambda done, total: None, gpu_layers=0, visible_gpu=None, tensor_split=(),
-    context_length=256, context_options=ContextOptions(1, flash_attn="off", cache_type="f16"),
-)
-context = model.create_context(2)
-context.decode([SequenceChunk(0, [1, 2, 3], True)])
-llama_cpp.llama_memory_seq_cp(context._memory, 0, 1, 0, 2)  # a part of a sequence
+compute, fail = LlamaContext.decode, sys.argv.pop(1)
+
+def decode(context, chunks):
+    if max(map(len, (chunk.tokens for chunk in chunks))) < 99:
+        return compute(context, chunks)
+    if fail == "exception":
+        ctypes.CDLL("libstdc++.so.6")._ZSt17__throw_bad_allocv()
+    llama_cpp.llama_memory_seq_cp(context._memory, 0, 1, 0, 2)  # a part of a sequence
+
+LlamaContext.decode = decode
+sys.argv[0] = "kuwa"
+sys.exit(cli.main())
 """
 
 
@@ -41,15 +45,18 @@ llama_cpp.llama_memory_seq_cp(context._memory, 0, 1, 0, 2)  # a part of a sequen
         (
             "/src/ggml/ggml-cuda.cu:103: CUDA error\n",
             "CUDA error: out of memory",
-            "llama.cpp ends the process: CUDA error: out of memory (ggml-cuda.cu:103: CUDA error); "
-            "its service unit restarts it; if it happens again, lower --context_window, "
-            "--concurrent_req_limit or --ngl",
+            "llama.cpp cannot go on: CUDA error: out of memory (ggml-cuda.cu:103: CUDA error); "
+            f"{RESTART}; {LOWER}",
         ),
         (
             "/a b/c/llama.cpp:7: GGML_ASSERT(is_full)",
             "",
-            "llama.cpp ends the process: /a b/c/llama.cpp:7: GGML_ASSERT(is_full); its service "
-            "unit restarts it",
+            f"llama.cpp cannot go on: /a b/c/llama.cpp:7: GGML_ASSERT(is_full); {RESTART}",
+        ),
+        (
+            "the exception vk::OutOfDeviceMemoryError",
+            "",
+            f"llama.cpp cannot go on: the exception vk::OutOfDeviceMemoryError; {RESTART}; {LOWER}",
         ),
     ],
 )
@@ -59,15 +66,28 @@ def test_the_line_has_the_cause_and_what_to_do(message: str, first_error: str, l
 
 
 @pytest.mark.slow
-def test_a_real_abort_leaves_one_line(tmp_path: Path) -> None:
-    """And no stack, whether gdb is here or not."""
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ("abort", r"llama-kv-cache\.cpp:\d+: .*"),
+        ("exception", f"the exception std::bad_alloc; {RESTART}; {LOWER}"),
+    ],
+)
+def test_a_real_one_ends_the_process_in_order(tmp_path: Path, failure: str, reason: str) -> None:
+    """The chat gets its end, the Kernel is told, a line says why; no stack, no core dump."""
     gguf = tiny_ggufs.write_gguf(tmp_path / "tiny.gguf", "llama")
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(gguf)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("GGML_NO_BACKTRACE", None)
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGABRT
-    said = [line for line in ended.stderr.splitlines() if not line.startswith("WARNING")]
-    assert len(said) == 1
-    assert said[0].startswith("CRITICAL llama.cpp ends the process: llama-kv-cache.cpp:")
-    assert said[0].endswith("; its service unit restarts it")
+    options = ["llamacpp", "--model_path", str(gguf), "--concurrent_req_limit", "2", "--port", "0"]
+    options += ["--embedded_kernel", "127.0.0.1:0", "--max_tokens", "4"]
+    command = (sys.executable, "-W", "ignore", "-c", PROGRAM, failure)
+    with Program(*options, command=command) as program:
+        url = program.url
+        assert fetch(url, said("x"))[0] == 200
+        program.wait_for("registered")
+        answer = fetch(url, said("x" * 300))[1]
+        assert program.end() == 1
+    assert "Error occurred" in answer
+    assert re.search(
+        f"CRITICAL .*: llama.cpp cannot go on: {reason}; the process ends", program.log
+    )
+    assert "unregistered" in program.log
+    assert program.lines[-1].startswith("kuwa llamacpp: error: llama.cpp cannot go on: ")
