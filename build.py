@@ -99,6 +99,8 @@ def _build(
     model = options.model if options.embed_model else None
     has_libraries = backend.requires or options.more
     libraries = _libraries(backend, options) if has_libraries else NO_LIBRARIES
+    if options.lock and not has_libraries:
+        log_step(f"{backend.name} has no libraries, so {options.lock} is neither made nor followed")
     if executor:
         check_shadows(executor, (one.path for one in libraries.files))
         names = {*provided(one.path for one in libraries.files), *libraries.host_packages}

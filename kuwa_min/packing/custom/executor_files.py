@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +51,9 @@ def find_executor(path: Path, with_files: Iterable[Path], known: Iterable[str]) 
     else:
         raise UsageError(f"{path}: there is no such executor, neither a .py file nor a folder")
     for one in with_files:
-        files |= _beside(one.absolute())
+        found = _beside(Path(os.path.abspath(one)))  # noqa: PTH100 - without "..", with links
+        _check_overlap(files, found)
+        files |= found
     for name in mains:
         _check_name(name, path, known)
     name, main = next(iter(mains.items()))
@@ -67,6 +70,15 @@ def _check_name(name: str, path: Path, known: Iterable[str]) -> None:
         raise UsageError(f"{path}: {name!r} cannot name an executor: rename it to ASCII letters")
     if name in (*known, *TAKEN):
         raise UsageError(f"{path}: {name} is a name that our files have already: rename it")
+
+
+def _check_overlap(files: Mapping[str, Path], others: Mapping[str, Path]) -> None:
+    for name, other in others.items():
+        if name in files and not files[name].samefile(other):
+            raise UsageError(
+                f"{other} would take the place of {files[name]}, as both are {name} in the file's "
+                "tree: rename one"
+            )
 
 
 def _check_paths(files: Iterable[str]) -> None:

@@ -43,7 +43,7 @@ def import_once(path: Path, name: str, python: str, log_step: LogStep) -> None:
 @contextlib.contextmanager
 def _folder(parent: Path) -> Iterator[Path]:
     """Make a folder to unpack to; remove it, although a process may still mark it as durable."""
-    root = Path(tempfile.mkdtemp(prefix="kuwa-import-", dir=parent)).absolute()
+    root = Path(tempfile.mkdtemp(prefix="kuwa-import-", dir=parent)).resolve()
     try:
         yield root
     finally:

@@ -85,6 +85,18 @@ def test_files_travel_under_their_own_names(tree: Path) -> None:
     assert [*executor.files] == ["docqa.py", "lang/en.yml", "text.py"]
 
 
+def test_no_file_takes_the_place_of_another_in_silence(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file twice is no harm; a folder may be named by the way up."""
+    with pytest.raises(UsageError, match=r"main\.py would take the place of .*pipe/main\.py, as"):
+        found(tree / "pipe", tree / "starter" / "main.py")
+    monkeypatch.chdir(tree / "pipe" / "src")
+    executor = found(tree / "pipe", tree / "pipe" / "main.py", Path("..", "lang"), Path())
+    assert {"main.py", "lang/en.yml", "src/text.py"} < {*executor.files}
+    assert "pipe/main.py" in found(tree / "docqa", Path("..")).files
+
+
 REFUSED = {
     "debug.py": "debug is a name that our files have already",
     "verify.py": "verify is a name that our files have already",

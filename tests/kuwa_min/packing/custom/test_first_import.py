@@ -199,8 +199,10 @@ def test_a_folder_without_libraries_runs_on_every_python(tmp_path: Path) -> None
     done = build(tmp_path / "pipe", output=tmp_path / "dist")
     assert (done.code, "FileNotFoundError" in done.err) == (2, True), done.err
     assert not [*(tmp_path / "dist").iterdir()]
-    done = build(tmp_path / "pipe", "--in_folder", output=tmp_path / "dist")
+    lock = tmp_path / "pipe.lock"
+    done = build(tmp_path / "pipe", "--in_folder", "--lock", lock, output=tmp_path / "dist")
     assert done.code == 0, done.err
+    assert f"pipe has no libraries, so {lock} is neither made nor followed" in done.err
     file = tmp_path / "dist" / "kuwa-pipe.pyz"
     assert "Python >=3.10, platform any" in start(sys.executable, file, "--version").out
     done = start(sys.executable, file.name, "-h", cwd=file.parent, HOME=str(tmp_path))
