@@ -67,6 +67,7 @@ COVERED_BY = {
     "backends/huggingface/model": "backends/huggingface/test_huggingface",
     "backends/huggingface/options": "backends/test_kuwa_options",
     "backends/huggingface/model_kind": "backends/huggingface/test_loading",
+    "backends/huggingface/decoding/candidates": "backends/huggingface/test_scheduler",
     "backends/huggingface/decoding/sampler": "backends/huggingface/test_scheduler",
     "backends/huggingface/decoding/cuda_graphs": "backends/huggingface/decoding/test_fixed_step",
     "backends/_local/tokenizing/bounds": "backends/_local/tokenizing/test_piece_tokenizer",

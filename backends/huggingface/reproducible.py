@@ -13,7 +13,7 @@ from backends._local.request import Request
 
 from .batching.attention_mask import AttentionLayout
 from .batching.kv_slots import KVSlots, TransformersSequence
-from .decoding.sampler import Logits, sample
+from .decoding.logits import Logits, sample
 from .model import Aborted, TransformersModel
 from .scheduler import BatchScheduler
 
@@ -47,7 +47,7 @@ class ReproducibleScheduler(BatchScheduler):
     def _decode_step(self) -> None:
         for sequence in self._slots.decoding:
             try:
-                logits = Logits.of(self._passes.chunk(sequence, [sequence.next_token]))
+                logits = Logits(self._passes.chunk(sequence, [sequence.next_token]))
             except Aborted:  # it should stop: the next step ends it
                 self._slots.clear(sequence)
             except Exception as error:  # noqa: BLE001 - only this sequence was computed

@@ -25,7 +25,7 @@ from .batching.attention_mask import AttentionLayout
 from .batching.forward_passes import ForwardPasses
 from .batching.kv_slots import KVSlots, TransformersSequence
 from .decoding.fixed_step import DecodeSteps, Graphs
-from .decoding.sampler import NOT_A_NUMBER, Logits, sample
+from .decoding.logits import NOT_A_NUMBER, Logits, sample
 from .model import Aborted, TransformersModel
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class BatchScheduler:
         """Prefill these packed; return false if that failed for any of them."""
         started = time.monotonic()
         try:
-            logits = Logits.of(self._passes.packed(pack))
+            logits = Logits(self._passes.packed(pack))
             tokens = sample(logits, [sequence.sampler for sequence in pack])
         except Exception as error:  # noqa: BLE001 - it shows again when they are prefilled alone
             logger.debug("reading %d prompts as one failed: %s", len(pack), describe(error))
@@ -181,12 +181,14 @@ class BatchScheduler:
         self, sequence: TransformersSequence, chunk: list[int]
     ) -> int | Exception | None:
         """Prefill a chunk; return the first token of the completion if it was the last chunk."""
-        logits = Logits.of(self._passes.chunk(sequence, chunk))
+        logits = Logits(self._passes.chunk(sequence, chunk))
+        is_last = len(chunk) == sequence.remaining
+        tokens = sample(logits, [sequence.sampler] if is_last else [])
         if not math.isfinite(logits.highest[0]):
             sequence.tokens.clear()
             raise AnswerError(NOT_A_NUMBER)
         sequence.tokens += chunk
-        return sample(logits, [sequence.sampler])[0] if sequence.is_prefilled else None
+        return tokens[0] if is_last else None
 
     def _stop_prefill(self, sequence: TransformersSequence, error: Exception | None) -> None:
         """End a sequence during its prefill."""
@@ -205,13 +207,11 @@ class BatchScheduler:
 
     def _decode_step(self) -> None:
         """Compute one token of every decoding sequence."""
-        logits = self._passes.decode()
-        if logits is None:
+        tokens = self._passes.decode()
+        if tokens is None:
             return
-        sequences = self._slots.decoding
-        tokens = sample(logits, [sequence.sampler for sequence in sequences])
         ended = []
-        for sequence, token in zip(sequences, tokens, strict=True):
+        for sequence, token in zip(self._slots.decoding, tokens, strict=True):
             sequence.tokens.append(sequence.next_token)
             if self._add_token(sequence, token):
                 ended.append(sequence)

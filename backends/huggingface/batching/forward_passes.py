@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 
 from backends.huggingface.decoding.fixed_step import DecodeSteps
-from backends.huggingface.decoding.sampler import Logits
+from backends.huggingface.decoding.logits import Logits, sample
 from backends.huggingface.model import Aborted, AttentionMask, TransformersModel
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError
@@ -38,6 +38,8 @@ class ForwardPasses:
         """Create them over the sequences in `slots`; fixed_steps: to replay decode steps with."""
         self._model, self._slots, self._fixed_steps = model, slots, fixed_steps
         self._masks = AttentionMasks(layout)
+        # A GPU is given all of a decode step before it has computed the first layer.
+        self._stops_within_a_step = model.device.type == "cpu"
 
     # -- prefill
 
@@ -82,16 +84,17 @@ class ForwardPasses:
         end = past_length + len(tokens)
         cache.reserve(len(self._slots), [(sequence.slot, past_length, end)])
         cache.prefill(sequence.slot, past_length)
-        positions = torch.arange(past_length, end, device=self._model.device)
+        device = self._model.device
+        positions = torch.arange(past_length, end, device=device)
         with self._model.aborting_with(sequence.request):
-            return self._forward([tokens], positions[None], None)
+            return self._forward(torch.tensor([tokens], device=device), positions[None], None)
 
     # -- decode
 
-    def decode(self) -> Logits | None:
-        """Return the logits after one more token of every decoding sequence.
+    def decode(self) -> list[int | Exception] | None:
+        """Return the token, or the error, after one more token of every decoding sequence.
 
-        None if no sequence is left that wants them. Drops idle sequences if memory runs out, then
+        None if no sequence is left that wants one. Drops idle sequences if memory runs out, then
         ends decoding ones, the longest first.
         """
         is_first = True
@@ -111,35 +114,38 @@ class ForwardPasses:
             self._free_memory()
         return None
 
-    def _decode_once(self) -> Logits:
+    def _decode_once(self) -> list[int | Exception]:
         sequences = self._slots.decoding
         counts = [len(sequence.tokens) for sequence in sequences]
-        longest = max(counts)
         writes = [(slot, count, count + 1) for slot, count in enumerate(counts)]
         self._slots.cache.reserve(len(self._slots), writes)
-        found = self._fixed_steps.run(self._slots) if self._fixed_steps else None
-        return found or Logits.of(self._decode_eagerly(sequences, counts, longest))
+        tokens = self._fixed_steps.run(self._slots) if self._fixed_steps else None
+        if tokens is not None:
+            return tokens
+        logits = Logits(self._decode_eagerly(sequences, counts))
+        return sample(logits, [sequence.sampler for sequence in sequences])
 
     def _decode_eagerly(
-        self, sequences: list[TransformersSequence], counts: list[int], longest: int
+        self, sequences: list[TransformersSequence], counts: list[int]
     ) -> torch.Tensor:
         """Return the logits of a decode step, launched kernel by kernel."""
-        lengths = torch.tensor(counts, device=self._model.device)
+        longest = max(counts)
+        next_tokens = [sequence.next_token for sequence in sequences]
+        tokens, lengths = torch.tensor([next_tokens, counts], device=self._model.device)
         is_even = min(counts) == longest
         self._slots.cache.decode(lengths, longest=longest, is_even=is_even)
         mask = None if is_even else self._masks.decode_mask(lengths, longest)
-        tokens = [[sequence.next_token] for sequence in sequences]
-        with self._model.aborting_with(*(sequence.request for sequence in sequences)):
-            return self._forward(tokens, lengths[:, None], mask)
+        requests = [sequence.request for sequence in sequences]
+        with self._model.aborting_with(*(requests if self._stops_within_a_step else ())):
+            return self._forward(tokens[:, None], lengths[:, None], mask)
 
     # -- all
 
     def _forward(
-        self, tokens: list[list[int]], positions: torch.Tensor, mask: AttentionMask
+        self, tokens: torch.Tensor, positions: torch.Tensor, mask: AttentionMask
     ) -> torch.Tensor:
         """Return the logits [sequences, vocabulary] after the last token of each sequence."""
-        input_ids = torch.tensor(tokens, device=self._model.device)
-        return self._model.forward(input_ids, positions, mask, self._slots.cache)[:, -1]
+        return self._model.forward(tokens, positions, mask, self._slots.cache)[:, -1]
 
     def _free_memory(self) -> None:
         """Drop recorded steps and idle sequences."""

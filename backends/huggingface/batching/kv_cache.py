@@ -16,6 +16,9 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from backends.huggingface.device import cards
+
+FREE_SHARE = 0.5  # of the free memory that slots may take before they are needed
 GROWTH = 256  # columns of the smallest buffers, which are doubled when they are full
 
 Write = tuple[int, int, int]  # a slot, and the columns of it that a pass writes: first and end
@@ -85,6 +88,11 @@ class SlotLayer(DynamicLayer):
         _, heads, _, size = like.shape
         return like.new_zeros(self._forward.slot_count, heads, self._forward.capacity, size)
 
+    @property
+    def column_bytes(self) -> int:
+        """Return the bytes of one column of one slot."""
+        return sum(one.nbytes // (one.shape[0] * one.shape[2]) for one in (self.keys, self.values))
+
     def get_seq_length(self) -> int:
         """Return the tokens before the pass, of the longest of its slots."""
         return self._forward.past_length
@@ -100,7 +108,8 @@ class SlotLayer(DynamicLayer):
 
     def _grown(self, old: torch.Tensor) -> torch.Tensor:
         new = self._zeros(old)
-        new[: old.shape[0], :, : old.shape[2]] = old
+        slots = min(len(old), len(new))
+        new[:slots, :, : old.shape[2]] = old[:slots]
         return new
 
     def shrink(self) -> None:
@@ -140,6 +149,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._forward = ForwardSlots()
         self._context_length = context_length
         self._is_memory_short = False
+        self._needed_slots = 1
         self.buffers = object()  # another one whenever buffers moved
         self._slot_layers = [SlotLayer(self._forward) for _ in range(layers)]
         self._is_grown = True  # all layers have the size that ForwardSlots states
@@ -147,21 +157,42 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     def reserve(self, slots: int, writes: Iterable[Write]) -> None:
         """Make room for a number of slots, and for what the next pass writes to them."""
+        self._needed_slots = max(slots, self._needed_slots)
         self._reserve(slots, max((end for _, _, end in writes), default=0))
 
     def _reserve(self, slots: int, columns: int) -> None:
         """Grow the buffers to a number of slots, and of columns in each, if they are smaller."""
         forward = self._forward
         if slots > forward.slot_count or columns > forward.capacity:
-            forward.slot_count = max(slots, forward.slot_count)
             if columns > forward.capacity:
                 forward.capacity = self._grown_capacity(columns)
+                if not self._has_room(forward.slot_count):
+                    forward.slot_count = self._needed_slots  # without those reserved ahead
+            forward.slot_count = max(slots, forward.slot_count)
             self._is_grown = False
         if not self._is_grown:  # also after memory ran out between two layers
             for layer in self._slot_layers:
                 layer.grow()
             self._is_grown = True
             self.buffers = object()
+
+    def reserve_ahead(self, slots: int) -> None:
+        """Reserve more slots than are needed so far, so that buffers do not move for them.
+
+        Not where that takes much of the free memory, or memory ran out before.
+        """
+        if not self._is_memory_short and self._has_room(slots):
+            self._reserve(slots, 0)
+
+    def _has_room(self, slots: int) -> bool:
+        """Tell whether buffers of this many slots leave half of the free memory to others."""
+        layers = self._initialized()
+        if not layers:
+            return True
+        column = sum(layer.column_bytes for layer in layers)
+        now = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        needed = column * slots * self._forward.capacity
+        return needed - now <= FREE_SHARE * cards.free_bytes(layers[0].device)
 
     @property
     def capacity(self) -> int:
@@ -188,7 +219,8 @@ class SlotCache(Cache):  # type: ignore[misc]
     def shrink(self, slots: int, columns: int) -> None:
         """Free what is not needed for the first slots and columns."""
         forward = self._forward
-        forward.slot_count = min(max(1, slots), forward.slot_count)
+        self._needed_slots = max(1, slots)
+        forward.slot_count = min(self._needed_slots, forward.slot_count)
         forward.capacity = min(_rounded(columns), forward.capacity)
         for layer in self._initialized():
             layer.shrink()

@@ -56,7 +56,7 @@ class KVSlots:
         sequence.begin(
             request,
             self._model,
-            Sampler(request.options, request.prompt_ids, sorted(end_ids)),
+            Sampler(request.options, request.prompt_ids, sorted(end_ids), self._model.device),
             cached=cached,
             max_new_tokens=request.options["max_new_tokens"],
         )

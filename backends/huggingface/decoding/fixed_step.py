@@ -6,16 +6,17 @@
 #
 # - has tokens and lengths in tensors of its own, which one copy fills. Lengths are data: where a
 #   row is written and what its mask hides follows from them on the GPU.
-# - reads a fixed number of columns, a power of two times GROWTH, however long the sequences are:
-#   the mask hides the rest.
+# - reads a fixed number of columns, one of BUCKETS between two powers of two, however long the
+#   sequences are: the mask hides the rest.
 # - has as many rows as there are sequences up to EXACT_ROWS, then a multiple of ROW_STEP. A row
 #   too many computes a token behind what its slot holds, where the next token of that slot will
 #   overwrite it.
-# - finds the likeliest token of each row on the GPU. One copy brings them back, and is the only
-#   wait of the step. Sequences that sample copy their candidates besides.
+# - finds the likeliest token of each row on the GPU. One copy brings them back, together with what
+#   the sequences need that sample or have penalties, and is the only wait of the step.
 #
 # A shape is recorded when it occurs for the third time. The recordings hold addresses of the KV
-# cache: they are dropped when its buffers move. The first failure turns all of this off, and every
+# cache: they are dropped when its buffers move. So all slots are reserved before the first one, as
+# far as memory is free, and columns are doubled. The first failure turns all of this off, and every
 # step is computed kernel by kernel from then on, as on a processor.
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ from backends.huggingface.batching.kv_slots import KVSlots
 from backends.huggingface.device.errors import first_line
 from backends.huggingface.model import TransformersModel
 
-from .sampler import Logits
+from .logits import Logits, maxima_of, sample
 
 logger = logging.getLogger(__name__)
 
 RECORDED_AT = 3  # occurrences of a shape: a prompt that is answered shortly is not worth it
 EXACT_ROWS, ROW_STEP = 8, 4
+# Bounds what is read in vain to a quarter; twice as many would save a few percent of a long chat's
+# step, and cost as many recordings, each of which takes as long as five steps.
+BUCKETS = 4
+MAX_RECORDED = 32  # steps that are kept: each takes memory of the GPU
+PINNED = 4096  # numbers of the smallest memory for what comes back from the GPU
 PADDING_TOKEN = 0
 TEST_LENGTHS = (9, 5)  # tokens of the prompts of the self-test
 
@@ -68,12 +74,13 @@ class FixedStep:
         cache: SlotCache,
         shape: Shape,
         graphs: Graphs,
+        outbox: Outbox,
     ) -> None:
         rows, self._columns = shape
         self._model, self._cache, self._graphs = model, cache, graphs
+        self._outbox = outbox
         self._masks = AttentionMasks(layout)  # of its own: it keeps tensors that are recorded
         self._inbox = graphs.pinned(2, rows, dtype=torch.long)
-        self._outbox = graphs.pinned(2, rows, dtype=torch.double)
         self._inputs = torch.zeros(2, rows, dtype=torch.long, device=model.device)
         self._replay: Callable[[], None] | None = None  # recorded by the first run
 
@@ -84,23 +91,37 @@ class FixedStep:
         mask = self._masks.decode_mask(lengths, longest)
         logits = self._model.forward(tokens[:, None], lengths[:, None], mask, self._cache)
         self._logits = logits[:, -1]
-        highest, best = self._logits.max(-1)
-        self._maxima = torch.stack((highest.double(), best.double()))
+        self._maxima = maxima_of(self._logits)
 
     def run(self, tokens: list[int], lengths: list[int]) -> Logits:
-        """Compute the logits after one more token of each row; valid until the next run.
+        """Begin to compute the logits after one more token of each row; valid until the next run.
 
-        lengths: tokens of each row before the step.
+        They must be read before it. lengths: tokens of each row before the step.
         """
         self._inbox.copy_(torch.tensor([tokens, lengths]))
         self._inputs.copy_(self._inbox, non_blocking=True)
         if self._replay is None:  # it writes to the cache, so it must have its values by now
             self._replay = self._graphs.record(self._compute)
         self._replay()
-        self._outbox.copy_(self._maxima, non_blocking=True)
+        return Logits(self._logits, self._maxima, self._outbox.copy)
+
+
+class Outbox:
+    """Memory of the machine, which the device copies to by itself."""
+
+    def __init__(self, graphs: Graphs) -> None:
+        self._graphs = graphs
+        self._memory = torch.zeros(0)
+
+    def copy(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return a copy of 64-bit numbers once the device has computed them; until the next one."""
+        count = len(numbers)
+        if len(self._memory) < count:
+            size = max(PINNED, 2 * count)
+            self._memory = self._graphs.pinned(size, dtype=torch.double)
+        self._memory[:count].copy_(numbers, non_blocking=True)
         self._graphs.synchronize()
-        highest, best = self._outbox.tolist()
-        return Logits(self._logits, highest, [int(token) for token in best])
+        return self._memory[:count]
 
 
 class DecodeSteps:
@@ -110,13 +131,14 @@ class DecodeSteps:
         self, model: TransformersModel, layout: AttentionLayout, max_rows: int, graphs: Graphs
     ) -> None:
         self._model, self._layout, self._max_rows, self._graphs = model, layout, max_rows, graphs
+        self._outbox = Outbox(graphs)
         self._seen: Counter[Shape] = Counter()
         self._steps: dict[Shape, FixedStep] = {}
         self._buffers: object = None  # of the cache when the steps were recorded
         self._is_on = True
 
-    def run(self, slots: KVSlots) -> Logits | None:
-        """Return the logits of the next decode step; None if it must be computed another way.
+    def run(self, slots: KVSlots) -> list[int | Exception] | None:
+        """Return the tokens of the next decode step; None if it must be computed another way.
 
         The cache must have room for the step.
         """
@@ -148,35 +170,50 @@ class DecodeSteps:
         """Return the shape of the next step; None if there is none for it."""
         count, capacity = len(slots.decoding), slots.cache.capacity
         rows = min(_rounded_rows(count), self._max_rows)
-        columns = GROWTH
-        while columns <= max(len(sequence.tokens) for sequence in slots.decoding):
-            columns *= 2
-        columns = min(columns, slots.cache.max_capacity)
+        longest = max(len(sequence.tokens) for sequence in slots.decoding)
+        columns = min(_rounded_columns(longest + 1), capacity)
         room = min(capacity, self._model.context_length)
-        if columns > capacity or any(place >= room for place in slots.ends(count, rows)):
+        if any(place >= room for place in slots.ends(count, rows)):
             return None
         return rows, columns
 
-    def _run(self, slots: KVSlots, shape: Shape) -> Logits:
+    def _run(self, slots: KVSlots, shape: Shape) -> list[int | Exception]:
         cache, sequences, rows = slots.cache, slots.decoding, shape[0]
         cache.reserve(rows, ())
         if self._buffers is not cache.buffers:
             self._steps.clear()
+            cache.reserve_ahead(self._max_rows)
             self._buffers = cache.buffers
-        if shape not in self._steps:
-            logger.debug("recording decode steps of %d rows and %d columns", *shape)
-            self._steps[shape] = FixedStep(self._model, self._layout, cache, shape, self._graphs)
         spare = slots.ends(len(sequences), rows)
-        found = self._steps[shape].run(
+        found = self._step(cache, shape).run(
             [*(sequence.next_token for sequence in sequences), *[PADDING_TOKEN] * len(spare)],
             [*(len(sequence.tokens) for sequence in sequences), *spare],
         )
+        tokens = sample(found, [sequence.sampler for sequence in sequences])
         cache.clear_not_finite(found.highest, len(sequences), spare)
-        return found.first(len(sequences))
+        return tokens
+
+    def _step(self, cache: SlotCache, shape: Shape) -> FixedStep:
+        """Return the step of a shape, a new one if it has none; drop the one unused longest."""
+        step = self._steps.pop(shape, None)
+        if step is None:
+            logger.debug("recording decode steps of %d rows and %d columns", *shape)
+            while len(self._steps) >= MAX_RECORDED:
+                del self._steps[next(iter(self._steps))]
+            step = FixedStep(self._model, self._layout, cache, shape, self._graphs, self._outbox)
+        self._steps[shape] = step  # behind those that were not used since
+        return step
 
 
 def _rounded_rows(rows: int) -> int:
     return rows if rows <= EXACT_ROWS else -(-rows // ROW_STEP) * ROW_STEP
+
+
+def _rounded_columns(columns: int) -> int:
+    """Round up to a multiple of GROWTH that divides the next power of two into BUCKETS halves."""
+    power = 1 << (columns - 1).bit_length()
+    step = max(GROWTH, power // (2 * BUCKETS))
+    return -(-columns // step) * step
 
 
 @torch.inference_mode()
@@ -192,7 +229,7 @@ def fixed_step_error(model: TransformersModel, layout: AttentionLayout, graphs: 
         cache.prefill(slot, 0)
         prompt = torch.arange(1, length + 1, device=model.device)[None]
         model.forward(prompt, prompt - 1, None, cache)
-    step = FixedStep(model, layout, cache, (rows, GROWTH), graphs)
+    step = FixedStep(model, layout, cache, (rows, GROWTH), graphs, Outbox(graphs))
     error = 0.0
     for more in range(2):
         tokens = [more + 2] * rows

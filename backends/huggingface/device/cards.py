@@ -6,6 +6,7 @@ A model that fits on one card is faster there: divided, only one card computes a
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,39 +26,32 @@ class Card(NamedTuple):
 
     index: int
     name: str
-    free: int  # bytes
+    total: int  # bytes of its memory
     capability: tuple[int, int]  # NVIDIA's compute capability
 
     def __str__(self) -> str:
-        """Name it as the log does: cuda:0 (NVIDIA L4, 21.9 GB free)."""
-        return f"cuda:{self.index} ({self.name}, {self.free / GB:.1f} GB free)"
+        """Name it as the log does: cuda:0 (NVIDIA L4)."""
+        return f"cuda:{self.index} ({self.name})"
+
+    def free(self) -> int:
+        """Return the bytes that are free, 0 where another program fills it.
+
+        That begins CUDA's context there, which takes some 0.4 GB as long as the process lives.
+        """
+        try:
+            return int(torch.cuda.mem_get_info(self.index)[0])
+        except RuntimeError as error:  # not even its context finds room
+            logger.debug("cuda:%d does not tell its memory: %s", self.index, error)
+            return 0
 
 
 def found() -> list[Card]:
-    """Return all cards; one that another program fills has no free memory."""
+    """Return all cards."""
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     return [
-        Card(
-            index,
-            torch.cuda.get_device_name(index),
-            _free(index),
-            torch.cuda.get_device_capability(index),
-        )
-        for index in range(torch.cuda.device_count())
+        Card(index, one.name, one.total_memory, (one.major, one.minor))
+        for index, one in enumerate(properties)
     ]
-
-
-def _free(index: int) -> int:
-    try:
-        return int(torch.cuda.mem_get_info(index)[0])
-    except RuntimeError as error:  # not even its context finds room
-        logger.debug("cuda:%d does not tell its memory: %s", index, error)
-        return 0
-
-
-def choose(cards: Sequence[Card], needed: int) -> Card | None:
-    """Return the card with the most free memory; None if it has less than the bytes needed."""
-    card = max(cards, key=lambda one: one.free)
-    return card if needed <= card.free else None
 
 
 def needed_bytes(weights: int, config: Any, tokens: int, itemsize: int) -> int:
@@ -101,6 +95,14 @@ def half_precision(config: Any, cards: Iterable[Card]) -> str:
     return "float16"
 
 
+def free_bytes(device: torch.device) -> float:
+    """Return the memory of a GPU that torch has free or can take; no bound for a processor."""
+    if device.type != "cuda":
+        return math.inf
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + unused)
+
+
 def memory(devices: Iterable[torch.device]) -> list[dict[str, Any]]:
     """Return what these GPUs are, and their memory in bytes, for /status; reads no tensor."""
     return [
@@ -115,15 +117,21 @@ def memory(devices: Iterable[torch.device]) -> list[dict[str, Any]]:
 
 
 def on_one(cards: Sequence[Card], needed: int) -> str | None:
-    """Return the device of the card that a model goes to, None if it must be divided; log why."""
-    card = choose(cards, needed)
+    """Return the device of the first card with room for a model, None if it must be divided.
+
+    Those behind it are not asked, which would take memory of them. Logs why.
+    """
     need = f"about {needed / GB:.1f} GB with its chats"
-    if card is None:
-        logger.warning(
-            "the model needs %s, more than one card has free: it is divided among %s, which "
-            "compute in turn",
-            *(need, ", ".join(map(str, cards))),
-        )
-        return None
-    logger.info("%s has room for the model, %s; --device_map balanced divides it", card, need)
-    return f"cuda:{card.index}"
+    for card in cards:
+        free = card.free() if needed <= card.total else 0
+        if needed <= free:
+            logger.info(
+                "%s has room for the model, %s; --device_map balanced divides it", card, need
+            )
+            return f"cuda:{card.index}"
+    logger.warning(
+        "the model needs %s, more than one card has free: it is divided among %s, which compute "
+        "in turn",
+        *(need, ", ".join(map(str, cards))),
+    )
+    return None

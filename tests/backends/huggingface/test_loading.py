@@ -616,6 +616,7 @@ def test_a_model_goes_to_one_card_unless_told(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(two))
     monkeypatch.setattr(cards, "found", lambda: two)
+    monkeypatch.setattr(cards.Card, "free", lambda card: card.index * card.total)
     monkeypatch.setattr(loading, "_choose_cards", look)
     assert refusal(load, StartError, folder, *options) == "seen"
     assert chosen == [found]

@@ -651,7 +651,8 @@ def test_tokens_are_sampled_as_the_library_samples_them(
     vocabulary: int, wish: dict[str, Any]
 ) -> None:
     """With its frequencies, within the noise, and never one that the library excludes."""
-    from backends.huggingface.decoding.sampler import Logits, Sampler, sample
+    from backends.huggingface.decoding.logits import Logits, sample
+    from backends.huggingface.decoding.sampler import Sampler
 
     spread = 2.0 if vocabulary == FEW else 0.5
     logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(1)) * spread
@@ -661,7 +662,7 @@ def test_tokens_are_sampled_as_the_library_samples_them(
     sampler = Sampler(
         {**dict.fromkeys(OPTION_NAMES), "do_sample": True, "seed": 3, **wish}, prompt, []
     )
-    rows = Logits.of(logits.expand(100, -1))
+    rows = Logits(logits.expand(100, -1))
     drawn = [sample(rows, [sampler] * 100) for _ in range(DRAWS // 100)]
     found = torch.tensor(drawn).flatten().bincount(minlength=vocabulary) / DRAWS
     assert not found[expected == 0].any()

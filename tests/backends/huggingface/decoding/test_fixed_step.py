@@ -37,7 +37,7 @@ class Double:
 
     def __init__(self) -> None:
         self.recorded: list[Callable[[], None]] = []
-        self.replays = 0
+        self.replays = self.waits = 0
         self.failure: Exception | None = None  # of recordings; if memory ran out, of one
         self.refused = 0
 
@@ -62,7 +62,8 @@ class Double:
         return replay
 
     def synchronize(self) -> None:
-        """Do nothing: the processor has computed."""
+        """Count: the processor has computed."""
+        self.waits += 1
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_the_tokens_are_those_of_the_library(
     assert talk.ask(*said, **many).whole() == alone.answer(*said, **many)
     for question, answer in zip(QUESTIONS[2:], running, strict=True):
         assert answer.whole() == alone.answer(question, **many)
-    assert graphs.replays > 20
+    assert graphs.waits == graphs.replays > 20
     assert asked(graphs.recorded) == set()
 
 
@@ -156,6 +157,80 @@ def test_longer_chats_have_twice_the_columns_and_new_recordings(
     )
     assert shapes(talk) == [(1, 512)]
     assert len(graphs.recorded) == 2
+
+
+def test_more_chats_move_no_buffers(
+    graphs: Double, chats: Any, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All slots are reserved before the first recording, which the others leave in place."""
+    talk, alone = chats(folder("llama")), Library(folder("llama"))
+    many = {"max_new_tokens": 40, "do_sample": "true", "top_k": 3, "seed": 5}
+    first = talk.ask("Hello", **many)
+    first.more(6)
+    scheduler = talk.executor.engine._scheduler
+    buffers = scheduler._slots.cache.buffers
+    others = [talk.ask(question, max_new_tokens=20) for question in QUESTIONS[1:4]]
+    for question, answer in zip(QUESTIONS[1:4], others, strict=True):
+        assert answer.whole() == alone.answer(question, max_new_tokens=20)
+    assert first.whole() == talk.ask("Hello", **many).whole()
+    assert scheduler._slots.cache.buffers is buffers
+    assert len(shapes(talk)) > 1
+    assert graphs.waits == graphs.replays  # one copy a step, though a chat samples
+
+
+def test_slots_are_not_reserved_ahead_where_memory_is_short(
+    graphs: Double, chats: Any, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before they are needed; and spare ones are given up when columns are added."""
+    from backends.huggingface.device import cards
+
+    monkeypatch.setattr(cards, "free_bytes", lambda device: 0)
+    path = folder("llama", max_position_embeddings=2048)
+    talk, alone = chats(path), Library(path)
+    scheduler = talk.executor.engine._scheduler
+    assert talk.ask("Hello", max_new_tokens=20).whole() == alone.answer("Hello", max_new_tokens=20)
+    assert graphs.replays > 0 and slot_count(scheduler) == 1
+    monkeypatch.setattr(cards, "free_bytes", lambda device: 10**9)
+    asked = "word " * 45
+    talk.ask(asked, max_new_tokens=20).more(6)
+    assert slot_count(scheduler) == 4
+    monkeypatch.setattr(cards, "free_bytes", lambda device: 0)
+    assert talk.ask(asked, max_new_tokens=60).whole() == alone.answer(asked, max_new_tokens=60)
+    assert slot_count(scheduler) < 4
+
+
+def slot_count(scheduler: Any) -> int:
+    """Return the slots that the buffers of the first layer have room for."""
+    return len(scheduler._slots.cache._slot_layers[0].keys)
+
+
+@pytest.mark.parametrize(
+    ("columns", "read"),
+    [(1, 256), (256, 256), (257, 512), (1024, 1024), (1025, 1280), (2049, 2560), (9000, 10240)],
+)
+def test_columns_are_read_in_vain_for_a_quarter_at_most(columns: int, read: int) -> None:
+    """And in multiples of what buffers grow by."""
+    from backends.huggingface.decoding.fixed_step import _rounded_columns
+
+    assert _rounded_columns(columns) == read
+
+
+def test_recordings_that_were_not_used_lately_are_dropped(
+    graphs: Double, chats: Any, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each keeps memory of the GPU."""
+    from backends.huggingface.decoding import fixed_step
+
+    monkeypatch.setattr(fixed_step, "MAX_RECORDED", 2)
+    talk = chats(folder("llama"))
+    running = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:4]]
+    for at, answer in enumerate(running):
+        answer.more(8 * (at + 1))
+        if at < 3:
+            answer.cancel()
+    running[3].whole()
+    assert len(graphs.recorded) > 2 >= len(shapes(talk))
+    assert shapes(talk)[-1][0] == 1  # the one that was used last
 
 
 def test_the_first_failure_ends_recording_and_no_answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
@@ -15,25 +17,31 @@ SHAPE = {"num_hidden_layers": 2, "num_attention_heads": 8, "hidden_size": 64}
 def test_one_card_if_the_model_fits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That with the most free memory; one without room for a context counts as full."""
+    """The first that has room; those behind it are not asked, nor those that are too small."""
     from backends.huggingface.device import cards
 
+    asked = []
+
     def mem_get_info(index: int) -> tuple[int, int]:
-        if index == 0:
+        asked.append(index)
+        if index == 1:  # no room for a context
             raise RuntimeError("CUDA error: out of memory")
         return index * 10 * GB, 40 * GB
 
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"Card {index}")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, index))
+    def properties(index: int) -> SimpleNamespace:
+        total = 40 * GB if index else 15 * GB
+        return SimpleNamespace(name=f"Card {index}", total_memory=total, major=8, minor=index)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
     monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
     found = cards.found()
-    assert [(one.free, one.capability) for one in found] == [
-        *((0, (8, 0)), (10 * GB, (8, 1)), (20 * GB, (8, 2)))
-    ]
+    assert [one.capability for one in found] == [(8, 0), (8, 1), (8, 2), (8, 3)]
+    assert asked == []
     assert cards.on_one(found, 20 * GB) == "cuda:2"
-    assert cards.on_one(found, 20 * GB + 1) is None
-    assert "it is divided among cuda:0 (Card 0, 0.0 GB free), cuda:1" in caplog.text
+    assert asked == [1, 2]
+    assert cards.on_one(found, 30 * GB + 1) is None
+    assert "it is divided among cuda:0 (Card 0), cuda:1" in caplog.text
 
 
 def test_what_a_model_needs() -> None:

@@ -1,0 +1,101 @@
+"""The tokens of a step: one copy from the device, whatever the samplers want; none to it.
+
+There is no GPU here. The device "meta" computes nothing, but refuses what a GPU refuses: tensors of
+two devices in one operation. And copies are counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.huggingface import OPTIONS
+
+torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
+pytest.importorskip("transformers", reason="and transformers")
+
+pytestmark = pytest.mark.slow
+VOCABULARY = 5000
+PROMPT = [5, 6, 7, 5, 6]
+WISHES: tuple[dict[str, Any], ...] = (
+    {},
+    {"repetition_penalty": 1.3},
+    {"no_repeat_ngram_size": 3},
+    {"min_new_tokens": 4},
+    {"do_sample": True},
+    {"do_sample": True, "top_k": 0, "top_p": 0.05, "temperature": 0.3},
+    {"do_sample": True, "top_k": 7, "repetition_penalty": 1.3},
+    {"do_sample": True, "top_k": 0},
+    {"do_sample": True, "typical_p": 0.5},
+)
+
+
+def samplers(device: str = "cpu") -> list[Any]:
+    """Return a sampler for each of the wishes, of equal seeds."""
+    from backends.huggingface.decoding.sampler import Sampler
+
+    names = dict.fromkeys(option.name for option in OPTIONS)
+    return [Sampler({**names, "seed": 1, **wish}, PROMPT, [2], device) for wish in WISHES]
+
+
+def logits(rows: int) -> Any:
+    """Return logits of which a few tokens are far likelier than all others."""
+    random = torch.Generator().manual_seed(2)
+    return torch.randn(rows, VOCABULARY, generator=random) * 4
+
+
+def test_all_samplers_of_a_step_share_one_copy() -> None:
+    """And each gets the token that it gets alone."""
+    from backends.huggingface.decoding.logits import Logits, sample
+
+    copies = []
+
+    def copy(numbers: Any) -> Any:
+        copies.append(len(numbers))
+        return numbers.clone()
+
+    rows = logits(len(WISHES) + 1)  # the last one is padding
+    tokens = sample(Logits(rows, copy=copy), samplers())
+    assert len(copies) == 1
+    alone = [sample(Logits(rows[at : at + 1]), [one])[0] for at, one in enumerate(samplers())]
+    assert tokens == alone
+    assert len(set(tokens)) > len(tokens) // 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_overflowed_ends_with_its_error_alone(bad: float) -> None:
+    """Whatever its sampler would have made of it."""
+    from backends.huggingface.decoding.logits import Logits, sample
+    from kuwa_min.errors import AnswerError
+
+    whole = sample(Logits(logits(len(WISHES))), samplers())
+    for at in range(len(WISHES)):
+        rows = logits(len(WISHES))
+        rows[at, 3] = bad
+        tokens = sample(Logits(rows), samplers())
+        assert isinstance(tokens.pop(at), AnswerError)
+        assert tokens == [*whole[:at], *whole[at + 1 :]]
+
+
+def test_penalties_are_computed_where_the_logits_are() -> None:
+    """The history is there, and so are the tokens that end an answer: a GPU refuses others."""
+    for sampler in samplers("meta"):
+        for token in range(3):
+            rows = torch.zeros(1, VOCABULARY, device="meta")
+            assert sampler.apply_penalties(rows).device.type == "meta"
+            sampler.record(token)
+        state = [vars(sampler), *map(vars, sampler._penalties)]
+        tensors = [one for part in state for one in part.values() if isinstance(one, torch.Tensor)]
+        assert {one.device.type for one in tensors} == {"meta"}
+
+
+def test_a_history_grows() -> None:
+    """Beyond what was allocated for it, also in tokens that a penalty looks at."""
+    from backends.huggingface.decoding import sampler as module
+
+    one = samplers()[1]
+    for token in range(10, 10 + module.HISTORY_GROWTH + 5):
+        one.record(token)
+    changed = one.apply_penalties(torch.ones(1, VOCABULARY))[0] != 1
+    assert changed.nonzero().flatten().tolist() == sorted({*PROMPT, *range(10, token + 1)})
