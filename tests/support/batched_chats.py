@@ -100,7 +100,7 @@ class LogitRecorder:
     def _watched(self, sample: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*arguments: Any) -> Any:
             *_, found, samplers = arguments
-            for row, sampler in zip(getattr(found, "logits", found), samplers, strict=True):
+            for row, sampler in zip(getattr(found, "logits", found), samplers, strict=False):
                 values = row if not hasattr(row, "float") else row.float().numpy()
                 self._rows.setdefault(id(sampler), []).append(values.tobytes())
             return sample(*arguments)
