@@ -12,6 +12,7 @@ ENTRIES = 20  # of a folder, at most
 # The modules without a test file of their own, and the file that tests them; from tests/.
 COVERED_BY = {
     "kuwa_min/bundle/provision": "e2e/test_unpacking",
+    "kuwa_min/chat/thinking/formats": "kuwa_min/chat/thinking/test_splitter",
     "kuwa_min/httpd/acceptor": "e2e/test_health",
     "kuwa_min/httpd/connection": "kuwa_min/httpd/test_server",
     "kuwa_min/httpd/flush_thread": "kuwa_min/httpd/test_body_writer",

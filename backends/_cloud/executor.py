@@ -17,6 +17,7 @@ from backends._media.file_types import IMAGE_TYPES
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import ON_NEW_LINE, sentence_of
 from kuwa_min.errors import AnswerError
@@ -75,8 +76,8 @@ class CloudExecutor(LLMExecutor):
         """Return how many tokens a prompt may have; None: unknown."""
         raise NotImplementedError
 
-    def stream(self, request: CompletionRequest) -> Generator[str, None, None]:
-        """Send a request; yield the answer's text and side notes, in pieces that are not empty.
+    def stream(self, request: CompletionRequest) -> Generator[Piece, None, None]:
+        """Send a request; yield text and side notes, in pieces that are not empty, and progress.
 
         Runs on the chat's thread and may block; the thread's cancel scope, current_scope(), is
         cancelled when the chat is stopped. Raises ServiceError.
@@ -131,7 +132,7 @@ class CloudExecutor(LLMExecutor):
 
     async def llm_compute(
         self, history: list[Message], modelfile: Modelfile
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncGenerator[Piece, None]:
         """Yield the answer as it comes; closing the generator cancels the request."""
         scope = CancelScope()
         self.on_stop(scope.cancel)
@@ -143,7 +144,7 @@ class CloudExecutor(LLMExecutor):
                 try:
                     with scope, contextlib.closing(self.stream(request)) as pieces:
                         for piece in pieces:
-                            begun = True
+                            begun = begun or isinstance(piece, str)
                             yield piece
                     break
                 except ServiceError as error:

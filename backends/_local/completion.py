@@ -6,12 +6,15 @@ from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 
 from .request import Request
+from .thought_limit import ThoughtLimit
+from .tokenizing.prompt_tokenizer import Tokenizer
 
 
 class Vocabulary(Protocol):
     """What a completion must know of its model's tokens."""
 
     markup: Mapping[int, str]  # of special tokens: their text, which no answer shows
+    tokenizer: Tokenizer
 
     @property
     def eos_token_ids(self) -> Container[int]:
@@ -27,6 +30,15 @@ class Completion:
     def __init__(self, request: Request, vocabulary: Vocabulary) -> None:
         self._request, self._eos_token_ids = request, vocabulary.eos_token_ids
         self._markup, self._detokenize = vocabulary.markup, vocabulary.create_detokenizer()
+        most = request.options.get("thinking_tokens")
+        self.thought_limit = (
+            None if most is None else ThoughtLimit(request, most, vocabulary.tokenizer.tokenize)
+        )
+
+    def choose(self, token: int) -> int:
+        """Return the token to go on with: the sampled one, or one that ends too long a thought."""
+        forced = self.thought_limit.next_forced() if self.thought_limit else None
+        return token if forced is None else forced
 
     def add_token(self, token: int) -> bool:
         """Emit a sampled token's text; return whether the token ends the completion.

@@ -6,7 +6,7 @@ import argparse
 import itertools
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -16,8 +16,11 @@ from backends._media.links import side_note
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import sentence_of
+from kuwa_min.chat.thinking.answer_text import Splitter
+from kuwa_min.chat.thinking.signs import SignsOfLife
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation_options
@@ -36,6 +39,7 @@ from .prompt_encoder import (
 )
 from .request import Request
 from .scheduler import Scheduler
+from .template_variables import NO_VARIABLES, Variables, variables_of
 from .tokenizing.bounds import Stopped, bounded
 from .tokenizing.piece_tokenizer import PieceTokenizer
 from .tokenizing.prompt_tokenizer import PromptTokenizer, Tokenizer
@@ -61,6 +65,7 @@ class Model(Protocol):
 
     context_length: int  # tokens of prompt and completion together
     chat_template: ChatTemplate  # its own, or the one of --override_chat_template
+    template_variables: frozenset[str]  # which it reads
     special_tokens: dict[str, Any]  # variables of templates: bos_token and the like, as text
     markup: Mapping[int, str]  # the text of special tokens, by their ids
     turn_markers: tuple[str, ...]  # stop strings of the plain template, if it has no other one
@@ -69,6 +74,9 @@ class Model(Protocol):
 
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
+
+    def create_splitter(self, prompt_ids: Sequence[int]) -> Splitter:
+        """Return what tells thoughts from the answer to a prompt, which may end within one."""
 
     def check_device(self, failure: BaseException) -> None:
         """Raise, in one line, if a failure was because its device computes nothing any more."""
@@ -196,7 +204,7 @@ class ModelExecutor(LLMExecutor):
 
     async def llm_compute(
         self, history: list[Message], modelfile: Modelfile
-    ) -> AsyncGenerator[str, None]:
+    ) -> AsyncGenerator[Piece, None]:
         """Yield the answer's text as it is generated; closing the generator cancels the request."""
         stopped = threading.Event()
         self.on_stop(stopped.set)
@@ -211,10 +219,15 @@ class ModelExecutor(LLMExecutor):
         self.on_stop(request.cancel)
         self.engine.submit(request)
         try:
+            signs = SignsOfLife(request.options["thinking_tokens"])
             while not request.drained:
-                if text := request.next_text():  # "" at the end
+                if text := request.next_text(signs.interval):  # "" at the end
                     yield text
+                elif request.is_thinking:
+                    yield signs.sign(request.completion_tokens)
             if not request.cancelled:
+                if request.is_only_thought:
+                    yield catalog.ONLY_THOUGHT
                 for note in filter(None, (*request.side_notes, request.prompt_note)):
                     yield note
         finally:
@@ -237,7 +250,9 @@ class ModelExecutor(LLMExecutor):
             )
         if self.args.reproducible and options.get("seed") in NO_SEED:
             options["seed"] = DEFAULT_SEED
-        prompt, notes = self._encode(history, modelfile)
+        known = None if self.uses_template_of(modelfile) else self.model.template_variables
+        variables = variables_of(options, self.settings, known)
+        prompt, notes = self._encode(history, modelfile, variables)
         markers = () if self.uses_template_of(modelfile) else self.model.turn_markers
         request = Request(
             prompt.ids,
@@ -246,6 +261,8 @@ class ModelExecutor(LLMExecutor):
             stop_token_ids={*(options["stop_token_ids"] or ())}.difference(unknown),
             timeout=self.timeout,
             model_inputs=prompt.model_inputs,
+            splitter=self.model.create_splitter(prompt.ids),
+            thinking=options["thinking"],
         )
         request.prompt_note = side_note(notes)
         return request
@@ -264,12 +281,12 @@ class ModelExecutor(LLMExecutor):
         return f"the model has 0 to {self.model.vocabulary_size - 1}"
 
     def _encode(
-        self, history: list[Message], modelfile: Modelfile
+        self, history: list[Message], modelfile: Modelfile, variables: Variables
     ) -> tuple[EncodedPrompt, tuple[str, ...]]:
         """Return the prompt, without the oldest messages if all are too long, and side notes."""
         history = self._recent(history)
         try:
-            encoder, history, notes = self.encoder_for(history, modelfile)
+            encoder, history, notes = self.encoder_for(history, modelfile, variables)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
             prompt = prompt._replace(examples=prompts.begin_with_user(prompt.examples))
             if self.args.no_system_prompt:
@@ -336,17 +353,19 @@ class ModelExecutor(LLMExecutor):
         """Tell whether a Modelfile's own chat template renders its chats."""
         return bool(modelfile.template)
 
-    def default_encoder(self) -> PromptEncoder:
+    def default_encoder(self, variables: Variables = NO_VARIABLES) -> PromptEncoder:
         """Return an encoder with the model's chat template."""
-        return TextEncoder(self.model.chat_template, self.prompt_tokenizer)
+        return TextEncoder(self.model.chat_template, self.prompt_tokenizer, variables)
 
-    def encoder_for(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
+    def encoder_for(
+        self, history: list[Message], modelfile: Modelfile, variables: Variables
+    ) -> ChatInput:
         """Return the encoder for a request, and the history in the form that it encodes."""
         if not self.uses_template_of(modelfile):
-            encoder = self.folding(self.default_encoder(), self.supports_system_role)
+            encoder = self.folding(self.default_encoder(variables), self.supports_system_role)
             return ChatInput(encoder, history)
         template = self.sandbox_pool.open(modelfile.template, **self.model.special_tokens)
-        untrusted = TextEncoder(template, self.prompt_tokenizer)
+        untrusted = TextEncoder(template, self.prompt_tokenizer, variables)
         return ChatInput(self.folding(untrusted, supports_system_role(untrusted)), history)
 
     @staticmethod

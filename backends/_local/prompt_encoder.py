@@ -8,6 +8,7 @@ from backends._local.templates.chat_template import TemplateError
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
 
+from .template_variables import NO_VARIABLES, Variables
 from .tokenizing.prompt_tokenizer import PromptTokenizer
 from .tokenizing.rendering import Template
 
@@ -46,11 +47,27 @@ class ChatInput(NamedTuple):
     notes: tuple[str, ...] = ()  # sentences for a side note
 
 
-class TextEncoder:
-    """Encodes chats without images: renders the template, then tokenizes the text."""
+class BoundTemplate:
+    """A chat template with the variables of one request."""
 
-    def __init__(self, template: Template, tokenizer: PromptTokenizer) -> None:
-        self._template, self._tokenizer = template, tokenizer
+    def __init__(self, template: Template, variables: Variables) -> None:
+        self._template, self._variables = template, variables
+
+    def render(self, chat: list[Message], /, **more: Any) -> str:
+        """Return the chat as text; raises TemplateError if the template refuses it."""
+        return self._template.render(chat, **self._variables, **more)
+
+
+class TextEncoder:
+    """Encodes chats without images: renders the template, then tokenizes the text.
+
+    variables: of the template, beside the chat.
+    """
+
+    def __init__(
+        self, template: Template, tokenizer: PromptTokenizer, variables: Variables = NO_VARIABLES
+    ) -> None:
+        self._template, self._tokenizer = BoundTemplate(template, variables), tokenizer
         self._last: tuple[list[Message], list[int]] | None = None
 
     def count_tokens(self, chat: list[Message]) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 from kuwa_min.chat.sentence import Sentence
 from kuwa_min.chat.side_notes import SIDE_NOTE
-from kuwa_min.chat.text import StopWords
+from kuwa_min.chat.thinking.answer_text import AnswerText, Splitter
+from kuwa_min.chat.thinking.display import HIDE
 from kuwa_min.errors import AnswerError
 
 from .sentences import TIMED_OUT
@@ -23,7 +24,8 @@ class Request:
     prompt_ids: token ids of the prompt; options: the generation options; stop: stop strings;
     stop_token_ids: tokens that end the completion as an EOS token does; timeout: seconds that
     generating may take, counted from start(), None for no limit; model_inputs: what the model
-    reads beside the token ids (pixel values), opaque here.
+    reads beside the token ids (pixel values), opaque here; splitter: tells thoughts from the
+    answer; thinking: how they are shown.
 
     The reading thread calls next_text() until `drained`. Any thread may call cancel(). All other
     methods belong to the engine's thread, in this order: start(), then emit(), emit_hidden(),
@@ -39,6 +41,8 @@ class Request:
         stop_token_ids: Collection[int] = (),
         timeout: float | None = None,
         model_inputs: Any = None,
+        splitter: Splitter | None = None,
+        thinking: str = HIDE,
     ) -> None:
         self.prompt_ids, self.options, self.model_inputs = prompt_ids, options, model_inputs
         self.cached_tokens = 0  # of the prompt, found in the KV cache
@@ -50,7 +54,7 @@ class Request:
         self.side_notes: list[str] = []  # on the answer, shown after it once it is drained
         self.prompt_note = ""  # on what the prompt lacks, shown after those
         self.stop_token_ids = frozenset(stop_token_ids)
-        self._stop, self._timeout = StopWords(stop), timeout
+        self._text, self._timeout = AnswerText(splitter, thinking, stop), timeout
         self._deadline = float("inf")
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         self._buffer, self._flushed_at = "", 0.0
@@ -91,7 +95,24 @@ class Request:
         if self.on_cancel is not None:
             self.on_cancel()
 
+    @property
+    def is_only_thought(self) -> bool:
+        """Tell whether the completion, which has ended, is a thought without an answer."""
+        return self._text.is_only_thought
+
+    # -- any thread
+
+    @property
+    def is_thinking(self) -> bool:
+        """Tell whether the completion is within a thought."""
+        return self._text.is_thinking
+
     # -- the engine's thread
+
+    @property
+    def closing(self) -> str:
+        """Return the text that ends the thought that is open; "" if that is unknown."""
+        return self._text.closing
 
     @property
     def timed_out(self) -> bool:
@@ -101,7 +122,7 @@ class Request:
     @property
     def should_stop(self) -> bool:
         """Tell whether to stop generating: a stop string, the timeout, or cancel()."""
-        return self.cancelled or self._stop.hit or self.timed_out
+        return self.cancelled or self._text.hit or self.timed_out
 
     def start(self) -> None:
         """Start the timeout."""
@@ -111,15 +132,18 @@ class Request:
 
     def emit(self, text: str) -> None:
         """Append text, up to the first stop string; hand it over every `emit_interval` seconds."""
-        self._buffer += self._stop.feed(text)
+        self._buffer += self._text.feed(text)
         now = time.monotonic()
         if self._buffer and now - self._flushed_at >= self.emit_interval:
             self._flushed_at = now
             self.flush()
 
     def emit_hidden(self, markup: str) -> None:
-        """Append the markup of a special token, which stop strings may contain; it is not shown."""
-        self._buffer += self._stop.feed(markup, hidden=True)
+        """Append the markup of a special token, which may begin a thought or be in a stop string.
+
+        It is not shown.
+        """
+        self._buffer += self._text.feed(markup, hidden=True)
 
     def flush(self) -> None:
         """Hand over the buffered text now, before a step that may take long."""
@@ -129,7 +153,7 @@ class Request:
 
     def add_side_note(self, sentence: Sentence) -> None:
         """Add a side note on the answer, unless a stop string or cancel() has ended it."""
-        if not (self.cancelled or self._stop.hit):
+        if not (self.cancelled or self._text.hit):
             self.side_notes.append(SIDE_NOTE.format(sentence))
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -138,8 +162,8 @@ class Request:
             return
         self.finished = True
         self.failure = None if isinstance(error, AnswerError) else error
-        if not self._stop.hit:
-            self._buffer += self._stop.finish()
+        if not self._text.hit:
+            self._buffer += self._text.finish()
         if self.timed_out and self._timeout and error is None:
             self.add_side_note(TIMED_OUT.format(f"{self._timeout:g}"))
         self.flush()

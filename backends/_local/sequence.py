@@ -90,8 +90,11 @@ class Sequence(Generic[SamplerT]):
     # -- decode
 
     def add_token(self, token: int) -> bool:
-        """Emit a sampled token's text; finish the request and return true if it is the last."""
-        request = self.request
+        """Emit a sampled token's text; finish the request and return true if it is the last.
+
+        The token that ends a thought that is too long takes its place.
+        """
+        request, token = self.request, self._completion.choose(token)
         if self._completion.add_token(token):
             request.finish()
             return True

@@ -19,9 +19,17 @@ from backends._http.origin import is_cleartext
 from backends._http.transport_errors import ConnectionFailed
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.thinking.display import NOTE
 from kuwa_min.errors import AnswerError, StartError
 from kuwa_min.options import address, generation_options, types
 from kuwa_min.options.generation_options import Option
+from kuwa_min.options.thinking import (
+    REASONING_EFFORT,
+    TEMPLATE_KWARGS,
+    THINKING,
+    THINKING_TOKENS,
+)
 
 from .context_window import from_model_list, from_model_name
 from .error_response import ErrorResponse
@@ -54,12 +62,19 @@ OPTIONS = (
         "timeout", float, None, "seconds without a byte before an answer is given up", least=0.1
     ),
     Option("stop", list, None, "end an answer before these texts"),
-    Option("reasoning_effort", str, None, "how long to think: low, medium, high"),
+    REASONING_EFFORT,
     Option("verbosity", str, None, "how much to say: low, medium, high"),
     Option("service_tier", str, None, "how soon the service is to answer"),
     Option("top_k", int, None, "draw from so many tokens; not at OpenAI", least=-1),
     Option("min_p", float, None, "least share of the likeliest; not at OpenAI", least=0),
     Option("repetition_penalty", float, None, "avoid what was said; not at OpenAI", least=0),
+    THINKING,
+    TEMPLATE_KWARGS._replace(help="variables of the server's chat template; not at OpenAI"),
+    THINKING_TOKENS._replace(help="no effect: services have no common name for it"),
+)
+NO_LIMIT = (
+    "thinking_tokens has no effect: services that speak OpenAI's protocol have no common name for "
+    "it; what yours calls it may stand in a -c file, under extra_body"
 )
 
 
@@ -96,7 +111,14 @@ class ChatgptExecutor(CloudExecutor):
             action="store_true",
             help="send the executor's own key even for people who have one",
         )
-        add("--show_reasoning", action="store_true", help="show thinking, as side notes")
+        add(
+            "--show_reasoning",
+            dest=THINKING.name,
+            action="store_const",
+            const=NOTE,
+            default=argparse.SUPPRESS,
+            help="the same as --thinking note",
+        )
         super().extend_arguments(parser)
 
     def library(self) -> generation_options.Library:
@@ -120,8 +142,7 @@ class ChatgptExecutor(CloudExecutor):
         except (OSError, ValueError) as error:  # certificates that cannot be read
             raise StartError(f"no connection to {base_url} can be made: {error}") from None
         defaults = {option.name: option.default for option in OPTIONS}
-        show = self.args.show_reasoning
-        self.completions = Completions(self.client, defaults, show_reasoning=show)
+        self.completions = Completions(self.client, defaults)
         self._warn_of_plain_http()
         self._list_models()
         model = self.args.model
@@ -198,8 +219,10 @@ class ChatgptExecutor(CloudExecutor):
 
     # -- the answer
 
-    def stream(self, request: CompletionRequest) -> Generator[str, None, None]:
-        """Send a request; yield the answer's text and side notes."""
+    def stream(self, request: CompletionRequest) -> Generator[Piece, None, None]:
+        """Send a request; yield the answer's text, side notes and progress."""
+        if request.options[THINKING_TOKENS.name] is not None:
+            generation_options.warn_once(NO_LIMIT)
         return self.completions.stream(request, self.count_usage)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -17,13 +18,19 @@ from backends._cloud.not_understood import NotUnderstood
 from backends._cloud.request import CompletionRequest, CountUsage
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.side_notes import SIDE_NOTE
+from kuwa_min.chat.thinking.display import HIDE
+from kuwa_min.chat.thinking.signs import SignsOfLife
+from kuwa_min.options.thinking import THINKING
 
 from .client import Client, StreamedResponse
 from .dialect import ModelParameters
 from .error_response import ErrorResponse
 from .errors import classify, without_quote
 from .response import CompletionParser
+
+logger = logging.getLogger(__name__)
 
 MAX_MODELS = 64  # whose parameters are remembered; bots may name any model
 READ_TIMEOUT = 600.0  # seconds without a byte, unless an option says otherwise; the SDK's default
@@ -32,25 +39,27 @@ READ_TIMEOUT = 600.0  # seconds without a byte, unless an option says otherwise;
 class Completions:
     """Send requests to one service; safe for threads. Remembers what its models take."""
 
-    def __init__(self, client: Client, defaults: dict[str, Any], *, show_reasoning: bool) -> None:
+    def __init__(self, client: Client, defaults: dict[str, Any]) -> None:
         """Send through `client`; a parameter that has its default may be left out if refused."""
         self._client, self._defaults = client, defaults
-        self._show_reasoning = show_reasoning
         self._parameters: dict[str, ModelParameters] = {}
         self._not_understood = NotUnderstood()
 
     def stream(
         self, request: CompletionRequest, count_usage: CountUsage
-    ) -> Generator[str, None, None]:
-        """Yield the answer's text and side notes; raises ServiceError."""
-        parser = CompletionParser(show_reasoning=self._show_reasoning)
+    ) -> Generator[Piece, None, None]:
+        """Yield the answer's text, side notes and progress; raises ServiceError."""
+        parameters = self._parameters_of(request.model)
+        parser = CompletionParser(
+            request.options.get(THINKING.name) or HIDE, opens_thoughts=parameters.opens_thoughts
+        )
         has_text = False
-        body = self._parameters_of(request.model).to_json(request)
+        body = parameters.to_json(request)
         try:
             with contextlib.closing(self._texts(request, body, parser)) as texts:
-                for text in texts:
-                    has_text = True
-                    yield text
+                for piece in texts:
+                    has_text = has_text or isinstance(piece, str)
+                    yield piece
         except ErrorResponse as error:
             raise self._refused(error, request, body) from None
         except ConnectionFailed as failed:
@@ -64,12 +73,15 @@ class Completions:
             yield rest
         if not (has_text or parser.ended):
             raise _empty("it ended before its first word")
+        if parser.is_only_thought and parser.ended:
+            yield catalog.ONLY_THOUGHT
+        _remember(parameters, parser)
         if note := parser.finish_note():
             yield SIDE_NOTE.format(note)
 
     def _texts(
         self, request: CompletionRequest, body: dict[str, Any], parser: CompletionParser
-    ) -> Generator[str, None, None]:
+    ) -> Generator[Piece, None, None]:
         """Yield the text of the answer to a body as it is read.
 
         A server that renders the chat template behind its head cannot say why it fails; asked
@@ -106,12 +118,26 @@ class Completions:
         return known
 
 
-def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterator[str]:
+def _remember(parameters: ModelParameters, parser: CompletionParser) -> None:
+    """Remember whether a model's answers begin within a thought."""
+    if parser.opens_thoughts and not parameters.opens_thoughts:
+        logger.warning(
+            "the service sent what a model thinks as its answer, in a thought that the chat "
+            "template had opened; from now on it is told apart; an option of the service, such as "
+            "--reasoning-parser, does so at once"
+        )
+    parameters.opens_thoughts = parser.opens_thoughts
+
+
+def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterator[Piece]:
     """Yield the text of each read, joined; raises ErrorResponse and ServiceError."""
+    signs = SignsOfLife()
     for events in _read_events(response, parser):
         text, error = _parse(events, parser)
         if text:
             yield text
+        elif parser.is_thinking and signs.is_due:
+            yield signs.sign(parser.pieces)
         if error is not None:
             raise error
     if not parser.chunks and (parser.not_understood or (parser.events and not parser.done)):

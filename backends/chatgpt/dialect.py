@@ -16,12 +16,15 @@ from backends._media import links
 from backends._media.attachments import Attachment
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.options.thinking import TEMPLATE_KWARGS, THINKING, THINKING_TOKENS
 
 from .error_response import ErrorResponse
 from .errors import refuses_roles
 
 EXTRA = "extra_body"  # an option whose value is merged into the request
-LOCAL_OPTIONS = ("timeout", EXTRA)  # which are not sent as they are
+# which are not sent as they are
+LOCAL_OPTIONS = ("timeout", EXTRA, THINKING.name, THINKING_TOKENS.name, TEMPLATE_KWARGS.name)
+VARIABLES = "chat_template_kwargs"  # what vLLM, SGLang and llama-server call them
 OTHER_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 STREAM_OPTIONS = {"include_usage": True}  # the last event then has the token counts
 UNSUPPORTED = re.compile(
@@ -41,6 +44,7 @@ class ModelParameters:
         self._renamed: dict[str, str] = {}
         self._folds_system = False  # the system prompt becomes a part of the first user message
         self._begins_with_user = False  # an empty user message goes before an assistant's
+        self.opens_thoughts = False  # its template does, and the service shows them
 
     def to_json(self, request: CompletionRequest) -> dict[str, Any]:
         """Return the body of a request."""
@@ -63,6 +67,8 @@ class ModelParameters:
         for name, value in options.items():
             if value is not None and name not in LOCAL_OPTIONS and not self._omits(name, value):
                 sent[self._renamed.get(name, name)] = value
+        if variables := options.get(TEMPLATE_KWARGS.name):
+            sent[VARIABLES] = {**(sent.get(VARIABLES) or {}), **variables}
         if "top_logprobs" in sent:
             sent["logprobs"] = True  # services refuse the one without the other
         return sent

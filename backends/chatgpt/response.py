@@ -27,8 +27,10 @@ from backends._cloud.sentences import (
     ENDED_ODDLY,
     WANTS_A_TOOL,
 )
-
-from .reasoning import ReasoningNotes
+from kuwa_min.chat.thinking.answer_text import AnswerText
+from kuwa_min.chat.thinking.display import HIDE
+from kuwa_min.chat.thinking.history import headless_end
+from kuwa_min.chat.thinking.splitter import ThoughtSplitter
 
 SOURCES = ("delta", "message", "text", "response")  # fields of a choice that may hold its text
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -47,14 +49,17 @@ NORMAL_FINISH = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
 class CompletionParser:
     """Parse one answer: feed() its events, then finish(), then ask for the finish_note()."""
 
-    def __init__(self, *, show_reasoning: bool = False) -> None:
-        self._reasoning = ReasoningNotes() if show_reasoning else None
+    def __init__(self, thinking: str = HIDE, *, opens_thoughts: bool = False) -> None:
+        """Begin an answer; opens_thoughts: the template of its model was seen to do so."""
+        self._text = AnswerText(ThoughtSplitter(is_guess=opens_thoughts), thinking)
+        self._opens_thoughts, self._said = opens_thoughts, list[str]()
         self._high_surrogate = ""  # of a character that comes as two escapes in two chunks
         self._index: object = None  # of the choice that is shown
         self._source = ""  # the field of SOURCES that brings its text
         self.finish_reason: str | None = None
         self.error: Any = None  # what came in place of a chunk
         self.done = False  # [DONE] came
+        self.pieces = 0  # of text and thoughts; about as many as tokens
         self.events = self.chunks = 0  # all that came, and those that are completion chunks
         self.prompt_tokens = self.completion_tokens = 0  # where the service tells
         self.not_understood: list[str] = []  # kinds of what came, for the log; none of its words
@@ -136,12 +141,12 @@ class CompletionParser:
         return text
 
     def _show(self, piece: Piece) -> str:
-        """Return a text, which ends the reasoning before it; of reasoning, whole side notes."""
-        if self._reasoning is None:
-            return "" if piece.is_reasoning else piece.text
+        """Return a text without the thoughts in it, and of thoughts what is to be shown."""
+        self.pieces += 1
         if piece.is_reasoning:
-            return self._reasoning.feed(piece.text)
-        return self._reasoning.finish() + piece.text
+            return self._text.think(piece.text)
+        self._said.append(piece.text)
+        return self._text.feed(piece.text)
 
     def _join_surrogates(self, text: str) -> str:
         """Return whole characters only: a high surrogate waits for the low one."""
@@ -155,9 +160,25 @@ class CompletionParser:
 
     def finish(self) -> str:
         """Return what was held back until the end."""
-        notes = self._reasoning.finish() if self._reasoning else ""
+        text = self._join_surrogates(self._text.finish())
         held, self._high_surrogate = self._high_surrogate, ""
-        return notes + ("\ufffd" if held else "")
+        return text + ("\ufffd" if held else "")
+
+    @property
+    def is_thinking(self) -> bool:
+        """Tell whether a thought is open."""
+        return self._text.is_thinking
+
+    @property
+    def is_only_thought(self) -> bool:
+        """Tell whether there was a thought and no answer."""
+        return self._text.is_only_thought
+
+    @property
+    def opens_thoughts(self) -> bool:
+        """Tell, after the end, whether the answer began within a thought that it closed."""
+        said = "".join(self._said)
+        return headless_end(said) > 0 if said else self._opens_thoughts
 
     def finish_note(self) -> str:
         """Return the side note on how the answer ended; empty if it ended normally."""

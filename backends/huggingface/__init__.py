@@ -20,6 +20,7 @@ from backends._local.model_files import hub_cache, quantization, resolve
 from backends._local.options import MAX_VALUES, read_chat_template
 from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
+from backends._local.template_variables import NO_VARIABLES, Variables
 from backends._media import attachments, file_types
 from backends._media.attachments import AttachmentReader, ResolvedChat
 from backends._media.fetch_policy import LinkError, policy
@@ -28,6 +29,7 @@ from kuwa_min.chat.modelfile import Message, convert_value
 from kuwa_min.errors import UsageError
 from kuwa_min.options import generation_options
 from kuwa_min.options.generation_options import Option
+from kuwa_min.options.thinking import LOCAL_OPTIONS
 from kuwa_min.options.types import from_json
 
 from . import model_options
@@ -93,6 +95,7 @@ OPTIONS = (
     Option("no_repeat_ngram_size", int, 0, "never repeat so many tokens in a row; 0: off", least=0),
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
     Option("stop_token_ids", list[int], None, "end an answer at these tokens", least=0),
+    *LOCAL_OPTIONS,
 )
 
 
@@ -306,20 +309,24 @@ class HuggingfaceExecutor(ModelExecutor):
         """Tell whether a Modelfile's own chat template renders its chats."""
         return super().uses_template_of(modelfile) and not self.accepts_images()
 
-    def default_encoder(self) -> PromptEncoder:
+    def default_encoder(self, variables: Variables = NO_VARIABLES) -> PromptEncoder:
         """Return an encoder with the model's chat template."""
-        return self._vision_encoder(1) if self.accepts_images() else super().default_encoder()
+        if self.accepts_images():
+            return self._vision_encoder(1, variables)
+        return super().default_encoder(variables)
 
-    def encoder_for(self, history: list[Message], modelfile: Modelfile) -> ChatInput:
+    def encoder_for(
+        self, history: list[Message], modelfile: Modelfile, variables: Variables
+    ) -> ChatInput:
         """Return the encoder for a request, and the history with placeholders for its images."""
         if not self.accepts_images():
-            return super().encoder_for(history, modelfile)
+            return super().encoder_for(history, modelfile, variables)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the model sees pictures")
         if generation_options.wants_multimodal(modelfile.parameters["llm_"]) is False:
-            return super().encoder_for(history, modelfile)
+            return super().encoder_for(history, modelfile, variables)
         chat = self._fetch_images(history)
-        encoder = self._vision_encoder(len(chat.files))
+        encoder = self._vision_encoder(len(chat.files), variables)
         for number, file in chat.files.items():
             try:
                 encoder.add(number, file)
@@ -335,13 +342,14 @@ class HuggingfaceExecutor(ModelExecutor):
         with scope:
             return self.attachments.read(history)
 
-    def _vision_encoder(self, images: int) -> VisionEncoder:
+    def _vision_encoder(self, images: int, variables: Variables) -> VisionEncoder:
         """Return the encoder of a chat; images: how many of them share the prompt."""
         from .vision import VisionEncoder
 
         return VisionEncoder(
             self.model.processor,
             template=self.model.vision_template,
+            variables=variables,
             max_image_tokens=self.prompt_limit // IMAGE_SHARE // max(1, images),
             control_tokens=self.model.tokenizer.control_tokens,
             text_length=self.text_length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,8 +15,10 @@ from transformers.generation.streamers import BaseStreamer
 from backends._local.completion import Completion
 from backends._local.request import Request
 from backends._local.sentences import CONTEXT_FULL
+from backends._local.thought_limit import ThoughtLimit
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.options.thinking import LOCAL_OPTIONS
 
 from .model import Aborted, TransformersModel
 from .options import TOKEN_IDS
@@ -79,7 +82,8 @@ class Generate:
     def _generate(self, request: Request) -> None:
         model = self._model
         room = model.max_completion_tokens(request)
-        streamer = Streamer(request, Completion(request, model))
+        completion = Completion(request, model)
+        streamer = Streamer(request, completion)
         options = _arguments(request.options)
         seed, max_new_tokens = options.pop("seed", None), options.pop("max_new_tokens")
         can_stream = options.get("num_beams", 1) == 1
@@ -87,6 +91,7 @@ class Generate:
         tokens = model.generate(
             **self._inputs(request),
             streamer=streamer if can_stream else None,
+            logits_processor=_processors(completion if can_stream else None),
             stopping_criteria=transformers.StoppingCriteriaList([StopCriterion(request)]),
             **self._special_ids(model.eos_token_ids | request.stop_token_ids),
             max_new_tokens=min(max_new_tokens, room),
@@ -109,7 +114,7 @@ class Generate:
 
 def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a request's options as generate() takes them, without those of Completion."""
-    ours = ("stop", "stop_token_ids")
+    ours = ("stop", "stop_token_ids", *(option.name for option in LOCAL_OPTIONS))
     given = {name: one for name, one in options.items() if one is not None and name not in ours}
     if given.get("temperature") == 0:
         given |= {"do_sample": False, "temperature": 1.0}
@@ -125,6 +130,28 @@ def _flat(value: Any) -> Iterator[int]:
             yield from _flat(one)
     elif isinstance(value, int):
         yield value
+
+
+def _processors(completion: Completion | None) -> transformers.LogitsProcessorList:
+    """Return what ends a thought that is too long; None: the tokens are known at the end only."""
+    limit = completion.thought_limit if completion else None
+    return transformers.LogitsProcessorList([LimitThoughts(limit)] if limit else [])
+
+
+class LimitThoughts(transformers.LogitsProcessor):
+    """Lets generate() sample the tokens that end a thought that is too long."""
+
+    def __init__(self, limit: ThoughtLimit) -> None:
+        self._limit = limit
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores of one sequence [1, vocabulary]."""
+        forced = self._limit.next_forced()
+        if forced is None:
+            return scores
+        only = torch.full_like(scores, -math.inf)
+        only[:, forced] = 0
+        return only
 
 
 class Streamer(BaseStreamer):

@@ -17,6 +17,8 @@ from backends._local.model_files.sniff import printable
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 from backends._local.tokenizing.rendering import Template
+from kuwa_min.chat.thinking.answer_text import Splitter
+from kuwa_min.chat.thinking.splitter import PROMPT_END, ThoughtSplitter
 from kuwa_min.errors import StartError
 
 from .detokenizer import detokenizer_factory
@@ -64,6 +66,7 @@ class TransformersModel:
         self.accepts_several_images = False
         if self.processor is None:
             self.chat_template = self._choose_template(options, chat_template)
+            self.template_variables = self.chat_template.variables
         else:
             self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
@@ -112,8 +115,9 @@ class TransformersModel:
         template = override or own_template(self.processor)
         if not template:
             self._warn_of_plain_template(path)
+            self.template_variables = frozenset[str]()
             return plain_template(self.processor)
-        ChatTemplate(template)  # raises TemplateError if it cannot be parsed
+        self.template_variables = ChatTemplate(template).variables  # raises TemplateError
         return template
 
     def _warn_of_plain_template(self, path: str, hint: str = "") -> None:
@@ -145,6 +149,11 @@ class TransformersModel:
                 ", ".join(map(printable, names[:MAX_NAMES])),
             )
         return made
+
+    def create_splitter(self, prompt_ids: Sequence[int]) -> Splitter:
+        """Return what tells thoughts from the answer to a prompt, which may end within one."""
+        prompt_end = self._tokenizer.decode(list(prompt_ids[-PROMPT_END:]))
+        return ThoughtSplitter(prompt_end)
 
     # -- computing
 

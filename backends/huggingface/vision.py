@@ -20,6 +20,7 @@ from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
 from backends._local.prompt_encoder import EncodedPrompt
+from backends._local.template_variables import NO_VARIABLES, Variables
 from backends._local.templates.chat_template import TemplateError
 from backends._local.tokenizing.bounds import most_tokens
 from backends._local.tokenizing.control_tokens import ControlTokens
@@ -110,7 +111,8 @@ class VisionEncoder:
 
     template: the chat template; max_image_tokens: of each image, which is scaled down to them: a
     photograph alone could exceed the prompt limit; control_tokens: which people cannot write;
-    text_length: counts the tokens of a text within bounds, which the processor does not.
+    text_length: counts the tokens of a text within bounds, which the processor does not; variables:
+    of the template.
     """
 
     def __init__(
@@ -121,7 +123,9 @@ class VisionEncoder:
         max_image_tokens: int,
         control_tokens: ControlTokens | None = None,
         text_length: Callable[[str], int] = lambda text: 0,
+        variables: Variables = NO_VARIABLES,
     ) -> None:
+        self._variables = variables
         self._text_length = text_length
         self._processor, self._template = processor, template
         self._control_tokens = control_tokens or ControlTokens()
@@ -199,6 +203,7 @@ class VisionEncoder:
         with _refusing():
             inputs = self._processor.apply_chat_template(
                 messages,
+                **self._variables,
                 chat_template=self._template,
                 add_generation_prompt=True,
                 tokenize=True,

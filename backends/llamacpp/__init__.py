@@ -16,6 +16,7 @@ from backends._local.scheduler import Scheduler
 from kuwa_min.errors import UsageError
 from kuwa_min.options import generation_options, types
 from kuwa_min.options.generation_options import Option
+from kuwa_min.options.thinking import LOCAL_OPTIONS
 
 from . import model_options
 
@@ -68,6 +69,7 @@ OPTIONS = (
     Option("mirostat_eta", float, 0.1, "how fast mirostat learns", least=0),
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
     Option("stop_token_ids", list[int], None, "end an answer at these tokens", least=0),
+    *LOCAL_OPTIONS,
 )
 IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
 

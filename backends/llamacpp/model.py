@@ -18,6 +18,7 @@ from backends._local.model_files import template_files
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 from kuwa_min.chat.text import Utf8Decoder
+from kuwa_min.chat.thinking.splitter import PROMPT_END, ThoughtSplitter
 from kuwa_min.errors import StartError
 
 from . import bindings, device_memory, devices
@@ -86,6 +87,7 @@ class LlamaModel:
         self._pieces: dict[int, bytes] = {}  # of tokens that were detokenized before
         self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
         self.chat_template = self._choose_template(path, chat_template)
+        self.template_variables = self.chat_template.variables
         self.tokenizer.use_template(self.chat_template)
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self.context_length = context_length or trained
@@ -144,6 +146,10 @@ class LlamaModel:
         """Return how many tokens of a completion the context has room for."""
         return self.context_length - len(request.prompt_ids)
 
+    def create_splitter(self, prompt_ids: Sequence[int]) -> ThoughtSplitter:
+        """Return what tells thoughts from the answer to a prompt, which may end within one."""
+        return ThoughtSplitter(self.tokenizer.detokenize(prompt_ids[-PROMPT_END:]))
+
     def create_detokenizer(self) -> Callable[[int], str]:
         """Return a streaming detokenizer: token id in, the text that it completes out."""
         decoder, pieces, piece = Utf8Decoder(), self._pieces, self._piece
@@ -164,6 +170,8 @@ class LlamaModel:
 
     def _write_piece(self, token: int) -> int:
         """Write a token's bytes to the buffer; return their number, negative if it is too small."""
+        if token in self.markup:
+            return 0
         buffer = self._buffer
         return int(token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import ctypes
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import llama_cpp
@@ -10,6 +11,7 @@ import llama_cpp
 from backends._local.tokenizing.control_tokens import NO_TOKEN, ControlToken, ControlTokens
 from backends._local.tokenizing.rendering import Template, written_tokens
 from backends._local.tokenizing.split_points import byte_level_text, character_level_text
+from kuwa_min.chat.thinking import formats
 
 from .bindings import holding_gil
 
@@ -27,7 +29,8 @@ LSTRIP, RSTRIP = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP, llama_cpp.LLAMA_TOKEN_ATTR_R
 # - SentencePiece vocabularies get a space in front of the first piece and behind each such token,
 #   which is in front of every text that a call begins with;
 # - without parse_special it does not look for those of SPECIAL, but for user-defined ones;
-# - gpt-oss's <|start|>, <|channel|> and <|message|> are user-defined, whatever its file says.
+# - gpt-oss's <|start|>, <|channel|> and <|message|> are user-defined, whatever its file says, so
+#   that llama.cpp has a text for them; we take them for special tokens all the same.
 
 
 class LlamaTokenizer:
@@ -50,7 +53,9 @@ class LlamaTokenizer:
             if bits & ADDED
         }
         self.markup: Mapping[int, str] = {
-            token: one.text for token, one in self._added.items() if attributes[token] & SPECIAL
+            token: one.text
+            for token, one in self._added.items()
+            if attributes[token] & SPECIAL or one.text in formats.HARMONY_TOKENS
         }
 
     def token_texts(self) -> Iterator[str]:
@@ -77,6 +82,19 @@ class LlamaTokenizer:
             return ""
         text = token_text(self._vocabulary, token)
         return (text or b"").decode("utf-8", "replace")
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens, with that of special ones."""
+        ids, size = (llama_cpp.llama_token * len(tokens))(*tokens), 0
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(size)
+            count = llama_cpp.llama_detokenize(
+                self._vocabulary, ids, len(tokens), buffer, size, False, True
+            )
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", "replace")
+            size = -count
+        return ""
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a rendered chat."""

@@ -40,6 +40,13 @@ NO_ANSWER = Sentence(
     "[The model gave no answer; please ask again, perhaps in other words.]",
     "[模型沒有給出回答，請再問一次，或換個說法。]",
 )
+ONLY_THOUGHT = Sentence(
+    (
+        "[The model thought until its answer had to end; please ask for longer answers or for less "
+        "thinking.]"
+    ),
+    "[模型尚在思考，回答長度就已達上限；請允許較長的回答，或減少思考。]",
+)
 
 # Of models on this machine.
 OUT_OF_MEMORY = Sentence(

@@ -13,6 +13,7 @@ from .chunks import LogLevel
 from .modelfile import Message, Modelfile
 from .sentence import CHINESE, ENGLISH
 from .side_notes import NOTE_BEGIN, NOTE_END
+from .thinking.history import without_thoughts
 
 # Our sentence at the end of an answer, which no model wrote; 0.4's front end prefixes a log level.
 OUR_SENTENCES = rf"(?:\n?\[(?:{'|'.join(LogLevel.__members__)})\] )?(?:{answer_pattern()})\s*\Z"
@@ -61,7 +62,7 @@ def without_refused(history: list[Message]) -> list[Message]:
 
 
 def without_our_sentences(history: list[Message]) -> list[Message]:
-    """Remove side notes and our own error sentences from the assistant's messages."""
+    """Remove side notes, thoughts and our own error sentences from the assistant's messages."""
     cleaned = [
         {**message, "content": _model_text(message["content"])}
         if message["role"] == "assistant"
@@ -72,7 +73,7 @@ def without_our_sentences(history: list[Message]) -> list[Message]:
 
 
 def _model_text(text: str) -> str:
-    text = _without_side_notes(text)
+    text = without_thoughts(_without_side_notes(text))
     start = max(0, len(text) - LONGEST_SENTENCE)
     return text[:start] + re.sub(OUR_SENTENCES, "", text[start:])
 

@@ -46,7 +46,7 @@ class StopWords:
         text = self._held + text
         found = [at for at in map(text.find, self._words) if at >= 0]
         self.hit = bool(found)
-        end = min(found) if found else len(text) - self._overlap(text)
+        end = min(found) if found else len(text) - overlap(text, self._words)
         emitted = "".join(compress(text[:end], self._is_shown))
         self._held, self._is_shown = ("", []) if found else (text[end:], self._is_shown[end:])
         if hidden and self._emitted is None:
@@ -67,11 +67,13 @@ class StopWords:
         self.hit = self.hit or emitted.hit
         return text + emitted.finish() if is_last else text
 
-    def _overlap(self, text: str) -> int:
-        """Return the length of the longest suffix that is a prefix of a stop word."""
-        longest = max(map(len, self._words)) - 1
-        for length in range(min(longest, len(text)), 0, -1):
-            suffix = text[-length:]
-            if any(word.startswith(suffix) for word in self._words):
-                return length
-        return 0
+
+def overlap(text: str, words: Sequence[str]) -> int:
+    """Return the length of the longest suffix of a text that is the beginning of a word."""
+    longest = 0
+    for word in words:
+        at = text.find(word[0], max(0, len(text) - len(word) + 1))
+        while at >= 0 and not word.startswith(text[at:]):
+            at = text.find(word[0], at + 1)
+        longest = max(longest, len(text) - at if at >= 0 else 0)
+    return longest

@@ -23,7 +23,7 @@ from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.log import redaction
 
 from . import types
-from .sentences import MUST_BE_AT_LEAST, OPTION_REASON
+from .sentences import MUST_BE_AT_LEAST, MUST_BE_ONE_OF, OPTION_REASON
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ WITHOUT_EFFECT = "{} of a Modelfile has no effect in this backend"
 MAX_NAMES = 5  # options without effect that are logged for one request
 MAX_WARNINGS = 256  # distinct warnings that are remembered, so that each is logged once
 LIST_METAVARS: dict[types.Kind, str] = {list: "TEXT", list[int]: "INT"}
+METAVARS: dict[types.Kind, str] = {**LIST_METAVARS, dict: "JSON"}
 # One of a Modelfile's llm_*, which our own code reads: never sent to a service.
 MULTIMODAL = "enable_multimodal"
 
@@ -39,7 +40,8 @@ class Option(NamedTuple):
     """One generation option.
 
     name: as on the command line. kind: its type; list is a list of texts, list[int] one of whole
-    numbers. least: the lowest value. aliases: its other names in files and Modelfiles.
+    numbers, dict a JSON object. least: the lowest value. aliases: its other names in files and
+    Modelfiles. choices: its only values, if there are any.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Option(NamedTuple):
     help: str
     least: float | None = None
     aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     def convert(self, value: Any) -> Any:
         """Return the value in this option's type; raises ValueError with a Sentence about it."""
@@ -60,6 +63,9 @@ class Option(NamedTuple):
             raise ValueError(
                 OPTION_REASON.format(self.name, MUST_BE_AT_LEAST.format(f"{self.least:g}"))
             )
+        if self.choices and converted not in self.choices:
+            reason = MUST_BE_ONE_OF.format(", ".join(self.choices))
+            raise ValueError(OPTION_REASON.format(self.name, reason))
         return converted
 
     @property
@@ -119,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser, table: Table, note: str | Non
         group.add_argument(
             f"--{option.name}",
             type=str if option.is_list else _argument(option),
-            metavar=LIST_METAVARS.get(option.kind, option.kind.__name__.upper()),
+            metavar=METAVARS.get(option.kind, option.kind.__name__.upper()),
             default=argparse.SUPPRESS,
             help=f"{option.help} (default: {option.default})",
             **how,

@@ -14,6 +14,7 @@ from kuwa_min.chat.sentence import Sentence
 from .sentences import (
     MUST_BE_FINITE,
     MUST_BE_NUMBER,
+    MUST_BE_OBJECT,
     MUST_BE_TEXT,
     MUST_BE_TEXTS,
     MUST_BE_TRUTH,
@@ -21,7 +22,15 @@ from .sentences import (
     MUST_BE_WHOLES,
 )
 
-Kind = type[int] | type[float] | type[str] | type[bool] | type[list[str]] | type[list[int]]
+Kind = (
+    type[int]
+    | type[float]
+    | type[str]
+    | type[bool]
+    | type[list[str]]
+    | type[list[int]]
+    | type[dict[str, Any]]
+)
 MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
 MAX_WHOLES = 256  # of a list
 MAX_TEXT_LENGTH = 1000  # characters of each
@@ -89,6 +98,14 @@ def _listed(value: Any) -> list[Any]:
     return parsed if isinstance(parsed, list) else [value]
 
 
+def _object(value: Any) -> dict[str, Any]:
+    """Convert to an object: a JSON object as text, or a mapping of texts."""
+    parsed = from_json(value)
+    if not isinstance(parsed, dict) or not all(isinstance(name, str) for name in parsed):
+        raise ValueError
+    return parsed
+
+
 def from_json(value: Any) -> Any:
     """Parse text that is a JSON list or object, as in a Modelfile; other values are unchanged."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
@@ -110,6 +127,7 @@ _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     str: _text,
     list: _texts,
     list[int]: _wholes,
+    dict: _object,
 }
 _WANTED: dict[Kind, Sentence] = {
     bool: MUST_BE_TRUTH,
@@ -118,6 +136,7 @@ _WANTED: dict[Kind, Sentence] = {
     str: MUST_BE_TEXT,
     list: MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
     list[int]: MUST_BE_WHOLES.format(MAX_WHOLES),
+    dict: MUST_BE_OBJECT,
 }
 
 

@@ -40,8 +40,17 @@ class ChatTemplate:
         from .jinja_env import create_environment
 
         self._names = names
-        text = source.removeprefix("\ufeff")  # a byte order mark of the file that it came from
-        self._template: Any = _translating(lambda: create_environment().from_string(text))
+        # a byte order mark of the file that it came from
+        self._source = source.removeprefix("\ufeff")
+        self._template: Any = _translating(lambda: create_environment().from_string(self._source))
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Return the names of the variables that the template reads."""
+        from jinja2 import meta
+
+        parsed = self._template.environment.parse(self._source)
+        return frozenset(meta.find_undeclared_variables(parsed))
 
     def render(self, chat: list[Message], /, **more: Any) -> str:
         """Return the chat as text; raises TemplateError if the template fails or refuses it.

@@ -201,10 +201,10 @@ def test_reasoning_comes_by_the_paragraph() -> None:
     """Before the text that ends it, whether in a field of its own or a part of the content."""
     objects = [delta(reasoning="a\n\nb"), delta(reasoning=" <<</WARNING>>>c"), delta(content="d")]
     notes = "<<<WARNING>>>a<<</WARNING>>><<<WARNING>>>b c<<</WARNING>>>"
-    assert parsed(*objects, show_reasoning=True)[0] == notes + "d"
+    assert parsed(*objects, thinking="note")[0] == notes + "d"
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "a\n\nb c"}]}
     parts = [delta(content=[thinking]), delta(content=[{"type": "text", "text": "d"}])]
-    assert parsed(*parts, show_reasoning=True)[0] == notes + "d"
+    assert parsed(*parts, thinking="note")[0] == notes + "d"
     assert parsed(*parts)[0] == "d"
-    long = parsed(*[delta(reasoning="x" * 999)] * 3, show_reasoning=True)[0]
+    long = parsed(*[delta(reasoning="x" * 999)] * 3, thinking="note")[0]
     assert long == f"<<<WARNING>>>{'x' * 2997}<<</WARNING>>>"

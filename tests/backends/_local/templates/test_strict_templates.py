@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
@@ -16,13 +16,19 @@ from backends._local.scheduler import SerialScheduler
 from backends._local.templates.chat_template import ChatTemplate
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.thinking.splitter import ThoughtSplitter
 from kuwa_min.options.generation_options import Option
+from kuwa_min.options.thinking import LOCAL_OPTIONS
 from tests.support import local_chats
 from tests.support.models.byte_tokenizer import ByteTokenizer
 
 jinja2 = pytest.importorskip("jinja2", reason="templates are jinja2's")
 
-TABLE = (Option("stop", list, None, ""), Option("stop_token_ids", list[int], None, ""))
+TABLE = (
+    Option("stop", list, None, ""),
+    Option("stop_token_ids", list[int], None, ""),
+    *LOCAL_OPTIONS,
+)
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
 DEFAULT = "You are a default."
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>{% endfor %}<assistant>"
@@ -126,6 +132,11 @@ class Model:
     def __init__(self, source: str) -> None:
         self.chat_template = ChatTemplate(source, **NAMES)
         self.special_tokens, self.tokenizer = NAMES, ByteTokenizer()
+        self.template_variables = self.chat_template.variables
+
+    def create_splitter(self, prompt_ids: Sequence[int]) -> ThoughtSplitter:
+        """Return one for a model without thoughts."""
+        return ThoughtSplitter()
 
     def info(self) -> dict[str, Any]:
         """Return nothing."""
