@@ -13,6 +13,7 @@ import pytest
 from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options
+from kuwa_min.options.thinking import LOCAL_OPTIONS
 from kuwa_min.process import supervision
 from tests.support import local_chats
 from tests.support.models import tiny_models
@@ -568,10 +569,13 @@ def test_precedence_of_options(load: Any, folder: Path, tmp_path: Path) -> None:
 
 
 def test_every_option_is_one_of_the_librarys() -> None:
-    """But for the seed, which it takes from the whole process, and what ends a text."""
+    """But for the seed, which it takes from the whole process, what ends a text, and thoughts."""
     known = vars(transformers.GenerationConfig())
-    assert {option.name for option in OPTIONS} - known.keys() == {"seed", "stop", "stop_token_ids"}
-    defaults = {option.name: option.default for option in OPTIONS if option.name != "seed"}
+    ours = {one.name for one in LOCAL_OPTIONS}
+    others = {"seed", "stop", "stop_token_ids", *ours}
+    assert {option.name for option in OPTIONS} - known.keys() == others
+    theirs = [option for option in OPTIONS if option.name not in {"seed", *ours}]
+    defaults = {option.name: option.default for option in theirs}
     transformers.GenerationConfig(**defaults).validate(strict=True)
 
 
