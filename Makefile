@@ -14,7 +14,8 @@ VENV = .venv
 BIN = $(VENV)/bin
 # A worker for each processor, and no more than memory is enough for.
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4
-PIP_IN_TURN = flock $(VENV)/python-ready $(BIN)/pip # two at once would spoil one environment
+# Two of pip at once would spoil an environment, and mypy would read packages by halves.
+IN_TURN = flock $(VENV)/python-ready
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
@@ -47,7 +48,7 @@ mutation: .venv-mutation/ready ## whether the unit tests of some modules notice 
 lint: $(VENV)/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(IN_TURN) $(BIN)/mypy
 
 heavy: build/torch/ready build/wheels/llama-ready $(VENV)/heavy-ready ## torch, transformers, llama.cpp
 
@@ -79,9 +80,14 @@ build/wheels/llama-ready: $(VENV)/test-ready $(TESTED) ## compiles for ten minut
 	$(BIN)/python build.py llamacpp
 	touch $@
 
-$(VENV)/heavy-ready: build/wheels/llama-ready build/torch/ready
-	$(PIP_IN_TURN) install --quiet --find-links build/torch $(TORCH_FROM) -c $(TESTED) \
-	  --editable '.[heavy]' $$(ls build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl)
+$(VENV)/torch-ready: build/torch/ready
+	$(IN_TURN) $(BIN)/pip install --quiet --no-compile --find-links build/torch $(TORCH_FROM) \
+	  -c $(TESTED) --editable '.[heavy]'
+	touch $@
+
+$(VENV)/heavy-ready: build/wheels/llama-ready $(VENV)/torch-ready
+	$(IN_TURN) $(BIN)/pip install --quiet -c $(TESTED) \
+	  $$(ls build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl)
 	touch $@
 
 bench: build ## ratios against bare sockets and against FastAPI with uvicorn
@@ -134,7 +140,7 @@ $(VENV)/test-ready: $(VENV)/python-ready pyproject.toml
 	touch $@
 
 $(VENV)/cloud-ready: $(VENV)/test-ready $(TESTED)
-	$(PIP_IN_TURN) install --quiet -c $(TESTED) --editable '.[cloud]'
+	$(IN_TURN) $(BIN)/pip install --quiet --no-compile -c $(TESTED) --editable '.[cloud]'
 	touch $@
 
 .venv-bench-huggingface/ready: benchmarks/requirements-huggingface.txt build/torch/ready
