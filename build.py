@@ -55,9 +55,10 @@ def _build_all(options: argparse.Namespace) -> int:
     """Check all names and options, then build each backend; raises UsageError."""
     known = backend_infos()
     executors: dict[str, Executor] = {}
-    for backend in options.backend:
+    for backend in dict.fromkeys(options.backend):
         if backend not in known and is_custom(backend):
-            executors[backend] = find_executor(Path(backend), options.with_files, known)
+            taken = [*known, *(one.name for one in executors.values())]
+            executors[backend] = find_executor(Path(backend), options.with_files, taken)
         elif backend not in known:
             raise UsageError(f"no backend is called {backend!r}; known are {', '.join(known)}")
         if options.model and (backend in executors or not known[backend].requires):

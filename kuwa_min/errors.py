@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 UNEXPECTED = "Error occurred. Please consult support."  # all that a user is told
 
 FRAMES = 10  # of a traceback in one line
+FROZEN = "<frozen importlib"  # frames of import statements
 RUNNERS = ("<frozen runpy>", "runpy.py")
 
 
@@ -121,6 +122,7 @@ def _frames(trace: TracebackType | None) -> list[str]:
     while trace is not None:
         codes.append((trace.tb_frame.f_code, trace.tb_lineno))
         trace = trace.tb_next
+    codes = [one for one in codes if not one[0].co_filename.startswith(FROZEN)] or codes
     foreign = [at for at, (code, _) in enumerate(codes) if not _is_caller(code.co_filename)]
     kept = codes[foreign[0] if foreign else 0 :]
     return [f"{_source(code.co_filename)}:{line} in {code.co_name}" for code, line in kept]
@@ -133,9 +135,11 @@ def _source(path: str) -> str:
 
 
 def _is_caller(path: str) -> bool:
-    """Tell whether a source is one that calls custom executors: ours, asyncio's or runpy."""
+    """Tell whether a source calls custom executors: ours, asyncio's, importlib's or runpy."""
     *folders, name = _parts(path)
-    return name in RUNNERS or folders[-1:] == ["asyncio"] or path.startswith(_our_folders())
+    if name in RUNNERS or folders[-1:] == ["asyncio"] or "importlib" in folders[-2:]:
+        return True
+    return path.startswith((FROZEN, *_our_folders()))
 
 
 def _our_folders() -> tuple[str, str]:

@@ -158,6 +158,9 @@ def load_plugin(one: EntryPoint) -> type[LLMExecutor]:
         found = one.load()
     except KuwaError:
         raise
+    except SyntaxError as error:
+        where = f"{error.filename}: line {error.lineno}"
+        raise StartError(f"{place} cannot be loaded: {where}: {error.msg}") from None
     except Exception as error:  # noqa: BLE001 - the code of another package
         line = traceback_line(error, with_message=True)
         raise StartError(f"{place} cannot be loaded: {line}") from None

@@ -72,7 +72,10 @@ OURS = str(Path(errors.__file__).parent)
 
 @pytest.mark.parametrize(
     "path",
-    [f"{OURS}/service.py", f"{OURS}/serving/generation.py", "/lib/asyncio/tasks.py", "runpy.py"],
+    [
+        *(f"{OURS}/service.py", f"{OURS}/serving/generation.py", "/lib/asyncio/tasks.py"),
+        *("runpy.py", "/lib/importlib/util.py", "/lib/importlib/metadata/_meta.py"),
+    ],
 )
 def test_our_own_frames_before_a_foreign_one_are_left_out(path: str) -> None:
     """An operator looks for the place in the executor's file."""

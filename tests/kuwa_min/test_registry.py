@@ -239,10 +239,11 @@ def test_the_floors_are_above_known_holes() -> None:
 PLUGINS = {
     "macaw_pack.py": "from kuwa_min import LLMExecutor\nclass Macaw(LLMExecutor): ...\n",
     "bad_pack.py": "import no_such_library\n",
+    "open_pack.py": "x = (\n",
     "some-1.0.dist-info/METADATA": "Name: some\nVersion: 1.0\nSummary: [Tool] Macaws.\n",
     "some-1.0.dist-info/entry_points.txt": (
         "[kuwa_min.backends]\nmacaw = macaw_pack:Macaw\nwhole = macaw_pack\n"
-        "bad = bad_pack\nabsent = macaw_pack:Absent\nnone = json:dumps\n"
+        "bad = bad_pack\nopen = open_pack\nabsent = macaw_pack:Absent\nnone = json:dumps\n"
         "debug = macaw_pack\ntwice = macaw_pack\n"
     ),
     "more-2.0.dist-info/METADATA": "Name: more\nVersion: 2.0\n",
@@ -277,7 +278,8 @@ def test_packages_bring_backends() -> None:
 def test_a_backend_of_a_package_that_is_broken_is_one_line() -> None:
     """With name, package and reason; a name of ours stays ours, which --list says."""
     for name, words in {
-        "bad": "bad_pack.py:1 in <module>: ModuleNotFoundError",
+        "bad": "cannot be loaded: bad_pack.py:1 in <module>: ModuleNotFoundError",
+        "open": "open_pack.py: line 1: '(' was never closed",
         "absent": "has no attribute 'Absent'",
         "none": "none of some 1.0 (json:dumps) defines no subclass of LLMExecutor",
     }.items():

@@ -69,7 +69,7 @@ def _check_name(name: str, path: Path, known: Iterable[str]) -> None:
     if not NAME.fullmatch(name):
         raise UsageError(f"{path}: {name!r} cannot name an executor: rename it to ASCII letters")
     if name in (*known, *TAKEN):
-        raise UsageError(f"{path}: {name} is a name that our files have already: rename it")
+        raise UsageError(f"{path}: {name} is the name of another one, or a verb: rename it")
 
 
 def _check_overlap(files: Mapping[str, Path], others: Mapping[str, Path]) -> None:

@@ -11,6 +11,8 @@ from kuwa_min.errors import UsageError
 from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.registry import GROUP, names
 
+from .executor_files import TAKEN
+
 ENTRY_POINTS, METADATA = ".dist-info/entry_points.txt", ".dist-info/METADATA"
 
 
@@ -21,7 +23,7 @@ def find_plugins(files: Iterable[PayloadFile]) -> dict[str, str]:
     for path in sorted(known):
         package = path.removesuffix(ENTRY_POINTS)
         for name in _names(_text(known[path])) if path.endswith(ENTRY_POINTS) else ():
-            if name in (*found, *names()):
+            if name in (*found, *names(), *TAKEN):
                 raise UsageError(f"{package}: its backend {name} has the name of another one")
             found[name] = _summary(known.get(package + METADATA)) or package
     return found

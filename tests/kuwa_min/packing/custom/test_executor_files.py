@@ -98,8 +98,8 @@ def test_no_file_takes_the_place_of_another_in_silence(
 
 
 REFUSED = {
-    "debug.py": "debug is a name that our files have already",
-    "verify.py": "verify is a name that our files have already",
+    "debug.py": "debug is the name of another one, or a verb",
+    "verify.py": "verify is the name of another one, or a verb",
     "爬蟲.py": "cannot name an executor",
     "empty": "has no executor",
     "empty/notes.py": "no class derives from LLMExecutor",

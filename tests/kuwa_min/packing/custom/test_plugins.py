@@ -25,9 +25,10 @@ def test_they_are_found_in_the_wheels(tmp_path: Path) -> None:
 
 
 def test_two_of_one_name_are_refused(tmp_path: Path) -> None:
-    """Also one that is called as a backend of ours."""
-    with pytest.raises(UsageError, match="its backend debug has the name of another"):
-        find_plugins(files_of(wheel(tmp_path, "pack", POINTS.format("debug"))))
+    """Also one that is called as a backend of ours, or as a verb of files."""
+    for name in ("debug", "verify"):
+        with pytest.raises(UsageError, match=f"its backend {name} has the name of another"):
+            find_plugins(files_of(wheel(tmp_path, "pack", POINTS.format(name))))
     made = [wheel(tmp_path, name, POINTS.format("parrot")) for name in ("one", "two")]
     with pytest.raises(UsageError, match=r"two-1\.0: its backend parrot"):
         find_plugins(files_of(*made))
