@@ -67,6 +67,7 @@ class StateFiles:
         self._removals: set[bytes] = set()
         self._touches: set[bytes] = set()
         self._closing = False
+        self.was_read = threading.Event()  # all that was there at the start
         self._lock: int | None = None
         self._thread: Thread | None = None
 
@@ -113,18 +114,22 @@ class StateFiles:
                 self._changed.notify()
 
     def close(self) -> None:
-        """Wait until all is written, for CLOSE_TIMEOUT at most."""
+        """Wait until all is written, for CLOSE_TIMEOUT at most, and release the folder."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         if self._thread is not None:
             self._thread.join(CLOSE_TIMEOUT)
+            if self._lock is not None and not self._thread.is_alive():
+                os.close(self._lock)
+                self._lock = None
 
     # -- the thread of the files
 
     def _run(self, add: Add, max_bytes: int) -> None:
         self._remove_foreign()
         self._load(add, max_bytes)
+        self.was_read.set()
         while self._has_more():
             with self._changed:
                 entry = self._writes.pop(next(iter(self._writes), b""), None)

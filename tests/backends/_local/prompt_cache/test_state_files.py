@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +37,6 @@ def restart(
     for one in entries:
         files.write(one)
     files.close()
-    if files._lock is not None:
-        os.close(files._lock)
     return found
 
 
@@ -126,8 +123,6 @@ def test_what_is_dropped_is_deleted(tmp_path: Path) -> None:
     files.remove(entry(3))
     files.touch(entry(2))
     files.close()
-    assert files._lock is not None
-    os.close(files._lock)
     (path,) = paths(tmp_path)
     assert path.stat().st_mtime > 1
     assert restart(tmp_path) == pairs(entry(2))
@@ -138,14 +133,11 @@ def test_chats_of_another_model_are_removed_unless_in_use(tmp_path: Path) -> Non
     (tmp_path / "letters").mkdir()
     restart(tmp_path, entry(1), key=OTHER)
     using = StateFiles(tmp_path, OTHER)
-    began = threading.Event()
-    using.start(lambda _: began.set() or True, LARGE)  # type: ignore[func-returns-value]
-    assert began.wait(60)
+    using.start(lambda _: True, LARGE)
+    assert using.was_read.wait(60)
     assert restart(tmp_path, entry(2)) == []
     assert len(paths(tmp_path)) == 2
     using.close()
-    assert using._lock is not None
-    os.close(using._lock)
     assert restart(tmp_path) == pairs(entry(2))
     assert len(paths(tmp_path)) == 1
     assert (tmp_path / "letters").is_dir()
@@ -159,8 +151,6 @@ def test_a_second_process_keeps_nothing(tmp_path: Path, caplog: pytest.LogCaptur
     assert restart(tmp_path, entry(2)) == []
     assert "another process uses it" in caplog.text
     first.close()
-    assert first._lock is not None
-    os.close(first._lock)
     assert restart(tmp_path) == pairs(entry(1))
 
 

@@ -1,0 +1,163 @@
+"""The prompt cache of the llamacpp backend: parked chats go on as if they had never been parked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.llamacpp import LlamacppExecutor
+from tests.support.batched_chats import Chats
+from tests.support.models import real_models, tiny_ggufs
+from tests.support.models.tiny_ggufs import ARCHITECTURES, STATEFUL, Library
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the library's own
+]
+EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1, "--temperature", 0)
+PEOPLE = ("Ada " * 20, "Bo " * 25, "Cleo " * 15)
+UNCUTTABLE = (*STATEFUL, "gemma2")
+LENGTH, CUT = 500, 300  # tokens
+
+
+@pytest.fixture
+def chats(load: Any) -> Callable[..., Chats]:
+    """Give what loads a file into an executor."""
+
+    def make(path: Path, *options: object, slots: int = 1) -> Chats:
+        given = ("--model_path", path, "--concurrent_req_limit", slots, *EXACT, *options)
+        return Chats(load(LlamacppExecutor, *given).executor)
+
+    return make
+
+
+def take_turns(talk: Chats, turns: int = 3) -> Iterator[tuple[list[str], Any]]:
+    """Let three people talk to it in turn; yield what was said, and the request."""
+    said: list[list[str]] = [[] for _ in PEOPLE]
+    for turn in range(turns):
+        for person, name in enumerate(PEOPLE):
+            said[person].append(f"{name}{turn}")
+            answer = talk.ask(*said[person], max_tokens=20)
+            said[person].append(answer.whole())
+            yield said[person], answer.request
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_people_take_turns_at_one_slot(name: str, chats: Any, tmp_path: Path) -> None:
+    """Each answer is the library's own, and each turn reads only what is new, as if alone."""
+    path = tiny_ggufs.write_gguf(tmp_path / "model.gguf", name)
+    talk, alone = chats(path), Library(path)
+    known = [0] * len(PEOPLE)  # tokens of each one's last turn
+    for number, (said, request) in enumerate(take_turns(talk)):
+        assert said[-1] == alone.answer(*said[:-1], max_tokens=20)
+        person = number % len(PEOPLE)
+        assert request.cached_tokens >= known[person]
+        known[person] = len(request.prompt_ids) + 19
+    facts = talk.executor.cache_settings.cache.facts()  # type: ignore[attr-defined]
+    assert facts["hits"] == 6
+    assert facts["restored_tokens"] >= 6 * 100
+
+
+@pytest.mark.parametrize("options", [("--prompt_cache", 0), ("--reproducible",)])
+def test_without_it_each_turn_reads_all(options: Any, chats: Any, tmp_path: Path) -> None:
+    """With --reproducible it would be another way to the same state."""
+    talk = chats(tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama"), *options)
+    assert not any(request.cached_tokens for _, request in take_turns(talk, 2))
+
+
+def test_chats_are_kept_for_the_next_start(chats: Any, tmp_path: Path) -> None:
+    """All three, also the one that has the slot; not for another context, whose they replace."""
+    path = tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama")
+    folder = ("--prompt_cache_dir", tmp_path / "chats")
+
+    def cached(said: list[list[str]], *options: object) -> list[bool]:
+        talk = chats(path, *folder, *options)
+        cache = talk.executor.cache_settings.cache
+        assert cache._files.was_read.wait(60)
+        requests = [talk.ask(*one, "?", max_tokens=5) for one in said]
+        found = [one.request.cached_tokens > 50 for one in requests if one.whole()]
+        talk.executor.engine.close()
+        return found
+
+    talk = chats(path, *folder)
+    said = [said for said, _ in take_turns(talk, 1)]
+    talk.executor.engine.close()
+    assert cached(said) == [True] * 3
+    assert cached(said, "--context_window", 512) == [False] * 3
+    assert cached(said[:1]) == [False]
+
+
+@pytest.mark.parametrize("model", [real_models.SMOLLM2, real_models.GEMMA3])
+def test_a_restored_state_has_the_same_logits(model: Any) -> None:
+    """To the last bit; a part of one too, where it can be cut, else nothing of it is left.
+
+    gemma's layers with windows have lost what a part would need.
+    """
+    context, ids = _context(real_models.gguf_file(model)), list(range(1000, 1000 + LENGTH))
+    rest = ids[CUT:]
+    expected = _logits(context, 0, ids[:CUT], rest), _logits(context, 1, ids, [7, 8])
+    context.truncate(1, LENGTH)
+    state = context.save(1)
+    assert context.state_bytes(1) == state.nbytes
+    _logits(context, 1, ids[::-1], [9])
+    assert context.restore(1, state, LENGTH, LENGTH) == LENGTH
+    assert (_decode(context, 1, [7, 8]) == expected[1]).all()
+    is_whole = model is real_models.SMOLLM2
+    assert context.can_cut == is_whole
+    assert context.kept(1, CUT) == (CUT if is_whole else 0)
+    assert context.truncate(1, CUT) == (CUT if is_whole else 0)
+    assert context.restore(0, state, LENGTH, CUT) == (CUT if is_whole else 0)
+    held = context.sequence_lengths[0]
+    assert (_decode(context, 0, ids[held:CUT], rest) == expected[0]).all()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_no_state_leaves_the_slot_empty(name: str, tmp_path: Path) -> None:
+    """Shorter, of other numbers, of another length; the slot can be used again."""
+    context = _context(tiny_ggufs.write_gguf(tmp_path / "model.gguf", name))
+    ids = [5 + at % 200 for at in range(64)]
+    expected = _logits(context, 0, ids, [7])
+    context.truncate(0, 64)
+    assert context.can_cut == (name not in UNCUTTABLE)
+    state = context.save(0)
+    for wrong, tokens in ((state[:-9], 64), (b"\xff" * 500, 64), (state, 63)):
+        assert context.restore(1, wrong, tokens, tokens) == 0
+        assert context.sequence_lengths[1] == 0
+    assert (_logits(context, 1, ids, [7]) == expected).all()
+
+
+def _context(path: Path) -> Any:
+    from backends.llamacpp.context import ContextOptions
+    from backends.llamacpp.model import LlamaModel
+
+    model = LlamaModel(
+        path,
+        lambda done, total: None,
+        gpu_layers=0,
+        visible_gpu=None,
+        tensor_split=[],
+        context_length=1024,
+        context_options=ContextOptions(1, flash_attn="off", cache_type="f32"),
+    )
+    context: Any = model.create_context(2)
+    context.model = model  # which must live as long
+    return context
+
+
+def _logits(context: Any, slot: int, *parts: list[int]) -> Any:
+    """Return those after these tokens, computed in these parts from an empty slot."""
+    context.truncate(slot, 0)
+    return _decode(context, slot, *parts)
+
+
+def _decode(context: Any, slot: int, *parts: list[int]) -> Any:
+    from backends.llamacpp.context import SequenceChunk
+
+    for part in filter(None, parts):
+        found = context.decode([SequenceChunk(slot, part, True)])
+    return found.logits.copy()
