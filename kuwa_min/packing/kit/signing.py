@@ -20,6 +20,8 @@ ADVICE = {  # a part of what ssh-keygen says -> what to do
     "No private key found for public key": "this is a public key, and no agent has its private "
     "part: give the private key, or ssh-add it",
     "UNPROTECTED": "chmod 600 {}",
+    "Couldn't load public key": "if it is a private key that came without its public part: "
+    "ssh-keygen -y -f {0} > {0}.pub",
 }
 
 
