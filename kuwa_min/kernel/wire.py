@@ -83,6 +83,7 @@ class AnswerEncoder(Protocol):
     """
 
     gate: SideNoteGate
+    sends_progress: bool  # so that the front end knows that the answer is being computed
     chat_room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
 
     def encode_text(self, text: str) -> bytes:
@@ -114,6 +115,8 @@ def choose_encoder(option: str, headers: Container[str], *, chat_room: bool) -> 
 
 class RawEncoder:
     """The encoder for Kuwa 0.3: the text of the answer in UTF-8."""
+
+    sends_progress = False
 
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
@@ -152,6 +155,8 @@ class RawEncoder:
 
 class FramedEncoder:
     """The encoder for Kuwa 0.4: lines of JSON."""
+
+    sends_progress = True
 
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()

@@ -18,6 +18,9 @@ from kuwa_min.kernel.wire import AnswerEncoder, AnswerEnd, TimedWrite
 
 from .usage import Usage
 
+# Seconds without a byte after which 0.3's front end, which knows no progress and gives up after
+# 300, gets a newline before the answer's first word: it trims the answer.
+QUIET = 60.0
 PING_INTERVAL = 10.0  # seconds between pings while a chat waits for a slot or its text is held back
 
 
@@ -40,6 +43,7 @@ class PieceWriter:
         self._language = language
         self._feed = encoder.gate.feed
         self._put: Callable[[str | bytes], bool] = lambda data: True
+        self._quiet_since = time.monotonic()
         self._held_since: float | None = None  # time.monotonic() since which the gate holds text
         self.characters = self._extra_cost = 0  # of texts; of chunks beyond their text
         self.is_blank = True  # only white space is visible so far
@@ -86,9 +90,18 @@ class PieceWriter:
     def _send(self, chunks: list[BaseChunk]) -> bool:
         """Send chunks; an empty list is a ping on 0.4's wire, and nothing on 0.3's."""
         writable = True
+        if not self._encoder.sends_progress and self.is_blank:
+            self._break_silence()
         for data in self._encoder.encode_chunks(chunks):
             writable = self._put(data)
         return writable
+
+    def _break_silence(self) -> None:
+        """Send a newline to a front end that gets nothing of chunks and pings."""
+        now = time.monotonic()
+        if now - self._quiet_since >= QUIET:
+            self._quiet_since = now
+            self._put("\n")
 
     def _ping_while_held(self) -> bool:
         """Send a ping per PING_INTERVAL while a side note grows, which is sent at the end only."""

@@ -172,6 +172,20 @@ def test_the_raw_wire_shows_chunks_as_text() -> None:
     assert raw(yielding(*pieces, ProgressChunk(1, 1), "")) == "a\n[NOTICE] lrb"
 
 
+def test_the_raw_wire_breaks_a_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By newlines before the first word only: 0.3's front end gives up without a byte."""
+    sign = ProgressChunk(1, 0, "Thinking")
+    assert raw(yielding(sign, sign, "a", sign, "b")) == "ab"
+    monkeypatch.setattr(piece_writer, "QUIET", 0.0)
+    assert raw(yielding(sign, sign, "a", sign, "b")) == "\n\nab"
+    lines = deltas(framed(yielding(sign, "a")))
+    assert [[one["type"] for one in line] for line in lines] == [
+        ["progress"],
+        ["text"],
+        ["exit_code"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("piece", "cause"),
     [

@@ -37,13 +37,15 @@ def write_folder(
     *,
     template: str | None = TEMPLATE,
     context: int = CONTEXT,
+    more: Sequence[str] = (),
     weightless: Sequence[str] = (),
 ) -> Path:
     """Write a transformers folder; return its path.
 
-    weightless: special tokens of the tokenizer that the model has no weights for.
+    more: further special tokens; weightless: those that the model has no weights for.
     """
     tokenizer = make_tokenizer(template)
+    tokenizer.add_tokens(list(more), special_tokens=True)
     size = len(tokenizer)
     tokenizer.add_tokens(list(weightless), special_tokens=True)
     tokenizer.save_pretrained(path)
