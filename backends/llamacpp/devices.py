@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,8 +72,8 @@ def processor() -> str:
     return next((str(one) for one in find() if one.kind == CPU), "CPU")
 
 
-def check(layers: int, visible_gpu: str | None) -> None:
-    """Check the graphics cards once the backends are loaded: all that --ngl and --visible_gpu ask.
+def check(layers: int, visible_gpu: str | None, tensor_split: Sequence[float]) -> None:
+    """Check the graphics cards once the backends are loaded: what the options ask of them.
 
     Raises StartError if layers are to be on a card, and none can be used, or not all that are named
     can. Without layers, logs that cards are idle.
@@ -82,8 +83,9 @@ def check(layers: int, visible_gpu: str | None) -> None:
     if not layers:
         if cards:
             logger.info("a graphics card is here and not used: %s; --ngl -1 uses it", names)
-        elif visible_gpu:
-            logger.warning("--visible_gpu has no effect here: --ngl 0 computes on the processor")
+        elif visible_gpu or tensor_split:
+            name = "--visible_gpu" if visible_gpu else "--tensor_split"
+            logger.warning("%s has no effect here: --ngl 0 computes on the processor", name)
         return
     libraries = _libraries()
     failures = [failure for one in libraries if (failure := _load_failure(one))]
@@ -94,10 +96,25 @@ def check(layers: int, visible_gpu: str | None) -> None:
         logger.warning("%s", failure)
     backends = [one.backend for one in cards]
     visible_gpus.check(visible_gpu, max(map(backends.count, backends)), names)
+    _check_split(tensor_split, cards)
     if "CUDA" in backends:
         architectures = cuda_cards.read_architectures(_folder() / CUDA_LIBRARY)
         if fault := cuda_cards.fault(architectures, cuda_cards.find_cards()):
             raise StartError(_refusal(layers, fault))
+
+
+def _check_split(shares: Sequence[float], cards: list[Device]) -> None:
+    """Raise StartError if --tensor_split has shares for cards that llama.cpp does not use.
+
+    It would leave them out, and divide by their sum of zero if no others are given.
+    """
+    used = [one for one in cards if one.kind == GPU] or cards
+    if any(shares[len(used) :]):
+        text = ",".join(f"{share:g}" for share in shares)
+        raise StartError(
+            f"--tensor_split {text} is for {len(shares)} graphics cards; llama.cpp uses "
+            f"{len(used)} here: {', '.join(map(str, used))}"
+        )
 
 
 def _refusal(layers: int, why: str) -> str:

@@ -65,7 +65,7 @@ class LlamaModel:
         instead of its own.
         """
         bindings.prepare()
-        devices.check(gpu_layers, visible_gpu)
+        devices.check(gpu_layers, visible_gpu, tensor_split)
         self._path, self.name, self.uses_gpu = path, path.name, bool(gpu_layers)
         self._context_options = context_options
         self._abort_flag = ctypes.create_string_buffer(2)  # of all contexts; see LlamaContext

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,8 @@ from backends.llamacpp import bindings, devices
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
 bindings.prepare()
 try:
-    devices.check(int(sys.argv[1]), sys.argv[2] or None)
+    shares = [float(share) for share in sys.argv[3].split(",") if share]
+    devices.check(int(sys.argv[1]), sys.argv[2] or None, shares)
     print("passed")
 except Exception as error:
     print(type(error).__name__, error, sep=": ")
@@ -119,9 +121,11 @@ def _compile(source: str, library: Path, *flags: str) -> None:
     subprocess.run(command, input=source, text=True, check=True)
 
 
-def check(package: Path, *words: str, cards: int = 1, driver: bool = True, archs: str = "") -> str:
-    """Return what is said about --ngl and --visible_gpu."""
-    return run(package, CHECK, *words, cards=cards, driver=driver, archs=archs)
+def check(
+    package: Path, ngl: str, visible: str, split: str = "", *, cards: int = 1, **more: Any
+) -> str:
+    """Return what is said about --ngl, --visible_gpu and --tensor_split."""
+    return run(package, CHECK, ngl, visible, split, cards=cards, **more)
 
 
 def run(
@@ -139,14 +143,22 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("ngl", "visible", "archs", "said"),
+    ("ngl", "visible", "split", "archs", "said"),
     [
-        ("-1", "", "70-real\n", "passed\n"),
-        ("-1", "", "", "passed\n"),
-        ("-1", "", "75-real\n90\n", NO_CODE),
+        ("-1", "", "3,0", "70-real\n", "passed\n"),
+        ("-1", "", "", "75-real\n90\n", NO_CODE),
+        (
+            "-1",
+            "",
+            "0,0.5",
+            "",
+            "StartError: --tensor_split 0,0.5 is for 2 graphics cards; llama.cpp uses 1 here: "
+            "CUDA0 (Tesla V100)\n",
+        ),
         (
             "-1",
             "0,1",
+            "",
             "",
             "StartError: --visible_gpu 0,1 names 2 graphics cards; here is 1 of them: "
             "CUDA0 (Tesla V100)\n",
@@ -154,14 +166,17 @@ def run(
         (
             "0",
             "0,1",
+            "3,1",
             "75-real\n",
             "a graphics card is here and not used: CUDA0 (Tesla V100); --ngl -1 uses it\npassed\n",
         ),
     ],
 )
-def test_a_card_that_is_here(package: Path, ngl: str, visible: str, archs: str, said: str) -> None:
+def test_a_card_that_is_here(
+    package: Path, ngl: str, visible: str, split: str, archs: str, said: str
+) -> None:
     """It is used where the library has code for it; idle, it is named once."""
-    assert check(package, ngl, visible, archs=archs) == said
+    assert check(package, ngl, visible, split, archs=archs) == said
 
 
 def test_a_library_without_its_driver_is_named(package: Path) -> None:
@@ -176,8 +191,8 @@ def test_a_library_without_its_driver_is_named(package: Path) -> None:
             "driver is here); --ngl 0 computes on the processor\n"
         )
         assert check(package, "0", "", driver=False) == "passed\n"
-        assert check(package, "0", "1", driver=False) == (
-            "--visible_gpu has no effect here: --ngl 0 computes on the processor\npassed\n"
+        assert check(package, "0", "", "1,1", driver=False) == (
+            "--tensor_split has no effect here: --ngl 0 computes on the processor\npassed\n"
         )
     else:
         pytest.skip("a driver is here")
