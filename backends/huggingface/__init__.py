@@ -227,7 +227,7 @@ class HuggingfaceExecutor(ModelExecutor):
         if options["load_8bits"]:
             quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
         progress = self.loading_progress()
-        from .loading import LoadOptions
+        from .loading.load_options import LoadOptions
         from .model import TransformersModel
 
         eos_token_ids = self.settings.pop("eos_token_id", [])

@@ -23,7 +23,8 @@ from kuwa_min.errors import StartError
 
 from .detokenizer import detokenizer_factory
 from .device import cards, errors
-from .loading import LoadOptions, Progress, load
+from .loading.folder import load
+from .loading.load_options import LoadOptions, Progress
 from .tokenizer import LibraryTokenizer
 
 logger = logging.getLogger(__name__)

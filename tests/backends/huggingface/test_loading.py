@@ -602,12 +602,12 @@ def test_a_model_goes_to_one_card_unless_told(
     options: Any, found: Any, load: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """torch.cuda is replaced, and what was chosen is looked at: there is no GPU here."""
-    from backends.huggingface import loading
     from backends.huggingface.device import cards
+    from backends.huggingface.loading import folder as loading
 
     two = [cards.Card(index, "Card", (4 + index) * 10**9, (8, 0)) for index in range(2)]
     chosen = []
-    choose = loading._choose_cards
+    choose = loading.choose_cards
 
     def look(*given: Any) -> Any:
         chosen.append(choose(*given))
@@ -617,7 +617,7 @@ def test_a_model_goes_to_one_card_unless_told(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(two))
     monkeypatch.setattr(cards, "found", lambda: two)
     monkeypatch.setattr(cards.Card, "free", lambda card: card.index * card.total)
-    monkeypatch.setattr(loading, "_choose_cards", look)
+    monkeypatch.setattr(loading, "choose_cards", look)
     assert refusal(load, StartError, folder, *options) == "seen"
     assert chosen == [found]
 
