@@ -24,7 +24,7 @@ from kuwa_min.registry import BackendInfo
 
 from . import core_zip
 from .model_files import model_files
-from .pyz import PayloadSpec, stored_file, write_file
+from .pyz import PayloadSpec, stored_file, write_document, write_file
 from .sources import sources_sha256
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def _write_documents(path: Path) -> None:
     """Write the bill of materials and the license report beside the file."""
     archive = Archive(str(path))
     bill = path.with_name(f"{path.name}.cdx.json")
-    bill.write_text(bill_of_materials(archive.manifest), encoding="utf-8", newline="\n")
+    write_document(bill, bill_of_materials(archive.manifest))
     report = license_report(archive.manifest, archive.texts(is_license_file))
     texts = path.with_name(f"{path.name}.licenses.txt")
-    texts.write_text(report, encoding="utf-8", newline="\n")
+    write_document(texts, report)

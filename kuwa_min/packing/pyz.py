@@ -41,8 +41,14 @@ def write_file(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    path.with_name(f"{path.name}.sha256").write_bytes(f"{digest}  {path.name}\n".encode())
+    write_document(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
     return digest
+
+
+def write_document(path: Path, text: str) -> None:
+    """Write a text beside a .pyz, as a new file: a kit may have the old one as a hard link."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(text.encode())
 
 
 def _payload(kind: str, written: PayloadInfo, zip_start: int) -> Payload:

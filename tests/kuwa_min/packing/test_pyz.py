@@ -15,7 +15,7 @@ from kuwa_min.bundle.archive import Archive
 from kuwa_min.bundle.manifest import Payload
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.core_zip import SHEBANG
-from kuwa_min.packing.pyz import PayloadSpec, stored_file, write_file
+from kuwa_min.packing.pyz import PayloadSpec, stored_file, write_document, write_file
 from tests.support.small_files import files_of, make_file, make_wheel
 
 FILES = {"pack/__init__.py": b"A = 1\n", "pack/data.bin": bytes(range(256)) * 100}
@@ -64,6 +64,16 @@ def test_the_sum_beside_it_is_what_sha256sum_checks(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     beside = path.with_name("some.pyz.sha256").read_text(encoding="ascii")
     assert beside == f"{digest}  some.pyz\n"
+
+
+def test_a_document_is_a_new_file_each_time(tmp_path: Path) -> None:
+    """A kit that has the old one, as a hard link, stays as it was signed."""
+    path, kit = tmp_path / "some.pyz.sha256", tmp_path / "kit.sha256"
+    for text in ("old", "授權\n"):
+        write_document(path, text)
+        if text == "old":
+            kit.hardlink_to(path)
+    assert (kit.read_bytes(), path.read_bytes()) == (b"old", "授權\n".encode())
 
 
 def test_payloads_are_known_by_where_they_lie_before_the_zip(tmp_path: Path) -> None:
