@@ -142,6 +142,12 @@ class HuggingfaceExecutor(ModelExecutor):
             choices=("on", "off"),
             help="launch the kernels of a decode step at once; off: one by one, slower",
         )
+        add(
+            "--paged_attention",
+            default="on",
+            choices=("on", "off"),
+            help="attention on a GPU that reads no padding, over a KV cache in pages",
+        )
         add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
         add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
         add(
@@ -296,7 +302,11 @@ class HuggingfaceExecutor(ModelExecutor):
 
         args = self.args
         return create_scheduler(
-            self.model, slots, reproducible=args.reproducible, cuda_graphs=args.cuda_graphs == "on"
+            self.model,
+            slots,
+            reproducible=args.reproducible,
+            paged_attention=args.paged_attention == "on",
+            cuda_graphs=args.cuda_graphs == "on",
         )
 
     # -- prompt encoders

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
 from .batching.attention_mask import AttentionLayout, AttentionMasks, attention_layout
-from .batching.kv_cache import SlotCache
 from .model import TransformersModel
 
 logger = logging.getLogger(__name__)
 
 ARGUMENTS = ("position_ids", "attention_mask", "logits_to_keep")  # that forward() must have
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")  # positions change with the longest sequence
-PROMPT_LENGTHS = (5, 9)  # tokens of the two test prompts
+PROMPTS = (range(1, 6), range(1, 10))  # tokens of the two test prompts
 # Largest error relative to the logits; more in half precision, where rounding may send a token to
 # another expert.
 MAX_ERROR = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -36,7 +36,7 @@ def examine(model: TransformersModel) -> AttentionLayout | str:
     if isinstance(layout, str):
         return layout
     try:
-        error = _batching_error(model, layout)
+        error = batching_error(model, layout, logits_alone(model))
     except Exception as failure:
         model.check_usable(failure)
         logger.debug("the test of batching failed", exc_info=True)
@@ -80,16 +80,16 @@ def _rope_types(parameters: Any) -> set[str]:
 
 
 @torch.inference_mode()
-def _batching_error(model: TransformersModel, layout: AttentionLayout) -> float:
-    """Return how far batched logits are from those of each prompt alone, relative to these."""
-    prompts = [list(range(1, length + 1)) for length in PROMPT_LENGTHS]
-    alone = torch.cat([_logits_alone(model, prompt) for prompt in prompts])
+def batching_error(model: TransformersModel, layout: AttentionLayout, alone: torch.Tensor) -> float:
+    """Return how far batched logits are from those of each test prompt alone, relative to these."""
+    prompts = [list(prompt) for prompt in PROMPTS]
     decoded = _logits_decoded(model, layout, prompts)
     packed = _logits_packed(model, layout, prompts)
-    return max(_distance(decoded, alone), _distance(packed, alone))
+    return max(distance(decoded, alone), distance(packed, alone))
 
 
-def _distance(found: torch.Tensor, right: torch.Tensor) -> float:
+def distance(found: torch.Tensor, right: torch.Tensor) -> float:
+    """Return how far logits are from the right ones, relative to these."""
     return float((found.float() - right).norm() / right.norm())
 
 
@@ -97,13 +97,15 @@ def _logits_decoded(
     model: TransformersModel, layout: AttentionLayout, prompts: list[list[int]]
 ) -> torch.Tensor:
     """Return the logits after a prefill of each prompt and a decode step of their last tokens."""
-    cache, longest = SlotCache(layout.layers), max(map(len, prompts))
-    cache.reserve(len(prompts), [(slot, 0, len(one)) for slot, one in enumerate(prompts)])
+    cache, longest = layout.create_cache(model.device), max(map(len, prompts))
     for slot, prompt in enumerate(prompts):
+        cache.reserve(len(prompts), [(slot, 0, len(prompt) - 1)])
         cache.prefill(slot, 0)
         positions = _tensor(model, [list(range(len(prompt) - 1))])
         model.forward(_tensor(model, [prompt[:-1]]), positions, None, cache)
-    lengths = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
+    ends = [len(prompt) - 1 for prompt in prompts]
+    cache.reserve(len(prompts), [(slot, end, end + 1) for slot, end in enumerate(ends)])
+    lengths = torch.tensor(ends, device=model.device)
     cache.decode(lengths, longest=longest - 1, is_even=False)
     mask = AttentionMasks(layout).decode_mask(lengths, longest - 1)
     last = _tensor(model, [prompt[-1:] for prompt in prompts])
@@ -114,7 +116,7 @@ def _logits_packed(
     model: TransformersModel, layout: AttentionLayout, prompts: list[list[int]]
 ) -> torch.Tensor:
     """Return the logits after a packed prefill of the prompts."""
-    cache, lengths = SlotCache(layout.layers), [len(prompt) for prompt in prompts]
+    cache, lengths = layout.create_cache(model.device), [len(prompt) for prompt in prompts]
     cache.reserve(len(prompts), [(slot, 0, length) for slot, length in enumerate(lengths)])
     cache.packed_prefill(list(enumerate(lengths)))
     tokens = _tensor(model, [[token for prompt in prompts for token in prompt]])
@@ -124,8 +126,15 @@ def _logits_packed(
     return model.forward(tokens, positions, mask, cache, logits_to_keep=last)[0]
 
 
+@torch.inference_mode()
+def logits_alone(
+    model: TransformersModel, prompts: Sequence[Sequence[int]] = PROMPTS
+) -> torch.Tensor:
+    """Return the logits [prompts, vocabulary] after prompts, as the library computes each alone."""
+    return torch.cat([_logits_alone(model, list(prompt)) for prompt in prompts])
+
+
 def _logits_alone(model: TransformersModel, prompt: list[int]) -> torch.Tensor:
-    """Return the logits [1, vocabulary] after a prompt, as the library computes them by itself."""
     cache = DynamicCache(config=model.library_model.config)
     inputs = {"input_ids": _tensor(model, [prompt]), model.cache_argument: cache}
     logits: torch.Tensor = model.library_model(**inputs).logits[:, -1].float()

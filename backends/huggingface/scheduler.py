@@ -4,9 +4,10 @@
 # decode step for all sequences that are decoding. Sequences join and leave between steps.
 #
 # Prompts that wait and are new (no prefix of them is cached) are prefilled packed, in one forward
-# pass of up to PACKED_TOKENS. A prompt that is longer, or of which a prefix is cached, is prefilled
-# alone, in chunks, over several steps if need be; a single prompt, too. If a packed prefill fails,
-# its prompts are prefilled alone: the failure then shows which of them is to blame.
+# pass of up to PACKED_TOKENS (MAX_CHUNK where no mask is needed). A prompt that is longer, or of
+# which a prefix is cached, is prefilled alone, in chunks, over several steps if need be; a single
+# prompt, too. If a packed prefill fails, its prompts are prefilled alone: the failure then shows
+# which of them is to blame.
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from .model import Aborted, TransformersModel
 logger = logging.getLogger(__name__)
 
 MAX_CHUNK = 4096  # tokens of a prompt in one forward pass
-PACKED_TOKENS = 1024  # of a packed prefill
+PACKED_TOKENS = 1024  # of a packed prefill with a mask, which has their square
 
 
 class BatchScheduler:
@@ -57,7 +58,7 @@ class BatchScheduler:
 
     def _create_slots(self) -> None:
         """Begin with an empty KV cache."""
-        self._slots = self._slots_class(self._model, self._layout.layers, self._max_slots)
+        self._slots = self._slots_class(self._model, self._layout, self._max_slots)
         self._passes = ForwardPasses(self._model, self._layout, self._slots, self._fixed_steps)
 
     def has_free_slot(self) -> bool:
@@ -115,7 +116,8 @@ class BatchScheduler:
         """Prefill up to the budget: new prompts packed, then chunks of the others."""
         waiting = len(self._waiting) + len(self._prefilling)
         budget = self._budget.tokens(waiting=waiting, decoding=len(self._slots.decoding))
-        budget -= self._prefill_packed(min(budget, PACKED_TOKENS))
+        most = MAX_CHUNK if self._layout.attention else PACKED_TOKENS
+        budget -= self._prefill_packed(min(budget, most))
         sizes = split_budget(budget, [sequence.remaining for sequence in self._prefilling])
         for sequence, size in zip(list(self._prefilling), sizes, strict=True):
             if size:

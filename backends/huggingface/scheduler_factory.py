@@ -14,6 +14,7 @@ from .decoding.fixed_step import Graphs, fixed_step_error
 from .device.errors import first_line
 from .generate import Generate
 from .model import TransformersModel
+from .paged.self_test import paged_layout
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
 
@@ -21,16 +22,29 @@ logger = logging.getLogger(__name__)
 
 
 def create_scheduler(
-    model: TransformersModel, slots: int, *, reproducible: bool, cuda_graphs: bool
+    model: TransformersModel,
+    slots: int,
+    *,
+    reproducible: bool,
+    paged_attention: bool,
+    cuda_graphs: bool,
 ) -> Scheduler:
     """Return the scheduler for up to `slots` concurrent sequences.
 
     reproducible: equal requests get equal answers, which generate() alone gives anyway.
-    cuda_graphs: replay decode steps on a GPU. Raises UsageError if generate() refuses an option
-    that only it implements, and StartError if there is no memory left to compute with.
+    paged_attention, cuda_graphs: compute attention over pages, replay decode steps, on a GPU.
+    Raises UsageError if generate() refuses an option that only it implements, and StartError if
+    there is no memory left to compute with.
     """
     try:
-        return _create(model, slots, reproducible=reproducible, cuda_graphs=cuda_graphs)
+        layout = examine(model)
+        if isinstance(layout, str):
+            return _create_serial(model, layout)
+        if reproducible:
+            return ReproducibleScheduler(model, layout, slots)
+        layout = paged_layout(model, layout) if paged_attention else layout
+        graphs = graphs_for(model, layout) if cuda_graphs else None
+        return BatchScheduler(model, layout, slots, graphs)
     except Exception as error:
         if not model.is_out_of_memory(error):
             raise
@@ -39,19 +53,11 @@ def create_scheduler(
     )
 
 
-def _create(
-    model: TransformersModel, slots: int, *, reproducible: bool, cuda_graphs: bool
-) -> Scheduler:
-    layout = examine(model)
-    if not isinstance(layout, str):
-        if reproducible:
-            return ReproducibleScheduler(model, layout, slots)
-        graphs = graphs_for(model, layout) if cuda_graphs else None
-        return BatchScheduler(model, layout, slots, graphs)
-    logger.warning("chats are computed one at a time, by generate(): %s", layout)
+def _create_serial(model: TransformersModel, reason: str) -> Scheduler:
+    logger.warning("chats are computed one at a time, by generate(): %s", reason)
     generate = Generate(model)
     generate.check_options()
-    return SerialScheduler(generate, f"one at a time: {layout}")
+    return SerialScheduler(generate, f"one at a time: {reason}")
 
 
 def graphs_for(model: TransformersModel, layout: AttentionLayout) -> Graphs | None:

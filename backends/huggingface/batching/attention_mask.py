@@ -14,17 +14,31 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from backends.huggingface.model import AttentionMask
+from backends.huggingface.paged.attention import Attention
+from backends.huggingface.paged.paged_cache import PagedCache
+
+from .kv_cache import SlotCache
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # as configurations name them
+
+
+KVCache = SlotCache | PagedCache
 
 
 class AttentionLayout(NamedTuple):
     """How a model's layers attend, and in which form they take masks."""
 
-    layers: int
+    windows: tuple[int, ...]  # of each layer: the tokens that it attends to, 0 for all
     kinds: frozenset[str]  # FULL, SLIDING or both
     window: int  # tokens that a sliding layer attends to, the token itself included
     mask_dtype: torch.dtype | None  # of additive masks; None: boolean masks
+    attention: Attention | None = None  # over a cache in pages, without masks
+
+    def create_cache(self, device: torch.device, context_length: int = 0) -> KVCache:
+        """Return an empty KV cache. context_length: more columns are never reserved ahead."""
+        if self.attention is None:
+            return SlotCache(len(self.windows), context_length=context_length)
+        return PagedCache(self.attention, self.windows, device, context_length=context_length)
 
 
 def attention_layout(config: Any, dtype: torch.dtype) -> AttentionLayout | str:
@@ -37,10 +51,12 @@ def attention_layout(config: Any, dtype: torch.dtype) -> AttentionLayout | str:
     unknown = sorted({type(layer).__name__ for layer in layers if type(layer) not in names})
     if unknown or not layers:
         return f"its layers remember in another way ({', '.join(unknown) or 'unknown'})"
+    kinds = [names[type(layer)] for layer in layers]
+    window = getattr(config, "sliding_window", None) or 0
     return AttentionLayout(
-        len(layers),
-        frozenset(names[type(layer)] for layer in layers),
-        getattr(config, "sliding_window", None) or 0,
+        tuple(window if kind == SLIDING else 0 for kind in kinds),
+        frozenset(kinds),
+        window,
         dtype if implementation == "eager" else None,
     )
 
@@ -55,9 +71,13 @@ class AttentionMasks:
     def decode_mask(self, lengths: torch.Tensor, longest: int) -> AttentionMask:
         """Return the mask of a decode step: each new token attends to its own sequence.
 
+        None where the attention takes none.
+
         lengths: tokens [sequences] before the step, so that the new token's column is the length;
         longest: the largest of them.
         """
+        if self._layout.attention:
+            return None
         if len(self._columns) <= longest or self._columns.device != lengths.device:
             self._columns = torch.arange(2 * longest + 2, device=lengths.device)
         columns, lengths = self._columns[None, : longest + 1], lengths[:, None]
@@ -66,6 +86,8 @@ class AttentionMasks:
 
     def packed_prefill_mask(self, lengths: list[int], device: torch.device) -> AttentionMask:
         """Return the mask of whole prompts in one row: each token attends to its own prompt."""
+        if self._layout.attention:
+            return None
         owner = torch.repeat_interleave(torch.tensor(lengths, device=device))
         columns = torch.arange(len(owner), device=device)
         offsets = columns[None] - columns[:, None]

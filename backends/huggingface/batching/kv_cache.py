@@ -17,11 +17,11 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 from backends.huggingface.device import cards
+from backends.huggingface.paged.page_tables import Write
 
 FREE_SHARE = 0.5  # of the free memory that slots may take before they are needed
-GROWTH = 256  # columns of the smallest buffers, which are doubled when they are full
 
-Write = tuple[int, int, int]  # a slot, and the columns of it that a pass writes: first and end
+GROWTH = 256  # columns of the smallest buffers, which are doubled when they are full
 
 
 class ForwardSlots:
@@ -237,7 +237,14 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Prepare a pass over whole prompts in one row; prompts: (slot, tokens) of each."""
         self._forward.past_length, self._forward.packed = 0, prompts
 
-    def decode(self, lengths: torch.Tensor, *, longest: int, is_even: bool) -> None:
+    def decode(
+        self,
+        lengths: torch.Tensor,
+        *,
+        longest: int,
+        is_even: bool,
+        tables: torch.Tensor | None = None,
+    ) -> None:
         """Prepare a decode step of the first slots, one new token each.
 
         lengths: tokens [slots] before the pass; longest: the largest; is_even: all are equal.
@@ -247,6 +254,17 @@ class SlotCache(Cache):  # type: ignore[misc]
         forward.packed = []
         forward.lengths = None if is_even else lengths
         forward.slots = None if is_even else torch.arange(len(lengths), device=lengths.device)
+
+    def table(self, slots: int, rows: int, columns: int) -> list[list[int]]:
+        """Return [], as columns lie where they are: see PagedCache."""
+        return []
+
+    def padding_ends(self, ends: list[int]) -> list[int]:
+        """Return where rows of a step that are too many write; ends: tokens of idle slots."""
+        return ends
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Do nothing: what a slot has behind its first tokens is overwritten."""
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of a slot to another one."""

@@ -14,7 +14,7 @@ from backends._local.sequence import Sequence
 from backends.huggingface.decoding.sampler import Sampler
 from backends.huggingface.model import TransformersModel
 
-from .kv_cache import SlotCache
+from .attention_mask import AttentionLayout
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,11 @@ TransformersSequence = Sequence[Sampler]
 
 
 class KVSlots:
-    """The slots of a batch, at most `slots`, and the sequences in them; layers: of the model."""
+    """The slots of a batch, at most `slots`, and the sequences in them."""
 
-    def __init__(self, model: TransformersModel, layers: int, slots: int) -> None:
+    def __init__(self, model: TransformersModel, layout: AttentionLayout, slots: int) -> None:
         self._model, self._max_slots = model, slots
-        self.cache = SlotCache(layers, context_length=model.context_length)
+        self.cache = layout.create_cache(model.device, model.context_length)
         self._sequences: list[TransformersSequence] = []  # at the index that is their slot
         self._decoding = 0  # sequences at the beginning of the list
 
@@ -39,10 +39,10 @@ class KVSlots:
         """Return the sequences that are decoding; their indices are their slots."""
         return self._sequences[: self._decoding]
 
-    def ends(self, first: int, end: int) -> list[int]:
-        """Return how many tokens these slots hold, 0 for those that do not exist; without `end`."""
+    def padding_ends(self, first: int, end: int) -> list[int]:
+        """Return the columns that rows in place of these slots, without `end`, may write to."""
         lengths = [len(sequence.tokens) for sequence in self._sequences[first:end]]
-        return lengths + [0] * (end - first - len(lengths))
+        return self.cache.padding_ends(lengths + [0] * (end - first - len(lengths)))
 
     def begin(self, request: Request) -> TransformersSequence:
         """Begin a sequence in the slot that holds most of the prompt."""
@@ -52,6 +52,7 @@ class KVSlots:
             sequence = Sequence(len(self._sequences))
             self._sequences.append(sequence)
         cached = match.cached if self._copy_prefix(match, sequence) else 0
+        self.cache.truncate(sequence.slot, cached)
         end_ids = self._model.eos_token_ids | request.stop_token_ids
         sequence.begin(
             request,

@@ -28,8 +28,8 @@ from typing import Protocol
 
 import torch
 
-from backends.huggingface.batching.attention_mask import AttentionLayout, AttentionMasks
-from backends.huggingface.batching.kv_cache import GROWTH, SlotCache
+from backends.huggingface.batching.attention_mask import AttentionLayout, AttentionMasks, KVCache
+from backends.huggingface.batching.kv_cache import GROWTH
 from backends.huggingface.batching.kv_slots import KVSlots
 from backends.huggingface.device.errors import first_line
 from backends.huggingface.model import TransformersModel
@@ -71,7 +71,7 @@ class FixedStep:
         self,
         model: TransformersModel,
         layout: AttentionLayout,
-        cache: SlotCache,
+        cache: KVCache,
         shape: Shape,
         graphs: Graphs,
         outbox: Outbox,
@@ -80,25 +80,28 @@ class FixedStep:
         self._model, self._cache, self._graphs = model, cache, graphs
         self._outbox = outbox
         self._masks = AttentionMasks(layout)  # of its own: it keeps tensors that are recorded
-        self._inbox = graphs.pinned(2, rows, dtype=torch.long)
-        self._inputs = torch.zeros(2, rows, dtype=torch.long, device=model.device)
+        width = 2 + len(cache.table(0, rows, self._columns))
+        self._inbox = graphs.pinned(width, rows, dtype=torch.long)
+        self._inputs = torch.zeros(width, rows, dtype=torch.long, device=model.device)
         self._replay: Callable[[], None] | None = None  # recorded by the first run
 
     def _compute(self) -> None:
-        tokens, lengths = self._inputs
+        tokens, lengths = self._inputs[:2]
         longest = self._columns - 1
-        self._cache.decode(lengths, longest=longest, is_even=False)
+        self._cache.decode(lengths, longest=longest, is_even=False, tables=self._inputs[2:])
         mask = self._masks.decode_mask(lengths, longest)
         logits = self._model.forward(tokens[:, None], lengths[:, None], mask, self._cache)
         self._logits = logits[:, -1]
         self._maxima = maxima_of(self._logits)
 
-    def run(self, tokens: list[int], lengths: list[int]) -> Logits:
+    def run(self, slots: int, tokens: list[int], lengths: list[int]) -> Logits:
         """Begin to compute the logits after one more token of each row; valid until the next run.
 
-        They must be read before it. lengths: tokens of each row before the step.
+        They must be read before it. slots: rows that are slots of the cache; lengths: tokens of
+        each row before the step.
         """
-        self._inbox.copy_(torch.tensor([tokens, lengths]))
+        table = self._cache.table(slots, len(tokens), self._columns)
+        self._inbox.copy_(torch.tensor([tokens, lengths, *table]))
         self._inputs.copy_(self._inbox, non_blocking=True)
         if self._replay is None:  # it writes to the cache, so it must have its values by now
             self._replay = self._graphs.record(self._compute)
@@ -173,7 +176,7 @@ class DecodeSteps:
         longest = max(len(sequence.tokens) for sequence in slots.decoding)
         columns = min(_rounded_columns(longest + 1), capacity)
         room = min(capacity, self._model.context_length)
-        if any(place >= room for place in slots.ends(count, rows)):
+        if any(place >= room for place in slots.padding_ends(count, rows)):
             return None
         return rows, columns
 
@@ -184,8 +187,9 @@ class DecodeSteps:
             self._steps.clear()
             cache.reserve_ahead(self._max_rows)
             self._buffers = cache.buffers
-        spare = slots.ends(len(sequences), rows)
+        spare = slots.padding_ends(len(sequences), rows)
         found = self._step(cache, shape).run(
+            len(sequences),
             [*(sequence.next_token for sequence in sequences), *[PADDING_TOKEN] * len(spare)],
             [*(len(sequence.tokens) for sequence in sequences), *spare],
         )
@@ -193,7 +197,7 @@ class DecodeSteps:
         cache.clear_not_finite(found.highest, len(sequences), spare)
         return tokens
 
-    def _step(self, cache: SlotCache, shape: Shape) -> FixedStep:
+    def _step(self, cache: KVCache, shape: Shape) -> FixedStep:
         """Return the step of a shape, a new one if it has none; drop the one unused longest."""
         step = self._steps.pop(shape, None)
         if step is None:
@@ -222,10 +226,10 @@ def fixed_step_error(model: TransformersModel, layout: AttentionLayout, graphs: 
 
     The second replay has other tokens and lengths than what was recorded.
     """
-    cache = SlotCache(layout.layers)
+    cache = layout.create_cache(model.device)
     rows = len(TEST_LENGTHS)
-    cache.reserve(rows, [(slot, 0, length + 2) for slot, length in enumerate(TEST_LENGTHS)])
     for slot, length in enumerate(TEST_LENGTHS):
+        cache.reserve(rows, [(slot, 0, length)])
         cache.prefill(slot, 0)
         prompt = torch.arange(1, length + 1, device=model.device)[None]
         model.forward(prompt, prompt - 1, None, cache)
@@ -234,8 +238,9 @@ def fixed_step_error(model: TransformersModel, layout: AttentionLayout, graphs: 
     for more in range(2):
         tokens = [more + 2] * rows
         lengths = [length + more for length in TEST_LENGTHS]
+        cache.reserve(rows, [(slot, end, end + 1) for slot, end in enumerate(lengths)])
         right = _usual_logits(model, layout, cache, tokens, lengths).float()
-        found = step.run(tokens, lengths).logits.float()
+        found = step.run(rows, tokens, lengths).logits.float()
         error = max(error, float((found - right).norm() / right.norm()))
     return error
 
@@ -243,7 +248,7 @@ def fixed_step_error(model: TransformersModel, layout: AttentionLayout, graphs: 
 def _usual_logits(
     model: TransformersModel,
     layout: AttentionLayout,
-    cache: SlotCache,
+    cache: KVCache,
     tokens: list[int],
     lengths: list[int],
 ) -> torch.Tensor:

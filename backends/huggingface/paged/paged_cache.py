@@ -1,0 +1,265 @@
+"""The KV cache in pages: each slot has as many as its tokens need, and slots may share them."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+
+from .attention import Attention, Pass, current
+from .page_tables import PAGE, SPARE, PageTables, Write, pages_of
+
+FIRST_PAGES = 8  # of the smallest buffers, which are doubled when they are full
+
+
+class Pages:
+    """What a forward pass reads and writes; shared by all layers."""
+
+    def __init__(self) -> None:
+        self.count = FIRST_PAGES  # pages of the buffers
+        self.past_length = 0  # tokens before the pass, of the longest sequence
+        self.places: torch.Tensor  # columns of all pages, where the new tokens are written
+        self.current: Pass
+
+
+class PagedLayer(DynamicLayer):
+    """The keys and values of one layer: [pages, columns, heads, head size]."""
+
+    def __init__(self, pages: Pages) -> None:
+        super().__init__()
+        self._pages = pages
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new tokens; return all pages.
+
+        key_states, value_states: [rows, heads, new tokens, head size].
+        """
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+            flat = states.transpose(1, 2).flatten(0, 1)
+            buffer.flatten(0, 1)[self._pages.places] = flat
+        current.value = self._pages.current
+        return self.keys, self.values
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the buffers with the heads, sizes, dtype and device of the first pass."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys, self.values = (
+            one.new_zeros(self._pages.count, PAGE, one.shape[1], one.shape[3])
+            for one in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        """Return the tokens before the pass, of the longest of its sequences."""
+        return self._pages.past_length
+
+    def grow(self) -> None:
+        """Grow the buffers to the size that Pages states."""
+        if self.is_initialized and len(self.keys) < self._pages.count:
+            self.keys, self.values = map(self._grown, (self.keys, self.values))
+
+    def _grown(self, old: torch.Tensor) -> torch.Tensor:
+        new = old.new_zeros(self._pages.count, *old.shape[1:])
+        new[: len(old)] = old
+        return new
+
+    def keep(self, pages: list[int]) -> None:
+        """Keep these pages alone, in this order, by way of the CPU's memory."""
+        for name in ("keys", "values"):
+            kept = getattr(self, name)[pages].cpu()
+            setattr(self, name, None)
+            setattr(self, name, kept.to(self.device))
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy a page."""
+        for buffer in (self.keys, self.values):
+            buffer[target] = buffer[source]
+
+
+class PagedCache(Cache):  # type: ignore[misc]
+    """The keys and values of all layers, with the methods of SlotCache.
+
+    Before each forward pass: reserve(), then one of prefill(), packed_prefill() and decode().
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        windows: tuple[int, ...],
+        device: torch.device,
+        *,
+        context_length: int = 0,
+    ) -> None:
+        """Create empty buffers. windows: of each layer, 0 for none."""
+        self._attention, self._windows, self._device = attention, windows, device
+        self._context_length = context_length
+        self._pages, self._tables = Pages(), PageTables()
+        self._writes: list[Write] = []  # of the next pass
+        self._is_grown, self._is_memory_short = True, False
+        self.buffers = object()  # another one whenever buffers moved
+        self._paged_layers = [PagedLayer(self._pages) for _ in windows]
+        super().__init__(layers=self._paged_layers)
+
+    @property
+    def max_capacity(self) -> int:
+        """Return the columns that the longest possible sequence needs."""
+        return pages_of(self._context_length) * PAGE or sys.maxsize
+
+    @property
+    def capacity(self) -> int:
+        """Return the columns that a slot may have: there is room for as many as are reserved."""
+        return self.max_capacity
+
+    def reserve(self, slots: int, writes: Iterable[Write]) -> None:
+        """Give slots pages of their own for what the next pass writes to them."""
+        self._writes = writes = list(writes)
+        self._grow(slots, self._tables.needed(writes))
+        for source, target in self._tables.write(writes):
+            for layer in self._initialized():
+                layer.copy(source, target)
+
+    def reserve_ahead(self, slots: int) -> None:
+        """Have a page for each slot to spare, so that buffers do not move soon.
+
+        Not where memory ran out before.
+        """
+        if not self._is_memory_short:
+            self._grow(slots, self._tables.pages + slots)
+
+    def _grow(self, slots: int, needed: int) -> None:
+        """Grow the buffers if they have fewer pages than are needed."""
+        if needed > self._pages.count:
+            self._pages.count = max(needed, self._ahead(slots))
+            self._is_grown = False
+        if not self._is_grown:  # also after memory ran out between two layers
+            for layer in self._paged_layers:
+                layer.grow()
+            self._is_grown, self.buffers = True, object()
+
+    def _ahead(self, slots: int) -> int:
+        """Return the pages to grow to, though fewer are needed: twice as many, or one a slot.
+
+        The latter where memory ran out before.
+        """
+        if self._is_memory_short:
+            return self._pages.count + slots
+        return min(2 * self._pages.count, 1 + slots * pages_of(self._context_length))
+
+    def shrink(self, slots: int, columns: int) -> None:
+        """Free all pages but those of the first slots."""
+        kept = self._tables.compact(slots)
+        self._pages.count = len(kept)
+        for layer in self._initialized():
+            layer.keep(kept)
+        self._is_grown, self._is_memory_short = False, True
+
+    # -- before a pass
+
+    def prefill(self, slot: int, past_length: int) -> None:
+        """Prepare a pass over the tokens of one slot that were reserved."""
+        self._prepare(self._writes)
+
+    def packed_prefill(self, prompts: list[tuple[int, int]]) -> None:
+        """Prepare a pass over the prompts that were reserved, in one row."""
+        self._prepare(self._writes)
+
+    def _prepare(self, writes: list[Write]) -> None:
+        """Prepare a pass over one row, in which the new tokens of these slots come in turn."""
+        counts = [end - first for _, first, end in writes]
+        ends = [end for *_, end in writes]
+        tables = self._tables.rows((slot for slot, *_ in writes), max(ends))
+        places = [
+            table[column // PAGE] * PAGE + column % PAGE
+            for table, (_, first, end) in zip(tables, writes, strict=True)
+            for column in range(first, end)
+        ]
+        self._pages.past_length = max(first for _, first, _ in writes)
+        self._pages.places = torch.tensor(places, device=self._device)
+        self._pages.current = Pass(
+            self._attention,
+            self._windows,
+            starts=self._numbers([0, *itertools.accumulate(counts)]),
+            lengths=self._numbers(ends),
+            tables=self._numbers(tables),
+            max_tokens=max(counts),
+            max_length=max(ends),
+        )
+
+    def decode(
+        self,
+        lengths: torch.Tensor,
+        *,
+        longest: int,
+        is_even: bool,
+        tables: torch.Tensor | None = None,
+    ) -> None:
+        """Prepare a decode step of the first slots, one new token each.
+
+        lengths: tokens [slots] before the pass; longest: the largest, at least; tables: the pages
+        [pages, slots] as table() has them, on the device.
+        """
+        if tables is None:
+            pages = self._numbers(self._tables.rows(range(len(lengths)), longest + 1))
+        else:
+            pages = tables.T.to(torch.int32).contiguous()
+        own = pages.gather(1, (lengths // PAGE)[:, None])[:, 0]
+        self._pages.past_length = longest
+        self._pages.places = own * PAGE + lengths % PAGE
+        self._pages.current = Pass(
+            self._attention,
+            self._windows,
+            starts=torch.arange(len(lengths) + 1, dtype=torch.int32, device=lengths.device),
+            lengths=(lengths + 1).to(torch.int32),
+            tables=pages,
+            max_tokens=1,
+            max_length=longest + 1,
+        )
+
+    def table(self, slots: int, rows: int, columns: int) -> list[list[int]]:
+        """Return the pages [pages, rows] of so many columns of the first slots, for decode().
+
+        Rows behind the slots have the spare page.
+        """
+        tables = self._tables.rows(range(slots), columns)
+        tables += [[SPARE] * pages_of(columns)] * (rows - slots)
+        return [list(pages) for pages in zip(*tables, strict=True)]
+
+    def padding_ends(self, ends: list[int]) -> list[int]:
+        """Return where rows of a step that are too many write: they have the spare page."""
+        return [0] * len(ends)
+
+    def _numbers(self, numbers: Any) -> torch.Tensor:
+        return torch.tensor(numbers, dtype=torch.int32, device=self._device)
+
+    # -- slots
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let a slot share the first tokens of another one."""
+        self._tables.share(source, target, length)
+
+    def swap(self, one: int, other: int, length: int) -> None:
+        """Exchange two slots."""
+        self._tables.swap(one, other)
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Free what a slot has behind its first tokens."""
+        self._tables.truncate(slot, length)
+
+    def clear(self, slot: int, first: int) -> None:
+        """Free a slot's pages from `first` on; columns behind a sequence's end are never read."""
+        self._tables.truncate(slot, first)
+
+    def clear_not_finite(self, highest: list[float], first: int, ends: list[int]) -> None:
+        """Do nothing: rows that are too many wrote to the spare page, which no slot reads."""
+
+    def _initialized(self) -> list[PagedLayer]:
+        return [layer for layer in self._paged_layers if layer.is_initialized]
