@@ -361,7 +361,7 @@ def test_a_terminal_that_knows_only_ascii_gets_escapes() -> None:
     assert done.stderr.endswith(" root: \\u540d\n")
 
 
-@pytest.mark.parametrize("lines", [10, 5000])
+@pytest.mark.parametrize("lines", [10, pytest.param(5000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", ["sleeps", "left"])
 def test_the_process_ends_whatever_the_reader_of_its_log_does(lines: int, reader: str) -> None:
     """A pipe that is full, or broken, changes neither the end nor the exit code."""

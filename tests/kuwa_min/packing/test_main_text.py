@@ -16,6 +16,7 @@ from kuwa_min.packing.core_zip import MAIN, zip_of
 from kuwa_min.packing.main_text import main_text
 from tests.support.programs import ROOT
 
+pytestmark = pytest.mark.slow  # a process for each damage
 LAUNCHER = "def main():\n    raise SystemExit(7)\n"
 LINE = "is damaged: copy it again, and compare with its .sha256 (sha256sum -c)"
 FLIP = """
@@ -91,7 +92,6 @@ def test_what_is_not_there_is_not_compared() -> None:
     assert "SUMS = {'kuwa_launch.py': 2212294583, 'z': 450215437}" in text
 
 
-@pytest.mark.slow
 def test_a_damaged_file_ends_in_one_line(tmp_path: Path) -> None:
     """A built one: its launcher and the directory, bits by chance with a fixed seed."""
     command = [sys.executable, "build.py", "debug", "--output", str(tmp_path)]

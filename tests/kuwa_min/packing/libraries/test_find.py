@@ -18,6 +18,7 @@ from kuwa_min.packing.wheels.target import TargetPython
 from kuwa_min.registry import BackendInfo
 from tests.support.fake_wheels import digest, leave_the_internet, make_wheel
 
+pytestmark = pytest.mark.slow  # uv, pip and other processes
 TARGET = TargetPython("3.12", "manylinux_2_28_x86_64")
 BACKEND = BackendInfo("some", "[Test] Some.", {"pack": "pack>=1.5"})
 CP312 = "cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64"
