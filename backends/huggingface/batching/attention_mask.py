@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from backends.huggingface.model import AttentionMask
-from backends.huggingface.paged.attention import Attention
+from backends.huggingface.paged.kernels import Attention
 from backends.huggingface.paged.paged_cache import PagedCache
 
 from .kv_cache import SlotCache

@@ -11,7 +11,8 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-from .attention import Attention, Pass, current
+from .attention import Pass, current
+from .kernels import Attention
 from .page_tables import PAGE, SPARE, PageTables, Write, pages_of
 
 FIRST_PAGES = 8  # of the smallest buffers, which are doubled when they are full

@@ -11,7 +11,8 @@ from backends.huggingface.batching_check import batching_error, distance, logits
 from backends.huggingface.device.errors import DeviceLost, first_line
 from backends.huggingface.model import TransformersModel
 
-from .attention import NAME, Fallback, kernel
+from .attention import NAME
+from .kernels import Fallback, kernel
 from .page_tables import PAGE
 
 logger = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ FEW = {"max_new_tokens": 24}
 def paged(chats: Callable[..., Chats], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chats]:
     """Give what loads a folder into an executor with attention over pages."""
     from backends.huggingface.paged import self_test
-    from backends.huggingface.paged.attention import reference
+    from backends.huggingface.paged.kernels import reference
 
     monkeypatch.setattr(self_test, "kernel", lambda model: reference)
 
@@ -210,7 +210,7 @@ def test_other_models_keep_the_attention_of_the_library(
 ) -> None:
     """Soft caps, sinks, values of another size: a line says why."""
     from backends.huggingface.paged import self_test
-    from backends.huggingface.paged.attention import reference
+    from backends.huggingface.paged.kernels import reference
 
     monkeypatch.setattr(self_test, "kernel", lambda model: reference)
     with caplog.at_level(logging.INFO):

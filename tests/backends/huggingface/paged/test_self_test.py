@@ -63,7 +63,7 @@ def test_a_wrong_kernel_is_not_used(
 ) -> None:
     """One line says so; every answer is the library's."""
     from backends.huggingface.paged import self_test
-    from backends.huggingface.paged.attention import ARGUMENTS, reference
+    from backends.huggingface.paged.kernels import ARGUMENTS, reference
 
     def kernel(*args: Any, **options: Any) -> Any:
         return wrong(reference, **dict(zip(ARGUMENTS, args, strict=False)), **options)
