@@ -143,7 +143,7 @@ class DecodeSteps:
     def run(self, slots: KVSlots) -> list[int | Exception] | None:
         """Return the tokens of the next decode step; None if it must be computed another way.
 
-        The cache must have room for the step.
+        The cache must have room for the step. Raises DeviceLost, and the error if memory ran out.
         """
         shape = self._shape(slots) if self._is_on else None
         if shape is None:
@@ -157,6 +157,7 @@ class DecodeSteps:
             self.clear()
             if self._model.is_out_of_memory(error):
                 raise  # the scheduler frees memory and repeats the step
+            self._model.check_device(error)
             # What was not the recording's fault comes again in the usual step.
             logger.warning(
                 "CUDA graphs are not used from now on, decoding is slower: %s", first_line(error)

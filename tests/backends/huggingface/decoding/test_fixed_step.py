@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from backends.huggingface import HuggingfaceExecutor
+from kuwa_min.errors import StartError
+from kuwa_min.process import supervision
 from tests.support.batched_chats import Chats
 from tests.support.models.tiny_architectures import POPULAR, Library
 
@@ -39,6 +42,7 @@ class Double:
         self.recorded: list[Callable[[], None]] = []
         self.replays = self.waits = 0
         self.failure: Exception | None = None  # of recordings; if memory ran out, of one
+        self.late: Exception | None = None  # seen by who waits for a replay, once
         self.refused = 0
 
     def pinned(self, *shape: int, dtype: Any) -> Any:
@@ -64,6 +68,9 @@ class Double:
     def synchronize(self) -> None:
         """Count: the processor has computed."""
         self.waits += 1
+        if self.late is not None:
+            late, self.late = self.late, None
+            raise late
 
 
 @pytest.fixture
@@ -260,6 +267,42 @@ def test_memory_that_runs_out_drops_recordings_and_no_chat(
     answer = talk.ask("Hello", max_new_tokens=30)
     assert answer.whole() == alone.answer("Hello", max_new_tokens=30)
     assert graphs.refused == 1 and graphs.replays > 0
+
+
+def test_memory_that_runs_out_in_a_replay_ends_no_chat(
+    graphs: Double, chats: Any, folder: Callable[..., Path]
+) -> None:
+    """Also while a chat samples: its step is computed again."""
+    talk, alone = chats(folder("llama")), Library(folder("llama"))
+    graphs.late = torch.OutOfMemoryError("CUDA out of memory")
+    answer = talk.ask("Hello", max_new_tokens=30, do_sample="true", top_k=1)
+    assert answer.whole() == alone.answer("Hello", max_new_tokens=30)
+    assert graphs.late is None and graphs.replays > 1
+
+
+def test_a_gpu_that_is_lost_in_a_replay_ends_the_process(
+    graphs: Double,
+    chats: Any,
+    folder: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nothing is said of CUDA graphs, which are not to blame."""
+    reasons, ended = list[str](), threading.Event()
+
+    def end(reason: str) -> None:
+        reasons.append(reason)
+        ended.set()
+
+    monkeypatch.setattr(supervision, "_end_process", end)
+    talk = chats(folder("llama"))
+    graphs.late = RuntimeError("CUDA error: an illegal memory access was encountered")
+    answer = talk.ask("Hello", max_new_tokens=30)
+    with pytest.raises(StartError, match="illegal memory access"):
+        answer.whole()
+    assert ended.wait(60)
+    assert "a new process can use it" in reasons[0] and len(reasons) == 1
+    assert "CUDA graphs" not in caplog.text
 
 
 def test_a_reset_frees_the_kv_cache(
