@@ -140,8 +140,19 @@ def _compile(
     configure = [cmake, "-G", "Ninja", "-S", str(source), "-B", str(part / "build"), STRIPPED]
     configure += [f"-DCMAKE_INSTALL_RPATH={backend.run_path}", *flags]
     compile = [cmake, "--build", str(part / "build"), "--target", f"ggml-{backend.name}"]
-    run([configure, compile], what, log, {**os.environ, "PATH": path}, log_step)
+    environment = {**without_folder(os.environ, part), "PATH": path}
+    run([configure, compile], what, log, environment, log_step)
     return next((part / "build").rglob(backend.library))
+
+
+def without_folder(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return variables by which CMake has C and C++ compilers write no path of a folder.
+
+    Assertions name their source file; the folder is another one each time, and of a home.
+    """
+    flag = shlex.quote(f"-ffile-prefix-map={folder}=.")
+    more = {name: f"{environment.get(name, '')} {flag}" for name in ("CFLAGS", "CXXFLAGS")}
+    return {**environment, **more}
 
 
 def merge(wheel: Path, library: Path, backend: GgmlBackend, folder: Path) -> Path:

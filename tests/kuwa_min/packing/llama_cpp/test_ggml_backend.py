@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from tests.support.fake_wheels import make_wheel
 
 BACKEND = GgmlBackend("vulkan", ("-DGGML_VULKAN=ON",), "$ORIGIN", "glslc 1", 720)
 WITH_MORE = BACKEND._replace(requirements=("nvidia-cublas>=13",), files={"archs.txt": b"90"})
+COMPILER = shutil.which("c++")
 SOURCE = SourcePin(Pin("llama-cpp-python", "0.3.36", ("ab" * 32,)), ())
 
 
@@ -133,3 +137,21 @@ def test_a_library_is_compiled_once_for_all_wheels_of_its_source(
     assert add_backend(backend, other, WheelSources(), tmp_path, ignore).path != first.path
     assert (len(compiled), asked) == (1, [tmp_path])
     assert f"-DROOT={tmp_path}" in compiled[0]
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+def test_no_path_of_the_building_machine_is_in_a_library(tmp_path: Path) -> None:
+    """Whatever its folder is called; flags that were set before stay."""
+    folder = tmp_path / "o'neill home"
+    folder.mkdir()
+    source = folder / "one.cpp"
+    source.write_text("const char *where() { return NAME __FILE__; }")
+    own = {"CXXFLAGS": "-DNAME='\"in \"'", "PATH": os.environ["PATH"], "source": str(source)}
+    written = []
+    for environment in (own, ggml_backend.without_folder(own, folder)):
+        script = 'eval "set -- $CXXFLAGS"; exec c++ "$@" -S -o - "$source"'
+        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True)
+        written.append(done.stdout)
+    assert f"in {source}" in written[0]
+    assert "in ./one.cpp" in written[1]
+    assert str(folder) not in written[1]
