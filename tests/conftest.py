@@ -54,6 +54,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduler(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have a worker more than processors: a fifth of the time they wait for programs and limits."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import no module only to leave all its tests out: with torch that takes seconds."""
     if config.option.markexpr != "not slow" or not collection_path.match("test_*.py"):

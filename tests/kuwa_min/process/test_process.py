@@ -201,6 +201,7 @@ def signal_at(line: int) -> Iterator[dict[str, object]]:
 
 def test_former_handlers_come_back() -> None:
     """Also when the block ends by a signal; then without Python's, which shows a traceback."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is another
     before = [signal.getsignal(number) for number in NUMBERS]
     with Stop().on_signals():
         assert before != [signal.getsignal(number) for number in NUMBERS]
