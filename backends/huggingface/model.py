@@ -60,6 +60,7 @@ class TransformersModel:
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
         self.special_tokens = _special_tokens(self._tokenizer)
         self.markup = _markup(self._tokenizer)
+        self._response_template = _response_template(self._tokenizer)
         self.embeddings = _embeddings(self._model, len(self._tokenizer))  # tokens with weights
         self.vocabulary_size = min(len(self._tokenizer), self.embeddings)
         self.turn_markers: tuple[str, ...] = ()
@@ -154,6 +155,10 @@ class TransformersModel:
     def create_splitter(self, prompt_ids: Sequence[int]) -> Splitter:
         """Return what tells thoughts from the answer to a prompt, which may end within one."""
         prompt_end = self._tokenizer.decode(list(prompt_ids[-PROMPT_END:]))
+        if self._response_template is not None:
+            from .response_splitter import ResponseSplitter
+
+            return ResponseSplitter(self._response_template, prompt_end)
         return ThoughtSplitter(prompt_end)
 
     # -- computing
@@ -259,6 +264,15 @@ def _special_tokens(tokenizer: Any) -> dict[str, Any]:
         for name, value in tokenizer.special_tokens_map.items()
         if isinstance(value, (str, list))
     }
+
+
+def _response_template(tokenizer: Any) -> Any:
+    """Return the template by which transformers parses answers; None if it has or knows none."""
+    if getattr(tokenizer, "response_template", None) is None:  # before 5.24, none has
+        return None
+    from .response_splitter import load_template
+
+    return load_template(tokenizer)
 
 
 def _markup(tokenizer: Any) -> dict[int, str]:
