@@ -125,11 +125,17 @@ def add_arguments(parser: argparse.ArgumentParser, table: Table, note: str | Non
         group.add_argument(
             f"--{option.name}",
             type=str if option.is_list else _argument(option),
-            metavar=METAVARS.get(option.kind, option.kind.__name__.upper()),
+            metavar=_metavar(option),
             default=argparse.SUPPRESS,
             help=f"{option.help} (default: {option.default})",
             **how,
         )
+
+
+def _metavar(option: Option) -> str:
+    if option.choices:
+        return f"{{{','.join(option.choices)}}}"
+    return METAVARS.get(option.kind, option.kind.__name__.upper())
 
 
 def _argument(option: Option) -> Callable[[str], Any]:

@@ -10,7 +10,7 @@ THINKING = Option(
     "thinking",
     str,
     HIDE,
-    "what a model thinks before it answers: hide it, note it beside the answer, or show it",
+    "what a model thinks before it answers: hide, note it beside the answer, or show it",
     choices=MODES,
 )
 REASONING_EFFORT = Option("reasoning_effort", str, None, "how long to think: low, medium, high")
