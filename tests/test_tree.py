@@ -63,6 +63,7 @@ COVERED_BY = {
     "backends/huggingface/scheduler_factory": "backends/huggingface/test_scheduler",
     "backends/huggingface/generate": "backends/huggingface/test_huggingface",
     "backends/huggingface/batching/forward_passes": "backends/huggingface/test_scheduler",
+    "backends/huggingface/batching/host_states": "backends/huggingface/test_prompt_cache",
     "backends/huggingface/batching/kv_cache": "backends/huggingface/test_scheduler",
     "backends/huggingface/batching/kv_slots": "backends/huggingface/test_scheduler",
     "backends/huggingface/loading/failures": "backends/huggingface/test_loading",

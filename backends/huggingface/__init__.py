@@ -304,6 +304,7 @@ class HuggingfaceExecutor(ModelExecutor):
         return create_scheduler(
             self.model,
             slots,
+            self.cache_settings,
             reproducible=args.reproducible,
             paged_attention=args.paged_attention == "on",
             cuda_graphs=args.cuda_graphs == "on",

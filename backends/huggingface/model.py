@@ -57,6 +57,7 @@ class TransformersModel:
         those that only generate() implements; eos_token_ids: in addition to its own.
         """
         self.generate_options = dict(generate_options or {})
+        self._options = options
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
         self.special_tokens = _special_tokens(self._tokenizer)
         self.markup = _markup(self._tokenizer)
@@ -99,6 +100,21 @@ class TransformersModel:
             "device": str(self._model.device),
             "context": self.context_length,
             **({"memory": cards.memory(self.gpus)} if self.gpus else {}),
+        }
+
+    def files(self) -> list[Path]:
+        """Return the files of the model's folder; none of one that came from the hub."""
+        folder = Path(self._options.path)
+        return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+    def state_facts(self) -> dict[str, Any]:
+        """Return what keys and values depend on beside the files."""
+        commit = getattr(self._config, "_commit_hash", None)
+        return {
+            "library": [transformers.__version__, torch.__version__],
+            "model": [commit, self._model.dtype, self.device, self._options.load_8bits],
+            "context": self.context_length,
+            "attention": self._config._attn_implementation,
         }
 
     def _choose_template(self, options: LoadOptions, override: str | None) -> ChatTemplate:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from backends._local.prefill_budget import FIXED_CHUNK
 from backends._local.prefix_match import PrefixMatch, match_nothing
+from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 
 from .batching.attention_mask import AttentionLayout
@@ -33,8 +34,10 @@ class ReproducibleScheduler(BatchScheduler):
 
     _slots_class = EmptySlots
 
-    def __init__(self, model: TransformersModel, layout: AttentionLayout, slots: int) -> None:
-        super().__init__(model, layout, slots)
+    def __init__(
+        self, model: TransformersModel, layout: AttentionLayout, slots: int, parked: PromptCache
+    ) -> None:
+        super().__init__(model, layout, slots, parked)
         self.description += ", each computed alone"
 
     def _prefill(self) -> None:

@@ -19,6 +19,7 @@ from collections import deque
 import torch
 
 from backends._local.prefill_budget import PrefillBudget, split_budget
+from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 from kuwa_min.errors import AnswerError, describe
 
@@ -45,9 +46,14 @@ class BatchScheduler:
         model: TransformersModel,
         layout: AttentionLayout,
         slots: int,
+        parked: PromptCache,
         graphs: Graphs | None = None,
     ) -> None:
-        """Create a scheduler without requests. graphs: to replay decode steps with."""
+        """Create a scheduler without requests.
+
+        parked: what slots lose, and regain; graphs: to replay decode steps with.
+        """
+        self._parked = parked
         self._model, self._layout, self._max_slots = model, layout, slots
         self._fixed_steps = DecodeSteps(model, layout, slots, graphs) if graphs else None
         self.description = f"{slots} at once"
@@ -58,7 +64,7 @@ class BatchScheduler:
 
     def _create_slots(self) -> None:
         """Begin with an empty KV cache."""
-        self._slots = self._slots_class(self._model, self._layout, self._max_slots)
+        self._slots = self._slots_class(self._model, self._layout, self._max_slots, self._parked)
         self._passes = ForwardPasses(self._model, self._layout, self._slots, self._fixed_steps)
 
     def has_free_slot(self) -> bool:
@@ -83,8 +89,10 @@ class BatchScheduler:
             self._fixed_steps.clear()
         self._model.free_memory()
 
+    @torch.inference_mode()
     def close(self) -> None:
-        """Nothing is kept."""
+        """Keep on disk what is to be kept."""
+        self._slots.close()
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -131,12 +139,14 @@ class BatchScheduler:
         pack: list[TransformersSequence] = []
         left = max_tokens
         while self._waiting:
-            sequence = self._slots.begin(self._waiting.popleft())
+            sequence = self._slots.begin(self._waiting.popleft(), self._budget.tokens_in)
             if sequence.tokens or sequence.remaining > left:
                 self._prefilling.append(sequence)
             else:
                 pack.append(sequence)
                 left -= sequence.remaining
+            if self._slots.has_moved and self._slots.decoding:
+                break  # once a step, for those that are decoding
         if len(pack) > 1 and self._try_pack(pack):
             return max_tokens - left
         self._prefilling += pack

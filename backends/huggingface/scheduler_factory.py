@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from backends._local.prompt_cache.settings import CacheSettings
 from backends._local.scheduler import Scheduler, SerialScheduler
 from kuwa_min.errors import StartError
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 def create_scheduler(
     model: TransformersModel,
     slots: int,
+    settings: CacheSettings,
     *,
     reproducible: bool,
     paged_attention: bool,
@@ -41,10 +43,12 @@ def create_scheduler(
         if isinstance(layout, str):
             return _create_serial(model, layout)
         if reproducible:
-            return ReproducibleScheduler(model, layout, slots)
+            parked = settings.create(files=())  # which parks nothing
+            return ReproducibleScheduler(model, layout, slots, parked)
         layout = paged_layout(model, layout) if paged_attention else layout
         graphs = graphs_for(model, layout) if cuda_graphs else None
-        return BatchScheduler(model, layout, slots, graphs)
+        parked = settings.create(files=model.files(), **model.state_facts())
+        return BatchScheduler(model, layout, slots, parked, graphs)
     except Exception as error:
         if not model.is_out_of_memory(error):
             raise

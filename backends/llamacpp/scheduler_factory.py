@@ -44,7 +44,6 @@ def create_scheduler(
     logger.info("%s %s", model.name, model.placement())
     context.gap_fill = 0 if model.is_recurrent else findings.gap_fill
     context.copy_seconds = findings.copy_seconds
-    cache = settings.create(
-        context, files=model.files(), mapped=model.mapped_bytes, **model.state_facts()
-    )
+    cache = settings.create(files=model.files(), mapped=model.mapped_bytes, **model.state_facts())
+    cache.attach(context)
     return (ReproducibleScheduler if reproducible else BatchScheduler)(model, context, cache)

@@ -91,18 +91,22 @@ class PromptCache:
 
     def __init__(
         self,
-        states: RowStates,
         max_bytes: int,
         files: StateFiles | None = None,
         free: Callable[[], int | None] = free_bytes,
     ) -> None:
-        self._states, self._max_bytes, self._files, self._free = states, max_bytes, files, free
+        self._max_bytes, self._files, self._free = max_bytes, files, free
+        self._states: RowStates  # see attach()
         self._lock = threading.Lock()  # of the entries and their bytes
         self._entries: dict[bytes, ParkedState] = {}  # by tokens, the least recently used first
         self._bytes = self._hits = self._restored = 0
         self._speed = FIRST_SPEED
         if files is not None:
             files.start(self.add, max_bytes)
+
+    def attach(self, states: RowStates) -> None:
+        """Serve these rows; called before any of them is used, and again for new ones."""
+        self._states = states
 
     def facts(self) -> dict[str, int]:
         """Return what the cache holds and what it saved, for /status and /metrics."""

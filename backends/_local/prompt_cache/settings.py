@@ -15,7 +15,7 @@ from backends._local.free_memory import free_bytes
 from kuwa_min.errors import StartError, UsageError
 from kuwa_min.options import types
 
-from .cache import PromptCache, RowStates
+from .cache import PromptCache
 from .state_files import StateFiles, check_folder
 
 logger = logging.getLogger(__name__)
@@ -63,19 +63,17 @@ class CacheSettings:
         if self._folder:
             check_folder(self._folder)
 
-    def create(
-        self, states: RowStates, *, files: Iterable[Path], mapped: float = 0, **facts: Any
-    ) -> PromptCache:
-        """Return the cache for a loaded model; raises StartError if there is no memory for it.
+    def create(self, *, files: Iterable[Path], mapped: float = 0, **facts: Any) -> PromptCache:
+        """Return the cache of a loaded model, for its engine to attach to.
 
-        files: of the model; mapped: bytes of weights that are read from them again and again;
-        facts: all else that a state depends on.
+        Raises StartError if there is no memory for it. files: of the model; mapped: bytes of
+        weights that are read from them again and again; facts: all else that a state depends on.
         """
         max_bytes = self._budget(mapped)
         disk = None
         if self._folder and max_bytes:
             disk = StateFiles(self._folder.absolute(), key(files, **facts))
-        self.cache = PromptCache(states, max_bytes, disk)
+        self.cache = PromptCache(max_bytes, disk)
         return self.cache
 
     def _budget(self, mapped: float) -> int:

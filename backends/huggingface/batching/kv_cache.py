@@ -19,6 +19,8 @@ from transformers.cache_utils import DynamicLayer
 from backends.huggingface.device import cards
 from backends.huggingface.paged.page_tables import Write
 
+from . import host_states
+
 FREE_SHARE = 0.5  # of the free memory that slots may take before they are needed
 
 GROWTH = 256  # columns of the smallest buffers, which are doubled when they are full
@@ -131,6 +133,20 @@ class SlotLayer(DynamicLayer):
             kept = buffer[one, :, :length].clone()
             buffer[one, :, :length] = buffer[other, :, :length]
             buffer[other, :, :length] = kept
+
+    def head_shape(self, name: str) -> tuple[int, int]:
+        """Return the number of heads of keys or values, and their size."""
+        _, heads, _, size = getattr(self, name).shape
+        return heads, size
+
+    def read(self, name: str, where: int, tokens: int) -> torch.Tensor:
+        """Return the first columns of a slot: [heads, columns, head size]."""
+        found: torch.Tensor = getattr(self, name)[where, :, :tokens]
+        return found
+
+    def write(self, name: str, where: int, numbers: torch.Tensor) -> None:
+        """Write the first columns of a slot."""
+        getattr(self, name)[where, :, : numbers.shape[1]] = numbers
 
     def clear(self, slot: int, first: int) -> None:
         """Set a slot's columns from `first` on to zero."""
@@ -276,6 +292,20 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Exchange two slots; length: tokens of the longer one."""
         for layer in self._initialized():
             layer.swap(one, other, length)
+
+    def state_bytes(self, length: int) -> int:
+        """Return the bytes that save() of so many tokens takes."""
+        return host_states.state_bytes(self._slot_layers, length)
+
+    def save(self, slot: int, length: int) -> Any:
+        """Return the first tokens of a slot as a numpy array of bytes in host memory."""
+        return host_states.save(self._slot_layers, slot, length)
+
+    def restore(self, slot: int, state: Any, tokens: int, length: int) -> bool:
+        """Write the first `length` of a saved state's tokens to a slot; false: it does not fit."""
+        self._reserve(slot + 1, length)
+        host_states.allocate(self._slot_layers, host_states.read_layout(state))
+        return host_states.restore(self._slot_layers, slot, state, tokens, length)
 
     def clear(self, slot: int, first: int) -> None:
         """Set a slot's columns from `first` on to zero: NaNs there would spread to others."""

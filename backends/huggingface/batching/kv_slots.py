@@ -7,12 +7,16 @@ piece. An idle sequence keeps its slot for prefix reuse, until its slot or its m
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, match_prefix
+from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 from backends._local.sequence import Sequence
 from backends.huggingface.decoding.sampler import Sampler
 from backends.huggingface.model import TransformersModel
+from kuwa_min.errors import describe
 
 from .attention_mask import AttentionLayout
 
@@ -24,8 +28,14 @@ TransformersSequence = Sequence[Sampler]
 class KVSlots:
     """The slots of a batch, at most `slots`, and the sequences in them."""
 
-    def __init__(self, model: TransformersModel, layout: AttentionLayout, slots: int) -> None:
-        self._model, self._max_slots = model, slots
+    can_cut = True  # of RowStates: every column stands for itself
+
+    def __init__(
+        self, model: TransformersModel, layout: AttentionLayout, slots: int, parked: PromptCache
+    ) -> None:
+        self._model, self._max_slots, self._parked = model, slots, parked
+        self.has_moved = False  # the last begin() copied a slot to or from the prompt cache
+        parked.attach(self)
         self.cache = layout.create_cache(model.device, model.context_length)
         self._sequences: list[TransformersSequence] = []  # at the index that is their slot
         self._decoding = 0  # sequences at the beginning of the list
@@ -44,14 +54,27 @@ class KVSlots:
         lengths = [len(sequence.tokens) for sequence in self._sequences[first:end]]
         return self.cache.padding_ends(lengths + [0] * (end - first - len(lengths)))
 
-    def begin(self, request: Request) -> TransformersSequence:
-        """Begin a sequence in the slot that holds most of the prompt."""
-        match = self._match(request, can_grow=len(self._sequences) < self._max_slots)
+    def begin(
+        self, request: Request, tokens_in: Callable[[float], int] = lambda _: 0
+    ) -> TransformersSequence:
+        """Begin a sequence where most of the prompt is known, in a slot or parked.
+
+        tokens_in: how many tokens of prompts are computed in some seconds.
+        """
+        can_grow = len(self._sequences) < self._max_slots
+        live = self._match(request, can_grow=can_grow)
+        match, parked = self._parked.match(
+            self._sequences, request.prompt_ids, live, can_grow=can_grow, tokens_in=tokens_in
+        )
         sequence = match.slot
         if sequence is None:
             sequence = Sequence(len(self._sequences))
             self._sequences.append(sequence)
-        cached = match.cached if self._copy_prefix(match, sequence) else 0
+        self.has_moved = self._parked.park(sequence, request.prompt_ids) or parked is not None
+        if parked is None:
+            cached = match.cached if self._copy_prefix(match, sequence) else 0
+        else:
+            cached = self._parked.restore(sequence, parked, match.cached)
         self.cache.truncate(sequence.slot, cached)
         end_ids = self._model.eos_token_ids | request.stop_token_ids
         sequence.begin(
@@ -83,6 +106,42 @@ class KVSlots:
             return False  # the prefill of the whole prompt frees memory first
         return True
 
+    # -- RowStates, for the prompt cache
+
+    def kept(self, slot: int, length: int) -> int:
+        """Return the tokens that are left of a slot that is cut: any number."""
+        return length
+
+    def state_bytes(self, slot: int) -> int:
+        """Return the size of a slot's state."""
+        return self.cache.state_bytes(len(self._sequences[slot].tokens))
+
+    def save(self, slot: int) -> Any:
+        """Return a slot's state in host memory; raises MemoryError."""
+        try:
+            return self.cache.save(slot, len(self._sequences[slot].tokens))
+        except Exception as error:
+            if not self._model.is_out_of_memory(error):
+                raise
+        raise MemoryError
+
+    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
+        """Write a state to a slot; return how many tokens it holds, 0 if that failed."""
+        try:
+            return length if self.cache.restore(slot, state, tokens, length) else 0
+        except ValueError:
+            return 0
+        except Exception as error:
+            if not self._model.is_out_of_memory(error):
+                raise
+        return 0
+
+    def close(self) -> None:
+        """Keep on disk what is to be kept."""
+        self._parked.close(self._sequences)
+
+    # -- in a batch
+
     def start_decoding(self, sequence: TransformersSequence) -> None:
         """Move a prefilled sequence to those that are decoding."""
         self._swap(sequence.slot, self._decoding)
@@ -110,11 +169,24 @@ class KVSlots:
             if not sequence.is_idle:  # it is being prefilled
                 self._swap(sequence.slot, kept)
                 kept += 1
+        if self._model.device.type == "cpu":
+            self._parked.drop_all()
+        else:
+            self._park(self._sequences[kept:])
         logger.warning("out of memory: %d idle chats are forgotten", len(self._sequences) - kept)
         del self._sequences[kept:]
         longest = max((len(sequence.tokens) for sequence in self._sequences), default=1)
         self.cache.shrink(kept, longest)
         self._model.free_memory()
+
+    def _park(self, idle: Iterable[TransformersSequence]) -> None:
+        """Park what a GPU has no room for, as far as that needs none of its memory itself."""
+        for sequence in idle:
+            try:
+                self._parked.park(sequence)
+            except Exception as error:  # noqa: BLE001 - memory ran out
+                logger.debug("an idle chat was not parked: %s", describe(error))
+                return
 
     def _swap(self, one: int, other: int) -> None:
         """Exchange the sequences of two slots, and what the cache holds of them."""

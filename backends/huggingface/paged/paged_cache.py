@@ -11,6 +11,8 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from backends.huggingface.batching import host_states
+
 from .attention import Pass, current
 from .kernels import Attention
 from .page_tables import PAGE, SPARE, PageTables, Write, pages_of
@@ -79,6 +81,21 @@ class PagedLayer(DynamicLayer):
             kept = getattr(self, name)[pages].cpu()
             setattr(self, name, None)
             setattr(self, name, kept.to(self.device))
+
+    def head_shape(self, name: str) -> tuple[int, int]:
+        """Return the number of heads of keys or values, and their size."""
+        *_, heads, size = getattr(self, name).shape
+        return heads, size
+
+    def read(self, name: str, where: torch.Tensor, tokens: int) -> torch.Tensor:
+        """Return these columns of all pages: [heads, columns, head size]."""
+        found: torch.Tensor = getattr(self, name).flatten(0, 1)[where]
+        return found.transpose(0, 1)
+
+    def write(self, name: str, where: torch.Tensor, numbers: torch.Tensor) -> None:
+        """Write these columns of all pages."""
+        buffer = getattr(self, name)
+        buffer.flatten(0, 1)[where] = numbers.transpose(0, 1).to(buffer.device)
 
     def copy(self, source: int, target: int) -> None:
         """Copy a page."""
@@ -250,6 +267,28 @@ class PagedCache(Cache):  # type: ignore[misc]
     def swap(self, one: int, other: int, length: int) -> None:
         """Exchange two slots."""
         self._tables.swap(one, other)
+
+    def state_bytes(self, length: int) -> int:
+        """Return the bytes that save() of so many tokens takes."""
+        return host_states.state_bytes(self._paged_layers, length)
+
+    def save(self, slot: int, length: int) -> Any:
+        """Return the first tokens of a slot as a numpy array of bytes in host memory."""
+        return host_states.save(self._paged_layers, self._columns(slot, length), length)
+
+    def restore(self, slot: int, state: Any, tokens: int, length: int) -> bool:
+        """Write the first `length` of a saved state's tokens to a slot; false: it does not fit."""
+        self._tables.truncate(slot, 0)
+        self.reserve(slot + 1, [(slot, 0, length)])
+        host_states.allocate(self._paged_layers, host_states.read_layout(state))
+        where = self._columns(slot, length)
+        return host_states.restore(self._paged_layers, where, state, tokens, length)
+
+    def _columns(self, slot: int, length: int) -> torch.Tensor:
+        """Return where the first tokens of a slot lie among the columns of all pages."""
+        (table,) = self._tables.rows([slot], length)
+        places = [table[at // PAGE] * PAGE + at % PAGE for at in range(length)]
+        return torch.tensor(places, device=self._device)
 
     def truncate(self, slot: int, length: int) -> None:
         """Free what a slot has behind its first tokens."""

@@ -30,7 +30,8 @@ class Engine:
         self.rows = [Row(slot) for slot in range(rows)]
         self.states = States(self.rows, can_cut=can_cut)
         self.free = 10 * GB
-        self.cache = PromptCache(self.states, max_bytes, free=lambda: self.free)
+        self.cache = PromptCache(max_bytes, free=lambda: self.free)
+        self.cache.attach(self.states)
         self.clock = 0
 
     def turn(self, prompt: list[int], cost: int = 0) -> int:
@@ -236,7 +237,8 @@ class Files:
 def test_the_files_mirror_what_is_parked() -> None:
     """At the end the rows are parked, too."""
     engine, files = Engine(1), Files()
-    engine.cache = PromptCache(engine.states, SIZE, files, free=lambda: None)  # type: ignore[arg-type]
+    engine.cache = PromptCache(SIZE, files, free=lambda: None)  # type: ignore[arg-type]
+    engine.cache.attach(engine.states)
     engine.turn(chat(1))
     engine.turn(chat(2))
     engine.turn([*chat(1)])

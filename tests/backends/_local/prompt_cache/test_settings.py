@@ -13,8 +13,6 @@ from backends._local.prompt_cache import settings as module
 from backends._local.prompt_cache.settings import CacheSettings, key
 from kuwa_min.errors import StartError, UsageError
 
-from .rows import States
-
 GIB = 2**30
 
 
@@ -35,7 +33,7 @@ def test_the_default_is_a_quarter_of_the_free_memory(
 ) -> None:
     """Without the file of the model, which is read as memory; 8 GiB at most."""
     monkeypatch.setattr(module, "free_bytes", lambda: free and free * GIB)
-    cache = given().create(States([]), files=[], mapped=mapped * GIB)
+    cache = given().create(files=[], mapped=mapped * GIB)
     assert cache.facts()["max_bytes"] == budget * GIB
 
 
@@ -45,7 +43,7 @@ def test_the_default_is_a_quarter_of_the_free_memory(
 )
 def test_what_is_told_counts(words: str, reproducible: bool, budget: int) -> None:
     """--reproducible reuses nothing."""
-    cache = given(*words.split(), reproducible=reproducible).create(States([]), files=[])
+    cache = given(*words.split(), reproducible=reproducible).create(files=[])
     assert cache.facts()["max_bytes"] == budget
 
 
@@ -53,7 +51,7 @@ def test_more_than_is_free_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a chat is answered."""
     monkeypatch.setattr(module, "free_bytes", lambda: GIB)
     with pytest.raises(StartError, match=r"2\.1GB is more than the 1\.1 GB that are free"):
-        given("--prompt_cache", "2GiB").create(States([]), files=[])
+        given("--prompt_cache", "2GiB").create(files=[])
 
 
 def test_a_folder_for_nothing_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -74,6 +74,16 @@ def test_the_tokens_are_those_of_the_library(name: str, paged: Any, folder: Fold
     assert alone.answer(QUESTIONS[1], max_new_tokens=60).startswith(stopped.whole())
 
 
+def test_people_take_turns_at_one_slot(paged: Any, folder: Folder) -> None:
+    """Pages are parked and restored like columns."""
+    talk, alone = paged(folder("llama"), slots=1), Library(folder("llama"))
+    for said in (QUESTIONS[1], QUESTIONS[3]) * 2:
+        answer = talk.ask(said, **FEW)
+        assert answer.whole() == alone.answer(said, **FEW)
+    assert answer.request.cached_tokens == len(answer.request.prompt_ids) - 1
+    assert talk.executor.cache_settings.cache.facts()["hits"] == 2
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_happens_the_answers_are_the_same(
     seed: int, paged: Any, folder: Folder, monkeypatch: pytest.MonkeyPatch
