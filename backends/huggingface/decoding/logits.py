@@ -45,10 +45,12 @@ class Logits:
 
     def read(self, more: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
         """Set highest and best; return copies of more tensors, flat, as 64-bit numbers."""
-        parts = [self._maxima, *more]
-        flat = [part.double().flatten() for part in parts]
-        copied = self._copy(torch.cat(flat) if more else flat[0])
-        maxima, *rest = copied.split([part.numel() for part in parts])
+        rest: list[torch.Tensor] = []
+        if more:
+            parts = [part.double().flatten() for part in (self._maxima, *more)]
+            maxima, *rest = self._copy(torch.cat(parts)).split([len(part) for part in parts])
+        else:
+            maxima = self._copy(self._maxima.flatten())
         self.highest, best = maxima.view(2, -1).tolist()
         self.best = [int(token) for token in best]
         return rest
