@@ -137,9 +137,10 @@ def test_decode_steps_are_recorded_too(
     monkeypatch.setattr(scheduler_factory, "graphs_for", lambda model, layout: graphs)
     monkeypatch.setattr(fixed_step, "EXACT_ROWS", 0)
     talk, alone = paged(folder("gemma3_text")), Library(folder("gemma3_text"))
-    said = ["sea " * 63, talk.ask("sea " * 63, **FEW).whole()]
-    running = [talk.ask(one, max_new_tokens=60) for one in ("sea " * 63, *QUESTIONS[1:3])]
-    for question, answer in zip(("sea " * 63, *QUESTIONS[1:3]), running, strict=True):
+    said = ["Remember this", talk.ask("Remember this", **FEW).whole()]
+    questions = ("sea " * 63, "sea " * 63 + "?", QUESTIONS[1])
+    running = [talk.ask(question, max_new_tokens=60) for question in questions]
+    for question, answer in zip(questions, running, strict=True):
         assert answer.whole() == alone.answer(question, max_new_tokens=60)
     said.append("What was it?")
     assert talk.ask(*said, **FEW).whole() == alone.answer(*said, **FEW)
