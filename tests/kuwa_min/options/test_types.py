@@ -52,3 +52,29 @@ def test_other_seconds_are_refused(text: str) -> None:
         with pytest.raises(argparse.ArgumentTypeError) as refused:
             types.positive_seconds(other)
         assert str(refused.value) == f"a number of seconds above 0 is needed, not {other!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0),
+        ("12345", 12345),
+        ("500MB", 500_000_000),
+        ("4GiB", 4 << 30),
+        ("4G", 4 << 30),
+        ("1.5 kib", 1536),
+        ("2tb", 2 * 10**12),
+        ("7B", 7),
+    ],
+)
+def test_sizes_are_read(text: str, value: int) -> None:
+    """MB has a million bytes, MiB and M 2^20, as nearly everywhere."""
+    assert types.size(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "x", "1e3", "4 GiBs", "GiB", "0x10", "１GB", "9" * 20])
+def test_other_sizes_are_refused(text: str) -> None:
+    """With what is needed and what was found."""
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        types.size(text)
+    assert str(refused.value) == f"a size such as 4GiB, 500MB or 0 is needed, not {text!r}"

@@ -74,6 +74,17 @@ def test_tokens_of_many_threads_are_all_counted() -> None:
     assert value(metrics, "output_tokens_total") == 2000
 
 
+def test_a_backend_adds_numbers_of_its_own() -> None:
+    """Computed at each scrape; one that ends in _total is a counter."""
+    metrics, held = create(), [5]
+    metrics.add("held", "What it holds.", lambda: held[0])
+    metrics.add("found_total", "What it found.", lambda: 2 * held[0])
+    held[0] = 7
+    assert (value(metrics, "held"), value(metrics, "found_total")) == (7, 14)
+    kinds = {line for line in metrics.render().decode().splitlines() if line.startswith("# TYPE")}
+    assert {f"# TYPE {PREFIX}held gauge", f"# TYPE {PREFIX}found_total counter"} <= kinds
+
+
 def buckets(metrics: Metrics, name: str) -> dict[float, float]:
     """Return a histogram's cumulative buckets by their bound."""
     return {

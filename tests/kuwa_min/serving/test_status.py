@@ -48,6 +48,14 @@ def rendered(report: BackendStatus, state: str = "ready", **numbers: float) -> d
     return found
 
 
+def test_a_fact_may_be_a_function() -> None:
+    """It is called at each request; a class is shown as text."""
+    report, held = BackendStatus(), [1]
+    report.describe({"cache": lambda: {"held": held[0]}, "kind": int})
+    held[0] = 2
+    assert rendered(report)["model"] == {"cache": {"held": 2}, "kind": "<class 'int'>"}
+
+
 def test_a_ready_executor_shows_what_it_is_and_how_busy() -> None:
     """Every key, and no progress."""
     report = BackendStatus()
