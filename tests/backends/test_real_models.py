@@ -164,7 +164,7 @@ every_model = pytest.mark.parametrize("real", EVERY, indirect=True, ids="-".join
 def test_greedy_answers_are_the_librarys_own(real: Real) -> None:
     """Prompts too, where the model has a template."""
     for question in QUESTIONS:
-        answer = real.ask(question, tokens=16)
+        answer = real.ask(question, tokens=10)
         answer.whole()
         if not real.is_base:
             assert answer.request.prompt_ids == real.library.prompt_ids(chat(question))
@@ -174,12 +174,12 @@ def test_greedy_answers_are_the_librarys_own(real: Real) -> None:
 @every_model
 def test_chats_at_once_disturb_each_other_in_nothing(real: Real) -> None:
     """They begin one after the other, and more wait than have a slot; some are stopped."""
-    running = [real.ask(question, tokens=12) for question in QUESTIONS]
+    running = [real.ask(question, tokens=8) for question in QUESTIONS]
     unwanted = [real.ask("Count to a thousand.", tokens=400) for _ in range(2)]
     for answer in unwanted:
         answer.more()
         answer.cancel()
-    running += [real.ask(question * 2, tokens=8) for question in QUESTIONS[:2]]
+    running += [real.ask(question * 2, tokens=6) for question in QUESTIONS[:2]]
     for answer in running:
         answer.whole()
         real.check(answer)
@@ -194,7 +194,7 @@ def test_a_stopped_answer_is_gone_on_from(real: Real) -> None:
     stopped.cancel()
     text = stopped.whole()
     until(lambda: stopped.request.finished)
-    again = real.ask(question, text, "Go on.", tokens=12)
+    again = real.ask(question, text, "Go on.", tokens=8)
     again.whole()
     assert again.request.cached_tokens >= len(stopped.request.prompt_ids) - 1
     real.check(again)
@@ -209,7 +209,7 @@ def test_ten_turns_are_those_that_one_pass_computes(real: Real) -> None:
     turns = []
     for question in TURNS:
         said.append(question)
-        answer = real.ask(*said, tokens=20)
+        answer = real.ask(*said, tokens=12)
         said.append(answer.whole())
         assert answer.request.prompt_ids == real.library.prompt_ids(chat(*said[:-1]))
         if turns:

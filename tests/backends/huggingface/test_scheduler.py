@@ -46,6 +46,8 @@ QUESTIONS = (
     "What is the difference between a boat and a ship?",
 )
 OVERFLOWED = "[The model's numbers overflowed: another --dtype may help.]"
+# Each keeps keys, values or positions in another way.
+KEPT = ("llama", "opt", "gptj", "deepseek_v3", "mistral", "gemma3_text", "gpt_oss")
 FUZZED = ("qwen2", "llama", "gpt2", "gptj", "mixtral", "mistral", "gemma2", "gemma3_text")
 FULL = (
     "<<<WARNING>>>The answer was cut off: the model's context of {} tokens is full.<<</WARNING>>>"
@@ -106,13 +108,13 @@ def test_chats_that_come_one_by_one_are_answered_as_if_alone(
     assert "one at a time" not in caplog.text
     answers = []
     for number, question in enumerate(QUESTIONS):
-        answers.append(talk.ask(question, max_new_tokens=40 + 5 * number))
+        answers.append(talk.ask(question, max_new_tokens=20 + 5 * number))
         answers[-1].more()
     for number, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True)):
-        assert answer.whole() == alone.answer(question, max_new_tokens=40 + 5 * number), question
+        assert answer.whole() == alone.answer(question, max_new_tokens=20 + 5 * number), question
 
 
-@pytest.mark.parametrize("name", BATCHABLE)
+@pytest.mark.parametrize("name", KEPT)
 def test_a_chat_goes_on_while_others_leave(
     name: str, chats: Any, folder: Folder, library: Any
 ) -> None:
