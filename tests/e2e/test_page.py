@@ -19,6 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from kuwa_min.chat.thinking import signs
 from tests.fakes.kuwa.executor_answers import Executor, chunk
 from tests.support.programs import Program, call, fetch, said
 
@@ -336,8 +337,13 @@ def test_a_progress_is_shown_while_the_answer_is_awaited(page: Page, kernel: str
     """A ping of the queue is a line or a bar; Stop works meanwhile."""
     waiting = {"position": 0, "total": 0, "desc": "waiting in the queue", "postfix": None}
     loading = {"position": 30, "total": 120, "desc": "pages", "postfix": "1 s/page"}
-    chunks = [{"type": "progress", "progress": one} for one in (waiting, loading)]
-    for part, shown, bars in ((chunks[0], "waiting in the queue", 0), (chunks[1], PAGES, 1)):
+    thinking = {"position": 7, "total": 0, "desc": signs.THINKING, "postfix": "7 tokens"}
+    for progress, shown, bars in (
+        (waiting, "waiting in the queue", 0),
+        (loading, PAGES, 1),
+        (thinking, "Thinking… · 7 tokens", 0),
+    ):
+        part = {"type": "progress", "progress": progress}
         with answering(kernel, frame(text("done"))) as one:
             one.first = chunk(frame(part))
             page.choose("fake")
