@@ -251,7 +251,7 @@ class ModelExecutor(LLMExecutor):
         if self.args.reproducible and options.get("seed") in NO_SEED:
             options["seed"] = DEFAULT_SEED
         known = None if self.uses_template_of(modelfile) else self.model.template_variables
-        variables = variables_of(options, self.settings, known)
+        variables = variables_of(options, self.settings, known, self.model.tokenizer.control_tokens)
         prompt, notes = self._encode(history, modelfile, variables)
         markers = () if self.uses_template_of(modelfile) else self.model.turn_markers
         request = Request(

@@ -19,8 +19,11 @@ MUST_BE_TEXTS = Sentence(
 )
 MUST_BE_AT_LEAST = Sentence("must be at least {}", "不得小於 {}")
 MUST_BE_AT_MOST = Sentence("must be at most {}", "不得大於 {}")
-MUST_BE_OBJECT = Sentence("must be a JSON object", "必須是 JSON 物件")
+MUST_BE_OBJECT = Sentence(
+    "must be a JSON object of {} characters at most", "必須是 JSON 物件，不超過 {} 個字元"
+)
 MUST_BE_ONE_OF = Sentence("must be one of {}", "必須是下列其中之一：{}")
+MUST_HAVE_NO_MARKUP = Sentence("must hold none of the model's markup", "不得含有模型的標記")
 MUST_BE_NAME = Sentence("must be a name", "必須是名稱")
 MUST_BE_JSON = Sentence("must be something that JSON can hold", "必須是 JSON 能表示的值")
 MUST_SUIT_SERVICE = Sentence("must be as the service takes it", "必須是模型服務接受的值")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 from collections.abc import Callable
@@ -34,6 +35,7 @@ Kind = (
 MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
 MAX_WHOLES = 256  # of a list
 MAX_TEXT_LENGTH = 1000  # characters of each
+MAX_OBJECT_LENGTH = 16 << 10  # characters of JSON, as a Modelfile has it
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)(i?B?)", re.ASCII | re.IGNORECASE)
 
 
@@ -100,9 +102,15 @@ def _listed(value: Any) -> list[Any]:
 
 def _object(value: Any) -> dict[str, Any]:
     """Convert to an object: a JSON object as text, or a mapping of texts."""
+    if isinstance(value, str) and len(value) > MAX_OBJECT_LENGTH:
+        raise ValueError
     parsed = from_json(value)
     if not isinstance(parsed, dict) or not all(isinstance(name, str) for name in parsed):
         raise ValueError
+    try:
+        json.dumps(parsed, allow_nan=False)  # as templates and services read it
+    except RecursionError:
+        raise ValueError from None
     return parsed
 
 
@@ -136,7 +144,7 @@ _WANTED: dict[Kind, Sentence] = {
     str: MUST_BE_TEXT,
     list: MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
     list[int]: MUST_BE_WHOLES.format(MAX_WHOLES),
-    dict: MUST_BE_OBJECT,
+    dict: MUST_BE_OBJECT.format(MAX_OBJECT_LENGTH),
 }
 
 

@@ -32,8 +32,22 @@ def test_values(option: Option, value: Any, converted: Any) -> None:
         (THINKING, True, "thinking must be text"),
         (THINKING_TOKENS, -1, "thinking_tokens must be at least 0"),
         *(
-            (TEMPLATE_KWARGS, value, "template_kwargs must be a JSON object")
-            for value in ("[1]", "enable_thinking", "{half", '{"a": NaN', 7, None, {1: 2})
+            (
+                TEMPLATE_KWARGS,
+                value,
+                "template_kwargs must be a JSON object of 16384 characters at most",
+            )
+            for value in (
+                "[1]",
+                "enable_thinking",
+                "{half",
+                '{"a": NaN}',
+                {"a": {1, 2}},
+                7,
+                None,
+                {1: 2},
+                f'{{"a": "{"x" * 16384}"}}',
+            )
         ),
     ],
 )
