@@ -126,12 +126,15 @@ class BatchScheduler:
     def _is_prefix_under_way(self, request: Request) -> bool:
         """Tell whether a prompt's prefix is just being prefilled for another request."""
         reusable = request.prompt_ids[:-1]
-        cached = max(common_prefix_length(one.tokens, reusable) for one in self._sequences)
-        cached = max(cached, self._cache.find(request.prompt_ids).length)
-        coming = (
-            common_prefix_length(one.request.prompt_ids, reusable) for one in self._prefilling
+        coming = max(
+            (common_prefix_length(one.request.prompt_ids, reusable) for one in self._prefilling),
+            default=0,
         )
-        return max(coming, default=0) >= cached + max(self._min_prefix, MIN_PREFIX)
+        worth_it = max(self._min_prefix, MIN_PREFIX)
+        if coming < worth_it:
+            return False
+        cached = max(common_prefix_length(one.tokens, reusable) for one in self._sequences)
+        return coming >= worth_it + max(cached, self._cache.find(request.prompt_ids).length)
 
     def _begin(self, request: Request) -> bool:
         """Begin a sequence where most of the prompt is known; return whether a state was moved."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.llamacpp import LlamacppExecutor
-from tests.support.batched_chats import Chats
+from tests.support.batched_chats import Answer, Chats
 from tests.support.models import real_models, tiny_ggufs
 from tests.support.models.tiny_ggufs import ARCHITECTURES, STATEFUL, Library
 
@@ -22,7 +22,7 @@ pytestmark = [
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1, "--temperature", 0)
 PEOPLE = ("Ada " * 20, "Bo " * 25, "Cleo " * 15)
 UNCUTTABLE = (*STATEFUL, "gemma2")
-LENGTH, CUT = 500, 300  # tokens
+LENGTH, CUT = 100, 70  # tokens
 
 
 @pytest.fixture
@@ -90,6 +90,53 @@ def test_chats_are_kept_for_the_next_start(chats: Any, tmp_path: Path) -> None:
     assert cached(said) == [True] * 3
     assert cached(said, "--context_window", 512) == [False] * 3
     assert cached(said[:1]) == [False]
+
+
+def test_others_wait_for_one_parked_chat_a_step(
+    chats: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one is being answered, between two of its tokens one state is copied at most."""
+    talk = chats(tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama"), slots=4)
+    scheduler = talk.executor.engine._scheduler
+    context, done = scheduler._context, []
+    for answer in [talk.ask(name, max_tokens=20) for name in (*PEOPLE, "Dee " * 20)]:
+        answer.whole()
+    late = [talk.create(letter * 70, max_tokens=5) for letter in "xyz"]
+    save, decode = context.save, context.decode
+
+    def decode_and_let_others_come(chunks: Any) -> Any:
+        done.append("decode")
+        if len(done) == 3:
+            for request in late:
+                talk.submit(request)
+        return decode(chunks)
+
+    monkeypatch.setattr(context, "save", lambda slot: (done.append("save"), save(slot))[1])
+    monkeypatch.setattr(context, "decode", decode_and_let_others_come)
+    first = talk.ask(f"{PEOPLE[0]}?", max_tokens=100)
+    for request in late:
+        Answer(request).whole()
+    first.cancel()
+    assert done.count("save") == 3
+    assert "save save" not in " ".join(done)
+
+
+def test_memory_that_runs_out_forgets_parked_chats_first(
+    chats: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chat that is computed goes on; nobody reads of it."""
+    path = tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama")
+    expected = Library(path).answer("Hello", max_tokens=20)
+    talk, decode, failures = chats(path), llama_cpp.llama_decode, [-2]
+    cache = talk.executor.cache_settings.cache
+    for name in PEOPLE:
+        assert talk.ask(name, max_tokens=5).whole()
+    assert cache.facts()["entries"] == 2
+    monkeypatch.setattr(
+        llama_cpp, "llama_decode", lambda *given: failures.pop() if failures else decode(*given)
+    )
+    assert talk.ask("Hello", max_tokens=20).whole() == expected
+    assert cache.facts()["entries"] == 0
 
 
 @pytest.mark.parametrize("model", [real_models.SMOLLM2, real_models.GEMMA3])
