@@ -83,7 +83,7 @@ class AnswerEncoder(Protocol):
     """
 
     gate: SideNoteGate
-    sends_progress: bool  # so that the front end knows that the answer is being computed
+    pings_arrive: bool  # progress and pings reach the client, which waits as long as they come
     chat_room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
 
     def encode_text(self, text: str) -> bytes:
@@ -116,7 +116,7 @@ def choose_encoder(option: str, headers: Container[str], *, chat_room: bool) -> 
 class RawEncoder:
     """The encoder for Kuwa 0.3: the text of the answer in UTF-8."""
 
-    sends_progress = False
+    pings_arrive = False
 
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
@@ -156,11 +156,9 @@ class RawEncoder:
 class FramedEncoder:
     """The encoder for Kuwa 0.4: lines of JSON."""
 
-    sends_progress = True
-
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
-        self.chat_room = chat_room
+        self.chat_room = self.pings_arrive = chat_room  # clients of the API get text only
 
     def encode_text(self, text: str) -> bytes:
         """Make one line of text."""

@@ -18,8 +18,8 @@ from kuwa_min.kernel.wire import AnswerEncoder, AnswerEnd, TimedWrite
 
 from .usage import Usage
 
-# Seconds without a byte after which 0.3's front end, which knows no progress and gives up after
-# 300, gets a newline before the answer's first word: it trims the answer.
+# Seconds without a byte after which a client that gets no progress gets a newline, before the
+# answer's first word: 0.3's front end gives up after 300, clients of 0.4's API after 120.
 QUIET = 60.0
 PING_INTERVAL = 10.0  # seconds between pings while a chat waits for a slot or its text is held back
 
@@ -90,14 +90,14 @@ class PieceWriter:
     def _send(self, chunks: list[BaseChunk]) -> bool:
         """Send chunks; an empty list is a ping on 0.4's wire, and nothing on 0.3's."""
         writable = True
-        if not self._encoder.sends_progress and self.is_blank:
+        if not self._encoder.pings_arrive and self.is_blank:
             self._break_silence()
         for data in self._encoder.encode_chunks(chunks):
             writable = self._put(data)
         return writable
 
     def _break_silence(self) -> None:
-        """Send a newline to a front end that gets nothing of chunks and pings."""
+        """Send a newline to a client that gets nothing of chunks and pings."""
         now = time.monotonic()
         if now - self._quiet_since >= QUIET:
             self._quiet_since = now

@@ -172,8 +172,10 @@ def test_the_raw_wire_shows_chunks_as_text() -> None:
     assert raw(yielding(*pieces, ProgressChunk(1, 1), "")) == "a\n[NOTICE] lrb"
 
 
-def test_the_raw_wire_breaks_a_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By newlines before the first word only: 0.3's front end gives up without a byte."""
+def test_a_long_silence_is_broken_where_no_progress_arrives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By newlines before the first word only: on 0.3, and for clients of 0.4's API."""
     sign = ProgressChunk(1, 0, "Thinking")
     assert raw(yielding(sign, sign, "a", sign, "b")) == "ab"
     monkeypatch.setattr(piece_writer, "QUIET", 0.0)
@@ -184,6 +186,14 @@ def test_the_raw_wire_breaks_a_long_silence(monkeypatch: pytest.MonkeyPatch) -> 
         ["text"],
         ["exit_code"],
     ]
+    with (
+        running(yielding(sign, "a", sign)) as one,
+        call(one.chat, said("x"), fields=FRAMED) as api,
+    ):
+        texts = [
+            each["text"]["value"] for line in deltas(api.read()) for each in line if "text" in each
+        ]
+    assert "".join(texts) == "\na"
 
 
 @pytest.mark.parametrize(
