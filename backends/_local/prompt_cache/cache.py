@@ -29,7 +29,7 @@ from backends._local.prefix_match import (
     common_prefix_length,
     match_nothing,
 )
-from kuwa_min.errors import describe
+from kuwa_min.errors import message_of
 
 from .parked import ParkedState, as_bytes
 from .state_files import StateFiles
@@ -101,6 +101,7 @@ class PromptCache:
         self._entries: dict[bytes, ParkedState] = {}  # by tokens, the least recently used first
         self._bytes = self._hits = self._restored = 0
         self._speed = FIRST_SPEED
+        self._has_failed = False  # to park one, which the log says once
         if files is not None:
             files.start(self.add, max_bytes)
 
@@ -196,7 +197,9 @@ class PromptCache:
                 return False
             entry = ParkedState(tokens, self._states.save(row.slot))
         except MemoryError as error:
-            logger.debug("a chat was not parked: %s", describe(error))
+            level = logging.DEBUG if self._has_failed else logging.WARNING
+            logger.log(level, "a chat was not parked: %s", message_of(error) or "out of memory")
+            self._has_failed = True
             self.drop_all()
             return False
         self._put(entry)
@@ -266,7 +269,7 @@ class PromptCache:
         for entry in entries:
             self._drop(entry)
         if entries:
-            logger.warning("out of memory: %d parked chats are forgotten", len(entries))
+            logger.warning("%d parked chats are forgotten, to free memory", len(entries))
         return bool(entries)
 
     # -- the end

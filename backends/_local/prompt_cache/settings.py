@@ -70,6 +70,8 @@ class CacheSettings:
         weights that are read from them again and again; facts: all else that a state depends on.
         """
         max_bytes = self._budget(mapped)
+        if max_bytes:
+            logger.info("up to %.1f GB of memory for parked chats", max_bytes / GB)
         disk = None
         if self._folder and max_bytes:
             disk = StateFiles(self._folder.absolute(), key(files, **facts))

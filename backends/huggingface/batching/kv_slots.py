@@ -120,21 +120,16 @@ class KVSlots:
         """Return a slot's state in host memory; raises MemoryError."""
         try:
             return self.cache.save(slot, len(self._sequences[slot].tokens))
-        except Exception as error:
-            if not self._model.is_out_of_memory(error):
-                raise
-        raise MemoryError
+        except Exception as error:  # noqa: BLE001 - the chat does not need it
+            raise MemoryError(describe(error)) from None
 
     def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
         """Write a state to a slot; return how many tokens it holds, 0 if that failed."""
         try:
             return length if self.cache.restore(slot, state, tokens, length) else 0
-        except ValueError:
+        except Exception as error:  # noqa: BLE001 - the chat is read from its beginning
+            logger.debug("a parked chat was not restored: %s", describe(error))
             return 0
-        except Exception as error:
-            if not self._model.is_out_of_memory(error):
-                raise
-        return 0
 
     def close(self) -> None:
         """Keep on disk what is to be kept."""

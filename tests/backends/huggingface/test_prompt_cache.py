@@ -50,6 +50,23 @@ def test_people_take_turns_at_one_slot(name: str, chats: Any, folder: Folder) ->
     assert facts["restored_tokens"] >= 3 * 100
 
 
+@pytest.mark.parametrize("name", ["save", "restore"])
+def test_a_copy_that_fails_harms_no_chat(
+    name: str, chats: Any, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a card says: the chat is read from its beginning, and a line of the log says why."""
+    from backends.huggingface.batching import host_states
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    talk, alone = chats(folder("llama"), slots=1), Library(folder("llama"))
+    monkeypatch.setattr(host_states, name, fail)
+    for said, request in take_turns(talk, 2):
+        assert said[-1] == alone.answer(*said[:-1], max_new_tokens=20)
+        assert not request.cached_tokens
+
+
 @pytest.mark.parametrize("options", [("--prompt_cache", 0), ("--reproducible",)])
 def test_without_it_each_turn_reads_all(options: Any, chats: Any, folder: Folder) -> None:
     """With --reproducible it would be another way to the same numbers."""

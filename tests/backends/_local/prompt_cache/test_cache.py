@@ -175,7 +175,7 @@ def test_memory_that_runs_out_forgets_parked_chats(caplog: pytest.LogCaptureFixt
     assert engine.turn(chat(3)) == LENGTH
     assert engine.parked() == []
     assert engine.cache.facts()["bytes"] == 0
-    assert caplog.text.count("out of memory: 1 parked chats are forgotten") == 1
+    assert caplog.text.count("1 parked chats are forgotten") == 1
     assert engine.turn(chat(4)) == LENGTH
     assert engine.turn([*chat(3), 1]) == 1
 
