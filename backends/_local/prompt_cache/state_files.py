@@ -4,9 +4,7 @@ A folder mirrors the states of one prompt cache. One thread reads them at the st
 later ones, so that the engine never waits for a disk.
 """
 
-# A file is named by a hash of its tokens and appears by one rename. It begins with MAGIC and a
-# SHA-256 of all that follows: the key, which stands for model, library and context; the numbers of
-# bytes; tokens; state. A file that differs from that in anything is deleted, never used.
+# A file is named by a hash of its tokens and appears by one rename.
 
 from __future__ import annotations
 
@@ -15,7 +13,6 @@ import hashlib
 import logging
 import os
 import shutil
-import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,15 +21,14 @@ from kuwa_min.bundle.trust import reason_untrusted
 from kuwa_min.errors import UsageError
 from kuwa_min.process.supervision import Thread
 
+from . import state_file
 from .parked import ParkedState
+from .state_file import KEY_BYTES
 
 logger = logging.getLogger(__name__)
 
-MAGIC = b"kuwa-min prompt cache 1\n"
-SIZES = struct.Struct("<QQ")  # bytes of the tokens and of the state
-KEY_BYTES = CHECKSUM_BYTES = 32
 SUFFIX, PARTIAL, LOCK = ".chat", ".partial", "lock"
-PRIVATE_FOLDER, PRIVATE_FILE, OTHERS = 0o700, 0o600, 0o077
+PRIVATE_FOLDER, OTHERS = 0o700, 0o077
 CLOSE_TIMEOUT = 5.0  # seconds that close() waits for what is not written yet
 
 Add = Callable[[ParkedState], bool]
@@ -175,7 +171,9 @@ class StateFiles:
                 continue
             entry = None
             if path.suffix == SUFFIX and size + path.stat().st_size <= max_bytes:
-                entry = self._read(path)
+                entry = state_file.read(path, self._key)
+                if entry is not None and self._path(entry.tokens) != path:
+                    entry = None
                 damaged += entry is None
             if entry is not None and add(entry):
                 taken, size = taken + 1, size + entry.size
@@ -187,45 +185,16 @@ class StateFiles:
                 *(self._root, taken, size // 10**6, damaged),
             )
 
-    def _read(self, path: Path) -> ParkedState | None:
-        """Return the state in a file, or None for a damaged or foreign one."""
-        with contextlib.suppress(OSError, struct.error, MemoryError), path.open("rb") as file:
-            magic, checksum = file.read(len(MAGIC)), file.read(CHECKSUM_BYTES)
-            head = file.read(KEY_BYTES + SIZES.size)
-            token_bytes, state_bytes = SIZES.unpack(head[KEY_BYTES:])
-            left = os.fstat(file.fileno()).st_size - file.tell()
-            is_ours = magic == MAGIC and head[:KEY_BYTES] == self._key
-            if not is_ours or token_bytes + state_bytes != left:
-                return None
-            tokens, state = file.read(token_bytes), bytearray(state_bytes)
-            file.readinto(state)
-            if checksum == _checksum(head, tokens, state) and self._path(tokens) == path:
-                return ParkedState(tokens, state)
-        return None
-
     def _write(self, entry: ParkedState) -> None:
-        state = memoryview(entry.state).cast("B")
-        head = self._key + SIZES.pack(len(entry.tokens), state.nbytes)
-        checksum = _checksum(head, entry.tokens, state)
         path = self._path(entry.tokens)
         partial = path.with_suffix(PARTIAL)
         try:
-            partial.touch(PRIVATE_FILE)
-            with partial.open("wb") as file:
-                for part in (MAGIC, checksum, head, entry.tokens, state):
-                    file.write(part)
+            state_file.write(partial, entry, self._key)
             partial.replace(path)
         except OSError as error:
             logger.warning("a chat was not kept in %s: %s", self._root, error.strerror)
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
-
-
-def _checksum(*parts: bytes | bytearray | memoryview) -> bytes:
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
-    return found.digest()
 
 
 def _mtime(path: Path) -> float:
