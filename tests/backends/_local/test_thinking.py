@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +109,31 @@ def test_what_the_template_opened_is_closed_by_the_model(
         assert request.completion_tokens == len(tokens)
     road.script(monkeypatch, "Hm.</think>\n\nHi!", END)
     assert road.ask("llm_stop i!")[0] == "H"
+
+
+def _write_response_template(folder: Path) -> None:
+    _write_folder(folder)
+    path = folder / "tokenizer_config.json"
+    thought = {"open": "<think>", "close": "</think>"}
+    fields = {"reasoning_content": thought, "content": {"close": END}}
+    template = {"start_anchor": "<|im_start|>assistant\n", "fields": fields}
+    said = json.loads(path.read_text(encoding="utf-8")) | {"response_template": template}
+    path.write_text(json.dumps(said), encoding="utf-8")
+
+
+def test_a_tokenizers_own_response_template_is_used(
+    load: Any, make_once: MakeOnce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By transformers' parser, which knows what the prompt has opened."""
+    pytest.importorskip("transformers.utils.chat_parsing", reason="older versions lack it")
+    from backends.huggingface import HuggingfaceExecutor
+
+    folder = make_once("thinking-response-template", _write_response_template)
+    road = Road(load(HuggingfaceExecutor, "--model_path", folder, "--max_new_tokens", 99))
+    assert type(road.talker.executor.model.create_splitter([1])).__name__ == "ResponseSplitter"
+    for mode, before in (("hide", ""), ("show", "<think>Hm. 世\n</think>\n\n")):
+        road.script(monkeypatch, "Hm. 世\n</think>\n\nHi 世!", END)
+        assert road.ask(f"llm_thinking {mode}", "llm_stop Hm.")[0] == f"{before}Hi 世!"
 
 
 def test_channels_of_special_tokens_are_told_apart(
