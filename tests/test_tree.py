@@ -39,6 +39,7 @@ COVERED_BY = {
     "backends/_local/completion": "backends/_local/test_sequence",
     "backends/_local/executor": "backends/huggingface/test_huggingface",
     "backends/_local/prompt_cache/state_file": "backends/_local/prompt_cache/test_state_files",
+    "backends/_local/prompt_cache/parked_states": "backends/_local/prompt_cache/test_cache",
     "backends/_local/prompt_cache/parked": "backends/_local/prompt_cache/test_cache",
     "backends/_local/options": "backends/test_kuwa_options",
     "backends/_local/model_files/folder_contents": "backends/_local/model_files/test_resolve",

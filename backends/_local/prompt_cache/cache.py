@@ -16,7 +16,6 @@ Knows no library: a RowStates saves and restores the rows of an engine.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -32,13 +31,12 @@ from backends._local.prefix_match import (
 from kuwa_min.errors import message_of
 
 from .parked import ParkedState, as_bytes
+from .parked_states import ParkedStates
 from .state_files import StateFiles
 
 logger = logging.getLogger(__name__)
 
 MIN_LOST = 32  # tokens; fewer are read again instead of being parked
-MAX_ENTRIES = 1000  # each is compared with each prompt
-RESERVE = 2**28  # bytes of free memory that the cache leaves to others
 FIRST_SPEED = 1e9  # bytes per second, until a state was restored
 
 
@@ -86,7 +84,7 @@ class Found(NamedTuple):
 class PromptCache:
     """Parked states of one engine's rows, up to max_bytes; 0: parks nothing.
 
-    For the engine's thread, but for facts(), and add(), which the thread of the files calls.
+    For the engine's thread, but for facts().
     """
 
     def __init__(
@@ -95,15 +93,13 @@ class PromptCache:
         files: StateFiles | None = None,
         free: Callable[[], int | None] = free_bytes,
     ) -> None:
-        self._max_bytes, self._files, self._free = max_bytes, files, free
+        self._parked, self._files = ParkedStates(max_bytes, free), files
         self._states: RowStates  # see attach()
-        self._lock = threading.Lock()  # of the entries and their bytes
-        self._entries: dict[bytes, ParkedState] = {}  # by tokens, the least recently used first
-        self._bytes = self._hits = self._restored = 0
+        self._hits = self._restored = 0
         self._speed = FIRST_SPEED
         self._has_failed = False  # to park one, which the log says once
         if files is not None:
-            files.start(self.add, max_bytes)
+            files.start(self._parked.add, max_bytes)
 
     def attach(self, states: RowStates) -> None:
         """Serve these rows; called before any of them is used, and again for new ones."""
@@ -112,9 +108,9 @@ class PromptCache:
     def facts(self) -> dict[str, int]:
         """Return what the cache holds and what it saved, for /status and /metrics."""
         return {
-            "entries": len(self._entries),
-            "bytes": self._bytes,
-            "max_bytes": self._max_bytes,
+            "entries": len(self._parked),
+            "bytes": self._parked.bytes,
+            "max_bytes": self._parked.max_bytes,
             "hits": self._hits,
             "restored_tokens": self._restored,
         }
@@ -128,9 +124,7 @@ class PromptCache:
     def find(self, prompt_ids: Sequence[int]) -> Found:
         """Return the state that has most of a prompt's tokens, without the last one."""
         reusable, best = as_bytes(prompt_ids[:-1]), Found(None, 0)
-        with self._lock:
-            entries = list(self._entries.values())
-        for entry in entries:
+        for entry in self._parked.all():
             length = entry.common_prefix_length(reusable, can_cut=self._states.can_cut)
             if length > best.length:
                 best = Found(entry, length)
@@ -175,8 +169,7 @@ class PromptCache:
         return held
 
     def _note_use(self, entry: ParkedState) -> None:
-        with self._lock:
-            self._entries[entry.tokens] = self._entries.pop(entry.tokens)
+        self._parked.put(entry)
         if self._files is not None:
             self._files.touch(entry)
 
@@ -184,7 +177,7 @@ class PromptCache:
 
     def park(self, row: Row, prompt_ids: Sequence[int] = ()) -> bool:
         """Park a row's state if a prompt takes the row; return whether it was copied."""
-        if not self._max_bytes:
+        if not self._parked.max_bytes:
             return False
         if len(row.tokens) - common_prefix_length(row.tokens, prompt_ids) <= MIN_LOST:
             return False
@@ -193,7 +186,7 @@ class PromptCache:
             return False
         try:
             size = self._states.state_bytes(row.slot) + len(tokens)
-            if not self._make_room(size):
+            if not self._make_room(tokens, size):
                 return False
             entry = ParkedState(tokens, self._states.save(row.slot))
         except MemoryError as error:
@@ -202,70 +195,43 @@ class PromptCache:
             self._has_failed = True
             self.drop_all()
             return False
-        self._put(entry)
+        self._parked.put(entry)
+        if self._files is not None:
+            self._files.write(entry)
         return True
 
     def _holds(self, tokens: bytes) -> bool:
         """Tell whether a state is parked that serves whatever one of these tokens would."""
-        with self._lock:
-            same = self._entries.get(tokens)
-            if self._states.can_cut:
-                longer = (one for known, one in self._entries.items() if known.startswith(tokens))
-                same = next(longer, None)
+        same = self._parked.get(tokens)
+        if self._states.can_cut:
+            longer = (one for one in self._parked.all() if one.tokens.startswith(tokens))
+            same = next(longer, None)
         if same is not None:
             self._note_use(same)
         return same is not None
 
-    def _put(self, entry: ParkedState) -> None:
+    def _make_room(self, tokens: bytes, size: int) -> bool:
+        """Drop states until another one has room; return false if it never has.
+
+        The first to go are those that it serves as well.
+        """
         if self._states.can_cut:
-            with self._lock:
-                known = list(self._entries.values())
-            for older in known:
-                if entry.tokens.startswith(older.tokens):
+            for older in self._parked.all():
+                if tokens.startswith(older.tokens):
                     self._drop(older)
-        with self._lock:
-            self._entries[entry.tokens] = entry
-            self._bytes += entry.size
-        if self._files is not None:
-            self._files.write(entry)
-
-    def add(self, entry: ParkedState) -> bool:
-        """Add a state that was kept on disk, as the least recently used one, if there is room."""
-        with self._lock:
-            if entry.tokens in self._entries or self._bytes + entry.size > self._limit():
-                return entry.tokens in self._entries
-            self._entries = {entry.tokens: entry, **self._entries}
-            self._bytes += entry.size
-        return True
-
-    # -- memory
-
-    def _limit(self) -> int:
-        """Return the bytes that may be held: less than the budget where memory is short."""
-        free = self._free()
-        return (
-            self._max_bytes if free is None else min(self._max_bytes, self._bytes + free - RESERVE)
-        )
-
-    def _make_room(self, size: int) -> bool:
-        """Drop states until another one has room; return false if it never has."""
-        limit = self._limit()
-        if size > limit:
-            return False
-        while self._bytes + size > limit or len(self._entries) >= MAX_ENTRIES:
-            self._drop(next(iter(self._entries.values())))
-        return True
+        dropped = self._parked.in_the_way_of(size)
+        for entry in dropped or ():
+            self._drop(entry)
+        return dropped is not None
 
     def _drop(self, entry: ParkedState) -> None:
-        with self._lock:
-            if self._entries.pop(entry.tokens, None) is not None:
-                self._bytes -= entry.size
+        self._parked.drop(entry)
         if self._files is not None:
             self._files.remove(entry)
 
     def drop_all(self) -> bool:
         """Free the memory of all states, because memory ran out; return whether there were any."""
-        entries = list(self._entries.values())
+        entries = self._parked.all()
         for entry in entries:
             self._drop(entry)
         if entries:

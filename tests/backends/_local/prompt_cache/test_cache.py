@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from backends._local.prefix_match import MIN_PREFIX, match_prefix
-from backends._local.prompt_cache import cache as module
+from backends._local.prompt_cache import parked_states as module
 from backends._local.prompt_cache.cache import MIN_LOST, PromptCache
-from backends._local.prompt_cache.parked import TOKEN_BYTES
+from backends._local.prompt_cache.parked import TOKEN_BYTES, ParkedState, as_bytes
 
 from .rows import Row, States
 
@@ -55,7 +55,7 @@ class Engine:
 
     def parked(self) -> list[int]:
         """Return the numbers of the parked chats, the least recently used first."""
-        entries = self.cache._entries.values()
+        entries = self.cache._parked.all()
         return [memoryview(entry.tokens).cast("i")[0] // 10_000 for entry in entries]
 
 
@@ -185,7 +185,7 @@ def test_a_state_that_does_not_fit_is_dropped(caplog: pytest.LogCaptureFixture) 
     engine = Engine(1)
     engine.turn(chat(1))
     engine.turn(chat(2))
-    (entry,) = engine.cache._entries.values()
+    (entry,) = engine.cache._parked.all()
     entry.state = b"1234"
     assert engine.turn([*chat(1), 1]) == LENGTH + 1
     assert 1 not in engine.parked()
@@ -212,6 +212,22 @@ def test_there_are_not_so_many_that_finding_one_is_slow(monkeypatch: pytest.Monk
     for number in range(1, 7):
         engine.turn(chat(number))
     assert engine.parked() == [3, 4, 5]
+
+
+def test_what_comes_from_disk_is_used_least() -> None:
+    """As far as there is room; what is parked again meanwhile counts once."""
+    engine = Engine(1, max_bytes=3 * SIZE)
+    for number in (1, 2):
+        engine.turn(chat(number))
+    states, read = (
+        engine.cache._parked,
+        [ParkedState(as_bytes(chat(n)), bytes(400)) for n in (1, 8, 9)],
+    )
+    assert [states.add(one) for one in (*read[:2], read[1])] == [True] * 3
+    assert engine.parked() == [8, 1]
+    engine.turn(chat(3))
+    assert not states.add(read[2])
+    assert (engine.parked(), states.bytes) == ([8, 1, 2], 3 * SIZE)
 
 
 class Files:
