@@ -51,7 +51,7 @@ class Completions:
         """Yield the answer's text, side notes and progress; raises ServiceError."""
         parameters = self._parameters_of(request.model)
         parser = CompletionParser(
-            request.options.get(THINKING.name) or HIDE, opens_thoughts=parameters.opens_thoughts
+            request.options.get(THINKING.name) or HIDE, headless=parameters.headless
         )
         has_text = False
         body = parameters.to_json(request)
@@ -119,14 +119,14 @@ class Completions:
 
 
 def _remember(parameters: ModelParameters, parser: CompletionParser) -> None:
-    """Remember whether a model's answers begin within a thought."""
-    if parser.opens_thoughts and not parameters.opens_thoughts:
+    """Remember whether a model's answers begin with a thought that no tag opens."""
+    if parser.headless and not parameters.headless:
         logger.warning(
-            "the service sent what a model thinks as its answer, in a thought that the chat "
-            "template had opened; from now on it is told apart; an option of the service, such as "
-            "--reasoning-parser, does so at once"
+            "the service sent what a model thinks as its answer, without the tag that opens it; "
+            "from now on it is told apart; an option of the service, such as --reasoning-parser, "
+            "does so at once"
         )
-    parameters.opens_thoughts = parser.opens_thoughts
+    parameters.headless = parser.headless
 
 
 def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterator[Piece]:

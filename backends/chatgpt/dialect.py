@@ -16,6 +16,7 @@ from backends._media import links
 from backends._media.attachments import Attachment
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.thinking.formats import Format
 from kuwa_min.options.thinking import TEMPLATE_KWARGS, THINKING, THINKING_TOKENS
 
 from .error_response import ErrorResponse
@@ -44,7 +45,8 @@ class ModelParameters:
         self._renamed: dict[str, str] = {}
         self._folds_system = False  # the system prompt becomes a part of the first user message
         self._begins_with_user = False  # an empty user message goes before an assistant's
-        self.opens_thoughts = False  # its template does, and the service shows them
+        # How its thoughts end if the service sends them as the answer, and no tag opens them.
+        self.headless: Format | None = None
 
     def to_json(self, request: CompletionRequest) -> dict[str, Any]:
         """Return the body of a request."""

@@ -29,7 +29,8 @@ from backends._cloud.sentences import (
 )
 from kuwa_min.chat.thinking.answer_text import AnswerText
 from kuwa_min.chat.thinking.display import HIDE
-from kuwa_min.chat.thinking.history import headless_end
+from kuwa_min.chat.thinking.formats import Format
+from kuwa_min.chat.thinking.history import headless
 from kuwa_min.chat.thinking.splitter import ThoughtSplitter
 
 SOURCES = ("delta", "message", "text", "response")  # fields of a choice that may hold its text
@@ -49,10 +50,10 @@ NORMAL_FINISH = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
 class CompletionParser:
     """Parse one answer: feed() its events, then finish(), then ask for the finish_note()."""
 
-    def __init__(self, thinking: str = HIDE, *, opens_thoughts: bool = False) -> None:
-        """Begin an answer; opens_thoughts: the template of its model was seen to do so."""
-        self._text = AnswerText(ThoughtSplitter(is_guess=opens_thoughts), thinking)
-        self._opens_thoughts, self._said = opens_thoughts, list[str]()
+    def __init__(self, thinking: str = HIDE, *, headless: Format | None = None) -> None:
+        """Begin an answer; headless: how its model's last one marked a thought at its beginning."""
+        self._text = AnswerText(ThoughtSplitter(guess=headless), thinking)
+        self._headless, self._said = headless, list[str]()
         self._high_surrogate = ""  # of a character that comes as two escapes in two chunks
         self._index: object = None  # of the choice that is shown
         self._source = ""  # the field of SOURCES that brings its text
@@ -175,10 +176,10 @@ class CompletionParser:
         return self._text.is_only_thought
 
     @property
-    def opens_thoughts(self) -> bool:
-        """Tell, after the end, whether the answer began within a thought that it closed."""
+    def headless(self) -> Format | None:
+        """Return, after the end, how the answer marked a thought that no tag of it opened."""
         said = "".join(self._said)
-        return headless_end(said) > 0 if said else self._opens_thoughts
+        return headless(said) if said else self._headless
 
     def finish_note(self) -> str:
         """Return the side note on how the answer ended; empty if it ended normally."""

@@ -50,6 +50,7 @@ HARMONY = Format(
     "<|end|>",
     f"<|end|>{LAST_TURN}<|channel|>final{MESSAGE}",
 )
+BARE = Format("analysis", "assistantfinal")  # the same where special tokens were dropped
 CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 THINKING_CHANNELS = ("analysis",)
 TO_A_TOOL = " to="  # in the header of a message that is not for the person

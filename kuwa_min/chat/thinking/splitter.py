@@ -15,6 +15,7 @@ from kuwa_min.chat.text import overlap
 
 from . import formats
 from .formats import Format, any_of
+from .mentions import Line
 
 Kind = Literal["thought", "answer", "markup"]  # markup: a special token's, which is not shown
 THOUGHT: Kind = "thought"
@@ -31,10 +32,10 @@ class ThoughtSplitter:
     """Splits one answer: feed() its text in any pieces, then finish().
 
     prompt_end: the end of the prompt, in which a template may have opened the thought already.
-    is_guess: the model's service was seen to do so; without a closing tag it was an answer.
+    guess: as the model's service was seen to do; without a closing tag it was an answer.
     """
 
-    def __init__(self, prompt_end: str = "", *, is_guess: bool = False) -> None:
+    def __init__(self, prompt_end: str = "", *, guess: Format | None = None) -> None:
         self._text, self._at = "", 0  # what is held, and where the rest of it begins
         self._is_hidden: list[bool] = []  # for each character of it
         self._parts: list[Part] = []
@@ -42,15 +43,19 @@ class ThoughtSplitter:
         self._format: Format | None = None  # of the thought that is open, or was last
         self._is_harmony = False
         self._depth = 0  # thoughts within thoughts that are open
+        self._line = Line()
         self._may_repeat = False  # the prompt opened the thought; many models open it again
         # What is a thought if another closing tag comes, and an answer if not; None: all is clear.
         self._undecided: list[str] | None = None
         self._words = ""  # that opened it, in front of what is undecided
         self._answer_close = ""  # of the tag that the answer is in
         self._has_answered = False
+        self._openings = formats.OPENINGS
+        if guess is formats.BARE:
+            self._openings = {**self._openings, guess.open: guess}
         self._read_prompt(prompt_end[-PROMPT_END:])
-        if is_guess and self._format is None:
-            self._open(formats.FORMATS[0])
+        if guess is not None and guess is not formats.BARE and self._format is None:
+            self._open(guess)
             self._undecided = []
         self._may_repeat = self.is_thinking
 
@@ -151,15 +156,14 @@ class ThoughtSplitter:
     def _tags(self) -> list[str]:
         """Return the tags that may stand here."""
         behind = self._format is not None
-        tags = [*formats.OPENINGS, *formats.HEADERS, *(formats.WRAPPERS if behind else ())]
+        tags = [*self._openings, *formats.HEADERS, *(formats.WRAPPERS if behind else ())]
         if self._format is not None:
             tags.append(self._format.close)
         return [*tags, *(formats.ENDS if self._is_harmony else ())]
 
     def _take(self, tag: str) -> None:
         """Do what a tag says."""
-        if tag in formats.OPENINGS:
-            opened = formats.OPENINGS[tag]
+        if opened := self._openings.get(tag):
             self._open(opened)
             self._words, self._undecided = (tag, []) if opened.is_plain else ("", None)
         elif tag in formats.HEADERS:
@@ -170,6 +174,7 @@ class ThoughtSplitter:
 
     def _open(self, opened: Format) -> None:
         self._format, self._depth, self._step = opened, 1, self._think
+        self._line = Line()
 
     def _hidden_run(self, at: int) -> int:
         """Return how many characters from here on are hidden."""
@@ -187,6 +192,12 @@ class ThoughtSplitter:
             return False
         self._think_on(found.start())
         tag = found[0]
+        if self._may_be_quoted(tag):
+            if found.end() == len(self._text):
+                return False
+            if self._text[found.end()] == self._line.quote:
+                self._think_on(found.end())
+                return True
         self._at = found.end()
         if tag == self._format.open:
             self._nest(tag)
@@ -194,18 +205,24 @@ class ThoughtSplitter:
             self._at = found.start()
             self._step = self._read_header
         else:
-            self._close()
+            self._close(tag)
         return True
 
     @staticmethod
     def _thought_tags(opened: Format) -> tuple[str, ...]:
         if opened is formats.HARMONY:
             return (*formats.ENDS, *formats.HEADERS)
-        return (opened.close, opened.open)
+        return (opened.close,) if opened is formats.BARE else (opened.close, opened.open)
+
+    def _may_be_quoted(self, tag: str) -> bool:
+        """Tell whether a quote opens in front of a tag of text."""
+        is_text = tag not in formats.HARMONY_TOKENS and not self._is_hidden[self._at]
+        return is_text and bool(self._line.quote)
 
     def _think_on(self, end: int) -> None:
         text = self._visible(self._at, end)
         self._may_repeat = self._may_repeat and not text.strip()
+        self._depth -= self._line.feed(text)
         if self._undecided is None:
             self._add(THOUGHT, text)
         else:
@@ -216,12 +233,18 @@ class ThoughtSplitter:
         """Open a thought within a thought."""
         if self._undecided is not None and not self._may_repeat:
             self._undecided.append(tag)
-        self._depth += not self._may_repeat
+        if not self._may_repeat:
+            self._depth += 1
+            self._line.open()
         self._may_repeat = False
 
-    def _close(self) -> None:
+    def _close(self, tag: str) -> None:
         """Close the innermost thought: if it is in another one, what follows is not clear yet."""
         self._depth -= 1
+        self._line.close()
+        if self._depth and self._undecided is not None:
+            self._undecided.append(tag)
+            return
         self._add(THOUGHT, "".join(self._undecided or ()))
         self._undecided, self._words = [] if self._depth else None, ""
         if not self._depth:

@@ -59,15 +59,16 @@ def test_a_bot_chooses_what_is_shown(serve: Serve) -> None:
     assert all("thinking" not in chat.body for chat in service.chats)
 
 
-def test_a_thought_that_the_services_template_opened_is_known_from_the_next_answer_on(
-    serve: Serve, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("headless", [HEADLESS, "analysisHm.assistantfinal42"])
+def test_a_thought_that_no_tag_opens_is_known_from_the_next_answer_on(
+    headless: str, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its first answer cannot be told from a thought before its end; what has no end is one."""
     caplog.set_level(logging.WARNING)
-    texts = [HEADLESS, HEADLESS, "No thought.", "No thought."]
+    texts = [headless, headless, "No thought.", "No thought."]
     talker = connect(serve(lambda one: saying(texts[one.number])(one)))
     answers = [ask(talker, "hi") for _ in texts]
-    assert answers == [HEADLESS, "42", "No thought.", "No thought."]
+    assert answers == [headless, "42", "No thought.", "No thought."]
     assert caplog.text.count("--reasoning-parser") == 1
 
 

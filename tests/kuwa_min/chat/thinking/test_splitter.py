@@ -6,16 +6,20 @@ import time
 
 import pytest
 
+from kuwa_min.chat.thinking.formats import BARE, FORMATS, Format
 from kuwa_min.chat.thinking.splitter import ThoughtSplitter
 
 from .samples import ANSWER, SAMPLES, THOUGHT, Sample, joined, split
 
+TAG = FORMATS[0]
 Parts = list[tuple[str, str]]
 
 
-def parts_of(text: str, prompt_end: str = "", *, size: int = 1, is_guess: bool = False) -> Parts:
+def parts_of(
+    text: str, prompt_end: str = "", *, size: int = 1, guess: Format | None = None
+) -> Parts:
     """Split a text in pieces of so many bytes; join what comes one after the other."""
-    splitter = ThoughtSplitter(prompt_end, is_guess=is_guess)
+    splitter = ThoughtSplitter(prompt_end, guess=guess)
     found: Parts = []
     for kind, part in split(splitter, Sample(text).pieces(size)):
         if found and found[-1][0] == kind:
@@ -107,6 +111,22 @@ def test_text_waits_for_nothing_but_a_tag() -> None:
         # nested, and a tag that the thought only mentions
         ("<think>a<think>b</think>c</think>Hi", "", [("thought", "abc"), ("answer", "Hi")]),
         ("<think>a <think> b</think>Hi", "", [("thought", "a  b"), ("answer", "Hi")]),
+        (
+            "<think>a `</think>` b </think>A `<think>`",
+            "",
+            [("thought", "a `</think>` b "), ("answer", "A `<think>`")],
+        ),
+        ('<think>"a"</think>"Hi"', "", [("thought", '"a"'), ("answer", '"Hi"')]),
+        (
+            "<think>\na <think> b\n</think>\n\nUse <think>x</think>.",
+            "",
+            [("thought", "\na  b\n"), ("answer", "Use <think>x</think>.")],
+        ),
+        (
+            "<think>a <think> b</think>Use <think>x</think>.",
+            "",
+            [("thought", "a  b"), ("answer", "Use <think>x</think>.")],
+        ),
         # answers within tags
         ("<think>a</think><answer>Hi", "", [("thought", "a"), ("answer", "Hi")]),
         ("<think>a</think><answer>Hi</ans", "", [("thought", "a"), ("answer", "Hi</ans")]),
@@ -160,13 +180,22 @@ def test_special_tokens_count_anywhere(text: str, answer: str, thought: str) -> 
 
 def test_a_service_may_have_opened_the_thought() -> None:
     """That is only a guess: without a closing tag it was an answer."""
-    assert parts_of("a\n</think>\nHi", is_guess=True) == [("thought", "a\n"), ("answer", "Hi")]
-    assert parts_of("Hi, all.", is_guess=True) == [("answer", "Hi, all.")]
-    assert parts_of("<think>a</think>Hi", is_guess=True) == [("thought", "a"), ("answer", "Hi")]
+    assert parts_of("a\n</think>\nHi", guess=TAG) == [("thought", "a\n"), ("answer", "Hi")]
+    assert parts_of("<think>a</think>Hi", guess=TAG) == [("thought", "a"), ("answer", "Hi")]
+    for text in ("Hi, all.", "Use `<think>`:\n```\n<think>a</think>\n```\nor <think>a</think>."):
+        assert parts_of(text, guess=TAG) == [("answer", text)]
+
+
+def test_special_tokens_may_be_missing_around_words() -> None:
+    """Where a service drops those of gpt-oss: no other answer waits for that."""
+    text = "analysisMy analysis.assistantfinalHi"
+    assert parts_of(text, guess=BARE) == [("thought", "My analysis."), ("answer", "Hi")]
+    assert parts_of("analysisMy", guess=BARE) == [("thought", "My")]
+    assert ThoughtSplitter(guess=BARE).feed("Hi") == [("answer", "Hi")]
 
 
 @pytest.mark.parametrize(
-    "tag", ["<think>", "</think>", "<think>\n</think>", "<|channel|>", " ", "<"]
+    "tag", ["<think>", "</think>", '"<think>', "<think>\n</think>", "<|channel|>", " ", "<"]
 )
 def test_hostile_texts_take_linear_time(tag: str) -> None:
     """Many tags, as a history may hold."""
