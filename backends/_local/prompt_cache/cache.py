@@ -30,7 +30,7 @@ from backends._local.prefix_match import (
 )
 from kuwa_min.errors import message_of
 
-from .parked import ParkedState, as_bytes
+from .parked import TOKEN_BYTES, ParkedState, as_bytes
 from .parked_states import ParkedStates
 from .state_files import StateFiles
 
@@ -124,7 +124,9 @@ class PromptCache:
     def find(self, prompt_ids: Sequence[int]) -> Found:
         """Return the state that has most of a prompt's tokens, without the last one."""
         reusable, best = as_bytes(prompt_ids[:-1]), Found(None, 0)
-        for entry in self._parked.all():
+        for entry in reversed(self._parked.all()):
+            if not entry.tokens.startswith(reusable[: (best.length + 1) * TOKEN_BYTES]):
+                continue  # as nearly all of them: looked at in no time
             length = entry.common_prefix_length(reusable, can_cut=self._states.can_cut)
             if length > best.length:
                 best = Found(entry, length)

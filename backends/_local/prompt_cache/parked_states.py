@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .parked import ParkedState
 
-MAX_ENTRIES = 1000  # each is compared with each prompt
+MAX_ENTRIES = 1000  # each is compared with each prompt: a millisecond or two
 RESERVE = 2**28  # bytes of free memory that are left to others
 
 

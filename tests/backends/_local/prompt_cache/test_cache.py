@@ -145,6 +145,20 @@ def test_what_is_read_faster_than_restored_is_read(cost: int, read: int) -> None
     assert engine.turn([*prompt, 7], cost) == read + (1 if read == 1 else 0)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_the_longest_beginning_counts(order: tuple[int, ...]) -> None:
+    """Of states that begin alike, in whatever order they were used."""
+    engine = Engine(1)
+    chats = chat(1), [*chat(1, 60), *chat(2, 40)], [*chat(1, 80), *chat(3, 40)]
+    for number in order:
+        engine.turn(chats[number])
+    engine.turn(chat(9))
+    prompts = [*chat(1, 90), 5], [*chat(1, 60), *chat(2, 9), 5], [*chat(1, 80), *chat(3, 30), 5]
+    assert [engine.cache.find(prompt).length for prompt in prompts] == [90, 69, 110]
+    assert engine.cache.find([*chat(1, 70), 5]).length == 70
+    assert engine.cache.find(chat(4)).parked is None
+
+
 def test_little_is_not_parked() -> None:
     """It is read again: a few tokens of an edit, or of a short chat."""
     engine = Engine(1)
