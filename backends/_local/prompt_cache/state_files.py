@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -123,8 +124,11 @@ class StateFiles:
     # -- the thread of the files
 
     def _run(self, add: Add, max_bytes: int) -> None:
-        self._remove_foreign()
-        self._load(add, max_bytes)
+        try:
+            self._remove_foreign()
+            self._load(add, max_bytes)
+        except OSError as error:
+            logger.warning("chats in %s are not read: %s", self._root, error.strerror)
         self.was_read.set()
         while self._has_more():
             with self._changed:
@@ -132,7 +136,7 @@ class StateFiles:
                 removals, self._removals = self._removals, set()
                 touches, self._touches = self._touches, set()
             for tokens in removals:
-                self._path(tokens).unlink(missing_ok=True)
+                _remove(self._path(tokens))
             for tokens in touches - removals:
                 with contextlib.suppress(OSError):
                     os.utime(self._path(tokens))
@@ -154,9 +158,9 @@ class StateFiles:
     def _remove_foreign(self) -> None:
         """Remove what the folder holds of other models, versions and settings, unless in use."""
         for other in self._root.iterdir():
-            if other == self._folder or not _is_name_of_ours(other):
-                continue
             with contextlib.suppress(OSError):
+                if other == self._folder or not _is_ours(other):
+                    continue
                 lock = _lock(other)
                 if lock is not None:
                     shutil.rmtree(other)
@@ -166,24 +170,33 @@ class StateFiles:
     def _load(self, add: Add, max_bytes: int) -> None:
         """Read the files, the latest first, as long as there is room; remove all others."""
         taken, size, damaged = 0, 0, 0
-        for path in sorted(self._folder.iterdir(), key=_mtime, reverse=True):
-            if path.name == LOCK:
-                continue
+        for path, bytes_on_disk in self._found():
             entry = None
-            if path.suffix == SUFFIX and size + path.stat().st_size <= max_bytes:
+            if path.suffix == SUFFIX and size + bytes_on_disk <= max_bytes:
                 entry = state_file.read(path, self._key)
                 if entry is not None and self._path(entry.tokens) != path:
                     entry = None
                 damaged += entry is None
             if entry is not None and add(entry):
                 taken, size = taken + 1, size + entry.size
-            elif path.is_file():
-                path.unlink()
+            else:
+                _remove(path)
         if taken or damaged:
             logger.info(
                 "%s: %d parked chats, %d MB; %d damaged ones were dropped",
                 *(self._root, taken, size // 10**6, damaged),
             )
+
+    def _found(self) -> list[tuple[Path, int]]:
+        """Return the files and their sizes, the latest first; remove links and special files."""
+        found = []
+        for path in self._folder.iterdir():
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime, path, status.st_size))
+            elif not stat.S_ISDIR(status.st_mode):
+                _remove(path)  # opening a pipe would wait for ever
+        return [(path, size) for _, path, size in sorted(found, reverse=True) if path.name != LOCK]
 
     def _write(self, entry: ParkedState) -> None:
         path = self._path(entry.tokens)
@@ -193,18 +206,22 @@ class StateFiles:
             partial.replace(path)
         except OSError as error:
             logger.warning("a chat was not kept in %s: %s", self._root, error.strerror)
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+            _remove(partial)
 
 
-def _mtime(path: Path) -> float:
-    return path.stat().st_mtime
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
-def _is_name_of_ours(path: Path) -> bool:
-    """Tell whether a folder is named by a key."""
+def _is_ours(path: Path) -> bool:
+    """Tell whether a folder is named by a key, and holds the files of chats and nothing else."""
     hexadecimal = set(path.name) <= set("0123456789abcdef")
-    return hexadecimal and len(path.name) == KEY_BYTES and path.is_dir() and not path.is_symlink()
+    if not hexadecimal or len(path.name) != KEY_BYTES or path.is_symlink() or not path.is_dir():
+        return False
+    held = list(path.iterdir())
+    are_ours = all(one.name == LOCK or one.suffix in (SUFFIX, PARTIAL) for one in held)
+    return are_ours and path / LOCK in held
 
 
 def _lock(folder: Path) -> int | None:

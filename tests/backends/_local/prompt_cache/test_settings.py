@@ -81,3 +81,17 @@ def test_the_key_stands_for_all_that_a_state_depends_on(tmp_path: Path) -> None:
     os.utime(one, (6, 6))
     keys.append(key([one], **facts))
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_weights_of_equal_size_and_time_differ(tmp_path: Path, place: float) -> None:
+    """Files in images of containers often have one time, and retrained weights one size."""
+    one, size = tmp_path / "a.gguf", 3 * 2**20
+    weights = bytearray(size)
+    keys = []
+    for value in (1, 2):
+        weights[int(place * (size - 1))] = value
+        one.write_bytes(weights)
+        os.utime(one, (1, 1))
+        keys.append(key([one]))
+    assert keys[0] != keys[1]

@@ -143,6 +143,50 @@ def test_chats_of_another_model_are_removed_unless_in_use(tmp_path: Path) -> Non
     assert (tmp_path / "letters").is_dir()
 
 
+def test_nothing_of_other_programs_is_removed(tmp_path: Path) -> None:
+    """Many name their folders by a hash, too."""
+    restart(tmp_path, entry(1), key=OTHER)
+    (ours,) = tmp_path.iterdir()
+    for number, name in enumerate(("thesis.txt", "a.chat", "lock")):
+        folder = tmp_path / f"{number}".zfill(len(ours.name))
+        folder.mkdir()
+        (folder / name).touch()
+    (folder / "other").touch()
+    restart(tmp_path, entry(2))
+    assert not ours.exists()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+OBSTACLES: dict[str, Callable[[Path], object]] = {
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a pipe": lambda path: os.mkfifo(path),
+    "a folder": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such files")
+@pytest.mark.parametrize("make", OBSTACLES.values(), ids=OBSTACLES)
+def test_what_is_no_file_is_passed_over(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """The chats beside it are read, and later ones kept."""
+    restart(tmp_path, entry(1))
+    (path,) = paths(tmp_path)
+    make(path.with_name("obstacle.chat"))
+    assert restart(tmp_path, entry(2)) == pairs(entry(1))
+    assert len(restart(tmp_path)) == 2
+
+
+def test_a_folder_that_cannot_be_read_still_takes_chats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is wrong is said."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda _: os.scandir(tmp_path / "nothing"))
+        restart(tmp_path, entry(1))
+    assert "are not read: No such file" in caplog.text
+    assert restart(tmp_path) == pairs(entry(1))
+
+
 def test_a_second_process_keeps_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It says so, and answers all the same."""
     restart(tmp_path, entry(1))
