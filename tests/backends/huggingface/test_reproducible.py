@@ -41,8 +41,9 @@ def start(load: Any) -> Callable[..., Chats]:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> LogitRecorder:
     """Record the logits of all requests."""
     from backends.huggingface import reproducible, scheduler
+    from backends.huggingface.batching import forward_passes
 
-    return LogitRecorder(monkeypatch, scheduler, reproducible)
+    return LogitRecorder(monkeypatch, scheduler, reproducible, forward_passes)
 
 
 @pytest.mark.parametrize(("name", "options"), [*zip(NAMES, itertools.cycle(OPTIONS), strict=False)])
