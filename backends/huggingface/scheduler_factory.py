@@ -41,6 +41,7 @@ def create_scheduler(
     try:
         layout = examine(model)
         if isinstance(layout, str):
+            settings.note_unused("where generate() computes")
             return _create_serial(model, layout)
         if reproducible:
             parked = settings.create(files=())  # which parks nothing

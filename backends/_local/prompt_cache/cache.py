@@ -217,14 +217,15 @@ class PromptCache:
 
         The first to go are those that it serves as well.
         """
+        if self._parked.in_the_way_of(size) is None:
+            return False
         if self._states.can_cut:
             for older in self._parked.all():
                 if tokens.startswith(older.tokens):
                     self._drop(older)
-        dropped = self._parked.in_the_way_of(size)
-        for entry in dropped or ():
+        for entry in self._parked.in_the_way_of(size) or ():
             self._drop(entry)
-        return dropped is not None
+        return True
 
     def _drop(self, entry: ParkedState) -> None:
         self._parked.drop(entry)

@@ -52,10 +52,11 @@ class CacheSettings:
     def __init__(self, args: argparse.Namespace) -> None:
         """Check the options; raises UsageError for a folder that is not this user's alone."""
         self._max_bytes: int | None = args.prompt_cache
+        if args.prompt_cache_dir == "":
+            raise UsageError("--prompt_cache_dir is empty; name a folder, or leave it out")
         self._folder = Path(args.prompt_cache_dir) if args.prompt_cache_dir else None
         if args.reproducible:
-            if self._max_bytes or self._folder:
-                logger.warning("--prompt_cache has no effect with --reproducible")
+            self.note_unused("with --reproducible")
             self._max_bytes, self._folder = 0, None
         if self._folder and self._max_bytes == 0:
             raise UsageError(
@@ -63,6 +64,11 @@ class CacheSettings:
             )
         if self._folder:
             check_folder(self._folder)
+
+    def note_unused(self, reason: str) -> None:
+        """Say that the options have no effect, if there are any."""
+        if self._max_bytes or self._folder:
+            logger.warning("--prompt_cache has no effect %s", reason)
 
     def create(self, *, files: Iterable[Path], mapped: float = 0, **facts: Any) -> PromptCache:
         """Return the cache of a loaded model, for its engine to attach to.

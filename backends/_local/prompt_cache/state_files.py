@@ -64,6 +64,7 @@ class StateFiles:
         self._removals: set[bytes] = set()
         self._touches: set[bytes] = set()
         self._closing = False
+        self._has_failed = False  # to write the last one
         self.was_read = threading.Event()  # all that was there at the start
         self._lock: int | None = None
         self._thread: Thread | None = None
@@ -205,8 +206,12 @@ class StateFiles:
             state_file.write(partial, entry, self._key)
             partial.replace(path)
         except OSError as error:
-            logger.warning("a chat was not kept in %s: %s", self._root, error.strerror)
+            level = logging.DEBUG if self._has_failed else logging.WARNING
+            logger.log(level, "a chat was not kept in %s: %s", self._root, error.strerror)
+            self._has_failed = True
             _remove(partial)
+        else:
+            self._has_failed = False
 
 
 def _remove(path: Path) -> None:

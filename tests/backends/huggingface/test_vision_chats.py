@@ -69,8 +69,9 @@ def test_a_chat_about_a_picture_is_answered_as_the_library_does(
     load: Any, folder: Path, pictures: dict[str, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each picture with an answer of its own, one chat at a time, and none with a third."""
-    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW)
+    talker = load(HuggingfaceExecutor, "--model_path", folder, *FEW, "--prompt_cache", "1MB")
     assert "one at a time, by generate(): it sees pictures" in caplog.text
+    assert "--prompt_cache has no effect where generate() computes" in caplog.text
     recipe = library(talker, folder)
     expected = [recipe.answer(QUESTION, pictures[color]) for color in COLORS]
     asked = [f"{QUESTION} {data_url(pictures[color])}" for color in COLORS]

@@ -112,6 +112,14 @@ def test_a_later_turn_replaces_the_earlier_one() -> None:
     assert engine.turn([*chat(1)[:50], 7]) == 1, "a part of it"
 
 
+def test_a_chat_that_outgrows_the_memory_keeps_its_beginning() -> None:
+    """What is parked of it serves still."""
+    engine = Engine(1, max_bytes=2 * SIZE + 1)
+    for number, length in ((0, LENGTH), (1, LENGTH), (0, 3 * LENGTH), (1, LENGTH)):
+        engine.turn(chat(number, length))
+    assert engine.turn(chat(0, 3 * LENGTH)) == 2 * LENGTH
+
+
 def test_where_states_cannot_be_cut_each_serves_what_begins_with_it() -> None:
     """So that the earlier one is kept, too."""
     engine = Engine(1, can_cut=False)

@@ -59,6 +59,8 @@ def test_a_folder_for_nothing_is_refused(tmp_path: Path, caplog: pytest.LogCaptu
     folder = ("--prompt_cache_dir", str(tmp_path / "chats"))
     with pytest.raises(UsageError, match="--prompt_cache 0 forgets"):
         given(*folder, "--prompt_cache", "0")
+    with pytest.raises(UsageError, match="is empty"):
+        given("--prompt_cache_dir", "")
     given(*folder, reproducible=True)
     assert "no effect with --reproducible" in caplog.text
     assert not (tmp_path / "chats").exists()
