@@ -20,6 +20,7 @@ from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.chat.thinking.answer_text import Splitter
+from kuwa_min.chat.thinking.formats import Wrappers, wrappers_but
 from kuwa_min.chat.thinking.signs import SignsOfLife
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
@@ -75,8 +76,11 @@ class Model(Protocol):
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
 
-    def create_splitter(self, prompt_ids: Sequence[int]) -> Splitter:
-        """Return what tells thoughts from the answer to a prompt, which may end within one."""
+    def create_splitter(self, prompt_ids: Sequence[int], wrappers: Wrappers) -> Splitter:
+        """Return what tells thoughts from the answer to a prompt, which may end within one.
+
+        wrappers: tags around the answer that are markup.
+        """
 
     def check_device(self, failure: BaseException) -> None:
         """Raise, in one line, if a failure was because its device computes nothing any more."""
@@ -261,11 +265,17 @@ class ModelExecutor(LLMExecutor):
             stop_token_ids={*(options["stop_token_ids"] or ())}.difference(unknown),
             timeout=self.timeout,
             model_inputs=prompt.model_inputs,
-            splitter=self.model.create_splitter(prompt.ids),
+            splitter=self.model.create_splitter(prompt.ids, self._wrappers(history, modelfile)),
             thinking=options["thinking"],
         )
         request.prompt_note = side_note(notes)
         return request
+
+    def _wrappers(self, history: list[Message], modelfile: Modelfile) -> Wrappers:
+        """Return the tags around an answer that no text of the chat asks for."""
+        bot = (modelfile.override_system_prompt, modelfile.before_prompt, modelfile.after_prompt)
+        asked = prompts.asked([*modelfile.messages, *history])
+        return wrappers_but([*asked, *bot, self.args.system_prompt or ""])
 
     def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Merge what a Modelfile asks for into the settings; raises AnswerError."""

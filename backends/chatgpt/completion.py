@@ -18,9 +18,11 @@ from backends._cloud.not_understood import NotUnderstood
 from backends._cloud.request import CompletionRequest, CountUsage
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
+from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.chat.thinking.display import HIDE
+from kuwa_min.chat.thinking.formats import wrappers_but
 from kuwa_min.chat.thinking.signs import SignsOfLife
 from kuwa_min.options.thinking import THINKING
 
@@ -51,7 +53,9 @@ class Completions:
         """Yield the answer's text, side notes and progress; raises ServiceError."""
         parameters = self._parameters_of(request.model)
         parser = CompletionParser(
-            request.options.get(THINKING.name) or HIDE, headless=parameters.headless
+            request.options.get(THINKING.name) or HIDE,
+            headless=parameters.headless,
+            wrappers=wrappers_but(prompts.asked(request.messages)),
         )
         has_text = False
         body = parameters.to_json(request)

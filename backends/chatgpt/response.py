@@ -29,7 +29,7 @@ from backends._cloud.sentences import (
 )
 from kuwa_min.chat.thinking.answer_text import AnswerText
 from kuwa_min.chat.thinking.display import HIDE
-from kuwa_min.chat.thinking.formats import Format
+from kuwa_min.chat.thinking.formats import WRAPPERS, Format, Wrappers
 from kuwa_min.chat.thinking.history import headless
 from kuwa_min.chat.thinking.splitter import ThoughtSplitter
 
@@ -50,9 +50,19 @@ NORMAL_FINISH = ("stop", "eos", "eos_token", "stop_sequence", "end_turn")
 class CompletionParser:
     """Parse one answer: feed() its events, then finish(), then ask for the finish_note()."""
 
-    def __init__(self, thinking: str = HIDE, *, headless: Format | None = None) -> None:
-        """Begin an answer; headless: how its model's last one marked a thought at its beginning."""
-        self._text = AnswerText(ThoughtSplitter(guess=headless), thinking)
+    def __init__(
+        self,
+        thinking: str = HIDE,
+        *,
+        headless: Format | None = None,
+        wrappers: Wrappers = WRAPPERS,
+    ) -> None:
+        """Begin an answer.
+
+        headless: how its model's last one marked a thought at its beginning; wrappers: tags around
+        the answer that are markup.
+        """
+        self._text = AnswerText(ThoughtSplitter(guess=headless, wrappers=wrappers), thinking)
         self._headless, self._said = headless, list[str]()
         self._high_surrogate = ""  # of a character that comes as two escapes in two chunks
         self._index: object = None  # of the choice that is shown

@@ -18,6 +18,7 @@ from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 from backends._local.tokenizing.rendering import Template
 from kuwa_min.chat.thinking.answer_text import Splitter
+from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.thinking.splitter import PROMPT_END, ThoughtSplitter
 from kuwa_min.errors import StartError
 
@@ -168,14 +169,17 @@ class TransformersModel:
             )
         return made
 
-    def create_splitter(self, prompt_ids: Sequence[int]) -> Splitter:
-        """Return what tells thoughts from the answer to a prompt, which may end within one."""
+    def create_splitter(self, prompt_ids: Sequence[int], wrappers: Wrappers) -> Splitter:
+        """Return what tells thoughts from the answer to a prompt, which may end within one.
+
+        wrappers: tags around the answer that are markup.
+        """
         prompt_end = self._tokenizer.decode(list(prompt_ids[-PROMPT_END:]))
         if self._response_template is not None:
             from .response_splitter import ResponseSplitter
 
             return ResponseSplitter(self._response_template, prompt_end)
-        return ThoughtSplitter(prompt_end)
+        return ThoughtSplitter(prompt_end, wrappers=wrappers)
 
     # -- computing
 

@@ -18,6 +18,7 @@ from backends._local.model_files import template_files
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
 from kuwa_min.chat.text import Utf8Decoder
+from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.thinking.splitter import PROMPT_END, ThoughtSplitter
 from kuwa_min.errors import StartError
 
@@ -146,9 +147,13 @@ class LlamaModel:
         """Return how many tokens of a completion the context has room for."""
         return self.context_length - len(request.prompt_ids)
 
-    def create_splitter(self, prompt_ids: Sequence[int]) -> ThoughtSplitter:
-        """Return what tells thoughts from the answer to a prompt, which may end within one."""
-        return ThoughtSplitter(self.tokenizer.detokenize(prompt_ids[-PROMPT_END:]))
+    def create_splitter(self, prompt_ids: Sequence[int], wrappers: Wrappers) -> ThoughtSplitter:
+        """Return what tells thoughts from the answer to a prompt, which may end within one.
+
+        wrappers: tags around the answer that are markup.
+        """
+        prompt_end = self.tokenizer.detokenize(prompt_ids[-PROMPT_END:])
+        return ThoughtSplitter(prompt_end, wrappers=wrappers)
 
     def create_detokenizer(self) -> Callable[[int], str]:
         """Return a streaming detokenizer: token id in, the text that it completes out."""

@@ -89,6 +89,11 @@ def _without_side_notes(text: str) -> str:
     return "".join(kept)
 
 
+def asked(messages: list[Message]) -> list[str]:
+    """Return the texts of messages that no model wrote."""
+    return [one["content"] for one in messages if one["role"] != "assistant"]
+
+
 def merge_consecutive(messages: list[Message]) -> list[Message]:
     """Merge consecutive messages of the same role: many templates require alternating roles."""
     return [

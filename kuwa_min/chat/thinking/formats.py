@@ -14,6 +14,7 @@ Facts, from the chat templates of the models:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -73,6 +74,7 @@ WRAPPERS = {
     "<|START_RESPONSE|>": "<|END_RESPONSE|>",
     "<|begin_of_solution|>": "<|end_of_solution|>",
 }
+Wrappers = Mapping[str, str]
 OPENINGS = {one.open: one for one in FORMATS}
 LONGEST = max(map(len, (*OPENINGS, *WRAPPERS, *HEADERS)))  # characters of a tag
 
@@ -81,3 +83,9 @@ LONGEST = max(map(len, (*OPENINGS, *WRAPPERS, *HEADERS)))  # characters of a tag
 def any_of(texts: tuple[str, ...]) -> re.Pattern[str]:
     """Return a pattern that finds the first one of these texts."""
     return re.compile("|".join(map(re.escape, texts)))
+
+
+def wrappers_but(asked: Iterable[str]) -> Wrappers:
+    """Return the WRAPPERS that are a model's own: these texts, which it read, ask for others."""
+    texts = [*asked]
+    return {tag: end for tag, end in WRAPPERS.items() if not any(tag in text for text in texts)}

@@ -14,7 +14,7 @@ from typing import Literal
 from kuwa_min.chat.text import overlap
 
 from . import formats
-from .formats import Format, any_of
+from .formats import WRAPPERS, Format, Wrappers, any_of
 from .mentions import Line
 
 Kind = Literal["thought", "answer", "markup"]  # markup: a special token's, which is not shown
@@ -33,9 +33,12 @@ class ThoughtSplitter:
 
     prompt_end: the end of the prompt, in which a template may have opened the thought already.
     guess: as the model's service was seen to do; without a closing tag it was an answer.
+    wrappers: tags around the answer that are markup.
     """
 
-    def __init__(self, prompt_end: str = "", *, guess: Format | None = None) -> None:
+    def __init__(
+        self, prompt_end: str = "", *, guess: Format | None = None, wrappers: Wrappers = WRAPPERS
+    ) -> None:
         self._text, self._at = "", 0  # what is held, and where the rest of it begins
         self._is_hidden: list[bool] = []  # for each character of it
         self._parts: list[Part] = []
@@ -50,7 +53,7 @@ class ThoughtSplitter:
         self._words = ""  # that opened it, in front of what is undecided
         self._answer_close = ""  # of the tag that the answer is in
         self._has_answered = False
-        self._openings = formats.OPENINGS
+        self._wrappers, self._openings = wrappers, formats.OPENINGS
         if guess is formats.BARE:
             self._openings = {**self._openings, guess.open: guess}
         self._read_prompt(prompt_end[-PROMPT_END:])
@@ -156,7 +159,7 @@ class ThoughtSplitter:
     def _tags(self) -> list[str]:
         """Return the tags that may stand here."""
         behind = self._format is not None
-        tags = [*self._openings, *formats.HEADERS, *(formats.WRAPPERS if behind else ())]
+        tags = [*self._openings, *formats.HEADERS, *(self._wrappers if behind else ())]
         if self._format is not None:
             tags.append(self._format.close)
         return [*tags, *(formats.ENDS if self._is_harmony else ())]
@@ -169,8 +172,8 @@ class ThoughtSplitter:
         elif tag in formats.HEADERS:
             self._at -= len(tag)
             self._step = self._read_header
-        elif tag in formats.WRAPPERS:
-            self._answer_close = formats.WRAPPERS[tag]
+        elif tag in self._wrappers:
+            self._answer_close = self._wrappers[tag]
 
     def _open(self, opened: Format) -> None:
         self._format, self._depth, self._step = opened, 1, self._think
@@ -286,7 +289,8 @@ class ThoughtSplitter:
             self._pass(self._answer_end())
             return False
         start = self._is_hidden.index(True, self._at)
-        self._pass(start)
+        self._pass(self._close_of(start))
+        self._at = start
         rest = self._text[start : start + formats.LONGEST]
         if any(one.startswith(rest) or rest.startswith(one) for one in self._tags()):
             self._step = self._begin
@@ -296,13 +300,18 @@ class ThoughtSplitter:
 
     def _answer_end(self) -> int:
         """Return where the held end of the answer begins, which may be the tag around it."""
-        text, close = self._text, self._answer_close
-        if not close:
-            return len(text)
-        last = text.rfind(close, self._at)
-        if last >= 0 and not text[last + len(close) :].strip():
-            return last
-        return len(text) - overlap(text[self._at :], (close,))
+        end = len(self._text)
+        closed = self._close_of(end)
+        if closed < end or not self._answer_close:
+            return closed
+        return end - overlap(self._text[self._at :], (self._answer_close,))
+
+    def _close_of(self, end: int) -> int:
+        """Return where the tag around the answer closes, if it does at this end; else the end."""
+        close = self._answer_close
+        last = self._text.rfind(close, self._at, end) if close else -1
+        is_last = last >= 0 and not self._text[last + len(close) : end].strip()
+        return last if is_last else end
 
     # -- the prompt
 

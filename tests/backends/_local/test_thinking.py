@@ -111,6 +111,16 @@ def test_what_the_template_opened_is_closed_by_the_model(
     assert road.ask("llm_stop i!")[0] == "H"
 
 
+def test_tags_that_the_chat_asks_for_are_a_part_of_the_answer(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models put their answers behind a thought into the same ones."""
+    for said, answer in (("Hello", "42"), ("Use <answer>.", "<answer>42</answer>")):
+        road.script(monkeypatch, "Hm.\n</think>\n\n<answer>42</answer>", END)
+        options = {"parameter": "llm_max_tokens 99"}
+        assert local_chats.ask(road.talker.executor, said, **options)[0] == answer
+
+
 def _write_response_template(folder: Path) -> None:
     _write_folder(folder)
     path = folder / "tokenizer_config.json"
@@ -130,7 +140,7 @@ def test_a_tokenizers_own_response_template_is_used(
 
     folder = make_once("thinking-response-template", _write_response_template)
     road = Road(load(HuggingfaceExecutor, "--model_path", folder, "--max_new_tokens", 99))
-    assert type(road.talker.executor.model.create_splitter([1])).__name__ == "ResponseSplitter"
+    assert type(road.talker.executor.model.create_splitter([1], {})).__name__ == "ResponseSplitter"
     for mode, before in (("hide", ""), ("show", "<think>Hm. 世\n</think>\n\n")):
         road.script(monkeypatch, "Hm. 世\n</think>\n\nHi 世!", END)
         assert road.ask(f"llm_thinking {mode}", "llm_stop Hm.")[0] == f"{before}Hi 世!"

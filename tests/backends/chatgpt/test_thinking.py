@@ -72,6 +72,13 @@ def test_a_thought_that_no_tag_opens_is_known_from_the_next_answer_on(
     assert caplog.text.count("--reasoning-parser") == 1
 
 
+def test_tags_that_the_chat_asks_for_are_a_part_of_the_answer(serve: Serve) -> None:
+    """Models put their answers behind a thought into the same ones."""
+    talker = connect(serve(saying("<think>Hm.</think>\n<answer>42</answer>")))
+    assert ask(talker, "hi") == "42"
+    assert ask(talker, "Answer in <answer></answer>.") == "<answer>42</answer>"
+
+
 def test_an_answer_that_is_only_a_thought(serve: Serve) -> None:
     """A sentence says so, and the side note why it ended."""
     cut = serve(saying("", reasoning_content="Hm.", finish="length"))

@@ -16,6 +16,7 @@ from backends._local.scheduler import SerialScheduler
 from backends._local.templates.chat_template import ChatTemplate
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.thinking.splitter import ThoughtSplitter
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import LOCAL_OPTIONS
@@ -134,7 +135,7 @@ class Model:
         self.special_tokens, self.tokenizer = NAMES, ByteTokenizer()
         self.template_variables = self.chat_template.variables
 
-    def create_splitter(self, prompt_ids: Sequence[int]) -> ThoughtSplitter:
+    def create_splitter(self, prompt_ids: Sequence[int], wrappers: Wrappers) -> ThoughtSplitter:
         """Return one for a model without thoughts."""
         return ThoughtSplitter()
 

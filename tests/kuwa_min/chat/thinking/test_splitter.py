@@ -178,6 +178,15 @@ def test_special_tokens_count_anywhere(text: str, answer: str, thought: str) -> 
     assert joined(parts, "markup") == "".join(tokens)  # others may be a part of stop words
 
 
+def test_a_tag_around_the_answer_closes_at_a_special_token() -> None:
+    """With which our engines' answers end."""
+    for text, answer in (("Hi</answer>\n", "Hi"), ("Hi</ans", "Hi</ans"), ("Hi", "Hi")):
+        for cut in range(len(text)):
+            pieces = [("<think>a</think><answer>", False), (text[:cut], False), (text[cut:], False)]
+            parts = split(ThoughtSplitter(), [*pieces, ("<|im_end|>", True)])
+            assert joined(parts, "answer") == answer
+
+
 def test_a_service_may_have_opened_the_thought() -> None:
     """That is only a guess: without a closing tag it was an answer."""
     assert parts_of("a\n</think>\nHi", guess=TAG) == [("thought", "a\n"), ("answer", "Hi")]
