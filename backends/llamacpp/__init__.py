@@ -222,6 +222,6 @@ def _tensor_split(text: str) -> list[float]:
         numbers = []
     if not numbers or not all(0 <= number < float("inf") for number in numbers) or not any(numbers):
         raise argparse.ArgumentTypeError(
-            f"numbers of at least 0 with commas between them are needed, not {text!r}"
+            f"numbers with commas between them are needed, none below 0 and one above, not {text!r}"
         )
     return numbers
