@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from kuwa_min.options import address, general
 
 from . import __version__, log, process, registry
-from .errors import KuwaError, StartError, UsageError, missing_module, traceback_line
+from .errors import KuwaError, StartError, UsageError, import_advice, traceback_line
 from .executor import has_run
 from .log.parser import SafeParser
 
@@ -245,7 +245,7 @@ def run_file(path: str, rest: list[str]) -> None:
         raise KuwaError(f"{place}: {line}{error.msg}{_encoding_hint(place)}") from None
     except Exception as error:  # noqa: BLE001 - a custom executor's code
         line = traceback_line(error, with_message=True)
-        hint = missing_module(error) or _encoding_hint(path)
+        hint = import_advice(error) or _encoding_hint(path)
         raise KuwaError(f"{path}: {line}{hint}") from None
 
 

@@ -15,6 +15,7 @@ UNEXPECTED = "Error occurred. Please consult support."  # all that a user is tol
 
 FRAMES = 10  # of a traceback in one line
 FROZEN = "<frozen importlib"  # frames of import statements
+NOT_MAPPED = "failed to map segment"  # of the dynamic loader
 RUNNERS = ("<frozen runpy>", "runpy.py")
 
 
@@ -100,11 +101,16 @@ def traceback_line(error: BaseException, *, with_message: bool) -> str:
     return f"{line} (caused by {describe(cause)})" if cause is not None else line
 
 
-def missing_module(error: BaseException) -> str:
-    """Return how to install a library that this Python lacks; "" for other errors.
+def import_advice(error: BaseException) -> str:
+    """Return what to do if a library is missing or cannot be mapped; "" for other errors.
 
     A library that is imported already is no missing one: it lacks the module only.
     """
+    if isinstance(error, ImportError) and NOT_MAPPED in str(error):
+        return (
+            "; either this process may use too little address space (see `ulimit -v`), or the "
+            "library is on a file system that is mounted noexec"
+        )
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
     name = error.name.partition(".")[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kuwa_min import process
 from kuwa_min.chat.chunks import Piece
-from kuwa_min.errors import KuwaError, StartError, UsageError, missing_module, traceback_line
+from kuwa_min.errors import KuwaError, StartError, UsageError, import_advice, traceback_line
 from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import Routes
 from kuwa_min.httpd.server import Server
@@ -226,7 +226,7 @@ class Service:
             raise
         except Exception as error:  # noqa: BLE001 - the backend's own code
             line = traceback_line(error, with_message=True)
-            raise StartError(f"setup failed: {line}{missing_module(error)}") from None
+            raise StartError(f"setup failed: {line}{import_advice(error)}") from None
         finally:
             self._backend.status.end()
         self._metrics.load_seconds.set(time.monotonic() - started)

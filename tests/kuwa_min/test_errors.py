@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min import errors
-from kuwa_min.errors import FRAMES, describe, missing_module, traceback_line
+from kuwa_min.errors import FRAMES, describe, import_advice, traceback_line
 
 
 def failure(function: Callable[..., object], *arguments: object) -> Exception:
@@ -121,12 +121,19 @@ def test_a_deep_one_is_shortened_in_its_middle() -> None:
 
 def test_a_missing_module_is_named_with_what_to_do() -> None:
     """Other errors need no such advice."""
-    advice = missing_module(failure(__import__, "no_such.part"))
+    advice = import_advice(failure(__import__, "no_such.part"))
     assert "pip install --target DIR no_such " in advice
     assert "PYTHONPATH=DIR" in advice
-    assert missing_module(ValueError()) == missing_module(ModuleNotFoundError()) == ""
+    assert import_advice(ValueError()) == import_advice(ModuleNotFoundError()) == ""
+
+
+def test_a_library_that_cannot_be_mapped_is_here() -> None:
+    """What the dynamic loader says tells nobody why."""
+    error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    assert "`ulimit -v`" in import_advice(error)
+    assert import_advice(ImportError("libc.so.7: cannot open")) == ""
 
 
 def test_a_library_that_is_here_need_not_be_installed() -> None:
     """It lacks that module: an executor may import one that another version has."""
-    assert missing_module(failure(__import__, "kuwa_min.no_such")) == ""
+    assert import_advice(failure(__import__, "kuwa_min.no_such")) == ""
