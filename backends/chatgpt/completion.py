@@ -24,7 +24,7 @@ from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.chat.thinking.display import HIDE
 from kuwa_min.chat.thinking.formats import wrappers_but
 from kuwa_min.chat.thinking.signs import SignsOfLife
-from kuwa_min.options.thinking import THINKING
+from kuwa_min.options.thinking import REASONING_EFFORT, TEMPLATE_KWARGS, THINKING
 
 from .client import Client, StreamedResponse
 from .dialect import ModelParameters
@@ -54,7 +54,7 @@ class Completions:
         parameters = self._parameters_of(request.model)
         parser = CompletionParser(
             request.options.get(THINKING.name) or HIDE,
-            headless=parameters.headless,
+            headless=parameters.headless.get(_asked_of_template(request)),
             wrappers=wrappers_but(prompts.asked(request.messages)),
         )
         has_text = False
@@ -79,7 +79,7 @@ class Completions:
             raise _empty("it ended before its first word")
         if parser.is_only_thought and parser.ended:
             yield catalog.ONLY_THOUGHT
-        _remember(parameters, parser)
+        _remember(parameters, _asked_of_template(request), parser)
         if note := parser.finish_note():
             yield SIDE_NOTE.format(note)
 
@@ -122,15 +122,25 @@ class Completions:
         return known
 
 
-def _remember(parameters: ModelParameters, parser: CompletionParser) -> None:
+def _asked_of_template(request: CompletionRequest) -> str:
+    return repr([request.options.get(one.name) for one in (TEMPLATE_KWARGS, REASONING_EFFORT)])
+
+
+def _remember(parameters: ModelParameters, asked: str, parser: CompletionParser) -> None:
     """Remember whether a model's answers begin with a thought that no tag opens."""
-    if parser.headless and not parameters.headless:
+    found = parser.headless
+    if found and not parameters.headless:
         logger.warning(
             "the service sent what a model thinks as its answer, without the tag that opens it; "
             "from now on it is told apart; an option of the service, such as --reasoning-parser, "
             "does so at once"
         )
-    parameters.headless = parser.headless
+    if found is None:
+        parameters.headless.pop(asked, None)
+        return
+    if len(parameters.headless) >= MAX_MODELS:
+        parameters.headless.clear()
+    parameters.headless[asked] = found
 
 
 def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterator[Piece]:

@@ -45,8 +45,9 @@ class ModelParameters:
         self._renamed: dict[str, str] = {}
         self._folds_system = False  # the system prompt becomes a part of the first user message
         self._begins_with_user = False  # an empty user message goes before an assistant's
-        # How its thoughts end if the service sends them as the answer, and no tag opens them.
-        self.headless: Format | None = None
+        # How thoughts end that the service sends as the answer, and that no tag opens; by what
+        # requests ask for of the chat template, which may open them or not.
+        self.headless: dict[str, Format] = {}
 
     def to_json(self, request: CompletionRequest) -> dict[str, Any]:
         """Return the body of a request."""

@@ -72,6 +72,15 @@ def test_a_thought_that_no_tag_opens_is_known_from_the_next_answer_on(
     assert caplog.text.count("--reasoning-parser") == 1
 
 
+def test_bots_that_turn_thinking_off_change_nothing_for_others(serve: Serve) -> None:
+    """Whether a thought begins an answer depends on the template's variables."""
+    texts = [HEADLESS, "Hi", HEADLESS, "Hi"]
+    talker = connect(serve(lambda one: saying(texts[one.number])(one)))
+    off = {"llm_template_kwargs": '{"enable_thinking": false}'}
+    answers = [ask(talker, "hi", **(off if text == "Hi" else {})) for text in texts]
+    assert answers == [HEADLESS, "Hi", "42", "Hi"]
+
+
 def test_tags_that_the_chat_asks_for_are_a_part_of_the_answer(serve: Serve) -> None:
     """Models put their answers behind a thought into the same ones."""
     talker = connect(serve(saying("<think>Hm.</think>\n<answer>42</answer>")))
