@@ -50,7 +50,7 @@ last_position = holding_gil(llama_cpp.llama_memory_seq_pos_max)
 
 
 class Aborted(Exception):
-    """Report that abort() ended a computation; no sequence has changed."""
+    """Report that abort() ended a computation; its sequences are as before, or empty."""
 
 
 @dataclass(frozen=True)

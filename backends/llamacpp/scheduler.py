@@ -94,8 +94,8 @@ class BatchScheduler:
             return
         try:
             self._advance()
-        except Aborted:
-            return  # all should stop: the next step ends them
+        except Aborted:  # all should stop: the next step ends them
+            self._restart_emptied()
 
     def _end_stopped(self) -> None:
         """Finish the requests that should stop."""

@@ -582,6 +582,29 @@ def test_a_decode_whose_requests_are_cancelled_is_aborted(
     assert talk.ask(question, max_tokens=20).whole() == expected
 
 
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_slot_that_an_abort_emptied_is_known_to_be_empty(
+    name: str, chats: Any, file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a memory that cannot be shortened nothing is left, and so nothing is parked of it."""
+    talk = chats(file(name), slots=1)
+    request = talk.create("Hello " * 20, max_tokens=20)
+    results: list[int] = []
+    decode = llama_cpp.llama_decode
+
+    def cancel_the_fourth(context: Any, batch: Any) -> int:
+        if len(results) == 3:
+            request.cancel()
+        results.append(decode(context, batch))
+        return results[-1]
+
+    monkeypatch.setattr(llama_cpp, "llama_decode", cancel_the_fourth)
+    talk.submit(request).whole()
+    talk.ask("Other", max_tokens=1).whole()
+    assert results[3] == 2
+    assert not talk.executor.cache_settings.cache.facts()["entries"]
+
+
 # -- one failure is one chat's
 
 
