@@ -97,7 +97,7 @@ class PromptCache:
         self._states: RowStates  # see attach()
         self._hits = self._restored = 0
         self._speed = FIRST_SPEED
-        self._has_failed = False  # to park one, which the log says once
+        self._has_failed = self._has_forgotten = False  # which the log says once
         if files is not None:
             files.start(self._parked.add, max_bytes)
 
@@ -238,7 +238,9 @@ class PromptCache:
         for entry in entries:
             self._drop(entry)
         if entries:
-            logger.warning("%d parked chats are forgotten, to free memory", len(entries))
+            level = logging.DEBUG if self._has_forgotten else logging.WARNING
+            self._has_forgotten = True
+            logger.log(level, "%d parked chats are forgotten, to free memory", len(entries))
         return bool(entries)
 
     # -- the end

@@ -200,6 +200,8 @@ def test_memory_that_runs_out_forgets_parked_chats(caplog: pytest.LogCaptureFixt
     assert caplog.text.count("1 parked chats are forgotten") == 1
     assert engine.turn(chat(4)) == LENGTH
     assert engine.turn([*chat(3), 1]) == 1
+    engine.cache.drop_all()
+    assert caplog.text.count("are forgotten") == 1
 
 
 def test_a_state_that_does_not_fit_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
