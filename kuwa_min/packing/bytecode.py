@@ -10,7 +10,7 @@ import ast
 import json
 import subprocess
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kuwa_min.errors import UsageError
@@ -27,6 +27,7 @@ DEFERRED = {
         "import transformers.modeling_utils",
     )
 }
+OPTIONAL = "try: {}\nexcept ImportError: pass"
 IMPORT = Path(__file__).with_name("import_modules.py")
 COMPILE = Path(__file__).with_name("compile_modules.py")
 
@@ -57,10 +58,24 @@ def import_statements(backend: str, requires: dict[str, str]) -> list[str]:
     found = {f"import {name}" for name in requires}
     found.update(*(DEFERRED.get(name, ()) for name in requires))
     for source in backend_sources([backend]):
-        for node in ast.walk(ast.parse(source.read_bytes())):
+        tree = ast.parse(source.read_bytes())
+        optional = set(_optional(tree))
+        for node in ast.walk(tree):
             if _imports(node, requires):
-                found.add(ast.unparse(node))
+                statement = ast.unparse(node)
+                found.add(OPTIONAL.format(statement) if node in optional else statement)
     return sorted(found)
+
+
+def _optional(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield what may raise ImportError, because a handler is for it."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Try):
+            continue
+        caught = {ast.unparse(one.type) for one in node.handlers if one.type}
+        if caught & {"ImportError", "ModuleNotFoundError"}:
+            for statement in node.body:
+                yield from ast.walk(statement)
 
 
 def _imports(node: ast.AST, requires: dict[str, str]) -> bool:

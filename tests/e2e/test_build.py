@@ -542,6 +542,8 @@ def importable() -> dict[str, dict[str, bytes]]:
     requires = backend_infos()["huggingface"].requires
     for statement in import_statements("huggingface", requires):
         (node,) = ast.parse(statement).body
+        if isinstance(node, ast.Try):  # a library need not have it
+            continue
         assert isinstance(node, ast.Import | ast.ImportFrom)
         modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         modules = modules or [alias.name for alias in node.names]

@@ -103,7 +103,9 @@ def test_status_says_what_runs(seen: dict[str, Any]) -> None:
     status = seen["afterwards"]["status"]
     assert (status["state"], status["slots"], status["registered"]) == ("ready", 4, True)
     assert (status["backend"], status["access_codes"]) == ("HuggingfaceExecutor", ["huggingface"])
-    assert status["model"] == {
+    model = dict(status["model"])
+    assert model.pop("prompt_cache")["max_bytes"] > 0
+    assert model == {
         "model": "Qwen2ForCausalLM",
         "dtype": "float32",
         "device": "cpu",

@@ -137,6 +137,7 @@ def test_status_says_what_runs(seen: dict[str, Any]) -> None:
     assert "F32" in model.pop("description")
     assert model.pop("device").startswith("CPU")
     assert model.pop("memory_mb")["CPU"]["kv"] > 0
+    assert model.pop("prompt_cache")["max_bytes"] > 0
     assert model == {
         "model": load_scenario_8.MODEL,
         "context": load_scenario_8.CONTEXT,

@@ -13,7 +13,7 @@ import pytest
 
 from kuwa_min.errors import UsageError
 from kuwa_min.packing import sources
-from kuwa_min.packing.bytecode import compile_imported, import_statements
+from kuwa_min.packing.bytecode import OPTIONAL, compile_imported, import_statements
 from kuwa_min.packing.wheels.wheel import PayloadFile
 
 BACKEND = """
@@ -27,6 +27,10 @@ from kuwa_min.errors import UsageError
 def late():
     import some_lib.late
     from unnamed import y
+    try:
+        from some_lib import newer
+    except ImportError:
+        pass
 """
 HELPER = "from some_lib import helped\n"
 OTHER = "import some_lib.never\n"
@@ -67,7 +71,16 @@ def test_the_statements_are_those_of_the_backend_and_its_helpers(project: Path) 
         "import some_lib",
         "import some_lib.deep as deep, json",
         "import some_lib.late",
+        "try: from some_lib import newer\nexcept ImportError: pass",
     ]
+
+
+def test_what_an_older_library_lacks_is_left_out(tree: Path) -> None:
+    """Where the backend goes on without it; other statements have to succeed."""
+    newer = "from some_lib import newer"
+    with pytest.raises(UsageError, match="--pyc imports what none imports"):
+        compile_imported("none", [newer], tree, sys.executable)
+    assert len(compile_imported("none", [OPTIONAL.format(newer)], tree, sys.executable)) == 2
 
 
 def test_what_is_required_is_imported_even_if_no_statement_says_so(project: Path) -> None:
