@@ -120,7 +120,7 @@ def check_signature(folder: Path, signers: Path) -> str:
 
 
 def _content(path: Path, most: int, otherwise: str) -> bytes:
-    """Read a file of at most so many bytes; pipes, which may never end, and links are none."""
+    """Read a file of at most `most` bytes; pipes, which may never end, and links are none."""
     if not os.path.lexists(path):
         raise StartError(f"{path.name} is missing: {otherwise}")
     if not _is_plain(path) or path.stat().st_size > most:

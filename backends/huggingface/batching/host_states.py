@@ -52,7 +52,7 @@ class Part(NamedTuple):
     size: int  # of a head
 
     def count(self, tokens: int) -> int:
-        """Return the numbers of so many tokens."""
+        """Return the number of elements for `tokens` tokens."""
         return self.heads * tokens * self.size
 
 
@@ -68,7 +68,7 @@ def layout(layers: Layers) -> list[Part]:
 
 
 def state_bytes(layers: Layers, tokens: int) -> int:
-    """Return the bytes that a state of so many tokens takes, as torch allocates them."""
+    """Return the bytes that torch allocates for a state of `tokens` tokens."""
     parts = layout(layers)
     size = len(_head(parts)) + sum(_nbytes(part, tokens) for part in parts)
     return 1 << (size - 1).bit_length() if _is_pinned(parts) else size  # a power of two

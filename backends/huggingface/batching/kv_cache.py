@@ -294,7 +294,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.swap(one, other, length)
 
     def state_bytes(self, length: int) -> int:
-        """Return the bytes that save() of so many tokens takes."""
+        """Return the bytes of host memory that save() takes for `length` tokens."""
         return host_states.state_bytes(self._slot_layers, length)
 
     def save(self, slot: int, length: int) -> Any:

@@ -90,7 +90,7 @@ class PageTables:
         return kept
 
     def rows(self, slots: Iterable[int], columns: int) -> list[list[int]]:
-        """Return the pages of so many columns of each slot; SPARE where a slot has none."""
+        """Return the pages of each slot's first columns; SPARE where a slot has none."""
         width = pages_of(columns)
         tables = (self._table(slot)[:width] for slot in slots)
         return [table + [SPARE] * (width - len(table)) for table in tables]
@@ -116,5 +116,5 @@ class PageTables:
 
 
 def pages_of(columns: int) -> int:
-    """Return how many pages hold so many columns."""
+    """Return the number of pages for this number of columns."""
     return -(-columns // PAGE)

@@ -243,7 +243,7 @@ class PagedCache(Cache):  # type: ignore[misc]
         )
 
     def table(self, slots: int, rows: int, columns: int) -> list[list[int]]:
-        """Return the pages [pages, rows] of so many columns of the first slots, for decode().
+        """Return the pages [pages, rows] of the first slots' first columns, for decode().
 
         Rows behind the slots have the spare page.
         """
@@ -269,7 +269,7 @@ class PagedCache(Cache):  # type: ignore[misc]
         self._tables.swap(one, other)
 
     def state_bytes(self, length: int) -> int:
-        """Return the bytes that save() of so many tokens takes."""
+        """Return the bytes of host memory that save() takes for `length` tokens."""
         return host_states.state_bytes(self._paged_layers, length)
 
     def save(self, slot: int, length: int) -> Any:
