@@ -168,7 +168,7 @@ class LlamacppExecutor(ModelExecutor):
         flash_attn = self._flash_attention()
         progress = self.loading_progress()
         from . import fatal_errors
-        from .context import ContextOptions
+        from .batching.context_params import ContextOptions
         from .model import LlamaModel
 
         fatal_errors.on_end(lambda reason: self.engine.abandon(reason))

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from .context import LlamaContext, SequenceChunk
+from .batching.context import LlamaContext
+from .batching.token_batch import SequenceChunk
 
 PROMPTS = ([1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1, 2, 3, 4])  # token ids that every vocabulary has
 PREFIX = 4  # tokens of the second prompt that are computed before its rest

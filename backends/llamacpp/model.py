@@ -22,9 +22,11 @@ from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.thinking.splitter import PROMPT_END, ThoughtSplitter
 from kuwa_min.errors import StartError
 
-from . import bindings, device_memory, devices
+from . import bindings
+from .batching.context import ABORT, LlamaContext
+from .batching.context_params import PADDING, ContextOptions
 from .bindings import LOG_CAPTURE, holding_gil
-from .context import ABORT, PADDING, ContextOptions, LlamaContext
+from .device import device_memory, devices
 from .tokenizer import LlamaTokenizer
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from backends._local.prefix_match import PrefixMatch, match_nothing
 from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 
-from .context import LlamaContext
+from .batching.context import LlamaContext
 from .model import LlamaModel
 from .scheduler import BatchScheduler, LlamaSequence
 

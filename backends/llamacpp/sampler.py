@@ -17,8 +17,8 @@ from backends._local.sentences import TRY_CACHE_TYPE
 from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
 
+from .batching.context import DecodeResult, LlamaContext
 from .candidates import FEW, candidates
-from .context import DecodeResult, LlamaContext
 
 PENALTY_WINDOW = 64  # tokens that penalties look back on
 MIN_KEEP = 1  # tokens that a sampler leaves

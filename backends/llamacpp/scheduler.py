@@ -29,7 +29,8 @@ from backends._local.sequence import Sequence
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
 
-from .context import Aborted, LlamaContext, SequenceChunk
+from .batching.context import Aborted, LlamaContext
+from .batching.token_batch import SequenceChunk
 from .model import LlamaModel
 from .sampler import Sampler, sample
 

@@ -8,7 +8,8 @@ from backends._local.prompt_cache.settings import CacheSettings
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import StartError
 
-from . import batching_check, bindings, kv_memory, kv_tensors, worst_case
+from . import batching_check, bindings
+from .device import kv_memory, kv_tensors, worst_case
 from .model import LlamaModel
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler

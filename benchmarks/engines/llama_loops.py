@@ -21,7 +21,7 @@ import llama_cpp
 import numpy
 
 from backends.llamacpp import bindings
-from backends.llamacpp.context import FLASH_ATTENTION
+from backends.llamacpp.batching.context_params import FLASH_ATTENTION
 
 AT_ONCE, IN_ONE_PASS = 2048, 512  # tokens of prompts, as ours
 ASSISTANT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"

@@ -11,7 +11,8 @@ pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-py
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
 from backends.llamacpp import batching_check  # noqa: E402 - once the library is there
-from backends.llamacpp.context import DecodeResult, SequenceChunk  # noqa: E402
+from backends.llamacpp.batching.context import DecodeResult  # noqa: E402
+from backends.llamacpp.batching.token_batch import SequenceChunk  # noqa: E402
 
 
 class Clock:

@@ -21,7 +21,7 @@ LOWER = "if it happens again, lower --context_window, --concurrent_req_limit or 
 PROGRAM = """
 import ctypes, sys
 import llama_cpp
-from backends.llamacpp.context import LlamaContext
+from backends.llamacpp.batching.context import LlamaContext
 from kuwa_min import cli
 
 compute, fail = LlamaContext.decode, sys.argv.pop(1)

@@ -27,7 +27,7 @@ from tests.support.programs import Program, chat_through, fetch, said, until
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 
-from backends.llamacpp.context import Aborted  # noqa: E402 - needs the library
+from backends.llamacpp.batching.context import Aborted  # noqa: E402 - needs the library
 
 pytestmark = [
     pytest.mark.slow,

@@ -179,7 +179,7 @@ def test_what_is_no_state_leaves_the_slot_empty(name: str, tmp_path: Path) -> No
 
 
 def _context(path: Path) -> Any:
-    from backends.llamacpp.context import ContextOptions
+    from backends.llamacpp.batching.context_params import ContextOptions
     from backends.llamacpp.model import LlamaModel
 
     model = LlamaModel(
@@ -203,7 +203,7 @@ def _logits(context: Any, slot: int, *parts: list[int]) -> Any:
 
 
 def _decode(context: Any, slot: int, *parts: list[int]) -> Any:
-    from backends.llamacpp.context import SequenceChunk
+    from backends.llamacpp.batching.token_batch import SequenceChunk
 
     for part in filter(None, parts):
         found = context.decode([SequenceChunk(slot, part, True)])

@@ -11,8 +11,8 @@ llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs 
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
 from backends.llamacpp import OPTIONS  # noqa: E402 - once the library is there
+from backends.llamacpp.batching.context import DecodeResult  # noqa: E402
 from backends.llamacpp.candidates import FEW  # noqa: E402
-from backends.llamacpp.context import DecodeResult  # noqa: E402
 from backends.llamacpp.sampler import (  # noqa: E402
     PENALTY_WINDOW,
     Sampler,

@@ -686,7 +686,7 @@ def test_chats_that_would_disturb_each_other_are_computed_one_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The check at the start finds it; the log and /status show it."""
-    from backends.llamacpp.context import LlamaContext
+    from backends.llamacpp.batching.context import LlamaContext
 
     decode = LlamaContext.decode
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from backends.llamacpp.cuda_cards import compiled_for, read_architectures
+from backends.llamacpp.device.cuda_cards import compiled_for, read_architectures
 from kuwa_min.errors import UsageError
 from kuwa_min.packing.elf.host_requirements import host_requirements
 from kuwa_min.packing.elf.reader import read_elf

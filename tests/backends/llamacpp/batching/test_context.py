@@ -14,7 +14,8 @@ from tests.support.models import tiny_ggufs
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
-from backends.llamacpp.context import Aborted, LlamaContext, SequenceChunk  # noqa: E402 - once it is there
+from backends.llamacpp.batching.context import Aborted, LlamaContext  # noqa: E402 - once it is there
+from backends.llamacpp.batching.token_batch import SequenceChunk  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

@@ -25,7 +25,8 @@ pytestmark = [
 ]
 CHECK = """
 import logging, sys
-from backends.llamacpp import bindings, devices
+from backends.llamacpp import bindings
+from backends.llamacpp.device import devices
 
 logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
 bindings.prepare()
@@ -39,7 +40,7 @@ except Exception as error:
 LOAD = """
 import argparse, json, pathlib, sys
 from backends._local.prompt_cache.settings import CacheSettings
-from backends.llamacpp.context import ContextOptions
+from backends.llamacpp.batching.context_params import ContextOptions
 from backends.llamacpp.model import LlamaModel
 from backends.llamacpp.scheduler_factory import create_scheduler
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import llama_cpp
 
 from backends._local import visible_gpus
+from backends.llamacpp.bindings import LOG_CAPTURE
 from kuwa_min.errors import StartError
 
 from . import cuda_cards
-from .bindings import LOG_CAPTURE
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backends.llamacpp import kv_tensors
+from backends.llamacpp.device import kv_tensors
 from kuwa_min.errors import StartError
 
 LIMIT = 2**27  # bytes of one tensor, as Mesa's software device has it

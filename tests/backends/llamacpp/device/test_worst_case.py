@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 
-from backends.llamacpp import LlamacppExecutor, worst_case
-from backends.llamacpp.context import SequenceChunk
+from backends.llamacpp import LlamacppExecutor
+from backends.llamacpp.batching.token_batch import SequenceChunk
+from backends.llamacpp.device import worst_case
 from kuwa_min.errors import StartError
 from tests.support.models import tiny_ggufs
 

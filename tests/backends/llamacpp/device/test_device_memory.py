@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.llamacpp.device_memory import placement
+from backends.llamacpp.device.device_memory import placement
 
 LOADING = [
     "llama_prepare_model_devices: using device CUDA0 (NVIDIA H100 (SXM)) (0000:01:00.0) - "

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.llamacpp import cuda_cards
-from backends.llamacpp.cuda_cards import FATBIN, FATBIN_HEADER, PART, Card
+from backends.llamacpp.device import cuda_cards
+from backends.llamacpp.device.cuda_cards import FATBIN, FATBIN_HEADER, PART, Card
 
 V100, T4, A100, RTX_3090 = (7, 0), (7, 5), (8, 0), (8, 6)
 H100, B200, RTX_5090 = (9, 0), (10, 0), (12, 0)

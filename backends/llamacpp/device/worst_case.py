@@ -10,9 +10,9 @@ import itertools
 import logging
 import time
 
+from backends.llamacpp.batching.context import LlamaContext
+from backends.llamacpp.batching.token_batch import SequenceChunk
 from kuwa_min.errors import StartError
-
-from .context import LlamaContext, SequenceChunk
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Where a model computes: devices, and what fits into their memory."""
