@@ -11,6 +11,7 @@ Knows no library.
 #    least recently used one: usually a system prompt. A short prefix is cheaper to prefill again.
 # 3. Else the prompt is prefilled from its first token.
 # The last token of a prompt is never reused: its logits are needed for the first sampled token.
+# What was computed with other adapters (LoRA) is never reused either.
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ class Slot(Protocol):
     """A slot of the KV cache, as far as prefix reuse knows it."""
 
     tokens: list[int]  # whose keys and values it holds
+    adapters: str  # with which they were computed: Request.adapters
     is_idle: bool
     last_used: int  # when it became idle, by tick()
 
@@ -58,17 +60,27 @@ def common_prefix_length(first: Sequence[int], second: Sequence[int]) -> int:
     )
 
 
+def shared_length(slot: Slot, prompt_ids: Sequence[int], adapters: str) -> int:
+    """Return how many of a prompt's tokens a slot holds, computed with the same adapters."""
+    return common_prefix_length(slot.tokens, prompt_ids) if slot.adapters == adapters else 0
+
+
 def match_prefix(
-    slots: Iterable[SlotT], prompt_ids: Sequence[int], *, can_grow: bool, min_prefix: int
+    slots: Iterable[SlotT],
+    prompt_ids: Sequence[int],
+    *,
+    can_grow: bool,
+    min_prefix: int,
+    adapters: str = "",
 ) -> PrefixMatch[SlotT]:
     """Choose a slot for a prompt; at least one of the slots is idle, or can_grow is true.
 
     can_grow: a new slot may be made; min_prefix: tokens from which on copying is faster than
-    prefilling, at least MIN_PREFIX.
+    prefilling, at least MIN_PREFIX; adapters: with which the prompt is computed.
     """
     slots = list(slots)
     reusable = prompt_ids[:-1]
-    shared = [common_prefix_length(slot.tokens, reusable) for slot in slots]
+    shared = [shared_length(slot, reusable, adapters) for slot in slots]
     best = max(range(len(slots)), key=lambda at: (shared[at], slots[at].is_idle), default=None)
     source, cached = (None, 0) if best is None else (slots[best], shared[best])
     if source and source.is_idle and cached and 2 * cached >= len(source.tokens):

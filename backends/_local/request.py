@@ -23,7 +23,8 @@ class Request:
 
     prompt_ids: token ids of the prompt; options: the generation options; stop: stop strings;
     stop_token_ids: tokens that end the completion as an EOS token does; timeout: seconds that
-    generating may take, counted from start(), None for no limit; model_inputs: what the model
+    generating may take, counted from start(), None for no limit; adapters: a text that stands for
+    the adapters (LoRA) that it is computed with, "" for none; model_inputs: what the model
     reads beside the token ids (pixel values), opaque here; splitter: tells thoughts from the
     answer; thinking: how they are shown.
 
@@ -40,11 +41,13 @@ class Request:
         stop: Sequence[str] = (),
         stop_token_ids: Collection[int] = (),
         timeout: float | None = None,
+        adapters: str = "",
         model_inputs: Any = None,
         splitter: Splitter | None = None,
         thinking: str = HIDE,
     ) -> None:
         self.prompt_ids, self.options, self.model_inputs = prompt_ids, options, model_inputs
+        self.adapters = adapters
         self.cached_tokens = 0  # of the prompt, found in the KV cache
         self.completion_tokens = 0  # sampled so far, counted by the scheduler
         self.emit_interval = EMIT_INTERVAL

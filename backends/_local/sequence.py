@@ -37,6 +37,7 @@ class Sequence(Generic[SamplerT]):
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.tokens: list[int] = []  # computed: their keys and values are in the slot
+        self.adapters = ""  # with which they were
         self.is_idle = True
         self.last_used = 0
 
@@ -54,6 +55,7 @@ class Sequence(Generic[SamplerT]):
         max_new_tokens: of the completion; None for as many as the context has room for.
         """
         self.tokens, self.is_idle = request.prompt_ids[:cached], False
+        self.adapters = request.adapters
         self.request, self.sampler, self.prefill_ids = request, sampler, request.prompt_ids
         request.cached_tokens = cached
         self._context_length, self._completion = model.context_length, Completion(request, model)

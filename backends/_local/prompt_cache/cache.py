@@ -11,7 +11,7 @@ Knows no library: a RowStates saves and restores the rows of an engine.
 #    good is preferred: nothing is moved then;
 # 3. over the budget, the least recently used states go first.
 # A state that cannot be cut (of recurrent models, and of those with sliding windows) serves only
-# prompts that begin with all of its tokens.
+# prompts that begin with all of its tokens. A state serves chats with the same adapters only.
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from backends._local.prefix_match import (
     MIN_PREFIX,
     PrefixMatch,
     Slot,
-    common_prefix_length,
     match_nothing,
+    shared_length,
 )
 from kuwa_min.errors import message_of
 
-from .parked import TOKEN_BYTES, ParkedState, as_bytes
+from .parked import TOKEN_BYTES, Key, ParkedState, as_bytes
 from .parked_states import ParkedStates
 from .state_files import StateFiles
 
@@ -121,11 +121,16 @@ class PromptCache:
 
     # -- a new chat
 
-    def find(self, prompt_ids: Sequence[int]) -> Found:
-        """Return the state that has most of a prompt's tokens, without the last one."""
+    def find(self, prompt_ids: Sequence[int], adapters: str = "") -> Found:
+        """Return the state that has most of a prompt's tokens, without the last one.
+
+        adapters: with which the prompt is computed, as in match() and park().
+        """
         reusable, best = as_bytes(prompt_ids[:-1]), Found(None, 0)
         for entry in reversed(self._parked.all()):
-            if not entry.tokens.startswith(reusable[: (best.length + 1) * TOKEN_BYTES]):
+            if entry.adapters != adapters or not entry.tokens.startswith(
+                reusable[: (best.length + 1) * TOKEN_BYTES]
+            ):
                 continue  # as nearly all of them: looked at in no time
             length = entry.common_prefix_length(reusable, can_cut=self._states.can_cut)
             if length > best.length:
@@ -140,12 +145,13 @@ class PromptCache:
         *,
         can_grow: bool,
         tokens_in: Callable[[float], int],
+        adapters: str = "",
     ) -> tuple[PrefixMatch[RowT], ParkedState | None]:
         """Return the row for a prompt, and the state to restore in it if that is better.
 
         live: what the rows themselves offer; tokens_in: how many tokens are read in some seconds.
         """
-        found = self.find(prompt_ids)
+        found = self.find(prompt_ids, adapters)
         if found.parked is None:
             return live, None
         source = live.source or live.slot
@@ -177,20 +183,20 @@ class PromptCache:
 
     # -- before a row is overwritten
 
-    def park(self, row: Row, prompt_ids: Sequence[int] = ()) -> bool:
+    def park(self, row: Row, prompt_ids: Sequence[int] = (), adapters: str = "") -> bool:
         """Park a row's state if a prompt takes the row; return whether it was copied."""
         if not self._parked.max_bytes:
             return False
-        if len(row.tokens) - common_prefix_length(row.tokens, prompt_ids) <= MIN_LOST:
+        if len(row.tokens) - shared_length(row, prompt_ids, adapters) <= MIN_LOST:
             return False
-        tokens = as_bytes(row.tokens)
-        if self._holds(tokens):
+        key = row.adapters, as_bytes(row.tokens)
+        if self._holds(key):
             return False
         try:
-            size = self._states.state_bytes(row.slot) + len(tokens)
-            if not self._make_room(tokens, size):
+            size = self._states.state_bytes(row.slot) + len(key[1])
+            if not self._make_room(key, size):
                 return False
-            entry = ParkedState(tokens, self._states.save(row.slot))
+            entry = ParkedState(key[1], self._states.save(row.slot), row.adapters)
         except MemoryError as error:
             level = logging.DEBUG if self._has_failed else logging.WARNING
             logger.log(level, "a chat was not parked: %s", message_of(error) or "out of memory")
@@ -202,17 +208,16 @@ class PromptCache:
             self._files.write(entry)
         return True
 
-    def _holds(self, tokens: bytes) -> bool:
-        """Tell whether a state is parked that serves whatever one of these tokens would."""
-        same = self._parked.get(tokens)
+    def _holds(self, key: Key) -> bool:
+        """Tell whether a state is parked that serves whatever one of this key would."""
+        same = self._parked.get(key)
         if self._states.can_cut:
-            longer = (one for one in self._parked.all() if one.tokens.startswith(tokens))
-            same = next(longer, None)
+            same = next((one for one in self._parked.all() if _begins(one.key, key)), None)
         if same is not None:
             self._note_use(same)
         return same is not None
 
-    def _make_room(self, tokens: bytes, size: int) -> bool:
+    def _make_room(self, key: Key, size: int) -> bool:
         """Drop states until another one has room; return false if it never has.
 
         The first to go are those that it serves as well.
@@ -221,7 +226,7 @@ class PromptCache:
             return False
         if self._states.can_cut:
             for older in self._parked.all():
-                if tokens.startswith(older.tokens):
+                if _begins(key, older.key):
                     self._drop(older)
         for entry in self._parked.in_the_way_of(size) or ():
             self._drop(entry)
@@ -252,3 +257,8 @@ class PromptCache:
         for row in rows:
             self.park(row)
         self._files.close()
+
+
+def _begins(longer: Key, shorter: Key) -> bool:
+    """Tell whether tokens begin with others, and both are of the same adapters."""
+    return longer[0] == shorter[0] and longer[1].startswith(shorter[1])

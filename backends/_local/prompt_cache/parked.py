@@ -8,6 +8,8 @@ from typing import Any
 
 from backends._local.prefix_match import common_prefix_length
 
+Key = tuple[str, bytes]  # adapters and tokens
+
 TOKEN_BYTES = array("i").itemsize
 
 
@@ -17,11 +19,19 @@ def as_bytes(tokens: Sequence[int]) -> bytes:
 
 
 class ParkedState:
-    """The state of a row and its tokens; state: a buffer of bytes."""
+    """The state of a row, its tokens, and the adapters with which they were computed.
 
-    def __init__(self, tokens: bytes, state: Any) -> None:
-        self.tokens, self.state = tokens, state
+    state: a buffer of bytes; adapters: as Request has them.
+    """
+
+    def __init__(self, tokens: bytes, state: Any, adapters: str = "") -> None:
+        self.tokens, self.state, self.adapters = tokens, state, adapters
         self.size = memoryview(state).nbytes + len(tokens)
+
+    @property
+    def key(self) -> Key:
+        """Return what no other state has as well."""
+        return self.adapters, self.tokens
 
     @property
     def length(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .parked import ParkedState
+from .parked import Key, ParkedState
 
 MAX_ENTRIES = 1000  # each is compared with each prompt: a millisecond or two
 RESERVE = 2**28  # bytes of free memory that are left to others
@@ -21,7 +21,7 @@ class ParkedStates:
         self.max_bytes, self._free = max_bytes, free
         self.bytes = 0
         self._lock = threading.Lock()
-        self._entries: dict[bytes, ParkedState] = {}  # by tokens, the least recently used first
+        self._entries: dict[Key, ParkedState] = {}  # the least recently used first
 
     def __len__(self) -> int:
         """Return the number of states."""
@@ -32,24 +32,24 @@ class ParkedStates:
         with self._lock:
             return list(self._entries.values())
 
-    def get(self, tokens: bytes) -> ParkedState | None:
-        """Return the state of exactly these tokens."""
-        return self._entries.get(tokens)
+    def get(self, key: Key) -> ParkedState | None:
+        """Return the state of exactly these tokens and adapters."""
+        return self._entries.get(key)
 
     def put(self, entry: ParkedState) -> None:
         """Add a state, or note that it was used."""
         with self._lock:
             self._remove(entry)
-            self._entries[entry.tokens] = entry
+            self._entries[entry.key] = entry
             self.bytes += entry.size
 
     def add(self, entry: ParkedState) -> bool:
         """Add a state as the least recently used one; return false if there is no room."""
         with self._lock:
-            if entry.tokens not in self._entries:
+            if entry.key not in self._entries:
                 if self.bytes + entry.size > self._limit():
                     return False
-                self._entries = {entry.tokens: entry, **self._entries}
+                self._entries = {entry.key: entry, **self._entries}
                 self.bytes += entry.size
         return True
 
@@ -59,7 +59,7 @@ class ParkedStates:
             self._remove(entry)
 
     def _remove(self, entry: ParkedState) -> None:
-        known = self._entries.pop(entry.tokens, None)
+        known = self._entries.pop(entry.key, None)
         if known is not None:
             self.bytes -= known.size
 

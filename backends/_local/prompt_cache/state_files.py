@@ -4,7 +4,7 @@ A folder mirrors the states of one prompt cache. One thread reads them at the st
 later ones, so that the engine never waits for a disk.
 """
 
-# A file is named by a hash of its tokens and appears by one rename.
+# A file is named by a hash of its adapters and tokens and appears by one rename.
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from kuwa_min.errors import UsageError
 from kuwa_min.process.supervision import Thread
 
 from . import state_file
-from .parked import ParkedState
+from .parked import Key, ParkedState
 from .state_file import KEY_BYTES
 
 logger = logging.getLogger(__name__)
 
 SUFFIX, PARTIAL, LOCK = ".chat", ".partial", "lock"
+NO_KEY: Key = ("", b"")
 PRIVATE_FOLDER, OTHERS = 0o700, 0o077
 CLOSE_TIMEOUT = 5.0  # seconds that close() waits for what is not written yet
 
@@ -60,9 +61,9 @@ class StateFiles:
         self._root, self._key = folder, key
         self._folder = folder / key.hex()[:KEY_BYTES]
         self._changed = threading.Condition()
-        self._writes: dict[bytes, ParkedState] = {}  # by tokens, in order
-        self._removals: set[bytes] = set()
-        self._touches: set[bytes] = set()
+        self._writes: dict[Key, ParkedState] = {}  # in order
+        self._removals: set[Key] = set()
+        self._touches: set[Key] = set()
         self._closing = False
         self._has_failed = False  # to write the last one
         self.was_read = threading.Event()  # all that was there at the start
@@ -92,23 +93,23 @@ class StateFiles:
         """Write a state soon."""
         with self._changed:
             if self._thread is not None:
-                self._removals.discard(entry.tokens)
-                self._writes[entry.tokens] = entry
+                self._removals.discard(entry.key)
+                self._writes[entry.key] = entry
                 self._changed.notify()
 
     def remove(self, entry: ParkedState) -> None:
         """Remove a state's file soon; if it was not written yet, it never is."""
         with self._changed:
             if self._thread is not None:
-                self._writes.pop(entry.tokens, None)
-                self._removals.add(entry.tokens)
+                self._writes.pop(entry.key, None)
+                self._removals.add(entry.key)
                 self._changed.notify()
 
     def touch(self, entry: ParkedState) -> None:
         """Note that a state was used."""
         with self._changed:
             if self._thread is not None:
-                self._touches.add(entry.tokens)
+                self._touches.add(entry.key)
                 self._changed.notify()
 
     def close(self) -> None:
@@ -133,14 +134,14 @@ class StateFiles:
         self.was_read.set()
         while self._has_more():
             with self._changed:
-                entry = self._writes.pop(next(iter(self._writes), b""), None)
+                entry = self._writes.pop(next(iter(self._writes), NO_KEY), None)
                 removals, self._removals = self._removals, set()
                 touches, self._touches = self._touches, set()
-            for tokens in removals:
-                _remove(self._path(tokens))
-            for tokens in touches - removals:
+            for key in removals:
+                _remove(self._path(key))
+            for key in touches - removals:
                 with contextlib.suppress(OSError):
-                    os.utime(self._path(tokens))
+                    os.utime(self._path(key))
             if entry is not None:
                 self._write(entry)
 
@@ -153,8 +154,9 @@ class StateFiles:
                 self._changed.wait()
         return True
 
-    def _path(self, tokens: bytes) -> Path:
-        return self._folder / (hashlib.sha256(tokens).hexdigest() + SUFFIX)
+    def _path(self, key: Key) -> Path:
+        adapters, tokens = key
+        return self._folder / (hashlib.sha256(adapters.encode() + tokens).hexdigest() + SUFFIX)
 
     def _remove_foreign(self) -> None:
         """Remove what the folder holds of other models, versions and settings, unless in use."""
@@ -175,7 +177,7 @@ class StateFiles:
             entry = None
             if path.suffix == SUFFIX and size + bytes_on_disk <= max_bytes:
                 entry = state_file.read(path, self._key)
-                if entry is not None and self._path(entry.tokens) != path:
+                if entry is not None and self._path(entry.key) != path:
                     entry = None
                 damaged += entry is None
             if entry is not None and add(entry):
@@ -200,7 +202,7 @@ class StateFiles:
         return [(path, size) for _, path, size in sorted(found, reverse=True) if path.name != LOCK]
 
     def _write(self, entry: ParkedState) -> None:
-        path = self._path(entry.tokens)
+        path = self._path(entry.key)
         partial = path.with_suffix(PARTIAL)
         try:
             state_file.write(partial, entry, self._key)

@@ -23,6 +23,7 @@ class Slot:
     tokens: list[int] = field(default_factory=list)
     is_idle: bool = True
     last_used: int = 0
+    adapters: str = ""
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,17 @@ def test_a_prefix_that_is_just_long_enough_is_copied(min_prefix: int) -> None:
     busy = Slot([*shared, 1], is_idle=False)
     match = match_prefix([busy], [*shared, 2], can_grow=True, min_prefix=min_prefix)
     assert (match.slot, match.cached, match.source) == (None, len(shared), busy)
+
+
+@pytest.mark.parametrize(("held", "wanted"), [("", "a*1"), ("a*1", ""), ("a*1", "a*0.5")])
+def test_what_was_computed_with_other_adapters_is_not_reused(held: str, wanted: str) -> None:
+    """Neither in place nor as a copy, though all tokens are the same."""
+    busy = Slot([*SYSTEM, 1], is_idle=False, adapters=held)
+    idle = Slot([*SYSTEM, 1], adapters=held)
+    match = match_prefix([busy, idle], [*SYSTEM, 2], can_grow=False, min_prefix=0, adapters=wanted)
+    assert (match.slot, match.cached, match.source) == (idle, 0, None)
+    match = match_prefix([busy, idle], [*SYSTEM, 2], can_grow=False, min_prefix=0, adapters=held)
+    assert (match.slot, match.cached, match.source) == (idle, len(SYSTEM), None)
 
 
 def test_the_first_prompt_gets_a_new_slot() -> None:

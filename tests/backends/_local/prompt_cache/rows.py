@@ -14,6 +14,7 @@ class Row:
 
     slot: int = 0
     tokens: list[int] = field(default_factory=list)
+    adapters: str = ""
     is_idle: bool = True
     last_used: int = 0
 

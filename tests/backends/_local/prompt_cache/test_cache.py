@@ -34,15 +34,15 @@ class Engine:
         self.cache.attach(self.states)
         self.clock = 0
 
-    def turn(self, prompt: list[int], cost: int = 0) -> int:
+    def turn(self, prompt: list[int], cost: int = 0, adapters: str = "") -> int:
         """Compute a prompt and leave it in its row; return how many tokens were read."""
-        live = match_prefix(self.rows, prompt, can_grow=False, min_prefix=0)
+        live = match_prefix(self.rows, prompt, can_grow=False, min_prefix=0, adapters=adapters)
         match, parked = self.cache.match(
-            self.rows, prompt, live, can_grow=False, tokens_in=lambda _: cost
+            self.rows, prompt, live, can_grow=False, tokens_in=lambda _: cost, adapters=adapters
         )
         row = match.slot
         assert row is not None
-        self.cache.park(row, prompt)
+        self.cache.park(row, prompt, adapters)
         cached = match.cached
         if parked is not None:
             cached = self.cache.restore(row, parked, match.cached)
@@ -50,7 +50,7 @@ class Engine:
         elif match.source is None:
             cached = self.states.kept(row.slot, match.cached)
         self.clock += 1
-        row.tokens, row.last_used = list(prompt), self.clock
+        row.tokens, row.adapters, row.last_used = list(prompt), adapters, self.clock
         return len(prompt) - cached
 
     def parked(self) -> list[int]:
@@ -186,6 +186,21 @@ def test_the_last_token_of_a_prompt_is_computed(tokens: list[int]) -> None:
     engine.turn(chat(1))
     engine.turn(chat(2))
     assert engine.cache.find([*chat(1), *tokens]).length == LENGTH - 1 + len(tokens)
+
+
+def test_chats_with_other_adapters_share_nothing() -> None:
+    """The same tokens are parked once for each of them, and found by their own chats alone."""
+    engine = Engine(1)
+    assert [engine.turn(chat(1), adapters=one) for one in ("", "a*1", "b*1")] == [LENGTH] * 3
+    assert engine.cache.facts()["entries"] == 2, "the row was parked before it was overwritten"
+    longer = [*chat(1), 1]
+    assert engine.cache.find(longer, "c*1").parked is None
+    assert [engine.turn(longer, adapters=one) for one in ("a*1", "", "b*1")] == [1] * 3
+    assert engine.turn(longer, adapters="a*0.5") == LENGTH + 1
+    found = engine.cache.find([*longer, 1], "a*1")
+    assert found.length == LENGTH + 1
+    assert found.parked is not None
+    assert found.parked.adapters == "a*1"
 
 
 def test_memory_that_runs_out_forgets_parked_chats(caplog: pytest.LogCaptureFixture) -> None:

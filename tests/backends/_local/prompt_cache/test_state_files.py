@@ -62,6 +62,27 @@ def test_what_was_written_is_read_at_the_next_start(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_chats_of_the_same_tokens_with_other_adapters_have_files_of_their_own(
+    tmp_path: Path,
+) -> None:
+    """None is taken for another one after a restart."""
+    tokens = as_bytes([1, 2, 3])
+    states = [ParkedState(tokens, one.encode(), one) for one in ("", "a*1", "b*0.5")]
+    restart(tmp_path, *states)
+    found: list[tuple[str, bytes]] = []
+
+    def add(one: ParkedState) -> bool:
+        found.append((one.adapters, bytes(one.state)))
+        return True
+
+    files = StateFiles(tmp_path, KEY)
+    files.start(add, LARGE)
+    files.remove(states[1])
+    files.close()
+    assert sorted(found) == [(one.adapters, bytes(one.state)) for one in states]
+    assert len(restart(tmp_path)) == 2
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "a bit of the state": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
     "a bit of the tokens": lambda data: data[:-25] + bytes([data[-25] ^ 1]) + data[-24:],
