@@ -1,7 +1,7 @@
 """A parked state as a file: written and read by a hash.
 
 It begins with MAGIC and a SHA-256 of all that follows: the key, which stands for model, library and
-context; the numbers of bytes; adapters; tokens; state. What differs from that in anything is no state.
+context; the numbers of bytes; adapters; tokens; state. What differs in anything is no state.
 """
 
 from __future__ import annotations
