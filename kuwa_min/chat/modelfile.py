@@ -35,7 +35,9 @@ APPENDED = {
     "output-prefix": "output_prefix",
     "output-suffix": "output_suffix",
 }
-STOP_WORDS = ("llm_stop", "stop")  # whose values are texts, also "2." and "true"
+STOP_WORDS = ("llm_stop", "stop")
+# whose values are texts, also "2." and "true"
+TEXTS = (*STOP_WORDS, "llm_regex", "regex", "llm_grammar", "grammar")
 REPEATED = (*STOP_WORDS, "llm_stop_token_ids", "stop_token_ids")
 BOTS = {  # commands for agents -> the attribute; other executors ignore them
     "from": "process_bot",
@@ -202,7 +204,7 @@ class _Builder:
     def _set(self, key: str, text: str) -> None:
         """Set a parameter; a repeated stop word makes a list, as in Ollama's Modelfiles."""
         parameters, value = self._modelfile.parameters, convert_value(text)
-        if key in STOP_WORDS and value is not None:
+        if key in TEXTS and value is not None:
             value = text
         before = parameters.get(key)
         if key not in REPEATED or before is None or value is None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from . import bounded_json
 from .bounded_json import whole
 
 WORDS = {"true": True, "false": False, "none": None}
@@ -62,10 +63,23 @@ def read_prompt(args: str) -> str:
 
 
 def read_value(text: str) -> str:
-    """Return a parameter's value without its quotes and without a trailing comment."""
+    """Return a parameter's value without its quotes and without a trailing comment.
+
+    A JSON object is the value as a whole, with what looks like a comment in its texts.
+    """
     text = text.strip()
+    if text.startswith("{") and text.endswith("}") and _is_json(text):
+        return text
     quoted = re.fullmatch(QUOTED_VALUE, text)
     return quoted[2] if quoted else re.split(COMMENT, text)[0].rstrip()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        bounded_json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def is_unicode(text: str) -> bool:

@@ -24,6 +24,7 @@ from kuwa_min.log import redaction
 
 from . import types
 from .sentences import MUST_BE_AT_LEAST, MUST_BE_ONE_OF, OPTION_REASON
+from .text_file import InvalidTextFile, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,12 @@ WITHOUT_EFFECT = "{} of a Modelfile has no effect in this backend"
 MAX_NAMES = 5  # options without effect that are logged for one request
 MAX_WARNINGS = 256  # distinct warnings that are remembered, so that each is logged once
 LIST_METAVARS: dict[types.Kind, str] = {list: "TEXT", list[int]: "INT"}
-METAVARS: dict[types.Kind, str] = {**LIST_METAVARS, dict: "JSON"}
+METAVARS: dict[types.Kind, str] = {
+    **LIST_METAVARS,
+    dict: "JSON",
+    types.Pattern: "TEXT",
+    **dict.fromkeys(types.IN_FILES, "FILE"),
+}
 # One of a Modelfile's llm_*, which our own code reads: never sent to a service.
 MULTIMODAL = "enable_multimodal"
 
@@ -145,7 +151,15 @@ def _argument(option: Option) -> Callable[[str], Any]:
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from None
 
-    return convert
+    def convert_file(path: str) -> Any:
+        try:
+            return option.convert(read_text(path))
+        except InvalidTextFile as error:
+            raise argparse.ArgumentTypeError(f"{path} {error}") from None
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{path}: {error}") from None
+
+    return convert_file if option.kind in types.IN_FILES else convert
 
 
 def settings(

@@ -32,3 +32,9 @@ MUST_HAVE_FEWER_TOKENS = Sentence("must have {} tokens at most", "最多只能�
 MUST_BE_BIASES = Sentence(
     "must be from {} to {} for each token", "每個 token 的值必須介於 {} 與 {} 之間"
 )
+MUST_BE_SCHEMA = Sentence(
+    "must be a JSON schema: a JSON object of {} characters at most",
+    "必須是 JSON 結構描述：不超過 {} 個字元的 JSON 物件",
+)
+MUST_BE_PATTERN = Sentence("must be a text of 1 to {} characters", "必須是 1 到 {} 個字元的文字")
+ONE_CONSTRAINT = Sentence("must not be given together with {}", "不得與 {} 同時指定")

@@ -16,12 +16,27 @@ from .sentences import (
     MUST_BE_FINITE,
     MUST_BE_NUMBER,
     MUST_BE_OBJECT,
+    MUST_BE_PATTERN,
+    MUST_BE_SCHEMA,
     MUST_BE_TEXT,
     MUST_BE_TEXTS,
     MUST_BE_TRUTH,
     MUST_BE_WHOLE,
     MUST_BE_WHOLES,
 )
+
+
+class Pattern(str):
+    """The kind of a text that is not empty, such as a regular expression."""
+
+
+class Grammar(Pattern):
+    """The kind of such a text that the command line names a file of."""
+
+
+class Schema(str):
+    """The kind of a JSON object as compact text, which the command line names a file of."""
+
 
 Kind = (
     type[int]
@@ -31,11 +46,15 @@ Kind = (
     | type[list[str]]
     | type[list[int]]
     | type[dict[str, Any]]
+    | type[Pattern]
+    | type[Schema]
 )
+IN_FILES = (Schema, Grammar)
 MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
 MAX_WHOLES = 256  # of a list
 MAX_TEXT_LENGTH = 1000  # characters of each
 MAX_OBJECT_LENGTH = 16 << 10  # characters of JSON, as a Modelfile has it
+MAX_PATTERN_LENGTH = 64 << 10  # characters of a schema, a regular expression or a grammar
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]?)(i?B?)", re.ASCII | re.IGNORECASE)
 
 
@@ -114,6 +133,27 @@ def _object(value: Any) -> dict[str, Any]:
     return parsed
 
 
+def _pattern(value: Any) -> str:
+    text = _text(value)
+    if not 0 < len(text) <= MAX_PATTERN_LENGTH:
+        raise ValueError
+    return text
+
+
+def _schema(value: Any) -> str:
+    """Convert to the JSON text of an object: such text, or a mapping."""
+    if isinstance(value, str) and len(value) > MAX_PATTERN_LENGTH:
+        raise ValueError
+    parsed = from_json(value)
+    if not isinstance(parsed, dict):
+        raise ValueError
+    try:
+        text = json.dumps(parsed, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError from None
+    return _pattern(text)
+
+
 def from_json(value: Any) -> Any:
     """Parse text that is a JSON list or object, as in a Modelfile; other values are unchanged."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
@@ -136,6 +176,9 @@ _CONVERTERS: dict[Kind, Callable[[Any], Any]] = {
     list: _texts,
     list[int]: _wholes,
     dict: _object,
+    Pattern: _pattern,
+    Grammar: _pattern,
+    Schema: _schema,
 }
 _WANTED: dict[Kind, Sentence] = {
     bool: MUST_BE_TRUTH,
@@ -145,6 +188,9 @@ _WANTED: dict[Kind, Sentence] = {
     list: MUST_BE_TEXTS.format(MAX_TEXTS, MAX_TEXT_LENGTH),
     list[int]: MUST_BE_WHOLES.format(MAX_WHOLES),
     dict: MUST_BE_OBJECT.format(MAX_OBJECT_LENGTH),
+    Pattern: MUST_BE_PATTERN.format(MAX_PATTERN_LENGTH),
+    Grammar: MUST_BE_PATTERN.format(MAX_PATTERN_LENGTH),
+    Schema: MUST_BE_SCHEMA.format(MAX_PATTERN_LENGTH),
 }
 
 
