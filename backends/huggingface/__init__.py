@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends._http.cancellation import CancelScope
-from backends._local import visible_gpus
 from backends._local.executor import Model, ModelExecutor
+from backends._local.machine import visible_gpus
 from backends._local.model_files import hub_cache, quantization, resolve
 from backends._local.options import MAX_VALUES, read_chat_template
 from backends._local.prompt_encoder import ChatInput, PromptEncoder

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from backends._local import visible_gpus
 from backends._local.executor import Model, ModelExecutor
+from backends._local.machine import visible_gpus
 from backends._local.model_files import resolve
 from backends._local.options import read_chat_template
 from backends._local.scheduler import Scheduler

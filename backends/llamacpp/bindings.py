@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 ERROR, CONTINUED = 4, 5  # log levels of llama.cpp
 TENSOR_BYTES = 1024  # memory for the description of a tensor
-CPU_CORES = Path("/sys/devices/system/cpu")
 API = {  # the functions that we call and their numbers of arguments, which have changed before
     "llama_backend_init": 0,
     "llama_context_default_params": 0,
@@ -202,13 +201,3 @@ def device_takes(name: str, size: int) -> bool:
         return not device or bool(supports(device, probe))
     finally:
         library.ggml_free(context)
-
-
-def cores() -> int:
-    """Return the number of cores of our CPU affinity; hyperthreads of one core count once."""
-    allowed = os.sched_getaffinity(0)
-    siblings = [CPU_CORES / f"cpu{cpu}/topology/thread_siblings_list" for cpu in allowed]
-    try:
-        return len({path.read_text(encoding="ascii") for path in siblings})
-    except OSError:
-        return len(allowed)

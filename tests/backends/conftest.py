@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from backends._local import visible_gpus
 from backends._local.engine import Engine
 from backends._local.executor import ModelExecutor
+from backends._local.machine import visible_gpus
 from backends._local.templates.sandbox_pool import SandboxPool
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.serving.generator_runner import GeneratorRunner

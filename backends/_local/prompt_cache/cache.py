@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from backends._local.free_memory import free_bytes
+from backends._local.machine.free_memory import free_bytes
 from backends._local.prefix_match import (
     MIN_PREFIX,
     PrefixMatch,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from backends._local.free_memory import free_bytes
+from backends._local.machine.free_memory import free_bytes
 from kuwa_min.errors import StartError, UsageError
 from kuwa_min.options import types
 

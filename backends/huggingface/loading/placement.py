@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from backends._local import visible_gpus
+from backends._local.machine import visible_gpus
 from backends._local.model_files.sniff import InvalidModelFile
 from backends._local.model_files.weights import find
 from backends.huggingface.device import cards

@@ -8,7 +8,8 @@ from typing import Any
 
 import llama_cpp
 
-from backends.llamacpp.bindings import LOG_CAPTURE, cores
+from backends._local.machine import processors
+from backends.llamacpp.bindings import LOG_CAPTURE
 from kuwa_min.errors import StartError
 
 BATCH_TOKENS = 2048  # in one llama_decode()
@@ -21,7 +22,7 @@ FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 class ContextOptions:
     """How a context computes; named as the command line names it."""
 
-    threads: int | None  # None: one for each core
+    threads: int | None  # None: as many as processors.default_threads() says
     flash_attn: str  # a key of FLASH_ATTENTION
     cache_type: str  # of keys and values: "f16", "q8_0"...
 
@@ -53,7 +54,7 @@ def _params(
     params.n_ctx = slots * (-(-length // PADDING) * PADDING)
     params.n_batch, params.n_ubatch = BATCH_TOKENS, UBATCH_TOKENS
     params.n_seq_max, params.kv_unified = slots, False
-    params.n_threads = params.n_threads_batch = options.threads or cores()
+    params.n_threads = params.n_threads_batch = options.threads or processors.default_threads()
     params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
     kv_type = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type.upper()}")
     params.type_k = params.type_v = kv_type

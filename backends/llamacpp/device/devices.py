@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import llama_cpp
 
-from backends._local import visible_gpus
+from backends._local.machine import visible_gpus
 from backends.llamacpp.bindings import LOG_CAPTURE
 from kuwa_min.errors import StartError
 

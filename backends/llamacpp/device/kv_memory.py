@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Iterable
 
-from backends._local.free_memory import free_bytes
+from backends._local.machine.free_memory import free_bytes
 from kuwa_min.errors import StartError
 
 logger = logging.getLogger(__name__)

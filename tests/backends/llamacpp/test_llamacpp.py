@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from backends._local import free_memory
 from backends._local.engine import Closed
+from backends._local.machine import free_memory
 from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends._local import free_memory
+from backends._local.machine import free_memory
 from backends.llamacpp.device import kv_memory
 from kuwa_min.errors import StartError
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from backends._local import visible_gpus
+from backends._local.machine import visible_gpus
 from kuwa_min.errors import StartError
 
 

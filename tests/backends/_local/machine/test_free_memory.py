@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends._local import free_memory
+from backends._local.machine import free_memory
 
 MIB = 2**20
 
