@@ -82,6 +82,8 @@ COVERED_BY = {
     "kuwa_min/packing/libraries/request": "kuwa_min/packing/libraries/test_find",
     "kuwa_min/packing/llama_cpp/build_tools": "kuwa_min/packing/llama_cpp/test_llama_wheel",
     "kuwa_min/packing/llama_cpp/compiling": "kuwa_min/packing/llama_cpp/test_llama_wheel",
+    "backends/llamacpp/vision/layout": "backends/llamacpp/vision/test_spans",
+    "backends/llamacpp/vision/media_batch": "backends/llamacpp/batching/test_context",
     "backends/llamacpp/batching/context_params": "backends/llamacpp/batching/test_context",
     "backends/llamacpp/batching/slot_memory": "backends/llamacpp/batching/test_context",
     "backends/llamacpp/batching/token_batch": "backends/llamacpp/batching/test_context",

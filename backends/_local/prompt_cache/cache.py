@@ -67,7 +67,7 @@ class RowStates(Protocol):
     def save(self, slot: int) -> Any:
         """Return a copy of a row's state in host memory; raises MemoryError."""
 
-    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
+    def restore(self, slot: int, state: Any, tokens: Sequence[int], length: int) -> int:
         """Overwrite a row with the first `length` of a state's tokens; return how many it holds.
 
         If the state does not fit, or memory runs out, the row is empty: 0.
@@ -166,7 +166,7 @@ class PromptCache:
     def restore(self, row: Row, parked: ParkedState, length: int) -> int:
         """Overwrite a row with a parked state's beginning; return how many tokens it holds."""
         started = time.perf_counter()
-        held = self._states.restore(row.slot, parked.state, parked.length, length)
+        held = self._states.restore(row.slot, parked.state, parked.ids, length)
         if held != length:
             logger.warning("a parked chat could not be restored: it is dropped")
             self._drop(parked)

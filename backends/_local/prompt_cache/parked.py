@@ -38,6 +38,13 @@ class ParkedState:
         """Return the number of tokens."""
         return len(self.tokens) // TOKEN_BYTES
 
+    @property
+    def ids(self) -> Sequence[int]:
+        """Return the token ids."""
+        ids = array("i")
+        ids.frombytes(self.tokens)
+        return ids
+
     def common_prefix_length(self, prompt: bytes, *, can_cut: bool) -> int:
         """Return how many of a prompt's tokens can be restored from this state."""
         if prompt.startswith(self.tokens):

@@ -7,7 +7,7 @@ piece. An idle sequence keeps its slot for prefix reuse, until its slot or its m
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, match_prefix
@@ -123,10 +123,10 @@ class KVSlots:
         except Exception as error:  # noqa: BLE001 - the chat does not need it
             raise MemoryError(describe(error)) from None
 
-    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
+    def restore(self, slot: int, state: Any, tokens: Collection[int], length: int) -> int:
         """Write a state to a slot; return how many tokens it holds, 0 if that failed."""
         try:
-            return length if self.cache.restore(slot, state, tokens, length) else 0
+            return length if self.cache.restore(slot, state, len(tokens), length) else 0
         except Exception as error:  # noqa: BLE001 - the chat is read from its beginning
             logger.debug("a parked chat was not restored: %s", describe(error))
             return 0

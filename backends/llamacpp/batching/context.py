@@ -27,9 +27,10 @@ import llama_cpp
 import numpy
 
 from backends.llamacpp.bindings import LOG_CAPTURE, holding_gil
+from backends.llamacpp.vision.media_batch import MediaBatch, MediaPiece, attention
 
 from . import context_params
-from .context_params import ContextOptions
+from .context_params import UBATCH_TOKENS, ContextOptions
 from .slot_memory import SlotMemory
 from .token_batch import SequenceChunk, TokenBatch
 
@@ -94,14 +95,41 @@ class LlamaContext(SlotMemory):
         MemoryError, or RuntimeError with llama_decode()'s result. The sequences are then as
         before, or empty: sequence_lengths tells.
         """
+        if chunks and chunks[0].media is not None:
+            return self._decode_media(chunks, chunks[0].media)
         gaps = self._gap_slots(chunks)
         if gaps:
             dummies = [SequenceChunk(slot, [DUMMY_TOKEN], False) for slot in gaps]
             chunks = sorted([*chunks, *dummies], key=lambda chunk: chunk.slot)
         self._check(chunks)
-        positions = self._batch.fill(chunks, self.sequence_lengths)
+        positions = self._batch.fill(chunks, self._layout.positions(self.sequence_lengths))
+        self._compute(self._batch.batch, chunks)
+        for slot in gaps:
+            self.truncate(slot, self.sequence_lengths[slot] - 1)
+        return DecodeResult(self._logits(len(positions)), positions)
+
+    def _decode_media(self, chunks: Sequence[SequenceChunk], piece: MediaPiece) -> DecodeResult:
+        """Compute a picture's tokens, or a part of them, as the only chunk."""
+        self._check(chunks)
+        (chunk,) = chunks
+        slot, span = chunk.slot, piece.span
+        if not piece.at:
+            self._layout.add(slot, span)
+        batch = MediaBatch(
+            piece,
+            slot=slot,
+            position=self._layout.position(slot, span.start),
+            wants_logits=chunk.wants_logits,
+        )
+        with attention(self._context, sees_all=piece.sees_all):
+            self._compute(batch.batch, chunks)
+        count = int(chunk.wants_logits)
+        return DecodeResult(self._logits(count), [len(chunk.tokens) - 1] * count)
+
+    def _compute(self, batch: Any, chunks: Sequence[SequenceChunk]) -> None:
+        """Compute a llama_batch of these chunks; raises what decode() does."""
         LOG_CAPTURE.first_error = ""
-        result = llama_cpp.llama_decode(self._context, self._batch.batch)
+        result = llama_cpp.llama_decode(self._context, batch)
         if result != SUCCESS:
             for chunk in chunks:
                 self.truncate(chunk.slot, self.sequence_lengths[chunk.slot])
@@ -109,9 +137,6 @@ class LlamaContext(SlotMemory):
         llama_cpp.llama_synchronize(self._context)  # releases the GIL; get_logits() does not
         for chunk in chunks:
             self.sequence_lengths[chunk.slot] += len(chunk.tokens)
-        for slot in gaps:
-            self.truncate(slot, self.sequence_lengths[slot] - 1)
-        return DecodeResult(self._logits(len(positions)), positions)
 
     def _check(self, chunks: Sequence[SequenceChunk]) -> None:
         """Raise ValueError for input that would abort the process."""
@@ -120,11 +145,20 @@ class LlamaContext(SlotMemory):
             raise ValueError(f"slots {slots[1:-1]} of {len(self.sequence_lengths)}")
         if not 0 < sum(len(chunk.tokens) for chunk in chunks) <= self.batch_tokens:
             raise ValueError(f"more than {self.batch_tokens} tokens at once, or none")
-        for slot, tokens, _ in chunks:
+        for slot, tokens, _, media in chunks:
             if self.sequence_lengths[slot] + len(tokens) > self.capacity:
                 raise ValueError(f"slot {slot} holds {self.capacity} tokens and no more")
-            if not (tokens and 0 <= min(tokens) <= max(tokens) < self._vocabulary):
+            if media is not None:
+                self._check_media(slot, len(tokens), media)
+            elif not (tokens and 0 <= min(tokens) <= max(tokens) < self._vocabulary):
                 raise ValueError(f"slot {slot} was given something that is no token")
+
+    def _check_media(self, slot: int, count: int, piece: MediaPiece) -> None:
+        """Raise ValueError for a picture that would abort the process."""
+        if self.sequence_lengths[slot] != piece.span.start + piece.at:
+            raise ValueError(f"slot {slot} was given a picture that belongs elsewhere")
+        if len(piece.embeddings) != count or (piece.sees_all and count > UBATCH_TOKENS):
+            raise ValueError(f"slot {slot} was given a picture of {count} tokens")
 
     def _logits(self, count: int) -> Any:
         if not count:
@@ -138,10 +172,14 @@ class LlamaContext(SlotMemory):
         if self.gap_fill:
             for one, other in itertools.pairwise(chunks):
                 gap = range(one.slot + 1, other.slot)
-                has_room = all(self.sequence_lengths[slot] < self.capacity for slot in gap)
-                if len(gap) <= self.gap_fill and has_room:
+                if len(gap) <= self.gap_fill and all(map(self._takes_dummy, gap)):
                     found += gap
         return found
+
+    def _takes_dummy(self, slot: int) -> bool:
+        """Tell whether a slot has room for another token, and does not end within a picture."""
+        length = self.sequence_lengths[slot]
+        return length < self.capacity and self._layout.whole(slot, length) == length
 
     def sample(self, sampler: Any, position: int) -> int:
         """Apply a llama.cpp sampler to the logits of a position of the last DecodeResult."""

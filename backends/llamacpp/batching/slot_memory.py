@@ -20,6 +20,7 @@ import llama_cpp
 import numpy
 
 from backends.llamacpp.bindings import holding_gil
+from backends.llamacpp.vision.layout import Layout
 
 remove_tokens = holding_gil(llama_cpp.llama_memory_seq_rm)
 last_position = holding_gil(llama_cpp.llama_memory_seq_pos_max)
@@ -34,6 +35,7 @@ class SlotMemory:
         self._memory = llama_cpp.llama_get_memory(context)
         self.capacity = int(llama_cpp.llama_n_ctx_seq(context))  # tokens of a slot
         self.sequence_lengths = [0] * slots  # tokens that each slot holds
+        self._layout = Layout(slots)
         self._shortest = [0] * slots  # tokens that truncate() can leave in each, but for none
         self.can_cut = not has_window and not is_recurrent  # restored states
         self._is_recurrent = is_recurrent
@@ -44,21 +46,30 @@ class SlotMemory:
 
         Returns the number of tokens that are left.
         """
+        length = self._layout.cut(slot, length)
         if length < self._shortest[slot]:
             length = 0
-        removed = remove_tokens(self._memory, slot, length, -1)
-        if not removed or last_position(self._memory, slot) != length - 1:
+        end = self._layout.position(slot, length)
+        removed = remove_tokens(self._memory, slot, end, -1)
+        if not (removed and self._ends_with(slot, length)):
             remove_tokens(self._memory, slot, -1, -1)
             length = 0
         if not length:
-            self._shortest[slot] = 0
+            self._shortest[slot] = self._layout.cut(slot, 0)
         self.sequence_lengths[slot] = length
         return length
+
+    def _ends_with(self, slot: int, length: int) -> bool:
+        """Tell whether a slot's last token is the last of `length` tokens."""
+        last = last_position(self._memory, slot)
+        least, end = self._layout.least_last(slot, length), self._layout.position(slot, length)
+        return bool(least <= last < end)
 
     def copy(self, source: int, target: int, length: int) -> int:
         """Copy a sequence's first `length` tokens to another slot; return how many that holds."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         self._shortest[target] = self._shortest[source]
+        self._layout.copy(source, target)
         return self.truncate(target, length)
 
     def clear(self) -> None:
@@ -66,6 +77,7 @@ class SlotMemory:
         llama_cpp.llama_memory_clear(self._memory, True)
         self.sequence_lengths = [0] * len(self.sequence_lengths)
         self._shortest = [0] * len(self.sequence_lengths)
+        self._layout.clear()
 
     def reset(self, slots: Sequence[int]) -> None:
         """Empty slots that hold NaNs, and overwrite their memory.
@@ -85,6 +97,7 @@ class SlotMemory:
     def kept(self, slot: int, length: int) -> int:
         """Return how many tokens truncate() to this length would leave, as far as is known."""
         shortest = self.sequence_lengths[slot] if self._is_recurrent else self._shortest[slot]
+        length = self._layout.whole(slot, length)
         return length if length >= shortest else 0
 
     def state_bytes(self, slot: int) -> int:
@@ -99,17 +112,18 @@ class SlotMemory:
             raise MemoryError("llama.cpp could not save a chat's state")
         return state
 
-    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
-        """Restore a state of `tokens` tokens in a slot, and truncate it to `length`.
+    def restore(self, slot: int, state: Any, tokens: Sequence[int], length: int) -> int:
+        """Restore a state of these tokens in a slot, and truncate it to `length` of them.
 
         Returns the number of tokens that the slot holds, 0 if llama.cpp refuses the state.
         """
         buffer = numpy.frombuffer(state, numpy.uint8)
         pointer = _bytes_pointer(buffer)
         read = llama_cpp.llama_state_seq_set_data(self._context, pointer, buffer.nbytes, slot)
-        if read != buffer.nbytes or last_position(self._memory, slot) != tokens - 1:
+        self._layout.set(slot, tokens)
+        if read != buffer.nbytes or not self._ends_with(slot, len(tokens)):
             return self.truncate(slot, 0)
-        self._shortest[slot] = 0 if self.can_cut else tokens
+        self._shortest[slot] = 0 if self.can_cut else len(tokens)
         return self.truncate(slot, length)
 
 

@@ -9,13 +9,19 @@ from typing import NamedTuple
 import llama_cpp
 import numpy
 
+from backends.llamacpp.vision.media_batch import MediaPiece
+
 
 class SequenceChunk(NamedTuple):
-    """The next tokens of a slot's sequence in a batch."""
+    """The next tokens of a slot's sequence in a batch.
+
+    media: what they stand for, if they are a picture's; such a chunk is computed by itself.
+    """
 
     slot: int
     tokens: list[int]
     wants_logits: bool  # after the last token
+    media: MediaPiece | None = None
 
 
 class TokenBatch:
@@ -42,17 +48,17 @@ class TokenBatch:
         for name, array in arrays.items():
             setattr(self.batch, name, ctypes.cast(array.ctypes.data, types[name]))
 
-    def fill(self, chunks: Sequence[SequenceChunk], lengths: Sequence[int]) -> list[int]:
+    def fill(self, chunks: Sequence[SequenceChunk], starts: Sequence[int]) -> list[int]:
         """Write the chunks into it; return the positions in it whose logits are wanted.
 
-        lengths: the tokens that each slot holds.
+        starts: the next position of each slot.
         """
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
         wanted: list[int] = []
-        for slot, chunk_tokens, wants_logits in chunks:
-            start, count = lengths[slot], len(chunk_tokens)
+        for slot, chunk_tokens, wants_logits, _ in chunks:
+            start, count = starts[slot], len(chunk_tokens)
             tokens += chunk_tokens
             positions += range(start, start + count)
             slots += [slot] * count

@@ -152,13 +152,13 @@ def test_a_restored_state_has_the_same_logits(model: Any) -> None:
     state = context.save(1)
     assert context.state_bytes(1) == state.nbytes
     _logits(context, 1, ids[::-1], [9])
-    assert context.restore(1, state, LENGTH, LENGTH) == LENGTH
+    assert context.restore(1, state, ids, LENGTH) == LENGTH
     assert (_decode(context, 1, [7, 8]) == expected[1]).all()
     is_whole = model is real_models.SMOLLM2
     assert context.can_cut == is_whole
     assert context.kept(1, CUT) == (CUT if is_whole else 0)
     assert context.truncate(1, CUT) == (CUT if is_whole else 0)
-    assert context.restore(0, state, LENGTH, CUT) == (CUT if is_whole else 0)
+    assert context.restore(0, state, ids, CUT) == (CUT if is_whole else 0)
     held = context.sequence_lengths[0]
     assert (_decode(context, 0, ids[held:CUT], rest) == expected[0]).all()
 
@@ -173,7 +173,7 @@ def test_what_is_no_state_leaves_the_slot_empty(name: str, tmp_path: Path) -> No
     assert context.can_cut == (name not in UNCUTTABLE)
     state = context.save(0)
     for wrong, tokens in ((state[:-9], 64), (b"\xff" * 500, 64), (state, 63)):
-        assert context.restore(1, wrong, tokens, tokens) == 0
+        assert context.restore(1, wrong, ids[:tokens], tokens) == 0
         assert context.sequence_lengths[1] == 0
     assert (_logits(context, 1, ids, [7]) == expected).all()
 

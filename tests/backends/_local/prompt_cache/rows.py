@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +42,10 @@ class States:
         self.saved += 1
         return as_bytes(self.rows[slot].tokens)
 
-    def restore(self, slot: int, state: Any, tokens: int, length: int) -> int:
+    def restore(self, slot: int, state: Any, tokens: Sequence[int], length: int) -> int:
         """Return how many tokens the row holds, 0 for a state that is none."""
         whole = memoryview(bytes(state)).cast("i").tolist()
-        self.rows[slot].tokens = whole[:length] if len(whole) == tokens else []
+        self.rows[slot].tokens = whole[:length] if len(whole) == len(tokens) else []
         return len(self.rows[slot].tokens)
 
     def _fail(self) -> None:
