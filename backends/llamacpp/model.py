@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import logging
-import os
 import re
 import weakref
 from collections.abc import Callable, Sequence
@@ -27,19 +26,15 @@ from .batching.context import ABORT, LlamaContext
 from .batching.context_params import PADDING, ContextOptions
 from .bindings import LOG_CAPTURE, holding_gil
 from .device import device_memory, devices
+from .loading.gguf_model import Progress, load
 from .tokenizer import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]  # called with (done, total)
 PIECE_BYTES = 256  # of a token's text; the few longer tokens state their size
 DESCRIPTION_BYTES = 256
-PROGRESS_STEPS = 1000  # of loading
 SPLIT_PART = re.compile(r"-\d{5}(-of-\d{5}\.gguf)$")
-UNKNOWN_ARCHITECTURE = re.compile(r"unknown model architecture: '([\w.-]*)'")
-NO_DEVICES = (ctypes.c_void_p * 1)(None)  # ends with NULL, as any list of them
 MAPPED = "CPU_Mapped"  # llama.cpp's name for the file, read as memory
-MAX_REASON = 300  # characters of llama.cpp's error message
 
 token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
 is_end_of_generation = holding_gil(llama_cpp.llama_vocab_is_eog)
@@ -73,7 +68,7 @@ class LlamaModel:
         self._context_options = context_options
         self._abort_flag = ctypes.create_string_buffer(2)  # of all contexts; see LlamaContext
         with LOG_CAPTURE.capturing() as self._load_log:
-            self._model = _load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
+            self._model = load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
         self._context_log: list[str] = []
         weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
         self._check_kind(path)
@@ -243,43 +238,3 @@ class LlamaModel:
     def abort(self) -> None:
         """Abort what a context computes, now and later; from any thread."""
         self._abort_flag[0] = ABORT
-
-
-def _load(path: Path, progress: Progress, *, gpu_layers: int, tensor_split: Sequence[float]) -> Any:
-    """Return llama.cpp's pointer to the loaded model; raises StartError."""
-    failure: list[BaseException] = []
-
-    def report(share: float, _: Any) -> bool:
-        try:
-            progress(int(PROGRESS_STEPS * share), PROGRESS_STEPS)
-        except BaseException as error:  # noqa: BLE001 - SystemExit of a signal, too
-            failure.append(error)
-        return not failure
-
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = gpu_layers
-    if not gpu_layers:  # else long prompts are computed on a GPU all the same
-        params.devices = ctypes.cast(NO_DEVICES, ctypes.c_void_p)
-    params.tensor_split = _tensor_split(tensor_split)
-    params.progress_callback = llama_cpp.llama_progress_callback(report)
-    LOG_CAPTURE.first_error = ""
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-    if failure:
-        raise failure[0]
-    if not model:
-        reason = LOG_CAPTURE.first_error or "llama.cpp does not say why"
-        if unknown := UNKNOWN_ARCHITECTURE.search(reason):
-            raise StartError(
-                f"{path} is a model of the architecture {unknown[1]}, which llama-cpp-python "
-                f"{llama_cpp.__version__} does not know; a file built with a newer one may"
-            )
-        raise StartError(f"{path} cannot be loaded: {reason[:MAX_REASON]}")
-    return model
-
-
-def _tensor_split(shares: Sequence[float]) -> Any:
-    """Return the share of each GPU as llama.cpp's array; None for its default."""
-    most = int(llama_cpp.llama_max_devices())
-    if len(shares) > most:
-        raise StartError(f"--tensor_split has {len(shares)} numbers; llama.cpp takes {most}")
-    return (ctypes.c_float * most)(*shares) if shares else None

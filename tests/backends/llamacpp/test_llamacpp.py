@@ -573,28 +573,6 @@ def test_a_file_in_the_hubs_cache_is_loaded(
             load(LlamacppExecutor, "--model_path", address)
 
 
-def test_loading_shows_how_far_it_is(gguf: Path) -> None:
-    """In steps, to the end; and what it raises there ends the loading."""
-    from backends.llamacpp import bindings
-    from backends.llamacpp import model as _llama_model
-
-    class Signalled(BaseException):
-        """Stands for a signal that comes while a model is loaded."""
-
-    bindings.prepare()
-    cpu: dict[str, Any] = {"gpu_layers": 0, "tensor_split": []}
-    steps: list[tuple[int, int]] = []
-    llama_cpp.llama_model_free(_llama_model._load(gguf, lambda *step: steps.append(step), **cpu))
-    assert steps[-1] == (1000, 1000)
-    assert steps == sorted(steps)
-
-    def end(*_: int) -> None:
-        raise Signalled
-
-    with pytest.raises(Signalled):
-        _llama_model._load(gguf, end, **cpu)
-
-
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("attention", ["auto", "on"])
 def test_the_kv_cache_can_be_quantized(

@@ -1,0 +1,1 @@
+"""Load what llama.cpp computes with: the model's file, and what goes where."""
