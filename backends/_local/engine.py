@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from kuwa_min.errors import StartError, describe, message_of
 from kuwa_min.process import supervision
 
+from .machine.idle_measurements import IdleMeasurements
 from .request import EMIT_INTERVAL, Request
 from .scheduler import Scheduler
 
@@ -57,6 +58,7 @@ class Engine:
         self._loaded = threading.Event()
         self._failure: BaseException | None = None  # of load()
         self._inbox: queue.SimpleQueue[Request | BaseException | None] = queue.SimpleQueue()
+        self._idle = IdleMeasurements(None)
         self._running: list[Request] = []
         self._closing = self._lost = self._hangs = False
         self._thread = supervision.SupervisedThread("engine", self._run, essential=True)
@@ -103,7 +105,11 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Queue a request; never waits."""
-        self._inbox.put(request)
+        self._put(request)
+
+    def _put(self, queued: Request | BaseException | None) -> None:
+        self._inbox.put(queued)
+        self._idle.interrupt()
 
     def examine(self, failure: BaseException) -> None:
         """End the process if a failure of another thread shows that the model is lost; never waits.
@@ -111,7 +117,7 @@ class Engine:
         It is examined between steps: asking a GPU spoils a CUDA graph that is being recorded, and
         the GPU then seems lost.
         """
-        self._inbox.put(failure)
+        self._put(failure)
 
     def _examine(self, failure: BaseException) -> None:
         try:
@@ -144,7 +150,7 @@ class Engine:
         self._closing = True
         if not self._loaded.is_set():
             self._interrupt()
-        self._inbox.put(None)
+        self._put(None)
         for request in list(self._running):
             request.cancel()
         if self._thread.is_alive() and not self._hangs:  # start() may not have come that far
@@ -157,6 +163,7 @@ class Engine:
         try:
             self.check_open()
             self._scheduler = self._load()
+            self._idle = IdleMeasurements(self._scheduler.measurement)
         except BaseException as error:  # noqa: BLE001 - start() raises it
             self._failure = error
             return None
@@ -191,7 +198,8 @@ class Engine:
             request.emit_interval = min(EMIT_INTERVAL * len(self._running), MAX_EMIT_INTERVAL)
         while self._scheduler.has_free_slot():
             try:
-                queued = self._inbox.get(block=not self._scheduler.has_work())
+                has_work = self._scheduler.has_work()
+                queued = self._inbox.get(block=False) if has_work else self._wait()
             except queue.Empty:
                 return
             if queued is None:
@@ -205,6 +213,15 @@ class Engine:
                 continue
             self._running.append(queued)
             self._scheduler.add(queued)
+
+    def _wait(self) -> Request | BaseException | None:
+        """Return what is queued next; measure speeds while nothing is."""
+        self._idle.begin_quiet()
+        while True:
+            try:
+                return self._inbox.get(timeout=self._idle.seconds_left())
+            except queue.Empty:
+                self._idle.run(lambda: not self._inbox.empty())
 
     def _fail(self, error: BaseException | None) -> None:
         """Finish all running requests after an error that belongs to none of them alone."""

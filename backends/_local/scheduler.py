@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from .machine.idle_measurements import Measurement
 from .request import Request
 
 
@@ -22,6 +23,10 @@ class Scheduler(Protocol):
     @property
     def description(self) -> str:
         """Return how requests are computed, for /status: "8 at once"."""
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """Return what is to be measured while nothing else is computed."""
 
     def has_free_slot(self) -> bool:
         """Tell whether another request can be added; true while none is running."""
@@ -52,6 +57,7 @@ class SerialScheduler:
         self, generate: Callable[[Request], None], description: str = "one at a time"
     ) -> None:
         self._generate, self.description = generate, description
+        self.measurement: Measurement | None = None
         self._current: Request | None = None
 
     def has_free_slot(self) -> bool:

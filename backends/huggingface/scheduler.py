@@ -18,6 +18,7 @@ from collections import deque
 
 import torch
 
+from backends._local.machine.idle_measurements import Measurement
 from backends._local.prefill_budget import PrefillBudget, split_budget
 from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
@@ -57,6 +58,7 @@ class BatchScheduler:
         self._model, self._layout, self._max_slots = model, layout, slots
         self._fixed_steps = DecodeSteps(model, layout, slots, graphs) if graphs else None
         self.description = f"{slots} at once"
+        self.measurement: Measurement | None = None
         self._budget = PrefillBudget(MAX_CHUNK)
         self._waiting: deque[Request] = deque()
         self._prefilling: list[TransformersSequence] = []  # in chunks, in order of arrival

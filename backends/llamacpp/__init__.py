@@ -131,9 +131,10 @@ class LlamacppExecutor(ModelExecutor):
         )
         add(
             "--threads",
-            type=types.whole(1, MAX_THREADS),
-            metavar="N",
-            help="threads that compute; None: one for each core",
+            type=types.whole_or_auto(1, MAX_THREADS),
+            default=types.AUTO,
+            metavar="N|auto",
+            help="threads that compute; auto: as many as are fastest",
         )
         super().extend_arguments(parser)
         group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
@@ -181,7 +182,9 @@ class LlamacppExecutor(ModelExecutor):
             tensor_split=self.args.tensor_split,
             context_length=self.args.context_window,
             context_options=ContextOptions(
-                self.args.threads, flash_attn=flash_attn, cache_type=self.args.cache_type
+                None if self.args.threads == types.AUTO else self.args.threads,
+                flash_attn=flash_attn,
+                cache_type=self.args.cache_type,
             ),
             chat_template=read_chat_template(self.args.override_chat_template),
         )

@@ -6,11 +6,11 @@ cost; does not go by versions.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
+
+from backends._local.machine.timing import shortest
 
 from .batching.context import LlamaContext
 from .batching.token_batch import SequenceChunk
@@ -18,8 +18,6 @@ from .batching.token_batch import SequenceChunk
 PROMPTS = ([1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1, 2, 3, 4])  # token ids that every vocabulary has
 PREFIX = 4  # tokens of the second prompt that are computed before its rest
 MAX_ERROR = 0.25  # relative to the logits; a 16-bit KV cache and rounding cause less
-SLOW = 0.05  # seconds: what takes less is measured repeatedly
-REPEATS = 5
 
 
 class Findings(NamedTuple):
@@ -94,13 +92,13 @@ def _copy_seconds(context: LlamaContext, right: Any) -> float | None:
 
     if not _distance(copy_and_decode(), right) <= MAX_ERROR:
         return None
-    with_copy = _shortest_time(copy_and_decode)
+    with_copy = shortest(copy_and_decode)
 
     def decode() -> None:
         context.truncate(1, PREFIX)
         context.decode(rest)
 
-    return max(0.0, with_copy - _shortest_time(decode))
+    return max(0.0, with_copy - shortest(decode))
 
 
 def _gap_fill(context: LlamaContext) -> int:
@@ -108,8 +106,13 @@ def _gap_fill(context: LlamaContext) -> int:
     context.clear()
     slots = len(context.sequence_lengths)
     one, every = ([SequenceChunk(slot, [1], True) for slot in range(count)] for count in (1, slots))
-    single = _shortest_time(lambda: _decode_and_forget(context, one))
-    together = _shortest_time(lambda: _decode_and_forget(context, every))
+    single = shortest(lambda: _decode_and_forget(context, one))
+    together = shortest(lambda: _decode_and_forget(context, every))
+    return slots_to_fill(single, together, slots)
+
+
+def slots_to_fill(single: float, together: float, slots: int) -> int:
+    """Return how many slots of a gap to fill, by the seconds of a decode step in one and in all."""
     another = max(0.0, together - single) / (slots - 1)
     saved = max(0.0, single - another)
     return slots if another * slots <= saved else int(saved / another)
@@ -119,13 +122,3 @@ def _decode_and_forget(context: LlamaContext, chunks: list[SequenceChunk]) -> No
     context.decode(chunks)
     for chunk in chunks:
         context.truncate(chunk.slot, 0)
-
-
-def _shortest_time(work: Callable[[], object]) -> float:
-    """Return the shortest of several durations in seconds, or the only one if work is slow."""
-    found: list[float] = []
-    while not found or (len(found) < REPEATS and found[0] < SLOW):
-        started = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - started)
-    return min(found)

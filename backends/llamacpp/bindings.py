@@ -63,6 +63,7 @@ API = {  # the functions that we call and their numbers of arguments, which have
     "llama_sampler_init_top_p": 2,
     "llama_sampler_init_typical": 2,
     "llama_sampler_sample": 3,
+    "llama_set_n_threads": 3,
     "llama_state_seq_get_data": 4,
     "llama_state_seq_get_size": 2,
     "llama_state_seq_set_data": 4,

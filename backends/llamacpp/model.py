@@ -185,6 +185,12 @@ class LlamaModel:
         return int(llama_cpp.llama_max_parallel_sequences())
 
     @property
+    def computes_with_any_threads(self) -> bool:
+        """Tell whether the number of threads is ours to choose, and matters."""
+        on_cards, _, layers = self.placement().layers.partition("/")
+        return self._context_options.threads is None and (not layers or on_cards != layers)
+
+    @property
     def is_recurrent(self) -> bool:
         """Tell whether all layers or some keep a state instead of keys and values."""
         model = self._model

@@ -21,6 +21,7 @@ import sys
 import time
 from collections import deque
 
+from backends._local.machine.idle_measurements import Measurement
 from backends._local.prefill_budget import PrefillBudget, split_budget
 from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, common_prefix_length, match_prefix
 from backends._local.prompt_cache.cache import PromptCache
@@ -52,6 +53,7 @@ class BatchScheduler:
         self._decoding: list[LlamaSequence] = []
         self._computing: tuple[Request, ...] = ()  # what the decode() under way is for
         slots = len(self._sequences)
+        self.measurement: Measurement | None = None
         self.description = f"{slots} at once" if slots > 1 else "one at a time"
 
     def _idle_sequences(self) -> list[LlamaSequence]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 
+from backends._local.machine import processors
 from backends._local.prompt_cache.settings import CacheSettings
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import StartError
 
 from . import batching_check, bindings
+from .batching.context import LlamaContext
 from .device import kv_memory, kv_tensors, worst_case
 from .model import LlamaModel
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
+from .speed_tests import SpeedTests
 
 logger = logging.getLogger(__name__)
 
@@ -47,4 +50,14 @@ def create_scheduler(
     context.copy_seconds = findings.copy_seconds
     cache = settings.create(files=model.files(), mapped=model.mapped_bytes, **model.state_facts())
     cache.attach(context)
-    return (ReproducibleScheduler if reproducible else BatchScheduler)(model, context, cache)
+    if reproducible:
+        return ReproducibleScheduler(model, context, cache)
+    scheduler = BatchScheduler(model, context, cache)
+    scheduler.measurement = _speed_tests(model, context)
+    return scheduler
+
+
+def _speed_tests(model: LlamaModel, context: LlamaContext) -> SpeedTests:
+    """Return what is measured again while nothing is computed."""
+    counts = processors.candidates() if model.computes_with_any_threads else []
+    return SpeedTests(context, counts, can_truncate=not model.is_recurrent)

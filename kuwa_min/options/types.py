@@ -50,6 +50,7 @@ Kind = (
     | type[Schema]
 )
 IN_FILES = (Schema, Grammar)
+AUTO = "auto"  # in place of a number that the program is to find
 MAX_TEXTS = 64  # of a list: each stop word is searched in every piece of text
 MAX_WHOLES = 256  # of a list
 MAX_TEXT_LENGTH = 1000  # characters of each
@@ -207,6 +208,23 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         ):
             raise argparse.ArgumentTypeError(f"a whole number {wanted} is needed, not {text!r}")
         return int(text)
+
+    return parse
+
+
+def whole_or_auto(least: int, most: int) -> Callable[[str], int | str]:
+    """Return a parser of "auto", which it returns, and of whole numbers."""
+    number = whole(least, most)
+
+    def parse(text: str) -> int | str:
+        if text.lower() == AUTO:
+            return AUTO
+        try:
+            return number(text)
+        except argparse.ArgumentTypeError:
+            raise argparse.ArgumentTypeError(
+                f"auto or a whole number from {least} to {most} is needed, not {text!r}"
+            ) from None
 
     return parse
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from backends._local.engine import Engine
 from backends._local.executor import ModelExecutor
-from backends._local.machine import visible_gpus
+from backends._local.machine import idle_measurements, visible_gpus
 from backends._local.templates.sandbox_pool import SandboxPool
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.serving.generator_runner import GeneratorRunner
@@ -72,6 +73,12 @@ def no_left_overs() -> Iterator[None]:
     """Let go of what a module's tests leave: it may not be able to end within a deep recursion."""
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def no_idle_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave engines alone: tests compute with their parts, too."""
+    monkeypatch.setattr(idle_measurements, "QUIET", math.inf)
 
 
 @pytest.fixture

@@ -84,6 +84,8 @@ class LlamaContext(SlotMemory):
         super().__init__(context, slots, is_recurrent=is_recurrent, has_window=has_window)
         self.batch_tokens = int(llama_cpp.llama_n_batch(context))  # of one decode()
         self.gap_fill = 0  # slots of a gap that are filled at most
+        self.threads = context_params.threads(options)
+        self._thread_count = self.threads.decode  # of the last batch
         self._batch = TokenBatch(self.batch_tokens)
 
     # -- computing
@@ -128,6 +130,7 @@ class LlamaContext(SlotMemory):
 
     def _compute(self, batch: Any, chunks: Sequence[SequenceChunk]) -> None:
         """Compute a llama_batch of these chunks; raises what decode() does."""
+        self._use_threads(is_prefill=any(len(chunk.tokens) > 1 for chunk in chunks))
         LOG_CAPTURE.first_error = ""
         result = llama_cpp.llama_decode(self._context, batch)
         if result != SUCCESS:
@@ -137,6 +140,16 @@ class LlamaContext(SlotMemory):
         llama_cpp.llama_synchronize(self._context)  # releases the GIL; get_logits() does not
         for chunk in chunks:
             self.sequence_lengths[chunk.slot] += len(chunk.tokens)
+
+    def _use_threads(self, *, is_prefill: bool) -> None:
+        """Compute the next batch with as many threads as `threads` says.
+
+        llama.cpp's own distinction is between one token and several: of one chat, or eight.
+        """
+        count = self.threads.prefill if is_prefill else self.threads.decode
+        if count != self._thread_count:
+            self._thread_count = count
+            llama_cpp.llama_set_n_threads(self._context, count, count)
 
     def _check(self, chunks: Sequence[SequenceChunk]) -> None:
         """Raise ValueError for input that would abort the process."""

@@ -9,6 +9,7 @@ from typing import Any
 import llama_cpp
 
 from backends._local.machine import processors
+from backends._local.machine.thread_choice import Threads
 from backends.llamacpp.bindings import LOG_CAPTURE
 from kuwa_min.errors import StartError
 
@@ -25,6 +26,12 @@ class ContextOptions:
     threads: int | None  # None: as many as processors.default_threads() says
     flash_attn: str  # a key of FLASH_ATTENTION
     cache_type: str  # of keys and values: "f16", "q8_0"...
+
+
+def threads(options: ContextOptions) -> Threads:
+    """Return how many threads compute, until speeds were measured."""
+    count = options.threads or processors.default_threads()
+    return Threads(count, count)
 
 
 def create(
@@ -54,7 +61,7 @@ def _params(
     params.n_ctx = slots * (-(-length // PADDING) * PADDING)
     params.n_batch, params.n_ubatch = BATCH_TOKENS, UBATCH_TOKENS
     params.n_seq_max, params.kv_unified = slots, False
-    params.n_threads = params.n_threads_batch = options.threads or processors.default_threads()
+    params.n_threads_batch, params.n_threads = threads(options)
     params.flash_attn_type = FLASH_ATTENTION[options.flash_attn]
     kv_type = getattr(llama_cpp, f"GGML_TYPE_{options.cache_type.upper()}")
     params.type_k = params.type_v = kv_type

@@ -8,13 +8,15 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from backends._local import engine as engine_module
 from backends._local.engine import Closed, Engine
+from backends._local.machine import idle_measurements
+from backends._local.machine.idle_measurements import Measurement
 from backends._local.request import Request
 from backends._local.scheduler import Scheduler, SerialScheduler
 from kuwa_min.chat.sentence import Sentence
@@ -81,6 +83,53 @@ def test_requests_are_computed_in_their_order() -> None:
     assert order == requests
 
 
+class Slow:
+    """A measurement of one piece that takes until it is aborted."""
+
+    threads = 1
+
+    def __init__(self) -> None:
+        self.begun, self.aborted = threading.Event(), threading.Event()
+        self.on_thread = ""
+
+    def measure(self) -> Generator[None, None, None]:
+        """Wait, and fail."""
+        self.on_thread = threading.current_thread().name
+        self.begun.set()
+        assert self.aborted.wait(LONG)
+        raise RuntimeError("aborted")
+        yield
+
+    def decide(self) -> str:
+        """Fail: it was aborted."""
+        raise AssertionError
+
+    def abort(self) -> None:
+        """End it."""
+        self.aborted.set()
+
+
+@pytest.mark.parametrize("end", ["chat", "close"])
+def test_what_is_measured_meanwhile_makes_way(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a chat at once, and for the end of the process."""
+    monkeypatch.setattr(idle_measurements, "QUIET", 0.0)
+    scheduler, slow = SerialScheduler(count), Slow()
+    scheduler.measurement = slow
+    engine = started(scheduler)
+    try:
+        assert slow.begun.wait(LONG)
+        if end == "chat":
+            monkeypatch.setattr(idle_measurements, "QUIET", LONG)
+            one = request()
+            engine.submit(one)
+            assert read(one) == "123456789"
+    finally:
+        engine.close()
+    assert slow.aborted.is_set()
+    assert slow.on_thread == "engine"
+    assert not engine._thread.is_alive()
+
+
 class Batch:
     """A scheduler of some requests at once: a step is a letter for each of them.
 
@@ -88,6 +137,7 @@ class Batch:
     """
 
     description = "some at once"
+    measurement: Measurement | None = None
 
     def __init__(self, slots: int) -> None:
         self.slots, self.requests = slots, list[Request]()

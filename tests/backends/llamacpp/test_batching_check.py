@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
-from backends.llamacpp import batching_check  # noqa: E402 - once the library is there
+from backends._local.machine import timing  # noqa: E402 - once the library is there
+from backends.llamacpp import batching_check  # noqa: E402
 from backends.llamacpp.batching.context import DecodeResult  # noqa: E402
 from backends.llamacpp.batching.token_batch import SequenceChunk  # noqa: E402
 
@@ -74,7 +75,7 @@ class Context:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock that the check reads."""
     made = Clock()
-    monkeypatch.setattr(batching_check.time, "perf_counter", made)
+    monkeypatch.setattr(timing.time, "perf_counter", made)
     return made
 
 

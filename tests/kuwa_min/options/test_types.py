@@ -34,6 +34,20 @@ def test_both_bounds_are_said(text: str) -> None:
     assert str(refused.value) == f"a whole number from -1 to 5 is needed, not {text!r}"
 
 
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("AUTO", "auto"), ("7", 7)])
+def test_a_number_may_be_left_to_the_program(text: str, value: int | str) -> None:
+    """In either case of letters."""
+    assert types.whole_or_auto(1, 8)(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "9", "automatic", "1.5"])
+def test_what_is_neither_number_nor_auto_is_refused(text: str) -> None:
+    """With both."""
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        types.whole_or_auto(1, 8)(text)
+    assert str(refused.value) == f"auto or a whole number from 1 to 8 is needed, not {text!r}"
+
+
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("0.5", 0.5), ("1e3", 1000)])
 def test_seconds_are_read(text: str, value: float) -> None:
     """Zero only where that makes sense."""

@@ -1,0 +1,66 @@
+"""Compare the durations of several ways to compute the same, and see whether that is fair."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import TypeVar
+
+Key = TypeVar("Key")
+
+ROUNDS = 5
+REPEATS, SHORT = 3, 0.05  # runs in a row, and seconds after which there is no other
+MOST = 10.0  # times `seconds`: what would take longer in one round is not compared
+PREEMPTIONS = 20.0  # a second and thread, above which other programs wanted the processor
+
+
+def compare(
+    works: Mapping[Key, Callable[[], object]], seconds: float
+) -> Generator[None, None, dict[Key, float]]:
+    """Time each of them in turn, in some rounds; yield after each. Return their shortest durations.
+
+    seconds: after which no other round begins. {} if one round would take MOST times as long.
+    """
+    found: dict[Key, float] = {}
+    began = time.perf_counter()
+    for number in range(ROUNDS):
+        if number and time.perf_counter() - began > seconds:
+            break
+        for key, work in works.items():
+            duration = shortest(work)
+            if duration * len(works) > MOST * seconds:
+                return {}
+            found[key] = min(duration, found.get(key, duration))
+            yield
+    return found
+
+
+def shortest(work: Callable[[], object]) -> float:
+    """Return the shortest duration of some runs, or the only one if the work is slow.
+
+    The first run of several may have to wait for threads that are just being made.
+    """
+    durations: list[float] = []
+    while not durations or (len(durations) < REPEATS and sum(durations) < SHORT):
+        started = time.perf_counter()
+        work()
+        durations.append(time.perf_counter() - started)
+    return min(durations)
+
+
+class Disturbance:
+    """Tells whether other programs took processors from this one since it was created."""
+
+    def __init__(self, threads: int) -> None:
+        """threads: that compute."""
+        self._threads, self._began, self._preemptions = threads, time.monotonic(), _preemptions()
+
+    def __bool__(self) -> bool:
+        seconds = time.monotonic() - self._began
+        return _preemptions() - self._preemptions > PREEMPTIONS * seconds * self._threads
+
+
+def _preemptions() -> int:
+    """Return how often the system halted a thread of this process to run another program's."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
