@@ -6,15 +6,12 @@ Fetches nothing: images come as bytes, and placeholders mark their positions in 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jinja2
 import PIL.Image
-import PIL.ImageOps
 import transformers
 from transformers import processing_utils
 from transformers.utils import is_torchvision_available
@@ -26,10 +23,8 @@ from backends._local.tokenizing.bounds import most_tokens
 from backends._local.tokenizing.control_tokens import ControlTokens
 from backends._local.tokenizing.rendering import Pairs, placeholders, replaced
 from backends._media.attachments import Attachment
-from backends._media.fetch_policy import LinkError
-from backends._media.images import check_size
 from backends._media.links import placeholder, placeholder_numbers, split
-from backends._media.sentences import LINK_DAMAGED
+from backends._media.pictures import open_image, scaled_down
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import StartError
 
@@ -45,8 +40,6 @@ NO_PROCESSOR = (
     "prepared; --processor gives the folder that has it"
 )
 ZERO_WIDTH_SPACE = "\u200b"
-MAX_SCALINGS = 6  # attempts to scale an image down to its token limit
-MAX_SIDE = 4096  # pixels of an image in memory: no processor uses more
 PROBE_SIDE = 56  # pixels
 
 
@@ -135,7 +128,9 @@ class VisionEncoder:
 
     def add(self, number: int, file: Attachment) -> None:
         """Add the image of a placeholder; raises LinkError if it is damaged."""
-        self._images[number], self._image_tokens[number] = self._scaled(open_image(file))
+        self._images[number], self._image_tokens[number] = scaled_down(
+            open_image(file), self._max_image_tokens, self._tokens_of
+        )
 
     def count_tokens(self, chat: list[Message]) -> int:
         """Return the length of a chat in tokens; raises TemplateError."""
@@ -152,21 +147,6 @@ class VisionEncoder:
         """Return the tokens of a message's images, which are no part of its text."""
         numbers = placeholder_numbers(message["content"])
         return sum(self._image_tokens.get(number, 0) for number in numbers)
-
-    def _scaled(self, image: PIL.Image.Image) -> tuple[PIL.Image.Image, int]:
-        """Return the image, scaled down to max_image_tokens if that is possible, and its tokens."""
-        original = tokens = self._tokens_of(image)
-        scaled = image
-        for _ in range(MAX_SCALINGS):
-            if tokens <= self._max_image_tokens:
-                return scaled, tokens
-            # processors scale down themselves, so that the first attempts may change nothing
-            is_smaller = tokens < original
-            factor = 0.95 * math.sqrt(self._max_image_tokens / tokens) if is_smaller else 0.4
-            width, height = (max(1, int(side * factor)) for side in scaled.size)
-            scaled = scaled.resize((width, height), PIL.Image.Resampling.BICUBIC)
-            tokens = self._tokens_of(scaled)
-        return (scaled, tokens) if tokens < original else (image, original)
 
     def _tokens_of(self, image: PIL.Image.Image) -> int:
         chat = [{"role": "user", "content": placeholder(0)}]
@@ -281,17 +261,3 @@ def own_template(processor: Any) -> str | None:
 def plain_template(processor: Any) -> str:
     """Return a template for models without one."""
     return PLAIN_TEMPLATE.format(getattr(processor, "image_token", None) or "<image>")
-
-
-def open_image(file: Attachment) -> PIL.Image.Image:
-    """Decode an image to RGB, upright and at most MAX_SIDE; raises LinkError if it is damaged."""
-    kind = file.media_type.removeprefix("image/").upper()
-    try:
-        image = PIL.Image.open(io.BytesIO(file.data), formats=(kind,))
-        check_size(*image.size)  # a GIF's frames may be larger than its header says
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
-        return PIL.ImageOps.exif_transpose(image).convert("RGB")
-    except LinkError:
-        raise
-    except Exception:  # noqa: BLE001 - decoders of untrusted bytes raise anything
-        raise LinkError(LINK_DAMAGED) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from backends._media.attachments import Attachment
-from backends._media.fetch_policy import LinkError
 from backends._media.links import placeholder
 from kuwa_min.errors import StartError
 from tests.support.models import reference_vision, tiny_models, tiny_vision
@@ -30,7 +28,6 @@ from backends.huggingface.vision import (  # noqa: E402
     VisionTemplate,
     accepts_several_images,
     load_processor,
-    open_image,
     own_template,
     parts,
     plain_template,
@@ -294,40 +291,6 @@ def test_video_processors_are_not_needed(tmp_path: Path) -> None:
     assert before == processing_utils.MODALITY_TO_BASE_CLASS_MAPPING
     with pytest.raises(ImportError, match="Torchvision"):
         transformers.AutoProcessor.from_pretrained(tmp_path / "m")
-
-
-# -- pictures
-
-
-def test_a_picture_is_opened_upright_and_opaque() -> None:
-    """A photograph that was taken sideways is turned; what is transparent gets a colour."""
-    data = io.BytesIO()
-    photo = pillow.new("RGB", (40, 30), "red")
-    exif = photo.getexif()
-    exif[0x0112] = 6  # turn it by a quarter
-    photo.save(data, "JPEG", exif=exif)
-    assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (30, 40)
-    photo.resize((6000, 40)).save(data := io.BytesIO(), "JPEG", exif=exif)
-    assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (27, 4096)
-    glass = io.BytesIO()
-    pillow.new("RGBA", (2, 2), (0, 0, 0, 0)).save(glass, "PNG")
-    assert open_image(Attachment(glass.getvalue(), "image/png")).mode == "RGB"
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP"])
-def test_every_kind_that_is_taken_can_be_opened(kind: str) -> None:
-    """And by no other decoder than that of its media type."""
-    data = tiny_vision.png("red", kind=kind)
-    assert open_image(Attachment(data, f"image/{kind.lower()}")).size == (40, 30)
-    with pytest.raises(LinkError, match="damaged"):
-        open_image(Attachment(data, "image/png"))
-
-
-def test_a_damaged_picture_is_said_to_be() -> None:
-    """It begins well and breaks off."""
-    data = tiny_vision.png("red", size=(400, 300))
-    with pytest.raises(LinkError, match="damaged"):
-        open_image(Attachment(data[: len(data) // 2], "image/png"))
 
 
 def test_a_folder_reads_like_a_downloaded_one(seer: Seer) -> None:
