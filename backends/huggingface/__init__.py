@@ -32,7 +32,7 @@ from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 from kuwa_min.options.types import from_json
 
-from . import model_options
+from . import arguments, model_options
 from .options import SAMPLING_OPTIONS, generate_options, library, without_neutral
 
 if TYPE_CHECKING:
@@ -51,15 +51,6 @@ REQUIRES: dict[str, str] = {
     "PIL": "pillow>=11.0",
 }
 IMAGE_SHARE = 2  # images may have 1/2 of a prompt's tokens
-DTYPES = {  # by the names that Kuwa's --torch_dtype has
-    "auto": "auto",
-    "float32": "float32",
-    "fp32": "float32",
-    "float16": "float16",
-    "fp16": "float16",
-    "bfloat16": "bfloat16",
-    "bf16": "bfloat16",
-}
 # Options of torch's GPU memory. A KV cache that grows leaves holes, unless segments can grow. The
 # first name counts in all versions of torch; 2.9 to 2.11 read only that one for this option.
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
@@ -108,58 +99,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of loading, then those of prompts and generation."""
-        add = parser.add_argument_group("options of the model").add_argument
-        add(
-            "--model_path",
-            required=True,
-            metavar="FOLDER|NAME",
-            help="folder of the model, or its name in the hub's cache: owner/name",
-        )
-        add("--tokenizer", metavar="FOLDER|NAME", help="tokenizer; None: the model's own")
-        add("--processor", metavar="FOLDER|NAME", help="of pictures; None: the model's own")
-        add(
-            "--visible_gpu",
-            metavar="N[,N]",
-            help="graphics cards to use, as drivers number them",
-        )
-        add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-        add(
-            "--device_map",
-            type=_device_map,
-            metavar="NAME|JSON",
-            help="where parts of the model go, as accelerate has it; None: as --device says",
-        )
-        add(
-            "--dtype",
-            "--torch_dtype",
-            default="auto",
-            choices=DTYPES,
-            help="number format; auto: the model's own",
-        )
-        add(
-            "--cuda_graphs",
-            default="on",
-            choices=("on", "off"),
-            help="launch the kernels of a decode step at once; off: one by one, slower",
-        )
-        add(
-            "--paged_attention",
-            default="on",
-            choices=("on", "off"),
-            help="attention on a GPU that reads no padding, over a KV cache in pages",
-        )
-        add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
-        add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
-        add(
-            "--trust_remote_code",
-            action="store_true",
-            help="run Python code that comes with the model; it may do anything",
-        )
-        add(
-            "--online",
-            action="store_true",
-            help="let the library use the internet; --model_path may then be a name on its hub",
-        )
+        arguments.add_arguments(parser.add_argument_group("options of the model").add_argument)
         attachments.add_arguments(parser.add_argument_group("options of pictures").add_argument)
         super().extend_arguments(parser)
         parser.add_argument(
@@ -269,7 +209,7 @@ class HuggingfaceExecutor(ModelExecutor):
             "device": args.device,
             "device_map": args.device_map,
             "visible_gpu": args.visible_gpu,
-            "dtype": DTYPES[args.dtype],
+            "dtype": arguments.DTYPES[args.dtype],
             "load_8bits": args.load_8bits,
             "safetensors_only": args.safetensors_only,
             "trust_remote_code": args.trust_remote_code,
@@ -375,16 +315,6 @@ def _private_folder() -> str:
         return os.sep  # exists, and other users cannot write to it
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-def _device_map(text: str) -> str | dict[str, Any]:
-    """Parse --device_map: a name, a JSON object, or the number of a GPU."""
-    value = from_json(text.strip())
-    if isinstance(value, dict):
-        return value
-    if not value or not isinstance(value, str) or value.startswith("{"):
-        raise argparse.ArgumentTypeError(f"a name or a JSON object is needed, not {text!r}")
-    return f"cuda:{value}" if value.isdecimal() else value
 
 
 def _pair(text: str) -> tuple[str, str]:
