@@ -82,6 +82,7 @@ class BodyWriter:
         self._lock = threading.Lock()  # taken by itself where it is hot: a Condition costs 2 calls
         self._changed = threading.Condition(self._lock)
         self.encode: Callable[[str], bytes] = _utf8  # makes one frame of coalesced text
+        self.begin: Callable[[], bytes] | None = None  # makes what is sent before all else
         self._texts: list[str] = []  # buffered text that is not in a frame yet
         self._frames: list[bytes] = []  # buffered frames; each becomes one chunk
         self._buffered = 0  # characters and bytes in both
@@ -331,6 +332,8 @@ class BodyWriter:
         if self._finished and not self._ended:
             self._ended = True
             self._outgoing += http1.LAST_CHUNK if self._chunked else b""
+        if self.begin is not None and (self._outgoing or self._ended):
+            self._outgoing, self.begin = self.begin() + self._outgoing, None
 
     def _frame_text(self) -> None:
         """Make one frame of the buffered text; an empty one would be the last chunk."""

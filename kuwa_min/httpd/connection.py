@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
@@ -21,13 +22,14 @@ from .connection_table import ConnectionTable, State
 from .flush_thread import FlushThread
 from .limits import Limits
 from .messages import (
+    Beginning,
     CheckedRoute,
+    RenderError,
     Request,
     Response,
     Route,
     Routes,
     StreamingResponse,
-    json_message,
 )
 from .request_reader import RequestReader
 
@@ -78,6 +80,7 @@ class AcceptingServer(Protocol):
     tls: Any
     would_block: tuple[type[OSError], ...]
     check_origin: Callable[[http1.RequestHead], None]  # raises HTTPError
+    render_error: RenderError
 
     def tls_handshake(self, sock: socket.socket) -> socket.socket:
         """Return the TLS socket, or the socket itself without TLS; raises ClientDisconnected."""
@@ -146,22 +149,22 @@ class Connection(BaseHTTPRequestHandler):
         length, limits = http1.body_length(head), self.server.limits
         if length <= limits.body_bytes:
             self._unread = length if length >= 0 else limits.body_bytes, limits.body_seconds
+        peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
+        request = Request(head.method, head.path, head, b"", peer, local)
         try:
-            route = self._find_route(head)
+            route = self._find_route(request)
         except HTTPError as refusal:
             if length:
                 raise
             self._keep_alive = head.keep_alive
-            return _error_response(refusal, head)
+            return self._error_response(refusal, head)
         with Body(self.server.body_budget) as body:
             self._reader.read_body(head, body, self._send)
             self._mark(State.BUSY)
-            peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
-            request = Request(head.method, head.path, head, body.data, peer, local)
             self._keep_alive = head.keep_alive
-            return self._call_route(route, request)
+            return self._call_route(route, request._replace(body=body.data))
 
-    def _find_route(self, head: http1.RequestHead) -> Route:
+    def _find_route(self, head: Request) -> Route:
         """Return the route of a request; raises HTTPError if there is none, or its check does."""
         methods = self.server.routes.get(head.path)
         if methods is None:
@@ -178,7 +181,7 @@ class Connection(BaseHTTPRequestHandler):
     def _reject(self, error: HTTPError) -> None:
         """Answer a request that is not read to its end, and let the client read the answer."""
         self._keep_alive = False
-        self._respond(_error_response(error, self._head))
+        self._respond(self._error_response(error, self._head))
         size, seconds = self._unread
         size -= self._reader.buffered
         if size > 0 and error.status != HTTPStatus.REQUEST_TIMEOUT:
@@ -196,10 +199,17 @@ class Connection(BaseHTTPRequestHandler):
         try:
             return route(request)
         except HTTPError as error:
-            return _error_response(error, request.head)
+            return self._error_response(error, request.head)
         except Exception as error:  # noqa: BLE001 - the Kernel forgets who does not answer
             logger.error("answering %s failed: %s", self._loggable(request), describe(error))
-            return json_message(500, UNEXPECTED)
+            return self._error_response(HTTPError(500, UNEXPECTED), request.head)
+
+    def _error_response(self, error: HTTPError, head: http1.RequestHead | None) -> Response:
+        """Answer with an error's sentence, in the language that the request asks for."""
+        languages = head.headers.get("accept-language", []) if head is not None else []
+        text = error.message or HTTPStatus(error.status).phrase + "."
+        text = render(text, language_of(", ".join(languages)))
+        return self.server.render_error(error, head, text)
 
     def _respond(self, response: Response | StreamingResponse) -> None:
         if isinstance(response, StreamingResponse):
@@ -224,20 +234,21 @@ class Connection(BaseHTTPRequestHandler):
 
     def _send_stream(self, response: StreamingResponse) -> None:
         assert self._head is not None
-        headers = [("Content-Type", response.content_type), ("Cache-Control", "no-store")]
-        if self._head.http10:
-            self._keep_alive = False
-        else:
-            headers.append(("Transfer-Encoding", "chunked"))
+        chunked = not self._head.http10
+        self._keep_alive = self._keep_alive and chunked
         writer = BodyWriter(
             self.request,
             self.server.flush_thread.request_flush,
             peek=self._reader.peek,
             would_block=self.server.would_block,
-            chunked=not self._head.http10,
+            chunked=chunked,
             stall_seconds=self.server.limits.send_seconds,
         )
-        head = http1.response_head(200, headers, keep_alive=self._keep_alive)
+        head = b""
+        if response.begin is not None:
+            writer.begin = partial(self._late_head, response.begin, chunked=chunked)
+        else:
+            head = self._stream_head(Beginning(200, response.content_type), chunked=chunked)
         try:
             self._start_stream(head, writer)
             response.produce(writer)
@@ -246,10 +257,26 @@ class Connection(BaseHTTPRequestHandler):
         if writer.disconnected:
             self._keep_alive = False
 
+    def _stream_head(self, beginning: Beginning, *, chunked: bool) -> bytes:
+        headers = [("Content-Type", beginning.content_type), ("Cache-Control", "no-store")]
+        headers += beginning.headers
+        if chunked:
+            headers.append(("Transfer-Encoding", "chunked"))
+        return http1.response_head(beginning.status, headers, keep_alive=self._keep_alive)
+
+    def _late_head(self, begin: Callable[[], Beginning], *, chunked: bool) -> bytes:
+        """Return the head and the first frame of a response that is decided now."""
+        beginning = begin()
+        frame = beginning.frame
+        if frame and chunked:
+            frame = http1.chunk(frame)
+        return self._stream_head(beginning, chunked=chunked) + frame
+
     def _start_stream(self, head: bytes, writer: BodyWriter) -> None:
         """Send the head. The producer runs even if the client has left: it must free its slot."""
         try:
-            self._send(head)
+            if head:
+                self._send(head)
             self.request.settimeout(0)
             self.server.flush_thread.register(writer)
         except (ClientDisconnected, OSError, ValueError):
@@ -263,9 +290,3 @@ class Connection(BaseHTTPRequestHandler):
             raise ClientDisconnected from None
 
 
-def _error_response(error: HTTPError, head: http1.RequestHead | None) -> Response:
-    """Answer with an error's sentence, in the language that the request asks for."""
-    languages = head.headers.get("accept-language", []) if head is not None else []
-    text = error.message or HTTPStatus(error.status).phrase + "."
-    text = render(text, language_of(", ".join(languages)))
-    return json_message(error.status, text, tuple(error.headers.items()))

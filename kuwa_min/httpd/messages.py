@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
+from kuwa_min.errors import HTTPError
+
 from . import http1
 from .body_writer import BodyWriter
 
@@ -49,28 +51,41 @@ class Response(NamedTuple):
         return head if head_only else head + self.body
 
 
+class Beginning(NamedTuple):
+    """How a streamed response begins that is decided late: its head, and the first frame."""
+
+    status: int
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+    frame: bytes = b""
+
+
 class StreamingResponse(NamedTuple):
     """A 200 whose body is streamed.
 
     `produce` is called on the connection's thread, also if the client has left by then. It returns
-    when the body is finished; an exception truncates the body and ends the connection.
+    when the body is finished; an exception truncates the body and ends the connection. `begin`, if
+    given, decides how the response begins: it is called once, on any thread, when the first bytes
+    of the body are sent. Until then nothing is.
     """
 
     produce: Callable[[BodyWriter], None]
     content_type: str
+    begin: Callable[[], Beginning] | None = None
 
 
 Route = Callable[[Request], "Response | StreamingResponse"]
 
 
 class CheckedRoute(NamedTuple):
-    """A route that looks at a request's head before the body is read.
+    """A route that looks at a request before its body is read.
 
-    check: raises HTTPError to refuse the request; its body is dropped as it comes.
+    check: called with an empty body; raises HTTPError to refuse the request, whose body is dropped
+    as it comes.
     """
 
     route: Route
-    check: Callable[[http1.RequestHead], None]
+    check: Callable[[Request], None]
 
 
 Routes = Mapping[str, Mapping[str, "Route | CheckedRoute"]]  # path -> method -> route
@@ -80,3 +95,13 @@ def json_message(status: int, text: str, headers: tuple[tuple[str, str], ...] = 
     """Make the JSON object of one sentence that the Kernel's clients show to the user."""
     body = json.dumps({"msg": text}, ensure_ascii=False, separators=(",", ":"))
     return Response(status, body.encode(), JSON, headers)
+
+
+# Makes the response to a request that is refused: the error, the head if there is one, and the
+# error's sentence in the client's language.
+RenderError = Callable[[HTTPError, "http1.RequestHead | None", str], Response]
+
+
+def render_error(error: HTTPError, head: http1.RequestHead | None, text: str) -> Response:
+    """Answer with the JSON object of the error's sentence."""
+    return json_message(error.status, text, tuple(error.headers.items()))

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import Enum, auto
 
 from kuwa_min.errors import HTTPError
@@ -114,11 +114,17 @@ class OriginPolicy:
     hosts: names that may stand in Host; localhost and every IP address may, too.
     origins: hosts of further web sites whose pages may send requests.
     any_host_paths: paths whose GET is answered under any Host, unless a browser sends it.
+    is_shared: tells that a page of another web site may send this request.
     """
 
     def __init__(
-        self, hosts: Collection[str], origins: Collection[str], any_host_paths: Collection[str]
+        self,
+        hosts: Collection[str],
+        origins: Collection[str],
+        any_host_paths: Collection[str],
+        is_shared: Callable[[RequestHead], bool] = lambda head: False,
     ) -> None:
+        self._is_shared = is_shared
         self._origins = {name.lower() for name in origins}
         self._hosts = {"localhost", *(name.lower() for name in hosts), *self._origins}
         self._any_host_paths = frozenset(any_host_paths)
@@ -152,7 +158,7 @@ class OriginPolicy:
         return False
 
     def _check_origin(self, head: RequestHead) -> None:
-        if initiator(head) is not Initiator.OTHER_ORIGIN:
+        if initiator(head) is not Initiator.OTHER_ORIGIN or self._is_shared(head):
             return
         origin = head.single_header("origin")
         if origin is not None:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from _thread import start_new_thread
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,10 @@ from .body_budget import BodyBudget
 from .connection import LINGER_BYTES, LINGER_SECONDS, Connection
 from .connection_table import ConnectionTable, State
 from .flush_thread import FlushThread
+from .http1 import RequestHead
 from .limits import Limits
 from .listener import Listener
-from .messages import TEXT, Response, Routes, json_message
+from .messages import TEXT, RenderError, Response, Routes, json_message, render_error
 from .origin_policy import OriginPolicy
 from .thread_shortage import ThreadShortage
 
@@ -57,6 +58,8 @@ class Server(ThreadingHTTPServer):
     hosts: names that may stand in Host; localhost and every IP address may, too.
     origins: hosts of further web sites whose pages may send requests.
     any_host_paths: paths whose GET is answered under any Host, unless a browser sends it.
+    is_shared: tells that a page of another web site may send this request.
+    render_error: makes the responses to refused requests.
     """
 
     request_queue_size = 1024
@@ -74,10 +77,13 @@ class Server(ThreadingHTTPServer):
         any_host_paths: Collection[str] = (),
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        is_shared: Callable[[RequestHead], bool] = lambda head: False,
+        render_error: RenderError = render_error,
     ) -> None:
+        self.render_error = render_error
         self.routes, self.limits, self.tls = routes, limits or Limits(), tls
         self.body_budget = BodyBudget(self.limits.bodies_bytes)
-        self.check_origin = OriginPolicy(hosts, origins, any_host_paths).check
+        self.check_origin = OriginPolicy(hosts, origins, any_host_paths, is_shared).check
         self.would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if tls is not None:
             import ssl

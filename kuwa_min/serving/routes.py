@@ -13,7 +13,6 @@ from functools import partial
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.errors import HTTPError
-from kuwa_min.httpd.http1 import RequestHead
 from kuwa_min.httpd.messages import (
     JSON,
     CheckedRoute,
@@ -93,7 +92,7 @@ class ExecutorRoutes:
         with self._logged_refusal(index), self._slots.reserve(index):
             return self._start(index, request)
 
-    def check(self, index: int, _: RequestHead) -> None:
+    def check(self, index: int, _: Request) -> None:
         """Refuse a chat before its body is read, as `chat` does.
 
         This keeps no endpoint: one that is taken by a client which sends slowly would be lost.

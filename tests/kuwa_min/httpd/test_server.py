@@ -30,7 +30,6 @@ from kuwa_min.httpd import acceptor, connection
 from kuwa_min.httpd import server as server_module
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.httpd.connection_table import State
-from kuwa_min.httpd.http1 import RequestHead
 from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import TEXT, CheckedRoute, Request, Response, StreamingResponse
 from kuwa_min.httpd.server import Server
@@ -152,7 +151,7 @@ def refusing(_: Request) -> Response:
     raise HTTPError(429, "Busy.", Retry_After="5")
 
 
-def not_now(_: RequestHead) -> None:
+def not_now(_: Request) -> None:
     """Refuse every request by its head."""
     raise HTTPError(429, "Not now.")
 
