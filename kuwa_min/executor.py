@@ -48,9 +48,8 @@ class LLMExecutor(KuwaAttributes):
 
     Subclasses implement `extend_arguments`, `setup` and `llm_compute` (or `serve`, or `abort`);
     they may call `pause`, `on_stop`, `progress`, `describe`, `measure`, `count_tokens`,
-    `keep_secret`, read
-    the options, and replace the members of KuwaAttributes. All other members begin with two
-    underscores, so that every other name is free.
+    `end_answer`, `keep_secret`, read the options, and replace the members of KuwaAttributes. All
+    other members begin with two underscores, so that every other name is free.
 
     Threads: `__init__`, `extend_arguments` and `setup` run on the main thread. `llm_compute` and
     `abort` run on the event loop that all chats share, or, with `uses_asyncio = False`, on the HTTP
@@ -157,14 +156,22 @@ class LLMExecutor(KuwaAttributes):
         """Add a number to /metrics, computed at each request: a counter if it ends in _total."""
         self.__status.add_metric(name, text, function)
 
-    def count_tokens(self, *, read: int = 0, written: int = 0) -> None:
+    def count_tokens(self, *, read: int = 0, written: int = 0, cached: int = 0) -> None:
         """Add prompt tokens (read) and completion tokens (written) to /metrics; thread-safe.
 
-        In llm_compute, its tasks and asyncio.to_thread() they also count for the chat's `usage`,
-        which is sent to Kuwa 0.4.
+        cached: those of the prompt that were not computed, as a cache had them. In llm_compute, its
+        tasks and asyncio.to_thread() they also count for the chat's `usage`, which is sent to
+        Kuwa 0.4 and to clients of /v1.
         """
-        self.__status.on_tokens(read, written)
-        usage.count(read, written)
+        self.__status.on_tokens(read, written, cached)
+        usage.count(read, written, cached)
+
+    def end_answer(self, reason: str) -> None:
+        """Say to clients of /v1 why an answer ends: "length" if it was cut, else "stop".
+
+        Call it where count_tokens counts for the chat.
+        """
+        usage.end(reason)
 
     def keep_secret(self, secret: str) -> None:
         """Mask a key in all lines of the log, those of libraries included, from now on."""
@@ -217,6 +224,11 @@ class LLMExecutor(KuwaAttributes):
             args.waiting = args.concurrent_req_limit
         if bool(args.tls_cert) != bool(args.tls_key):
             parser.error("--tls_cert and --tls_key need each other")
+        has_token = args.api_token or args.api_token_file
+        if args.api == "on" and not has_token:
+            parser.error("--api on needs --api_token_file or --api_token")
+        if "*" in args.cors_origin and not has_token:
+            parser.error("--cors_origin * needs --api_token_file or --api_token")
         if args.ignore_kernel and args.embedded_kernel:
             parser.error("--ignore_kernel and --embedded_kernel exclude each other")
         return args

@@ -23,6 +23,11 @@ def answer_pattern() -> str:
     return "|".join(re.escape(text).replace(r"\{\}", r"[^\n]*") for text in texts)
 
 
+def is_whole_answer(text: str) -> bool:
+    """Tell whether a text is one of the answers below, which no model writes."""
+    return isinstance(text, Sentence) and text.startswith("[")
+
+
 # Answers, each of them whole: a prompt leaves them out of the history, see `answer_pattern`.
 NO_INPUT = Sentence("[No input message entered]", "[尚未輸入訊息]")
 TOO_LONG = Sentence("[Sorry, The input message is too long!]", "[抱歉，輸入的訊息太長了！]")
@@ -180,6 +185,10 @@ LOADING = Sentence(
     "The model is still loading. Please try again in a moment.", "模型仍在載入中，請稍候再試。"
 )
 EMPTY_REQUEST = Sentence("Received empty request!", "收到空的請求！")
+QUEUE_FULL = Sentence(
+    "Too many chats are waiting already. Please try again in a moment.",
+    "等候中的對話已滿，請稍候再試。",
+)
 ENDPOINT_BUSY = Sentence("Processing another request.", "正在處理另一個請求。")
 TOO_MANY_FIELDS = Sentence("The form has more than {} fields.", "表單的欄位超過 {} 個。")
 MALFORMED_FORM = Sentence(

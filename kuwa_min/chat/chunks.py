@@ -62,6 +62,18 @@ class TextChunk(BaseChunk):
         return len(self.value)
 
 
+class ThoughtChunk(BaseChunk):
+    """What the model thinks before it answers, for clients that take it apart; not Kuwa's."""
+
+    def __init__(self, text: str, cost: int | None = None) -> None:
+        super().__init__(cost)
+        self.text = text
+
+    def __jsonencode__(self) -> dict[str, Any]:
+        """Return the text."""
+        return {"type": "thought", "thought": {"text": self.text}}
+
+
 class ImageURLChunk(BaseChunk):
     """The URL of an image; the front end of 0.4 does not show it."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, cast
 
 from kuwa_min.errors import message_of
 
@@ -49,6 +49,11 @@ class Sentence(str):
             return self
         return Sentence(self._templates[ENGLISH], self._templates[CHINESE], values)
 
+    @property
+    def template(self) -> str:
+        """Return the English text with open gaps, by which a sentence is known."""
+        return self._templates[ENGLISH]
+
     def render(self, language: Language) -> str:
         """Return the text in a language."""
         template = self._templates[language]
@@ -64,6 +69,13 @@ def _render_value(value: object, language: Language) -> object:
 def render(text: str, language: Language) -> str:
     """Return a Sentence in a language; other text, such as a custom executor's, unchanged."""
     return text.render(language) if isinstance(text, Sentence) else text
+
+
+def innermost(sentence: str) -> str:
+    """Return the sentence that others are only the frame of, as ON_NEW_LINE is."""
+    while isinstance(sentence, Sentence) and sentence.template == ON_NEW_LINE.template:
+        sentence = cast(str, sentence._values[0])
+    return sentence
 
 
 def join_sentences(sentences: Iterable[str]) -> Sentence:

@@ -88,6 +88,11 @@ class SideNoteGate:
         held, self._held = self._held, ""
         return held
 
+    @property
+    def notes(self) -> list[str]:
+        """Return all notes."""
+        return list(self._notes)
+
     def block(self) -> str:
         """Return all notes as one block, empty without notes."""
         return NOTE_BEGIN + "\n".join(self._notes) + NOTE_END if self._notes else ""

@@ -288,5 +288,3 @@ class Connection(BaseHTTPRequestHandler):
             self.request.sendall(data)
         except (OSError, ValueError):
             raise ClientDisconnected from None
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from kuwa_min.chat.chunks import (
     LogLevel,
     RefusalChunk,
     TextChunk,
+    ThoughtChunk,
 )
 from kuwa_min.chat.side_notes import SideNoteGate
 from kuwa_min.errors import PieceError
@@ -57,6 +58,9 @@ STOP, EXCEPTION = "stop", "exception"  # of finish_reason
 #                                           `<`; the second is the last window: a note
 
 
+Collect = Callable[["str | bytes"], bool] | None
+
+
 class TimedWrite(NamedTuple):
     """One write at the end of an answer: text may be joined to text before it, bytes may not."""
 
@@ -65,12 +69,19 @@ class TimedWrite(NamedTuple):
 
 
 class AnswerEnd(NamedTuple):
-    """How an answer ended."""
+    """How an answer ended.
+
+    declined, has_begun: for encoders with errors_apart only.
+    """
 
     exit_code: int = ExitCodeChunk.OK
     failure: str = ""  # the sentence about an unexpected failure
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt
+    finish_reason: str = STOP  # or length, tool_calls
+    declined: str = ""  # the sentence in place of the rest of the answer
+    has_begun: bool = True  # something may have been sent already
 
 
 class AnswerEncoder(Protocol):
@@ -85,6 +96,8 @@ class AnswerEncoder(Protocol):
     gate: SideNoteGate
     pings_arrive: bool  # progress and pings reach the client, which waits as long as they come
     chat_room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
+    errors_apart: bool  # sentences of ours are no text: they come with encode_end
+    collect: Collect  # gets what would be sent; None: it is sent
 
     def encode_text(self, text: str) -> bytes:
         """Encode text that is sent together; empty bytes: send nothing."""
@@ -116,7 +129,8 @@ def choose_encoder(option: str, headers: Container[str], *, chat_room: bool) -> 
 class RawEncoder:
     """The encoder for Kuwa 0.3: the text of the answer in UTF-8."""
 
-    pings_arrive = False
+    pings_arrive = errors_apart = False
+    collect: Collect = None
 
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
@@ -156,6 +170,9 @@ class RawEncoder:
 class FramedEncoder:
     """The encoder for Kuwa 0.4: lines of JSON."""
 
+    errors_apart = False
+    collect: Collect = None
+
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
         self.chat_room = self.pings_arrive = chat_room  # clients of the API get text only
@@ -163,18 +180,20 @@ class FramedEncoder:
     def encode_text(self, text: str) -> bytes:
         """Make one line of text."""
         escaped = encode_basestring_ascii(text)
-        return TEXT_START + _without_lone_surrogates(escaped).encode("ascii") + TEXT_END
+        return TEXT_START + without_lone_surrogates(escaped).encode("ascii") + TEXT_END
 
     def encode_chunks(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
         """Make one line of chunks; of none, a ping, which resets the client's read timeout."""
         elements = [element for chunk in chunks for element in self._elements(chunk)]
         if chunks and not elements:
             return []  # the gate holds all of their text
-        return [LINE_START + ", ".join(map(_dumps, elements)).encode("ascii") + b"]}\n"]
+        return [LINE_START + ", ".join(map(dumps, elements)).encode("ascii") + b"]}\n"]
 
     def _elements(self, chunk: BaseChunk) -> Iterable[dict[str, Any]]:
         if isinstance(chunk, TextChunk):
             yield from self._text(chunk.value, chunk.annotations)
+            return
+        if isinstance(chunk, ThoughtChunk):
             return
         if isinstance(chunk, LogChunk) and (held := self.gate.release()):
             yield TextChunk(held).__jsonencode__()
@@ -229,12 +248,12 @@ def _last_line(end: AnswerEnd) -> bytes:
             "total_tokens": end.prompt_tokens + end.completion_tokens,
         },
     }
-    return b"data: " + _dumps(line).encode("ascii") + b"\n"
+    return b"data: " + dumps(line).encode("ascii") + b"\n"
 
 
-def _dumps(value: object) -> str:
+def dumps(value: object) -> str:
     """Encode JSON; raises ValueError for NaN and infinity, which are not JSON."""
-    return _without_lone_surrogates(json.dumps(value, allow_nan=False, default=_jsonencode))
+    return without_lone_surrogates(json.dumps(value, allow_nan=False, default=_jsonencode))
 
 
 def _jsonencode(value: Any) -> Any:
@@ -244,7 +263,7 @@ def _jsonencode(value: Any) -> Any:
     raise PieceError(f"a chunk holds {type(value).__name__}, for which JSON has nothing")
 
 
-def _without_lone_surrogates(escaped: str) -> str:
+def without_lone_surrogates(escaped: str) -> str:
     """Replace lone surrogates in encoded JSON by U+FFFD; two halves of a pair are a character."""
     if "\\ud" not in escaped:
         return escaped

@@ -63,7 +63,8 @@ def hide_options(options: Mapping[str, object]) -> None:
     """Hide the values of options whose names say that they are secret, and secret paths."""
     for name, value in options.items():
         if is_secret_name(name):
-            hide(value)
+            for one in value if isinstance(value, list) else [value]:
+                hide(one)
     for segment in str(options.get("executor_path", "")).split("/"):
         if len(segment) >= LONG_SEGMENT:
             hide(segment)

@@ -7,7 +7,7 @@ import os
 import re
 from urllib.parse import urlsplit
 
-RESERVED_PATHS = ("/health", "/metrics", "/status", "/shutdown")  # the executor's own routes
+RESERVED_PATHS = ("/health", "/metrics", "/status", "/shutdown", "/v1")  # the executor's own routes
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
@@ -64,6 +64,18 @@ def web_address(text: str) -> str:
             f"a URL such as http://127.0.0.1:9000/, without user, ? and #, is needed, not {text!r}"
         )
     return text
+
+
+def web_origin(text: str) -> str:
+    """Parse the origin of a web site, such as https://chat.example.org, or *."""
+    if text == "*":
+        return text
+    origin = web_address(text).rstrip("/").lower()
+    if urlsplit(origin).path:
+        raise argparse.ArgumentTypeError(
+            f"an origin such as https://chat.example.org is needed, without a path, not {text!r}"
+        )
+    return origin
 
 
 def chat_path(text: str) -> str:

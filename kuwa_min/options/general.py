@@ -19,6 +19,7 @@ INTERFACE_VERSION = "v1.0"
 MAX_HINTS = 3  # options named in a hint
 WIRE_FORMATS = ("auto", "0.3", "0.4")  # choices of --wire, the default first
 ABORT_FROM = ("any", "kernel")  # choices of --abort_from
+API = ("loopback", "on", "off")  # choices of --api, the default first
 
 # The options of Kuwa's own executors.
 KUWA_OPTIONS = {
@@ -52,6 +53,10 @@ class GeneralOptions(argparse.Namespace):
     tls_key: str | None
     allowed_hosts: list[str]
     abort_from: str  # one of ABORT_FROM
+    api: str  # one of API
+    api_token: list[str]
+    api_token_file: str | None
+    cors_origin: list[str]
     concurrent_req_limit: int
     waiting: int  # chats; once parsed, None has become concurrent_req_limit
     waiting_timeout: float  # seconds
@@ -124,6 +129,7 @@ def create_parser(program: str, description: str) -> argparse.ArgumentParser:
     )
     add_kernel_options(parser.add_argument_group("options of the Kernel"))
     add_serving_options(parser.add_argument_group("options of the server"))
+    add_api_options(parser.add_argument_group("options of the OpenAI-compatible API, /v1"))
     add_log_options(parser.add_argument_group("options of the log"))
     return parser
 
@@ -252,6 +258,37 @@ def add_serving_options(group: argparse._ArgumentGroup) -> None:
         default=5.0,
         metavar="SECONDS",
         help="how long running answers may go on after a signal to stop; a second one cuts them",
+    )
+
+
+def add_api_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options of /v1, through which other clients than Kuwa's chat."""
+    group.add_argument(
+        "--api",
+        choices=API,
+        default=API[0],
+        help="who may use /v1: programs of this machine, all that have a token of --api_token or "
+        "--api_token_file, or nobody",
+    )
+    group.add_argument(
+        "--api_token",
+        action="append",
+        default=[],
+        metavar="TOKEN",
+        help="token that clients of /v1 must send, may be given several times; others on this "
+        "machine see it in the list of processes, which they do not with --api_token_file",
+    )
+    group.add_argument(
+        "--api_token_file", metavar="FILE", help="read such tokens from this file, one a line"
+    )
+    group.add_argument(
+        "--cors_origin",
+        type=address.web_origin,
+        nargs="+",
+        default=[],
+        metavar="ORIGIN",
+        help="web sites whose pages may use /v1, such as https://chat.example.org; *: all, which "
+        "needs a token",
     )
 
 

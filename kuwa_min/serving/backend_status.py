@@ -32,7 +32,8 @@ class BackendStatus:
         self.task: Progress | None = None  # the step of loading that runs
         self.functions: dict[str, Callable[[], Any]] = {}  # facts that change
         self.add_metric: Callable[[str, str, Callable[[], float]], None] = lambda *_: None
-        self.on_tokens: Callable[[int, int], None] = lambda prompt_tokens, completion_tokens: None
+        # called with prompt tokens, completion tokens and cached ones of the prompt
+        self.on_tokens: Callable[[int, int, int], None] = lambda *_: None
 
     def begin(self, title: str) -> Progress:
         """End the current task and begin another; call the result with (done, total)."""

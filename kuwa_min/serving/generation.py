@@ -77,6 +77,7 @@ class Generation:
     index: of its endpoint. compute: calls the backend. loop: runs the generator; None: the HTTP
     worker thread does. log_content: gets every piece, for a log that may hold content. user: "" if
     unknown. language: the request's Accept-Language. waiting_timeout: seconds to wait for a slot.
+    place: what the log calls it, if it is not an endpoint of the Kernel's.
 
     Slots calls `enqueue` when it gives the endpoint, before any other thread can see the object.
     """
@@ -98,10 +99,12 @@ class Generation:
         user: str = "",
         peer: str = "",
         language: str | None = None,
+        place: str = "",
     ) -> None:
         self.user, self.peer, self._waiting_timeout = user, peer, waiting_timeout
         self._language = language_of(language)
         self.index, self._slots, self._metrics = index, slots, metrics
+        self._place = place or f"endpoint {index}"
         self._compute: Compute | None = compute
         self._is_room, self._loop, self._log_content = encoder.chat_room, loop, log_content
         self._writer = PieceWriter(
@@ -199,9 +202,10 @@ class Generation:
             line = traceback_line(error, with_message=self._log_content is not None)
             logger.error("the backend failed: %s", line)
         self._writer.exit_code = ExitCodeChunk.FAILURE
-        sentence = render(sentence_of(error), self._language)
+        sentence = sentence_of(error)
         if self._log_content is not None:
-            self._log_content(f"{type(error).__name__}: {sentence}")
+            shown = render(sentence, self._language)
+            self._log_content(f"{type(error).__name__}: {shown}")
         if not self._failure:
             self._write_sentence(sentence)
 
@@ -217,8 +221,8 @@ class Generation:
     def _log_outcome(self) -> None:
         waited = self.ticket.waited if self.ticket.admitted else self.ticket.age()
         logger.info(
-            "endpoint %d: %s, %d characters in %.2f s%s",
-            self.index,
+            "%s: %s, %d characters in %.2f s%s",
+            self._place,
             self._outcome,
             self._writer.characters,
             time.monotonic() - self._started,
@@ -241,14 +245,14 @@ class Generation:
         if self._slots.leave_queue(self):
             return
         self._outcome = "cut short"
-        self._end_note = catalog.CUT_SHORT.render(self._language)
+        self._end_note = catalog.CUT_SHORT
         self._writer.exit_code = ExitCodeChunk.INCOMPLETE
         self._cancel()
 
     def detach(self) -> None:
         """Release the endpoint and end the body although the generator, which blocks, goes on."""
         if self._slots.release(self) and self._body is not None and self._claim_end():
-            logger.info("endpoint %d: the backend blocks; its answer ends without it", self.index)
+            logger.info("%s: the backend blocks; its answer ends without it", self._place)
             self._body.close_early([step.data for step in self._final_writes()])
 
     def skip_pauses(self) -> None:

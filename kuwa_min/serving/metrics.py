@@ -162,6 +162,9 @@ class Metrics:
             "time_to_first_piece_seconds", "Seconds to the first text.", labels, PROCESS_SECONDS
         )
         self.prompt_tokens = Counter("input_tokens_total", "Prompt tokens, where known.", labels)
+        self.cached_tokens = Counter(
+            "cached_input_tokens_total", "Those that a cache had already.", labels
+        )
         self.completion_tokens = Counter(
             "output_tokens_total", "Answer tokens, where known.", labels
         )
@@ -212,9 +215,10 @@ class Metrics:
         if seconds > 0:
             self.throughput.observe(characters / seconds)
 
-    def count_tokens(self, prompt_tokens: int, completion_tokens: int) -> None:
+    def count_tokens(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
         """Add to the token counters."""
         self.prompt_tokens.inc(prompt_tokens)
+        self.cached_tokens.inc(cached_tokens)
         self.completion_tokens.inc(completion_tokens)
 
     def render(self) -> bytes:

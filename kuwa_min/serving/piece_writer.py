@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from kuwa_min.chat.catalog import is_whole_answer
 from kuwa_min.chat.chunks import BaseChunk, ExitCodeChunk, LogChunk, RefusalChunk, TextChunk
 from kuwa_min.chat.sentence import ENGLISH, Language, render
 from kuwa_min.errors import PieceError
@@ -48,11 +49,13 @@ class PieceWriter:
         self.characters = self._extra_cost = 0  # of texts; of chunks beyond their text
         self.is_blank = True  # only white space is visible so far
         self.exit_code = ExitCodeChunk.OK
+        self._declined = ""
+        self._has_sent_chunks = False
 
     def open(self, body: BodyWriter) -> None:
         """Write to this body from now on."""
         body.encode = self._encoder.encode_text
-        self._put = body.write_nowait
+        self._put = self._encoder.collect or body.write_nowait
 
     def write(self, piece: Any) -> bool:
         """Send a piece that a backend yielded; return whether more may be written now.
@@ -63,6 +66,8 @@ class PieceWriter:
         if type(piece) is not str:
             if not isinstance(piece, str):
                 return self._write_chunks(piece)
+            if self._encoder.errors_apart and is_whole_answer(piece):
+                return self._note(piece)
             piece = render(piece, self._language)
         if self.is_blank or self._log_content is not None:
             self._observe(piece)
@@ -75,8 +80,16 @@ class PieceWriter:
 
     def write_sentence(self, sentence: str) -> None:
         """Send a sentence of ours behind the model's text, outside any side note."""
+        if self._encoder.errors_apart:
+            self._declined = sentence
+            return
         self._encoder.gate.close()
-        self._put(self._feed(sentence))
+        self._put(self._feed(render(sentence, self._language)))
+
+    def _note(self, sentence: str) -> bool:
+        """Add a sentence of ours that is no text of the model as a side note."""
+        self._encoder.gate.add(render(sentence, self._language))
+        return True
 
     def _write_chunks(self, piece: Any) -> bool:
         if type(piece) is TextChunk and isinstance(piece.value, str) and not piece.annotations:
@@ -93,6 +106,7 @@ class PieceWriter:
         if not self._encoder.pings_arrive and self.is_blank:
             self._break_silence()
         for data in self._encoder.encode_chunks(chunks):
+            self._has_sent_chunks = True
             writable = self._put(data)
         return writable
 
@@ -139,13 +153,24 @@ class PieceWriter:
         failure: the sentence about an unexpected failure; note: one more side note; usage: the
         token counts of the chat; a backend that counted none is charged its characters.
         """
-        self._encoder.gate.add(note)
-        prompt_tokens, completion_tokens = usage.prompt_tokens, usage.completion_tokens
+        if note and self._encoder.errors_apart:
+            self._declined = self._declined or note
+        else:
+            self._encoder.gate.add(render(note, self._language))
+        completion_tokens = usage.completion_tokens
         if not usage.counted:
             completion_tokens = self.characters + self._extra_cost
-        return self._encoder.encode_end(
-            AnswerEnd(self.exit_code, failure, prompt_tokens, completion_tokens)
+        end = AnswerEnd(
+            self.exit_code,
+            failure,
+            usage.prompt_tokens,
+            completion_tokens,
+            usage.cached_tokens,
+            usage.finish_reason,
+            self._declined,
+            has_begun=self._has_sent_chunks or self.characters > 0,
         )
+        return self._encoder.encode_end(end)
 
 
 def _as_chunk(piece: Any) -> BaseChunk:

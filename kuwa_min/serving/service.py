@@ -21,9 +21,10 @@ from kuwa_min.httpd.server import Server
 from kuwa_min.kernel import protocol
 from kuwa_min.log import redaction
 from kuwa_min.options.address import join_host_port
-from kuwa_min.options.general import GeneralOptions
+from kuwa_min.options.general import API, GeneralOptions
 from kuwa_min.process import supervision
 
+from .api_routes import ApiRoutes
 from .commands.abort_policy import AbortPolicy
 from .commands.kernel_addresses import KernelAddresses
 from .commands.shutdown import PATH as SHUTDOWN
@@ -32,6 +33,7 @@ from .connection_limits import connection_limits
 from .event_loop import EventLoop
 from .local_address import listening_address, source_address, wildcard
 from .metrics import Metrics
+from .openai_api.access import Access, read_tokens
 from .routes import HEALTH, MONITORING, READY, ExecutorRoutes
 from .slots import Slots
 
@@ -88,7 +90,10 @@ class Service:
         backend.status.add_metric = self._metrics.add
         self._started = time.monotonic()
         abort = self._run_abort if backend.abort is not None else None
-        self._slots = Slots(count, self._metrics, abort, waiting=waiting)
+        self._has_api = args.api != API[-1]
+        self._api = self._open_api()
+        others = count + waiting if self._has_api else 0
+        self._slots = Slots(count, self._metrics, abort, waiting=waiting, others=others)
         self._paths = [
             protocol.endpoint_path(args.executor_path, index) for index in range(count + waiting)
         ]
@@ -118,7 +123,11 @@ class Service:
             kernel = KernelAddresses(lambda: self._kernel_url)
             routes = self._create_routes(kernel)
             shutdown = ShutdownRoute(stop.request, kernel)
-            table: Routes = {**routes.table(), SHUTDOWN: {"GET": shutdown}}
+            table: Routes = {
+                **routes.table(),
+                SHUTDOWN: {"GET": shutdown},
+                **self._api_table(lambda: routes.ready),
+            }
             server = stack.enter_context(self._listen(host, table))
             self._start_embedded_kernel(stack)
             self._backend.listening(Listening(host, server.port, self._kernel_url))
@@ -169,6 +178,27 @@ class Service:
             log_content=self._args.log_content,
         )
 
+    def _open_api(self) -> Access:
+        """Return the rules of /v1; raises UsageError for bad tokens."""
+        args = self._args
+        tokens = read_tokens(args.api_token, args.api_token_file)
+        return Access(tokens, args.cors_origin if self._has_api else [], anywhere=args.api == "on")
+
+    def _api_table(self, is_ready: Callable[[], bool]) -> Routes:
+        if not self._has_api:
+            return {}
+        return ApiRoutes(
+            self._args.access_code,
+            self._api,
+            self._slots,
+            self._metrics,
+            self._backend.compute,
+            is_ready=is_ready,
+            waiting_timeout=self._args.waiting_timeout,
+            loop=self._loop,
+            log_content=self._args.log_content,
+        ).table()
+
     def _render_status(self, state: str) -> bytes:
         """Return the JSON of /status; its imports wait for the first request."""
         from .status import ExecutorStatus
@@ -186,20 +216,22 @@ class Service:
         return connection_limits(
             process.open_file_limit(),
             slots=self._args.concurrent_req_limit,
-            endpoints=len(self._paths),
+            endpoints=len(self._paths) * (2 if self._has_api else 1),
             servers=2 if self._args.embedded_kernel else 1,
         )
 
     def _listen(self, host: str | None, routes: Routes) -> Server:
-        args = self._args
+        args, api = self._args, self._api
         return Server(
             (listening_address(host, args.bind), args.port or 0),
             routes,
             hosts=[host] if host else [],
             origins=args.allowed_hosts,
-            any_host_paths=MONITORING,
+            any_host_paths=(*MONITORING, *api.any_host_paths(routes)),
             limits=self._limits,
             tls=_tls_context(args.tls_cert, args.tls_key),
+            is_shared=api.is_shared,
+            render_error=api.render_error,
         )
 
     def _start_embedded_kernel(self, stack: contextlib.ExitStack) -> None:

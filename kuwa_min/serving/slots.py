@@ -1,7 +1,8 @@
 """The executor's endpoints and slots: which generation holds which, and how all of them end.
 
 There are N slots, in which generations run, and N + W endpoints, each of which takes one chat at a
-time; the Kernel knows the endpoints only. A chat holds its endpoint from its arrival until its
+time; the Kernel knows the endpoints only. Behind them come places for chats of other clients, which
+are equal but that any free one will do. A chat holds its endpoint from its arrival until its
 response ends, and its slot from its admission until its generator has really ended. The latter is
 later for an orphan: a generator that blocks while its response has ended without it.
 """
@@ -35,15 +36,22 @@ class Slots:
     Lock order: `_changed` before the queue's lock. `_observe_load` runs with the latter held.
 
     abort: the backend's own abort(), which is process-wide; called on a thread of its own. No chat
-    is admitted until it has returned.
+    is admitted until it has returned. others: chats of clients other than the Kernel.
     """
 
     def __init__(
-        self, count: int, metrics: Metrics, abort: Callable[[], object] | None, *, waiting: int = 0
+        self,
+        count: int,
+        metrics: Metrics,
+        abort: Callable[[], object] | None,
+        *,
+        waiting: int = 0,
+        others: int = 0,
     ) -> None:
         self._metrics, self._abort = metrics, abort
         self._changed = threading.Condition()
-        self._endpoints: list[Generation | None] = [None] * (count + waiting)
+        self._endpoints: list[Generation | None] = [None] * (count + waiting + others)
+        self._places = range(count + waiting, count + waiting + others)
         self._reserved: set[int] = set()  # endpoints of chats that do not exist yet
         self._queue = AdmissionQueue(count, self._observe_load)
         self._flushing: set[Generation] = set()  # without an endpoint, sending their last pieces
@@ -68,6 +76,26 @@ class Slots:
             self._reserved.add(index)
         try:
             yield
+        finally:
+            self._reserved.discard(index)
+
+    def check_place(self) -> int:
+        """Return a free place for another client's chat; raises HTTPError: 429 without one, 503."""
+        if self._closed:
+            raise HTTPError(503, catalog.STOPPING, Retry_After="5")
+        for index in self._places:
+            if self._endpoints[index] is None and index not in self._reserved:
+                return index
+        raise HTTPError(429, catalog.QUEUE_FULL, Retry_After="2")
+
+    @contextlib.contextmanager
+    def reserve_place(self) -> Iterator[int]:
+        """Keep a free place as `reserve` keeps an endpoint; raises as `check_place`."""
+        with self._changed:
+            index = self.check_place()
+            self._reserved.add(index)
+        try:
+            yield index
         finally:
             self._reserved.discard(index)
 

@@ -12,16 +12,18 @@ from contextvars import ContextVar
 
 
 class Usage:
-    """Token counts of one chat."""
+    """Token counts of one chat, and why its answer ended."""
 
     def __init__(self) -> None:
-        self.prompt_tokens = self.completion_tokens = 0
+        self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
         self.counted = False  # whether the backend has counted anything
+        self.finish_reason = "stop"
 
-    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Add to both counts."""
+    def add(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
+        """Add to the counts; cached_tokens: those of the prompt that were known already."""
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
+        self.cached_tokens += cached_tokens
         self.counted = True
 
 
@@ -38,8 +40,15 @@ def counting(usage: Usage) -> Iterator[None]:
         _current.reset(token)
 
 
-def count(prompt_tokens: int, completion_tokens: int) -> None:
+def count(prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> None:
     """Add to the usage of the current chat; does nothing outside one."""
     usage = _current.get()
     if usage is not None:
-        usage.add(prompt_tokens, completion_tokens)
+        usage.add(prompt_tokens, completion_tokens, cached_tokens)
+
+
+def end(reason: str) -> None:
+    """Set why the current chat's answer ends; does nothing outside one."""
+    usage = _current.get()
+    if usage is not None:
+        usage.finish_reason = reason

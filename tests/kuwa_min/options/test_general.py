@@ -31,6 +31,10 @@ OURS = {
     "tls_key": None,
     "allowed_hosts": [],
     "abort_from": "any",
+    "api": "loopback",
+    "api_token": [],
+    "api_token_file": None,
+    "cors_origin": [],
     "drain_timeout": 5.0,
     "waiting": None,  # as many as slots
     "waiting_timeout": 240.0,

@@ -1,0 +1,17 @@
+"""What a client may ask for that Kuwa's forms and Modelfiles have no words for. No I/O."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Wishes(NamedTuple):
+    """What a client of OpenAI's protocol asks of an executor; a chat of a Kernel has none.
+
+    thoughts_apart: thoughts are yielded as ThoughtChunk, whatever --thinking says.
+    """
+
+    thoughts_apart: bool = False
+
+
+NO_WISHES = Wishes()

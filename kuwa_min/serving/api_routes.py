@@ -1,0 +1,186 @@
+"""The routes of /v1, OpenAI's protocol: the same slots, queue and generations as Kuwa's chats.
+
+Each is called on the HTTP worker thread of the connection that asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.sentence import language_of
+from kuwa_min.errors import HTTPError
+from kuwa_min.httpd.messages import (
+    JSON,
+    CheckedRoute,
+    Request,
+    Response,
+    Route,
+    Routes,
+    StreamingResponse,
+)
+from kuwa_min.kernel.protocol import ChatRequest
+
+from .event_loop import EventLoop
+from .generation import Generation
+from .metrics import Metrics
+from .openai_api import request as requests
+from .openai_api.access import Access
+from .openai_api.errors import ApiError
+from .openai_api.request import ApiRequest
+from .openai_api.response import EVENT_STREAM, Answer, StreamEncoder, WholeEncoder
+from .openai_api.sentences import UNKNOWN_MODEL
+from .slots import Slots
+
+logger = logging.getLogger(__name__)
+
+CHAT, MODELS = "/v1/chat/completions", "/v1/models"
+OWNER = "kuwa-min"  # owned_by of a model
+SECRET_FIELDS = ("authorization", "cookie", "proxy-authorization")  # which no executor sees
+
+Compute = Callable[[ChatRequest], AsyncGenerator[Piece, None]]
+
+
+class ApiRoutes:
+    """The routes of /v1 of one executor.
+
+    models: the access codes. compute: calls the backend. is_ready: tells whether it is loaded.
+    loop, waiting_timeout, log_content: as of ExecutorRoutes.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        access: Access,
+        slots: Slots,
+        metrics: Metrics,
+        compute: Compute,
+        *,
+        is_ready: Callable[[], bool],
+        waiting_timeout: float,
+        loop: EventLoop | None = None,
+        log_content: bool = False,
+    ) -> None:
+        self._models, self._access = list(models), access
+        self._slots, self._metrics, self._compute = slots, metrics, compute
+        self._is_ready, self._waiting_timeout = is_ready, waiting_timeout
+        self._loop, self._log_content, self._created = loop, log_content, int(time.time())
+
+    def table(self) -> Routes:
+        """Return every route by path and method."""
+        chat = CheckedRoute(self.chat, self.check_chat)
+        routes: dict[str, dict[str, Route | CheckedRoute]] = {
+            CHAT: {"POST": chat},
+            MODELS: {"GET": self.list_models},
+        }
+        for model in self._models:
+            for name in {quote(model), quote(model, safe=""), model}:
+                routes[f"{MODELS}/{name}"] = {"GET": partial(self.get_model, model)}
+        for methods in routes.values():
+            methods["OPTIONS"] = self.preflight
+        return routes
+
+    def list_models(self, request: Request) -> Response:
+        """Return the access codes as models."""
+        self._access.check(request)
+        models = [self._model(name) for name in self._models]
+        return self._respond(request, {"object": "list", "data": models})
+
+    def get_model(self, name: str, request: Request) -> Response:
+        """Return one access code as a model."""
+        self._access.check(request)
+        return self._respond(request, self._model(name))
+
+    def preflight(self, request: Request) -> Response:
+        """Answer a browser that asks what pages of other sites may send."""
+        self._access.check_place(request)
+        return Response(204, headers=self._access.preflight(request))
+
+    def check_chat(self, request: Request) -> None:
+        """Refuse a chat before its body is read; this keeps no place in the queue."""
+        with self._logged_refusal():
+            self._access.check(request)
+            if not self._is_ready():
+                raise ApiError(503, catalog.LOADING, code="loading", Retry_After="5")
+            self._slots.check_place()
+
+    def chat(self, request: Request) -> StreamingResponse:
+        """Join the queue; the response's producer waits for a slot.
+
+        Raises HTTPError: 400 for what cannot be understood, 404 for an unknown model, 429 if too
+        many wait, 503 when the process stops.
+        """
+        with self._logged_refusal(), self._slots.reserve_place() as place:
+            client = self._access.check(request)
+            headers = request.head.headers
+            asked = requests.read_chat(
+                requests.read_object(request.body),
+                request.header("accept-language"),
+                {name: one for name, one in headers.items() if name not in SECRET_FIELDS},
+            )
+            if asked.model not in self._models:
+                raise ApiError(
+                    404,
+                    UNKNOWN_MODEL.format(asked.model),
+                    param="model",
+                    code="model_not_found",
+                )
+            return self._start(place, request, asked, client)
+
+    def _start(
+        self, place: int, request: Request, asked: ApiRequest, client: str
+    ) -> StreamingResponse:
+        encoder = self._encoder(request, asked)
+        generation = Generation(
+            place,
+            self._slots,
+            self._metrics,
+            partial(self._compute, asked.chat),
+            encoder,
+            waiting_timeout=self._waiting_timeout,
+            loop=self._loop,
+            log_content=self._content_logger(),
+            user=f"{client} {asked.user}",
+            peer=request.peer,
+            language=request.header("accept-language"),
+            place="a chat of /v1",
+        )
+        self._slots.acquire(place, generation)
+        if self._log_content:
+            logger.info("/v1: in: %s", asked.chat.history)
+        return StreamingResponse(generation.produce, EVENT_STREAM, encoder.begin)
+
+    def _encoder(self, request: Request, asked: ApiRequest) -> WholeEncoder | StreamEncoder:
+        answer, language = Answer.new(asked.model), language_of(request.header("accept-language"))
+        headers = self._access.headers(request.head)
+        if not asked.stream:
+            return WholeEncoder(answer, language, headers)
+        return StreamEncoder(answer, language, headers, include_usage=asked.include_usage)
+
+    def _content_logger(self) -> Callable[[str], None] | None:
+        return partial(logger.info, "/v1: out: %s") if self._log_content else None
+
+    @contextlib.contextmanager
+    def _logged_refusal(self) -> Iterator[None]:
+        try:
+            yield
+        except HTTPError as refusal:
+            self._metrics.refused.inc()
+            param = f" ({refusal.param})" if isinstance(refusal, ApiError) and refusal.param else ""
+            logger.info("/v1: refused a chat: %d%s", refusal.status, param)
+            raise
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": OWNER}
+
+    def _respond(self, request: Request, value: object) -> Response:
+        body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        return Response(200, body, JSON, self._access.headers(request.head))
