@@ -32,7 +32,8 @@ SIGNATURES = {
     "progress": "(self, what: 'str') -> 'Progress'",
     "describe": "(self, **facts: 'Any') -> 'None'",
     "measure": "(self, name: 'str', text: 'str', function: 'Callable[[], float]') -> 'None'",
-    "count_tokens": "(self, *, read: 'int' = 0, written: 'int' = 0) -> 'None'",
+    "count_tokens": ("(self, *, read: 'int' = 0, written: 'int' = 0, cached: 'int' = 0) -> 'None'"),
+    "end_answer": "(self, reason: 'str') -> 'None'",
     "keep_secret": "(self, secret: 'str') -> 'None'",
     "run": (
         "(self, argv: 'Sequence[str] | None' = None, *, program: 'str | None' = None) -> 'None'"

@@ -78,7 +78,7 @@ class Fields:
         if value is None:
             return None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        is_within = is_number and math.isfinite(value) and least <= value <= most
+        is_within = is_number and least <= value <= most and value != math.inf
         if not is_within or (whole and value != int(value)):
             kind = A_WHOLE if whole else A_NUMBER
             bounded = AT_LEAST.format(kind, f"{least:g}")

@@ -63,7 +63,7 @@ def test_tokens_of_many_threads_are_all_counted() -> None:
 
     def count() -> None:
         for _ in range(250):
-            metrics.count_tokens(prompt_tokens=7, completion_tokens=2)
+            metrics.count_tokens(prompt_tokens=7, completion_tokens=2, cached_tokens=3)
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
@@ -72,6 +72,7 @@ def test_tokens_of_many_threads_are_all_counted() -> None:
         thread.join()
     assert value(metrics, "input_tokens_total") == 7000
     assert value(metrics, "output_tokens_total") == 2000
+    assert value(metrics, "cached_input_tokens_total") == 3000
 
 
 def test_a_backend_adds_numbers_of_its_own() -> None:
@@ -113,6 +114,7 @@ def test_every_family_has_its_help_and_type() -> None:
         "time_to_first_piece_seconds": "histogram",
         "input_tokens": "counter",
         "output_tokens": "counter",
+        "cached_input_tokens": "counter",
         "aborted": "counter",
         "disconnected": "counter",
         "refused": "counter",

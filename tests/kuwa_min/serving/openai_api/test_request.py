@@ -1,0 +1,212 @@
+"""Requests of /v1: what is understood, and how the rest is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from kuwa_min.errors import HTTPError
+from kuwa_min.kernel.protocol import parse_chat_request
+from kuwa_min.serving.openai_api.errors import ApiError
+from kuwa_min.serving.openai_api.request import ApiRequest, read_chat, read_object
+
+USER = {"role": "user", "content": "hi"}
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+
+
+def read(*messages: Any, **fields: Any) -> ApiRequest:
+    """Read a request, through JSON, as a client sends it."""
+    body = {"model": "m", "messages": [*messages] or [USER], **fields}
+    return read_chat(read_object(json.dumps(body).encode()), "en", {})
+
+
+def history(*messages: Any) -> list[tuple[str, str]]:
+    """Return roles and texts of the chat that an executor gets."""
+    return [(one["role"], one["content"]) for one in read(*messages).chat.history]
+
+
+def options(**fields: Any) -> dict[str, Any]:
+    """Return the generation options that an executor gets."""
+    return dict(read(**fields).chat.modelfile.parameters["llm_"])
+
+
+def parts(*content: Any, role: str = "user") -> dict[str, Any]:
+    """Return a message of content parts."""
+    return {"role": role, "content": [*content]}
+
+
+def text(value: str) -> dict[str, str]:
+    """Return a content part of text."""
+    return {"type": "text", "text": value}
+
+
+@pytest.mark.parametrize(
+    ("messages", "wanted"),
+    [
+        ([USER], [("user", "hi")]),
+        ([{"role": "user", "content": "hi", "name": "Ann"}], [("user", "hi")]),
+        (
+            [
+                {"role": "system", "content": "a"},
+                USER,
+                {"role": "developer", "content": [text("b")]},
+                {"role": "assistant", "content": None},
+                {"role": "system", "content": " "},
+            ],
+            [("system", "a\n\nb"), ("user", "hi"), ("assistant", "")],
+        ),
+        ([parts(text("a"), {"type": "input_text", "text": "b"})], [("user", "a\nb")]),
+        (
+            [USER, parts({"type": "refusal", "refusal": "no"}, role="assistant"), USER],
+            [("user", "hi"), ("assistant", "no"), ("user", "hi")],
+        ),
+        (
+            [parts(text("see"), {"type": "image_url", "image_url": {"url": PICTURE}})],
+            [("user", f"see\n{PICTURE}")],
+        ),
+        (
+            [parts({"type": "image_url", "image_url": "https://a.example/x_(1)"})],
+            [("user", "https://a.example/x_(1%29")],
+        ),
+        ([{"role": "user", "content": "a\ud800b"}], [("user", "a\ufffdb")]),
+    ],
+)
+def test_messages_become_a_history(messages: list[Any], wanted: list[tuple[str, str]]) -> None:
+    """System messages in front, content parts as text, pictures as links."""
+    assert history(*messages) == wanted
+
+
+def test_a_chat_with_a_picture_asks_for_a_model_that_sees() -> None:
+    """As a bot with llm_enable_multimodal does."""
+    picture = parts({"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}})
+    assert read(picture).chat.modelfile.parameters["llm_enable_multimodal"] is True
+    assert "enable_multimodal" not in options()
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, {}),
+        ({"temperature": 0, "top_p": 0.5, "min_p": 0.1}, None),
+        ({"top_k": 20.0, "seed": -1, "thinking_tokens": 5}, None),
+        ({"frequency_penalty": -1, "presence_penalty": 1.5, "repetition_penalty": 1.1}, None),
+        ({"max_tokens": 7}, None),
+        ({"max_completion_tokens": 8, "max_tokens": 7}, {"max_tokens": 8}),
+        ({"stop": "END"}, {"stop": ["END"]}),
+        ({"stop": ["a", "", "b"]}, {"stop": ["a", "b"]}),
+        ({"stop": None, "temperature": None, "seed": None, "max_tokens": None}, {}),
+        ({"reasoning_effort": "low"}, None),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            {"template_kwargs": {"enable_thinking": False}},
+        ),
+        ({"n": 1, "best_of": 1, "logit_bias": {}, "tools": [], "logprobs": False}, {}),
+        ({"store": False, "metadata": {"a": 1}, "parallel_tool_calls": True, "nonsense": 1}, {}),
+    ],
+)
+def test_options_have_the_names_of_modelfiles(
+    fields: dict[str, Any], wanted: dict[str, Any] | None
+) -> None:
+    """Null is absent, and what is not known is not refused."""
+    assert options(**fields) == (fields if wanted is None else wanted)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"model": 5}, "model"),
+        ({"messages": None}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [USER, 5]}, "messages[1]"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+        ({"messages": [parts("x")]}, "messages[0].content[0]"),
+        ({"messages": [parts({"type": "text"})]}, "messages[0].content[0].text"),
+        ({"messages": [parts({"type": "input_audio"})]}, "messages[0].content[0].type"),
+        ({"messages": [parts({"type": ["text"]})]}, "messages[0].content[0].type"),
+        ({"messages": [parts({"type": "image_url"})]}, "messages[0].content[0].url"),
+        (
+            {"messages": [parts({"type": "image_url", "image_url": {"url": "file:///etc"}})]},
+            "messages[0].content[0].image_url.url",
+        ),
+        (
+            {"messages": [parts({"type": "image_url", "image_url": {"url": f"{PICTURE} x"}})]},
+            "messages[0].content[0].image_url.url",
+        ),
+        ({"temperature": "0.5"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"seed": 2**63}, "seed"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": 10**400}, "max_completion_tokens"),
+        ({"stop": 5}, "stop"),
+        ({"stop": ["a", 5]}, "stop"),
+        ({"stop": ["a"] * 65}, "stop"),
+        ({"stop": "a" * 1001}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": True}, "stream_options"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"n": 2}, "n"),
+        ({"n": True, "best_of": 2}, "best_of"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"user": 5}, "user"),
+        ({"chat_template_kwargs": []}, "chat_template_kwargs"),
+    ],
+)
+def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
+    """By its path, with a sentence that says what it must be."""
+    with pytest.raises(ApiError) as refused:
+        read(**fields)
+    assert (refused.value.status, refused.value.param) == (400, param)
+    assert refused.value.message.startswith(param)
+    assert "{" not in refused.value.message.replace('{"type": "text"', "")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b"{", b"\xff", b"[" * 100_000, b"{" + b'"a":[],' * 200_000]
+)
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+    """In bounded time and memory."""
+    with pytest.raises(HTTPError) as refused:
+        read_object(body)
+    assert refused.value.status == 400
+
+
+def test_an_executor_that_reads_forms_reads_the_same_chat() -> None:
+    """The form is what Kuwa's own API would send."""
+    asked = read(
+        {"role": "system", "content": "Be kind."},
+        USER,
+        temperature=0.5,
+        stop=["a", "b"],
+        user="ann",
+        chat_template_kwargs={"x": 1},
+    )
+    form = asked.chat.form
+    again = parse_chat_request(form, "en")
+    assert again.history == asked.chat.history
+    assert form["name"] == "m"
+    assert form["user_id"] == asked.user == "ann"
+    given = again.modelfile.parameters
+    assert given["llm_temperature"] == 0.5
+    assert json.loads(given["llm_stop"]) == ["a", "b"]
+    assert json.loads(given["llm_template_kwargs"]) == {"x": 1}
+    names = {"_name", "_user_id", "_history_id", "_lang", "_kuwa_api_base_urls"}
+    assert {name for name in asked.chat.modelfile.parameters if name[0] == "_"} == names
+
+
+def test_only_a_client_of_v1_has_wishes() -> None:
+    """A Kernel's chat shows thoughts as --thinking says."""
+    assert read().chat.modelfile.wishes.thoughts_apart
+    assert not parse_chat_request({"input": "[]"}, None).modelfile.wishes.thoughts_apart

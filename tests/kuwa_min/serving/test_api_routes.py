@@ -1,0 +1,409 @@
+"""/v1 over real sockets: answers, errors, the queue, who may ask; with OpenAI's SDK as judge."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import openai
+import pytest
+
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import (
+    ExitCodeChunk,
+    LogChunk,
+    LogLevel,
+    ProgressChunk,
+    RefusalChunk,
+    TextChunk,
+    ThoughtChunk,
+)
+from kuwa_min.chat.sentence import ON_NEW_LINE
+from kuwa_min.chat.side_notes import SIDE_NOTE
+from kuwa_min.errors import UNEXPECTED, AnswerError
+from kuwa_min.kernel.protocol import ChatRequest
+from kuwa_min.serving import usage
+from tests.support.api_client import Api, Compute, api, asking, events_of
+from tests.support.programs import until
+
+CHAT = "/v1/chat/completions"
+LONG = 20.0
+PAGE = "https://chat.example"
+
+
+async def echo(chat: ChatRequest) -> AsyncGenerator[str, None]:
+    """Repeat the last message, a character a piece, and count what a tokenizer might."""
+    for character in chat.history[-1]["content"]:
+        yield character
+    usage.count(5, 2, 3)
+
+
+async def endless(_: ChatRequest) -> AsyncGenerator[str, None]:
+    """Say one word, then wait for a stop."""
+    yield "word"
+    await asyncio.Event().wait()
+
+
+def yielding(*pieces: Any, error: Exception | None = None) -> Compute:
+    """Return a backend that yields these pieces, then raises this error."""
+
+    async def compute(_: ChatRequest) -> AsyncGenerator[Any, None]:
+        for piece in pieces:
+            yield piece
+        if error is not None:
+            raise error
+
+    return compute
+
+
+def delta(event: dict[str, Any]) -> Any:
+    """Return what an event adds."""
+    return event["choices"][0]["delta"]
+
+
+def joined(events: list[Any], field: str = "content") -> str:
+    """Return the text of a stream's events."""
+    return "".join(delta(one).get(field) or "" for one in events if one["choices"])
+
+
+# -- answers
+
+
+def test_a_whole_answer_is_one_object() -> None:
+    """With usage, and the reason of its end."""
+    with api(echo) as one:
+        status, found = one.chat(text="héllo 🙂")
+    assert status == 200
+    assert found["object"] == "chat.completion"
+    assert found["model"] == "m"
+    (choice,) = found["choices"]
+    message = {"role": "assistant", "content": "héllo 🙂", "refusal": None}
+    assert choice["message"] == message
+    assert choice["finish_reason"] == "stop"
+    assert found["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
+
+
+@pytest.mark.parametrize("on_loop", [True, False])
+def test_a_stream_is_events_that_end_in_done(on_loop: bool) -> None:
+    """The role first, text, the reason of the end; the usage only if asked for."""
+    with api(echo, on_loop=on_loop) as one:
+        events = one.events(text="héllo 🙂")
+        last = one.events(stream_options={"include_usage": True})[-1]
+    assert delta(events[0]) == {"role": "assistant", "content": ""}
+    assert joined(events) == "héllo 🙂"
+    assert [event["choices"][0]["finish_reason"] for event in events][-2:] == [None, "stop"]
+    assert delta(events[-1]) == {}
+    assert len({event["id"] for event in events}) == 1
+    assert not any("usage" in event for event in events)
+    assert (last["choices"], last["usage"]["total_tokens"]) == ([], 7)
+
+
+PIECES = [
+    ThoughtChunk("Let me "),
+    ThoughtChunk("see."),
+    ProgressChunk(1, 2),
+    "An ",
+    [TextChunk("answer"), "."],
+    SIDE_NOTE.format("beside it"),
+    LogChunk("a log", LogLevel.WARNING),
+    catalog.ONLY_THOUGHT,
+    RefusalChunk("No."),
+    ExitCodeChunk(ExitCodeChunk.INCOMPLETE),
+]
+NOTES = ["beside it", "[WARNING] a log", str(catalog.ONLY_THOUGHT)]
+
+
+def test_pieces_have_their_fields() -> None:
+    """Thoughts, refusals and side notes are no text of the answer, whole or streamed."""
+    with api(yielding(*PIECES)) as one:
+        _, whole = one.chat()
+        events = one.events()
+    message = whole["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("An answer.", "Let me see.")
+    assert (message["refusal"], whole["side_notes"]) == ("No.", NOTES)
+    assert whole["choices"][0]["finish_reason"] == "length"
+    assert joined(events) == "An answer."
+    assert joined(events, "reasoning_content") == "Let me see."
+    assert joined(events, "refusal") == "No."
+    assert events[-1]["side_notes"] == NOTES
+    assert events[-1]["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_backend_says_why_its_answer_ends() -> None:
+    """As self.end_answer() does."""
+
+    async def cut(_: ChatRequest) -> AsyncGenerator[str, None]:
+        yield "word"
+        usage.end("length")
+
+    with api(cut) as one:
+        assert one.chat()[1]["choices"][0]["finish_reason"] == "length"
+
+
+# -- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (AnswerError(catalog.TOO_LONG), 400, "context_length_exceeded"),
+        (AnswerError(catalog.NO_INPUT), 400, None),
+        (AnswerError("a custom executor's own"), 400, None),
+        (AnswerError(ON_NEW_LINE.format(catalog.BUSY)), 429, None),
+        (AnswerError(catalog.OUT_OF_MEMORY), 503, None),
+        (AnswerError(catalog.BAD_OPENAI_KEY), 502, None),
+        (AnswerError(catalog.SERVICE_FAILED.format(500)), 502, None),
+        (ValueError("a secret of the backend"), 500, None),
+    ],
+)
+def test_an_error_before_the_answer_has_its_status(
+    error: Exception, status: int, code: str | None
+) -> None:
+    """In OpenAI's shape and without the brackets of a chat, whether streamed or not."""
+    with api(yielding(error=error)) as one:
+        for stream in (False, True):
+            found, body = one.chat(stream=stream)
+            assert found == status
+            told = body["error"]
+            assert (told["code"], told["param"]) == (code, None)
+            sentence = UNEXPECTED if isinstance(error, ValueError) else str(error)
+            assert told["message"] == sentence.strip().strip("[]")
+
+
+def test_an_error_within_a_stream_is_its_last_event() -> None:
+    """A whole answer becomes an error."""
+    with api(yielding("word", error=AnswerError(catalog.BUSY))) as one:
+        *events, last = one.events()
+        status, body = one.chat()
+    assert joined(events) == "word"
+    assert last["error"]["message"] == body["error"]["message"] == catalog.BUSY.strip("[]")
+    assert status == 429
+
+
+def test_errors_of_the_server_have_openais_shape_too() -> None:
+    """What no route answers."""
+    with api(echo) as one:
+        for path, status in (("/v1/nothing", 404), (CHAT, 405), ("/v1/models/nothing", 404)):
+            found, body = one.fetch(path)
+            assert (found, set(body)) == (status, {"error"})
+        assert set(one.fetch("/nothing")[1]) == {"msg"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param", "code"),
+    [
+        ({**asking(), "model": "x"}, 404, "model", "model_not_found"),
+        ({**asking(), "messages": []}, 400, "messages", None),
+        (b"nonsense", 400, None, None),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(
+    body: Any, status: int, param: str | None, code: str | None
+) -> None:
+    """And leaves its place to others."""
+    with api(echo, places=1) as one:
+        found, answer = one.fetch(CHAT, body)
+        assert (found, answer["error"]["param"], answer["error"]["code"]) == (status, param, code)
+        assert one.chat()[0] == 200
+
+
+def test_a_model_that_loads_is_asked_later() -> None:
+    """Clients try again after a 503; the models are listed all the same."""
+    with api(echo) as one:
+        one.is_ready = False
+        with one.call(CHAT, asking()) as response:
+            assert (response.status, response.getheader("Retry-After")) == (503, "5")
+        assert one.fetch("/v1/models")[0] == 200
+
+
+# -- slots and queue
+
+
+def test_chats_wait_in_the_queue_and_those_above_it_are_refused() -> None:
+    """One runs, one waits; a client that hangs up lets the next one run at once."""
+    with api(endless) as one:
+        with one.call(CHAT, asking(stream=True)) as first:
+            assert b"role" in first.readline()
+            second = threading.Thread(target=one.chat)
+            second.start()
+            until(lambda: len(one.slots.active()) == 2)
+            with one.call(CHAT, asking()) as refused:
+                assert (refused.status, refused.getheader("Retry-After")) == (429, "2")
+            waiting = one.slots.active()[1]
+            assert not waiting.ticket.admitted
+        until(lambda: waiting.ticket.admitted)
+        one.slots.drain(0)
+        second.join()
+
+
+def test_a_client_that_hangs_up_stops_a_whole_answer() -> None:
+    """Also before anything was sent to it."""
+    stopped = threading.Event()
+
+    async def stoppable(_: ChatRequest) -> AsyncGenerator[str, None]:
+        try:
+            yield "word"
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    with api(stoppable) as one:
+        client = openai.OpenAI(base_url=one.url, api_key="x", max_retries=0, timeout=0.5)
+        with pytest.raises(openai.APITimeoutError):
+            client.chat.completions.create(**asking())
+        assert stopped.wait(LONG)
+        until(lambda: not one.slots.active())
+
+
+def test_a_chat_that_finds_no_slot_in_time_is_told_so() -> None:
+    """With a status after which clients try again."""
+    with api(endless, waiting_timeout=0) as one, one.call(CHAT, asking(stream=True)) as first:
+        assert b"role" in first.readline()
+        status, body = one.chat()
+        assert (status, body["error"]["message"]) == (503, catalog.NO_SLOT.strip("[]"))
+
+
+def test_the_end_of_the_process_is_an_error() -> None:
+    """An answer that is cut is none."""
+    with api(endless) as one, one.call(CHAT, asking(stream=True)) as response:
+        assert b"role" in response.readline()
+        until(lambda: one.metrics.first_piece.lines()[-1].split()[-1] != "0.0")
+        one.slots.close()
+        assert one.chat()[0] == 503
+        one.slots.drain(0)
+        *_, last = events_of(b"data: {}\n" + response.read())
+        assert last["error"]["message"] == catalog.CUT_SHORT
+
+
+# -- who may ask
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"Host": "localhost:80"}, 200),
+        ({"Host": "[::1]:80"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "10.0.0.1"}, 403),
+        ({"X_Forwarded_For": "10.0.0.1"}, 403),
+        ({"Origin": PAGE}, 403),
+    ],
+)
+def test_by_default_programs_of_this_machine_may_ask(fields: dict[str, str], status: int) -> None:
+    """Under its own name, which no page can arrange, and through no proxy."""
+    with api(echo) as one:
+        found, body = one.fetch(CHAT, asking(), **fields)
+    assert found == status
+    assert ("error" in body) == (status != 200)
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [
+        ("Bearer first-token", 200),
+        ("bearer  second-token ", 200),
+        ("Bearer first-token2", 401),
+        ("Bearer first-toke", 401),
+        ("Bearer ", 401),
+        ("Basic first-token", 401),
+        ("first-token", 401),
+        ("Bearer tök", 401),
+        (None, 401),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/models/m"])
+def test_a_token_opens_it_to_other_names(value: str | None, status: int, path: str) -> None:
+    """Any one of several; no executor sees it."""
+    seen: list[Any] = []
+
+    async def look(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        seen.append(chat.headers)
+        yield "x"
+
+    fields = {"Host": "executor:9000"} | ({} if value is None else {"Authorization": value})
+    with api(look, tokens=["first-token", "second-token"], anywhere=True) as one:
+        found, body = one.fetch(path, asking() if path == CHAT else None, **fields)
+    assert found == status
+    if status != 200:
+        assert body["error"]["code"] == "invalid_api_key"
+    assert not any("authorization" in headers for headers in seen)
+
+
+def test_pages_of_named_sites_may_ask_and_read() -> None:
+    """The browser asks first; errors can be read as well. Others are refused."""
+    with api(echo, origins=[PAGE]) as one:
+        asked = {"Access_Control_Request_Headers": "authorization,x-stainless-os"}
+        with one.call(CHAT, method="OPTIONS", Origin=PAGE, **asked) as response:
+            assert response.status == 204
+            assert response.getheader("Access-Control-Allow-Origin") == PAGE
+            assert response.getheader("Access-Control-Allow-Headers") == asked.popitem()[1]
+        for body in (asking(), asking(stream=True), {**asking(), "model": "x"}, b"nonsense"):
+            with one.call(CHAT, body, Origin=PAGE) as response:
+                assert response.getheader("Access-Control-Allow-Origin") == PAGE
+                assert response.getheader("Vary") == "Origin"
+        for method in ("OPTIONS", "POST"):
+            with one.call(CHAT, asking(), method=method, Origin="https://evil.example") as response:
+                assert response.status == 403
+                assert response.getheader("Access-Control-Allow-Origin") is None
+
+
+# -- OpenAI's SDK
+
+
+def client_of(one: Api) -> openai.OpenAI:
+    """Return the SDK's client."""
+    return openai.OpenAI(base_url=one.url, api_key="x", max_retries=0)
+
+
+def test_the_sdk_lists_models() -> None:
+    """And gets one, also of a name with a slash."""
+    with api(echo) as one:
+        client = client_of(one)
+        assert [model.id for model in client.models.list()] == ["m", "a/b c"]
+        assert client.models.retrieve("a/b c").id == "a/b c"
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("x")
+
+
+def test_the_sdk_reads_answers() -> None:
+    """Whole, as a stream, with the raw response, and with asyncio."""
+    with api(echo) as one:
+        create = client_of(one).chat.completions.create
+        whole = create(**asking())
+        assert whole.choices[0].message.content == "hi"
+        assert whole.usage and whole.usage.prompt_tokens_details
+        assert whole.usage.prompt_tokens_details.cached_tokens == 3
+        chunks = [*create(**asking(), stream=True, stream_options={"include_usage": True})]
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert (text, chunks[-1].usage and chunks[-1].usage.total_tokens) == ("hi", 7)
+        raw = client_of(one).chat.completions.with_raw_response.create(**asking())
+        assert raw.parse().choices[0].message.content == "hi"
+        assert asyncio.run(stream_with_asyncio(one)) == "hi"
+
+
+async def stream_with_asyncio(one: Api) -> str:
+    """Return the text of a stream that the SDK's other client reads."""
+    async with openai.AsyncOpenAI(base_url=one.url, api_key="x", max_retries=0) as client:
+        stream = await client.chat.completions.create(**asking(), stream=True)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+
+def test_the_sdk_knows_the_errors() -> None:
+    """By status, code and parameter; also those that end a stream."""
+    with api(yielding("word", error=AnswerError(catalog.BUSY)), tokens=["right"]) as one:
+        create = client_of(one).chat.completions.create
+        with pytest.raises(openai.AuthenticationError):
+            create(**asking())
+        create = openai.OpenAI(base_url=one.url, api_key="right").chat.completions.create
+        with pytest.raises(openai.BadRequestError) as refused:
+            create(**asking(temperature=-1))
+        assert refused.value.param == "temperature"
+        with pytest.raises(openai.APIError, match="busy"):
+            [*create(**asking(), stream=True)]
