@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from kuwa_min.chat.sentence import Sentence
@@ -10,6 +11,8 @@ from kuwa_min.errors import UsageError
 from kuwa_min.options import types
 from kuwa_min.options.sentences import MUST_BE_AT_MOST, OPTION_REASON
 from kuwa_min.options.text_file import InvalidTextFile, read_text
+
+from .machine import processors
 
 PROMPT_LIMIT = 3072  # tokens
 NO_SEED = (None, -1)
@@ -31,6 +34,17 @@ MAX_VALUES: dict[str, float] = {  # of options; the tables state only the least 
     "eta_cutoff": 1,
     "seed": 2**32 - 1,
 }
+
+
+def add_threads(add: Callable[..., Any]) -> None:
+    """Add --threads; add: a parser's add_argument."""
+    add(
+        "--threads",
+        type=types.whole_or_auto(1, processors.MAX_THREADS),
+        default=types.AUTO,
+        metavar="N|auto",
+        help="threads that compute on a processor; auto: as many as are fastest",
+    )
 
 
 def add_prompt_options(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ from backends._media.fetch_policy import LinkError, policy
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
 from kuwa_min.errors import UsageError
-from kuwa_min.options import generation_options
+from kuwa_min.options import generation_options, types
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 from kuwa_min.options.types import from_json
@@ -248,6 +248,7 @@ class HuggingfaceExecutor(ModelExecutor):
             reproducible=args.reproducible,
             paged_attention=args.paged_attention == "on",
             cuda_graphs=args.cuda_graphs == "on",
+            threads=None if args.threads == types.AUTO else args.threads,
         )
 
     # -- prompt encoders

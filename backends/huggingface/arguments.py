@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from backends._local.options import add_threads
 from kuwa_min.options.types import from_json
 
 DTYPES = {  # by the names that Kuwa's --torch_dtype has
@@ -60,6 +61,7 @@ def add_arguments(add: Callable[..., Any]) -> None:
         choices=("on", "off"),
         help="attention on a GPU that reads no padding, over a KV cache in pages",
     )
+    add_threads(add)
     add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
     add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
     add(

@@ -29,6 +29,7 @@ from .batching.forward_passes import ForwardPasses
 from .batching.kv_slots import KVSlots, TransformersSequence
 from .decoding.fixed_step import DecodeSteps, Graphs
 from .decoding.logits import NOT_A_NUMBER, Logits, sample
+from .device.threads import TorchThreads
 from .model import Aborted, TransformersModel
 
 logger = logging.getLogger(__name__)
@@ -49,12 +50,14 @@ class BatchScheduler:
         slots: int,
         parked: PromptCache,
         graphs: Graphs | None = None,
+        threads: TorchThreads | None = None,
     ) -> None:
         """Create a scheduler without requests.
 
-        parked: what slots lose, and regain; graphs: to replay decode steps with.
+        parked: what slots lose, and regain; graphs: to replay decode steps with; threads: how many
+        compute, None for the number that torch is set to.
         """
-        self._parked = parked
+        self._parked, self._threads = parked, threads
         self._model, self._layout, self._max_slots = model, layout, slots
         self._fixed_steps = DecodeSteps(model, layout, slots, graphs) if graphs else None
         self.description = f"{slots} at once"
@@ -67,7 +70,9 @@ class BatchScheduler:
     def _create_slots(self) -> None:
         """Begin with an empty KV cache."""
         self._slots = self._slots_class(self._model, self._layout, self._max_slots, self._parked)
-        self._passes = ForwardPasses(self._model, self._layout, self._slots, self._fixed_steps)
+        self._passes = ForwardPasses(
+            self._model, self._layout, self._slots, self._fixed_steps, self._threads
+        )
 
     def has_free_slot(self) -> bool:
         """Tell whether another request can be added."""

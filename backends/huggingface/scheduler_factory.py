@@ -13,11 +13,13 @@ from .batching_check import examine, max_error
 from .decoding.cuda_graphs import CudaGraphs
 from .decoding.fixed_step import Graphs, fixed_step_error
 from .device.errors import first_line
+from .device.threads import TorchThreads
 from .generate import Generate
 from .model import TransformersModel
 from .paged.self_test import paged_layout
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
+from .speed_tests import SpeedTests
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +32,17 @@ def create_scheduler(
     reproducible: bool,
     paged_attention: bool,
     cuda_graphs: bool,
+    threads: int | None,
 ) -> Scheduler:
     """Return the scheduler for up to `slots` concurrent sequences.
 
     reproducible: equal requests get equal answers, which generate() alone gives anyway.
-    paged_attention, cuda_graphs: compute attention over pages, replay decode steps, on a GPU.
+    paged_attention, cuda_graphs: compute attention over pages, replay decode steps, on a GPU;
+    threads: that compute on a processor, None for as many as are fastest.
     Raises UsageError if generate() refuses an option that only it implements, and StartError if
     there is no memory left to compute with.
     """
+    torch_threads = TorchThreads(threads)
     try:
         layout = examine(model)
         if isinstance(layout, str):
@@ -49,7 +54,10 @@ def create_scheduler(
         layout = paged_layout(model, layout) if paged_attention else layout
         graphs = graphs_for(model, layout) if cuda_graphs else None
         parked = settings.create(files=model.files(), **model.state_facts())
-        return BatchScheduler(model, layout, slots, parked, graphs)
+        scheduler = BatchScheduler(model, layout, slots, parked, graphs, torch_threads)
+        if model.device.type == "cpu" and len(torch_threads.candidates) > 1:
+            scheduler.measurement = SpeedTests(model, torch_threads)
+        return scheduler
     except Exception as error:
         if not model.is_out_of_memory(error):
             raise

@@ -11,7 +11,7 @@ from typing import Any
 from backends._local.executor import Model, ModelExecutor
 from backends._local.machine import visible_gpus
 from backends._local.model_files import resolve
-from backends._local.options import read_chat_template
+from backends._local.options import add_threads, read_chat_template
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import UsageError
 from kuwa_min.options import generation_options, types
@@ -31,7 +31,7 @@ CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 # none meanwhile: a start was seen to take 11 s instead of 1. So that they spin less.
 WAIT_POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "10000"
 MAX_LAYERS = 2**31 - 1
-MAX_CONTEXT, MAX_THREADS = 2**24, 512  # tokens, threads; above them llama.cpp wastes memory
+MAX_CONTEXT = 2**24  # tokens; above them llama.cpp wastes memory
 OPTIONS = (
     Option(
         "max_tokens",
@@ -129,13 +129,7 @@ class LlamacppExecutor(ModelExecutor):
             default="f16",
             help="number format of what is remembered of chats; smaller ones need --flash_attn",
         )
-        add(
-            "--threads",
-            type=types.whole_or_auto(1, MAX_THREADS),
-            default=types.AUTO,
-            metavar="N|auto",
-            help="threads that compute; auto: as many as are fastest",
-        )
+        add_threads(add)
         super().extend_arguments(parser)
         group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
         for name, kind in IGNORED.items():

@@ -40,6 +40,7 @@ class SpeedTests:
         """Measure in pieces of a decode(), and keep the durations."""
         self._forget()
         self._context.clear_abort()
+        yield
         before = self._context.threads
         try:
             yield from self._measure_threads()

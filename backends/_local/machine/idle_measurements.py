@@ -38,6 +38,7 @@ class Measurement(Protocol):
     def measure(self) -> Generator[None, None, None]:
         """Measure in short pieces, and keep the durations; yield between them.
 
+        Yields before the first one, too, as soon as abort() ends what is computed from then on.
         What chats have computed is as it was when this ends, is closed, or raises.
         """
 

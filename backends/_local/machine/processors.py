@@ -9,7 +9,7 @@ from pathlib import Path
 
 CPUS = Path("/sys/devices/system/cpu")
 CGROUP_OF_US, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-MAX_THREADS = 512
+MAX_THREADS = 512  # above which libraries waste memory
 
 
 def default_threads() -> int:

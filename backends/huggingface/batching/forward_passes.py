@@ -17,6 +17,7 @@ import torch
 
 from backends.huggingface.decoding.fixed_step import DecodeSteps
 from backends.huggingface.decoding.logits import Logits, sample
+from backends.huggingface.device.threads import TorchThreads
 from backends.huggingface.model import Aborted, AttentionMask, TransformersModel
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError
@@ -34,9 +35,14 @@ class ForwardPasses:
         layout: AttentionLayout,
         slots: KVSlots,
         fixed_steps: DecodeSteps | None,
+        threads: TorchThreads | None,
     ) -> None:
-        """Create them over the sequences in `slots`; fixed_steps: to replay decode steps with."""
+        """Create them over the sequences in `slots`.
+
+        fixed_steps: to replay decode steps with; threads: as many compute, None for all.
+        """
         self._model, self._slots, self._fixed_steps = model, slots, fixed_steps
+        self._threads = threads
         self._masks = AttentionMasks(layout)
         # A GPU is given all of a decode step before it has computed the first layer.
         self._stops_within_a_step = model.device.type == "cpu"
@@ -45,6 +51,7 @@ class ForwardPasses:
 
     def packed(self, pack: Sequence[TransformersSequence]) -> torch.Tensor:
         """Return the logits [sequences, vocabulary] after whole prompts, in one pass."""
+        self._use_prefill_threads()
         device, cache = self._model.device, self._slots.cache
         prompts = [sequence.request.prompt_ids for sequence in pack]
         lengths = [len(prompt) for prompt in prompts]
@@ -80,6 +87,8 @@ class ForwardPasses:
         raise AnswerError(OUT_OF_MEMORY)
 
     def _chunk_once(self, sequence: TransformersSequence, tokens: list[int]) -> torch.Tensor:
+        if len(tokens) > 1:
+            self._use_prefill_threads()
         past_length, cache = len(sequence.tokens), self._slots.cache
         end = past_length + len(tokens)
         cache.reserve(len(self._slots), [(sequence.slot, past_length, end)])
@@ -88,6 +97,10 @@ class ForwardPasses:
         positions = torch.arange(past_length, end, device=device)
         with self._model.aborting_with(sequence.request):
             return self._forward(torch.tensor([tokens], device=device), positions[None], None)
+
+    def _use_prefill_threads(self) -> None:
+        if self._threads is not None:
+            self._threads.use_for_prefill()
 
     # -- decode
 
@@ -129,6 +142,8 @@ class ForwardPasses:
         self, sequences: list[TransformersSequence], counts: list[int]
     ) -> torch.Tensor:
         """Return the logits of a decode step, launched kernel by kernel."""
+        if self._threads is not None:
+            self._threads.use_for_decode()
         longest = max(counts)
         next_tokens = [sequence.next_token for sequence in sequences]
         tokens, lengths = torch.tensor([next_tokens, counts], device=self._model.device)

@@ -1,0 +1,42 @@
+"""How many threads torch computes with on a processor: one number for prompts, one for answers."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from backends._local.machine import processors
+from backends._local.machine.thread_choice import Threads
+
+VARIABLE = "OMP_NUM_THREADS"  # by which an operator says it of any program
+
+
+class TorchThreads:
+    """The numbers of threads, for the engine's thread.
+
+    wanted: None for those that are fastest; candidates are then what is to be compared.
+    """
+
+    def __init__(self, wanted: int | None = None) -> None:
+        is_given = wanted is not None or bool(os.environ.get(VARIABLE))
+        self.candidates = [] if is_given else processors.candidates()
+        count = wanted or torch.get_num_threads()  # which knows cores, and no quota
+        self.chosen = Threads(count, count)
+        if not is_given:
+            self.chosen = Threads(*[min(count, processors.default_threads())] * 2)
+        self.use_for_decode()
+
+    def use_for_prefill(self) -> None:
+        """Compute prompts from now on."""
+        use(self.chosen.prefill)
+
+    def use_for_decode(self) -> None:
+        """Compute tokens of answers from now on."""
+        use(self.chosen.decode)
+
+
+def use(count: int) -> None:
+    """Compute with so many threads from now on."""
+    if count != torch.get_num_threads():
+        torch.set_num_threads(count)
