@@ -13,13 +13,13 @@ from .batching_check import examine, max_error
 from .decoding.cuda_graphs import CudaGraphs
 from .decoding.fixed_step import Graphs, fixed_step_error
 from .device.errors import first_line
+from .device.speed_tests import SpeedTests
 from .device.threads import TorchThreads
 from .generate import Generate
 from .model import TransformersModel
 from .paged.self_test import paged_layout
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
-from .speed_tests import SpeedTests
 
 logger = logging.getLogger(__name__)
 

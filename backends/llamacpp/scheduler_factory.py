@@ -12,10 +12,10 @@ from kuwa_min.errors import StartError
 from . import batching_check, bindings
 from .batching.context import LlamaContext
 from .device import kv_memory, kv_tensors, worst_case
+from .device.speed_tests import SpeedTests
 from .model import LlamaModel
 from .reproducible import ReproducibleScheduler
 from .scheduler import BatchScheduler
-from .speed_tests import SpeedTests
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from transformers import DynamicCache
 from backends._local.machine.thread_choice import Timings, change, choose
 from backends._local.machine.timing import compare
 from backends._local.request import Request
+from backends.huggingface.model import TransformersModel
 
-from .device.threads import TorchThreads, use
-from .model import TransformersModel
+from .threads import TorchThreads, use
 
 PREFILL_TOKENS = 32  # computed at once, as many as a short prompt has
 SECONDS = 1.0  # of a comparison, after which no other round begins

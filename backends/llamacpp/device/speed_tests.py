@@ -7,10 +7,9 @@ from functools import partial
 
 from backends._local.machine.thread_choice import Threads, Timings, change, choose
 from backends._local.machine.timing import compare
-
-from .batching.context import DUMMY_TOKEN, LlamaContext
-from .batching.token_batch import SequenceChunk
-from .batching_check import slots_to_fill
+from backends.llamacpp.batching.context import DUMMY_TOKEN, LlamaContext
+from backends.llamacpp.batching.token_batch import SequenceChunk
+from backends.llamacpp.batching_check import slots_to_fill
 
 PREFILL_TOKENS = 32  # computed at once, as many as a short prompt has
 SECONDS = 1.0  # of a comparison, after which no other round begins

@@ -18,7 +18,7 @@ numpy = pytest.importorskip("numpy", reason="which comes with it")
 
 from backends.llamacpp.batching.context import Aborted  # noqa: E402 - once the library is there
 from backends.llamacpp.batching.token_batch import SequenceChunk  # noqa: E402
-from backends.llamacpp.speed_tests import PREFILL_TOKENS, SpeedTests  # noqa: E402
+from backends.llamacpp.device.speed_tests import PREFILL_TOKENS, SpeedTests  # noqa: E402
 
 LENGTH = 256
 HELD = [[5, 6, 7], [], [8] * 40]
