@@ -94,6 +94,7 @@ COVERED_BY = {
     "backends/llamacpp/batching/context_params": "backends/llamacpp/batching/test_context",
     "backends/llamacpp/batching/slot_memory": "backends/llamacpp/batching/test_context",
     "backends/llamacpp/batching/token_batch": "backends/llamacpp/batching/test_context",
+    "backends/llamacpp/loading/adapter_files": "backends/llamacpp/test_lora",
     "backends/llamacpp/scheduler_factory": "backends/llamacpp/test_scheduler",
     "backends/llamacpp/model": "backends/llamacpp/test_llamacpp",
     "backends/llamacpp/options": "backends/test_kuwa_options",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from kuwa_min.chat.sentence import Sentence
 from kuwa_min.errors import UsageError
@@ -17,6 +18,7 @@ from .machine import processors
 PROMPT_LIMIT = 3072  # tokens
 NO_SEED = (None, -1)
 DEFAULT_SEED = 0  # of --reproducible
+MAX_SCALE = 100.0  # of an adapter, on either side of 0; beyond it all is noise
 MAX_VALUES: dict[str, float] = {  # of options; the tables state only the least values
     "top_p": 1,
     "min_p": 1,
@@ -34,6 +36,13 @@ MAX_VALUES: dict[str, float] = {  # of options; the tables state only the least 
     "eta_cutoff": 1,
     "seed": 2**32 - 1,
 }
+
+
+class Lora(NamedTuple):
+    """An adapter as the command line gives it."""
+
+    path: str
+    scale: float = 1.0
 
 
 def add_threads(add: Callable[..., Any]) -> None:
@@ -82,6 +91,39 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest time that an answer may be computed; None: no limit",
     )
+
+
+def add_lora_option(add: Callable[..., Any], metavar: str, text: str) -> None:
+    """Add --lora; text: what is done with these adapters."""
+    add(
+        "--lora",
+        nargs="+",
+        action="extend",
+        type=_lora,
+        default=[],
+        metavar=f"{metavar}[=SCALE]",
+        help=f"{text}; SCALE: how strongly, 1 unless given",
+    )
+
+
+def parse_scale(text: str) -> float:
+    """Return a scale; raises ValueError if it is none."""
+    scale = float(text)
+    if not abs(scale) <= MAX_SCALE:
+        raise ValueError(text)
+    return scale
+
+
+def _lora(text: str) -> Lora:
+    path, equals, scale = text.rpartition("=")
+    if not equals or Path(text).expanduser().exists():
+        return Lora(text)
+    try:
+        return Lora(path, parse_scale(scale))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a number from {-MAX_SCALE:g} to {MAX_SCALE:g} is needed behind =, not {scale!r}"
+        ) from None
 
 
 def excess_of(options: dict[str, Any]) -> Sentence | None:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends._local.executor import Model, ModelExecutor
 from backends._local.machine import visible_gpus
 from backends._local.model_files import resolve
-from backends._local.options import add_threads, read_chat_template
+from backends._local.options import add_lora_option, add_threads, read_chat_template
+from backends._local.request import Request
 from backends._local.scheduler import Scheduler
-from kuwa_min.errors import UsageError
+from kuwa_min import Modelfile
+from kuwa_min.chat.catalog import BAD_OPTION
+from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.sentence import sentence_of
+from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options import generation_options, types
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 
 from . import model_options
+from .loading import adapter_files
+from .loading.adapter_files import NONE
+
+if TYPE_CHECKING:
+    from .model import LlamaModel
 
 REQUIRES: dict[str, str] = {
     "llama_cpp": "llama-cpp-python>=0.3.36",
@@ -80,6 +90,7 @@ class LlamacppExecutor(ModelExecutor):
     access_code = "llamacpp"
     table = OPTIONS
     own_options = "general.sampling.* of the model's file"
+    model: LlamaModel
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of loading, then those of prompts and generation."""
@@ -130,6 +141,8 @@ class LlamacppExecutor(ModelExecutor):
             help="number format of what is remembered of chats; smaller ones need --flash_attn",
         )
         add_threads(add)
+        does = "adapter (LoRA) of the model; bots choose by llm_lora, and SCALE 0 leaves it to them"
+        add_lora_option(add, "FILE", does)
         super().extend_arguments(parser)
         group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
         for name, kind in IGNORED.items():
@@ -150,6 +163,7 @@ class LlamacppExecutor(ModelExecutor):
     def read_settings(self) -> dict[str, Any]:
         """Merge what the model says, the -c file and the command line; log what has no effect."""
         self.path, header = resolve.gguf_file(self.args.model_path)
+        self.adapter_files = adapter_files.find(self.args.lora, header)
         given = {name: vars(self.args)[name] for name in IGNORED}
         ignored = {name: value for name, value in given.items() if value is not None}
         more = [("the command line", ignored)]
@@ -181,7 +195,22 @@ class LlamacppExecutor(ModelExecutor):
                 cache_type=self.args.cache_type,
             ),
             chat_template=read_chat_template(self.args.override_chat_template),
+            adapter_files=self.adapter_files,
         )
+
+    def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge what a Modelfile asks for; its "llm_lora none", read as None, is a choice, too."""
+        options = super().request_options(asked)
+        return options | {"lora": NONE} if asked.get("lora", "") is None else options
+
+    def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
+        """Make a request of a chat, with the adapters of its llm_lora; raises AnswerError."""
+        request = super().create_request(history, modelfile)
+        try:
+            request.adapters = self.model.adapters.choose(request.options.get("lora"))
+        except ValueError as error:
+            raise AnswerError(BAD_OPTION.format(sentence_of(error))) from None
+        return request
 
     def create_scheduler(self, slots: int) -> Scheduler:
         """Return the scheduler for up to `slots` concurrent sequences of the loaded model."""

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 ERROR, CONTINUED = 4, 5  # log levels of llama.cpp
 TENSOR_BYTES = 1024  # memory for the description of a tensor
 API = {  # the functions that we call and their numbers of arguments, which have changed before
+    "llama_adapter_lora_init": 2,
     "llama_backend_init": 0,
     "llama_context_default_params": 0,
     "llama_decode": 2,
@@ -63,6 +64,7 @@ API = {  # the functions that we call and their numbers of arguments, which have
     "llama_sampler_init_top_p": 2,
     "llama_sampler_init_typical": 2,
     "llama_sampler_sample": 3,
+    "llama_set_adapters_lora": 4,
     "llama_set_n_threads": 3,
     "llama_state_seq_get_data": 4,
     "llama_state_seq_get_size": 2,

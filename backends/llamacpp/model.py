@@ -26,6 +26,8 @@ from .batching.context import ABORT, LlamaContext
 from .batching.context_params import PADDING, ContextOptions
 from .bindings import LOG_CAPTURE, holding_gil
 from .device import device_memory, devices
+from .loading.adapter_files import AdapterFile
+from .loading.adapters import load as load_adapters
 from .loading.gguf_model import Progress, load
 from .tokenizer import LlamaTokenizer
 
@@ -54,13 +56,14 @@ class LlamaModel:
         context_length: int,
         context_options: ContextOptions,
         chat_template: str | None = None,
+        adapter_files: Sequence[AdapterFile] = (),
     ) -> None:
         """Load it; raises StartError or TemplateError.
 
         progress: called with (done, total); gpu_layers: -1 for all; visible_gpu: the GPUs that the
         environment was restricted to; tensor_split: the share of each GPU; context_length: tokens
         of prompt and completion, 0 for as many as the model was trained with; chat_template:
-        instead of its own.
+        instead of its own; adapter_files: those of --lora.
         """
         bindings.prepare()
         devices.check(gpu_layers, visible_gpu, tensor_split)
@@ -69,8 +72,9 @@ class LlamaModel:
         self._abort_flag = ctypes.create_string_buffer(2)  # of all contexts; see LlamaContext
         with LOG_CAPTURE.capturing() as self._load_log:
             self._model = load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
+            weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
+            self.adapters = load_adapters(self._model, adapter_files, self._load_log)
         self._context_log: list[str] = []
-        weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
         self._check_kind(path)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
@@ -130,6 +134,7 @@ class LlamaModel:
             "description": buffer.value.decode("utf-8", "replace"),
             "context": self.context_length,
             **self.placement().facts(),
+            **self.adapters.facts(),
         }
 
     def placement(self) -> device_memory.Placement:
@@ -237,6 +242,7 @@ class LlamaModel:
             length=length,
             vocabulary=self.vocabulary_size,
             abort_flag=self._abort_flag,
+            adapters=self.adapters,
             is_recurrent=self.is_recurrent,
             has_window=bool(llama_cpp.llama_model_n_swa(self._model)),
         )

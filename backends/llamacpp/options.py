@@ -18,6 +18,7 @@ from kuwa_min.options.sentences import (
 )
 
 PASSED = ("logit_bias",)
+FOR_BOTS = (*PASSED, "lora")
 MAX_BIASES = 1024  # tokens
 MAX_BIAS = 1000  # added to or subtracted from a logit
 
@@ -30,9 +31,13 @@ def library(ignored: Collection[str]) -> generation_options.Library:
     ours (stream, model).
     """
     parameters = inspect.signature(llama_cpp.Llama.create_completion).parameters
-    known = {*parameters, *ignored} - {"self", "prompt"}
+    known = {*parameters, *ignored, *FOR_BOTS} - {"self", "prompt"}
     name = "llama_cpp.Llama.create_completion"
-    return generation_options.Library(name, known, PASSED, PASSED, _logit_bias)
+    return generation_options.Library(name, known, PASSED, FOR_BOTS, _convert)
+
+
+def _convert(name: str, value: Any) -> Any:
+    return _logit_bias(name, value) if name in PASSED else str(value)
 
 
 def _logit_bias(name: str, value: Any) -> dict[int, float]:

@@ -13,8 +13,9 @@ from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 
 from .batching.context import LlamaContext
+from .batching.step_planner import LlamaSequence
 from .model import LlamaModel
-from .scheduler import BatchScheduler, LlamaSequence
+from .scheduler import BatchScheduler
 
 
 class ReproducibleScheduler(BatchScheduler):

@@ -22,8 +22,14 @@ import time
 from collections import deque
 
 from backends._local.machine.idle_measurements import Measurement
-from backends._local.prefill_budget import PrefillBudget, split_budget
-from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, common_prefix_length, match_prefix
+from backends._local.prefill_budget import PrefillBudget
+from backends._local.prefix_match import (
+    MIN_PREFIX,
+    PrefixMatch,
+    common_prefix_length,
+    match_prefix,
+    shared_length,
+)
 from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 from backends._local.sequence import Sequence
@@ -31,14 +37,12 @@ from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
 
 from .batching.context import Aborted, LlamaContext
+from .batching.step_planner import LlamaSequence, Plan, StepPlanner
 from .batching.token_batch import SequenceChunk
 from .model import LlamaModel
 from .sampler import Sampler, sample
 
 logger = logging.getLogger(__name__)
-
-LlamaSequence = Sequence[Sampler]
-Plan = list[tuple[LlamaSequence, list[int]]]  # the tokens to compute of each sequence
 
 
 class BatchScheduler:
@@ -48,11 +52,12 @@ class BatchScheduler:
         self._model, self._context, self._cache = model, context, cache
         self._budget = PrefillBudget(context.batch_tokens)
         self._sequences = self._idle_sequences()
+        slots = len(self._sequences)
+        self._planner = StepPlanner(self._budget, batch_tokens=context.batch_tokens, slots=slots)
         self._waiting: deque[Request] = deque()
         self._prefilling: list[LlamaSequence] = []  # in order of arrival
         self._decoding: list[LlamaSequence] = []
         self._computing: tuple[Request, ...] = ()  # what the decode() under way is for
-        slots = len(self._sequences)
         self.measurement: Measurement | None = None
         self.description = f"{slots} at once" if slots > 1 else "one at a time"
 
@@ -130,14 +135,19 @@ class BatchScheduler:
         """Tell whether a prompt's prefix is just being prefilled for another request."""
         reusable = request.prompt_ids[:-1]
         coming = max(
-            (common_prefix_length(one.request.prompt_ids, reusable) for one in self._prefilling),
+            (
+                common_prefix_length(one.request.prompt_ids, reusable)
+                for one in self._prefilling
+                if one.adapters == request.adapters
+            ),
             default=0,
         )
         worth_it = max(self._min_prefix, MIN_PREFIX)
         if coming < worth_it:
             return False
-        cached = max(common_prefix_length(one.tokens, reusable) for one in self._sequences)
-        return coming >= worth_it + max(cached, self._cache.find(request.prompt_ids).length)
+        cached = max(shared_length(one, reusable, request.adapters) for one in self._sequences)
+        parked = self._cache.find(request.prompt_ids, request.adapters).length
+        return coming >= worth_it + max(cached, parked)
 
     def _begin(self, request: Request) -> bool:
         """Begin a sequence where most of the prompt is known; return whether a state was moved."""
@@ -147,10 +157,11 @@ class BatchScheduler:
             self._match(request),
             can_grow=False,
             tokens_in=self._budget.tokens_in,
+            adapters=request.adapters,
         )
         assert match.slot is not None  # has_free_slot() said that one is idle
         sampler = Sampler(request.options, self._model.vocabulary_size)
-        is_parked = self._cache.park(match.slot, request.prompt_ids)
+        is_parked = self._cache.park(match.slot, request.prompt_ids, request.adapters)
         if parked is None:
             cached = self._keep_prefix(match.slot, match)
         else:
@@ -164,7 +175,11 @@ class BatchScheduler:
     def _match(self, request: Request) -> PrefixMatch[LlamaSequence]:
         """Choose the slot for a request, and what it reuses."""
         return match_prefix(
-            self._sequences, request.prompt_ids, can_grow=False, min_prefix=self._min_prefix
+            self._sequences,
+            request.prompt_ids,
+            can_grow=False,
+            min_prefix=self._min_prefix,
+            adapters=request.adapters,
         )
 
     def _keep_prefix(self, sequence: LlamaSequence, match: PrefixMatch[LlamaSequence]) -> int:
@@ -177,22 +192,8 @@ class BatchScheduler:
 
     def _advance(self) -> None:
         """Compute what this step computes; raises Aborted."""
-        self._compute(self._plan())
-
-    def _plan(self) -> Plan:
-        """Return what this step computes, in ascending order of slots."""
-        plan: Plan = [(sequence, [sequence.next_token]) for sequence in self._decoding]
-        waiting = len(self._prefilling) + len(self._waiting)
-        budget = self._budget.tokens(waiting=waiting, decoding=len(self._decoding))
-        # every slot's decode step has room beside the chunks
-        budget = max(1, min(budget, self._context.batch_tokens - len(self._sequences)))
-        sizes = split_budget(budget, [sequence.remaining for sequence in self._prefilling])
-        plan += [
-            (sequence, sequence.next_chunk(size))
-            for sequence, size in zip(self._prefilling, sizes, strict=True)
-            if size
-        ]
-        return sorted(plan, key=lambda entry: entry[0].slot)
+        waiting = len(self._waiting)
+        self._compute(self._planner.plan(self._decoding, self._prefilling, waiting))
 
     def _compute(self, plan: Plan) -> None:
         """Compute a plan and emit its tokens; if that fails, compute each sequence alone."""
@@ -240,6 +241,7 @@ class BatchScheduler:
             SequenceChunk(sequence.slot, tokens, len(tokens) >= sequence.remaining)
             for sequence, tokens in plan
         ]
+        self._context.use_adapters(plan[0][0].adapters)
         started = time.monotonic()
         self._computing = tuple(sequence.request for sequence, _ in plan)
         self._context.clear_abort()

@@ -44,6 +44,7 @@ def create_scheduler(
     if findings.fault:
         raise StartError(f"{model.name} cannot be used: {findings.fault}")
     if model.uses_gpu:
+        context.use_adapters(model.adapters.all)
         worst_case.compute(context)
     logger.info("%s %s", model.name, model.placement())
     context.gap_fill = 0 if model.is_recurrent else findings.gap_fill

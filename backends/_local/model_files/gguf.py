@@ -60,11 +60,11 @@ def check(path: Path) -> Header:
     """Check a file and its further parts; return its header. Raises InvalidModelFile."""
     read_head(path)
     further = parts(path)[1:]
-    header = _check_one(path)
+    header = check_file(path)
     _check_kind(header)
     for part in further:
         try:
-            _check_one(part)
+            check_file(part)
         except InvalidModelFile as error:
             raise InvalidModelFile(f"has further parts: {part.name} {error}") from None
     return header
@@ -91,8 +91,11 @@ def parts(path: Path) -> list[Path]:
     return found
 
 
-def _check_one(path: Path) -> Header:
-    """Check one file by itself, and that its name is that of the part which it is."""
+def check_file(path: Path) -> Header:
+    """Check one file by itself, and that its name is that of the part which it is.
+
+    Raises InvalidModelFile.
+    """
     head, size = read_head(path), path.stat().st_size
     try:
         header = _read(path, head, size)
@@ -177,7 +180,7 @@ def _check_kind(header: Header) -> None:
     if kind == "adapter" or header.text(ADAPTER_TYPE):
         raise InvalidModelFile(
             f"is an adapter (LoRA) for a model of the architecture {printable(architecture)}, not "
-            "a whole model; merge the two with llama.cpp's `llama-export-lora`, and give the result"
+            "a whole model; give the model as --model_path, and this file as --lora"
         )
     if kind == "mmproj" or architecture == "clip":
         raise InvalidModelFile(

@@ -24,6 +24,7 @@ MAX_HEADER = 1 << 28  # bytes; large vocabularies take ten million
 MAX_STRING = 1 << 16  # bytes of a name, or of the architecture; other strings are skipped
 ARCHITECTURE, ALIGNED = "general.architecture", "general.alignment"
 FILE_TYPE, ADAPTER_TYPE, TOKENIZER = "general.type", "adapter.type", "tokenizer.ggml.model"
+ADAPTER_ALPHA, ADAPTER_TRIGGER = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
 POOLING = ".pooling_type"  # after the architecture's name
 SAMPLING = "general.sampling."  # before the name of a generation option
@@ -32,6 +33,8 @@ KEPT = {
     ALIGNED,
     FILE_TYPE,
     ADAPTER_TYPE,
+    ADAPTER_ALPHA,
+    ADAPTER_TRIGGER,
     TOKENIZER,
     SPLIT_NUMBER,
     SPLIT_COUNT,

@@ -12,6 +12,7 @@ from typing import Any
 from kuwa_min.errors import UsageError
 
 from . import gguf, hub_cache, quantization, text_files, weights
+from . import gguf_adapter as adapters
 from .close_matches import close_matches
 from .folder_contents import ADAPTER, CONFIG, adapter, instead_of_config, instead_of_gguf
 from .foreign_files import ARCHIVE, what_it_is
@@ -74,6 +75,23 @@ def gguf_file(path: str) -> tuple[Path, Header]:
         return place, gguf.check(place)
     except InvalidModelFile as error:
         raise UsageError(f"--model_path {path} {error}") from None
+
+
+def gguf_adapter(path: str, model: Header) -> tuple[Path, Header]:
+    """Return the checked GGUF file of an adapter for a model, and its header; raises UsageError."""
+    try:
+        place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--model_path", "--lora")) from None
+    try:
+        if place.is_dir():
+            raise InvalidModelFile(
+                "is a folder; a GGUF file is needed, which llama.cpp's convert_lora_to_gguf.py "
+                "makes of a folder of the peft library"
+            )
+        return place, adapters.check(place, model)
+    except InvalidModelFile as error:
+        raise UsageError(f"--lora {path} {error}") from None
 
 
 def _hub_gguf(address: str) -> Path:

@@ -27,6 +27,7 @@ import llama_cpp
 import numpy
 
 from backends.llamacpp.bindings import LOG_CAPTURE, holding_gil
+from backends.llamacpp.loading.adapters import NO_ADAPTERS, Adapters
 from backends.llamacpp.vision.media_batch import MediaBatch, MediaPiece, attention
 
 from . import context_params
@@ -60,8 +61,8 @@ class LlamaContext(SlotMemory):
     """A llama.cpp context with a KV cache for `slots` sequences of `length` tokens.
 
     model: llama.cpp's pointer; vocabulary: its number of tokens; abort_flag: a text in C's memory,
-    which aborts what is computed unless it is empty. Raises StartError if there is not enough
-    memory.
+    which aborts what is computed unless it is empty; adapters: of the model. Raises StartError if
+    there is not enough memory.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class LlamaContext(SlotMemory):
         length: int,
         vocabulary: int,
         abort_flag: ctypes.Array[ctypes.c_char],
+        adapters: Adapters = NO_ADAPTERS,
         is_recurrent: bool = False,
         has_window: bool = False,
     ) -> None:
@@ -87,8 +89,18 @@ class LlamaContext(SlotMemory):
         self.threads = context_params.threads(options)
         self._thread_count = self.threads.decode  # of the last batch
         self._batch = TokenBatch(self.batch_tokens)
+        self._adapters, self._choice = adapters, ""
 
     # -- computing
+
+    def use_adapters(self, choice: str) -> None:
+        """Let later decode() calls compute with these adapters; choice: see Adapters.
+
+        Another choice makes llama.cpp build its graphs anew, which takes milliseconds.
+        """
+        if choice != self._choice:
+            llama_cpp.llama_set_adapters_lora(self._context, *self._adapters.arrays(choice))
+            self._choice = choice
 
     def decode(self, chunks: Sequence[SequenceChunk]) -> DecodeResult:
         """Compute the next tokens of several sequences; chunks: in ascending order of their slots.

@@ -17,7 +17,7 @@ CATALOGS = [one for one in SOURCES if one.name in ("catalog.py", "sentences.py")
 # Words that a Chinese sentence may hold as they are: products, formats, options, units.
 NAMES = re.compile(
     r"API|Google|JSON|MB|MiB|Modelfile|OpenAI|[Tt]oken|x|llm_|true|false|f32"
-    r"|--allow_multimodal|--cache_type|--dtype"
+    r"|LoRA|SCALE|none|--allow_multimodal|--cache_type|--dtype|--lora"
     r"|https|data|image|base64|null|GET|v1|models|Authorization|Bearer|TOKEN|localhost|on|--api|--api_token_file"
 )
 

@@ -226,7 +226,10 @@ class Weights:
 class Library:
     """What llama-cpp-python's own generate() answers, one chat after the other."""
 
-    def __init__(self, path: Path, *, context: int = 4096) -> None:
+    def __init__(
+        self, path: Path, *, context: int = 4096, lora: Path | None = None, scale: float = 1.0
+    ) -> None:
+        """lora: an adapter that it has."""
         import llama_cpp
 
         from backends.llamacpp import bindings
@@ -239,6 +242,8 @@ class Library:
             n_threads_batch=1,
             type_k=llama_cpp.GGML_TYPE_F32,
             type_v=llama_cpp.GGML_TYPE_F32,
+            lora_path=None if lora is None else str(lora),
+            lora_scale=scale,
             verbose=False,
         )
         self._ends = {2}
