@@ -49,6 +49,7 @@ from .tokenizing.text_lengths import TextLengths
 logger = logging.getLogger(__name__)
 
 PER_MESSAGE = 4  # tokens that templates write around a message, about
+CHECKING = (99, 100)  # percent; done and total, while the model is tried
 SLACK = 4  # times the characters of a prompt: templates leave out spaces and thoughts
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
@@ -188,6 +189,7 @@ class ModelExecutor(LLMExecutor):
         if unknown := self._unknown_stop_tokens(self.settings):
             raise UsageError(f"stop_token_ids: {unknown[0]} is no token; {self._vocabulary}")
         self.engine.check_open()
+        self.progress("checking the model")(*CHECKING)
         return self.create_scheduler(self.args.concurrent_req_limit)
 
     def loading_progress(self) -> Callable[[int, int], None]:

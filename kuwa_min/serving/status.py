@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 LOADING = "loading"  # the state in which there is progress to show
+MOST_PERCENT = 99  # while loading: what a backend does behind its last step is not done
 
 
 class ExecutorStatus:
@@ -65,6 +66,6 @@ def _progress(task: Progress | None) -> dict[str, Any] | None:
         "what": task.title,
         "done": task.done,
         "total": task.total,
-        "percent": task.percent(),
+        "percent": min(task.percent(), MOST_PERCENT),
         "seconds_left": None if left is None else round(left, 1),
     }

@@ -85,6 +85,14 @@ def test_a_loading_executor_shows_how_far_it_is() -> None:
     assert found == {"what": "loading ./model", "done": 2, "total": 8, "percent": 25}
 
 
+@pytest.mark.parametrize(("done", "percent"), [(99, 99), (100, 99), (101, 99), (98, 98)])
+def test_a_bar_that_is_full_is_not_the_end_of_loading(done: int, percent: int) -> None:
+    """A backend may check the model behind its last step: 100 % is when it is ready."""
+    report = BackendStatus()
+    report.begin("loading ./model")(done, 100)
+    assert rendered(report, LOADING)["progress"]["percent"] == percent
+
+
 def test_before_the_first_step_no_time_left_is_stated() -> None:
     """And before the first task there is nothing to show."""
     report = BackendStatus()

@@ -20,6 +20,7 @@ from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.thinking.splitter import ThoughtSplitter
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import LOCAL_OPTIONS
+from kuwa_min.progress import Progress
 from tests.support import local_chats
 from tests.support.models.byte_tokenizer import ByteTokenizer
 
@@ -330,3 +331,26 @@ def test_prompts_of_well_known_models_are_the_librarys(
             expected = library(kind.source, messages(kind, *SAID, system=system))
             assert prompts_of(kind.source, system)(local_chats.chat(*SAID)) == expected
             assert expected.count(SYSTEM) == bool(system)
+
+
+def test_the_check_of_a_model_is_a_phase_of_its_own(load: Any) -> None:
+    """At /status it is 99 % while the scheduler is made, which tries the model."""
+    seen: list[tuple[str, int]] = []
+
+    class Checking(Executor):
+        source, table = "{{ messages[0].content }}", TABLE
+
+        def loader(self) -> Callable[[], Model]:
+            self.progress("loading ./model")(10, 10)
+            return super().loader()
+
+        def progress(self, what: str) -> Progress:
+            self.task = super().progress(what)
+            return self.task
+
+        def create_scheduler(self, slots: int) -> SerialScheduler:
+            seen.append((self.task.title, self.task.percent()))
+            return super().create_scheduler(slots)
+
+    load(Checking, "--limit", "9000")
+    assert seen == [("checking the model", 99)]
