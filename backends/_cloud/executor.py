@@ -35,7 +35,7 @@ from .errors import (
     ServiceError,
     backoff_seconds,
 )
-from .request import CompletionRequest
+from .request import AnswerUsage, CompletionRequest
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +86,14 @@ class CloudExecutor(LLMExecutor):
 
     # -- for subclasses to call
 
-    def count_usage(self, prompt_tokens: int, completion_tokens: int) -> None:
+    def count_usage(self, usage: AnswerUsage) -> None:
         """Add the usage that a service reports for one answer to the metrics, if it can be true."""
-        read, written = (
+        read, written, cached = (
             count if 0 <= count <= MOST_TOKENS else 0
-            for count in (prompt_tokens, completion_tokens)
+            for count in (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
         )
-        self.count_tokens(read=read, written=written)
+        self.end_answer("length" if usage.is_cut else "stop")
+        self.count_tokens(read=read, written=written, cached=min(cached, read))
 
     # -- the life of the process
 
@@ -182,7 +183,8 @@ class CloudExecutor(LLMExecutor):
         prompt = prompts.compose(chat.history, modelfile, self.args.system_prompt or "")
         if self.args.no_system_prompt:
             prompt = prompt._replace(system="")
-        request = CompletionRequest(model, prompt, [], chat.files, options, key, chat.notes)
+        apart = modelfile.wishes.thoughts_apart
+        request = CompletionRequest(model, prompt, [], chat.files, options, key, chat.notes, apart)
         limit = self.prompt_limit(model, options)
         return request.fitted(sys.maxsize if limit is None else limit)
 

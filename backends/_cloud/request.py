@@ -15,7 +15,17 @@ from . import token_estimate
 from .api_key import Key
 from .sentences import LAST_FILE_ONLY
 
-CountUsage = Callable[[int, int], None]  # tokens of the prompt, tokens of the answer
+
+class AnswerUsage(NamedTuple):
+    """What a service says of an answer at its end."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt
+    is_cut: bool = False  # by its length
+
+
+CountUsage = Callable[[AnswerUsage], None]
 
 
 class CompletionRequest(NamedTuple):
@@ -34,6 +44,7 @@ class CompletionRequest(NamedTuple):
     options: dict[str, Any]
     key: Key
     notes: tuple[str, ...] = ()  # sentences on links that were not read
+    thoughts_apart: bool = False  # whether they are wanted in a field of their own
 
     def attachment_note(self) -> str:
         """Return the side note on links that were not read; empty if all were."""

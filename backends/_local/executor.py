@@ -20,12 +20,13 @@ from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.chat.thinking.answer_text import Splitter
+from kuwa_min.chat.thinking.display import APART
 from kuwa_min.chat.thinking.formats import Wrappers, wrappers_but
-from kuwa_min.chat.thinking.signs import SignsOfLife
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation_options
 
+from .answer_pieces import pieces
 from .engine import Engine
 from .options import DEFAULT_SEED, NO_SEED, add_prompt_options, excess_of
 from .prompt_cache import settings as prompt_cache
@@ -225,21 +226,17 @@ class ModelExecutor(LLMExecutor):
         self.on_stop(request.cancel)
         self.engine.submit(request)
         try:
-            signs = SignsOfLife(request.options["thinking_tokens"])
-            while not request.drained:
-                if text := request.next_text(signs.interval):  # "" at the end
-                    yield text
-                elif request.is_thinking:
-                    yield signs.sign(request.completion_tokens)
-            if not request.cancelled:
-                if request.is_only_thought:
-                    yield catalog.ONLY_THOUGHT
-                for note in filter(None, (*request.side_notes, request.prompt_note)):
-                    yield note
+            for piece in pieces(request):
+                yield piece
         finally:
             request.cancel()
             if request.started:
-                self.count_tokens(read=len(request.prompt_ids), written=request.completion_tokens)
+                self.end_answer(request.finish_reason)
+                self.count_tokens(
+                    read=len(request.prompt_ids),
+                    written=request.completion_tokens,
+                    cached=request.cached_tokens,
+                )
 
     def create_request(self, history: list[Message], modelfile: Modelfile) -> Request:
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
@@ -268,7 +265,7 @@ class ModelExecutor(LLMExecutor):
             timeout=self.timeout,
             model_inputs=prompt.model_inputs,
             splitter=self.model.create_splitter(prompt.ids, self._wrappers(history, modelfile)),
-            thinking=options["thinking"],
+            thinking=APART if modelfile.wishes.thoughts_apart else options["thinking"],
         )
         request.prompt_note = side_note(notes)
         return request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -63,6 +64,8 @@ class Request:
         self._buffer, self._flushed_at = "", 0.0
         self._error: BaseException | None = None
         self.failure: BaseException | None = None  # an error that we do not explain
+        self.is_cut = False  # by a limit of length or time
+        self._thoughts: deque[str] = deque()  # that are shown apart
 
     # -- the reading thread
 
@@ -91,12 +94,24 @@ class Request:
         self.drained = item is None
         return text
 
+    def take_thought(self) -> str:
+        """Return what has come of thoughts that are shown apart."""
+        taken = ""
+        while self._thoughts:
+            taken += self._thoughts.popleft()
+        return taken
+
     def cancel(self) -> None:
         """Cancel: the engine skips this request at its next step; next_text() returns at once."""
         self.cancelled = True
         self._queue.put(None)
         if self.on_cancel is not None:
             self.on_cancel()
+
+    @property
+    def finish_reason(self) -> str:
+        """Return why the completion, which has ended, did so, in the words of /v1."""
+        return "length" if self.is_cut and not self._text.hit else "stop"
 
     @property
     def is_only_thought(self) -> bool:
@@ -137,7 +152,8 @@ class Request:
         """Append text, up to the first stop string; hand it over every `emit_interval` seconds."""
         self._buffer += self._text.feed(text)
         now = time.monotonic()
-        if self._buffer and now - self._flushed_at >= self.emit_interval:
+        waits = self._buffer or self._text.has_thought_apart
+        if waits and now - self._flushed_at >= self.emit_interval:
             self._flushed_at = now
             self.flush()
 
@@ -150,7 +166,10 @@ class Request:
 
     def flush(self) -> None:
         """Hand over the buffered text now, before a step that may take long."""
-        if self._buffer:
+        thought = self._text.take_thought()
+        if thought:
+            self._thoughts.append(thought)
+        if thought or self._buffer:
             self._queue.put(self._buffer)
             self._buffer = ""
 
@@ -168,6 +187,7 @@ class Request:
         if not self._text.hit:
             self._buffer += self._text.finish()
         if self.timed_out and self._timeout and error is None:
+            self.is_cut = True
             self.add_side_note(TIMED_OUT.format(f"{self._timeout:g}"))
         self.flush()
         self._queue.put(error)

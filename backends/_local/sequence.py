@@ -101,9 +101,10 @@ class Sequence(Generic[SamplerT]):
             request.finish()
             return True
         self.next_token = token
-        if request.completion_tokens < self._max_new_tokens and not request.should_stop:
+        request.is_cut = request.completion_tokens >= self._max_new_tokens
+        if not request.is_cut and not request.should_stop:
             return False
-        if self._limited_by_context and request.completion_tokens >= self._max_new_tokens:
+        if self._limited_by_context and request.is_cut:
             request.add_side_note(CONTEXT_FULL.format(self._context_length))
         request.finish()
         return True

@@ -19,9 +19,9 @@ from backends._cloud.request import CompletionRequest, CountUsage
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
-from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.chunks import Piece, ThoughtChunk
 from kuwa_min.chat.side_notes import SIDE_NOTE
-from kuwa_min.chat.thinking.display import HIDE
+from kuwa_min.chat.thinking.display import APART, HIDE
 from kuwa_min.chat.thinking.formats import wrappers_but
 from kuwa_min.chat.thinking.signs import SignsOfLife
 from kuwa_min.options.thinking import REASONING_EFFORT, TEMPLATE_KWARGS, THINKING
@@ -53,7 +53,7 @@ class Completions:
         """Yield the answer's text, side notes and progress; raises ServiceError."""
         parameters = self._parameters_of(request.model)
         parser = CompletionParser(
-            request.options.get(THINKING.name) or HIDE,
+            APART if request.thoughts_apart else request.options.get(THINKING.name) or HIDE,
             headless=parameters.headless.get(_asked_of_template(request)),
             wrappers=wrappers_but(prompts.asked(request.messages)),
         )
@@ -70,9 +70,12 @@ class Completions:
             if failed.failure is not Failure.CONNECTION or not (has_text or parser.ended):
                 raise from_connection_failure(failed) from None
         finally:
-            count_usage(parser.prompt_tokens, parser.completion_tokens)
+            count_usage(parser.usage)
             self._not_understood.report(parser.not_understood)
-        if rest := parser.finish():
+        rest = parser.finish()
+        if thought := parser.take_thought():
+            yield ThoughtChunk(thought)
+        if rest:
             has_text = True
             yield rest
         if not (has_text or parser.ended):
@@ -148,9 +151,12 @@ def _stream_text(response: StreamedResponse, parser: CompletionParser) -> Iterat
     signs = SignsOfLife()
     for events in _read_events(response, parser):
         text, error = _parse(events, parser)
+        thought = parser.take_thought()
+        if thought:
+            yield ThoughtChunk(thought)
         if text:
             yield text
-        elif parser.is_thinking and signs.is_due:
+        elif not thought and parser.is_thinking and signs.is_due:
             yield signs.sign(parser.pieces)
         if error is not None:
             raise error

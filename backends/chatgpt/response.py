@@ -20,6 +20,7 @@ from typing import Any
 from backends._cloud.content import Piece, pieces
 from backends._cloud.json_reader import Event
 from backends._cloud.not_understood import describe, note, short
+from backends._cloud.request import AnswerUsage
 from backends._cloud.sentences import (
     BROKEN_OFF,
     CUT_BY_LENGTH,
@@ -72,8 +73,19 @@ class CompletionParser:
         self.done = False  # [DONE] came
         self.pieces = 0  # of text and thoughts; about as many as tokens
         self.events = self.chunks = 0  # all that came, and those that are completion chunks
-        self.prompt_tokens = self.completion_tokens = 0  # where the service tells
+        # where the service tells
+        self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
         self.not_understood: list[str] = []  # kinds of what came, for the log; none of its words
+
+    @property
+    def usage(self) -> AnswerUsage:
+        """Return what is known of the answer's end."""
+        is_cut = FINISH_NOTES.get((self.finish_reason or "").lower()) is CUT_BY_LENGTH
+        return AnswerUsage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, is_cut)
+
+    def take_thought(self) -> str:
+        """Return what has come of thoughts that are shown apart."""
+        return self._text.take_thought()
 
     @property
     def ended(self) -> bool:
@@ -119,6 +131,9 @@ class CompletionParser:
         self.completion_tokens = (
             completion if isinstance(completion, int) else self.completion_tokens
         )
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        self.cached_tokens = cached if isinstance(cached, int) else self.cached_tokens
 
     def _is_shown(self, choice: Any, choices: list[Any]) -> bool:
         """Tell whether a choice belongs to the answer that is shown: the first that came."""

@@ -15,12 +15,13 @@ from backends._cloud.errors import (
 )
 from backends._cloud.json_reader import Event
 from backends._cloud.not_understood import NotUnderstood, note
-from backends._cloud.request import CompletionRequest, CountUsage
-from backends._cloud.sentences import BROKEN_OFF
+from backends._cloud.request import AnswerUsage, CompletionRequest, CountUsage
+from backends._cloud.sentences import BROKEN_OFF, CUT_BY_LENGTH
 from backends._http.transport_errors import ConnectionFailed
 from backends._media import links
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
+from kuwa_min.chat.chunks import Piece, ThoughtChunk
 from kuwa_min.chat.side_notes import SIDE_NOTE
 
 from . import errors, response
@@ -42,8 +43,8 @@ class Completions:
 
     def stream(
         self, request: CompletionRequest, count_usage: CountUsage
-    ) -> Generator[str, None, None]:
-        """Yield the answer's text and side notes; raises ServiceError."""
+    ) -> Generator[Piece, None, None]:
+        """Yield the answer's text, thoughts and side notes; raises ServiceError."""
         folds_system = request.model in self._without_system
         try:
             yield from self._stream(request, count_usage, folds_system=folds_system)
@@ -56,19 +57,22 @@ class Completions:
 
     def _stream(
         self, request: CompletionRequest, count_usage: CountUsage, *, folds_system: bool
-    ) -> Generator[str, None, None]:
+    ) -> Generator[Piece, None, None]:
         message = _to_protobuf(request, folds_system=folds_system)
         completion = _Completion(request)
         try:
             events = self._client.stream(message, request.key.text, completion.note_kind)
             with contextlib.closing(events):
                 for event in events:
-                    if text := completion.feed(event):
+                    text = completion.feed(event)
+                    if completion.thought:
+                        yield ThoughtChunk(completion.thought)
+                    if text:
                         yield text
         except (ErrorResponse, ConnectionFailed, MalformedResponse) as error:
             completion.fail(error)
         finally:
-            count_usage(completion.prompt_tokens, completion.completion_tokens)
+            count_usage(completion.usage)
             self._not_understood.report(completion.not_understood)
         yield from completion.finish()
 
@@ -80,8 +84,17 @@ class _Completion:
         self._request = request
         self._finish_reason, self._has_text, self._is_truncated = "", False, False
         self._kind = ""  # of the body, as its head names it
+        self.thought = ""  # of the last event, if thoughts are wanted
         self.not_understood: list[str] = []
-        self.prompt_tokens = self.completion_tokens = 0
+        self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
+
+    @property
+    def usage(self) -> AnswerUsage:
+        """Return what is known of the answer's end."""
+        is_cut = response.finish_note(self._finish_reason) == CUT_BY_LENGTH
+        return AnswerUsage(
+            self.prompt_tokens, self.completion_tokens, self.cached_tokens, is_cut=is_cut
+        )
 
     def note_kind(self, kind: str) -> None:
         """Keep what the head says that the body is, for the log."""
@@ -100,8 +113,11 @@ class _Completion:
 
     def _feed_chunk(self, chunk: Chunk) -> str:
         request = self._request
+        self.thought = chunk.thought if request.thoughts_apart else ""
         if chunk.prompt_tokens is not None:
             self.prompt_tokens = chunk.prompt_tokens
+        if chunk.cached_tokens is not None:
+            self.cached_tokens = chunk.cached_tokens
         if chunk.completion_tokens is not None:
             self.completion_tokens = chunk.completion_tokens
         if chunk.error:

@@ -55,10 +55,12 @@ class Chunk(NamedTuple):
     """One object of a response; a field is empty, or None, where the object lacks it."""
 
     text: str  # of the first candidate: others are not shown
+    thought: str  # likewise
     finish_reason: str  # its name
     block_reason: str  # why the prompt is not answered
     error: dict[str, Any]  # what failed in the middle of the answer
     prompt_tokens: int | None
+    cached_tokens: int | None  # of them
     completion_tokens: int | None  # thinking included
     unknown: list[str]  # kinds of what was not understood
 
@@ -75,12 +77,14 @@ def parse(event: Event) -> Chunk:
     known = [count for count in counts if count is not None]
     return Chunk(
         text="".join(one.text for one in parts if not one.is_reasoning),
+        thought="".join(one.text for one in parts if one.is_reasoning),
         finish_reason=_name(candidate.get("finishReason"), FINISH_REASONS),
         block_reason=_name(
             as_dict(found.get("promptFeedback")).get("blockReason") or "", BLOCK_REASONS
         ),
         error=_error(event),
         prompt_tokens=_count(usage, "promptTokenCount"),
+        cached_tokens=_count(usage, "cachedContentTokenCount"),
         completion_tokens=sum(known) if known else None,
         unknown=[short(one.unknown) for one in parts if one.unknown] or _unknown(event),
     )

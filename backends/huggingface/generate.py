@@ -102,7 +102,9 @@ class Generate:
             prompt_length = 1 if is_encoder_decoder else len(request.prompt_ids)
             streamer.put(tokens[0, :prompt_length])
             streamer.put(tokens[0, prompt_length:])
-        if request.completion_tokens == room < max_new_tokens and not streamer.has_ended:
+        most = min(room, max_new_tokens)
+        request.is_cut = request.completion_tokens >= most and not streamer.has_ended
+        if request.is_cut and room < max_new_tokens:
             request.add_side_note(CONTEXT_FULL.format(model.context_length))
 
     def _inputs(self, request: Request) -> dict[str, Any]:

@@ -72,6 +72,15 @@ class AnswerText:
         """Tell whether there was a thought and no answer."""
         return self._has_thought and not self._has_answer
 
+    @property
+    def has_thought_apart(self) -> bool:
+        """Tell whether take_thought() has something to return."""
+        return bool(self._display.apart)
+
+    def take_thought(self) -> str:
+        """Return what has come of thoughts that are shown apart."""
+        return self._display.take()
+
     def feed(self, text: str, *, hidden: bool = False) -> str:
         """Return the text to show now; hidden: it is the markup of a special token."""
         if self._passes and not hidden:

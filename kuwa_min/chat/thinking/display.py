@@ -7,6 +7,7 @@ from typing import Protocol
 from kuwa_min.chat.side_notes import NOTE_BEGIN, NOTE_END, SIDE_NOTE
 
 HIDE, NOTE, SHOW = MODES = ("hide", "note", "show")
+APART = "apart"  # no mode of --thinking: for clients that get thoughts in a field of their own
 LONGEST_PARAGRAPH = 2000  # characters of a thought in one side note
 OPEN, CLOSE = "<think>", "</think>\n\n"  # whatever the model's own tags: histories are rid of them
 
@@ -20,9 +21,22 @@ class Display(Protocol):
     def finish(self) -> str:
         """Return what is shown at the end of a thought, if one is open."""
 
+    @property
+    def apart(self) -> str:
+        """Return what is kept to be shown apart."""
+
+    def take(self) -> str:
+        """Return that, and keep it no longer."""
+
 
 class NoDisplay:
     """Shows nothing."""
+
+    apart = ""
+
+    def take(self) -> str:
+        """Return nothing: no thought is shown apart."""
+        return ""
 
     def feed(self, text: str) -> str:
         """Return nothing."""
@@ -33,7 +47,7 @@ class NoDisplay:
         return ""
 
 
-class NoteDisplay:
+class NoteDisplay(NoDisplay):
     """Shows thoughts as side notes, one a paragraph: a stop then leaves none open."""
 
     def __init__(self) -> None:
@@ -53,7 +67,7 @@ class NoteDisplay:
         return _side_note(text)
 
 
-class TextDisplay:
+class TextDisplay(NoDisplay):
     """Shows thoughts as text, between the same tags for all models."""
 
     def __init__(self) -> None:
@@ -75,9 +89,35 @@ class TextDisplay:
         return CLOSE if was_open else ""
 
 
+class ApartDisplay(NoDisplay):
+    """Keeps thoughts to be taken, without the white space before the first one."""
+
+    def __init__(self) -> None:
+        self.apart = ""
+        self._has_begun = False
+
+    def feed(self, text: str) -> str:
+        """Keep the text of a thought; nothing of it is part of the answer."""
+        if not self._has_begun:
+            text = text.lstrip()
+            self._has_begun = bool(text)
+        self.apart += text
+        return ""
+
+    def take(self) -> str:
+        """Return what is kept."""
+        taken, self.apart = self.apart, ""
+        return taken
+
+
 def create(mode: str) -> Display:
-    """Return the display for a value of --thinking."""
-    kinds: dict[str, type[Display]] = {HIDE: NoDisplay, NOTE: NoteDisplay, SHOW: TextDisplay}
+    """Return the display for a value of --thinking, or APART."""
+    kinds: dict[str, type[Display]] = {
+        HIDE: NoDisplay,
+        NOTE: NoteDisplay,
+        SHOW: TextDisplay,
+        APART: ApartDisplay,
+    }
     return kinds[mode]()
 
 

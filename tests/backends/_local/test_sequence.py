@@ -75,6 +75,7 @@ def test_an_eos_token_ends_a_completion() -> None:
     assert text_of(sequence) == "b"
     assert sequence.request.completion_tokens == 2
     assert sequence.request.side_notes == []
+    assert sequence.request.finish_reason == "stop"
 
 
 @pytest.mark.parametrize(("most", "is_noted"), [(None, True), (99, True), (6, False)])
@@ -84,6 +85,7 @@ def test_a_full_context_is_noted(most: int | None, is_noted: bool) -> None:
     assert [sequence.add_token(1) for _ in range(6)] == [False] * 5 + [True]
     assert text_of(sequence) == "b" * 6
     notes = "".join(sequence.request.side_notes)
+    assert sequence.request.finish_reason == "length"
     assert (f"context of {CONTEXT} tokens is full" in notes) is is_noted
 
 
@@ -93,6 +95,15 @@ def test_a_completion_is_as_long_as_was_asked_for() -> None:
     assert [sequence.add_token(1) for _ in range(2)] == [False, True]
     assert text_of(sequence) == "bb"
     assert sequence.request.side_notes == []
+    assert sequence.request.finish_reason == "length"
+
+
+def test_a_stop_string_in_the_last_token_ends_the_completion() -> None:
+    """It is whole, although it could not have been longer."""
+    sequence = begun(most=2, stop=["b"])
+    assert sequence.add_token(2) is False
+    assert sequence.add_token(1) is True
+    assert sequence.request.finish_reason == "stop"
 
 
 def test_a_request_that_should_stop_ends_with_its_next_token() -> None:

@@ -172,7 +172,7 @@ def test_tokens_are_counted(serve: Serve) -> None:
     counted = []
     executor._LLMExecutor__status.on_tokens = lambda *tokens: counted.append(tokens)
     assert ask(executor, "hi") == "one"
-    assert counted == [(11, 3)]
+    assert counted == [(11, 3, 0)]
 
 
 # -- side notes

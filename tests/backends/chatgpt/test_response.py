@@ -160,8 +160,10 @@ def test_how_an_answer_ends() -> None:
     ):
         answer = parsed(last)[1]
         assert (answer.ended, answer.finish_note()) == (True, "")
+        assert not answer.usage.is_cut
     for reason in ("length", "MAX_TOKENS", "model_length"):
-        assert parsed(choice(finish_reason=reason))[1].finish_note() == CUT_BY_LENGTH
+        answer = parsed(choice(finish_reason=reason))[1]
+        assert (answer.finish_note(), answer.usage.is_cut) == (CUT_BY_LENGTH, True)
     odd = parsed(choice(finish_reason="lunch"))[1]
     assert odd.finish_note() == ENDED_ODDLY.format("lunch")
 

@@ -304,12 +304,17 @@ def test_a_redirect_is_named(serve: Serve, connect: Any, caplog: pytest.LogCaptu
 
 def test_tokens_are_counted(serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the service says at the end, thinking included."""
-    usage = {"promptTokenCount": 5, "candidatesTokenCount": 7, "thoughtsTokenCount": 100}
+    usage = {
+        "promptTokenCount": 5,
+        "cachedContentTokenCount": 3,
+        "candidatesTokenCount": 7,
+        "thoughtsTokenCount": 100,
+    }
     executor = connect(serve(lambda talk: talk.tell("a", "b", **usage)))
     counted: list[dict[str, int]] = []
     monkeypatch.setattr(executor, "count_tokens", lambda **counts: counted.append(counts))
     ask(executor, "hi")
-    assert counted == [{"read": 5, "written": 107}]
+    assert counted == [{"read": 5, "written": 107, "cached": 3}]
 
 
 @pytest.mark.parametrize("count", [10**30, 10**900, -1])
@@ -322,7 +327,7 @@ def test_counts_that_cannot_be_true_spoil_no_metric(
     counted: list[dict[str, int]] = []
     monkeypatch.setattr(executor, "count_tokens", lambda **counts: counted.append(counts))
     assert ask(executor, "hi") == "a"
-    assert counted == [{"read": 0, "written": 7}]
+    assert counted == [{"read": 0, "written": 7, "cached": 0}]
 
 
 def test_a_number_without_an_end_is_no_json(serve: Serve, connect: Any) -> None:

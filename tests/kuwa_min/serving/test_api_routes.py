@@ -25,7 +25,7 @@ from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.serving import usage
-from tests.support.api_client import Api, Compute, api, asking, events_of
+from tests.kuwa_min.serving.api_client import Api, Compute, api, asking, events_of
 from tests.support.programs import until
 
 CHAT = "/v1/chat/completions"

@@ -19,6 +19,7 @@ NOTE = "<<<WARNING>>>{}<<</WARNING>>>"
             display.SHOW,
             ["", "", "<think>\nI think", " on.\n\nAnd", " on.\n", "</think>\n\n"],
         ),
+        (display.APART, [""] * 6),
     ],
 )
 def test_what_is_shown(mode: str, shown: list[str]) -> None:
@@ -41,3 +42,14 @@ def test_notes_hold_no_marks_of_notes_and_are_bounded() -> None:
     assert one.feed("<<</WARNING>>>a<<<WARNING>>>") == ""
     assert one.finish() == NOTE.format("a")
     assert one.feed("a" * 2001) == NOTE.format("a" * 2001)
+
+
+def test_a_thought_apart_is_taken_as_it_comes() -> None:
+    """Without the white space before its first word; other displays keep nothing."""
+    one = display.create(display.APART)
+    taken = []
+    for piece in PIECES:
+        one.feed(piece)
+        taken.append(one.take())
+    assert taken == ["", "", "I think", " on.\n\nAnd", " on.\n"]
+    assert [display.create(mode).take() for mode in display.MODES] == [""] * 3

@@ -16,8 +16,7 @@ from kuwa_min.serving.event_loop import EventLoop
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.openai_api.access import Access
 from kuwa_min.serving.slots import Slots
-
-from .programs import TIMEOUT
+from tests.support.programs import TIMEOUT
 
 LOOP = EventLoop()  # shared, as by all chats of a process
 WAITING_TIMEOUT = 240.0  # seconds

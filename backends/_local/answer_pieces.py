@@ -1,0 +1,28 @@
+"""The pieces of one answer as they are generated: text, thoughts, signs of life, side notes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kuwa_min.chat import catalog
+from kuwa_min.chat.chunks import Piece, ThoughtChunk
+from kuwa_min.chat.thinking.signs import SignsOfLife
+
+from .request import Request
+
+
+def pieces(request: Request) -> Iterator[Piece]:
+    """Yield the pieces of a request that was submitted; waits on the request's thread."""
+    signs = SignsOfLife(request.options["thinking_tokens"])
+    while not request.drained:
+        text = request.next_text(signs.interval)  # "" at the end
+        if thought := request.take_thought():
+            yield ThoughtChunk(thought)
+        if text:
+            yield text
+        elif request.is_thinking and not (thought or request.drained):
+            yield signs.sign(request.completion_tokens)
+    if not request.cancelled:
+        if request.is_only_thought:
+            yield catalog.ONLY_THOUGHT
+        yield from filter(None, (*request.side_notes, request.prompt_note))
