@@ -45,6 +45,7 @@ from .template_variables import NO_VARIABLES, Variables, variables_of
 from .tokenizing.bounds import Stopped, bounded
 from .tokenizing.piece_tokenizer import PieceTokenizer
 from .tokenizing.prompt_tokenizer import PromptTokenizer, Tokenizer
+from .tokenizing.rendering import Template
 from .tokenizing.text_lengths import TextLengths
 
 logger = logging.getLogger(__name__)
@@ -373,9 +374,21 @@ class ModelExecutor(LLMExecutor):
         if not self.uses_template_of(modelfile):
             encoder = self.folding(self.default_encoder(variables), self.supports_system_role)
             return ChatInput(encoder, history)
-        template = self.sandbox_pool.open(modelfile.template, **self.model.special_tokens)
-        untrusted = TextEncoder(template, self.prompt_tokenizer, variables)
-        return ChatInput(self.folding(untrusted, supports_system_role(untrusted)), history)
+        untrusted = TextEncoder(self.template_of(modelfile), self.prompt_tokenizer, variables)
+        return ChatInput(self.folded(untrusted, modelfile), history)
+
+    def template_of(self, modelfile: Modelfile) -> Template:
+        """Return the template that renders a Modelfile's chats as text."""
+        if not self.uses_template_of(modelfile):
+            return self.model.chat_template
+        return self.sandbox_pool.open(modelfile.template, **self.model.special_tokens)
+
+    def folded(self, encoder: PromptEncoder, modelfile: Modelfile) -> PromptEncoder:
+        """Return an encoder with template_of(), folding system prompts if need be."""
+        is_own = not self.uses_template_of(modelfile)
+        return self.folding(
+            encoder, self.supports_system_role if is_own else supports_system_role(encoder)
+        )
 
     @staticmethod
     def folding(encoder: PromptEncoder, supports_system_role: bool) -> PromptEncoder:

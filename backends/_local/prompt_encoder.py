@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from backends._local.templates.chat_template import TemplateError
+from backends._media.links import placeholder_numbers
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
 
 from .template_variables import NO_VARIABLES, Variables
-from .tokenizing.prompt_tokenizer import PromptTokenizer
+from .tokenizing.prompt_tokenizer import NO_PICTURES, Pictures, PromptTokenizer
 from .tokenizing.rendering import Template
 
 SYSTEM_PROBES = "a b c", "a b c d e f g h i j k l"  # the second one has more tokens
@@ -59,15 +60,20 @@ class BoundTemplate:
 
 
 class TextEncoder:
-    """Encodes chats without images: renders the template, then tokenizes the text.
+    """Encodes chats whose images are tokens, too: renders the template, then tokenizes the text.
 
-    variables: of the template, beside the chat.
+    variables: of the template, beside the chat; pictures: what its placeholders stand for.
     """
 
     def __init__(
-        self, template: Template, tokenizer: PromptTokenizer, variables: Variables = NO_VARIABLES
+        self,
+        template: Template,
+        tokenizer: PromptTokenizer,
+        variables: Variables = NO_VARIABLES,
+        pictures: Pictures = NO_PICTURES,
     ) -> None:
         self._template, self._tokenizer = BoundTemplate(template, variables), tokenizer
+        self._pictures = pictures
         self._last: tuple[list[Message], list[int]] | None = None
 
     def count_tokens(self, chat: list[Message]) -> int:
@@ -79,13 +85,16 @@ class TextEncoder:
         return EncodedPrompt(self._ids(chat))
 
     def count_image_tokens(self, message: Message) -> int:
-        """Return 0: there are no images."""
-        return 0
+        """Return the tokens of a message's images."""
+        if not self._pictures:
+            return 0
+        numbers = placeholder_numbers(message["content"])
+        return sum(len(self._pictures.get(number, ())) for number in numbers)
 
     def _ids(self, chat: list[Message]) -> list[int]:
         """Return a chat's token ids; encode() asks for those that count_tokens() had last."""
         if self._last is None or self._last[0] != chat:
-            self._last = chat, self._tokenizer.encode(self._template, chat)
+            self._last = chat, self._tokenizer.encode(self._template, chat, self._pictures)
         return self._last[1]
 
 

@@ -31,8 +31,12 @@ class FetchCache(Generic[T]):
     def __init__(self, *, most_bytes: int = MAX_BYTES, seconds: float = IDLE_SECONDS) -> None:
         self._most, self._seconds = most_bytes, seconds
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
-        self._bytes = 0
+        self.bytes = 0
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self._entries)
 
     def get(self, url: str) -> T | None:
         """Return the value of a URL; None if there is none."""
@@ -48,10 +52,10 @@ class FetchCache(Generic[T]):
         """Store a value of `size` bytes in place of the former one."""
         with self._lock:
             former = self._entries.pop(url, None)
-            self._bytes -= former.size if former else 0
+            self.bytes -= former.size if former else 0
             entry = _Entry(value, size + len(url) + OVERHEAD, time.monotonic())
             self._entries[url] = entry
-            self._bytes += entry.size
+            self.bytes += entry.size
             self._evict()
 
     def _evict(self) -> None:
@@ -59,7 +63,7 @@ class FetchCache(Generic[T]):
         oldest_allowed = time.monotonic() - self._seconds
         while self._entries:
             url, entry = next(iter(self._entries.items()))
-            if entry.used >= oldest_allowed and self._bytes <= self._most:
+            if entry.used >= oldest_allowed and self.bytes <= self._most:
                 return
             del self._entries[url]
-            self._bytes -= entry.size
+            self.bytes -= entry.size

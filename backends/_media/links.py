@@ -111,6 +111,14 @@ def with_texts(messages: list[Message], texts: Mapping[int, str]) -> list[Messag
     return [{**one, "content": PLACEHOLDER.sub(text, one["content"])} for one in messages]
 
 
+def without_space_around(messages: list[Message]) -> list[Message]:
+    """Return the messages without the white space around their placeholders."""
+    return [
+        {**one, "content": SPACED_PLACEHOLDER.sub(lambda found: found[0].strip(), one["content"])}
+        for one in messages
+    ]
+
+
 def placeholder(number: int) -> str:
     """Return the placeholder of the file of this number."""
     return f"{OBJECT_REPLACEMENT}{number}{OBJECT_REPLACEMENT}"

@@ -37,6 +37,14 @@ LINK_NO_FILE = Sentence(
     "{} was not read: it is no file of a kind that this model takes.",
     "未讀取 {}：此模型不接受這種檔案。",
 )
+LINK_NOT_TAKEN = Sentence(
+    "{} was not read: this model cannot use a picture like it.",
+    "未讀取 {}：此模型無法使用這樣的圖片。",
+)
+LINK_NO_ROOM = Sentence(
+    "{} was not read: it takes {} tokens, and there is room for {} in this chat.",
+    "未讀取 {}：圖片需要 {} 個 token，此對話只剩 {} 個的空間。",
+)
 MORE_LINKS = Sentence("{} more links were not read.", "另有 {} 個連結未讀取。")
 FILES_TOO_MANY = Sentence(
     "Only the newest pictures and files of this chat were read, {} at most.",

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends._http.cancellation import CancelScope
+from backends._local import pictures
 from backends._local.executor import Model, ModelExecutor
 from backends._local.machine import visible_gpus
 from backends._local.model_files import hub_cache, quantization, resolve
@@ -22,7 +22,7 @@ from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
 from backends._local.template_variables import NO_VARIABLES, Variables
 from backends._media import attachments, file_types
-from backends._media.attachments import AttachmentReader, ResolvedChat
+from backends._media.attachments import AttachmentReader
 from backends._media.fetch_policy import LinkError, policy
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
@@ -277,7 +277,7 @@ class HuggingfaceExecutor(ModelExecutor):
             logger.info("the Modelfile's template is not used: the model sees pictures")
         if generation_options.wants_multimodal(modelfile.parameters["llm_"]) is False:
             return super().encoder_for(history, modelfile, variables)
-        chat = self._fetch_images(history)
+        chat = pictures.fetch(self.attachments, history, self.on_stop)
         encoder = self._vision_encoder(len(chat.files), variables)
         for number, file in chat.files.items():
             try:
@@ -286,13 +286,6 @@ class HuggingfaceExecutor(ModelExecutor):
                 chat = chat.without(number, error)
         folding = self.folding(encoder, self.supports_system_role)
         return ChatInput(folding, chat.history, chat.notes)
-
-    def _fetch_images(self, history: list[Message]) -> ResolvedChat:
-        """Fetch the images of a chat; stopping the chat ends that."""
-        scope = CancelScope()
-        self.on_stop(scope.cancel)
-        with scope:
-            return self.attachments.read(history)
 
     def _vision_encoder(self, images: int, variables: Variables) -> VisionEncoder:
         """Return the encoder of a chat; images: how many of them share the prompt."""

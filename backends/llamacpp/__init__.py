@@ -8,24 +8,31 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from backends._local import pictures
 from backends._local.executor import Model, ModelExecutor
 from backends._local.machine import visible_gpus
 from backends._local.model_files import resolve
 from backends._local.options import add_lora_option, add_threads, read_chat_template
+from backends._local.prompt_encoder import ChatInput
 from backends._local.request import Request
 from backends._local.scheduler import Scheduler
+from backends._local.template_variables import Variables
+from backends._media import attachments, file_types
+from backends._media.attachments import AttachmentReader
+from backends._media.fetch_policy import policy
 from kuwa_min import Modelfile
 from kuwa_min.chat.catalog import BAD_OPTION
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options import generation_options, types
-from kuwa_min.options.generation_options import Option
+from kuwa_min.options.generation_options import Option, wants_multimodal
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 
 from . import model_options
 from .loading import adapter_files
 from .loading.adapter_files import NONE
+from .vision import mmproj_file
 
 if TYPE_CHECKING:
     from .model import LlamaModel
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 REQUIRES: dict[str, str] = {
     "llama_cpp": "llama-cpp-python>=0.3.36",
     "jinja2": "jinja2>=3.1.6",
+    "PIL": "pillow>=11.0",
 }
 UNQUANTIZED = ("f32", "f16")
 CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
@@ -81,6 +89,12 @@ OPTIONS = (
     Option("stop_token_ids", list[int], None, "end an answer at these tokens", least=0),
     *LOCAL_OPTIONS,
 )
+PICTURE_METRICS = {
+    "entries": "Encoded pictures in memory.",
+    "bytes": "Bytes of encoded pictures.",
+    "encoded_total": "Pictures that were encoded.",
+    "reused_total": "Pictures of chats that had been encoded before.",
+}
 IGNORED = {"tfs_z": float, "logprobs": int}  # options of Kuwa's llamacpp
 
 
@@ -143,6 +157,13 @@ class LlamacppExecutor(ModelExecutor):
         add_threads(add)
         does = "adapter (LoRA) of the model; bots choose by llm_lora, and SCALE 0 leaves it to them"
         add_lora_option(add, "FILE", does)
+        add(
+            "--mmproj",
+            metavar="FILE|hf://NAME?FILE|none",
+            help="GGUF file of the part that sees pictures. None: the one beside the model with "
+            "mmproj in its name; none: no pictures",
+        )
+        attachments.add_arguments(parser.add_argument_group("options of pictures").add_argument)
         super().extend_arguments(parser)
         group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
         for name, kind in IGNORED.items():
@@ -167,6 +188,7 @@ class LlamacppExecutor(ModelExecutor):
         given = {name: vars(self.args)[name] for name in IGNORED}
         ignored = {name: value for name, value in given.items() if value is not None}
         more = [("the command line", ignored)]
+        self.mmproj = mmproj_file.find(self.path, self.args.mmproj)
         own = model_options.read(header.fields, self.args.model_path)
         return generation_options.settings(
             self.table, self.args, self.library, model=own, more=more
@@ -196,6 +218,7 @@ class LlamacppExecutor(ModelExecutor):
             ),
             chat_template=read_chat_template(self.args.override_chat_template),
             adapter_files=self.adapter_files,
+            mmproj=self.mmproj,
         )
 
     def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,6 +242,41 @@ class LlamacppExecutor(ModelExecutor):
         return create_scheduler(
             self.model, slots, self.cache_settings, reproducible=self.args.reproducible
         )
+
+    # -- pictures
+
+    def setup(self) -> None:
+        """Read the options, load the model, start its engine, and prepare to fetch pictures."""
+        super().setup()
+        self.attachments = AttachmentReader(
+            policy(self.args), file_types.IMAGE_TYPES, self.args.max_attachments
+        )
+        if encoder := self.model.picture_encoder:
+            self.describe(pictures=encoder.facts)
+            for name, text in PICTURE_METRICS.items():
+                fact = name.removesuffix("_total")
+                self.measure(f"pictures_{name}", text, partial(encoder.fact, fact))
+
+    def accepts_images(self) -> bool:
+        """Tell whether the model reads images."""
+        return self.model.picture_encoder is not None
+
+    def encoder_for(
+        self, history: list[Message], modelfile: Modelfile, variables: Variables
+    ) -> ChatInput:
+        """Return the encoder for a request, and the history with placeholders for its images."""
+        encoder = self.model.picture_encoder
+        if encoder is None or wants_multimodal(modelfile.parameters["llm_"]) is False:
+            return super().encoder_for(history, modelfile, variables)
+        from .vision.encoder import VisionEncoder, prepare
+
+        chat = pictures.fetch(self.attachments, history, self.on_stop)
+        chat, known = prepare(chat, encoder, self.prompt_limit)
+        template = self.template_of(modelfile)
+        vision = VisionEncoder(
+            template, self.prompt_tokenizer, variables, pictures=known, encoder=encoder
+        )
+        return ChatInput(self.folded(vision, modelfile), chat.history, chat.notes)
 
     def interrupt_loading(self) -> None:
         """End what the engine's thread computes; reading the file ends by loading_progress()."""

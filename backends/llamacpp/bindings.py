@@ -95,8 +95,8 @@ class LogCapture:
         self.first_error = ""
         self._level = 0
         self._captured: list[str] | None = None
-        self._callback = llama_cpp.llama_log_callback(self._log)
-        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+        self.callback = llama_cpp.llama_log_callback(self._log)
+        llama_cpp.llama_log_set(self.callback, ctypes.c_void_p(0))
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[list[str]]:

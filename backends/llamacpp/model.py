@@ -23,13 +23,15 @@ from kuwa_min.errors import StartError
 
 from . import bindings
 from .batching.context import ABORT, LlamaContext
-from .batching.context_params import PADDING, ContextOptions
+from .batching.context_params import PADDING, ContextOptions, threads
 from .bindings import LOG_CAPTURE, holding_gil
 from .device import device_memory, devices
 from .loading.adapter_files import AdapterFile
 from .loading.adapters import load as load_adapters
 from .loading.gguf_model import Progress, load
 from .tokenizer import LlamaTokenizer
+from .vision.loading import load as load_projector
+from .vision.mmproj_file import MmprojFile
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +59,14 @@ class LlamaModel:
         context_options: ContextOptions,
         chat_template: str | None = None,
         adapter_files: Sequence[AdapterFile] = (),
+        mmproj: MmprojFile | None = None,
     ) -> None:
         """Load it; raises StartError or TemplateError.
 
         progress: called with (done, total); gpu_layers: -1 for all; visible_gpu: the GPUs that the
         environment was restricted to; tensor_split: the share of each GPU; context_length: tokens
         of prompt and completion, 0 for as many as the model was trained with; chat_template:
-        instead of its own; adapter_files: those of --lora.
+        instead of its own; adapter_files: those of --lora; mmproj: the part that sees pictures.
         """
         bindings.prepare()
         devices.check(gpu_layers, visible_gpu, tensor_split)
@@ -95,6 +98,14 @@ class LlamaModel:
         self.context_length = context_length or trained
         if self.context_length > trained:
             logger.warning("the model was trained on %d tokens; longer chats may derail", trained)
+        self.picture_encoder = mmproj and load_projector(
+            mmproj,
+            self._model,
+            use_gpu=self.uses_gpu,
+            threads=threads(context_options).decode,
+            flash_attn=context_options.flash_attn,
+            check_open=lambda: progress(1, 1),
+        )
 
     def _check_kind(self, path: Path) -> None:
         """Raise StartError for a model that does not generate one token after the other."""
@@ -141,7 +152,11 @@ class LlamaModel:
         """Return where the model and the context that was created last are computed."""
         log = [*self._load_log, *self._context_log]
         processor = devices.processor()
-        return device_memory.placement(log, processor=processor, uses_gpu=self.uses_gpu)
+        placed = device_memory.placement(log, processor=processor, uses_gpu=self.uses_gpu)
+        if self.picture_encoder:
+            device, size = self.picture_encoder.memory()
+            placed.memory.setdefault(device, {})["mmproj"] = size
+        return placed
 
     # -- what a sequence needs
 
@@ -154,7 +169,8 @@ class LlamaModel:
 
         wrappers: tags around the answer that are markup.
         """
-        prompt_end = self.tokenizer.detokenize(prompt_ids[-PROMPT_END:])
+        text_ids = [token for token in prompt_ids[-PROMPT_END:] if token >= 0]  # no pictures
+        prompt_end = self.tokenizer.detokenize(text_ids)
         return ThoughtSplitter(prompt_end, wrappers=wrappers)
 
     def create_detokenizer(self) -> Callable[[int], str]:
@@ -219,7 +235,8 @@ class LlamaModel:
         """Return the files of the model: one, or the parts of a split one."""
         part = SPLIT_PART.search(self.name)
         pattern = f"{self.name[: part.start()]}-*{part[1]}" if part else ""
-        return list(self._path.parent.glob(pattern)) if part else [self._path]
+        files = list(self._path.parent.glob(pattern)) if part else [self._path]
+        return [*files, self.picture_encoder.path] if self.picture_encoder else files
 
     def state_facts(self) -> dict[str, Any]:
         """Return what the state of a slot depends on beside the model."""

@@ -16,6 +16,7 @@ from .batching.context import LlamaContext
 from .batching.step_planner import LlamaSequence
 from .model import LlamaModel
 from .scheduler import BatchScheduler
+from .vision.steps import next_chunk
 
 
 class ReproducibleScheduler(BatchScheduler):
@@ -42,7 +43,7 @@ class ReproducibleScheduler(BatchScheduler):
         if self._prefilling:
             sequence = self._prefilling.pop(0)
             self._prefilling.append(sequence)  # the others have their turns first
-            self._compute([(sequence, sequence.next_chunk(self._chunk_size(sequence)))])
+            self._compute([(sequence, next_chunk(sequence, self._chunk_size(sequence)))])
 
     def _chunk_size(self, sequence: LlamaSequence) -> int:
         """Return the tokens to prefill: of a completion, if its slot was emptied, one by one."""

@@ -38,9 +38,9 @@ from kuwa_min.errors import AnswerError, describe
 
 from .batching.context import Aborted, LlamaContext
 from .batching.step_planner import LlamaSequence, Plan, StepPlanner
-from .batching.token_batch import SequenceChunk
 from .model import LlamaModel
 from .sampler import Sampler, sample
+from .vision import steps
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,9 @@ class BatchScheduler:
         for sequences in (self._decoding, self._prefilling):
             if sequence in sequences:
                 sequences.remove(sequence)
+        if sequence.request.model_inputs is not None:  # it may have ended within a picture
+            kept = self._context.truncate(sequence.slot, len(sequence.tokens))
+            sequence.tokens = sequence.tokens[:kept]
         sequence.release()
 
     # -- beginning
@@ -167,7 +170,11 @@ class BatchScheduler:
         else:
             cached = self._cache.restore(match.slot, parked, match.cached)
         match.slot.begin(
-            request, self._model, sampler, cached=cached, max_new_tokens=_max_new_tokens(request)
+            request,
+            self._model,
+            sampler,
+            cached=cached,
+            max_new_tokens=_max_new_tokens(request),
         )
         self._prefilling.append(match.slot)
         return is_parked or parked is not None
@@ -196,7 +203,16 @@ class BatchScheduler:
         self._compute(self._planner.plan(self._decoding, self._prefilling, waiting))
 
     def _compute(self, plan: Plan) -> None:
-        """Compute a plan and emit its tokens; if that fails, compute each sequence alone."""
+        """Compute a plan and emit its tokens: its text at once, then each picture."""
+        texts, pictures = steps.divided(plan)
+        if texts:
+            self._compute_together(texts)
+        for entry in pictures:
+            if entry[0] in self._prefilling:  # the failure of others may have emptied its slot
+                self._compute_together(self._again([entry]))
+
+    def _compute_together(self, plan: Plan) -> None:
+        """Compute a plan in one decode(); if that fails, compute each sequence alone."""
         try:
             self._compute_batched(plan)
         except (MemoryError, RuntimeError) as error:
@@ -215,7 +231,7 @@ class BatchScheduler:
     def _again(self, plan: Plan) -> Plan:
         """Return a plan that failed as it is now: some of its sequences may have been emptied."""
         return [
-            (one, one.next_chunk(len(tokens)) if one in self._prefilling else tokens)
+            (one, steps.next_chunk(one, len(tokens)) if one in self._prefilling else tokens)
             for one, tokens in plan
         ]
 
@@ -237,10 +253,7 @@ class BatchScheduler:
         if self._prefilling:
             for sequence in self._decoding:
                 sequence.request.flush()  # this step may take long
-        chunks = [
-            SequenceChunk(sequence.slot, tokens, len(tokens) >= sequence.remaining)
-            for sequence, tokens in plan
-        ]
+        chunks = [steps.chunk(sequence, tokens) for sequence, tokens in plan]
         self._context.use_adapters(plan[0][0].adapters)
         started = time.monotonic()
         self._computing = tuple(sequence.request for sequence, _ in plan)

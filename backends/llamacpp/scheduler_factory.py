@@ -49,7 +49,10 @@ def create_scheduler(
     logger.info("%s %s", model.name, model.placement())
     context.gap_fill = 0 if model.is_recurrent else findings.gap_fill
     context.copy_seconds = findings.copy_seconds
-    cache = settings.create(files=model.files(), mapped=model.mapped_bytes, **model.state_facts())
+    pictures = model.picture_encoder.max_bytes if model.picture_encoder else 0
+    cache = settings.create(
+        files=model.files(), taken=model.mapped_bytes + pictures, **model.state_facts()
+    )
     cache.attach(context)
     if reproducible:
         return ReproducibleScheduler(model, context, cache)

@@ -12,12 +12,16 @@ from .gguf_header import (
     ALIGNMENT,
     ARCHITECTURE,
     FILE_TYPE,
+    HEARS,
     MAGIC,
     POOLING,
+    PROJECTOR,
+    SEES,
     SPLIT_COUNT,
     SPLIT_NUMBER,
     TOKENIZER,
     VERSIONS,
+    VISION_PROJECTOR,
     Header,
     read_header,
 )
@@ -31,6 +35,7 @@ from .sniff import (
 
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 RANK = 4  # the last of llama.cpp's pooling types, which make embeddings; 0 is none
+UNUSABLE_PROJECTORS = ("deepseek4v", "hunyuanvl")
 NO_CHATS = "and answers no chats; a language model is needed"
 ENCODER = f"is an embedding model (it turns text into numbers) {NO_CHATS}"
 PICTURES = f"makes pictures or films {NO_CHATS}"
@@ -68,6 +73,29 @@ def check(path: Path) -> Header:
         except InvalidModelFile as error:
             raise InvalidModelFile(f"has further parts: {part.name} {error}") from None
     return header
+
+
+def check_mmproj(path: Path) -> Header:
+    """Check the part of a model that sees pictures; return its header. Raises InvalidModelFile."""
+    header = check_file(path)
+    if not _is_mmproj(header):
+        raise InvalidModelFile(
+            f"holds a {printable(header.text(ARCHITECTURE) or 'nameless')} model; the part that "
+            "sees pictures is needed, a file with mmproj in its name"
+        )
+    if not header.fields.get(SEES, not header.fields.get(HEARS)):
+        raise InvalidModelFile("is for sounds; this program reads pictures, and no sounds")
+    projector = header.text(PROJECTOR) or header.text(VISION_PROJECTOR)
+    if projector in UNUSABLE_PROJECTORS:
+        raise InvalidModelFile(
+            f"is of the kind {projector}, whose pictures depend on what is before them in a chat; "
+            "this program reads no such pictures"
+        )
+    return header
+
+
+def _is_mmproj(header: Header) -> bool:
+    return header.text(FILE_TYPE) == "mmproj" or header.text(ARCHITECTURE) == "clip"
 
 
 def parts(path: Path) -> list[Path]:
@@ -182,10 +210,10 @@ def _check_kind(header: Header) -> None:
             f"is an adapter (LoRA) for a model of the architecture {printable(architecture)}, not "
             "a whole model; give the model as --model_path, and this file as --lora"
         )
-    if kind == "mmproj" or architecture == "clip":
+    if _is_mmproj(header):
         raise InvalidModelFile(
             "is the part of a model that sees pictures (mmproj); give the language model, a file "
-            "without mmproj in its name: this backend reads text only"
+            "without mmproj in its name, and this one as --mmproj"
         )
     if kind == "imatrix":
         raise InvalidModelFile(

@@ -26,6 +26,8 @@ ARCHITECTURE, ALIGNED = "general.architecture", "general.alignment"
 FILE_TYPE, ADAPTER_TYPE, TOKENIZER = "general.type", "adapter.type", "tokenizer.ggml.model"
 ADAPTER_ALPHA, ADAPTER_TRIGGER = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
+SEES, HEARS = "clip.has_vision_encoder", "clip.has_audio_encoder"
+PROJECTOR, VISION_PROJECTOR = "clip.projector_type", "clip.vision.projector_type"
 POOLING = ".pooling_type"  # after the architecture's name
 SAMPLING = "general.sampling."  # before the name of a generation option
 KEPT = {
@@ -38,6 +40,10 @@ KEPT = {
     TOKENIZER,
     SPLIT_NUMBER,
     SPLIT_COUNT,
+    SEES,
+    HEARS,
+    PROJECTOR,
+    VISION_PROJECTOR,
 }
 STRING, ARRAY = 8, 9
 # Layout of a value by its type: u8 i8 u16 i16 u32 i32 f32 bool, u64 i64 f64.

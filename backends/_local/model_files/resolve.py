@@ -94,6 +94,19 @@ def gguf_adapter(path: str, model: Header) -> tuple[Path, Header]:
         raise UsageError(f"--lora {path} {error}") from None
 
 
+def mmproj_file(path: str) -> Path:
+    """Return the checked file of --mmproj, a path or hf://owner/name?file; raises UsageError."""
+    try:
+        place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--model_path", "--mmproj")) from None
+    try:
+        gguf.check_mmproj(place)
+    except InvalidModelFile as error:
+        raise UsageError(f"--mmproj {path} {error}") from None
+    return place
+
+
 def _hub_gguf(address: str) -> Path:
     repository, _, file = address.removeprefix(HUB_FILE).partition("?")
     if not (repository and file):

@@ -70,13 +70,14 @@ class CacheSettings:
         if self._max_bytes or self._folder:
             logger.warning("--prompt_cache has no effect %s", reason)
 
-    def create(self, *, files: Iterable[Path], mapped: float = 0, **facts: Any) -> PromptCache:
+    def create(self, *, files: Iterable[Path], taken: float = 0, **facts: Any) -> PromptCache:
         """Return the cache of a loaded model, for its engine to attach to.
 
-        Raises StartError if there is no memory for it. files: of the model; mapped: bytes of
-        weights that are read from them again and again; facts: all else that a state depends on.
+        Raises StartError if there is no memory for it. files: of the model; taken: bytes of
+        weights that are read from them again and again, and of what else will be kept in memory;
+        facts: all else that a state depends on.
         """
-        max_bytes = self._budget(mapped)
+        max_bytes = self._budget(taken)
         if max_bytes:
             logger.info("up to %.1f GB of memory for parked chats", max_bytes / GB)
         disk = None
@@ -85,10 +86,10 @@ class CacheSettings:
         self.cache = PromptCache(max_bytes, disk)
         return self.cache
 
-    def _budget(self, mapped: float) -> int:
+    def _budget(self, taken: float) -> int:
         free = free_bytes()
         if self._max_bytes is None:
-            return MOST if free is None else max(0, min(MOST, int(free - mapped) // SHARE))
+            return MOST if free is None else max(0, min(MOST, int(free - taken) // SHARE))
         if free is not None and self._max_bytes > free:
             raise StartError(
                 f"--prompt_cache {self._max_bytes / GB:.1f}GB is more than the {free / GB:.1f} GB "

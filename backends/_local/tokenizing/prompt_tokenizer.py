@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
+from backends._media.links import PLACEHOLDER
 from kuwa_min.chat.modelfile import Message
 
 from .bounds import is_enough
 from .control_tokens import ControlTokens
 from .rendering import ChatRenderer, RenderedChat, Template
+
+Pictures = Mapping[int, Sequence[int]]  # the ids of each one, by the number of its placeholder
+NO_PICTURES: Pictures = {}
 
 
 class Tokenizer(Protocol):
@@ -41,21 +46,26 @@ class PromptTokenizer:
         self._tokenizer, self._control_tokens = tokenizer, tokenizer.control_tokens
         self._renderer = ChatRenderer(tokenizer.control_tokens, trusted_roles)
 
-    def encode(self, template: Template, chat: list[Message]) -> list[int]:
-        """Return the token ids of a chat as a template writes it; raises TemplateError."""
+    def encode(
+        self, template: Template, chat: list[Message], pictures: Pictures = NO_PICTURES
+    ) -> list[int]:
+        """Return the token ids of a chat as a template writes it; raises TemplateError.
+
+        pictures: what the placeholders in the chat stand for.
+        """
         rendered = self._renderer.render(template, chat)
         if rendered.is_plain:
-            ids = self._tokenizer.tokenize(rendered.text)
+            ids = _around(pictures, rendered.text, self._tokenizer.tokenize)
             if rendered.is_certain or self._controls(ids) == self._controls(rendered.control_ids):
                 return ids
-        return self._encode_segments(rendered)
+        return self._encode_segments(rendered, pictures)
 
     def _controls(self, ids: list[int]) -> list[int]:
         """Return the control tokens among these."""
         known = self._control_tokens.ids
         return [token for token in ids if token in known]
 
-    def _encode_segments(self, rendered: RenderedChat) -> list[int]:
+    def _encode_segments(self, rendered: RenderedChat, pictures: Pictures) -> list[int]:
         segments = rendered.segments
         ids: list[int] = []
         neighbours = zip([None, *segments], segments, [*segments[1:], None], strict=False)
@@ -70,7 +80,8 @@ class PromptTokenizer:
                 text = text.lstrip()
             if behind and behind.token and behind.token.lstrip:
                 text = text.rstrip()
-            ids += self._encode_ordinary(text, is_first=before is None)
+            encode = partial(self._encode_ordinary, is_first=before is None)
+            ids += _around(pictures, text, encode)
         return ids
 
     def _encode_ordinary(self, text: str, *, is_first: bool) -> list[int]:
@@ -91,3 +102,15 @@ class PromptTokenizer:
             for number, piece in enumerate(pieces)
             for token in self._encode_ordinary(piece, is_first=is_first and not number)
         ]
+
+
+def _around(pictures: Pictures, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+    """Return the ids of a text, and of the pictures in it; what is between them is by itself."""
+    if not pictures:
+        return encode(text)
+    before, *rest = PLACEHOLDER.split(text)
+    ids = encode(before) if before else []
+    for number, after in zip(rest[::2], rest[1::2], strict=True):
+        ids += pictures.get(int(number), ())
+        ids += encode(after) if after else []
+    return ids

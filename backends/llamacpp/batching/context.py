@@ -28,7 +28,8 @@ import numpy
 
 from backends.llamacpp.bindings import LOG_CAPTURE, holding_gil
 from backends.llamacpp.loading.adapters import NO_ADAPTERS, Adapters
-from backends.llamacpp.vision.media_batch import MediaBatch, MediaPiece, attention
+from backends.llamacpp.vision.media import MediaPiece
+from backends.llamacpp.vision.media_batch import MediaBatch, attention
 
 from . import context_params
 from .context_params import UBATCH_TOKENS, ContextOptions

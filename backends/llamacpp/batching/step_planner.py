@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable
 from backends._local.prefill_budget import PrefillBudget, split_budget
 from backends._local.sequence import Sequence
 from backends.llamacpp.sampler import Sampler
+from backends.llamacpp.vision.steps import next_chunk
 
 LlamaSequence = Sequence[Sampler]
 Plan = list[tuple[LlamaSequence, list[int]]]  # the tokens to compute of each sequence
@@ -67,6 +68,8 @@ class StepPlanner:
         plan = [(one, [one.next_token]) for one in decoding if one.adapters == choice]
         sizes = split_budget(max(1, min(budget, self._most)), [one.remaining for one in prefilling])
         plan += [
-            (one, one.next_chunk(size)) for one, size in zip(prefilling, sizes, strict=True) if size
+            (one, next_chunk(one, size))
+            for one, size in zip(prefilling, sizes, strict=True)
+            if size
         ]
         return sorted(plan, key=lambda entry: entry[0].slot)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import llama_cpp
 import numpy
 
-from backends.llamacpp.vision.media_batch import MediaPiece
+from backends.llamacpp.vision.media import MediaPiece
 
 
 class SequenceChunk(NamedTuple):

@@ -33,7 +33,7 @@ def test_the_default_is_a_quarter_of_the_free_memory(
 ) -> None:
     """Without the file of the model, which is read as memory; 8 GiB at most."""
     monkeypatch.setattr(module, "free_bytes", lambda: free and free * GIB)
-    cache = given().create(files=[], mapped=mapped * GIB)
+    cache = given().create(files=[], taken=mapped * GIB)
     assert cache.facts()["max_bytes"] == budget * GIB
 
 

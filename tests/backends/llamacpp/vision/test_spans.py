@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from backends.llamacpp.vision.chat_media import ChatMedia
 from backends.llamacpp.vision.layout import Layout
+from backends.llamacpp.vision.media import Encoded
 from backends.llamacpp.vision.spans import MAX_COUNT, MIN_HASHED, Span, find_spans, span_ids
 
 
@@ -49,3 +51,27 @@ def test_pictures_are_kept_whole_or_not_at_all() -> None:
     layout.clear()
     lengths = [30, 30]
     assert layout.positions(lengths) is lengths
+
+
+@pytest.mark.parametrize(("sees_all", "ends"), [(False, [2, 7, 12, 17, 18]), (True, [2, 18])])
+def test_a_prompt_is_divided_at_its_pictures(sees_all: bool, ends: list[int]) -> None:
+    """A picture whose tokens see each other is one piece; text is divided as it is wanted."""
+    numpy = pytest.importorskip("numpy", reason="embeddings are arrays of numpy")
+    one = span_ids(b"one", 16, 4)
+    ids = [7, 7, *one, 7, 7, 7, 7, 7, 7]
+    offsets = [list(range(16)), [0] * 16]
+    media = ChatMedia(ids, [Encoded(one, numpy.arange(16), numpy.array(offsets), sees_all)])
+    start, found = 0, []
+    while start < 18:
+        end = media.next_end(start, 5)
+        piece = media.piece(start, end)
+        found.append(end)
+        assert (piece is None) == (start < 2)
+        if piece is not None:
+            at = list(range(start - 2, end - 2))
+            assert (list(piece.embeddings), list(piece.offsets[0])) == (at, at)
+            assert (piece.at, piece.span) == (start - 2, Span(2, 16, 4))
+        start = end
+    assert found == ends
+    assert media.next_end(18, 5) == 23
+    assert media.piece(18, 23) is None

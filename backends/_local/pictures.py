@@ -1,0 +1,22 @@
+"""The pictures of a chat for a model that sees: fetched while the chat may be stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backends._http.cancellation import CancelScope
+from backends._media.attachments import AttachmentReader, ResolvedChat
+from kuwa_min.chat.modelfile import Message
+
+
+def fetch(
+    reader: AttachmentReader, history: list[Message], on_stop: Callable[[Callable[[], None]], None]
+) -> ResolvedChat:
+    """Return a chat with its pictures; blocks while they are fetched.
+
+    on_stop: of the executor; stopping the chat ends fetching.
+    """
+    scope = CancelScope()
+    on_stop(scope.cancel)
+    with scope:
+        return reader.read(history)

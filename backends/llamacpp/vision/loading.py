@@ -1,0 +1,59 @@
+"""Load an mmproj file, and say how much memory goes to pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from backends._local.machine.free_memory import free_bytes
+from kuwa_min.errors import StartError
+
+from .mmproj_file import MmprojFile
+
+if TYPE_CHECKING:
+    from .picture_encoder import PictureEncoder
+
+logger = logging.getLogger(__name__)
+
+SHARE, MOST = 16, 2**28  # of the free memory, and bytes at most, for encoded pictures
+NO_LIBRARY = (
+    "this build of llama.cpp reads no pictures (libmtmd is missing); a file built anew does"
+)
+
+
+def load(
+    file: MmprojFile,
+    model: Any,
+    *,
+    use_gpu: bool,
+    threads: int,
+    flash_attn: str,
+    check_open: Callable[[], None],
+) -> PictureEncoder | None:
+    """Return what encodes pictures for a model, llama.cpp's pointer; see Projector.
+
+    Raises StartError for the file of --mmproj; says of another one only that it is not used.
+    """
+    try:
+        try:
+            from .picture_encoder import PictureEncoder
+            from .projector import Projector
+        except (ImportError, OSError, RuntimeError, FileNotFoundError, AttributeError) as error:
+            logger.debug("llama_cpp.mtmd_cpp: %s", error)
+            raise StartError(NO_LIBRARY) from None
+        projector = Projector(
+            file.path,
+            model,
+            use_gpu=use_gpu,
+            threads=threads,
+            flash_attn=flash_attn,
+            check_open=check_open,
+        )
+    except StartError as error:
+        if file.is_given:
+            raise StartError(f"--mmproj: {error}") from None
+        logger.warning("no pictures are read: %s", error)
+        return None
+    free = free_bytes()
+    return PictureEncoder(projector, MOST if free is None else min(MOST, free // SHARE))

@@ -1,0 +1,128 @@
+"""Turn the pictures of chats into tokens, and encode them while the engine goes on.
+
+Each turn of a chat brings its earlier pictures again: what they became is kept by their hash.
+"""
+
+# Threads. Encoding takes as long as reading hundreds of tokens. It runs on a thread of its own, one
+# picture at a time, and the request's thread waits. That thread ends with the picture: OpenMP keeps
+# a team of threads for each thread that computes, and with a second team libgomp sends those of the
+# engine to sleep at every barrier, as long as both exist.
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from backends._media.attachments import Attachment
+from backends._media.fetch_cache import FetchCache
+from backends._media.fetch_policy import LinkError
+from backends._media.pictures import open_image, scaled_down
+from backends._media.sentences import LINK_NOT_TAKEN
+from kuwa_min.process import supervision
+
+from .media import Encoded
+from .projector import Prepared, Projector, Unusable
+
+logger = logging.getLogger(__name__)
+
+FLOAT_BYTES = 4
+KEPT_SECONDS = 24 * 3600.0
+POLL = 0.1  # seconds between two looks whether a chat that waits for its turn was stopped
+
+
+class Picture:
+    """A picture's tokens; key: what equal pictures have; encoded: its spans, once there."""
+
+    def __init__(self, key: str, prepared: Prepared) -> None:
+        self.key = key
+        self.ids = prepared.ids
+        self.span_ids = [tuple(ids) for _, ids in prepared.spans]
+        self.prepared: Prepared | None = prepared
+        self.encoded: list[Encoded] = []
+
+
+class PictureEncoder:
+    """Prepares and encodes pictures for all requests; for their threads.
+
+    max_bytes: of encoded pictures that are kept.
+    """
+
+    def __init__(self, projector: Projector, max_bytes: int) -> None:
+        self._projector, self.max_bytes = projector, max_bytes
+        self.path, self.memory = projector.path, projector.memory
+        self._kept: FetchCache[Picture] = FetchCache(most_bytes=max_bytes, seconds=KEPT_SECONDS)
+        self._encoding = threading.Lock()
+        self._encoded = self._reused = 0
+
+    def facts(self) -> dict[str, int]:
+        """Return what is kept and what that saved, for /status and /metrics."""
+        return {
+            "entries": len(self._kept),
+            "bytes": self._kept.bytes,
+            "max_bytes": self.max_bytes,
+            "encoded": self._encoded,
+            "reused": self._reused,
+        }
+
+    def fact(self, name: str) -> int:
+        """Return one of the facts."""
+        return self.facts()[name]
+
+    def prepare(self, file: Attachment, most: int) -> Picture:
+        """Return a picture's tokens, of which it is scaled down to have `most`, if it can be.
+
+        Raises LinkError for one that cannot be used.
+        """
+        key = f"{most} {hashlib.sha256(file.data).hexdigest()}"
+        return self._kept.get(key) or Picture(key, self._prepare(file, most))
+
+    def _prepare(self, file: Attachment, most: int) -> Prepared:
+        projector = self._projector
+        image = open_image(file)
+        try:
+            scaled, _ = scaled_down(image, most, lambda one: projector.count_tokens(*one.size))
+            return projector.prepare(*scaled.size, scaled.tobytes())
+        except Unusable as error:
+            logger.warning("a picture cannot be used: %s", error)
+            raise LinkError(LINK_NOT_TAKEN) from None
+
+    def encode(self, picture: Picture, check_stopped: Callable[[], object]) -> list[Encoded]:
+        """Encode a picture unless it is; return its spans. Raises what check_stopped() does."""
+        if picture.prepared is None:
+            self._reused += 1
+            return picture.encoded
+        while not self._encoding.acquire(timeout=POLL):
+            check_stopped()
+        try:
+            for chunk, ids in picture.prepared.spans:
+                check_stopped()
+                picture.encoded.append(_on_a_thread(partial(self._projector.encode, chunk, ids)))
+        finally:
+            self._encoding.release()
+        picture.prepared = None
+        self._encoded += 1
+        size = len(picture.ids) * self._projector.width * FLOAT_BYTES
+        self._kept.put(picture.key, picture, size)
+        return picture.encoded
+
+
+def _on_a_thread(work: Callable[[], Encoded]) -> Encoded:
+    """Return work()'s result, computed on a thread that ends then; raise what it raises."""
+    done: list[Encoded] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised by the thread that waits
+            failed.append(error)
+
+    thread = supervision.Thread("picture", run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
