@@ -1,22 +1,22 @@
 """Find out at the start whether llama.cpp computes batched sequences as it does single ones.
 
-Compares what it computes with this model on this machine, and measures what gap filling and copying
-cost; does not go by versions.
+Compares what it computes with this model on this machine, and measures once what gap filling and
+copying cost, as speed_tests measures again as soon as it is quiet; does not go by versions.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
 
-from backends._local.machine.timing import shortest
-
 from .batching.context import LlamaContext
 from .batching.token_batch import SequenceChunk
 
-PROMPTS = ([1, 2, 3, 4, 5], [6, 5, 4, 3, 2, 1, 2, 3, 4])  # token ids that every vocabulary has
-PREFIX = 4  # tokens of the second prompt that are computed before its rest
+PROMPTS = ([1, 2], [6, 5, 4])  # token ids that every vocabulary has; few, as the start waits
+PREFIX = 2  # tokens of the second prompt that are computed before its rest
 MAX_ERROR = 0.25  # relative to the logits; a 16-bit KV cache and rounding cause less
 
 
@@ -50,7 +50,7 @@ def examine(context: LlamaContext, *, can_copy: bool) -> Findings:
     except RuntimeError as error:
         return Findings(f"the test of it failed: {error}")
     finally:
-        context.clear()
+        context.empty()
 
 
 def _distance(found: Any, right: Any) -> float:
@@ -59,13 +59,13 @@ def _distance(found: Any, right: Any) -> float:
 
 def _logits_alone(context: LlamaContext, prompt: list[int]) -> Any:
     """Return the logits after a prompt, computed at once in the first slot."""
-    context.clear()
+    context.empty()
     return context.decode([SequenceChunk(0, prompt, True)]).logits.copy()
 
 
 def _logits_chunked(context: LlamaContext) -> Any:
     """Return those after the second prompt, computed in two chunks with a truncation between."""
-    context.clear()
+    context.empty()
     context.decode([SequenceChunk(0, PROMPTS[1][:PREFIX], False)])
     context.decode([SequenceChunk(0, PROMPTS[0], False)])
     kept = context.truncate(0, PREFIX)
@@ -74,7 +74,7 @@ def _logits_chunked(context: LlamaContext) -> Any:
 
 def _logits_batched(context: LlamaContext) -> Any:
     """Return those after both prompts, prefilled and decoded batched."""
-    context.clear()
+    context.empty()
     context.decode([SequenceChunk(slot, prompt[:-1], False) for slot, prompt in enumerate(PROMPTS)])
     last = [SequenceChunk(slot, prompt[-1:], True) for slot, prompt in enumerate(PROMPTS)]
     return context.decode(last).logits.copy()
@@ -82,7 +82,7 @@ def _logits_batched(context: LlamaContext) -> Any:
 
 def _copy_seconds(context: LlamaContext, right: Any) -> float | None:
     """Return the seconds that copying a sequence takes; None if the copy is wrong."""
-    context.clear()
+    context.empty()
     context.decode([SequenceChunk(0, PROMPTS[1], False)])
     rest = [SequenceChunk(1, PROMPTS[1][PREFIX:], True)]
 
@@ -92,23 +92,23 @@ def _copy_seconds(context: LlamaContext, right: Any) -> float | None:
 
     if not _distance(copy_and_decode(), right) <= MAX_ERROR:
         return None
-    with_copy = shortest(copy_and_decode)
+    with_copy = _seconds(copy_and_decode)
 
     def decode() -> None:
         context.truncate(1, PREFIX)
         context.decode(rest)
 
-    return max(0.0, with_copy - shortest(decode))
+    return max(0.0, with_copy - _seconds(decode))
 
 
 def _gap_fill(context: LlamaContext) -> int:
-    """Return how many dummy tokens cost less than the ubatch that they save."""
-    context.clear()
+    """Return how many dummy tokens cost less than the ubatch that they save, by one and two."""
+    context.empty()
     slots = len(context.sequence_lengths)
-    one, every = ([SequenceChunk(slot, [1], True) for slot in range(count)] for count in (1, slots))
-    single = shortest(lambda: _decode_and_forget(context, one))
-    together = shortest(lambda: _decode_and_forget(context, every))
-    return slots_to_fill(single, together, slots)
+    one, two = ([SequenceChunk(slot, [1], True) for slot in range(count)] for count in (1, 2))
+    single = _seconds(lambda: context.decode(one))
+    another = _seconds(lambda: context.decode(two)) - single
+    return slots_to_fill(single, single + another * (slots - 1), slots)
 
 
 def slots_to_fill(single: float, together: float, slots: int) -> int:
@@ -118,7 +118,7 @@ def slots_to_fill(single: float, together: float, slots: int) -> int:
     return slots if another * slots <= saved else int(saved / another)
 
 
-def _decode_and_forget(context: LlamaContext, chunks: list[SequenceChunk]) -> None:
-    context.decode(chunks)
-    for chunk in chunks:
-        context.truncate(chunk.slot, 0)
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

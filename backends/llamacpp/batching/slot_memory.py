@@ -73,8 +73,15 @@ class SlotMemory:
         return self.truncate(target, length)
 
     def clear(self) -> None:
-        """Empty all slots, and overwrite their memory."""
-        llama_cpp.llama_memory_clear(self._memory, True)
+        """Empty all slots, and overwrite their memory, which may take as long as a long prompt."""
+        self._clear(overwrite=True)
+
+    def empty(self) -> None:
+        """Empty all slots."""
+        self._clear(overwrite=False)
+
+    def _clear(self, *, overwrite: bool) -> None:
+        llama_cpp.llama_memory_clear(self._memory, overwrite)
         self.sequence_lengths = [0] * len(self.sequence_lengths)
         self._shortest = [0] * len(self.sequence_lengths)
         self._layout.clear()

@@ -10,8 +10,7 @@ import pytest
 pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
-from backends._local.machine import timing  # noqa: E402 - once the library is there
-from backends.llamacpp import batching_check  # noqa: E402
+from backends.llamacpp import batching_check  # noqa: E402 - once the library is there
 from backends.llamacpp.batching.context import DecodeResult  # noqa: E402
 from backends.llamacpp.batching.token_batch import SequenceChunk  # noqa: E402
 
@@ -65,7 +64,7 @@ class Context:
         self.sequence_lengths[target] = length
         return length
 
-    def clear(self) -> None:
+    def empty(self) -> None:
         """Empty all slots."""
         for slot in range(len(self.sequence_lengths)):
             self.truncate(slot, 0)
@@ -75,7 +74,7 @@ class Context:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the clock that the check reads."""
     made = Clock()
-    monkeypatch.setattr(timing.time, "perf_counter", made)
+    monkeypatch.setattr(batching_check.time, "perf_counter", made)
     return made
 
 
