@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,8 @@ def has_run() -> bool:
 class LLMExecutor(KuwaAttributes):
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
-    Subclasses implement `extend_arguments`, `setup` and `llm_compute` (or `serve`, or `abort`);
+    Subclasses implement `extend_arguments`, `setup` and `llm_compute` (or `serve`, `abort`,
+    `api_features`);
     they may call `pause`, `on_stop`, `progress`, `describe`, `measure`, `count_tokens`,
     `end_answer`, `keep_secret`, read the options, and replace the members of KuwaAttributes. All
     other members begin with two underscores, so that every other name is free.
@@ -109,6 +110,14 @@ class LLMExecutor(KuwaAttributes):
         """
         language, base_urls = header.get("accept-language"), header.get("x-kuwa-api-base-urls")
         return self.__answer(protocol.parse_chat_request(dict(content), language, base_urls))
+
+    def api_features(self) -> Collection[str]:
+        """Return what clients of /v1 may ask for beyond text; called for each that does.
+
+        images: as links in the text. json_schema: answers that match llm_json_schema. raw_prompt:
+        text that is continued, if modelfile.wishes.raw_prompt. Other requests are refused.
+        """
+        return ("images",)
 
     async def abort(self) -> Any:
         """Stop a computation that blocks; others are stopped at their next await or piece.
@@ -283,6 +292,7 @@ class LLMExecutor(KuwaAttributes):
             compute=self.__compute,
             abort=None if type(self).abort is LLMExecutor.abort else self.__abort,
             uses_asyncio=self.uses_asyncio,
+            features=self.api_features,
             status=self.__status,
         )
 

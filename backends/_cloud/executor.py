@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping
 from typing import Any
 
 from backends._http.cancellation import CancelScope
@@ -23,6 +23,7 @@ from kuwa_min.chat.sentence import ON_NEW_LINE, sentence_of
 from kuwa_min.errors import AnswerError
 from kuwa_min.log.redaction import content
 from kuwa_min.options import generation_options
+from kuwa_min.options.constraint import JSON_SCHEMA
 from kuwa_min.options.sentences import MUST_BE_NAME, OPTION_REASON
 
 from . import api_key
@@ -120,6 +121,12 @@ class CloudExecutor(LLMExecutor):
         )
         attachments.add_arguments(add)
         generation_options.add_arguments(parser, self.table)
+
+    def api_features(self) -> Collection[str]:
+        """Return what clients of /v1 may ask for."""
+        has_files = self.args.multimodal or self.args.allow_multimodal
+        names = {option.name for option in self.table}
+        return ({"images"} if has_files else set()) | (names & {JSON_SCHEMA})
 
     def setup(self) -> None:
         """Read options and key, create the client."""

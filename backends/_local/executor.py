@@ -6,7 +6,7 @@ import argparse
 import itertools
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from kuwa_min.chat.thinking.formats import Wrappers, wrappers_but
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation_options
+from kuwa_min.options.constraint import JSON_SCHEMA
 
 from .answer_pieces import pieces
 from .engine import Engine
@@ -140,6 +141,11 @@ class ModelExecutor(LLMExecutor):
     def accepts_images(self) -> bool:
         """Tell whether the model reads images."""
         return False
+
+    def api_features(self) -> Collection[str]:
+        """Return what clients of /v1 may ask for."""
+        names = {option.name for option in self.table}
+        return ({"images"} if self.accepts_images() else set()) | (names & {JSON_SCHEMA})
 
     # -- start
 

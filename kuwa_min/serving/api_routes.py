@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -37,7 +37,7 @@ from .openai_api.access import Access
 from .openai_api.errors import ApiError
 from .openai_api.request import ApiRequest
 from .openai_api.response import EVENT_STREAM, Answer, StreamEncoder, WholeEncoder
-from .openai_api.sentences import UNKNOWN_MODEL
+from .openai_api.sentences import NOT_OFFERED_HERE, UNKNOWN_MODEL
 from .slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ Compute = Callable[[ChatRequest], AsyncGenerator[Piece, None]]
 class ApiRoutes:
     """The routes of /v1 of one executor.
 
-    models: the access codes. compute: calls the backend. is_ready: tells whether it is loaded.
-    loop, waiting_timeout, log_content: as of ExecutorRoutes.
+    models: the access codes. compute: calls the backend. features: what it offers. is_ready: tells
+    whether it is loaded. loop, waiting_timeout, log_content: as of ExecutorRoutes.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class ApiRoutes:
         metrics: Metrics,
         compute: Compute,
         *,
+        features: Callable[[], Collection[str]],
         is_ready: Callable[[], bool],
         waiting_timeout: float,
         loop: EventLoop | None = None,
@@ -71,6 +72,7 @@ class ApiRoutes:
     ) -> None:
         self._models, self._access = list(models), access
         self._slots, self._metrics, self._compute = slots, metrics, compute
+        self._features = features
         self._is_ready, self._waiting_timeout = is_ready, waiting_timeout
         self._loop, self._log_content, self._created = loop, log_content, int(time.time())
 
@@ -126,6 +128,7 @@ class ApiRoutes:
                 request.header("accept-language"),
                 {name: one for name, one in headers.items() if name not in SECRET_FIELDS},
             )
+            self._refuse_what_is_not_offered(asked)
             if asked.model not in self._models:
                 raise ApiError(
                     404,
@@ -134,6 +137,12 @@ class ApiRoutes:
                     code="model_not_found",
                 )
             return self._start(place, request, asked, client)
+
+    def _refuse_what_is_not_offered(self, asked: ApiRequest) -> None:
+        missing = asked.needs.keys() - self._features() if asked.needs else ()
+        for feature in missing:
+            param = asked.needs[feature]
+            raise ApiError(400, NOT_OFFERED_HERE.format(param), param=param)
 
     def _start(
         self, place: int, request: Request, asked: ApiRequest, client: str

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kuwa_min import process
@@ -62,6 +62,7 @@ class Backend(NamedTuple):
     abort: Callable[[], Coroutine[Any, Any, None]] | None  # see Service._run_abort
     uses_asyncio: bool
     status: BackendStatus
+    features: Callable[[], Collection[str]]  # on the thread of each request that asks for one
 
 
 class Listening(NamedTuple):
@@ -193,6 +194,7 @@ class Service:
             self._slots,
             self._metrics,
             self._backend.compute,
+            features=self._backend.features,
             is_ready=is_ready,
             waiting_timeout=self._args.waiting_timeout,
             loop=self._loop,

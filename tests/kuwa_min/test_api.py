@@ -26,6 +26,7 @@ SIGNATURES = {
         "(self, header: 'Mapping[str, str]', content: 'Mapping[str, str]')"
         " -> 'AsyncGenerator[Piece, None]'"
     ),
+    "api_features": "(self) -> 'Collection[str]'",
     "abort": "(self) -> 'Any'",
     "pause": "(self, seconds: 'float') -> 'Awaitable[None]'",
     "on_stop": "(self, call: 'Callable[[], None]') -> 'None'",

@@ -21,7 +21,7 @@ class Conversation(NamedTuple):
     """A chat as executors take it."""
 
     history: list[Message]
-    has_images: bool
+    image: str | None  # the path of a picture, if there is one
 
 
 def read(request: Fields) -> Conversation:
@@ -34,14 +34,15 @@ def read(request: Fields) -> Conversation:
     system = [one.content for one in readers if one.role == SYSTEM and one.content.strip()]
     others = [Message(role=one.role, content=one.content) for one in readers if one.role != SYSTEM]
     joined = [Message(role=SYSTEM, content="\n\n".join(system))] if system else []
-    return Conversation([*joined, *others], any(one.has_images for one in readers))
+    images = [one.image for one in readers if one.image is not None]
+    return Conversation([*joined, *others], images[0] if images else None)
 
 
 class _MessageReader:
     """One message: its role and its text, in which pictures are links on lines of their own."""
 
     def __init__(self, message: Fields) -> None:
-        self.has_images = False
+        self.image: str | None = None
         self.role = ROLES[message.choice("role", [*ROLES])]
         self.content = self._content(message)
 
@@ -65,7 +66,7 @@ class _MessageReader:
         raise ApiError(400, NOT_SUPPORTED.format(path), param=path)
 
     def _image(self, part: Fields) -> str:
-        self.has_images = True
+        self.image = part.path("image_url")
         holder, name = part, "image_url"
         if not isinstance(part.get(name), str):
             holder, name = part.object(name) or part, "url"

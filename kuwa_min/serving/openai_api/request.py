@@ -17,8 +17,9 @@ from kuwa_min.chat.bounded_json import TooManyValues
 from kuwa_min.chat.modelfile import Message, Modelfile, ParameterDict
 from kuwa_min.chat.wishes import Wishes
 from kuwa_min.kernel.protocol import ChatRequest
+from kuwa_min.options.constraint import JSON_SCHEMA
 
-from . import messages
+from . import messages, response_format
 from .errors import ApiError
 from .fields import Fields
 from .sentences import NOT_JSON, NOT_SUPPORTED, ONE_ANSWER, STOP_WORDS, TOO_MANY_VALUES
@@ -50,6 +51,7 @@ class ApiRequest(NamedTuple):
     stream: bool
     include_usage: bool
     user: str  # as the client names it, "" if it does not
+    needs: Mapping[str, str]  # features of the executor -> the field that asks for each
 
 
 def read_object(body: bytes | bytearray) -> Fields:
@@ -72,9 +74,13 @@ def read_chat(fields: Fields, language: str | None, headers: Mapping[str, list[s
     """
     _refuse_what_is_not_offered(fields)
     conversation = messages.read(fields)
-    options = _options(fields)
-    if conversation.has_images:
+    options, needs = _options(fields), {}
+    if conversation.image is not None:
         options["enable_multimodal"] = True
+        needs["images"] = conversation.image
+    if (schema := response_format.read_schema(fields)) is not None:
+        options[JSON_SCHEMA] = schema
+        needs[JSON_SCHEMA] = "response_format"
     model, user = fields.text("model", required=True) or "", fields.text("user") or ""
     stream = fields.truth("stream")
     streaming = fields.object("stream_options")
@@ -92,7 +98,7 @@ def read_chat(fields: Fields, language: str | None, headers: Mapping[str, list[s
     modelfile.wishes = Wishes(thoughts_apart=True)
     chat = ChatRequest(conversation.history, modelfile, form, headers)
     include_usage = streaming is not None and streaming.truth("include_usage")
-    return ApiRequest(model, chat, stream, include_usage, user)
+    return ApiRequest(model, chat, stream, include_usage, user, needs)
 
 
 OF_CHAT = ("input", "modelfile")  # fields of a form that are no parameters

@@ -37,6 +37,9 @@ CONTENT = Sentence(
 NOT_SUPPORTED = Sentence(
     "{} is not supported here; please leave it out.", "此處不支援 {}，請將其移除。"
 )
+NOT_OFFERED_HERE = Sentence(
+    "This model does not support {}; please leave it out.", "此模型不支援 {}，請將其移除。"
+)
 ONE_ANSWER = Sentence(
     "{} must be 1: one answer is made for each request.", "{} 必須為 1：每個請求只產生一個回答。"
 )

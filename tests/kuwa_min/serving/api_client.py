@@ -34,6 +34,7 @@ class Api:
         slots: int = 1,
         places: int = 2,
         on_loop: bool = True,
+        features: tuple[str, ...] = ("images",),
         waiting_timeout: float = WAITING_TIMEOUT,
     ) -> None:
         self.metrics = Metrics("m", backend="Test", version="0", slots=slots)
@@ -45,6 +46,7 @@ class Api:
             self.slots,
             self.metrics,
             compute,
+            features=lambda: features,
             is_ready=lambda: self.is_ready,
             waiting_timeout=waiting_timeout,
             loop=LOOP if on_loop else None,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 
 from kuwa_min.chat import catalog
@@ -30,6 +32,7 @@ from tests.support.programs import until
 
 CHAT = "/v1/chat/completions"
 LONG = 20.0
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 PAGE = "https://chat.example"
 
 
@@ -214,6 +217,28 @@ def test_a_wrong_request_is_told_what_is_wrong(
         assert one.chat()[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("fields", "feature", "param"),
+    [
+        ({"response_format": {"type": "json_object"}}, "json_schema", "response_format"),
+        (
+            {"messages": [{"role": "user", "content": [PICTURE]}]},
+            "images",
+            "messages[0].content[0].image_url",
+        ),
+    ],
+)
+def test_what_an_executor_cannot_do_is_refused(
+    fields: dict[str, Any], feature: str, param: str
+) -> None:
+    """Instead of being ignored."""
+    for features, status in (((), 400), ((feature,), 200)):
+        with api(echo, features=features) as one:
+            found, body = one.chat(**fields)
+        assert found == status
+        assert status == 200 or body["error"]["param"] == param
+
+
 def test_a_model_that_loads_is_asked_later() -> None:
     """Clients try again after a 503; the models are listed all the same."""
     with api(echo) as one:
@@ -393,6 +418,24 @@ async def stream_with_asyncio(one: Api) -> str:
     async with openai.AsyncOpenAI(base_url=one.url, api_key="x", max_retries=0) as client:
         stream = await client.chat.completions.create(**asking(), stream=True)
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+
+class Colour(pydantic.BaseModel):
+    """What a client wants as JSON."""
+
+    name: str
+
+
+def test_the_sdk_parses_structured_answers() -> None:
+    """The schema that it makes of a class reaches the executor."""
+
+    async def obey(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        schema = json.loads(chat.modelfile.parameters["llm_json_schema"])
+        yield json.dumps({name: "red" for name in schema["required"]})
+
+    with api(obey, features=("json_schema",)) as one:
+        answer = client_of(one).chat.completions.parse(**asking(), response_format=Colour)
+    assert answer.choices[0].message.parsed == Colour(name="red")
 
 
 def test_the_sdk_knows_the_errors() -> None:

@@ -81,8 +81,29 @@ def test_messages_become_a_history(messages: list[Any], wanted: list[tuple[str, 
 def test_a_chat_with_a_picture_asks_for_a_model_that_sees() -> None:
     """As a bot with llm_enable_multimodal does."""
     picture = parts({"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}})
-    assert read(picture).chat.modelfile.parameters["llm_enable_multimodal"] is True
+    asked = read(USER, picture)
+    assert asked.chat.modelfile.parameters["llm_enable_multimodal"] is True
+    assert asked.needs == {"images": "messages[1].content[0].image_url"}
     assert "enable_multimodal" not in options()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "schema"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, '{"type":"object"}'),
+        (
+            {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [1, "é"]}}},
+            '{"enum":[1,"\\u00e9"]}',
+        ),
+    ],
+)
+def test_a_format_of_the_answer_is_an_option(wanted: Any, schema: str | None) -> None:
+    """Which the executor must have."""
+    asked = read(response_format=wanted)
+    assert asked.chat.modelfile.parameters.get("llm_json_schema") == schema
+    assert asked.needs == ({} if schema is None else {"json_schema": "response_format"})
 
 
 @pytest.mark.parametrize(
@@ -161,6 +182,14 @@ def test_options_have_the_names_of_modelfiles(
         ({"n": True, "best_of": 2}, "best_of"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"user": 5}, "user"),
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema",
+        ),
         ({"chat_template_kwargs": []}, "chat_template_kwargs"),
     ],
 )
