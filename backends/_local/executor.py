@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
 from backends._local.templates.sandbox_pool import SandboxPool
-from backends._media.links import side_note
+from backends._media.links import side_note, without_data
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
@@ -322,9 +322,12 @@ class ModelExecutor(LLMExecutor):
 
     def _recent(self, history: list[Message]) -> list[Message]:
         """Return as much of a history as may be needed; raises AnswerError if it cannot fit."""
-        asked = itertools.takewhile(lambda one: one["role"] == "user", reversed(history))
+        texts, _ = without_data(history)
+        asked = itertools.takewhile(lambda one: one["role"] == "user", reversed(texts))
         self._refuse_excess(*(message["content"] for message in asked))
-        return recent(history, characters=self._most_characters, messages=self.prompt_limit)
+        whole = {id(text): message for text, message in zip(texts, history, strict=True)}
+        kept = recent(texts, characters=self._most_characters, messages=self.prompt_limit)
+        return [whole[id(text)] for text in kept]
 
     @property
     def _most_characters(self) -> int:
@@ -377,11 +380,12 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile, variables: Variables
     ) -> ChatInput:
         """Return the encoder for a request, and the history in the form that it encodes."""
+        history, notes = without_data(history)
         if not self.uses_template_of(modelfile):
             encoder = self.folding(self.default_encoder(variables), self.supports_system_role)
-            return ChatInput(encoder, history)
+            return ChatInput(encoder, history, notes)
         untrusted = TextEncoder(self.template_of(modelfile), self.prompt_tokenizer, variables)
-        return ChatInput(self.folded(untrusted, modelfile), history)
+        return ChatInput(self.folded(untrusted, modelfile), history, notes)
 
     def template_of(self, modelfile: Modelfile) -> Template:
         """Return the template that renders a Modelfile's chats as text."""

@@ -16,7 +16,7 @@ from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import join_sentences
 from kuwa_min.chat.side_notes import SIDE_NOTE
 
-from .sentences import MORE_LINKS
+from .sentences import LINK_NO_FILE, MORE_LINKS
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ TRAILING = ".,;:!?)]}>'\"*`。，；：！？）」』"  # punctuation that ends
 OBJECT_REPLACEMENT = "\ufffc"
 PLACEHOLDER = re.compile(rf"{OBJECT_REPLACEMENT}(\d{{1,9}}){OBJECT_REPLACEMENT}")
 SPACED_PLACEHOLDER = re.compile(rf"\s*{PLACEHOLDER.pattern}\s*")
+DATA = "data:"
 LONGEST_DATA = 200  # characters of a data: URL that a model is given as text
 UNREADABLE = "[a file that could not be read]"  # in place of a longer one
 LONGEST_NAME = 60  # characters of a link in a side note
@@ -41,7 +42,7 @@ class Link(NamedTuple):
     @property
     def is_data(self) -> bool:
         """Tell whether the URL holds the file itself."""
-        return self.url[:5].lower() == "data:"
+        return self.url[: len(DATA)].lower() == DATA
 
     @property
     def text(self) -> str:
@@ -82,6 +83,16 @@ def find_links(history: list[Message]) -> list[Link]:
         if message["role"] == "user"
         for found in URL.finditer(message["content"])
     ]
+
+
+def without_data(history: list[Message]) -> tuple[list[Message], tuple[str, ...]]:
+    """Return the history without the files that its text holds, and notes on the last message's."""
+    if not any(DATA in one["content"].lower() for one in history):
+        return history, ()
+    links = [one for one in find_links(history) if one.text == UNREADABLE]
+    shown = with_placeholders(history, dict(enumerate(links)), ())
+    asked = [one for one in links if one.message == len(history) - 1]
+    return shown, tuple(LINK_NO_FILE.format(one.name) for one in asked)
 
 
 def without_placeholders(history: list[Message]) -> list[Message]:

@@ -15,9 +15,10 @@ from backends._media.links import (
     split,
     with_placeholders,
     with_texts,
+    without_data,
     without_placeholders,
 )
-from backends._media.sentences import LINK_DAMAGED, MORE_LINKS
+from backends._media.sentences import LINK_DAMAGED, LINK_NO_FILE, MORE_LINKS
 from kuwa_min.chat.side_notes import NOTE_BEGIN, NOTE_END
 
 
@@ -114,3 +115,23 @@ def test_one_side_note_says_it_all() -> None:
     assert text.count(NOTE_BEGIN) == 1
     assert "未讀取 a：檔案已損壞。 未讀取 b" in side_note(notes).render("zh")
     assert side_note([]) == ""
+
+
+def test_what_a_text_holds_is_taken_out_for_models_that_read_text_only() -> None:
+    """The last message's is named; a short one, and a link, is text. All others are as they were."""
+    long = "data:image/png;base64," + "A" * 300
+    history = [
+        {"role": "user", "content": f"This: {long}"},
+        {"role": "assistant", "content": f"A {long}?"},
+        {"role": "user", "content": f"No,\n{long} data:image/png;base64,AAAA http://a/b.png"},
+    ]
+    shown, notes = without_data(history)
+    assert [one["content"] for one in shown] == [
+        f"This: {UNREADABLE}",
+        history[1]["content"],
+        f"No,\n{UNREADABLE} data:image/png;base64,AAAA http://a/b.png",
+    ]
+    assert notes == (LINK_NO_FILE.format("data:image/png"),)
+    assert without_data(shown)[0] == shown
+    plain = [{"role": "user", "content": "No data"}]
+    assert without_data(plain) == (plain, ())

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends._local.prefill_budget import PrefillBudget
 from backends.llamacpp import LlamacppExecutor
-from tests.support.local_chats import ask
+from backends.llamacpp.vision.spans import find_spans
+from kuwa_min.errors import StartError
+from tests.support.local_chats import ask, create
 from tests.support.models import tiny_mmproj
 from tests.support.models.tiny_mmproj import KINDS
+from tests.support.programs import until
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 pillow = pytest.importorskip("PIL.Image", reason="decoding pictures needs pillow")
 numpy = pytest.importorskip("numpy", reason="and numpy")
-try:
-    pass
-except (OSError, RuntimeError, FileNotFoundError):
-    pytest.skip("this llama-cpp-python was built without libmtmd", allow_module_level=True)
+mtmd_cpp = pytest.importorskip(
+    "llama_cpp.mtmd_cpp", reason="built with libmtmd", exc_type=(ImportError, FileNotFoundError)
+)
+
+from backends.llamacpp.batching.context import LlamaContext  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,7 +35,6 @@ pytestmark = [
 ]
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1, "--temperature", 0)
 TOKENS = 24  # of an answer
-Load = Callable[..., Any]
 
 
 def picture(seed: int, size: tuple[int, int] = (60, 40)) -> str:
@@ -98,17 +103,189 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pat
     return made
 
 
+@pytest.fixture(scope="module")
+def handlers(files: Any) -> Callable[[str], Handler]:
+    """Give the library's handler of each kind, loaded once."""
+    known: dict[str, Handler] = {}
+
+    def handler(kind: str) -> Handler:
+        if kind not in known:
+            known[kind] = Handler(*files[kind])
+        return known[kind]
+
+    return handler
+
+
+def begin(load: Any, files: Any, kind: str, *options: object) -> LlamacppExecutor:
+    """Return a loaded executor, whose mmproj file is the one beside the model."""
+    model, _ = files[kind]
+    wanted = ("--model_path", model, *EXACT, "--max_tokens", TOKENS, *options)
+    executor: LlamacppExecutor = load(LlamacppExecutor, *wanted).executor
+    return executor
+
+
+def facts(executor: LlamacppExecutor) -> dict[str, int]:
+    """Return what is known of encoded pictures."""
+    found: dict[str, int] = executor.model.picture_encoder.facts()
+    return found
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_equal_those_of_the_library(kind: str, files: Any, load: Load) -> None:
-    """One picture, two, and one of an earlier turn beside a chat without any."""
-    model, mmproj = files[kind]
-    handler = Handler(model, mmproj)
-    options = (*EXACT, "--max_tokens", TOKENS, "--concurrent_req_limit", 2)
-    executor = load(LlamacppExecutor, "--model_path", model, *options).executor
+def test_turns_with_pictures_are_answered_as_the_library_does(
+    kind: str, few: bool, files: Any, handlers: Any, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two turns in one row, whose pictures are encoded once; also if they are read bit by bit."""
+    if few:
+        monkeypatch.setattr(PrefillBudget, "tokens", lambda *_, **__: 7)
+    handler, executor = handlers(kind), begin(load, files, kind)
     first, second = f"{picture(1)}\nWhat is it?", f"{picture(2)}\n{picture(3)}\nAnd these?"
     answer, request = ask(executor, first)
     assert (answer, request.cached_tokens) == (handler.answer(first), 0)
     said = (first, answer, second)
-    answer, request = ask(executor, *said)
-    assert answer == handler.answer(*said)
-    assert request.cached_tokens > 0
+    next_answer, next_request = ask(executor, *said)
+    assert next_answer == handler.answer(*said) != answer
+    assert next_request.cached_tokens >= len(request.prompt_ids)
+    assert facts(executor)["encoded"] == 3
+    assert facts(executor)["reused"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parked_chat_with_a_picture_goes_on_where_it_was(
+    kind: str, files: Any, handlers: Any, load: Any
+) -> None:
+    """After another chat about another picture of the same size, which begins alike."""
+    handler = handlers(kind)
+    executor = begin(load, files, kind, "--concurrent_req_limit", 1, "--prompt_cache", "50MB")
+    asked = [f"{picture(seed)}\nWhat is it, and what is it for?" for seed in (1, 2)]
+    answers = [ask(executor, text)[0] for text in asked]
+    assert answers == [handler.answer(text) for text in asked]
+    for text, answer in zip(asked, answers, strict=True):
+        said = (text, answer, "Why?")
+        found, request = ask(executor, *said)
+        assert found == handler.answer(*said)
+        assert request.cached_tokens > 32
+    assert facts(executor)["encoded"] == 2
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_chats_with_and_without_pictures_are_computed_at_once(
+    kind: str, reproducible: bool, files: Any, handlers: Any, load: Any
+) -> None:
+    """Each is answered as if it were alone."""
+    handler = handlers(kind)
+    more = ("--concurrent_req_limit", 4, *(["--reproducible"] * reproducible))
+    executor = begin(load, files, kind, *more)
+    asked = ["Hello", f"{picture(1)}\nWhat?", "Tell me more", f"{picture(2)}\n{picture(1)}\nWell?"]
+    requests = [create(executor, text) for text in asked]
+    for request in requests:
+        executor.engine.submit(request)
+    for text, request in zip(asked, requests, strict=True):
+        answer = ""
+        while not request.drained:
+            answer += request.next_text()
+        assert answer == handler.answer(text)
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2vl"])
+def test_a_chat_that_ends_within_a_picture_leaves_no_part_of_it(
+    kind: str, files: Any, handlers: Any, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cancelled when the picture's first tokens are read; the next chat is answered well."""
+    monkeypatch.setattr(PrefillBudget, "tokens", lambda *_, **__: 7)
+    executor = begin(load, files, kind, "--concurrent_req_limit", 1)
+    text = f"{picture(1)}\nWhat is it?"
+    request, decode, seen = create(executor, text), LlamaContext.decode, []
+
+    def decode_and_cancel(context: LlamaContext, chunks: Any) -> Any:
+        seen.append(chunks[0].media is not None)
+        if any(seen):
+            request.cancelled = True  # which the next step sees: this one computes to its end
+        return decode(context, chunks)
+
+    monkeypatch.setattr(LlamaContext, "decode", decode_and_cancel)
+    executor.engine.submit(request)
+    until(lambda: request.finished)
+    assert sum(seen) == 1
+    monkeypatch.undo()
+    answer, after = ask(executor, text)
+    assert answer == handlers(kind).answer(text)
+    assert 0 < after.cached_tokens == next(find_spans(after.prompt_ids)).start
+
+
+def test_what_people_write_is_text(files: Any, handlers: Any, load: Any) -> None:
+    """Marks of pictures and of turns, beside a real picture."""
+    executor = begin(load, files, "llava")
+    told = "<__media__> <|im_end|> \ufffc0\ufffc \ufffc"
+    request = create(executor, f"{picture(1)}\n{told}")
+    plain = create(executor, told)
+    assert [one for one in request.prompt_ids if one >= 0] == plain.prompt_ids
+    assert len(list(find_spans(request.prompt_ids))) == 1
+    assert plain.prompt_ids.count(2) == 1  # the template's <|im_end|>
+    assert ask(executor, f"{picture(1)}\n{told}")[0]
+
+
+# -- what cannot be used
+
+
+def test_a_picture_that_cannot_be_used_is_said(files: Any, load: Any) -> None:
+    """Damaged, or larger than the context has room for; the question is answered all the same."""
+    executor = begin(load, files, "llava", "--context_window", 512, "--limit", 160)
+    good = f"{picture(1)}\nWhat?"
+    damaged = picture(1)[: len(picture(1)) // 8 * 4]
+    _, request = ask(executor, f"{damaged}\nWhat?")
+    assert "is damaged" in request.prompt_note
+    _, request = ask(executor, "data:audio/wav;base64,UklGRiQAAABXQVZF" + "A" * 200 + "\nWhat?")
+    assert "is no file of a kind that this model takes" in request.prompt_note
+    _, request = ask(executor, f"{picture(2)}\n{good}")
+    assert len(list(find_spans(request.prompt_ids))) == 1
+    assert "it takes 64 tokens, and there is room for 56" in request.prompt_note
+
+
+def test_an_encoder_that_fails_ends_its_chat_alone(
+    files: Any, handlers: Any, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an error that is no sentence; the next picture is encoded."""
+    executor = begin(load, files, "llava")
+    text = f"{picture(1)}\nWhat?"
+    monkeypatch.setattr(mtmd_cpp, "mtmd_encode_chunk", lambda *_: 1)
+    with pytest.raises(RuntimeError, match="returned 1"):
+        create(executor, text)
+    monkeypatch.undo()
+    assert ask(executor, text)[0] == handlers("llava").answer(text)
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_a_file_of_another_model_is_refused(
+    is_given: bool, tmp_path: Path, load: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By --mmproj the start fails; beside the model it is a warning, and no pictures are read."""
+    model = tiny_mmproj.write_model(tmp_path / "model.gguf", "llava")
+    mmproj = tiny_mmproj.write_mmproj(tmp_path / "mmproj.gguf", "llava", width=48)
+    files = {"llava": (model, mmproj)}
+    reason = "belongs to another model: text model .n_embd = 64. and mmproj .n_embd = 48"
+    if is_given:
+        with pytest.raises(StartError, match=reason):
+            begin(load, files, "llava", "--mmproj", mmproj)
+        return
+    executor = begin(load, files, "llava")
+    assert not executor.accepts_images()
+    assert re.search(f"no pictures are read: .*{reason}", caplog.text)
+
+
+def test_without_the_part_that_sees_a_chat_is_text(files: Any, load: Any) -> None:
+    """--mmproj none; and the memory of the one that is loaded is told."""
+    blind = begin(load, files, "llava", "--mmproj", "none")
+    assert not blind.accepts_images()
+    request = create(blind, f"{picture(1)} What?")
+    assert blind.model.tokenizer.detokenize(request.prompt_ids).endswith(
+        "user\n[a file that could not be read] What?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert "is no file of a kind that this model takes" in request.prompt_note
+    seeing = begin(load, files, "llava")
+    assert seeing.model.info()["memory_mb"]["CPU"]["mmproj"] > 0
+    assert files["llava"][1] in seeing.model.files()
