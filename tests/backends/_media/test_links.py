@@ -118,7 +118,7 @@ def test_one_side_note_says_it_all() -> None:
 
 
 def test_what_a_text_holds_is_taken_out_for_models_that_read_text_only() -> None:
-    """The last message's is named; a short one, and a link, is text. All others are as they were."""
+    """The last message's is named; a short one, and a link, is text."""
     long = "data:image/png;base64," + "A" * 300
     history = [
         {"role": "user", "content": f"This: {long}"},
