@@ -1,13 +1,16 @@
 """Find out which library a quantised model needs beside transformers, and whether it is installed.
 
-As in quantizers/ of transformers 5.23. Methods that need none: bitnet, fp8, gemma,
-mxfp8; and mxfp4, which is computed in bfloat16 without its kernels.
+As in quantizers/ of transformers 5.24. Methods that need none: bitnet, fp8, gemma, metal, mxfp4 and
+mxfp8; the last four are dequantised where there are no kernels for them. What else a method needs,
+the library itself says (huggingface/loading/quantised.py); this is known before it is imported.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kuwa_min.errors import StartError
@@ -28,7 +31,6 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "gptq": ("optimum", "gptqmodel"),
     "higgs": ("flute", "fast_hadamard_transform"),
     "hqq": ("hqq",),
-    "metal": ("kernels",),
     "quanto": ("optimum.quanto",),
     "quark": ("quark",),
     "sinq": ("sinq",),
@@ -36,10 +38,13 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "torchao": ("torchao",),
     "vptq": ("vptq",),
 }
+NEEDS_CARD = frozenset(("eetq", "fbgemm_fp8", "fp_quant", "higgs", "spqr", "vptq"))
 FOREIGN = {  # methods of other programs -> which
     "exl2": "ExLlamaV2",
     "exl3": "ExLlamaV3",
+    "gguf": "llama.cpp",
     "mlx": "MLX, for Apple's machines",
+    "modelopt": "vLLM and TensorRT-LLM (NVIDIA's ModelOpt)",
 }
 DISTRIBUTIONS = {  # to install, where the name differs from the imported one
     "auto_round": "auto-round",
@@ -51,8 +56,18 @@ DISTRIBUTIONS = {  # to install, where the name differs from the imported one
 }
 
 
-def method(config: dict[str, Any]) -> str:
-    """Return the quantisation method that a config.json states; "" for none."""
+def method(config: Mapping[str, Any]) -> str:
+    """Return the quantisation method that a config.json states; "" for none.
+
+    A model that sees may state it for its part that writes.
+    """
+    if own := _method(config):
+        return own
+    text = config.get("text_config")
+    return _method(text) if isinstance(text, dict) else ""
+
+
+def _method(config: Mapping[str, Any]) -> str:
     found = config.get("quantization_config")
     mlx = config.get("quantization")  # mlx-lm writes both, without a method
     if (
@@ -69,40 +84,67 @@ def method(config: dict[str, Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def needed_libraries(config: dict[str, Any]) -> tuple[str, ...]:
+def needed_libraries(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the import names of the libraries that a model's weights need."""
     return LIBRARIES.get(method(config), ())
 
 
-def check(config: dict[str, Any]) -> None:
-    """Raise StartError if another program's format is found, or a library is not installed."""
-    if program := FOREIGN.get(method(config)):
+def packages(name: str) -> list[str]:
+    """Return what is installed for a method."""
+    return [DISTRIBUTIONS.get(one, one) for one in LIBRARIES.get(name, ())]
+
+
+def check(config: Mapping[str, Any], carried: Collection[str] | None = None) -> None:
+    """Raise StartError if another program's format is found, or a library is missing.
+
+    carried: the names of the packages that a built file has, if it is not unpacked yet.
+    """
+    name = method(config)
+    if program := FOREIGN.get(name):
         raise StartError(
             f"the model's weights are quantised for {program}; take the same model as GGUF for "
             "`llamacpp`, or not quantised, or quantised as AWQ, GPTQ or FP8"
         )
-    why = f"the model's weights are quantised ({printable(method(config))}), which needs"
-    check_libraries(why, needed_libraries(config))
+    card = " a graphics card and" if name in NEEDS_CARD else ""
+    why = f"the model's weights are quantised ({printable(name)}), which needs{card}"
+    check_libraries(why, needed_libraries(config), carried)
 
 
-def check_libraries(why: str, names: tuple[str, ...]) -> None:
-    """Raise StartError if one of these libraries is not installed.
+def check_libraries(
+    why: str, names: tuple[str, ...], carried: Collection[str] | None = None
+) -> None:
+    """Raise StartError if one of these libraries is missing.
 
-    why: the beginning of the message, which ends with "needs".
+    why: the beginning of the message, which ends with "needs"; carried: as for check().
     """
-    missing = [DISTRIBUTIONS.get(name, name) for name in names if not _is_installed(name)]
+    is_here = _is_installed if carried is None else partial(_is_carried, carried)
+    missing = [DISTRIBUTIONS.get(name, name) for name in names if not is_here(name)]
     if missing:
         raise StartError(f"{why} {not_installed(missing)}")
 
 
 def not_installed(packages: Sequence[str]) -> str:
     """Return that these packages are not installed, and what to do."""
-    options = " ".join(f"--with {name}" for name in packages)
     return (
-        f"{' and '.join(packages)}, not installed here: build the file by `python build.py "
-        f"huggingface {options}`; a start from the sources, or from a file built with --thin, "
+        f"{' and '.join(packages)}, not installed here: build the file by "
+        f"`{build_line(packages)}`; a start from the sources, or from a file built with --thin, "
         f"also finds what `python -m pip install {' '.join(packages)}` installs"
     )
+
+
+def build_line(packages: Sequence[str]) -> str:
+    """Return the command that builds a file with these packages."""
+    return " ".join(["python build.py huggingface", *(f"--with {name}" for name in packages)])
+
+
+def _is_carried(carried: Collection[str], name: str) -> bool:
+    """Tell whether a file carries a library; names of packages differ in case and hyphens."""
+    wanted = DISTRIBUTIONS.get(name, name)
+    return _normal(wanted) in map(_normal, carried)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _is_installed(name: str) -> bool:

@@ -16,7 +16,8 @@ from backends._local.model_files import template_files
 from .failures import explaining
 from .load_options import LoadOptions, Progress
 from .model_kind import check_complete, check_writes_text
-from .placement import choose_cards, choose_device_map
+from .placement import choose_cards, choose_device_map, stored_bytes
+from .quantised import check_fits, dequantised_bytes, find_form
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +38,16 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
     device_map = choose_device_map(options)
     with _reporting(progress), explaining(options):
         config = transformers.AutoConfig.from_pretrained(options.path, **_trust(options))
-        device_map, dtype = choose_cards(device_map, config, options)
-        processor = _load_processor(config, options)
-        tokenizer = _load_tokenizer(processor, options)
-        quantization = {}
-        if options.load_8bits:
-            bits = transformers.BitsAndBytesConfig(load_in_8bit=True)
-            quantization["quantization_config"] = bits
         model_class = _model_class(config)
         check_writes_text(config, model_class, options.model_path)
+        form, weights = find_form(config, device_map, options), stored_bytes(options)
+        if form.dequantised:
+            weights = dequantised_bytes(config, model_class, options)
+        device_map, dtype = choose_cards(device_map, config, options, weights)
+        if form.dequantised:
+            check_fits(form, weights, device_map, options)
+        processor = _load_processor(config, options)
+        tokenizer = _load_tokenizer(processor, options)
         model, found = model_class.from_pretrained(
             options.path,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -54,7 +56,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
             output_loading_info=True,
             generation_config=transformers.GenerationConfig(**options.special_ids),
             **_trust(options),
-            **quantization,
+            **form.arguments,
         )
         check_complete(found["missing_keys"], model, options.model_path)
     return Loaded(config, processor, tokenizer, model.eval())

@@ -47,13 +47,16 @@ def choose_device_map(options: LoadOptions) -> str | dict[str, Any] | None:
 
 
 def choose_cards(
-    device_map: str | dict[str, Any] | None, config: Any, options: LoadOptions
+    device_map: str | dict[str, Any] | None, config: Any, options: LoadOptions, weights: int
 ) -> tuple[str | dict[str, Any] | None, str]:
-    """Return the device map, of one card if the model fits on it, and the name of the dtype."""
+    """Return the device map, of one card if the model fits on it, and the name of the dtype.
+
+    weights: their bytes in memory; 0 if that is not known.
+    """
     if not isinstance(device_map, str) or not torch.cuda.is_available():
         return device_map, options.dtype
     found = cards.found()
-    if device_map == "auto" and (weights := _weights_bytes(options)):
+    if device_map == "auto" and weights:
         itemsize = 4 if options.dtype == "float32" else 2
         needed = cards.needed_bytes(weights, config, options.tokens, itemsize)
         device_map = cards.on_one(found, needed) or device_map
@@ -62,7 +65,7 @@ def choose_cards(
     return device_map, options.dtype if is_told else cards.half_precision(config, used)
 
 
-def _weights_bytes(options: LoadOptions) -> int:
+def stored_bytes(options: LoadOptions) -> int:
     """Return the size of the weights as they lie there; 0 if they are not in a folder."""
     try:
         return sum(one.size for one in find(Path(options.path)))
