@@ -172,11 +172,24 @@ def run_backend(name: str, program: str, rest: list[str]) -> None:
     """Run a backend of this build; --help works without its libraries."""
     if "--check" in rest:
         print_document("check")
+        _check_arguments(name, [word for word in rest if word != "--check"])
         return
     executor = registry.load(name)
     if not {"-h", "--help"}.intersection(rest):
         registry.check_libraries(name)
     executor().run(rest, program=program)
+
+
+def _check_arguments(name: str, rest: list[str]) -> None:
+    """Print what a backend of this file says of its options before it runs, if there are any."""
+    if not rest:
+        return
+    from kuwa_min.bundle import commands
+
+    executor = registry.load(name)()
+    executor.args = executor.parser.parse_args(rest)
+    for line in executor.check_arguments(commands.carried_packages()):
+        print(line, flush=True)
 
 
 def run_file_verb(name: str, program: str, rest: list[str]) -> None:

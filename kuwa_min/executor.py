@@ -6,7 +6,15 @@ import argparse
 import logging
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +85,14 @@ class LLMExecutor(KuwaAttributes):
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add options; called once, by __init__."""
+
+    def check_arguments(self, carried: Collection[str] | None) -> Iterable[str]:
+        """Return the lines of --check about what `self.args` name; nothing is loaded.
+
+        carried: names of the packages that a file has which is not unpacked; None: those of this
+        Python count. Raises KuwaError for what a start would refuse.
+        """
+        return ()
 
     def setup(self) -> None:
         """Load the model; `self.args` is set, and /health returns 503 until this returns.

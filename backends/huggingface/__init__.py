@@ -8,15 +8,13 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends._local import pictures
 from backends._local.executor import Model, ModelExecutor
 from backends._local.machine import visible_gpus
-from backends._local.model_files import hub_cache, quantization, resolve
 from backends._local.options import MAX_VALUES, read_chat_template
 from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
@@ -26,13 +24,13 @@ from backends._media.attachments import AttachmentReader
 from backends._media.fetch_policy import LinkError, policy
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
-from kuwa_min.errors import UsageError
 from kuwa_min.options import generation_options, types
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 from kuwa_min.options.types import from_json
 
 from . import arguments, model_options
+from .loading import folders
 from .options import SAMPLING_OPTIONS, generate_options, library, without_neutral
 
 if TYPE_CHECKING:
@@ -54,7 +52,6 @@ IMAGE_SHARE = 2  # images may have 1/2 of a prompt's tokens
 # Options of torch's GPU memory. A KV cache that grows leaves holes, unless segments can grow. The
 # first name counts in all versions of torch; 2.9 to 2.11 read only that one for this option.
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
-ANSWER = 4096  # tokens of an answer, for an estimate of memory
 BEAM_OPTIONS = ("length_penalty", "early_stopping", "renormalize_logits")
 OPTIONS = (
     Option(
@@ -111,6 +108,10 @@ class HuggingfaceExecutor(ModelExecutor):
             help="generation options, as one list",
         )
 
+    def check_arguments(self, carried: Collection[str] | None) -> Iterator[str]:
+        """Yield what --check says of the model's folder."""
+        return folders.check_arguments(self.args, carried)
+
     def prepare(self) -> None:
         """Set the environment variables that the libraries read when they are imported."""
         visible_gpus.restrict(self.args.visible_gpu)
@@ -127,7 +128,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def read_settings(self) -> dict[str, Any]:
         """Merge what the model says, the -c file, --generation_kwargs and the command line."""
-        self.load_options = self._load_options()
+        self.load_options = folders.load_options(self.args)
         names = [name for option in self.table for name in (option.name, *option.aliases)]
         own = model_options.read(self.load_options["path"], self.args.model_path, names)
         self.load_options["special_ids"] = own.special_ids
@@ -171,7 +172,7 @@ class HuggingfaceExecutor(ModelExecutor):
         """Import the libraries; return what loads the model."""
         options = self.load_options
         if options["load_8bits"]:
-            quantization.check_libraries("--load_8bits needs", ("bitsandbytes",))
+            folders.check_8bits()
         progress = self.loading_progress()
         from .loading.load_options import LoadOptions
         from .model import TransformersModel
@@ -192,45 +193,6 @@ class HuggingfaceExecutor(ModelExecutor):
         """Read the options, load the model, start its engine, and prepare to fetch pictures."""
         super().setup()
         self.attachments = self._attachment_reader(self.model)
-
-    def _load_options(self) -> dict[str, Any]:
-        """Return the fields of LoadOptions; raises UsageError or StartError for missing files."""
-        args = self.args
-        check = partial(
-            resolve.transformers_folder,
-            safetensors_only=args.safetensors_only,
-            needs_tokenizer=not args.tokenizer,
-        )
-        return {
-            "path": self._locate(args.model_path, check),
-            "model_path": args.model_path,
-            "tokenizer": self._locate_part("tokenizer"),
-            "processor": self._locate_part("processor"),
-            "device": args.device,
-            "device_map": args.device_map,
-            "visible_gpu": args.visible_gpu,
-            "dtype": arguments.DTYPES[args.dtype],
-            "load_8bits": args.load_8bits,
-            "safetensors_only": args.safetensors_only,
-            "trust_remote_code": args.trust_remote_code,
-            "tokens": args.concurrent_req_limit * (int(args.limit) + ANSWER),
-        }
-
-    def _locate_part(self, name: str) -> str | None:
-        """Return the folder or hub name of --tokenizer or --processor; None if not given."""
-        given = getattr(self.args, name)
-        find = partial(resolve.any_folder, option=f"--{name}")
-        return self._locate(given, find) if given else None
-
-    def _locate(self, path: str, find: Callable[[str], Path]) -> str:
-        """Return a checked folder, or a name on the hub if the library may fetch from there."""
-        if self.args.online and hub_cache.is_hub_name(path) and not Path(path).exists():
-            if "@" in path:
-                raise UsageError(
-                    f"{path}: --online fetches no revision; {hub_cache.how_to_fetch(path)}"
-                )
-            return path
-        return str(find(path))
 
     def _attachment_reader(self, model: TransformersModel) -> AttachmentReader:
         most = self.args.max_attachments if model.accepts_several_images else 1

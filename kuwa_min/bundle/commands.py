@@ -56,6 +56,14 @@ def licenses() -> str:
     return license_report(archive.manifest, archive.texts(is_license_file)).rstrip("\n")
 
 
+def carried_packages() -> list[str] | None:
+    """Return the names of the packages in this file; None if those of the host count, too."""
+    manifest = this_file().manifest
+    if manifest["host_packages"]:
+        return None
+    return [package["name"] for package in manifest["packages"]]
+
+
 def _with_libraries(archive: Archive) -> Archive:
     """Raise UsageError for a file without libraries: it lacks the modules for these documents."""
     if archive.payloads:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,24 @@ TOKENIZERS = ("*token*", "*vocab*", "merges.txt", "*.model", "*.tiktoken", "tekk
 
 
 def transformers_folder(
-    path: str, *, safetensors_only: bool = False, needs_tokenizer: bool = True
+    path: str,
+    *,
+    safetensors_only: bool = False,
+    needs_tokenizer: bool = True,
+    carried: Collection[str] | None = None,
 ) -> Path:
     """Return the checked transformers folder of a path or a cached hub name.
 
-    needs_tokenizer: false if it is loaded from another folder.
+    needs_tokenizer: false if it is loaded from another folder; carried: the packages of a file that
+    is not unpacked, None: those of this Python count.
     Raises UsageError about the folder, StartError if a library that it needs is missing.
     """
-    check = partial(_checked, safetensors_only=safetensors_only, needs_tokenizer=needs_tokenizer)
+    check = partial(
+        _checked,
+        safetensors_only=safetensors_only,
+        needs_tokenizer=needs_tokenizer,
+        carried=carried,
+    )
     if _is_of_hub(path):
         return _checked_snapshot(path, check)
     place = _existing(path)
@@ -122,7 +132,14 @@ def _checked_snapshot(name: str, check: Callable[[Path, str], Path]) -> Path:
         raise UsageError(f"{error}; {hub_cache.how_to_fetch(name)}") from None
 
 
-def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer: bool) -> Path:
+def _checked(
+    place: Path,
+    path: str,
+    *,
+    safetensors_only: bool,
+    needs_tokenizer: bool,
+    carried: Collection[str] | None,
+) -> Path:
     try:
         config = _config(place)
         named = config.get("transformers_weights")
@@ -145,7 +162,7 @@ def _checked(place: Path, path: str, *, safetensors_only: bool, needs_tokenizer:
         )
     if (place / ADAPTER).is_file():
         logger.warning("%s: the adapter in it is not applied: it is %s", path, adapter(place))
-    quantization.check(config)
+    quantization.check(config, carried)
     return folder
 
 

@@ -54,6 +54,8 @@ def test_a_model_that_is_not_quantised_needs_none(content: dict[str, Any]) -> No
         (config(quant_method="exl3"), "ExLlamaV3"),
         (config(group_size=64, bits=4) | {"quantization": {"bits": 4}}, "MLX, for Apple's"),
         ({"quantization": {"group_size": 64, "bits": 4}}, "MLX, for Apple's"),
+        (config(quant_method="modelopt", quant_algo="FP8"), "vLLM and TensorRT-LLM"),
+        (config(quant_method="gguf"), "llama.cpp; take the same model as GGUF"),
     ],
 )
 def test_formats_of_other_programs_are_named(settings: dict[str, Any], program: str) -> None:
@@ -70,9 +72,9 @@ def test_a_missing_library_is_named_as_it_is_installed() -> None:
         quantization.check(config(quant_method="higgs"))
     sentence = str(refused.value)
     assert sentence.startswith(
-        "the model's weights are quantised (higgs), which needs flute-kernel and "
-        "fast_hadamard_transform, not installed here: build the file by `python build.py "
-        "huggingface --with flute-kernel --with fast_hadamard_transform`; "
+        "the model's weights are quantised (higgs), which needs a graphics card and "
+        "flute-kernel and fast_hadamard_transform, not installed here: build the file by `python "
+        "build.py huggingface --with flute-kernel --with fast_hadamard_transform`; "
     )
     assert "`python -m pip install flute-kernel fast_hadamard_transform`" in sentence
     assert sentence.isprintable()
@@ -87,8 +89,38 @@ def test_only_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     quantization.check(config(quant_method="spqr"))
     (tmp_path / "flute").mkdir()
     (tmp_path / "flute" / "__init__.py").touch()
-    with pytest.raises(StartError, match="needs fast_hadamard_transform, not installed"):
+    with pytest.raises(StartError, match="card and fast_hadamard_transform, not installed"):
         quantization.check(config(quant_method="higgs"))
+
+
+def test_the_part_of_a_model_that_writes_may_be_quantised() -> None:
+    """A model that sees states it there."""
+    nested = {"model_type": "gemma3", "text_config": config(quant_method="spqr")}
+    with pytest.raises(
+        StartError, match=r"quantised \(spqr\), which needs a graphics card and spqr"
+    ):
+        quantization.check(nested)
+
+
+@pytest.mark.parametrize(
+    ("carried", "missing"),
+    [
+        (["GPTQModel", "optimum"], ""),
+        (["optimum"], "needs gptqmodel, not installed"),
+        ([], "needs optimum and gptqmodel, not installed"),
+    ],
+)
+def test_a_file_that_is_not_unpacked_says_what_it_lacks(carried: list[str], missing: str) -> None:
+    """By the packages that are in it, whose names are written in several ways."""
+    settings = config(quant_method="gptq", bits=4)
+    if not missing:
+        quantization.check(settings, carried)
+        return
+    with pytest.raises(StartError, match=missing):
+        quantization.check(settings, carried)
+    with pytest.raises(StartError, match="optimum-quanto"):
+        quantization.check(config(quant_method="quanto"), ["optimum"])
+    quantization.check(config(quant_method="quanto"), ["Optimum_Quanto"])
 
 
 @pytest.mark.slow
@@ -98,7 +130,7 @@ def test_every_method_of_the_library_is_known() -> None:
     library = pytest.importorskip("transformers", reason="the library that reads such weights")
     table = pytest.importorskip("transformers.quantizers.auto").AUTO_QUANTIZER_MAPPING
     known = {name.removesuffix("_4bit").removesuffix("_8bit") for name in table}
-    alone = {"bitnet", "fp8", "gemma", "gguf", "mxfp4", "mxfp8", "nvfp4"}
+    alone = {"bitnet", "fp8", "gemma", "gguf", "metal", "mxfp4", "mxfp8", "nvfp4"}
     assert known - alone == set(quantization.LIBRARIES)
     tests = Path(library.__file__).parent / "utils" / "import_utils.py"
     looked_for = set(
