@@ -123,10 +123,10 @@ class LlamacppExecutor(ModelExecutor):
         )
         add(
             "--ngl",
-            type=types.whole(-1, MAX_LAYERS),
-            default=0,
-            metavar="N",
-            help="layers to compute on graphics cards; -1: all",
+            type=types.whole_or_auto(-1, MAX_LAYERS),
+            default=types.AUTO,
+            metavar="N|auto",
+            help="layers to compute on graphics cards; -1: all, auto: as many as fit",
         )
         add(
             "--context_window",
@@ -207,7 +207,7 @@ class LlamacppExecutor(ModelExecutor):
             LlamaModel,
             self.path,
             progress,
-            gpu_layers=self.args.ngl,
+            gpu_layers=None if self.args.ngl == types.AUTO else self.args.ngl,
             visible_gpu=self.args.visible_gpu,
             tensor_split=self.args.tensor_split,
             context_length=self.args.context_window,
@@ -216,6 +216,7 @@ class LlamacppExecutor(ModelExecutor):
                 flash_attn=flash_attn,
                 cache_type=self.args.cache_type,
             ),
+            slots=self.args.concurrent_req_limit,
             chat_template=read_chat_template(self.args.override_chat_template),
             adapter_files=self.adapter_files,
             mmproj=self.mmproj,
@@ -284,18 +285,13 @@ class LlamacppExecutor(ModelExecutor):
             self.model.abort()
 
     def _flash_attention(self) -> str:
-        """Return "on", "off", or "auto" for llama.cpp to decide; raises UsageError.
-
-        A CPU prefills faster with flash attention, and decodes long sequences half as fast.
-        """
+        """Return "on", "off", or "auto" for layers on graphics cards; raises UsageError."""
         wanted, cache_type = self.args.flash_attn, self.args.cache_type
-        if cache_type not in UNQUANTIZED:
-            if wanted == "off":
-                raise UsageError(
-                    f"--cache_type {cache_type} needs --flash_attn on; f16 and f32 do not"
-                )
-            return "on"
-        return "off" if wanted == "auto" and not self.args.ngl else str(wanted)
+        if cache_type in UNQUANTIZED:
+            return str(wanted)
+        if wanted == "off":
+            raise UsageError(f"--cache_type {cache_type} needs --flash_attn on; f16 and f32 do not")
+        return "on"
 
 
 def _tensor_split(text: str) -> list[float]:

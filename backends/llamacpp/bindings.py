@@ -100,12 +100,12 @@ class LogCapture:
 
     @contextlib.contextmanager
     def capturing(self) -> Iterator[list[str]]:
-        """Collect the log lines of the block in the list that it gets."""
-        self._captured = []
+        """Collect the log lines of the block, but for those of a block in it, in its list."""
+        outer, self._captured = self._captured, []
         try:
             yield self._captured
         finally:
-            self._captured = None
+            self._captured = outer
 
     def _log(self, level: int, text: bytes, _: Any) -> None:
         line = text.decode("utf-8", "replace").strip()

@@ -28,7 +28,8 @@ from .bindings import LOG_CAPTURE, holding_gil
 from .device import device_memory, devices
 from .loading.adapter_files import AdapterFile
 from .loading.adapters import load as load_adapters
-from .loading.gguf_model import Progress, load
+from .loading.gguf_model import Progress
+from .loading.placed_model import load_placed
 from .tokenizer import LlamaTokenizer
 from .vision.loading import load as load_projector
 from .vision.mmproj_file import MmprojFile
@@ -52,31 +53,45 @@ class LlamaModel:
         path: Path,
         progress: Progress,
         *,
-        gpu_layers: int,
+        gpu_layers: int | None,
         visible_gpu: str | None,
         tensor_split: Sequence[float],
         context_length: int,
         context_options: ContextOptions,
+        slots: int = 1,
         chat_template: str | None = None,
         adapter_files: Sequence[AdapterFile] = (),
         mmproj: MmprojFile | None = None,
     ) -> None:
         """Load it; raises StartError or TemplateError.
 
-        progress: called with (done, total); gpu_layers: -1 for all; visible_gpu: the GPUs that the
-        environment was restricted to; tensor_split: the share of each GPU; context_length: tokens
-        of prompt and completion, 0 for as many as the model was trained with; chat_template:
-        instead of its own; adapter_files: those of --lora; mmproj: the part that sees pictures.
+        progress: called with (done, total); gpu_layers: -1 for all, None for as many as fit;
+        visible_gpu: the GPUs that the environment was restricted to; tensor_split: the share of
+        each GPU; context_length: tokens of prompt and completion, 0 for as many as the model was
+        trained with; slots: that will be wanted, for what fits; chat_template: instead of its own;
+        adapter_files: those of --lora; mmproj: the part that sees pictures.
         """
         bindings.prepare()
-        devices.check(gpu_layers, visible_gpu, tensor_split)
-        self._path, self.name, self.uses_gpu = path, path.name, bool(gpu_layers)
-        self._context_options = context_options
+        self._path, self.name = path, path.name
         self._abort_flag = ctypes.create_string_buffer(2)  # of all contexts; see LlamaContext
         with LOG_CAPTURE.capturing() as self._load_log:
-            self._model = load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split)
+            self._model, layers = load_placed(
+                path,
+                progress,
+                context_options,
+                gpu_layers=gpu_layers,
+                visible_gpu=visible_gpu,
+                tensor_split=tensor_split,
+                slots=slots,
+                length=context_length,
+            )
             weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
             self.adapters = load_adapters(self._model, adapter_files, self._load_log)
+        self.uses_gpu = bool(layers)
+        if not layers and context_options.flash_attn == "auto":
+            # a processor prefills faster with it, and decodes long sequences half as fast
+            context_options = dataclasses.replace(context_options, flash_attn="off")
+        self._context_options = context_options
         self._context_log: list[str] = []
         self._check_kind(path)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)

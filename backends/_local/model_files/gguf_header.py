@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 from .sniff import InvalidModelFile
@@ -107,6 +107,7 @@ class Header(NamedTuple):
     fields: dict[str, str | float]  # those of KEPT, the pooling type, generation options
     tensors: int
     needed: int  # bytes of the file, as far as the tensors' types are known
+    sizes: Mapping[str, int] = {}  # bytes of tensors by their names; 0 for unknown types
 
     def text(self, name: str) -> str:
         """Return a field of text; "" if it is not there, or something else."""
@@ -136,20 +137,27 @@ def read_header(file: BinaryIO, size: int) -> Header:
     alignment = fields.get(ALIGNED, ALIGNMENT)
     if not isinstance(alignment, int) or not 1 <= alignment <= MAX_STRING:
         raise reader.damage(f"an alignment of {alignment!r}")
-    ends = [_tensor_end(reader) for _ in range(tensors)]
+    entries = [_tensor(reader) for _ in range(tensors)]
     start = -(-reader.position // alignment) * alignment
-    return Header(fields, tensors, start + max(ends) if ends else reader.position)
+    end = start + max(one.offset + one.size for one in entries) if entries else reader.position
+    return Header(fields, tensors, end, {one.name: one.size for one in entries})
 
 
-def _tensor_end(reader: _Reader) -> int:
-    """Read a tensor's entry; return the offset of its end from the first tensor's start."""
-    reader.text()
+class _Tensor(NamedTuple):
+    name: str
+    offset: int  # from the first tensor's start
+    size: int  # bytes
+
+
+def _tensor(reader: _Reader) -> _Tensor:
+    """Read a tensor's entry."""
+    name = reader.text()
     dimensions = reader.number()
     if dimensions > MAX_DIMENSIONS:
         raise reader.damage(f"a tensor of {dimensions} dimensions")
     shape = reader.take(f"<{dimensions}Q")
     kind, offset = reader.take("<IQ")
-    return int(offset) + _tensor_size(reader, shape, kind)
+    return _Tensor(name, int(offset), _tensor_size(reader, shape, kind))
 
 
 def _tensor_size(reader: _Reader, shape: Sequence[int], kind: int) -> int:

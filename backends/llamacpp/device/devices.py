@@ -78,29 +78,57 @@ def check(layers: int, visible_gpu: str | None, tensor_split: Sequence[float]) -
     Raises StartError if layers are to be on a card, and none can be used, or not all that are named
     can. Without layers, logs that cards are idle.
     """
-    cards = [one for one in find() if one.kind in (GPU, INTEGRATED_GPU)]
-    names = ", ".join(map(str, cards))
+    cards = _cards()
     if not layers:
         if cards:
+            names = ", ".join(map(str, cards))
             logger.info("a graphics card is here and not used: %s; --ngl -1 uses it", names)
         elif visible_gpu or tensor_split:
             name = "--visible_gpu" if visible_gpu else "--tensor_split"
-            logger.warning("%s has no effect here: --ngl 0 computes on the processor", name)
+            logger.warning("%s has no effect here: the processor computes", name)
         return
+    if fault := _fault(cards, visible_gpu, tensor_split):
+        raise StartError(_refusal(f"--ngl {layers}", fault))
+
+
+def can_use_cards(visible_gpu: str | None, tensor_split: Sequence[float]) -> bool:
+    """Tell whether a card can be used that nothing asks for; log why not, in builds for cards.
+
+    Raises StartError if the options name cards, and not all of them can be used.
+    """
+    if not _libraries() and all(name.lower() in OTHERS for name in _backends()):
+        check(0, visible_gpu, tensor_split)
+        return False
+    fault = _fault(_cards(), visible_gpu, tensor_split)
+    if fault and (visible_gpu or tensor_split):
+        raise StartError(_refusal("--visible_gpu" if visible_gpu else "--tensor_split", fault))
+    if fault:
+        logger.warning("the processor computes, in a build for graphics cards: %s", fault)
+    return not fault
+
+
+def _cards() -> list[Device]:
+    return [one for one in find() if one.kind in (GPU, INTEGRATED_GPU)]
+
+
+def _fault(cards: list[Device], visible_gpu: str | None, tensor_split: Sequence[float]) -> str:
+    """Return why none of the cards can be used, or ""; log which libraries cannot be loaded.
+
+    Raises StartError if not all can be used that the options name.
+    """
     libraries = _libraries()
     failures = [failure for one in libraries if (failure := _load_failure(one))]
     if not cards:
-        why = "; ".join(failures) or _no_card(libraries, visible_gpu)
-        raise StartError(_refusal(layers, why))
+        return "; ".join(failures) or _no_card(libraries, visible_gpu)
     for failure in failures:
         logger.warning("%s", failure)
     backends = [one.backend for one in cards]
-    visible_gpus.check(visible_gpu, max(map(backends.count, backends)), names)
+    visible_gpus.check(visible_gpu, max(map(backends.count, backends)), ", ".join(map(str, cards)))
     _check_split(tensor_split, cards)
-    if "CUDA" in backends:
-        architectures = cuda_cards.read_architectures(_folder() / CUDA_LIBRARY)
-        if fault := cuda_cards.fault(architectures, cuda_cards.find_cards()):
-            raise StartError(_refusal(layers, fault))
+    if "CUDA" not in backends:
+        return ""
+    architectures = cuda_cards.read_architectures(_folder() / CUDA_LIBRARY)
+    return cuda_cards.fault(architectures, cuda_cards.find_cards())
 
 
 def _check_split(shares: Sequence[float], cards: list[Device]) -> None:
@@ -117,8 +145,8 @@ def _check_split(shares: Sequence[float], cards: list[Device]) -> None:
         )
 
 
-def _refusal(layers: int, why: str) -> str:
-    return f"--ngl {layers} asks for a GPU, but {why}; --ngl 0 computes on the processor"
+def _refusal(option: str, why: str) -> str:
+    return f"{option} asks for a GPU, but {why}; --ngl 0 computes on the processor"
 
 
 def _no_card(libraries: list[Path], visible_gpu: str | None) -> str:

@@ -18,11 +18,22 @@ Progress = Callable[[int, int], None]  # called with (done, total)
 PROGRESS_STEPS = 1000  # of loading
 UNKNOWN_ARCHITECTURE = re.compile(r"unknown model architecture: '([\w.-]*)'")
 NO_DEVICES = (ctypes.c_void_p * 1)(None)  # ends with NULL, as any list of them
+LOAD_WITHOUT_MAPPING = 0  # llama_load_mode
 MAX_REASON = 300  # characters of llama.cpp's error message
 
 
-def load(path: Path, progress: Progress, *, gpu_layers: int, tensor_split: Sequence[float]) -> Any:
-    """Return llama.cpp's pointer to the loaded model; raises StartError."""
+def load(
+    path: Path,
+    progress: Progress,
+    *,
+    gpu_layers: int,
+    tensor_split: Sequence[float],
+    without_weights: bool = False,
+) -> Any:
+    """Return llama.cpp's pointer to the loaded model; raises StartError.
+
+    without_weights: to see what a context needs; nothing can be computed.
+    """
     failure: list[BaseException] = []
 
     def report(share: float, _: Any) -> bool:
@@ -36,6 +47,8 @@ def load(path: Path, progress: Progress, *, gpu_layers: int, tensor_split: Seque
     params.n_gpu_layers = gpu_layers
     if not gpu_layers:  # else long prompts are computed on a GPU all the same
         params.devices = ctypes.cast(NO_DEVICES, ctypes.c_void_p)
+    if without_weights:
+        params.no_alloc, params.load_mode = True, LOAD_WITHOUT_MAPPING
     params.tensor_split = _tensor_split(tensor_split)
     params.progress_callback = llama_cpp.llama_progress_callback(report)
     LOG_CAPTURE.first_error = ""

@@ -32,8 +32,11 @@ logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
 bindings.prepare()
 try:
     shares = [float(share) for share in sys.argv[3].split(",") if share]
-    devices.check(int(sys.argv[1]), sys.argv[2] or None, shares)
-    print("passed")
+    if sys.argv[1] == "auto":
+        print(devices.can_use_cards(sys.argv[2] or None, shares))
+    else:
+        devices.check(int(sys.argv[1]), sys.argv[2] or None, shares)
+        print("passed")
 except Exception as error:
     print(type(error).__name__, error, sep=": ")
 """
@@ -89,6 +92,7 @@ int cuDeviceGet(int *device, int number) { *device = number; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strcpy(name, "Tesla V100"); return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) { *value = which == 75 ? 7 : 0; return 0; }
 """  # noqa: E501 - C
+IDLE = "the processor computes, in a build for graphics cards:"
 NO_CODE = (
     "StartError: --ngl -1 asks for a GPU, but CUDA0 (Tesla V100) has the compute capability 7.0, "
     "and this file has code for 7.5, 9.0 and newer; one that computes on it is made by "
@@ -171,6 +175,24 @@ def run(
             "75-real\n",
             "a graphics card is here and not used: CUDA0 (Tesla V100); --ngl -1 uses it\npassed\n",
         ),
+        ("auto", "", "", "70-real\n", "True\n"),
+        ("auto", "0", "1", "70-real\n", "True\n"),
+        (
+            "auto",
+            "",
+            "",
+            "75-real\n90\n",
+            NO_CODE.replace("StartError: --ngl -1 asks for a GPU, but", IDLE).replace(
+                "; --ngl 0 computes on the processor\n", "\nFalse\n"
+            ),
+        ),
+        (
+            "auto",
+            "0",
+            "",
+            "75-real\n90\n",
+            NO_CODE.replace("--ngl -1 asks", "--visible_gpu asks"),
+        ),
     ],
 )
 def test_a_card_that_is_here(
@@ -192,8 +214,10 @@ def test_a_library_without_its_driver_is_named(package: Path) -> None:
             "driver is here); --ngl 0 computes on the processor\n"
         )
         assert check(package, "0", "", driver=False) == "passed\n"
+        reason = said.partition("but ")[2].partition("; --ngl")[0]
+        assert check(package, "auto", "", driver=False) == f"{IDLE} {reason}\nFalse\n"
         assert check(package, "0", "", "1,1", driver=False) == (
-            "--tensor_split has no effect here: --ngl 0 computes on the processor\npassed\n"
+            "--tensor_split has no effect here: the processor computes\npassed\n"
         )
     else:
         pytest.skip("a driver is here")
