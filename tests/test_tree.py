@@ -43,6 +43,7 @@ COVERED_BY = {
     "backends/_cloud/api_key": "backends/chatgpt/test_chatgpt",
     "backends/_cloud/executor": "backends/chatgpt/test_chatgpt",
     "backends/_http/lookup": "backends/_http/test_pool",
+    "backends/_local/answers/splitters": "backends/_local/test_prompt_encoder",
     "backends/_local/completion": "backends/_local/test_sequence",
     "backends/_local/executor": "backends/huggingface/test_huggingface",
     "backends/_local/prompt_cache/state_file": "backends/_local/prompt_cache/test_state_files",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 
+from .answers.thought_limit import ThoughtLimit
 from .request import Request
-from .thought_limit import ThoughtLimit
 from .tokenizing.prompt_tokenizer import Tokenizer
 
 

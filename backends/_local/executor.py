@@ -21,13 +21,14 @@ from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.chat.thinking.answer_text import Splitter
 from kuwa_min.chat.thinking.display import APART
-from kuwa_min.chat.thinking.formats import Wrappers, wrappers_but
+from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import generation_options
 from kuwa_min.options.constraint import JSON_SCHEMA
 
-from .answer_pieces import pieces
+from .answers.pieces import pieces
+from .answers.splitters import create_splitter
 from .engine import Engine
 from .options import DEFAULT_SEED, NO_SEED, add_prompt_options, excess_of
 from .prompt_cache import settings as prompt_cache
@@ -36,8 +37,10 @@ from .prompt_encoder import (
     ChatInput,
     EncodedPrompt,
     PromptEncoder,
+    RawPromptEncoder,
     SystemFoldingEncoder,
     TextEncoder,
+    bos_of,
     supports_system_role,
 )
 from .request import Request
@@ -145,7 +148,8 @@ class ModelExecutor(LLMExecutor):
     def api_features(self) -> Collection[str]:
         """Return what clients of /v1 may ask for."""
         names = {option.name for option in self.table}
-        return ({"images"} if self.accepts_images() else set()) | (names & {JSON_SCHEMA})
+        images = {"images"} if self.accepts_images() else set()
+        return {"raw_prompt"} | images | (names & {JSON_SCHEMA})
 
     # -- start
 
@@ -271,17 +275,13 @@ class ModelExecutor(LLMExecutor):
             stop_token_ids={*(options["stop_token_ids"] or ())}.difference(unknown),
             timeout=self.timeout,
             model_inputs=prompt.model_inputs,
-            splitter=self.model.create_splitter(prompt.ids, self._wrappers(history, modelfile)),
+            splitter=create_splitter(
+                self.model, prompt.ids, history, modelfile, self.args.system_prompt or ""
+            ),
             thinking=APART if modelfile.wishes.thoughts_apart else options["thinking"],
         )
         request.prompt_note = side_note(notes)
         return request
-
-    def _wrappers(self, history: list[Message], modelfile: Modelfile) -> Wrappers:
-        """Return the tags around an answer that no text of the chat asks for."""
-        bot = (modelfile.override_system_prompt, modelfile.before_prompt, modelfile.after_prompt)
-        asked = prompts.asked([*modelfile.messages, *history])
-        return wrappers_but([*asked, *bot, self.args.system_prompt or ""])
 
     def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Merge what a Modelfile asks for into the settings; raises AnswerError."""
@@ -370,7 +370,7 @@ class ModelExecutor(LLMExecutor):
 
     def uses_template_of(self, modelfile: Modelfile) -> bool:
         """Tell whether a Modelfile's own chat template renders its chats."""
-        return bool(modelfile.template)
+        return bool(modelfile.template) or modelfile.wishes.raw_prompt
 
     def default_encoder(self, variables: Variables = NO_VARIABLES) -> PromptEncoder:
         """Return an encoder with the model's chat template."""
@@ -384,6 +384,9 @@ class ModelExecutor(LLMExecutor):
         if not self.uses_template_of(modelfile):
             encoder = self.folding(self.default_encoder(variables), self.supports_system_role)
             return ChatInput(encoder, history, notes)
+        if modelfile.wishes.raw_prompt:
+            bos = bos_of(self.model.chat_template, self.model.special_tokens)
+            return ChatInput(RawPromptEncoder(self.tokenizer, bos), history)
         untrusted = TextEncoder(self.template_of(modelfile), self.prompt_tokenizer, variables)
         return ChatInput(self.folded(untrusted, modelfile), history, notes)
 

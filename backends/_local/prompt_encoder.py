@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from backends._local.templates.chat_template import TemplateError
@@ -10,9 +11,10 @@ from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
 
 from .template_variables import NO_VARIABLES, Variables
-from .tokenizing.prompt_tokenizer import NO_PICTURES, Pictures, PromptTokenizer
+from .tokenizing.prompt_tokenizer import NO_PICTURES, Pictures, PromptTokenizer, Tokenizer
 from .tokenizing.rendering import Template
 
+PROBE: list[Message] = [{"role": "user", "content": "a"}]
 SYSTEM_PROBES = "a b c", "a b c d e f g h i j k l"  # the second one has more tokens
 
 
@@ -117,6 +119,34 @@ class SystemFoldingEncoder:
         return self._encoder.count_image_tokens(message)
 
 
+class RawPromptEncoder:
+    """Encodes the last message alone, as it is: for clients that write prompts themselves.
+
+    Control tokens in it count.
+
+    bos: the text of the token before it, "" for none.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, bos: str) -> None:
+        self._tokenizer, self._bos = tokenizer, bos
+
+    def count_tokens(self, chat: list[Message]) -> int:
+        """Return the length of the prompt in tokens."""
+        return len(self._ids(chat))
+
+    def encode(self, chat: list[Message]) -> EncodedPrompt:
+        """Return the prompt's token ids."""
+        return EncodedPrompt(self._ids(chat))
+
+    def count_image_tokens(self, message: Message) -> int:
+        """Return 0: there are no images."""
+        return 0
+
+    def _ids(self, chat: list[Message]) -> list[int]:
+        text = chat[-1]["content"]
+        return self._tokenizer.tokenize(text if text.startswith(self._bos) else self._bos + text)
+
+
 def supports_system_role(encoder: PromptEncoder) -> bool:
     """Tell whether the template renders a system prompt, instead of refusing or ignoring it.
 
@@ -133,3 +163,12 @@ def supports_system_role(encoder: PromptEncoder) -> bool:
     except TemplateError:
         return False
     return long > short
+
+
+def bos_of(template: Template, special_tokens: Mapping[str, Any]) -> str:
+    """Return the text of the token that a model's own prompts begin with; "" for none.
+
+    special_tokens: variables of its template.
+    """
+    bos = str(special_tokens.get("bos_token") or "")
+    return bos if bos and template.render(PROBE).startswith(bos) else ""

@@ -12,10 +12,10 @@ import transformers
 from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from backends._local.answers.thought_limit import ThoughtLimit
 from backends._local.completion import Completion
 from backends._local.request import Request
 from backends._local.sentences import CONTEXT_FULL
-from backends._local.thought_limit import ThoughtLimit
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options.thinking import LOCAL_OPTIONS

@@ -9,9 +9,9 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kuwa_min.chat import catalog
@@ -35,18 +35,39 @@ from .metrics import Metrics
 from .openai_api import request as requests
 from .openai_api.access import Access
 from .openai_api.errors import ApiError
+from .openai_api.fields import Fields
 from .openai_api.request import ApiRequest
-from .openai_api.response import EVENT_STREAM, Answer, StreamEncoder, WholeEncoder
+from .openai_api.response import (
+    EVENT_STREAM,
+    Answer,
+    StreamEncoder,
+    TextStreamEncoder,
+    WholeEncoder,
+    WholeTextEncoder,
+)
 from .openai_api.sentences import NOT_OFFERED_HERE, UNKNOWN_MODEL
 from .slots import Slots
 
 logger = logging.getLogger(__name__)
 
-CHAT, MODELS = "/v1/chat/completions", "/v1/models"
+MODELS = "/v1/models"
 OWNER = "kuwa-min"  # owned_by of a model
 SECRET_FIELDS = ("authorization", "cookie", "proxy-authorization")  # which no executor sees
 
 Compute = Callable[[ChatRequest], AsyncGenerator[Piece, None]]
+
+
+class Kind(NamedTuple):
+    """Chats, or completions of prompts: how they are read and answered."""
+
+    prefix: str  # of ids
+    read: Callable[[Fields, str | None, Mapping[str, list[str]]], ApiRequest]
+    whole: type[WholeEncoder]
+    stream: type[StreamEncoder]
+
+
+CHATS = Kind("chatcmpl-", requests.read_chat, WholeEncoder, StreamEncoder)
+COMPLETIONS = Kind("cmpl-", requests.read_completion, WholeTextEncoder, TextStreamEncoder)
 
 
 class ApiRoutes:
@@ -78,9 +99,11 @@ class ApiRoutes:
 
     def table(self) -> Routes:
         """Return every route by path and method."""
-        chat = CheckedRoute(self.chat, self.check_chat)
+        chat = CheckedRoute(partial(self.answer, CHATS), self.check)
+        completion = CheckedRoute(partial(self.answer, COMPLETIONS), self.check)
         routes: dict[str, dict[str, Route | CheckedRoute]] = {
-            CHAT: {"POST": chat},
+            "/v1/chat/completions": {"POST": chat},
+            "/v1/completions": {"POST": completion},
             MODELS: {"GET": self.list_models},
         }
         for model in self._models:
@@ -106,7 +129,7 @@ class ApiRoutes:
         self._access.check_place(request)
         return Response(204, headers=self._access.preflight(request))
 
-    def check_chat(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
         """Refuse a chat before its body is read; this keeps no place in the queue."""
         with self._logged_refusal():
             self._access.check(request)
@@ -114,7 +137,7 @@ class ApiRoutes:
                 raise ApiError(503, catalog.LOADING, code="loading", Retry_After="5")
             self._slots.check_place()
 
-    def chat(self, request: Request) -> StreamingResponse:
+    def answer(self, kind: Kind, request: Request) -> StreamingResponse:
         """Join the queue; the response's producer waits for a slot.
 
         Raises HTTPError: 400 for what cannot be understood, 404 for an unknown model, 429 if too
@@ -123,7 +146,7 @@ class ApiRoutes:
         with self._logged_refusal(), self._slots.reserve_place() as place:
             client = self._access.check(request)
             headers = request.head.headers
-            asked = requests.read_chat(
+            asked = kind.read(
                 requests.read_object(request.body),
                 request.header("accept-language"),
                 {name: one for name, one in headers.items() if name not in SECRET_FIELDS},
@@ -136,7 +159,7 @@ class ApiRoutes:
                     param="model",
                     code="model_not_found",
                 )
-            return self._start(place, request, asked, client)
+            return self._start(place, request, asked, client, self._encoder(kind, request, asked))
 
     def _refuse_what_is_not_offered(self, asked: ApiRequest) -> None:
         missing = asked.needs.keys() - self._features() if asked.needs else ()
@@ -145,9 +168,13 @@ class ApiRoutes:
             raise ApiError(400, NOT_OFFERED_HERE.format(param), param=param)
 
     def _start(
-        self, place: int, request: Request, asked: ApiRequest, client: str
+        self,
+        place: int,
+        request: Request,
+        asked: ApiRequest,
+        client: str,
+        encoder: WholeEncoder | StreamEncoder,
     ) -> StreamingResponse:
-        encoder = self._encoder(request, asked)
         generation = Generation(
             place,
             self._slots,
@@ -167,12 +194,15 @@ class ApiRoutes:
             logger.info("/v1: in: %s", asked.chat.history)
         return StreamingResponse(generation.produce, EVENT_STREAM, encoder.begin)
 
-    def _encoder(self, request: Request, asked: ApiRequest) -> WholeEncoder | StreamEncoder:
-        answer, language = Answer.new(asked.model), language_of(request.header("accept-language"))
+    def _encoder(
+        self, kind: Kind, request: Request, asked: ApiRequest
+    ) -> WholeEncoder | StreamEncoder:
+        answer = Answer.new(asked.model, kind.prefix)
+        language = language_of(request.header("accept-language"))
         headers = self._access.headers(request.head)
         if not asked.stream:
-            return WholeEncoder(answer, language, headers)
-        return StreamEncoder(answer, language, headers, include_usage=asked.include_usage)
+            return kind.whole(answer, language, headers)
+        return kind.stream(answer, language, headers, include_usage=asked.include_usage)
 
     def _content_logger(self) -> Callable[[str], None] | None:
         return partial(logger.info, "/v1: out: %s") if self._log_content else None

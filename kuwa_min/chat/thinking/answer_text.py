@@ -8,7 +8,7 @@ from typing import Protocol
 from kuwa_min.chat.text import StopWords
 
 from . import display
-from .splitter import ANSWER, THOUGHT, Part, ThoughtSplitter
+from .splitter import ANSWER, MARKUP, THOUGHT, Part, ThoughtSplitter
 
 
 class Splitter(Protocol):
@@ -31,6 +31,20 @@ class Splitter(Protocol):
 
     def finish(self) -> list[Part]:
         """Return what was held until the end."""
+
+
+class WholeText:
+    """A Splitter that takes all text for the answer."""
+
+    is_thinking, closing, passes_all = False, "", True
+
+    def feed(self, text: str, *, hidden: bool = False) -> list[Part]:
+        """Return the text; hidden: it is the markup of a special token."""
+        return [(MARKUP if hidden else ANSWER, text)] if text else []
+
+    def finish(self) -> list[Part]:
+        """Return nothing: no text is held."""
+        return []
 
 
 class AnswerText:

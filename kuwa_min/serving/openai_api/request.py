@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from kuwa_min.chat import bounded_json
 from kuwa_min.chat.bounded_json import TooManyValues
 from kuwa_min.chat.modelfile import Message, Modelfile, ParameterDict
+from kuwa_min.chat.modelfile_text import replace_surrogates
 from kuwa_min.chat.wishes import Wishes
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.options.constraint import JSON_SCHEMA
@@ -22,11 +23,12 @@ from kuwa_min.options.constraint import JSON_SCHEMA
 from . import messages, response_format
 from .errors import ApiError
 from .fields import Fields
-from .sentences import NOT_JSON, NOT_SUPPORTED, ONE_ANSWER, STOP_WORDS, TOO_MANY_VALUES
+from .sentences import A_TEXT, NOT_JSON, NOT_SUPPORTED, ONE_ANSWER, STOP_WORDS, TOO_MANY_VALUES
 
 MOST_STOPS, LONGEST_STOP = 64, 1000  # as of the options' stop
 MOST_TOKENS = 2**31 - 1
 SEEDS = 2**63
+COMPLETION_TOKENS = 16  # of completions that ask for no other limit, as at OpenAI
 # Field -> least and most. Those of whole numbers are below. Engines may have closer bounds.
 NUMBERS: dict[str, tuple[float, float]] = {
     "temperature": (0, 100),
@@ -81,10 +83,39 @@ def read_chat(fields: Fields, language: str | None, headers: Mapping[str, list[s
     if (schema := response_format.read_schema(fields)) is not None:
         options[JSON_SCHEMA] = schema
         needs[JSON_SCHEMA] = "response_format"
+    wishes = Wishes(thoughts_apart=True)
+    return _request(fields, conversation.history, options, needs, wishes, language, headers)
+
+
+def read_completion(
+    fields: Fields, language: str | None, headers: Mapping[str, list[str]]
+) -> ApiRequest:
+    """Return a request of completions, whose prompt no template renders; as `read_chat`."""
+    _refuse_what_is_not_offered(fields)
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        (prompt,) = prompt
+    if not isinstance(prompt, str):
+        raise fields.refuse("prompt", A_TEXT)
+    history = [Message(role="user", content=replace_surrogates(prompt))]
+    options = {"max_tokens": COMPLETION_TOKENS, **_options(fields), "enable_multimodal": False}
+    wishes, needs = Wishes(raw_prompt=True), {"raw_prompt": "prompt"}
+    return _request(fields, history, options, needs, wishes, language, headers)
+
+
+def _request(
+    fields: Fields,
+    history: list[Message],
+    options: dict[str, Any],
+    needs: Mapping[str, str],
+    wishes: Wishes,
+    language: str | None,
+    headers: Mapping[str, list[str]],
+) -> ApiRequest:
     model, user = fields.text("model", required=True) or "", fields.text("user") or ""
     stream = fields.truth("stream")
     streaming = fields.object("stream_options")
-    form = _form(conversation.history, options, name=model, user_id=user)
+    form = _form(history, options, name=model, user_id=user)
     modelfile = Modelfile(
         parameters=ParameterDict(
             {
@@ -95,8 +126,8 @@ def read_chat(fields: Fields, language: str | None, headers: Mapping[str, list[s
             }
         )
     )
-    modelfile.wishes = Wishes(thoughts_apart=True)
-    chat = ChatRequest(conversation.history, modelfile, form, headers)
+    modelfile.wishes = wishes
+    chat = ChatRequest(history, modelfile, form, headers)
     include_usage = streaming is not None and streaming.truth("include_usage")
     return ApiRequest(model, chat, stream, include_usage, user, needs)
 

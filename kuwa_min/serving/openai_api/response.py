@@ -48,7 +48,7 @@ class Answer(NamedTuple):
     model: str
 
     @classmethod
-    def new(cls, model: str, prefix: str = "chatcmpl-") -> Answer:
+    def new(cls, model: str, prefix: str) -> Answer:
         """Return one with an id of its own, made now."""
         return cls(prefix + os.urandom(12).hex(), int(time.time()), model)
 
@@ -117,6 +117,8 @@ class ApiEncoder:
 class WholeEncoder(ApiEncoder):
     """Encodes an answer as one object; `collect` gets its text."""
 
+    _kind = "chat.completion"
+
     def __init__(self, answer: Answer, language: Language, headers: Headers = ()) -> None:
         super().__init__(answer, language, headers)
         self._texts: dict[str, list[str]] = {CONTENT: [], REASONING: [], REFUSAL: []}
@@ -144,7 +146,7 @@ class WholeEncoder(ApiEncoder):
             return [TimedWrite(self._refusal.to_json())]
         self._texts[CONTENT].append(held)
         whole = self._answer.object(
-            "chat.completion",
+            self._kind,
             choices=[self._choice(finish_reason(end))],
             usage=usage_of(end),
             **self._side_notes,
@@ -160,9 +162,19 @@ class WholeEncoder(ApiEncoder):
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
 
 
+class WholeTextEncoder(WholeEncoder):
+    """Encodes the completion of a prompt as one object."""
+
+    _kind = "text_completion"
+
+    def _choice(self, reason: str) -> dict[str, Any]:
+        return text_choice("".join(self._texts[CONTENT]), reason)
+
+
 class StreamEncoder(ApiEncoder):
     """Encodes an answer as events."""
 
+    _kind = "chat.completion.chunk"
     content_type = EVENT_STREAM
 
     def __init__(
@@ -214,13 +226,32 @@ class StreamEncoder(ApiEncoder):
         return [*steps, TimedWrite(last + DONE)]
 
     def _event(self, delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         if self._include_usage:
             more = {"usage": None, **more}
-        return _data(self._chunk(choices=[choice], **more))
+        return _data(self._chunk(choices=[self._choice(delta, reason)], **more))
+
+    def _choice(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
 
     def _chunk(self, **more: Any) -> dict[str, Any]:
-        return self._answer.object("chat.completion.chunk", **more)
+        return self._answer.object(self._kind, **more)
+
+
+class TextStreamEncoder(StreamEncoder):
+    """Encodes the completion of a prompt as events."""
+
+    _kind = "text_completion"
+
+    def _first_frame(self) -> bytes:
+        return b""
+
+    def _choice(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
+        return text_choice(delta.get(CONTENT, ""), reason)
+
+
+def text_choice(text: str, reason: str | None) -> dict[str, Any]:
+    """Return the choice of a completion."""
+    return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
 
 
 def _data(value: dict[str, Any]) -> bytes:

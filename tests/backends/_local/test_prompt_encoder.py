@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 
 from backends._local.executor import ModelExecutor
-from backends._local.prompt_encoder import SystemFoldingEncoder, TextEncoder, supports_system_role
+from backends._local.prompt_encoder import (
+    SystemFoldingEncoder,
+    TextEncoder,
+    bos_of,
+    supports_system_role,
+)
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
 from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
 from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
+from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.wishes import Wishes
 from kuwa_min.errors import AnswerError
 from tests.support import local_chats
 from tests.support.models import tiny_models
@@ -33,6 +40,7 @@ QUOTING_TEMPLATE = (
     "{% if 'secret' in said %}{{ raise_exception(said) }}{% endif %}{{ said }}"
 )
 SYSTEM_CHAT = [{"role": "system", "content": "S"}, *local_chats.chat("x")]
+RAW_PROMPT = "<|im_start|>user\nhi <think>"
 SLOW = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("default"),  # the libraries' own
@@ -242,3 +250,50 @@ def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecuto
     executor.sandbox_pool.close()
     waiting.join(20)
     assert len(sentences) == 1
+
+
+# -- prompts without a template
+
+
+class Written:
+    """A template that writes this in front of a chat."""
+
+    def __init__(self, start: str) -> None:
+        self.start = start
+
+    def render(self, chat: list[dict[str, str]], /, **_: Any) -> str:
+        """Return the chat as text."""
+        return self.start + chat[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("start", "tokens", "bos"),
+    [
+        ("<s>", {"bos_token": "<s>"}, "<s>"),
+        ("", {"bos_token": "<s>"}, ""),
+        ("<s>", {"bos_token": None}, ""),
+        ("<s>", {}, ""),
+    ],
+)
+def test_a_prompt_begins_as_those_of_the_template(
+    start: str, tokens: dict[str, Any], bos: str
+) -> None:
+    """With the token that the model saw in front of all text, or without one."""
+    assert bos_of(Written(start), tokens) == bos
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the library's own
+def test_a_raw_prompt_is_read_as_it_is(load: Any, tmp_path: Path) -> None:
+    """As the client wrote it; a thought that it opened is text."""
+    pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
+    from backends.llamacpp import LlamacppExecutor
+
+    path = tmp_path / "tiny.gguf"
+    tiny_models.write_gguf(path)
+    talker = load(LlamacppExecutor, "--model_path", path, "--threads", 1, "--max_tokens", 4)
+    modelfile = Modelfile()
+    modelfile.wishes = Wishes(raw_prompt=True)
+    request = talker.executor.create_request(local_chats.chat(RAW_PROMPT), modelfile)
+    assert request.prompt_ids == talker.executor.model.tokenizer.tokenize(RAW_PROMPT)
+    assert local_chats.stopped(request, "Hm</think>Hi") == "Hm</think>Hi"

@@ -438,6 +438,20 @@ def test_the_sdk_parses_structured_answers() -> None:
     assert answer.choices[0].message.parsed == Colour(name="red")
 
 
+def test_the_sdk_completes_prompts() -> None:
+    """Whole and as a stream; an executor that cannot is not asked."""
+    with api(echo, features=("raw_prompt",)) as one:
+        create = client_of(one).completions.create
+        whole = create(model="m", prompt="Once upon")
+        assert (whole.object, whole.choices[0].text) == ("text_completion", "Once upon")
+        assert whole.usage and whole.usage.total_tokens == 7
+        chunks = [*create(model="m", prompt="Once upon", stream=True)]
+        assert "".join(chunk.choices[0].text for chunk in chunks) == "Once upon"
+        assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "stop"
+    with api(echo) as one, pytest.raises(openai.BadRequestError, match="prompt"):
+        client_of(one).completions.create(model="m", prompt="Once upon")
+
+
 def test_the_sdk_knows_the_errors() -> None:
     """By status, code and parameter; also those that end a stream."""
     with api(yielding("word", error=AnswerError(catalog.BUSY)), tokens=["right"]) as one:

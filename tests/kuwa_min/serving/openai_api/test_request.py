@@ -10,7 +10,12 @@ import pytest
 from kuwa_min.errors import HTTPError
 from kuwa_min.kernel.protocol import parse_chat_request
 from kuwa_min.serving.openai_api.errors import ApiError
-from kuwa_min.serving.openai_api.request import ApiRequest, read_chat, read_object
+from kuwa_min.serving.openai_api.request import (
+    ApiRequest,
+    read_chat,
+    read_completion,
+    read_object,
+)
 
 USER = {"role": "user", "content": "hi"}
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
@@ -239,3 +244,42 @@ def test_only_a_client_of_v1_has_wishes() -> None:
     """A Kernel's chat shows thoughts as --thinking says."""
     assert read().chat.modelfile.wishes.thoughts_apart
     assert not parse_chat_request({"input": "[]"}, None).modelfile.wishes.thoughts_apart
+
+
+def complete(**fields: Any) -> ApiRequest:
+    """Read a request of completions."""
+    body = {"model": "m", "prompt": "Once", **fields}
+    return read_completion(read_object(json.dumps(body).encode()), None, {})
+
+
+@pytest.mark.parametrize("prompt", ["Once", ["Once"]])
+def test_a_prompt_is_the_only_message(prompt: Any) -> None:
+    """Of an executor that can read one without a template; a short answer by default."""
+    asked = complete(prompt=prompt, temperature=0)
+    assert asked.chat.history == [{"role": "user", "content": "Once"}]
+    assert asked.needs == {"raw_prompt": "prompt"}
+    assert (asked.chat.modelfile.wishes.raw_prompt, asked.stream) == (True, False)
+    given = asked.chat.modelfile.parameters["llm_"]
+    assert given == {"max_tokens": 16, "temperature": 0, "enable_multimodal": False}
+    assert complete(max_tokens=5).chat.modelfile.parameters["llm_max_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": None}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"echo": True}, "echo"),
+        ({"suffix": "x"}, "suffix"),
+        ({"n": 2}, "n"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"max_tokens": "x"}, "max_tokens"),
+    ],
+)
+def test_a_completion_that_is_not_offered_is_refused(fields: dict[str, Any], param: str) -> None:
+    """By the name of the field."""
+    with pytest.raises(ApiError) as refused:
+        complete(**fields)
+    assert (refused.value.status, refused.value.param) == (400, param)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends._local.answer_pieces import pieces
+from backends._local.answers.pieces import pieces
 from backends._local.request import Request
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ProgressChunk, ThoughtChunk

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from backends._local.request import Request
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece, ThoughtChunk
 from kuwa_min.chat.thinking.signs import SignsOfLife
-
-from .request import Request
 
 
 def pieces(request: Request) -> Iterator[Piece]:

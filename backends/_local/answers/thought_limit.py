@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from .request import Request
+from backends._local.request import Request
 
 
 class ThoughtLimit:
