@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the sa
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
 .PHONY: run build test check lint heavy vulkan cloud models cuda bench bench-heavy bench-huggingface \
-  bench-llamacpp bench-chatgpt bench-gpu soak browser ssh-keygen mutation raise-versions clean
+  bench-llamacpp bench-real bench-chatgpt bench-gpu soak browser ssh-keygen mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -106,9 +106,13 @@ bench-huggingface: ## against the library's own loops and transformers serve, te
 	$(MAKE) .venv-bench-huggingface/ready
 	.venv-bench-huggingface/bin/python benchmarks/huggingface.py
 
-bench-llamacpp: ## against bare llama_decode loops and llama-cpp-python's own server, ten minutes
+bench-llamacpp: ## against bare llama_decode loops and llama.cpp's own server, ten minutes
 	$(MAKE) .venv-bench-llamacpp/ready
 	.venv-bench-llamacpp/bin/python benchmarks/llamacpp.py
+
+bench-real: ## llamacpp against llama.cpp's own server, with real models, ten minutes
+	$(MAKE) .venv-bench-llamacpp/ready
+	.venv-bench-llamacpp/bin/python benchmarks/real_models.py
 
 bench-chatgpt: $(VENV)/cloud-ready ## against the bare SDK and bare sockets
 	$(BIN)/python benchmarks/chatgpt.py

@@ -1,4 +1,4 @@
-"""Ask how the llamacpp backend compares with its library and with llama-cpp-python's own server.
+"""Ask how the llamacpp backend compares with its library and with llama.cpp's own server.
 
 Models with random weights are made on the spot: tiny (1.5 million), which shows what a token costs
 beside the computing, and small (33 million). The interpreter that runs this runs all servers, so it
@@ -16,9 +16,7 @@ from engines.token_rates import Goal
 SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 7}
 BARE, BATCH, STREAM = "bare decode loop", "bare 8-sequence batch", "create_completion()"
 FORWARD = {"tiny": Goal(0.70, 0.85), "small": Goal(0.95, 0.95)}
-PEERS = {  # a larger model's single stream is bound by its weights in every server
-    SERVER: {"tiny": Goal(1.5, 3.5), "small": Goal(None, 3.5)}
-}
+PEERS = {SERVER: {"tiny": Goal(1.0, 1.0), "small": Goal(1.0, 1.0)}}
 BACKEND = Backend(
     questions={
         "decode": Question(partial(token_rates.forward, bare=BARE, goals=FORWARD), (OURS, LOOPS)),

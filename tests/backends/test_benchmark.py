@@ -86,6 +86,19 @@ def test_the_benchmark_of_graphics_cards_is_tried_without_one(tmp_path: Path) ->
         assert "cpu" in status.lower()
 
 
+def test_the_benchmark_against_the_server_of_llama_cpp_is_tried(tmp_path: Path) -> None:
+    """One round with a real model and short prompts."""
+    if not (find_spec("llama_cpp") and find_spec("xllamacpp")):
+        pytest.skip("needs llama-cpp-python and xllamacpp")
+    file = tmp_path / "tables.json"
+    options = ("--model", "smollm2", "--threads", "1", "--words", "50", "--minutes", "0.1")
+    command = [sys.executable, str(ROOT / "benchmarks" / "real_models.py"), *options]
+    subprocess.run([*command, "--json", str(file)], stdout=subprocess.PIPE, check=True)
+    (table,) = json.loads(file.read_text(encoding="utf-8")).values()
+    assert len(table["rows"]) == 10
+    assert all(row["ours"] > 0 and row["value"] > 0 for row in table["rows"])
+
+
 def test_every_question_has_its_table(run: Run) -> None:
     """Of the tiny model, printed and written alike."""
     rows = ROWS[run.backend]

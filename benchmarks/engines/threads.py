@@ -8,25 +8,21 @@ Where other programs compute, threads wait for each other: the load is printed b
 import argparse
 import os
 import time
-import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engines.llama_engines import CONTEXT, OursWithLlama
+from engines.llama_engines import CONTEXT
+from engines.real_chats import RealOurs, written
 from engines.servers import LOOPS, Library, running
-from harness.answer import Answer, form_request
 from harness.chat import WrongAnswerError, read_together
-from harness.contestants import slot_path
-from harness.process import HOST
 from harness.rounds import interleaved, medians
 from harness.table import Table, at_least
 
 QUESTION = "Tell me a long story about a dog, a cat and a lighthouse."
 DEFAULT, ONE = "default threads", "one thread"
 LIMIT_SECONDS = 300.0
-COUNTER = "output_tokens_total"  # the end of the metric's name
 
 
 def main() -> None:
@@ -40,8 +36,8 @@ def main() -> None:
     model, cores = options.model.resolve(), len(os.sched_getaffinity(0))
     library = ("--model_path", str(model), "--context", str(CONTEXT), "--threads", str(cores))
     makers: dict[str, Callable[[], Any]] = {
-        DEFAULT: lambda: OursWithLlama(options, model, slots=1, threads=None),
-        ONE: lambda: OursWithLlama(options, model, slots=1),
+        DEFAULT: lambda: RealOurs(options, model, slots=1, threads=None),
+        ONE: lambda: RealOurs(options, model, slots=1),
         LOOPS: lambda: Library("engines.llama_loops", *library),
     }
     with running(makers, makers) as engines:
@@ -60,26 +56,16 @@ def main() -> None:
     print(Table(title, rows, [f"{cores} cores, load {load} at the end"]))
 
 
-def over_http(engine: OursWithLlama, tokens: int) -> float:
+def over_http(engine: RealOurs, tokens: int) -> float:
     """Ask ours; from the connect to the last byte."""
-    before = written(engine)
-    fields = {engine.length_option: tokens}
-    started = time.perf_counter()
-    answer = Answer(engine.port, form_request(slot_path(0), [QUESTION], **fields), tokens)
+    before, started = written(engine), time.perf_counter()
+    answer = engine.chat(0, [QUESTION], tokens)
     read_together([answer], LIMIT_SECONDS)
     answer.socket.close()
     seconds = time.perf_counter() - started
     if written(engine) - before != tokens:
         raise WrongAnswerError(f"not {tokens} tokens: {answer.said()!r}")
     return tokens / seconds
-
-
-def written(engine: OursWithLlama) -> int:
-    """Return how many tokens ours has written so far, by its own metrics."""
-    with urllib.request.urlopen(f"http://{HOST}:{engine.port}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    counts = [line for line in lines if line.partition("{")[0].endswith(COUNTER)]
-    return int(float(counts[0].rpartition(" ")[2]))
 
 
 def alone(engine: Library, tokens: int) -> float:
