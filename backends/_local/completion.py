@@ -52,4 +52,7 @@ class Completion:
             request.emit(self._detokenize(token))
         if token in self._markup:
             request.emit_hidden(self._markup[token])
+        if request.constrained is not None:
+            is_forced = self.thought_limit is not None and self.thought_limit.is_forcing
+            request.constrained.add(token, is_forced=is_forced)
         return is_end

@@ -6,8 +6,7 @@ import argparse
 import itertools
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Collection, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
@@ -24,15 +23,15 @@ from kuwa_min.chat.thinking.display import APART
 from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
-from kuwa_min.options import generation_options
-from kuwa_min.options.constraint import JSON_SCHEMA
+from kuwa_min.options import constraint, generation_options
 
 from .answers.pieces import pieces
 from .answers.splitters import create_splitter
+from .constraints.constrainer import Constrainer
 from .engine import Engine
 from .options import DEFAULT_SEED, NO_SEED, add_prompt_options, excess_of
+from .prompt_cache import metrics
 from .prompt_cache import settings as prompt_cache
-from .prompt_cache.cache import PromptCache
 from .prompt_encoder import (
     ChatInput,
     EncodedPrompt,
@@ -45,11 +44,11 @@ from .prompt_encoder import (
 )
 from .request import Request
 from .scheduler import Scheduler
-from .template_variables import NO_VARIABLES, Variables, variables_of
 from .tokenizing.bounds import Stopped, bounded
 from .tokenizing.piece_tokenizer import PieceTokenizer
-from .tokenizing.prompt_tokenizer import PromptTokenizer, Tokenizer
+from .tokenizing.prompt_tokenizer import ModelTokenizer, PromptTokenizer
 from .tokenizing.rendering import Template
+from .tokenizing.template_variables import NO_VARIABLES, Variables, variables_of
 from .tokenizing.text_lengths import TextLengths
 
 logger = logging.getLogger(__name__)
@@ -59,12 +58,6 @@ CHECKING = (99, 100)  # percent; done and total, while the model is tried
 SLACK = 4  # times the characters of a prompt: templates leave out spaces and thoughts
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
-CACHE_METRICS = {
-    "entries": "Parked chats in memory.",
-    "bytes": "Bytes of parked chats.",
-    "hits_total": "Chats that began from a parked one.",
-    "restored_tokens_total": "Prompt tokens that were restored instead of being read.",
-}
 OVERRIDE = "--override_chat_template gives another one"
 
 
@@ -78,7 +71,11 @@ class Model(Protocol):
     markup: Mapping[int, str]  # the text of special tokens, by their ids
     turn_markers: tuple[str, ...]  # stop strings of the plain template, if it has no other one
     vocabulary_size: int
-    tokenizer: Tokenizer
+    tokenizer: ModelTokenizer
+
+    @property
+    def eos_token_ids(self) -> Container[int]:
+        """Return the tokens that end a completion."""
 
     def info(self) -> dict[str, Any]:
         """Return facts about the model for /status."""
@@ -149,7 +146,7 @@ class ModelExecutor(LLMExecutor):
         """Return what clients of /v1 may ask for."""
         names = {option.name for option in self.table}
         images = {"images"} if self.accepts_images() else set()
-        return {"raw_prompt"} | images | (names & {JSON_SCHEMA})
+        return {"raw_prompt"} | images | (names & {constraint.JSON_SCHEMA})
 
     # -- start
 
@@ -160,6 +157,7 @@ class ModelExecutor(LLMExecutor):
         self.settings = self.read_settings()
         if excess := excess_of(self.settings):
             raise UsageError(excess)
+        constraint.check_settings(self.settings)
         self.cache_settings = prompt_cache.CacheSettings(self.args)
         load = self.loader()
         self.engine = Engine(
@@ -169,16 +167,11 @@ class ModelExecutor(LLMExecutor):
         )
         self.engine.start()
         self.sandbox_pool = SandboxPool()
+        self.constrainer = Constrainer(self.model)
+        self.constrainer.check(self.settings)
         self.describe(**self.model.info(), engine=self.engine.description)
         if self.cache_settings.cache is not None:
-            self._report(self.cache_settings.cache)
-
-    def _report(self, cache: PromptCache) -> None:
-        """Let /status and /metrics say what the prompt cache holds and saves."""
-        self.describe(prompt_cache=cache.facts)
-        for name, text in CACHE_METRICS.items():
-            fact = name.removesuffix("_total")
-            self.measure(f"prompt_cache_{name}", text, partial(cache.fact, fact))
+            metrics.report(self, self.cache_settings.cache)
 
     def _load(self, load: Callable[[], Model]) -> Scheduler:
         """Load and check the model; return its scheduler. Runs on the engine's thread."""
@@ -253,6 +246,7 @@ class ModelExecutor(LLMExecutor):
         """Make a request of a chat; raises AnswerError if it cannot be answered."""
         asked = generation_options.asked_by(modelfile.parameters, self.table)
         options = self.request_options(asked)
+        wanted = constraint.take_constraint(options, asked)
         if excess := excess_of(options):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
         if generation_options.wants_multimodal(asked) and not self.accepts_images():
@@ -279,6 +273,7 @@ class ModelExecutor(LLMExecutor):
                 self.model, prompt.ids, history, modelfile, self.args.system_prompt or ""
             ),
             thinking=APART if modelfile.wishes.thoughts_apart else options["thinking"],
+            constrained=self.constrainer.begin(wanted) if wanted else None,
         )
         request.prompt_note = side_note(notes)
         return request

@@ -10,9 +10,9 @@ from backends._media.links import placeholder_numbers
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
 
-from .template_variables import NO_VARIABLES, Variables
 from .tokenizing.prompt_tokenizer import NO_PICTURES, Pictures, PromptTokenizer, Tokenizer
 from .tokenizing.rendering import Template
+from .tokenizing.template_variables import NO_VARIABLES, Variables
 
 PROBE: list[Message] = [{"role": "user", "content": "a"}]
 SYSTEM_PROBES = "a b c", "a b c d e f g h i j k l"  # the second one has more tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from collections import deque
@@ -14,7 +15,10 @@ from kuwa_min.chat.thinking.answer_text import AnswerText, Splitter
 from kuwa_min.chat.thinking.display import HIDE
 from kuwa_min.errors import AnswerError
 
+from .constraints.answer import ConstrainedAnswer
 from .sentences import TIMED_OUT
+
+logger = logging.getLogger(__name__)
 
 EMIT_INTERVAL = 0.01  # seconds between two pieces of text; the engine raises it under load
 
@@ -27,7 +31,7 @@ class Request:
     generating may take, counted from start(), None for no limit; adapters: a text that stands for
     the adapters (LoRA) that it is computed with, "" for none; model_inputs: what the model
     reads beside the token ids (pixel values), opaque here; splitter: tells thoughts from the
-    answer; thinking: how they are shown.
+    answer; thinking: how they are shown; constrained: holds the answer to what it must match.
 
     The reading thread calls next_text() until `drained`. Any thread may call cancel(). All other
     methods belong to the engine's thread, in this order: start(), then emit(), emit_hidden(),
@@ -46,6 +50,7 @@ class Request:
         model_inputs: Any = None,
         splitter: Splitter | None = None,
         thinking: str = HIDE,
+        constrained: ConstrainedAnswer | None = None,
     ) -> None:
         self.prompt_ids, self.options, self.model_inputs = prompt_ids, options, model_inputs
         self.adapters = adapters
@@ -57,7 +62,7 @@ class Request:
         self.on_cancel: Callable[[], None] | None = None  # called by cancel(), in its thread
         self.side_notes: list[str] = []  # on the answer, shown after it once it is drained
         self.prompt_note = ""  # on what the prompt lacks, shown after those
-        self.stop_token_ids = frozenset(stop_token_ids)
+        self.stop_token_ids, self.constrained = frozenset(stop_token_ids), constrained
         self._text, self._timeout = AnswerText(splitter, thinking, stop), timeout
         self._deadline = float("inf")
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
@@ -132,6 +137,15 @@ class Request:
         """Return the text that ends the thought that is open; "" if that is unknown."""
         return self._text.closing
 
+    def allowed_tokens(self) -> bytearray | None:
+        """Return the tokens that may come next, a bit each; None: all of them.
+
+        Call it before each token of a constrained request. Raises AnswerError.
+        """
+        if self.constrained is None:
+            return None
+        return self.constrained.allowed(is_thinking=self.is_thinking)
+
     @property
     def timed_out(self) -> bool:
         """Tell whether the timeout has passed."""
@@ -189,5 +203,16 @@ class Request:
         if self.timed_out and self._timeout and error is None:
             self.is_cut = True
             self.add_side_note(TIMED_OUT.format(f"{self._timeout:g}"))
+        if self.constrained is not None:
+            self._end_constraint(self.constrained, is_cut=self.cancelled or error is not None)
         self.flush()
         self._queue.put(error)
+
+    def _end_constraint(self, constrained: ConstrainedAnswer, *, is_cut: bool) -> None:
+        """Say in the log if the answer had to end too early; is_cut: that is known already."""
+        if not (is_cut or constrained.is_complete()):
+            logger.warning(
+                "an answer ended after %d tokens, before it matched what it must",
+                self.completion_tokens,
+            )
+        constrained.close()

@@ -18,13 +18,13 @@ from backends._local.machine import visible_gpus
 from backends._local.options import MAX_VALUES, read_chat_template
 from backends._local.prompt_encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
-from backends._local.template_variables import NO_VARIABLES, Variables
+from backends._local.tokenizing.template_variables import NO_VARIABLES, Variables
 from backends._media import attachments, file_types
 from backends._media.attachments import AttachmentReader
 from backends._media.fetch_policy import LinkError, policy
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message, convert_value
-from kuwa_min.options import generation_options, types
+from kuwa_min.options import constraint, generation_options, types
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 from kuwa_min.options.types import from_json
@@ -84,6 +84,7 @@ OPTIONS = (
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
     Option("stop_token_ids", list[int], None, "end an answer at these tokens", least=0),
     *LOCAL_OPTIONS,
+    *constraint.OPTIONS,
 )
 
 

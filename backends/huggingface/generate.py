@@ -14,12 +14,15 @@ from transformers.generation.streamers import BaseStreamer
 
 from backends._local.answers.thought_limit import ThoughtLimit
 from backends._local.completion import Completion
+from backends._local.constraints.sentences import WITH_BEAMS
 from backends._local.request import Request
 from backends._local.sentences import CONTEXT_FULL
-from kuwa_min.chat.catalog import OUT_OF_MEMORY
+from kuwa_min.chat.catalog import BAD_OPTION, OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.options.sentences import OPTION_REASON
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 
+from .decoding.sampler import mask_logits
 from .model import Aborted, TransformersModel
 from .options import TOKEN_IDS
 
@@ -87,11 +90,13 @@ class Generate:
         options = _arguments(request.options)
         seed, max_new_tokens = options.pop("seed", None), options.pop("max_new_tokens")
         can_stream = options.get("num_beams", 1) == 1
+        if request.constrained and not can_stream:
+            raise AnswerError(BAD_OPTION.format(OPTION_REASON.format("num_beams", WITH_BEAMS)))
         torch.manual_seed(torch.seed() if seed is None else seed)
         tokens = model.generate(
             **self._inputs(request),
             streamer=streamer if can_stream else None,
-            logits_processor=_processors(completion if can_stream else None),
+            logits_processor=_processors(request, completion if can_stream else None),
             stopping_criteria=transformers.StoppingCriteriaList([StopCriterion(request)]),
             **self._special_ids(model.eos_token_ids | request.stop_token_ids),
             max_new_tokens=min(max_new_tokens, room),
@@ -134,10 +139,28 @@ def _flat(value: Any) -> Iterator[int]:
         yield value
 
 
-def _processors(completion: Completion | None) -> transformers.LogitsProcessorList:
-    """Return what ends a thought that is too long; None: the tokens are known at the end only."""
+def _processors(
+    request: Request, completion: Completion | None
+) -> transformers.LogitsProcessorList:
+    """Return what constrains an answer, and what ends a thought that is too long.
+
+    completion: None if the tokens are known at the end only.
+    """
     limit = completion.thought_limit if completion else None
-    return transformers.LogitsProcessorList([LimitThoughts(limit)] if limit else [])
+    chosen: list[transformers.LogitsProcessor] = [Constrain(request)] if request.constrained else []
+    return transformers.LogitsProcessorList([*chosen, *([LimitThoughts(limit)] if limit else [])])
+
+
+class Constrain(transformers.LogitsProcessor):
+    """Lets generate() sample what the answer may go on with."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores of one sequence [1, vocabulary]; raises AnswerError."""
+        mask = self._request.allowed_tokens()
+        return scores if mask is None else mask_logits(scores, mask)
 
 
 class LimitThoughts(transformers.LogitsProcessor):

@@ -9,7 +9,7 @@ from backends._local.tokenizing.bounds import is_enough
 from backends._local.tokenizing.control_tokens import NO_TOKEN, ControlToken, ControlTokens
 from backends._local.tokenizing.rendering import Template, written_tokens
 
-from .vocabulary import token_texts
+from .vocabulary import token_bytes, token_texts
 
 Encode = Callable[[str], list[int]]
 NEWLINE = "\n"
@@ -48,6 +48,10 @@ class LibraryTokenizer:
     def token_texts(self) -> Iterable[str] | None:
         """Return the texts of all tokens for SplitPoints; None if texts are not divisible."""
         return token_texts(self._library)
+
+    def token_bytes(self) -> list[bytes] | None:
+        """Return the bytes of all tokens' texts, by their ids; None if they are not known."""
+        return token_bytes(self._library)
 
     def tokenize(self, text: str) -> list[int]:
         """Return the token ids of a rendered chat."""

@@ -17,11 +17,11 @@ from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
 from backends._local.prompt_encoder import EncodedPrompt
-from backends._local.template_variables import NO_VARIABLES, Variables
 from backends._local.templates.chat_template import TemplateError
 from backends._local.tokenizing.bounds import most_tokens
 from backends._local.tokenizing.control_tokens import ControlTokens
 from backends._local.tokenizing.rendering import Pairs, placeholders, replaced
+from backends._local.tokenizing.template_variables import NO_VARIABLES, Variables
 from backends._media.attachments import Attachment
 from backends._media.links import placeholder, placeholder_numbers, split
 from backends._media.pictures import open_image, scaled_down

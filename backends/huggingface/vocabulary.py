@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from backends._local.tokenizing.split_points import byte_level_text, character_level_text
 
 SAFE_NORMALIZERS = ("NFC", "Prepend")  # what they make of a text, they make of its parts
+CHARACTER_DECODERS = {"ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 SPACE_MARK = "\u2581"  # by which SentencePiece writes a space
 
 
@@ -20,6 +23,32 @@ def token_texts(library: Any) -> Iterator[str] | None:
     """
     fast = getattr(library, "backend_tokenizer", None)
     return _texts(fast) if fast is not None and _is_known(fast) else None
+
+
+def token_bytes(library: Any) -> list[bytes] | None:
+    """Return the bytes that the tokens write, by their ids; None if the decoder is another one."""
+    fast = getattr(library, "backend_tokenizer", None)
+    steps = {step["type"]: step for step in _steps(fast.decoder)} if fast is not None else {}
+    if "ByteLevel" in steps:
+        write = _byte_level_bytes
+    elif steps and set(steps) <= CHARACTER_DECODERS:
+        write = _character_level_bytes
+    else:
+        return None
+    tokens = {token: write(text) for text, token in fast.get_vocab(with_added_tokens=False).items()}
+    added = fast.get_added_tokens_decoder()
+    tokens |= {token: one.content.encode() for token, one in added.items()}
+    return [tokens.get(token, b"") for token in range(max(tokens) + 1)]
+
+
+def _byte_level_bytes(token: str) -> bytes:
+    return byte_level_text(token).encode("utf-8", "surrogateescape")
+
+
+def _character_level_bytes(token: str) -> bytes:
+    if BYTE.fullmatch(token):
+        return bytes([int(token[3:5], 16)])
+    return character_level_text(token).encode()
 
 
 def _is_known(fast: Any) -> bool:

@@ -16,7 +16,7 @@ from backends._local.options import add_lora_option, add_threads, read_chat_temp
 from backends._local.prompt_encoder import ChatInput
 from backends._local.request import Request
 from backends._local.scheduler import Scheduler
-from backends._local.template_variables import Variables
+from backends._local.tokenizing.template_variables import Variables
 from backends._media import attachments, file_types
 from backends._media.attachments import AttachmentReader
 from backends._media.fetch_policy import policy
@@ -25,7 +25,7 @@ from kuwa_min.chat.catalog import BAD_OPTION
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.options import generation_options, types
+from kuwa_min.options import constraint, generation_options, types
 from kuwa_min.options.generation_options import Option, wants_multimodal
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 
@@ -88,6 +88,7 @@ OPTIONS = (
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_strings",)),
     Option("stop_token_ids", list[int], None, "end an answer at these tokens", least=0),
     *LOCAL_OPTIONS,
+    *constraint.OPTIONS,
 )
 PICTURE_METRICS = {
     "entries": "Encoded pictures in memory.",

@@ -32,10 +32,17 @@ Adjustment = Callable[[Any, Collection[int]], None]  # of logits, by the tokens 
 class Sampler:
     """How the tokens of one sequence are sampled, and those that have been.
 
-    options: every name of the backend's table; vocabulary_size: in tokens.
+    options: every name of the backend's table; vocabulary_size: in tokens; allowed: returns the
+    tokens that may come next, a bit each; None: all of them.
     """
 
-    def __init__(self, options: Mapping[str, Any], vocabulary_size: int) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        vocabulary_size: int,
+        allowed: Callable[[], bytearray | None] = lambda: None,
+    ) -> None:
+        self._allowed, self._few = allowed, None
         self._adjustments = (*_logit_biases(options, vocabulary_size), *_penalties(options))
         self._recent: deque[int] = deque(maxlen=PENALTY_WINDOW)
         self._chain: Any = None  # llama.cpp's pointer; None for greedy sampling
@@ -49,9 +56,14 @@ class Sampler:
                 llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def adjust(self, logits: Any) -> None:
-        """Add biases and penalties to the logits of the next token, in place."""
+        """Add biases and penalties to the logits of the next token, in place; mask the others.
+
+        Raises AnswerError.
+        """
         for adjustment in self._adjustments:
             adjustment(logits, self._recent)
+        mask = self._allowed()
+        self._few = None if mask is None else mask_logits(logits, mask)
 
     def choose(self, likeliest: int, context: LlamaContext, logits: Any, position: int) -> int:
         """Return the next token, and remember it.
@@ -60,12 +72,29 @@ class Sampler:
         """
         if self._chain is None:
             token = likeliest
+        elif self._few is not None:
+            token = draw(self._chain, logits, self._few)
         elif self._narrow is None:
             token = context.sample(self._chain, position)
         else:
             token = draw(self._chain, logits, self._narrow(logits))
         self._recent.append(token)
         return token
+
+
+def mask_logits(logits: Any, mask: bytearray) -> Any:
+    """Leave the logits of the tokens that a mask allows, in place; return these if they are few.
+
+    Some of llama.cpp's samplers take the logarithm of a probability, also where it is 0.
+    """
+    bits = numpy.unpackbits(numpy.frombuffer(mask, numpy.uint8), bitorder="little")
+    is_allowed = numpy.zeros(logits.size, bool)
+    is_allowed[: bits.size] = bits[: logits.size]
+    if not numpy.isfinite(logits[is_allowed].max(initial=-numpy.inf)):
+        logits[is_allowed] = 0  # penalties must not leave none
+    logits[~is_allowed] = -numpy.inf
+    tokens = numpy.flatnonzero(is_allowed)
+    return tokens if tokens.size <= FEW else None
 
 
 def _logit_biases(options: Mapping[str, Any], vocabulary_size: int) -> Iterator[Adjustment]:
@@ -155,13 +184,19 @@ def sample(
 
     The logits are adjusted in place.
     """
+    failed: dict[int, AnswerError] = {}
     with numpy.errstate(all="ignore"):  # extreme penalties overflow, as in llama.cpp
-        for logits, sampler in zip(result.logits, samplers, strict=True):
-            sampler.adjust(logits)
+        for at, sampler in enumerate(samplers):
+            try:
+                sampler.adjust(result.logits[at])
+            except AnswerError as error:
+                failed[at] = error
         best = result.logits.argmax(-1)  # the first NaN, if there is one
         highest = result.logits[numpy.arange(len(samplers)), best]
         tokens: list[int | AnswerError] = [AnswerError(NOT_A_NUMBER)] * len(samplers)
         for at in numpy.flatnonzero(numpy.isfinite(highest)):
             row, position = result.logits[at], result.positions[at]
             tokens[at] = samplers[at].choose(int(best[at]), context, row, position)
+    for at, error in failed.items():
+        tokens[at] = error
     return tokens

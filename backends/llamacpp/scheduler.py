@@ -163,7 +163,7 @@ class BatchScheduler:
             adapters=request.adapters,
         )
         assert match.slot is not None  # has_free_slot() said that one is idle
-        sampler = Sampler(request.options, self._model.vocabulary_size)
+        sampler = Sampler(request.options, self._model.vocabulary_size, request.allowed_tokens)
         is_parked = self._cache.park(match.slot, request.prompt_ids, request.adapters)
         if parked is None:
             cached = self._keep_prefix(match.slot, match)

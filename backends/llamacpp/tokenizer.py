@@ -16,7 +16,9 @@ from kuwa_min.chat.thinking import formats
 from .bindings import holding_gil
 
 token_text = holding_gil(llama_cpp.llama_vocab_get_text)
+token_piece = holding_gil(llama_cpp.llama_token_to_piece)
 token_attributes = holding_gil(llama_cpp.llama_vocab_get_attr)
+SHORT_PIECE = 64  # bytes
 # of the tokens whose pieces llama_token_to_piece() leaves empty
 SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
 ADDED = SPECIAL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -66,6 +68,21 @@ class LlamaTokenizer:
         for token in range(llama_cpp.llama_vocab_n_tokens(self._vocabulary)):
             yield text(self.text(token))
         yield from (one.text for one in self._added.values())
+
+    def token_bytes(self) -> list[bytes]:
+        """Return the bytes of all tokens' texts, by their ids."""
+        return [*map(self._bytes, range(llama_cpp.llama_vocab_n_tokens(self._vocabulary)))]
+
+    def _bytes(self, token: int) -> bytes:
+        """Return the bytes of a token's text, of whatever length."""
+        size, is_special = SHORT_PIECE, token in self.markup
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(size)
+            count = token_piece(self._vocabulary, token, buffer, size, 0, is_special)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+        return b""
 
     def use_template(self, template: Template) -> None:
         """Take the special tokens as control tokens, and others that the chat template writes."""

@@ -63,6 +63,13 @@ NOT_ACCEPTED = Sentence(
 )
 BAD_TEMPLATE = Sentence("[The bot's template cannot be used: {}]", "[無法使用此機器人的範本：{}]")
 OVERFLOWED = Sentence("[The model's numbers overflowed: {}]", "[模型計算時數值溢位：{}]")
+TOO_COMPLEX = Sentence(
+    (
+        "[The answer could not be held to its schema or grammar, which became too complex; please "
+        "use a simpler one.]"
+    ),
+    "[回答無法符合結構描述或文法，因為它變得太複雜，請改用較簡單的。]",
+)
 
 # Of models that a service runs.
 NO_OPENAI_KEY = Sentence(

@@ -17,6 +17,7 @@ class ThoughtLimit:
     def __init__(self, request: Request, most: int, tokenize: Callable[[str], list[int]]) -> None:
         self._request, self._left, self._tokenize = request, most, tokenize
         self._forced: deque[int] = deque()  # tokens that are still to be inserted
+        self.is_forcing = False  # the token that comes next
 
     def next_forced(self) -> int | None:
         """Return the token that must come next; None: the one that is sampled. Once a token."""
@@ -24,4 +25,5 @@ class ThoughtLimit:
             if self._left <= 0:
                 self._forced.extend(self._tokenize(self._request.closing))
             self._left -= 1
+        self.is_forcing = bool(self._forced)
         return self._forced.popleft() if self._forced else None

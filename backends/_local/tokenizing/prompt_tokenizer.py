@@ -36,6 +36,13 @@ class Tokenizer(Protocol):
         """Return the texts of all tokens for SplitPoints; None if texts are not divisible."""
 
 
+class ModelTokenizer(Tokenizer, Protocol):
+    """A tokenizer that knows what its tokens write."""
+
+    def token_bytes(self) -> list[bytes] | None:
+        """Return the bytes of all tokens' texts, by their ids; None if they are not known."""
+
+
 class PromptTokenizer:
     """Tokenizes the chats of a model; any thread may call it.
 

@@ -76,15 +76,19 @@ class KVSlots:
         else:
             cached = self._parked.restore(sequence, parked, match.cached)
         self.cache.truncate(sequence.slot, cached)
-        end_ids = self._model.eos_token_ids | request.stop_token_ids
         sequence.begin(
             request,
             self._model,
-            Sampler(request.options, request.prompt_ids, sorted(end_ids), self._model.device),
+            self._sampler(request),
             cached=cached,
             max_new_tokens=request.options["max_new_tokens"],
         )
         return sequence
+
+    def _sampler(self, request: Request) -> Sampler:
+        end_ids = sorted(self._model.eos_token_ids | request.stop_token_ids)
+        allowed = request.allowed_tokens if request.constrained else None
+        return Sampler(request.options, request.prompt_ids, end_ids, self._model.device, allowed)
 
     def _match(self, request: Request, *, can_grow: bool) -> PrefixMatch[TransformersSequence]:
         """Choose the slot for a request, and what it reuses."""

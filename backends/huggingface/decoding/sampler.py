@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import transformers
 CANDIDATES = 1024  # tokens considered first where no top_k states a number
 DEFAULT_TOP_K = 50  # transformers' own
 LEAST_TOP_P = 1e-9  # leaves the likeliest token, as 0 does in the library
+BITS = torch.tensor([[bool(byte >> bit & 1) for bit in range(8)] for byte in range(256)])
 HISTORY_GROWTH = 256  # tokens by which the history of penalties grows
 
 
@@ -20,7 +22,8 @@ class Sampler:
 
     options: every name of the backend's table, with None for transformers' default; prompt_ids: the
     prompt; eos_token_ids: the tokens that end a completion; device: of the logits, where the
-    history is kept, so that no step copies it there.
+    history is kept, so that no step copies it there; allowed: returns the tokens that may come
+    next, a bit each, or None for all of them.
     """
 
     def __init__(
@@ -29,14 +32,16 @@ class Sampler:
         prompt_ids: Sequence[int],
         eos_token_ids: Sequence[int],
         device: torch.device | str = "cpu",
+        allowed: Callable[[], bytearray | None] | None = None,
     ) -> None:
+        self._allowed = allowed
         self._penalties = _penalties(options, len(prompt_ids), eos_token_ids, device)
         history = [prompt_ids if self._penalties else []]
         self._history = torch.tensor(history, dtype=torch.long, device=device)  # [1, room]
         self._history_length = self._history.shape[1]
         self.temperature = _or(options["temperature"], 1.0)
         self.do_sample = bool(options["do_sample"] and self.temperature)
-        self.is_greedy = not (self.do_sample or self._penalties)
+        self.is_greedy = not (self.do_sample or self._penalties or allowed)
         self.top_k = max(0, int(_or(options["top_k"], DEFAULT_TOP_K)))
         self.top_p = max(LEAST_TOP_P, _or(options["top_p"], 1.0))
         self.min_p = _or(options["min_p"], 0.0)
@@ -53,11 +58,15 @@ class Sampler:
         self._history_length += 1
 
     def apply_penalties(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits [1, vocabulary] after the penalties."""
-        if not self._penalties:
-            return logits
-        history = self._history[:, : self._history_length].to(logits.device)
-        return self._penalties(history, logits.float())
+        """Return the logits [1, vocabulary] after the penalties, of the allowed tokens only.
+
+        Raises AnswerError.
+        """
+        if self._penalties:
+            history = self._history[:, : self._history_length].to(logits.device)
+            logits = self._penalties(history, logits.float())
+        mask = self._allowed() if self._allowed else None
+        return logits if mask is None else mask_logits(logits, mask)
 
     @property
     def candidates(self) -> int:
@@ -85,6 +94,18 @@ class Sampler:
         sums = scores[0].double().softmax(-1).cumsum(-1)
         token = torch.searchsorted(sums, self.random() * sums[-1:], right=True)
         return token.clamp(max=len(sums) - 1)
+
+
+def mask_logits(logits: torch.Tensor, mask: bytearray) -> torch.Tensor:
+    """Return the logits [1, vocabulary] of the tokens that a mask allows, a bit each."""
+    bits = BITS[torch.frombuffer(mask, dtype=torch.uint8).long()].flatten()
+    is_allowed = torch.zeros(logits.shape[-1], dtype=torch.bool)
+    is_allowed[: len(bits)] = bits[: len(is_allowed)]
+    is_hidden = ~is_allowed.to(logits.device)
+    masked = logits.masked_fill(is_hidden, -math.inf)
+    if masked.max() > -math.inf:
+        return masked
+    return torch.zeros_like(logits).masked_fill(is_hidden, -math.inf)  # penalties left none
 
 
 def _or(value: Any, default: float) -> float:

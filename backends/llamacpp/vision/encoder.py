@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends._local.prompt_encoder import EncodedPrompt, TextEncoder
-from backends._local.template_variables import Variables
 from backends._local.tokenizing.bounds import is_enough
 from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
 from backends._local.tokenizing.rendering import Template
+from backends._local.tokenizing.template_variables import Variables
 from backends._media.attachments import ResolvedChat
 from backends._media.fetch_policy import LinkError
 from backends._media.links import without_space_around

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from backends._local.template_variables import variables_of
 from backends._local.tokenizing.control_tokens import ControlToken, ControlTokens
+from backends._local.tokenizing.template_variables import variables_of
 from kuwa_min.errors import AnswerError
 from kuwa_min.options import generation_options
 

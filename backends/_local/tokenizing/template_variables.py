@@ -12,7 +12,7 @@ from kuwa_min.options.generation_options import warn_once
 from kuwa_min.options.sentences import MUST_HAVE_NO_MARKUP, OPTION_REASON
 from kuwa_min.options.thinking import REASONING_EFFORT, TEMPLATE_KWARGS
 
-from .tokenizing.control_tokens import ControlTokens
+from .control_tokens import ControlTokens
 
 Variables = Mapping[str, Any]
 NO_VARIABLES: Variables = {}

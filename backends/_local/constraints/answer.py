@@ -1,0 +1,92 @@
+"""What may come next in one answer: anything in a thought, then what matches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from backends._local.tokenizing.prompt_tokenizer import Tokenizer
+from kuwa_min.chat.thinking import formats
+from kuwa_min.errors import AnswerError
+
+from .matcher import Matcher
+
+
+class Openers:
+    """The tokens of a model that may stand before an answer: they open a thought or a header.
+
+    A model that opens its thoughts itself could not think otherwise.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.headers = frozenset(_single(tokenizer, formats.HEADERS))  # of harmony
+        self.header_ends = frozenset(_single(tokenizer, [formats.MESSAGE]))
+        self.all = self.headers | frozenset(_single(tokenizer, formats.OPENINGS))
+
+
+def _single(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterable[int]:
+    """Yield the tokens of the texts that are one token each."""
+    for text in texts:
+        ids = tokenizer.tokenize(text)
+        if len(ids) == 1 and ids[0] in tokenizer.control_tokens.ids:
+            yield ids[0]
+
+
+class ConstrainedAnswer:
+    """Follows one answer token by token; for the engine's thread.
+
+    ends: the tokens that end an answer. For each token, allowed() comes before add().
+    """
+
+    def __init__(self, matcher: Matcher, openers: Openers, ends: Collection[int]) -> None:
+        self._matcher, self._openers, self._ends = matcher, openers, ends
+        self._mask: bytearray | None = None  # of the next token of the answer, once it is known
+        self._applies = False  # to the next token
+        self._has_begun = self._in_header = False
+
+    def allowed(self, *, is_thinking: bool) -> bytearray | None:
+        """Return the tokens that may come next, a bit each; None: all of them.
+
+        is_thinking: whether a thought is open. Waits for the matcher; raises AnswerError if it
+        failed.
+        """
+        self._applies = self._has_begun or not (is_thinking or self._in_header)
+        return self._next_mask() if self._applies else None
+
+    def _next_mask(self) -> bytearray:
+        if self._mask is None:
+            self._mask, end = self._matcher.mask(), self._matcher.end
+            self._can_end = _take_bit(self._mask, end)
+            more = self._ends if self._can_end else ()
+            for token in (*more, *(() if self._has_begun else self._openers.all)):
+                self._mask[token >> 3] |= 1 << (token & 7)
+        return self._mask
+
+    def add(self, token: int, *, is_forced: bool) -> None:
+        """Take note of the token that came: a chosen one, or one that closes a thought."""
+        if not self._has_begun and token in self._openers.all:
+            self._in_header = token in self._openers.headers
+        elif token in self._openers.header_ends:
+            self._in_header = False
+        elif self._applies and not is_forced and token not in self._ends:
+            self._has_begun, self._mask = True, None
+            self._matcher.advance(token)
+
+    def is_complete(self) -> bool:
+        """Tell whether the answer may end here; waits for the matcher."""
+        try:
+            self._next_mask()
+        except AnswerError:
+            return False
+        return self._can_end
+
+    def close(self) -> None:
+        """Follow the answer no longer."""
+        self._matcher.close()
+
+
+def _take_bit(mask: bytearray, place: int) -> bool:
+    """Return a bit, and clear it."""
+    bit = 1 << (place & 7)
+    is_set = bool(mask[place >> 3] & bit)
+    mask[place >> 3] &= ~bit
+    return is_set
