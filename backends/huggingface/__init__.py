@@ -31,7 +31,7 @@ from kuwa_min.options.types import from_json
 
 from . import arguments, model_options
 from .loading import folders
-from .options import SAMPLING_OPTIONS, generate_options, library, without_neutral
+from .options import SAMPLING_OPTIONS, generate_options, library, without_adapters, without_neutral
 
 if TYPE_CHECKING:
     from .model import TransformersModel
@@ -160,7 +160,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Sample, also without llm_do_sample, if the Modelfile says how."""
-        options = super().request_options(asked)
+        options = super().request_options(without_adapters(asked))
         options["seed"] = None if options["seed"] == -1 else options["seed"]
         if options["max_new_tokens"] < 1:
             options["max_new_tokens"] = MAX_VALUES["max_new_tokens"]

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from backends._local.options import add_threads
+from backends._local.options import add_lora_option, add_threads
 from kuwa_min.options.types import from_json
 
 DTYPES = {  # by the names that Kuwa's --torch_dtype has
@@ -62,6 +62,8 @@ def add_arguments(add: Callable[..., Any]) -> None:
         help="attention on a GPU that reads no padding, over a KV cache in pages",
     )
     add_threads(add)
+    does = "adapter (LoRA) of the peft library to merge into the weights"
+    add_lora_option(add, "FOLDER|NAME", does)
     add("--load_8bits", action="store_true", help="load weights in 8 bits (bitsandbytes)")
     add("--safetensors_only", action="store_true", help="refuse weights in .bin files")
     add(

@@ -104,16 +104,15 @@ class TransformersModel:
         }
 
     def files(self) -> list[Path]:
-        """Return the files of the model's folder; none of one that came from the hub."""
-        folder = Path(self._options.path)
-        return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+        """Return the files of the model and of its adapters; none of a model from the hub."""
+        return self._options.files()
 
     def state_facts(self) -> dict[str, Any]:
         """Return what keys and values depend on beside the files."""
         commit = getattr(self._config, "_commit_hash", None)
         return {
             "library": [transformers.__version__, torch.__version__],
-            "model": [commit, self._model.dtype, self.device, self._options.load_8bits],
+            "model": [commit, self._model.dtype, self.device, *self._options.computed_with()],
             "context": self.context_length,
             "attention": self._config._attn_implementation,
         }

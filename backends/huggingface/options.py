@@ -87,6 +87,16 @@ def token_ids(name: str, value: Any) -> int | list[int]:
     return known if isinstance(value, list) or not known else known[0]
 
 
+def without_adapters(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a Modelfile's llm_* without llm_lora, and say what becomes of it."""
+    if "lora" in asked:
+        generation_options.warn_once(
+            "llm_lora of a Modelfile has no effect here: --lora merges adapters at the start, for "
+            "all bots"
+        )
+    return {name: value for name, value in asked.items() if name != "lora"}
+
+
 def without_neutral(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings without those of the library that change nothing."""
     return {name: value for name, value in settings.items() if not _is_neutral(name, value)}

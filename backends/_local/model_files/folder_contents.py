@@ -85,8 +85,8 @@ def adapter(folder: Path) -> str:
         base = None
     of = f" for {printable(base)}" if isinstance(base, str) and base else ""
     return (
-        f"an adapter (LoRA){of}, not a whole model: merge the two (docs/huggingface.md says how), "
-        "and give the folder of the result"
+        f"an adapter (LoRA){of}, not a whole model: give the model as --model_path, and this "
+        "folder as --lora"
     )
 
 

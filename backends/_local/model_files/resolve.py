@@ -11,12 +11,13 @@ from typing import Any
 
 from kuwa_min.errors import UsageError
 
-from . import gguf, hub_cache, quantization, text_files, weights
+from . import gguf, hub_cache, peft_folder, quantization, text_files, weights
 from . import gguf_adapter as adapters
 from .close_matches import close_matches
 from .folder_contents import ADAPTER, CONFIG, adapter, instead_of_config, instead_of_gguf
 from .foreign_files import ARCHIVE, what_it_is
 from .gguf_header import MAGIC, Header
+from .peft_folder import PeftAdapter
 from .sniff import InvalidModelFile, check_small_file, printable, read_head, read_json
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,15 @@ def any_folder(path: str, option: str) -> Path:
         return text_files.readable(place)
     except InvalidModelFile as error:
         raise UsageError(f"{option} {path} {error}") from None
+
+
+def peft_adapter(path: str, scale: float) -> PeftAdapter:
+    """Return the checked adapter of a folder or a cached hub name; raises UsageError."""
+    place = any_folder(path, "--lora")
+    try:
+        return PeftAdapter(place, path, scale, peft_folder.check(place))
+    except InvalidModelFile as error:
+        raise UsageError(f"--lora {path} {error}") from None
 
 
 def gguf_file(path: str) -> tuple[Path, Header]:

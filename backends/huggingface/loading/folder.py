@@ -16,6 +16,7 @@ from backends._local.model_files import template_files
 from .failures import explaining
 from .load_options import LoadOptions, Progress
 from .model_kind import check_complete, check_writes_text
+from .peft_adapters import merge
 from .placement import choose_cards, choose_device_map, stored_bytes
 from .quantised import check_fits, dequantised_bytes, find_form
 
@@ -59,6 +60,7 @@ def load(options: LoadOptions, progress: Progress) -> Loaded:
             **form.arguments,
         )
         check_complete(found["missing_keys"], model, options.model_path)
+        merge(model, options.adapters)
     return Loaded(config, processor, tokenizer, model.eval())
 
 

@@ -30,6 +30,7 @@ def load_options(args: argparse.Namespace) -> dict[str, Any]:
         "safetensors_only": args.safetensors_only,
         "trust_remote_code": args.trust_remote_code,
         "tokens": args.concurrent_req_limit * (int(args.limit) + ANSWER),
+        "adapters": [resolve.peft_adapter(*one) for one in args.lora],
     }
 
 
@@ -43,6 +44,8 @@ def check_arguments(args: argparse.Namespace, carried: Collection[str] | None) -
     model = _model(args, carried)
     for name in ("tokenizer", "processor"):
         _part(args, name)
+    for one in args.lora:
+        resolve.peft_adapter(*one)
     if Path(model).is_dir():
         yield f"good: model {args.model_path}: its files, and the packages that they need, are here"
 

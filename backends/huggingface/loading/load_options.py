@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from backends._local.model_files.peft_folder import WEIGHTS, PeftAdapter
 
 Progress = Callable[[int, int], None]  # called with (done, total)
 
@@ -26,3 +29,14 @@ class LoadOptions:
     trust_remote_code: bool
     special_ids: Mapping[str, int | list[int]]  # instead of what its generation_config.json says
     tokens: int  # of all chats together, for the estimate of memory
+    adapters: Sequence[PeftAdapter] = ()  # to merge into the weights
+
+    def files(self) -> list[Path]:
+        """Return the files of the model's folder, none of one on the hub, and of the adapters."""
+        folder = Path(self.path)
+        own = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+        return own + [one.folder / WEIGHTS for one in self.adapters]
+
+    def computed_with(self) -> list[Any]:
+        """Return what keys and values depend on beside the files."""
+        return [self.load_8bits, [(one.scale, one.config) for one in self.adapters]]

@@ -1,7 +1,8 @@
-"""Write LoRA adapters with random weights for any GGUF model: what llama.cpp's converter makes."""
+"""Write adapters (LoRA) with random weights: as llama.cpp's converter and the peft library do."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,36 @@ def lora_fields(architecture: str, kind: str = "lora") -> list[bytes]:
         field("adapter.type", STRING, kind),
         field("adapter.lora.alpha", F32, float(RANK)),
     ]
+
+
+def write_peft_folder(
+    path: Path,
+    model: Any,
+    *,
+    modules: Sequence[str] = ("q_proj", "v_proj"),
+    strength: float = 1.0,
+    more: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """Write an adapter for a model of transformers, as the peft library saves one; return its path.
+
+    modules: the last parts of the names of those that it changes; more: further tensors; changes:
+    of its configuration.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    tensors = dict(more or {})
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in modules:
+            rows, columns = module.out_features, module.in_features
+            spread = (strength / columns / RANK) ** 0.5
+            start = f"base_model.model.{name}.lora"
+            tensors[f"{start}_A.weight"] = torch.randn(RANK, columns) * spread
+            tensors[f"{start}_B.weight"] = torch.randn(rows, RANK) * spread
+    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": list(modules)}
+    path.mkdir()
+    (path / "adapter_config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    save_file(tensors, path / "adapter_model.safetensors")
+    return path

@@ -188,7 +188,7 @@ def test_a_folder_without_a_config_says_what_it_holds(tmp_path: Path) -> None:
     assert "it is an adapter (LoRA), not a whole model" in wrong(adapter)
     base = '{"base_model_name_or_path": "owner/base-7b"}'
     (adapter / "adapter_config.json").write_text(base, encoding="utf-16")
-    assert "it is an adapter (LoRA) for owner/base-7b, not a whole model: merge" in wrong(adapter)
+    assert "it is an adapter (LoRA) for owner/base-7b, not a whole model: give" in wrong(adapter)
     weights = model(tmp_path / "weights", "model.safetensors")
     assert wrong(weights).endswith("it holds weights; copy the model's other files, too")
     assert "no config.json: it is no model folder" in wrong(model(tmp_path / "empty"))
