@@ -46,6 +46,7 @@ REQUIRES: dict[str, str] = {
     "safetensors": "safetensors>=0.4.3",
     "accelerate": "accelerate>=1.0",
     "jinja2": "jinja2>=3.1.6",
+    "llguidance": "llguidance>=1.6",
     "PIL": "pillow>=11.0",
 }
 IMAGE_SHARE = 2  # images may have 1/2 of a prompt's tokens

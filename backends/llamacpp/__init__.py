@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 REQUIRES: dict[str, str] = {
     "llama_cpp": "llama-cpp-python>=0.3.36",
     "jinja2": "jinja2>=3.1.6",
+    "llguidance": "llguidance>=1.6",
     "PIL": "pillow>=11.0",
 }
 UNQUANTIZED = ("f32", "f16")
