@@ -75,6 +75,7 @@ COVERED_BY = {
     "backends/geminipro/response": "backends/geminipro/test_geminipro",
     "backends/huggingface/batching/attention_mask": "backends/huggingface/test_scheduler",
     "backends/huggingface/arguments": "backends/test_kuwa_options",
+    "backends/llamacpp/arguments": "backends/test_kuwa_options",
     "backends/huggingface/batching_check": "backends/huggingface/test_scheduler",
     "backends/huggingface/scheduler_factory": "backends/huggingface/test_scheduler",
     "backends/huggingface/generate": "backends/huggingface/test_huggingface",

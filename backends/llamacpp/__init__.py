@@ -12,7 +12,7 @@ from backends._local import pictures
 from backends._local.executor import Model, ModelExecutor
 from backends._local.machine import visible_gpus
 from backends._local.model_files import resolve
-from backends._local.options import add_lora_option, add_threads, read_chat_template
+from backends._local.options import read_chat_template
 from backends._local.prompt_encoder import ChatInput
 from backends._local.request import Request
 from backends._local.scheduler import Scheduler
@@ -29,7 +29,7 @@ from kuwa_min.options import constraint, generation_options, types
 from kuwa_min.options.generation_options import Option, wants_multimodal
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 
-from . import model_options
+from . import arguments, model_options
 from .loading import adapter_files
 from .loading.adapter_files import NONE
 from .vision import mmproj_file
@@ -43,14 +43,10 @@ REQUIRES: dict[str, str] = {
     "llguidance": "llguidance>=1.6",
     "PIL": "pillow>=11.0",
 }
-UNQUANTIZED = ("f32", "f16")
-CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 # OpenMP's threads wait for each other some hundred times a token. By default a waiting thread spins
 # for up to a millisecond; where other processes use the cores, the thread that is waited for gets
 # none meanwhile: a start was seen to take 11 s instead of 1. So that they spin less.
 WAIT_POLICY, SPIN_COUNT = "OMP_WAIT_POLICY", "10000"
-MAX_LAYERS = 2**31 - 1
-MAX_CONTEXT = 2**24  # tokens; above them llama.cpp wastes memory
 OPTIONS = (
     Option(
         "max_tokens",
@@ -110,61 +106,7 @@ class LlamacppExecutor(ModelExecutor):
 
     def extend_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options of loading, then those of prompts and generation."""
-        add = parser.add_argument_group("options of the model").add_argument
-        add(
-            "--model_path",
-            required=True,
-            metavar="FILE|hf://NAME?FILE",
-            help="GGUF file of the model, the first one if there are several, or one in the hub's "
-            "cache",
-        )
-        add(
-            "--visible_gpu",
-            metavar="N[,N]",
-            help="graphics cards to use, as drivers number them",
-        )
-        add(
-            "--ngl",
-            type=types.whole_or_auto(-1, MAX_LAYERS),
-            default=types.AUTO,
-            metavar="N|auto",
-            help="layers to compute on graphics cards; -1: all, auto: as many as fit",
-        )
-        add(
-            "--context_window",
-            type=types.whole(0, MAX_CONTEXT),
-            default=4096,
-            metavar="TOKENS",
-            help="tokens that prompt and answer of a chat may have together; 0: as the model says",
-        )
-        add(
-            "--tensor_split",
-            type=_tensor_split,
-            default=[],
-            metavar="N[,N]",
-            help="how much of the model each graphics card gets, such as 3,1",
-        )
-        add(
-            "--flash_attn",
-            choices=("auto", "on", "off"),
-            default="auto",
-            help="compute attention in one go; auto: where graphics cards compute",
-        )
-        add(
-            "--cache_type",
-            choices=CACHE_TYPES,
-            default="f16",
-            help="number format of what is remembered of chats; smaller ones need --flash_attn",
-        )
-        add_threads(add)
-        does = "adapter (LoRA) of the model; bots choose by llm_lora, and SCALE 0 leaves it to them"
-        add_lora_option(add, "FILE", does)
-        add(
-            "--mmproj",
-            metavar="FILE|hf://NAME?FILE|none",
-            help="GGUF file of the part that sees pictures. None: the one beside the model with "
-            "mmproj in its name; none: no pictures",
-        )
+        arguments.add_arguments(parser.add_argument_group("options of the model").add_argument)
         attachments.add_arguments(parser.add_argument_group("options of pictures").add_argument)
         super().extend_arguments(parser)
         group = parser.add_argument_group("options of Kuwa's own llamacpp without effect here")
@@ -289,21 +231,8 @@ class LlamacppExecutor(ModelExecutor):
     def _flash_attention(self) -> str:
         """Return "on", "off", or "auto" for layers on graphics cards; raises UsageError."""
         wanted, cache_type = self.args.flash_attn, self.args.cache_type
-        if cache_type in UNQUANTIZED:
+        if cache_type in arguments.UNQUANTIZED:
             return str(wanted)
         if wanted == "off":
             raise UsageError(f"--cache_type {cache_type} needs --flash_attn on; f16 and f32 do not")
         return "on"
-
-
-def _tensor_split(text: str) -> list[float]:
-    """Parse --tensor_split: numbers with commas between them, such as 3,1."""
-    try:
-        numbers = [float(number) for number in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 <= number < float("inf") for number in numbers) or not any(numbers):
-        raise argparse.ArgumentTypeError(
-            f"numbers with commas between them are needed, none below 0 and one above, not {text!r}"
-        )
-    return numbers

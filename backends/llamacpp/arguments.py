@@ -1,0 +1,86 @@
+"""The options of the command line that say how a model is loaded and computed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from backends._local.options import add_lora_option, add_threads
+from kuwa_min.options import types
+
+UNQUANTIZED = ("f32", "f16")
+CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+MAX_LAYERS = 2**31 - 1
+MAX_CONTEXT = 2**24  # tokens; above them llama.cpp wastes memory
+
+
+def add_arguments(add: Callable[..., Any]) -> None:
+    """Add the options; add: a parser's add_argument."""
+    add(
+        "--model_path",
+        required=True,
+        metavar="FILE|hf://NAME?FILE",
+        help="GGUF file of the model, the first one if there are several, or one in the hub's "
+        "cache",
+    )
+    add(
+        "--visible_gpu",
+        metavar="N[,N]",
+        help="graphics cards to use, as drivers number them",
+    )
+    add(
+        "--ngl",
+        type=types.whole_or_auto(-1, MAX_LAYERS),
+        default=types.AUTO,
+        metavar="N|auto",
+        help="layers to compute on graphics cards; -1: all, auto: as many as fit",
+    )
+    add(
+        "--context_window",
+        type=types.whole(0, MAX_CONTEXT),
+        default=4096,
+        metavar="TOKENS",
+        help="tokens that prompt and answer of a chat may have together; 0: as the model says",
+    )
+    add(
+        "--tensor_split",
+        type=_tensor_split,
+        default=[],
+        metavar="N[,N]",
+        help="how much of the model each graphics card gets, such as 3,1",
+    )
+    add(
+        "--flash_attn",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="compute attention in one go; auto: where graphics cards compute",
+    )
+    add(
+        "--cache_type",
+        choices=CACHE_TYPES,
+        default="f16",
+        help="number format of what is remembered of chats; smaller ones need --flash_attn",
+    )
+    add_threads(add)
+    does = "adapter (LoRA) of the model; bots choose by llm_lora, and SCALE 0 leaves it to them"
+    add_lora_option(add, "FILE", does)
+    add(
+        "--mmproj",
+        metavar="FILE|hf://NAME?FILE|none",
+        help="GGUF file of the part that sees pictures. None: the one beside the model with "
+        "mmproj in its name; none: no pictures",
+    )
+
+
+def _tensor_split(text: str) -> list[float]:
+    """Parse --tensor_split: numbers with commas between them, such as 3,1."""
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number < float("inf") for number in numbers) or not any(numbers):
+        raise argparse.ArgumentTypeError(
+            f"numbers with commas between them are needed, none below 0 and one above, not {text!r}"
+        )
+    return numbers
