@@ -212,7 +212,7 @@ class HuggingfaceExecutor(ModelExecutor):
             reproducible=args.reproducible,
             paged_attention=args.paged_attention == "on",
             cuda_graphs=args.cuda_graphs == "on",
-            threads=None if args.threads == types.AUTO else args.threads,
+            threads=types.unless_auto(args.threads),
         )
 
     # -- prompt encoders

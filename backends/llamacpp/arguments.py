@@ -38,10 +38,11 @@ def add_arguments(add: Callable[..., Any]) -> None:
     )
     add(
         "--context_window",
-        type=types.whole(0, MAX_CONTEXT),
+        type=types.whole_or_auto(0, MAX_CONTEXT),
         default=4096,
-        metavar="TOKENS",
-        help="tokens that prompt and answer of a chat may have together; 0: as the model says",
+        metavar="TOKENS|auto",
+        help="tokens that prompt and answer of a chat may have together; 0: as the model says, "
+        "auto: as many of these as fit into memory",
     )
     add(
         "--tensor_split",

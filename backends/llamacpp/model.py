@@ -36,6 +36,7 @@ from .vision.mmproj_file import MmprojFile
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_CONTEXT = 4096  # tokens of a slot
 PIECE_BYTES = 256  # of a token's text; the few longer tokens state their size
 DESCRIPTION_BYTES = 256
 SPLIT_PART = re.compile(r"-\d{5}(-of-\d{5}\.gguf)$")
@@ -56,7 +57,7 @@ class LlamaModel:
         gpu_layers: int | None,
         visible_gpu: str | None,
         tensor_split: Sequence[float],
-        context_length: int,
+        context_length: int | None,
         context_options: ContextOptions,
         slots: int = 1,
         chat_template: str | None = None,
@@ -68,8 +69,9 @@ class LlamaModel:
         progress: called with (done, total); gpu_layers: -1 for all, None for as many as fit;
         visible_gpu: the GPUs that the environment was restricted to; tensor_split: the share of
         each GPU; context_length: tokens of prompt and completion, 0 for as many as the model was
-        trained with; slots: that will be wanted, for what fits; chat_template: instead of its own;
-        adapter_files: those of --lora; mmproj: the part that sees pictures.
+        trained with, None for as many of these as will fit; slots: that will be wanted, for what
+        fits; chat_template: instead of its own; adapter_files: those of --lora; mmproj: the part
+        that sees pictures.
         """
         bindings.prepare()
         self._path, self.name = path, path.name
@@ -83,7 +85,7 @@ class LlamaModel:
                 visible_gpu=visible_gpu,
                 tensor_split=tensor_split,
                 slots=slots,
-                length=context_length,
+                length=DEFAULT_CONTEXT if context_length is None else context_length,
             )
             weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
             self.adapters = load_adapters(self._model, adapter_files, self._load_log)
@@ -109,10 +111,13 @@ class LlamaModel:
         self.chat_template = self._choose_template(path, chat_template)
         self.template_variables = self.chat_template.variables
         self.tokenizer.use_template(self.chat_template)
-        trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
-        self.context_length = context_length or trained
-        if self.context_length > trained:
-            logger.warning("the model was trained on %d tokens; longer chats may derail", trained)
+        self.trained_length = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        self.wants_longest = context_length is None  # of what fits; the factory finds out
+        self.context_length = context_length or self.trained_length
+        if self.context_length > self.trained_length:
+            logger.warning(
+                "the model was trained on %d tokens; longer chats may derail", self.trained_length
+            )
         self.picture_encoder = mmproj and load_projector(
             mmproj,
             self._model,
@@ -260,10 +265,10 @@ class LlamaModel:
             "context": [self.context_length, *dataclasses.astuple(self._context_options)[1:]],
         }
 
-    def log_of_smallest_context(self) -> list[str]:
-        """Return what llama.cpp logs when it creates a context of one slot with PADDING tokens."""
+    def log_of_context(self, length: int = PADDING) -> list[str]:
+        """Return what llama.cpp logs when it creates a context of one slot; raises StartError."""
         with LOG_CAPTURE.capturing() as lines:
-            self._create_context(1, PADDING)
+            self._create_context(1, length)
         return lines
 
     def _create_context(self, slots: int, length: int) -> LlamaContext:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 
 from backends._local.machine import processors
+from backends._local.machine.free_memory import free_bytes
 from backends._local.prompt_cache.settings import CacheSettings
 from backends._local.scheduler import Scheduler
 from kuwa_min.errors import StartError
 
 from . import batching_check, bindings
 from .batching.context import LlamaContext
-from .device import kv_memory, kv_tensors, worst_case
+from .device import context_size, devices, kv_memory, kv_tensors, worst_case
 from .device.speed_tests import SpeedTests
 from .model import LlamaModel
 from .reproducible import ReproducibleScheduler
@@ -29,7 +30,10 @@ def create_scheduler(
     requests get equal answers.
     """
     slots = min(slots, model.max_slots)
-    log, length = model.log_of_smallest_context(), model.context_length
+    log = model.log_of_context()
+    if model.wants_longest:
+        model.context_length = _longest_context(model, slots, log)
+    length = model.context_length
     kv_memory.check(
         log, slots=slots, length=length, uses_gpu=model.uses_gpu, mapped=model.mapped_bytes
     )
@@ -59,6 +63,26 @@ def create_scheduler(
     scheduler = BatchScheduler(model, context, cache)
     scheduler.measurement = _speed_tests(model, context)
     return scheduler
+
+
+def _longest_context(model: LlamaModel, slots: int, log: list[str]) -> int:
+    """Return the longest slots that fit; log: of the smallest context. Raises StartError."""
+    shortest, longer = context_size.LENGTHS
+    needed = context_size.demands(log, model.log_of_context(longer), (shortest, longer))
+
+    def room(device: str) -> float:
+        machine = device == context_size.MACHINE
+        free = free_bytes() if machine else devices.free_bytes(device)
+        return context_size.room_of(device, free=free, mapped=model.mapped_bytes)
+
+    def takes(length: int) -> bool:
+        try:
+            kv_tensors.check(log, bindings.device_takes, slots=slots, length=length)
+        except StartError:
+            return False
+        return True
+
+    return context_size.choose(needed, room, takes, slots=slots, trained=model.trained_length)
 
 
 def _speed_tests(model: LlamaModel, context: LlamaContext) -> SpeedTests:

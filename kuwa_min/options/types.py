@@ -229,6 +229,11 @@ def whole_or_auto(least: int, most: int) -> Callable[[str], int | str]:
     return parse
 
 
+def unless_auto(value: int | str) -> int | None:
+    """Return the number of such an option; None for "auto"."""
+    return None if isinstance(value, str) else value
+
+
 def size(text: str) -> int:
     """Parse a number of bytes: 0, 500MB (10^6), 4GiB (2^30), 4G as GiB."""
     found = _SIZE.fullmatch(text.strip())

@@ -60,6 +60,17 @@ def _describe(device: int) -> Device:
     return Device(*(word.decode("utf-8", "replace").strip() for word in words), kind(device))
 
 
+def free_bytes(name: str) -> int | None:
+    """Return the free memory of a device ("CUDA0"); None for one that ggml does not know."""
+    device = _function("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)(name.encode())
+    if not device:
+        return None
+    free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
+    ask = _function("ggml_backend_dev_memory", None, ctypes.c_void_p, *[ctypes.c_void_p] * 2)
+    ask(device, ctypes.byref(free), ctypes.byref(total))
+    return free.value
+
+
 def _function(name: str, result: Any, *arguments: Any) -> Any:
     """Return a function of ggml's, through the libggml that libllama uses."""
     function = getattr(ctypes.CDLL(llama_cpp.llama_cpp._lib._name), name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import random
 import re
@@ -27,6 +28,7 @@ from tests.support.programs import Program, chat_through, fetch, said, until
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 
+from backends.llamacpp import scheduler_factory  # noqa: E402 - needs the library
 from backends.llamacpp.batching.context import Aborted  # noqa: E402 - needs the library
 
 pytestmark = [
@@ -571,6 +573,23 @@ def test_a_file_in_the_hubs_cache_is_loaded(
     ):
         with pytest.raises(UsageError, match=words):
             load(LlamacppExecutor, "--model_path", address)
+
+
+def test_the_longest_context_that_fits(
+    load: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As the model was trained where there is room, else less, and said so."""
+    options = ("--model_path", gguf, "--context_window", "auto", "--concurrent_req_limit", 2)
+    caplog.set_level(logging.INFO)
+    talker = load(LlamacppExecutor, *options)
+    assert talker.executor.model.context_length == tiny_models.CONTEXT
+    assert "".join(talker.pieces("x"))
+    free = 2_000_000
+    monkeypatch.setattr(scheduler_factory, "free_bytes", lambda: free)
+    smaller = load(LlamacppExecutor, *options).executor.model.context_length
+    assert 256 <= smaller < tiny_models.CONTEXT
+    lines = [one for one in caplog.messages if one.startswith("--context_window auto: ")]
+    assert f" {smaller:,} tokens for each of 2 chats" in lines[1]
 
 
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])

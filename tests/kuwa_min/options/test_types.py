@@ -36,8 +36,9 @@ def test_both_bounds_are_said(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("AUTO", "auto"), ("7", 7)])
 def test_a_number_may_be_left_to_the_program(text: str, value: int | str) -> None:
-    """In either case of letters."""
+    """In either case of letters; then there is none."""
     assert types.whole_or_auto(1, 8)(text) == value
+    assert types.unless_auto(value) == (None if value == "auto" else value)
 
 
 @pytest.mark.parametrize("text", ["", "0", "9", "automatic", "1.5"])
