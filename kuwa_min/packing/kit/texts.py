@@ -74,9 +74,9 @@ OPEN = {  # of one that asks a service on the internet, whose addresses change
 }
 CARDS = """
 
-# On graphics cards it computes if told so; else on the processor:
+# It computes as many layers on graphics cards as fit. This leaves them to others:
 # --ngl
-# -1"""
+# 0"""
 CLOUD = "[Cloud model]"  # what the summary of such an executor begins with
 VERIFY = f"ssh-keygen -Y verify -f FILE -I {NAMESPACE} -n {NAMESPACE} -s {SIGNATURE} < {SUMS}"
 # What was added has no hash; a link in a file's place is no file, and counts as missing.

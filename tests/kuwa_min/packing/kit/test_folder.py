@@ -408,12 +408,13 @@ def test_the_unit_reaches_no_other_machine_unless_it_asks_one() -> None:
     ("backend", "built", "said"),
     [("llamacpp", HEAVY, True), ("llamacpp", EXAMPLE, False), ("huggingface", HEAVY, False)],
 )
-def test_the_defaults_of_a_file_for_cards_say_how_to_use_them(
+def test_the_defaults_of_a_file_for_cards_say_how_to_leave_them(
     backend: str, built: Manifest, said: bool
 ) -> None:
-    """Without, llama.cpp computes on the processor; no other backend has the option."""
+    """Without, llama.cpp computes on them; no other backend has the option."""
     written = texts(built, [backend, "--model_path", "m"], ["some.pyz"], 0)["kuwa.args"]
-    assert ("\nm\n\n# On graphics cards" in written) is ("# --ngl\n# -1\n" in written) is said
+    assert ("\nm\n\n# It computes as many layers" in written) is said
+    assert ("# --ngl\n# 0\n" in written) is said
 
 
 # -- it refuses
