@@ -31,11 +31,16 @@ class Chat:
         self.parts: list[bytes] = []
         self.arrivals: list[float] = []
         self.over = False
-        request = request_bytes(path, text)
+        request = self.request_bytes(path, text)
         self.started = time.perf_counter()
         self.socket = socket.create_connection((HOST, port), timeout=SILENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(request)
+
+    def request_bytes(self, path: str, text: str) -> bytes:
+        """Return a chat request as the Kernel sends it."""
+        form = urlencode({"input": json.dumps([{"isbot": False, "msg": text}])}).encode()
+        return post(path, "application/x-www-form-urlencoded", form)
 
     def read(self) -> bool:
         """Read the bytes that have come; return whether more are to come."""
@@ -109,22 +114,49 @@ class FramedChat(Chat):
         return "".join(texts) == self.text and last["finish_reason"] == "stop"
 
 
+class ApiChat(Chat):
+    """A chat through /v1, as a stream of events."""
+
+    def request_bytes(self, path: str, text: str) -> bytes:
+        """Return a request of OpenAI's protocol."""
+        messages = [{"role": "user", "content": text}]
+        body = {"model": "debug", "messages": messages, "stream": True}
+        return post(path, "application/json", json.dumps(body).encode())
+
+    def complete(self) -> bool:
+        """Say whether every character came, in order, with a proper end."""
+        try:
+            *events, done = unchunked(self.parts).split(b"\n\n")[:-1]
+            deltas = [parsed(event)["choices"][0]["delta"] for event in events]
+        except (WrongAnswerError, ValueError):
+            return False
+        return "".join(one.get("content", "") for one in deltas) == self.text and (
+            done == b"data: [DONE]"
+        )
+
+    def first_text_seconds(self) -> float:
+        """Return the time from the connect to the first event with text."""
+        for number, arrival in enumerate(self.arrivals, 1):
+            if f'"content": "{self.text[0]}'.encode() in b"".join(self.parts[:number]):
+                return arrival - self.started
+        raise WrongAnswerError("no text")
+
+
 def parsed(line: bytes) -> Any:
-    """Return what a line of Kuwa 0.4 holds; raises ValueError if it is none."""
+    """Return what a line of Kuwa 0.4, or an event, holds; raises ValueError if it is none."""
     if not line.startswith(b"data: "):
         raise ValueError(line)
     return json.loads(line[len(b"data: ") :])
 
 
-def request_bytes(path: str, text: str) -> bytes:
-    """Return a chat request as the Kernel sends it."""
-    form = urlencode({"input": json.dumps([{"isbot": False, "msg": text}])}).encode()
+def post(path: str, content_type: str, body: bytes) -> bytes:
+    """Return a request with this body."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\n"
-        "Content-Type: application/x-www-form-urlencoded\r\n"
-        f"Content-Length: {len(form)}\r\n\r\n"
+        f"Content-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode() + form
+    return head.encode() + body
 
 
 def unchunked(parts: Sequence[bytes]) -> bytes:
