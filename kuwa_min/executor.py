@@ -130,8 +130,9 @@ class LLMExecutor(KuwaAttributes):
     def api_features(self) -> Collection[str]:
         """Return what clients of /v1 may ask for beyond text; called for each that does.
 
-        images: as links in the text. json_schema: answers that match llm_json_schema. raw_prompt:
-        text that is continued, if modelfile.wishes.raw_prompt. Other requests are refused.
+        images: as links in the text. tools: functions, told in a system message. json_schema:
+        answers that match llm_json_schema. raw_prompt: text that is continued, if
+        modelfile.wishes.raw_prompt. Other requests are refused.
         """
         return ("images",)
 

@@ -36,6 +36,7 @@ COVERED_BY = {
     "kuwa_min/serving/openai_api/fields": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/messages": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/response_format": "kuwa_min/serving/openai_api/test_request",
+    "kuwa_min/serving/openai_api/tools": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/response": "kuwa_min/serving/test_api_routes",
     "kuwa_min/serving/backend_status": "kuwa_min/serving/test_status",
     "kuwa_min/serving/piece_writer": "kuwa_min/serving/test_generation",

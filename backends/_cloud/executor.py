@@ -126,7 +126,7 @@ class CloudExecutor(LLMExecutor):
         """Return what clients of /v1 may ask for."""
         has_files = self.args.multimodal or self.args.allow_multimodal
         names = {option.name for option in self.table}
-        return ({"images"} if has_files else set()) | (names & {JSON_SCHEMA})
+        return {"tools"} | ({"images"} if has_files else set()) | (names & {JSON_SCHEMA})
 
     def setup(self) -> None:
         """Read options and key, create the client."""

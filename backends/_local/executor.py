@@ -146,7 +146,7 @@ class ModelExecutor(LLMExecutor):
         """Return what clients of /v1 may ask for."""
         names = {option.name for option in self.table}
         images = {"images"} if self.accepts_images() else set()
-        return {"raw_prompt"} | images | (names & {constraint.JSON_SCHEMA})
+        return {"raw_prompt", "tools"} | images | (names & {constraint.JSON_SCHEMA})
 
     # -- start
 

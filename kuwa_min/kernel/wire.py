@@ -58,7 +58,7 @@ STOP, EXCEPTION = "stop", "exception"  # of finish_reason
 #                                           `<`; the second is the last window: a note
 
 
-Collect = Callable[["str | bytes"], bool] | None
+Put = Callable[["str | bytes"], bool]  # sends what is written; returns whether more may be
 
 
 class TimedWrite(NamedTuple):
@@ -97,7 +97,9 @@ class AnswerEncoder(Protocol):
     pings_arrive: bool  # progress and pings reach the client, which waits as long as they come
     chat_room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
     errors_apart: bool  # sentences of ours are no text: they come with encode_end
-    collect: Collect  # gets what would be sent; None: it is sent
+
+    def wrap(self, put: Put) -> Put:
+        """Return what takes the answer's text and frames in place of the connection's `put`."""
 
     def encode_text(self, text: str) -> bytes:
         """Encode text that is sent together; empty bytes: send nothing."""
@@ -130,11 +132,14 @@ class RawEncoder:
     """The encoder for Kuwa 0.3: the text of the answer in UTF-8."""
 
     pings_arrive = errors_apart = False
-    collect: Collect = None
 
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
         self.chat_room = chat_room
+
+    def wrap(self, put: Put) -> Put:
+        """Return it as it is."""
+        return put
 
     def encode_text(self, text: str) -> bytes:
         """Encode text; surrogates are replaced."""
@@ -171,11 +176,14 @@ class FramedEncoder:
     """The encoder for Kuwa 0.4: lines of JSON."""
 
     errors_apart = False
-    collect: Collect = None
 
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
         self.chat_room = self.pings_arrive = chat_room  # clients of the API get text only
+
+    def wrap(self, put: Put) -> Put:
+        """Return it as it is."""
+        return put
 
     def encode_text(self, text: str) -> bytes:
         """Make one line of text."""

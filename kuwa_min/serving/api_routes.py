@@ -201,8 +201,10 @@ class ApiRoutes:
         language = language_of(request.header("accept-language"))
         headers = self._access.headers(request.head)
         if not asked.stream:
-            return kind.whole(answer, language, headers)
-        return kind.stream(answer, language, headers, include_usage=asked.include_usage)
+            return kind.whole(answer, language, headers, asked.functions)
+        return kind.stream(
+            answer, language, headers, asked.functions, include_usage=asked.include_usage
+        )
 
     def _content_logger(self) -> Callable[[str], None] | None:
         return partial(logger.info, "/v1: out: %s") if self._log_content else None

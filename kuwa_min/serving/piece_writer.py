@@ -55,7 +55,7 @@ class PieceWriter:
     def open(self, body: BodyWriter) -> None:
         """Write to this body from now on."""
         body.encode = self._encoder.encode_text
-        self._put = self._encoder.collect or body.write_nowait
+        self._put = self._encoder.wrap(body.write_nowait)
 
     def write(self, piece: Any) -> bool:
         """Send a piece that a backend yielded; return whether more may be written now.

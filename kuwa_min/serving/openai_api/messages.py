@@ -6,12 +6,19 @@ from typing import NamedTuple
 
 from kuwa_min.chat.modelfile import Message
 
+from . import tools
 from .errors import ApiError
 from .fields import Fields
 from .sentences import A_LINK, CONTENT, MUST_BE, NOT_SUPPORTED
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-ROLES = {"system": SYSTEM, "developer": SYSTEM, "user": USER, "assistant": ASSISTANT}
+ROLES = {
+    "system": SYSTEM,
+    "developer": SYSTEM,
+    "user": USER,
+    "assistant": ASSISTANT,
+    "tool": USER,
+}
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 LINK_ENDS = ".,;:!?)]}>'\"*`"  # which a link in a text does not end with
 EXAMPLE = '{"type": "text", "text": "..."}'
@@ -24,14 +31,16 @@ class Conversation(NamedTuple):
     image: str | None  # the path of a picture, if there is one
 
 
-def read(request: Fields) -> Conversation:
+def read(request: Fields, tools_prompt: str = "") -> Conversation:
     """Return the conversation of a request; raises ApiError.
 
+    tools_prompt: what the system prompt says of functions.
     System messages are joined in front, as many chat templates refuse them elsewhere. The name of a
     message is not told to models.
     """
     readers = [_MessageReader(one) for one in request.objects("messages")]
     system = [one.content for one in readers if one.role == SYSTEM and one.content.strip()]
+    system += [tools_prompt] if tools_prompt else []
     others = [Message(role=one.role, content=one.content) for one in readers if one.role != SYSTEM]
     joined = [Message(role=SYSTEM, content="\n\n".join(system))] if system else []
     images = [one.image for one in readers if one.image is not None]
@@ -43,8 +52,13 @@ class _MessageReader:
 
     def __init__(self, message: Fields) -> None:
         self.image: str | None = None
-        self.role = ROLES[message.choice("role", [*ROLES])]
+        role = message.choice("role", [*ROLES])
+        self.role = ROLES[role]
         self.content = self._content(message)
+        if role == "tool":
+            self.content = tools.result_as_text(self.content)
+        if role == ASSISTANT and (calls := tools.calls_as_text(message)):
+            self.content = "\n".join(filter(None, (self.content, calls)))
 
     def _content(self, message: Fields) -> str:
         content = message.get("content")

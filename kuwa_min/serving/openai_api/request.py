@@ -20,7 +20,7 @@ from kuwa_min.chat.wishes import Wishes
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.options.constraint import JSON_SCHEMA
 
-from . import messages, response_format
+from . import messages, response_format, tools
 from .errors import ApiError
 from .fields import Fields
 from .sentences import A_TEXT, NOT_JSON, NOT_SUPPORTED, ONE_ANSWER, STOP_WORDS, TOO_MANY_VALUES
@@ -41,7 +41,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
 }
 WHOLES = {"top_k": (-1, MOST_TOKENS), "thinking_tokens": (0, MOST_TOKENS)}
 # What would change the answer, but is not offered: refused unless it asks for nothing.
-REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo", "tools", "logprobs")
+REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo", "logprobs")
 CHAT_ID = "-1"  # of calls of Kuwa's own API
 
 
@@ -54,6 +54,7 @@ class ApiRequest(NamedTuple):
     include_usage: bool
     user: str  # as the client names it, "" if it does not
     needs: Mapping[str, str]  # features of the executor -> the field that asks for each
+    functions: frozenset[str] = frozenset()  # names of those that the model may call
 
 
 def read_object(body: bytes | bytearray) -> Fields:
@@ -75,16 +76,20 @@ def read_chat(fields: Fields, language: str | None, headers: Mapping[str, list[s
     language: the request's Accept-Language. headers: for executors that read them themselves.
     """
     _refuse_what_is_not_offered(fields)
-    conversation = messages.read(fields)
+    offered = tools.read(fields)
+    conversation = messages.read(fields, offered.prompt)
     options, needs = _options(fields), {}
     if conversation.image is not None:
         options["enable_multimodal"] = True
         needs["images"] = conversation.image
+    if offered.names:
+        needs["tools"] = "tools"
     if (schema := response_format.read_schema(fields)) is not None:
         options[JSON_SCHEMA] = schema
         needs[JSON_SCHEMA] = "response_format"
     wishes = Wishes(thoughts_apart=True)
-    return _request(fields, conversation.history, options, needs, wishes, language, headers)
+    asked = _request(fields, conversation.history, options, needs, wishes, language, headers)
+    return asked._replace(functions=offered.names)
 
 
 def read_completion(

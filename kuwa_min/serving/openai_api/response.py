@@ -28,15 +28,16 @@ from kuwa_min.chat.chunks import (
 from kuwa_min.chat.sentence import Language
 from kuwa_min.chat.side_notes import SideNoteGate
 from kuwa_min.httpd.messages import JSON, Beginning
-from kuwa_min.kernel.wire import AnswerEnd, Collect, TimedWrite, dumps, without_lone_surrogates
+from kuwa_min.kernel.wire import AnswerEnd, Put, TimedWrite, dumps, without_lone_surrogates
 
 from .errors import Refusal
+from .tool_calls import ToolCallSplitter
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
 PING = b": the answer is being made\n\n"
 CONTENT, REASONING, REFUSAL = "content", "reasoning_content", "refusal"
-STOP, LENGTH = "stop", "length"
+STOP, LENGTH, TOOL_CALLS = "stop", "length", "tool_calls"
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -68,10 +69,16 @@ class ApiEncoder:
 
     pings_arrive = errors_apart = True
     chat_room = False
-    collect: Collect = None
     content_type = JSON
 
-    def __init__(self, answer: Answer, language: Language, headers: Headers = ()) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        language: Language,
+        headers: Headers = (),
+        functions: frozenset[str] = frozenset(),
+    ) -> None:
+        self._calls = ToolCallSplitter(functions) if functions else None
         self.gate, self._answer, self._language = SideNoteGate(), answer, language
         self._headers, self._refusal = headers, None
 
@@ -109,25 +116,40 @@ class ApiEncoder:
         refusal = Refusal(sentence, self._language, is_failure=bool(end.failure))
         return self.gate.release(), refusal
 
+    def _reason(self, reason: str) -> str:
+        """Return why an answer ended that may have called functions."""
+        has_called = self._calls is not None and self._calls.count
+        return TOOL_CALLS if has_called and reason == STOP else reason
+
     @property
     def _side_notes(self) -> dict[str, list[str]]:
         return {"side_notes": self.gate.notes} if self.gate.notes else {}
 
 
 class WholeEncoder(ApiEncoder):
-    """Encodes an answer as one object; `collect` gets its text."""
+    """Encodes an answer as one object."""
 
     _kind = "chat.completion"
 
-    def __init__(self, answer: Answer, language: Language, headers: Headers = ()) -> None:
-        super().__init__(answer, language, headers)
+    def __init__(
+        self,
+        answer: Answer,
+        language: Language,
+        headers: Headers = (),
+        functions: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(answer, language, headers, functions)
         self._texts: dict[str, list[str]] = {CONTENT: [], REASONING: [], REFUSAL: []}
-        self.collect = self._collect
 
-    def _collect(self, data: str | bytes) -> bool:
-        if isinstance(data, str):
-            self._texts[CONTENT].append(data)
-        return True
+    def wrap(self, put: Put) -> Put:
+        """Return what collects the text; nothing is sent before the end."""
+
+        def collect(data: str | bytes) -> bool:
+            if isinstance(data, str):
+                self._texts[CONTENT].append(data)
+            return True
+
+        return collect
 
     def encode_text(self, text: str) -> bytes:
         """Return nothing: text is collected."""
@@ -159,6 +181,12 @@ class WholeEncoder(ApiEncoder):
         if texts[REASONING]:
             message[REASONING] = texts[REASONING]
         message[REFUSAL] = texts[REFUSAL] or None
+        if self._calls is not None:
+            parts = self._calls.feed(texts[CONTENT]) + self._calls.finish()
+            message[CONTENT] = "".join(one for one in parts if isinstance(one, str)).strip() or None
+            calls = [one for one in parts if not isinstance(one, str)]
+            message |= {"tool_calls": calls} if calls else {}
+            reason = self._reason(reason)
         return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
 
 
@@ -182,10 +210,11 @@ class StreamEncoder(ApiEncoder):
         answer: Answer,
         language: Language,
         headers: Headers = (),
+        functions: frozenset[str] = frozenset(),
         *,
         include_usage: bool = False,
     ) -> None:
-        super().__init__(answer, language, headers)
+        super().__init__(answer, language, headers, functions)
         self._include_usage = include_usage
         mark = "\0"
         template = self._event({CONTENT: mark}).decode()
@@ -216,14 +245,36 @@ class StreamEncoder(ApiEncoder):
         if refusal is not None and not end.has_begun:
             self._refusal = refusal
             return [TimedWrite(refusal.to_json())]
-        steps = [TimedWrite(held)] if held else []
+        steps = [TimedWrite(one) for one in self._split(held, is_last=True)]
         if refusal is not None:
             steps.append(TimedWrite(b"data: " + refusal.to_json() + b"\n\n" + DONE))
             return steps
-        last = self._event({}, finish_reason(end), **self._side_notes)
+        last = self._event({}, self._reason(finish_reason(end)), **self._side_notes)
         if self._include_usage:
             last += _data(self._chunk(choices=[], usage=usage_of(end)))
         return [*steps, TimedWrite(last + DONE)]
+
+    def wrap(self, put: Put) -> Put:
+        """Return what tells calls of functions from text, if any may be called."""
+        if self._calls is None:
+            return put
+
+        def put_parts(data: str | bytes) -> bool:
+            writable = True
+            for part in self._split(data) if isinstance(data, str) else [data]:
+                writable = put(part)
+            return writable
+
+        return put_parts
+
+    def _split(self, text: str, *, is_last: bool = False) -> list[str | bytes]:
+        """Return text, and events of the calls in it."""
+        if self._calls is None:
+            return [text] if text else []
+        parts = self._calls.feed(text) + (self._calls.finish() if is_last else [])
+        return [
+            one if isinstance(one, str) else self._event({"tool_calls": [one]}) for one in parts
+        ]
 
     def _event(self, delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
         if self._include_usage:

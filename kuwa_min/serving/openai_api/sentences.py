@@ -29,6 +29,10 @@ A_LINK = Sentence(
     "a link (https://...) or a picture as data:image/...;base64,...",
     "連結（https://...），或 data:image/...;base64,... 格式的圖片",
 )
+A_NAME = Sentence(
+    "a name of up to 64 letters, digits, dots, - and _",
+    "名稱，最多 64 個字：英文字母、數字、點、-、_",
+)
 ONE_OF = Sentence("one of {}", "下列之一：{}")
 CONTENT = Sentence(
     "a text, null, or a list of parts such as {}",

@@ -39,7 +39,7 @@ class Api:
     ) -> None:
         self.metrics = Metrics("m", backend="Test", version="0", slots=slots)
         self.slots = Slots(slots, self.metrics, None, others=places)
-        self.is_ready = True
+        self.is_ready, self.closing = True, contextlib.ExitStack()
         routes = ApiRoutes(
             ["m", "a/b c"],
             access,
@@ -118,5 +118,5 @@ def api(
 ) -> Iterator[Api]:
     """Serve /v1 for the length of a test."""
     one = Api(compute, Access(tokens or [], origins or [], anywhere=anywhere), **more)
-    with one.server:
+    with one.server, one.closing:
         yield one

@@ -221,6 +221,7 @@ def test_a_wrong_request_is_told_what_is_wrong(
     ("fields", "feature", "param"),
     [
         ({"response_format": {"type": "json_object"}}, "json_schema", "response_format"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "tools"),
         (
             {"messages": [{"role": "user", "content": [PICTURE]}]},
             "images",
@@ -280,7 +281,7 @@ def test_a_client_that_hangs_up_stops_a_whole_answer() -> None:
             stopped.set()
 
     with api(stoppable) as one:
-        client = openai.OpenAI(base_url=one.url, api_key="x", max_retries=0, timeout=0.5)
+        client = client_of(one).with_options(timeout=0.5)
         with pytest.raises(openai.APITimeoutError):
             client.chat.completions.create(**asking())
         assert stopped.wait(LONG)
@@ -384,7 +385,9 @@ def test_pages_of_named_sites_may_ask_and_read() -> None:
 
 def client_of(one: Api) -> openai.OpenAI:
     """Return the SDK's client."""
-    return openai.OpenAI(base_url=one.url, api_key="x", max_retries=0)
+    return one.closing.enter_context(
+        openai.OpenAI(base_url=one.url, api_key="right", max_retries=0)
+    )
 
 
 def test_the_sdk_lists_models() -> None:
@@ -438,6 +441,36 @@ def test_the_sdk_parses_structured_answers() -> None:
     assert answer.choices[0].message.parsed == Colour(name="red")
 
 
+TOOL: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+
+
+def test_the_sdk_calls_functions() -> None:
+    """Whole and streamed, with text before the call; then it tells what one returned."""
+
+    async def call(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        if "<tool_response>" in chat.history[-1]["content"]:
+            yield "It is 42."
+            return
+        for character in 'Let me. <tool_call>{"name": "look", "arguments": {"a": 1}}</tool_call>':
+            yield character
+
+    with api(call, features=("tools",)) as one:
+        create = client_of(one).chat.completions.create
+        whole = create(**asking(), tools=[TOOL]).choices[0]
+        assert (whole.finish_reason, whole.message.content) == ("tool_calls", "Let me.")
+        (called,) = whole.message.tool_calls or []
+        assert called.type == "function"
+        assert (called.function.name, called.function.arguments) == ("look", '{"a": 1}')
+        with client_of(one).chat.completions.stream(**asking(), tools=[TOOL]) as stream:
+            last = stream.get_final_completion().choices[0]
+        assert (last.finish_reason, last.message.content) == ("tool_calls", "Let me. ")
+        assert (last.message.tool_calls or [])[0].function.arguments == '{"a": 1}'
+        result = {"role": "tool", "tool_call_id": called.id, "content": "42"}
+        messages: Any = [*asking()["messages"], whole.message.model_dump(), result]
+        then = create(model="m", messages=messages, tools=[TOOL]).choices[0]
+        assert (then.finish_reason, then.message.content) == ("stop", "It is 42.")
+
+
 def test_the_sdk_completes_prompts() -> None:
     """Whole and as a stream; an executor that cannot is not asked."""
     with api(echo, features=("raw_prompt",)) as one:
@@ -455,10 +488,10 @@ def test_the_sdk_completes_prompts() -> None:
 def test_the_sdk_knows_the_errors() -> None:
     """By status, code and parameter; also those that end a stream."""
     with api(yielding("word", error=AnswerError(catalog.BUSY)), tokens=["right"]) as one:
-        create = client_of(one).chat.completions.create
+        client = client_of(one)
         with pytest.raises(openai.AuthenticationError):
-            create(**asking())
-        create = openai.OpenAI(base_url=one.url, api_key="right").chat.completions.create
+            client.with_options(api_key="wrong").chat.completions.create(**asking())
+        create = client.chat.completions.create
         with pytest.raises(openai.BadRequestError) as refused:
             create(**asking(temperature=-1))
         assert refused.value.param == "temperature"

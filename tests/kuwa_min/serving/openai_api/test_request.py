@@ -47,6 +47,11 @@ def text(value: str) -> dict[str, str]:
     return {"type": "text", "text": value}
 
 
+def function(name: str, **more: Any) -> dict[str, Any]:
+    """Return a function that is offered."""
+    return {"type": "function", "function": {"name": name, **more}}
+
+
 @pytest.mark.parametrize(
     ("messages", "wanted"),
     [
@@ -129,6 +134,7 @@ def test_a_format_of_the_answer_is_an_option(wanted: Any, schema: str | None) ->
             {"template_kwargs": {"enable_thinking": False}},
         ),
         ({"n": 1, "best_of": 1, "logit_bias": {}, "tools": [], "logprobs": False}, {}),
+        ({"tool_choice": "auto"}, {}),
         ({"store": False, "metadata": {"a": 1}, "parallel_tool_calls": True, "nonsense": 1}, {}),
     ],
 )
@@ -188,6 +194,20 @@ def test_options_have_the_names_of_modelfiles(
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"user": 5}, "user"),
         ({"response_format": "json"}, "response_format"),
+        ({"tools": "x"}, "tools"),
+        ({"tools": [{"type": "x"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function.name"),
+        ({"tools": [function("a b")]}, "tools[0].function.name"),
+        ({"tools": [function("f", parameters=5)]}, "tools[0].function.parameters"),
+        ({"tools": [function("f")], "tool_choice": "x"}, "tool_choice"),
+        (
+            {"tools": [function("f")], "tool_choice": function("g")},
+            "tool_choice.function.name",
+        ),
+        (
+            {"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {}}]}]},
+            "messages[1].tool_calls[0].function.name",
+        ),
         ({"response_format": {}}, "response_format.type"),
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
@@ -283,3 +303,46 @@ def test_a_completion_that_is_not_offered_is_refused(fields: dict[str, Any], par
     with pytest.raises(ApiError) as refused:
         complete(**fields)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+# -- functions
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"a": 1}'}}
+
+
+def test_functions_are_told_in_the_system_prompt() -> None:
+    """Behind that of the client; their calls and results are messages."""
+    asked = read(
+        {"role": "system", "content": "Be kind."},
+        USER,
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "42"},
+        tools=[function("look", description="Look.", parameters={"type": "object"})],
+    )
+    system, user, assistant, result = (one["content"] for one in asked.chat.history)
+    assert system.startswith("Be kind.\n\n# Tools")
+    assert '"name": "look", "description": "Look.", "parameters": {"type": "object"}' in system
+    assert "now" not in system
+    assert user == "hi"
+    assert assistant == '<tool_call>\n{"name": "look", "arguments": {"a": 1}}\n</tool_call>'
+    assert result == "<tool_response>\n42\n</tool_response>"
+    assert [one["role"] for one in asked.chat.history] == ["system", "user", "assistant", "user"]
+    assert (asked.functions, asked.needs) == ({"look"}, {"tools": "tools"})
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ("required", "Call a function now"),
+        (function("look"), "Call the function look now"),
+    ],
+)
+def test_a_call_may_be_required(choice: Any, told: str) -> None:
+    """Of one function, or of any; one only."""
+    both = [function("look"), function("add")]
+    asked = read(tools=both, tool_choice=choice, parallel_tool_calls=False)
+    system = asked.chat.history[0]["content"]
+    assert told in system
+    assert "one function at most" in system
+    none = read(tools=both, tool_choice="none")
+    assert (none.functions, none.needs, len(none.chat.history)) == (frozenset(), {}, 1)
