@@ -86,6 +86,7 @@ class LlamaModel:
                 tensor_split=tensor_split,
                 slots=slots,
                 length=DEFAULT_CONTEXT if context_length is None else context_length,
+                beside=[file.path for file in (*adapter_files, *([mmproj] if mmproj else []))],
             )
             weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
             self.adapters = load_adapters(self._model, adapter_files, self._load_log)

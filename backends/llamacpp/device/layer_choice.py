@@ -66,11 +66,12 @@ def choose(
     tensor_split: Sequence[float],
     slots: int,
     length: int,
+    beside: Sequence[Path] = (),
 ) -> int:
     """Return how many layers to put on cards, and log it; 0 without cards that can be used.
 
-    length: of each slot in tokens. Raises StartError if not all cards that the options name can be
-    used.
+    length: of each slot in tokens; beside: files of what is loaded to a card, too. Raises
+    StartError if not all cards that the options name can be used.
     """
     if not devices.can_use_cards(visible_gpu, tensor_split):
         return 0
@@ -80,7 +81,8 @@ def choose(
         logger.warning("--ngl auto leaves all to the processor: %s", error)
         return 0
     sizes, cards = read_sizes(path), read_cards(log)
-    layers = fitting_layers(sizes, cards, tensor_split)
+    taken = sum(file.stat().st_size for file in beside)
+    layers = fitting_layers(sizes, cards, tensor_split, taken=taken)
     logger.log(logging.INFO if layers else logging.WARNING, "%s", explain(layers, sizes, cards))
     return layers
 
@@ -142,14 +144,16 @@ def read_cards(log: Iterable[str]) -> Cards:
     return Cards(free, compute, sum(sizes))
 
 
-def fitting_layers(sizes: Sizes, cards: Cards, shares: Sequence[float] = ()) -> int:
+def fitting_layers(
+    sizes: Sizes, cards: Cards, shares: Sequence[float] = (), *, taken: float = 0
+) -> int:
     """Return how many layers fit on the cards: ALL, or as --ngl counts them.
 
-    shares: of --tensor_split.
+    shares: of --tensor_split; taken: bytes that something else needs.
     """
     room = _room(cards, shares, largest=max(sizes.blocks, default=0))
     kv_cache = cards.kv_cache / max(1, len(sizes.blocks))
-    room -= sizes.output
+    room -= sizes.output + taken
     if room < 0:
         return 0
     count = 1

@@ -26,11 +26,13 @@ def load_placed(
     tensor_split: Sequence[float],
     slots: int,
     length: int,
+    beside: Sequence[Path] = (),
 ) -> tuple[Any, int]:
     """Return llama.cpp's pointer to the loaded model, and its layers on cards; -1 for all.
 
     gpu_layers: None for as many as fit beside the KV cache of `slots` times `length` tokens; if
-    cards then fail, the processor computes. Raises StartError.
+    cards then fail, the processor computes; beside: files of what goes on a card, too. Raises
+    StartError.
     """
     if gpu_layers is not None:
         devices.check(gpu_layers, visible_gpu, tensor_split)
@@ -42,6 +44,7 @@ def load_placed(
         tensor_split=tensor_split,
         slots=slots,
         length=length,
+        beside=beside,
     )
     try:
         return load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split), gpu_layers

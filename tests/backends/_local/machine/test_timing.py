@@ -66,12 +66,12 @@ def test_what_takes_very_long_is_not_compared(work: Work) -> None:
 
 
 def test_other_programs_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the preemptions a second and thread."""
+    """By the preemptions a second: 20, and 2 of each thread."""
     clock, preemptions = [0.0], [5]
     monkeypatch.setattr(timing.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(timing, "_preemptions", lambda: preemptions[0])
     disturbance = timing.Disturbance(2)
-    clock[0], preemptions[0] = 3.0, 5 + 120
+    clock[0], preemptions[0] = 3.0, 5 + 72
     assert not disturbance
     preemptions[0] += 1
     assert disturbance

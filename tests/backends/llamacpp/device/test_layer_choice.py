@@ -84,6 +84,11 @@ def test_as_many_as_fit(
     assert fitting_layers(SIZES, cards(*free, **more), shares) == layers
 
 
+def test_what_is_loaded_beside_it_has_room() -> None:
+    """Such as the part that sees pictures."""
+    assert fitting_layers(SIZES, cards(1600), taken=400 * MIB) == 8
+
+
 def test_a_large_card_keeps_a_bounded_reserve() -> None:
     """One GiB of eighty."""
     sizes = Sizes([4000 * MIB] * 19, 2000 * MIB)
