@@ -61,4 +61,4 @@ def change(timings: Timings, before: Threads, after: Threads) -> str:
         )
         if old != new
     ]
-    return f"computes with {after} threads instead of {before}: {', '.join(parts)}"
+    return f"threads: {after} instead of {before}: {', '.join(parts)}"

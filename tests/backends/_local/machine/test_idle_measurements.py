@@ -151,6 +151,6 @@ def test_a_change_is_one_line(machine: Machine, caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO)
     machine.run()
     assert not caplog.messages
-    machine.speeds.change = "computes with 2 threads instead of 4"
+    machine.speeds.change = "threads: 2 instead of 4"
     machine.run()
-    assert caplog.messages == ["computes with 2 threads instead of 4"]
+    assert caplog.messages == ["threads: 2 instead of 4"]

@@ -31,8 +31,8 @@ def test_a_change_is_said_with_figures() -> None:
     timings = Timings({4: 0.2, 8: 0.15}, {4: 0.02, 8: 0.0301})
     assert change(timings, Threads(8, 8), Threads(8, 8)) == ""
     assert change(timings, Threads(8, 8), Threads(8, 4)) == (
-        "computes with 4 (8 for prompts) threads instead of 8: a token takes 20 ms instead of 30.1"
+        "threads: 4 (8 for prompts) instead of 8: a token takes 20 ms instead of 30.1"
     )
     assert change(timings, Threads(6, 6), Threads(4, 4)) == (
-        "computes with 4 threads instead of 6: a token takes 20 ms, a part of a prompt 200 ms"
+        "threads: 4 instead of 6: a token takes 20 ms, a part of a prompt 200 ms"
     )

@@ -88,7 +88,7 @@ def test_threads_are_chosen_for_prompts_and_answers(monkeypatch: pytest.MonkeyPa
     context = Context([3, 0, 0, 40], speed(DECODE, PREFILL))
     tests = measured(monkeypatch, context, [2, 4, 8])
     assert tests.decide() == (
-        "computes with 4 (8 for prompts) threads instead of 8: a token takes 62.5 ms instead of "
+        "threads: 4 (8 for prompts) instead of 8: a token takes 62.5 ms instead of "
         "62.5; fills gaps of 4 slots instead of 0"
     )
     assert (context.threads, context.gap_fill) == ((8, 4), 4)
