@@ -33,6 +33,7 @@ from .loading.placed_model import load_placed
 from .tokenizer import LlamaTokenizer
 from .vision.loading import load as load_projector
 from .vision.mmproj_file import MmprojFile
+from .vision.spans import PICTURE_SHARE
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class LlamaModel:
             use_gpu=self.uses_gpu,
             threads=threads(context_options).decode,
             flash_attn=context_options.flash_attn,
+            most_tokens=int(self.context_length * PICTURE_SHARE),
             check_open=lambda: progress(1, 1),
         )
 

@@ -124,6 +124,7 @@ class BatchScheduler:
         if sequence.request.model_inputs is not None:  # it may have ended within a picture
             kept = self._context.truncate(sequence.slot, len(sequence.tokens))
             sequence.tokens = sequence.tokens[:kept]
+            sequence.request.model_inputs = None  # the request is kept until the slot's next one
         sequence.release()
 
     # -- beginning

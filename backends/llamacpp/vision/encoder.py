@@ -17,9 +17,9 @@ from kuwa_min.chat.modelfile import Message
 
 from .chat_media import ChatMedia
 from .picture_encoder import Picture, PictureEncoder
-from .spans import find_spans
+from .spans import PICTURE_SHARE, find_spans
 
-PICTURE_SHARE, ALL_SHARE = 1 / 4, 3 / 4  # of a prompt's tokens, for one picture and for all
+ALL_SHARE = 3 / 4  # of a prompt's tokens, for all its pictures
 
 
 class VisionEncoder(TextEncoder):
@@ -41,6 +41,8 @@ class VisionEncoder(TextEncoder):
     def encode(self, chat: list[Message]) -> EncodedPrompt:
         """Return the chat's ids, and its pictures encoded as ChatMedia; may take seconds."""
         ids = super().encode(chat).ids
+        if not self._of_chat:
+            return EncodedPrompt(ids)
         needed = {tuple(ids[span.start : span.end]) for span in find_spans(ids)}
         encoded = [
             one

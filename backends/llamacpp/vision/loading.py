@@ -29,9 +29,12 @@ def load(
     use_gpu: bool,
     threads: int,
     flash_attn: str,
+    most_tokens: int,
     check_open: Callable[[], None],
 ) -> PictureEncoder | None:
     """Return what encodes pictures for a model, llama.cpp's pointer; see Projector.
+
+    most_tokens: of a picture, about, which decides how much memory of a card is taken now.
 
     Raises StartError for the file of --mmproj; says of another one only that it is not used.
     """
@@ -55,5 +58,7 @@ def load(
             raise StartError(f"--mmproj: {error}") from None
         logger.warning("no pictures are read: %s", error)
         return None
+    if use_gpu:
+        projector.try_largest(most_tokens)
     free = free_bytes()
     return PictureEncoder(projector, MOST if free is None else min(MOST, free // SHARE))

@@ -58,6 +58,7 @@ TEXT, IMAGE = mtmd_cpp.MTMD_INPUT_CHUNK_TYPE_TEXT, mtmd_cpp.MTMD_INPUT_CHUNK_TYP
 DEVICE = re.compile(r"CLIP using (\S+) backend")
 SIZES = re.compile(r"(?:model size: +|compute buffer size = +)([\d.]+) MiB")
 MIB = 2**20
+MAX_SIDE, LEAST_SIDE = 4096, 64  # of a picture in pixels
 MAX_REASON = 300  # characters of llama.cpp's error message
 
 
@@ -184,6 +185,18 @@ class Projector:
             raise Unusable(str(error)) from None
 
     # -- one thread at a time
+
+    def try_largest(self, most: int) -> None:
+        """Encode a blank picture of `most` tokens, or the largest below them.
+
+        So a card gives its memory at the start: llama.cpp ends the process where there is none.
+        """
+        side = MAX_SIDE
+        while side > LEAST_SIDE and self.count_tokens(side, side) > most:
+            side = side * 4 // 5
+        prepared = self.prepare(side, side, bytes(3 * side * side))
+        for chunk, ids in prepared.spans[:1]:
+            self.encode(chunk, ids)
 
     def encode(self, chunk: Any, ids: list[int]) -> Encoded:
         """Return what a span is to the language model; takes long. Raises RuntimeError."""

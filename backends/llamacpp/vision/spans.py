@@ -19,6 +19,7 @@ START, WORD = 1 << 30, (1 << 30) - 1
 COUNT_BITS = 15
 MAX_COUNT = (1 << COUNT_BITS) - 1  # tokens, or positions, of a span
 MIN_TOKENS = 2
+PICTURE_SHARE = 1 / 4  # of a prompt's tokens, which one picture may have
 MIN_HASHED = 6  # tokens; fewer have room for too little of the hash: such a span equals no other
 
 

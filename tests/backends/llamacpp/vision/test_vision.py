@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,40 @@ def test_a_file_of_another_model_is_refused(
     executor = begin(load, files, "llava")
     assert not executor.accepts_images()
     assert re.search(f"no pictures are read: .*{reason}", caplog.text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_largest_picture_can_be_tried_at_the_start(kind: str, files: Any, load: Any) -> None:
+    """As on a card; the model is used as before."""
+    encoder = begin(load, files, kind).model.picture_encoder
+    sizes: list[int] = []
+    projector = encoder._projector
+    encode = projector.encode
+    projector.encode = lambda chunk, ids: sizes.append(len(ids)) or encode(chunk, ids)
+    projector.try_largest(300)
+    assert sizes[0] in {"llava": [64], "gemma3": [16], "qwen2vl": range(150, 301)}[kind]
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_a_build_without_mtmd_says_so(
+    is_given: bool,
+    files: Any,
+    load: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An error of --mmproj; a warning about a file beside the model."""
+    monkeypatch.delitem(sys.modules, "backends.llamacpp.vision.projector", raising=False)
+    monkeypatch.delitem(sys.modules, "backends.llamacpp.vision.picture_encoder", raising=False)
+    monkeypatch.setitem(sys.modules, "llama_cpp.mtmd_cpp", None)
+    monkeypatch.delattr(llama_cpp, "mtmd_cpp")
+    reason = "this build of llama.cpp reads no pictures"
+    if is_given:
+        with pytest.raises(StartError, match=f"--mmproj: {reason}"):
+            begin(load, files, "llava", "--mmproj", files["llava"][1])
+        return
+    assert not begin(load, files, "llava").accepts_images()
+    assert reason in caplog.text
 
 
 def test_without_the_part_that_sees_a_chat_is_text(files: Any, load: Any) -> None:
