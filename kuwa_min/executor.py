@@ -128,7 +128,7 @@ class LLMExecutor(KuwaAttributes):
         return self.__answer(protocol.parse_chat_request(dict(content), language, base_urls))
 
     def api_features(self) -> Collection[str]:
-        """Return what clients of /v1 may ask for beyond text; called for each that does.
+        """Return what clients of /v1 may ask for beyond text; called for each request.
 
         images: as links in the text. tools: functions, told in a system message. json_schema:
         answers that match llm_json_schema. raw_prompt: text that is continued, if

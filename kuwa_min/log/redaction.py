@@ -27,6 +27,7 @@ SECRET_NAMES = ("key", "keys", "apikey", "token", "secret", "password", "passwd"
 FILES = ("tls_key", "ssl_key")  # named so, and the path of a file
 MISSPELLED = ("api_key", "api_token", "access_token", "password")  # also found if nearly so
 ABBREVIATED = ("api", "auth", "authorization", "pass", "pwd")  # only as options
+OF_API = ("loopback", "on", "off")  # values of --api, which may be an --api_key cut short
 LIKENESS = 0.8  # of a misspelled name, as difflib counts it
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2212"  # with those that word processors make
 BETWEEN = re.compile(r"[\s=:\"'{},]+")  # what may stand between a name and its value
@@ -109,7 +110,8 @@ def clean(text: str) -> str:
 
 def clean_command_line(text: str, words: Sequence[str]) -> str:
     """Return an error about these words of a command line, without the secrets among them."""
-    for secret in sorted(filter(None, _secrets_among(words)), key=len, reverse=True):
+    secrets = {secret for secret in _secrets_among(words) if secret and secret not in OF_API}
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return clean(text)
 

@@ -51,6 +51,7 @@ from .slots import Slots
 logger = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
+USER_FIELD = "x-openwebui-user-id"  # as Open WebUI says it, if it is told to
 OWNER = "kuwa-min"  # owned_by of a model
 SECRET_FIELDS = ("authorization", "cookie", "proxy-authorization")  # which no executor sees
 
@@ -61,7 +62,7 @@ class Kind(NamedTuple):
     """Chats, or completions of prompts: how they are read and answered."""
 
     prefix: str  # of ids
-    read: Callable[[Fields, str | None, Mapping[str, list[str]]], ApiRequest]
+    read: Callable[[Fields, str | None, Mapping[str, list[str]], Collection[str]], ApiRequest]
     whole: type[WholeEncoder]
     stream: type[StreamEncoder]
 
@@ -150,8 +151,9 @@ class ApiRoutes:
                 requests.read_object(request.body),
                 request.header("accept-language"),
                 {name: one for name, one in headers.items() if name not in SECRET_FIELDS},
+                features := self._features(),
             )
-            self._refuse_what_is_not_offered(asked)
+            _refuse_what_is_not_offered(asked, features)
             if asked.model not in self._models:
                 raise ApiError(
                     404,
@@ -160,12 +162,6 @@ class ApiRoutes:
                     code="model_not_found",
                 )
             return self._start(place, request, asked, client, self._encoder(kind, request, asked))
-
-    def _refuse_what_is_not_offered(self, asked: ApiRequest) -> None:
-        missing = asked.needs.keys() - self._features() if asked.needs else ()
-        for feature in missing:
-            param = asked.needs[feature]
-            raise ApiError(400, NOT_OFFERED_HERE.format(param), param=param)
 
     def _start(
         self,
@@ -184,7 +180,7 @@ class ApiRoutes:
             waiting_timeout=self._waiting_timeout,
             loop=self._loop,
             log_content=self._content_logger(),
-            user=f"{client} {asked.user}",
+            user=f"{client} {asked.user or request.header(USER_FIELD) or ''}",
             peer=request.peer,
             language=request.header("accept-language"),
             place="a chat of /v1",
@@ -225,3 +221,9 @@ class ApiRoutes:
     def _respond(self, request: Request, value: object) -> Response:
         body = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
         return Response(200, body, JSON, self._access.headers(request.head))
+
+
+def _refuse_what_is_not_offered(asked: ApiRequest, features: Collection[str]) -> None:
+    for feature, param in asked.needs.items():
+        if feature not in features:
+            raise ApiError(400, NOT_OFFERED_HERE.format(param), param=param)

@@ -62,7 +62,7 @@ class Backend(NamedTuple):
     abort: Callable[[], Coroutine[Any, Any, None]] | None  # see Service._run_abort
     uses_asyncio: bool
     status: BackendStatus
-    features: Callable[[], Collection[str]]  # on the thread of each request that asks for one
+    features: Callable[[], Collection[str]]  # on the thread of each request
 
 
 class Listening(NamedTuple):

@@ -9,7 +9,7 @@ Facts about the protocol:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from kuwa_min.chat import bounded_json
@@ -70,10 +70,16 @@ def read_object(body: bytes | bytearray) -> Fields:
     return Fields(found)
 
 
-def read_chat(fields: Fields, language: str | None, headers: Mapping[str, list[str]]) -> ApiRequest:
+def read_chat(
+    fields: Fields,
+    language: str | None,
+    headers: Mapping[str, list[str]],
+    features: Collection[str] = (),
+) -> ApiRequest:
     """Return a request of chat/completions; raises ApiError.
 
     language: the request's Accept-Language. headers: for executors that read them themselves.
+    features: of the executor.
     """
     _refuse_what_is_not_offered(fields)
     offered = tools.read(fields)
@@ -87,13 +93,18 @@ def read_chat(fields: Fields, language: str | None, headers: Mapping[str, list[s
     if (schema := response_format.read_schema(fields)) is not None:
         options[JSON_SCHEMA] = schema
         needs[JSON_SCHEMA] = "response_format"
+    elif offered.schema is not None and JSON_SCHEMA in features:
+        options[JSON_SCHEMA] = offered.schema
     wishes = Wishes(thoughts_apart=True)
     asked = _request(fields, conversation.history, options, needs, wishes, language, headers)
     return asked._replace(functions=offered.names)
 
 
 def read_completion(
-    fields: Fields, language: str | None, headers: Mapping[str, list[str]]
+    fields: Fields,
+    language: str | None,
+    headers: Mapping[str, list[str]],
+    features: Collection[str] = (),
 ) -> ApiRequest:
     """Return a request of completions, whose prompt no template renders; as `read_chat`."""
     _refuse_what_is_not_offered(fields)

@@ -38,6 +38,7 @@ class Tools(NamedTuple):
 
     names: frozenset[str]
     prompt: str  # for the system prompt
+    schema: str | None = None  # of an answer that must be a call; None: it need not be
 
 
 NO_TOOLS = Tools(frozenset(), "")
@@ -55,12 +56,31 @@ def read(request: Fields) -> Tools:
     signatures = "\n".join(
         json.dumps({"type": "function", "function": one}, ensure_ascii=False) for one in functions
     )
-    parts = [INTRODUCTION.format(signatures)]
+    parts, schema = [INTRODUCTION.format(signatures)], None
     if choice != AUTO:
         parts.append(MUST_CALL if choice == REQUIRED else MUST_CALL_ONE.format(choice))
+        schema = _schema([one for one in functions if choice in (REQUIRED, one["name"])])
     if request.get("parallel_tool_calls") is False:
         parts.append(ONLY_ONE)
-    return Tools(names, "\n\n".join(parts))
+    return Tools(names, "\n\n".join(parts), schema)
+
+
+def _schema(functions: list[dict[str, Any]]) -> str | None:
+    """Return the schema of a call of one of these; None if theirs refer to their own root."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": one["name"]},
+                "arguments": one.get("parameters") or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for one in functions
+    ]
+    schema = json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
+    return None if '"$ref"' in schema else schema
 
 
 def _function(tool: Fields) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def test_options_and_the_environment_hide_their_secrets() -> None:
         (["--apikey:secret1"], "unrecognized: --apikey:secret1", "unrecognized: --apikey:***"),
         (["\u2014api_key", "secret1"], "unrecognized: secret1", "unrecognized: ***"),
         (["--api", "secret1"], "unrecognized: --api secret1", "unrecognized: --api ***"),
+        (["--api", "on"], "--api on needs a token, not on", None),
+        (["--api", "loopback", "--prot"], "unrecognized: --prot loopback", None),
         (["--auth=secret1"], "unrecognized: --auth=secret1", "unrecognized: --auth=***"),
         (["chatgpt --api_key secret1"], "unknown: --api_key secret1", "unknown: --api_key ***"),
         ([f"chatgpt --x {OTHER}"], f"unknown: --x {OTHER}", "unknown: --x ***"),

@@ -380,6 +380,45 @@ def test_pages_of_named_sites_may_ask_and_read() -> None:
                 assert response.getheader("Access-Control-Allow-Origin") is None
 
 
+# -- Open WebUI, as its documentation and its log of requests have them
+
+WEBUI = {
+    "Authorization": "Bearer ",  # without a key
+    "Content_Type": "application/json",
+    "X_OpenWebUI_User_Id": "7c9e",
+    "X_OpenWebUI_User_Name": "Ann",
+    "User_Agent": "Python/3.11 aiohttp/3.11.11",
+    "Accept_Encoding": "gzip, deflate, br",
+}
+WEBUI_CHAT = {
+    "stream": True,
+    "model": "m",
+    "messages": [{"role": "user", "content": "hi"}],
+    "stream_options": {"include_usage": True},
+    "temperature": 0.8,
+    "max_tokens": None,
+}
+WEBUI_TITLE = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "### Task: Generate a title"}],
+    "stream": False,
+    "max_completion_tokens": 1000,
+}
+
+
+def test_open_webui_chats() -> None:
+    """It lists the models, streams chats, and asks for titles."""
+    with api(echo) as one:
+        status, models = one.fetch("/v1/models", **WEBUI)
+        assert (status, models["data"][0]["id"]) == (200, "m")
+        with one.call(CHAT, WEBUI_CHAT, **WEBUI) as response:
+            events = events_of(response.read())
+        assert joined(events) == "hi"
+        assert events[-1]["usage"]["total_tokens"] == 7
+        title = one.fetch(CHAT, WEBUI_TITLE, **WEBUI)[1]
+        assert title["choices"][0]["message"]["content"] == "### Task: Generate a title"
+
+
 # -- OpenAI's SDK
 
 

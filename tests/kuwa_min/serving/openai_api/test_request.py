@@ -344,5 +344,30 @@ def test_a_call_may_be_required(choice: Any, told: str) -> None:
     system = asked.chat.history[0]["content"]
     assert told in system
     assert "one function at most" in system
+    assert "llm_json_schema" not in asked.chat.modelfile.parameters
     none = read(tools=both, tool_choice="none")
     assert (none.functions, none.needs, len(none.chat.history)) == (frozenset(), {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("choice", "parameters", "names"),
+    [
+        ("required", {"type": "object"}, ["look", "add"]),
+        (function("add"), {"type": "object"}, ["add"]),
+        ("required", {"$ref": "#/$defs/x"}, None),
+        ("auto", {"type": "object"}, None),
+    ],
+)
+def test_a_required_call_is_kept_to_by_executors_that_can(
+    choice: Any, parameters: Any, names: list[str] | None
+) -> None:
+    """By a schema, unless those of the functions refer to their own root."""
+    both = [function("look", parameters=parameters), function("add")]
+    body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": choice}
+    asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"json_schema"})
+    text = asked.chat.modelfile.parameters.get("llm_json_schema")
+    found = json.loads(text or "{}")
+    calls = found.get("anyOf", [found] if text else None)
+    allowed = calls and [call["properties"]["name"]["const"] for call in calls]
+    assert allowed == names
+    assert asked.needs == {"tools": "tools"}
