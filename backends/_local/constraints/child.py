@@ -99,12 +99,9 @@ def serve(llguidance: Any, tokenizer: Any, answer: socket.socket) -> None:
         return write_message(answer, f"{type(error).__name__}: {error}".encode())
     limits = llguidance.LLParserLimits(verbose_errors=False)
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
+    mask, size = matcher.compute_bitmask(), (tokenizer.vocab_size + 7) // 8
     write_message(answer, matcher.get_error().encode())
-    size = (tokenizer.vocab_size + 7) // 8
     while not matcher.is_error():
-        mask = matcher.compute_bitmask()
-        if matcher.is_error():
-            return None
         signal.alarm(0)
         answer.sendall(mask[:size])
         token = answer.recv(NUMBER.size)
@@ -112,6 +109,7 @@ def serve(llguidance: Any, tokenizer: Any, answer: socket.socket) -> None:
             return None
         signal.alarm(MASK_SECONDS)
         matcher.consume_token(*NUMBER.unpack(token))
+        mask = matcher.compute_bitmask()
     return None
 
 
@@ -123,7 +121,7 @@ def lark_of(llguidance: Any, kind: str, text: str) -> str:
         return f"{HEAD}start: %json {json.dumps(schema)}"
     if kind == "regex":
         return f"{HEAD}start: /{llguidance.regex_to_lark(text, '')}/"
-    return HEAD + text
+    return f"{text}\n{HEAD}"  # so that messages have its own numbers of lines
 
 
 def limit_memory() -> None:

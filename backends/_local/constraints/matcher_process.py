@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 START_SECONDS = 120.0  # to read a vocabulary, on a busy machine
 SLACK_SECONDS = 10.0  # for the end of a process that computed too long
 LONGEST_REASON = 300  # characters
+QUOTED = re.compile(r"\n +\d+ \| .*|<non-verbose/>", re.DOTALL)  # lines of the grammar, numbered
+PREFIX = re.compile(r"\Aat \d+\(\d+\): (?=failed to compile JSON|invalid regex)")  # in our lines
+NO_MATCH = "NoExtension"
 SOURCE = str(child.__spec__.loader.get_source(child.__name__))  # type: ignore[union-attr]
 PYTHON_OPTIONS = ("-I", "-S", "-B", "-c")  # as the sandbox of templates has them
 KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
@@ -179,5 +183,8 @@ def _library_folder() -> str:
 
 
 def _one_line(reason: str) -> str:
-    line = " ".join(reason.split())
+    """Return what llguidance says, without the grammar that it quotes."""
+    if reason.startswith(NO_MATCH):
+        return "nothing matches it"
+    line = " ".join(PREFIX.sub("", QUOTED.sub("", reason)).split())
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

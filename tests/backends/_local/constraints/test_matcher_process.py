@@ -99,8 +99,9 @@ def test_a_mask_allows_what_can_still_match(
         (REGEX, "(" * 30_000 + "a" + ")" * 30_000, "cannot be used: "),
         (REGEX, "(?=a)b", "look-around"),
         (GRAMMAR, "hello", "Expected token"),
-        (GRAMMAR, "start: b", 'unknown name: "b"'),
+        (GRAMMAR, "start: a\na: b", 'at 2(4): unknown name: "b"'),
         (JSON_SCHEMA, '{"type": "integer", "minimum": 5, "maximum": 3}', "Unsatisfiable schema"),
+        (JSON_SCHEMA, '{"$ref": "#"}', "nothing matches it"),
         (JSON_SCHEMA, '{"not": {}}', 'Unimplemented keys: ["not"]'),
         (JSON_SCHEMA, '{"type": "foo"}', "Invalid type: foo"),
         (JSON_SCHEMA, '{"items":' * 3_000 + "{}" + "}" * 3_000, "recursion"),
@@ -116,6 +117,7 @@ def test_what_cannot_be_used_is_a_sentence(
         process.open(Constraint(kind, text))
     sentence = str(refused.value.sentence)
     assert reason in sentence
+    assert "no_forcing" not in sentence and "whitespace" not in sentence, "what we add"
     assert "\n" not in sentence and len(sentence) < LONGEST_REASON + 50
 
 
