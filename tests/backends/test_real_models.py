@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +54,25 @@ TURNS = (
     "Where do I live?",
     "Goodbye :-)",
 )
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 9}, "age": {"enum": [17, 42]}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def is_person(text: str) -> bool:
+    """Tell whether a text is what PERSON says."""
+    person = json.loads(text)
+    return set(person) == {"name", "age"} and person["age"] in (17, 42)
+
+
+CONSTRAINTS: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+    ("json_schema", json.dumps(PERSON), is_person),
+    ("regex", "(yes|no)[!?]{1,3}", re.compile("(yes|no)[!?]{1,3}").fullmatch),
+    ("grammar", 'start: /[a-c]{2}/ ("+" "d")~1..3', re.compile(r"[a-c]{2}(\+d){1,3}").fullmatch),
+)
 
 
 class Real(NamedTuple):
@@ -64,9 +85,9 @@ class Real(NamedTuple):
     near_tie: float
     is_base: bool  # it has no template, and its answers end where it plays the other side
 
-    def ask(self, *said: str, tokens: int) -> Answer:
-        """Ask for at most this many tokens."""
-        return self.chats.ask(*said, **{self.length_option: tokens})
+    def ask(self, *said: str, tokens: int, **wishes: Any) -> Answer:
+        """Ask for at most this many tokens; the wishes are a Modelfile's llm_*."""
+        return self.chats.ask(*said, **{self.length_option: tokens}, **wishes)
 
     def said(self, request: Any) -> list[int]:
         """Return the tokens of an answer, without the one that ended it."""
@@ -113,6 +134,7 @@ def real(request: pytest.FixtureRequest) -> Iterator[Real]:
             NEAR_TIE[backend],
             is_base=model == "gemma3",
         )
+    executor.constrainer.close()
     executor.engine.close()
     executor.sandbox_pool.close()
 
@@ -198,6 +220,27 @@ def test_a_stopped_answer_is_gone_on_from(real: Real) -> None:
     again.whole()
     assert again.request.cached_tokens >= len(stopped.request.prompt_ids) - 1
     real.check(again)
+
+
+@every_model
+def test_constrained_answers_match_and_leave_their_neighbours_alone(real: Real) -> None:
+    """Drawn from all tokens at temperature 1, and greedy; free chats say what they say alone."""
+    pytest.importorskip("llguidance", reason="constrained answers need it")
+    free = [real.ask(QUESTIONS[0], tokens=10)]
+    drawn = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
+    asked = [(*one, {**drawn, "seed": 1}) for one in CONSTRAINTS]
+    asked += [(*CONSTRAINTS[0], {"temperature": 0})]
+    held = [
+        (check, real.ask("Describe a person.", tokens=60, **{kind: text}, **wish))
+        for kind, text, check, wish in asked
+    ]
+    for check, answer in held:
+        text = answer.whole()
+        assert check(text), text
+        assert answer.request.completion_tokens < 60, "it ended by itself"
+    for answer in free:
+        answer.whole()
+        real.check(answer)
 
 
 @pytest.mark.parametrize(
