@@ -30,7 +30,7 @@ from kuwa_min.options.generation_options import Option, wants_multimodal
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 
 from . import arguments, model_options
-from .loading import adapter_files
+from .loading import adapter_files, tensor_overrides
 from .loading.adapter_files import NONE
 from .vision import mmproj_file
 
@@ -129,6 +129,7 @@ class LlamacppExecutor(ModelExecutor):
         """Merge what the model says, the -c file and the command line; log what has no effect."""
         self.path, header = resolve.gguf_file(self.args.model_path)
         self.adapter_files = adapter_files.find(self.args.lora, header)
+        self.overrides = tensor_overrides.from_arguments(self.args)
         given = {name: vars(self.args)[name] for name in IGNORED}
         ignored = {name: value for name, value in given.items() if value is not None}
         more = [("the command line", ignored)]
@@ -154,6 +155,7 @@ class LlamacppExecutor(ModelExecutor):
             gpu_layers=types.unless_auto(self.args.ngl),
             visible_gpu=self.args.visible_gpu,
             tensor_split=self.args.tensor_split,
+            overrides=self.overrides,
             context_length=types.unless_auto(self.args.context_window),
             context_options=ContextOptions(
                 types.unless_auto(self.args.threads),

@@ -9,9 +9,12 @@ from typing import Any
 from backends._local.options import add_lora_option, add_threads
 from kuwa_min.options import types
 
+from .loading import tensor_overrides
+
 UNQUANTIZED = ("f32", "f16")
 CACHE_TYPES = (*UNQUANTIZED, "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 MAX_LAYERS = 2**31 - 1
+MAX_MOE_LAYERS = 1000
 MAX_CONTEXT = 2**24  # tokens; above them llama.cpp wastes memory
 
 
@@ -50,6 +53,26 @@ def add_arguments(add: Callable[..., Any]) -> None:
         default=[],
         metavar="N[,N]",
         help="how much of the model each graphics card gets, such as 3,1",
+    )
+    add(
+        "--override_tensor",
+        nargs="+",
+        action="extend",
+        type=tensor_overrides.parse,
+        default=[],
+        metavar="PATTERN=DEVICE",
+        help="device of the tensors whose names match: CPU, CUDA0... as the log names them",
+    )
+    add(
+        "--cpu_moe",
+        action="store_true",
+        help="leave the experts of a mixture-of-experts model to the processor, all else to cards",
+    )
+    add(
+        "--n_cpu_moe",
+        type=types.whole(0, MAX_MOE_LAYERS),
+        metavar="N",
+        help="only those of the first N layers",
     )
     add(
         "--flash_attn",

@@ -30,6 +30,7 @@ from .loading.adapter_files import AdapterFile
 from .loading.adapters import load as load_adapters
 from .loading.gguf_model import Progress
 from .loading.placed_model import load_placed
+from .loading.tensor_overrides import TensorOverride
 from .tokenizer import LlamaTokenizer
 from .vision.loading import load as load_projector
 from .vision.mmproj_file import MmprojFile
@@ -58,6 +59,7 @@ class LlamaModel:
         gpu_layers: int | None,
         visible_gpu: str | None,
         tensor_split: Sequence[float],
+        overrides: Sequence[TensorOverride] = (),
         context_length: int | None,
         context_options: ContextOptions,
         slots: int = 1,
@@ -69,10 +71,10 @@ class LlamaModel:
 
         progress: called with (done, total); gpu_layers: -1 for all, None for as many as fit;
         visible_gpu: the GPUs that the environment was restricted to; tensor_split: the share of
-        each GPU; context_length: tokens of prompt and completion, 0 for as many as the model was
-        trained with, None for as many of these as will fit; slots: that will be wanted, for what
-        fits; chat_template: instead of its own; adapter_files: those of --lora; mmproj: the part
-        that sees pictures.
+        each GPU; overrides: tensors that lie elsewhere; context_length: tokens of prompt and
+        completion, 0 for as many as the model was trained with, None for as many of these as will
+        fit; slots: that will be wanted, for what fits; chat_template: instead of its own;
+        adapter_files: those of --lora; mmproj: the part that sees pictures.
         """
         bindings.prepare()
         self._path, self.name = path, path.name
@@ -85,6 +87,7 @@ class LlamaModel:
                 gpu_layers=gpu_layers,
                 visible_gpu=visible_gpu,
                 tensor_split=tensor_split,
+                overrides=overrides,
                 slots=slots,
                 length=DEFAULT_CONTEXT if context_length is None else context_length,
                 beside=[file.path for file in (*adapter_files, *([mmproj] if mmproj else []))],

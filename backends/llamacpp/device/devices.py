@@ -49,6 +49,25 @@ def find() -> list[Device]:
     return [_describe(get(number)) for number in range(count())]
 
 
+def used(layers: int) -> list[Device]:
+    """Return the devices that llama.cpp computes on; layers: on graphics cards, 0 for none."""
+    found = find()
+    return [one for one in found if one.kind == CPU] + (_cards_used(found) if layers else [])
+
+
+def _cards_used(devices: Sequence[Device]) -> list[Device]:
+    """Return the graphics cards that llama.cpp uses: integrated ones if there are no others."""
+    cards = [one for one in devices if one.kind in (GPU, INTEGRATED_GPU)]
+    return [one for one in cards if one.kind == GPU] or cards
+
+
+def buffer_type(device: Device) -> int:
+    """Return ggml's pointer to the kind of memory in which a device has tensors."""
+    by_name = _function("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)
+    of = _function("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)
+    return int(of(by_name(device.name.encode())))
+
+
 def _describe(device: int) -> Device:
     name, description, registry_name = (
         _function(f"ggml_backend_{word}", ctypes.c_char_p, ctypes.c_void_p)
@@ -147,7 +166,7 @@ def _check_split(shares: Sequence[float], cards: list[Device]) -> None:
 
     It would leave them out, and divide by their sum of zero if no others are given.
     """
-    used = [one for one in cards if one.kind == GPU] or cards
+    used = _cards_used(cards)
     if any(shares[len(used) :]):
         text = ",".join(f"{share:g}" for share in shares)
         raise StartError(

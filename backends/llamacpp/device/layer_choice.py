@@ -26,6 +26,7 @@ from backends.llamacpp.batching import context_params
 from backends.llamacpp.batching.context_params import PADDING, ContextOptions
 from backends.llamacpp.bindings import LOG_CAPTURE
 from backends.llamacpp.loading.gguf_model import load
+from backends.llamacpp.loading.tensor_overrides import TensorOverride, off_cards
 from kuwa_min.errors import StartError
 
 from . import devices, kv_tensors
@@ -64,6 +65,7 @@ def choose(
     *,
     visible_gpu: str | None,
     tensor_split: Sequence[float],
+    overrides: Sequence[TensorOverride] = (),
     slots: int,
     length: int,
     beside: Sequence[Path] = (),
@@ -80,7 +82,7 @@ def choose(
     except StartError as error:
         logger.warning("--ngl auto leaves all to the processor: %s", error)
         return 0
-    sizes, cards = read_sizes(path), read_cards(log)
+    sizes, cards = read_sizes(path, overrides), read_cards(log)
     taken = sum(file.stat().st_size for file in beside)
     layers = fitting_layers(sizes, cards, tensor_split, taken=taken)
     logger.log(logging.INFO if layers else logging.WARNING, "%s", explain(layers, sizes, cards))
@@ -120,16 +122,20 @@ def _log_without_weights(
     return about_model + log
 
 
-def read_sizes(path: Path) -> Sizes:
-    """Return the sizes of a model's layers, from the headers of its files."""
+def read_sizes(path: Path, overrides: Sequence[TensorOverride] = ()) -> Sizes:
+    """Return the sizes of a model's layers, from the headers of its files.
+
+    overrides: what they put on the processor does not count.
+    """
     tensors: dict[str, int] = {}
     for part in gguf.parts(path):
         tensors |= gguf.check_file(part).sizes
     blocks: dict[int, int] = {}
+    elsewhere = off_cards(tensors, overrides)
     for name, size in tensors.items():
         if found := BLOCK.match(name):
             number = int(found[1])
-            blocks[number] = blocks.get(number, 0) + size
+            blocks[number] = blocks.get(number, 0) + (0 if name in elsewhere else size)
     output = tensors.get(OUTPUT, tensors.get(EMBEDDINGS, 0))
     return Sizes([blocks[number] for number in sorted(blocks)], output)
 

@@ -12,7 +12,10 @@ from typing import Any
 import llama_cpp
 
 from backends.llamacpp.bindings import LOG_CAPTURE
+from backends.llamacpp.device import override_buffers
 from kuwa_min.errors import StartError
+
+from .tensor_overrides import TensorOverride
 
 Progress = Callable[[int, int], None]  # called with (done, total)
 PROGRESS_STEPS = 1000  # of loading
@@ -28,6 +31,7 @@ def load(
     *,
     gpu_layers: int,
     tensor_split: Sequence[float],
+    overrides: Sequence[TensorOverride] = (),
     without_weights: bool = False,
 ) -> Any:
     """Return llama.cpp's pointer to the loaded model; raises StartError.
@@ -50,6 +54,9 @@ def load(
     if without_weights:
         params.no_alloc, params.load_mode = True, LOAD_WITHOUT_MAPPING
     params.tensor_split = _tensor_split(tensor_split)
+    params.tensor_buft_overrides = ctypes.cast(
+        override_buffers.array(overrides, gpu_layers), ctypes.c_void_p
+    )
     params.progress_callback = llama_cpp.llama_progress_callback(report)
     LOG_CAPTURE.first_error = ""
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)

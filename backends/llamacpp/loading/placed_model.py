@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from backends.llamacpp.batching.context_params import ContextOptions
-from backends.llamacpp.device import devices, layer_choice
+from backends.llamacpp.device import devices, layer_choice, override_buffers
 from kuwa_min.errors import StartError
 
 from .gguf_model import Progress, load
+from .tensor_overrides import TensorOverride
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def load_placed(
     gpu_layers: int | None,
     visible_gpu: str | None,
     tensor_split: Sequence[float],
+    overrides: Sequence[TensorOverride],
     slots: int,
     length: int,
     beside: Sequence[Path] = (),
@@ -34,22 +36,29 @@ def load_placed(
     cards then fail, the processor computes; beside: files of what goes on a card, too. Raises
     StartError.
     """
+
+    def place(layers: int) -> Any:
+        override_buffers.check(path, overrides, layers)
+        split = tensor_split if layers else ()
+        return load(path, progress, gpu_layers=layers, tensor_split=split, overrides=overrides)
+
     if gpu_layers is not None:
         devices.check(gpu_layers, visible_gpu, tensor_split)
-        return load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split), gpu_layers
+        return place(gpu_layers), gpu_layers
     gpu_layers = layer_choice.choose(
         path,
         options,
         visible_gpu=visible_gpu,
         tensor_split=tensor_split,
+        overrides=overrides,
         slots=slots,
         length=length,
         beside=beside,
     )
     try:
-        return load(path, progress, gpu_layers=gpu_layers, tensor_split=tensor_split), gpu_layers
+        return place(gpu_layers), gpu_layers
     except StartError as error:
         if not gpu_layers:
             raise
         logger.warning("the processor computes, as loading to graphics cards failed: %s", error)
-    return load(path, progress, gpu_layers=0, tensor_split=()), 0
+    return place(0), 0
