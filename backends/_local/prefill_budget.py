@@ -3,7 +3,9 @@
 # The strategy. A prefill keeps the sequences that are decoding waiting, and a cancel too, so that
 # a step prefills as much as takes TARGET_SECONDS: the speed of each prefill sets the next one's
 # size. The more requests wait for each one that is decoding, the longer a prefill may take: they
-# gain more than the others lose. split_budget() then divides the budget among the prompts.
+# gain more than the others lose. While none is decoding, only a request that is yet to come waits,
+# and where a prefill can be aborted it may take longer, too: large ones are faster. split_budget()
+# then divides the budget among the prompts.
 
 from __future__ import annotations
 
@@ -17,15 +19,19 @@ FIXED_CHUNK = 256  # tokens of a step's prefill where it must not depend on the 
 
 
 class PrefillBudget:
-    """The number of tokens to prefill in a step; max_tokens: the limit of one computation."""
+    """The number of tokens to prefill in a step; max_tokens: the limit of one computation.
 
-    def __init__(self, max_tokens: int) -> None:
-        self._max_tokens = max_tokens
+    undisturbed: times TARGET_SECONDS that a prefill may take at least while no request is decoding.
+    """
+
+    def __init__(self, max_tokens: int, *, undisturbed: int = 1) -> None:
+        self._max_tokens, self._undisturbed = max_tokens, undisturbed
         self._tokens = min(FIRST_TOKENS, max_tokens)
 
     def tokens(self, *, waiting: int, decoding: int) -> int:
         """Return the budget of this step, given the numbers of waiting and decoding requests."""
-        return self._tokens * queue_pressure(waiting=waiting, decoding=decoding)
+        pressure = queue_pressure(waiting=waiting, decoding=decoding)
+        return self._tokens * (pressure if decoding else max(pressure, self._undisturbed))
 
     def record(self, tokens: int, seconds: float) -> None:
         """Adapt to the speed of a prefill."""

@@ -78,7 +78,7 @@ def add_arguments(add: Callable[..., Any]) -> None:
         "--flash_attn",
         choices=("auto", "on", "off"),
         default="auto",
-        help="compute attention in one go; auto: where graphics cards compute",
+        help="compute attention in one go; auto: on graphics cards, and for several chats",
     )
     add(
         "--cache_type",

@@ -44,13 +44,15 @@ from .vision import steps
 
 logger = logging.getLogger(__name__)
 
+UNDISTURBED = 4  # times the duration of a prefill while no chat is decoding
+
 
 class BatchScheduler:
     """Runs as many sequences at once as the context has slots; a Scheduler."""
 
     def __init__(self, model: LlamaModel, context: LlamaContext, cache: PromptCache) -> None:
         self._model, self._context, self._cache = model, context, cache
-        self._budget = PrefillBudget(context.batch_tokens)
+        self._budget = PrefillBudget(context.batch_tokens, undisturbed=UNDISTURBED)
         self._sequences = self._idle_sequences()
         slots = len(self._sequences)
         self._planner = StepPlanner(self._budget, batch_tokens=context.batch_tokens, slots=slots)

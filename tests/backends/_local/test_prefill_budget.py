@@ -58,6 +58,17 @@ def test_the_more_requests_wait_the_larger_the_budget(
 
 
 @pytest.mark.parametrize(
+    ("waiting", "decoding", "times"), [(1, 0, 4), (6, 0, 6), (1, 1, 1), (2, 1, 2)]
+)
+def test_a_prefill_may_take_longer_while_none_is_decoding(
+    waiting: int, decoding: int, times: int
+) -> None:
+    """Where it can be aborted."""
+    budget = PrefillBudget(4096, undisturbed=4)
+    assert budget.tokens(waiting=waiting, decoding=decoding) == FIRST_TOKENS * times
+
+
+@pytest.mark.parametrize(
     ("tokens", "remaining", "split"),
     [
         (100, [], []),

@@ -335,7 +335,7 @@ def test_a_short_prompt_does_not_wait_for_the_prefill_of_a_long_one(
     talk = chats(file("llama"), "--context_window", LONG, "--limit", LONG)
     alone, long = library(file("llama")), "All work and no play. " * 100
     budget = talk.executor.engine._scheduler._budget
-    budget._tokens, budget.record = 64, lambda *_: None  # however fast this machine is
+    budget._tokens, budget.record = 16, lambda *_: None  # however fast this machine is
     short = talk.create("Hi", max_tokens=10)
     computed: list[int] = []
 
