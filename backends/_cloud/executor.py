@@ -22,8 +22,7 @@ from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import ON_NEW_LINE, sentence_of
 from kuwa_min.errors import AnswerError
 from kuwa_min.log.redaction import content
-from kuwa_min.options import generation_options
-from kuwa_min.options.constraint import JSON_SCHEMA
+from kuwa_min.options import constraint, generation_options
 from kuwa_min.options.sentences import MUST_BE_NAME, OPTION_REASON
 
 from . import api_key
@@ -126,11 +125,12 @@ class CloudExecutor(LLMExecutor):
         """Return what clients of /v1 may ask for."""
         has_files = self.args.multimodal or self.args.allow_multimodal
         names = {option.name for option in self.table}
-        return {"tools"} | ({"images"} if has_files else set()) | (names & {JSON_SCHEMA})
+        return {"tools"} | ({"images"} if has_files else set()) | (names & {constraint.JSON_SCHEMA})
 
     def setup(self) -> None:
         """Read options and key, create the client."""
         self.settings = generation_options.settings(self.table, self.args, self.library)
+        constraint.check_settings(self.settings)
         self.operator_key = api_key.read(self.args, self.key_variable)
         self.keep_secret(self.operator_key.text)
         self.attachments = AttachmentReader(
@@ -181,6 +181,7 @@ class CloudExecutor(LLMExecutor):
         asked = generation_options.asked_by(modelfile.parameters, self.table)
         model = self._model(asked.pop("model", None))
         options = generation_options.for_request(self.table, self.settings, asked, self.library)
+        wanted = constraint.take_constraint(options, asked)
         if modelfile.template:
             logger.info("the Modelfile's template is not used: the service has its own")
         key = self.key(modelfile)
@@ -191,7 +192,9 @@ class CloudExecutor(LLMExecutor):
         if self.args.no_system_prompt:
             prompt = prompt._replace(system="")
         apart = modelfile.wishes.thoughts_apart
-        request = CompletionRequest(model, prompt, [], chat.files, options, key, chat.notes, apart)
+        request = CompletionRequest(
+            model, prompt, [], chat.files, options, key, chat.notes, apart, wanted
+        )
         limit = self.prompt_limit(model, options)
         return request.fitted(sys.maxsize if limit is None else limit)
 

@@ -10,6 +10,7 @@ from backends._media.links import placeholder_numbers, side_note, with_texts
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.truncation import fit
+from kuwa_min.options.constraint import Constraint
 
 from . import token_estimate
 from .api_key import Key
@@ -45,6 +46,7 @@ class CompletionRequest(NamedTuple):
     key: Key
     notes: tuple[str, ...] = ()  # sentences on links that were not read
     thoughts_apart: bool = False  # whether they are wanted in a field of their own
+    constraint: Constraint | None = None  # what the answer must match
 
     def attachment_note(self) -> str:
         """Return the side note on links that were not read; empty if all were."""

@@ -22,7 +22,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.thinking.display import NOTE
 from kuwa_min.errors import AnswerError, StartError
-from kuwa_min.options import address, generation_options, types
+from kuwa_min.options import address, constraint, generation_options, types
 from kuwa_min.options.generation_options import Option
 from kuwa_min.options.thinking import (
     REASONING_EFFORT,
@@ -68,6 +68,7 @@ OPTIONS = (
     Option("top_k", int, None, "draw from so many tokens; not at OpenAI", least=-1),
     Option("min_p", float, None, "least share of the likeliest; not at OpenAI", least=0),
     Option("repetition_penalty", float, None, "avoid what was said; not at OpenAI", least=0),
+    *constraint.OPTIONS,
     THINKING,
     TEMPLATE_KWARGS._replace(help="variables of the server's chat template; not at OpenAI"),
     THINKING_TOKENS._replace(help="no effect: services have no common name for it"),
@@ -208,6 +209,7 @@ class ChatgptExecutor(CloudExecutor):
         else:
             self._list_at = float("inf")
             self._context_windows = from_model_list(models)
+            self.completions.service = _owner(models)
             self._warn_if_missing([str(one.get("id")) for one in models])
         finally:
             self._listing.release()
@@ -224,6 +226,11 @@ class ChatgptExecutor(CloudExecutor):
         if request.options[THINKING_TOKENS.name] is not None:
             generation_options.warn_once(NO_LIMIT)
         return self.completions.stream(request, self.count_usage)
+
+
+def _owner(models: list[dict[str, Any]]) -> str:
+    """Return what a service names as the owner of its first model: what serves it, often."""
+    return str(models[0].get("owned_by") or "").lower() if models else ""
 
 
 def _without_path(url: str) -> str:

@@ -46,6 +46,7 @@ class Completions:
         self._client, self._defaults = client, defaults
         self._parameters: dict[str, ModelParameters] = {}
         self._not_understood = NotUnderstood()
+        self.service = ""  # owner of the models that it lists, such as vllm
 
     def stream(
         self, request: CompletionRequest, count_usage: CountUsage
@@ -58,7 +59,7 @@ class Completions:
             wrappers=wrappers_but(prompts.asked(request.messages)),
         )
         has_text = False
-        body = parameters.to_json(request)
+        body = parameters.to_json(request, self.service)
         try:
             with contextlib.closing(self._texts(request, body, parser)) as texts:
                 for piece in texts:
@@ -112,7 +113,7 @@ class Completions:
         if type(error) is ServiceError:
             parameters = self._parameters_of(request.model)
             parameters.adapt(without_quote(response, request), request)
-            if parameters.to_json(request) != sent:
+            if parameters.to_json(request, self.service) != sent:
                 return RetryModified(error.sentence, f"{error}; it is asked in other words")
         return error
 

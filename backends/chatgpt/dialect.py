@@ -7,20 +7,28 @@ is set; what it refuses by name is renamed or left out from then on, and the req
 from __future__ import annotations
 
 import base64
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from backends._cloud.errors import ServiceError
 from backends._cloud.request import CompletionRequest
 from backends._media import links
 from backends._media.attachments import Attachment
+from kuwa_min.chat import catalog
 from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.thinking.formats import Format
+from kuwa_min.log.redaction import content
+from kuwa_min.options.constraint import JSON_SCHEMA, Constraint
 from kuwa_min.options.thinking import TEMPLATE_KWARGS, THINKING, THINKING_TOKENS
 
+from . import structured
 from .error_response import ErrorResponse
-from .errors import refuses_roles
+from .errors import mentions_structure, refuses_roles
+
+logger = logging.getLogger(__name__)
 
 EXTRA = "extra_body"  # an option whose value is merged into the request
 # which are not sent as they are
@@ -33,6 +41,7 @@ UNSUPPORTED = re.compile(
     re.IGNORECASE,
 )
 BAD_REQUEST = (400, 422)
+MAX_LOOSE = 64  # schemas that are remembered
 
 
 class ModelParameters:
@@ -44,13 +53,18 @@ class ModelParameters:
         self._left_out: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}
         self._folds_system = False  # the system prompt becomes a part of the first user message
+        self._loose: frozenset[str] = frozenset()  # schemas that are not guaranteed
+        self._refuses_older = False  # the names of fields that vLLM had
         self._begins_with_user = False  # an empty user message goes before an assistant's
         # How thoughts end that the service sends as the answer, and that no tag opens; by what
         # requests ask for of the chat template, which may open them or not.
         self.headless: dict[str, Format] = {}
 
-    def to_json(self, request: CompletionRequest) -> dict[str, Any]:
-        """Return the body of a request."""
+    def to_json(self, request: CompletionRequest, service: str = "") -> dict[str, Any]:
+        """Return the body of a request; raises ServiceError for a constraint that none can state.
+
+        service: owner of the models that the service lists, "" if unknown.
+        """
         messages = request.messages
         if self._begins_with_user:
             messages = _begin_with_user(messages)
@@ -61,7 +75,18 @@ class ModelParameters:
             "messages": [message_json(one, request.files) for one in messages],
             "stream": True,
             **self._parameters(request.options),
+            **self._structure(request.constraint, service),
         }
+
+    def _structure(self, wanted: Constraint | None, service: str) -> dict[str, Any]:
+        if wanted is None:
+            return {}
+        strict = structured.is_strict(wanted) and wanted.text not in self._loose
+        found = structured.fields(wanted, service, strict=strict, older=not self._refuses_older)
+        if found is None:
+            cause = f"a service of {service or 'unknown kind'} has no field for a {wanted.kind}"
+            raise ServiceError(catalog.NOT_AN_OPTION.format(wanted.kind), cause)
+        return found
 
     def _parameters(self, options: dict[str, Any]) -> dict[str, Any]:
         sent: dict[str, Any] = dict(options.get(EXTRA) or {})
@@ -82,10 +107,23 @@ class ModelParameters:
 
     def adapt(self, error: ErrorResponse, request: CompletionRequest) -> None:
         """Learn from an error how the request must be written."""
-        if refuses_roles(error):
+        if request.constraint and error.status in BAD_REQUEST and mentions_structure(error):
+            self._adapt_structure(error, request.constraint)
+        elif refuses_roles(error):
             self._adapt_roles(request.messages)
         elif error.status in BAD_REQUEST and UNSUPPORTED.search(error.message):
             self._adapt_parameters(error, request.options)
+
+    def _adapt_structure(self, error: ErrorResponse, wanted: Constraint) -> None:
+        """Do without older names of fields, or without a guarantee that a schema is not given."""
+        if wanted.kind != JSON_SCHEMA:
+            self._refuses_older = True
+        elif structured.is_strict(wanted) and wanted.text not in self._loose:
+            logger.warning(
+                "the service does not guarantee a JSON schema (%s): it is asked without `strict`",
+                content(error.message),
+            )
+            self._loose = frozenset((*list(self._loose)[-MAX_LOOSE:], wanted.text))
 
     def _adapt_roles(self, messages: list[Message]) -> None:
         """Put an empty user message before an assistant's, or else fold the system prompt."""

@@ -23,6 +23,7 @@ from kuwa_min.chat.sentence import Sentence
 
 from .context_length import fitting_share, is_too_long
 from .error_response import ErrorResponse
+from .structured import FIELDS
 
 SHORTEST_EXCERPT, LONGEST_EXCERPT = 8, 24  # characters by which a quote of the chat is found
 
@@ -130,11 +131,22 @@ def _no_model(error: ErrorResponse, request: CompletionRequest, cause: str) -> S
     return ServiceError(catalog.GARBLED, cause)
 
 
+def mentions_structure(error: ErrorResponse) -> bool:
+    """Tell whether an error is about what an answer must match."""
+    said = f"{error.param} {error.code} {error.message}".lower()
+    return any(one in said for one in FIELDS)
+
+
 def _option(error: ErrorResponse, request: CompletionRequest) -> str:
     """Return the name of the option that a service does not accept; empty if it names none."""
     set_options = [name for name, value in request.options.items() if value is not None]
     named = [name for name in set_options if re.search(rf"\b{name}\b", error.message)]
     return error.param if error.param in set_options else "".join(named[:1])
+
+
+def _refuses_constraint(error: ErrorResponse, request: CompletionRequest) -> bool:
+    wanted = request.constraint is not None and error.status in (400, 422, 500, 501)
+    return wanted and mentions_structure(error)
 
 
 RULES = (  # (condition, result), in this order
@@ -155,6 +167,12 @@ RULES = (  # (condition, result), in this order
     (
         lambda error, _: error.status < 500 and POLICY.search(error.code),
         lambda _, __, cause: ServiceError(catalog.NOT_ALLOWED, cause),
+    ),
+    (
+        _refuses_constraint,
+        lambda _, request, cause: ServiceError(
+            catalog.NOT_AN_OPTION.format(request.constraint.kind), cause
+        ),
     ),
     (
         lambda error, _: refuses_roles(error),

@@ -16,13 +16,14 @@ from backends._media.file_types import ALL_TYPES
 from kuwa_min import Modelfile
 from kuwa_min.chat import catalog
 from kuwa_min.errors import AnswerError, UsageError
-from kuwa_min.options import address, generation_options, types
+from kuwa_min.options import address, constraint, generation_options, types
 from kuwa_min.options.generation_options import Option
 
 logger = logging.getLogger(__name__)
 
 REQUIRES: dict[str, str] = {"google.generativeai": "google-generativeai>=0.8.6"}
 GOOGLE = "https://generativelanguage.googleapis.com"
+NO_FIELD = "refused: Gemini takes JSON schemas only"
 OPTIONS = (
     Option("candidate_count", int, None, "answers to compute; the first is shown", least=1),
     Option("max_output_tokens", int, None, "longest answer in tokens", least=1),
@@ -34,6 +35,8 @@ OPTIONS = (
         "frequency_penalty", float, None, "avoid tokens the more, the more often said", least=-2
     ),
     Option("stop", list, None, "end an answer before these texts", aliases=("stop_sequences",)),
+    constraint.SCHEMA_OPTION,
+    *(one._replace(help=NO_FIELD) for one in constraint.OPTIONS[1:]),
 )
 
 
@@ -83,7 +86,8 @@ class GeminiproExecutor(CloudExecutor):
 
         endpoint: str = self.args.api_endpoint.rstrip("/")
         try:
-            client.generation_config(self.settings)
+            wanted = constraint.take_constraint(dict(self.settings), {})
+            client.generation_config(self.settings, wanted)
         except client.InvalidOption as error:
             raise UsageError(f"--{error}: the service takes no such value") from None
         self.client = client.Client(endpoint)

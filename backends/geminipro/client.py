@@ -21,8 +21,10 @@ from backends._cloud.json_reader import Event, JsonReader, UnreadableBody
 from backends._cloud.not_understood import short
 from backends._http.transport_errors import ConnectionFailed
 from kuwa_min.options import generation_options
+from kuwa_min.options.constraint import JSON_SCHEMA, KINDS, Constraint
 from kuwa_min.options.sentences import MUST_SUIT_SERVICE, OPTION_REASON
 
+from . import response_schema
 from .transport import MalformedResponse, Transport, TruncatedResponse, iter_body
 
 with warnings.catch_warnings():
@@ -113,15 +115,36 @@ def file_part(data: bytes, media_type: str) -> dict[str, Any]:
 
 
 def create_request(
-    model: str, contents: list[Content], *, system: str, options: dict[str, Any]
+    model: str,
+    contents: list[Content],
+    *,
+    system: str,
+    options: dict[str, Any],
+    constraint: Constraint | None = None,
 ) -> Any:
     """Return a request as a protobuf message; raises InvalidOption."""
     return generativeai.protos.GenerateContentRequest(
         model=model,
         contents=[content._asdict() for content in contents],
         system_instruction={"parts": [text_part(system)]} if system else None,
-        generation_config=generation_config(options),
+        generation_config=generation_config(options, constraint),
     )
+
+
+def _without_constraints(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in KINDS}
+
+
+def _structure(constraint: Constraint | None) -> dict[str, Any]:
+    """Return the fields for what an answer must match; raises InvalidOption."""
+    if constraint is None:
+        return {}
+    if constraint.kind != JSON_SCHEMA:
+        raise InvalidOption(constraint.kind)
+    try:
+        return response_schema.fields(constraint)
+    except response_schema.Untranslatable as error:
+        raise InvalidOption(f"{constraint.kind} ({error})") from None
 
 
 def library() -> generation_options.Library:
@@ -139,10 +162,10 @@ def _checked(name: str, value: Any) -> Any:
     return value
 
 
-def generation_config(options: dict[str, Any]) -> Any:
+def generation_config(options: dict[str, Any], constraint: Constraint | None = None) -> Any:
     """Return options as a protobuf message, without those that are None; raises InvalidOption."""
     config = generativeai.protos.GenerationConfig()
-    for name, value in options.items():
+    for name, value in {**_without_constraints(options), **_structure(constraint)}.items():
         field = OTHER_NAMES.get(name, name)
         try:
             setattr(config, field, value)

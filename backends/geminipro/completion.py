@@ -179,6 +179,7 @@ def _to_protobuf(request: CompletionRequest, *, folds_system: bool) -> object:
             [Content(ROLES[one["role"]], _parts(one["content"], request)) for one in others],
             system="".join(system),
             options=request.options,
+            constraint=request.constraint,
         )
     except InvalidOption as error:
         sentence = catalog.NOT_AN_OPTION.format(error)
