@@ -11,7 +11,8 @@ from kuwa_min.errors import AnswerError
 
 from .child import MASK_SECONDS, NUMBER
 
-PATIENCE = 2.0 * MASK_SECONDS  # seconds that an answer may keep the engine waiting, in all
+# Seconds that an answer may keep the engine waiting, in all, and more for each of its tokens.
+PATIENCE, MORE_PATIENCE = float(MASK_SECONDS), 0.05
 
 
 class Matcher:
@@ -40,7 +41,7 @@ class Matcher:
                 rest = rest[count:]
         except (OSError, EOFError):
             raise AnswerError(TOO_COMPLEX) from None
-        self._patience -= time.monotonic() - started
+        self._patience += MORE_PATIENCE - (time.monotonic() - started)
         if self._patience <= 0:
             raise AnswerError(TOO_COMPLEX)
         return mask
