@@ -37,6 +37,8 @@ COVERED_BY = {
     "kuwa_min/serving/openai_api/response_format": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/tools": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/response": "kuwa_min/serving/test_api_routes",
+    "kuwa_min/serving/openai_api/stream": "kuwa_min/serving/test_api_routes",
+    "kuwa_min/serving/openai_api/whole": "kuwa_min/serving/test_api_routes",
     "kuwa_min/serving/backend_status": "kuwa_min/serving/test_status",
     "kuwa_min/serving/piece_writer": "kuwa_min/serving/test_generation",
     "kuwa_min/serving/service": "kuwa_min/test_executor",

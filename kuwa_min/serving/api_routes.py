@@ -37,15 +37,10 @@ from .openai_api.access import Access
 from .openai_api.errors import ApiError
 from .openai_api.fields import Fields
 from .openai_api.request import ApiRequest
-from .openai_api.response import (
-    EVENT_STREAM,
-    Answer,
-    StreamEncoder,
-    TextStreamEncoder,
-    WholeEncoder,
-    WholeTextEncoder,
-)
+from .openai_api.response import EVENT_STREAM, Answer
 from .openai_api.sentences import NOT_OFFERED_HERE, UNKNOWN_MODEL
+from .openai_api.stream import StreamEncoder, TextStreamEncoder
+from .openai_api.whole import WholeEncoder, WholeTextEncoder
 from .slots import Slots
 
 logger = logging.getLogger(__name__)

@@ -593,3 +593,35 @@ def test_draining_dismisses_waiting_chats_with_a_sentence(gated: Gated) -> None:
         assert second.read().decode() == catalog.STOPPING
         assert first.read().decode().endswith("<<</WARNING>>>")
     assert gated.order == ["first"]
+
+
+# -- places of other clients' chats
+
+
+def test_places_are_taken_in_any_order_until_none_is_free() -> None:
+    """They are no endpoints of the Kernel's, and come back when their chats are over."""
+    metrics = Metrics("test", backend="Test", version="0", slots=1)
+    slots = Slots(1, metrics, None, waiting=1, others=2)
+    assert metrics.endpoints.value == 2
+    with slots.reserve_place() as first:
+        assert first == 2
+        with slots.reserve_place() as second:
+            assert second == 3
+            with pytest.raises(HTTPError) as refused, slots.reserve_place():
+                pass
+            assert (refused.value.status, refused.value.message) == (429, catalog.QUEUE_FULL)
+            assert refused.value.headers == {"Retry-After": "2"}
+            slots.check(0)
+        assert slots.check_place() == 3
+    assert slots.check_place() == 2
+    slots.close()
+    with pytest.raises(HTTPError) as stopped:
+        slots.check_place()
+    assert (stopped.value.status, stopped.value.message) == (503, catalog.STOPPING)
+
+
+def test_without_other_clients_there_are_no_places() -> None:
+    """As with --api off."""
+    metrics = Metrics("test", backend="Test", version="0", slots=1)
+    with pytest.raises(HTTPError, match=str(catalog.QUEUE_FULL)):
+        Slots(1, metrics, None).check_place()
