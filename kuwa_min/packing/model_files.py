@@ -11,6 +11,8 @@ from kuwa_min.errors import UsageError
 
 SHARD = re.compile(r"(.*-)\d{5}-of-(\d{5})\.gguf")
 
+MMPROJ = re.compile(r"mmproj.*\.gguf$", re.IGNORECASE)
+
 
 class ModelFile(NamedTuple):
     """One file of a model, and its path relative to the model's folder."""
@@ -20,11 +22,14 @@ class ModelFile(NamedTuple):
 
 
 def model_files(model: Path) -> list[ModelFile]:
-    """List the files of a folder, or of a .gguf with its other shards; raises UsageError."""
+    """List the files of a folder, or of a .gguf, its other shards and the part that sees pictures.
+
+    That part is the only file beside it with mmproj in its name. Raises UsageError.
+    """
     if model.is_dir():
         found = [(path, path.relative_to(model).as_posix()) for path in _walk(model, ())]
     elif model.is_file() and model.suffix == ".gguf":
-        found = [(path, path.name) for path in _shards(model)]
+        found = [(path, path.name) for path in (*_shards(model), *_mmproj(model))]
     else:
         raise UsageError(f"{model} is neither a folder with a model nor a .gguf file")
     if not found:
@@ -65,3 +70,13 @@ def _shards(model: Path) -> list[Path]:
     if missing:
         raise UsageError(f"{model} is one of {int(count)} files; {missing[0]} is missing")
     return found
+
+
+def _mmproj(model: Path) -> list[Path]:
+    """Return the only file beside a model with the part that sees pictures, which it will find."""
+    found = [
+        path
+        for path in model.parent.iterdir()
+        if MMPROJ.search(path.name) and path != model and path.is_file()
+    ]
+    return found if len(found) == 1 else []

@@ -45,6 +45,15 @@ def test_a_gguf_is_itself(tmp_path: Path) -> None:
     assert paths(tmp_path / "small.gguf") == ["small.gguf"]
 
 
+def test_the_part_that_sees_goes_with_its_model(tmp_path: Path) -> None:
+    """If there is only one: of two, --mmproj would have to choose."""
+    for name in ("small.gguf", "MMProj-F16.gguf", "mmproj.txt"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    assert paths(tmp_path / "small.gguf") == ["small.gguf", "MMProj-F16.gguf"]
+    (tmp_path / "small.mmproj.gguf").write_bytes(b"GGUF")
+    assert paths(tmp_path / "small.gguf") == ["small.gguf"]
+
+
 def test_a_gguf_in_parts_is_all_of_them(tmp_path: Path) -> None:
     """The library finds the others beside the one that it is given."""
     names = [f"big-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
