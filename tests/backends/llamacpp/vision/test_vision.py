@@ -172,6 +172,30 @@ def test_a_parked_chat_with_a_picture_goes_on_where_it_was(
     assert facts(executor)["encoded"] == 2
 
 
+def test_a_chat_with_a_picture_is_kept_on_disk(
+    files: Any, handlers: Any, load: Any, tmp_path: Path
+) -> None:
+    """The next start knows the picture by its hash; with another part that sees, it knows none."""
+    folder = tmp_path / "chats"
+    options = ("--prompt_cache", "50MB", "--prompt_cache_dir", folder)
+    text = f"{picture(1)}\nWhat is it, and what is it for?"
+    executor = begin(load, files, "qwen2vl", *options)
+    answer, _ = ask(executor, text)
+    executor.engine.close()
+    said = (text, answer, "Why?")
+    again = begin(load, files, "qwen2vl", *options)
+    until(lambda: again.cache_settings.cache.facts()["entries"])
+    found, request = ask(again, *said)
+    assert found == handlers("qwen2vl").answer(*said)
+    assert request.cached_tokens > 32
+    again.engine.close()
+    mmproj = tmp_path / "other.gguf"
+    mmproj.write_bytes(files["qwen2vl"][1].read_bytes() + b"0")
+    other = begin(load, files, "qwen2vl", *options, "--mmproj", mmproj)
+    assert other.cache_settings.cache.facts()["entries"] == 0
+    assert ask(other, *said)[1].cached_tokens == 0
+
+
 @pytest.mark.parametrize("reproducible", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_chats_with_and_without_pictures_are_computed_at_once(
