@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,9 +30,19 @@ def service() -> Iterator[Service]:
         yield running
 
 
-def connect(service: Service, *options: object) -> Any:
-    """Return a backend that asks it."""
-    return start(GeminiproExecutor, "--api_endpoint", service.url, "--api_key", "AIza-1", *options)
+@pytest.fixture
+def connect(service: Service) -> Iterator[Callable[..., Any]]:
+    """Give what returns a backend that asks it; close all connections."""
+    begun = []
+
+    def begin(*options: object) -> Any:
+        words = ("--api_endpoint", service.url, "--api_key", "AIza-1", *options)
+        begun.append(start(GeminiproExecutor, *words))
+        return begun[-1]
+
+    yield begin
+    for executor in begun:
+        executor.client.close()
 
 
 def translated(schema: object) -> dict[str, Any]:
@@ -39,9 +50,9 @@ def translated(schema: object) -> dict[str, Any]:
     return response_schema.fields(Constraint(JSON_SCHEMA, json.dumps(schema)))["response_schema"]
 
 
-def test_a_schema_goes_with_the_request(service: Service) -> None:
+def test_a_schema_goes_with_the_request(service: Service, connect: Any) -> None:
     """Through the SDK, as Google's REST interface has it."""
-    executor = connect(service)
+    executor = connect()
     assert ask(executor, "hi", llm_json_schema=json.dumps(CITY)) == "fine"
     assert service.asked[-1].body["generationConfig"] == {
         **JSON,
@@ -94,14 +105,14 @@ def test_keywords_are_translated(schema: object, words: dict[str, Any]) -> None:
     ],
 )
 def test_what_gemini_has_no_word_for_is_refused(
-    schema: object, keyword: str, service: Service, tmp_path: Any
+    schema: object, keyword: str, service: Service, connect: Any, tmp_path: Path
 ) -> None:
     """With the keyword; an operator's at the start."""
     with pytest.raises(response_schema.Untranslatable, match=keyword):
         translated(schema)
     (tmp_path / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
     with pytest.raises(UsageError, match=rf"--json_schema \(.*{keyword}.*\): the service takes no"):
-        connect(service, "--json_schema", tmp_path / "schema.json")
+        connect("--json_schema", tmp_path / "schema.json")
     assert service.asked == []
 
 
@@ -113,9 +124,7 @@ def test_what_gemini_has_no_word_for_is_refused(
         ("json_schema", '{"type": "string", "pattern": "a"}', "json_schema (pattern)"),
     ],
 )
-def test_a_bot_is_told(kind: str, text: str, name: str, service: Service) -> None:
+def test_a_bot_is_told(kind: str, text: str, name: str, service: Service, connect: Any) -> None:
     """In a sentence, and the service is not asked."""
-    assert ask(connect(service), "hi", **{f"llm_{kind}": text}) == catalog.NOT_AN_OPTION.format(
-        name
-    )
+    assert ask(connect(), "hi", **{f"llm_{kind}": text}) == catalog.NOT_AN_OPTION.format(name)
     assert service.asked == []
