@@ -45,7 +45,6 @@ SPLIT_PART = re.compile(r"-\d{5}(-of-\d{5}\.gguf)$")
 MAPPED = "CPU_Mapped"  # llama.cpp's name for the file, read as memory
 
 token_to_piece = holding_gil(llama_cpp.llama_token_to_piece)
-is_end_of_generation = holding_gil(llama_cpp.llama_vocab_is_eog)
 
 
 class LlamaModel:
@@ -104,12 +103,8 @@ class LlamaModel:
         self._check_kind(path)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
-        self.eos_token_ids = frozenset(
-            token
-            for token in range(self.vocabulary_size)
-            if is_end_of_generation(self._vocabulary, token)
-        )
         self.tokenizer = LlamaTokenizer(self._vocabulary)
+        self.eos_token_ids = self.tokenizer.eos_token_ids()
         self.markup = self.tokenizer.markup
         self.turn_markers: tuple[str, ...] = ()
         self._pieces: dict[int, bytes] = {}  # of tokens that were detokenized before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import llama_cpp
@@ -19,6 +20,7 @@ token_text = holding_gil(llama_cpp.llama_vocab_get_text)
 token_piece = holding_gil(llama_cpp.llama_token_to_piece)
 token_attributes = holding_gil(llama_cpp.llama_vocab_get_attr)
 SHORT_PIECE = 64  # bytes
+NULL = -1  # llama.cpp's token for one that a model does not have
 # of the tokens whose pieces llama_token_to_piece() leaves empty
 SPECIAL = llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
 ADDED = SPECIAL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -46,12 +48,12 @@ class LlamaTokenizer:
     def __init__(self, vocabulary: Any) -> None:
         self._vocabulary = vocabulary
         size = llama_cpp.llama_vocab_n_tokens(vocabulary)
-        attributes = {token: token_attributes(vocabulary, token) for token in range(size)}
+        attributes = list(map(token_attributes, repeat(vocabulary, size), range(size)))
         self._added = {
             token: ControlToken(
                 token, self.text(token), lstrip=bool(bits & LSTRIP), rstrip=bool(bits & RSTRIP)
             )
-            for token, bits in attributes.items()
+            for token, bits in enumerate(attributes)
             if bits & ADDED
         }
         self.markup: Mapping[int, str] = {
@@ -59,6 +61,16 @@ class LlamaTokenizer:
             for token, one in self._added.items()
             if attributes[token] & SPECIAL or one.text in formats.HARMONY_TOKENS
         }
+
+    def eos_token_ids(self) -> frozenset[int]:
+        """Return the tokens that end a completion: the model's own two, and others by their names.
+
+        llama.cpp makes each of the latter a control token.
+        """
+        own = (llama_cpp.llama_vocab_eos, llama_cpp.llama_vocab_eot)
+        tokens = {*self._added, *(token(self._vocabulary) for token in own)} - {NULL}
+        ends = llama_cpp.llama_vocab_is_eog
+        return frozenset(token for token in tokens if ends(self._vocabulary, token))
 
     def token_texts(self) -> Iterator[str]:
         """Return the texts of all tokens, as SplitPoints wants them."""

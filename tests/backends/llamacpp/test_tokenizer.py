@@ -156,3 +156,17 @@ def test_ordinary_text_is_tokenized_as_behind_a_control_token(vocabulary: Any) -
             chat = local_chats.chat(*said)
             rendered = prompts._renderer.render(template, chat)
             assert prompts._encode_segments(rendered) == ours.tokenize(rendered.text)
+
+
+@pytest.mark.parametrize("kind", [CONTROL, USER_DEFINED, NORMAL])
+def test_tokens_that_end_a_completion_are_those_of_the_whole_vocabulary(
+    vocabulary: Any, kind: int
+) -> None:
+    """Also where the file says that they are ordinary ones."""
+    made = vocabulary(
+        "gpt2", {"<|endoftext|>": kind, "<|eot_id|>": kind, **byte_level(kind)}, "tiny"
+    )
+    every = range(llama_cpp.llama_vocab_n_tokens(made))
+    ends = {token for token in every if llama_cpp.llama_vocab_is_eog(made, token)}
+    assert ends
+    assert LlamaTokenizer(made).eos_token_ids() == ends
