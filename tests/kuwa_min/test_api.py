@@ -18,6 +18,7 @@ FRONT_DOOR = Path(kuwa_min.__file__)
 SIGNATURES = {
     "__init__": "(self) -> 'None'",
     "extend_arguments": "(self, parser: 'argparse.ArgumentParser') -> 'None'",
+    "check_arguments": "(self, carried: 'Collection[str] | None') -> 'Iterable[str]'",
     "setup": "(self) -> 'None'",
     "llm_compute": (
         "(self, history: 'list[dict[str, str]]', modelfile: 'Any') -> 'AsyncGenerator[Piece, None]'"
