@@ -88,4 +88,5 @@ def _longest_context(model: LlamaModel, slots: int, log: list[str]) -> int:
 def _speed_tests(model: LlamaModel, context: LlamaContext) -> SpeedTests:
     """Return what is measured again while nothing is computed."""
     counts = processors.candidates() if model.computes_with_any_threads else []
-    return SpeedTests(context, counts, can_truncate=not model.is_recurrent)
+    can_truncate = not model.is_recurrent
+    return SpeedTests(context, counts, can_truncate=can_truncate, uses_gpu=model.uses_gpu)

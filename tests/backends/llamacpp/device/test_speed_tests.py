@@ -62,11 +62,16 @@ class Context:
 
 
 def measured(
-    monkeypatch: pytest.MonkeyPatch, context: Any, counts: list[int], *, can_truncate: bool = True
+    monkeypatch: pytest.MonkeyPatch,
+    context: Any,
+    counts: list[int],
+    *,
+    can_truncate: bool = True,
+    uses_gpu: bool = False,
 ) -> SpeedTests:
     """Measure it all with the context's clock."""
     monkeypatch.setattr(timing.time, "perf_counter", lambda: context.now)
-    tests = SpeedTests(context, counts, can_truncate=can_truncate)
+    tests = SpeedTests(context, counts, can_truncate=can_truncate, uses_gpu=uses_gpu)
     lengths = list(context.sequence_lengths)
     for _ in tests.measure():
         pass
@@ -128,10 +133,21 @@ def test_given_threads_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     assert context.threads == (8, 8)
 
 
+@pytest.mark.parametrize(("step", "gap_fill"), [(0.0625, 4), (0.125, 0)])
+def test_a_slow_card_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, step: float, gap_fill: int
+) -> None:
+    """As a chat that comes would have to wait for it."""
+    context = Context([0] * 4, lambda *_: step)
+    measured(monkeypatch, context, [], uses_gpu=True).decide()
+    assert context.gap_fill == gap_fill
+    assert context.now < 1 or gap_fill
+
+
 def test_an_abort_leaves_the_threads_as_they_were() -> None:
     """And no duration."""
     context: Any = Context([0] * 4, speed(DECODE, PREFILL))
-    tests = SpeedTests(context, [2, 4, 8], can_truncate=True)
+    tests = SpeedTests(context, [2, 4, 8], can_truncate=True, uses_gpu=False)
     pieces = tests.measure()
     next(pieces)
     tests.abort()
@@ -152,7 +168,8 @@ def test_real_slots_compute_what_they_would(load: Any, tmp_path: Path, name: str
         LlamacppExecutor, "--model_path", path, *options, "--concurrent_req_limit", 3
     ).executor
     context = executor.engine._scheduler._context
-    tests = SpeedTests(context, [1, 2], can_truncate=not executor.model.is_recurrent)
+    can_truncate = not executor.model.is_recurrent
+    tests = SpeedTests(context, [1, 2], can_truncate=can_truncate, uses_gpu=False)
 
     def after(slot: int) -> Any:
         return context.decode([SequenceChunk(slot, [9, 10], True)]).logits.copy()
