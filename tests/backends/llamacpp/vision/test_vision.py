@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from backends._local.prefill_budget import PrefillBudget
+from backends._local.tokenizing.bounds import Stopped, bounded
 from backends.llamacpp import LlamacppExecutor
 from backends.llamacpp.vision.spans import find_spans
 from kuwa_min.errors import StartError
@@ -29,6 +31,7 @@ mtmd_cpp = pytest.importorskip(
 )
 
 from backends.llamacpp.batching.context import LlamaContext  # noqa: E402
+from backends.llamacpp.vision.projector import Projector  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -214,6 +217,35 @@ def test_chats_with_and_without_pictures_are_computed_at_once(
         while not request.drained:
             answer += request.next_text()
         assert answer == handler.answer(text)
+
+
+def test_other_chats_go_on_while_a_picture_is_encoded(
+    files: Any, handlers: Any, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is answered meanwhile; one whose picture waits for its turn can be stopped."""
+    executor = begin(load, files, "llava", "--concurrent_req_limit", 2)
+    encode, began, may_end = Projector.encode, threading.Event(), threading.Event()
+
+    def encode_later(*arguments: Any) -> Any:
+        began.set()
+        assert may_end.wait(60)
+        return encode(*arguments)
+
+    monkeypatch.setattr(Projector, "encode", encode_later)
+    text = f"{picture(1)}\nWhat?"
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(ask(executor, text)[0]))
+    thread.start()
+    try:
+        assert began.wait(60)
+        assert ask(executor, "Hello")[0] == handlers("llava").answer("Hello")
+        with pytest.raises(Stopped), bounded(1000, lambda: bool(executor)):
+            create(executor, f"{picture(2)}\nWhat?")
+        assert not answers
+    finally:
+        may_end.set()
+        thread.join()
+    assert answers == [handlers("llava").answer(text)]
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2vl"])
