@@ -30,6 +30,11 @@ async def answer(chat: ChatRequest) -> AsyncGenerator[Any, None]:
     usage.end("length")
 
 
+async def schema(chat: ChatRequest) -> AsyncGenerator[str, None]:
+    """Repeat the schema that the answer must match."""
+    yield chat.modelfile.parameters["llm_"]["json_schema"]
+
+
 @pytest.fixture
 def executor(surroundings: None) -> Iterator[Any]:
     """Give a chatgpt executor whose service is another one's /v1."""
@@ -52,3 +57,15 @@ def test_text_options_thoughts_and_the_end_come_through(executor: Any) -> None:
 def test_a_refusal_comes_through(executor: Any) -> None:
     """What is too long for one is too long for the other."""
     assert cloud_chats.ask(executor, "too long") == catalog.TOO_LONG
+
+
+@pytest.mark.parametrize("text", ['{"type":"object"}', '{"type":"object","required":["a"]}'])
+def test_what_answers_must_match_comes_through(surroundings: None, text: str) -> None:
+    """Where the other executor obeys it; else it is a sentence, as is what /v1 has no field for."""
+    for features, expected in ((("json_schema",), text), ((), "json_schema")):
+        with api(schema, features=features) as one:
+            executor = cloud_chats.start(ChatgptExecutor, "--base_url", one.url, "--model", "m")
+            told = cloud_chats.ask(executor, "hi", llm_json_schema=text)
+            assert told == (expected if features else catalog.NOT_AN_OPTION.format(expected))
+            told = cloud_chats.ask(executor, "hi", llm_regex="a")
+            assert told == catalog.NOT_AN_OPTION.format("regex")
