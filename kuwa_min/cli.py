@@ -182,10 +182,10 @@ def run_backend(name: str, program: str, rest: list[str]) -> None:
 
 def _check_arguments(name: str, rest: list[str]) -> None:
     """Print what a backend of this file says of its options before it runs, if there are any."""
-    if not rest:
-        return
     from kuwa_min.bundle import commands
 
+    if not rest or commands.carries_model():  # which only unpacking gives a path
+        return
     executor = registry.load(name)()
     executor.args = executor.parser.parse_args(rest)
     for line in executor.check_arguments(commands.carried_packages()):

@@ -64,6 +64,11 @@ def carried_packages() -> list[str] | None:
     return [package["name"] for package in manifest["packages"]]
 
 
+def carries_model() -> bool:
+    """Tell whether this file has a model inside."""
+    return any(payload["kind"] == "model" for payload in this_file().payloads)
+
+
 def _with_libraries(archive: Archive) -> Archive:
     """Raise UsageError for a file without libraries: it lacks the modules for these documents."""
     if archive.payloads:

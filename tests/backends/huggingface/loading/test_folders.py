@@ -25,8 +25,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(monkeypatch: pytest.MonkeyPatch, carried: list[str] | None, *options: object) -> None:
+def check(
+    monkeypatch: pytest.MonkeyPatch,
+    carried: list[str] | None,
+    *options: object,
+    has_model: bool = False,
+) -> None:
     """Run --check as a built file that carries these packages does."""
+    monkeypatch.setattr(commands, "carries_model", lambda: has_model)
     monkeypatch.setattr(commands, "check", lambda: iter(["good: this machine"]))
     monkeypatch.setattr(commands, "carried_packages", lambda: carried)
     cli.run_backend("huggingface", "kuwa.pyz huggingface", [*map(str, options), "--check"])
@@ -40,7 +46,8 @@ def test_a_folder_is_looked_at(
     good = f"good: model {folder}: its files, and the packages that they need, are here\n"
     assert capsys.readouterr().out == f"good: this machine\n{good}"
     check(monkeypatch, [])
-    assert capsys.readouterr().out == "good: this machine\n"
+    check(monkeypatch, [], "--port", 0, has_model=True)
+    assert capsys.readouterr().out == 2 * "good: this machine\n"
 
 
 @pytest.mark.parametrize(
