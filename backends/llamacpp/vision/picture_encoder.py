@@ -91,22 +91,31 @@ class PictureEncoder:
 
     def encode(self, picture: Picture, check_stopped: Callable[[], object]) -> list[Encoded]:
         """Encode a picture unless it is; return its spans. Raises what check_stopped() does."""
-        if picture.prepared is None:
+        if picture.encoded:
             self._reused += 1
             return picture.encoded
         while not self._encoding.acquire(timeout=POLL):
             check_stopped()
         try:
-            for chunk, ids in picture.prepared.spans:
-                check_stopped()
-                picture.encoded.append(_on_a_thread(partial(self._projector.encode, chunk, ids)))
+            known = self._kept.get(picture.key)  # twice in this chat, or in another one meanwhile
+            if known and known.span_ids == picture.span_ids:
+                self._reused += 1
+                return known.encoded
+            return self._encode(picture, check_stopped)
         finally:
             self._encoding.release()
-        picture.prepared = None
+
+    def _encode(self, picture: Picture, check_stopped: Callable[[], object]) -> list[Encoded]:
+        assert picture.prepared is not None
+        encoded = []
+        for chunk, ids in picture.prepared.spans:
+            check_stopped()
+            encoded.append(_on_a_thread(partial(self._projector.encode, chunk, ids)))
+        picture.encoded, picture.prepared = encoded, None  # which holds its pixels
         self._encoded += 1
         size = len(picture.ids) * self._projector.width * FLOAT_BYTES
         self._kept.put(picture.key, picture, size)
-        return picture.encoded
+        return encoded
 
 
 def _on_a_thread(work: Callable[[], Encoded]) -> Encoded:
