@@ -277,7 +277,7 @@ VERBS = (
     ("--licenses", "Licences of kuwa-min "),
     ("verify", ", as kuwa-huggingface.pyz.sha256 says\nnothing is unpacked yet\n"),
     ("unpack {tmp}/root", "{tmp}/root/{key}: the folder becomes a root"),
-    ("verify --root {tmp}/root", "{tmp}/root/{key}: 32 files, whole\n"),
+    ("verify --root {tmp}/root", "{tmp}/root/{key}: 36 files, whole\n"),
     ("cache --root {tmp}/root", "(of this file)\n"),
     ("cache --clean --root {tmp}/root", "removed {tmp}/root/{key}\n"),
     ("cache --root={tmp}/root", ""),
