@@ -57,6 +57,7 @@ API = {  # the functions that we call and their numbers of arguments
 TEXT, IMAGE = mtmd_cpp.MTMD_INPUT_CHUNK_TYPE_TEXT, mtmd_cpp.MTMD_INPUT_CHUNK_TYPE_IMAGE
 DEVICE = re.compile(r"CLIP using (\S+) backend")
 SIZES = re.compile(r"(?:model size: +|compute buffer size = +)([\d.]+) MiB")
+MISMATCH = re.compile(r"text model \(n_embd = (\d+)\) and mmproj \(n_embd = (\d+)\)")
 MIB = 2**20
 MAX_SIDE, LEAST_SIDE = 4096, 64  # of a picture in pixels
 MAX_REASON = 300  # characters of llama.cpp's error message
@@ -249,8 +250,11 @@ def _reporting(
 
 def _no_context(path: Path) -> str:
     reason = " ".join(LOG_CAPTURE.first_error.split()) or "llama.cpp does not say why"
-    if "mismatch between text model" in reason:
-        return f"{path} belongs to another model: {reason.partition('mismatch between ')[2]}"
+    if widths := MISMATCH.search(reason):
+        return (
+            f"{path} belongs to another model: its embeddings have {widths[2]} numbers, those of "
+            f"the language model {widths[1]}"
+        )
     return f"{path} cannot be loaded: {reason[:MAX_REASON]}"
 
 

@@ -324,7 +324,7 @@ def test_a_file_of_another_model_is_refused(
     model = tiny_mmproj.write_model(tmp_path / "model.gguf", "llava")
     mmproj = tiny_mmproj.write_mmproj(tmp_path / "mmproj.gguf", "llava", width=48)
     files = {"llava": (model, mmproj)}
-    reason = "belongs to another model: text model .n_embd = 64. and mmproj .n_embd = 48"
+    reason = "belongs to another model: its embeddings have 48 numbers, those of .* 64"
     if is_given:
         with pytest.raises(StartError, match=reason):
             begin(load, files, "llava", "--mmproj", mmproj)
