@@ -40,6 +40,7 @@ UNSUPPORTED = re.compile(
     r"not (supported|permitted|allowed|support\b)|unsupported|unrecogni[sz]ed|unknown|unexpected",
     re.IGNORECASE,
 )
+EXCLUSIVE = re.compile(r"only (use |specify )?one|mutually exclusive|together|both", re.IGNORECASE)
 BAD_REQUEST = (400, 422)
 MAX_LOOSE = 64  # schemas that are remembered
 
@@ -117,7 +118,7 @@ class ModelParameters:
     def _adapt_structure(self, error: ErrorResponse, wanted: Constraint) -> None:
         """Do without older names of fields, or without a guarantee that a schema is not given."""
         if wanted.kind != JSON_SCHEMA:
-            self._refuses_older = True
+            self._refuses_older = self._refuses_older or bool(EXCLUSIVE.search(error.message))
         elif structured.is_strict(wanted) and wanted.text not in self._loose:
             logger.warning(
                 "the service does not guarantee a JSON schema (%s): it is asked without `strict`",

@@ -134,6 +134,16 @@ def test_a_vllm_that_takes_one_name_gets_one(serve: Serve) -> None:
     ]
 
 
+def test_both_names_stay_where_only_the_value_is_wrong(serve: Serve) -> None:
+    """A vLLM before 0.11 would ignore the newer name alone."""
+    words = "guided_regex is no regular expression"
+    service = owned(serve(refusing(words, lambda body: body["guided_regex"] == "(")), "vllm")
+    executor = connect(service)
+    assert ask(executor, "hi", llm_regex="(") == catalog.NOT_AN_OPTION.format("regex")
+    assert ask(executor, "hi", llm_regex="a") == "fine"
+    assert sent(service) == {"structured_outputs": {"regex": "a"}, "guided_regex": "a"}
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "words"),
     [
