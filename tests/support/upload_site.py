@@ -47,4 +47,4 @@ def upload_site(folder: Path) -> Iterator[Site]:
     yield Site(port, f"http://127.0.0.1:{port}", folder, asked)
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(60)

@@ -179,10 +179,10 @@ def test_one_fills_and_the_other_waits_and_says_so(root: Path) -> None:
     with first.lock_exclusive(logged.append):
         thread = threading.Thread(target=wait)
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         with first.staging_folder(0o077):
             pass
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert logged == [f"another process is unpacking to {first.path}; waiting for it"]
 
