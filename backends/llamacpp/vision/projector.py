@@ -261,7 +261,10 @@ def _no_context(path: Path) -> str:
 def _text_tokens(chunk: Any) -> list[int]:
     count = ctypes.c_size_t()
     tokens = mtmd_cpp.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
-    return list(tokens[: count.value])
+    found = list(tokens[: count.value])
+    if min(found) < 0:
+        raise Unusable("the language model lacks a token that belongs around pictures")
+    return found
 
 
 def _offsets(chunk: Any, count: int) -> Any:

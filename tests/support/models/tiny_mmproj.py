@@ -1,8 +1,8 @@
 """Make tiny but real GGUF models that see pictures: a language model and its mmproj file.
 
-Three kinds, as llama.cpp treats their pictures in three ways: `llava` like tokens of text, `gemma3`
+Four kinds, as llama.cpp treats their pictures in four ways: `llava` like tokens of text, `gemma3`
 as tokens that see each other, `qwen2vl` at positions in two dimensions (M-RoPE), as many as the
-picture is large.
+picture is large; `idefics3` cuts a picture into tiles, with text between them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.support.models import tiny_models
 from tests.support.models.tiny_ggufs import KV_HEADS, Weights, vocabulary, write_gguf
 from tests.support.models.tiny_models import (
     CONTEXT,
@@ -25,7 +26,14 @@ from tests.support.models.tiny_models import (
 )
 
 KINDS = ("llava", "gemma3", "qwen2vl")
-PROJECTORS = {"llava": "mlp", "gemma3": "gemma3", "qwen2vl": "qwen2vl_merger"}
+TILED = "idefics3"
+PROJECTORS = {
+    "llava": "mlp",
+    "gemma3": "gemma3",
+    "qwen2vl": "qwen2vl_merger",
+    TILED: "idefics3",
+}
+AROUND_TILES = ("\u010a\u010a", "<fake_token_around_image>", "<global-img>")  # \n\n as bytes
 SIDE, PATCH = 56, 7  # of a picture, in pixels: 64 patches
 WIDTH, LAYERS, HEADS = 32, 2, 2  # of the part that sees
 SPREAD = 0.3
@@ -41,6 +49,8 @@ BOOL = 7
 
 def write_model(path: Path, kind: str, *, context: int = CONTEXT) -> Path:
     """Write the language model of a kind; return its path."""
+    if kind == TILED:
+        return tiny_models.write_gguf(path, template=TEMPLATE, context=context, more=AROUND_TILES)
     if kind != "qwen2vl":
         return write_gguf(path, "llama", template=TEMPLATE, context=context)
     fields = [
@@ -71,8 +81,10 @@ def write_mmproj(path: Path, kind: str, *, width: int = HIDDEN, has_audio: bool 
         array("clip.vision.image_mean", F32, [0.5, 0.5, 0.5]),
         array("clip.vision.image_std", F32, [0.5, 0.5, 0.5]),
     ]
-    if kind == "gemma3":
+    if kind in ("gemma3", TILED):
         fields.append(field("clip.vision.projector.scale_factor", U32, 2))
+    if kind == TILED:
+        fields.append(field("clip.vision.preproc_image_size", U32, 2 * SIDE))
     return pack_gguf(path, fields, _Tower(width).of(kind))
 
 
@@ -109,6 +121,9 @@ class _Tower:
             "mm.input_projection.weight": self._random(WIDTH, self._width),
             "mm.soft_emb_norm.weight": self._numpy.ones(WIDTH),
         }
+
+    def _idefics3(self) -> dict[str, Any]:
+        return {**self._positions(), "mm.model.fc.weight": self._random(self._width, 4 * WIDTH)}
 
     def _qwen2vl(self) -> dict[str, Any]:
         return {

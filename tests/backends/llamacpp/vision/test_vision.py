@@ -20,7 +20,7 @@ from backends.llamacpp.vision.spans import find_spans
 from kuwa_min.errors import StartError
 from tests.support.local_chats import ask, create
 from tests.support.models import tiny_mmproj
-from tests.support.models.tiny_mmproj import KINDS
+from tests.support.models.tiny_mmproj import KINDS, TILED
 from tests.support.programs import until
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
@@ -98,7 +98,7 @@ class Handler:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
     """Give the model and the mmproj file of each kind, each pair in a folder."""
     made = {}
-    for kind in KINDS:
+    for kind in (*KINDS, TILED):
         folder = tmp_path_factory.mktemp(kind)
         made[kind] = (
             tiny_mmproj.write_model(folder / "model.gguf", kind),
@@ -138,7 +138,7 @@ def facts(executor: LlamacppExecutor) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("few", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, TILED])
 def test_turns_with_pictures_are_answered_as_the_library_does(
     kind: str, few: bool, files: Any, handlers: Any, load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +149,7 @@ def test_turns_with_pictures_are_answered_as_the_library_does(
     first, second = f"{picture(1)}\nWhat is it?", f"{picture(2)}\n{picture(2)}\nAnd these?"
     answer, request = ask(executor, first)
     assert (answer, request.cached_tokens) == (handler.answer(first), 0)
+    assert len(list(find_spans(request.prompt_ids))) == (5 if kind == TILED else 1)
     said = (first, answer, second)
     next_answer, next_request = ask(executor, *said)
     assert next_answer == handler.answer(*said) != answer
