@@ -1,9 +1,8 @@
-"""The batched scheduler of llama.cpp: prefills and decode steps in common llama_decode() calls."""
+"""The batched scheduler of llama.cpp: one llama_decode() a step for prefills and decode steps."""
 
 # The strategy. A step is one llama_decode(): a token of every decoding sequence, and beside them
-# chunks of prompts, as many tokens as the prefill budget allows; on a processor, each long chunk
-# is one of its own. Sequences join and leave between steps; an idle one keeps its slot for prefix
-# reuse.
+# chunks of prompts, as many tokens as the prefill budget allows. Sequences join and leave between
+# steps; an idle one keeps its slot for prefix reuse.
 #
 # Prefix reuse. Copying a prefix costs a copy of the whole sequence, so that the measured time of a
 # copy, in tokens of prefill, is the shortest prefix that is copied. A request whose prefix is just
@@ -46,9 +45,6 @@ from .vision import steps
 logger = logging.getLogger(__name__)
 
 UNDISTURBED = 4  # times the duration of a prefill while no chat is decoding
-# Tokens of a prompt above which a processor, for which many tokens cost as much together as apart,
-# computes it alone: prompts of different lengths take a ubatch more for each length.
-MOST_TOGETHER = 32
 
 
 class BatchScheduler:
@@ -57,7 +53,6 @@ class BatchScheduler:
     def __init__(self, model: LlamaModel, context: LlamaContext, cache: PromptCache) -> None:
         self._model, self._context, self._cache = model, context, cache
         self._budget = PrefillBudget(context.batch_tokens, undisturbed=UNDISTURBED)
-        self._most_together = context.batch_tokens if model.uses_gpu else MOST_TOGETHER
         self._sequences = self._idle_sequences()
         slots = len(self._sequences)
         self._planner = StepPlanner(self._budget, batch_tokens=context.batch_tokens, slots=slots)
@@ -211,11 +206,11 @@ class BatchScheduler:
         self._compute(self._planner.plan(self._decoding, self._prefilling, waiting))
 
     def _compute(self, plan: Plan) -> None:
-        """Compute a plan and emit its tokens: most at once, then each picture or long chunk."""
-        together, single = steps.divided(plan, self._most_together)
-        if together:
-            self._compute_together(together)
-        for entry in single:
+        """Compute a plan and emit its tokens: its text at once, then each picture."""
+        texts, pictures = steps.divided(plan)
+        if texts:
+            self._compute_together(texts)
+        for entry in pictures:
             if entry[0] in self._prefilling:  # the failure of others may have emptied its slot
                 self._compute_together(self._again([entry]))
 

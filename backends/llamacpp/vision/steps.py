@@ -19,13 +19,10 @@ def next_chunk(sequence: Sequence[Any], size: int) -> list[int]:
     return sequence.next_chunk(size if media is None else media.next_end(start, size) - start)
 
 
-def divided(plan: list[EntryT], most_together: int) -> tuple[list[EntryT], list[EntryT]]:
-    """Return the entries to compute at once, and those to compute one by one after them.
-
-    These are pictures, and text of more than `most_together` tokens.
-    """
-    single = [one for one in plan if one[1][0] < 0 or len(one[1]) > most_together]
-    return [one for one in plan if one not in single] if single else plan, single
+def divided(plan: list[EntryT]) -> tuple[list[EntryT], list[EntryT]]:
+    """Return the entries with text, which are computed at once, and those with pictures."""
+    texts = [entry for entry in plan if entry[1][0] >= 0]
+    return texts, [] if len(texts) == len(plan) else [one for one in plan if one[1][0] < 0]
 
 
 def chunk(sequence: Sequence[Any], tokens: list[int]) -> SequenceChunk:
