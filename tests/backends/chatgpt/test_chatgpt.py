@@ -27,6 +27,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.prompt import without_our_sentences
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
+from kuwa_min.options.constraint import JSON_SCHEMA
 from kuwa_min.options.thinking import THINKING, THINKING_TOKENS
 from tests.backends._media.test_images import data_url, png
 from tests.fakes.openai import breaks_off as openai_breaks_off
@@ -642,7 +643,7 @@ def test_the_options_are_the_sdks() -> None:
 
     known = set(inspect.signature(Completions.create).parameters)
     others = {option.name for option in OPTIONS if "not at OpenAI" in option.help}
-    others |= {THINKING.name, THINKING_TOKENS.name}  # ours
+    others |= {THINKING.name, THINKING_TOKENS.name, JSON_SCHEMA}  # ours
     assert {option.name for option in OPTIONS} - others <= known
     assert others & known == set()
 
