@@ -37,7 +37,7 @@ def token_bytes(library: Any) -> list[bytes] | None:
         return None
     tokens = {token: write(text) for text, token in fast.get_vocab(with_added_tokens=False).items()}
     added = fast.get_added_tokens_decoder()
-    tokens |= {token: one.content.encode() for token, one in added.items()}
+    tokens |= {token: write(one.content) for token, one in added.items()}
     return [tokens.get(token, b"") for token in range(max(tokens) + 1)]
 
 

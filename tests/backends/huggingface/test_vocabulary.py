@@ -15,7 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from backends._local.tokenizing.split_points import find_split_points
-from backends.huggingface.vocabulary import token_texts
+from backends.huggingface.vocabulary import token_bytes, token_texts
 
 pytestmark = [
     pytest.mark.slow,
@@ -127,3 +127,26 @@ def test_what_is_not_known_well_is_not_divided(make: Any) -> None:
 def test_tokenizers_in_python_are_not_divided() -> None:
     """They can do anything."""
     assert token_texts(object()) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bytes_of_tokens_are_those_of_the_text(kind: str) -> None:
+    """Of letters, spaces, lines and what no token has a letter for, by bytes."""
+    made = KINDS[kind]()
+    if made.decoder is None:
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        made.decoder = decoders.Sequence(steps)
+    library = PreTrainedTokenizerFast(tokenizer_object=made)
+    library.add_special_tokens({"eos_token": "</s>"})
+    text = 'One  {"é": "漢字🐕"}\n\ttwo</s>'
+    ids, known = library(text, add_special_tokens=False).input_ids, token_bytes(library)
+    assert known is not None and len(known) == len(library)
+    assert b"".join(known[token] for token in ids).decode().lstrip(" ") == text
+
+
+@pytest.mark.parametrize("make", [lambda: Tokenizer(models.WordLevel({"a": 0})), lambda: None])
+def test_the_bytes_of_other_tokens_are_not_known(make: Any) -> None:
+    """Such as those of a tokenizer that writes words, or one in Python."""
+    made = make()
+    library = PreTrainedTokenizerFast(tokenizer_object=made) if made else object()
+    assert token_bytes(library) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Collection
 from typing import Any, cast
 
 import pytest
@@ -143,3 +144,45 @@ def test_small_vocabularies_are_llama_cpps() -> None:
     result = DecodeResult(numpy.zeros((1, FEW), numpy.float32), [4])
     assert sample(cast(Any, context), result, [Sampler(options, FEW)]) == [5]
     assert called == [4]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("mirostat_mode", [0, 1, 2])
+@pytest.mark.parametrize("allowed", [[3], [3, 9], range(2000)])
+def test_only_allowed_tokens_are_chosen(
+    temperature: float, mirostat_mode: int, allowed: Collection[int]
+) -> None:
+    """Few or many, with every kind of draw, and whatever penalties leave of them."""
+    mask = bytearray(VOCABULARY // 8)
+    for token in allowed:
+        mask[token >> 3] |= 1 << (token & 7)
+    options = {
+        **DEFAULTS,
+        "temperature": temperature,
+        "mirostat_mode": mirostat_mode,
+        "typical_p": 0.9,
+        "seed": 1,
+        "logit_bias": {3: float("-inf")},
+    }
+    logits = numpy.random.default_rng(1).standard_normal((1, VOCABULARY)).astype(numpy.float32)
+    logits[0, 2500] = 50
+    every = numpy.arange(VOCABULARY)
+    context = types.SimpleNamespace(sample=lambda chain, _: draw(chain, logits[0], every))
+    sampler = Sampler(options, VOCABULARY, lambda: mask)
+    (token,) = sample(cast(Any, context), DecodeResult(logits, [0]), [sampler])
+    assert token in allowed
+
+
+def test_an_answer_that_cannot_be_held_to_anything_fails_alone() -> None:
+    """Its neighbour in the batch gets its token."""
+
+    def fail() -> bytearray:
+        raise AnswerError("too complex")
+
+    options = {**DEFAULTS, "temperature": 0.0}
+    logits = numpy.zeros((2, VOCABULARY), numpy.float32)
+    logits[:, 5] = 1
+    samplers = [Sampler(options, VOCABULARY, fail), Sampler(options, VOCABULARY)]
+    failed, token = sample(cast(Any, None), DecodeResult(logits, [0, 1]), samplers)
+    assert isinstance(failed, AnswerError) and str(failed) == "too complex"
+    assert token == 5

@@ -6,6 +6,7 @@ two devices in one operation. And copies are counted.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -99,3 +100,28 @@ def test_a_history_grows() -> None:
         one.record(token)
     changed = one.apply_penalties(torch.ones(1, VOCABULARY))[0] != 1
     assert changed.nonzero().flatten().tolist() == sorted({*PROMPT, *range(10, token + 1)})
+
+
+@pytest.mark.parametrize("allowed", [[3], [3, 9], range(2000)])
+def test_only_allowed_tokens_are_chosen(allowed: Collection[int]) -> None:
+    """By every sampler, whatever penalties leave of them; a row that fails does so alone."""
+    from backends.huggingface.decoding.logits import Logits, sample
+    from backends.huggingface.decoding.sampler import Sampler
+    from kuwa_min.errors import AnswerError
+
+    def fail() -> bytearray:
+        raise AnswerError("too complex")
+
+    mask = bytearray(VOCABULARY // 8)
+    for token in allowed:
+        mask[token >> 3] |= 1 << (token & 7)
+    names = dict.fromkeys(option.name for option in OPTIONS)
+    wishes = [{**names, "seed": 1, **wish} for wish in WISHES]
+    held = [Sampler(wish, PROMPT, [3], "cpu", lambda: mask) for wish in wishes]
+    rows = logits(len(held) + 2)
+    rows[:, 2500] = 50
+    others = [Sampler(wishes[0], PROMPT, [3], "cpu", fail), Sampler(wishes[0], PROMPT, [3])]
+    *tokens, failed, free = sample(Logits(rows), [*held, *others])
+    assert [token for token in tokens if token not in allowed] == []
+    assert isinstance(failed, AnswerError) and str(failed) == "too complex"
+    assert free == 2500
