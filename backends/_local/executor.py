@@ -375,13 +375,13 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile, variables: Variables
     ) -> ChatInput:
         """Return the encoder for a request, and the history in the form that it encodes."""
+        if modelfile.wishes.raw_prompt:
+            bos = bos_of(self.default_encoder(), self.tokenizer, self.model.special_tokens)
+            return ChatInput(RawPromptEncoder(self.tokenizer, bos), history)
         history, notes = without_data(history)
         if not self.uses_template_of(modelfile):
             encoder = self.folding(self.default_encoder(variables), self.supports_system_role)
             return ChatInput(encoder, history, notes)
-        if modelfile.wishes.raw_prompt:
-            bos = bos_of(self.model.chat_template, self.model.special_tokens)
-            return ChatInput(RawPromptEncoder(self.tokenizer, bos), history)
         untrusted = TextEncoder(self.template_of(modelfile), self.prompt_tokenizer, variables)
         return ChatInput(self.folded(untrusted, modelfile), history, notes)
 

@@ -165,10 +165,11 @@ def supports_system_role(encoder: PromptEncoder) -> bool:
     return long > short
 
 
-def bos_of(template: Template, special_tokens: Mapping[str, Any]) -> str:
+def bos_of(encoder: PromptEncoder, tokenizer: Tokenizer, special_tokens: Mapping[str, Any]) -> str:
     """Return the text of the token that a model's own prompts begin with; "" for none.
 
-    special_tokens: variables of its template.
+    encoder: with the model's own template; special_tokens: variables of it.
     """
     bos = str(special_tokens.get("bos_token") or "")
-    return bos if bos and template.render(PROBE).startswith(bos) else ""
+    ids = tokenizer.tokenize(bos) if bos else []
+    return bos if ids and encoder.encode(PROBE).ids[: len(ids)] == ids else ""

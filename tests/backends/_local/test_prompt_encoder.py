@@ -255,31 +255,20 @@ def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecuto
 # -- prompts without a template
 
 
-class Written:
-    """A template that writes this in front of a chat."""
-
-    def __init__(self, start: str) -> None:
-        self.start = start
-
-    def render(self, chat: list[dict[str, str]], /, **_: Any) -> str:
-        """Return the chat as text."""
-        return self.start + chat[0]["content"]
-
-
 @pytest.mark.parametrize(
-    ("start", "tokens", "bos"),
+    ("template", "tokens", "bos"),
     [
-        ("<s>", {"bos_token": "<s>"}, "<s>"),
-        ("", {"bos_token": "<s>"}, ""),
-        ("<s>", {"bos_token": None}, ""),
-        ("<s>", {}, ""),
+        ("<s>" + BARE_TEMPLATE, {"bos_token": "<s>"}, "<s>"),
+        (BARE_TEMPLATE, {"bos_token": "<s>"}, ""),
+        ("<s>" + BARE_TEMPLATE, {"bos_token": None}, ""),
+        ("<s>" + BARE_TEMPLATE, {}, ""),
     ],
 )
-def test_a_prompt_begins_as_those_of_the_template(
-    start: str, tokens: dict[str, Any], bos: str
+def test_a_raw_prompt_begins_as_those_of_the_template(
+    template: str, tokens: dict[str, Any], bos: str
 ) -> None:
     """With the token that the model saw in front of all text, or without one."""
-    assert bos_of(Written(start), tokens) == bos
+    assert bos_of(encoder(template), ByteTokenizer(), tokens) == bos
 
 
 @pytest.mark.slow
@@ -297,3 +286,23 @@ def test_a_raw_prompt_is_read_as_it_is(load: Any, tmp_path: Path) -> None:
     request = talker.executor.create_request(local_chats.chat(RAW_PROMPT), modelfile)
     assert request.prompt_ids == talker.executor.model.tokenizer.tokenize(RAW_PROMPT)
     assert local_chats.stopped(request, "Hm</think>Hi") == "Hm</think>Hi"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the library's own
+def test_a_model_that_sees_reads_a_raw_prompt_as_it_is(load: Any, tmp_path: Path) -> None:
+    """Without its template, as there are no pictures."""
+    pytest.importorskip("transformers", reason="the huggingface backend needs it")
+    from backends.huggingface import HuggingfaceExecutor
+    from tests.support.models import tiny_vision
+
+    folder = tiny_vision.write_llava(tmp_path / "seer")
+    talker = load(HuggingfaceExecutor, "--model_path", folder, "--threads", 1)
+    modelfile = Modelfile()
+    modelfile.wishes = Wishes(raw_prompt=True)
+    modelfile.parameters["llm_enable_multimodal"] = False
+    request = talker.executor.create_request(local_chats.chat("Once upon"), modelfile)
+    tokenizer = talker.executor.model.tokenizer
+    assert talker.executor.accepts_images()
+    assert request.prompt_ids[-2:] == tokenizer.tokenize("Once upon")[-2:]
+    assert len(request.prompt_ids) <= len(tokenizer.tokenize("Once upon")) + 1
