@@ -88,7 +88,7 @@ $(VENV)/torch-ready: build/torch/ready
 
 $(VENV)/heavy-ready: build/wheels/llama-ready $(VENV)/torch-ready
 	$(IN_TURN) $(BIN)/pip install --quiet -c $(TESTED) \
-	  $$(ls build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl)
+	  $$(ls -t build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl | head -1)
 	touch $@
 
 bench: build ## ratios against bare sockets and against FastAPI with uvicorn
@@ -156,7 +156,8 @@ $(VENV)/cloud-ready: $(VENV)/test-ready $(TESTED)
 
 .venv-bench-llamacpp/ready: benchmarks/requirements-llamacpp.txt build/wheels/llama-ready
 	$(PYTHON) -m venv .venv-bench-llamacpp
-	.venv-bench-llamacpp/bin/pip install --quiet build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl \
+	.venv-bench-llamacpp/bin/pip install --quiet \
+	  $$(ls -t build/wheels/llama-cpp-python-*/$(LLAMA)/*.whl | head -1) \
 	  -r benchmarks/requirements-llamacpp.txt
 	touch $@
 

@@ -45,16 +45,14 @@ if TYPE_CHECKING:
 TOOLS = ("scikit-build-core>=0.9.2", "cmake>=3.21", "ninja>=1.5")
 EVERYWHERE = (
     "-DGGML_NATIVE=OFF",  # not for this very processor only
-    "-DLLAVA_BUILD=OFF",  # pictures: a fifth of the size, and no backend of ours sends any
+    "-DLLAVA_BUILD=ON",  # for pictures
     "-DCMAKE_INSTALL_BINDIR=llama_cpp/lib",  # else the variants lie in a bin of their own,
     "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib",  # all libraries twice,
     "-DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON",  # and each of those under three names
 )
 VARIANTS = {"x86_64": ("-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON")}
 CUDA = re.compile(r"-DGGML_CUDA(:BOOL)?=(on|1|true|yes|y)\b", re.IGNORECASE)
-# What a file has no use for, and takes a third of the time: what llama.cpp's programs share (which
-# llama-cpp-python sets ON whatever a flag says; this stands below that), and 16 MB of warnings.
-LEAVE_OUT = ("CMAKE_PROJECT_llama.cpp_INCLUDE", ("LLAMA_BUILD_COMMON", "LLAMA_ALL_WARNINGS"))
+TRIM = Path(__file__).with_name("trim.cmake").absolute()  # what need not be compiled, nor so slowly
 COMPILERS = ("c++", "g++", "clang++")
 LOG = "build.log"
 RECORD = "source.lock"  # beside a compiled wheel: the source, and the tools that compiled it
@@ -147,7 +145,7 @@ def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> P
     log, sdist = folder / LOG, build.source.sdist
     with tempfile.TemporaryDirectory(prefix="part-", dir=folder) as part:
         commands = _commands(build, Path(part).absolute())
-        flag = _leave_out(Path(part).absolute())
+        flag = shlex.quote(f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={TRIM}")
         environment = {**os.environ, "CMAKE_ARGS": f"{arguments} {flag}"}
         run(commands, f"{sdist.name} {sdist.version}", log, environment, log_step)
         made = next(Path(part).glob("*.whl"))
@@ -157,14 +155,6 @@ def _compile(build: Build, folder: Path, arguments: str, log_step: LogStep) -> P
         kept = made.replace(home / made.name)
         _write_record(kept, build.source)
         return kept
-
-
-def _leave_out(part: Path) -> str:
-    """Return the flag of CMake that switches options off, by a file that is made in this folder."""
-    variable, options = LEAVE_OUT
-    file = part / "leave_out.cmake"
-    file.write_text("".join(f"set({option} OFF)\n" for option in options), encoding="utf-8")
-    return shlex.quote(f"-D{variable}={file}")
 
 
 def _write_record(wheel: Path, source: SourcePin) -> None:
