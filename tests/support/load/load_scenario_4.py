@@ -18,6 +18,7 @@ LENGTH, LONGEST, SHORT = 500, 12_000, 16  # tokens of an answer
 STAY, ABORT, LEAVE = ("Hello, who are you?", "世界 is a word."), "Tell me all.", "Go on for ever."
 SECOND, LOOK, PICTURE, GGUF = "And then?", "What is it?", "picture.png", "gguf"
 TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
+ALONE = ("--threads", "1")  # more would only wait for each other beside other tests
 LONG_ANSWER = command("parameter", f"llm_max_new_tokens {LONGEST}")
 
 
@@ -26,12 +27,13 @@ def main(file: Path, model: str, seer: str) -> None:
     scenario = Scenario(file, "huggingface")
     seen: dict[str, Any] = {"four": {}, "vision": {}}
     options = ("--concurrent_req_limit", "4", "--waiting", "0", "--max_new_tokens", str(LENGTH))
+    options = (*ALONE, *options)
     with scenario.running(seen["four"], "--model_path", model, *options) as program:
         seen |= four_at_once(scenario, program)
         seen["second"] = scenario.ask(program, STAY[0], seen["stayed"][0], SECOND)
         seen["templated"] = scenario.ask(program, STAY[0], modelfile=command("template", TEMPLATE))
         seen["metrics"] = metrics()
-    options = ("--max_new_tokens", str(SHORT))
+    options = (*ALONE, "--max_new_tokens", str(SHORT))
     with scenario.running(seen["vision"], "--model_path", seer, *options) as program:
         picture = base64.b64encode(Path(PICTURE).read_bytes()).decode()
         seen["looked"] = scenario.ask(program, f"{LOOK} data:image/png;base64,{picture}")

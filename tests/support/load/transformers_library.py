@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from tests.support.load import load_scenario_4
@@ -68,6 +69,7 @@ def user(content: Any) -> Message:
 
 def main(folder: Path, context: int) -> None:
     """Do all of it and print the answers as JSON."""
+    torch.set_num_threads(1)  # more would only wait for each other beside other tests
     tiny_models.write_folder(folder / "tiny", context=context)
     tiny_vision.write_llava(folder / "seer")
     (folder / load_scenario_4.GGUF).mkdir()
