@@ -22,6 +22,11 @@ FILE_VERBS = {
     "cache": "list what files have unpacked here; --clean removes what nobody uses",
     "unpack": "unpack to a folder, for images and read-only disks",
 }
+ABOUT_VERBS = {  # of VERBS
+    "kernel": "run a small Kernel with a chat page, to try executors with",
+    "chat": "chat at the terminal, with a Kernel or an OpenAI-compatible server",
+    "ask": "ask one question, for scripts",
+}
 DOCUMENTS = {
     "check": "say whether this file can run on this machine, and end",
     "info": "say all that is in this file: packages, hashes, licences, needs",
@@ -107,7 +112,7 @@ def _create_parser(program: str) -> argparse.ArgumentParser:
 
 
 def _help_on_verbs() -> str:
-    verbs = {"kernel": "run a small Kernel with a chat page, to try executors with", **FILE_VERBS}
+    verbs = {**ABOUT_VERBS, **FILE_VERBS}
     lines = [f"  {name:<11} {about}" for name, about in verbs.items()]
     root = "  --root DIR  where libraries are unpacked to and looked for; also KUWA_MIN_ROOT"
     return "\n".join(["verbs:", *lines, "", "of files that carry libraries:", root])
@@ -320,4 +325,22 @@ def _kernel_parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-VERBS: dict[str, Callable[[str, list[str]], None]] = {"kernel": run_kernel}
+def run_chat(program: str, rest: list[str]) -> None:
+    """Chat at the terminal."""
+    from kuwa_min.kernel.terminal import session
+
+    session.run(program, rest)
+
+
+def run_ask(program: str, rest: list[str]) -> None:
+    """Ask one question."""
+    from kuwa_min.kernel.terminal import ask
+
+    ask.run(program, rest)
+
+
+VERBS: dict[str, Callable[[str, list[str]], None]] = {
+    "kernel": run_kernel,
+    "chat": run_chat,
+    "ask": run_ask,
+}

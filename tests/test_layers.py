@@ -34,7 +34,7 @@ LAYERS = (
     ("kuwa_min/options", "kuwa_min/httpd", "kuwa_min/bundle"),
     ("kuwa_min/kernel", "kuwa_min/serving/commands"),
     ("kuwa_min/serving/openai_api",),
-    ("kuwa_min/serving",),
+    ("kuwa_min/serving", "kuwa_min/kernel/terminal"),
     ("kuwa_min/kuwa_attributes",),
     ("kuwa_min/executor",),
     ("kuwa_min/__init__",),  # the front door

@@ -99,6 +99,7 @@ COVERED_BY = {
     "kuwa_min/packing/libraries/request": "kuwa_min/packing/libraries/test_find",
     "kuwa_min/packing/llama_cpp/build_tools": "kuwa_min/packing/llama_cpp/test_llama_wheel",
     "kuwa_min/packing/llama_cpp/compiling": "kuwa_min/packing/llama_cpp/test_llama_wheel",
+    "kuwa_min/kernel/terminal/answer": "kuwa_min/kernel/terminal/test_session",
     "backends/llamacpp/vision/chat_media": "backends/llamacpp/vision/test_spans",
     "backends/llamacpp/vision/encoder": "backends/llamacpp/vision/test_vision",
     "backends/llamacpp/vision/layout": "backends/llamacpp/vision/test_spans",

@@ -79,7 +79,10 @@ MISTAKES = (
     ((), [f"name an executor: {NAMES} (--list describes them)"]),
     (("debg",), ["unknown executor 'debg'", NAMES, "did you mean debug?"]),
     (("huggingfase",), ["did you mean huggingface?"]),
-    (("varify",), [f"{NAMES}, kernel, verify, cache, unpack, and", "did you mean verify?"]),
+    (
+        ("varify",),
+        [f"{NAMES}, kernel, chat, ask, verify, cache, unpack, and", "did you mean verify?"],
+    ),
     (("nowhere.py",), ["nowhere.py: there is no such file"]),
     (("--nonsense",), ["the executor's name comes first, then --nonsense"]),
     (("--log", "DEBUG", "debug"), ["the executor's name comes first, then --log"]),

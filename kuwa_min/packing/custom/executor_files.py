@@ -14,7 +14,7 @@ from kuwa_min.errors import UsageError
 from .statements import imports, module_paths, parse
 
 MAIN = ("main", "__main__", "__init__")  # names that say nothing: the folder's is taken
-TAKEN = ("kernel", "verify", "cache", "unpack")  # verbs of a file's command line
+TAKEN = ("kernel", "chat", "ask", "verify", "cache", "unpack")  # verbs of a file's command line
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 LEFT_OUT = ("__pycache__",)
 BASE = re.compile(r"\w*Executor")  # the base classes of executors: LLMExecutor, BaseExecutor

@@ -1,0 +1,64 @@
+"""Show the events of an answer, harmless for a terminal, with thoughts and notes told apart."""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO
+
+from .answer import NOTE, PROGRESS, TEXT, Event, Piece
+from .visible_text import visible
+
+DIM, PLAIN = "\x1b[2m", "\x1b[0m"
+LABELS = {NOTE: "note: ", PROGRESS: ""}  # of what stands on lines of its own
+
+
+class Screen:
+    """The output of a chat. Its control sequences are the only ones, and need a terminal."""
+
+    def __init__(self, out: TextIO) -> None:
+        is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._out, self._has_styles = out, out.isatty() and not is_plain
+        self._kind, self._at_start = TEXT, True  # of a line
+        self._is_blank, self._last = True, ""  # no text has come; what is done meanwhile
+
+    def begin(self) -> None:
+        """Begin an answer."""
+        self._kind, self._at_start, self._is_blank, self._last = TEXT, True, True, ""
+
+    def show(self, event: Event) -> None:
+        """Show an event; those of other kinds than pieces are not."""
+        if not isinstance(event, Piece) or (event.kind, event.text) == (PROGRESS, self._last):
+            return
+        text = event.text
+        if event.kind == PROGRESS:
+            self._last = text
+        if event.kind == TEXT and self._is_blank:
+            text = text.lstrip("\n")
+            self._is_blank = not text
+        if not text:
+            return
+        if event.kind != self._kind:
+            self.end_line()
+        self._kind = event.kind
+        if event.kind in LABELS:
+            self.say(LABELS[event.kind] + text.strip())
+        else:
+            self._write(text, is_dim=event.kind != TEXT)
+
+    def say(self, line: str) -> None:
+        """Write a line of ours, or a note."""
+        self.end_line()
+        self._write(f"{line}\n", is_dim=True)
+
+    def end_line(self) -> None:
+        """Begin a new line unless the last one has ended."""
+        if not self._at_start:
+            self._write("\n")
+
+    def _write(self, text: str, *, is_dim: bool = False) -> None:
+        shown = visible(text)
+        if is_dim and self._has_styles:
+            shown = f"{DIM}{shown}{PLAIN}"
+        self._out.write(shown)
+        self._out.flush()
+        self._at_start = text.endswith("\n")

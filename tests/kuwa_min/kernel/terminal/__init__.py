@@ -1,0 +1,1 @@
+"""Tests of kuwa_min.kernel.terminal."""

@@ -1,0 +1,162 @@
+"""A chat at the terminal, against /v1 of an executor."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import signal
+import threading
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from kuwa_min.kernel.protocol import ChatRequest
+from kuwa_min.kernel.terminal.clients import OpenAIClient
+from kuwa_min.kernel.terminal.screen import Screen
+from kuwa_min.kernel.terminal.session import Session
+from kuwa_min.serving import usage
+from tests.kuwa_min.kernel.terminal.test_line_input import typed
+from tests.kuwa_min.serving.api_client import Compute, api
+from tests.support.programs import until
+
+
+async def recite(chat: ChatRequest) -> AsyncGenerator[str, None]:
+    """Say all that was sent."""
+    said = [message["content"] for message in chat.history]
+    yield "/".join([*said, f"system={chat.modelfile.override_system_prompt or ''}"])
+
+
+def chat(compute: Compute, *lines: str) -> str:
+    """Type these lines, then Ctrl-D; return what was shown."""
+    out = io.StringIO()
+    with api(compute) as one:
+        Session(OpenAIClient(one.url), "m", Screen(out)).run(typed(*lines))
+        until(lambda: one.metrics.busy_slots.value == 0)
+    return out.getvalue()
+
+
+def test_a_conversation_goes_on_until_ctrl_d() -> None:
+    """Each question is sent with what was said before; empty lines are no questions."""
+    shown = chat(echo_last_two, "one", "", "two\\", "lines").splitlines()
+    assert shown == ["one", "one+one+two", "lines", ""]
+
+
+async def echo_last_two(chat: ChatRequest) -> AsyncGenerator[str, None]:
+    """Say the messages with + between them."""
+    yield "+".join(message["content"] for message in chat.history)
+
+
+def test_commands_do_what_help_says(tmp_path: Path) -> None:
+    """Retry, a system prompt, a new conversation, a file, a message with a slash."""
+    path = tmp_path / "chat.json"
+    shown = chat(
+        recite,
+        "/retry",
+        "one",
+        "/system be brief",
+        "/retry",
+        "/system",
+        "/new",
+        "//two",
+        f"/save {path}",
+        f"/save {path}",
+        "/save",
+        "/nonsense",
+        "/help",
+    )
+    assert "error: there is no question yet\none/system=\nthe system prompt is set\n" in shown
+    assert "there is no system prompt now\na new conversation\n/two/system=\n" in shown
+    assert "exists already" in shown
+    assert "error: /save needs the name of a file" in shown
+    assert "error: there is no /nonsense" in shown
+    assert "/system TEXT" in shown
+    messages = json.loads(path.read_bytes())["messages"]
+    assert [one["content"] for one in messages] == ["/two", "/two/system="]
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_chat() -> None:
+    """The row is free at once, what has come stays in the history; a real signal is sent."""
+    stopped: list[bool] = []
+
+    async def endless_at_first(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        yield "+".join(message["content"] for message in chat.history)
+        if len(chat.history) == 1:
+            threading.Thread(target=interrupt).start()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.append(True)
+
+    def interrupt() -> None:
+        until(lambda: "one" in out.getvalue())
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    out = io.StringIO()
+    with api(endless_at_first) as one:
+        read = typed("one", "two")
+        Session(OpenAIClient(one.url), "m", Screen(out)).run(read)
+        until(lambda: stopped)
+    assert out.getvalue().splitlines() == ["one", "(stopped)", "one+one+two", ""]
+
+
+def test_ctrl_c_at_the_prompt_takes_the_line_back() -> None:
+    """And says how to end."""
+    steps = iter([KeyboardInterrupt, "one", EOFError])
+
+    def read(_: str) -> str:
+        step = next(steps)
+        if isinstance(step, str):
+            return step
+        raise step
+
+    out = io.StringIO()
+    with api(echo_last_two) as one:
+        Session(OpenAIClient(one.url), "m", Screen(out)).run(read)
+    assert out.getvalue().split() == ["(Ctrl-D", "ends", "the", "chat)", "one"]
+
+
+def test_a_server_that_fails_does_not_end_the_chat() -> None:
+    """The question is not lost: /retry asks it when the model has been loaded."""
+    out = io.StringIO()
+    with api(recite) as one:
+        session = Session(OpenAIClient(one.url), "m", Screen(out))
+        one.is_ready = False
+        session.take("one")
+        one.is_ready = True
+        session.take("/retry")
+    first, *others = out.getvalue().splitlines()
+    assert first.startswith("error: ")
+    assert first.endswith("/retry asks again")
+    assert others == ["one/system="]
+
+
+def test_an_answer_that_is_not_whole_says_so() -> None:
+    """Cut, or empty."""
+
+    async def cut(_: ChatRequest) -> AsyncGenerator[str, None]:
+        yield "half"
+        usage.end("length")
+
+    async def empty(_: ChatRequest) -> AsyncGenerator[str, None]:
+        for nothing in ():
+            yield nothing
+
+    assert chat(cut, "x").splitlines() == ["half", "(cut by its limit)", ""]
+    assert chat(empty, "x").splitlines() == ["(the answer is empty)", ""]
+
+
+def test_a_hostile_answer_does_not_control_the_terminal() -> None:
+    """Nor does a sentence of a server in place of one."""
+
+    async def evil(_: ChatRequest) -> AsyncGenerator[str, None]:
+        yield "\x1b]52;c;ZXZpbA==\x07"
+
+    assert "\x1b" not in chat(evil, "x", "/no\x1b[2J")
+
+
+@pytest.mark.parametrize("message", ["\ud83d", "a\udcff"])
+def test_bytes_that_are_no_text_do_not_end_the_chat(message: str) -> None:
+    """As a terminal in another encoding sends them."""
+    assert "?" in chat(echo_last_two, message)
