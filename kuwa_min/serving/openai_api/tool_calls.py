@@ -31,16 +31,32 @@ class ToolCallSplitter:
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names, self._held = names, ""
-        self._is_open = self._has_begun = False
+        self._pieces: list[str] = []  # behind what is held, read at its end
+        self._is_open = self._is_json = self._has_begun = False
+        self._tail = ""  # of what was read
         self.count = 0  # of calls
 
     def feed(self, text: str) -> list[Part]:
         """Return what the text makes clear; what may be a call is held until its end."""
-        self._held += text
+        self._pieces.append(text)
         parts: list[Part] = []
+        if self._is_json or (self._is_open and not self._is_closed_by(text)):
+            return parts
+        self._join()
         while self._step(parts):
             pass
+        self._tail = self._held[-len(CLOSE) :]
         return parts
+
+    def _is_closed_by(self, text: str) -> bool:
+        """Tell whether a closing tag ends in a text; so a long call is not read at each piece."""
+        self._tail += text
+        found = CLOSE in self._tail
+        self._tail = self._tail[-len(CLOSE) :]
+        return found
+
+    def _join(self) -> None:
+        self._held, self._pieces = "".join([self._held, *self._pieces]), []
 
     def _step(self, parts: list[Part]) -> bool:
         """Take a part of what is held; return whether another one may follow."""
@@ -51,6 +67,7 @@ class ToolCallSplitter:
                 self._held = rest
             return bool(closed)
         if not self._has_begun and self._held.lstrip()[:1] in ("", "{", "["):
+            self._is_json = bool(self._held.strip())
             return False  # it may be nothing but calls
         before, opened, rest = self._held.partition(OPEN)
         kept = 0 if opened else overlap(before, (OPEN,))
@@ -61,6 +78,7 @@ class ToolCallSplitter:
     def finish(self) -> list[Part]:
         """Return what was held until the end."""
         parts: list[Part] = []
+        self._join()
         held, self._held = self._held, ""
         if self._is_open or not self._has_begun:
             self._close(parts, held, OPEN + held if self._is_open else held)
@@ -87,18 +105,19 @@ class ToolCallSplitter:
         """Return names and arguments of the calls in a text, none if there is anything else."""
         try:
             found = bounded_json.loads(text.strip() or "[]")
+            calls = [self._named(one) for one in (found if isinstance(found, list) else [found])]
         except (ValueError, RecursionError):
             return []
-        calls = [self._named(one) for one in (found if isinstance(found, list) else [found])]
         return [one for one in calls if one is not None] if all(calls) else []
 
     def _named(self, found: Any) -> tuple[str, str] | None:
-        if not isinstance(found, dict) or found.get("name") not in self._names:
+        name = found.get("name") if isinstance(found, dict) else None
+        if not isinstance(name, str) or name not in self._names:
             return None
         arguments: Any = next((found[one] for one in ARGUMENTS if one in found), {})
         if isinstance(arguments, str):
-            return found["name"], arguments
-        return found["name"], json.dumps(arguments, ensure_ascii=False)
+            return name, arguments
+        return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)
 
     def _call(self, name: str, arguments: str) -> Call:
         self.count += 1

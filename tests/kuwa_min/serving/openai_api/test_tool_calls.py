@@ -53,6 +53,9 @@ def split(text: str, cuts: list[int]) -> tuple[str, list[tuple[str, str]], int]:
         ("<tool_call>no", "<tool_call>no", []),
         (f"It is {ADD}", f"It is {ADD}", []),
         ("a < b <tool", "a < b <tool", []),
+        ('{"name": ["add"]}', '{"name": ["add"]}', []),
+        ('<tool_call>{"name": {}}</tool_call>', '<tool_call>{"name": {}}</tool_call>', []),
+        ('{"name": "add", "arguments": NaN}', '{"name": "add", "arguments": NaN}', []),
     ],
 )
 def test_calls_are_told_from_text(text: str, said: str, calls: list[tuple[str, str]]) -> None:
@@ -70,3 +73,22 @@ def test_text_is_not_held_longer_than_it_may_be_a_call() -> None:
     assert one.feed(" Hello <") == [" Hello "]
     assert one.feed("b> <tool_call>") == ["<b> "]
     assert one.feed(json.dumps({"name": "add"})) == []
+
+
+@pytest.mark.parametrize("start", ["<tool_call>", "[", "{"])
+def test_a_long_call_is_not_read_again_at_each_piece(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its time is linear, and its end is found wherever it is cut."""
+    one, step, read = ToolCallSplitter(NAMES), ToolCallSplitter._step, 0
+
+    def count(splitter: ToolCallSplitter, parts: list[Any]) -> bool:
+        nonlocal read
+        read += len(splitter._held)
+        return step(splitter, parts)
+
+    monkeypatch.setattr(ToolCallSplitter, "_step", count)
+    for piece in [start, *["abcdefgh"] * 1000]:
+        assert one.feed(piece) == []
+    assert read < 100
+    assert one.finish() == [start + "abcdefgh" * 1000]
