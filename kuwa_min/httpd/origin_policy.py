@@ -115,6 +115,8 @@ class OriginPolicy:
     origins: hosts of further web sites whose pages may send requests.
     any_host_paths: paths whose GET is answered under any Host, unless a browser sends it.
     is_shared: tells that a page of another web site may send this request.
+    needs_token: tells that it is answered only with a token, so Host does not matter: a page that
+    reaches us by DNS rebinding has none.
     """
 
     def __init__(
@@ -123,8 +125,9 @@ class OriginPolicy:
         origins: Collection[str],
         any_host_paths: Collection[str],
         is_shared: Callable[[RequestHead], bool] = lambda head: False,
+        needs_token: Callable[[RequestHead], bool] = lambda head: False,
     ) -> None:
-        self._is_shared = is_shared
+        self._is_shared, self._needs_token = is_shared, needs_token
         self._origins = {name.lower() for name in origins}
         self._hosts = {"localhost", *(name.lower() for name in hosts), *self._origins}
         self._any_host_paths = frozenset(any_host_paths)
@@ -135,11 +138,15 @@ class OriginPolicy:
         host = _host(head)
         if host is None and not head.http10:
             raise HTTPError(400, "The request has no Host.")
-        if is_from_browser(head) or not self._serves_any_host(head):
+        if not self._serves_any_host(head):
             self._check_host(host)
         self._check_origin(head)
 
     def _serves_any_host(self, head: RequestHead) -> bool:
+        if self._needs_token(head):
+            return True
+        if is_from_browser(head):
+            return False
         return head.method == "POST" or (head.method in GET and head.path in self._any_host_paths)
 
     def _check_host(self, host: str | None) -> None:

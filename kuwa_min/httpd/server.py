@@ -59,6 +59,7 @@ class Server(ThreadingHTTPServer):
     origins: hosts of further web sites whose pages may send requests.
     any_host_paths: paths whose GET is answered under any Host, unless a browser sends it.
     is_shared: tells that a page of another web site may send this request.
+    needs_token: tells that a request is answered only with a token, under any Host therefore.
     render_error: makes the responses to refused requests.
     """
 
@@ -78,12 +79,15 @@ class Server(ThreadingHTTPServer):
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
         is_shared: Callable[[RequestHead], bool] = lambda head: False,
+        needs_token: Callable[[RequestHead], bool] = lambda head: False,
         render_error: RenderError = render_error,
     ) -> None:
         self.render_error = render_error
         self.routes, self.limits, self.tls = routes, limits or Limits(), tls
         self.body_budget = BodyBudget(self.limits.bodies_bytes)
-        self.check_origin = OriginPolicy(hosts, origins, any_host_paths, is_shared).check
+        self.check_origin = OriginPolicy(
+            hosts, origins, any_host_paths, is_shared, needs_token
+        ).check
         self.would_block: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
         if tls is not None:
             import ssl

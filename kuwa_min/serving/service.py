@@ -229,10 +229,11 @@ class Service:
             routes,
             hosts=[host] if host else [],
             origins=args.allowed_hosts,
-            any_host_paths=(*MONITORING, *api.any_host_paths(routes)),
+            any_host_paths=MONITORING,
             limits=self._limits,
             tls=_tls_context(args.tls_cert, args.tls_key),
             is_shared=api.is_shared,
+            needs_token=api.needs_token,
             render_error=api.render_error,
         )
 

@@ -3,7 +3,8 @@
 Facts:
 - A page reaches a server on its own machine by DNS rebinding: under a name of its own, which then
   stands in Host. No page can make a browser write localhost or an address there.
-- A proxy on this machine connects from it, whoever its client is; it says so in a header.
+- A proxy on this machine connects from it, whoever its client is; most say so in a header.
+- fetch() of Node sends headers that only browsers send otherwise.
 - A browser asks before it sends JSON or a token to another site (CORS preflight: OPTIONS).
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from kuwa_min.errors import HTTPError, UsageError
 from kuwa_min.httpd.http1 import RequestHead
@@ -25,10 +26,12 @@ from .sentences import NO_TOKEN, NOT_FROM_THERE, WRONG_TOKEN
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "/v1/"
+PREFIX = "/v1"
 LONGEST_TOKEN = 4095  # characters
 SHORT_TOKEN = 16  # characters; a shorter one may be guessed
-PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
+# of proxies: nginx and Apache, load balancers, Cloudflare, Tailscale, Envoy
+PROXY_HEADERS = {"cf-connecting-ip", "forwarded", "true-client-ip", "via"}
+PROXY_PREFIXES = ("x-forwarded-", "x-real-ip", "x-client-ip", "x-envoy-", "tailscale-")
 PORT = re.compile(r":\d+$")
 FIELD_NAMES = re.compile(r"[\w\-, ]{1,1000}", re.ASCII)
 ANY_ORIGIN = "*"
@@ -102,20 +105,20 @@ class Access:
 
     def is_shared(self, head: RequestHead) -> bool:
         """Tell whether a page of the request's Origin may use /v1."""
-        return head.path.startswith(PREFIX) and self._allows(_origin(head))
+        return _is_ours(head) and self._allows(_origin(head))
+
+    def needs_token(self, head: RequestHead) -> bool:
+        """Tell whether a request needs a token, which no page has that is not given one."""
+        return _is_ours(head) and bool(self._tokens)
 
     def _allows(self, origin: str | None) -> bool:
         if origin is None:
             return False
         return origin.lower() in self._origins or ANY_ORIGIN in self._origins
 
-    def any_host_paths(self, paths: Iterable[str]) -> list[str]:
-        """Return those of these paths whose GET is answered under any Host, as a service's name."""
-        return [path for path in paths if path.startswith(PREFIX) and self._anywhere]
-
     def render_error(self, error: HTTPError, head: RequestHead | None, text: str) -> Response:
         """Answer a refused request: of /v1, in OpenAI's shape."""
-        if head is None or not head.path.startswith(PREFIX):
+        if head is None or not _is_ours(head):
             return render_error(error, head, text)
         headers = (*error.headers.items(), *self.headers(head))
         code = error.code if isinstance(error, ApiError) else None
@@ -150,6 +153,10 @@ class Access:
             logger.warning("refused a request of /v1 from %s: %s", peer, reason)
 
 
+def _is_ours(head: RequestHead) -> bool:
+    return head.path == PREFIX or head.path.startswith(f"{PREFIX}/")
+
+
 def _origin(head: RequestHead) -> str | None:
     origins = head.headers.get("origin", [])
     return origins[0] if len(origins) == 1 else None
@@ -157,13 +164,13 @@ def _origin(head: RequestHead) -> str | None:
 
 def _is_of_this_machine(request: Request) -> bool:
     """Tell whether a program here sent this under one of the names of this machine itself."""
-    if any(request.header(name) is not None for name in PROXY_HEADERS):
+    if any(one in PROXY_HEADERS or one.startswith(PROXY_PREFIXES) for one in request.head.headers):
         return False
     if not (_is_loopback(request.peer) or request.peer == request.local):
         return False
     head = request.head
     host = head.authority if head.authority is not None else request.header("host")
-    name = PORT.sub("", host or "localhost").lower().strip("[]")
+    name = "localhost" if host is None else PORT.sub("", host).lower().strip("[]")
     return name == "localhost" or _is_loopback(name) or name == request.local
 
 

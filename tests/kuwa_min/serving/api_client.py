@@ -54,8 +54,8 @@ class Api:
         self.server = Server(
             ("127.0.0.1", 0),
             routes,
-            any_host_paths=access.any_host_paths(routes),
             is_shared=access.is_shared,
+            needs_token=access.needs_token,
             render_error=access.render_error,
         )
 

@@ -193,7 +193,8 @@ def test_an_error_within_a_stream_is_its_last_event() -> None:
 def test_errors_of_the_server_have_openais_shape_too() -> None:
     """What no route answers."""
     with api(echo) as one:
-        for path, status in (("/v1/nothing", 404), (CHAT, 405), ("/v1/models/nothing", 404)):
+        wrong = {"/v1": 404, "/v1/nothing": 404, CHAT: 405, "/v1/models/nothing": 404}
+        for path, status in wrong.items():
             found, body = one.fetch(path)
             assert (found, set(body)) == (status, {"error"})
         assert set(one.fetch("/nothing")[1]) == {"msg"}
@@ -318,7 +319,13 @@ def test_the_end_of_the_process_is_an_error() -> None:
         ({"Host": "[::1]:80"}, 200),
         ({"Host": "evil.example"}, 403),
         ({"Host": "10.0.0.1"}, 403),
+        ({"Host": ""}, 403),
         ({"X_Forwarded_For": "10.0.0.1"}, 403),
+        ({"X_Forwarded_Proto": "https"}, 403),
+        ({"X_Forwarded_Host": "chat.example"}, 403),
+        ({"CF_Connecting_IP": "10.0.0.1"}, 403),
+        ({"X_Client_IP": "10.0.0.1"}, 403),
+        ({"X_Envoy_External_Address": "10.0.0.1"}, 403),
         ({"Origin": PAGE}, 403),
     ],
 )
@@ -360,6 +367,26 @@ def test_a_token_opens_it_to_other_names(value: str | None, status: int, path: s
     if status != 200:
         assert body["error"]["code"] == "invalid_api_key"
     assert not any("authorization" in headers for headers in seen)
+
+
+NODE = {"Sec_Fetch_Mode": "cors", "Accept_Language": "*", "User_Agent": "node"}  # its fetch()
+
+
+@pytest.mark.parametrize("more", [NODE, {"User_Agent": "Mozilla/5.0"}])
+@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/nothing"])
+def test_programs_that_look_like_browsers_need_no_known_host_with_a_token(
+    more: dict[str, str], path: str
+) -> None:
+    """No page under a name of its own has a token. Without tokens, and elsewhere, names count."""
+    body, fields = asking() if path == CHAT else None, {"Host": "executor:9000", **more}
+    with api(echo, tokens=["first-token"], anywhere=True) as one:
+        right = one.fetch(path, body, Authorization="Bearer first-token", **fields)[0]
+        assert right == (421 if path == "/nothing" else 200)
+        assert one.fetch(path, body, **fields)[0] == (421 if path == "/nothing" else 401)
+        page = {**fields, "Origin": "http://evil.example", "Authorization": "Bearer first-token"}
+        assert one.fetch(path, body, **page)[0] in (403, 421)
+    with api(echo) as one:
+        assert one.fetch(path, body, **fields)[0] == 421
 
 
 def test_pages_of_named_sites_may_ask_and_read() -> None:
