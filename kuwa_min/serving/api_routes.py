@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 MODELS = "/v1/models"
 USER_FIELD = "x-openwebui-user-id"  # as Open WebUI says it, if it is told to
+LONGEST_NAME = 200  # characters of an unknown model's that its error repeats
 OWNER = "kuwa-min"  # owned_by of a model
 SECRET_FIELDS = ("authorization", "cookie", "proxy-authorization")  # which no executor sees
 
@@ -152,7 +153,7 @@ class ApiRoutes:
             if asked.model not in self._models:
                 raise ApiError(
                     404,
-                    UNKNOWN_MODEL.format(asked.model),
+                    UNKNOWN_MODEL.format(asked.model[:LONGEST_NAME]),
                     param="model",
                     code="model_not_found",
                 )

@@ -62,9 +62,7 @@ class Refusal:
         known = innermost(sentence)
         template = known.template if isinstance(known, Sentence) else ""
         self.status = 500 if is_failure else STATUS_OF.get(template, 400)
-        text = render(known, language)
-        found = REFUSED.fullmatch(text)
-        self._message, self._code = found[1] if found else text, CODES.get(template)
+        self._message, self._code = render(known, language), CODES.get(template)
 
     def to_json(self) -> bytes:
         """Return the error's object."""
@@ -74,7 +72,9 @@ class Refusal:
 def error_json(
     status: int, message: str, *, param: str | None = None, code: str | None = None
 ) -> bytes:
-    """Return an error in OpenAI's shape."""
+    """Return an error in OpenAI's shape; message: also one in the brackets of chats."""
+    found = REFUSED.fullmatch(message)
+    message = found[1] if found else message
     kind = "server_error" if status >= 500 else TYPES.get(status, "invalid_request_error")
     error = {"message": message, "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kuwa_min.chat.modelfile_text import is_unicode, replace_surrogates
-
 from .errors import ApiError
 from .sentences import (
     A_LIST,
@@ -48,13 +46,13 @@ class Fields:
         return ApiError(400, sentence.format(path, wanted), param=path)
 
     def text(self, name: str, *, required: bool = False) -> str | None:
-        """Return a text; surrogates without a partner are replaced."""
+        """Return a text."""
         value = self._values.get(name)
         if value is None and not required:
             return None
         if not isinstance(value, str):
             raise self.refuse(name, A_TEXT)
-        return value if is_unicode(value) else replace_surrogates(value)
+        return value
 
     def choice(self, name: str, choices: Sequence[str]) -> str:
         """Return one of some texts, which must be given."""

@@ -58,9 +58,15 @@ class ApiRequest(NamedTuple):
 
 
 def read_object(body: bytes | bytearray) -> Fields:
-    """Parse the body of a request, whatever its Content-Type says; raises ApiError."""
+    """Parse the body of a request, whatever its Content-Type says; raises ApiError.
+
+    Surrogates without a partner are replaced, so all of it can be encoded.
+    """
     try:
-        found = bounded_json.loads(body.decode("utf-8-sig"))
+        text = body.decode("utf-8-sig")
+        found = bounded_json.loads(text)
+        if "\\ud" in text.lower():  # a surrogate, which may have no partner
+            found = json.loads(replace_surrogates(json.dumps(found, ensure_ascii=False)))
     except TooManyValues:
         raise ApiError(400, TOO_MANY_VALUES) from None
     except (ValueError, RecursionError):
@@ -113,7 +119,7 @@ def read_completion(
         (prompt,) = prompt
     if not isinstance(prompt, str):
         raise fields.refuse("prompt", A_TEXT)
-    history = [Message(role="user", content=replace_surrogates(prompt))]
+    history = [Message(role="user", content=prompt)]
     options = {"max_tokens": COMPLETION_TOKENS, **_options(fields), "enable_multimodal": False}
     wishes, needs = Wishes(raw_prompt=True), {"raw_prompt": "prompt"}
     return _request(fields, history, options, needs, wishes, language, headers)

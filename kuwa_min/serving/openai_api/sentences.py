@@ -33,6 +33,7 @@ A_NAME = Sentence(
     "a name of up to 64 letters, digits, dots, - and _",
     "名稱，最多 64 個字：英文字母、數字、點、-、_",
 )
+A_FUNCTION = Sentence("the name of one of {}", "{} 中的名稱之一")
 ONE_OF = Sentence("one of {}", "下列之一：{}")
 CONTENT = Sentence(
     "a text, null, or a list of parts such as {}",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .errors import ApiError
 from .fields import Fields
-from .sentences import A_NAME, MUST_BE, NOT_SUPPORTED, ONE_OF
+from .sentences import A_FUNCTION, A_NAME, MUST_BE, NOT_SUPPORTED
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -113,7 +113,7 @@ def _choice(request: Fields, names: frozenset[str]) -> str:
     name = _name(function or Fields({}, "tool_choice.function"))
     if name not in names:
         path = "tool_choice.function.name"
-        raise ApiError(400, MUST_BE.format(path, ONE_OF.format(", ".join(names))), param=path)
+        raise ApiError(400, MUST_BE.format(path, A_FUNCTION.format("tools")), param=path)
     return name
 
 

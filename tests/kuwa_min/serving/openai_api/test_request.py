@@ -237,6 +237,24 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     assert refused.value.status == 400
 
 
+def test_surrogates_without_a_partner_are_replaced_everywhere() -> None:
+    """Whatever field they are in, so that each executor and service can encode what it gets."""
+    lone, emoji = "\ud800", "\U0001f600"
+    asked = read(
+        {"role": "user", "content": lone + emoji},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": lone}}]},
+        {"role": "tool", "content": lone},
+        tools=[function("f", description=lone, parameters={"properties": {lone: {"x": lone}}})],
+        stop=[lone],
+        chat_template_kwargs={lone: [lone]},
+    )
+    assert asked.chat.history[1]["content"] == "\ufffd" + emoji
+    assert asked.chat.modelfile.parameters["llm_stop"] == ["\ufffd"]
+    whole = f"{asked.chat.history} {asked.chat.form} {asked.chat.modelfile.parameters}"
+    assert "ud800" not in whole
+    assert emoji in whole
+
+
 def test_an_executor_that_reads_forms_reads_the_same_chat() -> None:
     """The form is what Kuwa's own API would send."""
     asked = read(
