@@ -137,14 +137,15 @@ class Request:
         """Return the text that ends the thought that is open; "" if that is unknown."""
         return self._text.closing
 
-    def allowed_tokens(self) -> bytearray | None:
+    def allowed_tokens(self, *, waits: bool = True) -> bytearray | None:
         """Return the tokens that may come next, a bit each; None: all of them.
 
-        Call it before each token of a constrained request. Raises AnswerError.
+        Call it before each token of a constrained request. Raises AnswerError, and NotYet if it
+        should not wait.
         """
         if self.constrained is None:
             return None
-        return self.constrained.allowed(is_thinking=self.is_thinking)
+        return self.constrained.allowed(is_thinking=self.is_thinking, waits=waits)
 
     @property
     def timed_out(self) -> bool:

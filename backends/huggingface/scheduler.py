@@ -18,6 +18,7 @@ from collections import deque
 
 import torch
 
+from backends._local.constraints.matcher import NotYet
 from backends._local.machine.idle_measurements import Measurement
 from backends._local.prefill_budget import PrefillBudget, split_budget
 from backends._local.prompt_cache.cache import PromptCache
@@ -231,6 +232,8 @@ class BatchScheduler:
             return
         ended = []
         for sequence, token in zip(self._slots.decoding, tokens, strict=True):
+            if isinstance(token, NotYet):
+                continue  # the next step computes the same token in the same place
             sequence.tokens.append(sequence.next_token)
             if self._add_token(sequence, token):
                 ended.append(sequence)

@@ -13,6 +13,7 @@ from typing import Any
 import llama_cpp
 import numpy
 
+from backends._local.constraints.matcher import NotYet
 from backends._local.sentences import TRY_CACHE_TYPE
 from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
@@ -26,6 +27,7 @@ MIROSTAT_CANDIDATES = 100
 SEEDS = 2**32
 NOT_A_NUMBER = OVERFLOWED.format(TRY_CACHE_TYPE)
 
+Sampled = int | AnswerError | NotYet
 Adjustment = Callable[[Any, Collection[int]], None]  # of logits, by the tokens sampled last
 
 
@@ -58,7 +60,7 @@ class Sampler:
     def adjust(self, logits: Any) -> None:
         """Add biases and penalties to the logits of the next token, in place; mask the others.
 
-        Raises AnswerError.
+        Raises AnswerError, or NotYet.
         """
         for adjustment in self._adjustments:
             adjustment(logits, self._recent)
@@ -179,22 +181,24 @@ def _sampling(options: Mapping[str, Any], vocabulary_size: int) -> list[Any]:
 
 def sample(
     context: LlamaContext, result: DecodeResult, samplers: Sequence[Sampler]
-) -> list[int | AnswerError]:
-    """Return each sequence's next token, or the error to end with if its logits are NaN.
+) -> list[Sampled]:
+    """Return each sequence's next token, the error to end with if its logits are NaN, or NotYet.
 
     The logits are adjusted in place.
     """
-    failed: dict[int, AnswerError] = {}
+    failed: dict[int, AnswerError | NotYet] = {}
     with numpy.errstate(all="ignore"):  # extreme penalties overflow, as in llama.cpp
         for at, sampler in enumerate(samplers):
             try:
                 sampler.adjust(result.logits[at])
-            except AnswerError as error:
+            except (AnswerError, NotYet) as error:
                 failed[at] = error
         best = result.logits.argmax(-1)  # the first NaN, if there is one
         highest = result.logits[numpy.arange(len(samplers)), best]
-        tokens: list[int | AnswerError] = [AnswerError(NOT_A_NUMBER)] * len(samplers)
+        tokens: list[Sampled] = [AnswerError(NOT_A_NUMBER)] * len(samplers)
         for at in numpy.flatnonzero(numpy.isfinite(highest)):
+            if at in failed:
+                continue  # what its sampler knows stays as it is
             row, position = result.logits[at], result.positions[at]
             tokens[at] = samplers[at].choose(int(best[at]), context, row, position)
     for at, error in failed.items():

@@ -20,7 +20,9 @@ import logging
 import sys
 import time
 from collections import deque
+from functools import partial
 
+from backends._local.constraints.matcher import NotYet
 from backends._local.machine.idle_measurements import Measurement
 from backends._local.prefill_budget import PrefillBudget
 from backends._local.prefix_match import (
@@ -39,7 +41,7 @@ from kuwa_min.errors import AnswerError, describe
 from .batching.context import Aborted, LlamaContext
 from .batching.step_planner import LlamaSequence, Plan, StepPlanner
 from .model import LlamaModel
-from .sampler import Sampler, sample
+from .sampler import Sampled, Sampler, sample
 from .vision import steps
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class BatchScheduler:
         self._prefilling: list[LlamaSequence] = []  # in order of arrival
         self._decoding: list[LlamaSequence] = []
         self._computing: tuple[Request, ...] = ()  # what the decode() under way is for
+        self._can_repeat = True  # the last token of a sequence, until that turns out to be wrong
         self.measurement: Measurement | None = None
         self.description = f"{slots} at once" if slots > 1 else "one at a time"
 
@@ -166,7 +169,8 @@ class BatchScheduler:
             adapters=request.adapters,
         )
         assert match.slot is not None  # has_free_slot() said that one is idle
-        sampler = Sampler(request.options, self._model.vocabulary_size, request.allowed_tokens)
+        allowed = partial(request.allowed_tokens, waits=not self._can_repeat)
+        sampler = Sampler(request.options, self._model.vocabulary_size, allowed)
         is_parked = self._cache.park(match.slot, request.prompt_ids, request.adapters)
         if parked is None:
             cached = self._keep_prefix(match.slot, match)
@@ -177,7 +181,7 @@ class BatchScheduler:
             self._model,
             sampler,
             cached=cached,
-            max_new_tokens=_max_new_tokens(request),
+            max_new_tokens=max(0, request.options["max_tokens"] or 0) or None,
         )
         self._prefilling.append(match.slot)
         return is_parked or parked is not None
@@ -285,11 +289,13 @@ class BatchScheduler:
         if computing and all(request.should_stop for request in computing):
             self._context.abort()
 
-    def _add_tokens(self, sequences: list[LlamaSequence], tokens: list[int | AnswerError]) -> None:
+    def _add_tokens(self, sequences: list[LlamaSequence], tokens: list[Sampled]) -> None:
         """Add a sampled token to each sequence; end those that had NaNs."""
         spoiled = []
         for sequence, token in zip(sequences, tokens, strict=True):
-            if isinstance(token, AnswerError):
+            if isinstance(token, NotYet):
+                self._repeat(sequence)
+            elif isinstance(token, AnswerError):
                 spoiled.append(sequence.slot)
                 self._end(sequence, token)
             else:
@@ -297,6 +303,14 @@ class BatchScheduler:
         if spoiled:
             self._context.reset(spoiled)
             self._restart_emptied()
+
+    def _repeat(self, sequence: LlamaSequence) -> None:
+        """Let the next step compute a sequence's last token again, for what may come behind it."""
+        last = len(sequence.tokens) - 1
+        kept = self._context.truncate(sequence.slot, last)
+        self._can_repeat = self._can_repeat and kept == last
+        sequence.tokens.pop()
+        self._restart_emptied()
 
     def _add_token(self, sequence: LlamaSequence, token: int) -> None:
         if sequence in self._prefilling:
@@ -309,9 +323,3 @@ class BatchScheduler:
             return
         if is_last:
             self._end(sequence)
-
-
-def _max_new_tokens(request: Request) -> int | None:
-    """Return the longest completion that was asked for; None for as long as there is room."""
-    most: int | None = request.options["max_tokens"]
-    return most if most and most > 0 else None

@@ -8,7 +8,11 @@ from backends._local.tokenizing.prompt_tokenizer import Tokenizer
 from kuwa_min.chat.thinking import formats
 from kuwa_min.errors import AnswerError
 
-from .matcher import Matcher
+from .matcher import Matcher, NotYet
+
+# Seconds. A mask that is later than the step, and this, is not waited for. At the end of an answer
+# the log may wait longer.
+GRACE, LAST_GRACE = 0.005, 0.05
 
 
 class Openers:
@@ -43,14 +47,22 @@ class ConstrainedAnswer:
         self._applies = False  # to the next token
         self._has_begun = self._in_header = False
 
-    def allowed(self, *, is_thinking: bool) -> bytearray | None:
+    def allowed(self, *, is_thinking: bool, waits: bool) -> bytearray | None:
         """Return the tokens that may come next, a bit each; None: all of them.
 
-        is_thinking: whether a thought is open. Waits for the matcher; raises AnswerError if it
+        is_thinking: whether a thought is open. waits: for the matcher, however long it computes;
+        else NotYet is raised, but for the first token of the answer. Raises AnswerError if it
         failed.
         """
         self._applies = self._has_begun or not (is_thinking or self._in_header)
-        return self._next_mask() if self._applies else None
+        if not self._applies:
+            return None
+        if self._has_begun and not waits and self._is_late(GRACE):
+            raise NotYet
+        return self._next_mask()
+
+    def _is_late(self, wait: float) -> bool:
+        return self._mask is None and self._matcher.is_late(wait)
 
     def _next_mask(self) -> bytearray:
         if self._mask is None:
@@ -72,7 +84,9 @@ class ConstrainedAnswer:
             self._matcher.advance(token)
 
     def is_complete(self) -> bool:
-        """Tell whether the answer may end here; waits for the matcher."""
+        """Tell whether the answer may end here, as far as the matcher knows by now."""
+        if self._is_late(LAST_GRACE):
+            return False
         try:
             self._next_mask()
         except AnswerError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, match_prefix
@@ -87,7 +88,7 @@ class KVSlots:
 
     def _sampler(self, request: Request) -> Sampler:
         end_ids = sorted(self._model.eos_token_ids | request.stop_token_ids)
-        allowed = request.allowed_tokens if request.constrained else None
+        allowed = partial(request.allowed_tokens, waits=False) if request.constrained else None
         return Sampler(request.options, request.prompt_ids, end_ids, self._model.device, allowed)
 
     def _match(self, request: Request, *, can_grow: bool) -> PrefixMatch[TransformersSequence]:

@@ -17,6 +17,7 @@ import pytest
 from backends.huggingface import OPTIONS
 from kuwa_min.errors import AnswerError
 from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, whole_or_sentence
+from tests.support.late_masks import LateMasks
 from tests.support.local_chats import truncated
 from tests.support.models.tiny_architectures import ALONE, BATCHABLE, Library
 from tests.support.models.tiny_models import SPECIAL
@@ -112,6 +113,27 @@ def test_chats_that_come_one_by_one_are_answered_as_if_alone(
         answers[-1].more()
     for number, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True)):
         assert answer.whole() == alone.answer(question, max_new_tokens=20 + 5 * number), question
+
+
+@pytest.mark.parametrize("name", ("llama", "gemma3_text"))
+def test_a_chat_does_not_wait_for_masks_of_another(
+    name: str, chats: Any, folder: Folder, library: Any
+) -> None:
+    """One that must match something goes on where it was, once it is known what may come."""
+    talk, alone = chats(folder(name)), library(folder(name))
+    held = talk.create(QUESTIONS[1], max_new_tokens=20)
+    masks = LateMasks(held, talk.executor.model)
+    try:
+        masks.send(3)
+        answer = talk.submit(held)
+        answer.more()
+        neighbour = talk.ask(QUESTIONS[0], max_new_tokens=40)
+        assert neighbour.whole() == alone.answer(QUESTIONS[0], max_new_tokens=40)
+        assert not held.finished
+        masks.send(20)
+        assert answer.whole() == alone.answer(QUESTIONS[1], max_new_tokens=20)
+    finally:
+        masks.close()
 
 
 @pytest.mark.parametrize("name", KEPT)

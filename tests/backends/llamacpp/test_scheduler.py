@@ -17,6 +17,7 @@ import pytest
 from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError
 from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
+from tests.support.late_masks import LateMasks
 from tests.support.local_chats import truncated
 from tests.support.models import tiny_ggufs
 from tests.support.models.tiny_ggufs import ARCHITECTURES, STATEFUL, Library
@@ -142,6 +143,30 @@ def test_chats_that_come_one_by_one_are_answered_as_if_alone(
         answers[-1].more()
     for number, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True)):
         assert answer.whole() == alone.answer(question, max_tokens=40 + 5 * number), question
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_chat_does_not_wait_for_masks_of_another(
+    name: str, chats: Any, file: File, library: Any
+) -> None:
+    """One that must match something goes on where it was, once it is known what may come."""
+    talk, alone = chats(file(name)), library(file(name))
+    held = talk.create(QUESTIONS[1], max_tokens=20)
+    masks = LateMasks(held, talk.executor.model)
+    try:
+        masks.send(3)
+        answer = talk.submit(held)
+        answer.more()
+        if name in STATEFUL:  # it is read anew once; later masks are waited for
+            until(lambda: not talk.executor.engine._scheduler._can_repeat)
+        else:
+            neighbour = talk.ask(QUESTIONS[0], max_tokens=40)
+            assert neighbour.whole() == alone.answer(QUESTIONS[0], max_tokens=40)
+        assert not held.finished
+        masks.send(20)
+        assert answer.whole() == alone.answer(QUESTIONS[1], max_tokens=20)
+    finally:
+        masks.close()
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

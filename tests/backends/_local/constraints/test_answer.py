@@ -11,7 +11,7 @@ import pytest
 from backends._local.completion import Completion
 from backends._local.constraints.answer import ConstrainedAnswer, Openers
 from backends._local.constraints.child import NUMBER
-from backends._local.constraints.matcher import Matcher
+from backends._local.constraints.matcher import Matcher, NotYet
 from backends._local.request import Request
 from kuwa_min.chat.catalog import TOO_COMPLEX
 from kuwa_min.chat.thinking import formats
@@ -208,3 +208,26 @@ def test_a_stopped_answer_waits_for_nothing(
     answer.request.cancel()
     answer.request.finish()
     assert not caplog.messages
+
+
+def test_a_late_mask_is_asked_for_again(answer: Answer) -> None:
+    """By those that do not wait; the first one is always there."""
+    answer.allow(97)
+    answer.add(97)
+    for _ in range(2):
+        with pytest.raises(NotYet):
+            answer.request.allowed_tokens(waits=False)
+    answer.allow(98)
+    mask = answer.request.allowed_tokens(waits=False)
+    assert mask is not None and mask == answer.request.allowed_tokens()
+
+
+def test_patience_with_late_masks_ends(answer: Answer) -> None:
+    """Also where nothing waits for them."""
+    answer.allow(97)
+    answer.add(97)
+    answer.request.constrained._matcher._patience = 0.0  # type: ignore[union-attr]
+    with pytest.raises(NotYet):
+        answer.request.allowed_tokens(waits=False)
+    with pytest.raises(AnswerError, match="too complex"):
+        answer.request.allowed_tokens(waits=False)
