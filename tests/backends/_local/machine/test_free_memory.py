@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,30 @@ def test_the_limit_of_a_container_counts(machine: Path) -> None:
     assert free_memory.free_bytes(with_swap=True) == 50 * MIB
     limit(machine / "groups" / "system" / "unit", str(30 * MIB), 31, 0)
     assert free_memory.free_bytes() == 0
+
+
+def test_the_limit_of_an_older_container_counts(machine: Path) -> None:
+    """Of version 1 of cgroups; a container sees its own group as the root."""
+    (machine / "cgroup").write_text("4:memory:/docker/1\n1:cpu:/x\n0::/\n", encoding="ascii")
+    folder = machine / "groups" / "memory"
+    folder.mkdir(parents=True)
+    names = ("memory.limit_in_bytes", 90), ("memory.usage_in_bytes", 50)
+    for name, size in names:
+        (folder / name).write_text(f"{size * MIB}\n", encoding="ascii")
+    stat = f"inactive_file 0\ntotal_inactive_file {20 * MIB}\n"
+    (folder / "memory.stat").write_text(stat, encoding="ascii")
+    assert free_memory.free_bytes() == 60 * MIB
+
+
+@pytest.mark.parametrize(("limited", "left"), [(resource.RLIMIT_AS, 60), (resource.RLIMIT_DATA, 1)])
+def test_the_limits_of_the_process_count(
+    limited: int, left: int, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its addresses, and its own data (ulimit -v, ulimit -d), beside what it has of them."""
+    pages = [size * MIB // resource.getpagesize() for size in (10, 5, 1, 1, 0, 69, 0)]
+    (machine / "statm").write_text(" ".join(map(str, pages)), encoding="ascii")
+    monkeypatch.setattr(free_memory, "PAGES_OF_US", machine / "statm")
+    none = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    limits = {limited: (70 * MIB, 70 * MIB)}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits.get(which, none))
+    assert free_memory.free_bytes() == left * MIB
