@@ -13,7 +13,7 @@ from kuwa_min.options import text_file
 from .answer import FAILED, LENGTH, NOTE, TEXT, THOUGHT, Answer, Piece, ServerError
 from .conversation import Conversation
 from .options import choose_name, connect, create_parser
-from .visible_text import visible
+from .visible_text import tolerate_encodings, visible
 
 EPILOG = """\
 What comes by a pipe is put behind the question: ask "Summarise this:" < report.txt
@@ -36,6 +36,7 @@ def run(program: str, rest: list[str]) -> None:
     parser.add_argument("question", nargs="*", metavar="TEXT", help="the question")
     parser.add_argument("--json", action="store_true", help="write one line of JSON at the end")
     args = parser.parse_args(rest)
+    tolerate_encodings()
     question = full_question(" ".join(args.question), sys.stdin.buffer)
     client = connect(args)
     name = choose_name(client, args.access_code)

@@ -14,6 +14,7 @@ from .conversation import Conversation
 from .line_input import line_editing, read_message
 from .options import choose_name, connect, create_parser
 from .screen import Screen
+from .visible_text import tolerate_encodings
 
 HELP = '''\
 Enter sends. A line that ends in \\ goes on in the next one; """ begins and ends several lines.
@@ -35,9 +36,7 @@ def run(program: str, rest: list[str]) -> None:
         help="keep what is typed in this file, which only you can read (default: keep nothing)",
     )
     args = parser.parse_args(rest)
-    for stream in (sys.stdin, sys.stdout):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+    tolerate_encodings()
     client = connect(args)
     name = choose_name(client, args.access_code)
     session = Session(client, name, Screen(sys.stdout), args.system)

@@ -7,6 +7,7 @@ would; controls of writing direction can show another text than the one that is 
 from __future__ import annotations
 
 import re
+import sys
 
 # All control characters but newline and tab; separators of lines; controls of direction; surrogates
 UNSAFE = re.compile(
@@ -17,6 +18,13 @@ UNSAFE = re.compile(
 def visible(text: str) -> str:
     r"""Return text whose control characters are spelled out, as \x1b; carriage returns go."""
     return UNSAFE.sub(_spelled, text)
+
+
+def tolerate_encodings() -> None:
+    """Replace what the terminal's encoding lacks, or what is no text, instead of failing."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _spelled(found: re.Match[str]) -> str:

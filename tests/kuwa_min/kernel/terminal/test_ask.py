@@ -96,6 +96,20 @@ def test_a_pipe_gets_the_answer_as_it_is_and_a_terminal_a_harmless_one(
     assert "evil" in sys.stdout.getvalue()  # type: ignore[attr-defined]
 
 
+def test_an_encoding_that_lacks_a_character_loses_that_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a terminal of another code page."""
+
+    async def mixed(_: ChatRequest) -> AsyncGenerator[str, None]:
+        yield "a你b"
+
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert asked(monkeypatch, mixed, "x") == 0
+    assert written.getvalue() == b"a?b\n"
+
+
 async def failing(_: ChatRequest) -> AsyncGenerator[str, None]:
     """Fail with a sentence."""
     yield "begun"

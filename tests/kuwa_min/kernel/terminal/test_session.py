@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
+import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +25,7 @@ from kuwa_min.kernel.terminal.session import Session
 from kuwa_min.serving import usage
 from tests.kuwa_min.kernel.terminal.test_line_input import typed
 from tests.kuwa_min.serving.api_client import Compute, api
-from tests.support.programs import until
+from tests.support.programs import ROOT, TIMEOUT, until
 
 
 async def recite(chat: ChatRequest) -> AsyncGenerator[str, None]:
@@ -154,6 +160,56 @@ def test_a_hostile_answer_does_not_control_the_terminal() -> None:
         yield "\x1b]52;c;ZXZpbA==\x07"
 
     assert "\x1b" not in chat(evil, "x", "/no\x1b[2J")
+
+
+@pytest.mark.slow
+def test_a_real_terminal_and_a_real_process() -> None:
+    """Readline's editing, an answer, Ctrl-C within one, Ctrl-D: exit code 0."""
+
+    async def endless(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        yield f"<{chat.history[-1]['content']}>\x1b[2J"
+        if chat.history[-1]["content"] == "stay":
+            await asyncio.Event().wait()
+
+    with api(endless) as one, terminal("chat", "--base_url", one.url) as (process, keys, shown):
+        until(lambda: b"> " in shown)
+        os.write(keys, b"helo\x1b[Dl\r")  # the left arrow, then what was left out
+        until(lambda: b"<hello>\\x1b[2J" in shown)
+        os.write(keys, b"stay\r")
+        until(lambda: b"<stay>" in shown)
+        process.send_signal(signal.SIGINT)
+        until(lambda: b"(stopped)" in shown)
+        until(lambda: one.metrics.busy_slots.value == 0)
+        os.write(keys, b"\x04")
+        assert process.wait(TIMEOUT) == 0
+    assert b"Traceback" not in shown
+
+
+@contextmanager
+def terminal(*words: str) -> Iterator[tuple[subprocess.Popen[bytes], int, bytearray]]:
+    """Run a command line of ours at a terminal; give it, its keyboard, and its screen."""
+    keys, its = pty.openpty()
+    shown = bytearray()
+    command = [sys.executable, "-m", "kuwa_min", *words]
+    process = subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=its, cwd=ROOT, start_new_session=True
+    )
+    os.close(its)
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+            while data := os.read(keys, 1 << 16):
+                shown.extend(data)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield process, keys, shown
+    finally:
+        process.kill()
+        process.wait(TIMEOUT)
+        watcher.join(TIMEOUT)
+        os.close(keys)
 
 
 @pytest.mark.parametrize("message", ["\ud83d", "a\udcff"])
