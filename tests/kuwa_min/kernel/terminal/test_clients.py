@@ -16,6 +16,8 @@ from kuwa_min.kernel.terminal import clients
 from kuwa_min.kernel.terminal.answer import PROGRESS, TEXT, Answer, Piece, ServerError
 from kuwa_min.kernel.terminal.clients import Client, KernelClient, OpenAIClient
 from tests.fakes.kuwa.executor_answers import Executor, chunk
+from tests.fakes.kuwa.kernel_03 import kernel_03
+from tests.fakes.kuwa.kernel_04 import kernel_04
 from tests.kuwa_min.serving.api_client import api
 from tests.kuwa_min.serving.test_routes import Compute, Running, running
 from tests.support.programs import fetch, until
@@ -37,12 +39,23 @@ async def endless(_: ChatRequest) -> AsyncGenerator[str, None]:
     await asyncio.Event().wait()
 
 
+def embedded() -> EmbeddedKernel:
+    """Return our own Kernel."""
+    return EmbeddedKernel("127.0.0.1", 0)
+
+
+KERNELS = {"embedded": embedded, "0.3.4": kernel_03, "0.4": kernel_04}
+
+
 @contextmanager
-def kernel_with(compute: Compute) -> Iterator[tuple[KernelClient, Running]]:
-    """Serve an executor "bot" through the embedded Kernel."""
-    with EmbeddedKernel("127.0.0.1", 0) as kernel, running(compute) as one:
-        fetch(f"{kernel.url}v1.0/worker/register", {"name": "bot", "endpoint": one.chat})
-        yield KernelClient(kernel.url, "v1.0"), one
+def kernel_with(
+    compute: Compute, kind: str = "embedded"
+) -> Iterator[tuple[KernelClient, Running, str]]:
+    """Serve an executor "bot" through a Kernel; give the Kernel's URL, too."""
+    with KERNELS[kind]() as kernel, running(compute) as one:
+        url = kernel.url.rstrip("/")
+        fetch(f"{url}/v1.0/worker/register", {"name": "bot", "endpoint": one.chat})
+        yield KernelClient(url, "v1.0"), one, url
 
 
 def whole(client: Client, name: str, *, system: str = "") -> Answer:
@@ -68,9 +81,10 @@ def test_an_executor_answers_at_v1() -> None:
             whole(client, "nowhere")
 
 
-def test_a_kernel_answers() -> None:
+@pytest.mark.parametrize("kind", KERNELS)
+def test_a_kernel_answers(kind: str) -> None:
     """The system prompt reaches the executor as that of a bot."""
-    with kernel_with(echo) as (client, _):
+    with kernel_with(echo, kind) as (client, _, _):
         assert client.names() == ["bot"]
         answer = whole(client, "bot", system="brief")
         assert (answer.text, answer.finish_reason) == ("brief|héllo 你好", "stop")
@@ -88,28 +102,35 @@ def test_an_answer_that_fails_says_why() -> None:
 
     with api(failing) as one, pytest.raises(ServerError, match="It cannot go on"):
         whole(OpenAIClient(one.url), "m")
-    with kernel_with(failing) as (client, _):
+    with kernel_with(failing) as (client, _, _):
         assert "It cannot go on" in whole(client, "bot").text
 
 
 def test_an_answer_that_is_not_read_on_is_stopped_at_the_server() -> None:
-    """Through both: the slot is free."""
+    """The slot is free."""
     with api(endless) as one:
         events = OpenAIClient(one.url).answer("m", [{"role": "user", "content": "x"}], "")
         with closing(events):
             assert next(events) == Piece(TEXT, "word")
             assert one.metrics.busy_slots.value == 1
         until(lambda: one.metrics.busy_slots.value == 0)
-    with kernel_with(endless) as (client, executor):
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_an_answer_that_is_not_read_on_is_stopped_at_the_kernel(kind: str) -> None:
+    """The slot is free, and the Kernel has a place for the next question."""
+    with kernel_with(endless, kind) as (client, executor, _):
         with closing(client.answer("bot", [{"role": "user", "content": "x"}], "")) as answer:
             assert next(answer) == Piece(TEXT, "word")
             assert executor.metrics.busy_slots.value == 1
         until(lambda: executor.metrics.busy_slots.value == 0)
+        with closing(client.answer("bot", [{"role": "user", "content": "y"}], "")) as answer:
+            assert Piece(TEXT, "word") in answer  # perhaps after it has waited for its place
 
 
 def test_a_chat_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so once, and goes on when one is free."""
-    with kernel_with(endless) as (client, _):
+    with kernel_with(endless) as (client, _, url):
         first = client.answer("bot", [{"role": "user", "content": "x"}], "")
         next(first)
         naps = iter([None, first])
@@ -118,9 +139,8 @@ def test_a_chat_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
             if (nap := next(naps, None)) is not None:
                 nap.close()
 
-        monkeypatch.setattr(clients, "RETRY_SECONDS", 0.01)
         monkeypatch.setattr(clients.time, "sleep", sleep)
-        other = KernelClient(client._chat.removesuffix("v1.0/chat/"), "v1.0")
+        other = KernelClient(url, "v1.0")
         with closing(other.answer("bot", [{"role": "user", "content": "y"}], "")) as events:
             assert next(events) == Piece(PROGRESS, clients.WAITING)
             assert next(events) == Piece(TEXT, "word")
