@@ -11,6 +11,7 @@ Facts about the front end (Multi-Chat) that this module builds on:
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -94,3 +95,12 @@ def is_unicode(text: str) -> bool:
 def replace_surrogates(text: str) -> str:
     """Replace lone surrogates, which JSON may contain, by U+FFFD."""
     return text if is_unicode(text) else re.sub(SURROGATE, "\ufffd", text)
+
+
+def read_json(text: str) -> Any:
+    """Parse JSON as `bounded_json.loads` does; replace lone surrogates, also in names."""
+    found = bounded_json.loads(text)
+    if "\\ud" not in text.lower():
+        return found
+    again = json.dumps(found, ensure_ascii=False)
+    return found if is_unicode(again) else json.loads(replace_surrogates(again))

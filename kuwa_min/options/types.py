@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from kuwa_min.chat import bounded_json
+from kuwa_min.chat.modelfile_text import read_json
 from kuwa_min.chat.sentence import Sentence
 
 from .sentences import (
@@ -160,7 +160,7 @@ def from_json(value: Any) -> Any:
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
-        return bounded_json.loads(value)
+        return read_json(value)
     except (ValueError, RecursionError):
         return value
 

@@ -12,10 +12,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from kuwa_min.chat import bounded_json
 from kuwa_min.chat.bounded_json import TooManyValues
 from kuwa_min.chat.modelfile import Message, Modelfile, ParameterDict
-from kuwa_min.chat.modelfile_text import replace_surrogates
+from kuwa_min.chat.modelfile_text import read_json
 from kuwa_min.chat.wishes import Wishes
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.options.constraint import JSON_SCHEMA
@@ -63,10 +62,7 @@ def read_object(body: bytes | bytearray) -> Fields:
     Surrogates without a partner are replaced, so all of it can be encoded.
     """
     try:
-        text = body.decode("utf-8-sig")
-        found = bounded_json.loads(text)
-        if "\\ud" in text.lower():  # a surrogate, which may have no partner
-            found = json.loads(replace_surrogates(json.dumps(found, ensure_ascii=False)))
+        found = read_json(body.decode("utf-8-sig"))
     except TooManyValues:
         raise ApiError(400, TOO_MANY_VALUES) from None
     except (ValueError, RecursionError):
