@@ -45,6 +45,10 @@ NO_ANSWER = Sentence(
     "[The model gave no answer; please ask again, perhaps in other words.]",
     "[模型沒有給出回答，請再問一次，或換個說法。]",
 )
+NOT_WHOLE = Sentence(
+    "[The answer is too long to be sent as a whole; please ask for a stream.]",
+    "[回答太長，無法一次送出，請改用串流。]",
+)
 ONLY_THOUGHT = Sentence(
     (
         "[The model thought until its answer had to end; please ask for longer answers or for less "

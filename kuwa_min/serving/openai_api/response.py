@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import (
     BaseChunk,
     ExitCodeChunk,
@@ -25,6 +26,7 @@ from kuwa_min.chat.chunks import (
 )
 from kuwa_min.chat.sentence import Language
 from kuwa_min.chat.side_notes import SideNoteGate
+from kuwa_min.errors import AnswerError
 from kuwa_min.httpd.messages import JSON, Beginning
 from kuwa_min.kernel.wire import AnswerEnd
 
@@ -34,6 +36,7 @@ from .tool_calls import ToolCallSplitter
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 CONTENT, REASONING, REFUSAL = "content", "reasoning_content", "refusal"
 STOP, LENGTH, TOOL_CALLS = "stop", "length", "tool_calls"
+MOST_KEPT = 16 << 20  # characters of an answer that are kept until its end
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -77,6 +80,7 @@ class ApiEncoder:
         self._calls = ToolCallSplitter(functions) if functions else None
         self.gate, self._answer, self._language = SideNoteGate(), answer, language
         self._headers, self._refusal = headers, None
+        self._kept = 0
 
     _refusal: Refusal | None
 
@@ -88,6 +92,15 @@ class ApiEncoder:
 
     def _first_frame(self) -> bytes:
         return b""
+
+    def _keep(self, text: str) -> None:
+        """Count text that is kept until its end; raises AnswerError for too much of it.
+
+        No backpressure slows a backend whose text is kept.
+        """
+        self._kept += len(text)
+        if self._kept > MOST_KEPT:
+            raise AnswerError(catalog.NOT_WHOLE)
 
     def _parts(self, chunks: Sequence[BaseChunk]) -> list[tuple[str, str]]:
         """Return the texts of chunks, each with the field that it belongs to."""

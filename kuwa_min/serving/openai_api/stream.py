@@ -98,6 +98,8 @@ class StreamEncoder(ApiEncoder):
         """Return text, and events of the calls in it."""
         if self._calls is None:
             return [text] if text else []
+        if not is_last:
+            self._keep(text)  # what may be a call
         parts = self._calls.feed(text) + (self._calls.finish() if is_last else [])
         return [
             one if isinstance(one, str) else self._event({"tool_calls": [one]}) for one in parts

@@ -42,6 +42,7 @@ class WholeEncoder(ApiEncoder):
 
         def collect(data: str | bytes) -> bool:
             if isinstance(data, str):
+                self._keep(data)
                 self._texts[CONTENT].append(data)
             return True
 
@@ -54,6 +55,7 @@ class WholeEncoder(ApiEncoder):
     def encode_chunks(self, chunks: Sequence[BaseChunk]) -> list[str | bytes]:
         """Collect the texts of chunks; there are no pings."""
         for field, text in self._parts(chunks):
+            self._keep(text)
             self._texts[field].append(text)
         return []
 

@@ -27,6 +27,7 @@ from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.serving import usage
+from kuwa_min.serving.openai_api import response
 from tests.kuwa_min.serving.api_client import Api, Compute, api, asking, events_of
 from tests.support.programs import until
 
@@ -296,6 +297,27 @@ def test_a_chat_that_finds_no_slot_in_time_is_told_so() -> None:
         assert b"role" in first.readline()
         status, body = one.chat()
         assert (status, body["error"]["message"]) == (503, catalog.NO_SLOT.strip("[]"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"stream": True, "tools": [{"type": "function", "function": {"name": "f"}}]}],
+)
+def test_an_answer_that_is_kept_has_bounds(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reader slows its backend, which may be a service that never ends; streams have none."""
+    monkeypatch.setattr(response, "MOST_KEPT", 1000)
+
+    async def flood(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        while True:
+            yield "{" * 100
+
+    with api(flood, features=("tools",)) as one:
+        with one.call(CHAT, asking(**fields)) as answer:
+            assert catalog.NOT_WHOLE.strip("[]") in answer.read().decode()
+        with one.call(CHAT, asking(stream=True)) as answer:
+            assert len(answer.read(100_000)) == 100_000
 
 
 def test_the_end_of_the_process_is_an_error() -> None:
