@@ -17,12 +17,21 @@ from typing import Protocol, cast
 from urllib.parse import SplitResult, urlsplit
 
 from kuwa_min.chat.modelfile import Message
+from kuwa_min.chat.sentence import CHINESE, ENGLISH, Language
 from kuwa_min.kernel.protocol import READY, worker_url
 from kuwa_min.kernel.records import BUSY, NO_MACHINE
 from kuwa_min.process.deadline import Response, open_connection
 
 from . import kernel_protocol, openai_protocol
 from .answer import PROGRESS, Event, Piece, ServerError
+from .sentences import (
+    BROKE_OFF,
+    FAILED_AT,
+    NO_EXECUTOR,
+    NOT_IN_TIME,
+    NOTHING_LISTENS,
+    WAITING_FOR_SLOT,
+)
 
 HEAD_TIMEOUT = 600.0  # seconds until an answer begins: it may wait for a slot
 READ_TIMEOUT = 300.0  # seconds between two reads of one
@@ -33,7 +42,7 @@ LONGEST_BODY = 16 << 20  # bytes of what is no stream
 EVENT_STREAM = "text/event-stream"
 FORM = "application/x-www-form-urlencoded"
 Events = Generator[Event, None, None]
-WAITING = "waiting for a free slot"
+LANGUAGES = {CHINESE: "zh-TW", ENGLISH: "en"}  # as Accept-Language has them
 
 
 class Client(Protocol):
@@ -70,7 +79,7 @@ class OpenAIClient:
                 for text in _texts(response):
                     yield from reader.feed(text)
         if not reader.is_done:
-            raise ServerError("the answer broke off")
+            raise ServerError(BROKE_OFF)
 
 
 class KernelClient:
@@ -116,11 +125,11 @@ class KernelClient:
             if word == READY:
                 return
             if word == NO_MACHINE:
-                raise ServerError(f"no executor serves {ids['name']} at the moment")
+                raise ServerError(NO_EXECUTOR.format(ids["name"]))
             if word != BUSY:
                 raise ServerError(f"the Kernel answers {word[:80]!r} where a place was asked for")
             if not has_said:
-                yield Piece(PROGRESS, WAITING)
+                yield Piece(PROGRESS, WAITING_FOR_SLOT)
             has_said = True
             time.sleep(RETRY_SECONDS)
 
@@ -147,20 +156,24 @@ def _request(
     connection = open_connection(parts, seconds)
     try:
         with contextlib.closing(connection):
-            fields = {**headers, "Connection": "close", "Accept-Language": _language()}
+            fields = {
+                **headers,
+                "Connection": "close",
+                "Accept-Language": LANGUAGES[user_language()],
+            }
             connection.request(method, parts.path, body, fields)
             response = cast(Response, connection.getresponse())
             if response.status >= 400 or 300 <= response.status < 400:
                 raise ServerError(_refusal(response))
             yield response
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(f"{_place(parts)}: {_reason(error)}") from None
+        raise ServerError(FAILED_AT.format(_place(parts), _reason(error))) from None
 
 
-def _language() -> str:
-    """Return the user's language, for sentences of the server."""
+def user_language() -> Language:
+    """Return the language of the environment."""
     names = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
-    return "zh-TW" if next((one for one in names if one), "").startswith("zh") else "en"
+    return CHINESE if next((one for one in names if one), "").startswith("zh") else ENGLISH
 
 
 def _texts(response: Response) -> Iterator[str]:
@@ -191,9 +204,9 @@ def _place(parts: SplitResult) -> str:
 def _reason(error: Exception) -> str:
     """Say in a few words why a request failed."""
     if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there"
+        return NOTHING_LISTENS
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return NOT_IN_TIME
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

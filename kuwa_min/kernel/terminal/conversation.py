@@ -8,6 +8,7 @@ import os
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.errors import UsageError
 
+from .sentences import FILE_EXISTS, NOT_WRITTEN
 from .visible_text import visible
 
 TITLES = {"system": "System", "user": "You", "assistant": "Answer"}
@@ -55,10 +56,10 @@ class Conversation:
             with os.fdopen(number, "w", encoding="utf-8", errors="replace") as file:
                 file.write(text)
         except FileExistsError:
-            raise UsageError(f"{path} exists already: give another name") from None
+            raise UsageError(FILE_EXISTS.format(path)) from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "its name is no path"
-            raise UsageError(f"{path} cannot be written: {reason}") from None
+            raise UsageError(NOT_WRITTEN.format(path, reason)) from None
 
     def _all(self) -> list[Message]:
         first: list[Message] = [{"role": "system", "content": self.system}] if self.system else []

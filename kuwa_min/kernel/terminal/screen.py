@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
+from kuwa_min.chat.sentence import ENGLISH, Language, render
+
 from .answer import NOTE, PROGRESS, TEXT, Event, Piece
+from .sentences import NOTE_LINE
 from .visible_text import visible
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
-LABELS = {NOTE: "note: ", PROGRESS: ""}  # of what stands on lines of its own
 
 
 class Screen:
     """The output of a chat. Its control sequences are the only ones, and need a terminal."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, language: Language = ENGLISH) -> None:
         is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self._language: Language = language
         self._out, self._has_styles = out, out.isatty() and not is_plain
         self._kind, self._at_start = TEXT, True  # of a line
         self._is_blank, self._last = True, ""  # no text has come; what is done meanwhile
@@ -40,15 +43,17 @@ class Screen:
         if event.kind != self._kind:
             self.end_line()
         self._kind = event.kind
-        if event.kind in LABELS:
-            self.say(LABELS[event.kind] + text.strip())
+        if event.kind == NOTE:
+            self.say(NOTE_LINE.format(text.strip()))
+        elif event.kind == PROGRESS:
+            self.say(event.text)
         else:
             self._write(text, is_dim=event.kind != TEXT)
 
     def say(self, line: str) -> None:
-        """Write a line of ours, or a note."""
+        """Write a line of ours in the user's language, or a note."""
         self.end_line()
-        self._write(f"{line}\n", is_dim=True)
+        self._write(f"{render(line, self._language)}\n", is_dim=True)
 
     def end_line(self) -> None:
         """Begin a new line unless the last one has ended."""

@@ -6,30 +6,39 @@ import contextlib
 import sys
 from collections.abc import Callable
 
+from kuwa_min.chat.sentence import sentence_of
 from kuwa_min.errors import KuwaError, UsageError
 
 from .answer import FAILED, LENGTH, Answer, ServerError
-from .clients import Client
+from .clients import Client, user_language
 from .conversation import Conversation
 from .line_input import line_editing, read_message
 from .options import choose_name, connect, create_parser
 from .screen import Screen
+from .sentences import (
+    ANSWER_STOPPED,
+    BEGUN,
+    CUT,
+    EMPTY_ANSWER,
+    ERROR_AND_RETRY,
+    ERROR_LINE,
+    FAILED_ANSWER,
+    HOW_TO_CHAT,
+    HOW_TO_END,
+    NEW_CONVERSATION,
+    NO_COMMAND,
+    NO_FILE_NAME,
+    NO_QUESTION,
+    SAVED,
+    SYSTEM_CLEARED,
+    SYSTEM_SET,
+)
 from .visible_text import tolerate_encodings
-
-HELP = '''\
-Enter sends. A line that ends in \\ goes on in the next one; """ begins and ends several lines.
-Ctrl-C stops an answer, Ctrl-D ends the chat.
-  /retry        ask the last question again, in place of its answer
-  /system TEXT  set the system prompt from the next message on; without TEXT: none
-  /new          begin a new conversation
-  /save FILE    write the conversation to a new file: Markdown, or JSON if it ends in .json
-  /help         this
-A message that begins with / is written with two of them.'''
 
 
 def run(program: str, rest: list[str]) -> None:
     """Chat until Ctrl-D; raises KuwaError for what cannot begin."""
-    parser = create_parser(program, "Chat at the terminal.", HELP)
+    parser = create_parser(program, "Chat at the terminal.", HOW_TO_CHAT)
     parser.add_argument(
         "--history_file",
         metavar="FILE",
@@ -39,8 +48,8 @@ def run(program: str, rest: list[str]) -> None:
     tolerate_encodings()
     client = connect(args)
     name = choose_name(client, args.access_code)
-    session = Session(client, name, Screen(sys.stdout), args.system)
-    session.screen.say(f"{name} at {args.base_url or args.kernel_url}; /help says what can be done")
+    session = Session(client, name, Screen(sys.stdout, user_language()), args.system)
+    session.screen.say(BEGUN.format(name, args.base_url or args.kernel_url))
     with line_editing(args.history_file):
         session.run(input)
 
@@ -56,7 +65,7 @@ class Session:
             "/system": self._set_system,
             "/new": self._begin_anew,
             "/save": self._save,
-            "/help": lambda _: self.screen.say(HELP),
+            "/help": lambda _: self.screen.say(HOW_TO_CHAT),
         }
 
     def run(self, read: Callable[[str], str]) -> None:
@@ -65,7 +74,8 @@ class Session:
             try:
                 message = read_message(read)
             except KeyboardInterrupt:
-                self.screen.say("\n(Ctrl-D ends the chat)")
+                self.screen.say("")
+                self.screen.say(HOW_TO_END)
                 continue
             except EOFError:
                 self.screen.say("")
@@ -86,9 +96,9 @@ class Session:
             elif word in self._commands:
                 self._commands[word](rest.strip())
             else:
-                raise UsageError(f"there is no {word}; /help lists what there is")
+                raise UsageError(NO_COMMAND.format(word))
         except KuwaError as error:
-            self.screen.say(f"error: {error}")
+            self.screen.say(ERROR_LINE.format(sentence_of(error)))
 
     def _ask(self, question: str) -> None:
         """Show an answer as it comes; Ctrl-C stops it, and what has come stays in the chat."""
@@ -102,9 +112,9 @@ class Session:
                     answer.add(event)
                     self.screen.show(event)
         except KeyboardInterrupt:
-            problem = "(stopped)"
+            problem = ANSWER_STOPPED
         except ServerError as error:
-            problem = f"error: {error}; /retry asks again"
+            problem = ERROR_AND_RETRY.format(sentence_of(error))
         if answer.text:
             self._conversation.add_answer(answer.text)
         self.screen.end_line()
@@ -114,28 +124,28 @@ class Session:
     def _retry(self, _: str) -> None:
         question = self._conversation.again()
         if not question:
-            raise UsageError("there is no question yet")
+            raise UsageError(NO_QUESTION)
         self._ask(question)
 
     def _set_system(self, text: str) -> None:
         self._conversation.system = text
-        self.screen.say("the system prompt is set" if text else "there is no system prompt now")
+        self.screen.say(SYSTEM_SET if text else SYSTEM_CLEARED)
 
     def _begin_anew(self, _: str) -> None:
         self._conversation = Conversation(self._conversation.system)
-        self.screen.say("a new conversation")
+        self.screen.say(NEW_CONVERSATION)
 
     def _save(self, path: str) -> None:
         if not path:
-            raise UsageError("/save needs the name of a file")
+            raise UsageError(NO_FILE_NAME)
         self._conversation.save(path)
-        self.screen.say(f"saved to {path}")
+        self.screen.say(SAVED.format(path))
 
 
 def _shortcoming(answer: Answer) -> str:
     """Return what to say of an answer that is not whole; "" of a good one."""
     if answer.finish_reason == FAILED:
-        return "(the answer failed; /retry asks again)"
+        return FAILED_ANSWER
     if answer.finish_reason == LENGTH:
-        return "(cut by its limit)"
-    return "" if answer.text else "(the answer is empty)"
+        return CUT
+    return "" if answer.text else EMPTY_ANSWER

@@ -142,7 +142,7 @@ def test_a_chat_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(clients.time, "sleep", sleep)
         other = KernelClient(url, "v1.0")
         with closing(other.answer("bot", [{"role": "user", "content": "y"}], "")) as events:
-            assert next(events) == Piece(PROGRESS, clients.WAITING)
+            assert next(events) == Piece(PROGRESS, clients.WAITING_FOR_SLOT)
             assert next(events) == Piece(TEXT, "word")
 
 

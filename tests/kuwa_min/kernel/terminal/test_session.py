@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.kernel.protocol import ChatRequest
-from kuwa_min.kernel.terminal.clients import OpenAIClient
+from kuwa_min.kernel.terminal.clients import OpenAIClient, user_language
 from kuwa_min.kernel.terminal.screen import Screen
 from kuwa_min.kernel.terminal.session import Session
 from kuwa_min.serving import usage
@@ -151,6 +152,21 @@ def test_an_answer_that_is_not_whole_says_so() -> None:
 
     assert chat(cut, "x").splitlines() == ["half", "(cut by its limit)", ""]
     assert chat(empty, "x").splitlines() == ["(the answer is empty)", ""]
+
+
+def test_chinese_users_read_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences of ours, and of the server."""
+    monkeypatch.setenv("LC_ALL", "zh_TW.UTF-8")
+    out = io.StringIO()
+    with api(recite) as one:
+        screen = Screen(out, user_language())
+        session = Session(OpenAIClient(one.url), "m", screen)
+        session.take("/retry")
+        one.is_ready = False
+        session.take("one")
+    first, second = out.getvalue().splitlines()
+    assert first == "錯誤：還沒有問過問題"
+    assert re.fullmatch("錯誤：[^a-z]+；/retry 可再問一次", second)
 
 
 def test_a_hostile_answer_does_not_control_the_terminal() -> None:
