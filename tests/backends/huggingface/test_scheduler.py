@@ -16,8 +16,8 @@ import pytest
 
 from backends.huggingface import OPTIONS
 from kuwa_min.errors import AnswerError
+from tests.backends._local.constraints.late_masks import LateMasks
 from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, whole_or_sentence
-from tests.support.late_masks import LateMasks
 from tests.support.local_chats import truncated
 from tests.support.models.tiny_architectures import ALONE, BATCHABLE, Library
 from tests.support.models.tiny_models import SPECIAL
