@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from collections.abc import Callable
 
 import PIL.Image
@@ -16,20 +17,35 @@ from .sentences import LINK_DAMAGED
 
 MAX_SCALINGS = 6  # attempts to scale an image down to its token limit
 MAX_SIDE = 4096  # pixels of an image in memory: no processor uses more
+BYTE_STEP = 257  # of 16 bits between two values of 8
+DECODING = threading.Lock()  # one image at a time: the largest takes hundreds of MB meanwhile
 
 
 def open_image(file: Attachment) -> PIL.Image.Image:
-    """Decode an image to RGB, upright and at most MAX_SIDE; raises LinkError if it is damaged."""
+    """Decode an image to RGB, upright and at most MAX_SIDE; raises LinkError if it is damaged.
+
+    What is transparent is white, as on a page.
+    """
     kind = file.media_type.removeprefix("image/").upper()
     try:
-        image = PIL.Image.open(io.BytesIO(file.data), formats=(kind,))
-        check_size(*image.size)  # a GIF's frames may be larger than its header says
-        image.thumbnail((MAX_SIDE, MAX_SIDE))
-        return PIL.ImageOps.exif_transpose(image).convert("RGB")
+        with DECODING:
+            image = PIL.Image.open(io.BytesIO(file.data), formats=(kind,))
+            check_size(*image.size)  # a GIF's frames may be larger than its header says
+            image.thumbnail((MAX_SIDE, MAX_SIDE))
+            return _to_rgb(PIL.ImageOps.exif_transpose(image))
     except LinkError:
         raise
     except Exception:  # noqa: BLE001 - decoders of untrusted bytes raise anything
         raise LinkError(LINK_DAMAGED) from None
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey, which convert() clips at 255
+        image = image.convert("I").point(lambda value: value / BYTE_STEP).convert("L")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    page = PIL.Image.new("RGBA", image.size, "white")
+    return PIL.Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
 
 
 def scaled_down(

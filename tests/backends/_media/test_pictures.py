@@ -15,8 +15,8 @@ pillow = pytest.importorskip("PIL.Image", reason="decoding pictures needs pillow
 from backends._media.pictures import open_image, scaled_down  # noqa: E402
 
 
-def test_a_picture_is_opened_upright_and_opaque() -> None:
-    """A photograph that was taken sideways is turned; what is transparent gets a colour."""
+def test_a_picture_is_opened_upright() -> None:
+    """A photograph that was taken sideways is turned, also if it is scaled down."""
     data = io.BytesIO()
     photo = pillow.new("RGB", (40, 30), "red")
     exif = photo.getexif()
@@ -25,9 +25,32 @@ def test_a_picture_is_opened_upright_and_opaque() -> None:
     assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (30, 40)
     photo.resize((6000, 40)).save(data := io.BytesIO(), "JPEG", exif=exif)
     assert open_image(Attachment(data.getvalue(), "image/jpeg")).size == (27, 4096)
-    glass = io.BytesIO()
-    pillow.new("RGBA", (2, 2), (0, 0, 0, 0)).save(glass, "PNG")
-    assert open_image(Attachment(glass.getvalue(), "image/png")).mode == "RGB"
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    """As people see it, whatever colour is below: black ink on glass can be read."""
+    data = io.BytesIO()
+    glass = pillow.new("RGBA", (2, 1), (0, 0, 0, 0))
+    glass.putpixel((0, 0), (0, 0, 0, 255))
+    transparency = {"RGB": {"transparency": (9, 9, 9)}, "L": {"transparency": 9}}.get(mode, {})
+    image = glass.convert(mode)
+    if transparency:
+        image.putpixel((1, 0), transparency["transparency"])
+    image.save(data, "PNG", **transparency)
+    opened = open_image(Attachment(data.getvalue(), "image/png"))
+    assert opened.mode == "RGB"
+    assert [opened.getpixel((x, 0)) for x in (0, 1)] == [(0, 0, 0), (255, 255, 255)]
+
+
+def test_sixteen_bits_of_grey_are_seen_as_eight() -> None:
+    """A radiograph is no white page."""
+    greys = pillow.new("I;16", (3, 1))
+    for x, grey in enumerate((0, 128 * 257, 65535)):
+        greys.putpixel((x, 0), grey)
+    greys.save(data := io.BytesIO(), "PNG")
+    opened = open_image(Attachment(data.getvalue(), "image/png"))
+    assert [opened.getpixel((x, 0)) for x in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP"])
