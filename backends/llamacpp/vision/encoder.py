@@ -48,7 +48,7 @@ class VisionEncoder(TextEncoder):
             one
             for picture in self._of_chat.values()
             if needed.intersection(picture.span_ids)
-            for one in self._encoder.encode(picture, lambda: is_enough([]))
+            for one in self._encoder.encode(picture, _check_stopped)
         ]
         return EncodedPrompt(ids, ChatMedia(ids, encoded) if encoded else None)
 
@@ -63,9 +63,9 @@ def prepare(
     left = int(prompt_limit * ALL_SHARE)
     pictures: dict[int, Picture] = {}
     for number, file in sorted(chat.files.items(), reverse=True):
-        is_enough([])  # raises Stopped
+        _check_stopped()
         try:
-            picture = encoder.prepare(file, int(prompt_limit * PICTURE_SHARE))
+            picture = encoder.prepare(file, int(prompt_limit * PICTURE_SHARE), _check_stopped)
             if len(picture.ids) > left:
                 raise LinkError(LINK_NO_ROOM, len(picture.ids), left)
         except LinkError as error:
@@ -74,3 +74,8 @@ def prepare(
         left -= len(picture.ids)
         pictures[number] = picture
     return chat._replace(history=without_space_around(chat.history)), pictures
+
+
+def _check_stopped() -> None:
+    """Raise Stopped if the request is."""
+    is_enough([])

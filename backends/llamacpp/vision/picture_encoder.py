@@ -3,6 +3,9 @@
 Each turn of a chat brings its earlier pictures again: what they became is kept by their hash.
 """
 
+# Memory. A picture of 50 million pixels takes hundreds of MB until it is scaled down, so that only
+# one is prepared at a time.
+#
 # Threads. Encoding takes as long as reading hundreds of tokens. It runs on a thread of its own, one
 # picture at a time, and the request's thread waits. That thread ends with the picture: OpenMP keeps
 # a team of threads for each thread that computes, and with a second team libgomp sends those of the
@@ -10,10 +13,11 @@ Each turn of a chat brings its earlier pictures again: what they became is kept 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from backends._media.attachments import Attachment
@@ -54,7 +58,7 @@ class PictureEncoder:
         self._projector, self.max_bytes = projector, max_bytes
         self.path, self.memory = projector.path, projector.memory
         self._kept: FetchCache[Picture] = FetchCache(most_bytes=max_bytes, seconds=KEPT_SECONDS)
-        self._encoding = threading.Lock()
+        self._preparing, self._encoding = threading.Lock(), threading.Lock()
         self._encoded = self._reused = 0
 
     def facts(self) -> dict[str, int]:
@@ -71,13 +75,16 @@ class PictureEncoder:
         """Return one of the facts."""
         return self.facts()[name]
 
-    def prepare(self, file: Attachment, most: int) -> Picture:
+    def prepare(self, file: Attachment, most: int, check_stopped: Callable[[], object]) -> Picture:
         """Return a picture's tokens, of which it is scaled down to have `most`, if it can be.
 
-        Raises LinkError for one that cannot be used.
+        Raises LinkError for one that cannot be used, and what check_stopped() does.
         """
         key = f"{most} {hashlib.sha256(file.data).hexdigest()}"
-        return self._kept.get(key) or Picture(key, self._prepare(file, most))
+        if known := self._kept.get(key):
+            return known
+        with _held(self._preparing, check_stopped):
+            return Picture(key, self._prepare(file, most))
 
     def _prepare(self, file: Attachment, most: int) -> Prepared:
         projector = self._projector
@@ -94,16 +101,12 @@ class PictureEncoder:
         if picture.encoded:
             self._reused += 1
             return picture.encoded
-        while not self._encoding.acquire(timeout=POLL):
-            check_stopped()
-        try:
+        with _held(self._encoding, check_stopped):
             known = self._kept.get(picture.key)  # twice in this chat, or in another one meanwhile
             if known and known.span_ids == picture.span_ids:
                 self._reused += 1
                 return known.encoded
             return self._encode(picture, check_stopped)
-        finally:
-            self._encoding.release()
 
     def _encode(self, picture: Picture, check_stopped: Callable[[], object]) -> list[Encoded]:
         assert picture.prepared is not None
@@ -116,6 +119,17 @@ class PictureEncoder:
         size = len(picture.ids) * self._projector.width * FLOAT_BYTES
         self._kept.put(picture.key, picture, size)
         return encoded
+
+
+@contextlib.contextmanager
+def _held(lock: threading.Lock, check_stopped: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock in this block; raises what check_stopped() does while it is waited for."""
+    while not lock.acquire(timeout=POLL):
+        check_stopped()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _on_a_thread(work: Callable[[], Encoded]) -> Encoded:

@@ -220,19 +220,20 @@ def test_chats_with_and_without_pictures_are_computed_at_once(
         assert answer == handler.answer(text)
 
 
+@pytest.mark.parametrize("name", ["prepare", "encode"])
 def test_other_chats_go_on_while_a_picture_is_encoded(
-    files: Any, handlers: Any, load: Any, monkeypatch: pytest.MonkeyPatch
+    name: str, files: Any, handlers: Any, load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is answered meanwhile; one whose picture waits for its turn can be stopped."""
+    """One is answered; one whose own picture waits for its turn can be stopped."""
     executor = begin(load, files, "llava", "--concurrent_req_limit", 2)
-    encode, began, may_end = Projector.encode, threading.Event(), threading.Event()
+    work, began, may_end = getattr(Projector, name), threading.Event(), threading.Event()
 
-    def encode_later(*arguments: Any) -> Any:
+    def work_later(*arguments: Any) -> Any:
         began.set()
         assert may_end.wait(60)
-        return encode(*arguments)
+        return work(*arguments)
 
-    monkeypatch.setattr(Projector, "encode", encode_later)
+    monkeypatch.setattr(Projector, name, work_later)
     text = f"{picture(1)}\nWhat?"
     answers: list[str] = []
     thread = threading.Thread(target=lambda: answers.append(ask(executor, text)[0]))
