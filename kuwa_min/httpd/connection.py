@@ -149,7 +149,7 @@ class Connection(BaseHTTPRequestHandler):
         length, limits = http1.body_length(head), self.server.limits
         if length <= limits.body_bytes:
             self._unread = length if length >= 0 else limits.body_bytes, limits.body_seconds
-        peer, local = str(self.client_address[0]), str(self.request.getsockname()[0])
+        peer, local = map(_plain, (self.client_address[0], self.request.getsockname()[0]))
         request = Request(head.method, head.path, head, b"", peer, local)
         try:
             route = self._find_route(request)
@@ -288,3 +288,8 @@ class Connection(BaseHTTPRequestHandler):
             self.request.sendall(data)
         except (OSError, ValueError):
             raise ClientDisconnected from None
+
+
+def _plain(address: str) -> str:
+    """Return an address; IPv4 as such also where a socket of both IP versions has it mapped."""
+    return address.removeprefix("::ffff:") if "." in address else address

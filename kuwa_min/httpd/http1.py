@@ -32,6 +32,9 @@ BARE_LF = re.compile(rb"(?<!\r)\n")
 LENGTH = re.compile(r"[0-9]{1,19}")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?")
 CHUNKED = -1  # in place of a length
+# Headers of proxies: nginx and Apache, load balancers, Cloudflare, Tailscale, Envoy
+PROXY_FIELDS = {"cf-connecting-ip", "forwarded", "true-client-ip", "via"}
+PROXY_PREFIXES = ("x-forwarded-", "x-real-ip", "x-client-ip", "x-envoy-", "tailscale-")
 
 
 class RequestHead(NamedTuple):
@@ -58,6 +61,11 @@ class RequestHead(NamedTuple):
         """Tell whether the connection may carry another request."""
         options = ",".join(self.headers.get("connection", [])).lower()
         return not self.http10 and "close" not in [word.strip() for word in options.split(",")]
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Tell whether a proxy says that it forwards this, so behind the peer is another client."""
+        return any(name in PROXY_FIELDS or name.startswith(PROXY_PREFIXES) for name in self.headers)
 
     @property
     def expects_continue(self) -> bool:

@@ -23,7 +23,7 @@ class Request(NamedTuple):
     path: str
     head: http1.RequestHead
     body: bytes | bytearray
-    peer: str = ""  # the client's IP address
+    peer: str = ""  # the client's IP address, never an IPv4-mapped one
     local: str = ""  # our IP address, to which it connected
 
     def header(self, name: str) -> str | None:

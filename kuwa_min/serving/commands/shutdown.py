@@ -20,7 +20,6 @@ from .sentences import SHUTDOWN_REFUSED
 logger = logging.getLogger(__name__)
 
 PATH = "/shutdown"
-PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
 
 
 class ShutdownRoute:
@@ -44,7 +43,7 @@ class ShutdownRoute:
 
 def _is_indirect(request: Request) -> bool:
     """Tell whether a browser sent this, but for a page of ours, or a proxy forwarded it."""
-    if any(request.header(name) is not None for name in PROXY_HEADERS):
+    if request.head.is_forwarded:
         return True
     if initiator(request.head) is Initiator.SAME_ORIGIN:
         return False

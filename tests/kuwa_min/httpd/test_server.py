@@ -1572,3 +1572,18 @@ def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
             for stalled in (one, other):
                 stalled.sock.settimeout(5)
                 assert stalled.ends()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="needs both versions of IP")
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_an_address_has_one_form_under_both_versions_of_ip(address: str) -> None:
+    """A socket of both has clients of IPv4 under mapped addresses; no route sees those."""
+
+    def show(request: Request) -> Response:
+        return Response(200, f"{request.peer} {request.local}".encode())
+
+    with Server(("::", 0), {"/": {"GET": show}}) as server:
+        client = http.client.HTTPConnection(address, server.port, timeout=TIMEOUT)
+        with contextlib.closing(client):
+            client.request("GET", "/", headers={"Host": "localhost"})
+            assert client.getresponse().read().decode() == f"{address} {address}"

@@ -66,6 +66,8 @@ def test_another_machine_may_not_ask() -> None:
         "X-Forwarded-For: 192.0.2.8",
         "Forwarded: for=192.0.2.8",
         "Via: 1.1 proxy",
+        "X-Forwarded-Proto: https",
+        "CF-Connecting-IP: 192.0.2.8",
     ],
 )
 @pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.7"])
