@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import locale
 import os
 from collections.abc import Callable, Iterator
 
@@ -48,6 +49,7 @@ def line_editing(path: str | None) -> Iterator[None]:
     except ImportError:
         yield
         return
+    _use_utf8()
     readline.clear_history()
     if "libedit" not in (readline.__doc__ or ""):
         readline.parse_and_bind("set enable-bracketed-paste on")  # several lines are one message
@@ -60,6 +62,13 @@ def line_editing(path: str | None) -> Iterator[None]:
             count = readline.get_current_history_length()
             lines = [readline.get_history_item(at + 1) for at in range(count)]
             _write_history(path, [line for line in lines if line])
+
+
+def _use_utf8() -> None:
+    """Let readline know letters beyond ASCII where the environment's locale is not installed."""
+    if locale.setlocale(locale.LC_CTYPE) == "C":
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def _read_history(path: str) -> list[str]:

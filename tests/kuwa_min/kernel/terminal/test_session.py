@@ -179,8 +179,12 @@ def test_a_hostile_answer_does_not_control_the_terminal() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_terminal_and_a_real_process() -> None:
-    """Readline's editing, an answer, Ctrl-C within one, Ctrl-D: exit code 0."""
+def test_a_real_terminal_and_a_real_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readline's editing, an answer, Ctrl-C within one, Ctrl-D: exit code 0.
+
+    The locale is not installed, as in many containers.
+    """
+    monkeypatch.setenv("LC_ALL", "xx_XX.UTF-8")
 
     async def endless(chat: ChatRequest) -> AsyncGenerator[str, None]:
         yield f"<{chat.history[-1]['content']}>\x1b[2J"
@@ -189,8 +193,8 @@ def test_a_real_terminal_and_a_real_process() -> None:
 
     with api(endless) as one, terminal("chat", "--base_url", one.url) as (process, keys, shown):
         until(lambda: b"> " in shown)
-        os.write(keys, b"helo\x1b[Dl\r")  # the left arrow, then what was left out
-        until(lambda: b"<hello>\\x1b[2J" in shown)
+        os.write(keys, "你好lo\x1b[Dl\x1b[D\x1b[De\r".encode())  # the left arrow
+        until(lambda: "<你好ello>\\x1b[2J".encode() in shown)
         os.write(keys, b"stay\r")
         until(lambda: b"<stay>" in shown)
         process.send_signal(signal.SIGINT)
