@@ -8,6 +8,8 @@ import re
 from urllib.parse import urlsplit
 
 RESERVED_PATHS = ("/health", "/metrics", "/status", "/shutdown", "/v1")  # the executor's own routes
+APP_ORIGIN = re.compile(r"(?!https?:|file:)[a-z][a-z0-9+.-]{1,30}://[a-z0-9._:-]{1,250}")
+DEFAULT_PORTS = {"http": 80, "https": 443}  # which no browser writes in an origin
 PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
 HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
@@ -67,10 +69,19 @@ def web_address(text: str) -> str:
 
 
 def web_origin(text: str) -> str:
-    """Parse the origin of a web site, such as https://chat.example.org, or *."""
+    """Parse the origin of a web site as browsers send it, or *.
+
+    Extensions and desktop programs have schemes of their own: app://obsidian.md.
+    """
     if text == "*":
         return text
-    origin = web_address(text).rstrip("/").lower()
+    origin = text.rstrip("/").lower()
+    if APP_ORIGIN.fullmatch(origin):
+        return origin
+    origin = web_address(origin)
+    for scheme, port in DEFAULT_PORTS.items():
+        if origin.startswith(f"{scheme}:"):
+            origin = origin.removesuffix(f":{port}")
     if urlsplit(origin).path:
         raise argparse.ArgumentTypeError(
             f"an origin such as https://chat.example.org is needed, without a path, not {text!r}"

@@ -121,6 +121,33 @@ def test_what_is_no_web_address_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("*", "*"),
+        ("https://Chat.example.org/", "https://chat.example.org"),
+        ("https://chat.example.org:443", "https://chat.example.org"),
+        ("http://10.0.0.5:80", "http://10.0.0.5"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("tauri://localhost", "tauri://localhost"),
+    ],
+)
+def test_an_origin_is_as_browsers_send_it(text: str, origin: str) -> None:
+    """Also that of an extension or of a program that shows pages."""
+    assert address.web_origin(text) == origin
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["null", "chat.example.org", "https://a.example/x", "file:///", "file://x", "app://", ""],
+)
+def test_what_is_no_origin_is_refused(text: str) -> None:
+    """Pages of files are null to browsers, which any page can be."""
+    assert "such as http" in refusal(address.web_origin, text)
+
+
+@pytest.mark.parametrize(
     ("text", "path"),
     [
         ("/chat", "/chat"),
