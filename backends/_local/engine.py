@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import logging
 import queue
@@ -43,8 +44,8 @@ class Engine:
     compute nothing any more, whoever asks; called with a failure after it, on the engine's
     thread, and ends the process then, as only a new one can load the model again.
 
-    submit(), close(), examine() and abandon() may be called from any thread; the scheduler is used
-    by this one only.
+    submit(), expecting(), close(), examine() and abandon() may be called from any thread; the
+    scheduler is used by this one only.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Engine:
         self._failure: BaseException | None = None  # of load()
         self._inbox: queue.SimpleQueue[Request | BaseException | None] = queue.SimpleQueue()
         self._idle = IdleMeasurements(None)
+        self._expected: set[object] = set()  # one for each block of expecting()
         self._running: list[Request] = []
         self._closing = self._lost = self._hangs = False
         self._thread = supervision.SupervisedThread("engine", self._run, essential=True)
@@ -102,6 +104,20 @@ class Engine:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(thread), ctypes.py_object(Closed)
             )
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Measure no speeds in this block, which prepares a request; for any thread.
+
+        It may compute, too: a picture is encoded.
+        """
+        one = object()
+        self._expected.add(one)
+        self._idle.interrupt()
+        try:
+            yield
+        finally:
+            self._expected.remove(one)
 
     def submit(self, request: Request) -> None:
         """Queue a request; never waits."""
@@ -221,7 +237,7 @@ class Engine:
             try:
                 return self._inbox.get(timeout=self._idle.seconds_left())
             except queue.Empty:
-                self._idle.run(lambda: not self._inbox.empty())
+                self._idle.run(lambda: bool(self._expected) or not self._inbox.empty())
 
     def _fail(self, error: BaseException | None) -> None:
         """Finish all running requests after an error that belongs to none of them alone."""

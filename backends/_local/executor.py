@@ -220,7 +220,7 @@ class ModelExecutor(LLMExecutor):
         stopped = threading.Event()
         self.on_stop(stopped.set)
         try:
-            with bounded(self.prompt_limit, stopped.is_set):
+            with bounded(self.prompt_limit, stopped.is_set), self.engine.expecting():
                 request = self.create_request(history, modelfile)
         except Stopped:
             return

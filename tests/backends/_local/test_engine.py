@@ -94,11 +94,11 @@ class Slow:
 
     def measure(self) -> Generator[None, None, None]:
         """Wait, and fail."""
+        yield
         self.on_thread = threading.current_thread().name
         self.begun.set()
         assert self.aborted.wait(LONG)
         raise RuntimeError("aborted")
-        yield
 
     def decide(self) -> str:
         """Fail: it was aborted."""
@@ -109,7 +109,7 @@ class Slow:
         self.aborted.set()
 
 
-@pytest.mark.parametrize("end", ["chat", "close"])
+@pytest.mark.parametrize("end", ["chat", "expected", "close"])
 def test_what_is_measured_meanwhile_makes_way(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a chat at once, and for the end of the process."""
     monkeypatch.setattr(idle_measurements, "QUIET", 0.0)
@@ -123,6 +123,12 @@ def test_what_is_measured_meanwhile_makes_way(end: str, monkeypatch: pytest.Monk
             one = request()
             engine.submit(one)
             assert read(one) == "123456789"
+        if end == "expected":  # its picture is encoded, say
+            with engine.expecting():
+                assert slow.aborted.wait(LONG)
+                slow.begun.clear()
+                assert not slow.begun.wait(0.05)
+            assert slow.begun.wait(LONG)
     finally:
         engine.close()
     assert slow.aborted.is_set()
