@@ -92,7 +92,7 @@ def mask_logits(logits: Any, mask: bytearray) -> Any:
     bits = numpy.unpackbits(numpy.frombuffer(mask, numpy.uint8), bitorder="little")
     is_allowed = numpy.zeros(logits.size, bool)
     is_allowed[: bits.size] = bits[: logits.size]
-    if not numpy.isfinite(logits[is_allowed].max(initial=-numpy.inf)):
+    if numpy.isinf(logits[is_allowed].max(initial=-numpy.inf)):  # NaN is an error
         logits[is_allowed] = 0  # penalties must not leave none
     logits[~is_allowed] = -numpy.inf
     tokens = numpy.flatnonzero(is_allowed)

@@ -117,7 +117,10 @@ def lark_of(llguidance: Any, kind: str, text: str) -> str:
     """Return a constraint as a grammar in Lark's notation."""
     if kind == "json_schema":
         schema = json.loads(text)
-        schema["x-guidance"] = {**JSON_OPTIONS, **schema.get("x-guidance", {})}
+        own = schema.get("x-guidance", {})
+        if not isinstance(own, dict):
+            raise ValueError("x-guidance must be an object")
+        schema["x-guidance"] = {**JSON_OPTIONS, **own}
         return f"{HEAD}start: %json {json.dumps(schema)}"
     if kind == "regex":
         return f"{HEAD}start: /{llguidance.regex_to_lark(text, '')}/"

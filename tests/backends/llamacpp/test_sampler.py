@@ -11,6 +11,7 @@ import pytest
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
+from backends._local.constraints.matcher import NotYet  # noqa: E402
 from backends.llamacpp import OPTIONS  # noqa: E402 - once the library is there
 from backends.llamacpp.batching.context import DecodeResult  # noqa: E402
 from backends.llamacpp.candidates import FEW  # noqa: E402
@@ -186,3 +187,39 @@ def test_an_answer_that_cannot_be_held_to_anything_fails_alone() -> None:
     failed, token = sample(cast(Any, None), DecodeResult(logits, [0, 1]), samplers)
     assert isinstance(failed, AnswerError) and str(failed) == "too complex"
     assert token == 5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_numbers_that_overflowed_are_an_error_of_a_constrained_answer_too(
+    temperature: float,
+) -> None:
+    """Nothing is drawn from them."""
+    options = {**DEFAULTS, "temperature": temperature}
+    logits = numpy.full((1, VOCABULARY), numpy.nan, numpy.float32)
+    sampler = Sampler(options, VOCABULARY, lambda: bytearray(b"\x0f"))
+    (failed,) = sample(cast(Any, None), DecodeResult(logits, [0]), [sampler])
+    assert isinstance(failed, AnswerError) and "overflowed" in str(failed)
+
+
+def test_a_draw_whose_mask_is_late_is_as_if_it_had_not_been() -> None:
+    """The seed draws the same tokens, and penalties look back on the same ones."""
+    options = {**DEFAULTS, "temperature": 1.0, "seed": 7, "repeat_penalty": 1.5, "top_k": 0}
+    rows = numpy.random.default_rng(1).standard_normal((9, 1, VOCABULARY)).astype(numpy.float32)
+
+    def drawn(late: set[int]) -> list[object]:
+        asked = iter(range(100))
+
+        def allowed() -> bytearray:
+            if next(asked) in late:
+                raise NotYet
+            return bytearray(b"\xff" * 9)
+
+        sampler, found = Sampler(options, VOCABULARY, allowed), []
+        for row in rows:
+            token: object = NotYet()
+            while isinstance(token, NotYet):
+                (token,) = sample(cast(Any, None), DecodeResult(row.copy(), [0]), [sampler])
+            found.append(token)
+        return found
+
+    assert drawn({1, 2, 5}) == drawn(set())
