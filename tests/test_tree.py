@@ -113,6 +113,7 @@ COVERED_BY = {
     "backends/llamacpp/batching/slot_memory": "backends/llamacpp/batching/test_context",
     "backends/llamacpp/batching/token_batch": "backends/llamacpp/batching/test_context",
     "backends/llamacpp/loading/adapter_files": "backends/llamacpp/test_lora",
+    "backends/llamacpp/batching/prefix_reuse": "backends/llamacpp/test_scheduler",
     "backends/llamacpp/scheduler_factory": "backends/llamacpp/test_scheduler",
     "backends/llamacpp/loading/placed_model": "backends/llamacpp/test_llamacpp",
     "backends/llamacpp/model": "backends/llamacpp/test_llamacpp",

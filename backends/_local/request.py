@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 from collections import deque
@@ -16,10 +17,13 @@ from kuwa_min.chat.thinking.display import HIDE
 from kuwa_min.errors import AnswerError
 
 from .constraints.answer import ConstrainedAnswer
+from .constraints.matcher import MaskPendingError
 from .sentences import TIMED_OUT
 
 logger = logging.getLogger(__name__)
 
+# Seconds that a step waits for masks of constrained answers: most have come while it computed.
+MASK_WAIT = 0.002
 EMIT_INTERVAL = 0.01  # seconds between two pieces of text; the engine raises it under load
 
 
@@ -137,15 +141,25 @@ class Request:
         """Return the text that ends the thought that is open; "" if that is unknown."""
         return self._text.closing
 
-    def allowed_tokens(self, *, waits: bool = True) -> bytearray | None:
+    def allowed_tokens(self, deadline: float = math.inf) -> bytearray | None:
         """Return the tokens that may come next, a bit each; None: all of them.
 
-        Call it before each token of a constrained request. Raises AnswerError, and NotYet if it
-        should not wait.
+        Call it before each token of a constrained request. deadline: of time.monotonic(). Raises
+        AnswerError, and MaskPendingError if they are not known by the deadline.
         """
         if self.constrained is None:
             return None
-        return self.constrained.allowed(is_thinking=self.is_thinking, waits=waits)
+        return self.constrained.allowed(is_thinking=self.is_thinking, deadline=deadline)
+
+    def is_held(self, deadline: float) -> bool:
+        """Tell whether the tokens that may come next are not known by the deadline."""
+        try:
+            self.allowed_tokens(deadline)
+        except MaskPendingError:
+            return True
+        except AnswerError:
+            return False  # it comes again when the token is sampled
+        return False
 
     @property
     def timed_out(self) -> bool:
@@ -211,9 +225,9 @@ class Request:
 
     def _end_constraint(self, constrained: ConstrainedAnswer, *, is_cut: bool) -> None:
         """Say in the log if the answer had to end too early; is_cut: that is known already."""
-        if not (is_cut or constrained.is_complete()):
+        if not (is_cut or constrained.is_complete(time.monotonic() + MASK_WAIT)):
             logger.warning(
-                "an answer ended after %d tokens, before it matched what it must",
+                "an answer ended after %d tokens, before it was known to match what it must",
                 self.completion_tokens,
             )
         constrained.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .completion import Completion, Vocabulary
 from .prefix_match import tick
@@ -33,13 +33,14 @@ class Sequence(Generic[SamplerT]):
     sampler: SamplerT
     prefill_ids: list[int]  # to be computed before the next token is sampled; `tokens` are a prefix
     next_token: int  # the token sampled last, to be computed by the next decode step
+    held: Any  # logits that the next token is sampled from once its mask has come; None: it is not
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.tokens: list[int] = []  # computed: their keys and values are in the slot
         self.adapters = ""  # with which they were
         self.is_idle = True
-        self.last_used = 0
+        self.last_used, self.held = 0, None
 
     def begin(
         self,
@@ -65,7 +66,7 @@ class Sequence(Generic[SamplerT]):
 
     def release(self) -> None:
         """Make the slot idle; its tokens stay for prefix reuse."""
-        self.is_idle, self.last_used = True, tick()
+        self.is_idle, self.last_used, self.held = True, tick(), None
 
     # -- prefill
 
@@ -86,7 +87,8 @@ class Sequence(Generic[SamplerT]):
 
     def restart_prefill(self, kept: int) -> None:
         """Prefill prompt and completion again, because the slot lost all but `kept` tokens."""
-        self.prefill_ids = [*self.tokens, self.next_token]
+        sampled = [self.next_token] if self.held is None else []
+        self.prefill_ids, self.held = [*self.tokens, *sampled], None
         self.tokens = self.tokens[:kept]
 
     # -- decode

@@ -57,6 +57,4 @@ class ReproducibleScheduler(BatchScheduler):
                 self._slots.clear(sequence)
                 self._slots.end(sequence, error)
             else:
-                sequence.tokens.append(sequence.next_token)
-                if self._add_token(sequence, sample(logits, [sequence.sampler])[0]):
-                    self._slots.end(sequence)
+                self._add_decoded(sequence, sample(logits, [sequence.sampler])[0])

@@ -8,6 +8,9 @@
 # which a prefix is cached, is prefilled alone, in chunks, over several steps if need be; a single
 # prompt, too. If a packed prefill fails, its prompts are prefilled alone: the failure then shows
 # which of them is to blame.
+#
+# A sequence whose next token must wait for its mask (of what its answer must match) is left out of
+# the steps until that has come; what it computed is kept as the logits to sample from.
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from collections import deque
 
 import torch
 
-from backends._local.constraints.matcher import NotYet
+from backends._local.constraints.matcher import MaskPendingError
 from backends._local.machine.idle_measurements import Measurement
 from backends._local.prefill_budget import PrefillBudget, split_budget
 from backends._local.prompt_cache.cache import PromptCache
-from backends._local.request import Request
+from backends._local.request import MASK_WAIT, Request
 from kuwa_min.errors import AnswerError, describe
 
 from .batching.attention_mask import AttentionLayout
@@ -77,11 +80,15 @@ class BatchScheduler:
 
     def has_free_slot(self) -> bool:
         """Tell whether another request can be added."""
-        running = len(self._slots.decoding) + len(self._prefilling)
+        running = len(self._slots.decoding) + len(self._slots.held) + len(self._prefilling)
         return running + len(self._waiting) < self._max_slots
 
     def has_work(self) -> bool:
         """Tell whether a step has something to compute."""
+        return bool(self._is_busy or self._slots.held)
+
+    @property
+    def _is_busy(self) -> bool:
         return bool(self._slots.decoding or self._waiting or self._prefilling)
 
     def add(self, request: Request) -> None:
@@ -106,6 +113,7 @@ class BatchScheduler:
     def step(self) -> None:
         """Prefill up to the budget, then run a decode step."""
         self._end_stopped()
+        self._sample_held()
         if self._waiting or self._prefilling:
             for sequence in self._slots.decoding:
                 sequence.request.flush()
@@ -125,6 +133,19 @@ class BatchScheduler:
         for sequence in list(self._prefilling):
             if sequence.request.should_stop:
                 self._stop_prefill(sequence, None)
+        for sequence in self._slots.held:
+            if sequence.request.should_stop:
+                sequence.request.finish()
+                sequence.release()
+
+    def _sample_held(self) -> None:
+        """Sample tokens whose masks have come; wait for them a little if there is nothing else."""
+        deadline = time.monotonic() + (0 if self._is_busy else MASK_WAIT)
+        for sequence in self._slots.held:
+            if not sequence.request.is_held(deadline):
+                (token,) = sample(Logits(sequence.held), [sequence.sampler])
+                sequence.held = None
+                self._start_decoding(sequence, token)
 
     # -- prefill
 
@@ -169,7 +190,7 @@ class BatchScheduler:
         except Exception as error:  # noqa: BLE001 - it shows again when they are prefilled alone
             logger.debug("reading %d prompts as one failed: %s", len(pack), describe(error))
             tokens = []
-        if not all(isinstance(token, int) for token in tokens) or not tokens:
+        if not all(isinstance(token, (int, MaskPendingError)) for token in tokens) or not tokens:
             for sequence in pack:
                 self._slots.clear(sequence)
             return False
@@ -218,7 +239,10 @@ class BatchScheduler:
         self._slots.clear(sequence)
 
     def _start_decoding(self, sequence: TransformersSequence, token: int | Exception) -> None:
-        """Emit the first token of a completion; the sequence joins the decode steps."""
+        """Emit the first token of a completion, or one that was held; the sequence is decoding."""
+        if isinstance(token, MaskPendingError):
+            sequence.held = token.logits
+            return
         self._slots.start_decoding(sequence)
         if self._add_token(sequence, token):
             self._slots.end(sequence)
@@ -230,14 +254,16 @@ class BatchScheduler:
         tokens = self._passes.decode()
         if tokens is None:
             return
-        ended = []
-        for sequence, token in zip(self._slots.decoding, tokens, strict=True):
-            if isinstance(token, NotYet):
-                continue  # the next step computes the same token in the same place
-            sequence.tokens.append(sequence.next_token)
-            if self._add_token(sequence, token):
-                ended.append(sequence)
-        for sequence in reversed(ended):
+        for sequence, token in [*zip(self._slots.decoding, tokens, strict=True)][::-1]:
+            self._add_decoded(sequence, token)
+
+    def _add_decoded(self, sequence: TransformersSequence, token: int | Exception) -> None:
+        """Add the token that was sampled after a decode step, if its mask has come."""
+        sequence.tokens.append(sequence.next_token)
+        if isinstance(token, MaskPendingError):
+            sequence.held = token.logits
+            self._slots.stop_decoding(sequence)
+        elif self._add_token(sequence, token):
             self._slots.end(sequence)
 
     def _add_token(self, sequence: TransformersSequence, token: int | Exception) -> bool:

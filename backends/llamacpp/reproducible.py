@@ -13,10 +13,24 @@ from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import Request
 
 from .batching.context import LlamaContext
+from .batching.prefix_reuse import PrefixReuse
 from .batching.step_planner import LlamaSequence
 from .model import LlamaModel
 from .scheduler import BatchScheduler
 from .vision.steps import next_chunk
+
+
+class NoReuse(PrefixReuse):
+    """Begins requests where nothing of their prompts is known."""
+
+    def is_under_way(self, *_: object) -> bool:
+        """Return false: nothing is waited for."""
+        return False
+
+    def _match(
+        self, request: Request, sequences: list[LlamaSequence]
+    ) -> PrefixMatch[LlamaSequence]:
+        return match_nothing(sequences, can_grow=False)
 
 
 class ReproducibleScheduler(BatchScheduler):
@@ -25,19 +39,15 @@ class ReproducibleScheduler(BatchScheduler):
     A step computes a token of each decoding sequence, then a chunk of one prompt.
     """
 
+    _prefixes_class = NoReuse
+
     def __init__(self, model: LlamaModel, context: LlamaContext, cache: PromptCache) -> None:
         super().__init__(model, context, cache)
         self._chunk = min(FIXED_CHUNK, context.batch_tokens)
         self.description += ", each computed alone"
 
-    def _is_prefix_under_way(self, request: Request) -> bool:
-        return False
-
-    def _match(self, request: Request) -> PrefixMatch[LlamaSequence]:
-        return match_nothing(self._sequences, can_grow=False)
-
     def _advance(self) -> None:
-        for sequence in list(self._decoding):
+        for sequence in self._ready:
             if sequence in self._decoding:  # another one's failure may have emptied its slot
                 self._compute([(sequence, [sequence.next_token])])
         if self._prefilling:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import random
+import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,7 +15,8 @@ from typing import Any
 import llama_cpp
 import numpy
 
-from backends._local.constraints.matcher import NotYet
+from backends._local.constraints.matcher import MaskPendingError
+from backends._local.request import MASK_WAIT
 from backends._local.sentences import TRY_CACHE_TYPE
 from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
@@ -27,22 +30,22 @@ MIROSTAT_CANDIDATES = 100
 SEEDS = 2**32
 NOT_A_NUMBER = OVERFLOWED.format(TRY_CACHE_TYPE)
 
-Sampled = int | AnswerError | NotYet
 Adjustment = Callable[[Any, Collection[int]], None]  # of logits, by the tokens sampled last
+NoToken = AnswerError | MaskPendingError
 
 
 class Sampler:
     """How the tokens of one sequence are sampled, and those that have been.
 
     options: every name of the backend's table; vocabulary_size: in tokens; allowed: returns the
-    tokens that may come next, a bit each; None: all of them.
+    tokens that may come next, a bit each; None: all of them. It is given until when to wait.
     """
 
     def __init__(
         self,
         options: Mapping[str, Any],
         vocabulary_size: int,
-        allowed: Callable[[], bytearray | None] = lambda: None,
+        allowed: Callable[[float], bytearray | None] = lambda _: None,
     ) -> None:
         self._allowed, self._few = allowed, None
         self._adjustments = (*_logit_biases(options, vocabulary_size), *_penalties(options))
@@ -57,29 +60,34 @@ class Sampler:
             for sampler in _sampling(options, vocabulary_size):
                 llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
-    def adjust(self, logits: Any) -> None:
+    def adjust(self, logits: Any, deadline: float = math.inf) -> None:
         """Add biases and penalties to the logits of the next token, in place; mask the others.
 
-        Raises AnswerError, or NotYet.
+        deadline: of time.monotonic(). Raises AnswerError, and MaskPendingError if the mask is not
+        known by then.
         """
+        mask = self._allowed(deadline)
         for adjustment in self._adjustments:
             adjustment(logits, self._recent)
-        mask = self._allowed()
         self._few = None if mask is None else mask_logits(logits, mask)
 
-    def choose(self, likeliest: int, context: LlamaContext, logits: Any, position: int) -> int:
+    def choose(
+        self, likeliest: int, context: LlamaContext, logits: Any, position: int | None
+    ) -> int:
         """Return the next token, and remember it.
 
-        logits: adjusted, at this position of the context's last DecodeResult.
+        logits: adjusted, at this position of the context's last DecodeResult; None: of one before.
         """
         if self._chain is None:
             token = likeliest
         elif self._few is not None:
             token = draw(self._chain, logits, self._few)
-        elif self._narrow is None:
-            token = context.sample(self._chain, position)
-        else:
+        elif self._narrow is not None:
             token = draw(self._chain, logits, self._narrow(logits))
+        elif position is None:
+            token = draw(self._chain, logits, numpy.arange(logits.size))
+        else:
+            token = context.sample(self._chain, position)
         self._recent.append(token)
         return token
 
@@ -181,24 +189,27 @@ def _sampling(options: Mapping[str, Any], vocabulary_size: int) -> list[Any]:
 
 def sample(
     context: LlamaContext, result: DecodeResult, samplers: Sequence[Sampler]
-) -> list[Sampled]:
-    """Return each sequence's next token, the error to end with if its logits are NaN, or NotYet.
+) -> list[int | NoToken]:
+    """Return each sequence's next token, or the error to end with if its logits are NaN.
 
-    The logits are adjusted in place.
+    The logits are adjusted in place. Those of a token whose mask has not come are kept.
     """
-    failed: dict[int, AnswerError | NotYet] = {}
+    failed: dict[int, NoToken] = {}
+    deadline = time.monotonic() + MASK_WAIT
     with numpy.errstate(all="ignore"):  # extreme penalties overflow, as in llama.cpp
         for at, sampler in enumerate(samplers):
             try:
-                sampler.adjust(result.logits[at])
-            except (AnswerError, NotYet) as error:
+                sampler.adjust(result.logits[at], deadline)
+            except MaskPendingError as pending:
+                failed[at], pending.logits = pending, result.logits[at].copy()
+            except AnswerError as error:
                 failed[at] = error
         best = result.logits.argmax(-1)  # the first NaN, if there is one
         highest = result.logits[numpy.arange(len(samplers)), best]
-        tokens: list[Sampled] = [AnswerError(NOT_A_NUMBER)] * len(samplers)
+        tokens: list[int | NoToken] = [AnswerError(NOT_A_NUMBER)] * len(samplers)
         for at in numpy.flatnonzero(numpy.isfinite(highest)):
             if at in failed:
-                continue  # what its sampler knows stays as it is
+                continue
             row, position = result.logits[at], result.positions[at]
             tokens[at] = samplers[at].choose(int(best[at]), context, row, position)
     for at, error in failed.items():

@@ -4,11 +4,12 @@
 # chunks of prompts, as many tokens as the prefill budget allows. Sequences join and leave between
 # steps; an idle one keeps its slot for prefix reuse.
 #
-# Prefix reuse. Copying a prefix costs a copy of the whole sequence, so that the measured time of a
-# copy, in tokens of prefill, is the shortest prefix that is copied. A request whose prefix is just
-# being prefilled for another one (a system prompt) waits until it can be copied. What a slot would
-# lose is parked in the prompt cache, and restored from there; with chats that are decoding, once a
-# step at most.
+# PrefixReuse finds where most of a prompt is known. A request whose prefix is just being prefilled
+# for another one (a system prompt) waits until it can be copied. With chats that are decoding, a
+# state is moved to or from the prompt cache once a step at most.
+#
+# Constrained answers. A sequence whose next token must wait for its mask is left out of the steps
+# until that has come; what it computed is kept as the logits that the token is sampled from.
 #
 # Failures. When a decode of several sequences fails, each is computed alone: the failure then ends
 # the one that is to blame. Sequences whose slots were emptied meanwhile are prefilled again with
@@ -17,31 +18,23 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import deque
-from functools import partial
 
-from backends._local.constraints.matcher import NotYet
+from backends._local.constraints.matcher import MaskPendingError
 from backends._local.machine.idle_measurements import Measurement
 from backends._local.prefill_budget import PrefillBudget
-from backends._local.prefix_match import (
-    MIN_PREFIX,
-    PrefixMatch,
-    common_prefix_length,
-    match_prefix,
-    shared_length,
-)
 from backends._local.prompt_cache.cache import PromptCache
-from backends._local.request import Request
+from backends._local.request import MASK_WAIT, Request
 from backends._local.sequence import Sequence
 from kuwa_min.chat.catalog import OUT_OF_MEMORY
 from kuwa_min.errors import AnswerError, describe
 
-from .batching.context import Aborted, LlamaContext
+from .batching.context import Aborted, DecodeResult, LlamaContext
+from .batching.prefix_reuse import PrefixReuse
 from .batching.step_planner import LlamaSequence, Plan, StepPlanner
 from .model import LlamaModel
-from .sampler import Sampled, Sampler, sample
+from .sampler import NoToken, sample
 from .vision import steps
 
 logger = logging.getLogger(__name__)
@@ -52,9 +45,12 @@ UNDISTURBED = 4  # times the duration of a prefill while no chat is decoding
 class BatchScheduler:
     """Runs as many sequences at once as the context has slots; a Scheduler."""
 
+    _prefixes_class = PrefixReuse
+
     def __init__(self, model: LlamaModel, context: LlamaContext, cache: PromptCache) -> None:
-        self._model, self._context, self._cache = model, context, cache
+        self._context, self._cache = context, cache
         self._budget = PrefillBudget(context.batch_tokens, undisturbed=UNDISTURBED)
+        self._prefixes = self._prefixes_class(model, context, cache, self._budget)
         self._sequences = self._idle_sequences()
         slots = len(self._sequences)
         self._planner = StepPlanner(self._budget, batch_tokens=context.batch_tokens, slots=slots)
@@ -62,7 +58,6 @@ class BatchScheduler:
         self._prefilling: list[LlamaSequence] = []  # in order of arrival
         self._decoding: list[LlamaSequence] = []
         self._computing: tuple[Request, ...] = ()  # what the decode() under way is for
-        self._can_repeat = True  # the last token of a sequence, until that turns out to be wrong
         self.measurement: Measurement | None = None
         self.description = f"{slots} at once" if slots > 1 else "one at a time"
 
@@ -98,17 +93,35 @@ class BatchScheduler:
         """Compute a token of every decoding sequence, and chunks of prompts beside them."""
         self._end_stopped()
         for request in list(self._waiting):
-            if self._is_prefix_under_way(request):
+            if self._prefixes.is_under_way(request, self._sequences, self._prefilling):
                 continue  # it can be copied at a later step
             self._waiting.remove(request)
-            if self._begin(request) and self._decoding:
+            self._prefilling.append(self._prefixes.begin(request, self._sequences))
+            if self._prefixes.has_moved and self._decoding:
                 break
-        if not (self._prefilling or self._decoding):
+        self._sample_held()
+        if not (self._prefilling or self._ready):
             return
         try:
             self._advance()
         except Aborted:  # all should stop: the next step ends them
             self._restart_emptied()
+
+    @property
+    def _ready(self) -> list[LlamaSequence]:
+        """Return the decoding sequences but those whose next token waits for its mask."""
+        return [sequence for sequence in self._decoding if sequence.held is None]
+
+    def _sample_held(self) -> None:
+        """Sample tokens whose masks have come; wait for them a little if there is nothing else."""
+        held = [sequence for sequence in self._decoding if sequence.held is not None]
+        is_busy = self._prefilling or len(held) < len(self._decoding)
+        deadline = time.monotonic() + (0 if is_busy else MASK_WAIT)
+        for sequence in held:
+            if not sequence.request.is_held(deadline):
+                result = DecodeResult(sequence.held[None], [None])
+                sequence.held = None
+                self._add_tokens([sequence], sample(self._context, result, [sequence.sampler]))
 
     def _end_stopped(self) -> None:
         """Finish the requests that should stop."""
@@ -132,82 +145,12 @@ class BatchScheduler:
             sequence.request.model_inputs = None  # the request is kept until the slot's next one
         sequence.release()
 
-    # -- beginning
-
-    @property
-    def _min_prefix(self) -> int:
-        """Return the tokens from which on copying a prefix is faster than prefilling it."""
-        copy_seconds = self._context.copy_seconds
-        return sys.maxsize if copy_seconds is None else self._budget.tokens_in(copy_seconds)
-
-    def _is_prefix_under_way(self, request: Request) -> bool:
-        """Tell whether a prompt's prefix is just being prefilled for another request."""
-        reusable = request.prompt_ids[:-1]
-        coming = max(
-            (
-                common_prefix_length(one.request.prompt_ids, reusable)
-                for one in self._prefilling
-                if one.adapters == request.adapters
-            ),
-            default=0,
-        )
-        worth_it = max(self._min_prefix, MIN_PREFIX)
-        if coming < worth_it:
-            return False
-        cached = max(shared_length(one, reusable, request.adapters) for one in self._sequences)
-        parked = self._cache.find(request.prompt_ids, request.adapters).length
-        return coming >= worth_it + max(cached, parked)
-
-    def _begin(self, request: Request) -> bool:
-        """Begin a sequence where most of the prompt is known; return whether a state was moved."""
-        match, parked = self._cache.match(
-            self._sequences,
-            request.prompt_ids,
-            self._match(request),
-            can_grow=False,
-            tokens_in=self._budget.tokens_in,
-            adapters=request.adapters,
-        )
-        assert match.slot is not None  # has_free_slot() said that one is idle
-        allowed = partial(request.allowed_tokens, waits=not self._can_repeat)
-        sampler = Sampler(request.options, self._model.vocabulary_size, allowed)
-        is_parked = self._cache.park(match.slot, request.prompt_ids, request.adapters)
-        if parked is None:
-            cached = self._keep_prefix(match.slot, match)
-        else:
-            cached = self._cache.restore(match.slot, parked, match.cached)
-        match.slot.begin(
-            request,
-            self._model,
-            sampler,
-            cached=cached,
-            max_new_tokens=max(0, request.options["max_tokens"] or 0) or None,
-        )
-        self._prefilling.append(match.slot)
-        return is_parked or parked is not None
-
-    def _match(self, request: Request) -> PrefixMatch[LlamaSequence]:
-        """Choose the slot for a request, and what it reuses."""
-        return match_prefix(
-            self._sequences,
-            request.prompt_ids,
-            can_grow=False,
-            min_prefix=self._min_prefix,
-            adapters=request.adapters,
-        )
-
-    def _keep_prefix(self, sequence: LlamaSequence, match: PrefixMatch[LlamaSequence]) -> int:
-        """Keep or copy the matched prefix in a slot; return the number of tokens that it holds."""
-        if match.source is None:
-            return self._context.truncate(sequence.slot, match.cached)
-        return self._context.copy(match.source.slot, sequence.slot, match.cached)
-
     # -- computing
 
     def _advance(self) -> None:
         """Compute what this step computes; raises Aborted."""
         waiting = len(self._waiting)
-        self._compute(self._planner.plan(self._decoding, self._prefilling, waiting))
+        self._compute(self._planner.plan(self._ready, self._prefilling, waiting))
 
     def _compute(self, plan: Plan) -> None:
         """Compute a plan and emit its tokens: its text at once, then each picture."""
@@ -289,33 +232,26 @@ class BatchScheduler:
         if computing and all(request.should_stop for request in computing):
             self._context.abort()
 
-    def _add_tokens(self, sequences: list[LlamaSequence], tokens: list[Sampled]) -> None:
+    def _add_tokens(self, sequences: list[LlamaSequence], tokens: list[int | NoToken]) -> None:
         """Add a sampled token to each sequence; end those that had NaNs."""
         spoiled = []
         for sequence, token in zip(sequences, tokens, strict=True):
-            if isinstance(token, NotYet):
-                self._repeat(sequence)
-            elif isinstance(token, AnswerError):
+            if isinstance(token, AnswerError):
                 spoiled.append(sequence.slot)
                 self._end(sequence, token)
+                continue
+            if sequence in self._prefilling:
+                self._prefilling.remove(sequence)
+                self._decoding.append(sequence)
+            if isinstance(token, MaskPendingError):
+                sequence.held = token.logits
             else:
                 self._add_token(sequence, token)
         if spoiled:
             self._context.reset(spoiled)
             self._restart_emptied()
 
-    def _repeat(self, sequence: LlamaSequence) -> None:
-        """Let the next step compute a sequence's last token again, for what may come behind it."""
-        last = len(sequence.tokens) - 1
-        kept = self._context.truncate(sequence.slot, last)
-        self._can_repeat = self._can_repeat and kept == last
-        sequence.tokens.pop()
-        self._restart_emptied()
-
     def _add_token(self, sequence: LlamaSequence, token: int) -> None:
-        if sequence in self._prefilling:
-            self._prefilling.remove(sequence)
-            self._decoding.append(sequence)
         try:
             is_last = sequence.add_token(token)
         except Exception as error:  # noqa: BLE001 - it belongs to this sequence alone

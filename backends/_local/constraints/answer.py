@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 
 from backends._local.tokenizing.prompt_tokenizer import Tokenizer
 from kuwa_min.chat.thinking import formats
 from kuwa_min.errors import AnswerError
 
-from .matcher import Matcher, NotYet
-
-# Seconds. A mask that is later than the step, and this, is not waited for. At the end of an answer
-# the log may wait longer.
-GRACE, LAST_GRACE = 0.005, 0.05
+from .matcher import MaskPendingError, Matcher
 
 
 class Openers:
@@ -47,26 +44,18 @@ class ConstrainedAnswer:
         self._applies = False  # to the next token
         self._has_begun = self._in_header = False
 
-    def allowed(self, *, is_thinking: bool, waits: bool) -> bytearray | None:
+    def allowed(self, *, is_thinking: bool, deadline: float = math.inf) -> bytearray | None:
         """Return the tokens that may come next, a bit each; None: all of them.
 
-        is_thinking: whether a thought is open. waits: for the matcher, however long it computes;
-        else NotYet is raised, but for the first token of the answer. Raises AnswerError if it
-        failed.
+        is_thinking: whether a thought is open; deadline: of time.monotonic(), until which it waits
+        for the matcher. Raises MaskPendingError behind it, AnswerError if the matcher failed.
         """
         self._applies = self._has_begun or not (is_thinking or self._in_header)
-        if not self._applies:
-            return None
-        if self._has_begun and not waits and self._is_late(GRACE):
-            raise NotYet
-        return self._next_mask()
+        return self._next_mask(deadline) if self._applies else None
 
-    def _is_late(self, wait: float) -> bool:
-        return self._mask is None and self._matcher.is_late(wait)
-
-    def _next_mask(self) -> bytearray:
+    def _next_mask(self, deadline: float) -> bytearray:
         if self._mask is None:
-            self._mask, end = self._matcher.mask(), self._matcher.end
+            self._mask, end = self._matcher.mask(deadline), self._matcher.end
             self._can_end = _take_bit(self._mask, end)
             more = self._ends if self._can_end else ()
             for token in (*more, *(() if self._has_begun else self._openers.all)):
@@ -83,13 +72,11 @@ class ConstrainedAnswer:
             self._has_begun, self._mask = True, None
             self._matcher.advance(token)
 
-    def is_complete(self) -> bool:
-        """Tell whether the answer may end here, as far as the matcher knows by now."""
-        if self._is_late(LAST_GRACE):
-            return False
+    def is_complete(self, deadline: float = math.inf) -> bool:
+        """Tell whether the answer is known by the deadline to be one that may end here."""
         try:
-            self._next_mask()
-        except AnswerError:
+            self._next_mask(deadline)
+        except (AnswerError, MaskPendingError):
             return False
         return self._can_end
 

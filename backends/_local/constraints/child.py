@@ -28,7 +28,8 @@ from typing import Any
 NUMBER = struct.Struct("<I")
 END = b"<end of answer>"  # the text of a token behind those of the vocabulary
 COMPILE_SECONDS = 10  # which llguidance does not bound itself
-MASK_SECONDS = 5
+# Seconds that the masks of an answer may take, beyond MORE_SECONDS for each of its tokens.
+MASK_SECONDS, MORE_SECONDS = 5.0, 0.05
 MEMORY = 512 * 2**20  # bytes of address space beyond that of the process with the vocabulary
 PAGE = os.sysconf("SC_PAGE_SIZE")
 # Without forcing, the model chooses the tokens of a text that is certain, as it was trained to.
@@ -101,15 +102,17 @@ def serve(llguidance: Any, tokenizer: Any, answer: socket.socket) -> None:
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=limits)
     mask, size = matcher.compute_bitmask(), (tokenizer.vocab_size + 7) // 8
     write_message(answer, matcher.get_error().encode())
+    signal.alarm(0)
+    left = MASK_SECONDS
     while not matcher.is_error():
-        signal.alarm(0)
         answer.sendall(mask[:size])
         token = answer.recv(NUMBER.size)
         if not token:
             return None
-        signal.alarm(MASK_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, min(left + MORE_SECONDS, MASK_SECONDS))
         matcher.consume_token(*NUMBER.unpack(token))
         mask = matcher.compute_bitmask()
+        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
     return None
 
 

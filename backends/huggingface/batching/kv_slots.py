@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
 from typing import Any
 
 from backends._local.prefix_match import MIN_PREFIX, PrefixMatch, match_prefix
@@ -50,6 +49,11 @@ class KVSlots:
         """Return the sequences that are decoding; their indices are their slots."""
         return self._sequences[: self._decoding]
 
+    @property
+    def held(self) -> list[TransformersSequence]:
+        """Return the sequences whose next token waits for its mask; they are not decoding."""
+        return [sequence for sequence in self._sequences if sequence.held is not None]
+
     def padding_ends(self, first: int, end: int) -> list[int]:
         """Return the columns that rows in place of these slots, without `end`, may write to."""
         lengths = [len(sequence.tokens) for sequence in self._sequences[first:end]]
@@ -88,7 +92,7 @@ class KVSlots:
 
     def _sampler(self, request: Request) -> Sampler:
         end_ids = sorted(self._model.eos_token_ids | request.stop_token_ids)
-        allowed = partial(request.allowed_tokens, waits=False) if request.constrained else None
+        allowed = request.allowed_tokens if request.constrained else None
         return Sampler(request.options, request.prompt_ids, end_ids, self._model.device, allowed)
 
     def _match(self, request: Request, *, can_grow: bool) -> PrefixMatch[TransformersSequence]:
@@ -147,11 +151,15 @@ class KVSlots:
         self._swap(sequence.slot, self._decoding)
         self._decoding += 1
 
+    def stop_decoding(self, sequence: TransformersSequence) -> None:
+        """Move a sequence away from those that are decoding."""
+        self._decoding -= 1
+        self._swap(sequence.slot, self._decoding)
+
     def end(self, sequence: TransformersSequence, error: Exception | None = None) -> None:
         """Finish a decoding sequence's request; the sequence becomes idle."""
         sequence.request.finish(error)
-        self._decoding -= 1
-        self._swap(sequence.slot, self._decoding)
+        self.stop_decoding(sequence)
         sequence.release()
 
     def clear(self, sequence: TransformersSequence) -> None:
@@ -166,7 +174,7 @@ class KVSlots:
         """Free the slots of idle sequences, and columns that no other sequence needs."""
         kept = self._decoding
         for sequence in self._sequences[kept:]:
-            if not sequence.is_idle:  # it is being prefilled
+            if not sequence.is_idle:  # it is being prefilled, or held
                 self._swap(sequence.slot, kept)
                 kept += 1
         if self._model.device.type == "cpu":

@@ -13,10 +13,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 
+from backends._local.constraints.matcher import MaskPendingError
+from backends._local.request import MASK_WAIT
 from backends._local.sentences import TRY_DTYPE
 from kuwa_min.chat.catalog import OVERFLOWED
 from kuwa_min.errors import AnswerError
@@ -62,7 +65,11 @@ def maxima_of(logits: torch.Tensor) -> torch.Tensor:
 
 
 def sample(found: Logits, samplers: Sequence[Sampler]) -> list[int | Exception]:
-    """Return each sequence's next token, or its error; rows behind the samplers' are left out."""
+    """Return each sequence's next token, or its error; rows behind the samplers' are left out.
+
+    Of a token whose mask has not come, the error has a copy of the logits.
+    """
+    deadline = time.monotonic() + MASK_WAIT
     penalized: dict[int, torch.Tensor] = {}
     chosen: dict[int, torch.Tensor] = {}  # tokens, on the device
     errors: dict[int, Exception] = {}
@@ -70,11 +77,13 @@ def sample(found: Logits, samplers: Sequence[Sampler]) -> list[int | Exception]:
         if sampler.is_greedy:
             continue
         try:
-            row = sampler.apply_penalties(found.logits[at : at + 1])
+            row = sampler.apply_penalties(found.logits[at : at + 1], deadline)
             if sampler.candidates:
                 penalized[at] = row
             else:
                 chosen[at] = sampler.choose(row)
+        except MaskPendingError as pending:
+            errors[at], pending.logits = pending, found.logits[at : at + 1].clone()
         except Exception as error:  # noqa: BLE001 - it belongs to this sequence alone
             errors[at] = error
     candidates = Candidates(list(penalized.values()), [samplers[at] for at in penalized])

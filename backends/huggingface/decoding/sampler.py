@@ -23,7 +23,7 @@ class Sampler:
     options: every name of the backend's table, with None for transformers' default; prompt_ids: the
     prompt; eos_token_ids: the tokens that end a completion; device: of the logits, where the
     history is kept, so that no step copies it there; allowed: returns the tokens that may come
-    next, a bit each, or None for all of them.
+    next, a bit each, or None for all of them; it is given until when to wait.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Sampler:
         prompt_ids: Sequence[int],
         eos_token_ids: Sequence[int],
         device: torch.device | str = "cpu",
-        allowed: Callable[[], bytearray | None] | None = None,
+        allowed: Callable[[float], bytearray | None] | None = None,
     ) -> None:
         self._allowed = allowed
         self._penalties = _penalties(options, len(prompt_ids), eos_token_ids, device)
@@ -57,15 +57,16 @@ class Sampler:
         self._history[0, self._history_length].fill_(token)  # which copies nothing to a GPU
         self._history_length += 1
 
-    def apply_penalties(self, logits: torch.Tensor) -> torch.Tensor:
+    def apply_penalties(self, logits: torch.Tensor, deadline: float = math.inf) -> torch.Tensor:
         """Return the logits [1, vocabulary] after the penalties, of the allowed tokens only.
 
-        Raises AnswerError.
+        deadline: of time.monotonic(). Raises AnswerError, and MaskPendingError if these tokens are
+        not known by then.
         """
+        mask = self._allowed(deadline) if self._allowed else None
         if self._penalties:
             history = self._history[:, : self._history_length].to(logits.device)
             logits = self._penalties(history, logits.float())
-        mask = self._allowed() if self._allowed else None
         return logits if mask is None else mask_logits(logits, mask)
 
     @property

@@ -55,7 +55,7 @@ class DecodeResult(NamedTuple):
     """
 
     logits: Any
-    positions: list[int]
+    positions: list[int | None]  # None: of an earlier decode()
 
 
 class LlamaContext(SlotMemory):

@@ -11,7 +11,7 @@ import pytest
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 numpy = pytest.importorskip("numpy", reason="which comes with it")
 
-from backends._local.constraints.matcher import NotYet  # noqa: E402
+from backends._local.constraints.matcher import MaskPendingError  # noqa: E402
 from backends.llamacpp import OPTIONS  # noqa: E402 - once the library is there
 from backends.llamacpp.batching.context import DecodeResult  # noqa: E402
 from backends.llamacpp.candidates import FEW  # noqa: E402
@@ -169,7 +169,7 @@ def test_only_allowed_tokens_are_chosen(
     logits[0, 2500] = 50
     every = numpy.arange(VOCABULARY)
     context = types.SimpleNamespace(sample=lambda chain, _: draw(chain, logits[0], every))
-    sampler = Sampler(options, VOCABULARY, lambda: mask)
+    sampler = Sampler(options, VOCABULARY, lambda _: mask)
     (token,) = sample(cast(Any, context), DecodeResult(logits, [0]), [sampler])
     assert token in allowed
 
@@ -177,7 +177,7 @@ def test_only_allowed_tokens_are_chosen(
 def test_an_answer_that_cannot_be_held_to_anything_fails_alone() -> None:
     """Its neighbour in the batch gets its token."""
 
-    def fail() -> bytearray:
+    def fail(_: float) -> bytearray:
         raise AnswerError("too complex")
 
     options = {**DEFAULTS, "temperature": 0.0}
@@ -196,7 +196,7 @@ def test_numbers_that_overflowed_are_an_error_of_a_constrained_answer_too(
     """Nothing is drawn from them."""
     options = {**DEFAULTS, "temperature": temperature}
     logits = numpy.full((1, VOCABULARY), numpy.nan, numpy.float32)
-    sampler = Sampler(options, VOCABULARY, lambda: bytearray(b"\x0f"))
+    sampler = Sampler(options, VOCABULARY, lambda _: bytearray(b"\x0f"))
     (failed,) = sample(cast(Any, None), DecodeResult(logits, [0]), [sampler])
     assert isinstance(failed, AnswerError) and "overflowed" in str(failed)
 
@@ -209,17 +209,43 @@ def test_a_draw_whose_mask_is_late_is_as_if_it_had_not_been() -> None:
     def drawn(late: set[int]) -> list[object]:
         asked = iter(range(100))
 
-        def allowed() -> bytearray:
+        def allowed(_: float) -> bytearray:
             if next(asked) in late:
-                raise NotYet
+                raise MaskPendingError
             return bytearray(b"\xff" * 9)
 
         sampler, found = Sampler(options, VOCABULARY, allowed), []
         for row in rows:
-            token: object = NotYet()
-            while isinstance(token, NotYet):
-                (token,) = sample(cast(Any, None), DecodeResult(row.copy(), [0]), [sampler])
+            (token,) = sample(cast(Any, None), DecodeResult(row.copy(), [0]), [sampler])
+            while isinstance(token, MaskPendingError):
+                kept: Any = token.logits
+                (token,) = sample(cast(Any, None), DecodeResult(kept[None], [None]), [sampler])
             found.append(token)
         return found
 
     assert drawn({1, 2, 5}) == drawn(set())
+
+
+@pytest.mark.parametrize("wish", [{"temperature": 0.0}, {}, {"top_p": 1, "min_p": 0, "top_k": 0}])
+def test_a_token_whose_mask_is_late_is_the_same(wish: dict[str, Any]) -> None:
+    """It is sampled from a copy of its logits, whichever were computed since."""
+    every, masks = bytearray([255] * (VOCABULARY // 8)), list[bytearray]()
+
+    def allowed(_: float) -> bytearray:
+        if not masks:
+            raise MaskPendingError
+        return masks[0]
+
+    options = {**DEFAULTS, "seed": 1, **wish}
+    rows = numpy.random.default_rng(1).standard_normal((1, VOCABULARY)).astype(numpy.float32)
+    now = rows.copy()
+    whole = numpy.arange(VOCABULARY)
+    context = cast(Any, types.SimpleNamespace(sample=lambda chain, _: draw(chain, now[0], whole)))
+    expected = sample(context, DecodeResult(now, [0]), [Sampler(options, VOCABULARY)])
+    late = Sampler(options, VOCABULARY, allowed)
+    (pending,) = sample(context, DecodeResult(rows, [0]), [late])
+    assert isinstance(pending, MaskPendingError)
+    rows[:] = 0
+    masks.append(every)
+    kept: Any = pending.logits
+    assert sample(cast(Any, None), DecodeResult(kept[None], [None]), [late]) == expected

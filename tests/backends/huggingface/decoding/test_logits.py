@@ -109,7 +109,7 @@ def test_only_allowed_tokens_are_chosen(allowed: Collection[int]) -> None:
     from backends.huggingface.decoding.sampler import Sampler
     from kuwa_min.errors import AnswerError
 
-    def fail() -> bytearray:
+    def fail(_: float) -> bytearray:
         raise AnswerError("too complex")
 
     mask = bytearray(VOCABULARY // 8)
@@ -117,7 +117,7 @@ def test_only_allowed_tokens_are_chosen(allowed: Collection[int]) -> None:
         mask[token >> 3] |= 1 << (token & 7)
     names = dict.fromkeys(option.name for option in OPTIONS)
     wishes = [{**names, "seed": 1, **wish} for wish in WISHES]
-    held = [Sampler(wish, PROMPT, [3], "cpu", lambda: mask) for wish in wishes]
+    held = [Sampler(wish, PROMPT, [3], "cpu", lambda _: mask) for wish in wishes]
     rows = logits(len(held) + 2)
     rows[:, 2500] = 50
     others = [Sampler(wishes[0], PROMPT, [3], "cpu", fail), Sampler(wishes[0], PROMPT, [3])]
@@ -125,3 +125,28 @@ def test_only_allowed_tokens_are_chosen(allowed: Collection[int]) -> None:
     assert [token for token in tokens if token not in allowed] == []
     assert isinstance(failed, AnswerError) and str(failed) == "too complex"
     assert free == 2500
+
+
+def test_a_token_whose_mask_is_late_can_be_sampled_later() -> None:
+    """From a copy of its logits, which the next step does not overwrite; others do not wait."""
+    from backends._local.constraints.matcher import MaskPendingError
+    from backends.huggingface.decoding.logits import Logits, sample
+    from backends.huggingface.decoding.sampler import Sampler
+
+    masks: list[bytearray] = []
+
+    def allowed(_: float) -> bytearray:
+        if not masks:
+            raise MaskPendingError
+        return masks[0]
+
+    options = {**dict.fromkeys(option.name for option in OPTIONS), "do_sample": False}
+    late = Sampler(options, PROMPT, [3], "cpu", allowed)
+    rows = logits(2)
+    best = [int(row.argmax()) for row in rows]
+    pending, token = sample(Logits(rows), [late, Sampler(options, PROMPT, [3])])
+    assert isinstance(pending, MaskPendingError) and token == best[1]
+    rows.zero_()
+    masks.append(bytearray([255] * (VOCABULARY // 8)))
+    kept: Any = pending.logits
+    assert sample(Logits(kept), [late]) == best[:1]
