@@ -40,12 +40,12 @@ class Engine:
     """Runs a scheduler on a thread of its own: requests in by submit(), their text out by emit().
 
     load: loads the model and returns its scheduler; called once, on the engine's thread. interrupt:
-    ends load() with an exception; called by close(), on any thread. check: raises if the model can
-    compute nothing any more, whoever asks; called with a failure after it, on the engine's
-    thread, and ends the process then, as only a new one can load the model again.
+    ends load() with an exception; called by close(), on any thread. check: raises if a failure
+    means that the device computes nothing any more; called with each failure, on the engine's
+    thread. The process ends then, as only a new one can load the model again.
 
     submit(), expecting(), close(), examine() and abandon() may be called from any thread; the
-    scheduler is used by this one only.
+    scheduler is used by the engine's thread only.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Engine:
     def expecting(self) -> Iterator[None]:
         """Measure no speeds in this block, which prepares a request; for any thread.
 
-        It may compute, too: a picture is encoded.
+        Preparing may compute, too: a picture is encoded.
         """
         one = object()
         self._expected.add(one)

@@ -35,11 +35,13 @@ class Request:
     generating may take, counted from start(), None for no limit; adapters: a text that stands for
     the adapters (LoRA) that it is computed with, "" for none; model_inputs: what the model
     reads beside the token ids (pixel values), opaque here; splitter: tells thoughts from the
-    answer; thinking: how they are shown; constrained: holds the answer to what it must match.
+    answer; thinking: how they are shown; constrained: the masks of an answer that must match
+    something, None for a free one.
 
-    The reading thread calls next_text() until `drained`. Any thread may call cancel(). All other
-    methods belong to the engine's thread, in this order: start(), then emit(), emit_hidden(),
-    flush() and add_side_note() any number of times while should_stop is false, then finish() once.
+    The reading thread calls next_text() and take_thought() until `drained`. Any thread may call
+    cancel(). All other methods belong to the engine's thread, in this order: start(), then emit(),
+    emit_hidden(), flush() and add_side_note() any number of times while should_stop is false, then
+    finish() once.
     """
 
     def __init__(
@@ -72,9 +74,9 @@ class Request:
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
         self._buffer, self._flushed_at = "", 0.0
         self._error: BaseException | None = None
-        self.failure: BaseException | None = None  # an error that we do not explain
+        self.failure: BaseException | None = None  # but AnswerError: the device may be lost
         self.is_cut = False  # by a limit of length or time
-        self._thoughts: deque[str] = deque()  # that are shown apart
+        self._thoughts: deque[str] = deque()  # shown apart; not taken yet
 
     # -- the reading thread
 
@@ -158,7 +160,7 @@ class Request:
         except MaskPendingError:
             return True
         except AnswerError:
-            return False  # it comes again when the token is sampled
+            return False  # it is raised again when the token is sampled
         return False
 
     @property
@@ -219,13 +221,13 @@ class Request:
             self.is_cut = True
             self.add_side_note(TIMED_OUT.format(f"{self._timeout:g}"))
         if self.constrained is not None:
-            self._end_constraint(self.constrained, is_cut=self.cancelled or error is not None)
+            self._end_constraint(self.constrained, is_broken=self.cancelled or error is not None)
         self.flush()
         self._queue.put(error)
 
-    def _end_constraint(self, constrained: ConstrainedAnswer, *, is_cut: bool) -> None:
-        """Say in the log if the answer had to end too early; is_cut: that is known already."""
-        if not (is_cut or constrained.is_complete(time.monotonic() + MASK_WAIT)):
+    def _end_constraint(self, constrained: ConstrainedAnswer, *, is_broken: bool) -> None:
+        """Log if the answer ended before it matched; is_broken: by a cancel or an error."""
+        if not (is_broken or constrained.is_complete(time.monotonic() + MASK_WAIT)):
             logger.warning(
                 "an answer ended after %d tokens, before it was known to match what it must",
                 self.completion_tokens,

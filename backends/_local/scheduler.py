@@ -26,7 +26,7 @@ class Scheduler(Protocol):
 
     @property
     def measurement(self) -> Measurement | None:
-        """Return what is to be measured while nothing else is computed."""
+        """Return what to measure while no request is computed; None for nothing."""
 
     def has_free_slot(self) -> bool:
         """Tell whether another request can be added; true while none is running."""

@@ -33,7 +33,7 @@ class Sequence(Generic[SamplerT]):
     sampler: SamplerT
     prefill_ids: list[int]  # to be computed before the next token is sampled; `tokens` are a prefix
     next_token: int  # the token sampled last, to be computed by the next decode step
-    held: Any  # logits that the next token is sampled from once its mask has come; None: it is not
+    held: Any  # logits to sample the next token from once its mask has come; None: no wait
 
     def __init__(self, slot: int) -> None:
         self.slot = slot

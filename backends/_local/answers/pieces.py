@@ -11,7 +11,10 @@ from kuwa_min.chat.thinking.signs import SignsOfLife
 
 
 def pieces(request: Request) -> Iterator[Piece]:
-    """Yield the pieces of a request that was submitted; waits on the request's thread."""
+    """Yield the pieces of a submitted request; blocks the request's thread until each comes.
+
+    Raises the error that ended the generation.
+    """
     signs = SignsOfLife(request.options["thinking_tokens"])
     while not request.drained:
         text = request.next_text(signs.interval)  # "" at the end

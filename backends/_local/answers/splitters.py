@@ -1,4 +1,4 @@
-"""What tells the thoughts of an answer from the rest of it, for each request."""
+"""Create the splitter of a request, which tells the thoughts of its answer from the rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kuwa_min.chat.thinking.formats import Wrappers, wrappers_but
 
 
 class SplittingModel(Protocol):
-    """What is needed of a model."""
+    """A model, as far as splitters need it."""
 
     def create_splitter(self, prompt_ids: Sequence[int], wrappers: Wrappers) -> Splitter:
         """Return what tells thoughts from the answer to a prompt."""
@@ -26,7 +26,10 @@ def create_splitter(
     modelfile: Modelfile,
     system_prompt: str,
 ) -> Splitter:
-    """Return the splitter of the answer to a prompt; tags that the chat asks for are no markup."""
+    """Return the splitter of the answer to a prompt.
+
+    Tags that the chat, the Modelfile or the system prompt mentions are text, not markup.
+    """
     if modelfile.wishes.raw_prompt:
         return WholeText()
     bot = (modelfile.override_system_prompt, modelfile.before_prompt, modelfile.after_prompt)

@@ -17,7 +17,7 @@ class ThoughtLimit:
     def __init__(self, request: Request, most: int, tokenize: Callable[[str], list[int]]) -> None:
         self._request, self._left, self._tokenize = request, most, tokenize
         self._forced: deque[int] = deque()  # tokens that are still to be inserted
-        self.is_forcing = False  # the token that comes next
+        self.is_forcing = False  # whether next_forced() returned a token last
 
     def next_forced(self) -> int | None:
         """Return the token that must come next; None: the one that is sampled. Once a token."""

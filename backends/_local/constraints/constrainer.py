@@ -1,4 +1,4 @@
-"""Holds the answers of a model to what bots and operators ask for."""
+"""Constrain the answers of a model as bots and operators ask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .matcher_process import ConstraintError, MatcherProcess, Vocabulary
 
 
 class ModelTokens(Protocol):
-    """What must be known of a model's tokens."""
+    """A model's tokens, as far as constraints need them."""
 
     vocabulary_size: int
     markup: Mapping[int, str]
@@ -36,7 +36,7 @@ class Constrainer:
         self._process = MatcherProcess(self._vocabulary)
 
     def begin(self, constraint: Constraint) -> ConstrainedAnswer:
-        """Return what one answer must match; raises AnswerError if that cannot be used.
+        """Return a new answer that must match a constraint; raises AnswerError for an unusable one.
 
         The first one waits until the vocabulary is read, which takes seconds if it is large.
         """
@@ -47,7 +47,7 @@ class Constrainer:
             raise AnswerError(BAD_OPTION.format(reason)) from None
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Raise UsageError if what an operator's options ask for cannot be used."""
+        """Raise UsageError if the constraint of an operator's options cannot be used."""
         constraint = take_constraint(dict(settings), {})
         if constraint is None:
             return
@@ -58,12 +58,12 @@ class Constrainer:
 
     def _begin(self, constraint: Constraint) -> ConstrainedAnswer:
         matcher = self._process.open(constraint)
-        return ConstrainedAnswer(matcher, self._openers, self._ends)
+        return ConstrainedAnswer(matcher, self._openers, self._eos_token_ids)
 
     @cached_property
-    def _ends(self) -> list[int]:
-        ends = self._model.eos_token_ids
-        return [token for token in range(self._model.vocabulary_size) if token in ends]
+    def _eos_token_ids(self) -> list[int]:
+        known = self._model.eos_token_ids
+        return [token for token in range(self._model.vocabulary_size) if token in known]
 
     @cached_property
     def _openers(self) -> Openers:
@@ -71,11 +71,12 @@ class Constrainer:
 
     def _vocabulary(self) -> Vocabulary | None:
         tokens = self._model.tokenizer.token_bytes()
-        if not tokens or not self._ends:
+        if not tokens or not self._eos_token_ids:
             return None
         size = self._model.vocabulary_size
         tokens = [*tokens[:size], *[b""] * (size - len(tokens))]
-        special = {*self._ends, *(token for token in self._model.markup if token < size)}
+        markup = (token for token in self._model.markup if token < size)
+        special = {*self._eos_token_ids, *markup}
         return Vocabulary(tokens, special)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from .child import NUMBER
 
 
 class MaskPendingError(Exception):
-    """Report that a mask has not come yet; logits: what the token is to be sampled from then."""
+    """Report that a mask has not come yet; logits: a copy to sample the token from once it has."""
 
     logits: object = None
 
@@ -28,7 +28,8 @@ class Matcher:
 
     def __init__(self, connection: socket.socket, vocabulary_size: int) -> None:
         self._connection = connection
-        self._size, self.end = (vocabulary_size + 8) // 8, vocabulary_size
+        self._size = (vocabulary_size + 8) // 8  # bytes of a mask: a bit a token, and the end's
+        self.end = vocabulary_size
         self._expect()
 
     def _expect(self) -> None:
@@ -39,7 +40,7 @@ class Matcher:
         """Return the mask of the next token: a bit for each token, and one at `end` for the end.
 
         Returns it once before each advance(). deadline: of time.monotonic(), until which it waits.
-        Raises MaskPendingError behind it, AnswerError if there is no mask.
+        Raises MaskPendingError after it, AnswerError if there is no mask.
         """
         try:
             while self._rest:
@@ -62,7 +63,7 @@ class Matcher:
 
     def advance(self, token: int) -> None:
         """Tell which token was chosen; never waits."""
-        with contextlib.suppress(OSError):  # mask() says it
+        with contextlib.suppress(OSError):  # mask() raises then
             self._connection.send(NUMBER.pack(token))
 
     def close(self) -> None:

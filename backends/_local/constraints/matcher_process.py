@@ -1,8 +1,8 @@
-"""The process that knows what answers must match: start it, and open a matcher for an answer.
+"""The process that computes masks with llguidance: start it, and open a matcher for each answer.
 
 llguidance holds Python's lock for seconds while it reads a large vocabulary, and bounds neither
 the time nor the memory that a schema takes to compile, which bots write. So it runs in a process of
-its own, which forks one for each answer: a schema that takes too long ends nothing but that.
+its own, which forks one for each answer: a schema that takes too long ends that answer only.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ START_SECONDS = 120.0  # to read a vocabulary, on a busy machine
 SLACK_SECONDS = 10.0  # for the end of a process that computed too long
 LONGEST_REASON = 300  # characters
 QUOTED = re.compile(r"\n +\d+ \| .*|<non-verbose/>", re.DOTALL)  # lines of the grammar, numbered
-PREFIX = re.compile(r"\Aat \d+\(\d+\): (?=failed to compile JSON|invalid regex)")  # in our lines
-NO_MATCH = "NoExtension"
+# A place in the grammar that the child writes around a schema or an expression.
+PREFIX = re.compile(r"\Aat \d+\(\d+\): (?=failed to compile JSON|invalid regex)")
+NO_MATCH = "NoExtension"  # begins llguidance's message about what no text matches
 SOURCE = str(child.__spec__.loader.get_source(child.__name__))  # type: ignore[union-attr]
 PYTHON_OPTIONS = ("-I", "-S", "-B", "-c")  # as the sandbox of templates has them
 KEPT_VARIABLES = ("LD_LIBRARY_PATH",)
@@ -59,7 +60,7 @@ class ConstraintError(Exception):
 class Vocabulary(NamedTuple):
     """The tokens of a model.
 
-    tokens: the bytes of their texts, by their ids; special: those that no text has.
+    tokens: the bytes of their texts, by their ids; special: the ids of those that are no text.
     """
 
     tokens: list[bytes]
@@ -69,7 +70,8 @@ class Vocabulary(NamedTuple):
 class MatcherProcess:
     """Opens matchers for answers; any thread. The process starts with the first one.
 
-    read: returns the model's vocabulary, None if its texts are not known; called once.
+    read: returns the model's vocabulary, None if its texts are not known; called at each start of
+    the process: the first, and one after it was killed.
     """
 
     def __init__(self, read: Callable[[], Vocabulary | None]) -> None:
@@ -158,7 +160,7 @@ def _run(control: socket.socket) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
-        start_new_session=True,  # Ctrl+C is for us
+        start_new_session=True,  # Ctrl+C must not reach it: it ends with us
     )
 
 
