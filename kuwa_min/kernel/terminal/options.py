@@ -49,7 +49,7 @@ def create_parser(program: str, description: str, epilog: str) -> general.Parser
     parser.add_argument(
         "--api_token_file",
         metavar="FILE",
-        help="token for --base_url: the first line of a file; without it, that of the "
+        help="token for --base_url: the first one in a file; without it, that of the "
         f"environment's {TOKEN_VARIABLE}",
     )
     parser.add_argument(
