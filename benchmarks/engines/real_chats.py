@@ -56,7 +56,7 @@ class RealServer(LlamaServer):
     counter = "tokens_predicted_total"
 
     def chat(self, slot: int, said: Sequence[str], tokens: int) -> EventAnswer:
-        """Ask for this many tokens; the server has no slots."""
+        """Ask for this many tokens; the server itself chooses the slot."""
         request = completion_request(self.model, said, max_tokens=tokens, temperature=0)
         return EventText(self.port, request, tokens)
 

@@ -10,7 +10,6 @@ from harness.chat import close_all, read_together
 SHORT = 20  # words of a question
 SINGLE, EIGHT, TURN = 64, 32, 16  # tokens of an answer
 LIMIT_SECONDS = 600.0
-READY_POLL_SECONDS = 0.01
 MILLISECONDS, MIB = 1000, 2**20
 
 ONE, MANY = "1 stream", "8 streams"
