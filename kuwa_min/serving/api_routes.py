@@ -123,7 +123,7 @@ class ApiRoutes:
 
     def preflight(self, request: Request) -> Response:
         """Answer a browser that asks what pages of other sites may send."""
-        self._access.check_place(request)
+        self._access.check_peer(request)
         return Response(204, headers=self._access.preflight(request))
 
     def check(self, request: Request) -> None:
@@ -132,7 +132,7 @@ class ApiRoutes:
             self._access.check(request)
             if not self._is_ready():
                 raise ApiError(503, catalog.LOADING, code="loading", Retry_After="5")
-            self._slots.check_place()
+            self._slots.find_place()
 
     def answer(self, kind: Kind, request: Request) -> StreamingResponse:
         """Join the queue; the response's producer waits for a slot.
@@ -179,7 +179,7 @@ class ApiRoutes:
             user=f"{client} {asked.user or request.header(USER_FIELD) or ''}",
             peer=request.peer,
             language=request.header("accept-language"),
-            place="a chat of /v1",
+            log_name="a chat of /v1",
         )
         self._slots.acquire(place, generation)
         if self._log_content:

@@ -77,7 +77,7 @@ class Generation:
     index: of its endpoint. compute: calls the backend. loop: runs the generator; None: the HTTP
     worker thread does. log_content: gets every piece, for a log that may hold content. user: "" if
     unknown. language: the request's Accept-Language. waiting_timeout: seconds to wait for a slot.
-    place: what the log calls it, if it is not an endpoint of the Kernel's.
+    log_name: what the log calls it; "endpoint" and its index unless given.
 
     Slots calls `enqueue` when it gives the endpoint, before any other thread can see the object.
     """
@@ -99,12 +99,12 @@ class Generation:
         user: str = "",
         peer: str = "",
         language: str | None = None,
-        place: str = "",
+        log_name: str = "",
     ) -> None:
         self.user, self.peer, self._waiting_timeout = user, peer, waiting_timeout
         self._language = language_of(language)
         self.index, self._slots, self._metrics = index, slots, metrics
-        self._place = place or f"endpoint {index}"
+        self._log_name = log_name or f"endpoint {index}"
         self._compute: Compute | None = compute
         self._is_room, self._loop, self._log_content = encoder.chat_room, loop, log_content
         self._writer = PieceWriter(
@@ -222,7 +222,7 @@ class Generation:
         waited = self.ticket.waited if self.ticket.admitted else self.ticket.age()
         logger.info(
             "%s: %s, %d characters in %.2f s%s",
-            self._place,
+            self._log_name,
             self._outcome,
             self._writer.characters,
             time.monotonic() - self._started,
@@ -252,7 +252,7 @@ class Generation:
     def detach(self) -> None:
         """Release the endpoint and end the body although the generator, which blocks, goes on."""
         if self._slots.release(self) and self._body is not None and self._claim_end():
-            logger.info("%s: the backend blocks; its answer ends without it", self._place)
+            logger.info("%s: the backend blocks; its answer ends without it", self._log_name)
             self._body.close_early([step.data for step in self._final_writes()])
 
     def skip_pauses(self) -> None:

@@ -1,10 +1,10 @@
 """The executor's endpoints and slots: which generation holds which, and how all of them end.
 
 There are N slots, in which generations run, and N + W endpoints, each of which takes one chat at a
-time; the Kernel knows the endpoints only. Behind them come places for chats of other clients, which
-are equal but that any free one will do. A chat holds its endpoint from its arrival until its
-response ends, and its slot from its admission until its generator has really ended. The latter is
-later for an orphan: a generator that blocks while its response has ended without it.
+time; the Kernel knows the endpoints only. Behind them come as many places for chats of other
+clients, which take any that is free. A chat holds its endpoint from its arrival until its response
+ends, and its slot from its admission until its generator has really ended. The latter is later for
+an orphan: a generator that blocks while its response has ended without it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Slots:
     Lock order: `_changed` before the queue's lock. `_observe_load` runs with the latter held.
 
     abort: the backend's own abort(), which is process-wide; called on a thread of its own. No chat
-    is admitted until it has returned. others: chats of clients other than the Kernel.
+    is admitted until it has returned. others: places for chats of clients other than the Kernel.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Slots:
         finally:
             self._reserved.discard(index)
 
-    def check_place(self) -> int:
+    def find_place(self) -> int:
         """Return a free place for another client's chat; raises HTTPError: 429 without one, 503."""
         if self._closed:
             raise HTTPError(503, catalog.STOPPING, Retry_After="5")
@@ -90,9 +90,9 @@ class Slots:
 
     @contextlib.contextmanager
     def reserve_place(self) -> Iterator[int]:
-        """Keep a free place as `reserve` keeps an endpoint; raises as `check_place`."""
+        """Keep a free place as `reserve` keeps an endpoint; raises as `find_place`."""
         with self._changed:
-            index = self.check_place()
+            index = self.find_place()
             self._reserved.add(index)
         try:
             yield index

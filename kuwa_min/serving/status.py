@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .metrics import Metrics
 
 LOADING = "loading"  # the state in which there is progress to show
-MOST_PERCENT = 99  # while loading: what a backend does behind its last step is not done
+MOST_PERCENT = 99  # while loading: setup() may have more to do after its last task
 
 
 class ExecutorStatus:

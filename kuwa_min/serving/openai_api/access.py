@@ -74,7 +74,7 @@ class Access:
 
     def check(self, request: Request) -> str:
         """Return the name of the client for the queue; raises ApiError: 401 or 403."""
-        self.check_place(request)
+        self.check_peer(request)
         if not self._tokens:
             return request.peer
         scheme, _, token = (request.header("authorization") or "").partition(" ")
@@ -89,8 +89,8 @@ class Access:
             raise ApiError(401, WRONG_TOKEN, code="invalid_api_key", WWW_Authenticate="Bearer")
         return f"token {same.index(True)} {request.peer}"
 
-    def check_place(self, request: Request) -> None:
-        """Raise ApiError with 403 for a request from elsewhere, if those are not allowed."""
+    def check_peer(self, request: Request) -> None:
+        """Raise ApiError with 403 for a request of another machine, if those are not allowed."""
         if self._anywhere or _is_of_this_machine(request):
             return
         self._log(

@@ -11,7 +11,7 @@ from kuwa_min.errors import HTTPError
 
 CONTEXT_LENGTH = "context_length_exceeded"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-REFUSED = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)  # a sentence as chats show it
+BRACKETED = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)  # a sentence as chats show it
 
 # Sentences in place of an answer -> status. Clients try again after 408, 409, 429 and 5xx; all
 # others, those of custom executors included, are about the request: 400.
@@ -73,7 +73,7 @@ def error_json(
     status: int, message: str, *, param: str | None = None, code: str | None = None
 ) -> bytes:
     """Return an error in OpenAI's shape; message: also one in the brackets of chats."""
-    found = REFUSED.fullmatch(message)
+    found = BRACKETED.fullmatch(message)
     message = found[1] if found else message
     kind = "server_error" if status >= 500 else TYPES.get(status, "invalid_request_error")
     error = {"message": message, "type": kind, "param": param, "code": code}

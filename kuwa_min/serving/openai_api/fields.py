@@ -8,10 +8,10 @@ from typing import Any
 
 from .errors import ApiError
 from .sentences import (
+    A_BOOLEAN,
     A_LIST,
     A_NUMBER,
     A_TEXT,
-    A_TRUTH,
     A_WHOLE,
     AN_OBJECT,
     AT_LEAST,
@@ -61,11 +61,11 @@ class Fields:
             raise self.refuse(name, ONE_OF.format(", ".join(choices)))
         return value
 
-    def truth(self, name: str) -> bool:
+    def boolean(self, name: str) -> bool:
         """Return a boolean, false if it is absent."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, bool):
-            raise self.refuse(name, A_TRUTH)
+            raise self.refuse(name, A_BOOLEAN)
         return bool(value)
 
     def number(

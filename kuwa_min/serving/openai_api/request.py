@@ -41,6 +41,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
 WHOLES = {"top_k": (-1, MOST_TOKENS), "thinking_tokens": (0, MOST_TOKENS)}
 # What would change the answer, but is not offered: refused unless it asks for nothing.
 REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo", "logprobs")
+OF_CHAT = ("input", "modelfile")  # fields of a form that are no parameters
 CHAT_ID = "-1"  # of calls of Kuwa's own API
 
 
@@ -131,7 +132,7 @@ def _request(
     headers: Mapping[str, list[str]],
 ) -> ApiRequest:
     model, user = fields.text("model", required=True) or "", fields.text("user") or ""
-    stream = fields.truth("stream")
+    stream = fields.boolean("stream")
     streaming = fields.object("stream_options")
     form = _form(history, options, name=model, user_id=user)
     modelfile = Modelfile(
@@ -146,11 +147,8 @@ def _request(
     )
     modelfile.wishes = wishes
     chat = ChatRequest(history, modelfile, form, headers)
-    include_usage = streaming is not None and streaming.truth("include_usage")
+    include_usage = streaming is not None and streaming.boolean("include_usage")
     return ApiRequest(model, chat, stream, include_usage, user, needs)
-
-
-OF_CHAT = ("input", "modelfile")  # fields of a form that are no parameters
 
 
 def _refuse_what_is_not_offered(fields: Fields) -> None:

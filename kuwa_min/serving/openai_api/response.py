@@ -79,10 +79,9 @@ class ApiEncoder:
     ) -> None:
         self._calls = ToolCallSplitter(functions) if functions else None
         self.gate, self._answer, self._language = SideNoteGate(), answer, language
-        self._headers, self._refusal = headers, None
-        self._kept = 0
-
-    _refusal: Refusal | None
+        self._headers = headers
+        self._refusal: Refusal | None = None
+        self._kept = 0  # characters
 
     def begin(self) -> Beginning:
         """Return how the response begins: with the status of an error, if there is nothing else."""

@@ -66,7 +66,7 @@ def read(request: Fields) -> Tools:
 
 
 def _schema(functions: list[dict[str, Any]]) -> str | None:
-    """Return the schema of a call of one of these; None if theirs refer to their own root."""
+    """Return the schema of a call of one of these; None if their parameters have references."""
     calls = [
         {
             "type": "object",
@@ -80,7 +80,7 @@ def _schema(functions: list[dict[str, Any]]) -> str | None:
         for one in functions
     ]
     schema = json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
-    return None if '"$ref"' in schema else schema
+    return None if '"$ref"' in schema else schema  # a reference counts from the schema's root
 
 
 def _function(tool: Fields) -> dict[str, Any]:

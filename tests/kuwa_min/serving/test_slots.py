@@ -612,11 +612,11 @@ def test_places_are_taken_in_any_order_until_none_is_free() -> None:
             assert (refused.value.status, refused.value.message) == (429, catalog.QUEUE_FULL)
             assert refused.value.headers == {"Retry-After": "2"}
             slots.check(0)
-        assert slots.check_place() == 3
-    assert slots.check_place() == 2
+        assert slots.find_place() == 3
+    assert slots.find_place() == 2
     slots.close()
     with pytest.raises(HTTPError) as stopped:
-        slots.check_place()
+        slots.find_place()
     assert (stopped.value.status, stopped.value.message) == (503, catalog.STOPPING)
 
 
@@ -624,4 +624,4 @@ def test_without_other_clients_there_are_no_places() -> None:
     """As with --api off."""
     metrics = Metrics("test", backend="Test", version="0", slots=1)
     with pytest.raises(HTTPError, match=str(catalog.QUEUE_FULL)):
-        Slots(1, metrics, None).check_place()
+        Slots(1, metrics, None).find_place()
