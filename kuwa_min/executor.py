@@ -55,10 +55,10 @@ class LLMExecutor(KuwaAttributes):
     """A model behind a Kernel: subclass it, yield text in `llm_compute`, call `run()`.
 
     Subclasses implement `extend_arguments`, `setup` and `llm_compute` (or `serve`, `abort`,
-    `api_features`);
-    they may call `pause`, `on_stop`, `progress`, `describe`, `measure`, `count_tokens`,
-    `end_answer`, `keep_secret`, read the options, and replace the members of KuwaAttributes. All
-    other members begin with two underscores, so that every other name is free.
+    `check_arguments`, `api_features`); they may call `pause`, `on_stop`, `progress`, `describe`,
+    `measure`, `count_tokens`, `end_answer`, `keep_secret`, read the options, and replace the
+    members of KuwaAttributes. All other members begin with two underscores, so that every other
+    name is free.
 
     Threads: `__init__`, `extend_arguments` and `setup` run on the main thread. `llm_compute` and
     `abort` run on the event loop that all chats share, or, with `uses_asyncio = False`, on the HTTP
@@ -87,10 +87,10 @@ class LLMExecutor(KuwaAttributes):
         """Add options; called once, by __init__."""
 
     def check_arguments(self, carried: Collection[str] | None) -> Iterable[str]:
-        """Return the lines of --check about what `self.args` name; nothing is loaded.
+        """Return lines for --check about what `self.args` names; nothing is loaded.
 
-        carried: names of the packages that a file has which is not unpacked; None: those of this
-        Python count. Raises KuwaError for what a start would refuse.
+        carried: names of the packages in a file, which is not unpacked; None: those of this Python
+        count. Raises KuwaError for what a start would refuse.
         """
         return ()
 

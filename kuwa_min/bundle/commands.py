@@ -57,7 +57,7 @@ def licenses() -> str:
 
 
 def carried_packages() -> list[str] | None:
-    """Return the names of the packages in this file; None if those of the host count, too."""
+    """Return the names of the packages in this file; None if it uses those of the host, too."""
     manifest = this_file().manifest
     if manifest["host_packages"]:
         return None

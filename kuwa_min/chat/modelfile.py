@@ -37,7 +37,7 @@ APPENDED = {
     "output-suffix": "output_suffix",
 }
 STOP_WORDS = ("llm_stop", "stop")
-# whose values are texts, also "2." and "true"
+# Their values are texts, also "2." and "true".
 TEXTS = (*STOP_WORDS, "llm_regex", "regex", "llm_grammar", "grammar")
 REPEATED = (*STOP_WORDS, "llm_stop_token_ids", "stop_token_ids")
 BOTS = {  # commands for agents -> the attribute; other executors ignore them

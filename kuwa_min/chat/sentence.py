@@ -72,7 +72,7 @@ def render(text: str, language: Language) -> str:
 
 
 def innermost(sentence: str) -> str:
-    """Return the sentence that others are only the frame of, as ON_NEW_LINE is."""
+    """Return a sentence without the ON_NEW_LINE around it, however often it was put there."""
     while isinstance(sentence, Sentence) and sentence.template == ON_NEW_LINE.template:
         sentence = cast(str, sentence._values[0])
     return sentence

@@ -164,18 +164,18 @@ class Connection(BaseHTTPRequestHandler):
             self._keep_alive = head.keep_alive
             return self._call_route(route, request._replace(body=body.data))
 
-    def _find_route(self, head: Request) -> Route:
+    def _find_route(self, request: Request) -> Route:
         """Return the route of a request; raises HTTPError if there is none, or its check does."""
-        methods = self.server.routes.get(head.path)
+        methods = self.server.routes.get(request.path)
         if methods is None:
             raise HTTPError(404, "There is nothing at this address.")
-        route = methods.get(head.method)
+        route = methods.get(request.method)
         if route is None:
             allowed = ", ".join(sorted(methods))
             raise HTTPError(405, f"This address takes {allowed}.", Allow=allowed)
         if not isinstance(route, CheckedRoute):
             return route
-        route.check(head)
+        route.check(request)
         return route.route
 
     def _reject(self, error: HTTPError) -> None:

@@ -230,7 +230,7 @@ def whole_or_auto(least: int, most: int) -> Callable[[str], int | str]:
 
 
 def unless_auto(value: int | str) -> int | None:
-    """Return the number of such an option; None for "auto"."""
+    """Return the value of such an option if it is a number; None for "auto"."""
     return None if isinstance(value, str) else value
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from kuwa_min.errors import UsageError
 
 SHARD = re.compile(r"(.*-)\d{5}-of-(\d{5})\.gguf")
-
 MMPROJ = re.compile(r"mmproj.*\.gguf$", re.IGNORECASE)
 
 
@@ -73,7 +72,7 @@ def _shards(model: Path) -> list[Path]:
 
 
 def _mmproj(model: Path) -> list[Path]:
-    """Return the only file beside a model with the part that sees pictures, which it will find."""
+    """Return the file beside a model with the part that sees pictures, if it is the only one."""
     found = [
         path
         for path in model.parent.iterdir()

@@ -23,10 +23,10 @@ class Display(Protocol):
 
     @property
     def apart(self) -> str:
-        """Return what is kept to be shown apart."""
+        """Return what is kept of thoughts for a field of their own; empty but with APART."""
 
     def take(self) -> str:
-        """Return that, and keep it no longer."""
+        """Return what `apart` has, and keep it no longer."""
 
 
 class NoDisplay:

@@ -167,7 +167,7 @@ def _request(
                 raise ServerError(_refusal(response))
             yield response
     except (OSError, http.client.HTTPException) as error:
-        raise ServerError(FAILED_AT.format(_place(parts), _reason(error))) from None
+        raise ServerError(FAILED_AT.format(_origin(parts), _reason(error))) from None
 
 
 def user_language() -> Language:
@@ -197,7 +197,7 @@ def _refusal(response: Response) -> str:
     return message or f"the server answers with status {response.status} {response.reason}"
 
 
-def _place(parts: SplitResult) -> str:
+def _origin(parts: SplitResult) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 

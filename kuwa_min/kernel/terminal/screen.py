@@ -21,8 +21,10 @@ class Screen:
         is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self._language: Language = language
         self._out, self._has_styles = out, out.isatty() and not is_plain
-        self._kind, self._at_start = TEXT, True  # of a line
-        self._is_blank, self._last = True, ""  # no text has come; what is done meanwhile
+        self._kind = TEXT  # of the last piece
+        self._at_start = True  # of a line
+        self._is_blank = True  # no text has come yet
+        self._last = ""  # progress that was shown
 
     def begin(self) -> None:
         """Begin an answer."""
