@@ -267,8 +267,8 @@ def add_api_options(group: argparse._ArgumentGroup) -> None:
         "--api",
         choices=API,
         default=API[0],
-        help="who may use /v1: programs of this machine, all that have a token of --api_token or "
-        "--api_token_file, or nobody",
+        help="who may use /v1; loopback: programs of this machine, on: all clients with a token of "
+        "--api_token or --api_token_file, off: no client",
     )
     group.add_argument(
         "--api_token",

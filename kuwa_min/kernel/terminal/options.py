@@ -74,13 +74,13 @@ def connect(args: argparse.Namespace) -> Client:
 
 
 def _token(path: str | None) -> str:
-    if path:
-        from kuwa_min.serving.openai_api.access import read_tokens
+    from kuwa_min.serving.openai_api.access import is_token, read_tokens
 
+    if path:
         return read_tokens([], path)[0]
     token = os.environ.get(TOKEN_VARIABLE, "").strip()
     redaction.hide(token)
-    if not (token.isascii() and (token.isprintable() and " " not in token)):
+    if token and not is_token(token):
         raise UsageError(f"the environment's {TOKEN_VARIABLE} holds no token: one word of ASCII")
     return token
 

@@ -51,12 +51,17 @@ def read_tokens(given: Sequence[str], path: str | None) -> list[str]:
         sources += [(f"--api_token_file {path}", line) for line in found]
     for source, token in sources:
         redaction.hide(token)
-        printable = token.isascii() and token.isprintable() and " " not in token
-        if not (printable and 0 < len(token) <= LONGEST_TOKEN):
+        if not is_token(token):
             raise UsageError(f"{source} holds no token: a token is one word of ASCII")
     if any(len(token) < SHORT_TOKEN for _, token in sources):
         logger.warning("an API token of less than %d characters may be guessed", SHORT_TOKEN)
     return [token for _, token in sources]
+
+
+def is_token(text: str) -> bool:
+    """Tell whether a text can be a token: one word of ASCII."""
+    printable = text.isascii() and text.isprintable() and " " not in text
+    return printable and 0 < len(text) <= LONGEST_TOKEN
 
 
 class Access:
