@@ -51,6 +51,7 @@ COVERED_BY = {
     "backends/_local/constraints/constrainer": "backends/_local/constraints/test_matcher_process",
     "backends/_local/constraints/matcher": "backends/_local/constraints/test_answer",
     "backends/_local/executor": "backends/huggingface/test_huggingface",
+    "backends/_local/machine/cgroups": "backends/_local/machine/test_processors",
     "backends/_local/prompt_cache/metrics": "backends/_local/prompt_cache/test_cache",
     "backends/_local/prompt_cache/state_file": "backends/_local/prompt_cache/test_state_files",
     "backends/_local/prompt_cache/parked_states": "backends/_local/prompt_cache/test_cache",

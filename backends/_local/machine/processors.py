@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import cgroups
+
 CPUS = Path("/sys/devices/system/cpu")
-CGROUP_OF_US, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 MAX_THREADS = 512  # above which libraries waste memory
 
 
@@ -20,8 +21,9 @@ def default_threads() -> int:
 def candidates() -> list[int]:
     """Return the numbers of threads that are worth a measurement, the smallest first.
 
-    Hyperthreads help some processors and hinder others; where memory is the limit, a part of the
-    cores computes as fast as all, and a core that is left to others ends their waiting.
+    Hyperthreads help some processors and hinder others. Where memory bandwidth is the limit, a part
+    of the cores computes as fast as all. Where other programs compute, all threads would wait for
+    the one that shares its core with them, so one core less may be faster.
     """
     physical = cores()
     shares = (physical // 4, physical // 2, 3 * physical // 4, physical - 1, physical)
@@ -41,9 +43,9 @@ def cores() -> int:
 
 
 def quota() -> float | None:
-    """Return how many processors' time the cgroups of a container or unit let us have.
+    """Return how many processors' time the cgroups of a container or a systemd unit let us have.
 
-    None without a limit. Threads beyond it are all halted in the midst of their work.
+    None without a limit. If more threads compute, the system halts all of them in every period.
     """
     return min(_quotas(), default=None)
 
@@ -54,33 +56,20 @@ def _most() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """Yield the limits of our cgroup and of those above it; of either version of cgroups."""
-    try:
-        lines = CGROUP_OF_US.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, own = line.split(":", 2)
-        if not controllers:
-            root, read = CGROUPS, _quota
-        elif "cpu" in controllers.split(","):
-            root, read = CGROUPS / controllers, _quota_of_version_1
-        else:
-            continue
-        group = root / own.strip().lstrip("/")
-        while group.is_relative_to(root):
-            with contextlib.suppress(OSError, ValueError):  # the root and "max" have no number
-                if (limit := read(group)) > 0:
-                    yield limit
-            group = group.parent
+    """Yield the limits of our cgroup and of those above it."""
+    for folder, version in cgroups.limiting("cpu"):
+        read = _quota if version == 2 else _quota_of_version_1
+        with contextlib.suppress(OSError, ValueError):  # the root and "max" have no number
+            if (limit := read(folder)) > 0:
+                yield limit
 
 
-def _quota(group: Path) -> float:
-    microseconds, period = (group / "cpu.max").read_text(encoding="ascii").split()
+def _quota(folder: Path) -> float:
+    microseconds, period = (folder / "cpu.max").read_text(encoding="ascii").split()
     return int(microseconds) / int(period)
 
 
-def _quota_of_version_1(group: Path) -> float:
-    words = ((group / f"cpu.cfs_{name}_us").read_text("ascii") for name in ("quota", "period"))
+def _quota_of_version_1(folder: Path) -> float:
+    words = ((folder / f"cpu.cfs_{name}_us").read_text("ascii") for name in ("quota", "period"))
     microseconds, period = map(int, words)  # -1: no limit
     return microseconds / period

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends._local.machine import free_memory
+from backends._local.machine import cgroups, free_memory
 
 MIB = 2**20
 
@@ -19,8 +19,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "meminfo").write_text("\n".join(lines), encoding="ascii")
     (tmp_path / "cgroup").write_text("1:cpu:/x\n0::/system/unit\n", encoding="ascii")
     monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(free_memory, "CGROUP_OF_US", tmp_path / "cgroup")
-    monkeypatch.setattr(free_memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cgroups, "CGROUP_OF_US", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path / "groups")
     return tmp_path
 
 

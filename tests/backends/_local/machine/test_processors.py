@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backends._local.machine import processors
+from backends._local.machine import cgroups, processors
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         topology.mkdir(parents=True)
         (topology / "thread_siblings_list").write_text(f"{cpu % 8},{cpu % 8 + 8}\n")
     monkeypatch.setattr(processors, "CPUS", tmp_path / "cpus")
-    monkeypatch.setattr(processors, "CGROUP_OF_US", tmp_path / "cgroup")
-    monkeypatch.setattr(processors, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cgroups, "CGROUP_OF_US", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path / "groups")
     monkeypatch.setattr(processors.os, "sched_getaffinity", lambda _: set(range(16)))
     return tmp_path
 
