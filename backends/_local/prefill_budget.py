@@ -21,7 +21,7 @@ FIXED_CHUNK = 256  # tokens of a step's prefill where it must not depend on the 
 class PrefillBudget:
     """The number of tokens to prefill in a step; max_tokens: the limit of one computation.
 
-    undisturbed: times TARGET_SECONDS that a prefill may take at least while no request is decoding.
+    undisturbed: times TARGET_SECONDS that a prefill may always take while no request is decoding.
     """
 
     def __init__(self, max_tokens: int, *, undisturbed: int = 1) -> None:

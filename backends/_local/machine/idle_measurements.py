@@ -1,13 +1,13 @@
 """Measure speeds again while no chat is computed.
 
-A measurement at the start may have been taken while the machine was busy, or before it became so.
-Such a number does not decide for the life of the process.
+Figures of the start may have been measured while the machine was busy, or before it became so; they
+should not decide for the life of the process.
 """
 
-# The strategy. Some seconds after the last chat, what the scheduler's Measurement has to measure is
-# measured, in pieces; a chat that comes meanwhile aborts the piece under way and ends it all, to be
-# begun anew when it is quiet again. If other programs took processors away meanwhile, nothing is
-# decided, and it is measured again later, at growing intervals; else after VALID seconds.
+# The strategy. Some seconds after the last chat, the scheduler's Measurement runs, in pieces. A
+# chat that comes meanwhile aborts the piece under way and ends the measurement, which begins anew
+# once it is quiet again. If other programs took processors away meanwhile, nothing is decided, and
+# it is repeated later, at growing intervals; else after VALID seconds.
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ VALID = 6 * 3600.0  # seconds, after which a measurement is old
 
 
 class Measurement(Protocol):
-    """What is measured of an engine. For its thread, but for abort()."""
+    """What is measured of an engine. For the engine's thread, but for abort()."""
 
-    threads: int  # that compute meanwhile, at most
+    threads: int  # the most that compute at once meanwhile
 
     def measure(self) -> Generator[None, None, None]:
         """Measure in short pieces, and keep the durations; yield between them.
 
-        Yields before the first one, too, as soon as abort() ends what is computed from then on.
-        What chats have computed is as it was when this ends, is closed, or raises.
+        The first yield comes before the first piece: from there on, abort() ends what is computed.
+        The state of all chats is as before when this ends, is closed, or raises.
         """
 
     def decide(self) -> str:
-        """Decide by the last durations; return what changes, as a line of the log, or ""."""
+        """Decide by the last durations; return the line of the log about what changes, or ""."""
 
     def abort(self) -> None:
         """End the piece under way with an exception; from any thread."""
 
 
 class IdleMeasurements:
-    """Runs a Measurement when it is due; seconds are those of `clock`.
+    """Runs a Measurement when it is due; for the engine's thread, but for interrupt().
 
-    disturbance: is created with the number of threads before a measurement, and true after it if
-    other programs took processors away. interrupt() is for any thread, all else for the engine's.
+    clock: returns seconds; disturbance: is created with the number of threads before a measurement,
+    and true after it if other programs took processors away.
     """
 
     def __init__(
@@ -73,27 +73,27 @@ class IdleMeasurements:
         self._quiet_since = self._clock()
 
     def seconds_left(self) -> float | None:
-        """Return how long it takes until run() is due if no chat comes; None for never."""
+        """Return the seconds until run() is due if no chat comes; None for never."""
         if self._measurement is None:
             return None
         left = max(self._due, self._quiet_since + QUIET) - self._clock()
         return max(0.0, left) if left < math.inf else None
 
     def interrupt(self) -> None:
-        """End run() at once, if it runs."""
+        """End run() at once, if it runs; from any thread."""
         with self._lock:
             if self._is_running and self._measurement is not None:
                 self._is_interrupted = True
                 self._measurement.abort()
 
-    def run(self, is_wanted: Callable[[], bool]) -> None:
-        """Measure, and log what changes by it; end if interrupted, or as soon as is_wanted() is."""
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Measure, and log what changes by it; end early by interrupt(), or by should_stop()."""
         assert self._measurement is not None
         with self._lock:
             self._is_running, self._is_interrupted = True, False
         disturbance = self._disturbance(self._measurement.threads)
         try:
-            is_complete = self._measure(self._measurement, is_wanted)
+            is_complete = self._measure(self._measurement, should_stop)
         finally:
             with self._lock:
                 self._is_running = False
@@ -107,12 +107,12 @@ class IdleMeasurements:
             if change := self._measurement.decide():
                 logger.info("%s", change)
 
-    def _measure(self, measurement: Measurement, is_wanted: Callable[[], bool]) -> bool:
+    def _measure(self, measurement: Measurement, should_stop: Callable[[], bool]) -> bool:
         """Measure; return false if that was interrupted. After a failure it is never due again."""
         try:
             with contextlib.closing(measurement.measure()) as pieces:
                 for _ in pieces:
-                    if is_wanted() or self._is_interrupted:
+                    if should_stop() or self._is_interrupted:
                         return False
         except Exception as error:  # noqa: BLE001 - chats do not depend on it
             if not self._is_interrupted:

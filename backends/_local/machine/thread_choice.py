@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-TOLERANCE = 1.03  # times the shortest duration is as good: noise, or a core left to others
+TOLERANCE = 1.03  # times the shortest duration is as good: it may be noise
 MILLISECONDS = 1000
 
 
@@ -22,7 +22,7 @@ class Threads(NamedTuple):
 
 
 class Timings(NamedTuple):
-    """The seconds by the number of threads; {} for what could not be measured."""
+    """The seconds of a prefill and of a decode step, by the number of threads; {}: not measured."""
 
     prefill: Mapping[int, float]
     decode: Mapping[int, float]
@@ -31,7 +31,7 @@ class Timings(NamedTuple):
 def choose(timings: Timings, current: Threads) -> Threads:
     """Return the numbers of threads that are fastest, the current ones if they are about as fast.
 
-    Fewer threads that are as fast leave processors to others.
+    The fewest of those that are as fast are chosen: they leave processors to other programs.
     """
     return Threads(
         _choose(timings.prefill, current.prefill), _choose(timings.decode, current.decode)

@@ -1,4 +1,4 @@
-"""Compare the durations of several ways to compute the same, and see whether that is fair."""
+"""Compare the durations of several ways to compute, and notice other programs meanwhile."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PREEMPTIONS, PREEMPTIONS_OF_THREAD = 20.0, 2.0
 def compare(
     works: Mapping[Key, Callable[[], object]], seconds: float
 ) -> Generator[None, None, dict[Key, float]]:
-    """Time each of them in turn, in some rounds; yield after each. Return their shortest durations.
+    """Time each work in turn, ROUNDS times at most; yield after each. Return the shortest seconds.
 
-    seconds: after which no other round begins. {} if one round would take MOST times as long.
+    seconds: after which no other round begins. Returns {} if a round would take MOST times as long.
     """
     found: dict[Key, float] = {}
     began = time.perf_counter()
@@ -39,9 +39,9 @@ def compare(
 
 
 def shortest(work: Callable[[], object]) -> float:
-    """Return the shortest duration of some runs, or the only one if the work is slow.
+    """Return the shortest duration of some runs in seconds, or the only one if the work is slow.
 
-    The first run of several may have to wait for threads that are just being made.
+    The first run may have to wait until its threads are started.
     """
     durations: list[float] = []
     while not durations or (len(durations) < REPEATS and sum(durations) < SHORT):
@@ -55,7 +55,7 @@ class Disturbance:
     """Tells whether other programs took processors from this one since it was created."""
 
     def __init__(self, threads: int) -> None:
-        """threads: that compute."""
+        """threads: the most that compute at once."""
         self._threads, self._began, self._preemptions = threads, time.monotonic(), _preemptions()
 
     def __bool__(self) -> bool:
@@ -65,5 +65,5 @@ class Disturbance:
 
 
 def _preemptions() -> int:
-    """Return how often the system halted a thread of this process to run another program's."""
+    """Return how often the system halted threads of this process to run others."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
