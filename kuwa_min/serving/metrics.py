@@ -163,7 +163,7 @@ class Metrics:
         )
         self.prompt_tokens = Counter("input_tokens_total", "Prompt tokens, where known.", labels)
         self.cached_tokens = Counter(
-            "cached_input_tokens_total", "Those that a cache had already.", labels
+            "cached_input_tokens_total", "Prompt tokens that a cache had already.", labels
         )
         self.completion_tokens = Counter(
             "output_tokens_total", "Answer tokens, where known.", labels
