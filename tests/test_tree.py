@@ -30,7 +30,7 @@ COVERED_BY = {
     "kuwa_min/packing/import_modules": "kuwa_min/packing/test_bytecode",
     "kuwa_min/packing/kit/texts": "kuwa_min/packing/kit/test_folder",
     "kuwa_min/packing/wheels/wheelhouse": "kuwa_min/packing/wheels/test_resolve",
-    "kuwa_min/chat/wishes": "kuwa_min/serving/openai_api/test_request",
+    "kuwa_min/chat/request_extras": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/errors": "kuwa_min/serving/test_api_routes",
     "kuwa_min/serving/openai_api/fields": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/messages": "kuwa_min/serving/openai_api/test_request",

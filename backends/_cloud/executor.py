@@ -191,7 +191,7 @@ class CloudExecutor(LLMExecutor):
         prompt = prompts.compose(chat.history, modelfile, self.args.system_prompt or "")
         if self.args.no_system_prompt:
             prompt = prompt._replace(system="")
-        apart = modelfile.wishes.thoughts_apart
+        apart = modelfile.extras.separate_thoughts
         request = CompletionRequest(
             model, prompt, [], chat.files, options, key, chat.notes, apart, wanted
         )

@@ -272,7 +272,7 @@ class ModelExecutor(LLMExecutor):
             splitter=create_splitter(
                 self.model, prompt.ids, history, modelfile, self.args.system_prompt or ""
             ),
-            thinking=APART if modelfile.wishes.thoughts_apart else options["thinking"],
+            thinking=APART if modelfile.extras.separate_thoughts else options["thinking"],
             constrained=self.constrainer.begin(wanted) if wanted else None,
         )
         request.prompt_note = side_note(notes)
@@ -365,7 +365,7 @@ class ModelExecutor(LLMExecutor):
 
     def uses_template_of(self, modelfile: Modelfile) -> bool:
         """Tell whether a Modelfile's own chat template renders its chats."""
-        return bool(modelfile.template) or modelfile.wishes.raw_prompt
+        return bool(modelfile.template) or modelfile.extras.raw_prompt
 
     def default_encoder(self, variables: Variables = NO_VARIABLES) -> PromptEncoder:
         """Return an encoder with the model's chat template."""
@@ -375,7 +375,7 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile, variables: Variables
     ) -> ChatInput:
         """Return the encoder for a request, and the history in the form that it encodes."""
-        if modelfile.wishes.raw_prompt:
+        if modelfile.extras.raw_prompt:
             bos = bos_of(self.default_encoder(), self.tokenizer, self.model.special_tokens)
             return ChatInput(RawPromptEncoder(self.tokenizer, bos), history)
         history, notes = without_data(history)

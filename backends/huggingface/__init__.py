@@ -223,7 +223,7 @@ class HuggingfaceExecutor(ModelExecutor):
 
     def uses_template_of(self, modelfile: Modelfile) -> bool:
         """Tell whether a Modelfile's own chat template renders its chats."""
-        is_raw = modelfile.wishes.raw_prompt
+        is_raw = modelfile.extras.raw_prompt
         return is_raw or (super().uses_template_of(modelfile) and not self.accepts_images())
 
     def default_encoder(self, variables: Variables = NO_VARIABLES) -> PromptEncoder:

@@ -17,7 +17,7 @@ from .modelfile_text import convert_value as convert_value
 from .modelfile_text import extract_text_from_quotes as extract_text_from_quotes
 from .modelfile_text import is_unicode as is_unicode
 from .modelfile_text import read_prompt, read_value, replace_surrogates
-from .wishes import NO_WISHES, Wishes
+from .request_extras import NO_EXTRAS, RequestExtras
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Modelfile:
         self.input_prefix, self.input_suffix = input_prefix, input_suffix
         self.output_prefix, self.output_suffix = output_prefix, output_suffix
         self.script = script
-        self.wishes: Wishes = NO_WISHES
+        self.extras: RequestExtras = NO_EXTRAS
         self.parameters = ParameterDict() if parameters is None else parameters
 
     @classmethod

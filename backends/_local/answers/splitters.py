@@ -30,7 +30,7 @@ def create_splitter(
 
     Tags that the chat, the Modelfile or the system prompt mentions are text, not markup.
     """
-    if modelfile.wishes.raw_prompt:
+    if modelfile.extras.raw_prompt:
         return WholeText()
     bot = (modelfile.override_system_prompt, modelfile.before_prompt, modelfile.after_prompt)
     asked = prompts.asked([*modelfile.messages, *history])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kuwa_min.chat.bounded_json import TooManyValues
 from kuwa_min.chat.modelfile import Message, Modelfile, ParameterDict
 from kuwa_min.chat.modelfile_text import read_json
-from kuwa_min.chat.wishes import Wishes
+from kuwa_min.chat.request_extras import RequestExtras
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.options.constraint import JSON_SCHEMA
 
@@ -98,8 +98,8 @@ def read_chat(
         needs[JSON_SCHEMA] = "response_format"
     elif offered.schema is not None and JSON_SCHEMA in features:
         options[JSON_SCHEMA] = offered.schema
-    wishes = Wishes(thoughts_apart=True)
-    asked = _request(fields, conversation.history, options, needs, wishes, language, headers)
+    extras = RequestExtras(separate_thoughts=True)
+    asked = _request(fields, conversation.history, options, needs, extras, language, headers)
     return asked._replace(functions=offered.names)
 
 
@@ -118,8 +118,8 @@ def read_completion(
         raise fields.refuse("prompt", A_TEXT)
     history = [Message(role="user", content=prompt)]
     options = {"max_tokens": COMPLETION_TOKENS, **_options(fields), "enable_multimodal": False}
-    wishes, needs = Wishes(raw_prompt=True), {"raw_prompt": "prompt"}
-    return _request(fields, history, options, needs, wishes, language, headers)
+    extras, needs = RequestExtras(raw_prompt=True), {"raw_prompt": "prompt"}
+    return _request(fields, history, options, needs, extras, language, headers)
 
 
 def _request(
@@ -127,7 +127,7 @@ def _request(
     history: list[Message],
     options: dict[str, Any],
     needs: Mapping[str, str],
-    wishes: Wishes,
+    extras: RequestExtras,
     language: str | None,
     headers: Mapping[str, list[str]],
 ) -> ApiRequest:
@@ -145,7 +145,7 @@ def _request(
             }
         )
     )
-    modelfile.wishes = wishes
+    modelfile.extras = extras
     chat = ChatRequest(history, modelfile, form, headers)
     include_usage = streaming is not None and streaming.boolean("include_usage")
     return ApiRequest(model, chat, stream, include_usage, user, needs)

@@ -21,7 +21,7 @@ from backends._local.templates.sandbox_pool import RENDER_TIMEOUT, SandboxPool
 from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
 from kuwa_min import Modelfile
 from kuwa_min.chat.modelfile import Message
-from kuwa_min.chat.wishes import Wishes
+from kuwa_min.chat.request_extras import RequestExtras
 from kuwa_min.errors import AnswerError
 from tests.support import local_chats
 from tests.support.models import tiny_models
@@ -282,7 +282,7 @@ def test_a_raw_prompt_is_read_as_it_is(load: Any, tmp_path: Path) -> None:
     tiny_models.write_gguf(path)
     talker = load(LlamacppExecutor, "--model_path", path, "--threads", 1, "--max_tokens", 4)
     modelfile = Modelfile()
-    modelfile.wishes = Wishes(raw_prompt=True)
+    modelfile.extras = RequestExtras(raw_prompt=True)
     request = talker.executor.create_request(local_chats.chat(RAW_PROMPT), modelfile)
     assert request.prompt_ids == talker.executor.model.tokenizer.tokenize(RAW_PROMPT)
     assert local_chats.stopped(request, "Hm</think>Hi") == "Hm</think>Hi"
@@ -299,7 +299,7 @@ def test_a_model_that_sees_reads_a_raw_prompt_as_it_is(load: Any, tmp_path: Path
     folder = tiny_vision.write_llava(tmp_path / "seer")
     talker = load(HuggingfaceExecutor, "--model_path", folder, "--threads", 1)
     modelfile = Modelfile()
-    modelfile.wishes = Wishes(raw_prompt=True)
+    modelfile.extras = RequestExtras(raw_prompt=True)
     modelfile.parameters["llm_enable_multimodal"] = False
     request = talker.executor.create_request(local_chats.chat("Once upon"), modelfile)
     tokenizer = talker.executor.model.tokenizer

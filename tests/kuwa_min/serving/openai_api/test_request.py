@@ -280,8 +280,8 @@ def test_an_executor_that_reads_forms_reads_the_same_chat() -> None:
 
 def test_only_a_client_of_v1_has_wishes() -> None:
     """A Kernel's chat shows thoughts as --thinking says."""
-    assert read().chat.modelfile.wishes.thoughts_apart
-    assert not parse_chat_request({"input": "[]"}, None).modelfile.wishes.thoughts_apart
+    assert read().chat.modelfile.extras.separate_thoughts
+    assert not parse_chat_request({"input": "[]"}, None).modelfile.extras.separate_thoughts
 
 
 def complete(**fields: Any) -> ApiRequest:
@@ -296,7 +296,7 @@ def test_a_prompt_is_the_only_message(prompt: Any) -> None:
     asked = complete(prompt=prompt, temperature=0)
     assert asked.chat.history == [{"role": "user", "content": "Once"}]
     assert asked.needs == {"raw_prompt": "prompt"}
-    assert (asked.chat.modelfile.wishes.raw_prompt, asked.stream) == (True, False)
+    assert (asked.chat.modelfile.extras.raw_prompt, asked.stream) == (True, False)
     given = asked.chat.modelfile.parameters["llm_"]
     assert given == {"max_tokens": 16, "temperature": 0, "enable_multimodal": False}
     assert complete(max_tokens=5).chat.modelfile.parameters["llm_max_tokens"] == 5

@@ -1,0 +1,19 @@
+"""What a client may ask for that Kuwa's forms and Modelfiles have no words for. No I/O."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RequestExtras(NamedTuple):
+    """What a client of OpenAI's protocol asks of an executor; chats of a Kernel have NO_EXTRAS.
+
+    separate_thoughts: yield thoughts as ThoughtChunk, whatever --thinking says. raw_prompt: the
+    only message is the prompt itself, which no template renders.
+    """
+
+    separate_thoughts: bool = False
+    raw_prompt: bool = False
+
+
+NO_EXTRAS = RequestExtras()
