@@ -45,7 +45,7 @@ class CompletionRequest(NamedTuple):
     options: dict[str, Any]
     key: Key
     notes: tuple[str, ...] = ()  # sentences on links that were not read
-    thoughts_apart: bool = False  # whether they are wanted in a field of their own
+    separate_thoughts: bool = False  # whether they are wanted in a field of their own
     constraint: Constraint | None = None  # what the answer must match
 
     def attachment_note(self) -> str:

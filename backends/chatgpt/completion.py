@@ -54,7 +54,7 @@ class Completions:
         """Yield the answer's text, side notes and progress; raises ServiceError."""
         parameters = self._parameters_of(request.model)
         parser = CompletionParser(
-            APART if request.thoughts_apart else request.options.get(THINKING.name) or HIDE,
+            APART if request.separate_thoughts else request.options.get(THINKING.name) or HIDE,
             headless=parameters.headless.get(_asked_of_template(request)),
             wrappers=wrappers_but(prompts.asked(request.messages)),
         )

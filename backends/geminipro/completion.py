@@ -113,7 +113,7 @@ class _Completion:
 
     def _feed_chunk(self, chunk: Chunk) -> str:
         request = self._request
-        self.thought = chunk.thought if request.thoughts_apart else ""
+        self.thought = chunk.thought if request.separate_thoughts else ""
         if chunk.prompt_tokens is not None:
             self.prompt_tokens = chunk.prompt_tokens
         if chunk.cached_tokens is not None:
