@@ -378,7 +378,7 @@ def test_a_library_for_quantised_weights_is_asked_for(tmp_path: Path) -> None:
     place = weight_files.folder(tmp_path / "m")
     (place / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(
-        StartError, match=r"quantised \(spqr\), needs a graphics card and spqr_quant, not"
+        StartError, match=r"quantised \(spqr\), which needs a graphics card and spqr_quant, not"
     ):
         resolve.transformers_folder(str(place))
 
