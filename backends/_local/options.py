@@ -42,7 +42,7 @@ class Lora(NamedTuple):
     """An adapter as the command line gives it."""
 
     path: str
-    scale: float = 1.0
+    scale: float = 1.0  # times what it changes; 0: nothing
 
 
 def add_threads(add: Callable[..., Any]) -> None:
@@ -94,7 +94,7 @@ def add_prompt_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_lora_option(add: Callable[..., Any], metavar: str, text: str) -> None:
-    """Add --lora; text: what is done with these adapters."""
+    """Add --lora; add: a parser's add_argument; text: what is done with these adapters."""
     add(
         "--lora",
         nargs="+",
@@ -107,7 +107,7 @@ def add_lora_option(add: Callable[..., Any], metavar: str, text: str) -> None:
 
 
 def parse_scale(text: str) -> float:
-    """Return a scale; raises ValueError if it is none."""
+    """Return the scale of an adapter; raises ValueError if the text is none."""
     scale = float(text)
     if not abs(scale) <= MAX_SCALE:
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""The pictures of a chat for a model that sees: fetched while the chat may be stopped."""
+"""Fetch the pictures of a chat; stopping the chat ends that."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kuwa_min.chat.modelfile import Message
 def fetch(
     reader: AttachmentReader, history: list[Message], on_stop: Callable[[Callable[[], None]], None]
 ) -> ResolvedChat:
-    """Return a chat with its pictures; blocks while they are fetched.
+    """Return a chat with its pictures; blocks the request's thread while they are fetched.
 
-    on_stop: of the executor; stopping the chat ends fetching.
+    on_stop: the executor's, by which stopping the chat cancels fetching.
     """
     scope = CancelScope()
     on_stop(scope.cancel)

@@ -62,9 +62,9 @@ class BoundTemplate:
 
 
 class TextEncoder:
-    """Encodes chats whose images are tokens, too: renders the template, then tokenizes the text.
+    """Renders a chat by its template, then tokenizes the text; images are ready-made token ids.
 
-    variables: of the template, beside the chat; pictures: what its placeholders stand for.
+    variables: of the template, beside the chat; pictures: the ids that stand for placeholders.
     """
 
     def __init__(
@@ -122,9 +122,8 @@ class SystemFoldingEncoder:
 class RawPromptEncoder:
     """Encodes the last message alone, as it is: for clients that write prompts themselves.
 
-    Control tokens in it count.
-
-    bos: the text of the token before it, "" for none.
+    Control tokens in its text are parsed as such. bos: the text of the token that it must begin
+    with, "" for none.
     """
 
     def __init__(self, tokenizer: Tokenizer, bos: str) -> None:
@@ -166,9 +165,9 @@ def supports_system_role(encoder: PromptEncoder) -> bool:
 
 
 def bos_of(encoder: PromptEncoder, tokenizer: Tokenizer, special_tokens: Mapping[str, Any]) -> str:
-    """Return the text of the token that a model's own prompts begin with; "" for none.
+    """Return the text of the BOS token if the model's own prompts begin with it, else "".
 
-    encoder: with the model's own template; special_tokens: variables of it.
+    encoder: with the model's own template; special_tokens: its variables, such as bos_token.
     """
     bos = str(special_tokens.get("bos_token") or "")
     ids = tokenizer.tokenize(bos) if bos else []

@@ -12,11 +12,11 @@ from .gguf_header import (
     ALIGNMENT,
     ARCHITECTURE,
     FILE_TYPE,
-    HEARS,
+    HAS_AUDIO,
+    HAS_VISION,
     MAGIC,
     POOLING,
     PROJECTOR,
-    SEES,
     SPLIT_COUNT,
     SPLIT_NUMBER,
     TOKENIZER,
@@ -35,6 +35,7 @@ from .sniff import (
 
 PART = re.compile(r"(.*-)(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 RANK = 4  # the last of llama.cpp's pooling types, which make embeddings; 0 is none
+# Their pictures depend on what is before them, so that none can be encoded once for all chats.
 UNUSABLE_PROJECTORS = ("deepseek4v", "hunyuanvl")
 NO_CHATS = "and answers no chats; a language model is needed"
 ENCODER = f"is an embedding model (it turns text into numbers) {NO_CHATS}"
@@ -76,14 +77,14 @@ def check(path: Path) -> Header:
 
 
 def check_mmproj(path: Path) -> Header:
-    """Check the part of a model that sees pictures; return its header. Raises InvalidModelFile."""
+    """Check the vision part of a model (mmproj); return its header. Raises InvalidModelFile."""
     header = check_file(path)
     if not _is_mmproj(header):
         raise InvalidModelFile(
             f"holds a {printable(header.text(ARCHITECTURE) or 'nameless')} model; the part that "
             "sees pictures is needed, a file with mmproj in its name"
         )
-    if not header.fields.get(SEES, not header.fields.get(HEARS)):
+    if not header.fields.get(HAS_VISION, not header.fields.get(HAS_AUDIO)):
         raise InvalidModelFile("is for sounds; this program reads pictures, and no sounds")
     projector = header.text(PROJECTOR) or header.text(VISION_PROJECTOR)
     if projector in UNUSABLE_PROJECTORS:
@@ -120,9 +121,9 @@ def parts(path: Path) -> list[Path]:
 
 
 def check_file(path: Path) -> Header:
-    """Check one file by itself, and that its name is that of the part which it is.
+    """Check one file by itself, and that its name states the number of the part that it holds.
 
-    Raises InvalidModelFile.
+    Returns its header. Raises InvalidModelFile.
     """
     head, size = read_head(path), path.stat().st_size
     try:

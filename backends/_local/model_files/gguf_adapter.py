@@ -1,4 +1,4 @@
-"""Check the GGUF file of an adapter (LoRA): it is one, and made for this kind of model."""
+"""Check that a GGUF file is an adapter (LoRA), and made for a model's architecture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sniff import InvalidModelFile, printable
 def check(path: Path, model: Header) -> Header:
     """Check an adapter for a model; return its header. Raises InvalidModelFile.
 
-    llama.cpp would end the process over fields of another type.
+    model: its header. llama.cpp would end the process over fields of another type.
     """
     header = gguf.check_file(path)
     if header.text(FILE_TYPE) != "adapter":

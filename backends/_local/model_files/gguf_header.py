@@ -26,7 +26,7 @@ ARCHITECTURE, ALIGNED = "general.architecture", "general.alignment"
 FILE_TYPE, ADAPTER_TYPE, TOKENIZER = "general.type", "adapter.type", "tokenizer.ggml.model"
 ADAPTER_ALPHA, ADAPTER_TRIGGER = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 SPLIT_NUMBER, SPLIT_COUNT = "split.no", "split.count"
-SEES, HEARS = "clip.has_vision_encoder", "clip.has_audio_encoder"
+HAS_VISION, HAS_AUDIO = "clip.has_vision_encoder", "clip.has_audio_encoder"
 PROJECTOR, VISION_PROJECTOR = "clip.projector_type", "clip.vision.projector_type"
 POOLING = ".pooling_type"  # after the architecture's name
 SAMPLING = "general.sampling."  # before the name of a generation option
@@ -40,8 +40,8 @@ KEPT = {
     TOKENIZER,
     SPLIT_NUMBER,
     SPLIT_COUNT,
-    SEES,
-    HEARS,
+    HAS_VISION,
+    HAS_AUDIO,
     PROJECTOR,
     VISION_PROJECTOR,
 }
@@ -107,7 +107,7 @@ class Header(NamedTuple):
     fields: dict[str, str | float]  # those of KEPT, the pooling type, generation options
     tensors: int
     needed: int  # bytes of the file, as far as the tensors' types are known
-    sizes: Mapping[str, int] = {}  # bytes of tensors by their names; 0 for unknown types
+    sizes: Mapping[str, int] = {}  # tensor name -> bytes; 0 for unknown types
 
     def text(self, name: str) -> str:
         """Return a field of text; "" if it is not there, or something else."""

@@ -59,7 +59,7 @@ DISTRIBUTIONS = {  # to install, where the name differs from the imported one
 def method(config: Mapping[str, Any]) -> str:
     """Return the quantisation method that a config.json states; "" for none.
 
-    A model that sees may state it for its part that writes.
+    A multimodal model may state it for its language model.
     """
     if own := _method(config):
         return own
@@ -90,14 +90,15 @@ def needed_libraries(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def packages(name: str) -> list[str]:
-    """Return what is installed for a method."""
+    """Return the packages that a method's libraries come from."""
     return [DISTRIBUTIONS.get(one, one) for one in LIBRARIES.get(name, ())]
 
 
 def check(config: Mapping[str, Any], carried: Collection[str] | None = None) -> None:
     """Raise StartError if another program's format is found, or a library is missing.
 
-    carried: the names of the packages that a built file has, if it is not unpacked yet.
+    carried: the names of the packages in a built file that is not unpacked yet; None: those that
+    this Python finds count.
     """
     name = method(config)
     if program := FOREIGN.get(name):
@@ -144,6 +145,7 @@ def _is_carried(carried: Collection[str], name: str) -> bool:
 
 
 def _normal(name: str) -> str:
+    """Return a package's name as PEP 503 normalizes it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -37,8 +37,7 @@ def transformers_folder(
 ) -> Path:
     """Return the checked transformers folder of a path or a cached hub name.
 
-    needs_tokenizer: false if it is loaded from another folder; carried: the packages of a file that
-    is not unpacked, None: those of this Python count.
+    needs_tokenizer: false if it comes from another folder; carried: as for quantization.check().
     Raises UsageError about the folder, StartError if a library that it needs is missing.
     """
     check = partial(
@@ -99,10 +98,7 @@ def gguf_file(path: str) -> tuple[Path, Header]:
 
 def gguf_adapter(path: str, model: Header) -> tuple[Path, Header]:
     """Return the checked GGUF file of an adapter for a model, and its header; raises UsageError."""
-    try:
-        place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--model_path", "--lora")) from None
+    place = _gguf_place(path, "--lora")
     try:
         if place.is_dir():
             raise InvalidModelFile(
@@ -116,15 +112,20 @@ def gguf_adapter(path: str, model: Header) -> tuple[Path, Header]:
 
 def mmproj_file(path: str) -> Path:
     """Return the checked file of --mmproj, a path or hf://owner/name?file; raises UsageError."""
-    try:
-        place = _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--model_path", "--mmproj")) from None
+    place = _gguf_place(path, "--mmproj")
     try:
         gguf.check_mmproj(place)
     except InvalidModelFile as error:
         raise UsageError(f"--mmproj {path} {error}") from None
     return place
+
+
+def _gguf_place(path: str, option: str) -> Path:
+    """Return the path of an option's GGUF file or hub address; raises UsageError."""
+    try:
+        return _hub_gguf(path) if path.startswith(HUB_FILE) else _existing(path)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--model_path", option)) from None
 
 
 def _hub_gguf(address: str) -> Path:

@@ -124,7 +124,7 @@ class PromptCache:
     def find(self, prompt_ids: Sequence[int], adapters: str = "") -> Found:
         """Return the state that has most of a prompt's tokens, without the last one.
 
-        adapters: with which the prompt is computed, as in match() and park().
+        adapters: with which the prompt is computed, as Request has them; so in match() and park().
         """
         reusable, best = as_bytes(prompt_ids[:-1]), Found(None, 0)
         for entry in reversed(self._parked.all()):
@@ -260,5 +260,5 @@ class PromptCache:
 
 
 def _begins(longer: Key, shorter: Key) -> bool:
-    """Tell whether tokens begin with others, and both are of the same adapters."""
+    """Tell whether a key's tokens begin with another's, computed with the same adapters."""
     return longer[0] == shorter[0] and longer[1].startswith(shorter[1])

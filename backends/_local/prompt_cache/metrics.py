@@ -1,4 +1,4 @@
-"""What /status and /metrics say of the prompt cache."""
+"""Report the prompt cache to /status and /metrics."""
 
 from __future__ import annotations
 

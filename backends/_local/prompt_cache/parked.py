@@ -30,7 +30,7 @@ class ParkedState:
 
     @property
     def key(self) -> Key:
-        """Return what no other state has as well."""
+        """Return what a state is found by: its adapters and tokens."""
         return self.adapters, self.tokens
 
     @property

@@ -14,7 +14,7 @@ from .bounds import is_enough
 from .control_tokens import ControlTokens
 from .rendering import ChatRenderer, RenderedChat, Template
 
-Pictures = Mapping[int, Sequence[int]]  # the ids of each one, by the number of its placeholder
+Pictures = Mapping[int, Sequence[int]]  # number of a placeholder -> token ids of its picture
 NO_PICTURES: Pictures = {}
 
 
@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 class ModelTokenizer(Tokenizer, Protocol):
-    """A tokenizer that knows what its tokens write."""
+    """A tokenizer that knows the bytes that each token stands for."""
 
     def token_bytes(self) -> list[bytes] | None:
         """Return the bytes of all tokens' texts, by their ids; None if they are not known."""
@@ -58,7 +58,7 @@ class PromptTokenizer:
     ) -> list[int]:
         """Return the token ids of a chat as a template writes it; raises TemplateError.
 
-        pictures: what the placeholders in the chat stand for.
+        pictures: the ids that stand for the placeholders in the chat.
         """
         rendered = self._renderer.render(template, chat)
         if rendered.is_plain:
@@ -112,7 +112,7 @@ class PromptTokenizer:
 
 
 def _around(pictures: Pictures, text: str, encode: Callable[[str], list[int]]) -> list[int]:
-    """Return the ids of a text, and of the pictures in it; what is between them is by itself."""
+    """Return the ids of a text and of the pictures in it; text between them is tokenized alone."""
     if not pictures:
         return encode(text)
     before, *rest = PLACEHOLDER.split(text)

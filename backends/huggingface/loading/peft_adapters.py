@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
-from backends._local.model_files.peft_folder import ELSE, WEIGHTS, PeftAdapter
+from backends._local.model_files.peft_folder import MERGE_WITH_PEFT, WEIGHTS, PeftAdapter
 from backends._local.model_files.sniff import join_names, printable
 from kuwa_min.errors import StartError
 
@@ -31,16 +31,18 @@ def merge(model: Any, adapters: Sequence[PeftAdapter]) -> None:
         targets = {name: _target(modules, name, model, adapter) for name in pairs}
         for name, (first, second) in pairs.items():
             scale = adapter.scale * _scale(adapter.config, name, first.shape[0])
-            _add(targets[name], first, second, scale, f"--lora {adapter.given}: {printable(name)}")
+            _add(
+                targets[name], first, second, scale, f"--lora {adapter.argument}: {printable(name)}"
+            )
         base = printable(str(adapter.config.get("base_model_name_or_path") or "a model"))
         logger.info(
             "merged %s, an adapter for %s, into %d modules, scale %g",
-            *(adapter.given, base, len(pairs), adapter.scale),
+            *(adapter.argument, base, len(pairs), adapter.scale),
         )
 
 
 def _pairs(adapter: PeftAdapter) -> dict[str, list[torch.Tensor]]:
-    """Return the matrices A and B of each module, by its name."""
+    """Return the matrices A [rank, inputs] and B [outputs, rank] of each module, by its name."""
     tensors = load_file(adapter.folder / WEIGHTS)
     found = {name: TENSOR.fullmatch(name) for name in sorted(tensors)}
     pairs: dict[str, list[torch.Tensor]] = {}
@@ -51,13 +53,15 @@ def _pairs(adapter: PeftAdapter) -> dict[str, list[torch.Tensor]]:
     others += [name for name, both in pairs.items() if len(both) != 2]
     if others or not pairs:
         named = join_names(others) or "no matrices"
-        raise StartError(f"--lora {adapter.given} holds {named}, which is not merged here; {ELSE}")
+        raise StartError(
+            f"--lora {adapter.argument} holds {named}, which is not merged here; {MERGE_WITH_PEFT}"
+        )
     return pairs
 
 
 def _target(modules: Mapping[str, Any], name: str, model: Any, adapter: PeftAdapter) -> Any:
-    """Return the module that a pair of matrices changes."""
-    place = f"--lora {adapter.given} changes {printable(name)}"
+    """Return the module that a pair of matrices changes; raises StartError if it cannot."""
+    place = f"--lora {adapter.argument} changes {printable(name)}"
     if name not in modules:
         raise StartError(
             f"{place}, which {type(model).__name__} does not have: it was made for another model"
@@ -71,7 +75,7 @@ def _target(modules: Mapping[str, Any], name: str, model: Any, adapter: PeftAdap
     if module.weight.device.type == "meta":
         raise StartError(f"{place}, whose weights have no place in memory; choose another device")
     if module.weight is model.get_input_embeddings().weight:
-        raise StartError(f"{place}, whose weights are the embeddings, too; {ELSE}")
+        raise StartError(f"{place}, whose weights are the embeddings, too; {MERGE_WITH_PEFT}")
     return module
 
 
