@@ -18,12 +18,12 @@ from .sentences import LAST_FILE_ONLY
 
 
 class AnswerUsage(NamedTuple):
-    """What a service says of an answer at its end."""
+    """What a service reports of an answer at its end; 0 tokens where it reports none."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0  # of the prompt
-    is_cut: bool = False  # by its length
+    is_cut: bool = False  # by a limit of its length
 
 
 CountUsage = Callable[[AnswerUsage], None]
@@ -45,7 +45,7 @@ class CompletionRequest(NamedTuple):
     options: dict[str, Any]
     key: Key
     notes: tuple[str, ...] = ()  # sentences on links that were not read
-    separate_thoughts: bool = False  # whether they are wanted in a field of their own
+    separate_thoughts: bool = False  # as ThoughtChunk pieces, not as text of the answer
     constraint: Constraint | None = None  # what the answer must match
 
     def attachment_note(self) -> str:

@@ -86,7 +86,7 @@ def find_links(history: list[Message]) -> list[Link]:
 
 
 def without_data(history: list[Message]) -> tuple[list[Message], tuple[str, ...]]:
-    """Return the history without the files that its text holds, and notes on the last message's."""
+    """Return the history without files in data: URLs, and notes on those of the last message."""
     if not any(DATA in one["content"].lower() for one in history):
         return history, ()
     links = [one for one in find_links(history) if one.text == UNREADABLE]

@@ -17,14 +17,14 @@ from .sentences import LINK_DAMAGED
 
 MAX_SCALINGS = 6  # attempts to scale an image down to its token limit
 MAX_SIDE = 4096  # pixels of an image in memory: no processor uses more
-BYTE_STEP = 257  # of 16 bits between two values of 8
+BYTE_STEP = 257  # 16-bit values to one of 8 bits
 DECODING = threading.Lock()  # one image at a time: the largest takes hundreds of MB meanwhile
 
 
 def open_image(file: Attachment) -> PIL.Image.Image:
     """Decode an image to RGB, upright and at most MAX_SIDE; raises LinkError if it is damaged.
 
-    What is transparent is white, as on a page.
+    Transparent parts become white.
     """
     kind = file.media_type.removeprefix("image/").upper()
     try:
@@ -51,7 +51,7 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 def scaled_down(
     image: PIL.Image.Image, most: int, tokens_of: Callable[[PIL.Image.Image], int]
 ) -> tuple[PIL.Image.Image, int]:
-    """Return the image, scaled down to `most` tokens if that is possible, and its tokens."""
+    """Return the image, scaled down to `most` tokens if possible, and its number of tokens."""
     original = tokens = tokens_of(image)
     scaled = image
     for _ in range(MAX_SCALINGS):

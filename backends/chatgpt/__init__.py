@@ -230,7 +230,7 @@ class ChatgptExecutor(CloudExecutor):
 
 
 def _owner(models: list[dict[str, Any]]) -> str:
-    """Return what a service names as the owner of its first model: what serves it, often."""
+    """Return the owner of a service's first model, which often names the server: "vllm"."""
     return str(models[0].get("owned_by") or "").lower() if models else ""
 
 

@@ -46,7 +46,7 @@ class Completions:
         self._client, self._defaults = client, defaults
         self._parameters: dict[str, ModelParameters] = {}
         self._not_understood = NotUnderstood()
-        self.service = ""  # owner of the models that it lists, such as vllm
+        self.service = ""  # owner of the models that it lists, such as "vllm"
 
     def stream(
         self, request: CompletionRequest, count_usage: CountUsage

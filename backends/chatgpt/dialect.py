@@ -40,9 +40,10 @@ UNSUPPORTED = re.compile(
     r"not (supported|permitted|allowed|support\b)|unsupported|unrecogni[sz]ed|unknown|unexpected",
     re.IGNORECASE,
 )
+# of vLLM, which takes the older or the newer field of a constraint, in some versions not both
 EXCLUSIVE = re.compile(r"only (use |specify )?one|mutually exclusive|together|both", re.IGNORECASE)
 BAD_REQUEST = (400, 422)
-MAX_LOOSE = 64  # schemas that are remembered
+MAX_LOOSE = 64  # schemas that are remembered as not guaranteed
 
 
 class ModelParameters:
@@ -54,15 +55,17 @@ class ModelParameters:
         self._left_out: frozenset[str] = frozenset()
         self._renamed: dict[str, str] = {}
         self._folds_system = False  # the system prompt becomes a part of the first user message
-        self._loose: frozenset[str] = frozenset()  # schemas that are not guaranteed
-        self._refuses_older = False  # the names of fields that vLLM had
+        self._loose: frozenset[str] = (
+            frozenset()
+        )  # schemas, as text, for which the service refuses `strict`
+        self._refuses_older = False  # the field names of vLLM before 0.12, beside the newer ones
         self._begins_with_user = False  # an empty user message goes before an assistant's
         # How thoughts end that the service sends as the answer, and that no tag opens; by what
         # requests ask for of the chat template, which may open them or not.
         self.headless: dict[str, Format] = {}
 
     def to_json(self, request: CompletionRequest, service: str = "") -> dict[str, Any]:
-        """Return the body of a request; raises ServiceError for a constraint that none can state.
+        """Return the body of a request; raises ServiceError if no field can state its constraint.
 
         service: owner of the models that the service lists, "" if unknown.
         """
@@ -116,7 +119,7 @@ class ModelParameters:
             self._adapt_parameters(error, request.options)
 
     def _adapt_structure(self, error: ErrorResponse, wanted: Constraint) -> None:
-        """Do without older names of fields, or without a guarantee that a schema is not given."""
+        """Leave out the older names of fields, or `strict` of a schema that is not guaranteed."""
         if wanted.kind != JSON_SCHEMA:
             self._refuses_older = self._refuses_older or bool(EXCLUSIVE.search(error.message))
         elif structured.is_strict(wanted) and wanted.text not in self._loose:

@@ -132,7 +132,7 @@ def _no_model(error: ErrorResponse, request: CompletionRequest, cause: str) -> S
 
 
 def mentions_structure(error: ErrorResponse) -> bool:
-    """Tell whether an error is about what an answer must match."""
+    """Tell whether an error mentions a field for what an answer must match."""
     said = f"{error.param} {error.code} {error.message}".lower()
     return any(one in said for one in FIELDS)
 

@@ -73,18 +73,18 @@ class CompletionParser:
         self.done = False  # [DONE] came
         self.pieces = 0  # of text and thoughts; about as many as tokens
         self.events = self.chunks = 0  # all that came, and those that are completion chunks
-        # where the service tells
+        # as the service reports them; 0 until then
         self.prompt_tokens = self.completion_tokens = self.cached_tokens = 0
         self.not_understood: list[str] = []  # kinds of what came, for the log; none of its words
 
     @property
     def usage(self) -> AnswerUsage:
-        """Return what is known of the answer's end."""
+        """Return the usage that the service has reported so far."""
         is_cut = FINISH_NOTES.get((self.finish_reason or "").lower()) is CUT_BY_LENGTH
         return AnswerUsage(self.prompt_tokens, self.completion_tokens, self.cached_tokens, is_cut)
 
     def take_thought(self) -> str:
-        """Return what has come of thoughts that are shown apart."""
+        """Return the thoughts that have come since the last call, if they are shown apart."""
         return self._text.take_thought()
 
     @property

@@ -136,7 +136,7 @@ def _without_constraints(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _structure(constraint: Constraint | None) -> dict[str, Any]:
-    """Return the fields for what an answer must match; raises InvalidOption."""
+    """Return the fields of GenerationConfig for a constraint; raises InvalidOption."""
     if constraint is None:
         return {}
     if constraint.kind != JSON_SCHEMA:
@@ -163,7 +163,10 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def generation_config(options: dict[str, Any], constraint: Constraint | None = None) -> Any:
-    """Return options as a protobuf message, without those that are None; raises InvalidOption."""
+    """Return options as a protobuf message, without those that are None; raises InvalidOption.
+
+    constraint: what the answer must match, in place of those among the options.
+    """
     config = generativeai.protos.GenerationConfig()
     for name, value in {**_without_constraints(options), **_structure(constraint)}.items():
         field = OTHER_NAMES.get(name, name)

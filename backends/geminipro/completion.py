@@ -90,7 +90,7 @@ class _Completion:
 
     @property
     def usage(self) -> AnswerUsage:
-        """Return what is known of the answer's end."""
+        """Return the usage that the service has reported so far."""
         is_cut = response.finish_note(self._finish_reason) == CUT_BY_LENGTH
         return AnswerUsage(
             self.prompt_tokens, self.completion_tokens, self.cached_tokens, is_cut=is_cut

@@ -55,12 +55,12 @@ class Chunk(NamedTuple):
     """One object of a response; a field is empty, or None, where the object lacks it."""
 
     text: str  # of the first candidate: others are not shown
-    thought: str  # likewise
+    thought: str  # of the first candidate, too
     finish_reason: str  # its name
     block_reason: str  # why the prompt is not answered
     error: dict[str, Any]  # what failed in the middle of the answer
     prompt_tokens: int | None
-    cached_tokens: int | None  # of them
+    cached_tokens: int | None  # of the prompt
     completion_tokens: int | None  # thinking included
     unknown: list[str]  # kinds of what was not understood
 

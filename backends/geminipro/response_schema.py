@@ -1,6 +1,6 @@
 """Translate a JSON schema to the subset that Gemini's GenerationConfig takes.
 
-What that cannot say (a pattern, a bound, alternatives) is refused: an answer would not match it.
+What that cannot express (a pattern, a bound, alternatives) is refused: answers need not match it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from kuwa_min.options.constraint import ANY_OBJECT, Constraint
 
 JSON = "application/json"
 TYPES = ("string", "number", "integer", "boolean", "array", "object")
-SAME = ("description", "required")  # keywords that are called the same
-OTHER = {"maxItems": "max_items", "minItems": "min_items"}
-# Which restrict nothing, or what Gemini does anyway: it adds no properties.
+UNCHANGED = ("description", "required")  # keywords
+RENAMED = {"maxItems": "max_items", "minItems": "min_items"}
+# Keywords that restrict nothing, or to what Gemini does anyway: it adds no properties.
 WITHOUT_EFFECT = frozenset(
     ("title", "default", "examples", "example", "deprecated", "readOnly", "writeOnly")
 ) | frozenset(("$schema", "$id", "$comment", "$defs", "definitions", "additionalProperties"))
@@ -24,7 +24,7 @@ NULL = "null"
 
 
 class Untranslatable(ValueError):
-    """Name the keyword of a schema that Gemini has no word for."""
+    """Report, by its keyword, what Gemini's schemas cannot express."""
 
 
 def fields(constraint: Constraint) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def fields(constraint: Constraint) -> dict[str, Any]:
 
 
 def _translated(schema: Any, root: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """Return a schema in Gemini's words; root: what its references begin at."""
+    """Return a schema in Gemini's keywords; root: the whole schema, for its references."""
     if not isinstance(schema, dict) or depth <= 0:
         raise Untranslatable("a schema that refers to itself" if depth <= 0 else repr(schema)[:40])
     if "$ref" in schema:
@@ -52,8 +52,8 @@ def _translated(schema: Any, root: Mapping[str, Any], depth: int) -> dict[str, A
             found["items"] = _translated(value, root, depth - 1)
         elif keyword in ("enum", "const"):
             found |= _choices(value if keyword == "enum" else [value])
-        elif keyword in SAME or keyword in OTHER:
-            found[OTHER.get(keyword, keyword)] = value
+        elif keyword in UNCHANGED or keyword in RENAMED:
+            found[RENAMED.get(keyword, keyword)] = value
         elif keyword not in WITHOUT_EFFECT:
             raise Untranslatable(keyword)
     if "type_" not in found:
@@ -62,7 +62,7 @@ def _translated(schema: Any, root: Mapping[str, Any], depth: int) -> dict[str, A
 
 
 def _type(value: Any) -> dict[str, Any]:
-    """Return a type, one of two where the other is null."""
+    """Return the fields of a type, or of a type and null; raises Untranslatable."""
     names = value if isinstance(value, list) else [value]
     others = [name for name in names if name != NULL]
     if len(others) != 1 or others[0] not in TYPES:
@@ -71,13 +71,14 @@ def _type(value: Any) -> dict[str, Any]:
 
 
 def _choices(values: Any) -> dict[str, Any]:
+    """Return the fields of an enum of texts; raises Untranslatable."""
     if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
         raise Untranslatable("enum of other values than texts")
     return {"type_": "STRING", "format_": "enum", "enum": values}
 
 
 def _referred(reference: Any, root: Mapping[str, Any]) -> Any:
-    """Return what a reference within the schema leads to."""
+    """Return what a reference within the schema leads to; raises Untranslatable."""
     place: Any = root
     steps = reference.split("/")[1:] if str(reference).partition("/")[0] == "#" else [None]
     for step in steps:
