@@ -45,6 +45,11 @@ class Lora(NamedTuple):
     scale: float = 1.0  # times what it changes; 0: nothing
 
 
+def add_visible_gpu(add: Callable[..., Any]) -> None:
+    """Add --visible_gpu; add: a parser's add_argument."""
+    add("--visible_gpu", metavar="N[,N]", help="graphics cards to use, as drivers number them")
+
+
 def add_threads(add: Callable[..., Any]) -> None:
     """Add --threads; add: a parser's add_argument."""
     add(

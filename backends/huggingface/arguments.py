@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from backends._local.options import add_lora_option, add_threads
+from backends._local.options import add_lora_option, add_threads, add_visible_gpu
 from kuwa_min.options.types import from_json
 
 DTYPES = {  # by the names that Kuwa's --torch_dtype has
@@ -30,11 +30,7 @@ def add_arguments(add: Callable[..., Any]) -> None:
     )
     add("--tokenizer", metavar="FOLDER|NAME", help="tokenizer; None: the model's own")
     add("--processor", metavar="FOLDER|NAME", help="of pictures; None: the model's own")
-    add(
-        "--visible_gpu",
-        metavar="N[,N]",
-        help="graphics cards to use, as drivers number them",
-    )
+    add_visible_gpu(add)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add(
         "--device_map",

@@ -144,7 +144,7 @@ def _processors(
 ) -> transformers.LogitsProcessorList:
     """Return what constrains an answer, and what ends a thought that is too long.
 
-    completion: None if the tokens are known at the end only.
+    completion: None with beam search, whose tokens are known at the end only.
     """
     limit = completion.thought_limit if completion else None
     chosen: list[transformers.LogitsProcessor] = [Constrain(request)] if request.constrained else []
@@ -152,7 +152,7 @@ def _processors(
 
 
 class Constrain(transformers.LogitsProcessor):
-    """Lets generate() sample what the answer may go on with."""
+    """Lets generate() sample only tokens that the answer's mask allows."""
 
     def __init__(self, request: Request) -> None:
         self._request = request

@@ -239,7 +239,7 @@ class BatchScheduler:
         self._slots.clear(sequence)
 
     def _start_decoding(self, sequence: TransformersSequence, token: int | Exception) -> None:
-        """Emit the first token of a completion, or one that was held; the sequence is decoding."""
+        """Emit a token after a prefill or a late mask; the sequence joins the decode steps."""
         if isinstance(token, MaskPendingError):
             sequence.held = token.logits
             return
@@ -254,11 +254,13 @@ class BatchScheduler:
         tokens = self._passes.decode()
         if tokens is None:
             return
+        # From the last one: what leaves exchanges slots with the last that is decoding, which has
+        # had its token by then.
         for sequence, token in [*zip(self._slots.decoding, tokens, strict=True)][::-1]:
             self._add_decoded(sequence, token)
 
     def _add_decoded(self, sequence: TransformersSequence, token: int | Exception) -> None:
-        """Add the token that was sampled after a decode step, if its mask has come."""
+        """Add the token sampled after a decode step; without its mask, hold the sequence."""
         sequence.tokens.append(sequence.next_token)
         if isinstance(token, MaskPendingError):
             sequence.held = token.logits

@@ -11,7 +11,7 @@ from backends._local.tokenizing.split_points import byte_level_text, character_l
 
 SAFE_NORMALIZERS = ("NFC", "Prepend")  # what they make of a text, they make of its parts
 CHARACTER_DECODERS = {"ByteFallback", "Fuse", "Metaspace", "Replace", "Strip"}
-BYTE = re.compile("<0x[0-9A-F]{2}>")
+BYTE = re.compile("<0x[0-9A-F]{2}>")  # by which SentencePiece writes a byte
 SPACE_MARK = "\u2581"  # by which SentencePiece writes a space
 
 
@@ -26,7 +26,7 @@ def token_texts(library: Any) -> Iterator[str] | None:
 
 
 def token_bytes(library: Any) -> list[bytes] | None:
-    """Return the bytes that the tokens write, by their ids; None if the decoder is another one."""
+    """Return the bytes of all tokens' texts, by their ids; None if the decoder is not known."""
     fast = getattr(library, "backend_tokenizer", None)
     steps = {step["type"]: step for step in _steps(fast.decoder)} if fast is not None else {}
     if "ByteLevel" in steps:

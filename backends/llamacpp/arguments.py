@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from backends._local.options import add_lora_option, add_threads
+from backends._local.options import add_lora_option, add_threads, add_visible_gpu
 from kuwa_min.options import types
 
 from .loading import tensor_overrides
@@ -27,11 +27,7 @@ def add_arguments(add: Callable[..., Any]) -> None:
         help="GGUF file of the model, the first one if there are several, or one in the hub's "
         "cache",
     )
-    add(
-        "--visible_gpu",
-        metavar="N[,N]",
-        help="graphics cards to use, as drivers number them",
-    )
+    add_visible_gpu(add)
     add(
         "--ngl",
         type=types.whole_or_auto(-1, MAX_LAYERS),

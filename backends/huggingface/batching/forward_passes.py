@@ -39,7 +39,8 @@ class ForwardPasses:
     ) -> None:
         """Create them over the sequences in `slots`.
 
-        fixed_steps: to replay decode steps with; threads: as many compute, None for all.
+        fixed_steps: to replay decode steps with; threads: how many compute, None for the number
+        that torch is set to.
         """
         self._model, self._slots, self._fixed_steps = model, slots, fixed_steps
         self._threads = threads

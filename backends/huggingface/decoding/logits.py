@@ -67,7 +67,7 @@ def maxima_of(logits: torch.Tensor) -> torch.Tensor:
 def sample(found: Logits, samplers: Sequence[Sampler]) -> list[int | Exception]:
     """Return each sequence's next token, or its error; rows behind the samplers' are left out.
 
-    Of a token whose mask has not come, the error has a copy of the logits.
+    MaskPendingError, for a token whose mask has not come, has a copy of its logits [1, vocabulary].
     """
     deadline = time.monotonic() + MASK_WAIT
     penalized: dict[int, torch.Tensor] = {}
@@ -77,7 +77,7 @@ def sample(found: Logits, samplers: Sequence[Sampler]) -> list[int | Exception]:
         if sampler.is_greedy:
             continue
         try:
-            row = sampler.apply_penalties(found.logits[at : at + 1], deadline)
+            row = sampler.adjust(found.logits[at : at + 1], deadline)
             if sampler.candidates:
                 penalized[at] = row
             else:

@@ -13,6 +13,7 @@ import transformers
 CANDIDATES = 1024  # tokens considered first where no top_k states a number
 DEFAULT_TOP_K = 50  # transformers' own
 LEAST_TOP_P = 1e-9  # leaves the likeliest token, as 0 does in the library
+# The bits of each byte, the lowest first: bool [256, 8].
 BITS = torch.tensor([[bool(byte >> bit & 1) for bit in range(8)] for byte in range(256)])
 HISTORY_GROWTH = 256  # tokens by which the history of penalties grows
 
@@ -22,8 +23,8 @@ class Sampler:
 
     options: every name of the backend's table, with None for transformers' default; prompt_ids: the
     prompt; eos_token_ids: the tokens that end a completion; device: of the logits, where the
-    history is kept, so that no step copies it there; allowed: returns the tokens that may come
-    next, a bit each, or None for all of them; it is given until when to wait.
+    history is kept, so that no step copies it there; allowed: called with a deadline of
+    time.monotonic(), returns the mask of the next token, a bit each, None if all are allowed.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class Sampler:
         self._history[0, self._history_length].fill_(token)  # which copies nothing to a GPU
         self._history_length += 1
 
-    def apply_penalties(self, logits: torch.Tensor, deadline: float = math.inf) -> torch.Tensor:
-        """Return the logits [1, vocabulary] after the penalties, of the allowed tokens only.
+    def adjust(self, logits: torch.Tensor, deadline: float = math.inf) -> torch.Tensor:
+        """Return the logits [1, vocabulary] after the penalties; those that are not allowed: -inf.
 
-        deadline: of time.monotonic(). Raises AnswerError, and MaskPendingError if these tokens are
-        not known by then.
+        deadline: of time.monotonic(). Raises AnswerError, and MaskPendingError if the mask is not
+        known by then.
         """
         mask = self._allowed(deadline) if self._allowed else None
         if self._penalties:
@@ -98,7 +99,7 @@ class Sampler:
 
 
 def mask_logits(logits: torch.Tensor, mask: bytearray) -> torch.Tensor:
-    """Return the logits [1, vocabulary] of the tokens that a mask allows, a bit each."""
+    """Return logits [1, vocabulary] with -inf where a mask, a bit a token, does not allow it."""
     bits = BITS[torch.frombuffer(mask, dtype=torch.uint8).long()].flatten()
     is_allowed = torch.zeros(logits.shape[-1], dtype=torch.bool)
     is_allowed[: len(bits)] = bits[: len(is_allowed)]
@@ -106,7 +107,7 @@ def mask_logits(logits: torch.Tensor, mask: bytearray) -> torch.Tensor:
     masked = logits.masked_fill(is_hidden, -math.inf)
     if masked.max() > -math.inf:
         return masked
-    return torch.zeros_like(logits).masked_fill(is_hidden, -math.inf)  # penalties left none
+    return torch.zeros_like(logits).masked_fill(is_hidden, -math.inf)  # penalties made all -inf
 
 
 def _or(value: Any, default: float) -> float:

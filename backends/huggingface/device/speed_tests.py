@@ -1,4 +1,4 @@
-"""Measure with how many threads a model computes fastest, beside what its slots hold."""
+"""Measure with how many threads a model computes fastest, in a KV cache of its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from backends.huggingface.model import TransformersModel
 from .threads import TorchThreads, use
 
 PREFILL_TOKENS = 32  # computed at once, as many as a short prompt has
-SECONDS = 1.0  # of a comparison, after which no other round begins
+SECONDS = 1.0  # of a comparison; after them no other round begins
 TOKEN = 1  # which every vocabulary has
 
 
 class SpeedTests:
-    """Measures numbers of threads on a processor; a Measurement."""
+    """Compares numbers of threads on a processor; a Measurement."""
 
     def __init__(self, model: TransformersModel, threads: TorchThreads) -> None:
         self._model, self._threads = model, threads

@@ -1,4 +1,4 @@
-"""How many threads torch computes with on a processor: one number for prompts, one for answers."""
+"""How many threads torch computes with on a processor: one number for prefills, one for decodes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from backends._local.machine import processors
 from backends._local.machine.thread_choice import Threads
 
-VARIABLE = "OMP_NUM_THREADS"  # by which an operator says it of any program
+VARIABLE = "OMP_NUM_THREADS"  # by which operators set it for any program
 
 
 class TorchThreads:
     """The numbers of threads, for the engine's thread.
 
-    wanted: None for those that are fastest; candidates are then what is to be compared.
+    wanted: None for as many as are fastest; `candidates` are the numbers to compare then. `chosen`
+    are those in use.
     """
 
     def __init__(self, wanted: int | None = None) -> None:
@@ -28,11 +29,11 @@ class TorchThreads:
         self.use_for_decode()
 
     def use_for_prefill(self) -> None:
-        """Compute prompts from now on."""
+        """Compute with the number of threads for prefills from now on."""
         use(self.chosen.prefill)
 
     def use_for_decode(self) -> None:
-        """Compute tokens of answers from now on."""
+        """Compute with the number of threads for decode steps from now on."""
         use(self.chosen.decode)
 
 

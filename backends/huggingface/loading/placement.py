@@ -66,7 +66,7 @@ def choose_cards(
 
 
 def stored_bytes(options: LoadOptions) -> int:
-    """Return the size of the weights as they lie there; 0 if they are not in a folder."""
+    """Return the bytes of the weights as stored; 0 if they are not in a folder."""
     try:
         return sum(one.size for one in find(Path(options.path)))
     except (InvalidModelFile, OSError):

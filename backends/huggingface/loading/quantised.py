@@ -1,4 +1,4 @@
-"""Ask transformers, before weights are read, whether it computes quantised ones, and in what form.
+"""Ask transformers before weights are read if it computes them quantised, or dequantises them.
 
 Where a device has no kernels for them, transformers dequantises some in silence, which takes up to
 four times the memory: that is logged, and refused where it does not fit.
@@ -27,7 +27,7 @@ from .placement import stored_bytes
 logger = logging.getLogger(__name__)
 
 DeviceMap = str | dict[str, Any] | None
-ONLY_BY_KERNELS = ("mxfp4", "fp8", "mxfp8")  # that a card computes by the package kernels alone
+ONLY_BY_KERNELS = ("mxfp4", "fp8", "mxfp8")  # computed by the package kernels only, on a card
 DECOMPRESSED = "transformers decompresses them before it computes"
 GGUF = "take the model as GGUF, for `llamacpp`"
 MAX_REASON = 200  # characters of the library's error message
@@ -37,7 +37,7 @@ class Form(NamedTuple):
     """How quantised weights are computed."""
 
     arguments: dict[str, Any]  # of from_pretrained()
-    dequantised: str = ""  # why they are; "" if they stay as they are
+    dequantised: str = ""  # the reason why they are; "" if they stay quantised
 
 
 AS_THEY_ARE = Form({})
@@ -46,7 +46,8 @@ AS_THEY_ARE = Form({})
 def find_form(config: Any, device_map: DeviceMap, options: LoadOptions) -> Form:
     """Return how the weights of this configuration are computed on a device.
 
-    device_map: as for from_pretrained(), None for the processor. Raises StartError if they are not.
+    device_map: as for from_pretrained(), None for the processor. Raises StartError if they cannot
+    be computed, UsageError if --load_8bits is asked of quantised ones.
     """
     settings = _settings(config)
     if options.load_8bits:
@@ -66,14 +67,14 @@ def find_form(config: Any, device_map: DeviceMap, options: LoadOptions) -> Form:
     found = quantizer.quantization_config
     if not hasattr(found, "dequantize"):
         return AS_THEY_ARE
-    why = _why_dequantised(method, device_map, is_so=bool(found.dequantize))
+    why = _why_dequantised(method, device_map, is_dequantised=bool(found.dequantize))
     if not why:
         return AS_THEY_ARE
     return Form({"quantization_config": type(found)(dequantize=True)}, why)
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """Return the quantization_config of a model, or of its part that writes text; {} for none."""
+    """Return the quantization_config of a model, or of its language model; {} for none."""
     for one in (config, config.get_text_config(decoder=True)):
         if found := getattr(one, "quantization_config", None):
             return dict(found if isinstance(found, dict) else found.to_dict())
@@ -81,7 +82,7 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _check_known(method: str, options: LoadOptions) -> None:
-    """Raise StartError for a method that transformers would ignore, taking weights for others."""
+    """Raise StartError for a method that transformers ignores: it would read wrong weights."""
     known = {name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZER_MAPPING}
     if method not in known:
         raise StartError(
@@ -93,7 +94,7 @@ def _check_known(method: str, options: LoadOptions) -> None:
 def _validated(
     settings: dict[str, Any], method: str, device_map: DeviceMap, options: LoadOptions
 ) -> Any:
-    """Return the library's quantizer, which has checked what it needs."""
+    """Return the library's quantizer once it has checked what it needs; raises StartError."""
     try:
         quantizer = AutoHfQuantizer.from_config(copy.deepcopy(settings), pre_quantized=True)
         quantizer.validate_environment(device_map=device_map, weights_only=True)
@@ -109,26 +110,27 @@ def _validated(
     return quantizer
 
 
-def _why_dequantised(method: str, device_map: DeviceMap, *, is_so: bool) -> str:
+def _why_dequantised(method: str, device_map: DeviceMap, *, is_dequantised: bool) -> str:
     """Return why weights are dequantised; "" if they are not.
 
-    is_so: whether the library said so, which does not ask where the model goes, nor for kernels.
+    is_dequantised: whether the quantizer says so, which considers neither where the model goes nor
+    whether kernels are there.
     """
     if method not in ONLY_BY_KERNELS:
-        return "no device here computes them otherwise" if is_so else ""
+        return "no device here computes them otherwise" if is_dequantised else ""
     if device_map is None or not torch.cuda.is_available():
         return "only graphics cards compute them otherwise"
     if not import_utils.is_kernels_available():
         least, below = import_utils.KERNELS_MIN_VERSION, import_utils.KERNELS_MAX_VERSION
         line = quantization.build_line([f"'kernels>={least},<{below}'"])
         return f"this card's kernels come with a package: `{line}`"
-    if is_so:
+    if is_dequantised:
         return "this card has no kernels for them"
     return _kernels_missing(method)
 
 
 def _kernels_missing(method: str) -> str:
-    """Return that a card's kernels are not in the hub's cache, where the package has them from."""
+    """Return that the hub's cache has no kernels for a card; "" if the package finds them."""
     try:
         if method == "mxfp4":
             from transformers.integrations.hub_kernels import get_kernel

@@ -84,7 +84,7 @@ def test_penalties_are_computed_where_the_logits_are() -> None:
     for sampler in samplers("meta"):
         for token in range(3):
             rows = torch.zeros(1, VOCABULARY, device="meta")
-            assert sampler.apply_penalties(rows).device.type == "meta"
+            assert sampler.adjust(rows).device.type == "meta"
             sampler.record(token)
         state = [vars(sampler), *map(vars, sampler._penalties)]
         tensors = [one for part in state for one in part.values() if isinstance(one, torch.Tensor)]
@@ -98,7 +98,7 @@ def test_a_history_grows() -> None:
     one = samplers()[1]
     for token in range(10, 10 + module.HISTORY_GROWTH + 5):
         one.record(token)
-    changed = one.apply_penalties(torch.ones(1, VOCABULARY))[0] != 1
+    changed = one.adjust(torch.ones(1, VOCABULARY))[0] != 1
     assert changed.nonzero().flatten().tolist() == sorted({*PROMPT, *range(10, token + 1)})
 
 
