@@ -1,7 +1,7 @@
 """Find out at the start whether llama.cpp computes batched sequences as it does single ones.
 
-Compares what it computes with this model on this machine, and measures once what gap filling and
-copying cost, as speed_tests measures again as soon as it is quiet; does not go by versions.
+Compares what it computes with this model on this machine, whatever its version; measures once what
+gap filling and copying cost, which speed_tests measures again while no chat is computed.
 """
 
 from __future__ import annotations
@@ -112,7 +112,10 @@ def _gap_fill(context: LlamaContext) -> int:
 
 
 def slots_to_fill(single: float, together: float, slots: int) -> int:
-    """Return how many slots of a gap to fill, by the seconds of a decode step in one and in all."""
+    """Return how many slots of a gap to fill.
+
+    single, together: the seconds of a decode step in one slot, and in all.
+    """
     another = max(0.0, together - single) / (slots - 1)
     saved = max(0.0, single - another)
     return slots if another * slots <= saved else int(saved / another)

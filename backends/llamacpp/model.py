@@ -113,7 +113,7 @@ class LlamaModel:
         self.template_variables = self.chat_template.variables
         self.tokenizer.use_template(self.chat_template)
         self.trained_length = int(llama_cpp.llama_model_n_ctx_train(self._model))
-        self.wants_longest = context_length is None  # of what fits; the factory finds out
+        self.wants_longest = context_length is None  # that fits: scheduler_factory measures it
         self.context_length = context_length or self.trained_length
         if self.context_length > self.trained_length:
             logger.warning(
@@ -228,8 +228,8 @@ class LlamaModel:
         return int(llama_cpp.llama_max_parallel_sequences())
 
     @property
-    def computes_with_any_threads(self) -> bool:
-        """Tell whether the number of threads is ours to choose, and matters."""
+    def can_choose_threads(self) -> bool:
+        """Tell whether no option states the number of threads, and not all layers are on cards."""
         on_cards, _, layers = self.placement().layers.partition("/")
         return self._context_options.threads is None and (not layers or on_cards != layers)
 

@@ -37,8 +37,9 @@ NoToken = AnswerError | MaskPendingError
 class Sampler:
     """How the tokens of one sequence are sampled, and those that have been.
 
-    options: every name of the backend's table; vocabulary_size: in tokens; allowed: returns the
-    tokens that may come next, a bit each; None: all of them. It is given until when to wait.
+    options: every name of the backend's table; vocabulary_size: in tokens; allowed: called with a
+    deadline of time.monotonic(), returns the mask of the next token, a bit each, None if all are
+    allowed.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Sampler:
                 llama_cpp.llama_sampler_chain_add(self._chain, sampler)
 
     def adjust(self, logits: Any, deadline: float = math.inf) -> None:
-        """Add biases and penalties to the logits of the next token, in place; mask the others.
+        """Add biases and penalties to the logits [vocabulary] in place; what is not allowed: -inf.
 
         deadline: of time.monotonic(). Raises AnswerError, and MaskPendingError if the mask is not
         known by then.
@@ -93,7 +94,7 @@ class Sampler:
 
 
 def mask_logits(logits: Any, mask: bytearray) -> Any:
-    """Leave the logits of the tokens that a mask allows, in place; return these if they are few.
+    """Set logits [vocabulary] to -inf, in place, but for allowed tokens; return these if few.
 
     Some of llama.cpp's samplers take the logarithm of a probability, also where it is 0.
     """

@@ -66,7 +66,10 @@ def create_scheduler(
 
 
 def _longest_context(model: LlamaModel, slots: int, log: list[str]) -> int:
-    """Return the longest slots that fit; log: of the smallest context. Raises StartError."""
+    """Return the length in tokens of the longest slots that fit; log: of the smallest context.
+
+    Raises StartError.
+    """
     shortest, longer = context_size.LENGTHS
     needed = context_size.demands(log, model.log_of_context(longer), (shortest, longer))
 
@@ -86,7 +89,7 @@ def _longest_context(model: LlamaModel, slots: int, log: list[str]) -> int:
 
 
 def _speed_tests(model: LlamaModel, context: LlamaContext) -> SpeedTests:
-    """Return what is measured again while nothing is computed."""
-    counts = processors.candidates() if model.computes_with_any_threads else []
+    """Return what is measured again while no chat is computed."""
+    counts = processors.candidates() if model.can_choose_threads else []
     can_truncate = not model.is_recurrent
     return SpeedTests(context, counts, can_truncate=can_truncate, uses_gpu=model.uses_gpu)

@@ -86,7 +86,7 @@ class LlamaTokenizer:
         return [*map(self._bytes, range(llama_cpp.llama_vocab_n_tokens(self._vocabulary)))]
 
     def _bytes(self, token: int) -> bytes:
-        """Return the bytes of a token's text, of whatever length."""
+        """Return the bytes of a token's text."""
         size, is_special = SHORT_PIECE, token in self.markup
         for _ in range(2):
             buffer = ctypes.create_string_buffer(size)

@@ -61,9 +61,10 @@ class DecodeResult(NamedTuple):
 class LlamaContext(SlotMemory):
     """A llama.cpp context with a KV cache for `slots` sequences of `length` tokens.
 
-    model: llama.cpp's pointer; vocabulary: its number of tokens; abort_flag: a text in C's memory,
-    which aborts what is computed unless it is empty; adapters: of the model. Raises StartError if
-    there is not enough memory.
+    model: llama.cpp's pointer; vocabulary: its number of tokens; abort_flag: a C string that aborts
+    what is computed unless it is empty; adapters: of the model; is_recurrent, has_window: whether
+    some layers keep a state, or have a sliding window. Raises StartError if there is not enough
+    memory.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class LlamaContext(SlotMemory):
         return DecodeResult(self._logits(len(positions)), positions)
 
     def _decode_media(self, chunks: Sequence[SequenceChunk], piece: MediaPiece) -> DecodeResult:
-        """Compute a picture's tokens, or a part of them, as the only chunk."""
+        """Compute a picture's tokens, or a part of them, which must be the only chunk."""
         self._check(chunks)
         (chunk,) = chunks
         slot, span = chunk.slot, piece.span
@@ -157,7 +158,8 @@ class LlamaContext(SlotMemory):
     def _use_threads(self, *, is_prefill: bool) -> None:
         """Compute the next batch with as many threads as `threads` says.
 
-        llama.cpp's own distinction is between one token and several: of one chat, or eight.
+        llama.cpp itself goes by the tokens of a batch: it takes a decode step of eight chats for a
+        prefill.
         """
         count = self.threads.prefill if is_prefill else self.threads.decode
         if count != self._thread_count:

@@ -29,7 +29,7 @@ class ContextOptions:
 
 
 def threads(options: ContextOptions) -> Threads:
-    """Return how many threads compute, until speeds were measured."""
+    """Return how many threads compute until speeds have been measured."""
     count = options.threads or processors.default_threads()
     return Threads(count, count)
 

@@ -1,4 +1,4 @@
-"""Begin a request in the slot where most of its prompt is known, or can be copied to."""
+"""Begin a request in the slot that holds most of its prompt, or that this can be copied to."""
 
 # Copying a prefix costs a copy of the whole sequence. So the measured time of a copy, in tokens
 # of prefill, is the shortest prefix that is copied. What a slot would lose is parked in the prompt

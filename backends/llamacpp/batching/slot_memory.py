@@ -36,8 +36,8 @@ class SlotMemory:
         self.capacity = int(llama_cpp.llama_n_ctx_seq(context))  # tokens of a slot
         self.sequence_lengths = [0] * slots  # tokens that each slot holds
         self._layout = Layout(slots)
-        self._shortest = [0] * slots  # tokens that truncate() can leave in each, but for none
-        self.can_cut = not has_window and not is_recurrent  # restored states
+        self._shortest = [0] * slots  # fewest tokens, beside none, that truncate() can leave
+        self.can_cut = not has_window and not is_recurrent  # states, when they are restored
         self._is_recurrent = is_recurrent
         self.copy_seconds: float | None = None  # of copy(); None: sequences cannot be copied
 
@@ -102,7 +102,7 @@ class SlotMemory:
     # -- the states of slots, for the prompt cache: RowStates
 
     def kept(self, slot: int, length: int) -> int:
-        """Return how many tokens truncate() to this length would leave, as far as is known."""
+        """Return how many tokens truncate() to this length would probably leave."""
         shortest = self.sequence_lengths[slot] if self._is_recurrent else self._shortest[slot]
         length = self._layout.whole(slot, length)
         return length if length >= shortest else 0

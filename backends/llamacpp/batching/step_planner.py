@@ -2,9 +2,9 @@
 
 # Adapters (LoRA) belong to a context, not to a sequence, so that a step computes sequences with the
 # same ones only, and llama.cpp builds its graphs anew where the next step has others: on a
-# processor about half the time of a small model's token. So sequences with the same adapters take
-# turns of some steps each, as many in each turn, so that all get as many tokens. Where steps are
-# slow a turn is a single one, so that no chat waits long.
+# processor that takes about half the time of a small model's token. So the groups of sequences with
+# the same adapters take turns of TURN_STEPS steps, and all get as many tokens. Where steps are slow
+# a turn is a single one, so that no chat waits long.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backends.llamacpp.vision.steps import next_chunk
 LlamaSequence = Sequence[Sampler]
 Plan = list[tuple[LlamaSequence, list[int]]]  # the tokens to compute of each sequence
 
-TURN_STEPS, TURN_SECONDS = 4, 0.05  # after either a turn ends if others wait for theirs
+TURN_STEPS, TURN_SECONDS = 4, 0.05  # a turn ends after either, if others wait for theirs
 
 
 class AdapterTurns:
@@ -27,11 +27,11 @@ class AdapterTurns:
 
     def __init__(self) -> None:
         self._current, self._steps, self._began = "", 0, 0.0
-        self._turns: dict[str, int] = {}  # the number of the last turn, of those that run
+        self._turns: dict[str, int] = {}  # running choice -> number of its last turn
         self._count = 0
 
     def choose(self, running: Collection[str]) -> str:
-        """Return one of the choices of adapters that sequences run with, at least one."""
+        """Return the choice of the next step; running: those of all sequences, at least one."""
         if len(running) > 1 or self._current not in running:
             self._take_turns(running)
         self._steps += 1
@@ -59,7 +59,10 @@ class StepPlanner:
     def plan(
         self, decoding: Iterable[LlamaSequence], prefilling: Iterable[LlamaSequence], waiting: int
     ) -> Plan:
-        """Return the tokens to compute, in ascending order of slots; waiting: further requests."""
+        """Return the tokens to compute, in ascending order of slots.
+
+        waiting: the number of requests that have no slot yet.
+        """
         decoding, prefilling = list(decoding), list(prefilling)
         waiting += len(prefilling)
         budget = self._budget.tokens(waiting=waiting, decoding=len(decoding))

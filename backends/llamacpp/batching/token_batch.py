@@ -15,7 +15,8 @@ from backends.llamacpp.vision.media import MediaPiece
 class SequenceChunk(NamedTuple):
     """The next tokens of a slot's sequence in a batch.
 
-    media: what they stand for, if they are a picture's; such a chunk is computed by itself.
+    media: the embeddings that the tokens stand for, if they are a picture's; such a chunk is
+    computed by itself.
     """
 
     slot: int

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from backends.llamacpp.batching.context_params import PADDING
 
 from .device_memory import LATEST, by_device
+from .kv_memory import IN_MACHINE
 
 logger = logging.getLogger(__name__)
 
 LENGTHS = (PADDING, 4096)  # tokens, of the contexts that are tried
 PER_SLOT = ("KV", "RS")  # kinds of buffers: keys and values, recurrent states
-HERE = re.compile(r"CPU|.*_Host$")  # names of buffers in the machine's memory
-MACHINE = "CPU"  # by which the log speaks of all of them
+MACHINE = "CPU"  # the name, here, of the device of all buffers in the machine's memory
 MACHINE_SHARE = 0.75  # of what is free; parked chats, other programs and answers need some, too
 CARD_SHARE = 0.875
 GB = 1e9
@@ -30,10 +29,10 @@ GB = 1e9
 class Demand(NamedTuple):
     """The bytes that a context takes of a device."""
 
-    per_slot: float  # whatever its length
+    per_slot: float  # of any length
     per_token: float  # of a slot
     fixed: float
-    per_length: float  # of any slot, for all slots together
+    per_length: float  # per token of the slots' length, for all slots together
 
     def total(self, slots: int, length: int) -> float:
         """Return the bytes that so many slots of this length take."""
@@ -41,7 +40,7 @@ class Demand(NamedTuple):
         return state + self.fixed + length * self.per_length
 
     def longest(self, slots: int, room: float) -> float:
-        """Return the longest slots that take no more than `room`; inf if length costs nothing."""
+        """Return the greatest length that takes `room` bytes at most; inf if it costs nothing."""
         slope = slots * self.per_token + self.per_length
         left = room - self.fixed - slots * self.per_slot
         return max(0.0, left) / slope if slope else math.inf
@@ -50,9 +49,9 @@ class Demand(NamedTuple):
 def demands(
     short: Iterable[str], long: Iterable[str], lengths: tuple[int, int]
 ) -> Mapping[str, Demand]:
-    """Return what contexts take of each device.
+    """Return what contexts take of each device, by its name.
 
-    short, long: llama.cpp's log lines about contexts of one slot of these lengths.
+    short, long: llama.cpp's log lines about contexts of one slot of these lengths, in tokens.
     """
     before, after = _sizes(short), _sizes(long)
     return {
@@ -65,10 +64,10 @@ def demands(
 
 
 def _sizes(log: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Return the bytes of each device: those of a slot, those of all slots together."""
+    """Return (the bytes of a slot, those of all slots together) of each device."""
     found: dict[str, tuple[float, float]] = {}
     for name, kinds in by_device(log).items():
-        device = MACHINE if HERE.match(name) else name
+        device = MACHINE if IN_MACHINE.match(name) else name
         slot, shared = found.get(device, (0.0, 0.0))
         slot += sum(kinds.get(kind, 0) for kind in PER_SLOT)
         found[device] = slot, shared + kinds.get(LATEST, 0)

@@ -62,7 +62,7 @@ def _cards_used(devices: Sequence[Device]) -> list[Device]:
 
 
 def buffer_type(device: Device) -> int:
-    """Return ggml's pointer to the kind of memory in which a device has tensors."""
+    """Return ggml's pointer to the buffer type in which a device has tensors."""
     by_name = _function("ggml_backend_dev_by_name", ctypes.c_void_p, ctypes.c_char_p)
     of = _function("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)
     return int(of(by_name(device.name.encode())))
@@ -122,7 +122,7 @@ def check(layers: int, visible_gpu: str | None, tensor_split: Sequence[float]) -
 
 
 def can_use_cards(visible_gpu: str | None, tensor_split: Sequence[float]) -> bool:
-    """Tell whether a card can be used that nothing asks for; log why not, in builds for cards.
+    """Tell whether a card can be used, for --ngl auto; log why not, in builds for cards.
 
     Raises StartError if the options name cards, and not all of them can be used.
     """

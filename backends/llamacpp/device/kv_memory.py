@@ -21,7 +21,7 @@ SIZE = re.compile(r"_(?:kv_cache|memory_recurrent): size = +([\d.]+) MiB \( *(\d
 # llama_kv_cache:        CPU KV buffer size =     1.88 MiB, one a device, before the size
 PART = re.compile(r"_(?:kv_cache|memory_recurrent): +(\S+) (?:KV|RS) buffer size = +([\d.]+) MiB")
 STATE = "_memory_recurrent:"  # whose size does not depend on the length
-HERE = re.compile(r"CPU|.*_Host$")  # names of buffers in the machine's memory
+IN_MACHINE = re.compile(r"CPU|.*_Host$")  # names of buffers in the machine's memory
 MIB, GB = 2**20, 1e9
 
 
@@ -67,5 +67,5 @@ def _needed_bytes(log: Iterable[str], slots: int, length: int) -> float:
 
 def _share(parts: dict[str, float]) -> float:
     """Return how much of a cache lies in the machine's memory; all if that is not stated."""
-    here = sum(size for name, size in parts.items() if HERE.match(name))
+    here = sum(size for name, size in parts.items() if IN_MACHINE.match(name))
     return here / total if (total := sum(parts.values())) else 1.0

@@ -1,4 +1,4 @@
-"""Tensor overrides as llama.cpp takes them, and why a device of one cannot be used."""
+"""Give tensor overrides to llama.cpp, and check that their devices compute."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Override(ctypes.Structure):
 
 
 def check(path: Path, overrides: Sequence[TensorOverride], gpu_layers: int) -> None:
-    """Log which overrides of a model have no effect; raise StartError for a device of one.
+    """Log which overrides have no effect; raise StartError for a device that computes nothing.
 
     path: of the model; gpu_layers: 0 if the processor computes all.
     """
@@ -48,7 +48,7 @@ def check(path: Path, overrides: Sequence[TensorOverride], gpu_layers: int) -> N
 
 
 def array(overrides: Sequence[TensorOverride], gpu_layers: int) -> Any:
-    """Return the overrides as llama.cpp's array, which lasts as long as its user; None for none."""
+    """Return the overrides as llama.cpp's array, which the caller keeps alive; None for none."""
     if not overrides or not gpu_layers:
         return None
     known = _known(gpu_layers)

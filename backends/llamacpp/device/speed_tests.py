@@ -1,4 +1,4 @@
-"""Measure what decisions about speed rest on, in a context that may hold chats."""
+"""Measure threads, gap filling and copying in a context that may hold chats."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from backends.llamacpp.batching.token_batch import SequenceChunk
 from backends.llamacpp.batching_check import slots_to_fill
 
 PREFILL_TOKENS = 32  # computed at once, as many as a short prompt has
-# Of a comparison, after which no other round begins. A card cannot be stopped within a step: one on
-# which steps are so long that a chat would wait for them is left alone.
+# Of a comparison; after them no other round begins. A card cannot be stopped within a step: where
+# steps are so long that a chat would wait for them, none is measured.
 SECONDS, SECONDS_ON_CARDS = 1.0, 0.02
 
 
@@ -21,8 +21,8 @@ class SpeedTests:
     """Measures numbers of threads, the filling of gaps, and copying; a Measurement.
 
     Tokens are computed behind what a slot holds, and removed again. thread_counts: to compare; none
-    if they are not to change. Where sequences cannot be truncated, empty slots only are used.
-    uses_gpu: whether layers are on cards.
+    if they are not to change; can_truncate: false for recurrent models, of which empty slots only
+    are used; uses_gpu: whether layers are on cards.
     """
 
     def __init__(

@@ -11,11 +11,11 @@ from backends._local.model_files.gguf_header import Header
 from backends._local.options import Lora
 from kuwa_min.errors import UsageError
 
-NONE = "none"  # what a bot asks for that wants no adapter
+NONE = "none"  # the llm_lora of a bot that wants no adapter
 
 
 class AdapterFile(NamedTuple):
-    """A checked file of an adapter; scale: how strongly it counts, 0 if on demand only."""
+    """A checked file of an adapter; scale: in chats that ask for none, 0 if on demand only."""
 
     path: Path
     scale: float

@@ -1,7 +1,7 @@
 """The adapters (LoRA) of a model: load them, and choose those that a chat is computed with.
 
-A choice is a text, the key of what was computed with it: hashes of the files and scales, in an
-order of their own. It stays the same from one start to the next.
+A choice is a text, of the hash of each file and its scale, sorted. What was computed with it is
+found by it, so that it stays the same from one start to the next.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ class Adapters:
         self.all = self._choice(dict.fromkeys(scales, 1.0))
 
     def choose(self, wanted: str | None) -> str:
-        """Return the choice of a bot: names with commas between them, each may have =SCALE; "none".
+        """Return the choice of a bot's llm_lora; raises ValueError with a Sentence.
 
-        None: the default. Raises ValueError with a Sentence.
+        wanted: names with commas between them, each with =SCALE if need be, or "none"; None for the
+        default.
         """
         if wanted is None:
             return self.default
@@ -90,9 +91,9 @@ NO_ADAPTERS = Adapters({}, {})
 
 
 def load(model: Any, files: Sequence[AdapterFile], log: Sequence[str]) -> Adapters:
-    """Load adapters for a model, llama.cpp's pointer, which frees them; raises StartError.
+    """Load adapters for a model, which frees them with itself; raises StartError.
 
-    log: to which llama.cpp's log lines are added meanwhile.
+    model: llama.cpp's pointer; log: the list that llama.cpp's log lines are added to meanwhile.
     """
     loaded = {one.name: (key([one.path]).hex()[:HASH], _load(model, one, log)) for one in files}
     return Adapters({one.name: one.scale for one in files}, loaded)

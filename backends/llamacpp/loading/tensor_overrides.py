@@ -1,7 +1,7 @@
 """The tensors that lie elsewhere than their layers: --override_tensor, --cpu_moe, --n_cpu_moe.
 
-In a model of many experts (MoE) their weights are most of the file, and each token reads a few of
-them: with these on the processor and all else on a card, it may fit, and answer well.
+In a mixture-of-experts model (MoE) the experts are most of the file, and each token reads a few of
+them: with experts on the processor and all else on a card, a large model may fit, and be fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # as llama.cpp's own progra
 
 
 class TensorOverride(NamedTuple):
-    """Where tensors lie whose names match; option: that says so, for messages."""
+    """The device of the tensors whose names match; option: that states it, for messages."""
 
     pattern: str
     device: str
@@ -31,7 +31,7 @@ class TensorOverride(NamedTuple):
 
 
 def parse(text: str) -> TensorOverride:
-    """Parse PATTERN=DEVICE of --override_tensor."""
+    """Parse PATTERN=DEVICE of --override_tensor; raises ArgumentTypeError."""
     pattern, _, device = text.rpartition("=")
     try:
         re.compile(pattern)
@@ -43,7 +43,7 @@ def parse(text: str) -> TensorOverride:
 
 
 def from_arguments(args: argparse.Namespace) -> list[TensorOverride]:
-    """Return the overrides of a command line, of which the first that matches a name counts."""
+    """Return the overrides of a command line; for each tensor, the first that matches counts."""
     if args.cpu_moe and args.n_cpu_moe is not None:
         raise UsageError("--cpu_moe is for all layers, --n_cpu_moe for some; give one of them")
     found: list[TensorOverride] = list(args.override_tensor)
