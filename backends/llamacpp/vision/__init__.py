@@ -1,1 +1,1 @@
-"""Pictures in GGUF chats: encoded by llama.cpp's mtmd, remembered by hash, decoded into slots."""
+"""Pictures in GGUF chats: encoded by llama.cpp's mtmd, cached by hash, decoded into slots."""

@@ -1,4 +1,4 @@
-"""The encoded pictures of one prompt: what its negative ids stand for, piece by piece."""
+"""The encoded pictures of one prompt, whose negative ids stand for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .spans import Span, find_spans
 
 
 class ChatMedia:
-    """What a prompt's spans stand for; ids: of the prompt; encoded: its pictures' spans."""
+    """Finds the embeddings of a prompt's spans; ids: the prompt's; encoded: its pictures' spans."""
 
     def __init__(self, ids: Sequence[int], encoded: Iterable[Encoded]) -> None:
         known = {tuple(one.ids): one for one in encoded}
@@ -18,9 +18,9 @@ class ChatMedia:
         ]
 
     def next_end(self, start: int, most: int) -> int:
-        """Return where the next piece ends that begins at an index: of text, or of one picture.
+        """Return the end of the piece that starts at an index: of text, or of one picture.
 
-        most: its tokens, but for a picture that is computed as a whole.
+        most: its tokens at most; a picture whose tokens see each other may have more.
         """
         for span, encoded in self._spans:
             if start < span.start:
@@ -30,7 +30,7 @@ class ChatMedia:
         return start + most
 
     def piece(self, start: int, end: int) -> MediaPiece | None:
-        """Return the embeddings of what next_end() returned; None if it is text."""
+        """Return the embeddings of a piece, as next_end() ends it; None if it is text."""
         for span, encoded in self._spans:
             if span.start <= start < span.end:
                 part = slice(start - span.start, end - span.start)

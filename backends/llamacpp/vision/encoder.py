@@ -1,4 +1,4 @@
-"""A PromptEncoder of chats with pictures for llama.cpp."""
+"""Encode chats with pictures for llama.cpp."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALL_SHARE = 3 / 4  # of a prompt's tokens, for all its pictures
 
 
 class VisionEncoder(TextEncoder):
-    """Encodes the chats of one request, whose placeholders stand for these pictures."""
+    """Encodes the chats of one request; pictures: by the numbers of their placeholders."""
 
     def __init__(
         self,
@@ -39,7 +39,10 @@ class VisionEncoder(TextEncoder):
         self._of_chat, self._encoder = pictures, encoder
 
     def encode(self, chat: list[Message]) -> EncodedPrompt:
-        """Return the chat's ids, and its pictures encoded as ChatMedia; may take seconds."""
+        """Return the chat's ids, and its encoded pictures as ChatMedia; may take seconds.
+
+        Raises Stopped, and TemplateError.
+        """
         ids = super().encode(chat).ids
         if not self._of_chat:
             return EncodedPrompt(ids)
@@ -56,9 +59,10 @@ class VisionEncoder(TextEncoder):
 def prepare(
     chat: ResolvedChat, encoder: PictureEncoder, prompt_limit: int
 ) -> tuple[ResolvedChat, dict[int, Picture]]:
-    """Return the chat and its pictures as tokens, the newest first, as long as there is room.
+    """Return the chat and its pictures as tokens; the newest get the room that there is first.
 
-    What has no room or cannot be used is a link again.
+    A picture without room, or that cannot be used, becomes a link again, with a side note. Raises
+    Stopped.
     """
     left = int(prompt_limit * ALL_SHARE)
     pictures: dict[int, Picture] = {}
@@ -77,5 +81,5 @@ def prepare(
 
 
 def _check_stopped() -> None:
-    """Raise Stopped if the request is."""
+    """Raise Stopped if the request was stopped."""
     is_enough([])

@@ -34,14 +34,14 @@ class Layout:
         self._spans = [[] for _ in self._spans]
 
     def cut(self, slot: int, length: int) -> int:
-        """Forget the spans behind `length` tokens; return how many tokens can be kept: whole()."""
+        """Forget the spans behind `length` tokens; return how many tokens are kept: whole()."""
         kept = self.whole(slot, length)
         if self._spans[slot]:
             self._spans[slot] = [one for one in self._spans[slot] if one.end <= kept]
         return kept
 
     def whole(self, slot: int, length: int) -> int:
-        """Return how many of a slot's first `length` tokens end with no part of a picture."""
+        """Return `length`, or the start of the picture that a cut there would divide."""
         inner = (one.start for one in self._spans[slot] if one.start < length < one.end)
         return next(inner, length)
 
@@ -62,11 +62,10 @@ class Layout:
     def least_last(self, slot: int, length: int) -> int:
         """Return the least position that the last of a slot's first `length` tokens may have.
 
-        With M-RoPE a picture's tokens have less than the positions that it takes.
+        With M-RoPE, the tokens of a picture may use fewer positions than it takes.
         """
         ending = (one.start for one in self._spans[slot] if one.end == length)
-        return (
-            self.position(slot, length) - 1
-            if (start := next(ending, None)) is None
-            else (self.position(slot, start))
-        )
+        start = next(ending, None)
+        if start is None:
+            return self.position(slot, length) - 1
+        return self.position(slot, start)

@@ -1,4 +1,4 @@
-"""Load an mmproj file, and say how much memory goes to pictures."""
+"""Load an mmproj file, and decide how much memory encoded pictures may take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHARE, MOST = 16, 2**28  # of the free memory, and bytes at most, for encoded pictures
+SHARE, MOST = 16, 2**28  # 1/16 of the free memory, and bytes at most, for encoded pictures
 NO_LIBRARY = (
     "this build of llama.cpp reads no pictures (libmtmd is missing); a file built anew does"
 )
@@ -32,17 +32,17 @@ def load(
     most_tokens: int,
     check_open: Callable[[], None],
 ) -> PictureEncoder | None:
-    """Return what encodes pictures for a model, llama.cpp's pointer; see Projector.
+    """Return what encodes pictures for a model, None if the file cannot be used.
 
-    most_tokens: of a picture, about, which decides how much memory of a card is taken now.
-
-    Raises StartError for the file of --mmproj; says of another one only that it is not used.
+    most_tokens: of a picture, about; a card's memory for so many is taken now; check_open: called
+    meanwhile, ends loading with what it raises; all else: see Projector. Raises StartError for the
+    file of --mmproj; logs why one that was found beside the model is not used.
     """
     try:
         try:
             from .picture_encoder import PictureEncoder
             from .projector import Projector
-        except (ImportError, OSError, RuntimeError, FileNotFoundError, AttributeError) as error:
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
             logger.debug("llama_cpp.mtmd_cpp: %s", error)
             raise StartError(NO_LIBRARY) from None
         projector = Projector(

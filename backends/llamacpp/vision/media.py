@@ -1,4 +1,4 @@
-"""What pictures are to a language model: embeddings, and where they belong."""
+"""Encoded pictures as a language model takes them: embeddings and their positions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECTIONS = 4  # positions of an embedding with M-RoPE, of which the last one cou
 
 
 class Encoded(NamedTuple):
-    """What a span of a picture is to the language model; see MediaPiece."""
+    """An encoded span of a picture, with its ids; the other fields are as in MediaPiece."""
 
     ids: list[int]
     embeddings: Any
@@ -19,11 +19,12 @@ class Encoded(NamedTuple):
 
 
 class MediaPiece(NamedTuple):
-    """Embeddings of a span, or of a part of it.
+    """The embeddings of a span, or of a part of it.
 
-    embeddings: float32 [tokens, width]; offsets: int32 [SECTIONS, tokens] of M-RoPE's positions
-    from that of the span, None without M-RoPE; sees_all: its tokens see each other, so that it must
-    be the whole span; span: with `start` as in the sequence; at: of the span's tokens, the first.
+    embeddings: float32 [tokens, width]; offsets: int32 [SECTIONS, tokens], M-RoPE's positions from
+    that of the span, None without M-RoPE; sees_all: its tokens see each other, so that it must be
+    the whole span; span: with `start` as in the sequence; at: the index in the span of the piece's
+    first token.
     """
 
     embeddings: Any

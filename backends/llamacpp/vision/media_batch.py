@@ -14,9 +14,9 @@ from .media import SECTIONS, MediaPiece
 
 
 class MediaBatch:
-    """The batch of a piece; `batch` is what llama.cpp reads.
+    """The batch of a piece of a picture; `batch` is what llama.cpp reads.
 
-    position: that of the span's first token.
+    position: that of the span's first token; wants_logits: after the piece's last token.
     """
 
     def __init__(self, piece: MediaPiece, *, slot: int, position: int, wants_logits: bool) -> None:
@@ -50,7 +50,7 @@ def _positions(piece: MediaPiece, position: int) -> Any:
 
 @contextlib.contextmanager
 def attention(context: Any, *, sees_all: bool) -> Iterator[None]:
-    """Let the tokens of a batch see each other in this block, or only what is before each.
+    """Compute in this block without a causal mask if sees_all: tokens of a batch see each other.
 
     context: llama.cpp's pointer.
     """

@@ -1,4 +1,4 @@
-"""Find the file of the part that sees pictures: that of --mmproj, or the one beside the model."""
+"""Find the vision part of a model (mmproj): the file of --mmproj, or the one beside the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IN_NAME, SUFFIX = "mmproj", ".gguf"
 
 
 class MmprojFile(NamedTuple):
-    """The file of a part that sees; is_given: by --mmproj, so that it must work."""
+    """The file of a model's vision part; is_given: by --mmproj, so that it must work."""
 
     path: Path
     is_given: bool

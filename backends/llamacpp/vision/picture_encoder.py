@@ -1,6 +1,6 @@
 """Turn the pictures of chats into tokens, and encode them while the engine goes on.
 
-Each turn of a chat brings its earlier pictures again: what they became is kept by their hash.
+Each turn of a chat brings its earlier pictures again: encoded pictures are cached by their hash.
 """
 
 # Memory. A picture of 50 million pixels takes hundreds of MB until it is scaled down, so that only
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 FLOAT_BYTES = 4
 KEPT_SECONDS = 24 * 3600.0
-POLL = 0.1  # seconds between two looks whether a chat that waits for its turn was stopped
+POLL = 0.1  # seconds between two checks whether a chat that waits for its turn was stopped
 
 
 class Picture:
-    """A picture's tokens; key: what equal pictures have; encoded: its spans, once there."""
+    """A picture's tokens; key: the same for equal pictures; encoded: its spans, once encoded."""
 
     def __init__(self, key: str, prepared: Prepared) -> None:
         self.key = key
@@ -62,7 +62,7 @@ class PictureEncoder:
         self._encoded = self._reused = 0
 
     def facts(self) -> dict[str, int]:
-        """Return what is kept and what that saved, for /status and /metrics."""
+        """Return the size and the use of the cache, for /status and /metrics."""
         return {
             "entries": len(self._kept),
             "bytes": self._kept.bytes,
@@ -76,9 +76,9 @@ class PictureEncoder:
         return self.facts()[name]
 
     def prepare(self, file: Attachment, most: int, check_stopped: Callable[[], object]) -> Picture:
-        """Return a picture's tokens, of which it is scaled down to have `most`, if it can be.
+        """Return a picture, scaled down to `most` tokens if possible.
 
-        Raises LinkError for one that cannot be used, and what check_stopped() does.
+        Raises LinkError for one that cannot be used, and what check_stopped() raises.
         """
         key = f"{most} {hashlib.sha256(file.data).hexdigest()}"
         if known := self._kept.get(key):
@@ -97,7 +97,10 @@ class PictureEncoder:
             raise LinkError(LINK_NOT_TAKEN) from None
 
     def encode(self, picture: Picture, check_stopped: Callable[[], object]) -> list[Encoded]:
-        """Encode a picture unless it is; return its spans. Raises what check_stopped() does."""
+        """Return a picture's encoded spans, from the cache if they are there; may take seconds.
+
+        Raises RuntimeError if encoding fails, and what check_stopped() raises.
+        """
         if picture.encoded:
             self._reused += 1
             return picture.encoded
@@ -123,7 +126,7 @@ class PictureEncoder:
 
 @contextlib.contextmanager
 def _held(lock: threading.Lock, check_stopped: Callable[[], object]) -> Iterator[None]:
-    """Hold a lock in this block; raises what check_stopped() does while it is waited for."""
+    """Hold a lock in this block; raises what check_stopped() raises while waiting for it."""
     while not lock.acquire(timeout=POLL):
         check_stopped()
     try:

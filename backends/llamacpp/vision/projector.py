@@ -1,6 +1,6 @@
 """llama.cpp's mtmd: an mmproj file, loaded beside its language model, turns pictures into tokens.
 
-prepare() and its results may be used by any thread, one at a time encodes.
+Any thread may prepare pictures; one at a time may encode.
 """
 
 # Facts about mtmd. It logs to stderr unless told. Tokenizing divides a picture into chunks: text
@@ -95,8 +95,9 @@ class Chunks:
 class Projector:
     """A loaded mmproj file.
 
-    model: llama.cpp's pointer to the language model; threads: that encode; flash_attn: a key of
-    FLASH_ATTENTION. Raises StartError.
+    model: llama.cpp's pointer to the language model; threads: how many encode; flash_attn: a key of
+    FLASH_ATTENTION; check_open: called while it is loaded, ends that with what it raises. Raises
+    StartError.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Projector:
         return sum(mtmd_cpp.mtmd_input_chunk_get_n_tokens(one) for one in chunks)
 
     def prepare(self, width: int, height: int, pixels: bytes) -> Prepared:
-        """Return a picture's tokens; pixels: RGB. Raises Unusable."""
+        """Return a picture's tokens; pixels: RGB, uint8 [height, width, 3]. Raises Unusable."""
         chunks = self._tokenize(width, height, pixels)
         content = hashlib.sha256(b"%d %d " % (width, height) + pixels).digest()
         prepared = Prepared([], [], chunks)
@@ -188,9 +189,9 @@ class Projector:
     # -- one thread at a time
 
     def try_largest(self, most: int) -> None:
-        """Encode a blank picture of `most` tokens, or the largest below them.
+        """Encode the largest blank picture of at most `most` tokens.
 
-        So a card gives its memory at the start: llama.cpp ends the process where there is none.
+        It allocates a card's memory at the start: llama.cpp ends the process where there is none.
         """
         side = MAX_SIDE
         while side > LEAST_SIDE and self.count_tokens(side, side) > most:
@@ -200,7 +201,7 @@ class Projector:
             self.encode(chunk, ids)
 
     def encode(self, chunk: Any, ids: list[int]) -> Encoded:
-        """Return what a span is to the language model; takes long. Raises RuntimeError."""
+        """Return a span's embeddings; may take seconds. Raises RuntimeError."""
         LOG_CAPTURE.first_error = ""
         result = mtmd_cpp.mtmd_encode_chunk(self._context, chunk)
         if result:
@@ -268,7 +269,7 @@ def _text_tokens(chunk: Any) -> list[int]:
 
 
 def _offsets(chunk: Any, count: int) -> Any:
-    """Return M-RoPE's positions of a span's tokens, from its own: int32 [SECTIONS, tokens]."""
+    """Return M-RoPE's positions of a span's tokens, relative to it: int32 [SECTIONS, tokens]."""
     tokens = mtmd_cpp.mtmd_input_chunk_get_tokens_image(chunk)
     offsets = numpy.empty((SECTIONS, count), numpy.int32)
     for number in range(count):

@@ -20,15 +20,15 @@ COUNT_BITS = 15
 MAX_COUNT = (1 << COUNT_BITS) - 1  # tokens, or positions, of a span
 MIN_TOKENS = 2
 PICTURE_SHARE = 1 / 4  # of a prompt's tokens, which one picture may have
-MIN_HASHED = 6  # tokens; fewer have room for too little of the hash: such a span equals no other
+MIN_HASHED = 6  # tokens; the ids of fewer hold too few bits of a hash: they are random
 
 
 class Span(NamedTuple):
-    """A span of a sequence; start: the index of its first token; positions: that it takes."""
+    """A span of a sequence; start: the index of its first token."""
 
     start: int
     tokens: int
-    positions: int  # fewer than tokens in models with M-RoPE
+    positions: int  # that it takes; fewer than tokens in models with M-RoPE
 
     @property
     def end(self) -> int:
@@ -37,9 +37,9 @@ class Span(NamedTuple):
 
 
 def span_ids(content: bytes, tokens: int, positions: int) -> list[int]:
-    """Return the ids of a span; content: what no other span has unless it is the same.
+    """Return the ids of a span; content: bytes that are the same for equal spans only.
 
-    Raises ValueError for a size that cannot be written.
+    Raises ValueError if the ids cannot state so many tokens or positions.
     """
     if not (MIN_TOKENS <= tokens <= MAX_COUNT and 0 < positions <= MAX_COUNT):
         raise ValueError(f"a picture of {tokens} tokens and {positions} positions")

@@ -1,4 +1,4 @@
-"""Divide what a step computes at pictures: their tokens are computed by themselves."""
+"""Divide what a step computes at pictures, whose tokens need batches of their own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def divided(plan: list[EntryT]) -> tuple[list[EntryT], list[EntryT]]:
 
 
 def chunk(sequence: Sequence[Any], tokens: list[int]) -> SequenceChunk:
-    """Return the tokens of a sequence as the context computes them."""
+    """Return these next tokens of a sequence as a chunk for the context."""
     media, start = None, len(sequence.tokens)
     if tokens[0] < 0:
         media = sequence.request.model_inputs.piece(start, start + len(tokens))
