@@ -27,10 +27,10 @@ class AdapterFile(NamedTuple):
         return self.path.name.removesuffix(".gguf")
 
 
-def find(given: Iterable[Lora], model: Header) -> list[AdapterFile]:
+def find(adapters: Iterable[Lora], model: Header) -> list[AdapterFile]:
     """Return the checked files of --lora for a model; raises UsageError."""
     found: dict[str, AdapterFile] = {}
-    for path, scale in given:
+    for path, scale in adapters:
         place, header = resolve.gguf_adapter(path, model)
         file = AdapterFile(place, scale, header.tensors)
         if file.name in found:

@@ -22,15 +22,15 @@ class MmprojFile(NamedTuple):
     is_given: bool
 
 
-def find(model: Path, given: str | None) -> MmprojFile | None:
+def find(model: Path, argument: str | None) -> MmprojFile | None:
     """Return the file for a model, None for no pictures; raises UsageError for a bad --mmproj.
 
-    given: what --mmproj says.
+    argument: that of --mmproj.
     """
-    if given == NONE:
+    if argument == NONE:
         return None
-    if given is not None:
-        return MmprojFile(resolve.mmproj_file(given), is_given=True)
+    if argument is not None:
+        return MmprojFile(resolve.mmproj_file(argument), is_given=True)
     found = [
         one
         for one in sorted(model.parent.iterdir())

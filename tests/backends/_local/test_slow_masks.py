@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from backends._local.constraints.answer import ConstrainedAnswer, Openers
 from backends._local.constraints.child import NUMBER
-from backends._local.constraints.matcher import Matcher
 from kuwa_min.chat.catalog import TOO_COMPLEX
 from kuwa_min.errors import AnswerError
+from tests.backends._local.constraints.late_masks import LateMasks
 from tests.conftest import MakeOnce
 from tests.support.batched_chats import Answer, Chats
 from tests.support.models import tiny_models
@@ -26,44 +24,38 @@ COUNT = 24  # tokens of an answer
 SLOTS = ("--concurrent_req_limit", 3)
 
 
-class Slow(NamedTuple):
+class SlowAnswer(NamedTuple):
     """A constrained answer; the test is the process that computes its masks."""
 
     answer: Answer
-    process: socket.socket
-    mask: bytes  # of all tokens
+    masks: LateMasks
 
     def send(self, count: int = 1) -> None:
-        """Send masks, and take note of the tokens that come."""
+        """Send masks, and receive a token after each."""
         for _ in range(count):
-            self.process.sendall(self.mask)
-            assert self.process.recv(NUMBER.size), "a token"
+            self.masks.send(1)
+            assert self.masks.socket.recv(NUMBER.size), "a token"
 
     def serve(self) -> None:
         """Send masks until the answer is over."""
-        self.process.sendall(self.mask)
-        while self.process.recv(NUMBER.size):
-            self.process.sendall(self.mask)
+        self.masks.send(1)
+        while self.masks.socket.recv(NUMBER.size):
+            self.masks.send(1)
 
 
-class Road(NamedTuple):
-    """A loaded engine."""
+class LoadedEngine(NamedTuple):
+    """The chats of a loaded engine, and the masks of those that are constrained."""
 
     chats: Chats
-    processes: list[socket.socket]
+    masks: list[LateMasks]
 
-    def begin(self, question: str, **options: object) -> Slow:
+    def begin(self, question: str) -> SlowAnswer:
         """Ask for a constrained answer."""
-        ours, process = socket.socketpair()
-        process.settimeout(60)
-        self.processes.append(process)
-        model = self.chats.executor.model
-        size = model.vocabulary_size
-        ends = [token for token in range(size) if token in model.eos_token_ids]
-        request = self.chats.create(question, **options)
-        matcher = Matcher(ours, size)
-        request.constrained = ConstrainedAnswer(matcher, Openers(model.tokenizer), ends)
-        return Slow(self.chats.submit(request), process, bytes([255] * ((size + 8) // 8)))
+        request = self.chats.create(question)
+        masks = LateMasks(request, self.chats.executor.model)
+        masks.socket.settimeout(60)
+        self.masks.append(masks)
+        return SlowAnswer(self.chats.submit(request), masks)
 
 
 def _write_gguf(folder: Path) -> None:
@@ -92,42 +84,42 @@ def _load(name: str, load: Any, make_once: MakeOnce) -> Chats:
 @pytest.fixture(
     params=["llamacpp", "llamacpp-reproducible", "huggingface", "huggingface-reproducible"]
 )
-def road(request: Any, load: Any, make_once: MakeOnce) -> Iterator[Road]:
+def engine(request: Any, load: Any, make_once: MakeOnce) -> Iterator[LoadedEngine]:
     """Load a model in each engine."""
     chats = _load(request.param, load, make_once)
-    road = Road(chats, [])
-    yield road
+    engine = LoadedEngine(chats, [])
+    yield engine
     chats.executor.engine.close()
-    for process in road.processes:
-        process.close()
+    for masks in engine.masks:
+        masks.close()
 
 
 @pytest.mark.parametrize("masks", [0, 2])
-def test_others_do_not_wait_for_a_mask(road: Road, masks: int) -> None:
+def test_others_do_not_wait_for_a_mask(engine: LoadedEngine, masks: int) -> None:
     """Of the first token or a later one; all say what they say alone."""
-    said, other = road.chats.ask("Hello").whole(), road.chats.ask("Count to a hundred").whole()
-    slow = road.begin("Hello")
+    said, other = engine.chats.ask("Hello").whole(), engine.chats.ask("Count to a hundred").whole()
+    slow = engine.begin("Hello")
     slow.send(masks)
     for question, answer in (("Count to a hundred", other), ("Hello", said)):
-        assert road.chats.ask(question).whole() == answer
+        assert engine.chats.ask(question).whole() == answer
     assert slow.answer.request.completion_tokens == masks
     slow.serve()
     assert slow.answer.whole() == said
-    assert road.chats.ask("Hello").whole() == said, "what is reused of it"
+    assert engine.chats.ask("Hello").whole() == said, "what is reused of it"
 
 
-def test_waiting_for_a_mask_ends(road: Road) -> None:
+def test_waiting_for_a_mask_ends(engine: LoadedEngine) -> None:
     """With a cancel, or with the process; its place is free then."""
-    said = road.chats.ask("Hello").whole()
-    cancelled, failed, both = (road.begin("Hello") for _ in range(3))
+    said = engine.chats.ask("Hello").whole()
+    cancelled, failed, both = (engine.begin("Hello") for _ in range(3))
     for one in (cancelled, failed, both):
         one.send()
     cancelled.answer.cancel()
-    assert not cancelled.process.recv(1), "closed"
-    failed.process.close()
+    assert not cancelled.masks.socket.recv(1), "closed"
+    failed.masks.close()
     with pytest.raises(AnswerError) as error:
         failed.answer.whole()
     assert str(error.value) == TOO_COMPLEX
-    assert road.chats.ask("Hello").whole() == said
+    assert engine.chats.ask("Hello").whole() == said
     both.serve()
     assert both.answer.whole() == said

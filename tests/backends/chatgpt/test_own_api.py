@@ -47,9 +47,11 @@ def test_text_options_thoughts_and_the_end_come_through(executor: Any) -> None:
     """As from any other service."""
     counted = usage.Usage()
     with usage.counting(counted):
-        told = cloud_chats.ask(executor, "Hello", llm_temperature="0.25", llm_thinking="show")
-    assert told.startswith("<think>Hm.</think>\n\nHello 0.25")
-    assert "its greatest length" in told or "<<<WARNING>>>" in told
+        text_of_answer = cloud_chats.ask(
+            executor, "Hello", llm_temperature="0.25", llm_thinking="show"
+        )
+    assert text_of_answer.startswith("<think>Hm.</think>\n\nHello 0.25")
+    assert "its greatest length" in text_of_answer or "<<<WARNING>>>" in text_of_answer
     assert (counted.prompt_tokens, counted.completion_tokens, counted.cached_tokens) == (5, 2, 3)
     assert counted.finish_reason == "length"
 
@@ -65,7 +67,9 @@ def test_what_answers_must_match_comes_through(surroundings: None, text: str) ->
     for features, expected in ((("json_schema",), text), ((), "json_schema")):
         with api(schema, features=features) as one:
             executor = cloud_chats.start(ChatgptExecutor, "--base_url", one.url, "--model", "m")
-            told = cloud_chats.ask(executor, "hi", llm_json_schema=text)
-            assert told == (expected if features else catalog.NOT_AN_OPTION.format(expected))
-            told = cloud_chats.ask(executor, "hi", llm_regex="a")
-            assert told == catalog.NOT_AN_OPTION.format("regex")
+            text_of_answer = cloud_chats.ask(executor, "hi", llm_json_schema=text)
+            assert text_of_answer == (
+                expected if features else catalog.NOT_AN_OPTION.format(expected)
+            )
+            text_of_answer = cloud_chats.ask(executor, "hi", llm_regex="a")
+            assert text_of_answer == catalog.NOT_AN_OPTION.format("regex")

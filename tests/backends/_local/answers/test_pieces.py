@@ -16,7 +16,7 @@ from kuwa_min.chat.thinking.display import APART, HIDE
 OPTIONS = {"thinking_tokens": None}
 
 
-def told(request: Request) -> list[Any]:
+def collect(request: Request) -> list[Any]:
     """Return the pieces: texts, thoughts in brackets."""
     return [[one.text] if isinstance(one, ThoughtChunk) else one for one in pieces(request)]
 
@@ -29,7 +29,7 @@ def test_thoughts_come_apart_before_the_answer() -> None:
         one.flush()
     one.prompt_note = "a note"
     one.finish()
-    found = told(one)
+    found = collect(one)
     assert "".join(text for part in found if isinstance(part, list) for text in part) == (
         "Hm STOP so.\n"
     )
@@ -42,7 +42,7 @@ def test_an_answer_may_be_a_thought_only() -> None:
     one = Request([1], OPTIONS, thinking=APART)
     one.emit("<think>Hm")
     one.finish()
-    assert told(one) == [["Hm"], catalog.ONLY_THOUGHT]
+    assert collect(one) == [["Hm"], catalog.ONLY_THOUGHT]
 
 
 @pytest.mark.parametrize("mode", [HIDE, APART])

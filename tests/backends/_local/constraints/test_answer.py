@@ -70,8 +70,8 @@ class Answer:
             self.request.allowed_tokens()
             self.completion.add_token(self.completion.choose(token))
 
-    def told(self) -> int | None:
-        """Return the token that the process is told; None if there is none."""
+    def received(self) -> int | None:
+        """Return the next token that was sent to the process; None if there is none."""
         self.process.setblocking(False)
         try:
             return int(NUMBER.unpack(self.process.recv(NUMBER.size))[0])
@@ -109,20 +109,20 @@ def test_what_the_matcher_allows_may_come_next(answer: Answer) -> None:
     answer.allow(97, 98)
     assert answer.allowed == answer.allowed == {97, 98} | OPENERS
     answer.add(97)
-    assert answer.told() == 97
+    assert answer.received() == 97
     answer.allow(98)
     assert answer.allowed == {98}, "nothing opens a thought within an answer"
 
 
 def test_it_ends_only_where_the_matcher_can(answer: Answer) -> None:
-    """With the model's own end, which the matcher is not told."""
+    """With the model's own EOS token, which the matcher does not get."""
     answer.allow(97)
     answer.add(97)
-    assert answer.told() == 97
+    assert answer.received() == 97
     answer.allow(97, SIZE)
     assert answer.allowed == {97, END}
     answer.add(END)
-    assert answer.told() is None
+    assert answer.received() is None
     assert answer.request.constrained and answer.request.constrained.is_complete()
 
 
@@ -131,11 +131,11 @@ def test_a_thought_that_the_prompt_opened_is_free(create: Create) -> None:
     answer = create("<think>")
     assert answer.allowed is None
     answer.add(*b"hm ", CLOSE)
-    assert answer.told() is None
+    assert answer.received() is None
     answer.allow(97)
     assert answer.allowed == {97} | OPENERS
     answer.add(97)
-    assert answer.told() == 97
+    assert answer.received() == 97
 
 
 def test_a_thought_that_the_model_opens_is_free(answer: Answer) -> None:
@@ -146,7 +146,7 @@ def test_a_thought_that_the_model_opens_is_free(answer: Answer) -> None:
     answer.add(*b"ab", CLOSE)
     assert answer.allowed == {97} | OPENERS, "the mask of the first token still holds"
     answer.add(97)
-    assert answer.told() == 97
+    assert answer.received() == 97
 
 
 @pytest.mark.parametrize("between", [(HARMONY_END, START, *b"assistant"), ()])
@@ -161,7 +161,7 @@ def test_the_headers_of_harmony_are_free(answer: Answer, between: tuple[int, ...
     answer.add(MESSAGE)
     assert answer.allowed == {97} | OPENERS
     answer.add(97)
-    assert answer.told() == 97
+    assert answer.received() == 97
 
 
 def test_what_closes_too_long_a_thought_is_no_part_of_the_answer(create: Create) -> None:
@@ -171,9 +171,9 @@ def test_what_closes_too_long_a_thought_is_no_part_of_the_answer(create: Create)
     forced = TOKENIZER.tokenize(formats.FORMATS[0].closing)
     assert forced[-1] != CLOSE, "white space is"
     answer.add(*[97] * len(forced))
-    assert answer.told() is None
+    assert answer.received() is None
     answer.add(97)
-    assert answer.told() == 97
+    assert answer.received() == 97
 
 
 def test_an_answer_whose_process_is_gone_ends_with_a_sentence(answer: Answer) -> None:
