@@ -116,7 +116,7 @@ def test_a_request_is_finished_once() -> None:
 
 
 def test_cancelling_wakes_reader_and_engine() -> None:
-    """On the thread that cancels; a side note would be for nobody."""
+    """On the thread that cancels; a side note would not be read."""
     one, calls = Request([1], {}), []
     one.on_cancel = lambda: calls.append("woken")
     one.cancel()

@@ -124,7 +124,7 @@ def test_others_wait_for_one_parked_chat_a_step(
 def test_memory_that_runs_out_forgets_parked_chats_first(
     chats: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The chat that is computed goes on; nobody reads of it."""
+    """The chat that is computed goes on, and its answer is as without it."""
     path = tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama")
     expected = Library(path).answer("Hello", max_tokens=20)
     talk, decode, failures = chats(path), llama_cpp.llama_decode, [-2]

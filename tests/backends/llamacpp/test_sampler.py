@@ -174,7 +174,7 @@ def test_only_allowed_tokens_are_chosen(
     assert token in allowed
 
 
-def test_an_answer_that_cannot_be_held_to_anything_fails_alone() -> None:
+def test_an_answer_whose_mask_fails_ends_alone() -> None:
     """Its neighbour in the batch gets its token."""
 
     def fail(_: float) -> bytearray:

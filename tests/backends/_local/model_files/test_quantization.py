@@ -93,8 +93,8 @@ def test_only_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         quantization.check(config(quant_method="higgs"))
 
 
-def test_the_part_of_a_model_that_writes_may_be_quantised() -> None:
-    """A model that sees states it there."""
+def test_the_language_model_of_a_multimodal_one_may_be_quantised() -> None:
+    """Its text_config states that."""
     nested = {"model_type": "gemma3", "text_config": config(quant_method="spqr")}
     with pytest.raises(
         StartError, match=r"quantised \(spqr\), which needs a graphics card and spqr"

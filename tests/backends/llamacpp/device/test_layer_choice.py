@@ -85,7 +85,7 @@ def test_as_many_as_fit(
 
 
 def test_what_is_loaded_beside_it_has_room() -> None:
-    """Such as the part that sees pictures."""
+    """Such as the mmproj file."""
     assert fitting_layers(SIZES, cards(1600), taken=400 * MIB) == 8
 
 

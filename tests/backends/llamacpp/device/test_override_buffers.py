@@ -1,4 +1,4 @@
-"""Tensor overrides in llama.cpp's hands."""
+"""Tensor overrides as llama.cpp applies them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part that sees pictures is the file that is named, or the only one beside the model."""
+"""The mmproj file is the one that is named, or the only one beside the model."""
 
 from __future__ import annotations
 

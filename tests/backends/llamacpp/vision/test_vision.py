@@ -179,7 +179,7 @@ def test_a_parked_chat_with_a_picture_goes_on_where_it_was(
 def test_a_chat_with_a_picture_is_kept_on_disk(
     files: Any, handlers: Any, load: Any, tmp_path: Path
 ) -> None:
-    """The next start knows the picture by its hash; with another part that sees, it knows none."""
+    """The next start knows the picture by its hash; with another mmproj file, it knows none."""
     folder = tmp_path / "chats"
     options = ("--prompt_cache", "50MB", "--prompt_cache_dir", folder)
     text = f"{picture(1)}\nWhat is it, and what is it for?"
@@ -370,7 +370,7 @@ def test_a_build_without_mtmd_says_so(
     assert reason in caplog.text
 
 
-def test_without_the_part_that_sees_a_chat_is_text(files: Any, load: Any) -> None:
+def test_without_an_mmproj_file_a_chat_is_text(files: Any, load: Any) -> None:
     """--mmproj none; and the memory of the one that is loaded is told."""
     blind = begin(load, files, "llava", "--mmproj", "none")
     assert not blind.accepts_images()
