@@ -1,4 +1,4 @@
-"""The program that tells which tokens may come next in answers that must match something.
+"""The program of the process that computes masks: which tokens may come next in an answer.
 
 It is run as `python -I -S -B -c SOURCE`, with a socket as its standard input. A message is its
 length in four bytes, then its bytes.
@@ -26,13 +26,14 @@ from array import array
 from typing import Any
 
 NUMBER = struct.Struct("<I")
-END = b"<end of answer>"  # the text of a token behind those of the vocabulary
+END = b"<end of answer>"  # text of the token for the end, whose id is the vocabulary's size
 COMPILE_SECONDS = 10  # which llguidance does not bound itself
 # Seconds that the masks of an answer may take, beyond MORE_SECONDS for each of its tokens.
 MASK_SECONDS, MORE_SECONDS = 5.0, 0.05
 MEMORY = 512 * 2**20  # bytes of address space beyond that of the process with the vocabulary
 PAGE = os.sysconf("SC_PAGE_SIZE")
-# Without forcing, the model chooses the tokens of a text that is certain, as it was trained to.
+# Without forcing, the model samples also where only one text can follow: in the tokens that it was
+# trained to write it with.
 HEAD = '%llguidance {"no_forcing": true}\n'
 # Of a JSON schema, unless its own "x-guidance" says otherwise. Models that may write white space
 # without an end do so.
@@ -41,7 +42,7 @@ JSON_OPTIONS = {"whitespace_pattern": r"\x20|\n[\x20\t]{0,40}", "coerce_one_of":
 
 def main() -> None:
     """Make the tokenizer, then fork a process for each socket that comes."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system takes those that ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps those that ended
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever it computes
     control = socket.socket(fileno=os.dup(0))
     setup = json.loads(read_message(control))
@@ -50,7 +51,7 @@ def main() -> None:
         import llguidance
 
         tokenizer = create_tokenizer(llguidance, control, setup["special"])
-    except Exception as error:  # noqa: BLE001 - the parent says it
+    except Exception as error:  # noqa: BLE001 - the parent reports it
         write_message(control, f"{type(error).__name__}: {error}".encode())
         return
     write_message(control, b"")
@@ -127,11 +128,11 @@ def lark_of(llguidance: Any, kind: str, text: str) -> str:
         return f"{HEAD}start: %json {json.dumps(schema)}"
     if kind == "regex":
         return f"{HEAD}start: /{llguidance.regex_to_lark(text, '')}/"
-    return f"{text}\n{HEAD}"  # so that messages have its own numbers of lines
+    return f"{text}\n{HEAD}"  # behind it, so that error messages count the lines of the text
 
 
 def limit_memory() -> None:
-    """Set limits for good: a compiler that runs out of memory ends its own answer only."""
+    """Limit this process: a compiler that runs out of memory ends its own answer only."""
     with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - nothing else is imported
         size = int(file.read().split()[0]) * PAGE
     for limit, most in (
