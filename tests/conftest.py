@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from kuwa_min.log import redaction
+
 # Files whose tests share what takes long to make or much memory: a worker runs all of one, and
 # these come first. The other files are handed out one function at a time, with all its parameters.
 WHOLE_FILES = (
@@ -80,6 +82,15 @@ def environment() -> Iterator[None]:
     if os.environ.copy() != before:  # seldom, and to set all costs more than many a test
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def secrets() -> Iterator[None]:
+    """Forget the secrets that a test made known: no other test's texts are masked by them."""
+    before = redaction._secrets.copy()
+    yield
+    redaction._secrets.clear()
+    redaction._secrets.update(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

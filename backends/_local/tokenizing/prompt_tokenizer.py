@@ -72,7 +72,9 @@ class PromptTokenizer:
         known = self._control_tokens.ids
         return [token for token in ids if token in known]
 
-    def _encode_segments(self, rendered: RenderedChat, pictures: Pictures) -> list[int]:
+    def _encode_segments(
+        self, rendered: RenderedChat, pictures: Pictures = NO_PICTURES
+    ) -> list[int]:
         segments = rendered.segments
         ids: list[int] = []
         neighbours = zip([None, *segments], segments, [*segments[1:], None], strict=False)
