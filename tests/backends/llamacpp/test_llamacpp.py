@@ -155,10 +155,10 @@ def test_what_the_library_takes_beyond_our_options_is_passed_or_named(
 ) -> None:
     """Biases of tokens work, stop words add up, and what makes no text is in the log once."""
     path, whole = tmp_path / "c.yaml", library("Hello")
-    path.write_text(f"stop: [never, {json.dumps(whole[20:23])}]\ngrammar: root\n", encoding="utf-8")
+    path.write_text(f"stop: [never, {json.dumps(whole[20:23])}]\nsuffix: end\n", encoding="utf-8")
     idle = ("--tfs_z", 0.9, "--logprobs", 1)
     talker = load(LlamacppExecutor, "--model_path", gguf, *FEW, "-c", path, *idle)
-    assert "create_completion without effect here: grammar" in caplog.text
+    assert "create_completion without effect here: suffix" in caplog.text
     assert "the command line: parameters of llama_cpp.Llama.create_completion" in caplog.text
     assert "without effect here: logprobs, tfs_z" in caplog.text
     assert "".join(talker.pieces("Hello")) == whole[: whole.index(whole[20:23])]
@@ -380,7 +380,11 @@ def test_a_stopped_answer_ends_within_a_step(
             UsageError,
             "--cache_type q8_0 needs --flash_attn on; f16 and f32 do not",
         ),
-        (("--tensor_split", ",".join("1" * 100)), StartError, "--tensor_split has 100 numbers; "),
+        (
+            ("--ngl", "0", "--tensor_split", ",".join("1" * 100)),
+            StartError,
+            "--tensor_split has 100 numbers; ",
+        ),
         (
             ("--override_chat_template", "{% for %}"),
             StartError,
