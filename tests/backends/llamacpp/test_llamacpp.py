@@ -30,6 +30,7 @@ llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs 
 
 from backends.llamacpp import scheduler_factory  # noqa: E402 - needs the library
 from backends.llamacpp.batching.context import Aborted  # noqa: E402 - needs the library
+from backends.llamacpp.loading import gguf_model  # noqa: E402 - needs the library
 
 pytestmark = [
     pytest.mark.slow,
@@ -381,11 +382,6 @@ def test_a_stopped_answer_ends_within_a_step(
             "--cache_type q8_0 needs --flash_attn on; f16 and f32 do not",
         ),
         (
-            ("--ngl", "0", "--tensor_split", ",".join("1" * 100)),
-            StartError,
-            "--tensor_split has 100 numbers; ",
-        ),
-        (
             ("--override_chat_template", "{% for %}"),
             StartError,
             "the chat template cannot be read: ",
@@ -400,6 +396,12 @@ def test_a_wrong_option_is_one_line(
         load(LlamacppExecutor, "--model_path", gguf, *options)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_more_shares_than_cards_can_be_are_refused() -> None:
+    """Before native code reads them; without cards, --tensor_split is left out with a warning."""
+    with pytest.raises(StartError, match="--tensor_split has 100 numbers; llama.cpp takes 16"):
+        gguf_model._tensor_split([1.0] * 100)
 
 
 @pytest.mark.parametrize(
