@@ -400,7 +400,7 @@ def test_a_wrong_option_is_one_line(
 
 def test_more_shares_than_cards_can_be_are_refused() -> None:
     """Before native code reads them; without cards, --tensor_split is left out with a warning."""
-    with pytest.raises(StartError, match="--tensor_split has 100 numbers; llama.cpp takes 16"):
+    with pytest.raises(StartError, match="--tensor_split has 100 numbers; "):
         gguf_model._tensor_split([1.0] * 100)
 
 
