@@ -124,8 +124,9 @@ def test_status_says_what_loads(seen: dict[str, Any]) -> None:
     """And how far it is, as soon as it listens."""
     first, *_, last = seen["eight"]["loading"]
     assert (first["state"], first["registered"], first["model"]) == ("loading", False, {})
-    assert last["progress"]["what"].startswith("loading /")
-    assert last["progress"]["what"].endswith(f"/{load_scenario_8.MODEL}")
+    task = last["progress"]["what"]  # the check may be too short to be seen
+    is_loading = task.startswith("loading /") and task.endswith(f"/{load_scenario_8.MODEL}")
+    assert is_loading or task == "checking the model"
 
 
 def test_status_says_what_runs(seen: dict[str, Any]) -> None:

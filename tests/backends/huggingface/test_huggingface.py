@@ -12,7 +12,7 @@ import pytest
 
 from backends.huggingface import OPTIONS, HuggingfaceExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
-from kuwa_min.options import generation_options
+from kuwa_min.options import constraint, generation_options
 from kuwa_min.options.thinking import LOCAL_OPTIONS
 from kuwa_min.process import supervision
 from tests.support import local_chats
@@ -569,9 +569,9 @@ def test_precedence_of_options(load: Any, folder: Path, tmp_path: Path) -> None:
 
 
 def test_every_option_is_one_of_the_librarys() -> None:
-    """But for the seed, which it takes from the whole process, what ends a text, and thoughts."""
+    """But for the seed, which is the whole process's, what ends a text, thoughts, constraints."""
     known = vars(transformers.GenerationConfig())
-    ours = {one.name for one in LOCAL_OPTIONS}
+    ours = {one.name for one in (*LOCAL_OPTIONS, *constraint.OPTIONS)}
     others = {"seed", "stop", "stop_token_ids", *ours}
     assert {option.name for option in OPTIONS} - known.keys() == others
     theirs = [option for option in OPTIONS if option.name not in {"seed", *ours}]

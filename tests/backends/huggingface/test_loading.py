@@ -225,7 +225,7 @@ def test_a_library_for_eight_bits_is_asked_for(
 def test_progress_reaches_its_end(
     answer: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weight by weight, in one task that names the model."""
+    """Weight by weight, in a task that names the model; then the model is checked."""
     steps: dict[str, list[tuple[int, int]]] = {}
 
     def begin(_: LLMExecutor, what: str) -> Callable[[int, int], None]:
@@ -233,8 +233,8 @@ def test_progress_reaches_its_end(
 
     monkeypatch.setattr(LLMExecutor, "progress", begin)
     assert answer(folder)
-    ((what, counted),) = steps.items()
-    assert what == f"loading {folder}"
+    assert list(steps) == [loading := f"loading {folder}", "checking the model"]
+    counted = steps[loading]
     total = counted[-1][1]
     assert [done for done, of in counted if of == total] == list(range(total + 1))
     assert total > 10
@@ -559,7 +559,7 @@ def test_loading_is_seen_from_outside(copy: Copy, tmp_path: Path) -> None:
         progress = status["progress"]
         assert progress["what"] == f"loading {place}"
         assert 10 < progress["done"] == progress["total"]
-        assert (progress["percent"], progress["seconds_left"]) == (100, 0)
+        assert (progress["percent"], progress["seconds_left"]) == (99, 0)
         assert fetch(f"{base}/health")[0] == 503
         gate.unlink()
         os.close(waiting)
