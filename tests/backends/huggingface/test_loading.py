@@ -233,7 +233,8 @@ def test_progress_reaches_its_end(
 
     monkeypatch.setattr(LLMExecutor, "progress", begin)
     assert answer(folder)
-    assert list(steps) == [loading := f"loading {folder}", "checking the model"]
+    loading = f"loading {folder}"
+    assert list(steps) == [loading, "checking the model"]
     counted = steps[loading]
     total = counted[-1][1]
     assert [done for done, of in counted if of == total] == list(range(total + 1))
