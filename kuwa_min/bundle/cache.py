@@ -132,14 +132,15 @@ class Entry:
         return self.is_complete
 
     @contextlib.contextmanager
-    def lock_exclusive(self, log_step: Callable[[str], None]) -> Iterator[None]:
-        """Wait until no other process uses the entry, and keep others out; log a wait.
+    def lock_to_unpack(self, log_step: Callable[[str], None]) -> Iterator[bool]:
+        """Wait for a process that unpacks the entry, and log that; yield whether to unpack it.
 
-        Raises StartError after LOCK_TIMEOUT.
+        It is locked exclusively then. A complete entry is not waited for: processes that run from
+        it have its shared lock as long as they live. Raises StartError after LOCK_TIMEOUT.
         """
         self._open_lock()
         started, next_log = time.monotonic(), 0.0
-        while not self._try_flock():
+        while not (has_lock := self._try_flock()) and not self.is_complete:
             waited = time.monotonic() - started
             if waited > LOCK_TIMEOUT:
                 raise StartError(f"another process has had {self.path} for an hour: end that one")
@@ -148,7 +149,7 @@ class Entry:
                 next_log = waited + WAIT_LOG
             time.sleep(LOCK_POLL)
         try:
-            yield
+            yield has_lock and not self.is_complete
         finally:
             self.unlock()
 

@@ -60,8 +60,8 @@ def unpack_missing(path: str, keys: Mapping[str, str], log_step: LogStep) -> dic
         entry.ensure_trusted(log_step)
         while not (entry.is_complete and entry.lock_shared()):
             entry.unlock()
-            with entry.lock_exclusive(log_step):
-                if not entry.is_complete:
+            with entry.lock_to_unpack(log_step) as is_missing:
+                if is_missing:
                     _unpack_entry(archive, payload, entry, PRIVATE, log_step)
     prune(root)
     _mark_durable_in_background(locked.values())
@@ -208,8 +208,8 @@ def unpack_to(path: str, folder: str, log_step: LogStep) -> list[Entry]:
     entries = [Entry(root, payload["id"]) for payload in archive.payloads]
     for payload, entry in zip(archive.payloads, entries, strict=True):
         entry.ensure_trusted(log_step)
-        with entry.lock_exclusive(log_step):
-            if not entry.is_complete:
+        with entry.lock_to_unpack(log_step) as is_missing:
+            if is_missing:
                 _unpack_entry(archive, payload, entry, PUBLIC, log_step)
                 entry.mark_durable()
     return entries

@@ -173,10 +173,11 @@ def test_one_fills_and_the_other_waits_and_says_so(root: Path) -> None:
         waiting.set()
 
     def wait() -> None:
-        with second.lock_exclusive(log):
-            assert second.is_complete
+        with second.lock_to_unpack(log) as is_missing:
+            assert not is_missing
 
-    with first.lock_exclusive(logged.append):
+    with first.lock_to_unpack(logged.append) as is_missing:
+        assert is_missing
         thread = threading.Thread(target=wait)
         thread.start()
         assert waiting.wait(60)
@@ -185,6 +186,22 @@ def test_one_fills_and_the_other_waits_and_says_so(root: Path) -> None:
     thread.join(60)
     assert not thread.is_alive()
     assert logged == [f"another process is unpacking to {first.path}; waiting for it"]
+
+
+def test_an_entry_that_another_process_runs_from_is_not_waited_for(root: Path) -> None:
+    """The first of two that start together has it as long as it lives."""
+    first, second = filled(root), Entry(str(root), KEY)
+    assert first.lock_shared()
+
+    def start() -> None:
+        with second.lock_to_unpack(pytest.fail) as is_missing:
+            assert not is_missing
+        assert second.lock_shared()
+
+    thread = threading.Thread(target=start, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_an_entry_that_may_be_torn_is_known(root: Path) -> None:
