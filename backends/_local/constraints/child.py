@@ -150,7 +150,7 @@ def read_message(source: socket.socket) -> bytes:
 
 
 def read_bytes(source: socket.socket, count: int) -> bytes:
-    """Read so many bytes; raises EOFError at the end of the socket."""
+    """Return exactly `count` bytes of the socket; raises EOFError if it ends before."""
     data = source.recv(count, socket.MSG_WAITALL) if count else b""
     while len(data) < count:
         more = source.recv(count - len(data))

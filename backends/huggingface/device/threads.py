@@ -38,6 +38,6 @@ class TorchThreads:
 
 
 def use(count: int) -> None:
-    """Compute with so many threads from now on."""
+    """Set the number of threads within one of torch's operations; for the engine's thread."""
     if count != torch.get_num_threads():
         torch.set_num_threads(count)

@@ -35,7 +35,7 @@ class Demand(NamedTuple):
     per_length: float  # per token of the slots' length, for all slots together
 
     def total(self, slots: int, length: int) -> float:
-        """Return the bytes that so many slots of this length take."""
+        """Return the bytes of a context of `slots` sequences of `length` tokens each."""
         state = slots * (self.per_slot + length * self.per_token)
         return state + self.fixed + length * self.per_length
 
