@@ -19,16 +19,27 @@ IN_TURN = flock $(VENV)/python-ready
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
 
-.PHONY: run build test check lint heavy vulkan cloud models cuda bench bench-heavy bench-huggingface \
+# What make demo talks with; any other GGUF file will do: make demo DEMO_MODEL=model.gguf
+SMALL_MODEL = build/models/SmolLM2-135M-Instruct.Q4_1.gguf
+DEMO_MODEL ?= $(SMALL_MODEL)
+
+.PHONY: run demo build test check lint heavy vulkan cloud models cuda bench bench-heavy bench-huggingface \
   bench-llamacpp bench-real bench-chatgpt bench-gpu soak browser ssh-keygen mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
 
+demo: $(DEMO_MODEL) dist/kuwa-llamacpp.pyz ## the same with a small real model; compiles llama.cpp once
+	$(PYTHON) dist/kuwa-llamacpp.pyz llamacpp --model_path $(DEMO_MODEL) --embedded_kernel $(KERNEL) \
+	  --concurrent_req_limit 4
+
 build: $(BACKENDS:%=dist/kuwa-%.pyz)
 
 dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
+
+$(SMALL_MODEL): | $(VENV)/build-ready
+	$(BIN)/python -m kuwa_min.packing.indexed_model $@
 
 test: $(VENV)/test-ready ## everything: lint, types, all tests
 	$(MAKE) --jobs 4 browser ssh-keygen lint heavy cloud models cuda # downloads and lint while llama.cpp is compiled

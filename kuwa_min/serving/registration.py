@@ -60,7 +60,8 @@ class Registration:
     All requests are made on a thread of its own, "registration"; the last one on "unregister".
 
     names: the access codes. resolve_endpoints: returns the endpoints' URLs; called until it raises
-    no StartError, as it does while the Kernel's host name does not resolve.
+    no StartError, as it does while the Kernel's host name does not resolve. page: the URL of a chat
+    page, which the log gives once users can chat there.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class Registration:
         names: Sequence[str],
         resolve_endpoints: Callable[[], Sequence[str]],
         metrics: Metrics,
+        page: str | None = None,
     ) -> None:
         self._kernel_url, self._version = kernel_url, version
         self._names, self._resolve_endpoints = names, resolve_endpoints
-        self._metrics = metrics
+        self._metrics, self._page = metrics, page
         self._endpoints: Sequence[str] = ()
         self._table_actions = list(TABLE_ACTIONS)  # the one that worked last comes first
         self._stop = threading.Event()
@@ -132,7 +134,8 @@ class Registration:
         for name in self._names:
             if not self._register(name):
                 return False
-        self._set_state(f"registered as {', '.join(self._names)}", kind=REGISTERED)
+        place = f": chat at {self._page}" if self._page else ""
+        self._set_state(f"registered as {', '.join(self._names)}{place}", kind=REGISTERED)
         return True
 
     def _register(self, name: str) -> bool:

@@ -287,6 +287,7 @@ class Service:
             names=args.access_code,
             resolve_endpoints=lambda: self._endpoint_urls(host, port),
             metrics=self._metrics,
+            page=self._kernel_url if args.embedded_kernel else None,
         )
 
     def _base_url(self, host: str, port: int) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.load.machines import HeavyFile, Machine
+from tests.support.models import real_models
+from tests.support.programs import ROOT, Program, chat_through
 
 pytestmark = pytest.mark.slow
 OPTIONS = {
@@ -88,3 +94,30 @@ def test_the_documents_name_every_library(file: HeavyFile, backend: str) -> None
     assert all(component["hashes"] for component in bill["components"])
     document = documents["licenses.txt"].read_text(encoding="utf-8")
     assert document.count("MIT License") > 1
+
+
+def make_demo(*variables: str) -> list[str]:
+    """Return the commands of `make demo`, run without what others ran before."""
+    command = ["make", "--dry-run", "--always-make", "demo", *variables]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.replace("\\\n", "").splitlines()
+
+
+def test_the_demo_installs_what_builds_need_and_no_more() -> None:
+    """No torch, and nothing of the tests."""
+    installed = [one for one in make_demo() if " pip " in one or "/pip " in one]
+    assert installed == [".venv/bin/pip install --quiet --editable '.[build]'"]
+
+
+def test_the_demo_answers(heavy: Callable[[str], HeavyFile], tmp_path: Path) -> None:
+    """What `make demo` runs, with the file that was built already; its last line is the page."""
+    model = real_models.gguf_file(real_models.SMOLLM2)
+    command = make_demo("KERNEL=127.0.0.1:0", f"DEMO_MODEL={model}")[-1]
+    _, file, *words = shlex.split(command)
+    assert file == "dist/kuwa-llamacpp.pyz"
+    path = str(heavy("llamacpp").path)
+    environment = {"KUWA_MIN_ROOT": str(tmp_path / "cache")}
+    with Program(*words, command=(sys.executable, path), **environment) as program:
+        program.wait_for(r"registered as llamacpp: chat at http://127.0.0.1:\d+/\n$")
+        answer = chat_through(program.kernel_url, "llamacpp", "What is the capital of France?")
+    assert "Paris" in answer

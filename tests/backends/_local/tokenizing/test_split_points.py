@@ -16,8 +16,9 @@ from backends._local.tokenizing.split_points import (
     character_level_text,
     find_split_points,
 )
+from kuwa_min.packing.indexed_model import IndexedModel
 from tests.support.models import tiny_models
-from tests.support.models.real_models import GEMMA3, SMOLLM2, Weights, gguf_file, model_folder
+from tests.support.models.real_models import GEMMA3, SMOLLM2, gguf_file, model_folder
 
 ATOMS = (
     *("a", "b", "Word", "the", " ", " ", "  ", "\n", "\n\n", " \n", "\r\n", "\t", "1", "23", "456"),
@@ -167,7 +168,7 @@ real = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", [SMOLLM2, GEMMA3])
-def test_llama_cpp_divides_texts_of_real_vocabularies(weights: Weights, load: Any) -> None:
+def test_llama_cpp_divides_texts_of_real_vocabularies(weights: IndexedModel, load: Any) -> None:
     """Of bytes and of SentencePiece; its own call gets the whole text."""
     pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
     from backends.llamacpp import LlamacppExecutor
@@ -179,7 +180,7 @@ def test_llama_cpp_divides_texts_of_real_vocabularies(weights: Weights, load: An
 
 
 @pytest.mark.parametrize("weights", [pytest.param(one, marks=real) for one in (SMOLLM2, GEMMA3)])
-def test_transformers_divides_texts_of_real_vocabularies(weights: Weights) -> None:
+def test_transformers_divides_texts_of_real_vocabularies(weights: IndexedModel) -> None:
     """Of bytes and of SentencePiece."""
     transformers = pytest.importorskip("transformers", reason="the huggingface backend needs it")
     from backends.huggingface.tokenizer import LibraryTokenizer
