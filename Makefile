@@ -17,7 +17,7 @@ PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4
 # Two of pip at once would spoil an environment, and mypy would read packages by halves.
 IN_TURN = flock $(VENV)/python-ready
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
-SOURCES = $(shell find kuwa_min backends -name '*.py' -o -name '*.html') build.py
+SOURCES = $(shell find kuwa_min backends -name '*.py' -o -path '*/kernel/page/*.*') build.py
 
 # What make demo talks with; any other GGUF file will do: make demo DEMO_MODEL=model.gguf
 SMALL_MODEL = build/models/SmolLM2-135M-Instruct.Q4_1.gguf

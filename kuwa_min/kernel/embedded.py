@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pkgutil
 from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlencode
@@ -30,7 +29,7 @@ from kuwa_min.httpd.messages import (
 from kuwa_min.httpd.server import Server
 from kuwa_min.options import address
 
-from . import forms, protocol
+from . import forms, page_files, protocol
 from .executor_hosts import ExecutorHosts
 from .records import ExecutorRecord, RecordTable, loggable, origin
 from .relay import Relay, abort, shut_down
@@ -42,10 +41,6 @@ MAX_LENGTH = 1000  # characters of a name, an endpoint, an id
 MAX_REFUSED = 100  # refused executors that are logged
 CHAT_IDS = ("history_id", "user_id")
 TABLES = ("list", "debug", "read")  # which front ends and executors read under any Host
-PAGE_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class EmbeddedKernel:
@@ -90,7 +85,7 @@ class EmbeddedKernel:
     def _routes(self) -> Routes:
         worker, chat = f"/{self._version}/worker", f"/{self._version}/chat"
         return {
-            "/": {"GET": self._page},
+            **page_files.routes(self._version),
             "/health": {"GET": lambda _: Response(204)},
             f"{worker}/register": {"POST": self._register},
             f"{worker}/unregister": {"POST": self._unregister},
@@ -103,11 +98,6 @@ class EmbeddedKernel:
             f"{chat}/completions": {"POST": self._completions},
             f"{chat}/abort": {"POST": self._abort},
         }
-
-    def _page(self, _: Request) -> Response:
-        page = pkgutil.get_data(__package__, "chat.html") or b""
-        page = page.replace(b'data-version="v1.0"', f'data-version="{self._version}"'.encode())
-        return Response(200, page, HTML, (("Content-Security-Policy", PAGE_POLICY),))
 
     def _register(self, request: Request) -> Response:
         name, endpoint = _form_values(request, "name", "endpoint")

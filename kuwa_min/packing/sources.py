@@ -14,7 +14,7 @@ from pathlib import Path
 from kuwa_min.registry import PACKAGE, backend_infos
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = (".py", ".html")  # by suffix: what an editor leaves behind never travels
+SHIPPED = (".py", ".html", ".css", ".js")  # by suffix: what an editor leaves behind never travels
 PACKING = "kuwa_min/packing"  # makes files, and is in none
 # A file without libraries leaves out FOR_LIBRARIES, but for IN_EVERY_FILE.
 FOR_LIBRARIES = ("kuwa_min/bundle",)

@@ -199,17 +199,6 @@ def test_an_answer_that_breaks_off_is_not_passed_on_as_whole(kernel: str) -> Non
             assert error.value.partial == b"half"
 
 
-def test_the_page_is_whole_and_guarded(kernel: str) -> None:
-    """Fetch the chat page."""
-    with call(kernel) as response:
-        page = response.read().decode()
-        policy = response.getheader("Content-Security-Policy") or ""
-    assert "default-src 'none'" in policy
-    assert page.lower().startswith("<!doctype html>")
-    assert 'data-version="v1.0"' in page
-    assert "http://" not in page.replace("http://www.w3.org/", "")
-
-
 def test_the_page_knows_the_interface_version() -> None:
     """Run a Kernel of another version."""
     with EmbeddedKernel("127.0.0.1", 0, version="v2.0") as one:

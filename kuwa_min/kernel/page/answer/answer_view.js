@@ -1,0 +1,102 @@
+/** One answer on the screen. */
+import { element } from "../dom.js";
+import { text } from "../texts.js";
+import { addMessage, followEnd } from "./transcript.js";
+import { number, string } from "./wire.js";
+
+const ERRORS = ["EMERGENCY", "ALERT", "CRITICAL", "ERROR"], WARNINGS = ["WARNING", "NOTICE"];
+const QUEUED = "waiting for a free slot", THOUGHTS = "Thinking";    // what our executors say
+const LOG_LIMIT = 300;      // log lines of an answer that are kept on screen
+const PART_LENGTH = 4000;   // an answer is laid out in parts, so that a new piece does not lay out all of it again
+
+/** Show one answer as it comes in, drawn at most once a frame. */
+export function answerView() {
+  const message = addMessage("assistant", text.assistant);
+  const body = message.firstElementChild, meta = element("p", "meta");
+  let part = null, partLength = 0, pending = "", frame = 0, note = null, gap = true;
+  let logs = null, bar = null, progress = null, passing = false;
+  message.setAttribute("aria-busy", "true");
+  message.lastElementChild.before(meta);
+
+  const later = () => { frame ||= requestAnimationFrame(draw); };
+  function draw() {
+    frame = 0;
+    while (pending) {
+      const cut = partLength > PART_LENGTH ? pending.indexOf("\n") : -1;
+      const piece = cut < 0 ? pending : pending.slice(0, cut);
+      if (!part) body.append(part = element("div", "part"));
+      part.append(piece);
+      partLength += piece.length;
+      pending = cut < 0 ? "" : pending.slice(cut + 1);
+      if (cut >= 0) part = null, partLength = 0;    // the end of the part stands for the newline
+    }
+    if (progress) drawProgress(progress), progress = null;
+    followEnd();
+  }
+  function drawProgress({ position, total, desc, postfix }) {
+    if (!bar) meta.before(bar = element("div", "progress"));
+    const of = number(total) > 0, done = Math.max(0, Math.min(number(position), total));
+    const gauge = bar.querySelector("progress") || document.createElement("progress");
+    if (of) gauge.max = total, gauge.value = done;
+    const what = desc === QUEUED ? text.waiting : desc === THOUGHTS ? text.thoughts : string(desc);
+    passing = desc === THOUGHTS;
+    const label = [what, of && `${done}/${total}`, string(postfix)].filter(Boolean).join(" · ");
+    gauge.setAttribute("aria-label", label);
+    bar.replaceChildren(...of ? [gauge] : [], element("span", "", label));
+  }
+  function addNote(kind, name) {
+    const made = element("p", kind);
+    made.setAttribute("role", "note");
+    made.setAttribute("aria-label", name);
+    meta.before(made);
+    return made;
+  }
+
+  const view = {
+    message, answer: "", notes: 0, logged: false, first: 0,
+    say(line) { meta.textContent = line; later(); },
+    fail(line) { addNote("note error", text.error).textContent = line; },
+    done(code) {
+      draw();
+      bar?.remove();
+      if (code) {
+        const name = text.codes[code];
+        const chip = element("span", "code", [text.exit_code(code), name].filter(Boolean).join(" · "));
+        chip.classList.toggle("incomplete", code === 1);
+        meta.prepend(chip);
+      }
+      message.setAttribute("aria-busy", "false");
+    },
+    log(level, line) {
+      if (!logs) meta.before(logs = element("div", "logs")), logs.setAttribute("aria-label", text.logs);
+      const kind = ERRORS.includes(level) ? "error" : WARNINGS.includes(level) ? "warning" : "";
+      const row = element("p", kind);
+      row.append(element("b", "", level || "LOG"), line);
+      logs.append(row);
+      if (logs.children.length > LOG_LIMIT) logs.firstChild.remove();
+      logs.scrollTop = logs.scrollHeight;
+      view.logged = true;
+      later();
+    },
+    progress(chunk) { progress = chunk; later(); },
+    write(piece) {
+      if (gap) piece = piece.replace(/^\n+/, "");    // the newlines around a note that was taken out
+      if (piece) gap = false, view.first ||= performance.now();
+      if (piece && passing) bar?.remove(), bar = progress = null, passing = false;
+      view.answer += piece;
+      pending += piece;
+      later();
+    },
+    openNote() {
+      note = addNote("note", text.note);
+      view.notes++;
+      gap ||= view.answer.endsWith("\n");
+    },
+    writeNote(piece) { note.append(note.firstChild ? piece : piece.trimStart()); later(); },
+    closeNote() {
+      note.textContent = note.textContent.trim();
+      if (!note.firstChild) note.remove(), view.notes--;
+    },
+  };
+  return view;
+}

@@ -1,0 +1,48 @@
+/** What the page says, in English and Traditional Chinese. */
+
+const TEXT = {
+  en: {
+    kernel: "built-in Kernel", purpose: "For trying things and testing. Not a production Kernel.",
+    access_code: "Access code", endpoint: "Endpoint", state: "State", free: "Free", users: "Used by", action: "Action",
+    history_id: "history", user_id: "user", free_of: (free, all) => `${free} of ${all} free`,
+    shut_down: "Shut down", cancel: "Cancel", leaving: "LEAVING", shut_down_what: name => `Shut down “${name}”?`,
+    drains: "It takes no new chats and ends when its answers are finished. If it runs the built-in Kernel, this page ends with it.",
+    executors: "Executors", new_chat: "New chat", send: "Send", stop: "Stop",
+    transcript: "Conversation", message: "Write a message", you: "You", assistant: "Answer",
+    keys: "Enter sends · Shift+Enter starts a new line · Esc stops the answer",
+    welcome: "What would you like to try?", ready: "Choose an access code and write a message.",
+    none: "No executor is registered yet. Start one:",
+    count: (ready, all) => `${ready} of ${all} ready`, offline: "The Kernel does not answer. Trying again…",
+    me: (user, chat) => `You are user ${user}, this chat is history ${chat}.`,
+    waiting: "Waiting for a free slot…", thinking: "Waiting for the first words…", thoughts: "Thinking…", streaming: "Answering…",
+    stopping: "Stopping…", stopped: "Stopped", note: "Side note", error: "Error", logs: "Log", refused: "The model refused",
+    times: (first, total, length) => `first words after ${first} s · ${total} s · ${length} characters`,
+    tokens: (prompt, completion) => `${prompt} + ${completion} tokens`,
+    exit_code: code => `Exit code ${code}`, codes: { 1: "incomplete", 1024: "failed" },
+    no_machine: code => `No executor serves “${code}” at the moment.`, empty: "The answer was empty.",
+    failed: status => `The Kernel answered with status ${status}.`, broken: "The connection to the Kernel broke off.",
+  },
+  zh: {
+    kernel: "內建 Kernel", purpose: "僅供試用與測試，並非正式營運的 Kernel。",
+    access_code: "存取代碼", endpoint: "端點", state: "狀態", free: "空閒", users: "使用中", action: "操作",
+    history_id: "對話", user_id: "使用者", free_of: (free, all) => `${all} 個中有 ${free} 個空閒`,
+    shut_down: "關閉", cancel: "取消", leaving: "關閉中", shut_down_what: name => `要關閉「${name}」嗎？`,
+    drains: "它不再接受新對話，並在完成進行中的回答後結束。如果內建 Kernel 由它執行，這個頁面也會一併結束。",
+    executors: "執行器", new_chat: "新對話", send: "送出", stop: "停止",
+    transcript: "對話內容", message: "輸入訊息", you: "你", assistant: "回答",
+    keys: "Enter 送出 · Shift+Enter 換行 · Esc 停止回答",
+    welcome: "想試些什麼？", ready: "選擇存取代碼，然後輸入訊息。",
+    none: "目前沒有已註冊的執行器，可以這樣啟動一個：",
+    count: (ready, all) => `${all} 個中有 ${ready} 個可用`, offline: "Kernel 沒有回應，正在重試…",
+    me: (user, chat) => `你是使用者 ${user}，這個對話是 ${chat}。`,
+    waiting: "正在等待空閒的執行器…", thinking: "正在等待回答…", thoughts: "思考中…", streaming: "回答中…",
+    stopping: "正在停止…", stopped: "已停止", note: "附註", error: "錯誤", logs: "記錄", refused: "模型拒絕回答",
+    times: (first, total, length) => `${first} 秒後開始 · 共 ${total} 秒 · ${length} 字`,
+    tokens: (prompt, completion) => `${prompt} + ${completion} 個 token`,
+    exit_code: code => `結束代碼 ${code}`, codes: { 1: "未完成", 1024: "失敗" },
+    no_machine: code => `目前沒有執行器提供「${code}」。`, empty: "回答是空的。",
+    failed: status => `Kernel 回應狀態碼 ${status}。`, broken: "與 Kernel 的連線中斷了。",
+  },
+};
+export const language = navigator.languages.map(tag => tag.slice(0, 2)).find(tag => tag in TEXT) || "en";
+export const text = TEXT[language];

@@ -1,0 +1,60 @@
+"""Serve the chat page: the files of the folder page/, from a folder or from inside a zip.
+
+`/` is index.html, `/page/NAME` every other file. The page asks for nothing but these and the
+Kernel's API, and its Content-Security-Policy lets it ask for nothing else: no inline script or
+style, no other host.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kuwa_min.httpd.messages import Response, Route
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
+FOLDER, INDEX = "page", "index.html"
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = (
+    ("Content-Security-Policy", POLICY),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-cache"),  # another file may serve another version here
+)
+
+
+def routes(version: str) -> dict[str, dict[str, Route]]:
+    """Return a route for each file; version: of the Kernel's API, which the page is told."""
+    found = dict(_files(importlib.resources.files(__package__) / FOLDER, f"/{FOLDER}"))
+    page = found.pop(f"/{FOLDER}/{INDEX}")
+    found["/"] = page.replace(b'data-version="v1.0"', f'data-version="{version}"'.encode())
+    return {path: {"GET": _route(path, body)} for path, body in found.items()}
+
+
+def _files(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the path and the content of each file below a folder."""
+    for entry in folder.iterdir():
+        place = f"{path}/{entry.name}"
+        if entry.is_dir():
+            yield from _files(entry, place)
+        elif _suffix(place) in CONTENT_TYPES:
+            yield place, entry.read_bytes()
+
+
+def _route(path: str, body: bytes) -> Route:
+    response = Response(200, body, CONTENT_TYPES[_suffix(path) or ".html"], HEADERS)
+    return lambda _: response
+
+
+def _suffix(path: str) -> str:
+    return path[path.rfind(".") :] if "." in path else ""
