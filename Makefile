@@ -31,7 +31,7 @@ run: build ## build, start an executor with its own Kernel, and say where the ch
 
 demo: $(DEMO_MODEL) dist/kuwa-llamacpp.pyz ## the same with a small real model; compiles llama.cpp once
 	$(PYTHON) dist/kuwa-llamacpp.pyz llamacpp --model_path $(DEMO_MODEL) --embedded_kernel $(KERNEL) \
-	  --concurrent_req_limit 4
+	  --concurrent_req_limit 4 --temperature 0.2 # hotter, a small model is incoherent
 
 build: $(BACKENDS:%=dist/kuwa-%.pyz)
 
