@@ -24,7 +24,7 @@ SMALL_MODEL = build/models/SmolLM2-135M-Instruct.Q4_1.gguf
 DEMO_MODEL ?= $(SMALL_MODEL)
 
 .PHONY: run demo build test check lint heavy vulkan cloud models cuda bench bench-heavy bench-huggingface \
-  bench-llamacpp bench-real bench-chatgpt bench-gpu soak browser ssh-keygen mutation raise-versions clean
+  bench-llamacpp bench-real bench-chatgpt bench-gpu soak browser npm ssh-keygen mutation raise-versions clean
 
 run: build ## build, start an executor with its own Kernel, and say where the chat page is
 	$(PYTHON) dist/kuwa-dummy.pyz dummy --embedded_kernel $(KERNEL) --concurrent_req_limit 4
@@ -42,7 +42,7 @@ $(SMALL_MODEL): | $(VENV)/build-ready
 	$(BIN)/python -m kuwa_min.packing.indexed_model $@
 
 test: $(VENV)/test-ready ## everything: lint, types, all tests
-	$(MAKE) --jobs 4 browser ssh-keygen lint heavy cloud models cuda # downloads and lint while llama.cpp is compiled
+	$(MAKE) --jobs 4 browser npm ssh-keygen lint heavy cloud models cuda # downloads and lint while llama.cpp is compiled
 	$(PYTEST)
 
 check: $(VENV)/test-ready lint ## for every commit: lint, types, the tests that take seconds
@@ -136,7 +136,12 @@ browser: ## the page's tests need Chromium; without it they are skipped, and say
 	  && apt-get install -qq -y --no-install-recommends chromium chromium-driver; } \
 	  || echo "no Chromium here: the tests of the chat page will be skipped"
 
-ssh-keygen: browser ## the tests of signed kits need it, and are skipped without it; apt-get by turns
+npm: browser ## what draws answers on the chat page comes by npm; without it the page shows plain text
+	@command -v npm >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
+	  && apt-get install -qq -y --no-install-recommends npm; } \
+	  || echo "no npm here: the chat page will show plain text, and its tests will be skipped"
+
+ssh-keygen: npm ## the tests of signed kits need it, and are skipped without it; apt-get by turns
 	@command -v ssh-keygen >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
 	  && apt-get install -qq -y --no-install-recommends openssh-client; } \
 	  || echo "no ssh-keygen here: the tests of signed kits will be skipped"

@@ -22,6 +22,13 @@ from kuwa_min.packing.custom.executor_files import Executor, find_executor, is_c
 from kuwa_min.packing.custom.first_import import import_once
 from kuwa_min.packing.custom.requirements import read_requirements
 from kuwa_min.packing.libraries.cards import Cards
+from kuwa_min.packing.libraries.page_libraries import (
+    NO_PAGE_LIBRARIES,
+    PLAIN,
+    PageLibraries,
+    Unavailable,
+    find_page_libraries,
+)
 from kuwa_min.packing.libraries.request import LibraryRequest, package_of
 from kuwa_min.packing.model_files import model_files
 from kuwa_min.registry import BackendInfo, backend_infos
@@ -107,7 +114,8 @@ def _build(
         names = {*provided(one.path for one in libraries.files), *libraries.host_packages}
         check_imports(executor, names, log_step)
     folder, output = options.in_folder, Path(options.output)
-    recipe = Recipe(backend, output, libraries, model, options.pyc, executor, folder)
+    page = _page_libraries(options, wanted=bool(has_libraries))
+    recipe = Recipe(backend, output, libraries, model, options.pyc, executor, folder, page)
     path = build_file(recipe, log_step)
     if executor:
         import_once(path, backend.name, python_here(libraries.target), log_step)
@@ -131,6 +139,20 @@ def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
         cards.backend_of_ggml(house),
     )  # fmt: skip
     return find_libraries(request, prune if options.prune else list, log_step)
+
+
+def _page_libraries(options: argparse.Namespace, *, wanted: bool) -> PageLibraries:
+    """Find what the chat page draws answers with; without it the build goes on, if it may."""
+    if options.page_libraries == "off" or not (wanted or options.page_libraries):
+        return NO_PAGE_LIBRARIES
+    cache = options.wheelhouse / "npm"
+    try:
+        return find_page_libraries(cache, no_index=options.no_index, log_step=log_step)
+    except Unavailable as error:
+        if options.page_libraries:
+            raise
+        log_step(f"{error}: {PLAIN}")
+        return NO_PAGE_LIBRARIES
 
 
 def _make_kit(path: Path, backend: BackendInfo, options: argparse.Namespace) -> None:

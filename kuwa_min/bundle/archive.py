@@ -83,13 +83,16 @@ class Archive:
         return Index([File(*one) for one in raw["files"]], [Blob(*one) for one in raw["blobs"]])
 
     def texts(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
-        """Yield path and text of the payloads' files whose path is wanted."""
+        """Yield path and text of the files whose path is wanted: the payloads', then the zip's."""
         with open(self.path, "rb") as file:
             for payload in self.payloads:
                 index, start = self.index(payload), self.start_of(payload)
                 for one in sorted(filter(lambda one: wanted(one.path), index.files)):
                     chunks = contents(file.fileno(), start, index.blobs[one.blob], self.path)
                     yield one.path, b"".join(chunks).decode("utf-8", "replace")
+        with _opened_zip(self.path) as core:
+            for name in sorted(filter(wanted, core.namelist())):
+                yield name, core.read(name).decode("utf-8", "replace")
 
     def sha256(self, report: Callable[[int, int], None]) -> str:
         """Return the whole file's hash in hex; compares the payloads' on the way.

@@ -61,7 +61,7 @@ def carried_packages() -> list[str] | None:
     manifest = this_file().manifest
     if manifest["host_packages"]:
         return None
-    return [package["name"] for package in manifest["packages"]]
+    return [one["name"] for one in manifest["packages"] if not one["wheel"].endswith(".tgz")]
 
 
 def carries_model() -> bool:
@@ -74,9 +74,10 @@ def _with_libraries(archive: Archive) -> Archive:
     if archive.payloads:
         return archive
     name = Path(archive.path).name
+    packages = [f"{one['name']} ({one['license']})" for one in archive.manifest["packages"]]
     raise UsageError(
-        "this file holds kuwa-min alone (MIT); its documents lie beside it where it was built: "
-        f"{name}.cdx.json and {name}.licenses.txt"
+        f"this file holds no more than {', '.join(packages)}; its documents lie beside it where "
+        f"it was built: {name}.cdx.json and {name}.licenses.txt"
     )
 
 

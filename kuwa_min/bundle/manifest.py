@@ -37,8 +37,8 @@ class Package(TypedDict):
 
     name: str
     version: str
-    wheel: str  # the wheel's file name; "" for our own
-    sha256: str  # of the wheel, in hex; of the sources for our own
+    wheel: str  # the file name of its wheel, or of its npm package: *.tgz; "" for our own
+    sha256: str  # of that file, in hex; of the sources for our own
     license: str  # as its metadata declares it; "" if it declares none
     spdx: bool  # whether the license is an SPDX expression
 
@@ -137,7 +137,7 @@ def _facts(manifest: Manifest) -> list[Fact]:
 
 
 def _payload(payload: Payload, manifest: Manifest) -> str:
-    wheels = sum(1 for package in manifest["packages"] if package["wheel"])
+    wheels = sum(1 for package in manifest["packages"] if package["wheel"].endswith(".whl"))
     packages = f"{wheels} packages, " if payload["kind"] == "libraries" else ""
     files = f"{payload['files']:,} {'file' if payload['files'] == 1 else 'files'}"
     return f"{packages}{files}, {size_text(payload['bytes'])} unpacked (id {payload['id']})"

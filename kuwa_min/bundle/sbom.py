@@ -136,7 +136,9 @@ def _component(package: Package) -> dict[str, object]:
 
 
 def _purl(package: Package) -> str:
-    """Return a package URL: PyPI's normalised name, the version percent-encoded."""
+    """Return a package URL: npm's name, or PyPI's normalised one, the version percent-encoded."""
+    if package["wheel"].endswith(".tgz"):
+        return f"pkg:npm/{quote(package['name'])}@{package['version']}"
     name = re.sub(r"[-_.]+", "-", package["name"]).lower()
     return f"pkg:pypi/{name}@{quote(package['version'], safe='')}"
 

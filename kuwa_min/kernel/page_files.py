@@ -8,6 +8,7 @@ style, no other host.
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 FOLDER, INDEX = "page", "index.html"
+LIBRARY = re.compile(r"/page/libraries/(\w+)\.js")  # in a file that was built with them
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -35,10 +37,22 @@ HEADERS = (
 
 def routes(version: str) -> dict[str, dict[str, Route]]:
     """Return a route for each file; version: of the Kernel's API, which the page is told."""
-    found = dict(_files(importlib.resources.files(__package__) / FOLDER, f"/{FOLDER}"))
-    page = found.pop(f"/{FOLDER}/{INDEX}")
-    found["/"] = page.replace(b'data-version="v1.0"', f'data-version="{version}"'.encode())
-    return {path: {"GET": _route(path, body)} for path, body in found.items()}
+    folder = importlib.resources.files(__package__) / FOLDER
+    return {path: {"GET": _route(one)} for path, one in responses(folder, version).items()}
+
+
+def responses(folder: Traversable, version: str) -> dict[str, Response]:
+    """Return a response for each file of the page's folder, by its path."""
+    found = dict(_files(folder, f"/{FOLDER}"))
+    page = found.pop(f"/{FOLDER}/{INDEX}").decode()
+    page = page.replace('data-version="v1.0"', f'data-version="{version}"')
+    names = [match[1] for path in found if (match := LIBRARY.fullmatch(path))]
+    page = page.replace('data-libraries=""', f'data-libraries="{" ".join(sorted(names))}"')
+    found["/"] = page.encode()
+    return {
+        path: Response(200, body, CONTENT_TYPES[_suffix(path) or ".html"], HEADERS)
+        for path, body in found.items()
+    }
 
 
 def _files(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
@@ -51,8 +65,7 @@ def _files(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
             yield place, entry.read_bytes()
 
 
-def _route(path: str, body: bytes) -> Route:
-    response = Response(200, body, CONTENT_TYPES[_suffix(path) or ".html"], HEADERS)
+def _route(response: Response) -> Route:
     return lambda _: response
 
 

@@ -18,6 +18,7 @@ from kuwa_min.launch import MIN_PYTHON
 from kuwa_min.packing.custom.check_imports import library_imports
 from kuwa_min.packing.custom.executor_files import Executor, summary_of
 from kuwa_min.packing.custom.plugins import find_plugins
+from kuwa_min.packing.libraries.page_libraries import NO_PAGE_LIBRARIES, PageLibraries
 from kuwa_min.packing.wheels.wheel import PayloadFile
 from kuwa_min.progress import Progress
 from kuwa_min.registry import BackendInfo
@@ -69,6 +70,7 @@ class Recipe(NamedTuple):
     with_bytecode: bool
     executor: Executor | None = None  # a custom one, which the backend then describes
     changes_folder: bool = False  # whether it starts in its own folder
+    page: PageLibraries = NO_PAGE_LIBRARIES
 
 
 def build_file(recipe: Recipe, log_step: LogStep) -> Path:
@@ -101,7 +103,8 @@ def _write(path: Path, recipe: Recipe, files: list[PayloadFile], staging: Path) 
 
     def entries(payloads: list[Payload]) -> dict[str, bytes]:
         manifest = _manifest(recipe, payloads, python)
-        return core_zip.make_core(manifest, _target_entry(recipe, payloads), python, staging)
+        core = core_zip.make_core(manifest, _target_entry(recipe, payloads), python, staging)
+        return core | recipe.page.entries
 
     write_file(path, specs, entries)
 
@@ -144,7 +147,7 @@ def _manifest(recipe: Recipe, payloads: list[Payload], python: str) -> Manifest:
         "backend": name,
         "executors": _executors(recipe),
         "built_for": {**libraries.target, "bytecode": bytecode},
-        "packages": [package, *libraries.packages],
+        "packages": [package, *libraries.packages, *recipe.page.packages],
         "payloads": payloads,
         "host_packages": libraries.host_packages,
         "shiv_version": core_zip.shiv_version(),

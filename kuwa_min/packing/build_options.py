@@ -97,6 +97,11 @@ def _add_contents(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--prune", action="store_true", help="leave out what inference never needs")
     group.add_argument("--pyc", action="store_true", help="compile what is imported; first start")
     group.add_argument("--thin", action="store_true", help="use the torch that the host has")
+    group.add_argument(
+        "--page_libraries", choices=("on", "off"),
+        help="Markdown and highlighted code on the chat page, by libraries that npm brings; "
+        "default: on for backends with libraries",
+    )  # fmt: skip
     group.add_argument("--model", metavar="PATH", type=Path, help=MODEL)
     group.add_argument("--embed_model", action="store_true", help="put the model inside the file")
     group.add_argument("--kit", metavar="DIR", type=Path, help="make a folder to carry in")

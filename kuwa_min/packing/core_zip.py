@@ -68,7 +68,8 @@ def _stage(staging: Path, manifest: Manifest) -> None:
 
 def _namespaces(names: Iterable[str]) -> set[str]:
     """Name the folders without __init__.py: zipimport before 3.13 sees them by an entry only."""
-    folders = {f"{folder}/" for name in names for folder in PurePosixPath(name).parents}
+    sources = (PurePosixPath(name) for name in names if name.endswith(".py"))
+    folders = {f"{folder}/" for source in sources for folder in source.parents}
     below = {folder for folder in folders if folder.startswith(f"{SITE_PACKAGES}/kuwa_min/")}
     return {folder for folder in below if f"{folder}__init__.py" not in names}
 

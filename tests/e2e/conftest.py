@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,19 @@ def dist(make_once: MakeOnce) -> Path:
         subprocess.run(command, cwd=ROOT, check=True)
 
     return make_once("a folder with späces", build) / "dist"
+
+
+@pytest.fixture(scope="session")
+def rich_dist(make_once: MakeOnce) -> Path:
+    """Build the two with the chat page's libraries; give their folder; skips without npm."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is missing: make npm")
+
+    def build(folder: Path) -> None:
+        command = [sys.executable, "build.py", "debug", "dummy", "--page_libraries", "on"]
+        subprocess.run([*command, "--output", str(folder / "dist")], cwd=ROOT, check=True)
+
+    return make_once("with the page's libraries", build) / "dist"
 
 
 @pytest.fixture(scope="session")

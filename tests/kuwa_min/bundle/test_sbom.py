@@ -105,6 +105,13 @@ def test_a_purl_is_normalised(name: str, version: str, purl: str) -> None:
     assert made["components"][0]["purl"] == purl
 
 
+def test_a_package_of_npm_has_its_purl() -> None:
+    """Told by its file's name; the scope is in percents."""
+    one: Package = {**package("@we/one", "MIT"), "wheel": "we-one-1.0.tgz"}
+    made = bill({**EXAMPLE, "packages": [one]})
+    assert made["components"][0]["purl"] == "pkg:npm/%40we/one@1.0"
+
+
 def test_the_serial_number_follows_from_the_contents() -> None:
     """The same file, the same number; another file, another one."""
     changed: Manifest = {**HEAVY, "packages": HEAVY["packages"][:-1]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -62,5 +63,16 @@ def test_a_source_is_short_and_names_no_other_host(path: object) -> None:
     source = path.read_text(encoding="utf-8")  # type: ignore[attr-defined]
     assert len(source.splitlines()) < 300
     assert "//" not in re.sub(r"(^|\s)//\s.*|http://www.w3.org/", "", source)
-    for name in re.findall(r'from "([^"]+)"|import "([^"]+)"', source):
-        assert (path.parent / "".join(name)).is_file()  # type: ignore[attr-defined]
+    for name in re.findall(r'(?:from|import) "([^"]+)"', source):
+        assert (path.parent / name).is_file()  # type: ignore[attr-defined]
+
+
+def test_the_page_is_told_which_libraries_its_file_carries(tmp_path: Path) -> None:
+    """Those in the folder; none in a checkout, where the page shows plain text."""
+    for name in ("index.html", "libraries/marked.js", "libraries/marked.LICENSE.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((PAGE / name).read_bytes() if "/" not in name else b"1")
+    served = page_files.responses(tmp_path, "v1.0")
+    assert list(served) == ["/page/libraries/marked.js", "/"]
+    assert b'data-libraries="marked"' in served["/"].body
+    assert b'data-libraries=""' in page_files.responses(PAGE, "v1.0")["/"].body

@@ -1,0 +1,161 @@
+"""The libraries of the chat page: npm packages, pinned by hash, fetched by npm at build time.
+
+They travel in the zip beside the page's own files, unchanged, with their licences. A file without
+them shows answers as plain text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from kuwa_min.bundle.manifest import Package
+from kuwa_min.errors import UsageError
+
+if TYPE_CHECKING:
+    from kuwa_min.progress import LogStep
+
+PLACE = "site-packages/kuwa_min/kernel/page/libraries"  # in the zip
+TOP = "package/"  # the folder that an npm package is in
+SECONDS = 120  # npm may take for one package
+PLAIN = "the chat page will show plain text"
+
+
+class NpmPackage(NamedTuple):
+    """A package at npm, and the files of it that travel.
+
+    integrity: as `npm view NAME@VERSION dist.integrity` says. module: the one ES module that the
+    page imports, as libraries/<file>. licenses: of the package's files.
+    """
+
+    name: str
+    version: str
+    integrity: str
+    license: str  # an SPDX expression
+    module: str
+    file: str
+    licenses: tuple[str, ...]
+
+    @property
+    def archive(self) -> str:
+        """Return the file name that `npm pack` gives."""
+        return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
+
+
+PACKAGES = (
+    NpmPackage(
+        "marked",
+        "18.2.1",
+        "sha512-ii4bxCTCqqwpT86XZWgJNs+ZnAIZksmLGYMViWA7PDIXYIeNo1x6cDdX3JOip9NM"
+        "/cI6p8z57FxliACboTruMA==",
+        "MIT",
+        "lib/marked.esm.js",
+        "marked.js",
+        ("LICENSE",),
+    ),
+    NpmPackage(
+        "dompurify",
+        "3.5.0",
+        "sha512-LYC0ZkE8P1V42JsRYTwMdme/2ET8SpOc5AA2eOFjP/IadvRd2fwiT4TVz5vkfy0X"
+        "Ux12aS2UaRkTnfVPNOv9vw==",
+        "MPL-2.0 OR Apache-2.0",
+        "dist/purify.es.mjs",
+        "purify.js",
+        ("LICENSE", "LICENSE-MPL"),
+    ),
+    NpmPackage(
+        "@highlightjs/cdn-assets",
+        "11.12.0",
+        "sha512-KvOKXODaiFmId9xaq3xc5xCL66wVLUuOngDbO9B/kewbFTqdGbn2nJxNhN3H5R1c"
+        "gDTVj6R8vH0zgiNDEGjpDw==",
+        "BSD-3-Clause",
+        "es/highlight.min.js",
+        "highlight.js",
+        ("LICENSE",),
+    ),
+)
+
+
+class PageLibraries(NamedTuple):
+    """What travels for the page: entries of the zip by name, and their packages."""
+
+    entries: dict[str, bytes]
+    packages: list[Package]
+
+
+NO_PAGE_LIBRARIES = PageLibraries({}, [])
+
+
+class Unavailable(UsageError):
+    """npm is missing, or brings nothing."""
+
+
+def find_page_libraries(
+    cache: Path, *, no_index: bool, log_step: LogStep, packages: tuple[NpmPackage, ...] = PACKAGES
+) -> PageLibraries:
+    """Return the libraries out of the cache, which npm fills; raises Unavailable, UsageError.
+
+    no_index: take what the cache has, and ask no one.
+    """
+    missing = [one for one in packages if not (cache / one.archive).is_file()]
+    if missing and no_index:
+        raise Unavailable(f"{cache} lacks {missing[0].archive}, and --no_index forbids to fetch it")
+    if missing:
+        log_step(f"fetching {', '.join(one.name for one in missing)} for the chat page")
+        _fetch(missing, cache)
+    entries: dict[str, bytes] = {}
+    for one in packages:
+        entries |= _entries(one, cache / one.archive)
+    return PageLibraries(entries, [_package(one, cache / one.archive) for one in packages])
+
+
+def _fetch(packages: list[NpmPackage], cache: Path) -> None:
+    """Let npm put packages into the cache; their hashes are compared when they are read."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Unavailable("npm is missing (Debian: apt-get install npm)")
+    cache.mkdir(parents=True, exist_ok=True)
+    # By its own settings npm asks the registry that this organisation uses.
+    command = [npm, "pack", "--fetch-retries=1", "--pack-destination", str(cache)]
+    command += [f"{one.name}@{one.version}" for one in packages]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"npm brought nothing in {SECONDS} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+        raise Unavailable(f"npm failed: {lines[0].removeprefix('npm error ')}")
+
+
+def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
+    """Return what travels of one package; raises UsageError if it is not what was pinned."""
+    content = archive.read_bytes()
+    found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
+    if found != package.integrity:
+        raise UsageError(
+            f"{archive} is not {package.name} {package.version} as it was pinned: its hash is "
+            f"{found}; remove it and build again"
+        )
+    stem = package.file.removesuffix(".js")
+    places = {package.module: f"{PLACE}/{package.file}"}
+    places |= {name: f"{PLACE}/{stem}.{name}.txt" for name in package.licenses}
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
+        files = {name: tar.extractfile(f"{TOP}{name}") for name in places}
+        return {places[name]: file.read() for name, file in files.items() if file}
+
+
+def _package(package: NpmPackage, archive: Path) -> Package:
+    return {
+        "name": package.name,
+        "version": package.version,
+        "wheel": package.archive,
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+        "license": package.license,
+        "spdx": True,
+    }
