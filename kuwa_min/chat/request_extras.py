@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class RequestExtras(NamedTuple):
-    """What a client of OpenAI's protocol asks of an executor; chats of a Kernel have NO_EXTRAS.
+    """What a client of OpenAI's protocol, or our chat page, asks; other chats have NO_EXTRAS.
 
     separate_thoughts: yield thoughts as ThoughtChunk, whatever --thinking says. raw_prompt: the
     only message is the prompt itself, which no template renders.

@@ -22,6 +22,7 @@ from kuwa_min.errors import PieceError
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
 FRAMED_HEADERS = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
+THOUGHTS_HEADER = "x-kuwa-thoughts"  # our chat page sends it, and gets thoughts as chunks
 WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's front end lasts 0.1 s and may start late
 
 LINE_START = b'data: {"finish_reason": null, "delta": ['
@@ -97,6 +98,7 @@ class AnswerEncoder(Protocol):
     pings_arrive: bool  # progress and pings reach the client, which waits as long as they come
     chat_room: bool  # whether it is shown in a chat room; if not, an API client or a script gets it
     errors_apart: bool  # sentences of ours are no text: they come with encode_end
+    thoughts_apart: bool  # the client takes ThoughtChunk
 
     def wrap(self, put: Put) -> Put:
         """Return what takes the answer's text and frames in place of the connection's `put`."""
@@ -123,15 +125,15 @@ def choose_encoder(option: str, headers: Container[str], *, chat_room: bool) -> 
     """
     if option == AUTO:
         option = FRAMED if any(name in headers for name in FRAMED_HEADERS) else RAW
-    return (
-        FramedEncoder(chat_room=chat_room) if option == FRAMED else RawEncoder(chat_room=chat_room)
-    )
+    if option == RAW:
+        return RawEncoder(chat_room=chat_room)
+    return FramedEncoder(chat_room=chat_room, thoughts_apart=THOUGHTS_HEADER in headers)
 
 
 class RawEncoder:
     """The encoder for Kuwa 0.3: the text of the answer in UTF-8."""
 
-    pings_arrive = errors_apart = False
+    pings_arrive = errors_apart = thoughts_apart = False
 
     def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
@@ -177,9 +179,10 @@ class FramedEncoder:
 
     errors_apart = False
 
-    def __init__(self, *, chat_room: bool) -> None:
+    def __init__(self, *, chat_room: bool, thoughts_apart: bool = False) -> None:
         self.gate = SideNoteGate()
         self.chat_room = self.pings_arrive = chat_room  # clients of the API get text only
+        self.thoughts_apart = thoughts_apart
 
     def wrap(self, put: Put) -> Put:
         """Return it as it is."""
@@ -201,7 +204,7 @@ class FramedEncoder:
         if isinstance(chunk, TextChunk):
             yield from self._text(chunk.value, chunk.annotations)
             return
-        if isinstance(chunk, ThoughtChunk):
+        if isinstance(chunk, ThoughtChunk) and not self.thoughts_apart:
             return
         if isinstance(chunk, LogChunk) and (held := self.gate.release()):
             yield TextChunk(held).__jsonencode__()

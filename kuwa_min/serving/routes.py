@@ -12,6 +12,7 @@ from functools import partial
 
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
+from kuwa_min.chat.request_extras import RequestExtras
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.messages import (
     JSON,
@@ -122,12 +123,14 @@ class ExecutorRoutes:
             form, request.header("accept-language"), request.header("x-kuwa-api-base-urls")
         )._replace(headers=request.head.headers)
         room = wire.is_chat_room(form.get("history_id"))
+        encoder = wire.choose_encoder(self._wire_option, request.head.headers, chat_room=room)
+        chat.modelfile.extras = RequestExtras(separate_thoughts=encoder.thoughts_apart)
         generation = Generation(
             index,
             self._slots,
             self._metrics,
             partial(self._compute, chat),
-            wire.choose_encoder(self._wire_option, request.head.headers, chat_room=room),
+            encoder,
             waiting_timeout=self._waiting_timeout,
             loop=self._loop,
             log_content=self._content_logger(index),

@@ -66,7 +66,7 @@ class Answer(NamedTuple):
 class ApiEncoder:
     """What the encoders of both kinds have in common."""
 
-    pings_arrive = errors_apart = True
+    pings_arrive = errors_apart = thoughts_apart = True
     chat_room = False
     content_type = JSON
 

@@ -19,6 +19,7 @@ from kuwa_min.chat.chunks import (
     ProgressChunk,
     RefusalChunk,
     TextChunk,
+    ThoughtChunk,
 )
 from kuwa_min.kernel import wire
 from kuwa_min.kernel.wire import AnswerEncoder, AnswerEnd, FramedEncoder, RawEncoder
@@ -153,6 +154,21 @@ def test_a_lone_surrogate_is_replaced(text: str, left: str) -> None:
 def test_chunks_become_a_line_as_recorded(chunks: list[BaseChunk], delta: str) -> None:
     """A list that was yielded is one line."""
     assert FramedEncoder(chat_room=True).encode_chunks(chunks) == [f"{NULL}{delta}}}\n".encode()]
+
+
+@pytest.mark.parametrize(
+    ("fields", "delta"),
+    [
+        ({"x-kuwa-user-id"}, None),
+        ({"x-kuwa-user-id", "x-kuwa-thoughts"}, '[{"type": "thought", "thought": {"text": "Hm"}}]'),
+    ],
+)
+def test_only_who_asks_for_thoughts_gets_them(fields: set[str], delta: str | None) -> None:
+    """As a chunk of their own, which no front end of Kuwa knows."""
+    encoder = wire.choose_encoder("auto", fields, chat_room=True)
+    lines = [] if delta is None else [f"{NULL}{delta}}}\n".encode()]
+    assert encoder.thoughts_apart is (delta is not None)
+    assert encoder.encode_chunks([ThoughtChunk("Hm")]) == lines
 
 
 def test_a_refusal_is_also_said_as_text() -> None:

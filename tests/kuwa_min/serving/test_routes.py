@@ -117,6 +117,30 @@ def test_a_chat_streams_utf8_without_framing_of_its_own() -> None:
         assert response.read().decode() == "héllo 你好 🙂"
 
 
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({}, False),
+        ({"X-Kuwa-User-Id": "1"}, False),
+        ({"X-Kuwa-Thoughts": "apart"}, False),  # on 0.3's wire there is no place for them
+        ({"X-Kuwa-User-Id": "1", "X-Kuwa-Thoughts": "apart"}, True),
+    ],
+)
+def test_a_backend_is_asked_for_thoughts_apart_by_a_header(
+    headers: dict[str, str], asked: bool
+) -> None:
+    """Our chat page sends it."""
+    seen = []
+
+    async def look(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        seen.append(chat.modelfile.extras.separate_thoughts)
+        yield "x"
+
+    with running(look) as one, call(one.chat, said("hello"), fields=headers) as response:
+        response.read()
+    assert seen == [asked]
+
+
 def test_headers_go_out_before_the_first_piece() -> None:
     """Wait for the head of an answer that has no text yet."""
     release = threading.Event()
