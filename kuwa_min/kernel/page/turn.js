@@ -2,6 +2,7 @@
 import { addMessage, stickToEnd } from "./answer/transcript.js";
 import { answerView } from "./answer/answer_view.js";
 import { splitNotes } from "./answer/notes.js";
+import { splitThoughts } from "./answer/thoughts.js";
 import { number, readAnswer } from "./answer/wire.js";
 import { Problem, abort, abortAtLast, post, reserve, userId } from "./kernel.js";
 import { text } from "./texts.js";
@@ -33,7 +34,8 @@ export const ask = question => answer(question, addMessage("user", text.you, que
  */
 export async function answer(question, asked) {
   const ids = { name: seams.accessCode(), history_id: seams.historyId(), user_id: userId };
-  const view = answerView(), splitter = splitNotes(view);
+  const view = answerView(), notes = splitNotes(view);
+  const splitter = splitThoughts({ write: notes.feed, think: view.think });
   const turn = current = { ids, question, asked, view, stopped: false, sent: false, hangUp: new AbortController() };
   const messages = [...seams.history(), { isbot: false, msg: seams.message(question) }];
   const result = { exitCode: 0, refused: false, usage: null, problem: "" };
@@ -54,7 +56,8 @@ export async function answer(question, asked) {
     if (!turn.stopped) result.problem = error instanceof Problem ? error.message : text.broken;
   }
 
-  splitter.end(!turn.stopped && !result.problem);
+  splitter.end();
+  notes.end(!turn.stopped && !result.problem);
   if (result.problem) view.fail(result.problem);
   result.seconds = (performance.now() - started) / 1000;
   result.meta = metaLine(turn, result, started);
@@ -71,6 +74,10 @@ export async function answer(question, asked) {
 function reader(view, splitter, result) {
   return readAnswer({
     text(piece) { if (piece) splitter.feed(piece); },
+    thought(piece) {
+      if (!view.thoughts) view.say("");    // what says that it thinks is above
+      view.think(piece);
+    },
     log: view.log, progress: view.progress,
     exitCode(code) { result.exitCode = code; },
     refusal(reason) { result.refused = true; splitter.feed(reason); },
@@ -79,26 +86,31 @@ function reader(view, splitter, result) {
 }
 
 async function exchange(turn, form, incoming) {
-  const { view } = turn, sign = { "X-Kuwa-User-Id": String(userId) };    // asks executors for framed lines
+  const { view } = turn, sign = {
+    "X-Kuwa-User-Id": String(userId),    // asks executors for framed lines
+    "X-Kuwa-Thoughts": "apart",          // and ours for thoughts in chunks of their own
+  };
   turn.sent = true;
   const response = await post("chat/completions", form, turn.hangUp.signal, sign);
   if (turn.stopped) abort(turn);    // an abort that overtook the question found nothing to stop
   const body = response.body.getReader(), decoder = new TextDecoder();
   for (let end = false; !end;) {
     const { value, done } = await body.read();
-    const begun = view.first;
+    const begun = view.answer;
     incoming.feed(decoder.decode(value, { stream: !done }));
-    if (view.first && !begun && !turn.stopped) view.say(text.streaming);
+    if (view.answer && !begun && !turn.stopped) view.say(text.streaming);
     end = done;
   }
   incoming.end();
 }
 
 function metaLine({ view, stopped }, { refused, usage }, started) {
-  const seconds = until => ((until - started) / 1000).toFixed(1);
-  const times = view.first && text.times(seconds(view.first), seconds(performance.now()), [...view.answer].length);
-  const tokens = usage && text.tokens(number(usage.prompt_tokens), number(usage.completion_tokens));
-  return [stopped && text.stopped, refused && text.refused, times, tokens].filter(Boolean).join(" · ");
+  const now = performance.now(), seconds = until => ((until - started) / 1000).toFixed(1);
+  const times = view.first && text.times(seconds(view.first), seconds(now), [...view.answer].length);
+  const written = number(usage?.completion_tokens), writing = (now - view.first) / 1000;
+  const tokens = usage && text.tokens(number(usage.prompt_tokens), written);
+  const speed = view.first && written > 1 && writing > 0 && text.speed(((written - 1) / writing).toFixed(1));
+  return [stopped && text.stopped, refused && text.refused, times, tokens, speed].filter(Boolean).join(" · ");
 }
 
 export function stop() {

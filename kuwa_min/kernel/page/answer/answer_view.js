@@ -1,19 +1,20 @@
 /** One answer on the screen. */
 import { element } from "../dom.js";
+import { createBody } from "../markdown/body.js";
 import { text } from "../texts.js";
+import { thoughtsView } from "./thoughts.js";
 import { addMessage, followEnd } from "./transcript.js";
 import { number, string } from "./wire.js";
 
 const ERRORS = ["EMERGENCY", "ALERT", "CRITICAL", "ERROR"], WARNINGS = ["WARNING", "NOTICE"];
 const QUEUED = "waiting for a free slot", THOUGHTS = "Thinking";    // what our executors say
 const LOG_LIMIT = 300;      // log lines of an answer that are kept on screen
-const PART_LENGTH = 4000;   // an answer is laid out in parts, so that a new piece does not lay out all of it again
 
 /** Show one answer as it comes in, drawn at most once a frame. */
 export function answerView() {
   const message = addMessage("assistant", text.assistant);
-  const body = message.firstElementChild, meta = element("p", "meta");
-  let part = null, partLength = 0, pending = "", frame = 0, note = null, gap = true;
+  const place = message.firstElementChild, body = createBody(place), meta = element("p", "meta");
+  let frame = 0, note = null, gap = true, thoughts = null;
   let logs = null, bar = null, progress = null, passing = false;
   message.setAttribute("aria-busy", "true");
   message.lastElementChild.before(meta);
@@ -21,15 +22,8 @@ export function answerView() {
   const later = () => { frame ||= requestAnimationFrame(draw); };
   function draw() {
     frame = 0;
-    while (pending) {
-      const cut = partLength > PART_LENGTH ? pending.indexOf("\n") : -1;
-      const piece = cut < 0 ? pending : pending.slice(0, cut);
-      if (!part) body.append(part = element("div", "part"));
-      part.append(piece);
-      partLength += piece.length;
-      pending = cut < 0 ? "" : pending.slice(cut + 1);
-      if (cut >= 0) part = null, partLength = 0;    // the end of the part stands for the newline
-    }
+    thoughts?.draw();
+    if (body.draw()) later();
     if (progress) drawProgress(progress), progress = null;
     followEnd();
   }
@@ -53,10 +47,12 @@ export function answerView() {
   }
 
   const view = {
-    message, answer: "", notes: 0, logged: false, first: 0,
+    message, answer: "", thoughts: "", thinkingSeconds: 0, notes: 0, logged: false, first: 0,
     say(line) { meta.textContent = line; later(); },
     fail(line) { addNote("note error", text.error).textContent = line; },
     done(code) {
+      view.endThoughts();
+      body.end();
       draw();
       bar?.remove();
       if (code) {
@@ -83,9 +79,24 @@ export function answerView() {
       if (gap) piece = piece.replace(/^\n+/, "");    // the newlines around a note that was taken out
       if (piece) gap = false, view.first ||= performance.now();
       if (piece && passing) bar?.remove(), bar = progress = null, passing = false;
+      if (piece.trim()) view.endThoughts();
       view.answer += piece;
-      pending += piece;
+      body.write(piece);
       later();
+    },
+    /** Add to what the model thinks before it answers. */
+    think(piece) {
+      if (!view.thoughts) piece = piece.trimStart();
+      if (!piece) return;
+      thoughts ||= thoughtsView(place);
+      view.first ||= performance.now();
+      view.thoughts += piece;
+      thoughts.write(piece);
+      later();
+    },
+    /** Say how long it thought; seconds: of an answer that was kept. */
+    endThoughts(seconds) {
+      if (thoughts) view.thinkingSeconds = thoughts.end(seconds);
     },
     openNote() {
       note = addNote("note", text.note);

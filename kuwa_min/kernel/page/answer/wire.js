@@ -11,6 +11,7 @@ export function readAnswer(show) {
 
   const shown = {
     text: chunk => show.text(string(chunk.text?.value)),
+    thought: chunk => show.thought(string(chunk.thought?.text)),
     log: chunk => show.log(string(chunk.log?.level), string(chunk.log?.text)),
     progress: chunk => show.progress(chunk.progress || {}),
     exit_code: chunk => show.exitCode(number(Number(chunk.exit_code))),

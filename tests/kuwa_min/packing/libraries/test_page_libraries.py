@@ -97,7 +97,9 @@ def test_an_npm_that_brings_nothing_is_one_line(
 
 
 def test_the_page_imports_what_travels() -> None:
-    """libraries.js names the same files as the table."""
-    source = (ROOT / "kuwa_min/kernel/page/libraries.js").read_text(encoding="utf-8")
-    assert set(re.findall(r"\./libraries/(\S+\.js)", source)) == {one.file for one in PACKAGES}
+    """Its imports name the same files as the table."""
+    folder = ROOT / "kuwa_min/kernel/page/markdown"
+    source = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.js"))
+    found = re.findall(r'import\("\.\./libraries/(\S+\.js)"\)', source)
+    assert set(found) == {one.file for one in PACKAGES}
     assert all(re.fullmatch(r"sha512-[\w+/]{86}==", one.integrity) for one in PACKAGES)
