@@ -10,43 +10,21 @@
  * - answer/answer_view.js draws an answer, also one that was kept: write(), openNote(), ..., say(line), done(exitCode).
  * - texts.js has every sentence; `data-text` and `data-label` in index.html name those that never change.
  */
-import { $, randomId } from "./dom.js";
-import { clearTranscript } from "./answer/transcript.js";
-import { draft, focusMessage, setDraft, showControls } from "./composer.js";
-import { accessCode, refresh, showExecutors } from "./executors.js";
-import { userId } from "./kernel.js";
+import { $ } from "./dom.js";
+import { showControls } from "./composer.js";
+import { accessCode, showExecutors } from "./executors.js";
+import { showActions } from "./chats/message_actions.js";
+import { currentChat, startSession } from "./chats/session.js";
+import { showSidebar } from "./chats/sidebar.js";
 import { language, text } from "./texts.js";
-import { leave, seams } from "./turn.js";
+import { seams } from "./turn.js";
 
-let historyId = 0, history = [];
-
-Object.assign(seams, {
-  accessCode,
-  historyId: () => historyId,
-  history: () => history,
-  ended({ question }, { text: answer, notes, isCurrent }) {
-    if (!isCurrent) return;
-    if (answer) history.push({ isbot: false, msg: question }, { isbot: true, msg: answer });
-    else if (!notes && !draft()) setDraft(question);    // offer it again
-    refresh();
-  },
-  changed: showControls,
-});
-
-function newChat() {
-  leave();
-  history = [];
-  historyId = randomId();
-  clearTranscript();
-  $("me").textContent = text.me(userId, historyId);
-  showControls();
-  focusMessage();
-}
-
+Object.assign(seams, { accessCode, changed: showControls });
 if (language === "zh") document.documentElement.lang = "zh-Hant";
 document.title = `Kuwa · ${text.kernel}`;
 for (const node of document.querySelectorAll("[data-text]")) node.textContent = text[node.dataset.text];
 for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", text[node.dataset.label]);
-$("new").addEventListener("click", newChat);
-newChat();
-showExecutors({ historyId: () => historyId, changed: showControls });
+showActions();
+showSidebar();
+startSession();
+showExecutors({ historyId: () => currentChat().history_id, changed: showControls });

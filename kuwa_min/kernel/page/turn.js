@@ -2,6 +2,7 @@
 import { addMessage, stickToEnd } from "./answer/transcript.js";
 import { answerView } from "./answer/answer_view.js";
 import { splitNotes } from "./answer/notes.js";
+import { summaryOf } from "./answer/summary.js";
 import { splitThoughts } from "./answer/thoughts.js";
 import { number, readAnswer } from "./answer/wire.js";
 import { Problem, abort, abortAtLast, post, reserve, userId } from "./kernel.js";
@@ -30,12 +31,13 @@ export const ask = question => answer(question, addMessage("user", text.you, que
 /** Answer a question whose message is on the screen already.
  *
  * The turn has `question`, `asked` (the question's element) and `view` (the answer's, with `view.message`); the result
- * has `text`, `notes` (their number), `usage`, `exitCode`, `stopped`, `problem`, `refused`, `seconds`, `meta` (the last line).
+ * has `text`, `thoughts`, `thinkingSeconds`, `notes`, `logs`, `usage`, `exitCode`, `stopped`, `problem`, `refused`, and `first`
+ * and `seconds`: until the first words, 0 if there were none, and the end.
  */
 export async function answer(question, asked) {
   const ids = { name: seams.accessCode(), history_id: seams.historyId(), user_id: userId };
-  const view = answerView(), notes = splitNotes(view);
-  const splitter = splitThoughts({ write: notes.feed, think: view.think });
+  const view = answerView(), noteSplitter = splitNotes(view);
+  const splitter = splitThoughts({ write: noteSplitter.feed, think: view.think });
   const turn = current = { ids, question, asked, view, stopped: false, sent: false, hangUp: new AbortController() };
   const messages = [...seams.history(), { isbot: false, msg: seams.message(question) }];
   const result = { exitCode: 0, refused: false, usage: null, problem: "" };
@@ -51,23 +53,24 @@ export async function answer(question, asked) {
       if (!turn.stopped) view.say(text.thinking);
       await exchange(turn, { ...ids, ...more, input: JSON.stringify(messages) }, reader(view, splitter, result));
     }
-    if (!turn.stopped && !view.answer && !view.notes && !view.logged && !result.refused) result.problem = text.empty;
+    if (!turn.stopped && !view.answer && !view.notes.length && !view.logs.length && !result.refused) result.problem = text.empty;
   } catch (error) {
     if (!turn.stopped) result.problem = error instanceof Problem ? error.message : text.broken;
   }
 
   splitter.end();
-  notes.end(!turn.stopped && !result.problem);
+  noteSplitter.end(!turn.stopped && !result.problem);
   if (result.problem) view.fail(result.problem);
-  result.seconds = (performance.now() - started) / 1000;
-  result.meta = metaLine(turn, result, started);
-  view.say(result.meta);
+  view.endThoughts();
+  const { answer: said, thoughts, thinkingSeconds, notes, logs, first } = view, { stopped } = turn;
+  const seconds = until => (until - started) / 1000;
+  Object.assign(result, { text: said, thoughts, thinkingSeconds, notes, logs, stopped });
+  Object.assign(result, { first: first && seconds(first), seconds: seconds(performance.now()) });
+  view.say(summaryOf(result));
   view.done(result.exitCode);
-  // A question without an answer is no part of the history.
-  if (!view.answer && !view.notes) asked.classList.add("unanswered");
   const isCurrent = current === turn;
   if (isCurrent) current = null;
-  seams.ended(turn, { ...result, text: view.answer, notes: view.notes, stopped: turn.stopped, isCurrent });
+  seams.ended(turn, { ...result, isCurrent });
   seams.changed();
 }
 
@@ -81,7 +84,9 @@ function reader(view, splitter, result) {
     log: view.log, progress: view.progress,
     exitCode(code) { result.exitCode = code; },
     refusal(reason) { result.refused = true; splitter.feed(reason); },
-    usage(counts) { result.usage = counts; },
+    usage({ prompt_tokens, completion_tokens }) {
+      result.usage = { prompt_tokens: number(prompt_tokens), completion_tokens: number(completion_tokens) };
+    },
   });
 }
 
@@ -102,15 +107,6 @@ async function exchange(turn, form, incoming) {
     end = done;
   }
   incoming.end();
-}
-
-function metaLine({ view, stopped }, { refused, usage }, started) {
-  const now = performance.now(), seconds = until => ((until - started) / 1000).toFixed(1);
-  const times = view.first && text.times(seconds(view.first), seconds(now), [...view.answer].length);
-  const written = number(usage?.completion_tokens), writing = (now - view.first) / 1000;
-  const tokens = usage && text.tokens(number(usage.prompt_tokens), written);
-  const speed = view.first && written > 1 && writing > 0 && text.speed(((written - 1) / writing).toFixed(1));
-  return [stopped && text.stopped, refused && text.refused, times, tokens, speed].filter(Boolean).join(" · ");
 }
 
 export function stop() {

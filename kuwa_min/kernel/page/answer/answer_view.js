@@ -47,7 +47,7 @@ export function answerView() {
   }
 
   const view = {
-    message, answer: "", thoughts: "", thinkingSeconds: 0, notes: 0, logged: false, first: 0,
+    message, answer: "", thoughts: "", thinkingSeconds: 0, notes: [], logs: [], first: 0,    // first: when the first words came
     say(line) { meta.textContent = line; later(); },
     fail(line) { addNote("note error", text.error).textContent = line; },
     done(code) {
@@ -71,7 +71,8 @@ export function answerView() {
       logs.append(row);
       if (logs.children.length > LOG_LIMIT) logs.firstChild.remove();
       logs.scrollTop = logs.scrollHeight;
-      view.logged = true;
+      view.logs.push({ level, text: line });
+      if (view.logs.length > LOG_LIMIT) view.logs.shift();
       later();
     },
     progress(chunk) { progress = chunk; later(); },
@@ -100,13 +101,12 @@ export function answerView() {
     },
     openNote() {
       note = addNote("note", text.note);
-      view.notes++;
       gap ||= view.answer.endsWith("\n");
     },
     writeNote(piece) { note.append(note.firstChild ? piece : piece.trimStart()); later(); },
     closeNote() {
       note.textContent = note.textContent.trim();
-      if (!note.firstChild) note.remove(), view.notes--;
+      note.firstChild ? view.notes.push(note.textContent) : note.remove();
     },
   };
   return view;

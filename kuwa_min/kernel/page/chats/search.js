@@ -1,0 +1,39 @@
+/** Full-text search in chats. */
+
+const BEFORE = 24, AFTER = 90;    // characters of a text that are shown around a match
+
+/**
+ * Yield `{chat, message, snippet}` for each chat that has all words of a query in its title or in one of its messages.
+ *
+ * message: the id of the newest such message, null for a title; snippet: [before, match, after], null for a title.
+ */
+export async function* search(store, query) {
+  const words = folded(query).split(/\s+/).filter(Boolean);
+  for (const { id } of await store.list()) {
+    const chat = await store.load(id);
+    if (!chat) continue;    // deleted meanwhile
+    const messages = Object.values(chat.messages).sort((a, b) => b.created - a.created);
+    const found = messages.find(one => hasAll(contentOf(one), words));
+    if (found) yield { chat, message: found.id, snippet: snippetOf(contentOf(found), words[0]) };
+    else if (hasAll(chat.title, words)) yield { chat, message: null, snippet: null };
+  }
+}
+
+/** Return a text as it is compared: case and the width of letters do not matter. */
+const folded = text => text.normalize("NFKC").toLowerCase();
+const contentOf = message => [message.text, ...message.notes || []].join("\n");
+
+function hasAll(text, words) {
+  const where = folded(text);
+  return words.every(word => where.includes(word));
+}
+
+function snippetOf(text, word) {
+  const whole = text.normalize("NFKC"), small = whole.toLowerCase();
+  const shown = (small.length === whole.length ? whole : small).replace(/\s/g, " ");    // "İ" in small letters is longer
+  const at = small.indexOf(word), end = at + word.length, start = Math.max(0, at - BEFORE);
+  const rest = shown.slice(end, end + AFTER);
+  return [
+    (start ? "…" : "") + shown.slice(start, at), shown.slice(at, end), rest + (end + AFTER < shown.length ? "…" : ""),
+  ];
+}
