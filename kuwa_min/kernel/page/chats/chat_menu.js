@@ -17,7 +17,9 @@ export function makeMenu() {
   const name = element("label", "", text.title), chooses = act => () => { menu.close(); act(chosen); };
   title.maxLength = TITLE_LENGTH;
   title.addEventListener("keydown", event => {
-    if (event.key === "Enter" && !composing(event)) chooses(rename)();
+    if (event.key !== "Enter" || composing(event)) return;
+    event.preventDefault();    // it would press the button that gets the focus back
+    chooses(rename)();
   });
   name.append(title);
   menu.setAttribute("aria-label", text.chat_menu);

@@ -12,7 +12,7 @@ const drawn = new WeakMap();    // of a message's element: what its buttons were
 
 /** Keep the buttons of all messages up to date. */
 export function showActions() {
-  on("drawn", () => redraw($("log"), () => shownMessages().forEach(drawActions), () => $("message")));
+  on("drawn", () => redraw($("log"), () => shownMessages().forEach(drawActions), $("message")));
 }
 
 function drawActions({ message, element: article }, index, all) {
@@ -90,4 +90,5 @@ function edit(article, message) {
   article.querySelector(":scope > .actions").before(form);
   grow();
   box.focus();
+  box.setSelectionRange(box.value.length, box.value.length);
 }

@@ -78,7 +78,7 @@ async function drawFound() {
 }
 
 function drawItems(items) {
-  redraw(list, () => list.replaceChildren(...items), () => box);
+  redraw(list, () => list.replaceChildren(...items), box);
   showCurrent();
 }
 
