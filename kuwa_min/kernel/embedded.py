@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlencode
 
@@ -31,6 +31,7 @@ from kuwa_min.options import address
 
 from . import forms, page_files, protocol
 from .executor_hosts import ExecutorHosts
+from .executor_status import StatusReader
 from .records import ExecutorRecord, RecordTable, loggable, origin
 from .relay import Relay, abort, shut_down
 
@@ -46,8 +47,8 @@ TABLES = ("list", "debug", "read")  # which front ends and executors read under 
 class EmbeddedKernel:
     """A `with` block during which a Kernel listens.
 
-    executor_hosts: see executor_hosts. url: its address, with the final slash. records: its table,
-    for tests.
+    executor_hosts: see executor_hosts. own_status: renders the status of the executor in this
+    process, if there is one. url: its address, with the final slash. records: its table, for tests.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class EmbeddedKernel:
         allowed_hosts: Collection[str] = (),
         executor_hosts: Collection[str] = (),
         limits: Limits | None = None,
+        own_status: Callable[[], bytes] | None = None,
     ) -> None:
         self._version, self.records = version, RecordTable()
+        self._statuses = StatusReader(self.records, own_status)
         self._hosts, self._refused = ExecutorHosts(executor_hosts), set[str]()
         self._server = Server(
             (host, port),
@@ -86,6 +89,7 @@ class EmbeddedKernel:
         worker, chat = f"/{self._version}/worker", f"/{self._version}/chat"
         return {
             **page_files.routes(self._version),
+            "/page/status": {"GET": lambda _: _json_response(200, self._statuses.read())},
             "/health": {"GET": lambda _: Response(204)},
             f"{worker}/register": {"POST": self._register},
             f"{worker}/unregister": {"POST": self._unregister},

@@ -154,6 +154,11 @@ class RecordTable:
                 and record.history_id in history_ids
             ]
 
+    def all(self) -> list[ExecutorRecord]:
+        """Return all records."""
+        with self._lock:
+            return [record for known in self._records.values() for record in known]
+
     def names(self) -> list[str]:
         """Return the names that have an endpoint."""
         with self._lock:

@@ -20,8 +20,11 @@ from .records import ExecutorRecord, RecordTable, loggable
 logger = logging.getLogger(__name__)
 
 ABORT_TIMEOUT = SHUTDOWN_TIMEOUT = 10.0  # seconds
+STATUS_TIMEOUT = 1.0
 READ_TIMEOUT = 300.0  # seconds between two reads of an answer
 READ_SIZE = 64 << 10  # bytes asked for at once
+MAX_STATUS = 64 << 10  # characters
+OK = 200
 FORWARDED = ("accept-language", "x-kuwa-")  # prefixes of the headers that executors read
 
 
@@ -33,14 +36,32 @@ def abort(record: ExecutorRecord) -> None:
 
 def shut_down(record: ExecutorRecord) -> int | None:
     """Ask an executor to stop; return the HTTP status of its response, None without one."""
-    parts = urlsplit(record.endpoint)
     try:
-        base = ExecutorRecord(f"{parts.scheme}://{parts.netloc}", record.address)
-        response = _send_request(base, "GET", "/shutdown", SHUTDOWN_TIMEOUT)
+        response = _send_request(_root(record), "GET", "/shutdown", SHUTDOWN_TIMEOUT)
     except (OSError, http.client.HTTPException):
         return None
     with contextlib.closing(response):
         return response.status
+
+
+def read_status(record: ExecutorRecord) -> str | None:
+    """Return the text of an executor's /status; None if it has none, or does not answer soon."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        response = _send_request(_root(record), "GET", "/status", STATUS_TIMEOUT)
+        with contextlib.closing(response):
+            text = ""
+            while response.status == OK and (piece := response.read()):
+                text += piece
+                if len(text) > MAX_STATUS:
+                    return None
+            return text or None
+    return None
+
+
+def _root(record: ExecutorRecord) -> ExecutorRecord:
+    """Return a record of the same executor, with its address without a path."""
+    parts = urlsplit(record.endpoint)
+    return ExecutorRecord(f"{parts.scheme}://{parts.netloc}", record.address)
 
 
 class Relay:

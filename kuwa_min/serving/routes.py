@@ -164,10 +164,14 @@ class ExecutorRoutes:
 
     def status(self, _: Request) -> Response:
         """Return the executor's status as JSON."""
+        return Response(200, self.render_status(), JSON)
+
+    def render_status(self) -> bytes:
+        """Return the JSON of the executor's status."""
         state = "loading"
         if self.ready:
             state = "stopping" if self._slots.closed else "ready"
-        return Response(200, self._render_status(state), JSON)
+        return self._render_status(state)
 
     def metrics(self, _: Request) -> Response:
         """Return every metric as Prometheus text."""

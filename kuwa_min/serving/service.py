@@ -130,7 +130,7 @@ class Service:
                 **self._api_table(lambda: routes.ready),
             }
             server = stack.enter_context(self._listen(host, table))
-            self._start_embedded_kernel(stack)
+            self._start_embedded_kernel(stack, routes.render_status)
             self._backend.listening(Listening(host, server.port, self._kernel_url))
             self._load()
             stop.eager = False
@@ -237,7 +237,9 @@ class Service:
             render_error=api.render_error,
         )
 
-    def _start_embedded_kernel(self, stack: contextlib.ExitStack) -> None:
+    def _start_embedded_kernel(
+        self, stack: contextlib.ExitStack, own_status: Callable[[], bytes]
+    ) -> None:
         """Start the Kernel of --embedded_kernel, if given; it takes the place of --kernel_url."""
         if self._args.embedded_kernel:
             from kuwa_min.kernel.embedded import EmbeddedKernel
@@ -250,6 +252,7 @@ class Service:
                 allowed_hosts=self._args.allowed_hosts,
                 executor_hosts=self._args.executor_hosts,
                 limits=self._limits,
+                own_status=own_status,
             )
             self._kernel_url = stack.enter_context(kernel).url
 

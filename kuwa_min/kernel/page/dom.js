@@ -19,6 +19,15 @@ export function button(content, act, { className = "", label = "" } = {}) {
   return made;
 }
 
+/** Make a bar of how much is done; label: its name for a screen reader. */
+export function gauge(label, done, total) {
+  const made = element("progress");
+  made.max = total;
+  made.value = done;
+  made.setAttribute("aria-label", label);
+  return made;
+}
+
 /** A key may belong to an input method that is choosing characters; Safari tells the last one only by its code 229. */
 export const composing = event => event.isComposing || event.keyCode === 229;
 

@@ -1,15 +1,16 @@
 /** The table of executors, and the list of access codes that follows it. */
-import { $, button, element } from "./dom.js";
-import { Problem, postJson, read, userId } from "./kernel.js";
+import { $, button, element, gauge } from "./dom.js";
+import { Problem, postJson, read, readStatuses, userId } from "./kernel.js";
 import { text } from "./texts.js";
 
-const COLUMNS = ["access_code", "endpoint", "state", "free", "users", "action"];
+const COLUMNS = ["access_code", "endpoint", "state", "free", "queue", "users", "action"];
 const USERS_SHOWN = 3;      // reservations that are listed for one executor
 const REFRESH_MS = 3000;    // between two looks at the executor table
+const LOADING_MS = 1000;    // and while one of them loads
 const LEAVING_MS = 20000;   // after this an executor that is still listed can be asked again
 
 const codes = $("access_code");
-let shownTable = "", leaving = new Set();   // leaving: the executors that were asked to shut down
+let shownTable = "", isLoading = false, leaving = new Set();   // leaving: the executors that were asked to shut down
 let historyId = () => 0, changed = () => {};
 
 /** Fill the table and keep it up to date; seams: historyId(), changed(). */
@@ -36,9 +37,9 @@ export function chooseAccessCode(code) {
 
 export async function refresh() {
   try {
-    const table = await read("worker/read");
-    const state = JSON.stringify([table, historyId(), [...leaving]]);
-    if (state !== shownTable) showTable(executorsOf(table));
+    const [table, statuses] = await Promise.all([read("worker/read"), readStatuses()]);
+    const state = JSON.stringify([table, statuses, historyId(), [...leaving]]);
+    if (state !== shownTable) showTable([...executorsOf(table, statuses), ...loadingOnes(table, statuses)]);
     shownTable = state;
   } catch {
     shownTable = "";
@@ -46,8 +47,15 @@ export async function refresh() {
   }
 }
 
+/** The executors that are not in the table yet, as they load their models. */
+function loadingOnes(table, statuses) {
+  const codes = status => status.origin ? [] : status.access_codes.filter(code => !(code in table));
+  return statuses.flatMap(status => codes(status).map(code =>
+    ({ code, origin: "", rows: [], free: 0, users: [], record: ["", "LOADING"], status })));
+}
+
 /** Gather the endpoints of one name on one host and port: they are one executor. */
-function executorsOf(table) {
+function executorsOf(table, statuses) {
   const found = new Map();
   for (const [code, rows] of Object.entries(table))
     for (const row of rows) {
@@ -58,7 +66,8 @@ function executorsOf(table) {
   return [...found.values()].map(executor => {
     const { rows } = executor, free = rows.filter(row => row[1] === "READY" && row[2] === -1);
     const users = rows.filter(row => row[2] !== -1).map(row => row.slice(2));
-    return { ...executor, free: free.length, users, record: free[0] || rows[0] };
+    const status = statuses.find(one => one.origin && originOf(one.origin) === executor.origin);
+    return { ...executor, free: free.length, users, record: free[0] || rows[0], status };
   });
 }
 
@@ -74,27 +83,34 @@ function showTable(executors) {
   leaving = new Set([...leaving].filter(origin => executors.some(one => one.origin === origin)));
   $("executors").tBodies[0].replaceChildren(...executors.map(executorRow));
   $("count").textContent = text.count(executors.filter(one => one.free).length, executors.length);
-  $("hint").textContent = executors.length ? text.ready : text.none;
+  isLoading = executors.some(one => !one.rows.length);
+  const isUsable = executors.some(one => one.rows.length);
+  $("hint").textContent = isUsable ? text.ready : executors.length ? text.write_now : text.none;
   $("command").hidden = executors.length > 0;
   showCodes([...new Set(executors.map(one => one.code))]);
   changed();
 }
 
 function executorRow(executor) {
-  const { code, origin, rows, free, users, record } = executor, gone = leaving.has(origin);
-  const [endpoint, state] = [rows[0][0], record[1]];
+  const { code, origin, rows, free, users, record, status } = executor, gone = leaving.has(origin);
+  const [endpoint, state] = [rows[0]?.[0] || "", record[1]];
   const row = element("tr", state === "READY" ? "READY" : "BUSY");
   row.classList.toggle("leaving", gone);
   row.classList.toggle("mine", users.some(ids => `${ids}` === `${[historyId(), userId]}`));    // text or numbers
   row.setAttribute("role", "row");
-  const cells = [code, endpoint, gone ? text.leaving : state, rows.length > 1 ? text.free_of(free, rows.length) : "", "", ""];
+  const shownState = gone ? text.leaving : rows.length ? state : text.loading_state;
+  const waiting = status?.waiting ? text.in_queue(status.waiting) : "";
+  const cells = [code, endpoint, shownState, rows.length > 1 ? text.free_of(free, rows.length) : "", waiting, "", ""];
   COLUMNS.forEach((column, index) => {
     const cell = element("td", column, cells[index]);
     cell.setAttribute("role", "cell");
     row.append(cell);
   });
   row.querySelector(".users").append(...usersShown(users));
-  if (!gone) row.querySelector(".action").append(
+  if (!rows.length) {
+    const label = text.loading(status.progress);
+    row.querySelector(".queue").append(gauge(label, status.progress?.percent || 0, 100), label);
+  } else if (!gone) row.querySelector(".action").append(
     button(text.shut_down, () => askShutdown(executor), { label: text.shut_down_what(code) }));
   return row;
 }
@@ -137,5 +153,5 @@ function showCodes(names) {
 
 async function keepRefreshing() {
   if (!document.hidden) await refresh();
-  setTimeout(keepRefreshing, REFRESH_MS);
+  setTimeout(keepRefreshing, isLoading ? LOADING_MS : REFRESH_MS);
 }

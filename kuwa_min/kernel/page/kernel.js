@@ -3,6 +3,7 @@ import { randomId } from "./dom.js";
 import { text } from "./texts.js";
 
 const RETRY_MS = 2000;    // between two schedule requests while every slot is taken
+const LOADING_MS = 500;   // and while the model loads
 
 /** What the Kernel or an executor said, in words for the reader. */
 export class Problem extends Error {}
@@ -34,6 +35,13 @@ export const postJson = (path, fields) =>
   request(path, { body: JSON.stringify(fields), headers: { "Content-Type": "application/json" } });
 export const read = async path => (await fetch(url(path))).json();
 
+/** What executors say of themselves: [{origin, access_codes, state, waiting, progress, ...}]; origin "": not registered yet. */
+export const readStatuses = async () => (await fetch("page/status")).json();
+
+/** The status of an executor that is loading; undefined when none of this name is. */
+const loading = async name =>
+  (await readStatuses()).find(status => !status.origin && status.access_codes.includes(name));
+
 /** Take a slot: true when the Kernel reserved one, false when the user stopped waiting. */
 export async function reserve(turn) {
   for (;;) {
@@ -41,9 +49,16 @@ export async function reserve(turn) {
     // Also after a stop: only a question ends a reservation, so it is sent, and aborted at once.
     if (word === "READY") return true;
     if (turn.stopped) return false;
-    if (word !== "BUSY") throw new Problem(word === "NOMACHINE" ? text.no_machine(turn.ids.name) : word);
-    turn.view.say(text.waiting);
-    await new Promise(wake => { turn.wake = wake; setTimeout(wake, RETRY_MS); });
+    const status = word === "NOMACHINE" && await loading(turn.ids.name);
+    if (status) {
+      turn.view.say(text.sent_when_loaded);
+      turn.view.loading(status.progress);
+    } else if (word === "BUSY") {
+      turn.view.say(text.waiting);
+    } else {
+      throw new Problem(word === "NOMACHINE" ? text.no_machine(turn.ids.name) : word);
+    }
+    await new Promise(wake => { turn.wake = wake; setTimeout(wake, status ? LOADING_MS : RETRY_MS); });
     if (turn.stopped) return false;
   }
 }

@@ -50,6 +50,7 @@ export async function answer(question, asked) {
     view.say(text.thinking);
     const more = await seams.fields();
     if (await reserve(turn)) {
+      view.loaded();
       if (!turn.stopped) view.say(text.thinking);
       await exchange(turn, { ...ids, ...more, input: JSON.stringify(messages) }, reader(view, splitter, result));
     }

@@ -110,7 +110,7 @@ def test_side_notes_stand_apart_and_their_markers_are_never_seen(page: Page) -> 
 def test_the_table_shows_the_executors_and_who_uses_them(page: Page, debug: str) -> None:
     """Both executors are listed; the one that answers this chat is marked."""
     page.wait(lambda: len(page.rows) == 2)
-    columns = ["Access code", "Endpoint", "State", "Free", "Used by", "Action"]
+    columns = ["Access code", "Endpoint", "State", "Free", "Queue", "Used by", "Action"]
     assert page.texts("#executors th") == columns
     assert re.match(r"debughttp://127\.0\.0\.1:\d+/chatREADY", page.rows[0])
     assert re.match(r"dummyhttp://127\.0\.0\.1:\d+/chatREADY", page.rows[1])
@@ -119,7 +119,7 @@ def test_the_table_shows_the_executors_and_who_uses_them(page: Page, debug: str)
     page.wait(lambda: page.texts("#executors tr.mine td"))
     mine = page.texts("#executors tr.mine td")
     history_id, user_id = re.findall(r"\d+", page.one("#me").text)[::-1]
-    assert mine[4] == f"history {history_id}, user {user_id}"
+    assert mine[5] == f"history {history_id}, user {user_id}"
     assert page.one("#access_code").get_attribute("value") == debug
     page.one("#stop").click()
     page.whole()
@@ -282,8 +282,8 @@ def test_the_endpoints_of_an_executor_make_one_row(page: Page, kernel: str) -> N
         fetch(f"{kernel}v1.0/worker/schedule", {"name": "fake", "history_id": "7", "user_id": "3"})
         row = "#executors tr:has(button[aria-label*=fake]) td"
         page.wait(lambda: "2 of 3 free" in page.texts(row))
-        assert page.texts(row)[:5] == [
-            *("fake", f"{one.url}/chat", "READY", "2 of 3 free", "history 7, user 3")
+        assert page.texts(row)[:6] == [
+            *("fake", f"{one.url}/chat", "READY", "2 of 3 free", "", "history 7, user 3")
         ]
 
 

@@ -17,6 +17,7 @@ class Executor(ThreadingHTTPServer):
 
     daemon_threads, block_on_close = True, False
     first = b""
+    answers_status = False
     status, fields, body = b"200 OK", CHUNKED, b"2\r\nhi\r\n0\r\n\r\n"
 
     def __init__(self) -> None:
@@ -49,8 +50,10 @@ class Answer(BaseHTTPRequestHandler):
         """Be quiet."""
 
     def do_GET(self) -> None:
-        """Answer what the test chose."""
-        self.do_POST()
+        """Answer what the test chose; at /status if it says so: executors of Kuwa have none."""
+        if self.path == "/status" and not self.server.answers_status:
+            return self.send_error(404)
+        return self.do_POST()
 
     def do_POST(self) -> None:
         """Answer what the test chose."""

@@ -1,5 +1,5 @@
 /** One answer on the screen. */
-import { element } from "../dom.js";
+import { element, gauge } from "../dom.js";
 import { createBody } from "../markdown/body.js";
 import { text } from "../texts.js";
 import { thoughtsView } from "./thoughts.js";
@@ -24,19 +24,18 @@ export function answerView() {
     frame = 0;
     thoughts?.draw();
     if (body.draw()) later();
-    if (progress) drawProgress(progress), progress = null;
+    if (progress) progress(), progress = null;
     followEnd();
   }
   function drawProgress({ position, total, desc, postfix }) {
-    if (!bar) meta.before(bar = element("div", "progress"));
     const of = number(total) > 0, done = Math.max(0, Math.min(number(position), total));
-    const gauge = bar.querySelector("progress") || document.createElement("progress");
-    if (of) gauge.max = total, gauge.value = done;
     const what = desc === QUEUED ? text.waiting : desc === THOUGHTS ? text.thoughts : string(desc);
     passing = desc === THOUGHTS;
-    const label = [what, of && `${done}/${total}`, string(postfix)].filter(Boolean).join(" · ");
-    gauge.setAttribute("aria-label", label);
-    bar.replaceChildren(...of ? [gauge] : [], element("span", "", label));
+    drawBar([what, of && `${done}/${total}`, string(postfix)].filter(Boolean).join(" · "), done, of && total);
+  }
+  function drawBar(label, done, total) {
+    if (!bar) meta.before(bar = element("div", "progress"));
+    bar.replaceChildren(...total ? [gauge(label, done, total)] : [], element("span", "", label));
   }
   function addNote(kind, name) {
     const made = element("p", kind);
@@ -75,7 +74,13 @@ export function answerView() {
       if (view.logs.length > LOG_LIMIT) view.logs.shift();
       later();
     },
-    progress(chunk) { progress = chunk; later(); },
+    progress(chunk) { progress = () => drawProgress(chunk); later(); },
+    /** The model is loading; status: of its step, or null. */
+    loading(status) {
+      progress = () => drawBar(text.loading(status), number(status?.percent), 100);
+      later();
+    },
+    loaded() { bar?.remove(), bar = progress = null; },
     write(piece) {
       if (gap) piece = piece.replace(/^\n+/, "");    // the newlines around a note that was taken out
       if (piece) gap = false, view.first ||= performance.now();

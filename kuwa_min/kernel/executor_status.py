@@ -1,0 +1,98 @@
+"""What executors say of themselves at /status, gathered for the chat page.
+
+The registered ones are asked by HTTP; those of Kuwa have no /status, and are left out. The executor
+in this process is asked directly until it has registered, which it does once it has loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from kuwa_min.chat import bounded_json
+from kuwa_min.process.supervision import spawn
+
+from .records import ExecutorRecord, RecordTable, origin
+from .relay import read_status
+
+KEPT = 0.5  # seconds for which what was read serves further requests
+MAX_ASKED = 16  # executors
+MAX_LENGTH = 200  # characters of a text
+STOPPING = "stopping"
+NUMBERS = ("slots", "busy_slots", "waiting", "percent", "seconds_left")
+TEXTS = ("state", "what")
+Status = dict[str, Any]
+
+
+class StatusReader:
+    """Reads the status of every executor; for any thread.
+
+    own: renders the status of the executor in this process as JSON; None if there is none.
+    """
+
+    def __init__(self, records: RecordTable, own: Callable[[], bytes] | None) -> None:
+        self._records, self._own = records, own
+        self._lock = threading.Lock()
+        self._found: list[Status] = []
+        self._read_at = -KEPT  # time.monotonic()
+
+    def read(self) -> list[Status]:
+        """Return the status of each executor that tells one.
+
+        `origin` is its address as in the table, "" of one that is not there yet; `progress` is
+        None, or has what, percent and seconds_left.
+        """
+        with self._lock:
+            if time.monotonic() - self._read_at > KEPT:
+                self._found = [*self._unregistered(), *self._registered()]
+                self._read_at = time.monotonic()
+            return self._found
+
+    def _unregistered(self) -> list[Status]:
+        status = _parse(self._own().decode(), "") if self._own else None
+        is_coming = status and not status["registered"] and status.get("state") != STOPPING
+        return [status] if status and is_coming else []
+
+    def _registered(self) -> list[Status]:
+        records = {"://".join(origin(one.endpoint) or ()): one for one in self._records.all()}
+        asked = dict([*records.items()][:MAX_ASKED])
+        found: dict[str, Status | None] = {}
+
+        def ask(place: str, record: ExecutorRecord) -> None:
+            found[place] = _parse(read_status(record) or "", place)
+
+        threads = []
+        with contextlib.suppress(RuntimeError):  # the system has no thread left
+            for place, record in asked.items():
+                threads.append(spawn("status", partial(ask, place, record)))
+        for thread in threads:
+            thread.join()
+        return [status for place in asked if (status := found.get(place))]
+
+
+def _parse(text: str, place: str) -> Status | None:
+    """Return what the page shows of a status; None if this is no status."""
+    try:
+        read = bounded_json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(read, dict) or not isinstance(read.get("access_codes"), list):
+        return None
+    progress = read.get("progress")
+    return {
+        "origin": place,
+        "access_codes": [str(one)[:MAX_LENGTH] for one in read["access_codes"][:MAX_ASKED]],
+        "registered": bool(read.get("registered")),
+        "progress": _facts(progress) if isinstance(progress, dict) else None,
+        **_facts(read),
+    }
+
+
+def _facts(read: dict[str, Any]) -> Status:
+    """Return the facts that the page knows, each of its type."""
+    numbers = {key: read[key] for key in NUMBERS if isinstance(read.get(key), (int, float))}
+    return numbers | {key: str(read[key])[:MAX_LENGTH] for key in TEXTS if key in read}
