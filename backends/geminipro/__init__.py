@@ -26,7 +26,14 @@ GOOGLE = "https://generativelanguage.googleapis.com"
 NO_FIELD = "refused: Gemini takes JSON schemas only"
 OPTIONS = (
     Option("candidate_count", int, None, "answers to compute; the first is shown", least=1),
-    Option("max_output_tokens", int, None, "longest answer in tokens", least=1),
+    Option(
+        "max_output_tokens",
+        int,
+        None,
+        "longest answer in tokens",
+        least=1,
+        aliases=("max_tokens", "max_new_tokens"),
+    ),
     Option("temperature", float, None, "how freely to draw; 0: take the likeliest", least=0),
     Option("top_p", float, None, "draw from this share of the tokens", least=0),
     Option("top_k", int, None, "draw from so many tokens", least=1),

@@ -967,8 +967,9 @@ def test_what_the_service_takes_is_sent(
     service = serve(fine)
     schema = '{"type": "OBJECT", "properties": {"k": {"type": "STRING"}}}'
     executor = connect(service, "-c", path, "--stop", "b")
-    ask(executor, "hi", llm_stop="c", llm_response_schema=schema)
+    ask(executor, "hi", llm_stop="c", llm_response_schema=schema, llm_max_tokens="9")
     sent = service.asked[0].body["generationConfig"]
+    assert sent["maxOutputTokens"] == 9
     assert sent["stopSequences"] == ["a", "b", "c"]
     assert sent["responseMimeType"] == "application/json"
     assert sent["responseSchema"]["properties"].keys() == {"k"}
