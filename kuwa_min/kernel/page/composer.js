@@ -1,5 +1,6 @@
 /** Where a message is written: the box, Send and Stop. */
 import { $, composing } from "./dom.js";
+import { acceptAttachments, attachments, setAttachments } from "./attachments/attachments.js";
 import { followEnd } from "./answer/transcript.js";
 import { ask, seams, stop, underWay } from "./turn.js";
 import { text } from "./texts.js";
@@ -7,9 +8,11 @@ import { text } from "./texts.js";
 const box = $("message");
 
 export const focusMessage = () => box.focus();
-export const draft = () => box.value;
+export const hasDraft = () => box.value !== "" || attachments().length > 0;
+const isEmpty = () => !box.value.trim() && !attachments().length;
 
-export function setDraft(value) {
+export function setDraft(value, files = []) {
+  setAttachments(files);
   box.value = value;
   box.dispatchEvent(new Event("input"));
 }
@@ -19,18 +22,19 @@ export function showControls() {
   if (!turn && document.activeElement === $("stop")) box.focus();
   $("send").hidden = Boolean(turn);
   $("stop").hidden = !turn;
-  $("send").disabled = !box.value.trim() || !seams.accessCode();
+  $("send").disabled = isEmpty() || !seams.accessCode();
 }
 
 function send() {
-  const question = box.value;
-  if (underWay() || !question.trim() || !seams.accessCode()) return;
+  const question = box.value, files = attachments();
+  if (underWay() || isEmpty() || !seams.accessCode()) return;
   setDraft("");
   box.focus();
-  ask(question);
+  ask(question, files);
 }
 
 box.placeholder = text.message;
+acceptAttachments(showControls);
 $("send").addEventListener("click", send);
 $("stop").addEventListener("click", stop);
 box.addEventListener("input", () => {

@@ -14,17 +14,23 @@ import { $ } from "./dom.js";
 import { showControls } from "./composer.js";
 import { accessCode, showExecutors } from "./executors.js";
 import { showActions } from "./chats/message_actions.js";
-import { currentChat, startSession } from "./chats/session.js";
+import { currentChat, on, setSettings, startSession } from "./chats/session.js";
 import { showSidebar } from "./chats/sidebar.js";
+import { modelfileOf, showSettings } from "./settings.js";
 import { language, text } from "./texts.js";
 import { seams } from "./turn.js";
 
-Object.assign(seams, { accessCode, changed: showControls });
+Object.assign(seams, {
+  accessCode,
+  fields: async () => ({ modelfile: JSON.stringify(modelfileOf(currentChat().settings)) }),
+  changed: showControls,
+});
 if (language === "zh") document.documentElement.lang = "zh-Hant";
 document.title = `Kuwa · ${text.kernel}`;
 for (const node of document.querySelectorAll("[data-text]")) node.textContent = text[node.dataset.text];
 for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", text[node.dataset.label]);
 showActions();
 showSidebar();
+on("drawn", showSettings({ read: () => currentChat().settings, write: setSettings }));
 startSession();
 showExecutors({ historyId: () => currentChat().history_id, changed: showControls });

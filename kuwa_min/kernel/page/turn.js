@@ -1,4 +1,6 @@
 /** A turn: one question, and its answer as it comes in. */
+import { showAttachments } from "./attachments/attachments.js";
+import { sentText, withinLimit } from "./attachments/sent_text.js";
 import { addMessage, stickToEnd } from "./answer/transcript.js";
 import { answerView } from "./answer/answer_view.js";
 import { splitNotes } from "./answer/notes.js";
@@ -15,7 +17,6 @@ export const seams = {
   accessCode: () => "",
   historyId: () => 0,
   history: () => [],            // what is sent before the question: [{isbot, msg}]
-  message: question => question,    // what is sent as the question
   fields: async () => ({}),     // more fields of the form
   begun() {},                   // (turn): a question is on the screen, its answer is awaited
   ended() {},                   // (turn, result): see ask
@@ -25,21 +26,25 @@ export const seams = {
 let current = null;    // the turn under way in the chat on screen
 export const underWay = () => current;
 
-/** Show a question and its answer. */
-export const ask = question => answer(question, addMessage("user", text.you, question));
+/** Show a question with its attachments, and its answer. */
+export function ask(question, attachments = []) {
+  const asked = addMessage("user", text.you, question);
+  showAttachments(asked, attachments);
+  return answer(question, asked, attachments);
+}
 
 /** Answer a question whose message is on the screen already.
  *
- * The turn has `question`, `asked` (the question's element) and `view` (the answer's, with `view.message`); the result
- * has `text`, `thoughts`, `thinkingSeconds`, `notes`, `logs`, `usage`, `exitCode`, `stopped`, `problem`, `refused`, and `first`
+ * The turn has `question`, `attachments`, `asked` (the question's element) and `view` (the answer's, with `view.message`); the
+ * result has `text`, `thoughts`, `thinkingSeconds`, `notes`, `logs`, `usage`, `exitCode`, `stopped`, `problem`, `refused`, and `first`
  * and `seconds`: until the first words, 0 if there were none, and the end.
  */
-export async function answer(question, asked) {
+export async function answer(question, asked, attachments = []) {
   const ids = { name: seams.accessCode(), history_id: seams.historyId(), user_id: userId };
   const view = answerView(), noteSplitter = splitNotes(view);
   const splitter = splitThoughts({ write: noteSplitter.feed, think: view.think });
-  const turn = current = { ids, question, asked, view, stopped: false, sent: false, hangUp: new AbortController() };
-  const messages = [...seams.history(), { isbot: false, msg: seams.message(question) }];
+  const turn = current = { ids, question, attachments, asked, view, stopped: false, sent: false, hangUp: new AbortController() };
+  const messages = withinLimit([...seams.history(), { isbot: false, msg: sentText(question, attachments) }]);
   const result = { exitCode: 0, refused: false, usage: null, problem: "" };
   const started = performance.now();
   stickToEnd();

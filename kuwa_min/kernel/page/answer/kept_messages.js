@@ -1,11 +1,16 @@
 /** Draw messages that were kept, as they looked when they came. */
+import { showAttachments } from "../attachments/attachments.js";
 import { text } from "../texts.js";
 import { answerView } from "./answer_view.js";
 import { summaryOf } from "./summary.js";
 import { addMessage } from "./transcript.js";
 
 /** Return the element of a question. */
-export const drawQuestion = message => addMessage("user", text.you, message.text);
+export function drawQuestion(message) {
+  const made = addMessage("user", text.you, message.text);
+  showAttachments(made, message.attachments);
+  return made;
+}
 
 /** Return the element of an answer. */
 export function drawAnswer(message) {

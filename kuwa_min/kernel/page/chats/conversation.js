@@ -29,7 +29,7 @@ export function appendMessage(chat, parent, role, fields = {}) {
   chat.messages[message.id] = message;
   chat.leaf = message.id;
   chat.updated = Date.now();
-  chat.title ||= titleFrom(message.text);
+  chat.title ||= titleFrom(message.text || message.attachments?.[0]?.name || "");
   return message;
 }
 

@@ -7,7 +7,8 @@
 import { $ } from "../dom.js";
 import { drawAnswer, drawQuestion } from "../answer/kept_messages.js";
 import { clearTranscript, stickToEnd } from "../answer/transcript.js";
-import { draft, focusMessage, setDraft } from "../composer.js";
+import { sentText } from "../attachments/sent_text.js";
+import { focusMessage, hasDraft, setDraft } from "../composer.js";
 import { accessCode, chooseAccessCode, refresh } from "../executors.js";
 import { userId } from "../kernel.js";
 import { text } from "../texts.js";
@@ -142,6 +143,12 @@ export function showBranch(id) {
   if (shown.length) save({ fields: ["leaf"] });
 }
 
+/** Keep settings for the chat on the screen; one without messages is kept with its first. */
+export function setSettings(settings) {
+  chat.settings = settings;
+  if (shown.length) save({ fields: ["settings"] });
+}
+
 export function deleteMessages(id) {
   const of = chat, { leaf } = of, removed = removeMessages(of, id);
   draw();
@@ -168,7 +175,7 @@ export function retry(id) {
   chat.leaf = question.id;
   draw();
   focusMessage();
-  answer(question.text, shown.at(-1).element);
+  answer(question.text, shown.at(-1).element, question.attachments);
 }
 
 /** Ask a question in other words, as a sibling of the first. */
@@ -178,18 +185,18 @@ export function ask(id, question) {
   appendMessage(chat, parent, "user", { text: question, attachments });
   draw();
   focusMessage();
-  answer(question, shown.at(-1).element);
+  answer(question, shown.at(-1).element, attachments);
 }
 
-const wireMessage = message =>
-  ({ isbot: message.role === "assistant", msg: message.role === "user" ? seams.message(message.text, message) : message.text });
+const wireMessage = ({ role, text: said, attachments }) =>
+  ({ isbot: role === "assistant", msg: role === "user" ? sentText(said, attachments) : said });
 
 function begun(turn) {
   open++;
   let question = shown.find(one => one.element === turn.asked)?.message;
   turn.isTyped = !question;
   if (!question) {
-    question = appendMessage(chat, chat.leaf, "user", { text: turn.question });
+    question = appendMessage(chat, chat.leaf, "user", { text: turn.question, attachments: turn.attachments });
     shown.push({ message: question, element: turn.asked });
   }
   const message = appendMessage(chat, question.id, "assistant", { access_code: turn.ids.name, done: false });
@@ -218,7 +225,7 @@ function keep(turn) {
 function ended(turn, result) {
   const { isCurrent, exitCode, thinkingSeconds, ...found } = result;
   const unanswered = !found.text && !found.notes.length;
-  if (isCurrent && unanswered && turn.isTyped && !draft()) setDraft(turn.question);    // offer it again
+  if (isCurrent && unanswered && turn.isTyped && !hasDraft()) setDraft(turn.question, turn.attachments);    // offer it again
   if (isCurrent) refresh();
   if (turns.has(turn)) {
     const { chat: of, message, timer } = turns.get(turn);

@@ -1,0 +1,29 @@
+/** What a model gets of a message and its attachments: Kuwa's chats are text, in which executors look for addresses. */
+import { isPicture } from "./files.js";
+
+// A form may have 8 MiB, in which some characters take three bytes; every turn brings the whole history.
+const MOST_DATA = 5 << 20;    // characters of all pictures
+const PICTURE = /data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+/g;
+const LEFT_OUT = "[picture]";
+
+/** Return the text to send for a question: pictures stand before it, as Kuwa's front end has them, then texts. */
+export function sentText(question, attachments = []) {
+  const pictures = attachments.filter(isPicture).map(one => one.data);
+  const files = attachments.filter(one => typeof one.text === "string").map(inlined);
+  return [...pictures, ...files, question].filter(Boolean).join("\n");
+}
+
+/** Return a file's text between fences that are longer than any in it. */
+function inlined({ name, text }) {
+  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([ticks]) => ticks.length)), fence = "`".repeat(longest + 1);
+  return `${name}:\n${fence}\n${text.replace(/\n?$/, "\n")}${fence}\n`;
+}
+
+/** Return messages with as many pictures as may be sent together, the newest. */
+export function withinLimit(messages) {
+  let left = MOST_DATA;
+  const kept = messages.toReversed().map(message => ({
+    ...message, msg: message.msg.replace(PICTURE, found => (left -= found.length) >= 0 ? found : LEFT_OUT),
+  }));
+  return kept.reverse();
+}
