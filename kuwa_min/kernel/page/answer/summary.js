@@ -7,7 +7,7 @@ export function summaryOf({ text: answer, stopped, refused, usage, first, second
   const times = first > 0 && text.times(first.toFixed(1), number(seconds).toFixed(1), [...answer].length);
   const written = number(usage?.completion_tokens), writing = seconds - first;
   const tokens = usage && text.tokens(number(usage.prompt_tokens), written);
-  const speed = first > 0 && written > 1 && writing > 0 && text.speed(((written - 1) / writing).toFixed(1));
+  const speed = first > 0 && written > 1 && writing > .05 && text.speed(((written - 1) / writing).toFixed(1));
   return [done === false && text.unfinished, stopped && text.stopped, refused && text.refused, times, tokens, speed]
     .filter(Boolean).join(" · ");
 }
