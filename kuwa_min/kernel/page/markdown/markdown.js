@@ -22,7 +22,7 @@ const SANITIZED = {
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
 };
-const CLASS = /^(?:math|picture|language-[\w+#.-]{1,30})$/;
+const CLASS = /^(?:math|picture|plain|language-[\w+#.-]{1,30})$/;
 const NESTED_DEEPLY = /^[ \t]*(?:>[ \t]?|(?:[-*+]|\d{1,9}[.)])[ \t]+){30}/m;    // containers within containers
 const LONGEST_ADDRESS = 80;    // characters that are shown of an address
 
@@ -38,7 +38,10 @@ function addressOf(href) {
 }
 
 const renderer = {
-  html: ({ text }) => escapeButEntities(text).replace(PLAIN_TAG, "<$1>"),
+  html({ text, block }) {
+    const shown = escapeButEntities(text).replace(PLAIN_TAG, "<$1>");
+    return block ? `<p class="plain">${shown}</p>` : shown;
+  },
   text({ text, tokens }) { return tokens ? this.parser.parseInline(tokens) : escapeButEntities(text); },
   heading({ tokens, depth }) {    // below those of the page
     const tag = `h${Math.min(depth + 2, 6)}`;
