@@ -431,14 +431,14 @@ def test_pages_of_named_sites_may_ask_and_read() -> None:
                 assert response.getheader("Access-Control-Allow-Origin") is None
 
 
-# -- Open WebUI, as its documentation and its log of requests have them
+# -- Open WebUI, as its source (0.12.4) makes requests
 
-WEBUI = {
-    "Authorization": "Bearer ",  # without a key
+WEBUI = {  # without a key; users are named if it is told to
     "Content_Type": "application/json",
     "X_OpenWebUI_User_Id": "7c9e",
     "X_OpenWebUI_User_Name": "Ann",
-    "User_Agent": "Python/3.11 aiohttp/3.11.11",
+    "X_OpenWebUI_Chat_Id": "51d0",
+    "User_Agent": "Python/3.11 aiohttp/3.14.5",
     "Accept_Encoding": "gzip, deflate, br",
 }
 WEBUI_CHAT = {
@@ -447,19 +447,32 @@ WEBUI_CHAT = {
     "messages": [{"role": "user", "content": "hi"}],
     "stream_options": {"include_usage": True},
     "temperature": 0.8,
-    "max_tokens": None,
 }
 WEBUI_TITLE = {
     "model": "m",
     "messages": [{"role": "user", "content": "### Task: Generate a title"}],
     "stream": False,
-    "max_completion_tokens": 1000,
+    "max_tokens": 1000,
+}
+WEBUI_CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "get_time", "arguments": "{}"},
+}
+WEBUI_TOOL_RESULT = {
+    **WEBUI_CHAT,
+    "messages": [
+        {"role": "user", "content": "What time is it?"},
+        {"role": "assistant", "content": "", "tool_calls": [WEBUI_CALL]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "noon"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "get_time", "parameters": {}}}],
 }
 
 
 def test_open_webui_chats() -> None:
-    """It lists the models, streams chats, and asks for titles."""
-    with api(echo) as one:
+    """It lists the models, streams chats, asks for titles, and tells what a function returned."""
+    with api(echo, features=("tools",)) as one:
         status, models = one.fetch("/v1/models", **WEBUI)
         assert (status, models["data"][0]["id"]) == (200, "m")
         with one.call(CHAT, WEBUI_CHAT, **WEBUI) as response:
@@ -468,6 +481,8 @@ def test_open_webui_chats() -> None:
         assert events[-1]["usage"]["total_tokens"] == 7
         title = one.fetch(CHAT, WEBUI_TITLE, **WEBUI)[1]
         assert title["choices"][0]["message"]["content"] == "### Task: Generate a title"
+        with one.call(CHAT, WEBUI_TOOL_RESULT, **WEBUI) as response:
+            assert "noon" in joined(events_of(response.read()))
 
 
 # -- OpenAI's SDK
