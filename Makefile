@@ -39,7 +39,7 @@ dist/kuwa-%.pyz: $(VENV)/build-ready $(SOURCES)
 	$(BIN)/python build.py $*
 
 $(SMALL_MODEL): | $(VENV)/build-ready
-	$(BIN)/python -m kuwa_min.packing.indexed_model $@
+	$(BIN)/python -m kuwa_min.packing.wheels.indexed_model $@
 
 test: $(VENV)/test-ready ## everything: lint, types, all tests
 	$(MAKE) --jobs 4 browser npm ssh-keygen lint heavy cloud models cuda # downloads and lint while llama.cpp is compiled

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backends._local.executor import ModelExecutor
-from kuwa_min.packing.indexed_model import IndexedModel
+from kuwa_min.packing.wheels.indexed_model import IndexedModel
 from tests.support import local_chats
 from tests.support.models.real_models import GEMMA3, SMOLLM2, gguf_file, model_folder
 

