@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
 from backends._local.templates.sandbox_pool import SandboxPool
+from backends._local.templates.tool_format import offers_functions
 from backends._media.links import side_note, without_data
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
@@ -48,7 +49,7 @@ from .tokenizing.bounds import Stopped, bounded
 from .tokenizing.piece_tokenizer import PieceTokenizer
 from .tokenizing.prompt_tokenizer import ModelTokenizer, PromptTokenizer
 from .tokenizing.rendering import Template
-from .tokenizing.template_variables import NO_VARIABLES, Variables, variables_of
+from .tokenizing.template_variables import NO_VARIABLES, Variables, variables_of, with_tools
 from .tokenizing.text_lengths import TextLengths
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,8 @@ class ModelExecutor(LLMExecutor):
         """Return what clients of /v1 may ask for."""
         names = {option.name for option in self.table}
         images = {"images"} if self.accepts_images() else set()
-        return {"raw_prompt", "tools"} | images | (names & {constraint.JSON_SCHEMA})
+        tools = {"tools", "tool_template"} if self.offers_functions else {"tools"}
+        return {"raw_prompt"} | tools | images | (names & {constraint.JSON_SCHEMA})
 
     # -- start
 
@@ -191,6 +193,7 @@ class ModelExecutor(LLMExecutor):
             raise StartError(
                 f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
             ) from None
+        self.offers_functions = offers_functions(self.model.chat_template)
         if unknown := self._unknown_stop_tokens(self.settings):
             raise UsageError(f"stop_token_ids: {unknown[0]} is no token; {self._vocabulary}")
         self.engine.check_open()
@@ -260,6 +263,8 @@ class ModelExecutor(LLMExecutor):
             options["seed"] = DEFAULT_SEED
         known = None if self.uses_template_of(modelfile) else self.model.template_variables
         variables = variables_of(options, self.settings, known, self.model.tokenizer.control_tokens)
+        if tools := modelfile.extras.tools:
+            variables = with_tools(variables, tools, self.model.tokenizer.control_tokens)
         prompt, notes = self._encode(history, modelfile, variables)
         markers = () if self.uses_template_of(modelfile) else self.model.turn_markers
         request = Request(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 class RequestExtras(NamedTuple):
     """What a client of OpenAI's protocol, or our chat page, asks; other chats have NO_EXTRAS.
 
     separate_thoughts: yield thoughts as ThoughtChunk, whatever --thinking says. raw_prompt: the
-    only message is the prompt itself, which no template renders.
+    only message is the prompt itself, which no template renders. tools: functions that the chat
+    template is to tell the model, as a request has them.
     """
 
     separate_thoughts: bool = False
     raw_prompt: bool = False
+    tools: Sequence[Mapping[str, Any]] = ()
 
 
 NO_EXTRAS = RequestExtras()

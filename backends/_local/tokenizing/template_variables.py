@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from kuwa_min.chat.catalog import BAD_OPTION
@@ -19,6 +19,7 @@ NO_VARIABLES: Variables = {}
 OURS = {"messages", "add_generation_prompt"}  # which no option sets
 NOT_READ = "the chat template reads no {}: it has no effect"
 NAMES = (TEMPLATE_KWARGS.name, REASONING_EFFORT.name)
+TOOLS = "tools"
 
 
 def variables_of(
@@ -46,6 +47,18 @@ def variables_of(
         is_ours = name in own or name == REASONING_EFFORT.name
         warn_once(NOT_READ.format(name if is_ours else f"variable {content(name)}"))
     return {name: value for name, value in given.items() if name not in dropped}
+
+
+def with_tools(
+    variables: Variables, tools: Sequence[Mapping[str, Any]], control_tokens: ControlTokens
+) -> Variables:
+    """Add the functions that a client offers; raises AnswerError for control tokens in them.
+
+    Parts of control tokens do no harm: templates write these texts as JSON, in quotation marks.
+    """
+    if any(map(control_tokens.occur_in, _texts(list(tools)))):
+        raise AnswerError(BAD_OPTION.format(OPTION_REASON.format(TOOLS, MUST_HAVE_NO_MARKUP)))
+    return {**variables, TOOLS: tools}
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

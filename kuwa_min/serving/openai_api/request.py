@@ -42,6 +42,7 @@ WHOLES = {"top_k": (-1, MOST_TOKENS), "thinking_tokens": (0, MOST_TOKENS)}
 # What would change the answer, but is not offered: refused unless it asks for nothing.
 REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo", "logprobs")
 OF_CHAT = ("input", "modelfile")  # fields of a form that are no parameters
+TOOL_TEMPLATE = "tool_template"  # the feature of executors that read RequestExtras.tools
 CHAT_ID = "-1"  # of calls of Kuwa's own API
 
 
@@ -86,7 +87,8 @@ def read_chat(
     """
     _refuse_what_is_not_offered(fields)
     offered = tools.read(fields)
-    conversation = messages.read(fields, offered.prompt)
+    is_told = TOOL_TEMPLATE in features  # by the chat template
+    conversation = messages.read(fields, offered.demands if is_told else offered.prompt())
     options, needs = _options(fields), {}
     if conversation.image is not None:
         options["enable_multimodal"] = True
@@ -98,7 +100,7 @@ def read_chat(
         needs[JSON_SCHEMA] = "response_format"
     elif offered.schema is not None and JSON_SCHEMA in features:
         options[JSON_SCHEMA] = offered.schema
-    extras = RequestExtras(separate_thoughts=True)
+    extras = RequestExtras(separate_thoughts=True, tools=offered.offered if is_told else ())
     asked = _request(fields, conversation.history, options, needs, extras, language, headers)
     return asked._replace(functions=offered.names)
 

@@ -1,7 +1,9 @@
 """Functions that a client offers to a model: what the model is told of them, and their results.
 
 They are told as text, in the format of Hermes and Qwen, which most models know or follow when told:
-so they work with every chat template and with every service. `tool_calls` reads what comes back.
+so they work with every chat template and with every service. An executor whose chat template has
+words of its own for functions in this format (`tool_template`) gets them for that. `tool_calls`
+reads what comes back.
 """
 
 from __future__ import annotations
@@ -37,11 +39,19 @@ class Tools(NamedTuple):
     """The functions that may be called in an answer."""
 
     names: frozenset[str]
-    prompt: str  # for the system prompt
+    offered: list[dict[str, Any]]  # for chat templates
+    demands: str  # for the system prompt
     schema: str | None = None  # of an answer that must be a call; None: it need not be
 
+    def prompt(self) -> str:
+        """Return what tells a model all of it, for the system prompt."""
+        if not self.offered:
+            return ""
+        signatures = "\n".join(json.dumps(one, ensure_ascii=False) for one in self.offered)
+        return "\n\n".join(filter(None, (INTRODUCTION.format(signatures), self.demands)))
 
-NO_TOOLS = Tools(frozenset(), "")
+
+NO_TOOLS = Tools(frozenset(), [], "")
 
 
 def read(request: Fields) -> Tools:
@@ -53,16 +63,14 @@ def read(request: Fields) -> Tools:
     choice = _choice(request, names)
     if choice == NONE:
         return NO_TOOLS
-    signatures = "\n".join(
-        json.dumps({"type": "function", "function": one}, ensure_ascii=False) for one in functions
-    )
-    parts, schema = [INTRODUCTION.format(signatures)], None
+    demands, schema = [], None
     if choice != AUTO:
-        parts.append(MUST_CALL if choice == REQUIRED else MUST_CALL_ONE.format(choice))
+        demands.append(MUST_CALL if choice == REQUIRED else MUST_CALL_ONE.format(choice))
         schema = _schema([one for one in functions if choice in (REQUIRED, one["name"])])
     if request.get("parallel_tool_calls") is False:
-        parts.append(ONLY_ONE)
-    return Tools(names, "\n\n".join(parts), schema)
+        demands.append(ONLY_ONE)
+    offered = [{"type": "function", "function": one} for one in functions]
+    return Tools(names, offered, "\n\n".join(demands), schema)
 
 
 def _schema(functions: list[dict[str, Any]]) -> str | None:

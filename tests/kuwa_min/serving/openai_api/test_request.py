@@ -348,6 +348,21 @@ def test_functions_are_told_in_the_system_prompt() -> None:
     assert (asked.functions, asked.needs) == ({"look"}, {"tools": "tools"})
 
 
+def test_functions_are_told_by_templates_that_can() -> None:
+    """Then the system prompt says only what a template does not."""
+    body = {"model": "m", "messages": [USER], "tools": [function("look")]}
+    features = {"tools", "tool_template"}
+    for more, system in (
+        ({}, None),
+        ({"parallel_tool_calls": False}, "Call one function at most."),
+    ):
+        asked = read_chat(read_object(json.dumps({**body, **more}).encode()), None, {}, features)
+        assert asked.chat.modelfile.extras.tools == body["tools"]
+        first = asked.chat.history[0]
+        assert (first["content"] if first["role"] == "system" else None) == system
+        assert asked.functions == {"look"}
+
+
 @pytest.mark.parametrize(
     ("choice", "told"),
     [
