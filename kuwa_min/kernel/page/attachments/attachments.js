@@ -62,11 +62,12 @@ async function add(files) {
 }
 
 function show() {
-  const rows = attached.map((one, index) => {
-    const row = element("li"), remove = button("✕", () => setAttachments(attached.filter(other => other !== one)));
-    remove.setAttribute("aria-label", text.remove_attachment(one.name));
+  const rows = attached.map(one => {
+    const row = element("li"), remove = button("✕", () => {
+      setAttachments(attached.filter(other => other !== one));
+      box.focus();
+    }, { label: text.remove_attachment(one.name) });
     row.append(...preview(one), remove);
-    row.dataset.key = index;
     return row;
   });
   const list = element("ul", "files"), alert = element("p", "problem", problem);
