@@ -138,9 +138,8 @@ def _pack(npm: str, packages: list[NpmPackage], folder: str) -> None:
         raise Unavailable(f"npm brought nothing in {SECONDS} s") from None
     if done.returncode:
         lines = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines()]
-        raise Unavailable(
-            f"npm failed: {'; '.join(filter(None, lines[:3])) or 'it gives no reason'}"
-        )
+        said = [line for line in lines if line and not line.startswith(("errno", "syscall"))]
+        raise Unavailable(f"npm failed: {'; '.join(said[:2]) or 'it gives no reason'}")
 
 
 def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
