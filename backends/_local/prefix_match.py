@@ -9,7 +9,8 @@ Knows no library.
 #    the same chat's next turn. Nothing is copied.
 # 2. Else the longest prefix that any slot shares, busy or idle, is copied to a new slot or to the
 #    least recently used one: usually a system prompt. A short prefix is cheaper to prefill again.
-# 3. Else the prompt is prefilled from its first token.
+# 3. Else the least recently used slot keeps what it shares with the prompt, often the beginning of
+#    the chat template, and the rest is prefilled.
 # The last token of a prompt is never reused: its logits are needed for the first sampled token.
 # What was computed with other adapters (LoRA) is never reused either.
 
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-MIN_PREFIX = 16  # tokens; a shorter prefix is never copied
+MIN_PREFIX = 16  # tokens; a shorter one is prefilled again where the time of a copy is not measured
 
 _clock = itertools.count(1)
 
@@ -76,7 +77,7 @@ def match_prefix(
     """Choose a slot for a prompt; at least one of the slots is idle, or can_grow is true.
 
     can_grow: a new slot may be made; min_prefix: tokens from which on copying is faster than
-    prefilling, at least MIN_PREFIX; adapters: with which the prompt is computed.
+    prefilling; adapters: with which the prompt is computed.
     """
     slots = list(slots)
     reusable = prompt_ids[:-1]
@@ -85,10 +86,11 @@ def match_prefix(
     source, cached = (None, 0) if best is None else (slots[best], shared[best])
     if source and source.is_idle and cached and 2 * cached >= len(source.tokens):
         return PrefixMatch(source, cached, None)
-    if cached < max(min_prefix, MIN_PREFIX):
-        source, cached = None, 0
     target = None if can_grow else _least_recently_used(slots)
-    return PrefixMatch(target, cached, None if target is source else source)
+    kept = 0 if target is None else shared_length(target, reusable, adapters)
+    if cached < kept + min_prefix:
+        return PrefixMatch(target, kept, None)
+    return PrefixMatch(target, cached, source)
 
 
 def match_nothing(slots: Iterable[SlotT], *, can_grow: bool) -> PrefixMatch[SlotT]:

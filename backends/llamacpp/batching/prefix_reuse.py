@@ -1,7 +1,7 @@
 """Begin a request in the slot that holds most of its prompt, or that this can be copied to."""
 
-# Copying a prefix costs a copy of the whole sequence. So the measured time of a copy, in tokens
-# of prefill, is the shortest prefix that is copied. What a slot would lose is parked in the prompt
+# Copying a prefix costs a copy of the whole slot. So the measured time of a copy, in tokens of
+# prefill, is the shortest prefix that is copied. What a slot would lose is parked in the prompt
 # cache, and restored from there.
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from backends.llamacpp.sampler import Sampler
 from .context import LlamaContext
 from .step_planner import LlamaSequence
 
+MIN_COPY = 4  # tokens; that a copy of fewer pays is within the error of what is measured
+
 
 class PrefixReuse:
     """Begins requests in idle slots of a context; for the engine's thread."""
@@ -33,13 +35,14 @@ class PrefixReuse:
         self, model: LlamaModel, context: LlamaContext, cache: PromptCache, budget: PrefillBudget
     ) -> None:
         self._model, self._context, self._cache, self._budget = model, context, cache, budget
-        self.has_moved = False  # the last begin() moved a state to or from the prompt cache
 
     @property
     def _min_prefix(self) -> int:
         """Return the tokens from which on copying a prefix is faster than prefilling it."""
         copy_seconds = self._context.copy_seconds
-        return sys.maxsize if copy_seconds is None else self._budget.tokens_in(copy_seconds)
+        if copy_seconds is None:
+            return sys.maxsize
+        return max(MIN_COPY, self._budget.tokens_in(copy_seconds))
 
     def is_under_way(
         self,
@@ -76,7 +79,7 @@ class PrefixReuse:
         )
         assert match.slot is not None  # has_free_slot() said that one is idle
         sampler = Sampler(request.options, self._model.vocabulary_size, request.allowed_tokens)
-        is_parked = self._cache.park(match.slot, request.prompt_ids, request.adapters)
+        self._cache.park(match.slot, request.prompt_ids, request.adapters)
         if parked is None:
             cached = self._keep_prefix(match.slot, match)
         else:
@@ -88,7 +91,6 @@ class PrefixReuse:
             cached=cached,
             max_new_tokens=_max_new_tokens(request),
         )
-        self.has_moved = is_parked or parked is not None
         return match.slot
 
     def _match(

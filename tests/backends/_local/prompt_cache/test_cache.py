@@ -36,7 +36,9 @@ class Engine:
 
     def turn(self, prompt: list[int], cost: int = 0, adapters: str = "") -> int:
         """Compute a prompt and leave it in its row; return how many tokens were read."""
-        live = match_prefix(self.rows, prompt, can_grow=False, min_prefix=0, adapters=adapters)
+        live = match_prefix(
+            self.rows, prompt, can_grow=False, min_prefix=MIN_PREFIX, adapters=adapters
+        )
         match, parked = self.cache.match(
             self.rows, prompt, live, can_grow=False, tokens_in=lambda _: cost, adapters=adapters
         )
