@@ -2,8 +2,9 @@
 
 # The strategy. A prefill keeps the sequences that are decoding waiting, and a cancel too, so that
 # a step prefills as much as takes TARGET_SECONDS: the speed of each prefill sets the next one's
-# size. The more requests wait for each one that is decoding, the longer a prefill may take: they
-# gain more than the others lose. While none is decoding, only a request that is yet to come waits,
+# size. The more requests wait for each one that is decoding, the longer a prefill may take: it is
+# computed sooner or later, so that the others lose an even flow only, and the waiting ones gain
+# time. While none is decoding, only a request that is yet to come waits,
 # and where a prefill can be aborted it may take longer, too: large ones are faster. split_budget()
 # then divides the budget among the prompts.
 
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 TARGET_SECONDS = 0.1  # that a prefill should take
 MIN_TOKENS = 32  # of a step's prefill; fewer say little about the speed
 FIRST_TOKENS = 256  # of the first prefill, before the speed is known
+BEGIN_SECONDS = 0.02  # of a step: then no further request begins, as copying states takes a while
 MAX_PRESSURE = 8  # times TARGET_SECONDS at most
 FIXED_CHUNK = 256  # tokens of a step's prefill where it must not depend on the speed
 
@@ -46,7 +48,7 @@ class PrefillBudget:
 
 def queue_pressure(*, waiting: int, decoding: int) -> int:
     """Return the factor by which waiting requests raise the budget: 1 to MAX_PRESSURE."""
-    return min(max(1, waiting // max(1, decoding)), MAX_PRESSURE)
+    return min(max(1, (2 * waiting - 1) // max(1, decoding)), MAX_PRESSURE)
 
 
 def split_budget(tokens: int, remaining: Sequence[int]) -> list[int]:

@@ -23,7 +23,7 @@ import torch
 
 from backends._local.constraints.matcher import MaskPendingError
 from backends._local.machine.idle_measurements import Measurement
-from backends._local.prefill_budget import PrefillBudget, split_budget
+from backends._local.prefill_budget import BEGIN_SECONDS, PrefillBudget, split_budget
 from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import MASK_WAIT, Request
 from kuwa_min.errors import AnswerError, describe
@@ -166,7 +166,7 @@ class BatchScheduler:
         The others are prefilled in chunks. Returns the number of tokens that were prefilled.
         """
         pack: list[TransformersSequence] = []
-        left = max_tokens
+        left, deadline = max_tokens, time.monotonic() + BEGIN_SECONDS
         while self._waiting:
             sequence = self._slots.begin(self._waiting.popleft(), self._budget.tokens_in)
             if sequence.tokens or sequence.remaining > left:
@@ -174,8 +174,8 @@ class BatchScheduler:
             else:
                 pack.append(sequence)
                 left -= sequence.remaining
-            if self._slots.has_moved and self._slots.decoding:
-                break  # once a step, for those that are decoding
+            if self._slots.decoding and time.monotonic() > deadline:
+                break
         if len(pack) > 1 and self._try_pack(pack):
             return max_tokens - left
         self._prefilling += pack

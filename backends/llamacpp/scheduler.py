@@ -5,8 +5,8 @@
 # steps; an idle one keeps its slot for prefix reuse.
 #
 # PrefixReuse finds where most of a prompt is known. A request whose prefix is just being prefilled
-# for another one (a system prompt) waits until it can be copied. With chats that are decoding, a
-# state is moved to or from the prompt cache once a step at most.
+# for another one (a system prompt) waits until it can be copied. With chats that are decoding,
+# requests begin, which may copy states, for BEGIN_SECONDS of a step at most.
 #
 # Constrained answers. A sequence whose next token must wait for its mask is left out of the steps
 # until that has come; what it computed is kept as the logits that the token is sampled from.
@@ -23,7 +23,7 @@ from collections import deque
 
 from backends._local.constraints.matcher import MaskPendingError
 from backends._local.machine.idle_measurements import Measurement
-from backends._local.prefill_budget import PrefillBudget
+from backends._local.prefill_budget import BEGIN_SECONDS, PrefillBudget
 from backends._local.prompt_cache.cache import PromptCache
 from backends._local.request import MASK_WAIT, Request
 from backends._local.sequence import Sequence
@@ -92,12 +92,13 @@ class BatchScheduler:
     def step(self) -> None:
         """Compute a token of every decoding sequence, and chunks of prompts beside them."""
         self._end_stopped()
+        deadline = time.monotonic() + BEGIN_SECONDS
         for request in list(self._waiting):
             if self._prefixes.is_under_way(request, self._sequences, self._prefilling):
                 continue  # it can be copied at a later step
             self._waiting.remove(request)
             self._prefilling.append(self._prefixes.begin(request, self._sequences))
-            if self._prefixes.has_moved and self._decoding:
+            if self._decoding and time.monotonic() > deadline:
                 break
         self._sample_held()
         if not (self._prefilling or self._ready):

@@ -183,30 +183,29 @@ class PromptCache:
 
     # -- before a row is overwritten
 
-    def park(self, row: Row, prompt_ids: Sequence[int] = (), adapters: str = "") -> bool:
-        """Park a row's state if a prompt takes the row; return whether it was copied."""
+    def park(self, row: Row, prompt_ids: Sequence[int] = (), adapters: str = "") -> None:
+        """Park a row's state if a prompt takes the row."""
         if not self._parked.max_bytes:
-            return False
+            return
         if len(row.tokens) - shared_length(row, prompt_ids, adapters) <= MIN_LOST:
-            return False
+            return
         key = row.adapters, as_bytes(row.tokens)
         if self._holds(key):
-            return False
+            return
         try:
             size = self._states.state_bytes(row.slot) + len(key[1])
             if not self._make_room(key, size):
-                return False
+                return
             entry = ParkedState(key[1], self._states.save(row.slot), row.adapters)
         except MemoryError as error:
             level = logging.DEBUG if self._has_failed else logging.WARNING
             logger.log(level, "a chat was not parked: %s", message_of(error) or "out of memory")
             self._has_failed = True
             self.drop_all()
-            return False
+            return
         self._parked.put(entry)
         if self._files is not None:
             self._files.write(entry)
-        return True
 
     def _holds(self, key: Key) -> bool:
         """Tell whether a state is parked that serves whatever one of this key would."""

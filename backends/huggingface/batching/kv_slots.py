@@ -34,7 +34,6 @@ class KVSlots:
         self, model: TransformersModel, layout: AttentionLayout, slots: int, parked: PromptCache
     ) -> None:
         self._model, self._max_slots, self._parked = model, slots, parked
-        self.has_moved = False  # the last begin() copied a slot to or from the prompt cache
         parked.attach(self)
         self.cache = layout.create_cache(model.device, model.context_length)
         self._sequences: list[TransformersSequence] = []  # at the index that is their slot
@@ -75,7 +74,7 @@ class KVSlots:
         if sequence is None:
             sequence = Sequence(len(self._sequences))
             self._sequences.append(sequence)
-        self.has_moved = self._parked.park(sequence, request.prompt_ids) or parked is not None
+        self._parked.park(sequence, request.prompt_ids)
         if parked is None:
             cached = match.cached if self._copy_prefix(match, sequence) else 0
         else:

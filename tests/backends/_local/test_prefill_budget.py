@@ -48,7 +48,7 @@ def test_a_prefill_of_few_tokens_is_ignored() -> None:
 
 @pytest.mark.parametrize(
     ("waiting", "decoding", "times"),
-    [(1, 8, 1), (8, 8, 1), (3, 2, 1), (4, 2, 2), (8, 0, MAX_PRESSURE), (64, 1, MAX_PRESSURE)],
+    [(1, 8, 1), (8, 8, 1), (3, 2, 2), (5, 3, 3), (8, 0, MAX_PRESSURE), (64, 1, MAX_PRESSURE)],
 )
 def test_the_more_requests_wait_the_larger_the_budget(
     waiting: int, decoding: int, times: int
@@ -58,7 +58,7 @@ def test_the_more_requests_wait_the_larger_the_budget(
 
 
 @pytest.mark.parametrize(
-    ("waiting", "decoding", "times"), [(1, 0, 4), (6, 0, 6), (1, 1, 1), (2, 1, 2)]
+    ("waiting", "decoding", "times"), [(1, 0, 4), (3, 0, 5), (1, 1, 1), (2, 1, 3)]
 )
 def test_a_prefill_may_take_longer_while_none_is_decoding(
     waiting: int, decoding: int, times: int

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from backends.llamacpp import LlamacppExecutor
+from backends._local.prefix_match import MIN_PREFIX
+from backends.llamacpp import LlamacppExecutor, scheduler
 from tests.support.batched_chats import Answer, Chats
 from tests.support.models import real_models, tiny_ggufs
 from tests.support.models.tiny_ggufs import ARCHITECTURES, STATEFUL, Library
@@ -67,7 +68,7 @@ def test_people_take_turns_at_one_slot(name: str, chats: Any, tmp_path: Path) ->
 def test_without_it_each_turn_reads_all(options: Any, chats: Any, tmp_path: Path) -> None:
     """With --reproducible it would be another way to the same state."""
     talk = chats(tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama"), *options)
-    assert not any(request.cached_tokens for _, request in take_turns(talk, 2))
+    assert all(request.cached_tokens < MIN_PREFIX for _, request in take_turns(talk, 2))
 
 
 def test_chats_are_kept_for_the_next_start(chats: Any, tmp_path: Path) -> None:
@@ -92,13 +93,13 @@ def test_chats_are_kept_for_the_next_start(chats: Any, tmp_path: Path) -> None:
     assert cached(said[:1]) == [False]
 
 
-def test_others_wait_for_one_parked_chat_a_step(
+def test_others_wait_for_parked_chats_no_longer_than_begin_seconds(
     chats: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one is being answered, between two of its tokens one state is copied at most."""
+    """Once they are over, one request begins a step, while others are being answered."""
+    monkeypatch.setattr(scheduler, "BEGIN_SECONDS", 0.0)
     talk = chats(tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama"), slots=4)
-    scheduler = talk.executor.engine._scheduler
-    context, done = scheduler._context, []
+    context, done = talk.executor.engine._scheduler._context, []
     for answer in [talk.ask(name, max_tokens=20) for name in (*PEOPLE, "Dee " * 20)]:
         answer.whole()
     late = [talk.create(letter * 70, max_tokens=5) for letter in "xyz"]
