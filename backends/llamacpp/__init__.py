@@ -231,7 +231,7 @@ class LlamacppExecutor(ModelExecutor):
             self.model.abort()
 
     def _flash_attention(self) -> str:
-        """Return "on", "off", or "auto" for layers on graphics cards; raises UsageError."""
+        """Return "on", "off", or "auto", which llama.cpp decides; raises UsageError."""
         wanted, cache_type = self.args.flash_attn, self.args.cache_type
         if cache_type in arguments.UNQUANTIZED:
             return str(wanted)

@@ -74,7 +74,7 @@ def add_arguments(add: Callable[..., Any]) -> None:
         "--flash_attn",
         choices=("auto", "on", "off"),
         default="auto",
-        help="compute attention in one go; auto: on graphics cards, and for several chats",
+        help="compute attention in one go; auto: wherever llama.cpp can",
     )
     add(
         "--cache_type",

@@ -94,10 +94,6 @@ class LlamaModel:
             weakref.finalize(self, llama_cpp.llama_model_free, self._model).atexit = False
             self.adapters = load_adapters(self._model, adapter_files, self._load_log)
         self.uses_gpu = bool(layers)
-        if not layers and slots == 1 and context_options.flash_attn == "auto":
-            # On a processor it prefills faster, decodes long sequences slower, and spares batches
-            # what is masked: without it, each chat takes as long as the longest.
-            context_options = dataclasses.replace(context_options, flash_attn="off")
         self._context_options = context_options
         self._context_log: list[str] = []
         self._check_kind(path)
