@@ -22,6 +22,8 @@ ALIGNMENT = 32  # unless the field general.alignment says otherwise
 MAX_DIMENSIONS = 4
 MAX_HEADER = 1 << 28  # bytes; large vocabularies take ten million
 MAX_STRING = 1 << 16  # bytes of a name, or of the architecture; other strings are skipped
+LENGTH = struct.Struct("<Q")  # of a string
+BLOCK = 1 << 16  # bytes of an array that are read at once
 ARCHITECTURE, ALIGNED = "general.architecture", "general.alignment"
 FILE_TYPE, ADAPTER_TYPE, TOKENIZER = "general.type", "adapter.type", "tokenizer.ggml.model"
 ADAPTER_ALPHA, ADAPTER_TRIGGER = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
@@ -222,8 +224,19 @@ class _Reader:
         if kind != STRING:
             self._skip(self._value_size(kind) * count)
             return
-        for _ in range(count):  # each takes eight bytes or more
-            self._skip(self._length())
+        while count:  # vocabularies have 100,000 strings: fast for those within a block
+            block = self._file.read(BLOCK)
+            start = 0
+            while count and start + LENGTH.size <= len(block):
+                end = start + LENGTH.size + LENGTH.unpack_from(block, start)[0]
+                if end > len(block):
+                    break
+                start, count = end, count - 1
+            self._file.seek(start - len(block), os.SEEK_CUR)
+            self._advance(start)
+            if count:
+                self._skip(self._length())
+                count -= 1
 
     def _value_size(self, kind: int) -> int:
         if kind not in LAYOUTS:
@@ -231,7 +244,7 @@ class _Reader:
         return struct.calcsize(f"<{LAYOUTS[kind]}")
 
     def _length(self) -> int:
-        return int.from_bytes(self._bytes(8), "little")
+        return int(LENGTH.unpack(self._bytes(LENGTH.size))[0])
 
     def _bytes(self, count: int) -> bytes:
         self._advance(count)
