@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from harness.chat import END, SILENCE_SECONDS, Chat, WrongAnswerError, unchunked
 from harness.process import HOST
 
-CONTENT = re.compile(rb'"content": ?"[^"]')
+CONTENT = re.compile(rb'"content": ?"(?:\\[nrt]|\s)*(?:[^"\\\s]|\\[^nrt])')  # text that can be seen
 ROLES = ("user", "assistant")
 
 
@@ -62,7 +62,7 @@ class EventAnswer(Answer):
         )
 
     def first_piece_seconds(self) -> float:
-        """Return the time from the connect to the first event with text."""
+        """Return the time from the connect to the first event with text that can be seen."""
         come = b""
         for part, arrival in zip(self.parts, self.arrivals, strict=True):
             come += part
