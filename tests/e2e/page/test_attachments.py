@@ -83,6 +83,20 @@ def test_a_large_picture_is_made_smaller(page: Page, kernel: str, tmp_path: Path
     assert len(data) < large.stat().st_size / 3
 
 
+def test_only_the_newest_pictures_of_a_long_chat_are_sent(page: Page) -> None:
+    """A form has a limit; without this no further message of the chat could be sent."""
+    script = """
+    const [done] = arguments, picture = `data:image/png;base64,${"A".repeat(2 << 20)}`;
+    import(new URL("page/attachments/sent_text.js", location.origin)).then(({ withinLimit }) => {
+      const sent = withinLimit([1, 2, 3].map(n => ({ msg: `${picture}\\nNo. ${n}` })));
+      done(sent.map(one => one.msg.replace(picture, "data")));
+    });
+    """
+    assert page.driver.execute_async_script(script) == [
+        *("[picture]\nNo. 1", "data\nNo. 2", "data\nNo. 3")
+    ]
+
+
 def test_what_cannot_be_attached_is_said_and_what_is_can_be_removed(
     page: Page, kernel: str, tmp_path: Path
 ) -> None:

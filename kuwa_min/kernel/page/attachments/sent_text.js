@@ -22,8 +22,7 @@ function inlined({ name, text }) {
 /** Return messages with as many pictures as may be sent together, the newest. */
 export function withinLimit(messages) {
   let left = MOST_DATA;
-  const kept = messages.toReversed().map(message => ({
-    ...message, msg: message.msg.replace(PICTURE, found => (left -= found.length) >= 0 ? found : LEFT_OUT),
-  }));
-  return kept.reverse();
+  const bounded = ({ msg, ...message }) =>
+    ({ ...message, msg: msg.replace(PICTURE, found => (left -= found.length) >= 0 ? found : LEFT_OUT) });
+  return [...messages].reverse().map(bounded).reverse();
 }

@@ -33,8 +33,12 @@ const shortened = text => text.length > LONGEST_ADDRESS ? `${text.slice(0, LONGE
 
 /** Return the whole address of a link that may be opened, "" for any other. */
 function addressOf(href) {
-  const url = URL.canParse(href) ? new URL(href) : null;
-  return ["http:", "https:", "mailto:"].includes(url?.protocol) ? url.href : "";
+  try {
+    const url = new URL(href);
+    return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : "";
+  } catch {
+    return "";    // an address on this site is none that a model may know
+  }
 }
 
 const renderer = {
