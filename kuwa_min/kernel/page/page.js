@@ -14,13 +14,16 @@ import { accessCode, showExecutors } from "./executors.js";
 import { showActions } from "./chats/message_actions.js";
 import { currentChat, on, setSettings, startSession } from "./chats/session.js";
 import { showSidebar } from "./chats/sidebar.js";
+import { commandsFor } from "./attachments/sent_text.js";
 import { modelfileOf, showSettings } from "./settings.js";
 import { language, text } from "./texts.js";
 import { seams } from "./turn.js";
 
 Object.assign(seams, {
   accessCode,
-  fields: async () => ({ modelfile: JSON.stringify(modelfileOf(currentChat().settings)) }),
+  fields: async messages => ({
+    modelfile: JSON.stringify([...modelfileOf(currentChat().settings), ...commandsFor(messages)]),
+  }),
   changed: showControls,
 });
 if (language === "zh") document.documentElement.lang = "zh-Hant";

@@ -17,7 +17,7 @@ export const seams = {
   accessCode: () => "",
   historyId: () => 0,
   history: () => [],            // what is sent before the question: [{isbot, msg}]
-  fields: async () => ({}),     // more fields of the form
+  fields: async () => ({}),     // (messages): more fields of the form
   begun() {},                   // (turn): a question is on the screen, its answer is awaited
   ended() {},                   // (turn, result): see ask
   changed() {},                 // a turn begins or ends
@@ -53,7 +53,7 @@ export async function answer(question, asked, attachments = []) {
 
   try {
     view.say(text.thinking);
-    const more = await seams.fields();
+    const more = await seams.fields(messages);
     if (await reserve(turn)) {
       view.loaded();
       if (!turn.stopped) view.say(text.thinking);

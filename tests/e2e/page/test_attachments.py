@@ -54,7 +54,9 @@ def test_files_are_sent_as_executors_read_them_and_stay_with_their_message(
     Image.new("RGB", (12, 8), "teal").save(small)
     notes.write_text("one\n```\ntwo 中\n```", encoding="utf-8")
     attach(page, small, notes)
-    (sent,) = send(page, kernel, "What is it?")["input"]
+    form = send(page, kernel, "What is it?")
+    (sent,) = form["input"]
+    assert form["modelfile"] == [{"name": "parameter", "args": "llm_enable_multimodal true"}]
     picture, rest = sent["msg"].split("\n", 1)
     assert picture.startswith("data:image/png;base64,")
     assert base64.b64decode(picture.partition(",")[2]) == small.read_bytes()

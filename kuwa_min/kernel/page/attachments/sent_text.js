@@ -26,3 +26,7 @@ export function withinLimit(messages) {
     ({ ...message, msg: msg.replace(PICTURE, found => (left -= found.length) >= 0 ? found : LEFT_OUT) });
   return [...messages].reverse().map(bounded).reverse();
 }
+
+/** Return the commands of a Modelfile that messages need: services read pictures only for a bot that asks for it. */
+export const commandsFor = messages =>
+  messages.some(({ msg }) => msg.search(PICTURE) >= 0) ? [{ name: "parameter", args: "llm_enable_multimodal true" }] : [];
