@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
 from backends._local.templates.sandbox_pool import SandboxPool
-from backends._local.templates.tool_format import offers_functions
 from backends._media.links import side_note, without_data
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat import catalog
@@ -68,6 +67,7 @@ class Model(Protocol):
     context_length: int  # tokens of prompt and completion together
     chat_template: ChatTemplate  # its own, or the one of --override_chat_template
     template_variables: frozenset[str]  # which it reads
+    offers_functions: bool  # of its template, as templates/tool_format tells
     special_tokens: dict[str, Any]  # variables of templates: bos_token and the like, as text
     markup: Mapping[int, str]  # the text of special tokens, by their ids
     turn_markers: tuple[str, ...]  # stop strings of the plain template, if it has no other one
@@ -147,7 +147,7 @@ class ModelExecutor(LLMExecutor):
         """Return what clients of /v1 may ask for."""
         names = {option.name for option in self.table}
         images = {"images"} if self.accepts_images() else set()
-        tools = {"tools", "tool_template"} if self.offers_functions else {"tools"}
+        tools = {"tools", "tool_template"} if self.model.offers_functions else {"tools"}
         return {"raw_prompt"} | tools | images | (names & {constraint.JSON_SCHEMA})
 
     # -- start
@@ -193,7 +193,6 @@ class ModelExecutor(LLMExecutor):
             raise StartError(
                 f"the chat template accepts no chat at all: {_clause(error)}; {OVERRIDE}"
             ) from None
-        self.offers_functions = offers_functions(self.model.chat_template)
         if unknown := self._unknown_stop_tokens(self.settings):
             raise UsageError(f"stop_token_ids: {unknown[0]} is no token; {self._vocabulary}")
         self.engine.check_open()

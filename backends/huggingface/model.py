@@ -16,6 +16,7 @@ from backends._local.model_files import template_files
 from backends._local.model_files.sniff import printable
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
+from backends._local.templates.tool_format import offers_functions
 from backends._local.tokenizing.rendering import Template
 from kuwa_min.chat.thinking.answer_text import Splitter
 from kuwa_min.chat.thinking.formats import Wrappers
@@ -71,6 +72,7 @@ class TransformersModel:
         if self.processor is None:
             self.chat_template = self._choose_template(options, chat_template)
             self.template_variables = self.chat_template.variables
+            self.offers_functions = offers_functions(self.chat_template)
         else:
             self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
@@ -133,9 +135,11 @@ class TransformersModel:
         template = override or own_template(self.processor)
         if not template:
             self._warn_of_plain_template(path)
-            self.template_variables = frozenset[str]()
+            self.template_variables, self.offers_functions = frozenset[str](), False
             return plain_template(self.processor)
-        self.template_variables = ChatTemplate(template).variables  # raises TemplateError
+        compiled = ChatTemplate(template)  # raises TemplateError
+        self.template_variables = compiled.variables
+        self.offers_functions = offers_functions(compiled)
         return template
 
     def _warn_of_plain_template(self, path: str, hint: str = "") -> None:

@@ -16,6 +16,7 @@ import llama_cpp
 from backends._local.model_files import template_files
 from backends._local.request import Request
 from backends._local.templates.chat_template import PLAIN, PLAIN_TURNS, ChatTemplate
+from backends._local.templates.tool_format import offers_functions
 from kuwa_min.chat.text import Utf8Decoder
 from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.thinking.splitter import PROMPT_END, ThoughtSplitter
@@ -107,6 +108,7 @@ class LlamaModel:
         self._buffer = ctypes.create_string_buffer(PIECE_BYTES)
         self.chat_template = self._choose_template(path, chat_template)
         self.template_variables = self.chat_template.variables
+        self.offers_functions = offers_functions(self.chat_template)
         self.tokenizer.use_template(self.chat_template)
         self.trained_length = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self.wants_longest = context_length is None  # that fits: scheduler_factory measures it
