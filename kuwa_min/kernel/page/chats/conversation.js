@@ -24,8 +24,9 @@ export function createChat() {
 
 /** Add a message below `parent` (an id, or null for a root) and make it the leaf. */
 export function appendMessage(chat, parent, role, fields = {}) {
-  const later = childrenOf(chat, parent).map(one => one.created + 1);    // siblings have an order, even in one millisecond
-  const message = { text: "", ...fields, id: randomKey(), parent, role, created: Math.max(Date.now(), ...later) };
+  // Messages have an order, even in one millisecond.
+  const before = [...childrenOf(chat, parent), chat.messages[parent]].map(one => one ? one.created + 1 : 0);
+  const message = { text: "", ...fields, id: randomKey(), parent, role, created: Math.max(Date.now(), ...before) };
   chat.messages[message.id] = message;
   chat.leaf = message.id;
   chat.updated = Date.now();

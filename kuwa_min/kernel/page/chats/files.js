@@ -55,6 +55,6 @@ function download(name, type, content) {
 
 /** Return a file's name for a chat, of characters that every system takes. */
 function fileName({ title }, suffix) {
-  const clean = [...title.replace(/[\p{C}\\/:*?"<>|]+/gu, " ").trim()].slice(0, TITLE_LENGTH).join("").replace(/^[. ]+|[. ]+$/g, "");
+  const clean = [...title.replace(/[\s\p{C}\\/:*?"<>|]+/gu, " ").trim()].slice(0, TITLE_LENGTH).join("").replace(/^[. ]+|[. ]+$/g, "");
   return `${clean || "chat"}.${suffix}`;
 }

@@ -66,7 +66,7 @@ function edit(article, message) {
     article.querySelector(".actions .edit")?.focus();
   };
   const send = () => {
-    if (!box.value.trim()) return;
+    if (!box.value.trim() && !message.attachments?.length) return;
     close();
     ask(message.id, box.value);
   };

@@ -1,5 +1,6 @@
 /** Full-text search in chats. */
 
+const AT_ONCE = 32;               // chats that are read together
 const BEFORE = 24, AFTER = 90;    // characters of a text that are shown around a match
 
 /**
@@ -9,14 +10,21 @@ const BEFORE = 24, AFTER = 90;    // characters of a text that are shown around 
  */
 export async function* search(store, query) {
   const words = folded(query).split(/\s+/).filter(Boolean);
-  for (const { id } of await store.list()) {
-    const chat = await store.load(id);
-    if (!chat) continue;    // deleted meanwhile
-    const messages = Object.values(chat.messages).sort((a, b) => b.created - a.created);
-    const found = messages.find(one => hasAll(contentOf(one), words));
-    if (found) yield { chat, message: found.id, snippet: snippetOf(contentOf(found), words[0]) };
-    else if (hasAll(chat.title, words)) yield { chat, message: null, snippet: null };
+  const all = await store.list();
+  for (let start = 0; start < all.length; start += AT_ONCE) {
+    const chats = await Promise.all(all.slice(start, start + AT_ONCE).map(({ id }) => store.load(id)));
+    for (const chat of chats) {
+      const found = chat && foundIn(chat, words);    // one may be deleted meanwhile
+      if (found) yield found;
+    }
   }
+}
+
+function foundIn(chat, words) {
+  const messages = Object.values(chat.messages).sort((a, b) => b.created - a.created);
+  const found = messages.find(one => hasAll(contentOf(one), words));
+  if (found) return { chat, message: found.id, snippet: snippetOf(contentOf(found), words[0]) };
+  return hasAll(chat.title, words) ? { chat, message: null, snippet: null } : null;
 }
 
 /** Return a text as it is compared: case and the width of letters do not matter. */

@@ -15,7 +15,8 @@ import { text } from "../texts.js";
 import { answer, leave, seams, underWay } from "../turn.js";
 import { appendMessage, chooseBranch, createChat, historyTo, pathTo, removeMessages, restoreMessages } from "./conversation.js";
 import { notify } from "./notice.js";
-import { openStore } from "./store.js";
+import { redraw } from "./redraw.js";
+import { openStore, saveAtLast } from "./store.js";
 
 const KEEP_MS = 1000;    // between two saves of an answer that comes in
 
@@ -31,7 +32,7 @@ export const store = openStore({
 let chat = createChat();
 let shown = [];              // {message, element} of the path on the screen
 let open = 0;                // chats that were asked for: the last one wins
-const turns = new Map();     // of a turn: {chat, message, timer}
+const turns = new Map();     // of a turn whose end is not kept yet: {chat, message, timer}
 
 export const currentChat = () => chat;
 export const shownMessages = () => shown;
@@ -101,7 +102,8 @@ export async function removeChat(id) {
     clearInterval(timer);
     copyAnswer(turn);
     turns.delete(turn);    // what still comes in is kept nowhere
-    await store.save(of, { messages: [Object.assign(message, { stopped: true, done: true })] });
+    if (!message.done) Object.assign(message, { stopped: true, done: true });
+    await store.save(of, { messages: [message] });
   }
   if (id === chat.id) newChat();
   const removed = await store.load(id);
@@ -112,13 +114,17 @@ export async function removeChat(id) {
 
 /** Keep chats that the store does not have. */
 export async function addChats(chats) {
-  for (const one of chats) await store.save(one, {});
+  await Promise.all(chats.map(one => store.save(one, {})));
   tell("stored");
 }
 
 // ---- what is on the screen
 
 function draw() {
+  redraw($("log"), drawPath, $("message"));
+}
+
+function drawPath() {
   const path = pathTo(chat);
   let same = 0;
   while (same < shown.length && same < path.length && isSame(shown[same].message, path[same])) {
@@ -181,7 +187,7 @@ export function retry(id) {
 /** Ask a question in other words, as a sibling of the first. */
 export function ask(id, question) {
   const { parent, attachments } = chat.messages[id];
-  if (underWay() || !question.trim() || !accessCode()) return;
+  if (underWay() || !accessCode()) return;
   appendMessage(chat, parent, "user", { text: question, attachments });
   draw();
   focusMessage();
@@ -230,17 +236,21 @@ function ended(turn, result) {
   if (turns.has(turn)) {
     const { chat: of, message, timer } = turns.get(turn);
     clearInterval(timer);
-    turns.delete(turn);
     Object.assign(message, found, { exit_code: exitCode, thinking_seconds: thinkingSeconds, done: true });
-    save({ messages: [message] }, of).then(() => of !== chat && showStored(of.id));
+    save({ messages: [message] }, of).then(() => {
+      turns.delete(turn);
+      if (of !== chat) showStored(of.id);
+    });
   }
   tell("drawn");
 }
 
+// A browser ends requests before it says that the page is left: an answer that just broke off may have been cut by that.
 addEventListener("pagehide", () => {
   for (const [turn, { chat: of, message }] of turns) {
     copyAnswer(turn);
-    store.saveAtLast(of, message);
+    const { problem, ...kept } = message;
+    saveAtLast(of, problem === text.broken ? { ...kept, done: false } : message);
   }
 });
 

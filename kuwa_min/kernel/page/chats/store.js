@@ -10,6 +10,18 @@ import { repair } from "./conversation.js";
 
 const NAME = "kuwa_chats", VERSION = 1;
 
+const LEFT = `${NAME} `;    // how keys of localStorage begin, see saveAtLast
+
+/**
+ * Keep one message while its page is being left. A browser drops the transactions of such a page, even committed ones;
+ * localStorage is written before the call returns. The next page of any tab takes the message over.
+ */
+export function saveAtLast(chat, message) {
+  try {
+    localStorage[LEFT + message.id] = JSON.stringify({ ...message, chat: chat.id });
+  } catch { /* full or forbidden: the last second of the answer is lost */ }
+}
+
 const finished = request => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
   request.onerror = () => reject(request.error);
@@ -36,7 +48,7 @@ function open() {
 export function openStore({ changed, failed }) {
   const unsaved = new Map();    // the chats that are in memory only, by id
   const channel = new BroadcastChannel(NAME);
-  let opening = null, database = null, refused = false;
+  let opening = null, refused = false;
 
   channel.onmessage = ({ data }) => changed(data);
 
@@ -45,14 +57,13 @@ export function openStore({ changed, failed }) {
     // A page of a newer version may change the database; this one then opens it anew, or learns that it cannot.
     found.onversionchange = () => { found.close(); forget(); };
     found.onclose = forget;
-    return database = found;
+    return found;
   }
-  function forget() { opening = database = null; }
+  function forget() { opening = null; }
   async function begin(mode) {
     opening ||= connect().catch(error => { forget(); throw error; });
-    return transactionOf(await opening, mode);
+    return (await opening).transaction(["chats", "messages"], mode, { durability: "relaxed" });
   }
-  const transactionOf = (from, mode) => from.transaction(["chats", "messages"], mode, { durability: "relaxed" });
 
   function report(error) {
     if (Boolean(error) !== refused) failed(error);
@@ -94,12 +105,15 @@ export function openStore({ changed, failed }) {
     }
   }
 
-  /** Write one message while the page is being left, when nothing can be awaited any more. */
-  function saveAtLast(chat, message) {
-    if (!database || unsaved.has(chat.id)) return;
-    const transaction = transactionOf(database, "readwrite");
-    transaction.objectStore("messages").put({ ...message, chat: chat.id });
-    transaction.commit();
+  /** Take over what pages wrote that were left in the middle of an answer. */
+  async function recover() {
+    const left = Object.keys(localStorage).filter(key => key.startsWith(LEFT));
+    if (!left.length) return;
+    await writing(async (chats, table) => {
+      for (const message of left.map(key => JSON.parse(localStorage[key])))
+        if (await finished(chats.get(message.chat))) table.put(message);
+    });
+    for (const key of left) localStorage.removeItem(key);
   }
 
   async function remove(id) {
@@ -133,5 +147,6 @@ export function openStore({ changed, failed }) {
     });
   }
 
-  return { save, saveAtLast, remove, list, load };
+  recover().catch(report);    // its transaction is the first, so what is read has it
+  return { save, remove, list, load };
 }
