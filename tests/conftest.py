@@ -28,7 +28,10 @@ WHOLE_FILES = (
     "tests/e2e/test_huge.py",
     "tests/e2e/test_load_4.py",
     "tests/e2e/test_load_8.py",
+    "tests/e2e/page/test_chats.py",
     "tests/e2e/page/test_page.py",
+    "tests/e2e/page/test_store.py",
+    "tests/e2e/page/test_transfer.py",
 )
 # What a module says whose tests are all slow.
 SLOW_MODULE = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", re.MULTILINE)

@@ -39,9 +39,10 @@ def executor(backend: str, *options: str, dist: Path, until: str) -> Iterator[re
 
 
 @contextlib.contextmanager
-def chromium(profile: Path, language: str) -> Iterator[webdriver.Chrome]:
-    """Start a headless browser with nothing remembered."""
+def chromium(profile: Path, language: str, **preferences: Any) -> Iterator[webdriver.Chrome]:
+    """Start a headless browser with nothing remembered; preferences: Chromium's own, by name."""
     options = webdriver.ChromeOptions()
+    options.add_experimental_option("prefs", preferences)
     options.binary_location = str(CHROMIUM)
     for flag in (
         "--headless",
@@ -67,10 +68,13 @@ def chromium(profile: Path, language: str) -> Iterator[webdriver.Chrome]:
 
 
 class Page:
-    """What a user sees and does on the page."""
+    """What a user sees and does on the page; the browser has no chats of other tests."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
+        driver.get("about:blank")
+        storage = {"origin": url.rstrip("/"), "storageTypes": "indexeddb,local_storage"}
+        driver.execute_cdp_cmd("Storage.clearDataForOrigin", storage)
         driver.get_log("browser")
         driver.get_log("performance")
         driver.get(url)
@@ -141,6 +145,13 @@ class Page:
         self.wait(lambda: not self.look()[0], seconds)
         return self.look()[1]
 
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run the body of an async function in the page; load(name) imports a module of it."""
+        start = "const [done, given] = [arguments[arguments.length - 1], [...arguments]];"
+        load = "const load = name => import(`/page/${name}.js`);"
+        body = f"(async () => {{ {script} }})().then(done, error => done(`${{error}}`))"
+        return self.driver.execute_async_script(f"{start} {load} {body}", *arguments)
+
     def requests(self) -> list[dict[str, Any]]:
         """Return what the browser asked for since the page was loaded or since the last call."""
         events = [
@@ -155,13 +166,24 @@ class Page:
 def answering(kernel: str, *lines: str) -> Iterator[Executor]:
     """Register an executor that gives these lines as its answer; the access code is fake."""
     with Executor() as one:
-        one.body = b"".join(map(chunk, lines)) + b"0\r\n\r\n"
+        set_answer(one, *lines)
         form = {"name": "fake", "endpoint": f"{one.url}/chat"}
         assert fetch(f"{kernel}v1.0/worker/register", form)[1] == "Success"
         try:
             yield one
         finally:
             fetch(f"{kernel}v1.0/worker/unregister", form)
+
+
+def set_answer(one: Executor, *lines: str) -> None:
+    """Have an executor give these lines as its next answers."""
+    one.first, one.body = b"", b"".join(map(chunk, lines)) + b"0\r\n\r\n"
+
+
+def begin_answer(one: Executor, text: str) -> None:
+    """Have an executor send this text, and the rest of its answer once `go_on` is set."""
+    one.go_on.clear()
+    one.first = chunk(text)
 
 
 def frame(*chunks: dict[str, Any], **more: Any) -> str:

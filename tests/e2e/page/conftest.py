@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
-from .chat_page import READY, Page, chromium, executor
+from kuwa_min.kernel.embedded import EmbeddedKernel
+from tests.fakes.kuwa.executor_answers import Executor
+
+from .chat_page import READY, Page, answering, chromium, executor
 
 PAGE_IS_AT = r"the chat page is at (http://\S+/)\s"
 
@@ -39,3 +42,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
 def page(browser: webdriver.Chrome, kernel: str) -> Page:
     """Return a freshly loaded page whose executor table is there."""
     return Page(browser, kernel)
+
+
+@pytest.fixture(scope="module")
+def small_kernel() -> Iterator[str]:
+    """Return the address of an embedded Kernel in this process, from the sources."""
+    with EmbeddedKernel("127.0.0.1", 0) as one:
+        yield one.url
+
+
+@pytest.fixture
+def model(small_kernel: str) -> Iterator[Executor]:
+    """Return the only executor of the small Kernel; see set_answer and begin_answer."""
+    with answering(small_kernel, "Fine.") as one:
+        yield one
+
+
+@pytest.fixture
+def chats(browser: webdriver.Chrome, small_kernel: str, model: Executor) -> Page:
+    """Return a freshly loaded page of the small Kernel."""
+    del model  # the page waits for it
+    return Page(browser, small_kernel)
