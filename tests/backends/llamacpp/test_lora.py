@@ -244,9 +244,7 @@ def test_a_real_model_with_adapters_answers_as_the_library_does(
 ) -> None:
     """SmolLM2, whose weights are quantised; chats with and without them at once."""
     path = real_models.gguf_file(real_models.SMOLLM2)
-    poet = write_lora_gguf(
-        tmp_path / "poet.gguf", path, strength=0.3, modules=("attn_q", "attn_v")
-    )
+    poet = write_lora_gguf(tmp_path / "poet.gguf", path, strength=0.3, modules=("attn_q", "attn_v"))
     talk = start(path, "--context_window", 1024, lora=(poet,))
     asked = [talk.ask("Why is the sky blue?", **wish(one), max_tokens=12) for one in (None, "none")]
     said = [one.whole() for one in asked]
