@@ -40,7 +40,7 @@ class Sequence(Generic[SamplerT]):
         self.tokens: list[int] = []  # computed: their keys and values are in the slot
         self.adapters = ""  # with which they were
         self.is_idle = True
-        self.last_used, self.held = 0, None
+        self.last_used, self.prompt_length, self.held = 0, 0, None
 
     def begin(
         self,
@@ -58,6 +58,7 @@ class Sequence(Generic[SamplerT]):
         self.tokens, self.is_idle = request.prompt_ids[:cached], False
         self.adapters = request.adapters
         self.request, self.sampler, self.prefill_ids = request, sampler, request.prompt_ids
+        self.prompt_length = len(request.prompt_ids)
         request.cached_tokens = cached
         self._context_length, self._completion = model.context_length, Completion(request, model)
         room = model.max_completion_tokens(request)

@@ -11,7 +11,9 @@ Knows no library: a RowStates saves and restores the rows of an engine.
 #    good is preferred: nothing is moved then;
 # 3. over the budget, the least recently used states go first.
 # A state that cannot be cut (of recurrent models, and of those with sliding windows) serves only
-# prompts that begin with all of its tokens. A state serves chats with the same adapters only.
+# prompts that begin with all of its tokens. The next turn may begin otherwise than the row: without
+# thoughts, or with the answer's text in other tokens. So of a row that can still be cut, only the
+# prompt is parked then. A state serves chats with the same adapters only.
 
 from __future__ import annotations
 
@@ -37,6 +39,7 @@ from .state_files import StateFiles
 logger = logging.getLogger(__name__)
 
 MIN_LOST = 32  # tokens; fewer are read again instead of being parked
+SEAM = 8  # tokens at a prompt's end, which may merge with the answer's when that is tokenized again
 FIRST_SPEED = 1e9  # bytes per second, until a state was restored
 
 
@@ -44,6 +47,7 @@ class Row(Slot, Protocol):
     """A row of an engine: a slot of its KV cache, and the tokens in it."""
 
     slot: int
+    prompt_length: int  # tokens of its last prompt
 
 
 RowT = TypeVar("RowT", bound=Row)
@@ -64,8 +68,11 @@ class RowStates(Protocol):
     def state_bytes(self, slot: int) -> int:
         """Return the size of a row's state."""
 
-    def save(self, slot: int) -> Any:
-        """Return a copy of a row's state in host memory; raises MemoryError."""
+    def save(self, slot: int, length: int) -> Any:
+        """Return a copy of the state of a row's first tokens in host memory; raises MemoryError.
+
+        length: all of the row, or what kept() returned; the row may be cut there.
+        """
 
     def restore(self, slot: int, state: Any, tokens: Sequence[int], length: int) -> int:
         """Overwrite a row with the first `length` of a state's tokens; return how many it holds.
@@ -187,16 +194,18 @@ class PromptCache:
         """Park a row's state if a prompt takes the row."""
         if not self._parked.max_bytes:
             return
-        if len(row.tokens) - shared_length(row, prompt_ids, adapters) <= MIN_LOST:
+        shared = shared_length(row, prompt_ids, adapters)
+        if len(row.tokens) - shared <= MIN_LOST:
             return
-        key = row.adapters, as_bytes(row.tokens)
+        length = self._parked_length(row, shared)
+        key = row.adapters, as_bytes(row.tokens[:length])
         if self._holds(key):
             return
         try:
             size = self._states.state_bytes(row.slot) + len(key[1])
             if not self._make_room(key, size):
                 return
-            entry = ParkedState(key[1], self._states.save(row.slot), row.adapters)
+            entry = ParkedState(key[1], self._states.save(row.slot, length), row.adapters)
         except MemoryError as error:
             level = logging.DEBUG if self._has_failed else logging.WARNING
             logger.log(level, "a chat was not parked: %s", message_of(error) or "out of memory")
@@ -206,6 +215,13 @@ class PromptCache:
         self._parked.put(entry)
         if self._files is not None:
             self._files.write(entry)
+
+    def _parked_length(self, row: Row, shared: int) -> int:
+        """Return how many of a row's tokens are parked, `shared` of which it must not lose."""
+        length = max(row.prompt_length - SEAM, shared)
+        if self._states.can_cut or not shared < length < len(row.tokens):
+            return len(row.tokens)
+        return self._states.kept(row.slot, length) or len(row.tokens)
 
     def _holds(self, key: Key) -> bool:
         """Tell whether a state is parked that serves whatever one of this key would."""

@@ -124,10 +124,10 @@ class KVSlots:
         """Return the size of a slot's state."""
         return self.cache.state_bytes(len(self._sequences[slot].tokens))
 
-    def save(self, slot: int) -> Any:
-        """Return a slot's state in host memory; raises MemoryError."""
+    def save(self, slot: int, length: int) -> Any:
+        """Return the state of a slot's first tokens in host memory; raises MemoryError."""
         try:
-            return self.cache.save(slot, len(self._sequences[slot].tokens))
+            return self.cache.save(slot, length)
         except Exception as error:  # noqa: BLE001 - the chat does not need it
             raise MemoryError(describe(error)) from None
 

@@ -111,8 +111,9 @@ class SlotMemory:
         """Return the size of a slot's state."""
         return int(llama_cpp.llama_state_seq_get_size(self._context, slot))
 
-    def save(self, slot: int) -> Any:
-        """Return a slot's state; raises MemoryError."""
+    def save(self, slot: int, length: int) -> Any:
+        """Truncate a slot to what kept() returned, and return its state; raises MemoryError."""
+        self.truncate(slot, length)
         state = numpy.empty(self.state_bytes(slot), numpy.uint8)
         pointer = _bytes_pointer(state)
         if llama_cpp.llama_state_seq_get_data(self._context, pointer, state.nbytes, slot) == 0:

@@ -18,6 +18,7 @@ class Row:
     adapters: str = ""
     is_idle: bool = True
     last_used: int = 0
+    prompt_length: int = 0
 
 
 class States:
@@ -36,11 +37,11 @@ class States:
         """Return the size of a state."""
         return len(self.rows[slot].tokens) * TOKEN_BYTES
 
-    def save(self, slot: int) -> bytes:
+    def save(self, slot: int, length: int) -> bytes:
         """Return the tokens."""
         self._fail()
         self.saved += 1
-        return as_bytes(self.rows[slot].tokens)
+        return as_bytes(self.rows[slot].tokens[:length])
 
     def restore(self, slot: int, state: Any, tokens: Sequence[int], length: int) -> int:
         """Return how many tokens the row holds, 0 for a state that is none."""

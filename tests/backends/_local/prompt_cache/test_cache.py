@@ -8,7 +8,7 @@ import pytest
 
 from backends._local.prefix_match import MIN_PREFIX, match_prefix
 from backends._local.prompt_cache import parked_states as module
-from backends._local.prompt_cache.cache import MIN_LOST, PromptCache
+from backends._local.prompt_cache.cache import MIN_LOST, SEAM, PromptCache
 from backends._local.prompt_cache.parked import TOKEN_BYTES, ParkedState, as_bytes
 
 from .rows import Row, States
@@ -53,6 +53,7 @@ class Engine:
             cached = self.states.kept(row.slot, match.cached)
         self.clock += 1
         row.tokens, row.adapters, row.last_used = list(prompt), adapters, self.clock
+        row.prompt_length = len(prompt) + SEAM
         return len(prompt) - cached
 
     def parked(self) -> list[int]:
