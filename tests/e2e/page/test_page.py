@@ -268,7 +268,7 @@ def test_a_chat_in_the_queue_says_so_until_its_turn(page: Page, kernel: str, dis
             assert other.read(1)
             page.say("My turn?")
             page.wait(lambda: page.texts(".progress"))
-            assert page.texts(".progress")[0].startswith("Waiting for a free slot…")
+            assert page.texts(".progress") == ["Waiting for a free slot… (1 of 1 in the queue)"]
             page.wait(lambda: "1 waiting" in page.texts("#executors .queue"))
         assert page.whole() == "My turn?"
         fetch(f"{kernel}v1.0/worker/unregister", {"name": "queue", "endpoint": program.url})

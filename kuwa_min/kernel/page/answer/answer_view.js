@@ -29,8 +29,9 @@ export function answerView() {
   }
   function drawProgress({ position, total, desc, postfix }) {
     const of = number(total) > 0, done = Math.max(0, Math.min(number(position), total));
-    const what = desc === QUEUED ? text.waiting : desc === THOUGHTS ? text.thoughts : string(desc);
-    passing = desc === THOUGHTS;
+    passing = desc === THOUGHTS || desc === QUEUED;
+    if (desc === QUEUED && of) return drawBar(`${text.waiting} ${text.place(done, total)}`, 0, 0);    // a place is no progress
+    const what = desc === THOUGHTS ? text.thoughts : string(desc);
     drawBar([what, of && `${done}/${total}`, string(postfix)].filter(Boolean).join(" · "), done, of && total);
   }
   function drawBar(label, done, total) {
@@ -80,11 +81,12 @@ export function answerView() {
       progress = () => drawBar(text.loading(status), number(status?.percent), 100);
       later();
     },
-    loaded() { bar?.remove(), bar = progress = null; },
+    /** What was waited for is over. */
+    loaded() { bar?.remove(), bar = progress = null, passing = false; },
     write(piece) {
       if (gap) piece = piece.replace(/^\n+/, "");    // the newlines around a note that was taken out
       if (piece) gap = false, view.first ||= performance.now();
-      if (piece && passing) bar?.remove(), bar = progress = null, passing = false;
+      if (piece && passing) view.loaded();
       if (piece.trim()) view.endThoughts();
       view.answer += piece;
       body.write(piece);
@@ -94,6 +96,7 @@ export function answerView() {
     think(piece) {
       if (!view.thoughts) piece = piece.trimStart();
       if (!piece) return;
+      if (passing) view.loaded();
       thoughts ||= thoughtsView(place);
       view.first ||= performance.now();
       view.thoughts += piece;
