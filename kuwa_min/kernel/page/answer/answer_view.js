@@ -29,9 +29,8 @@ export function answerView() {
   }
   function drawProgress({ position, total, desc, postfix }) {
     const of = number(total) > 0, done = Math.max(0, Math.min(number(position), total));
-    passing = desc === THOUGHTS || desc === QUEUED;
     if (desc === QUEUED && of) return drawBar(`${text.waiting} ${text.place(done, total)}`, 0, 0);    // a place is no progress
-    const what = desc === THOUGHTS ? text.thoughts : string(desc);
+    const what = desc === QUEUED ? text.waiting : desc === THOUGHTS ? text.thoughts : string(desc);
     drawBar([what, of && `${done}/${total}`, string(postfix)].filter(Boolean).join(" · "), done, of && total);
   }
   function drawBar(label, done, total) {
@@ -75,7 +74,11 @@ export function answerView() {
       if (view.logs.length > LOG_LIMIT) view.logs.shift();
       later();
     },
-    progress(chunk) { progress = () => drawProgress(chunk); later(); },
+    progress(chunk) {
+      passing = chunk.desc === THOUGHTS || chunk.desc === QUEUED;
+      progress = () => drawProgress(chunk);
+      later();
+    },
     /** The model is loading; status: of its step, or null. */
     loading(status) {
       progress = () => drawBar(text.loading(status), number(status?.percent), 100);
