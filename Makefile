@@ -19,7 +19,7 @@ IN_TURN = flock $(VENV)/python-ready
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
 SOURCES = $(shell find kuwa_min backends -name '*.py' -o -path '*/kernel/page/*.*') build.py
 
-# What make demo talks with; any other GGUF file will do: make demo DEMO_MODEL=model.gguf
+# The model of make demo; any other GGUF file will do: make demo DEMO_MODEL=model.gguf
 SMALL_MODEL = build/models/SmolLM2-135M-Instruct.Q4_1.gguf
 DEMO_MODEL ?= $(SMALL_MODEL)
 
@@ -31,7 +31,7 @@ run: build ## build, start an executor with its own Kernel, and say where the ch
 
 demo: $(DEMO_MODEL) dist/kuwa-llamacpp.pyz ## the same with a small real model; compiles llama.cpp once
 	$(PYTHON) dist/kuwa-llamacpp.pyz llamacpp --model_path $(DEMO_MODEL) --embedded_kernel $(KERNEL) \
-	  --concurrent_req_limit 4 --temperature 0.2 # hotter, a small model is incoherent
+	  --concurrent_req_limit 4 --temperature 0.2 # at a higher one, a small model is incoherent
 
 build: $(BACKENDS:%=dist/kuwa-%.pyz)
 
@@ -136,7 +136,7 @@ browser: ## the page's tests need Chromium; without it they are skipped, and say
 	  && apt-get install -qq -y --no-install-recommends chromium chromium-driver; } \
 	  || echo "no Chromium here: the tests of the chat page will be skipped"
 
-npm: browser ## what draws answers on the chat page comes by npm; without it the page shows plain text
+npm: browser ## the chat page's libraries are npm packages; without them it shows plain text
 	@command -v npm >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
 	  && apt-get install -qq -y --no-install-recommends npm; } \
 	  || echo "no npm here: the chat page will show plain text, and its tests will be skipped"

@@ -142,7 +142,7 @@ def _libraries(backend: BackendInfo, options: argparse.Namespace) -> Libraries:
 
 
 def _page_libraries(options: argparse.Namespace, *, wanted: bool) -> PageLibraries:
-    """Find what the chat page draws answers with; without it the build goes on, if it may."""
+    """Return the chat page's libraries; a build that need not have them goes on without."""
     if options.page_libraries == "off" or not (wanted or options.page_libraries):
         return NO_PAGE_LIBRARIES
     cache = options.wheelhouse / "npm"

@@ -67,7 +67,7 @@ class Model(Protocol):
     context_length: int  # tokens of prompt and completion together
     chat_template: ChatTemplate  # its own, or the one of --override_chat_template
     template_variables: frozenset[str]  # which it reads
-    offers_functions: bool  # of its template, as templates/tool_format tells
+    offers_functions: bool  # by its template, see templates/tool_format
     special_tokens: dict[str, Any]  # variables of templates: bos_token and the like, as text
     markup: Mapping[int, str]  # the text of special tokens, by their ids
     turn_markers: tuple[str, ...]  # stop strings of the plain template, if it has no other one

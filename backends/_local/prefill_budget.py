@@ -2,11 +2,11 @@
 
 # The strategy. A prefill keeps the sequences that are decoding waiting, and a cancel too, so that
 # a step prefills as much as takes TARGET_SECONDS: the speed of each prefill sets the next one's
-# size. The more requests wait for each one that is decoding, the longer a prefill may take: it is
-# computed sooner or later, so that the others lose an even flow only, and the waiting ones gain
-# time. While none is decoding, only a request that is yet to come waits,
-# and where a prefill can be aborted it may take longer, too: large ones are faster. split_budget()
-# then divides the budget among the prompts.
+# size. The more requests wait for each one that is decoding, the longer a prefill may take: the
+# work is the same whenever it is done, so the decoding ones lose an even flow only, and the waiting
+# ones start sooner. While none is decoding, only a request that is yet to come waits, and where a
+# prefill can be aborted it may take longer, too: large ones are faster. split_budget() then divides
+# the budget among the prompts.
 
 from __future__ import annotations
 

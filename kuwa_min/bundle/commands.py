@@ -17,7 +17,7 @@ from kuwa_min.log.parser import SafeParser
 from kuwa_min.progress import Progress, step_logger
 
 from .archive import Archive, damaged
-from .manifest import Payload, describe_fully, size_text
+from .manifest import Payload, describe_fully, is_from_npm, size_text
 
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
@@ -61,7 +61,7 @@ def carried_packages() -> list[str] | None:
     manifest = this_file().manifest
     if manifest["host_packages"]:
         return None
-    return [one["name"] for one in manifest["packages"] if not one["wheel"].endswith(".tgz")]
+    return [one["name"] for one in manifest["packages"] if not is_from_npm(one)]
 
 
 def carries_model() -> bool:

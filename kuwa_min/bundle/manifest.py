@@ -111,6 +111,11 @@ def size_text(size: int) -> str:
     return f"{value:.{digits}f} {units[0]}"
 
 
+def is_from_npm(package: Package) -> bool:
+    """Tell whether a package comes from npm; the others are Python's."""
+    return package["wheel"].endswith(".tgz")
+
+
 def _aligned(manifest: Manifest, facts: list[Fact]) -> str:
     width = max(len(title) for title, _ in facts)
     lines = [f"{title:{width}}  {fact}" for title, fact in facts]

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from .manifest import Manifest, Package
+from .manifest import Manifest, Package, is_from_npm
 
 SPDX_ID = re.compile(r"(?!LicenseRef-)[\w.-]+")  # of one license, without an operator
 PROPRIETARY = re.compile(r"proprietary|nvidia|eula", re.IGNORECASE)
@@ -137,7 +137,7 @@ def _component(package: Package) -> dict[str, object]:
 
 def _purl(package: Package) -> str:
     """Return a package URL: npm's name, or PyPI's normalised one, the version percent-encoded."""
-    if package["wheel"].endswith(".tgz"):
+    if is_from_npm(package):
         return f"pkg:npm/{quote(package['name'])}@{package['version']}"
     name = re.sub(r"[-_.]+", "-", package["name"]).lower()
     return f"pkg:pypi/{name}@{quote(package['version'], safe='')}"

@@ -1,8 +1,8 @@
 """Serve the chat page: the files of the folder page/, from a folder or from inside a zip.
 
-`/` is index.html, `/page/NAME` every other file. The page asks for nothing but these and the
-Kernel's API, and its Content-Security-Policy lets it ask for nothing else: no inline script or
-style, no other host.
+`/` is index.html, `/page/NAME` every other file. The page
+requests only these and the Kernel's API, and its Content-Security-Policy allows nothing else: no
+inline script or style, no other host.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ POLICY = (
 HEADERS = (
     ("Content-Security-Policy", POLICY),
     ("Referrer-Policy", "no-referrer"),
-    ("Cache-Control", "no-cache"),  # another file may serve another version here
+    ("Cache-Control", "no-cache"),  # another build may serve another version at this address
 )
 
 
 def routes(version: str) -> dict[str, dict[str, Route]]:
-    """Return a route for each file; version: of the Kernel's API, which the page is told."""
+    """Return a route for each file; version: of the Kernel's API, passed to the page."""
     folder = importlib.resources.files(__package__) / FOLDER
     return {path: {"GET": _route(one)} for path, one in responses(folder, version).items()}
 

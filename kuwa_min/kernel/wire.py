@@ -22,7 +22,7 @@ from kuwa_min.errors import PieceError
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
 FRAMED_HEADERS = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
-THOUGHTS_HEADER = "x-kuwa-thoughts"  # our chat page sends it, and gets thoughts as chunks
+THOUGHTS_HEADER = "x-kuwa-thoughts"  # sent by our chat page: thoughts are chunks
 WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's front end lasts 0.1 s and may start late
 
 LINE_START = b'data: {"finish_reason": null, "delta": ['

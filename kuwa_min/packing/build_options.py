@@ -99,7 +99,7 @@ def _add_contents(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--thin", action="store_true", help="use the torch that the host has")
     group.add_argument(
         "--page_libraries", choices=("on", "off"),
-        help="Markdown and highlighted code on the chat page, by libraries that npm brings; "
+        help="Markdown and highlighted code on the chat page, by npm packages; "
         "default: on for backends with libraries",
     )  # fmt: skip
     group.add_argument("--model", metavar="PATH", type=Path, help=MODEL)

@@ -60,8 +60,8 @@ class Registration:
     All requests are made on a thread of its own, "registration"; the last one on "unregister".
 
     names: the access codes. resolve_endpoints: returns the endpoints' URLs; called until it raises
-    no StartError, as it does while the Kernel's host name does not resolve. page: the URL of a chat
-    page, which the log gives once users can chat there.
+    no StartError, as it does while the Kernel's host name does not resolve. page: the URL of the
+    chat page, logged after each registration.
     """
 
     def __init__(
@@ -134,8 +134,8 @@ class Registration:
         for name in self._names:
             if not self._register(name):
                 return False
-        place = f": chat at {self._page}" if self._page else ""
-        self._set_state(f"registered as {', '.join(self._names)}{place}", kind=REGISTERED)
+        hint = f": chat at {self._page}" if self._page else ""
+        self._set_state(f"registered as {', '.join(self._names)}{hint}", kind=REGISTERED)
         return True
 
     def _register(self, name: str) -> bool:

@@ -11,9 +11,10 @@ Knows no library: a RowStates saves and restores the rows of an engine.
 #    good is preferred: nothing is moved then;
 # 3. over the budget, the least recently used states go first.
 # A state that cannot be cut (of recurrent models, and of those with sliding windows) serves only
-# prompts that begin with all of its tokens. The next turn may begin otherwise than the row: without
-# thoughts, or with the answer's text in other tokens. So of a row that can still be cut, only the
-# prompt is parked then. A state serves chats with the same adapters only.
+# prompts that begin with all of its tokens. The next turn's prompt may differ from the row behind
+# the last prompt: it has no thoughts, and may divide the answer into other tokens. So of such a row
+# only the prompt is parked, where it can still be truncated to that.
+# A state serves chats with the same adapters only.
 
 from __future__ import annotations
 

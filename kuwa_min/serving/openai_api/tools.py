@@ -1,9 +1,9 @@
 """Functions that a client offers to a model: what the model is told of them, and their results.
 
 They are told as text, in the format of Hermes and Qwen, which most models know or follow when told:
-so they work with every chat template and with every service. An executor whose chat template has
-words of its own for functions in this format (`tool_template`) gets them for that. `tool_calls`
-reads what comes back.
+so they work with every chat template and with every service. An executor with the feature
+`tool_template`, whose chat template renders functions in this format, gets them for the template
+instead. `tool_calls` parses what comes back.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Tools(NamedTuple):
     """The functions that may be called in an answer."""
 
     names: frozenset[str]
-    offered: list[dict[str, Any]]  # for chat templates
-    demands: str  # for the system prompt
+    functions: list[dict[str, Any]]  # as chat templates take them
+    demands: str  # of tool_choice and parallel_tool_calls, for the system prompt
     schema: str | None = None  # of an answer that must be a call; None: it need not be
 
     def prompt(self) -> str:
-        """Return what tells a model all of it, for the system prompt."""
-        if not self.offered:
+        """Return functions and demands as text for the system prompt."""
+        if not self.functions:
             return ""
-        signatures = "\n".join(json.dumps(one, ensure_ascii=False) for one in self.offered)
+        signatures = "\n".join(json.dumps(one, ensure_ascii=False) for one in self.functions)
         return "\n\n".join(filter(None, (INTRODUCTION.format(signatures), self.demands)))
 
 
@@ -58,19 +58,19 @@ def read(request: Fields) -> Tools:
     """Return the functions of a request; none with tool_choice "none". Raises ApiError."""
     if not request.get("tools"):
         return NO_TOOLS
-    functions = [_function(one) for one in request.objects("tools")]
-    names = frozenset(one["name"] for one in functions)
+    found = [_function(one) for one in request.objects("tools")]
+    names = frozenset(one["name"] for one in found)
     choice = _choice(request, names)
     if choice == NONE:
         return NO_TOOLS
     demands, schema = [], None
     if choice != AUTO:
         demands.append(MUST_CALL if choice == REQUIRED else MUST_CALL_ONE.format(choice))
-        schema = _schema([one for one in functions if choice in (REQUIRED, one["name"])])
+        schema = _schema([one for one in found if choice in (REQUIRED, one["name"])])
     if request.get("parallel_tool_calls") is False:
         demands.append(ONLY_ONE)
-    offered = [{"type": "function", "function": one} for one in functions]
-    return Tools(names, offered, "\n\n".join(demands), schema)
+    functions = [{"type": "function", "function": one} for one in found]
+    return Tools(names, functions, "\n\n".join(demands), schema)
 
 
 def _schema(functions: list[dict[str, Any]]) -> str | None:

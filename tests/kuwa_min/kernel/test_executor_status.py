@@ -89,7 +89,7 @@ def test_registered_executors_are_asked_once_each() -> None:
     ],
 )
 def test_an_odd_status_is_none(body: bytes) -> None:
-    """Whatever answers at an address that somebody registered."""
+    """Whatever answers at a registered address."""
     with EmbeddedKernel("127.0.0.1", 0) as kernel, Executor() as one:
         one.answers_status, one.fields, one.body = True, b"Connection: close\r\n", body
         register(kernel, f"{one.url}/chat")

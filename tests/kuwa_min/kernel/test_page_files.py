@@ -58,13 +58,13 @@ def test_index_asks_for_files_that_are_served_and_has_nothing_inline(kernel: str
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_a_source_is_short_and_names_no_other_host(path: object) -> None:
+def test_a_source_is_short_and_names_no_other_host(path: Path) -> None:
     """Every import is of a file of ours."""
-    source = path.read_text(encoding="utf-8")  # type: ignore[attr-defined]
+    source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) < 300
     assert "//" not in re.sub(r"(^|\s)//\s.*|http://www.w3.org/", "", source)
     for name in re.findall(r'(?:from|import) "([^"]+)"', source):
-        assert (path.parent / name).is_file()  # type: ignore[attr-defined]
+        assert (path.parent / name).is_file()
 
 
 def test_the_page_is_told_which_libraries_its_file_carries(tmp_path: Path) -> None:

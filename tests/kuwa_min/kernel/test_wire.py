@@ -163,8 +163,8 @@ def test_chunks_become_a_line_as_recorded(chunks: list[BaseChunk], delta: str) -
         ({"x-kuwa-user-id", "x-kuwa-thoughts"}, '[{"type": "thought", "thought": {"text": "Hm"}}]'),
     ],
 )
-def test_only_who_asks_for_thoughts_gets_them(fields: set[str], delta: str | None) -> None:
-    """As a chunk of their own, which no front end of Kuwa knows."""
+def test_clients_that_ask_for_thoughts_get_them(fields: set[str], delta: str | None) -> None:
+    """As a type of chunk that Kuwa's front end does not know."""
     encoder = wire.choose_encoder("auto", fields, chat_room=True)
     lines = [] if delta is None else [f"{NULL}{delta}}}\n".encode()]
     assert encoder.thoughts_apart is (delta is not None)

@@ -16,7 +16,7 @@ from kuwa_min.errors import UsageError
 from kuwa_min.packing.libraries import page_libraries
 from kuwa_min.packing.libraries.page_libraries import (
     PACKAGES,
-    PLACE,
+    ZIP_FOLDER,
     NpmPackage,
     Unavailable,
     find_page_libraries,
@@ -40,12 +40,12 @@ def packed(cache: Path) -> NpmPackage:
 
 
 def test_a_module_and_its_licence_travel_unchanged(tmp_path: Path) -> None:
-    """Out of the cache, without a question to anyone."""
+    """From the cache, without npm."""
     one, lines = packed(tmp_path), list[str]()
     found = find_page_libraries(tmp_path, no_index=True, log_step=lines.append, packages=(one,))
     assert found.entries == {
-        f"{PLACE}/one.js": FILES["lib/one.js"],
-        f"{PLACE}/one.LICENSE.txt": FILES["LICENSE"],
+        f"{ZIP_FOLDER}/one.js": FILES["lib/one.js"],
+        f"{ZIP_FOLDER}/one.LICENSE.txt": FILES["LICENSE"],
     }
     archive = tmp_path / "we-one-1.2.3.tgz"
     assert found.packages == [
@@ -58,7 +58,9 @@ def test_a_module_and_its_licence_travel_unchanged(tmp_path: Path) -> None:
             "spdx": True,
         }
     ]
-    assert [name for name in found.entries if is_license_file(name)] == [f"{PLACE}/one.LICENSE.txt"]
+    assert [name for name in found.entries if is_license_file(name)] == [
+        f"{ZIP_FOLDER}/one.LICENSE.txt"
+    ]
     assert lines == []
 
 
@@ -81,9 +83,12 @@ def test_without_npm_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("script", "said"),
-    [("echo 'npm error code E404' >&2; exit 1", "npm failed: code E404"), ("sleep 9", "in 0.2 s")],
+    [
+        ("echo 'npm error code E404' >&2; exit 1", "npm failed: code E404"),
+        ("sleep 9", "than 0.2 s"),
+    ],
 )
-def test_an_npm_that_brings_nothing_is_one_line(
+def test_an_npm_that_fails_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, said: str
 ) -> None:
     """Its own reason, or that it takes too long."""
@@ -91,7 +96,7 @@ def test_an_npm_that_brings_nothing_is_one_line(
     npm.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(page_libraries, "SECONDS", 0.2 if "sleep" in script else 20)
+    monkeypatch.setattr(page_libraries, "TIMEOUT", 0.2 if "sleep" in script else 20)
     with pytest.raises(Unavailable, match=said):
         find_page_libraries(tmp_path / "cache", no_index=False, log_step=print)
 
