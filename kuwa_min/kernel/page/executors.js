@@ -49,8 +49,8 @@ export async function refresh() {
 
 /** The executors that are not in the table yet, as they load their models. */
 function loadingOnes(table, statuses) {
-  const codes = status => status.origin ? [] : status.access_codes.filter(code => !(code in table));
-  return statuses.flatMap(status => codes(status).map(code =>
+  const loading = status => status.origin ? [] : status.access_codes.filter(code => !Object.hasOwn(table, code));
+  return statuses.flatMap(status => loading(status).map(code =>
     ({ code, origin: "", rows: [], free: 0, users: [], record: ["", "LOADING"], status })));
 }
 

@@ -175,6 +175,27 @@ def test_a_message_is_deleted_with_what_follows_and_comes_back(
     assert chats.texts(".version") == []
 
 
+def test_an_answer_that_comes_in_stays_when_a_deletion_is_undone_or_words_are_searched(
+    chats: Page, model: Executor
+) -> None:
+    """Escape empties the search before it stops an answer."""
+    ask(chats, model, "One", "A1")
+    chats.one(f"{LAST} .delete").click()
+    begin_answer(model, "The first half")
+    chats.say("Two")
+    assert chats.partial() == "The first half"
+    chats.one(".notice button").click()
+    chats.wait(lambda: search(chats, "A1") == ["One"])
+    open_chat(chats, "One")
+    chats.one("#chats input").send_keys(Keys.ESCAPE)
+    chats.wait(lambda: chats.texts("#chats .found") == [""])
+    assert chats.look() == (True, "The first half")
+    model.go_on.set()
+    chats.whole()
+    assert not chats.texts(".meta")[-1].startswith("Stopped")
+    assert chats.texts(".version") == ["2/2"]
+
+
 def test_a_message_is_copied(chats: Page, model: Executor) -> None:
     """As it was written, not as it looks."""
     permissions = {"origin": chats.url, "permissions": ["clipboardReadWrite"]}

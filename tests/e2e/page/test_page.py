@@ -388,8 +388,10 @@ def test_nothing_is_wider_than_a_telephone(page: Page) -> None:
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     try:
         page.choose("dummy")
-        page.say("x" * 200)
+        height = page.one("#message").size["height"]
+        page.say("x" * 2000)
         page.whole()
+        assert page.one("#message").size["height"] <= height
         width = "return document.querySelector(arguments[0]).scrollWidth"
         assert page.driver.execute_script(width, "body") <= 360
         assert page.driver.execute_script(width, "#log") <= 360

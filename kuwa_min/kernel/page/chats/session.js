@@ -68,7 +68,9 @@ export async function openChat(id, messageId = null) {
   if (id !== chat.id || location.hash !== `#${id}`) history.pushState(null, "", `#${id}`);
   await showFromAddress();
   if (!chat.messages[messageId]) return;
-  if (!pathTo(chat).some(one => one.id === messageId)) showBranch(messageId);
+  const isShown = pathTo(chat).some(one => one.id === messageId);
+  if (!isShown && underWay()) return;    // its answer stays on the screen
+  if (!isShown) showBranch(messageId);
   shown.find(one => one.message.id === messageId).element.scrollIntoView({ block: "center" });
 }
 
@@ -162,9 +164,10 @@ export function deleteMessages(id) {
   notify(text.deleted_messages(removed.length), {
     label: text.undo,
     act() {
-      restoreMessages(of, removed, leaf);
-      if (of.id === chat.id) {
-        if (of !== chat) restoreMessages(chat, removed, leaf);
+      const isHere = of.id === chat.id, back = isHere && underWay() ? chat.leaf : leaf;    // an answer stays on the screen
+      restoreMessages(of, removed, back);
+      if (isHere) {
+        if (of !== chat) restoreMessages(chat, removed, back);
         draw();
       }
       save({ fields: ["leaf"], messages: removed }, of);

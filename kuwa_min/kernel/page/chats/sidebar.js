@@ -20,6 +20,9 @@ export function showSidebar() {
   box.type = "search";
   box.placeholder = text.search_chats;
   box.setAttribute("aria-label", text.search_chats);
+  box.addEventListener("keydown", event => {
+    if (event.key === "Escape" && box.value) event.stopPropagation();    // it empties the box; the page's stops answers
+  });
   let timer = 0;
   box.addEventListener("input", () => {
     clearTimeout(timer);

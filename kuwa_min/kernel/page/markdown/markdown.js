@@ -107,7 +107,13 @@ function completeLink(link) {
   link.target = "_blank";
   link.rel = "noopener noreferrer";
   link.title = url.href;
-  if (!link.textContent.includes(place)) link.dataset.place = shortened(place);
+  if (!isAt(place, link.textContent)) link.dataset.place = shortened(place);
+}
+
+/** Tell whether a text is an address at a place; one that has it elsewhere may be meant to deceive. */
+function isAt(place, shown) {
+  const address = shown.trim().toLowerCase().replace(/^(?:https?:\/\/|mailto:)/, "");
+  return address.startsWith(place) && /^(?:[/?#]|$)/.test(address.slice(place.length));
 }
 
 function makeScrollable(table) {
