@@ -91,6 +91,7 @@ class LogitRecorder:
 
         def noted(sequence: Any, request: Any, model: Any, sampler: Any, **more: Any) -> None:
             self._samplers[id(request)] = sampler
+            self._rows[id(sampler)] = []  # not those of an earlier one at the same address
             begin(sequence, request, model, sampler, **more)
 
         monkeypatch.setattr(Sequence, "begin", noted)
@@ -102,7 +103,7 @@ class LogitRecorder:
             *_, found, samplers = arguments
             for row, sampler in zip(getattr(found, "logits", found), samplers, strict=False):
                 values = row if not hasattr(row, "float") else row.float().numpy()
-                self._rows.setdefault(id(sampler), []).append(values.tobytes())
+                self._rows[id(sampler)].append(values.tobytes())
             return sample(*arguments)
 
         return watched
