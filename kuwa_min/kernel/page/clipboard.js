@@ -1,4 +1,4 @@
-/** The clipboard, also where the page has no secure context (http on another machine). */
+/** The clipboard, also without a secure context (plain HTTP from another machine). */
 import { element } from "./dom.js";
 
 /** Copy a text; return whether that worked. */

@@ -1,8 +1,8 @@
-/** Where a message is written: the box, Send and Stop. */
+/** The composer: message box, Send and Stop. */
 import { $, composing } from "./dom.js";
 import { acceptAttachments, attachments, setAttachments } from "./attachments/attachments.js";
 import { followEnd } from "./answer/transcript.js";
-import { ask, seams, stop, underWay } from "./turn.js";
+import { ask, hooks, stop, underWay } from "./turn.js";
 import { text } from "./texts.js";
 
 const box = $("message");
@@ -22,12 +22,12 @@ export function showControls() {
   if (!turn && document.activeElement === $("stop")) box.focus();
   $("send").hidden = Boolean(turn);
   $("stop").hidden = !turn;
-  $("send").disabled = isEmpty() || !seams.accessCode();
+  $("send").disabled = isEmpty() || !hooks.accessCode();
 }
 
 function send() {
   const question = box.value, files = attachments();
-  if (underWay() || isEmpty() || !seams.accessCode()) return;
+  if (underWay() || isEmpty() || !hooks.accessCode()) return;
   setDraft("");
   box.focus();
   ask(question, files);

@@ -1,4 +1,4 @@
-/** What every part needs of the document. */
+/** Access to the DOM. */
 
 export const $ = id => document.getElementById(id);
 
@@ -19,7 +19,7 @@ export function button(content, act, { className = "", label = "" } = {}) {
   return made;
 }
 
-/** Make a bar of how much is done; label: its name for a screen reader. */
+/** Make a progress bar; label: its name for a screen reader. */
 export function gauge(label, done, total) {
   const made = element("progress");
   made.max = total;
@@ -28,7 +28,7 @@ export function gauge(label, done, total) {
   return made;
 }
 
-/** A key may belong to an input method that is choosing characters; Safari tells the last one only by its code 229. */
+/** Tell whether a key belongs to an input method's composition; for the key that ends one, Safari has only keyCode 229. */
 export const composing = event => event.isComposing || event.keyCode === 229;
 
 export function randomId() {

@@ -5,17 +5,17 @@ import { text } from "./texts.js";
 
 const COLUMNS = ["access_code", "endpoint", "state", "free", "queue", "users", "action"];
 const USERS_SHOWN = 3;      // reservations that are listed for one executor
-const REFRESH_MS = 3000;    // between two looks at the executor table
-const LOADING_MS = 1000;    // and while one of them loads
+const REFRESH_MS = 3000;    // between two refreshes of the table
+const LOADING_MS = 1000;    // and while an executor is loading
 const LEAVING_MS = 20000;   // after this an executor that is still listed can be asked again
 
 const codes = $("access_code");
 let shownTable = "", isLoading = false, leaving = new Set();   // leaving: the executors that were asked to shut down
 let historyId = () => 0, changed = () => {};
 
-/** Fill the table and keep it up to date; seams: historyId(), changed(). */
-export function showExecutors(seams) {
-  ({ historyId, changed } = seams);
+/** Fill the table and keep it up to date; hooks: historyId(), and changed(), called after each update. */
+export function showExecutors(hooks) {
+  ({ historyId, changed } = hooks);
   $("executors").tHead.rows[0].append(...COLUMNS.map(column => element("th", "", text[column])));
   $("command").textContent = `kuwa-executor dummy --kernel_url ${new URL(".", location)}`;
   $("cancel").addEventListener("click", () => $("shutdown").close());
@@ -39,7 +39,7 @@ export async function refresh() {
   try {
     const [table, statuses] = await Promise.all([read("worker/read"), readStatuses()]);
     const state = JSON.stringify([table, statuses, historyId(), [...leaving]]);
-    if (state !== shownTable) showTable([...executorsOf(table, statuses), ...loadingOnes(table, statuses)]);
+    if (state !== shownTable) showTable([...executorsOf(table, statuses), ...loadingExecutors(table, statuses)]);
     shownTable = state;
   } catch {
     shownTable = "";
@@ -47,14 +47,14 @@ export async function refresh() {
   }
 }
 
-/** The executors that are not in the table yet, as they load their models. */
-function loadingOnes(table, statuses) {
+/** Return the executors that are loading, which are not in the Kernel's table yet. */
+function loadingExecutors(table, statuses) {
   const loading = status => status.origin ? [] : status.access_codes.filter(code => !Object.hasOwn(table, code));
   return statuses.flatMap(status => loading(status).map(code =>
     ({ code, origin: "", rows: [], free: 0, users: [], record: ["", "LOADING"], status })));
 }
 
-/** Gather the endpoints of one name on one host and port: they are one executor. */
+/** Group the endpoints of one access code by host and port: they are one executor. */
 function executorsOf(table, statuses) {
   const found = new Map();
   for (const [code, rows] of Object.entries(table))

@@ -5,7 +5,7 @@ import { text } from "./texts.js";
 const RETRY_MS = 2000;    // between two schedule requests while every slot is taken
 const LOADING_MS = 500;   // and while the model loads
 
-/** What the Kernel or an executor said, in words for the reader. */
+/** An error of the Kernel or an executor; its message is for the user. */
 export class Problem extends Error {}
 
 export const userId = rememberedUserId();
@@ -35,28 +35,28 @@ export const postJson = (path, fields) =>
   request(path, { body: JSON.stringify(fields), headers: { "Content-Type": "application/json" } });
 export const read = async path => (await fetch(url(path))).json();
 
-/** What executors say of themselves: [{origin, access_codes, state, waiting, progress, ...}]; origin "": not registered yet. */
+/** Return the status of executors: [{origin, access_codes, state, waiting, progress, ...}]; origin "": not registered yet. */
 export const readStatuses = async () => (await fetch("page/status")).json();
 
-/** The status of an executor that is loading; undefined when none of this name is. */
-const loading = async name =>
+/** Return the status of an executor of this name that is loading, or undefined. */
+const loadingStatus = async name =>
   (await readStatuses()).find(status => !status.origin && status.access_codes.includes(name));
 
 /** Take a slot: true when the Kernel reserved one, false when the user stopped waiting. */
 export async function reserve(turn) {
   for (;;) {
-    const word = (await (await post("worker/schedule", turn.ids, turn.hangUp.signal)).text()).trim();
-    // Also after a stop: only a question ends a reservation, so it is sent, and aborted at once.
-    if (word === "READY") return true;
+    const state = (await (await post("worker/schedule", turn.ids, turn.hangUp.signal)).text()).trim();
+    // Also after a stop: only a question releases the slot, so it is sent, and aborted at once.
+    if (state === "READY") return true;
     if (turn.stopped) return false;
-    const status = word === "NOMACHINE" && await loading(turn.ids.name);
+    const status = state === "NOMACHINE" && await loadingStatus(turn.ids.name);
     if (status) {
       turn.view.say(text.sent_when_loaded);
       turn.view.loading(status.progress);
-    } else if (word === "BUSY") {
+    } else if (state === "BUSY") {
       turn.view.say(text.waiting);
     } else {
-      throw new Problem(word === "NOMACHINE" ? text.no_machine(turn.ids.name) : word);
+      throw new Problem(state === "NOMACHINE" ? text.no_machine(turn.ids.name) : state);
     }
     await new Promise(wake => { turn.wake = wake; setTimeout(wake, status ? LOADING_MS : RETRY_MS); });
     if (turn.stopped) return false;
@@ -65,5 +65,5 @@ export async function reserve(turn) {
 
 const abortFields = ({ ids }) => new URLSearchParams({ history_id: `[${ids.history_id}]`, user_id: ids.user_id });
 export const abort = turn => post("chat/abort", abortFields(turn)).catch(() => turn.hangUp.abort());
-/** Abort while the page is being left, when no request is awaited any more. */
-export const abortAtLast = turn => navigator.sendBeacon(url("chat/abort"), abortFields(turn));
+/** Abort from a pagehide handler, in which fetch() may be dropped. */
+export const abortOnPageHide = turn => navigator.sendBeacon(url("chat/abort"), abortFields(turn));

@@ -1,10 +1,10 @@
-/** The chat page: joins its parts.
+/** The entry of the chat page: connects its parts.
  *
- * - turn.js: one question and its answer. Its `seams` say where history and fields of the form come from, and who hears of
- *   its beginning and end: the session (chats/session.js) and the settings.
- * - answer/answer_view.js draws an answer, one that comes in and one that was kept; markdown/ renders its text. The last child
- *   of a message, `.actions`, has its buttons (chats/message_actions.js).
- * - chats/: the chats that are kept, their sidebar, branches, export and import.
+ * - turn.js: one question and its answer. Its `hooks` give it the history and fields of the form, and report its beginning
+ *   and end; the session (chats/session.js) and this file set them.
+ * - answer/answer_view.js draws an answer, streamed or stored; markdown/ renders its text. The last child of a message,
+ *   `.actions`, has its buttons (chats/message_actions.js).
+ * - chats/: the stored chats, their sidebar, branches, export and import.
  * - executors.js: the table of executors, and the list of access codes that follows it.
  * - texts.js: every sentence; `data-text` and `data-label` in index.html name those that never change.
  */
@@ -17,9 +17,9 @@ import { showSidebar } from "./chats/sidebar.js";
 import { commandsFor } from "./attachments/sent_text.js";
 import { modelfileOf, showSettings } from "./settings.js";
 import { language, text } from "./texts.js";
-import { seams } from "./turn.js";
+import { hooks } from "./turn.js";
 
-Object.assign(seams, {
+Object.assign(hooks, {
   accessCode,
   fields: async messages => ({
     modelfile: JSON.stringify([...modelfileOf(currentChat().settings), ...commandsFor(messages)]),

@@ -1,4 +1,4 @@
-/** The settings of a chat: system prompt, temperature, longest answer; what is empty is left to the executor. */
+/** The settings of a chat: system prompt, temperature, longest answer; empty ones are the executor's defaults. */
 import { $, button, element } from "./dom.js";
 import { text } from "./texts.js";
 
@@ -24,7 +24,7 @@ function numberWithin(least, most, isKind) {
   };
 }
 
-/** Return the commands of a Modelfile that say what a chat's settings do. */
+/** Return a chat's settings as Modelfile commands. */
 export function modelfileOf({ system, temperature, max_tokens } = {}) {
   const given = value => value !== undefined && value !== null && value !== "";
   return [
@@ -34,7 +34,7 @@ export function modelfileOf({ system, temperature, max_tokens } = {}) {
   ].filter(Boolean);
 }
 
-/** Add the button and the dialog; read() gives the settings of the chat on the screen, write(settings) keeps others.
+/** Add the button and the dialog; read() returns the settings of the chat on the screen, write(settings) stores them.
  *
  * Returns a function to call when another chat is shown.
  */
@@ -91,7 +91,7 @@ function fieldRow({ name, make, read, problem = "" }) {
     name, field, element: row,
     show(value) { field.value = String(value); say(""); },
     isWrong: () => Boolean(note.textContent),
-    /** Return the value, undefined for none; say what is wrong with it. */
+    /** Return the value, undefined if it is empty or invalid; show why it is invalid. */
     check() {
       const value = field.value.trim(), found = value ? read(value) : undefined;
       say(value && found === undefined ? problem : "");

@@ -1,4 +1,4 @@
-/** What the page says, in English and Traditional Chinese. */
+/** Every sentence of the page, in English and Traditional Chinese. */
 
 const TEXT = {
   en: {

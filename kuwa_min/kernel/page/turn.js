@@ -1,4 +1,4 @@
-/** A turn: one question, and its answer as it comes in. */
+/** A turn: one question and its streamed answer. */
 import { showAttachments } from "./attachments/attachments.js";
 import { sentText, withinLimit } from "./attachments/sent_text.js";
 import { addMessage, stickToEnd } from "./answer/transcript.js";
@@ -7,20 +7,20 @@ import { splitNotes } from "./answer/notes.js";
 import { summaryOf } from "./answer/summary.js";
 import { splitThoughts } from "./answer/thoughts.js";
 import { number, readAnswer } from "./answer/wire.js";
-import { Problem, abort, abortAtLast, post, reserve, userId } from "./kernel.js";
+import { Problem, abort, abortOnPageHide, post, reserve, userId } from "./kernel.js";
 import { text } from "./texts.js";
 
 const HANG_UP_MS = 3000;    // how long an abort may take before the page drops the connection itself
 
-/** What a turn asks of the other parts of the page; page.js fills it in. */
-export const seams = {
+/** How a turn reaches the other parts of the page; set by page.js and chats/session.js. */
+export const hooks = {
   accessCode: () => "",
   historyId: () => 0,
   history: () => [],            // what is sent before the question: [{isbot, msg}]
   fields: async () => ({}),     // (messages): more fields of the form
   begun() {},                   // (turn): a question is on the screen, its answer is awaited
   ended() {},                   // (turn, result): see ask
-  changed() {},                 // a turn begins or ends
+  changed() {},                 // a turn has begun or ended
 };
 
 let current = null;    // the turn under way in the chat on screen
@@ -40,20 +40,20 @@ export function ask(question, attachments = []) {
  * and `seconds`: until the first words, 0 if there were none, and the end.
  */
 export async function answer(question, asked, attachments = []) {
-  const ids = { name: seams.accessCode(), history_id: seams.historyId(), user_id: userId };
+  const ids = { name: hooks.accessCode(), history_id: hooks.historyId(), user_id: userId };
   const view = answerView(), noteSplitter = splitNotes(view);
   const splitter = splitThoughts({ write: noteSplitter.feed, think: view.think });
   const turn = current = { ids, question, attachments, asked, view, stopped: false, sent: false, hangUp: new AbortController() };
-  const messages = withinLimit([...seams.history(), { isbot: false, msg: sentText(question, attachments) }]);
+  const messages = withinLimit([...hooks.history(), { isbot: false, msg: sentText(question, attachments) }]);
   const result = { exitCode: 0, refused: false, usage: null, problem: "" };
   const started = performance.now();
   stickToEnd();
-  seams.begun(turn);
-  seams.changed();
+  hooks.begun(turn);
+  hooks.changed();
 
   try {
     view.say(text.thinking);
-    const more = await seams.fields(messages);
+    const more = await hooks.fields(messages);
     if (await reserve(turn)) {
       view.loaded();
       if (!turn.stopped) view.say(text.thinking);
@@ -76,15 +76,15 @@ export async function answer(question, asked, attachments = []) {
   view.done(result.exitCode);
   const isCurrent = current === turn;
   if (isCurrent) current = null;
-  seams.ended(turn, { ...result, isCurrent });
-  seams.changed();
+  hooks.ended(turn, { ...result, isCurrent });
+  hooks.changed();
 }
 
 function reader(view, splitter, result) {
   return readAnswer({
     text(piece) { if (piece) splitter.feed(piece); },
     thought(piece) {
-      if (!view.thoughts) view.say("");    // what says that it thinks is above
+      if (!view.thoughts) view.say("");    // the line above says that it thinks
       view.think(piece);
     },
     log: view.log, progress: view.progress,
@@ -97,12 +97,12 @@ function reader(view, splitter, result) {
 }
 
 async function exchange(turn, form, incoming) {
-  const { view } = turn, sign = {
-    "X-Kuwa-User-Id": String(userId),    // asks executors for framed lines
-    "X-Kuwa-Thoughts": "apart",          // and ours for thoughts in chunks of their own
+  const { view } = turn, headers = {
+    "X-Kuwa-User-Id": String(userId),    // has executors send framed lines
+    "X-Kuwa-Thoughts": "apart",          // and ours send thoughts as chunks
   };
   turn.sent = true;
-  const response = await post("chat/completions", form, turn.hangUp.signal, sign);
+  const response = await post("chat/completions", form, turn.hangUp.signal, headers);
   if (turn.stopped) abort(turn);    // an abort that overtook the question found nothing to stop
   const body = response.body.getReader(), decoder = new TextDecoder();
   for (let end = false; !end;) {
@@ -125,12 +125,12 @@ export function stop() {
   setTimeout(() => turn.hangUp.abort(), HANG_UP_MS);
 }
 
-/** Stop, and let what still comes in go to a message that is no longer on the screen. */
+/** Stop the turn and detach it: its message is no longer on the screen. */
 export function leave() {
   stop();
   current = null;
 }
 
 addEventListener("pagehide", () => {
-  if (current) abortAtLast(current);
+  if (current) abortOnPageHide(current);
 });

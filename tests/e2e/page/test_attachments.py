@@ -94,9 +94,8 @@ def test_only_the_newest_pictures_of_a_long_chat_are_sent(page: Page) -> None:
       done(sent.map(one => one.msg.replace(picture, "data")));
     });
     """
-    assert page.driver.execute_async_script(script) == [
-        *("[picture]\nNo. 1", "data\nNo. 2", "data\nNo. 3")
-    ]
+    sent = page.driver.execute_async_script(script)
+    assert sent == ["[picture]\nNo. 1", "data\nNo. 2", "data\nNo. 3"]
 
 
 def test_what_cannot_be_attached_is_said_and_what_is_can_be_removed(
@@ -145,7 +144,9 @@ def test_settings_of_a_chat_go_to_the_executor(page: Page, kernel: str) -> None:
         page.one(f".settings [name={name}]").send_keys(value)
     page.one(".settings .primary").click()
     assert page.texts(".settings .problem") == [
-        *("", "A number from 0 to 2, such as 0.7.", "A whole number from 1 to 1000000.")
+        "",
+        "A number from 0 to 2, such as 0.7.",
+        "A whole number from 1 to 1000000.",
     ]
     assert page.driver.switch_to.active_element.get_attribute("name") == "temperature"
     for name, value in {"temperature": "0.25", "max_tokens": "50"}.items():

@@ -89,16 +89,11 @@ HOSTILE = """
 admin\u202e\u2066 == \u2069\u2066"user"\u200b
 ```
 """
+REPEATED = (
+    ">¦[¦`a``b¦<a ¦![¦$a ¦\\(a ¦> - ¦_a¦*a ¦&¦~~a ¦<!--¦http://¦a@¦a.¦|¦- ¦# ¦\\[\n¦$$\n¦a\n=¦\\¦**"
+)
 BOMBS = [
-    *(
-        one * (20_000 // len(one))
-        for one in (">", "[", "`a``b", "<a ", "![", "$a ", "\\(a ", "> - ")
-    ),
-    *(
-        one * (20_000 // len(one))
-        for one in ("_a", "*a ", "&", "~~a ", "<!--", "http://", "a@", "a.")
-    ),
-    *(one * (20_000 // len(one)) for one in ("|", "- ", "# ", "\\[\n", "$$\n", "a\n=", "\\", "**")),
+    *(one * (20_000 // len(one)) for one in REPEATED.split("¦")),
     "".join(f"{' ' * 2 * n}- x\n" for n in range(400)),
     "\n".join(">" * n for n in range(400)),
 ]
@@ -184,7 +179,7 @@ def test_code_is_copied_as_it_is_seen(page: Page, kernel: str) -> None:
     page.driver.execute_cdp_cmd("Browser.grantPermissions", grant)
     say(page, kernel, text("```js\nif (user\u202e\u200b) go();  // 中\n```\n"))
     page.wait(lambda: count(page, ".hljs-keyword"))
-    assert page.texts(".unseen") == ["U+202E", "U+200B"]
+    assert page.texts(".invisible") == ["U+202E", "U+200B"]
     page.one(".code_head button").click()
     page.wait(lambda: page.texts(".code_head button") == ["Copied."])
     read = "navigator.clipboard.readText().then(arguments[0])"
@@ -203,7 +198,7 @@ def test_a_hostile_answer_is_text(page: Page, kernel: str) -> None:
     elements = "script, img, svg, math, iframe, form, input, style, link, base, video, object"
     assert count(page, f"{elements}, [id], [name], [style], [onclick], [ping], [srcdoc]") == 0
     assert page.texts(".text b") == ["fine"]
-    assert page.texts(".unseen")[:2] == ["U+202E", "U+2066"]
+    assert page.texts(".invisible")[:2] == ["U+202E", "U+2066"]
     links = page.driver.execute_script(
         "return [...document.querySelectorAll('.text a')].map(a => [a.href, a.rel, a.target])"
     )

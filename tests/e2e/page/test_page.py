@@ -283,9 +283,8 @@ def test_the_endpoints_of_an_executor_make_one_row(page: Page, kernel: str) -> N
         fetch(f"{kernel}v1.0/worker/schedule", {"name": "fake", "history_id": "7", "user_id": "3"})
         row = "#executors tr:has(button[aria-label*=fake]) td"
         page.wait(lambda: "2 of 3 free" in page.texts(row))
-        assert page.texts(row)[:6] == [
-            *("fake", f"{one.url}/chat", "READY", "2 of 3 free", "", "history 7, user 3")
-        ]
+        shown = ["fake", f"{one.url}/chat", "READY", "2 of 3 free", "", "history 7, user 3"]
+        assert page.texts(row)[:6] == shown
 
 
 def test_a_new_chat_begins_empty_even_while_an_answer_comes_in(page: Page, debug: str) -> None:

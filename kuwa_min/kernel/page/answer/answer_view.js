@@ -1,4 +1,4 @@
-/** One answer on the screen. */
+/** The view of one answer. */
 import { element, gauge } from "../dom.js";
 import { createBody } from "../markdown/body.js";
 import { text } from "../texts.js";
@@ -7,10 +7,10 @@ import { addMessage, followEnd } from "./transcript.js";
 import { number, string } from "./wire.js";
 
 const ERRORS = ["EMERGENCY", "ALERT", "CRITICAL", "ERROR"], WARNINGS = ["WARNING", "NOTICE"];
-const QUEUED = "waiting for a free slot", THOUGHTS = "Thinking";    // what our executors say
+const QUEUED = "waiting for a free slot", THOUGHTS = "Thinking";    // `desc` of our executors' progress
 const LOG_LIMIT = 300;      // log lines of an answer that are kept on screen
 
-/** Show one answer as it comes in, drawn at most once a frame. */
+/** Add an answer to the transcript and return its view, which is drawn at most once a frame. */
 export function answerView() {
   const message = addMessage("assistant", text.assistant);
   const place = message.firstElementChild, body = createBody(place), meta = element("p", "meta");
@@ -84,7 +84,7 @@ export function answerView() {
       progress = () => drawBar(text.loading(status), number(status?.percent), 100);
       later();
     },
-    /** What was waited for is over. */
+    /** Remove the progress bar. */
     loaded() { bar?.remove(), bar = progress = null, passing = false; },
     write(piece) {
       if (gap) piece = piece.replace(/^\n+/, "");    // the newlines around a note that was taken out
@@ -95,7 +95,7 @@ export function answerView() {
       body.write(piece);
       later();
     },
-    /** Add to what the model thinks before it answers. */
+    /** Add to the thoughts. */
     think(piece) {
       if (!view.thoughts) piece = piece.trimStart();
       if (!piece) return;
@@ -106,7 +106,7 @@ export function answerView() {
       thoughts.write(piece);
       later();
     },
-    /** Say how long it thought; seconds: of an answer that was kept. */
+    /** End the thoughts and show how long they took; seconds: of a stored answer. */
     endThoughts(seconds) {
       if (thoughts) view.thinkingSeconds = thoughts.end(seconds);
     },

@@ -1,4 +1,4 @@
-/** Draw messages that were kept, as they looked when they came. */
+/** Draw stored messages, as they looked when they were new. */
 import { showAttachments } from "../attachments/attachments.js";
 import { text } from "../texts.js";
 import { answerView } from "./answer_view.js";

@@ -1,8 +1,9 @@
 /** Side notes: blocks between two markers in an answer's text. */
+import { partialMarkerLength } from "./markers.js";
 
 const MARKERS = ["<<<WARNING>>>", "<<</WARNING>>>"];
 
-/** Tell an answer's text from its WARNING blocks, however the pieces cut the markers. */
+/** Split an answer into text and WARNING blocks; markers may be cut anywhere by the pieces. */
 export function splitNotes({ write, openNote, writeNote, closeNote }) {
   let held = "", inside = false;
 
@@ -11,11 +12,6 @@ export function splitNotes({ write, openNote, writeNote, closeNote }) {
     if (inside) closeNote();
     inside = note;
     if (inside) openNote();
-  }
-  function halfMarker() {
-    for (let length = Math.min(held.length, MARKERS[1].length); length; length--)
-      if (MARKERS.some(marker => marker.startsWith(held.slice(-length)))) return length;
-    return 0;
   }
 
   return {
@@ -26,7 +22,7 @@ export function splitNotes({ write, openNote, writeNote, closeNote }) {
         held = held.slice(found.index + found[0].length);
         enter(found[0] === MARKERS[0]);
       }
-      const safe = held.length - halfMarker();
+      const safe = held.length - partialMarkerLength(held, MARKERS);
       emit(held.slice(0, safe));
       held = held.slice(safe);
     },

@@ -1,8 +1,8 @@
-/** The last line of an answer. */
+/** The summary line below an answer: times, tokens, speed. */
 import { text } from "../texts.js";
 import { number } from "./wire.js";
 
-/** Return it for an answer; `first` and `seconds`: until its first words and its end, `done` is false for one that has none. */
+/** Return the line; `first` and `seconds`: from the question to the first words and the end; `done` is false for a cut answer. */
 export function summaryOf({ text: answer, stopped, refused, usage, first, seconds, done }) {
   const times = first > 0 && text.times(first.toFixed(1), number(seconds).toFixed(1), [...answer].length);
   const written = number(usage?.completion_tokens), writing = seconds - first;

@@ -1,13 +1,14 @@
-/** What a model thinks before it answers: told from the answer, and folded above it. */
+/** Thoughts: split from the answer that follows them, and shown folded above it. */
 import { element } from "../dom.js";
 import { plainBody } from "../markdown/body.js";
 import { text } from "../texts.js";
+import { partialMarkerLength } from "./markers.js";
 
-const OPEN = "<think>", CLOSE = "</think>";    // as executors write them that do not send thoughts apart
+const OPEN = "<think>", CLOSE = "</think>";    // of executors that send thoughts as text
 
-/** Tell the text of an answer from a thought that it begins with, however the pieces cut the tags. */
+/** Split a leading thought from the text of an answer; tags may be cut anywhere by the pieces. */
 export function splitThoughts({ write, think }) {
-  let held = "", tag = OPEN;    // tag: the one that may come next; "" behind the last one
+  let held = "", tag = OPEN;    // tag: the next one, "" after the last
 
   return {
     feed(piece) {
@@ -27,7 +28,7 @@ export function splitThoughts({ write, think }) {
         tag = "";
         return this.end();
       }
-      const safe = held.length - halfTag(held);
+      const safe = held.length - partialMarkerLength(held, [CLOSE]);
       think(held.slice(0, safe));
       held = held.slice(safe);
     },
@@ -37,12 +38,6 @@ export function splitThoughts({ write, think }) {
       if (rest) isThought ? think(rest) : write(rest);
     },
   };
-}
-
-function halfTag(content) {
-  for (let length = Math.min(content.length, CLOSE.length - 1); length; length--)
-    if (CLOSE.startsWith(content.slice(-length))) return length;
-  return 0;
 }
 
 /** Show thoughts before an element: write() them, draw() once a frame, end() when the answer begins. */
@@ -62,7 +57,7 @@ export function thoughtsView(before) {
   return {
     write: body.write,
     draw: body.draw,
-    /** Stop the clock; seconds: how long it took, of thoughts that were kept. */
+    /** Stop the clock and return the seconds; they are given for stored thoughts. */
     end(seconds = elapsed()) {
       if (isOver) return seconds;
       isOver = true;

@@ -1,8 +1,8 @@
-/** The transcript: a list of messages that follows its own end while the reader is there. */
+/** The transcript: the list of messages, scrolled to its end as long as the user does not scroll up. */
 import { $, element } from "../dom.js";
 
 const log = $("log");
-let sticky = true, lastTop = 0;    // sticky: the transcript follows its own end
+let sticky = true, lastTop = 0;    // sticky: scroll with new content
 
 log.addEventListener("scroll", () => {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 4;
@@ -15,7 +15,7 @@ export function followEnd() {
   if (sticky) log.scrollTop = log.scrollHeight;
 }
 
-/** Follow the end again, wherever the reader was. */
+/** Scroll with new content again. */
 export function stickToEnd() {
   sticky = true;
 }

@@ -5,11 +5,11 @@ const FRAME = 'data: {"';   // how an answer of Kuwa 0.4 begins; any other is ra
 export const string = value => typeof value === "string" ? value : "";
 export const number = value => Number.isFinite(value) ? value : 0;
 
-/** Read an answer, raw text or framed lines, and give `show` each of its chunks. */
+/** Return an incremental parser of an answer, raw text or framed lines, that calls a method of `show` for each chunk. */
 export function readAnswer(show) {
-  let held = "", framed = null;    // null until the first characters tell
+  let held = "", framed = null;    // null: not known yet
 
-  const shown = {
+  const handlers = {
     text: chunk => show.text(string(chunk.text?.value)),
     thought: chunk => show.thought(string(chunk.thought?.text)),
     log: chunk => show.log(string(chunk.log?.level), string(chunk.log?.text)),
@@ -23,12 +23,12 @@ export function readAnswer(show) {
     let frame = null;
     try { frame = line.startsWith("data: ") && JSON.parse(line.slice(6)); } catch { /* text */ }
     if (!Array.isArray(frame?.delta)) return show.text(line);
-    const chunks = frame.delta.filter(chunk => chunk && Object.hasOwn(shown, chunk.type));
-    // Executors repeat a refusal as text, for front ends that know no refusals.
+    const chunks = frame.delta.filter(chunk => chunk && Object.hasOwn(handlers, chunk.type));
+    // Executors repeat a refusal as text, for front ends that ignore refusals.
     const said = chunks.filter(chunk => chunk.type === "text").map(chunk => chunk.text?.value);
     for (const chunk of chunks)
       if (chunk.type === "refusal" && said.includes(chunk.refusal?.text)) show.refusal("");
-      else shown[chunk.type](chunk);
+      else handlers[chunk.type](chunk);
     if (frame.usage) show.usage(frame.usage);
   }
 

@@ -1,9 +1,9 @@
-/** Attaching pictures and texts: by a button, by dropping and by pasting; and showing them with their message. */
+/** Attachments: added by button, drop or paste, and shown with their message. */
 import { $, button, element } from "../dom.js";
 import { text } from "../texts.js";
 import { Unusable, isPicture, readFile, sizeOf } from "./files.js";
 
-const MOST = 8;    // of a message, as executors read them
+const MOST = 8;    // of a message; executors read no more
 
 const box = $("message"), place = $("attached"), chooser = element("input");
 let attached = [], problem = "", onChange = () => {};

@@ -1,16 +1,16 @@
-/** Reads the files that a user attaches: {name, type, data} is a picture in a data: URL, {name, type, text} a text. */
+/** Reads files into attachments: {name, type, data} is a picture as data: URL, {name, type, text} a text. */
 import { text } from "../texts.js";
 
 const LARGEST_TEXT = 200 << 10;      // bytes
 const LARGEST_FILE = 32 << 20;       // bytes of a picture; it is made smaller
 const LARGEST_PICTURE = 1 << 20;     // bytes that are sent as they are
 const LONGEST_SIDE = 2048;           // pixels of one that was made smaller; models see fewer
-const PICTURES = [    // as executors tell them, by their first bytes
+const PICTURES = [    // by their first bytes, as executors do
   [/^\x89PNG\r\n\x1a\n/, "image/png"], [/^\xff\xd8\xff/, "image/jpeg"], [/^GIF8[79]a/, "image/gif"], [/^RIFF[^]{4}WEBP/, "image/webp"],
 ];
 const DATA = /^data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+={0,2}$/;
 
-/** Why a file is not attached, in a sentence for the reader. */
+/** A file that cannot be attached; the message is for the user. */
 export class Unusable extends Error {}
 
 /** Return the attachment that a file makes. Raises Unusable. */
@@ -63,9 +63,9 @@ function dataUrl(blob) {
   });
 }
 
-/** Tell whether an attachment is a picture; one of an imported chat may say anything. */
+/** Tell whether an attachment is a picture; those of imported chats are untrusted. */
 export const isPicture = ({ data }) => typeof data === "string" && DATA.test(data);
 
-/** Return a number of bytes as a reader has it. */
+/** Format a number of bytes. */
 export const size = bytes => bytes < 1 << 20 ? `${Math.max(1, Math.round(bytes / 1024))} KB` : `${(bytes / 2 ** 20).toFixed(1)} MB`;
 export const sizeOf = attachment => size(isPicture(attachment) ? attachment.data.length * 3 / 4 : (attachment.text || "").length);

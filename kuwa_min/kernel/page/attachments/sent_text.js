@@ -1,7 +1,7 @@
-/** What a model gets of a message and its attachments: Kuwa's chats are text, in which executors look for addresses. */
+/** Attachments as part of a message's text: Kuwa's chats are text, in which executors look for URLs. */
 import { isPicture } from "./files.js";
 
-// A form may have 8 MiB, in which some characters take three bytes; every turn brings the whole history.
+// A form has 8 MiB at most, some characters take three bytes in it, and every turn sends the whole history.
 const MOST_DATA = 5 << 20;    // characters of all pictures
 const PICTURE = /data:image\/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+/g;
 const LEFT_OUT = "[picture]";
@@ -19,7 +19,7 @@ function inlined({ name, text }) {
   return `${name}:\n${fence}\n${text.replace(/\n?$/, "\n")}${fence}\n`;
 }
 
-/** Return messages with as many pictures as may be sent together, the newest. */
+/** Replace all but the newest pictures, as many as fit into MOST_DATA. */
 export function withinLimit(messages) {
   let left = MOST_DATA;
   const bounded = ({ msg, ...message }) =>
@@ -27,6 +27,6 @@ export function withinLimit(messages) {
   return [...messages].reverse().map(bounded).reverse();
 }
 
-/** Return the commands of a Modelfile that messages need: services read pictures only for a bot that asks for it. */
+/** Return the Modelfile commands that messages need: services read pictures only where the Modelfile enables it. */
 export const commandsFor = messages =>
   messages.some(({ msg }) => msg.search(PICTURE) >= 0) ? [{ name: "parameter", args: "llm_enable_multimodal true" }] : [];

@@ -1,4 +1,4 @@
-/** What can be done with a kept chat: rename, export, delete. */
+/** The menu of a stored chat: rename, export, delete. */
 import { button, composing, element } from "../dom.js";
 import { text } from "../texts.js";
 import { exportJson, exportMarkdown } from "./files.js";

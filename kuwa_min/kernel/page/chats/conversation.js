@@ -3,7 +3,7 @@
  *
  * A chat is `{id, history_id, title, created, updated, access_code, settings, messages, leaf}`, `messages` an object
  * of `{id, parent, role, text, created, ...}` by id. The path from a root (`parent: null`) down to `leaf` is what is
- * shown and sent. Edit and retry add a sibling and move the leaf there; nothing else is changed by them.
+ * shown and sent. Edit and retry only add a sibling and move the leaf there.
  * Times are milliseconds since 1970.
  */
 import { randomId } from "../dom.js";
@@ -35,7 +35,7 @@ export function appendMessage(chat, parent, role, fields = {}) {
 }
 
 /** Return the first line of a text, cut to a title's length. */
-export function titleFrom(text) {
+function titleFrom(text) {
   const line = [...text.trim().split("\n", 1)[0].trim()];
   return line.length > TITLE_LENGTH ? `${line.slice(0, TITLE_LENGTH).join("").trimEnd()}…` : line.join("");
 }
@@ -52,7 +52,7 @@ export function pathTo(chat, id = chat.leaf) {
   return path.reverse();
 }
 
-/** Return the messages of the path to `id` that make a history: no empty answer, and no question of one. */
+/** Return the history up to `id`: the path without empty answers and their questions. */
 export function historyTo(chat, id = chat.leaf) {
   const path = pathTo(chat, id);
   return path.filter((message, index) => (message.role === "user" ? path[index + 1] : message)?.text);

@@ -1,4 +1,4 @@
-/** The sidebar on a narrow screen: a drawer that a button opens, and that keeps the focus while it is open. */
+/** The sidebar on a narrow screen: a modal drawer, opened by a button. */
 import { button, composing, element } from "../dom.js";
 import { text } from "../texts.js";
 
@@ -6,7 +6,7 @@ const DOCKED = "(min-width: 72rem)";    // as in style/chats.css
 
 let drawer = null, toggle = null;
 
-const rest = () => [...document.body.children].filter(one => one !== drawer && !one.matches("dialog, .shade, .notice"));
+const background = () => [...document.body.children].filter(one => one !== drawer && !one.matches("dialog, .shade, .notice"));
 
 /** Make a drawer of an element, and the button that opens it. */
 export function makeDrawer(made, first) {
@@ -44,5 +44,5 @@ export function closeDrawer() {
 function show(open) {
   drawer.classList.toggle("shown", open);
   toggle.setAttribute("aria-expanded", String(open));
-  for (const one of rest()) one.inert = open;
+  for (const one of background()) one.inert = open;
 }

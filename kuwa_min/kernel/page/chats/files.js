@@ -1,13 +1,13 @@
-/** Chats to and from files that the reader keeps. */
+/** Export and import of chats: downloads and the file chooser. */
 import { button, element } from "../dom.js";
 import { text } from "../texts.js";
 import { notify } from "./notice.js";
 import { addChats, store } from "./session.js";
-import { Refused, exportChats, importChats, toMarkdown } from "./transfer.js";
+import { InvalidFile, exportChats, importChats, toMarkdown } from "./transfer.js";
 
 const JSON_TYPE = "application/json", MARKDOWN_TYPE = "text/markdown";
 const ALL = "kuwa-chats.json", TITLE_LENGTH = 50;
-const REVOKE_MS = 60000;    // a browser may ask first where to put a file
+const REVOKE_MS = 60000;    // a browser may first ask where to save the file
 
 export const exportJson = chat => download(fileName(chat, "json"), JSON_TYPE, exportChats([chat]));
 export const exportMarkdown = chat => download(fileName(chat, "md"), MARKDOWN_TYPE, toMarkdown(chat));
@@ -40,7 +40,7 @@ async function importFile(file) {
     await addChats(chats);
     notify(text.imported(chats.length));
   } catch (error) {
-    if (!(error instanceof Refused)) throw error;
+    if (!(error instanceof InvalidFile)) throw error;
     notify(error.message);
   }
 }
@@ -53,7 +53,7 @@ function download(name, type, content) {
   setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_MS);
 }
 
-/** Return a file's name for a chat, of characters that every system takes. */
+/** Return a file name for a chat, valid on every system. */
 function fileName({ title }, suffix) {
   const clean = [...title.replace(/[\s\p{C}\\/:*?"<>|]+/gu, " ").trim()].slice(0, TITLE_LENGTH).join("").replace(/^[. ]+|[. ]+$/g, "");
   return `${clean || "chat"}.${suffix}`;

@@ -1,4 +1,4 @@
-/** What can be done with a message: copy, edit, retry, switch between versions, delete. */
+/** The buttons of a message: copy, edit, retry, switch between versions, delete. */
 import { $, button, composing, element } from "../dom.js";
 import { copyText } from "../clipboard.js";
 import { text } from "../texts.js";
@@ -8,7 +8,7 @@ import { notify } from "./notice.js";
 import { redraw } from "./redraw.js";
 import { ask, currentChat, deleteMessages, on, retry, showBranch, shownMessages } from "./session.js";
 
-const drawn = new WeakMap();    // of a message's element: what its buttons were made for
+const drawn = new WeakMap();    // by a message's element: the state that its buttons show
 
 /** Keep the buttons of all messages up to date. */
 export function showActions() {
@@ -53,7 +53,7 @@ function versionOf(place, count) {
   return made;
 }
 
-/** Put a question into a box, in its place. */
+/** Replace a question by a box to edit it in. */
 function edit(article, message) {
   if (article.classList.contains("editing")) return;
   const box = element("textarea", "", message.text), form = element("div", "editor"), row = element("div", "row");

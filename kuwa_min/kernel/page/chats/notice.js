@@ -1,4 +1,4 @@
-/** One line about what was done, with a button to undo it. */
+/** A notice at the top of the page, with an optional action. */
 import { button, element } from "../dom.js";
 import { text } from "../texts.js";
 
@@ -9,7 +9,7 @@ bar.setAttribute("role", "status");
 document.body.append(bar);
 let timer = 0;
 
-/** Show a line; action: `{label, act}`, a button. */
+/** Show a line; action: `{label, act}` of a button. */
 export function notify(line, action = null) {
   const undo = action && button(action.label, () => { hide(); action.act(); });
   bar.replaceChildren(element("span", "", line), ...undo ? [undo] : [], button("×", hide, { className: "close", label: text.close }));

@@ -1,8 +1,8 @@
-/** Draw a part of the page anew without losing the keyboard's place in it. */
+/** Redraw a part of the page and keep the focus in it. */
 
 /**
- * Draw; if what had the focus is gone, focus what has the same `data-key`, or else one with the same first word in it,
- * or else another element.
+ * Call draw(); if that removed the focused element, focus the one with the same `data-key`, else one whose key has the
+ * same first word, else `otherwise`.
  */
 export function redraw(part, draw, otherwise) {
   const focused = document.activeElement, key = part.contains(focused) ? focused.dataset.key : undefined;

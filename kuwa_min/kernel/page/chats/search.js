@@ -27,13 +27,13 @@ function foundIn(chat, words) {
   return hasAll(chat.title, words) ? { chat, message: null, snippet: null } : null;
 }
 
-/** Return a text as it is compared: case and the width of letters do not matter. */
+/** Normalize a text for comparison: without case and width of letters. */
 const folded = text => text.normalize("NFKC").toLowerCase();
 const contentOf = message => [message.text, ...message.notes || []].join("\n");
 
 function hasAll(text, words) {
-  const where = folded(text);
-  return words.every(word => where.includes(word));
+  const content = folded(text);
+  return words.every(word => content.includes(word));
 }
 
 function snippetOf(text, word) {

@@ -1,8 +1,8 @@
 /**
- * The chat on the screen: what turns and the reader make of it, and what the store keeps of it.
+ * The chat on the screen, its turns, and their storage.
  *
- * The address has the chat's id behind `#`, so a reload and the browser's Back show the same chat. An answer is written
- * to the store while it comes in; what another tab writes to the chat is shown when no answer is under way here.
+ * The address has the chat's id behind `#`, so a reload and the browser's Back show the same chat. An answer is
+ * stored while it comes in; what another tab writes to the chat is shown when no answer is under way here.
  */
 import { $ } from "../dom.js";
 import { drawAnswer, drawQuestion } from "../answer/kept_messages.js";
@@ -12,27 +12,30 @@ import { focusMessage, hasDraft, setDraft } from "../composer.js";
 import { accessCode, chooseAccessCode, refresh } from "../executors.js";
 import { userId } from "../kernel.js";
 import { text } from "../texts.js";
-import { answer, leave, seams, underWay } from "../turn.js";
+import { answer, leave, hooks, underWay } from "../turn.js";
 import { appendMessage, chooseBranch, createChat, historyTo, pathTo, removeMessages, restoreMessages } from "./conversation.js";
 import { notify } from "./notice.js";
 import { redraw } from "./redraw.js";
-import { openStore, saveAtLast } from "./store.js";
+import { openStore, saveOnPageHide } from "./store.js";
 
 const KEEP_MS = 1000;    // between two saves of an answer that comes in
 
 const listeners = { drawn: [], stored: [], failed: [] };
-const tell = (event, ...values) => { for (const listener of listeners[event]) listener(...values); };
-/** Call back when messages were drawn or a turn began or ended ("drawn"), chats were stored ("stored"), or none can be ("failed"). */
+const emit = (event, ...values) => { for (const listener of listeners[event]) listener(...values); };
+/**
+ * Add a listener: "drawn" (messages, or a turn began or ended), "stored" (chats), "failed" (storage; the error, null once it
+ * works again).
+ */
 export const on = (event, listener) => listeners[event].push(listener);
 
 export const store = openStore({
-  changed(id) { tell("stored"); showStored(id); },
-  failed(error) { tell("failed", error); },
+  changed(id) { emit("stored"); showStored(id); },
+  failed(error) { emit("failed", error); },
 });
 let chat = createChat();
 let shown = [];              // {message, element} of the path on the screen
-let open = 0;                // chats that were asked for: the last one wins
-const turns = new Map();     // of a turn whose end is not kept yet: {chat, message, timer}
+let open = 0;                // counts requests to show a chat: the last one wins
+const turns = new Map();     // by turn, until its end is stored: {chat, message, timer}
 
 export const currentChat = () => chat;
 export const shownMessages = () => shown;
@@ -40,7 +43,7 @@ export const shownMessages = () => shown;
 /** Write fields of the chat on the screen, some of its messages, or the removal of messages. */
 export async function save(changes, of = chat) {
   await store.save(of, changes);
-  tell("stored");
+  emit("stored");
 }
 
 // ---- which chat
@@ -56,7 +59,7 @@ function show(next) {
   refresh();
 }
 
-export function newChat() {
+function newChat() {
   open++;
   if (location.hash) history.pushState(null, "", location.pathname);
   show(createChat());
@@ -90,7 +93,7 @@ async function showFromAddress() {
 async function showStored(id) {
   const isFree = () => id === chat.id && !underWay() && !document.querySelector(".editing");
   const stored = isFree() && await store.load(id);
-  if (!stored || !isFree()) return;    // one that was deleted stays: a reader is at it
+  if (!stored || !isFree()) return;    // a deleted chat stays on the screen
   const { leaf } = chat, follows = pathTo(stored).some(one => one.id === leaf);
   if (stored.messages[leaf] && !follows) stored.leaf = leaf;    // another branch was chosen there
   chat = stored;
@@ -110,14 +113,14 @@ export async function removeChat(id) {
   if (id === chat.id) newChat();
   const removed = await store.load(id);
   await store.remove(id);
-  tell("stored");
+  emit("stored");
   return removed;
 }
 
-/** Keep chats that the store does not have. */
+/** Store new chats. */
 export async function addChats(chats) {
   await Promise.all(chats.map(one => store.save(one, {})));
-  tell("stored");
+  emit("stored");
 }
 
 // ---- what is on the screen
@@ -139,7 +142,7 @@ function drawPath() {
     shown.push({ message, element });
   }
   $("welcome").hidden = path.length > 0;
-  tell("drawn");
+  emit("drawn");
 }
 
 const isSame = (one, other) => one === other || JSON.stringify(one) === JSON.stringify(other);
@@ -151,7 +154,7 @@ export function showBranch(id) {
   if (shown.length) save({ fields: ["leaf"] });
 }
 
-/** Keep settings for the chat on the screen; one without messages is kept with its first. */
+/** Set the settings of the chat on the screen; a chat is stored with its first message. */
 export function setSettings(settings) {
   chat.settings = settings;
   if (shown.length) save({ fields: ["settings"] });
@@ -214,7 +217,7 @@ function begun(turn) {
   turns.set(turn, { chat, message, timer: setInterval(keep, KEEP_MS, turn) });
   save({ fields: ["leaf", "updated", "title", "access_code"], messages: [question, message] });
   if (location.hash !== `#${chat.id}`) history.replaceState(null, "", `#${chat.id}`);
-  tell("drawn");
+  emit("drawn");
 }
 
 /** Copy what has come in to the message; return whether there was more. */
@@ -245,21 +248,21 @@ function ended(turn, result) {
       if (of !== chat) showStored(of.id);
     });
   }
-  tell("drawn");
+  emit("drawn");
 }
 
-// A browser ends requests before it says that the page is left: an answer that just broke off may have been cut by that.
+// Browsers end requests before pagehide: an answer that has just broken off may have been cut by that.
 addEventListener("pagehide", () => {
   for (const [turn, { chat: of, message }] of turns) {
     copyAnswer(turn);
     const { problem, ...kept } = message;
-    saveAtLast(of, problem === text.broken ? { ...kept, done: false } : message);
+    saveOnPageHide(of, problem === text.broken ? { ...kept, done: false } : message);
   }
 });
 
-/** Show the chat of the address, and have turns belong to the chat on the screen. */
+/** Show the chat of the address, and connect turns with the chat on the screen. */
 export function startSession() {
-  Object.assign(seams, {
+  Object.assign(hooks, {
     historyId: () => chat.history_id, history: () => historyTo(chat).map(wireMessage), begun, ended,
   });
   addEventListener("popstate", showFromAddress);

@@ -1,4 +1,4 @@
-/** The sidebar: the list of kept chats, and its search. */
+/** The sidebar: the list of stored chats, and its search. */
 import { $, button, element } from "../dom.js";
 import { language, text } from "../texts.js";
 import { makeMenu, nameOf, showMenu } from "./chat_menu.js";

@@ -1,5 +1,5 @@
 /**
- * The chats that this browser keeps, in IndexedDB; where it keeps none, in memory.
+ * The store of chats: IndexedDB, or memory where the browser forbids that.
  *
  * A record of "chats" is a chat without its messages, one of "messages" is a message. A save reads the chat's record
  * and writes back only the fields and messages that changed, in one transaction, so tabs that write to the same chat
@@ -10,15 +10,15 @@ import { repair } from "./conversation.js";
 
 const NAME = "kuwa_chats", VERSION = 1;
 
-const LEFT = `${NAME} `;    // how keys of localStorage begin, see saveAtLast
+const LEFT_PREFIX = `${NAME} `;    // of keys in localStorage, see saveOnPageHide
 
 /**
- * Keep one message while its page is being left. A browser drops the transactions of such a page, even committed ones;
- * localStorage is written before the call returns. The next page of any tab takes the message over.
+ * Save one message from a pagehide handler. Browsers drop the transactions of a page that is being left, even committed
+ * ones; localStorage is written before the call returns. The next page of any tab moves the message to IndexedDB.
  */
-export function saveAtLast(chat, message) {
+export function saveOnPageHide(chat, message) {
   try {
-    localStorage[LEFT + message.id] = JSON.stringify({ ...message, chat: chat.id });
+    localStorage[LEFT_PREFIX + message.id] = JSON.stringify({ ...message, chat: chat.id });
   } catch { /* full or forbidden: the last second of the answer is lost */ }
 }
 
@@ -54,7 +54,7 @@ export function openStore({ changed, failed }) {
 
   async function connect() {
     const found = await open();
-    // A page of a newer version may change the database; this one then opens it anew, or learns that it cannot.
+    // A page of a newer version may upgrade the database; this one then reopens it, or fails to.
     found.onversionchange = () => { found.close(); forget(); };
     found.onclose = forget;
     return found;
@@ -69,7 +69,7 @@ export function openStore({ changed, failed }) {
     if (Boolean(error) !== refused) failed(error);
     refused = Boolean(error);
   }
-  /** Return what `read` finds, or `otherwise` where the browser gives nothing. */
+  /** Return the result of `read`, or `otherwise` if the database fails. */
   async function reading(read, otherwise) {
     try {
       return await read(await begin("readonly"));
@@ -105,9 +105,9 @@ export function openStore({ changed, failed }) {
     }
   }
 
-  /** Take over what pages wrote that were left in the middle of an answer. */
+  /** Move the messages of saveOnPageHide to IndexedDB. */
   async function recover() {
-    const left = Object.keys(localStorage).filter(key => key.startsWith(LEFT));
+    const left = Object.keys(localStorage).filter(key => key.startsWith(LEFT_PREFIX));
     if (!left.length) return;
     await writing(async (chats, table) => {
       for (const message of left.map(key => JSON.parse(localStorage[key])))
@@ -147,6 +147,6 @@ export function openStore({ changed, failed }) {
     });
   }
 
-  recover().catch(report);    // its transaction is the first, so what is read has it
+  recover().catch(report);    // its transaction is the first, so every read sees it
   return { save, remove, list, load };
 }

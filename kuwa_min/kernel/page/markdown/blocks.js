@@ -1,14 +1,14 @@
-/** Cuts Markdown into blocks that can be rendered apart, in one pass over its lines, while it comes in.
+/** Splits streamed Markdown into blocks that can be rendered independently, in one pass over its lines.
  *
  * A block is {kind, text}: "code" (a fence, with its language), "math" (display math), "list" (an item, or text that
- * may go on behind a blank line), or "text" (any other Markdown). What is over LONGEST is cut at a line, so that the
- * cost of rendering the last block again is bounded; `continued` says that the block before was cut.
+ * may go on behind a blank line), or "text" (any other Markdown). A block longer than LONGEST is split at a line, which
+ * bounds the cost of rendering the last block again; `continued`: it continues the block before it.
  */
 
 const LONGEST = 4000;       // characters of a block other than code
 const FENCE = /^( *)(`{3,}|~{3,})[ \t]*([^`\n]*)$/;
-const HALF_FENCE = /^ {0,3}(?:`{1,2}$|~{1,2}$|`{3,}[^`]*$|~{3,})/;    // of a line that is not whole yet
-const ITEM = /^(?:[-*+]|\d{1,9}[.)])[ \t]+\S/, FIRST_ITEM = /^(?:[-*+]|1[.)])[ \t]/;    // others end no paragraph
+const PARTIAL_FENCE = /^ {0,3}(?:`{1,2}$|~{1,2}$|`{3,}[^`]*$|~{3,})/;    // of an incomplete line
+const ITEM = /^(?:[-*+]|\d{1,9}[.)])[ \t]+\S/, FIRST_ITEM = /^(?:[-*+]|1[.)])[ \t]/;    // others do not end a paragraph
 const MATH = [["$$", "$$"], ["\\[", "\\]"]];
 const TABLE_HEAD = /^.*\|.*\n[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-*:?[ \t]*)*\n/;
 
@@ -51,7 +51,7 @@ export function blockReader() {
     const end = line.indexOf(block.close), isOpen = end < 0 && line.trim() && block.text.length < LONGEST;
     add(line);
     if (isOpen) return;
-    if (end < 0 || line.slice(end + 2).trim()) block.kind = "text";    // what does not close alone is no display math
+    if (end < 0 || line.slice(end + 2).trim()) block.kind = "text";    // a closing marker within a line: no display math
     finish();
   }
   function takeBlank() {
@@ -92,9 +92,9 @@ export function blockReader() {
       if (partial.length > LONGEST && block?.kind !== "code") take(partial), partial = "";
       return finished.splice(0);
     },
-    /** Return what is not finished, without the beginning of a line that may be a fence; null if that is nothing. */
+    /** Return the unfinished block, without an incomplete line that may become a fence; null if there is none. */
     rest() {
-      const isHidden = HALF_FENCE.test(partial) && (block?.kind !== "code" || closes(block.fence, partial, true));
+      const isHidden = PARTIAL_FENCE.test(partial) && (block?.kind !== "code" || closes(block.fence, partial, true));
       const shown = isHidden ? "" : block?.kind === "code" ? codeOf(partial) : partial;
       if (!block) return shown ? { kind: "text", text: shown } : null;
       return { ...block, text: block.text + shown };
@@ -118,8 +118,8 @@ function indentationOf(line) {
   return width;
 }
 
-/** Tell whether a line closes a fence; half: or may still become one that does. */
-function closes(fence, line, half = false) {
+/** Tell whether a line closes a fence; partial: or may become such a line. */
+function closes(fence, line, partial = false) {
   const trimmed = line.trim(), mark = fence[2];
-  return Boolean(trimmed) && [...trimmed].every(one => one === mark[0]) && (half || trimmed.length >= mark.length);
+  return Boolean(trimmed) && [...trimmed].every(one => one === mark[0]) && (partial || trimmed.length >= mark.length);
 }

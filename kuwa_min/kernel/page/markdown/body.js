@@ -1,12 +1,12 @@
-/** The text of an answer on the screen, drawn as it comes in: Markdown if the libraries are there, else plain text. */
+/** The body of an answer, drawn as it streams in: Markdown if the libraries are there, else plain text. */
 import { element } from "../dom.js";
 import { blockReader } from "./blocks.js";
 import { codeBlock } from "./code_blocks.js";
 import { libraries } from "./libraries.js";
 import { render } from "./markdown.js";
 
-const PART_LENGTH = 4000;   // plain text is laid out in parts, so that a new piece does not lay out all of it again
-const PAUSE = 4;            // the last block is rendered again after so many times as long as that took
+const PART_LENGTH = 4000;   // plain text is split into parts, so that a new piece does not lay out all of it again
+const PAUSE = 4;            // the last block is rendered again after this many times its rendering time
 
 /** Make the body of an answer in an element: write() to it, draw() it once a frame, end() it.
  *
@@ -37,7 +37,7 @@ function markdownBody(into) {
   let pending = "", open = null, tail = [], nextAt = 0, isStale = false;
   into.classList.add("markdown");
 
-  /** Replace the rendering of what was not finished. */
+  /** Replace the nodes of the unfinished block. */
   function replaceTail(nodes, block = {}) {
     for (const node of tail) node.remove();
     tail = place(into, nodes, block);
@@ -48,7 +48,7 @@ function markdownBody(into) {
     tail = [];
     open = null;
   }
-  /** Show code: only what is new of it is added, and the element stays once it is whole. */
+  /** Draw code incrementally: only new text is appended. */
   function addCode({ language, text }, isWhole) {
     if (!open) {
       const made = codeBlock(language);
@@ -94,9 +94,9 @@ function nodesOf({ kind, text }, options) {
   return kind === "math" ? [element("div", "math", text.trim())] : [...render(text, options).childNodes];
 }
 
-/** Append a block's nodes; the items of a list, or the rows of a table that was cut, to the element that they continue.
+/** Append a block's nodes; items of a list, or rows of a split table, go into the element that they continue.
  *
- * Returns the nodes that are new.
+ * Returns the new nodes.
  */
 function place(into, nodes, { kind, continued }) {
   const before = into.lastElementChild, first = nodes[0];

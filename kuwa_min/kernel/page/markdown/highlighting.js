@@ -1,4 +1,4 @@
-/** Colours for code, computed by a worker: code on which a grammar takes for ever costs its colours, not the page. */
+/** Syntax highlighting by a worker with a deadline: slow code stays plain and does not block the page. */
 import { libraries } from "./libraries.js";
 
 const LONGEST = 50000;      // characters that are coloured
@@ -7,10 +7,10 @@ const SANITIZED = { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"], RETURN_DOM_
 
 let worker = null, last = Promise.resolve(), number = 0;
 
-/** Return code with spans of highlight.js' classes; null if it stays as it is. */
+/** Return code with spans of highlight.js' classes; null if it stays plain. */
 export function highlight(code, language) {
   if (!libraries || !language || code.length > LONGEST) return null;
-  const done = last.then(() => colour(code, language.toLowerCase()));    // one at a time, so that a deadline is its own
+  const done = last.then(() => colour(code, language.toLowerCase()));    // one at a time, as the deadline is for each
   last = done;
   return done;
 }

@@ -1,6 +1,6 @@
-/** The libraries that a file may carry, which the Kernel names in index.html; without them, answers are plain text. */
+/** The optional libraries, which the Kernel lists in index.html; without them, answers are plain text. */
 
-const NEEDED = ["highlight", "marked", "purify"];    // highlight.js is imported by its worker only
+const NEEDED = ["highlight", "marked", "purify"];    // highlight.js is imported by highlight_worker.js
 const carried = document.documentElement.dataset.libraries?.split(" ") || [];
 
 export const libraries = NEEDED.every(name => carried.includes(name)) ? await load() : null;

@@ -1,7 +1,7 @@
-/** Renders Markdown that nobody vouches for: to elements without scripts, ids, styles, pictures or frames.
+/** Renders untrusted Markdown to elements without scripts, ids, styles, pictures or frames.
  *
- * marked makes HTML of it in which the model's own HTML is text, but for a few tags without attributes; DOMPurify then
- * lets through what is listed here; links are completed last. The page's CSP is the third fence.
+ * marked's HTML has the model's own HTML as text, but for a few tags without attributes; DOMPurify then removes all that
+ * is not listed here; links are completed last. The page's CSP is the third line of defence.
  */
 import { element } from "../dom.js";
 import { codeBlock } from "./code_blocks.js";
@@ -17,7 +17,7 @@ const SANITIZED = {
   ],
   ALLOWED_ATTR: ["href", "class", "start", "align"],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
-  ADD_URI_SAFE_ATTR: ["start", "align"],    // which are no addresses
+  ADD_URI_SAFE_ATTR: ["start", "align"],    // which are no URLs
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
@@ -31,13 +31,13 @@ const escape = text => text.replace(/[&<>"']/g, one => ENTITIES[one]);
 const escapeButEntities = text => text.replace(/[<>"']|&(?!#?\w{1,20};)/g, one => ENTITIES[one]);
 const shortened = text => text.length > LONGEST_ADDRESS ? `${text.slice(0, LONGEST_ADDRESS - 1)}…` : text;
 
-/** Return the whole address of a link that may be opened, "" for any other. */
+/** Return the URL of a link that may be opened, "" for any other. */
 function addressOf(href) {
   try {
     const url = new URL(href);
     return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : "";
   } catch {
-    return "";    // an address on this site is none that a model may know
+    return "";    // relative: a path of this site
   }
 }
 
@@ -68,7 +68,7 @@ const renderer = {
 
 const marked = libraries && new libraries.Marked({ gfm: true, breaks: false }, {
   renderer,
-  tokenizer: { def: () => undefined },    // a list of references stays readable: blocks do not know each other's
+  tokenizer: { def: () => undefined },    // reference definitions stay text: blocks are rendered independently
   extensions: mathExtensions,
   hooks: { emStrongMask: maskMath },
 });
@@ -76,7 +76,7 @@ libraries?.purifier.addHook("uponSanitizeAttribute", (_, data) => {
   if (data.attrName === "class" && !CLASS.test(data.attrValue) && !data.attrValue.startsWith("hljs")) data.keepAttr = false;
 });
 
-/** Return the elements of Markdown; finished: it does not change any more, so code is highlighted. */
+/** Render Markdown; finished: it will not change, so code is highlighted. */
 export function render(source, { finished = true } = {}) {
   const made = parse(source);
   for (const link of made.querySelectorAll("a[href]")) completeLink(link);
@@ -101,7 +101,7 @@ function parse(source) {
   return plain;
 }
 
-/** Let a link say where it leads, and tell the other site nothing about this page. */
+/** Show a link's host, open it in a new tab, and send no referrer. */
 function completeLink(link) {
   const url = new URL(link.href), place = url.host || url.pathname;
   link.target = "_blank";
@@ -110,7 +110,7 @@ function completeLink(link) {
   if (!isAt(place, link.textContent)) link.dataset.place = shortened(place);
 }
 
-/** Tell whether a text is an address at a place; one that has it elsewhere may be meant to deceive. */
+/** Tell whether a link's text is a URL at this host; one that has the host elsewhere may be meant to deceive. */
 function isAt(place, shown) {
   const address = shown.trim().toLowerCase().replace(/^(?:https?:\/\/|mailto:)/, "");
   return address.startsWith(place) && /^(?:[/?#]|$)/.test(address.slice(place.length));

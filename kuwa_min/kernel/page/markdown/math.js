@@ -1,4 +1,4 @@
-/** Math in Markdown, left as it was written: its underscores, asterisks and backslashes are no markup. */
+/** Math in Markdown, shown as source: its underscores, asterisks and backslashes are no markup. */
 
 const escape = text => text.replace(/[&<>]/g, one => `&#${one.charCodeAt(0)};`);
 // $...$ as pandoc reads it: no space within the dollars, no digit behind them ("$5 and $10" are prices).
@@ -17,5 +17,5 @@ export const mathExtensions = [{
   renderer: ({ text }) => `<span class="math">${escape(text)}</span>`,
 }];
 
-/** Hide math from the search for emphasis; the length stays. */
+/** Mask math when emphasis is searched; the length stays. */
 export const maskMath = source => source.replace(ANYWHERE, found => "a".repeat(found.length));
