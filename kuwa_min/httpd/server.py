@@ -61,6 +61,7 @@ class Server(ThreadingHTTPServer):
     is_shared: tells that a page of another web site may send this request.
     needs_token: tells that a request is answered only with a token, under any Host therefore.
     render_error: makes the responses to refused requests.
+    address_options: of the command line, by which another address is chosen.
     """
 
     request_queue_size = 1024
@@ -81,6 +82,7 @@ class Server(ThreadingHTTPServer):
         is_shared: Callable[[RequestHead], bool] = lambda head: False,
         needs_token: Callable[[RequestHead], bool] = lambda head: False,
         render_error: RenderError = render_error,
+        address_options: str = "--port or --bind",
     ) -> None:
         self.render_error = render_error
         self.routes, self.limits, self.tls = routes, limits or Limits(), tls
@@ -103,7 +105,7 @@ class Server(ThreadingHTTPServer):
             reason = getattr(error, "strerror", None) or error
             raise StartError(
                 f"cannot listen on {address[0]} port {address[1]}: {reason}; "
-                "choose another --port or --bind"
+                f"choose another {address_options}"
             ) from None
         self.listener = Listener(self.socket)
         self.flush_thread = FlushThread()

@@ -48,7 +48,8 @@ class EmbeddedKernel:
     """A `with` block during which a Kernel listens.
 
     executor_hosts: see executor_hosts. own_status: renders the status of the executor in this
-    process, if there is one. url: its address, with the final slash. records: its table, for tests.
+    process, if there is one. address_options: see Server. url: its address, with the final slash.
+    records: its table, for tests.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class EmbeddedKernel:
         executor_hosts: Collection[str] = (),
         limits: Limits | None = None,
         own_status: Callable[[], bytes] | None = None,
+        address_options: str = "--port or --host",
     ) -> None:
         self._version, self.records = version, RecordTable()
         self._statuses = StatusReader(self.records, own_status)
@@ -72,6 +74,7 @@ class EmbeddedKernel:
             origins=allowed_hosts,
             any_host_paths=[f"/{version}/worker/{table}" for table in TABLES] + ["/health"],
             limits=limits,
+            address_options=address_options,
         )
         self.url = f"http://{address.join_host_port(host, self._server.port)}/"
 

@@ -253,6 +253,7 @@ class Service:
                 executor_hosts=self._args.executor_hosts,
                 limits=self._limits,
                 own_status=own_status,
+                address_options="--embedded_kernel",
             )
             self._kernel_url = stack.enter_context(kernel).url
 

@@ -194,8 +194,12 @@ def test_a_port_in_use_is_one_line_and_code_1() -> None:
         port = first.url.rsplit(":", 1)[1].split("/")[0]
         with Program("debug", *ALONE, "--port", port) as second:
             assert second.end() == 1
-    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in second.log
-    assert "Traceback" not in second.log
+        with Program("debug", "--embedded_kernel", f"127.0.0.1:{port}") as third:
+            assert third.end() == 1
+    said = f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another "
+    assert f"{said}--port or --bind\n" in second.log
+    assert f"{said}--embedded_kernel\n" in third.log
+    assert "Traceback" not in second.log + third.log
 
 
 def test_abort_calls_the_subclasss_abort_which_may_unblock_it(tmp_path: Path) -> None:
