@@ -125,15 +125,19 @@ def _fetch(packages: list[NpmPackage], cache: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="npm-", dir=cache) as folder:
         _pack(npm, packages, folder)
         for one in packages:
+            if not Path(folder, one.archive).is_file():
+                raise Unavailable(f"npm wrote no {one.archive}")
             Path(folder, one.archive).replace(cache / one.archive)
 
 
 def _pack(npm: str, packages: list[NpmPackage], folder: str) -> None:
     """Run `npm pack` with the registry that npm is configured for; raises Unavailable."""
-    command = [npm, "pack", "--fetch-retries=1", "--pack-destination", folder]
+    command = [npm, "pack", "--fetch-retries=1", "--prefer-offline"]
     command += [f"{one.name}@{one.version}" for one in packages]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
     except subprocess.TimeoutExpired:
         raise Unavailable(f"npm took longer than {TIMEOUT:g} s") from None
     if done.returncode:

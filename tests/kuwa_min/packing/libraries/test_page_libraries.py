@@ -86,6 +86,7 @@ def test_without_npm_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ("echo 'npm error code E404' >&2; exit 1", "npm failed: code E404"),
         ("sleep 9", "than 0.2 s"),
+        ("echo marked.tgz", r"npm wrote no marked-.*\.tgz"),
     ],
 )
 def test_an_npm_that_fails_is_one_line(
