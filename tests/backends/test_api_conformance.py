@@ -1,8 +1,8 @@
-"""OpenAI's protocol, as a table: the same requests to our executors and to others' servers.
+"""OpenAI's protocol: a table of checks, run against our executors and other servers.
 
-Each check says what OpenAI's own service does. DIFFERENCES names, for each server, the checks that
-it fails, and why; a check that is named there and passes is an error, too. What clients do with all
-this: tests/kuwa_min/serving/test_api_routes.py, with OpenAI's SDK as judge.
+Each check expects what OpenAI's own service does. DIFFERENCES lists, by server, the checks that it
+fails, and why; a listed check that passes is an error, too. For clients see
+tests/kuwa_min/serving/test_api_routes.py, with OpenAI's SDK as judge.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TOOL = {
     "function": {"name": "weather", "description": "Look up the weather.", "parameters": CITY},
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
-CALLING = {
+CALLING: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the weather in Taipei?"}],
     "tools": [TOOL],
     "tool_choice": "required",
@@ -245,10 +245,10 @@ def a_call_is_streamed(server: ApiServer) -> None:
 @check
 def the_result_of_a_call_is_read(server: ApiServer) -> None:
     """And the call that it belongs to, whose content may be null."""
-    call = {"id": "call_1", "type": "function"}
-    call["function"] = {"name": "weather", "arguments": '{"city": "Taipei"}'}  # type: ignore[assignment]
+    function = {"name": "weather", "arguments": '{"city": "Taipei"}'}
+    call = {"id": "call_1", "type": "function", "function": function}
     messages = [
-        *CALLING["messages"],  # type: ignore[misc]
+        *CALLING["messages"],
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
     ]

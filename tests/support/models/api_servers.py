@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's protocol with real models: our executors, and what others have."""
+"""Servers of OpenAI's protocol with real models: our executors, llama.cpp's and transformers'."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOADING = 120.0  # seconds
 
 
 class Reply(NamedTuple):
-    """What a server answers: JSON, or the events of a stream."""
+    """A response: JSON, or the events of a stream."""
 
     status: int
     value: Any  # None for a stream
@@ -60,14 +60,14 @@ class ApiServer(NamedTuple):
 
 
 def events_of(text: str) -> list[Any]:
-    """Return what each event of a stream says; the last one is [DONE], if the stream has it."""
+    """Return the data of each event of a stream, including [DONE]."""
     lines = [line.removeprefix("data:").strip() for line in text.splitlines()]
     return [one if one == DONE else json.loads(one) for one in lines if one and one[0] != ":"]
 
 
 @contextmanager
 def debug(_: Path) -> Iterator[ApiServer]:
-    """Run our executor without a model, which repeats what it is told."""
+    """Run our executor that repeats its input."""
     with Program("debug", *ALONE, "--delay", "0") as program:
         yield ApiServer(program.url.removesuffix("/chat"), "debug")
 
