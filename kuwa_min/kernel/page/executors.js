@@ -11,6 +11,7 @@ const LEAVING_MS = 20000;   // after this an executor that is still listed can b
 
 const codes = $("access_code");
 let shownTable = "", isLoading = false, leaving = new Set();   // leaving: the executors that were asked to shut down
+let served = [];            // the access codes of the table
 let historyId = () => 0, changed = () => {};
 
 /** Fill the table and keep it up to date; hooks: historyId(), and changed(), called after each update. */
@@ -28,8 +29,10 @@ export function showExecutors(hooks) {
 
 export const accessCode = () => codes.value;
 
-/** Choose an access code, though no executor serves it at the moment. */
+/** Choose an access code, though no executor serves it at the moment; a chat without one takes a code that is served. */
 export function chooseAccessCode(code) {
+  code ||= served.includes(codes.value) ? codes.value : served[0];
+  if (!code) return;
   if (![...codes.options].some(option => option.value === code)) codes.add(new Option(code, code));
   codes.value = code;
   changed();
@@ -87,7 +90,8 @@ function showTable(executors) {
   const isUsable = executors.some(one => one.rows.length);
   $("hint").textContent = isUsable ? text.ready : executors.length ? text.write_now : text.none;
   $("command").hidden = executors.length > 0;
-  showCodes([...new Set(executors.map(one => one.code))]);
+  served = [...new Set(executors.map(one => one.code))];
+  showCodes();
   changed();
 }
 
@@ -145,8 +149,8 @@ async function shutDown({ code, origin, record }) {
 }
 
 /** Bring the list up to date; the chosen code stays, even when its executor is gone. */
-function showCodes(names) {
-  const wanted = new Set(codes.value ? [...names, codes.value] : names);
+function showCodes() {
+  const wanted = new Set(codes.value ? [...served, codes.value] : served);
   for (const option of [...codes.options]) if (!wanted.delete(option.value)) option.remove();
   for (const name of wanted) codes.add(new Option(name, name));
 }

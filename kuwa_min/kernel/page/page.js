@@ -8,7 +8,6 @@
  * - executors.js: the table of executors, and the list of access codes that follows it.
  * - texts.js: every sentence; `data-text` and `data-label` in index.html name those that never change.
  */
-import { $ } from "./dom.js";
 import { showControls } from "./composer.js";
 import { accessCode, showExecutors } from "./executors.js";
 import { showActions } from "./chats/message_actions.js";

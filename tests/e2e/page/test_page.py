@@ -337,7 +337,7 @@ def test_an_input_method_that_is_choosing_characters_does_not_send(page: Page) -
 def test_an_executor_that_left_is_told_and_the_question_is_offered_again(
     page: Page, kernel: str, dist: Path
 ) -> None:
-    """No machine: an error note, and the question is back in the box."""
+    """No machine: an error note, and the question is back in the box; a new chat takes another."""
     options = ("--kernel_url", kernel, "--access_code", "brief")
     with executor("debug", *options, dist=dist, until=READY):
         page.choose("brief")
@@ -346,6 +346,9 @@ def test_an_executor_that_left_is_told_and_the_question_is_offered_again(
     page.whole()
     assert "brief" in page.texts(".note.error")[0]
     assert page.one("#message").get_attribute("value") == "Anybody?"
+    page.wait(lambda: not any("brief" in row for row in page.rows))
+    page.one("#new").click()
+    assert page.one("#access_code").get_attribute("value") in ("dummy", "debug")
 
 
 def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(

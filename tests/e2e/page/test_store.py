@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 
 from tests.fakes.kuwa.executor_answers import Executor
 
-from .chat_page import NEEDS_CHROMIUM, Page, chromium
+from .chat_page import NEEDS_CHROMIUM, Page, begin_answer, chromium, set_answer
 from .test_chats import LAST, TITLES, ask, open_chat, open_menu
 
 pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
@@ -74,6 +74,29 @@ def test_tabs_add_to_each_others_chats(chats: Page, model: Executor) -> None:
         assert stored(chats)[1::2] == ["A1", "A2", "A3", "A4", "A5"]
     finally:
         chats.driver.switch_to.window(second)
+        chats.driver.close()
+        chats.driver.switch_to.window(first)
+
+
+def test_a_tab_shows_after_its_answer_what_another_wrote_meanwhile(
+    chats: Page, model: Executor
+) -> None:
+    """The rest of the answer that came in there is not missed."""
+    first = chats.driver.current_window_handle
+    set_answer(model, " and the rest.")
+    begin_answer(model, "The first half")
+    chats.say("One")
+    assert chats.partial() == "The first half"
+    address = chats.driver.current_url
+    chats.driver.switch_to.new_window("tab")
+    try:
+        chats.driver.get(address)
+        chats.wait(lambda: chats.answers == ["The first half"])
+        chats.say("Two")
+        chats.wait(lambda: chats.look() == (True, ""))
+        model.go_on.set()
+        chats.wait(lambda: chats.answers == ["The first half and the rest."] * 2)
+    finally:
         chats.driver.close()
         chats.driver.switch_to.window(first)
 

@@ -174,7 +174,7 @@ def test_a_file_that_is_not_as_it_should_be_changes_nothing(
 def test_an_imported_chat_brings_nothing_but_text(chats: Page, tmp_path: Path) -> None:
     """Markup stays text, unknown keys and ids are left out, foreign pictures not fetched."""
     hostile = "<img src=http://127.0.0.1:1/x onerror=alert(1)><script>alert(1)</script>"
-    picture = {"name": hostile, "type": "image/png", "data": "http://127.0.0.1:1/picture.png"}
+    picture = {"name": hostile * 10, "type": "image/png", "data": "http://127.0.0.1:1/picture.png"}
     question = {**MESSAGE, "text": hostile, "attachments": [picture], "onclick": "alert(1)"}
     answer = {
         **MESSAGE,
@@ -199,6 +199,7 @@ def test_an_imported_chat_brings_nothing_but_text(chats: Page, tmp_path: Path) -
     chats.wait(lambda: chats.answers == [hostile])
     assert chats.texts(".user .text") == [hostile]
     assert hostile in chats.texts(".note")
+    assert chats.one(".user .files li").rect["x"] >= chats.one("#log").rect["x"]
     assert chats.texts("#log img, #log script, #chats img") == []
     [chat] = chats.run("return (await load('chats/session')).store.list()")
     fields = "id history_id title created updated access_code settings leaf"

@@ -54,7 +54,7 @@ function show(next) {
   shown = [];
   clearTranscript();
   $("me").textContent = text.me(userId, chat.history_id);
-  if (chat.access_code) chooseAccessCode(chat.access_code);
+  chooseAccessCode(chat.access_code);
   draw();
   refresh();
 }
@@ -245,7 +245,7 @@ function ended(turn, result) {
     Object.assign(message, found, { exit_code: exitCode, thinking_seconds: thinkingSeconds, done: true });
     save({ messages: [message] }, of).then(() => {
       turns.delete(turn);
-      if (of !== chat) showStored(of.id);
+      showStored(of.id);    // what other tabs wrote meanwhile
     });
   }
   emit("drawn");
