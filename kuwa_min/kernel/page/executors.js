@@ -29,7 +29,7 @@ export function showExecutors(hooks) {
 
 export const accessCode = () => codes.value;
 
-/** Choose an access code, though no executor serves it at the moment; a chat without one takes a code that is served. */
+/** Select an access code, even if no executor serves it now; for an empty one, a code that is served. */
 export function chooseAccessCode(code) {
   code ||= served.includes(codes.value) ? codes.value : served[0];
   if (!code) return;
