@@ -47,7 +47,11 @@ class PrefillBudget:
 
 
 def queue_pressure(*, waiting: int, decoding: int) -> int:
-    """Return the factor by which waiting requests raise the budget: 1 to MAX_PRESSURE."""
+    """Return the factor by which waiting requests raise the budget: 1 to MAX_PRESSURE.
+
+    1 as long as no more wait than are decoding, then about 2 for each that waits beside one that is
+    decoding: so eight that come together are prefilled in two steps or three.
+    """
     return min(max(1, (2 * waiting - 1) // max(1, decoding)), MAX_PRESSURE)
 
 
