@@ -133,7 +133,8 @@ class LLMExecutor(KuwaAttributes):
         images: as links in the text. tools: functions, told in a system message. json_schema:
         answers that match llm_json_schema. raw_prompt: text that is continued, if
         modelfile.extras.raw_prompt. tool_template: functions are not told in a system message, but
-        are in modelfile.extras.tools. Other requests are refused.
+        are in modelfile.extras.tools. logprobs: text as LogprobsChunk, if modelfile.extras.logprobs
+        is not None. Other requests are refused.
         """
         return ("images",)
 

@@ -33,6 +33,7 @@ COVERED_BY = {
     "kuwa_min/chat/request_extras": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/errors": "kuwa_min/serving/test_api_routes",
     "kuwa_min/serving/openai_api/fields": "kuwa_min/serving/openai_api/test_request",
+    "kuwa_min/serving/openai_api/logprobs": "kuwa_min/serving/test_api_routes",
     "kuwa_min/serving/openai_api/messages": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/response_format": "kuwa_min/serving/openai_api/test_request",
     "kuwa_min/serving/openai_api/tools": "kuwa_min/serving/openai_api/test_request",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Protocol
 
+from .answers.logprobs import SampledToken
 from .answers.thought_limit import ThoughtLimit
 from .request import Request
 from .tokenizing.prompt_tokenizer import Tokenizer
@@ -40,16 +41,17 @@ class Completion:
         forced = self.thought_limit.next_forced() if self.thought_limit else None
         return token if forced is None else forced
 
-    def add_token(self, token: int) -> bool:
+    def add_token(self, token: int, sampled: SampledToken | None = None) -> bool:
         """Emit a sampled token's text; return whether the token ends the completion.
 
-        One that does has no text, but stop strings may end with its markup.
+        One that does has no text, but stop strings may end with its markup. sampled: its log
+        probability, if it is wanted.
         """
         request = self._request
         request.completion_tokens += 1
         is_end = token in self._eos_token_ids or token in request.stop_token_ids
         if not is_end:
-            request.emit(self._detokenize(token))
+            request.emit(self._detokenize(token), None if token in self._markup else sampled)
         if token in self._markup:
             request.emit_hidden(self._markup[token])
         if request.constrained is not None:

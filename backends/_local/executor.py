@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Container, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 from backends._local.templates.chat_template import ChatTemplate, TemplateError
@@ -24,10 +25,12 @@ from kuwa_min.chat.thinking.formats import Wrappers
 from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import constraint, generation_options
+from kuwa_min.options.sentences import OPTION_REASON
 
 from .answers.pieces import pieces
 from .answers.splitters import create_splitter
 from .constraints.constrainer import Constrainer
+from .constraints.sentences import NO_TOKEN_TEXTS
 from .engine import Engine
 from .options import DEFAULT_SEED, NO_SEED, add_prompt_options, excess_of
 from .prompt_cache import metrics
@@ -43,7 +46,7 @@ from .prompt_encoder import (
     supports_system_role,
 )
 from .request import Request
-from .scheduler import Scheduler
+from .scheduler import Scheduler, SerialScheduler
 from .tokenizing.bounds import Stopped, bounded
 from .tokenizing.piece_tokenizer import PieceTokenizer
 from .tokenizing.prompt_tokenizer import ModelTokenizer, PromptTokenizer
@@ -148,7 +151,8 @@ class ModelExecutor(LLMExecutor):
         names = {option.name for option in self.table}
         images = {"images"} if self.accepts_images() else set()
         tools = {"tools", "tool_template"} if self.model.offers_functions else {"tools"}
-        return {"raw_prompt"} | tools | images | (names & {constraint.JSON_SCHEMA})
+        logprobs = {"logprobs"} if self._offers_logprobs else set()
+        return {"raw_prompt"} | tools | images | logprobs | (names & {constraint.JSON_SCHEMA})
 
     # -- start
 
@@ -197,7 +201,9 @@ class ModelExecutor(LLMExecutor):
             raise UsageError(f"stop_token_ids: {unknown[0]} is no token; {self._vocabulary}")
         self.engine.check_open()
         self.progress("checking the model")(*CHECKING)
-        return self.create_scheduler(self.args.concurrent_req_limit)
+        scheduler = self.create_scheduler(self.args.concurrent_req_limit)
+        self._offers_logprobs = not isinstance(scheduler, SerialScheduler)
+        return scheduler
 
     def loading_progress(self) -> Callable[[int, int], None]:
         """Begin the progress bar of loading; return what shows (done, total).
@@ -232,7 +238,7 @@ class ModelExecutor(LLMExecutor):
         self.on_stop(request.cancel)
         self.engine.submit(request)
         try:
-            for piece in pieces(request):
+            for piece in pieces(request, self._token_bytes if request.logprobs else ()):
                 yield piece
         finally:
             request.cancel()
@@ -253,6 +259,10 @@ class ModelExecutor(LLMExecutor):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
         if generation_options.wants_multimodal(asked) and not self.accepts_images():
             generation_options.warn_once(NO_IMAGES)
+        if modelfile.extras.logprobs is not None and not self._token_bytes:
+            raise AnswerError(
+                catalog.BAD_OPTION.format(OPTION_REASON.format("logprobs", NO_TOKEN_TEXTS))
+            )
         unknown = self._unknown_stop_tokens(options)
         if unknown:
             generation_options.warn_once(
@@ -278,9 +288,15 @@ class ModelExecutor(LLMExecutor):
             ),
             thinking=APART if modelfile.extras.separate_thoughts else options["thinking"],
             constrained=self.constrainer.begin(wanted) if wanted else None,
+            logprobs=modelfile.extras.logprobs,
         )
         request.prompt_note = side_note(notes)
         return request
+
+    @cached_property
+    def _token_bytes(self) -> Sequence[bytes]:
+        """Return the bytes of all tokens, by their ids; none if they are not known."""
+        return self.model.tokenizer.token_bytes() or ()
 
     def request_options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Merge what a Modelfile asks for into the settings; raises AnswerError."""

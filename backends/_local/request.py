@@ -16,6 +16,7 @@ from kuwa_min.chat.thinking.answer_text import AnswerText, Splitter
 from kuwa_min.chat.thinking.display import HIDE
 from kuwa_min.errors import AnswerError
 
+from .answers.logprobs import AnswerLogprobs, SampledToken
 from .constraints.answer import ConstrainedAnswer
 from .constraints.matcher import MaskPendingError
 from .sentences import TIMED_OUT
@@ -36,7 +37,8 @@ class Request:
     the adapters (LoRA) that it is computed with, "" for none; model_inputs: what the model
     reads beside the token ids (pixel values), opaque here; splitter: tells thoughts from the
     answer; thinking: how they are shown; constrained: the masks of an answer that must match
-    something, None for a free one.
+    something, None for a free one; logprobs: alternatives that are wanted beside each token's log
+    probability, None for neither.
 
     The reading thread calls next_text() and take_thought() until `drained`. Any thread may call
     cancel(). All other methods belong to the engine's thread, in this order: start(), then emit(),
@@ -57,6 +59,7 @@ class Request:
         splitter: Splitter | None = None,
         thinking: str = HIDE,
         constrained: ConstrainedAnswer | None = None,
+        logprobs: int | None = None,
     ) -> None:
         self.prompt_ids, self.options, self.model_inputs = prompt_ids, options, model_inputs
         self.adapters = adapters
@@ -69,6 +72,7 @@ class Request:
         self.side_notes: list[str] = []  # on the answer, shown after it once it is drained
         self.prompt_note = ""  # on what the prompt lacks, shown after those
         self.stop_token_ids, self.constrained = frozenset(stop_token_ids), constrained
+        self.logprobs = None if logprobs is None else AnswerLogprobs(logprobs)
         self._text, self._timeout = AnswerText(splitter, thinking, stop), timeout
         self._deadline = float("inf")
         self._queue: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
@@ -95,6 +99,8 @@ class Request:
         text = ""
         while isinstance(item, str):
             text += item
+            if self.logprobs is not None:
+                self.logprobs.take_piece()
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
@@ -179,9 +185,14 @@ class Request:
         if self._timeout:
             self._deadline = time.monotonic() + self._timeout
 
-    def emit(self, text: str) -> None:
-        """Append text, up to the first stop string; hand it over every `emit_interval` seconds."""
-        self._buffer += self._text.feed(text)
+    def emit(self, text: str, sampled: SampledToken | None = None) -> None:
+        """Append text, up to the first stop string; hand it over every `emit_interval` seconds.
+
+        sampled: the token that completes it, if log probabilities are wanted; none of a thought's.
+        """
+        if self.logprobs is not None and sampled is not None:
+            self.logprobs.add(sampled, text)
+        self._show(self._text.feed(text))
         now = time.monotonic()
         waits = self._buffer or self._text.has_thought_apart
         if waits and now - self._flushed_at >= self.emit_interval:
@@ -193,7 +204,13 @@ class Request:
 
         It is not shown.
         """
-        self._buffer += self._text.feed(markup, hidden=True)
+        self._show(self._text.feed(markup, hidden=True))
+
+    def _show(self, text: str) -> None:
+        """Append text to what is handed over next."""
+        self._buffer += text
+        if self.logprobs is not None:
+            self.logprobs.follow(text, is_thinking=self._text.is_thinking)
 
     def flush(self) -> None:
         """Hand over the buffered text now, before a step that may take long."""
@@ -201,6 +218,8 @@ class Request:
         if thought:
             self._thoughts.append(thought)
         if thought or self._buffer:
+            if self.logprobs is not None:
+                self.logprobs.hand_over()
             self._queue.put(self._buffer)
             self._buffer = ""
 
@@ -216,7 +235,7 @@ class Request:
         self.finished = True
         self.failure = None if isinstance(error, AnswerError) else error
         if not self._text.hit:
-            self._buffer += self._text.finish()
+            self._show(self._text.finish())
         if self.timed_out and self._timeout and error is None:
             self.is_cut = True
             self.add_side_note(TIMED_OUT.format(f"{self._timeout:g}"))

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Generic, Protocol, TypeVar
 
+from .answers.logprobs import SampledToken
 from .completion import Completion, Vocabulary
 from .prefix_match import tick
 from .request import Request
 from .sentences import CONTEXT_FULL
 
-SamplerT = TypeVar("SamplerT")
+
+class TokenSampler(Protocol):
+    """What a sequence must know of its sampler."""
+
+    def sampled(self, token: int, count: int) -> SampledToken:
+        """Return the log probability of the token that was chosen, and the `count` likeliest.
+
+        They are those of the logits as the model computed them.
+        """
+
+
+SamplerT = TypeVar("SamplerT", bound=TokenSampler | None)
 
 
 class ModelInfo(Vocabulary, Protocol):
@@ -100,7 +112,7 @@ class Sequence(Generic[SamplerT]):
         The token that ends a thought that is too long takes its place.
         """
         request, token = self.request, self._completion.choose(token)
-        if self._completion.add_token(token):
+        if self._completion.add_token(token, self._sampled(token)):
             request.finish()
             return True
         self.next_token = token
@@ -111,3 +123,10 @@ class Sequence(Generic[SamplerT]):
             request.add_side_note(CONTEXT_FULL.format(self._context_length))
         request.finish()
         return True
+
+    def _sampled(self, token: int) -> SampledToken | None:
+        """Return a token's log probability, if it is wanted: of an answer, not of a thought."""
+        request, sampler = self.request, self.sampler
+        if request.logprobs is None or sampler is None or request.is_thinking:
+            return None
+        return sampler.sampled(token, request.logprobs.count)

@@ -15,6 +15,7 @@ from typing import Any
 import llama_cpp
 import numpy
 
+from backends._local.answers.logprobs import SampledToken
 from backends._local.constraints.matcher import MaskPendingError
 from backends._local.request import MASK_WAIT
 from backends._local.sentences import TRY_CACHE_TYPE
@@ -39,7 +40,7 @@ class Sampler:
 
     options: every name of the backend's table; vocabulary_size: in tokens; allowed: called with a
     deadline of time.monotonic(), returns the mask of the next token, a bit each, None if all are
-    allowed.
+    allowed; keeps_logits: for sampled().
     """
 
     def __init__(
@@ -47,8 +48,11 @@ class Sampler:
         options: Mapping[str, Any],
         vocabulary_size: int,
         allowed: Callable[[float], bytearray | None] = lambda _: None,
+        *,
+        keeps_logits: bool = False,
     ) -> None:
-        self._allowed, self._few = allowed, None
+        self._allowed, self._few, self._keeps_logits = allowed, None, keeps_logits
+        self._raw_logits: Any = None  # of the token that is sampled, before adjust()
         self._adjustments = (*_logit_biases(options, vocabulary_size), *_penalties(options))
         self._recent: deque[int] = deque(maxlen=PENALTY_WINDOW)
         self._chain: Any = None  # llama.cpp's pointer; None for greedy sampling
@@ -68,6 +72,8 @@ class Sampler:
         known by then.
         """
         mask = self._allowed(deadline)
+        if self._keeps_logits:
+            self._raw_logits = logits.copy()
         for adjustment in self._adjustments:
             adjustment(logits, self._recent)
         self._few = None if mask is None else mask_logits(logits, mask)
@@ -91,6 +97,17 @@ class Sampler:
             token = context.sample(self._chain, position)
         self._recent.append(token)
         return token
+
+    def sampled(self, token: int, count: int) -> SampledToken:
+        """Return the log probability of the chosen token, and those of the `count` likeliest."""
+        logits = self._raw_logits
+        highest = logits.max()
+        log_sum = highest + math.log(numpy.exp(logits - highest).sum(dtype=numpy.float64))
+        start = max(0, logits.size - count)
+        top = numpy.argpartition(logits, start)[start:] if count else numpy.empty(0, numpy.intp)
+        top = top[numpy.argsort(-logits[top])]
+        likeliest = [(int(one), float(logits[one] - log_sum)) for one in top]
+        return SampledToken(token, float(logits[token] - log_sum), likeliest)
 
 
 def mask_logits(logits: Any, mask: bytearray) -> Any:

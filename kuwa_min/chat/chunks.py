@@ -7,8 +7,9 @@ The names, constructors and JSON are those of Kuwa 0.4's `kuwa.executor.message`
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 
@@ -60,6 +61,25 @@ class TextChunk(BaseChunk):
     def calculate_cost(self) -> int:
         """Count the characters."""
         return len(self.value)
+
+
+class TokenLogprob(NamedTuple):
+    """A token of an answer: its bytes, its log probability, and the likeliest in its place.
+
+    alternatives: bytes and log probability of each, the likeliest first.
+    """
+
+    data: bytes
+    logprob: float
+    alternatives: Sequence[tuple[bytes, float]] = ()
+
+
+class LogprobsChunk(TextChunk):
+    """Text with the log probabilities of its tokens, for clients of /v1; to Kuwa it is text."""
+
+    def __init__(self, value: str, tokens: Sequence[TokenLogprob]) -> None:
+        super().__init__(value)
+        self.tokens = tokens
 
 
 class ThoughtChunk(BaseChunk):

@@ -11,12 +11,14 @@ class RequestExtras(NamedTuple):
 
     separate_thoughts: yield thoughts as ThoughtChunk, whatever --thinking says. raw_prompt: the
     only message is the prompt itself, which no template renders. tools: functions that the chat
-    template is to tell the model, as a request has them.
+    template is to tell the model, as a request has them. logprobs: yield text as LogprobsChunk,
+    with this many alternatives to each of its tokens; None: yield plain text.
     """
 
     separate_thoughts: bool = False
     raw_prompt: bool = False
     tools: Sequence[Mapping[str, Any]] = ()
+    logprobs: int | None = None
 
 
 NO_EXTRAS = RequestExtras()

@@ -256,6 +256,24 @@ def the_result_of_a_call_is_read(server: ApiServer) -> None:
     assert text(reply)
 
 
+@check
+def tokens_have_log_probabilities(server: ApiServer) -> None:
+    """Beside those of the likeliest in their places; whole and streamed."""
+    asked = {**GREEDY, "logprobs": True, "top_logprobs": 2}
+    choice = good(server.post(CHAT, **asked))["choices"][0]
+    *events, _ = streamed(server.post(CHAT, **asked, stream=True))
+    choices = [event["choices"][0] for event in events if event["choices"]]
+    parts = [one["logprobs"]["content"] for one in choices if one.get("logprobs")]
+    for entries in (choice["logprobs"]["content"], [one for part in parts for one in part]):
+        said = b"".join(bytes(one["bytes"]) for one in entries)
+        assert said.decode() == choice["message"]["content"]
+        for one in entries:
+            likeliest, other = one["top_logprobs"]
+            assert likeliest["token"] == one["token"]
+            assert 0 >= one["logprob"] == likeliest["logprob"] >= other["logprob"]
+    refused(server.post(CHAT, **GREEDY, top_logprobs=2))
+
+
 # -- errors
 
 
@@ -405,6 +423,7 @@ DIFFERENCES = {
                 "a_function_is_called",
                 "a_call_is_streamed",
                 "the_result_of_a_call_is_read",
+                "tokens_have_log_probabilities",
             ),
             NO_MODEL,
         ),
@@ -434,6 +453,7 @@ DIFFERENCES = {
         "a_schema_is_obeyed": "it is ignored",
         "a_function_is_called": "only where it knows the model's format",
         "a_call_is_streamed": "only where it knows the model's format",
+        "tokens_have_log_probabilities": "they are ignored",
         "an_unknown_model_is_not_found": "with the status 400",
         "errors_have_all_fields": "they have the shape of FastAPI's",
         "what_is_no_json_is_refused": "with the status 422",

@@ -92,7 +92,14 @@ class KVSlots:
     def _sampler(self, request: Request) -> Sampler:
         end_ids = sorted(self._model.eos_token_ids | request.stop_token_ids)
         allowed = request.allowed_tokens if request.constrained else None
-        return Sampler(request.options, request.prompt_ids, end_ids, self._model.device, allowed)
+        return Sampler(
+            request.options,
+            request.prompt_ids,
+            end_ids,
+            self._model.device,
+            allowed,
+            keeps_logits=request.logprobs is not None,
+        )
 
     def _match(self, request: Request, *, can_grow: bool) -> PrefixMatch[TransformersSequence]:
         """Choose the slot for a request, and what it reuses."""

@@ -74,6 +74,8 @@ def sample(found: Logits, samplers: Sequence[Sampler]) -> list[int | Exception]:
     chosen: dict[int, torch.Tensor] = {}  # tokens, on the device
     errors: dict[int, Exception] = {}
     for at, sampler in enumerate(samplers):
+        if sampler.keeps_logits:
+            sampler.raw_logits = found.logits[at]
         if sampler.is_greedy:
             continue
         try:

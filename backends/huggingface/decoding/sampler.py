@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import transformers
 
+from backends._local.answers.logprobs import SampledToken
+
 CANDIDATES = 1024  # tokens considered first where no top_k states a number
 DEFAULT_TOP_K = 50  # transformers' own
 LEAST_TOP_P = 1e-9  # leaves the likeliest token, as 0 does in the library
@@ -24,8 +26,11 @@ class Sampler:
     options: every name of the backend's table, with None for transformers' default; prompt_ids: the
     prompt; eos_token_ids: the tokens that end a completion; device: of the logits, where the
     history is kept, so that no step copies it there; allowed: called with a deadline of
-    time.monotonic(), returns the mask of the next token, a bit each, None if all are allowed.
+    time.monotonic(), returns the mask of the next token, a bit each, None if all are allowed;
+    keeps_logits: whether sample() sets raw_logits, for sampled().
     """
+
+    raw_logits: torch.Tensor  # [vocabulary], of the token that is sampled, before adjust()
 
     def __init__(
         self,
@@ -34,8 +39,10 @@ class Sampler:
         eos_token_ids: Sequence[int],
         device: torch.device | str = "cpu",
         allowed: Callable[[float], bytearray | None] | None = None,
+        *,
+        keeps_logits: bool = False,
     ) -> None:
-        self._allowed = allowed
+        self._allowed, self.keeps_logits = allowed, keeps_logits
         self._penalties = _penalties(options, len(prompt_ids), eos_token_ids, device)
         history = [prompt_ids if self._penalties else []]
         self._history = torch.tensor(history, dtype=torch.long, device=device)  # [1, room]
@@ -96,6 +103,16 @@ class Sampler:
         sums = scores[0].double().softmax(-1).cumsum(-1)
         token = torch.searchsorted(sums, self.random() * sums[-1:], right=True)
         return token.clamp(max=len(sums) - 1)
+
+    def sampled(self, token: int, count: int) -> SampledToken:
+        """Return the log probability of the chosen token, and those of the `count` likeliest.
+
+        Call it before the next step, which may overwrite the logits.
+        """
+        logprobs = self.raw_logits.float().log_softmax(-1)
+        top = logprobs.topk(min(count, len(logprobs)))
+        own, *values = torch.cat([logprobs[token : token + 1], top.values]).tolist()
+        return SampledToken(token, own, [*zip(top.indices.tolist(), values, strict=True)])
 
 
 def mask_logits(logits: torch.Tensor, mask: bytearray) -> torch.Tensor:

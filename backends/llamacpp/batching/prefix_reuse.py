@@ -78,7 +78,12 @@ class PrefixReuse:
             adapters=request.adapters,
         )
         assert match.slot is not None  # has_free_slot() said that one is idle
-        sampler = Sampler(request.options, self._model.vocabulary_size, request.allowed_tokens)
+        sampler = Sampler(
+            request.options,
+            self._model.vocabulary_size,
+            request.allowed_tokens,
+            keeps_logits=request.logprobs is not None,
+        )
         self._cache.park(match.slot, request.prompt_ids, request.adapters)
         if parked is None:
             cached = self._keep_prefix(match.slot, match)

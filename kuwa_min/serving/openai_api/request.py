@@ -22,7 +22,15 @@ from kuwa_min.options.constraint import JSON_SCHEMA
 from . import messages, response_format, tools
 from .errors import ApiError
 from .fields import Fields
-from .sentences import A_TEXT, NOT_JSON, NOT_SUPPORTED, ONE_ANSWER, STOP_WORDS, TOO_MANY_VALUES
+from .sentences import (
+    A_TEXT,
+    NEEDS,
+    NOT_JSON,
+    NOT_SUPPORTED,
+    ONE_ANSWER,
+    STOP_WORDS,
+    TOO_MANY_VALUES,
+)
 
 MOST_STOPS, LONGEST_STOP = 64, 1000  # as of the options' stop
 MOST_TOKENS = 2**31 - 1
@@ -40,7 +48,9 @@ NUMBERS: dict[str, tuple[float, float]] = {
 }
 WHOLES = {"top_k": (-1, MOST_TOKENS), "thinking_tokens": (0, MOST_TOKENS)}
 # What would change the answer, but is not offered: refused unless it asks for nothing.
-REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo", "logprobs")
+REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo")
+LOGPROBS, TOP_LOGPROBS = "logprobs", "top_logprobs"
+MOST_ALTERNATIVES = 20  # of a token; as OpenAI has it for chats
 OF_CHAT = ("input", "modelfile")  # fields of a form that are no parameters
 TOOL_TEMPLATE = "tool_template"  # the feature of executors that read RequestExtras.tools
 CHAT_ID = "-1"  # of calls of Kuwa's own API
@@ -100,7 +110,11 @@ def read_chat(
         needs[JSON_SCHEMA] = "response_format"
     elif offered.schema is not None and JSON_SCHEMA in features:
         options[JSON_SCHEMA] = offered.schema
-    extras = RequestExtras(separate_thoughts=True, tools=offered.functions if in_template else ())
+    extras = RequestExtras(
+        separate_thoughts=True,
+        tools=offered.functions if in_template else (),
+        logprobs=_chat_logprobs(fields, needs),
+    )
     asked = _request(fields, conversation.history, options, needs, extras, language, headers)
     return asked._replace(functions=offered.names)
 
@@ -120,7 +134,8 @@ def read_completion(
         raise fields.refuse("prompt", A_TEXT)
     history = [Message(role="user", content=prompt)]
     options = {"max_tokens": COMPLETION_TOKENS, **_options(fields), "enable_multimodal": False}
-    extras, needs = RequestExtras(raw_prompt=True), {"raw_prompt": "prompt"}
+    needs = {"raw_prompt": "prompt"}
+    extras = RequestExtras(raw_prompt=True, logprobs=_completion_logprobs(fields, needs))
     return _request(fields, history, options, needs, extras, language, headers)
 
 
@@ -160,6 +175,26 @@ def _refuse_what_is_not_offered(fields: Fields) -> None:
     for name in ("n", "best_of"):
         if fields.get(name) not in (None, 1):
             raise ApiError(400, ONE_ANSWER.format(name), param=name)
+
+
+def _chat_logprobs(fields: Fields, needs: dict[str, str]) -> int | None:
+    """Return the alternatives wanted beside each token's log probability; None for neither."""
+    alternatives = fields.number(TOP_LOGPROBS, 0, MOST_ALTERNATIVES, whole=True)
+    if fields.boolean(LOGPROBS):
+        needs[LOGPROBS] = LOGPROBS
+        return int(alternatives or 0)
+    if alternatives:
+        raise ApiError(400, NEEDS.format(TOP_LOGPROBS, LOGPROBS), param=TOP_LOGPROBS)
+    return None
+
+
+def _completion_logprobs(fields: Fields, needs: dict[str, str]) -> int | None:
+    """Return the same of a completion, where one field says both; false asks for nothing."""
+    if fields.get(LOGPROBS) is None or fields.get(LOGPROBS) is False:
+        return None
+    needs[LOGPROBS] = LOGPROBS
+    alternatives = fields.number(LOGPROBS, 0, MOST_ALTERNATIVES, whole=True)
+    return None if alternatives is None else int(alternatives)
 
 
 def _options(fields: Fields) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from kuwa_min.chat.chunks import (
     BaseChunk,
     ExitCodeChunk,
     LogChunk,
+    LogprobsChunk,
     RefusalChunk,
     TextChunk,
     ThoughtChunk,
@@ -31,6 +32,7 @@ from kuwa_min.httpd.messages import JSON, Beginning
 from kuwa_min.kernel.wire import AnswerEnd
 
 from .errors import Refusal
+from .logprobs import ChatLogprobs
 from .tool_calls import ToolCallSplitter
 
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -69,6 +71,7 @@ class ApiEncoder:
     pings_arrive = errors_apart = thoughts_apart = True
     chat_room = False
     content_type = JSON
+    _logprobs_class = ChatLogprobs
 
     def __init__(
         self,
@@ -79,6 +82,7 @@ class ApiEncoder:
     ) -> None:
         self._calls = ToolCallSplitter(functions) if functions else None
         self.gate, self._answer, self._language = SideNoteGate(), answer, language
+        self._logprobs = self._logprobs_class()
         self._headers = headers
         self._refusal: Refusal | None = None
         self._kept = 0  # characters
@@ -105,6 +109,8 @@ class ApiEncoder:
         """Return the texts of chunks, each with the field that it belongs to."""
         parts = []
         for chunk in chunks:
+            if isinstance(chunk, LogprobsChunk):
+                self._logprobs.add(chunk.tokens)
             if isinstance(chunk, TextChunk):
                 parts.append((CONTENT, self.gate.feed(chunk.value)))
             elif isinstance(chunk, ThoughtChunk):
@@ -130,13 +136,13 @@ class ApiEncoder:
         return TOOL_CALLS if has_called and reason == STOP else reason
 
     @property
-    def _side_notes(self) -> dict[str, list[str]]:
+    def _side_notes(self) -> dict[str, Any]:
         return {"side_notes": self.gate.notes} if self.gate.notes else {}
 
 
-def text_choice(text: str, reason: str | None) -> dict[str, Any]:
+def text_choice(text: str, reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
     """Return the choice of a completion."""
-    return {"index": 0, "text": text, "logprobs": None, "finish_reason": reason}
+    return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
 def finish_reason(end: AnswerEnd) -> str:

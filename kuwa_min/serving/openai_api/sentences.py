@@ -45,6 +45,7 @@ NOT_SUPPORTED = Sentence(
 NOT_OFFERED_HERE = Sentence(
     "This model does not support {}; please leave it out.", "此模型不支援 {}，請將其移除。"
 )
+NEEDS = Sentence("{} needs {}: true.", "{} 須搭配 {}: true。")
 ONE_ANSWER = Sentence(
     "{} must be 1: one answer is made for each request.", "{} 必須為 1：每個請求只產生一個回答。"
 )

@@ -11,6 +11,7 @@ from kuwa_min.chat.chunks import BaseChunk, TextChunk, ThoughtChunk
 from kuwa_min.chat.sentence import Language
 from kuwa_min.kernel.wire import AnswerEnd, Put, TimedWrite, dumps, without_lone_surrogates
 
+from .logprobs import TextLogprobs
 from .response import (
     CONTENT,
     EVENT_STREAM,
@@ -61,7 +62,8 @@ class StreamEncoder(ApiEncoder):
         parts = self._parts(chunks)
         if parts:
             return [
-                text if field == CONTENT else self._event({field: text}) for field, text in parts
+                self._passed(text) if field == CONTENT else self._event({field: text})
+                for field, text in parts
             ]
         held = any(isinstance(one, TextChunk | ThoughtChunk) for one in chunks)
         return [] if held else [PING]
@@ -94,24 +96,42 @@ class StreamEncoder(ApiEncoder):
 
         return put_parts
 
+    def _passed(self, text: str) -> str | bytes:
+        """Return text for put(), which looks for calls in it, if any may be made."""
+        return self._content(text) if self._calls is None else text
+
+    def _content(self, text: str) -> str | bytes:
+        """Return text, as an event if there are log probabilities to send with it."""
+        logprobs = self._logprobs.take()
+        return text if logprobs is None else self._event({CONTENT: text}, logprobs=logprobs)
+
     def _split(self, text: str, *, is_last: bool = False) -> list[str | bytes]:
         """Return text, and events of the calls in it."""
         if self._calls is None:
-            return [text] if text else []
+            return [self._content(text)] if text else []
         if not is_last:
             self._keep(text)  # what may be a call
         parts = self._calls.feed(text) + (self._calls.finish() if is_last else [])
         return [
-            one if isinstance(one, str) else self._event({"tool_calls": [one]}) for one in parts
+            self._content(one) if isinstance(one, str) else self._event({"tool_calls": [one]})
+            for one in parts
         ]
 
-    def _event(self, delta: dict[str, Any], reason: str | None = None, **more: Any) -> bytes:
+    def _event(
+        self,
+        delta: dict[str, Any],
+        reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> bytes:
         if self._include_usage:
             more = {"usage": None, **more}
-        return _data(self._chunk(choices=[self._choice(delta, reason)], **more))
+        return _data(self._chunk(choices=[self._choice(delta, reason, logprobs)], **more))
 
-    def _choice(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _choice(
+        self, delta: dict[str, Any], reason: str | None, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        return {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
 
     def _chunk(self, **more: Any) -> dict[str, Any]:
         return self._answer.object(self._kind, **more)
@@ -121,12 +141,15 @@ class TextStreamEncoder(StreamEncoder):
     """Encodes the completion of a prompt as events."""
 
     _kind = "text_completion"
+    _logprobs_class = TextLogprobs
 
     def _first_frame(self) -> bytes:
         return b""
 
-    def _choice(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
-        return text_choice(delta.get(CONTENT, ""), reason)
+    def _choice(
+        self, delta: dict[str, Any], reason: str | None, logprobs: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        return text_choice(delta.get(CONTENT, ""), reason, logprobs)
 
 
 def _data(value: dict[str, Any]) -> bytes:

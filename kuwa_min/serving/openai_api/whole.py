@@ -9,6 +9,7 @@ from kuwa_min.chat.chunks import BaseChunk
 from kuwa_min.chat.sentence import Language
 from kuwa_min.kernel.wire import AnswerEnd, Put, TimedWrite, dumps
 
+from .logprobs import TextLogprobs
 from .response import (
     CONTENT,
     REASONING,
@@ -85,13 +86,15 @@ class WholeEncoder(ApiEncoder):
             calls = [one for one in parts if not isinstance(one, str)]
             message |= {"tool_calls": calls} if calls else {}
             reason = self._reason(reason)
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        logprobs = self._logprobs.take() if message[CONTENT] else None  # of a call, there are none
+        return {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
 class WholeTextEncoder(WholeEncoder):
     """Encodes the completion of a prompt as one object."""
 
     _kind = "text_completion"
+    _logprobs_class = TextLogprobs
 
     def _choice(self, reason: str) -> dict[str, Any]:
-        return text_choice("".join(self._texts[CONTENT]), reason)
+        return text_choice("".join(self._texts[CONTENT]), reason, self._logprobs.take())

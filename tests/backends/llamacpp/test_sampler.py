@@ -174,6 +174,23 @@ def test_only_allowed_tokens_are_chosen(
     assert token in allowed
 
 
+@pytest.mark.parametrize("count", [0, 3, VOCABULARY + 1])
+def test_log_probabilities_are_those_of_the_model(count: int) -> None:
+    """Whatever options and a mask make of its logits."""
+    options = {**DEFAULTS, "temperature": 2.0, "logit_bias": {5: -9.0}}
+    logits = numpy.random.default_rng(2).standard_normal((1, VOCABULARY)).astype(numpy.float32)
+    expected = logits[0] - numpy.logaddexp.reduce(logits[0].astype(numpy.float64))
+    mask = bytearray(b"\x20") + bytearray(VOCABULARY // 8)  # the token 5
+    sampler = Sampler(options, VOCABULARY, lambda _: mask, keeps_logits=True)
+    (token,) = sample(cast(Any, None), DecodeResult(logits, [0]), [sampler])
+    assert token == 5
+    found = sampler.sampled(5, count)
+    assert (found.token, found.logprob) == (5, pytest.approx(expected[5], abs=1e-5))
+    best = numpy.argsort(-expected)[:count]
+    assert [one for one, _ in found.likeliest] == best.tolist()
+    assert [one for _, one in found.likeliest] == pytest.approx(expected[best], abs=1e-5)
+
+
 def test_an_answer_whose_mask_fails_ends_alone() -> None:
     """Its neighbour in the batch gets its token."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -17,10 +18,12 @@ from kuwa_min.chat.chunks import (
     ExitCodeChunk,
     LogChunk,
     LogLevel,
+    LogprobsChunk,
     ProgressChunk,
     RefusalChunk,
     TextChunk,
     ThoughtChunk,
+    TokenLogprob,
 )
 from kuwa_min.chat.sentence import ON_NEW_LINE
 from kuwa_min.chat.side_notes import SIDE_NOTE
@@ -151,6 +154,79 @@ def test_a_backend_says_why_its_answer_ends() -> None:
         assert one.chat()[1]["choices"][0]["finish_reason"] == "length"
 
 
+TOKENS = [
+    TokenLogprob(b"Hi ", -0.5, [(b"Hi ", -0.5), (b"Ho", -math.inf)]),
+    TokenLogprob(b"\xe4\xb8", -1.0, [(b"\xe4\xb8", -1.0)]),
+    TokenLogprob(b"\x96", -0.25, [(b"!", -0.125)]),
+]
+
+
+async def with_logprobs(chat: ChatRequest) -> AsyncGenerator[Any, None]:
+    """Say a word and a character of two tokens, if log probabilities are wanted."""
+    assert chat.modelfile.extras.logprobs == 2
+    yield LogprobsChunk("Hi ", TOKENS[:1])
+    yield LogprobsChunk("世", TOKENS[1:])
+
+
+def test_log_probabilities_come_with_the_text() -> None:
+    """Whole, and with each event of a stream."""
+    wanted = {"logprobs": True, "top_logprobs": 2}
+    with api(with_logprobs, features=("logprobs",)) as one:
+        _, whole = one.chat(**wanted)
+        events = one.events(**wanted)
+    choice = whole["choices"][0]
+    first, half, _ = choice["logprobs"]["content"]
+    assert first["top_logprobs"] == [
+        {"token": "Hi ", "logprob": -0.5, "bytes": [72, 105, 32]},
+        {"token": "Ho", "logprob": -9999.0, "bytes": [72, 111]},
+    ]
+    assert (half["token"], half["bytes"]) == ("bytes:\\xe4\\xb8", [0xE4, 0xB8])
+    streamed = [(delta(one).get("content"), one["choices"][0]["logprobs"]) for one in events]
+    assert [(text, found["content"]) for text, found in streamed if found] == [
+        ("Hi ", [first]),
+        ("世", choice["logprobs"]["content"][1:]),
+    ]
+
+
+def test_log_probabilities_of_a_completion_are_lists() -> None:
+    """With offsets in characters; a stream goes on counting."""
+    asked = {"model": "m", "prompt": "Hello", "logprobs": 2}
+    with api(with_logprobs, features=("logprobs", "raw_prompt")) as one:
+        _, whole = one.fetch("/v1/completions", asked)
+        with one.call("/v1/completions", {**asked, "stream": True}) as response:
+            events = events_of(response.read())
+    found = whole["choices"][0]["logprobs"]
+    assert found == {
+        "tokens": ["Hi ", "bytes:\\xe4\\xb8", "bytes:\\x96"],
+        "token_logprobs": [-0.5, -1.0, -0.25],
+        "top_logprobs": [
+            {"Hi ": -0.5, "Ho": -9999.0},
+            {"bytes:\\xe4\\xb8": -1.0},
+            {"!": -0.125, "bytes:\\x96": -0.25},
+        ],
+        "text_offset": [0, 3, 3],
+    }
+    parts = [one["choices"][0]["logprobs"] for one in events if one["choices"][0]["logprobs"]]
+    assert {name: [one for part in parts for one in part[name]] for name in found} == found
+
+
+def test_log_probabilities_beside_a_call() -> None:
+    """Come with text; a call has none."""
+    tool = {"type": "function", "function": {"name": "look"}}
+    wanted = {"logprobs": True, "tools": [tool]}
+    call = '<tool_call>{"name": "look", "arguments": {}}</tool_call>'
+    tokens = [TokenLogprob(b"t", -0.5)]
+    for text, content in (("So: ", "So: "), ("", None)):
+        said = [LogprobsChunk(part, tokens) for part in (text, call) if part]
+        with api(yielding(*said), features=("logprobs", "tools")) as one:
+            choice = one.chat(**wanted)[1]["choices"][0]
+            events = one.events(**wanted)
+        assert choice["message"]["tool_calls"][0]["function"]["name"] == "look"
+        assert bool(choice["logprobs"]) is bool(content)
+        listed = [delta(one) for one in events if one["choices"][0]["logprobs"]]
+        assert listed == ([{"content": content}] if content else [])
+
+
 # -- errors
 
 
@@ -225,6 +301,7 @@ def test_a_wrong_request_is_told_what_is_wrong(
     [
         ({"response_format": {"type": "json_object"}}, "json_schema", "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "tools"),
+        ({"logprobs": True}, "logprobs", "logprobs"),
         (
             {"messages": [{"role": "user", "content": [PICTURE]}]},
             "images",

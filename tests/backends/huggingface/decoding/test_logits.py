@@ -127,6 +127,23 @@ def test_only_allowed_tokens_are_chosen(allowed: Collection[int]) -> None:
     assert free == 2500
 
 
+@pytest.mark.parametrize("count", [0, 3, VOCABULARY + 1])
+def test_log_probabilities_are_those_of_the_model(count: int) -> None:
+    """Whatever options make of its logits."""
+    from backends.huggingface.decoding.logits import Logits, sample
+    from backends.huggingface.decoding.sampler import Sampler
+
+    rows, names = logits(len(WISHES)), dict.fromkeys(option.name for option in OPTIONS)
+    kept = [
+        Sampler({**names, "seed": 1, **wish}, PROMPT, [3], keeps_logits=True) for wish in WISHES
+    ]
+    sample(Logits(rows), kept)
+    for sampler, row in zip(kept, rows.log_softmax(-1), strict=True):
+        found, best = sampler.sampled(5, count), row.sort(descending=True, stable=True)
+        assert found.logprob == pytest.approx(float(row[5]), abs=1e-5)
+        assert [one for _, one in found.likeliest] == pytest.approx(best.values[:count].tolist())
+
+
 def test_a_token_whose_mask_is_late_can_be_sampled_later() -> None:
     """From a copy of its logits, which the next step does not overwrite; others do not wait."""
     from backends._local.constraints.matcher import MaskPendingError

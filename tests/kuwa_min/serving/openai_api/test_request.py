@@ -192,6 +192,11 @@ def test_options_have_the_names_of_modelfiles(
         ({"n": 2}, "n"),
         ({"n": True, "best_of": 2}, "best_of"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
         ({"user": 5}, "user"),
         ({"response_format": "json"}, "response_format"),
         ({"tools": "x"}, "tools"),
@@ -312,7 +317,8 @@ def test_a_prompt_is_the_only_message(prompt: Any) -> None:
         ({"echo": True}, "echo"),
         ({"suffix": "x"}, "suffix"),
         ({"n": 2}, "n"),
-        ({"logprobs": 1}, "logprobs"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
         ({"max_tokens": "x"}, "max_tokens"),
     ],
 )
@@ -321,6 +327,32 @@ def test_a_completion_that_is_not_offered_is_refused(fields: dict[str, Any], par
     with pytest.raises(ApiError) as refused:
         complete(**fields)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, None),
+        ({"logprobs": False, "top_logprobs": 0}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+    ],
+)
+def test_log_probabilities_are_a_number_of_alternatives(
+    fields: dict[str, Any], wanted: int | None
+) -> None:
+    """Of an executor that has them."""
+    asked = read(**fields)
+    assert asked.chat.modelfile.extras.logprobs == wanted
+    assert ("logprobs" in asked.needs) is (wanted is not None)
+
+
+@pytest.mark.parametrize(("field", "wanted"), [(None, None), (False, None), (0, 0), (5, 5)])
+def test_a_completion_says_them_in_one_field(field: Any, wanted: int | None) -> None:
+    """None of them are the likeliest alone."""
+    asked = complete(prompt="Once", logprobs=field)
+    assert asked.chat.modelfile.extras.logprobs == wanted
+    assert ("logprobs" in asked.needs) is (wanted is not None)
 
 
 # -- functions
