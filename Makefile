@@ -12,8 +12,9 @@ LLAMA = $$(sed -n 's/^llama-cpp-python==//p' $(TESTED))
 
 VENV = .venv
 BIN = $(VENV)/bin
-# A worker for each processor, and no more than memory is enough for.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4
+# One more than there are processors, as many tests wait for servers; 4 at most, for their memory.
+WORKERS = $$(count=$$(getconf _NPROCESSORS_ONLN); echo $$((count < 3 ? count + 1 : 4)))
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 # Two of pip at once would spoil an environment, and mypy would read packages by halves.
 IN_TURN = flock $(VENV)/python-ready
 unexport PYTHONDONTWRITEBYTECODE # tests start hundreds of processes with the same modules
