@@ -105,11 +105,12 @@ def read_chat(
         needs["images"] = conversation.image
     if offered.names:
         needs["tools"] = "tools"
-    if (schema := response_format.read_schema(fields)) is not None:
+    schema = response_format.read_schema(fields)
+    if offered.schema is not None and JSON_SCHEMA in features:
+        options[JSON_SCHEMA] = offered.schema  # the format is one of answers that are no call
+    elif schema is not None:
         options[JSON_SCHEMA] = schema
         needs[JSON_SCHEMA] = "response_format"
-    elif offered.schema is not None and JSON_SCHEMA in features:
-        options[JSON_SCHEMA] = offered.schema
     extras = RequestExtras(
         separate_thoughts=True,
         tools=offered.functions if in_template else (),

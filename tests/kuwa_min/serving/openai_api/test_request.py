@@ -426,9 +426,11 @@ def test_a_call_may_be_required(choice: Any, told: str) -> None:
 def test_a_required_call_is_kept_to_by_executors_that_can(
     choice: Any, parameters: Any, names: list[str] | None
 ) -> None:
-    """By a schema, unless those of the functions refer to their own root."""
+    """By a schema, unless those of the functions refer to their own root; whatever the format."""
     both = [function("look", parameters=parameters), function("add")]
     body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": choice}
+    if names:
+        body["response_format"] = {"type": "json_object"}
     asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"json_schema"})
     text = asked.chat.modelfile.parameters.get("llm_json_schema")
     found = json.loads(text or "{}")
