@@ -32,6 +32,9 @@ def is_whole_answer(text: str) -> bool:
 NO_INPUT = Sentence("[No input message entered]", "[尚未輸入訊息]")
 TOO_LONG = Sentence("[Sorry, The input message is too long!]", "[抱歉，輸入的訊息太長了！]")
 BAD_OPTION = Sentence("[The option llm_{}.]", "[無法使用選項 llm_{}。]")
+TOOLS_WITH_MARKUP = Sentence(
+    "[What tools say must hold none of the model's markup.]", "[工具的說明不得含有模型的標記。]"
+)
 NO_SLOT = Sentence(
     "[The model is busy: no slot became free in time; please try again in a moment.]",
     "[模型忙碌中，等候時間過長，請稍候再試。]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from kuwa_min.chat.catalog import BAD_OPTION
+from kuwa_min.chat.catalog import BAD_OPTION, TOOLS_WITH_MARKUP
 from kuwa_min.errors import AnswerError
 from kuwa_min.log.redaction import content
 from kuwa_min.options.generation_options import warn_once
@@ -57,7 +57,7 @@ def with_tools(
     Parts of control tokens do no harm: templates write these texts as JSON, in quotation marks.
     """
     if any(map(control_tokens.occur_in, _texts(list(tools)))):
-        raise AnswerError(BAD_OPTION.format(OPTION_REASON.format(TOOLS, MUST_HAVE_NO_MARKUP)))
+        raise AnswerError(TOOLS_WITH_MARKUP)
     return {**variables, TOOLS: tools}
 
 
