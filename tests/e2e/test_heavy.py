@@ -98,7 +98,7 @@ def test_the_documents_name_every_library(file: HeavyFile, backend: str) -> None
 
 def make_demo(*variables: str) -> list[str]:
     """Return the commands of `make demo`, run without what others ran before."""
-    command = ["make", "--dry-run", "--always-make", "demo", *variables]
+    command = ["make", "--no-print-directory", "--dry-run", "--always-make", "demo", *variables]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.replace("\\\n", "").splitlines()
 

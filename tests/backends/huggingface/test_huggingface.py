@@ -362,8 +362,8 @@ def test_a_stopped_answer_ends_within_a_step(load: Any, folder: Path, library: A
     request = local_chats.create(talker.executor, "x")
     say, texts = request.emit, []
 
-    def emit_and_cancel(text: str) -> None:
-        say(text)
+    def emit_and_cancel(text: str, *more: object) -> None:
+        say(text, *more)
         texts.append(text)
         if len(texts) == 5:
             request.cancel()

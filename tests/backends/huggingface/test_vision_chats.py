@@ -120,8 +120,8 @@ def test_a_stopped_chat_about_a_picture_ends_within_a_step(
     request = local_chats.create(talker.executor, text)
     say = request.emit
 
-    def emit_and_cancel(piece: str) -> None:
-        say(piece)
+    def emit_and_cancel(piece: str, *more: object) -> None:
+        say(piece, *more)
         if request.completion_tokens == 5:
             request.cancel()
 

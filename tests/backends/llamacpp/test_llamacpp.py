@@ -345,8 +345,8 @@ def test_a_stopped_answer_ends_within_a_step(
     request = local_chats.create(talker.executor, "x")
     say, texts = request.emit, []
 
-    def emit_and_cancel(text: str) -> None:
-        say(text)
+    def emit_and_cancel(text: str, *more: object) -> None:
+        say(text, *more)
         texts.append(text)
         if len(texts) == 5:
             request.cancel()
@@ -357,7 +357,8 @@ def test_a_stopped_answer_ends_within_a_step(
     assert len(texts) == 5
     assert len(steps) <= 6, "the last one computes nothing"
     assert library("x").startswith("".join(texts))
-    assert library("x").startswith("".join(talker.first(1, "x")))
+    right, first = library("x"), "".join(talker.first(1, "x"))  # much, if the reader is late
+    assert first[: len(right)] == right[: len(first)]
     assert "".join(talker.pieces("x", parameter="llm_max_tokens 24")) == library("x")
 
 
