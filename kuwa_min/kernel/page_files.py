@@ -1,8 +1,7 @@
 """Serve the chat page: the files of the folder page/, from a folder or from inside a zip.
 
-`/` is index.html, `/page/NAME` every other file. The page
-requests only these and the Kernel's API, and its Content-Security-Policy allows nothing else: no
-inline script or style, no other host.
+`/` is index.html, `/page/NAME` every other file. The page requests only these and the Kernel's API,
+and its Content-Security-Policy allows nothing else: no inline script or style, no other host.
 """
 
 from __future__ import annotations

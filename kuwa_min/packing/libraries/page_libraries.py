@@ -111,9 +111,12 @@ def find_page_libraries(
         log_step(f"fetching {', '.join(one.name for one in missing)} for the chat page")
         _fetch(missing, cache)
     entries: dict[str, bytes] = {}
+    described = []
     for one in packages:
-        entries |= _entries(one, cache / one.archive)
-    return PageLibraries(entries, [_package(one, cache / one.archive) for one in packages])
+        content = _verified(one, cache / one.archive)
+        entries |= _entries(one, content)
+        described.append(_package(one, content))
+    return PageLibraries(entries, described)
 
 
 def _fetch(packages: list[NpmPackage], cache: Path) -> None:
@@ -146,8 +149,8 @@ def _pack(npm: str, packages: list[NpmPackage], folder: str) -> None:
         raise Unavailable(f"npm failed: {'; '.join(said[:2]) or 'no reason given'}")
 
 
-def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
-    """Return the entries of one package; raises UsageError if its hash is not the pinned one."""
+def _verified(package: NpmPackage, archive: Path) -> bytes:
+    """Return the content of an archive; raises UsageError if its hash is not the pinned one."""
     content = archive.read_bytes()
     found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package.integrity:
@@ -155,6 +158,11 @@ def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
             f"{archive} is not {package.name} {package.version} as it was pinned: its hash is "
             f"{found}; remove it and build again"
         )
+    return content
+
+
+def _entries(package: NpmPackage, content: bytes) -> dict[str, bytes]:
+    """Return the entries of one package; content: of its archive."""
     stem = package.file.removesuffix(".js")
     places = {package.module: f"{ZIP_FOLDER}/{package.file}"}
     places |= {name: f"{ZIP_FOLDER}/{stem}.{name}.txt" for name in package.licenses}
@@ -163,12 +171,12 @@ def _entries(package: NpmPackage, archive: Path) -> dict[str, bytes]:
         return {places[name]: file.read() for name, file in files.items() if file}
 
 
-def _package(package: NpmPackage, archive: Path) -> Package:
+def _package(package: NpmPackage, content: bytes) -> Package:
     return {
         "name": package.name,
         "version": package.version,
         "wheel": package.archive,
-        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(content).hexdigest(),
         "license": package.license,
         "spdx": True,
     }
