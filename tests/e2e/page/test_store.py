@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from tests.fakes.kuwa.executor_answers import Executor
 
 from .chat_page import NEEDS_CHROMIUM, Page, begin_answer, chromium, set_answer
-from .test_chats import LAST, TITLES, ask, open_chat, open_menu
+from .stored_chats import LAST, TITLES, ask, open_chat, open_menu
 
 pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 

@@ -12,7 +12,7 @@ import pytest
 from tests.fakes.kuwa.executor_answers import Executor
 
 from .chat_page import NEEDS_CHROMIUM, Page, frame, set_answer, text
-from .test_chats import LAST, TITLES, ask, form, open_menu, said
+from .stored_chats import LAST, TITLES, ask, form, open_menu, said
 
 pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
