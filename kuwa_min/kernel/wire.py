@@ -17,12 +17,13 @@ from kuwa_min.chat.chunks import (
     TextChunk,
     ThoughtChunk,
 )
+from kuwa_min.chat.sentence import ENGLISH, Language, innermost, render
 from kuwa_min.chat.side_notes import SideNoteGate
 from kuwa_min.errors import PieceError
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
 FRAMED_HEADERS = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
-THOUGHTS_HEADER = "x-kuwa-thoughts"  # sent by our chat page: thoughts are chunks
+THOUGHTS_HEADER = "x-kuwa-thoughts"  # sent by our chat page: text is the model's, and only that
 WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's front end lasts 0.1 s and may start late
 
 LINE_START = b'data: {"finish_reason": null, "delta": ['
@@ -118,16 +119,21 @@ def is_chat_room(history_id: str | None) -> bool:
     return bool(re.fullmatch(r"\s*0*[1-9][0-9]*\s*", history_id or ""))
 
 
-def choose_encoder(option: str, headers: Container[str], *, chat_room: bool) -> AnswerEncoder:
+def choose_encoder(
+    option: str, headers: Container[str], *, chat_room: bool, language: Language = ENGLISH
+) -> AnswerEncoder:
     """Return a new encoder for the answer to a request.
 
     option: AUTO, RAW or FRAMED. headers: the names of the request's headers, in lower case.
+    language: of our sentences, where they are no text of the answer.
     """
     if option == AUTO:
         option = FRAMED if any(name in headers for name in FRAMED_HEADERS) else RAW
     if option == RAW:
         return RawEncoder(chat_room=chat_room)
-    return FramedEncoder(chat_room=chat_room, thoughts_apart=THOUGHTS_HEADER in headers)
+    if THOUGHTS_HEADER in headers:
+        return PureTextEncoder(chat_room=chat_room, language=language)
+    return FramedEncoder(chat_room=chat_room)
 
 
 class RawEncoder:
@@ -177,12 +183,11 @@ class RawEncoder:
 class FramedEncoder:
     """The encoder for Kuwa 0.4: lines of JSON."""
 
-    errors_apart = False
+    errors_apart = thoughts_apart = False
 
-    def __init__(self, *, chat_room: bool, thoughts_apart: bool = False) -> None:
+    def __init__(self, *, chat_room: bool) -> None:
         self.gate = SideNoteGate()
         self.chat_room = self.pings_arrive = chat_room  # clients of the API get text only
-        self.thoughts_apart = thoughts_apart
 
     def wrap(self, put: Put) -> Put:
         """Return it as it is."""
@@ -228,6 +233,24 @@ class FramedEncoder:
             steps += [] if self.chat_room else [TimedWrite("\n")]
             steps.append(TimedWrite(self.encode_text(block)))
         return [*steps, TimedWrite(_last_line(end))]
+
+
+class PureTextEncoder(FramedEncoder):
+    """The encoder for clients of ours: text is the model's; thoughts and errors are chunks."""
+
+    errors_apart = thoughts_apart = True
+
+    def __init__(self, *, chat_room: bool, language: Language = ENGLISH) -> None:
+        super().__init__(chat_room=chat_room)
+        self._language: Language = language
+
+    def encode_end(self, end: AnswerEnd) -> list[TimedWrite]:
+        """Return the end as for others; the sentence in place of the rest is an error."""
+        steps = super().encode_end(end)
+        if end.declined:
+            error = LogChunk(render(innermost(end.declined), self._language), LogLevel.ERROR)
+            steps[-1:-1] = [TimedWrite(data) for data in self.encode_chunks([error])]
+        return steps
 
 
 def _utf8(text: str) -> bytes:

@@ -106,7 +106,8 @@ class Generation:
         self.index, self._slots, self._metrics = index, slots, metrics
         self._log_name = log_name or f"endpoint {index}"
         self._compute: Compute | None = compute
-        self._is_room, self._loop, self._log_content = encoder.chat_room, loop, log_content
+        self._loop, self._log_content = loop, log_content
+        self._says_stopped = encoder.chat_room and not encoder.errors_apart
         self._writer = PieceWriter(
             encoder, on_first=self._observe_first, log_content=log_content, language=self._language
         )
@@ -278,9 +279,10 @@ class Generation:
     def _final_writes(self) -> list[TimedWrite]:
         """Return the writes that follow the last piece; for the thread that claimed the end.
 
-        In a chat room, both front ends take an answer without a word for a fault of the model.
+        In a chat room, both front ends take an answer without a word for a fault of the model;
+        clients of ours do not.
         """
-        wordless = self._outcome == "aborted" and self._writer.is_blank and self._is_room
+        wordless = self._outcome == "aborted" and self._writer.is_blank and self._says_stopped
         sentence = [TimedWrite(catalog.STOPPED.render(self._language))] if wordless else []
         return sentence + self._writer.final_writes(
             failure=self._failure, note=self._end_note, usage=self._usage

@@ -13,6 +13,7 @@ from functools import partial
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.request_extras import RequestExtras
+from kuwa_min.chat.sentence import language_of
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.messages import (
     JSON,
@@ -123,7 +124,8 @@ class ExecutorRoutes:
             form, request.header("accept-language"), request.header("x-kuwa-api-base-urls")
         )._replace(headers=request.head.headers)
         room = wire.is_chat_room(form.get("history_id"))
-        encoder = wire.choose_encoder(self._wire_option, request.head.headers, chat_room=room)
+        headers, language = request.head.headers, language_of(request.header("accept-language"))
+        encoder = wire.choose_encoder(self._wire_option, headers, chat_room=room, language=language)
         chat.modelfile.extras = RequestExtras(separate_thoughts=encoder.thoughts_apart)
         generation = Generation(
             index,

@@ -18,7 +18,7 @@ def test_a_reload_shows_all_of_a_chat_and_it_goes_on(chats: Page, model: Executo
     """Text, notes, log, exit code, numbers and access code; history_id stays the same."""
     log = {"type": "log", "log": {"level": "WARNING", "text": "It is <b>warm</b>."}}
     usage = {"prompt_tokens": 5, "completion_tokens": 7}
-    ended = frame({"type": "exit_code", "exit_code": 1024}, usage=usage)
+    ended = frame({"type": "exit_code", "exit_code": 1}, usage=usage)
     note = frame(text("Yes. <<<WARNING>>>A note<<</WARNING>>>"), log)
     set_answer(model, note, ended)
     chats.say("Is it <i>here</i>?")
@@ -27,7 +27,7 @@ def test_a_reload_shows_all_of_a_chat_and_it_goes_on(chats: Page, model: Executo
     chats.wait(lambda: chats.texts(TITLES))
     before = {part: chats.texts(part) for part in parts}
     assert before[".note"] == ["A note"]
-    assert before[".code"] == ["Exit code 1024 · failed"]
+    assert before[".code"] == ["Exit code 1 · incomplete"]
     ids = (form(model)["history_id"], form(model)["user_id"])
 
     chats.driver.refresh()
@@ -53,6 +53,30 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_had_come(
     assert chats.texts(".note") == []
     ask(chats, model, "Go on.", "The other half")
     assert form(model)["input"] == said("Tell me all.", "The first half", "Go on.")
+
+
+def test_failed_and_empty_answers_are_shown_and_not_sent(chats: Page, model: Executor) -> None:
+    """Nor are their questions, so that questions and answers alternate."""
+    failed = frame(text("[Half]"), {"type": "exit_code", "exit_code": 1024})
+    for answer, meta in ((failed, "failed"), (frame(text(" \n")), "characters")):
+        set_answer(model, answer)
+        chats.say("Is this left out?")
+        chats.wait(lambda expected=meta: expected in chats.texts(f"{LAST} .meta")[0])
+    set_answer(model)
+    begin_answer(model, frame({"type": "progress", "progress": {"desc": "Reading"}}))
+    chats.write("Is this stopped?")
+    chats.one("#send").click()
+    chats.wait(lambda: chats.texts(f"{LAST} .progress") == ["Reading"])
+    chats.one("#stop").click()
+    model.go_on.set()
+    chats.wait(lambda: chats.texts(f"{LAST} .meta") == ["Stopped"])
+    chats.run("(await load('composer')).setDraft('')")
+    ask(chats, model, "One", "A1")
+    assert form(model)["input"] == said("One")
+    ask(chats, model, "Two", "A2")
+    assert form(model)["input"] == said("One", "A1", "Two")
+    assert chats.answers == ["[Half]", " \n", "", "A1", "A2"]
+    assert len(chats.texts(".unanswered")) == 3
 
 
 def test_edit_and_retry_make_branches_that_one_can_switch_between(

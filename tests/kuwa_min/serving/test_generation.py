@@ -38,6 +38,7 @@ from tests.support.programs import call, fetch, said, until
 LONG = 20.0
 TOKEN = "the-users-token"
 FRAMED = {"X-Kuwa-Api-Base-Urls": ""}
+PURE = {**FRAMED, "X-Kuwa-Thoughts": "apart"}
 ROOM = said("x", history_id="7")
 NOTE = f"{BEGIN}note{END}"
 
@@ -267,6 +268,20 @@ def test_a_sentence_is_not_part_of_a_note_that_was_begun() -> None:
     assert room_04(body)[:3] == ("[No.]", ["half"], 1024)
 
 
+def test_a_client_of_ours_gets_our_sentences_apart_from_the_models_text() -> None:
+    """In its language; those in place of a whole answer, and those behind half of one."""
+    sentence = ON_NEW_LINE.format(catalog.TOO_LONG)
+    compute = yielding("half", catalog.ONLY_THOUGHT, error=AnswerError(sentence))
+    fields = {**PURE, "Accept-Language": "zh-TW"}
+    with running(compute) as one, call(one.chat, ROOM, fields=fields) as response:
+        body = response.read()
+    logged = f"[ERROR] {catalog.TOO_LONG.render('zh')}"
+    shown = room_04(body)
+    assert shown.text == f"half\n{logged}"
+    assert shown.notes == [catalog.ONLY_THOUGHT.render("zh")]
+    assert ended(body)[:2] == ("stop", 1024)
+
+
 @pytest.mark.parametrize("block", [False, True])
 def test_an_abort_ends_well(block: bool) -> None:
     """Also if the backend blocks; the last line comes in any case."""
@@ -294,12 +309,14 @@ def test_an_abort_ends_well(block: bool) -> None:
         ([], "", "en_us", ""),
     ],
 )
-@pytest.mark.parametrize("fields", [FRAMED, {}])
+@pytest.mark.parametrize("fields", [FRAMED, PURE, {}])
 @pytest.mark.parametrize("block", [False, True])
 def test_a_room_whose_answer_is_stopped_before_its_text_gets_a_sentence(
     pieces: list[Any], history: str, language: str, left: str, fields: dict[str, str], block: bool
 ) -> None:
-    """The front ends would call it a fault of the model; an API client needs no sentence."""
+    """The front ends would call it a fault of the model; clients of ours need no sentence."""
+    if fields == PURE and left in (catalog.STOPPED, catalog.STOPPED.render("zh")):
+        left = ""
     begun, release = threading.Event(), threading.Event()
 
     async def compute(_: ChatRequest) -> AsyncGenerator[Piece, None]:

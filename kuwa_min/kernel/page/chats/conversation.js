@@ -52,10 +52,15 @@ export function pathTo(chat, id = chat.leaf) {
   return path.reverse();
 }
 
-/** Return the history up to `id`: the path without empty answers and their questions. */
+const INCOMPLETE = 1;    // the highest exit code of an answer that did not fail
+
+/** Tell whether an answer can be sent: it has text, and did not fail. */
+export const isAnswered = answer => Boolean(answer?.text.trim()) && !(answer.exit_code > INCOMPLETE);
+
+/** Return the history up to `id`: the path without empty and failed answers, and without their questions. */
 export function historyTo(chat, id = chat.leaf) {
   const path = pathTo(chat, id);
-  return path.filter((message, index) => (message.role === "user" ? path[index + 1] : message)?.text);
+  return path.filter((message, index) => isAnswered(message.role === "user" ? path[index + 1] : message));
 }
 
 /** Move the leaf to the newest message at or below `id`. */

@@ -3,7 +3,7 @@ import { $, button, composing, element } from "../dom.js";
 import { copyText } from "../clipboard.js";
 import { text } from "../texts.js";
 import { underWay } from "../turn.js";
-import { childrenOf } from "./conversation.js";
+import { childrenOf, isAnswered } from "./conversation.js";
 import { notify } from "./notice.js";
 import { redraw } from "./redraw.js";
 import { ask, currentChat, deleteMessages, on, retry, showBranch, shownMessages } from "./session.js";
@@ -44,7 +44,7 @@ function drawActions({ message, element: article }, index, all) {
 }
 
 const isUnanswered = (message, next) =>
-  message.role === "user" && next?.role === "assistant" && next.done !== false && !next.text && !next.notes?.length;
+  message.role === "user" && next?.role === "assistant" && next.done !== false && !isAnswered(next);
 
 function versionOf(place, count) {
   const made = element("span", "version", `${place + 1}/${count}`);
