@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +31,19 @@ def until(true: Callable[[], Any], seconds: float = TIMEOUT) -> Any:
         assert time.monotonic() < deadline, "this did not happen in time"
         pause.wait(0.01)
     return found
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Reserve a loopback port: only a server that binds this very number gets it.
+
+    A socket that is bound but does not listen keeps the system from handing its port out, whether
+    to servers on port 0 or to connections; SO_REUSEADDR, set on both, lets a server take it.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 class Program:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,17 +47,24 @@ def test_a_silent_peer_ends_with_the_deadline(scheme: str) -> None:
         ask(url.replace("http", scheme, 1))
 
 
-def test_a_lifted_deadline_leaves_the_body_any_time() -> None:
-    """A stream may take longer than its head."""
+@pytest.mark.parametrize("lifted", [True, False])
+def test_a_lifted_deadline_leaves_the_body_any_time(
+    monkeypatch: pytest.MonkeyPatch, lifted: bool
+) -> None:
+    """A stream may take longer than its head; others have no time left once it is over."""
+    late = contextlib.nullcontext() if lifted else pytest.raises(TimeoutError)
     with trickling(HEAD) as url:
-        connection = open_connection(urlsplit(url), LIMIT)
+        connection = open_connection(urlsplit(url), SLACK)
         with contextlib.closing(connection):
             connection.request("GET", "/")
             response = connection.getresponse()
             assert isinstance(response, Response)
-            response.lift_deadline(SLACK)
-            time.sleep(LIMIT)
-            assert len(response.read(9)) == 9
+            if lifted:
+                response.lift_deadline(SLACK)
+            now = time.monotonic() + SLACK
+            monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now))
+            with late:
+                assert len(response.read(9)) == 9
 
 
 def test_a_name_without_an_answer_ends_with_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +115,7 @@ def test_many_dead_addresses_share_the_time(monkeypatch: pytest.MonkeyPatch) -> 
         rows = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", one) for one in dead]
         rows.append((socket.AF_INET, socket.SOCK_STREAM, 0, "", alive.getsockname()))
         monkeypatch.setattr(deadline, "look_up", lambda *_: rows)
-        stack.enter_context(deadline.connect("kernel", 80, Deadline(4 * LIMIT)))
+        stack.enter_context(deadline.connect("kernel", 80, SharedOut(4 * LIMIT)))
         monkeypatch.setattr(deadline, "look_up", lambda *_: rows[:3] * 10)
         started = time.monotonic()
         with pytest.raises(TimeoutError):
@@ -126,6 +134,24 @@ def full_listener() -> Iterator[tuple[str, int]]:
             sock.setblocking(False)
             sock.connect_ex(address)
         yield address
+
+
+class SharedOut(Deadline):
+    """A deadline whose time passes as shares of it are handed out, however long those last."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(None)
+        self._seconds = seconds
+
+    def left(self) -> float:
+        """Return what no share has taken."""
+        return self._seconds
+
+    def share(self, parts: int) -> float:
+        """Take a share."""
+        taken = self._seconds / parts
+        self._seconds -= taken
+        return taken
 
 
 def test_a_deadline_without_an_end_never_comes() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.registration import Registration
 from tests.fakes.kuwa.kernel_hangs import hanging_kernel
 from tests.fakes.kuwa.kernel_talks_garbage import garbage_kernel, odd_table
-from tests.support.programs import until
+from tests.support.programs import TIMEOUT, reserved_port, until
 
 ENDPOINTS = ["http://127.0.0.1:5/chat", "http://127.0.0.1:5/chat/1"]
 
@@ -31,8 +30,8 @@ ENDPOINTS = ["http://127.0.0.1:5/chat", "http://127.0.0.1:5/chat/1"]
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registration, "HEARTBEAT", 0.05)
     monkeypatch.setattr(registration, "BACKOFF_FIRST", 0.02)
-    monkeypatch.setattr(registration, "REQUEST_TIMEOUT", 0.5)
-    monkeypatch.setattr(registration, "UNREGISTER_TIMEOUT", 0.5)
+    monkeypatch.setattr(registration, "REQUEST_TIMEOUT", TIMEOUT)  # these Kernels do answer
+    monkeypatch.setattr(registration, "UNREGISTER_TIMEOUT", TIMEOUT)
 
 
 @pytest.fixture
@@ -62,10 +61,11 @@ def rows(kernel: EmbeddedKernel, name: str = "bot") -> list[str]:
     return [row[0] for row in kernel.records.table().get(name, [])]
 
 
-def free_port() -> int:
-    """Find a port without a listener."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Return a port without a listener, which the test alone may give one."""
+    with reserved_port() as number:
+        yield number
 
 
 def test_every_endpoint_is_registered_under_every_name_and_removed_at_the_end(
@@ -116,11 +116,10 @@ def test_one_lost_slot_is_registered_again_and_the_others_are_left_alone(
 
 
 def test_a_kernel_that_is_not_up_is_retried_and_logged_once(
-    metrics: Metrics, caplog: pytest.LogCaptureFixture
+    port: int, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Start the executor before it."""
     caplog.set_level(logging.INFO)
-    port = free_port()
     with registered(f"http://127.0.0.1:{port}/", metrics):
         until(lambda: "waiting for the Kernel" in caplog.text)
         with EmbeddedKernel("127.0.0.1", port) as kernel:
@@ -130,11 +129,10 @@ def test_a_kernel_that_is_not_up_is_retried_and_logged_once(
 
 
 def test_a_kernel_that_goes_away_and_comes_back_is_noticed(
-    metrics: Metrics, caplog: pytest.LogCaptureFixture
+    port: int, metrics: Metrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Restart the Kernel empty on the same port."""
     caplog.set_level(logging.INFO)
-    port = free_port()
     with registered(f"http://127.0.0.1:{port}/", metrics):
         with EmbeddedKernel("127.0.0.1", port) as kernel:
             until(lambda: rows(kernel) == ENDPOINTS)
@@ -144,13 +142,16 @@ def test_a_kernel_that_goes_away_and_comes_back_is_noticed(
             until(lambda: "registered again" in caplog.text)
 
 
-def test_a_hanging_kernel_does_not_hold_the_end_up(metrics: Metrics) -> None:
-    """Stop while the Kernel says nothing."""
+def test_a_hanging_kernel_does_not_hold_the_end_up(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stop while the Kernel says nothing, long before the request to it would end by itself."""
+    monkeypatch.setattr(registration, "UNREGISTER_TIMEOUT", 0.1)
     with hanging_kernel() as url:
         started = time.monotonic()
         with registered(url, metrics):
             pass
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < TIMEOUT / 2
 
 
 @pytest.mark.parametrize(
@@ -244,11 +245,11 @@ def test_names_that_the_kernel_took_are_unregistered_although_others_failed(
 
 
 def test_no_proxy_of_the_environment_is_used(
-    kernel: EmbeddedKernel, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    port: int, kernel: EmbeddedKernel, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Point every proxy variable at a closed port."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
     monkeypatch.setenv("no_proxy", "")
     with registered(kernel.url, metrics):
         until(lambda: rows(kernel) == ENDPOINTS)
