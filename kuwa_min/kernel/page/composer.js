@@ -2,7 +2,7 @@
 import { $, composing } from "./dom.js";
 import { acceptAttachments, attachments, setAttachments } from "./attachments/attachments.js";
 import { followEnd } from "./answer/transcript.js";
-import { ask, hooks, stop, underWay } from "./turn.js";
+import { ask, hooks, mayAsk, stop, underWay } from "./turn.js";
 import { text } from "./texts.js";
 
 const box = $("message");
@@ -27,7 +27,7 @@ export function showControls() {
 
 function send() {
   const question = box.value, files = attachments();
-  if (underWay() || isEmpty() || !hooks.accessCode()) return;
+  if (isEmpty() || !mayAsk()) return;
   setDraft("");
   box.focus();
   ask(question, files);
@@ -36,7 +36,7 @@ function send() {
 box.placeholder = text.message;
 acceptAttachments(showControls);
 $("send").addEventListener("click", send);
-$("stop").addEventListener("click", stop);
+$("stop").addEventListener("click", () => stop());
 box.addEventListener("input", () => {
   box.style.height = "auto";
   box.style.height = `${box.scrollHeight}px`;

@@ -23,7 +23,6 @@ Object.assign(hooks, {
   fields: async messages => ({
     modelfile: JSON.stringify([...modelfileOf(currentChat().settings), ...commandsFor(messages)]),
   }),
-  changed: showControls,
 });
 if (language === "zh") document.documentElement.lang = "zh-Hant";
 document.title = `Kuwa · ${text.kernel}`;
@@ -31,6 +30,7 @@ for (const node of document.querySelectorAll("[data-text]")) node.textContent = 
 for (const node of document.querySelectorAll("[data-label]")) node.setAttribute("aria-label", text[node.dataset.label]);
 showActions();
 showSidebar();
+on("drawn", showControls);
 on("drawn", showSettings({ read: () => currentChat().settings, write: setSettings }));
 startSession();
 showExecutors({ historyId: () => currentChat().history_id, changed: showControls });

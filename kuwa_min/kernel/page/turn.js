@@ -7,9 +7,11 @@ import { splitNotes } from "./answer/notes.js";
 import { summaryOf } from "./answer/summary.js";
 import { splitThoughts } from "./answer/thoughts.js";
 import { number, readAnswer } from "./answer/wire.js";
+import { notify } from "./chats/notice.js";
 import { Problem, abort, abortOnPageHide, post, reserve, userId } from "./kernel.js";
 import { text } from "./texts.js";
 
+const MOST_TURNS = 4;       // a browser has six connections to a host, and the page needs others than answers
 const HANG_UP_MS = 3000;    // how long an abort may take before the page drops the connection itself
 
 /** How a turn reaches the other parts of the page; set by page.js and chats/session.js. */
@@ -19,12 +21,20 @@ export const hooks = {
   history: () => [],            // what is sent before the question: [{isbot, msg}]
   fields: async () => ({}),     // (messages): more fields of the form
   begun() {},                   // (turn): a question is on the screen, its answer is awaited
-  ended() {},                   // (turn, result): see ask
-  changed() {},                 // a turn has begun or ended
+  ended() {},                   // (turn, result): see answer; another chat may be on the screen
 };
 
-let current = null;    // the turn under way in the chat on screen
-export const underWay = () => current;
+const turns = new Map();    // under way, by history_id
+/** Return the turn under way in a chat: the one on the screen, unless the history_id of another is given. */
+export const underWay = (historyId = hooks.historyId()) => turns.get(historyId);
+
+/** Tell whether the chat on the screen can be asked now; say so if too many others are being answered. */
+export function mayAsk() {
+  if (underWay() || !hooks.accessCode()) return false;
+  if (turns.size < MOST_TURNS) return true;
+  notify(text.too_many_answers(MOST_TURNS));
+  return false;
+}
 
 /** Show a question with its attachments, and its answer. */
 export function ask(question, attachments = []) {
@@ -43,13 +53,13 @@ export async function answer(question, asked, attachments = []) {
   const ids = { name: hooks.accessCode(), history_id: hooks.historyId(), user_id: userId };
   const view = answerView(), noteSplitter = splitNotes(view);
   const splitter = splitThoughts({ write: noteSplitter.feed, think: view.think });
-  const turn = current = { ids, question, attachments, asked, view, stopped: false, sent: false, hangUp: new AbortController() };
+  const turn = { ids, question, attachments, asked, view, stopped: false, sent: false, hangUp: new AbortController() };
   const messages = withinLimit([...hooks.history(), { isbot: false, msg: sentText(question, attachments) }]);
   const result = { exitCode: 0, refused: false, usage: null, problem: "" };
   const started = performance.now();
   stickToEnd();
+  turns.set(ids.history_id, turn);
   hooks.begun(turn);
-  hooks.changed();
 
   try {
     view.say(text.thinking);
@@ -74,10 +84,8 @@ export async function answer(question, asked, attachments = []) {
   Object.assign(result, { first: first && seconds(first), seconds: seconds(performance.now()) });
   view.say(summaryOf(result));
   view.done(result.exitCode);
-  const isCurrent = current === turn;
-  if (isCurrent) current = null;
-  hooks.ended(turn, { ...result, isCurrent });
-  hooks.changed();
+  turns.delete(ids.history_id);
+  hooks.ended(turn, result);
 }
 
 function reader(view, splitter, result) {
@@ -115,8 +123,7 @@ async function exchange(turn, form, incoming) {
   incoming.end();
 }
 
-export function stop() {
-  const turn = current;
+export function stop(turn = underWay()) {
   if (!turn || turn.stopped) return;
   turn.stopped = true;
   turn.view.say(text.stopping);
@@ -125,12 +132,6 @@ export function stop() {
   setTimeout(() => turn.hangUp.abort(), HANG_UP_MS);
 }
 
-/** Stop the turn and detach it: its message is no longer on the screen. */
-export function leave() {
-  stop();
-  current = null;
-}
-
 addEventListener("pagehide", () => {
-  if (current) abortOnPageHide(current);
+  for (const turn of turns.values()) abortOnPageHide(turn);
 });

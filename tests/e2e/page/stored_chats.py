@@ -48,9 +48,10 @@ def open_chat(page: Page, title: str) -> None:
     page.driver.find_element(By.XPATH, items.replace("$title", f"'{title}'")).click()
 
 
-def open_menu(page: Page) -> None:
-    """Open the menu of the first chat of the list."""
-    page.one("#chats .more").click()
+def open_menu(page: Page, title: str = "") -> None:
+    """Open the menu of a chat of the list, the first unless a title is given."""
+    label = f"Rename, export or delete “{title}"
+    page.one(f"#chats .more[aria-label^='{label}']").click()
     page.wait(lambda: page.one(".chat_menu").is_displayed())
 
 

@@ -288,7 +288,7 @@ def test_the_endpoints_of_an_executor_make_one_row(page: Page, kernel: str) -> N
 
 
 def test_a_new_chat_begins_empty_even_while_an_answer_comes_in(page: Page, debug: str) -> None:
-    """The old answer is stopped; the next question has no history and another id."""
+    """It has another id; its question has no history."""
     page.choose(debug)
     before = page.one("#me").text
     page.say(LONG)

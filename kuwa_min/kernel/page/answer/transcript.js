@@ -30,6 +30,13 @@ export function addMessage(kind, label, content = "") {
   return message;
 }
 
+/** Add an element that was a message of the transcript before, and return it. */
+export function putBack(message) {
+  $("welcome").hidden = true;
+  log.append(message);
+  return message;
+}
+
 export function clearTranscript() {
   log.replaceChildren($("welcome"));
   $("welcome").hidden = false;

@@ -3,7 +3,7 @@ import { button, composing, element } from "../dom.js";
 import { text } from "../texts.js";
 import { exportJson, exportMarkdown } from "./files.js";
 import { notify } from "./notice.js";
-import { addChats, currentChat, openChat, removeChat, save, store } from "./session.js";
+import { addChats, chatInMemory, openChat, removeChat, save, store } from "./session.js";
 
 const TITLE_LENGTH = 200;
 
@@ -42,7 +42,7 @@ export async function showMenu(id) {
 }
 
 function rename(chat) {
-  const renamed = chat.id === currentChat().id ? currentChat() : chat;
+  const renamed = chatInMemory(chat.id) || chat;
   renamed.title = title.value.trim() || renamed.title;
   save({ fields: ["title"] }, renamed);
 }

@@ -67,8 +67,7 @@ function edit(article, message) {
   };
   const send = () => {
     if (!box.value.trim() && !message.attachments?.length) return;
-    close();
-    ask(message.id, box.value);
+    if (ask(message.id, box.value)) close();
   };
   const grow = () => {
     box.style.height = "auto";

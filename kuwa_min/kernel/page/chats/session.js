@@ -1,24 +1,23 @@
 /**
  * The chat on the screen, its turns, and their storage.
  *
- * The address has the chat's id behind `#`, so a reload and the browser's Back show the same chat. An answer is
- * stored while it comes in; what another tab writes to the chat is shown when no answer is under way here.
+ * The address has the chat's id behind `#`, so a reload and the browser's Back show the same chat. An answer goes on
+ * while another chat is on the screen. What another tab writes to a chat is shown when no answer to it is under way here.
  */
 import { $ } from "../dom.js";
 import { drawAnswer, drawQuestion } from "../answer/kept_messages.js";
-import { clearTranscript, stickToEnd } from "../answer/transcript.js";
+import { clearTranscript, putBack, stickToEnd } from "../answer/transcript.js";
 import { sentText } from "../attachments/sent_text.js";
 import { focusMessage, hasDraft, setDraft } from "../composer.js";
-import { accessCode, chooseAccessCode, refresh } from "../executors.js";
+import { chooseAccessCode, refresh } from "../executors.js";
 import { userId } from "../kernel.js";
 import { text } from "../texts.js";
-import { answer, leave, hooks, underWay } from "../turn.js";
+import { answer, hooks, mayAsk, stop, underWay } from "../turn.js";
+import { dropAnswers, endAnswer, keepAnswer, liveChat, liveElement } from "./answers.js";
 import { appendMessage, chooseBranch, createChat, historyTo, pathTo, removeMessages, restoreMessages } from "./conversation.js";
 import { notify } from "./notice.js";
 import { redraw } from "./redraw.js";
-import { openStore, saveOnPageHide } from "./store.js";
-
-const KEEP_MS = 1000;    // between two saves of an answer that comes in
+import { openStore } from "./store.js";
 
 const listeners = { drawn: [], stored: [], failed: [] };
 const emit = (event, ...values) => { for (const listener of listeners[event]) listener(...values); };
@@ -35,9 +34,10 @@ export const store = openStore({
 let chat = createChat();
 let shown = [];              // {message, element} of the path on the screen
 let open = 0;                // counts requests to show a chat: the last one wins
-const turns = new Map();     // by turn, until its end is stored: {chat, message, timer}
 
 export const currentChat = () => chat;
+/** Return the chat of this id if it is on the screen or being answered: what is to be changed, beside the store. */
+export const chatInMemory = id => id === chat.id ? chat : liveChat(id);
 export const shownMessages = () => shown;
 
 /** Write fields of the chat on the screen, some of its messages, or the removal of messages. */
@@ -46,10 +46,11 @@ export async function save(changes, of = chat) {
   emit("stored");
 }
 
+const saveMessage = (of, message) => save({ messages: [message] }, of);
+
 // ---- which chat
 
 function show(next) {
-  leave();
   chat = next;
   shown = [];
   clearTranscript();
@@ -80,7 +81,7 @@ export async function openChat(id, messageId = null) {
 async function showFromAddress() {
   const id = location.hash.slice(1), mine = ++open;
   if (id && id === chat.id) return;
-  const kept = id && await store.load(id);
+  const kept = id && (liveChat(id) || await store.load(id));
   if (mine !== open) return;
   if (id && !kept) {
     history.replaceState(null, "", location.pathname);
@@ -102,14 +103,7 @@ async function showStored(id) {
 
 /** Delete a chat, and return what addChats() would put back. */
 export async function removeChat(id) {
-  for (const [turn, { chat: of, message, timer }] of turns) {
-    if (of.id !== id) continue;
-    clearInterval(timer);
-    copyAnswer(turn);
-    turns.delete(turn);    // what still comes in is kept nowhere
-    if (!message.done) Object.assign(message, { stopped: true, done: true });
-    await store.save(of, { messages: [message] });
-  }
+  for (const turn of await dropAnswers(id)) stop(turn);
   if (id === chat.id) newChat();
   const removed = await store.load(id);
   await store.remove(id);
@@ -138,7 +132,8 @@ function drawPath() {
   }
   for (const { element } of shown.splice(same)) element.remove();
   for (const message of path.slice(same)) {
-    const element = message.role === "user" ? drawQuestion(message) : drawAnswer(message);
+    const live = liveElement(message);
+    const element = live ? putBack(live) : message.role === "user" ? drawQuestion(message) : drawAnswer(message);
     shown.push({ message, element });
   }
   $("welcome").hidden = path.length > 0;
@@ -167,12 +162,10 @@ export function deleteMessages(id) {
   notify(text.deleted_messages(removed.length), {
     label: text.undo,
     act() {
-      const isHere = of.id === chat.id, back = isHere && underWay() ? chat.leaf : leaf;    // an answer stays on the screen
+      const now = chatInMemory(of.id), back = now && underWay(of.history_id) ? now.leaf : leaf;    // an answer stays on its branch
       restoreMessages(of, removed, back);
-      if (isHere) {
-        if (of !== chat) restoreMessages(chat, removed, back);
-        draw();
-      }
+      if (now && now !== of) restoreMessages(now, removed, back);
+      if (now === chat) draw();
       save({ fields: ["leaf"], messages: removed }, of);
     },
   });
@@ -183,21 +176,22 @@ export function deleteMessages(id) {
 /** Answer the question of a message once more, as a sibling of its other answers. */
 export function retry(id) {
   const message = chat.messages[id], question = message.role === "user" ? message : chat.messages[message.parent];
-  if (underWay() || !question || !accessCode()) return;
+  if (!question || !mayAsk()) return;
   chat.leaf = question.id;
   draw();
   focusMessage();
   answer(question.text, shown.at(-1).element, question.attachments);
 }
 
-/** Ask a question in other words, as a sibling of the first. */
+/** Ask a question in other words, as a sibling of the first; return whether that can be done now. */
 export function ask(id, question) {
   const { parent, attachments } = chat.messages[id];
-  if (underWay() || !accessCode()) return;
+  if (!mayAsk()) return false;
   appendMessage(chat, parent, "user", { text: question, attachments });
   draw();
   focusMessage();
   answer(question, shown.at(-1).element, attachments);
+  return true;
 }
 
 const wireMessage = ({ role, text: said, attachments }) =>
@@ -214,51 +208,21 @@ function begun(turn) {
   const message = appendMessage(chat, question.id, "assistant", { access_code: turn.ids.name, done: false });
   shown.push({ message, element: turn.view.message });
   chat.access_code = turn.ids.name;
-  turns.set(turn, { chat, message, timer: setInterval(keep, KEEP_MS, turn) });
+  keepAnswer(turn, chat, message, saveMessage);
   save({ fields: ["leaf", "updated", "title", "access_code"], messages: [question, message] });
   if (location.hash !== `#${chat.id}`) history.replaceState(null, "", `#${chat.id}`);
   emit("drawn");
 }
 
-/** Copy what has come in to the message; return whether there was more. */
-function copyAnswer(turn) {
-  const { message } = turns.get(turn), { answer: said, thoughts, thinkingSeconds, notes, logs } = turn.view;
-  const lengths = () => [message.text, message.thoughts, message.notes, message.logs].map(part => part?.length).join();
-  const before = lengths();
-  Object.assign(message, { text: said, thoughts, thinking_seconds: thinkingSeconds, notes: [...notes], logs: [...logs] });
-  return before !== lengths();
-}
-
-function keep(turn) {
-  const { chat: of, message } = turns.get(turn);
-  if (copyAnswer(turn)) save({ messages: [message] }, of);
-}
-
-function ended(turn, result) {
-  const { isCurrent, exitCode, thinkingSeconds, ...found } = result;
-  const unanswered = !found.text && !found.notes.length;
-  if (isCurrent && unanswered && turn.isTyped && !hasDraft()) setDraft(turn.question, turn.attachments);    // offer it again
-  if (isCurrent) refresh();
-  if (turns.has(turn)) {
-    const { chat: of, message, timer } = turns.get(turn);
-    clearInterval(timer);
-    Object.assign(message, found, { exit_code: exitCode, thinking_seconds: thinkingSeconds, done: true });
-    save({ messages: [message] }, of).then(() => {
-      turns.delete(turn);
-      showStored(of.id);    // what other tabs wrote meanwhile
-    });
-  }
+async function ended(turn, result) {
+  const isHere = turn.ids.history_id === chat.history_id, unanswered = !result.text && !result.notes.length;
+  if (isHere && unanswered && turn.isTyped && !hasDraft()) setDraft(turn.question, turn.attachments);    // offer it again
+  const ending = endAnswer(turn, result);
+  refresh();
   emit("drawn");
+  const of = await ending;
+  if (of) showStored(of.id);    // what other tabs wrote meanwhile
 }
-
-// Browsers end requests before pagehide: an answer that has just broken off may have been cut by that.
-addEventListener("pagehide", () => {
-  for (const [turn, { chat: of, message }] of turns) {
-    copyAnswer(turn);
-    const { problem, ...kept } = message;
-    saveOnPageHide(of, problem === text.broken ? { ...kept, done: false } : message);
-  }
-});
 
 /** Show the chat of the address, and connect turns with the chat on the screen. */
 export function startSession() {

@@ -1,6 +1,7 @@
 /** The sidebar: the list of stored chats, and its search. */
 import { $, button, element } from "../dom.js";
 import { language, text } from "../texts.js";
+import { underWay } from "../turn.js";
 import { makeMenu, nameOf, showMenu } from "./chat_menu.js";
 import { closeDrawer, makeDrawer } from "./drawer.js";
 import { exportAll, importButton } from "./files.js";
@@ -60,7 +61,8 @@ async function refreshList() {
 
 async function drawAll() {
   const chats = await store.list(), shown = chats.slice(0, listed);
-  const state = JSON.stringify([listed, chats.length, shown.map(({ id, title, updated }) => [id, title, updated])]);
+  const looks = shown.map(({ id, title, updated, history_id }) => [id, title, updated, Boolean(underWay(history_id))]);
+  const state = JSON.stringify([listed, chats.length, looks]);
   if (state === drawn || query) return;
   drawn = state;
   found.textContent = chats.length ? "" : text.no_chats;
@@ -88,7 +90,8 @@ function drawItems(items) {
 function item(chat, message = null, snippet = null) {
   const made = element("li"), open = button("", () => { openChat(chat.id, message); closeDrawer(); }, { className: "open" });
   open.dataset.key = chat.id;
-  open.append(element("span", "title", nameOf(chat)), element("small", "", timeOf(chat.updated)));
+  const note = underWay(chat.history_id) ? element("small", "answering", text.streaming) : element("small", "", timeOf(chat.updated));
+  open.append(element("span", "title", nameOf(chat)), note);
   if (snippet) {
     const [before, match, after] = snippet, line = element("span", "snippet", before);
     line.append(element("mark", "", match), after);

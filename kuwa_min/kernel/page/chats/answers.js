@@ -1,0 +1,62 @@
+/** The answers under way, stored in their chats while they come in, whichever chat is on the screen. */
+import { text } from "../texts.js";
+import { saveOnPageHide } from "./store.js";
+
+const KEEP_MS = 1000;    // between two saves of an answer that comes in
+
+const answers = new Map();    // by turn, until its end is stored: {chat, message, save, timer}
+const of = id => [...answers].filter(([, { chat }]) => chat.id === id);
+
+/** Return the chat of this id if an answer to it is under way: newer than what is stored. */
+export const liveChat = id => of(id).at(-1)?.[1].chat;
+
+/** Return the element of a message that is an answer under way. */
+export const liveElement = ({ id }) => [...answers].find(([, { message }]) => message.id === id)?.[0].view.message;
+
+/** Store an answer from now on; save(chat, message) stores it once. */
+export function keepAnswer(turn, chat, message, save) {
+  const keep = () => { if (copyAnswer(turn)) save(chat, message); };
+  answers.set(turn, { chat, message, save, timer: setInterval(keep, KEEP_MS) });
+}
+
+/** Copy what has come in to the message; return whether there was more. */
+function copyAnswer(turn) {
+  const { message } = answers.get(turn), { answer: said, thoughts, thinkingSeconds, notes, logs } = turn.view;
+  const lengths = () => [message.text, message.thoughts, message.notes, message.logs].map(part => part?.length).join();
+  const before = lengths();
+  Object.assign(message, { text: said, thoughts, thinking_seconds: thinkingSeconds, notes: [...notes], logs: [...logs] });
+  return before !== lengths();
+}
+
+/** Store the end of an answer; the result is turn.js's. Return its chat, undefined if that was deleted. */
+export async function endAnswer(turn, { exitCode, thinkingSeconds, ...found }) {
+  if (!answers.has(turn)) return undefined;
+  const { chat, message, save, timer } = answers.get(turn);
+  clearInterval(timer);
+  Object.assign(message, found, { exit_code: exitCode, thinking_seconds: thinkingSeconds, done: true });
+  await save(chat, message);
+  answers.delete(turn);
+  return chat;
+}
+
+/** Store what has come of a chat's answers as stopped, and store no more; return their turns. */
+export async function dropAnswers(id) {
+  const dropped = of(id);
+  for (const [turn, { chat, message, save, timer }] of dropped) {
+    clearInterval(timer);
+    copyAnswer(turn);
+    answers.delete(turn);
+    if (!message.done) Object.assign(message, { stopped: true, done: true });
+    await save(chat, message);
+  }
+  return dropped.map(([turn]) => turn);
+}
+
+// Browsers end requests before pagehide: an answer that has just broken off may have been cut by that.
+addEventListener("pagehide", () => {
+  for (const [turn, { chat, message }] of answers) {
+    copyAnswer(turn);
+    const { problem, ...kept } = message;
+    saveOnPageHide(chat, problem === text.broken ? { ...kept, done: false } : message);
+  }
+});
