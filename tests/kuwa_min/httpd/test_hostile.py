@@ -16,6 +16,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -26,7 +27,7 @@ from kuwa_min.httpd.server import Server
 from tests.support.programs import MODULE, ROOT, Program, call, fetch, said, until
 
 TIMEOUT = 60.0  # seconds until a test gives up
-SILENCE = 6  # seconds of a backend that waits or blocks
+SILENCE = 10 * TIMEOUT  # seconds of a backend that waits or blocks
 MB = 1 << 20
 OFFLINE = ("--ignore_kernel", "--host", "127.0.0.1", "--port", "0")
 TOKENS = ("openai_token", "google_token", "third_party_token", "user_token")
@@ -205,17 +206,23 @@ def test_noise_neither_kills_nor_confuses_nor_fattens_the_executor(debug: Progra
     assert " ERROR " not in log
 
 
-def test_200_health_checks_at_once_are_answered_within_a_second(debug: Program) -> None:
-    """Connect and ask 200 times before reading a single answer; one try of three must do."""
+def test_200_health_checks_at_once_take_hardly_longer_than_one_after_the_other(
+    debug: Program,
+) -> None:
+    """Connect and ask 200 times before reading a single answer; a lost SYN would cost a second."""
 
-    def ask() -> None:
+    def ask(count: int) -> None:
         with contextlib.ExitStack() as stack:
-            socks = [stack.enter_context(connect(debug)) for _ in range(200)]
+            socks = [stack.enter_context(connect(debug)) for _ in range(count)]
             for sock in socks:
                 sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert all(sock.recv(500).startswith(b"HTTP/1.1 204 ") for sock in socks)
 
-    assert any(took(ask) < 1 for _ in range(3))
+    def one_by_one() -> None:
+        for _ in range(200):
+            ask(1)
+
+    until(lambda: took(lambda: ask(200)) < took(one_by_one) + 0.5)
 
 
 @pytest.mark.parametrize(
@@ -264,11 +271,14 @@ def test_bodies_that_never_end_take_a_bounded_memory(debug: Program) -> None:
     forget_peak(debug)
     before, size = memory(debug), 8 * MB
     with contextlib.ExitStack() as stack:
-        drips = [stack.enter_context(connect(debug)) for _ in range(40)]
-        for drip in drips:
+        first = None
+        for number in range(40):
+            drip = stack.enter_context(connect(debug))
             drip.sendall(post(b"x" * size)[:-1])
-        drips[0].sendall(b"x")
-        assert read_until(drips[0], b"moment.").startswith(b"HTTP/1.1 503 ")
+            first = first or drip
+            if number == 19:  # many more than have room; after 20 s it is told another reason
+                first.sendall(b"x")
+                assert read_until(first, b"moment.").startswith(b"HTTP/1.1 503 ")
         assert fetch(debug.url, said("hello")) == (200, "hello")
         assert fetch(debug.url, said("x" * 6 * MB, "yes", "hello")) == (200, "hello")
         assert memory(debug, "VmHWM") - before < 200 * MB
@@ -581,11 +591,12 @@ def test_64_clients_that_never_read_take_little_memory_and_are_dropped(endless: 
         with deaf(program), connect(program):
             until(lambda: busy_slots(program) == 1)
         until(lambda: busy_slots(program) == 0)
-        before = memory(program)
+        before, pieces = memory(program), "time_to_first_piece_seconds_count"
+        answered = metric(program, pieces)
         for slot in range(64):
             stack.enter_context(deaf(program, slot))
-        until(lambda: busy_slots(program) == 64)
-        started, most = time.monotonic(), 0
+        until(lambda: metric(program, pieces) == answered + 64)
+        most = 0
 
         def all_free() -> bool:
             nonlocal most
@@ -593,16 +604,17 @@ def test_64_clients_that_never_read_take_little_memory_and_are_dropped(endless: 
             return busy_slots(program) == 0
 
         until(all_free)
-        assert time.monotonic() - started < TIMEOUT / 2
         assert most - before < 16 * MB
-        assert took(lambda: fetch(at(program, "/health"))) < 5
+        assert fetch(at(program, "/health"))[0] == 204
 
 
 def test_abort_is_answered_at_once_although_the_client_does_not_read(endless: Path) -> None:
     """Abort an answer whose piece waits for a stalled client, and chat in its slot again."""
     with running(backend=endless) as program, deaf(program, size=16 * MB):
         until(lambda: metric(program, "time_to_first_piece_seconds_count") == 1)
-        assert took(lambda: fetch(f"{program.url}/abort")) < 5
+        assert fetch(f"{program.url}/abort") == (200, '{"msg":"Aborted"}')
+        assert metric(program, "aborted_total") == 1
+        assert metric(program, "disconnected_total") == 0  # as it is when a stalled one is dropped
         with deaf(program):
             assert busy_slots(program) == 1
 
@@ -617,35 +629,34 @@ def test_the_end_does_not_wait_for_stalled_clients(endless: Path) -> None:
         for slot in range(4):
             stack.enter_context(deaf(program, slot, size=8 * MB))
         until(lambda: metric(program, "time_to_first_piece_seconds_count") == 4)
-        started = time.monotonic()
         assert stop(program) == 0
-        assert time.monotonic() - started < 5
+    assert program.log.count("cut short") == 4  # else they were dropped at the limit of their time
     assert " ERROR " not in program.log
 
 
-def test_health_and_metrics_are_quick_during_a_stream_flat_out(debug: Program) -> None:
-    """Ask both while four megabytes stream as fast as they can; of three rounds one must do."""
-
-    def ask() -> float:
-        with connect(debug) as sock:
-            sock.sendall(chat("0123456789abcdef" * (4 * MB // 16)))
-            read_until(sock, b"\r\n\r\n")
-            times, reading = [], threading.Thread(target=drain, args=(sock,))
-            reading.start()
-            for path in ("/health", "/metrics") * 10:
-                times.append(took(lambda: fetch(at(debug, path))))  # noqa: B023 - called at once
-                assert busy_slots(debug) == 1
-            sock.shutdown(socket.SHUT_RDWR)
-            reading.join(TIMEOUT)
-            until(lambda: busy_slots(debug) == 0)
-            return statistics.median(times)
+def test_health_and_metrics_are_quick_during_a_stream_flat_out(endless: Path) -> None:
+    """Ask both while an answer streams as fast as it can, until the machine has time for all."""
 
     def drain(sock: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while sock.recv(65536):
                 pass
 
-    assert any(ask() < 0.1 for _ in range(3))
+    with running(backend=endless) as program, connect(program) as sock:
+
+        def ask() -> float:
+            paths = ("/health", "/metrics") * 10
+            return statistics.median(took(partial(fetch, at(program, path))) for path in paths)
+
+        sock.sendall(chat("16"))
+        read_until(sock, b"\r\n\r\n")
+        reading = threading.Thread(target=drain, args=(sock,))
+        reading.start()
+        until(lambda: ask() < 0.1)
+        assert busy_slots(program) == 1
+        sock.shutdown(socket.SHUT_RDWR)
+        reading.join(TIMEOUT)
+        until(lambda: busy_slots(program) == 0)
 
 
 # -- ends
@@ -673,10 +684,8 @@ def test_abort_ends_the_answer_of_a_silent_backend_at_once(silent: Program) -> N
     with connect(silent) as sock:
         sock.sendall(chat("begun"))
         read_until(sock, b"\r\n\r\n")
-        started = time.monotonic()
         assert fetch(f"{silent.url}/abort") == (200, '{"msg":"Aborted"}')
         assert read_until(sock, b"0\r\n\r\n")
-        assert time.monotonic() - started < SILENCE / 2
     with call(silent.url, said("next")) as response:
         assert response.status == 200
 
@@ -697,14 +706,12 @@ def test_after_a_client_left_the_next_chat_is_accepted_at_once(
             sock.sendall(behind)
             assert fetch(silent.url, said("next"))[0] == 429
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        started = time.monotonic()
 
         def accepted() -> bool:
             with call(silent.url, said("next")) as response:
                 return response.status == 200
 
         until(accepted)
-        assert time.monotonic() - started < SILENCE / 2
         until(lambda: "No process" in fetch(f"{silent.url}/abort")[1])
 
 
@@ -739,7 +746,8 @@ def test_chats_and_aborts_in_a_hurry_never_wedge_a_slot() -> None:
                     abort.close()
         until(lambda: busy_slots(program) == 0)
         assert fetch(program.url, said("works")) == (200, "works")
-        assert len(list(Path(f"/proc/{program.process.pid}/fd").iterdir())) < 40
+        descriptors = Path(f"/proc/{program.process.pid}/fd")
+        until(lambda: len(list(descriptors.iterdir())) < 40)  # the last threads close theirs
         assert stop(program) == 0
     assert " ERROR " not in program.log
     assert "Traceback" not in program.log

@@ -1,6 +1,6 @@
 """The hardened server under real sockets, with tiny routes and limits of fractions of a second.
 
-Every limit in seconds is checked from both sides: not before it, and soon after it.
+Every limit in seconds is checked from both sides: not before it, and before any other limit.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import _thread
 import contextlib
 import gc
 import http.client
+import itertools
 import logging
 import select
 import socket
@@ -39,8 +40,8 @@ from tests.support.programs import ROOT, until
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
 
 TIMEOUT = 60.0  # seconds until a client of these tests gives up
+NEVER = 3600.0  # seconds of a limit that no test waits for
 SHORT = 0.3  # seconds of a limit that a test waits for
-SLACK = 5.0  # seconds by which a busy machine may miss a limit
 MARK = "k1ck5haw"  # what must never come back
 
 Headers = dict[str, str]
@@ -194,7 +195,7 @@ def serving(
 def server() -> Iterator[Server]:
     """Serve for all tests that need no limits of their own."""
     names = {"hosts": ["own.example"], "origins": ["Front.example"]}
-    with serving(**names, any_host_paths=["/monitored"]) as running:
+    with serving(**names, any_host_paths=["/monitored"], limits=only()) as running:
         yield running
 
 
@@ -220,11 +221,10 @@ def chunked(path: str, body: bytes) -> bytes:
     return get(path, "Transfer-Encoding: chunked", method="POST") + body
 
 
-def took(action: Callable[[], object]) -> float:
-    """Return the seconds that something took."""
-    started = time.monotonic()
-    action()
-    return time.monotonic() - started
+def only(**limits: float) -> Limits:
+    """Return limits of which no other ends anything while a test waits for it."""
+    never = {"head_seconds": NEVER, "body_seconds": NEVER, "idle_seconds": NEVER}
+    return Limits(**{**never, "send_seconds": NEVER, **limits})  # type: ignore[arg-type]
 
 
 def problems(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -872,36 +872,37 @@ def test_the_limits_are_those_that_the_documents_promise() -> None:
 
 def test_a_silent_client_is_told_and_closed() -> None:
     """Limit the seconds of a head."""
-    with serving(limits=Limits(head_seconds=SHORT)) as server, Client(server) as client:
-        assert SHORT <= took(lambda: client.until(b"\r\n\r\n")) < SHORT + SLACK
-    with serving(limits=Limits(head_seconds=SHORT)) as server, Client(server) as client:
-        assert client.answer().status == 408
-        assert client.ends()
+    with serving(limits=only(head_seconds=SHORT)) as server:
+        started = time.monotonic()
+        with Client(server) as client:
+            assert client.answer().status == 408
+            assert time.monotonic() - started >= SHORT
+            assert client.ends()
 
 
 @pytest.mark.parametrize(
     ("limits", "start", "drip"),
     [
-        (Limits(head_seconds=SHORT), b"", b"\r\n"),
-        (Limits(head_seconds=SHORT), b"", b"G"),
-        (Limits(head_seconds=SHORT), get()[:-2] + b"X: ", b"y"),
-        (Limits(head_seconds=SHORT), get() + b"G", b"E"),
-        (Limits(body_seconds=SHORT), get("/echo", "Content-Length: 9999", method="POST"), b"b"),
-        (Limits(body_seconds=SHORT), chunked("/echo", b""), b"1\r\nx\r\n"),
-        (Limits(body_seconds=SHORT), chunked("/echo", b"5;"), b"x"),
-        (Limits(body_seconds=SHORT), chunked("/echo", b"0\r\nX: "), b"y"),
+        (only(head_seconds=SHORT), b"", b"\r\n"),
+        (only(head_seconds=SHORT), b"", b"G"),
+        (only(head_seconds=SHORT), get()[:-2] + b"X: ", b"y"),
+        (only(head_seconds=SHORT), get() + b"G", b"E"),
+        (only(body_seconds=SHORT), get("/echo", "Content-Length: 9999", method="POST"), b"b"),
+        (only(body_seconds=SHORT), chunked("/echo", b""), b"1\r\nx\r\n"),
+        (only(body_seconds=SHORT), chunked("/echo", b"5;"), b"x"),
+        (only(body_seconds=SHORT), chunked("/echo", b"0\r\nX: "), b"y"),
     ],
 )
 def test_a_dripping_client_is_closed_at_an_absolute_deadline(
     limits: Limits, start: bytes, drip: bytes
 ) -> None:
     """Send a little, again and again: no byte extends the deadline."""
+    started, answer = time.monotonic(), b""
     with serving(limits=limits) as server, Client(server) as client:
         client.send(start)
         client.sock.settimeout(0.02)
-        started, answer = time.monotonic(), b""
         while b"408 Request Timeout" not in answer:
-            assert time.monotonic() - started < SHORT + SLACK
+            assert time.monotonic() - started < TIMEOUT
             with contextlib.suppress(TimeoutError):
                 answer += client.sock.recv(65536)
                 continue
@@ -915,7 +916,7 @@ def test_a_dripping_client_is_closed_at_an_absolute_deadline(
 )
 def test_a_client_that_stops_in_its_body_is_told_and_closed(start: bytes) -> None:
     """Limit the seconds of a body."""
-    with serving(limits=Limits(body_seconds=SHORT)) as server, Client(server) as client:
+    with serving(limits=only(body_seconds=SHORT)) as server, Client(server) as client:
         answer = client.send(start).answer()
         assert (answer.status, answer.headers["connection"]) == (408, "close")
         assert client.ends()
@@ -923,19 +924,20 @@ def test_a_client_that_stops_in_its_body_is_told_and_closed(start: bytes) -> Non
 
 def test_an_idle_connection_is_closed_without_a_word() -> None:
     """Let a kept connection wait for the idle limit, not for that of heads."""
-    with serving(limits=Limits(idle_seconds=SHORT)) as server, Client(server) as client:
+    with serving(limits=only(idle_seconds=SHORT)) as server, Client(server) as client:
+        started = time.monotonic()
         assert client.send(get()).answer().status == 200
-        assert SHORT * 0.9 <= took(client.rest) < SHORT + SLACK
         assert client.rest() == b""
+        assert time.monotonic() - started >= SHORT
 
 
 def test_a_client_that_stops_reading_a_plain_answer_is_disconnected() -> None:
     """Ask for more than the sockets hold, and read nothing."""
     large: dict[str, Any] = {"/large": {"GET": lambda _: Response(200, b"x" * (32 << 20), TEXT)}}
-    with serving(large, limits=Limits(send_seconds=SHORT)) as server, Client(server) as client:
+    with serving(large, limits=only(send_seconds=SHORT)) as server, Client(server) as client:
         client.send(get("/large"))
-        until(lambda: server.connections)
-        assert took(lambda: until(lambda: not server.connections)) < SHORT + SLACK
+        assert client.sock.recv(1)
+        until(lambda: not server.connections)
 
 
 # -- limits of number
@@ -954,7 +956,7 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
         return Response(200, b"slow", TEXT)
 
     with (
-        serving({"/slow": {"GET": slow}}, limits=Limits(connections=3)) as server,
+        serving({"/slow": {"GET": slow}}, limits=only(connections=3)) as server,
         Client(server) as busy,
         Client(server) as oldest,
         Client(server) as older,
@@ -975,7 +977,7 @@ def test_at_the_cap_the_oldest_idle_connection_makes_room() -> None:
 def test_at_the_cap_a_half_sent_head_is_idle_too() -> None:
     """Drop a connection that has sent a part of a head at the limit of connections."""
     with (
-        serving(limits=Limits(connections=1)) as server,
+        serving(limits=only(connections=1)) as server,
         Client(server) as slow,
         contextlib.ExitStack() as stack,
     ):
@@ -988,7 +990,7 @@ def test_at_the_cap_a_half_sent_head_is_idle_too() -> None:
 
 def test_among_busy_connections_the_newest_is_still_answered() -> None:
     """Never drop the newest: it may be the Kernel's, which forgets a silent executor."""
-    with serving(limits=Limits(connections=2)) as server, contextlib.ExitStack() as stack:
+    with serving(limits=only(connections=2)) as server, contextlib.ExitStack() as stack:
         for _ in range(2):
             client = stack.enter_context(Client(server))
             client.send(get("/echo", "Content-Length: 10", "Expect: 100-continue", method="POST"))
@@ -1000,7 +1002,7 @@ def test_among_busy_connections_the_newest_is_still_answered() -> None:
 def test_a_burst_of_connections_stays_under_the_cap() -> None:
     """Open many connections faster than dropped ones can end."""
     before = threading.active_count()
-    with serving(limits=Limits(connections=20)) as server, contextlib.ExitStack() as stack:
+    with serving(limits=only(connections=20)) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(server)) for _ in range(200)]
         assert clients[-1].send(get()).answer().status == 200
         until(lambda: len(server.connections) <= 20)
@@ -1015,7 +1017,7 @@ def test_no_more_sockets_are_open_than_the_limit_says() -> None:
         most.append(len(server.connections))
         return Response(204)
 
-    limits = Limits(connections=6, sockets=8)
+    limits = only(connections=6, sockets=8)
     with serving({"/": {"GET": look}}, limits=limits) as server:
         for _ in range(5):
             with contextlib.ExitStack() as stack:
@@ -1035,7 +1037,7 @@ def test_with_all_sockets_busy_a_client_is_told_so() -> None:
         release.wait(TIMEOUT)
         return Response(200, b"slow", TEXT)
 
-    limits = Limits(connections=2, sockets=3)
+    limits = only(connections=2, sockets=3)
     with serving({"/": {"GET": slow}}, limits=limits) as server, contextlib.ExitStack() as stack:
         busy: list[Client] = []
         while len(busy) < 3:
@@ -1054,7 +1056,7 @@ def test_with_all_sockets_busy_a_client_is_told_so() -> None:
 
 def test_with_all_sockets_taken_unfinished_requests_make_room() -> None:
     """Fill the limit with bodies that never end; a chat is answered all the same."""
-    limits = Limits(connections=2, sockets=3)
+    limits = only(connections=2, sockets=3)
     with serving(limits=limits) as server, contextlib.ExitStack() as stack:
         slow: list[Client] = []
         while len(slow) < 3:
@@ -1120,20 +1122,20 @@ with Server(("127.0.0.1", 0), {"/": {"POST": lambda _: Response(204)}}) as serve
         assert process.stderr.read() == ""
 
 
-def test_200_requests_at_once_are_answered_within_a_second() -> None:
-    """Connect and ask 200 times before reading a single answer; one try of three must do."""
+def test_200_requests_at_once_take_hardly_longer_than_one_after_the_other() -> None:
+    """Connect and ask 200 times before reading a single answer; a lost SYN would cost a second."""
 
-    def ask(server: Server) -> float:
+    def ask(server: Server, count: int) -> float:
         with contextlib.ExitStack() as stack:
             started = time.monotonic()
-            clients = [stack.enter_context(Client(server)) for _ in range(200)]
+            clients = [stack.enter_context(Client(server)) for _ in range(count)]
             for client in clients:
                 client.send(get("/none"))
             assert {client.answer().status for client in clients} == {204}
             return time.monotonic() - started
 
     with serving() as server:
-        assert any(ask(server) < 1 for _ in range(3))
+        until(lambda: ask(server, 200) < sum(ask(server, 1) for _ in range(200)) + 0.5)
 
 
 def test_500_connections_leave_nothing_behind(server: Server) -> None:
@@ -1389,12 +1391,11 @@ def test_an_ipv6_address_works() -> None:
 def test_the_end_closes_idle_connections() -> None:
     """Leave no kept and no silent connection to its time limit when the server ends."""
     with contextlib.ExitStack() as stack:
-        with serving() as server:
+        with serving(limits=only()) as server:
             kept, silent = (stack.enter_context(Client(server)) for _ in range(2))
             assert kept.send(get()).answer().status == 200
             until(lambda: len(server.connections) == 2)
         for client in (kept, silent):
-            client.sock.settimeout(5)
             assert client.ends()
 
 
@@ -1538,14 +1539,14 @@ def test_a_client_that_leaves_before_or_in_the_handshake_is_no_error(
 
 def test_a_stalled_handshake_ends_at_the_limit(trust: Trust) -> None:
     """Connect and say nothing, or drip: the handshake has the deadline of a head."""
-    with serving(tls=trust.server, limits=Limits(head_seconds=SHORT)) as server:
+    with serving(tls=trust.server, limits=only(head_seconds=SHORT)) as server:
         with Client(server) as silent:
-            assert took(silent.ends) < SHORT + SLACK
+            assert silent.ends()
         with Client(server) as dripping, contextlib.suppress(ConnectionError):
             dripping.sock.settimeout(0.02)
             started = time.monotonic()
-            for byte in b"\x16\x03\x01\x02\x00" + b"\x01" * 512:
-                assert time.monotonic() - started < SHORT + SLACK
+            for byte in itertools.chain(b"\x16\x03\x01\x02\x00", itertools.repeat(1)):
+                assert time.monotonic() - started < TIMEOUT
                 dripping.send(bytes([byte]))
                 with contextlib.suppress(TimeoutError):
                     if not dripping.sock.recv(100):
@@ -1556,7 +1557,7 @@ def test_a_stalled_handshake_ends_at_the_limit(trust: Trust) -> None:
 def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
     """Drop what never became a TLS connection, like any other idle one."""
     with (
-        serving(tls=trust.server, limits=Limits(connections=2)) as server,
+        serving(tls=trust.server, limits=only(connections=2)) as server,
         Client(server) as one,
         Client(server) as other,
     ):
@@ -1570,7 +1571,6 @@ def test_at_the_cap_stalled_handshakes_make_room(trust: Trust) -> None:
             for client in (first, second):
                 assert client.send(get()).answer().body == b"hello"
             for stalled in (one, other):
-                stalled.sock.settimeout(5)
                 assert stalled.ends()
 
 
