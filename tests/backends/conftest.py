@@ -15,6 +15,7 @@ import pytest
 from backends._local.engine import Engine
 from backends._local.executor import ModelExecutor
 from backends._local.machine import idle_measurements, visible_gpus
+from backends._local.prefill_budget import PrefillBudget
 from backends._local.templates.sandbox_pool import SandboxPool
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.serving.generator_runner import GeneratorRunner
@@ -79,6 +80,12 @@ def no_left_overs() -> Iterator[None]:
 def no_idle_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave engines alone: tests compute with their parts, too."""
     monkeypatch.setattr(idle_measurements, "QUIET", math.inf)
+
+
+@pytest.fixture
+def free_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let engines copy and restore whatever they know of a prompt, however slow this machine is."""
+    monkeypatch.setattr(PrefillBudget, "tokens_in", lambda budget, seconds: 0)
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -20,11 +22,69 @@ ROLES = ("user", "assistant")
 NEIGHBOURS = ("Count to a hundred. ", "Name all the ships. " * 9)
 
 
+class HeldEngine:
+    """Holds an engine's thread before each of its steps, until a test calls step().
+
+    What the test submits or cancels between two steps, the later one begins with, however late the
+    test's thread or the engine's is.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._begin, self._ended = threading.Semaphore(0), threading.Semaphore(0)
+        self._engine, self._admit = engine, engine._admit
+        engine._admit = self._wait_and_admit
+        if not engine._running:  # it waits for requests
+            engine._put(None)
+        self._wait()
+
+    def _wait_and_admit(self) -> None:
+        """Take the place of the engine's _admit()."""
+        self._ended.release()
+        self._begin.acquire()
+        self._admit()
+        for request in self._engine._running:
+            request.emit_interval = 0.0  # text is there when its step is over
+
+    def _wait(self) -> None:
+        """Wait until the engine has ended its step."""
+        assert self._ended.acquire(timeout=ANSWER_TIMEOUT), "a step does not end"
+
+    def step(self) -> None:
+        """Let the engine admit requests and take a step, if there is something to compute."""
+        self._begin.release()
+        self._wait()
+
+    def release(self) -> None:
+        """Let the engine run."""
+        del self._engine._admit
+        self._begin.release()
+
+
 class Chats:
     """Chats with one executor, all at once."""
 
     def __init__(self, executor: ModelExecutor) -> None:
         self.executor = executor
+        self.held_engine: HeldEngine | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the engine take a step only where an answer is read and its text has not come yet.
+
+        So chats that are asked in this block are computed at once, and one is stopped after as many
+        tokens as were read. Not for a scheduler whose step is a whole answer.
+        """
+        self.held_engine = HeldEngine(self.executor.engine)
+        try:
+            yield
+        finally:
+            self.held_engine.release()
+            self.held_engine = None
+
+    def fix_prefill(self, tokens: int) -> None:
+        """Prefill this many tokens in a step, however fast this machine is."""
+        budget = self.executor.engine._scheduler._budget  # type: ignore[attr-defined]
+        budget._tokens, budget.record = tokens, lambda *_: None
 
     def ask(self, *said: str, **wishes: Any) -> Answer:
         """Submit what user and assistant said in turn; the wishes are those of `create`."""
@@ -33,7 +93,7 @@ class Chats:
     def submit(self, request: Any) -> Answer:
         """Let the executor answer a request."""
         self.executor.engine.submit(request)
-        return Answer(request)
+        return Answer(request, self)
 
     def create(self, *said: str, system: str = "", **options: Any) -> Any:
         """Return a request of a chat; the options are a Modelfile's llm_*."""
@@ -47,16 +107,25 @@ class Chats:
 class Answer:
     """The text of a request as it comes."""
 
-    def __init__(self, request: Any) -> None:
-        self.request, self.text = request, ""
+    def __init__(self, request: Any, chats: Chats | None = None) -> None:
+        """Read a request that was submitted; chats: those whose engine may be held."""
+        self.request, self.text, self._chats = request, "", chats
 
     def more(self, characters: int = 1) -> str:
         """Return all text so far, when this many more characters came or the answer is over."""
         wanted, deadline = len(self.text) + characters, time.monotonic() + ANSWER_TIMEOUT
         while len(self.text) < wanted and not self.request.drained:
             assert time.monotonic() < deadline, f"silent after {self.text!r}"
-            self.text += self.request.next_text(0.1)
+            self.text += self._next_text()
         return self.text
+
+    def _next_text(self) -> str:
+        """Return what has come; wait for more, or let an engine that is held take a step."""
+        held = self._chats and self._chats.held_engine
+        text: str = self.request.next_text(0 if held else 0.1)
+        if held and not (text or self.request.drained):
+            held.step()
+        return text
 
     @property
     def side_notes(self) -> str:
