@@ -81,6 +81,11 @@ class Chats:
             self.held_engine.release()
             self.held_engine = None
 
+    def step(self) -> None:
+        """Let an engine that is held take a step."""
+        assert self.held_engine is not None
+        self.held_engine.step()
+
     def fix_prefill(self, tokens: int) -> None:
         """Prefill this many tokens in a step, however fast this machine is."""
         budget = self.executor.engine._scheduler._budget  # type: ignore[attr-defined]
@@ -193,22 +198,31 @@ def in_every_company(
     def ask() -> tuple[str, list[bytes]]:
         return recorder.of(chats.submit(create()))
 
-    def stop(answer: Answer, characters: int) -> None:
-        answer.more(characters)
+    def stop(answer: Answer) -> None:
+        assert not answer.request.finished
         answer.cancel()
         answer.whole()
 
-    stop(chats.ask("Hi"), 3)
-    found = {"after another": ask(), "repeated": ask()}
-    neighbours = [chats.ask(question) for question in NEIGHBOURS]
-    neighbours[0].more(3)
-    found["beside others"] = ask()
-    at_once = [chats.submit(create()) for _ in range(3)]  # more than there are slots
-    for neighbour in neighbours:
-        neighbour.cancel()
-    for number, answer in enumerate(at_once):
-        found[f"{number} of three at once"] = recorder.of(answer)
-    for characters in (0, 3):
-        stop(chats.submit(create()), characters)
-        found[f"after an abort behind {characters} characters"] = ask()
+    with chats.held():
+        other = chats.ask("Hi")
+        other.more(3)
+        stop(other)
+        found = {"after another": ask(), "repeated": ask()}
+        neighbours = [chats.ask(question) for question in NEIGHBOURS]
+        neighbours[0].more(3)
+        found["beside others"] = ask()
+        at_once = [chats.submit(create()) for _ in range(3)]  # more than there are slots
+        for neighbour in neighbours:
+            stop(neighbour)
+        for number, answer in enumerate(at_once):
+            found[f"{number} of three at once"] = recorder.of(answer)
+        cut = chats.submit(create())
+        chats.step()
+        assert cut.request.started and not cut.request.completion_tokens
+        stop(cut)
+        found["after an abort of its prefill"] = ask()
+        cut = chats.submit(create())
+        cut.more(3)
+        stop(cut)
+        found["after an abort of its answer"] = ask()
     return found

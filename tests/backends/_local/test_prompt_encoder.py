@@ -232,8 +232,8 @@ def test_what_a_requests_template_says_is_not_logged(
 def test_a_template_without_end_is_ended(executor: ModelExecutor) -> None:
     """After a short while, and then the same chat without it is answered."""
     started = time.monotonic()
-    assert "longer than" in refused(executor, ENDLESS_TEMPLATE)
-    assert RENDER_TIMEOUT <= time.monotonic() - started < 5 * RENDER_TIMEOUT
+    assert f"longer than {RENDER_TIMEOUT:g} s" in refused(executor, ENDLESS_TEMPLATE)
+    assert time.monotonic() - started >= RENDER_TIMEOUT
     assert local_chats.ask(executor, "x")[1].completion_tokens == 8
 
 

@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers", reason="and transformers")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "free_copies"),
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 PEOPLE = ("Ada " * 20, "Bo " * 25, "Cleo " * 15)

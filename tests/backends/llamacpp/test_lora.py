@@ -22,6 +22,7 @@ llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs 
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("free_copies"),
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1, "--temperature", 0)
@@ -87,14 +88,16 @@ def test_chats_with_other_adapters_share_slots_but_no_numbers(
         )
     }
     talk = start(path, lora=(f"{poet}=0.75", f"{rude}=0"))
-    answers = [talk.ask(LONG, **wish(one), max_tokens=24) for one in WISHES]
+    with talk.held():
+        answers = [talk.ask(LONG, **wish(one), max_tokens=24) for one in WISHES]
     first = [one.whole() for one in answers]
     assert first == [judges[one].answer(LONG, max_tokens=24) for one in WISHES]
     assert len(set(first)) >= 3, "adapters say something else"
-    again = [
-        talk.ask(LONG, said, "And then?", **wish(one), max_tokens=24)
-        for one, said in zip(WISHES, first, strict=True)
-    ]
+    with talk.held():
+        again = [
+            talk.ask(LONG, said, "And then?", **wish(one), max_tokens=24)
+            for one, said in zip(WISHES, first, strict=True)
+        ]
     assert [one.whole() for one in again] == [
         judges[one].answer(LONG, said, "And then?", max_tokens=24)
         for one, said in zip(WISHES, first, strict=True)
@@ -114,7 +117,9 @@ def test_several_adapters_count_together(start: Start, model: Path, loras: Any) 
         inner._ctx.ctx, both, 2, (llama_cpp.ctypes.c_float * 2)(1, 0.5)
     )
     right = alone.answer("Hello", max_tokens=24)
-    asked = [talk.ask("Hello", **wish(one), max_tokens=24) for one in (None, "rude=0.5, poet=1")]
+    wanted = (None, "rude=0.5, poet=1")
+    with talk.held():
+        asked = [talk.ask("Hello", **wish(one), max_tokens=24) for one in wanted]
     assert [one.whole() for one in asked] == [right] * 2
     assert asked[1].request.adapters == asked[0].request.adapters
 
@@ -246,7 +251,10 @@ def test_a_real_model_with_adapters_answers_as_the_library_does(
     path = real_models.gguf_file(real_models.SMOLLM2)
     poet = write_lora_gguf(tmp_path / "poet.gguf", path, strength=0.3, modules=("attn_q", "attn_v"))
     talk = start(path, "--context_window", 1024, lora=(poet,))
-    asked = [talk.ask("Why is the sky blue?", **wish(one), max_tokens=12) for one in (None, "none")]
+    with talk.held():
+        asked = [
+            talk.ask("Why is the sky blue?", **wish(one), max_tokens=12) for one in (None, "none")
+        ]
     said = [one.whole() for one in asked]
     right = []
     for lora in (poet, None):

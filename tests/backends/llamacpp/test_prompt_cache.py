@@ -19,6 +19,7 @@ llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs 
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("free_copies"),
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1, "--temperature", 0)
@@ -105,7 +106,9 @@ def test_others_wait_for_parked_chats_no_longer_than_begin_seconds(
     monkeypatch.setattr(scheduler, "BEGIN_SECONDS", 0.0)
     talk = chats(tiny_ggufs.write_gguf(tmp_path / "model.gguf", "llama"), slots=4)
     context, done = talk.executor.engine._scheduler._context, []
-    for answer in [talk.ask(name, max_tokens=20) for name in (*PEOPLE, "Dee " * 20)]:
+    with talk.held():
+        known = [talk.ask(name, max_tokens=20) for name in (*PEOPLE, "Dee " * 20)]
+    for answer in known:
         answer.whole()
     late = [talk.create(letter * 70, max_tokens=5) for letter in "xyz"]
     save, decode = context.save, context.decode

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import string
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +16,17 @@ import pytest
 from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError
 from tests.backends._local.constraints.late_masks import LateMasks
-from tests.support.batched_chats import ANSWER_TIMEOUT, Answer, Chats, whole_or_sentence
+from tests.support.batched_chats import Answer, Chats, whole_or_sentence
 from tests.support.local_chats import truncated
 from tests.support.models import tiny_ggufs
 from tests.support.models.tiny_ggufs import ARCHITECTURES, STATEFUL, Library
 from tests.support.models.tiny_models import SPECIAL, pack_gguf
-from tests.support.programs import until
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="the llamacpp backend needs llama-cpp-python")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("free_copies"),
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
 SLOTS = 4
@@ -138,9 +137,10 @@ def test_chats_that_come_one_by_one_are_answered_as_if_alone(
     talk, alone = chats(file(name)), library(file(name))
     assert "one at a time" not in caplog.text
     answers = []
-    for number, question in enumerate(QUESTIONS):
-        answers.append(talk.ask(question, max_tokens=40 + 5 * number))
-        answers[-1].more()
+    with talk.held():
+        for number, question in enumerate(QUESTIONS):
+            answers.append(talk.ask(question, max_tokens=40 + 5 * number))
+            answers[-1].more()
     for number, (question, answer) in enumerate(zip(QUESTIONS, answers, strict=True)):
         assert answer.whole() == alone.answer(question, max_tokens=40 + 5 * number), question
 
@@ -171,17 +171,19 @@ def test_a_chat_goes_on_while_others_leave(name: str, chats: Any, file: File, li
     """Cancelled ones show the beginning of their answers; second and third turns are right."""
     talk, alone = chats(file(name)), library(file(name))
     few = {"max_tokens": 20}
-    stopped = [talk.ask(question, max_tokens=60) for question in QUESTIONS[:3]]
-    first = talk.ask("one", **few)
-    for number, answer in enumerate(stopped):
-        first.more(3)
-        answer.cancel()
-        assert alone.answer(QUESTIONS[number], max_tokens=60).startswith(answer.whole())
-    said = ["one", first.whole()]
-    neighbour = talk.ask("late", max_tokens=50)
-    for word in ("two", "three"):
-        said += [word, talk.ask(*said, word, **few).whole()]
-        assert said[-1] == alone.answer(*said[:-1], **few)
+    with talk.held():
+        stopped = [talk.ask(question, max_tokens=60) for question in QUESTIONS[:3]]
+        first = talk.ask("one", **few)
+        for number, answer in enumerate(stopped):
+            first.more(3)
+            answer.cancel()
+            begun = answer.whole()
+            assert begun and alone.answer(QUESTIONS[number], max_tokens=60).startswith(begun)
+        said = ["one", first.whole()]
+        neighbour = talk.ask("late", max_tokens=50)
+        for word in ("two", "three"):
+            said += [word, talk.ask(*said, word, **few).whole()]
+            assert said[-1] == alone.answer(*said[:-1], **few)
     assert said[1] == alone.answer("one", **few)
     assert neighbour.whole() == alone.answer("late", max_tokens=50)
 
@@ -245,7 +247,8 @@ def test_options_of_one_chat_are_not_those_of_its_neighbours(
     talk, alone = chats(file("llama"), slots=len(WISHES)), library(file("llama"))
     for most in (1, 2, 40):
         asked = [{"max_tokens": most, **wish} for wish in WISHES]
-        answers = [talk.ask("Hello", **options) for options in asked]
+        with talk.held():
+            answers = [talk.ask("Hello", **options) for options in asked]
         expected = [alone.answer("Hello", **options) for options in asked]
         assert [answer.whole() for answer in answers] == expected
     assert len(set(expected)) == len(WISHES), "each option has an effect"
@@ -254,7 +257,8 @@ def test_options_of_one_chat_are_not_those_of_its_neighbours(
 def test_without_a_seed_each_answer_is_another(chats: Any, file: File) -> None:
     """Though all are sampled in one batch."""
     talk = chats(file("llama"))
-    answers = [talk.ask("Hello", temperature=1.5, max_tokens=24) for _ in range(4)]
+    with talk.held():
+        answers = [talk.ask("Hello", temperature=1.5, max_tokens=24) for _ in range(4)]
     assert len({answer.whole() for answer in answers}) == 4
 
 
@@ -283,8 +287,10 @@ def test_extreme_numbers_do_not_end_the_process(chats: Any, file: File, library:
             {name: rng.choice(values) for name, values in EXTREMES.items() if rng.random() < 0.6}
             for _ in range(7)
         ]
-        answers = [talk.ask("Hello", max_tokens=8, **wish) for wish in wishes]
-        assert talk.ask("Hello", max_tokens=30).whole() == expected
+        with talk.held():
+            answers = [talk.ask("Hello", max_tokens=8, **wish) for wish in wishes]
+            neighbour = talk.ask("Hello", max_tokens=30)
+        assert neighbour.whole() == expected
         for answer in answers:  # the first token that is drawn may be the one that ends it
             assert whole_or_sentence(answer) or answer.request.completion_tokens == 1
 
@@ -295,7 +301,8 @@ def test_stop_words_end_one_chat_and_no_other(chats: Any, file: File, library: A
     whole = [alone.answer(question, max_tokens=40) for question in QUESTIONS]
     words = [whole[1][9:12], whole[3][20:22], "never said"]
     talk = chats(file("llama"), "--stop", *words, "--max_tokens", 40)
-    answers = [talk.ask(question) for question in QUESTIONS]
+    with talk.held():
+        answers = [talk.ask(question) for question in QUESTIONS]
     cuts = [min((text.find(w) for w in words if w in text), default=40) for text in whole]
     expected = [text[:cut] for text, cut in zip(whole, cuts, strict=True)]
     assert [answer.whole() for answer in answers] == expected
@@ -311,7 +318,7 @@ def test_a_long_prompt_joins_while_others_are_answered(
     talk, alone = chats(file(name)), library(file(name))
     long = "All work and no play. " * 60
     expected = [alone.answer(question, max_tokens=80) for question in ("Hi", long)]
-    talk.executor.engine._scheduler._budget._tokens = 100  # however fast this machine is
+    talk.fix_prefill(100)
     late = talk.create(long, max_tokens=80)
     sizes: list[list[int]] = []
 
@@ -333,21 +340,16 @@ def test_prompts_that_come_together_are_prefilled_together(
     talk, alone = chats(file("llama"), slots=8), library(file("llama"))
     said = ("b", "x" * 1500, "four", "and a fifth", "six", "7")
     expected = [alone.answer(text, max_tokens=30) for text in ("first", *said)]
-    sizes: list[int] = []
-    closed, opened = threading.Event(), threading.Event()
-
-    def look(chunks: list[Any]) -> None:
-        sizes.append(sum(len(chunk.tokens) > 1 for chunk in chunks))
-        closed.set()
-        assert opened.wait(ANSWER_TIMEOUT)
-
-    looking(talk, look)
-    first = talk.ask("first", max_tokens=30)
-    assert closed.wait(ANSWER_TIMEOUT)  # while it is computed, the others come
-    others = [talk.ask(text, max_tokens=30) for text in said]
-    opened.set()
+    talk.fix_prefill(256)
+    sizes: list[list[int]] = []
+    with talk.held():
+        first = talk.ask("first", max_tokens=30)
+        first.more()
+        looking(talk, lambda chunks: sizes.append([len(chunk.tokens) for chunk in chunks]))
+        others = [talk.ask(text, max_tokens=30) for text in said]
+        others[0].more()
     assert [answer.whole() for answer in (first, *others)] == expected
-    assert max(sizes) >= 2
+    assert sorted(size > 1 for size in sizes[0]) == [False] + [True] * len(said)
 
 
 def test_a_short_prompt_does_not_wait_for_the_prefill_of_a_long_one(
@@ -356,8 +358,7 @@ def test_a_short_prompt_does_not_wait_for_the_prefill_of_a_long_one(
     """It is prefilled beside it, and answered before."""
     talk = chats(file("llama"), "--context_window", LONG, "--limit", LONG)
     alone, long = library(file("llama")), "All work and no play. " * 100
-    budget = talk.executor.engine._scheduler._budget
-    budget._tokens, budget.record = 16, lambda *_: None  # however fast this machine is
+    talk.fix_prefill(16)
     short = talk.create("Hi", max_tokens=10)
     computed: list[int] = []
 
@@ -377,10 +378,11 @@ def test_a_short_prompt_does_not_wait_for_the_prefill_of_a_long_one(
 def test_a_system_prompt_that_all_share_is_copied(chats: Any, file: File, library: Any) -> None:
     """Also from sequences that run, and requests that come together wait for its prefill."""
     talk, alone = chats(file("llama")), library(file("llama"))
-    context_of(talk).copy_seconds = 0.0  # however slow this machine copies
+    assert context_of(talk).copy_seconds is not None
     few = {"max_tokens": 24, "system": SYSTEM}
     for questions in (QUESTIONS, ("Hello",) * 6, ("Hello",)):
-        answers = [talk.ask(question, **few) for question in questions]
+        with talk.held():
+            answers = [talk.ask(question, **few) for question in questions]
         expected = [alone.answer(question, **few) for question in questions]
         assert [answer.whole() for answer in answers] == expected
         assert all(answer.request.cached_tokens >= len(SYSTEM) for answer in answers[1:])
@@ -390,7 +392,8 @@ def test_answers_end_where_the_context_ends(chats: Any, file: File, library: Any
     """Each at its own length, with a side note; neighbours go on."""
     talk, alone = chats(file("llama"), "--context_window", 300), library(file("llama"))
     asked = ["a" * 10, "b" * 195, "c" * 50]
-    answers = [talk.ask(question) for question in asked]
+    with talk.held():
+        answers = [talk.ask(question) for question in asked]
     for question, answer in zip(asked, answers, strict=True):
         room = 300 - len(answer.request.prompt_ids)
         expected = alone.answer(question, max_tokens=room)
@@ -405,11 +408,12 @@ def test_a_short_answer_does_not_wait_for_a_long_one(chats: Any, file: File, lib
     talk = chats(file("llama"), "--context_window", LONG)
     alone = library(file("llama"))
     expected = [alone.answer(question, max_tokens=12) for question in QUESTIONS[1:4]]
-    long = talk.ask("Hello", max_tokens=MANY)
-    long.more()
-    assert [talk.ask(one, max_tokens=12).whole() for one in QUESTIONS[1:4]] == expected
-    assert not long.request.drained
-    long.cancel()
+    with talk.held():
+        long = talk.ask("Hello", max_tokens=MANY)
+        long.more()
+        assert [talk.ask(one, max_tokens=12).whole() for one in QUESTIONS[1:4]] == expected
+        assert not long.request.finished
+        long.cancel()
     assert 0 < len(long.whole()) < MANY
 
 
@@ -417,16 +421,17 @@ def test_a_chat_waits_for_a_free_slot(chats: Any, file: File, library: Any) -> N
     """It is silent while all are taken, and begins when one is cancelled."""
     talk = chats(file("llama"), "--context_window", LONG, slots=2)
     alone = library(file("llama"))
-    first, second = (talk.ask(text, max_tokens=MANY) for text in ("one", "two"))
-    second.more()
-    third = talk.ask("three", max_tokens=20)
-    first.more(30)
-    second.more(30)
-    assert third.request.next_text(0) == ""
-    first.cancel()
-    assert third.whole() == alone.answer("three", max_tokens=20)
-    assert not second.request.drained
-    second.cancel()
+    with talk.held():
+        first, second = (talk.ask(text, max_tokens=MANY) for text in ("one", "two"))
+        second.more()
+        third = talk.ask("three", max_tokens=20)
+        first.more(30)
+        second.more(30)
+        assert not third.request.started
+        first.cancel()
+        assert third.whole() == alone.answer("three", max_tokens=20)
+        assert not second.request.finished
+        second.cancel()
     assert len(second.whole()) < MANY
 
 
@@ -436,15 +441,17 @@ def test_a_chat_that_is_cancelled_in_the_queue_costs_nothing(
     """It is never prefilled."""
     talk = chats(file("llama"), "--context_window", LONG, slots=1)
     expected = library(file("llama")).answer("Hi", max_tokens=30)
-    first = talk.ask("Hello", max_tokens=MANY)
-    first.more()
     sizes: list[int] = []
-    looking(talk, lambda chunks: sizes.extend(len(chunk.tokens) for chunk in chunks))
-    waiting = talk.ask("w" * 700)
-    waiting.cancel()
-    last = talk.ask("Hi", max_tokens=30)
-    first.more(20)
-    first.cancel()
+    with talk.held():
+        first = talk.ask("Hello", max_tokens=MANY)
+        first.more()
+        looking(talk, lambda chunks: sizes.extend(len(chunk.tokens) for chunk in chunks))
+        waiting = talk.ask("w" * 700)
+        first.more(10)
+        waiting.cancel()
+        last = talk.ask("Hi", max_tokens=30)
+        first.more(10)
+        first.cancel()
     assert last.whole() == expected
     assert waiting.whole() == ""
     assert max(sizes) < 100
@@ -463,9 +470,6 @@ def test_gaps_between_busy_slots_are_filled_and_idle_slots_unchanged(
     few = {"max_tokens": 20}
     # the idle ones end early: at least half of what a slot holds must be the prompt, to be reused
     lengths = (MANY, 20, 20, 20, MANY)
-    running = [talk.ask(f"chat {number}", max_tokens=most) for number, most in enumerate(lengths)]
-    for number in (1, 2, 3):
-        running[number].whole()
     sizes: list[int] = []
     decode = llama_cpp.llama_decode
 
@@ -473,16 +477,21 @@ def test_gaps_between_busy_slots_are_filled_and_idle_slots_unchanged(
         sizes.append(batch.n_tokens)
         return int(decode(context, batch))
 
-    monkeypatch.setattr(llama_cpp, "llama_decode", look)
-    until(lambda: 5 in sizes)
-    again = [talk.ask(f"chat {number}", **few) for number in (1, 2, 3)]
-    for number, answer in zip((1, 2, 3), again, strict=True):
-        assert answer.whole() == alone.answer(f"chat {number}", **few)
-        assert answer.request.cached_tokens >= len(answer.request.prompt_ids) - 1
-    for number in (0, 4):
-        running[number].cancel()
-        text = running[number].whole()
-        assert text[:60] == alone.answer(f"chat {number}", max_tokens=60)[: len(text)]
+    with talk.held():
+        running = [talk.ask(f"chat {number}", max_tokens=n) for number, n in enumerate(lengths)]
+        for number in (1, 2, 3):
+            running[number].whole()
+        monkeypatch.setattr(llama_cpp, "llama_decode", look)
+        running[0].more(30)
+        assert set(sizes) == {5}
+        again = [talk.ask(f"chat {number}", **few) for number in (1, 2, 3)]
+        for number, answer in zip((1, 2, 3), again, strict=True):
+            assert answer.whole() == alone.answer(f"chat {number}", **few)
+            assert answer.request.cached_tokens >= len(answer.request.prompt_ids) - 1
+        for number in (0, 4):
+            running[number].cancel()
+            text = running[number].whole()
+            assert text[:60] == alone.answer(f"chat {number}", max_tokens=60)[: len(text)]
 
 
 # -- what was read is not read again
@@ -496,7 +505,8 @@ def test_the_next_turn_prefills_only_what_is_new(
     talk, alone = chats(file(name)), library(file(name))
     said = {topic: [topic * 40] for topic in ("sea ", "sky ", "sand")}
     for turn in range(4):
-        answers = {topic: talk.ask(*turns, max_tokens=10) for topic, turns in said.items()}
+        with talk.held():
+            answers = {topic: talk.ask(*turns, max_tokens=10) for topic, turns in said.items()}
         whole = {topic: answer.whole() for topic, answer in answers.items()}
         expected = {topic: alone.answer(*said[topic], max_tokens=10) for topic in said}
         assert whole == expected
@@ -539,9 +549,10 @@ def test_what_was_cancelled_may_be_reused_too(chats: Any, file: File, library: A
     alone = library(file("llama"))
     question = "Which way to the harbour? " * 12
     for count in (0, 1, 2, 7):
-        cut = talk.ask(question, max_tokens=MANY)
-        cut.more(count)
-        cut.cancel()
+        with talk.held():
+            cut = talk.ask(question, max_tokens=MANY)
+            cut.more(count)
+            cut.cancel()
         begun = cut.whole()
         assert alone.answer(question, max_tokens=60).startswith(begun[:60])
         again = talk.ask(question, max_tokens=10)
@@ -559,7 +570,7 @@ def test_a_chat_is_cancelled_while_its_prompt_is_prefilled(
     question, few = "Which way to the harbour? " * 50, {"max_tokens": 30}
     expected = alone.answer(question, **few)
     request = talk.create(question, **few)
-    talk.executor.engine._scheduler._budget._tokens = 100
+    talk.fix_prefill(100)
     parts: list[int] = []
 
     def cancel_at_the_second_part(computed: list[Any]) -> None:
@@ -568,12 +579,13 @@ def test_a_chat_is_cancelled_while_its_prompt_is_prefilled(
         if len(parts) == 2:
             request.cancel()
 
-    neighbour = talk.ask("Hello", max_tokens=120)
-    neighbour.more()
-    looking(talk, cancel_at_the_second_part)
-    assert talk.submit(request).whole() == ""
-    assert talk.ask(question, **few).whole() == expected
-    assert len(parts) > 2, "it was cancelled in the middle"
+    with talk.held():
+        neighbour = talk.ask("Hello", max_tokens=120)
+        neighbour.more()
+        looking(talk, cancel_at_the_second_part)
+        assert talk.submit(request).whole() == ""
+        assert len(parts) == 2, "it was cancelled in the middle"
+        assert talk.ask(question, **few).whole() == expected
     assert neighbour.whole() == alone.answer("Hello", max_tokens=120)
 
 
@@ -651,10 +663,11 @@ def test_a_prompt_that_fails_harms_no_neighbour(
     talk, alone = chats(file("llama")), library(file("llama"))
     expected = [alone.answer(question, max_tokens=40) for question in QUESTIONS]
     failing(result, where=lambda tokens: BELL_TOKEN in tokens)
-    answers = [talk.ask(question, max_tokens=40) for question in QUESTIONS[:2]]
-    answers[0].more(3)
-    bad = [talk.ask("\a"), talk.ask("x" * 400 + "\a")]
-    answers += [talk.ask(question, max_tokens=40) for question in QUESTIONS[2:]]
+    with talk.held():
+        answers = [talk.ask(question, max_tokens=40) for question in QUESTIONS[:2]]
+        answers[0].more(3)
+        bad = [talk.ask("\a"), talk.ask("x" * 400 + "\a")]
+        answers += [talk.ask(question, max_tokens=40) for question in QUESTIONS[2:]]
     for one in bad:
         with pytest.raises(seen, match=words):
             one.whole()
@@ -669,10 +682,12 @@ def test_a_failure_that_passes_is_not_noticed(
     talk, alone = chats(file(name)), library(file(name))
     expected = [alone.answer(question, max_tokens=60) for question in QUESTIONS[:4]]
     fails = iter([False] * 20 + [True] + [False] * 20 + [True])
-    answers = [talk.ask(question, max_tokens=60) for question in QUESTIONS[:4]]
-    answers[3].more(1)
-    failing(NO_MEMORY, where=lambda tokens: len(tokens) > 1 and next(fails, False))
+    with talk.held():
+        answers = [talk.ask(question, max_tokens=60) for question in QUESTIONS[:4]]
+        answers[3].more(1)
+        failing(NO_MEMORY, where=lambda tokens: len(tokens) > 1 and next(fails, False))
     assert [answer.whole() for answer in answers] == expected
+    assert not list(fails)
 
 
 @pytest.mark.parametrize("slots", [1, 2])
@@ -686,14 +701,15 @@ def test_numbers_that_overflow_are_one_chats(
     fields = [*tiny_ggufs.HEADS_OF[name](LONG), *tiny_ggufs.vocabulary()]
     path = pack_gguf(tmp_path / "odd.gguf", fields, weights)
     talk, alone = chats(path, slots=slots), library(file(name))
-    neighbour = talk.ask("n" * 300, max_tokens=100)
-    neighbour.more(slots - 1)
-    for text in ("\a", "\a" + "x" * 500, "x\a"):
-        assert whole_or_sentence(talk.ask(text, max_tokens=60)) == OVERFLOWED
-        answer = talk.ask(text, max_tokens=60, temperature=1)
-        assert whole_or_sentence(answer) == OVERFLOWED
     few = {"max_tokens": 60}
-    assert talk.ask("Hello", **few).whole() == alone.answer("Hello", **few)
+    with talk.held():
+        neighbour = talk.ask("n" * 300, max_tokens=100)
+        neighbour.more(slots - 1)
+        for text in ("\a", "\a" + "x" * 500, "x\a"):
+            assert whole_or_sentence(talk.ask(text, **few)) == OVERFLOWED
+            answer = talk.ask(text, **few, temperature=1)
+            assert whole_or_sentence(answer) == OVERFLOWED
+        assert talk.ask("Hello", **few).whole() == alone.answer("Hello", **few)
     assert neighbour.whole() == alone.answer("n" * 300, max_tokens=100)
 
 

@@ -90,15 +90,16 @@ def test_the_tokens_are_those_of_the_library(
     """While chats come, leave and go on; and no recorded step asks the device for a value."""
     talk, alone = chats(folder(name)), Library(folder(name))
     many = {"max_new_tokens": 25}
-    stopped = talk.ask(QUESTIONS[1], max_new_tokens=60)
-    stopped.more(3)
-    running = [talk.ask(question, **many) for question in QUESTIONS[2:]]
-    running[0].more(12)
-    stopped.cancel()
-    first = talk.ask("Hello", **many).whole()
-    assert first == alone.answer("Hello", **many)
-    said = ("Hello", first, "and then?")
-    assert talk.ask(*said, **many).whole() == alone.answer(*said, **many)
+    with talk.held():
+        stopped = talk.ask(QUESTIONS[1], max_new_tokens=60)
+        stopped.more(3)
+        running = [talk.ask(question, **many) for question in QUESTIONS[2:]]
+        running[0].more(12)
+        stopped.cancel()
+        first = talk.ask("Hello", **many).whole()
+        assert first == alone.answer("Hello", **many)
+        said = ("Hello", first, "and then?")
+        assert talk.ask(*said, **many).whole() == alone.answer(*said, **many)
     for question, answer in zip(QUESTIONS[2:], running, strict=True):
         assert answer.whole() == alone.answer(question, **many)
     assert graphs.waits == graphs.replays > 20
@@ -138,7 +139,8 @@ def test_rows_are_padded_behind_what_idle_slots_hold(
     monkeypatch.setattr(fixed_step, "EXACT_ROWS", 0)
     talk, alone = chats(folder("llama")), Library(folder("llama"))
     said = ["Remember this", talk.ask("Remember this", max_new_tokens=30).whole()]
-    running = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:3]]
+    with talk.held():
+        running = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:3]]
     for question, answer in zip(QUESTIONS, running, strict=False):
         assert answer.whole() == alone.answer(question, max_new_tokens=60)
     said.append("What was it?")
@@ -172,11 +174,12 @@ def test_more_chats_move_no_buffers(
     """All slots are reserved before the first recording, which the others leave in place."""
     talk, alone = chats(folder("llama")), Library(folder("llama"))
     many = {"max_new_tokens": 40, "do_sample": "true", "top_k": 3, "seed": 5}
-    first = talk.ask("Hello", **many)
-    first.more(6)
-    scheduler = talk.executor.engine._scheduler
-    buffers = scheduler._slots.cache.buffers
-    others = [talk.ask(question, max_new_tokens=20) for question in QUESTIONS[1:4]]
+    with talk.held():
+        first = talk.ask("Hello", **many)
+        first.more(6)
+        scheduler = talk.executor.engine._scheduler
+        buffers = scheduler._slots.cache.buffers
+        others = [talk.ask(question, max_new_tokens=20) for question in QUESTIONS[1:4]]
     for question, answer in zip(QUESTIONS[1:4], others, strict=True):
         assert answer.whole() == alone.answer(question, max_new_tokens=20)
     assert first.whole() == talk.ask("Hello", **many).whole()
@@ -199,9 +202,10 @@ def test_slots_are_not_reserved_ahead_where_memory_is_short(
     assert graphs.replays > 0 and slot_count(scheduler) == 1
     monkeypatch.setattr(cards, "free_bytes", lambda device: 10**9)
     asked = "word " * 45
-    talk.ask(asked, max_new_tokens=20).more(6)
-    assert slot_count(scheduler) == 4
-    monkeypatch.setattr(cards, "free_bytes", lambda device: 0)
+    with talk.held():
+        talk.ask(asked, max_new_tokens=20).more(6)
+        assert slot_count(scheduler) == 4
+        monkeypatch.setattr(cards, "free_bytes", lambda device: 0)
     assert talk.ask(asked, max_new_tokens=60).whole() == alone.answer(asked, max_new_tokens=60)
     assert slot_count(scheduler) < 4
 
@@ -230,12 +234,12 @@ def test_recordings_that_were_not_used_lately_are_dropped(
 
     monkeypatch.setattr(fixed_step, "MAX_RECORDED", 2)
     talk = chats(folder("llama"))
-    running = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:4]]
-    for at, answer in enumerate(running):
-        answer.more(8 * (at + 1))
-        if at < 3:
+    with talk.held():
+        running = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:4]]
+        for at, answer in enumerate(running[:3]):
+            answer.more(8 * (at + 1))
             answer.cancel()
-    running[3].whole()
+        running[3].whole()
     assert len(graphs.recorded) > 2 >= len(shapes(talk))
     assert shapes(talk)[-1][0] == 1  # the one that was used last
 
@@ -310,14 +314,15 @@ def test_a_reset_frees_the_kv_cache(
 ) -> None:
     """No recorded step keeps it."""
     talk = chats(folder("llama"))
-    talk.ask("Hello", max_new_tokens=20).whole()
     scheduler = talk.executor.engine._scheduler
-    cache = weakref.ref(scheduler._slots.cache)
-    assert graphs.recorded and cache() is not None
-    graphs.recorded.clear()
-    scheduler.reset()
-    gc.collect()
-    assert cache() is None
+    with talk.held():
+        talk.ask("Hello", max_new_tokens=20).whole()
+        cache = weakref.ref(scheduler._slots.cache)
+        assert graphs.recorded and cache() is not None
+        graphs.recorded.clear()
+        scheduler.reset()
+        gc.collect()
+        assert cache() is None
 
 
 @pytest.fixture

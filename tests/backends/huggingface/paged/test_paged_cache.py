@@ -21,7 +21,7 @@ pytest.importorskip("transformers", reason="and transformers")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.usefixtures("one_thread", "free_copies"),
     pytest.mark.filterwarnings("default"),  # the libraries' own
 ]
 Folder = Callable[..., Path]
@@ -56,16 +56,17 @@ def cache(talk: Chats) -> Any:
 def test_the_tokens_are_those_of_the_library(name: str, paged: Any, folder: Folder) -> None:
     """While chats join, leave, go on, share a system prompt, and are read in parts."""
     talk, alone = paged(folder(name)), Library(folder(name))
-    stopped = talk.ask(QUESTIONS[1], max_new_tokens=60)
-    running = [talk.ask(question, **FEW) for question in QUESTIONS]
-    stopped.more(3)
-    stopped.cancel()
-    first = talk.ask("Hi", system=SYSTEM, **FEW)
-    first.more()
-    others = [talk.ask(question, system=SYSTEM, **FEW) for question in QUESTIONS[:2]]
-    assert first.whole() == alone.answer("Hi", system=SYSTEM, **FEW)
-    said = ("Hi", first.text, "and then?")
-    again = talk.ask(*said, system=SYSTEM, **FEW)
+    with talk.held():
+        stopped = talk.ask(QUESTIONS[1], max_new_tokens=60)
+        running = [talk.ask(question, **FEW) for question in QUESTIONS]
+        stopped.more(3)
+        stopped.cancel()
+        first = talk.ask("Hi", system=SYSTEM, **FEW)
+        first.more()
+        others = [talk.ask(question, system=SYSTEM, **FEW) for question in QUESTIONS[:2]]
+        assert first.whole() == alone.answer("Hi", system=SYSTEM, **FEW)
+        said = ("Hi", first.text, "and then?")
+        again = talk.ask(*said, system=SYSTEM, **FEW)
     assert again.whole() == alone.answer(*said, system=SYSTEM, **FEW)
     for question, answer in zip(QUESTIONS, others, strict=False):
         assert answer.whole() == alone.answer(question, system=SYSTEM, **FEW)
@@ -85,16 +86,12 @@ def test_people_take_turns_at_one_slot(paged: Any, folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_whatever_happens_the_answers_are_the_same(
-    seed: int, paged: Any, folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_happens_the_answers_are_the_same(seed: int, paged: Any, folder: Folder) -> None:
     """Chats of up to four pages come, go on, share beginnings and are cancelled by chance."""
     rng = random.Random(seed)
     path = folder(("llama", "gemma3_text")[seed % 2])
     talk, alone = paged(path, slots=rng.choice([2, 3, 4])), Library(path)
-    budget = talk.executor.engine._scheduler._budget
-    monkeypatch.setattr(budget, "record", lambda *_: None)
-    budget._tokens = rng.choice([40, 300])  # parts of prompts, however fast this machine is
+    talk.fix_prefill(rng.choice([40, 300]))  # parts of prompts
     known = ["sea " * 130]
     running = []
     for _ in range(12):
@@ -114,9 +111,10 @@ def test_whatever_happens_the_answers_are_the_same(
 def test_a_shared_system_prompt_lies_in_memory_once(paged: Any, folder: Folder) -> None:
     """Four chats have its full pages together, each the last one by itself."""
     talk, alone = paged(folder("llama")), Library(folder("llama"))
-    answers = [talk.ask("a", system=SYSTEM, max_new_tokens=40)]
-    answers[0].more()
-    answers += [talk.ask(letter, system=SYSTEM, max_new_tokens=40) for letter in "bcd"]
+    with talk.held():
+        answers = [talk.ask("a", system=SYSTEM, max_new_tokens=40)]
+        answers[0].more()
+        answers += [talk.ask(letter, system=SYSTEM, max_new_tokens=40) for letter in "bcd"]
     for letter, answer in zip("abcd", answers, strict=True):
         assert answer.whole() == alone.answer(letter, system=SYSTEM, max_new_tokens=40)
     rows = cache(talk)._tables.rows(range(4), 512)
@@ -139,7 +137,8 @@ def test_decode_steps_are_recorded_too(
     talk, alone = paged(folder("gemma3_text")), Library(folder("gemma3_text"))
     said = ["Remember this", talk.ask("Remember this", **FEW).whole()]
     questions = ("sea " * 63, "sea " * 63 + "?", QUESTIONS[1])
-    running = [talk.ask(question, max_new_tokens=60) for question in questions]
+    with talk.held():
+        running = [talk.ask(question, max_new_tokens=60) for question in questions]
     for question, answer in zip(questions, running, strict=True):
         assert answer.whole() == alone.answer(question, max_new_tokens=60)
     said.append("What was it?")
@@ -165,9 +164,7 @@ def test_memory_that_runs_out_harms_as_few_as_possible(
 ) -> None:
     """Pages of idle chats are given back, those of others numbered anew."""
     talk, alone = paged(folder("llama")), Library(folder("llama"))
-    talk.ask("forgotten " * 60, **FEW).more()
-    answers = [talk.ask(question, max_new_tokens=50) for question in QUESTIONS]
-    answers[3].more(1)
+    talk.ask("forgotten " * 60, **FEW).whole()
     errors = [torch.OutOfMemoryError("CUDA out of memory") for _ in range(failures)]
     vocabulary = talk.executor.model.embeddings
 
@@ -175,8 +172,11 @@ def test_memory_that_runs_out_harms_as_few_as_possible(
         if isinstance(module, place) and vocabulary in module.weight.shape and errors:
             raise errors.pop()
 
-    with torch.nn.modules.module.register_module_forward_pre_hook(fail):
-        whole = [whole_or_sentence(answer) for answer in answers]
+    with talk.held():
+        answers = [talk.ask(question, max_new_tokens=50) for question in QUESTIONS]
+        answers[3].more(1)
+        with torch.nn.modules.module.register_module_forward_pre_hook(fail):
+            whole = [whole_or_sentence(answer) for answer in answers]
     lost = [at for at, text in enumerate(whole) if "ran out of memory" in text]
     assert not errors
     assert len(lost) <= failures - 1
