@@ -21,7 +21,6 @@ from tests.backends.conftest import ENVIRONMENT
 from tests.support.batched_chats import Answer, Chats
 from tests.support.local_chats import chat
 from tests.support.models import real_models
-from tests.support.programs import until
 
 pytestmark = [
     pytest.mark.slow,
@@ -196,12 +195,13 @@ def test_greedy_answers_are_the_librarys_own(real: Real) -> None:
 @every_model
 def test_chats_at_once_disturb_each_other_in_nothing(real: Real) -> None:
     """They begin one after the other, and more wait than have a slot; some are stopped."""
-    running = [real.ask(question, tokens=8) for question in QUESTIONS]
-    unwanted = [real.ask("Count to a thousand.", tokens=400) for _ in range(2)]
-    for answer in unwanted:
-        answer.more()
-        answer.cancel()
-    running += [real.ask(question * 2, tokens=6) for question in QUESTIONS[:2]]
+    with real.chats.held():
+        running = [real.ask(question, tokens=8) for question in QUESTIONS]
+        unwanted = [real.ask("Count to a thousand.", tokens=400) for _ in range(2)]
+        for answer in unwanted:
+            answer.more()
+            answer.cancel()
+        running += [real.ask(question * 2, tokens=6) for question in QUESTIONS[:2]]
     for answer in running:
         answer.whole()
         real.check(answer)
@@ -211,11 +211,11 @@ def test_chats_at_once_disturb_each_other_in_nothing(real: Real) -> None:
 def test_a_stopped_answer_is_gone_on_from(real: Real) -> None:
     """What was computed of it is not computed again."""
     question = "Tell me a long story about a dog and a cat."
-    stopped = real.ask(question, tokens=400)
-    stopped.more(20)
-    stopped.cancel()
+    with real.chats.held():
+        stopped = real.ask(question, tokens=400)
+        stopped.more(20)
+        stopped.cancel()
     text = stopped.whole()
-    until(lambda: stopped.request.finished)
     again = real.ask(question, text, "Go on.", tokens=8)
     again.whole()
     assert again.request.cached_tokens >= len(stopped.request.prompt_ids) - 1
@@ -226,14 +226,15 @@ def test_a_stopped_answer_is_gone_on_from(real: Real) -> None:
 def test_constrained_answers_match_and_leave_their_neighbours_alone(real: Real) -> None:
     """Drawn from all tokens at temperature 1, and greedy; free chats say what they say alone."""
     pytest.importorskip("llguidance", reason="constrained answers need it")
-    free = [real.ask(QUESTIONS[0], tokens=10)]
     drawn = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
     asked = [(*one, {**drawn, "seed": 1}) for one in CONSTRAINTS]
     asked += [(*CONSTRAINTS[0], {"temperature": 0})]
-    held = [
-        (check, real.ask("Describe a person.", tokens=60, **{kind: text}, **wish))
-        for kind, text, check, wish in asked
-    ]
+    with real.chats.held():
+        free = [real.ask(QUESTIONS[0], tokens=10)]
+        held = [
+            (check, real.ask("Describe a person.", tokens=60, **{kind: text}, **wish))
+            for kind, text, check, wish in asked
+        ]
     for check, answer in held:
         text = answer.whole()
         assert check(text), text

@@ -217,6 +217,7 @@ def test_a_bot_and_an_operator_are_told_why(
 
 def test_a_mask_costs_little(process: MatcherProcess) -> None:
     """In processor time. Loose by far: a token of the smallest models takes longer than this."""
+    process.open(ANY_OBJECT).close()  # for the first one, the process is started
     before, matcher = {*children(process)}, process.open(ANY_OBJECT)
     (answering,) = {*children(process)} - before
     text = b'{"a": "' + b"b" * 200

@@ -18,6 +18,7 @@ from backends._local.tokenizing.bounds import Stopped, bounded
 from backends.llamacpp import LlamacppExecutor
 from backends.llamacpp.vision.spans import find_spans
 from kuwa_min.errors import StartError
+from tests.support.batched_chats import Chats
 from tests.support.local_chats import ask, create
 from tests.support.models import tiny_mmproj
 from tests.support.models.tiny_mmproj import KINDS, TILED
@@ -35,6 +36,7 @@ from backends.llamacpp.vision.projector import Projector  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("free_copies"),
     pytest.mark.filterwarnings("default"),  # the library's own
 ]
 EXACT = ("--flash_attn", "off", "--cache_type", "f32", "--threads", 1, "--temperature", 0)
@@ -208,16 +210,12 @@ def test_chats_with_and_without_pictures_are_computed_at_once(
     """Each is answered as if it were alone."""
     handler = handlers(kind)
     more = ("--concurrent_req_limit", 4, *(["--reproducible"] * reproducible))
-    executor = begin(load, files, kind, *more)
+    talk = Chats(begin(load, files, kind, *more))
     asked = ["Hello", f"{picture(1)}\nWhat?", "Tell me more", f"{picture(2)}\n{picture(1)}\nWell?"]
-    requests = [create(executor, text) for text in asked]
-    for request in requests:
-        executor.engine.submit(request)
-    for text, request in zip(asked, requests, strict=True):
-        answer = ""
-        while not request.drained:
-            answer += request.next_text()
-        assert answer == handler.answer(text)
+    with talk.held():
+        answers = [talk.ask(text) for text in asked]
+    for text, answer in zip(asked, answers, strict=True):
+        assert answer.whole() == handler.answer(text)
 
 
 @pytest.mark.parametrize("name", ["prepare", "encode"])
