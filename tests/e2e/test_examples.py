@@ -6,14 +6,23 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.programs import MODULE, ROOT, Program, call, fetch, said, until
+from tests.support.programs import (
+    MODULE,
+    ROOT,
+    TIMEOUT,
+    Program,
+    call,
+    fetch,
+    reserved_port,
+    said,
+    until,
+)
 
 pytestmark = pytest.mark.slow  # real processes, time limits or builds
 
@@ -92,7 +101,7 @@ def run(*arguments: str | Path, **environment: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=20,
+        timeout=TIMEOUT,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
@@ -288,29 +297,28 @@ def test_a_file_runs_without_our_command_line() -> None:
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system has no /proc")
 def test_a_file_that_runs_without_our_command_line_opens_its_missing_streams() -> None:
     """No socket of a client becomes descriptor 0, 1 or 2, into which a library may print."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    command = (sys.executable, str(ROOT / MINE), *ALONE[:-1], str(port))
-    process = subprocess.Popen(
-        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    with reserved_port() as port:
+        command = (sys.executable, str(ROOT / MINE), *ALONE[:-1], str(port))
+        process = subprocess.Popen(
+            ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
 
-    def answers() -> bool:
+        def answers() -> bool:
+            try:
+                return fetch(f"http://127.0.0.1:{port}/health")[0] == 204
+            except ConnectionError:
+                return False
+
         try:
-            return fetch(f"http://127.0.0.1:{port}/health")[0] == 204
-        except ConnectionError:
-            return False
-
-    try:
-        until(answers)
-        opened = Path(f"/proc/{process.pid}/fd")
-        targets = [str((opened / str(number)).readlink()) for number in range(3)]
-        process.terminate()
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
+            until(answers)
+            opened = Path(f"/proc/{process.pid}/fd")
+            targets = [str((opened / str(number)).readlink()) for number in range(3)]
+            process.terminate()
+            assert process.wait(TIMEOUT) == 0
+        finally:
+            process.kill()
+            process.wait()
     assert targets == [os.devnull] * 3
 
 
@@ -433,13 +441,15 @@ def test_a_reader_who_leaves_does_not_abort_the_neighbour(tmp_path: Path) -> Non
     path = custom(
         tmp_path,
         "import asyncio\n"
+        "from pathlib import Path\n"
         "class Shared(LLMExecutor):\n"
         "    def setup(self): self.stop = False\n"
         "    async def llm_compute(self, history, modelfile):\n"
-        "        for n in range(30):\n"
-        "            yield 'x'\n"
+        "        yield 'x'\n"
+        "        while not Path(__file__).with_name('gate').exists():\n"
         "            if self.stop: return\n"
         "            await asyncio.sleep(0.01)\n"
+        "        yield 'y'\n"
         "    async def abort(self): self.stop = True\n",
     )
     with Program(str(path), *ALONE, "--concurrent_req_limit", "2") as program:
@@ -448,7 +458,8 @@ def test_a_reader_who_leaves_does_not_abort_the_neighbour(tmp_path: Path) -> Non
             with call(url, said("leaves")) as leaving:
                 assert leaving.read(1) == staying.read(1) == b"x"
             program.wait_for("endpoint 0: left by the reader")
-            assert staying.read() == b"x" * 29
+            (tmp_path / "gate").touch()
+            assert staying.read() == b"y"
         stop(program)
 
 

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kuwa_min import process
 from kuwa_min.process import OPEN_FILES, SWITCH_INTERVAL, Stop, Stopped, supervision
-from tests.support.programs import ROOT
+from tests.support.programs import ROOT, TIMEOUT
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -42,7 +42,7 @@ def run(program: str, *shell: str) -> subprocess.CompletedProcess[str]:
         input="",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -58,8 +58,11 @@ def test_a_signal_interrupts_while_eager(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_a_signal_only_sets_the_flag_while_serving(number: signal.Signals) -> None:
+def test_a_signal_only_sets_the_flag_while_serving(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Running answers are not torn; the same signal may come twice, from a wrapper."""
+    monkeypatch.setattr(process, "SAME_SIGNAL", 3600.0)
     with Stop().on_signals() as stop:
         stop.eager = False
         assert not stop.requested
@@ -167,8 +170,10 @@ def test_a_flag_that_woke_no_thread_is_seen_after_a_slice(monkeypatch: pytest.Mo
     assert stop.wait(20)
 
 
-def test_a_signal_at_any_line_of_the_wait_is_handled() -> None:
+def test_a_signal_at_any_line_of_the_wait_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its handler runs on the waiting thread itself: a lock that the wait holds would block it."""
+    clock = itertools.count(step=0.02)  # so that each wait takes the same lines
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     for line in itertools.count(1):
         with Stop().on_signals() as stop, signal_at(line) as sent:
             stop.eager = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import json
 import math
 import threading
@@ -351,19 +353,21 @@ def test_chats_wait_in_the_queue_and_those_above_it_are_refused() -> None:
 
 def test_a_client_that_hangs_up_stops_a_whole_answer() -> None:
     """Also before anything was sent to it."""
-    stopped = threading.Event()
+    begun, stopped = threading.Event(), threading.Event()
 
     async def stoppable(_: ChatRequest) -> AsyncGenerator[str, None]:
         try:
+            begun.set()
             yield "word"
             await asyncio.Event().wait()
         finally:
             stopped.set()
 
     with api(stoppable) as one:
-        client = client_of(one).with_options(timeout=0.5)
-        with pytest.raises(openai.APITimeoutError):
-            client.chat.completions.create(**asking())
+        client = http.client.HTTPConnection("127.0.0.1", one.server.port)
+        with contextlib.closing(client):
+            client.request("POST", CHAT, json.dumps(asking()))
+            assert begun.wait(LONG)
         assert stopped.wait(LONG)
         until(lambda: not one.slots.active())
 
