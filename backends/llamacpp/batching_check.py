@@ -7,7 +7,6 @@ gap filling and copying cost, which speed_tests measures again while no chat is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
@@ -35,16 +34,21 @@ def examine(context: LlamaContext, *, can_copy: bool) -> Findings:
     """
     try:
         alone = [_logits_alone(context, prompt) for prompt in PROMPTS]
-        error = _distance(_logits_chunked(context), alone[1])
-        is_batched = len(context.sequence_lengths) > 1
+        logits, single = _decode_chunked(context)
+        error = _distance(logits, alone[1])
+        slots = len(context.sequence_lengths)
+        is_batched = slots > 1
         if is_batched:
-            error = max(error, _distance(_logits_batched(context), numpy.concatenate(alone)))
+            logits, two = _decode_batched(context)
+            error = max(error, _distance(logits, numpy.concatenate(alone)))
         if not error <= MAX_ERROR:
             return Findings(f"computed at once they are not what they are alone ({error:.2g})")
         if not is_batched:
             return Findings("")
-        copy_seconds = _copy_seconds(context, alone[1]) if can_copy else None
-        return Findings("", _gap_fill(context), copy_seconds)
+        gap_fill = slots_to_fill(single, single + (two - single) * (slots - 1), slots)
+        return Findings(
+            "", gap_fill, _copy_seconds(context, alone[1], single) if can_copy else None
+        )
     except MemoryError as error:
         return Findings(f"there is not enough memory to test it: {error}".rstrip(": "))
     except RuntimeError as error:
@@ -57,58 +61,50 @@ def _distance(found: Any, right: Any) -> float:
     return float(numpy.linalg.norm(found - right) / (numpy.linalg.norm(right) or 1.0))
 
 
+def _timed_decode(context: LlamaContext, chunks: list[SequenceChunk]) -> tuple[Any, float]:
+    """Return a copy of the logits of a decode step, and its seconds."""
+    started = time.perf_counter()
+    logits = context.decode(chunks).logits
+    return logits.copy(), time.perf_counter() - started
+
+
 def _logits_alone(context: LlamaContext, prompt: list[int]) -> Any:
     """Return the logits after a prompt, computed at once in the first slot."""
     context.empty()
     return context.decode([SequenceChunk(0, prompt, True)]).logits.copy()
 
 
-def _logits_chunked(context: LlamaContext) -> Any:
-    """Return those after the second prompt, computed in two chunks with a truncation between."""
+def _decode_chunked(context: LlamaContext) -> tuple[Any, float]:
+    """Compute the second prompt in two chunks with a truncation between.
+
+    Returns its logits, and the seconds of its last token.
+    """
     context.empty()
     context.decode([SequenceChunk(0, PROMPTS[1][:PREFIX], False)])
     context.decode([SequenceChunk(0, PROMPTS[0], False)])
     kept = context.truncate(0, PREFIX)
-    return context.decode([SequenceChunk(0, PROMPTS[1][kept:], True)]).logits.copy()
+    return _timed_decode(context, [SequenceChunk(0, PROMPTS[1][kept:], True)])
 
 
-def _logits_batched(context: LlamaContext) -> Any:
-    """Return those after both prompts, prefilled and decoded batched."""
+def _decode_batched(context: LlamaContext) -> tuple[Any, float]:
+    """Prefill and decode both prompts batched; return their logits, and a decode step's seconds."""
     context.empty()
     context.decode([SequenceChunk(slot, prompt[:-1], False) for slot, prompt in enumerate(PROMPTS)])
     last = [SequenceChunk(slot, prompt[-1:], True) for slot, prompt in enumerate(PROMPTS)]
-    return context.decode(last).logits.copy()
+    return _timed_decode(context, last)
 
 
-def _copy_seconds(context: LlamaContext, right: Any) -> float | None:
-    """Return the seconds that copying a sequence takes; None if the copy is wrong."""
-    context.empty()
-    context.decode([SequenceChunk(0, PROMPTS[1], False)])
-    rest = [SequenceChunk(1, PROMPTS[1][PREFIX:], True)]
+def _copy_seconds(context: LlamaContext, right: Any, single: float) -> float | None:
+    """Return the seconds that copying a sequence takes; None if the copy is wrong.
 
-    def copy_and_decode() -> Any:
-        context.copy(0, 1, PREFIX)
-        return context.decode(rest).logits
-
-    if not _distance(copy_and_decode(), right) <= MAX_ERROR:
-        return None
-    with_copy = _seconds(copy_and_decode)
-
-    def decode() -> None:
-        context.truncate(1, PREFIX)
-        context.decode(rest)
-
-    return max(0.0, with_copy - _seconds(decode))
-
-
-def _gap_fill(context: LlamaContext) -> int:
-    """Return how many dummy tokens cost less than the ubatch that they save, by one and two."""
-    context.empty()
-    slots = len(context.sequence_lengths)
-    one, two = ([SequenceChunk(slot, [1], True) for slot in range(count)] for count in (1, 2))
-    single = _seconds(lambda: context.decode(one))
-    another = _seconds(lambda: context.decode(two)) - single
-    return slots_to_fill(single, single + another * (slots - 1), slots)
+    The second prompt is in the second slot. right: the logits after it; single: the seconds of a
+    decode step in one slot.
+    """
+    started = time.perf_counter()
+    context.copy(1, 0, PREFIX)
+    logits = context.decode([SequenceChunk(0, PROMPTS[1][PREFIX:], True)]).logits
+    seconds = time.perf_counter() - started
+    return max(0.0, seconds - single) if _distance(logits, right) <= MAX_ERROR else None
 
 
 def slots_to_fill(single: float, together: float, slots: int) -> int:
@@ -119,9 +115,3 @@ def slots_to_fill(single: float, together: float, slots: int) -> int:
     another = max(0.0, together - single) / (slots - 1)
     saved = max(0.0, single - another)
     return slots if another * slots <= saved else int(saved / another)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
