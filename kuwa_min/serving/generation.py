@@ -107,7 +107,9 @@ class Generation:
         self._log_name = log_name or f"endpoint {index}"
         self._compute: Compute | None = compute
         self._loop, self._log_content = loop, log_content
-        self._says_stopped = encoder.chat_room and not encoder.errors_apart
+        is_our_room = encoder.chat_room and encoder.errors_apart  # of our chat page, or a terminal
+        self._says_stopped = encoder.chat_room and not is_our_room
+        self._first_ping = 0.0 if is_our_room else PING_INTERVAL
         self._writer = PieceWriter(
             encoder, on_first=self._observe_first, log_content=log_content, language=self._language
         )
@@ -169,15 +171,17 @@ class Generation:
         process ends first.
         """
         self.runner.on_stop(self._leave_queue)
+        interval = self._first_ping
         while True:
             left = self._waiting_timeout - self.ticket.age()
-            if self.ticket.wait(max(0.0, min(left, PING_INTERVAL))):
+            if self.ticket.wait(max(0.0, min(left, interval))):
                 if self._dismissal and not self.ticket.admitted:
                     raise AnswerError(self._dismissal)
                 return self.ticket.admitted and not self.runner.cancelled
-            if left > PING_INTERVAL:
+            if left > interval:
                 position = self._slots.queue_position(self)
                 self._writer.write(ProgressChunk(*position, "waiting for a free slot"))
+                interval = PING_INTERVAL
             elif self._slots.leave_queue(self):
                 raise AnswerError(catalog.NO_SLOT)
 
