@@ -123,15 +123,16 @@ async function exchange(turn, form, incoming) {
   incoming.end();
 }
 
-export function stop(turn = underWay()) {
+/** Stop a turn; send: how the Kernel is told. */
+export function stop(turn = underWay(), send = abort) {
   if (!turn || turn.stopped) return;
   turn.stopped = true;
   turn.view.say(text.stopping);
   turn.wake?.();
-  if (turn.sent) abort(turn);
+  if (turn.sent) send(turn);
   setTimeout(() => turn.hangUp.abort(), HANG_UP_MS);
 }
 
 addEventListener("pagehide", () => {
-  for (const turn of turns.values()) abortOnPageHide(turn);
+  for (const turn of turns.values()) stop(turn, abortOnPageHide);
 });

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from tests.fakes.kuwa.executor_answers import Executor
 
 from .chat_page import NEEDS_CHROMIUM, Page, begin_answer, chromium, set_answer
-from .stored_chats import LAST, TITLES, ask, open_chat, open_menu
+from .stored_chats import LAST, TITLES, ask, open_chat, open_menu, settle
 
 pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
@@ -176,6 +176,37 @@ def test_forbidden_storage_is_said_and_the_page_goes_on(
         page.driver.refresh()
         page.wait(lambda: page.texts(".notice span") == [] and page.rows)
         assert page.texts(TITLES) == []
+
+
+def test_what_is_no_message_in_local_storage_is_dropped(chats: Page, model: Executor) -> None:
+    """The page says nothing of it, and keeps chats as before."""
+    ask(chats, model, "One", "A1")
+    for value in ("{", "null", "5", "[]", '{"chat": 5}', '{"id": "a", "chat": "b"}'):
+        chats.run("localStorage['kuwa_chats x'] = given[0]", value)
+        chats.driver.refresh()
+        chats.wait(lambda: chats.answers == ["A1"])
+        chats.wait(lambda: chats.run("return Object.keys(localStorage)") == [])
+        assert chats.texts(PROBLEM) == [""]
+    assert chats.driver.get_log("browser") == []
+
+
+def test_a_page_that_the_browser_brings_back_keeps_the_newer_answer(
+    chats: Page, model: Executor
+) -> None:
+    """What it saved when it was left does not replace what came after that."""
+    begin_answer(model, "The first half")
+    chats.say("One")
+    chats.partial()
+    event = "dispatchEvent(new PageTransitionEvent('{}', {{ persisted: true }}))"
+    chats.run(event.format("pagehide"))
+    assert len(chats.run("return Object.keys(localStorage)")) == 1
+    chats.run(event.format("pageshow"))
+    model.go_on.set()
+    assert chats.whole().startswith("The first half")
+    settle(chats)
+    chats.driver.refresh()
+    chats.wait(lambda: chats.answers)
+    assert chats.texts(".meta")[0].startswith("Stopped")
 
 
 def test_many_chats_are_listed_in_parts_and_searched_whole(chats: Page) -> None:

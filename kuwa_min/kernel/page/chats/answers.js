@@ -1,6 +1,6 @@
 /** The answers under way, stored in their chats while they come in, whichever chat is on the screen. */
 import { text } from "../texts.js";
-import { saveOnPageHide } from "./store.js";
+import { forgetSaved, saveOnPageHide } from "./store.js";
 
 const KEEP_MS = 1000;    // between two saves of an answer that comes in
 
@@ -58,5 +58,12 @@ addEventListener("pagehide", () => {
     copyAnswer(turn);
     const { problem, ...kept } = message;
     saveOnPageHide(chat, problem === text.broken ? { ...kept, done: false } : message);
+  }
+});
+addEventListener("pageshow", ({ persisted }) => {
+  if (!persisted) return;
+  for (const { chat, message, save } of answers.values()) {
+    forgetSaved(message);
+    save(chat, message);
   }
 });

@@ -230,6 +230,7 @@ export function startSession() {
     historyId: () => chat.history_id, history: () => historyTo(chat).map(wireMessage), begun, ended,
   });
   addEventListener("popstate", showFromAddress);
+  addEventListener("pageshow", ({ persisted }) => { if (persisted) emit("stored"), showStored(chat.id); });    // as the browser kept it
   $("new").addEventListener("click", newChat);
   stickToEnd();
   show(chat);

@@ -22,6 +22,23 @@ export function saveOnPageHide(chat, message) {
   } catch { /* full or forbidden: the last second of the answer is lost */ }
 }
 
+/** Forget a message of saveOnPageHide: the browser brought the page back from its cache, with a newer one in memory. */
+export function forgetSaved(message) {
+  try {
+    localStorage.removeItem(LEFT_PREFIX + message.id);
+  } catch { /* forbidden: nothing was saved */ }
+}
+
+/** Return the message of an entry of saveOnPageHide, undefined if it has none. */
+function savedMessage(key) {
+  try {
+    const found = JSON.parse(localStorage[key]);
+    return [found.id, found.chat, found.text].every(value => typeof value === "string") ? found : undefined;
+  } catch {
+    return undefined;    // damaged, or removed by another tab
+  }
+}
+
 const finished = request => new Promise((resolve, reject) => {
   request.onsuccess = () => resolve(request.result);
   request.onerror = () => reject(request.error);
@@ -110,7 +127,7 @@ export function openStore({ changed, failed }) {
     const left = Object.keys(localStorage).filter(key => key.startsWith(LEFT_PREFIX));
     if (!left.length) return;
     await writing(async (chats, table) => {
-      for (const message of left.map(key => JSON.parse(localStorage[key])))
+      for (const message of left.map(savedMessage).filter(Boolean))
         if (await finished(chats.get(message.chat))) table.put(message);
     });
     for (const key of left) localStorage.removeItem(key);
