@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Collection, Container, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
-from backends._local.templates.chat_template import ChatTemplate, TemplateError
+from backends._local.templates.chat_template import TemplateError
 from backends._local.templates.sandbox_pool import SandboxPool
 from backends._media.links import side_note, without_data
 from kuwa_min import LLMExecutor, Modelfile
@@ -19,10 +18,7 @@ from kuwa_min.chat import prompt as prompts
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.sentence import sentence_of
-from kuwa_min.chat.thinking.answer_text import Splitter
 from kuwa_min.chat.thinking.display import APART
-from kuwa_min.chat.thinking.formats import Wrappers
-from kuwa_min.chat.truncation import fit, recent
 from kuwa_min.errors import AnswerError, StartError, UsageError
 from kuwa_min.options import constraint, generation_options
 from kuwa_min.options.sentences import OPTION_REASON
@@ -32,10 +28,11 @@ from .answers.splitters import create_splitter
 from .constraints.constrainer import Constrainer
 from .constraints.sentences import NO_TOKEN_TEXTS
 from .engine import Engine
+from .model import Model
 from .options import DEFAULT_SEED, NO_SEED, add_prompt_options, excess_of
 from .prompt_cache import metrics
 from .prompt_cache import settings as prompt_cache
-from .prompt_encoder import (
+from .prompts.encoder import (
     ChatInput,
     EncodedPrompt,
     PromptEncoder,
@@ -45,53 +42,20 @@ from .prompt_encoder import (
     bos_of,
     supports_system_role,
 )
+from .prompts.limit import PromptLimit
 from .request import Request
 from .scheduler import Scheduler, SerialScheduler
 from .tokenizing.bounds import Stopped, bounded
 from .tokenizing.piece_tokenizer import PieceTokenizer
-from .tokenizing.prompt_tokenizer import ModelTokenizer, PromptTokenizer
+from .tokenizing.prompt_tokenizer import PromptTokenizer
 from .tokenizing.rendering import Template
 from .tokenizing.template_variables import NO_VARIABLES, Variables, variables_of, with_tools
-from .tokenizing.text_lengths import TextLengths
 
 logger = logging.getLogger(__name__)
 
-PER_MESSAGE = 4  # tokens that templates write around a message, about
 CHECKING = (99, 100)  # percent; done and total, while the model is tried
-SLACK = 4  # times the characters of a prompt: templates leave out spaces and thoughts
-ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 NO_IMAGES = "llm_enable_multimodal of a Modelfile has no effect: this model reads text only"
 OVERRIDE = "--override_chat_template gives another one"
-
-
-class Model(Protocol):
-    """A loaded model, as the threads of requests use it."""
-
-    context_length: int  # tokens of prompt and completion together
-    chat_template: ChatTemplate  # its own, or the one of --override_chat_template
-    template_variables: frozenset[str]  # which it reads
-    offers_functions: bool  # by its template, see templates/tool_format
-    special_tokens: dict[str, Any]  # variables of templates: bos_token and the like, as text
-    markup: Mapping[int, str]  # the text of special tokens, by their ids
-    turn_markers: tuple[str, ...]  # stop strings of the plain template, if it has no other one
-    vocabulary_size: int
-    tokenizer: ModelTokenizer
-
-    @property
-    def eos_token_ids(self) -> Container[int]:
-        """Return the tokens that end a completion."""
-
-    def info(self) -> dict[str, Any]:
-        """Return facts about the model for /status."""
-
-    def create_splitter(self, prompt_ids: Sequence[int], wrappers: Wrappers) -> Splitter:
-        """Return what tells thoughts from the answer to a prompt, which may end within one.
-
-        wrappers: tags around the answer that are markup.
-        """
-
-    def check_device(self, failure: BaseException) -> None:
-        """Raise, in one line, if a failure was because its device computes nothing any more."""
 
 
 class ModelExecutor(LLMExecutor):
@@ -188,7 +152,7 @@ class ModelExecutor(LLMExecutor):
                 f"the chat template cannot be read: {_clause(error)}; {OVERRIDE}"
             ) from None
         self.tokenizer = PieceTokenizer(self.model.tokenizer)
-        self.text_length = TextLengths(self.tokenizer.tokenize)
+        self.prompt_limit = PromptLimit(self.model, self.tokenizer, int(self.args.limit))
         trusted = ("system", "user") if self.args.parse_special_tokens else ()
         self.prompt_tokenizer = PromptTokenizer(self.tokenizer, trusted)
         try:
@@ -228,7 +192,7 @@ class ModelExecutor(LLMExecutor):
         stopped = threading.Event()
         self.on_stop(stopped.set)
         try:
-            with bounded(self.prompt_limit, stopped.is_set), self.engine.expecting():
+            with bounded(self.prompt_limit.tokens, stopped.is_set), self.engine.expecting():
                 request = self.create_request(history, modelfile)
         except Stopped:
             return
@@ -315,17 +279,14 @@ class ModelExecutor(LLMExecutor):
         self, history: list[Message], modelfile: Modelfile, variables: Variables
     ) -> tuple[EncodedPrompt, tuple[str, ...]]:
         """Return the prompt, without the oldest messages if all are too long, and side notes."""
-        history = self._recent(history)
+        history = self.prompt_limit.truncate_history(history)
         try:
             encoder, history, notes = self.encoder_for(history, modelfile, variables)
             prompt = prompts.compose(history, modelfile, self.args.system_prompt or "")
             prompt = prompt._replace(examples=prompts.begin_with_user(prompt.examples))
             if self.args.no_system_prompt:
                 prompt = prompt._replace(system="")
-            self._refuse_excess(prompt.system, prompt.history[-1]["content"])
-            if sum(len(one["content"]) for one in prompt.examples) > self._most_characters:
-                prompt = prompt._replace(examples=[])
-            encoded = encoder.encode(self._fit(prompt, encoder))
+            encoded = encoder.encode(self.prompt_limit.fit(prompt, encoder))
         except TemplateError as error:
             raise self._answer_error(error, modelfile) from None
         if not encoded.ids:
@@ -334,41 +295,6 @@ class ModelExecutor(LLMExecutor):
             logger.error("a prompt has the token %d; %s", max(encoded.ids), self._vocabulary)
             raise AnswerError(catalog.NOT_ACCEPTED)
         return encoded, notes
-
-    def _recent(self, history: list[Message]) -> list[Message]:
-        """Return as much of a history as may be needed; raises AnswerError if it cannot fit."""
-        texts, _ = without_data(history)
-        asked = itertools.takewhile(lambda one: one["role"] == "user", reversed(texts))
-        self._refuse_excess(*(message["content"] for message in asked))
-        whole = {id(text): message for text, message in zip(texts, history, strict=True)}
-        kept = recent(texts, characters=self._most_characters, messages=self.prompt_limit)
-        return [whole[id(text)] for text in kept]
-
-    @property
-    def _most_characters(self) -> int:
-        """Return how many characters fit into no prompt, whatever they are."""
-        return SLACK * self.prompt_limit * self.tokenizer.longest_token
-
-    def _refuse_excess(self, *texts: str) -> None:
-        """Raise AnswerError if the texts, of which none can be left out, cannot fit together."""
-        if sum(len(text.strip()) for text in texts) > self._most_characters:
-            raise AnswerError(catalog.TOO_LONG)
-
-    def _fit(self, prompt: prompts.Prompt, encoder: PromptEncoder) -> list[Message]:
-        """Return as many messages of a prompt as its limit allows; raises AnswerError."""
-
-        def estimate(message: Message) -> int:
-            text = self.text_length(message["content"])
-            return text + PER_MESSAGE + encoder.count_image_tokens(message)
-
-        limit = self.prompt_limit
-        return fit(prompt, length=encoder.count_tokens, estimate=estimate, limit=limit)
-
-    @property
-    def prompt_limit(self) -> int:
-        """Return the longest prompt in tokens, which leaves room for an answer in the context."""
-        context, limit = self.model.context_length, int(self.args.limit)
-        return min(limit, context - max(1, context // ANSWER_SHARE))
 
     def _answer_error(self, error: TemplateError, modelfile: Modelfile) -> AnswerError:
         """Log a failed template, and return what the user reads.

@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from backends._local import pictures
-from backends._local.executor import Model, ModelExecutor
+from backends._local.executor import ModelExecutor
 from backends._local.machine import visible_gpus
+from backends._local.model import Model
 from backends._local.options import MAX_VALUES, read_chat_template
-from backends._local.prompt_encoder import ChatInput, PromptEncoder
+from backends._local.prompts import pictures
+from backends._local.prompts.encoder import ChatInput, PromptEncoder
 from backends._local.scheduler import Scheduler
 from backends._local.tokenizing.template_variables import NO_VARIABLES, Variables
 from backends._media import attachments, file_types
@@ -260,9 +261,9 @@ class HuggingfaceExecutor(ModelExecutor):
             self.model.processor,
             template=self.model.vision_template,
             variables=variables,
-            max_image_tokens=self.prompt_limit // IMAGE_SHARE // max(1, images),
+            max_image_tokens=self.prompt_limit.tokens // IMAGE_SHARE // max(1, images),
             control_tokens=self.model.tokenizer.control_tokens,
-            text_length=self.text_length,
+            text_length=self.prompt_limit.text_length,
         )
 
 

@@ -16,7 +16,7 @@ import transformers
 from transformers import processing_utils
 from transformers.utils import is_torchvision_available
 
-from backends._local.prompt_encoder import EncodedPrompt
+from backends._local.prompts.encoder import EncodedPrompt
 from backends._local.templates.chat_template import TemplateError
 from backends._local.tokenizing.bounds import most_tokens
 from backends._local.tokenizing.control_tokens import ControlTokens

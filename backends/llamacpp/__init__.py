@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from backends._local import pictures
-from backends._local.executor import Model, ModelExecutor
+from backends._local.executor import ModelExecutor
 from backends._local.machine import visible_gpus
+from backends._local.model import Model
 from backends._local.model_files import resolve
 from backends._local.options import read_chat_template
-from backends._local.prompt_encoder import ChatInput
+from backends._local.prompts import pictures
+from backends._local.prompts.encoder import ChatInput
 from backends._local.request import Request
 from backends._local.scheduler import Scheduler
 from backends._local.tokenizing.template_variables import Variables
@@ -218,7 +219,7 @@ class LlamacppExecutor(ModelExecutor):
         from .vision.encoder import VisionEncoder, prepare
 
         chat = pictures.fetch(self.attachments, history, self.on_stop)
-        chat, known = prepare(chat, encoder, self.prompt_limit)
+        chat, known = prepare(chat, encoder, self.prompt_limit.tokens)
         template = self.template_of(modelfile)
         vision = VisionEncoder(
             template, self.prompt_tokenizer, variables, pictures=known, encoder=encoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backends._local.prompt_encoder import EncodedPrompt, TextEncoder
+from backends._local.prompts.encoder import EncodedPrompt, TextEncoder
 from backends._local.tokenizing.bounds import is_enough
 from backends._local.tokenizing.prompt_tokenizer import PromptTokenizer
 from backends._local.tokenizing.rendering import Template

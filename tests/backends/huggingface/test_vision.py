@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="models that see need torch")
 transformers = pytest.importorskip("transformers", reason="and transformers")
 pillow = pytest.importorskip("PIL.Image", reason="and pillow")
 
-from backends._local.prompt_encoder import EncodedPrompt  # noqa: E402
+from backends._local.prompts.encoder import EncodedPrompt  # noqa: E402
 from backends._local.templates.chat_template import TemplateError  # noqa: E402
 from backends.huggingface.model import _markup  # noqa: E402
 from backends.huggingface.tokenizer import LibraryTokenizer  # noqa: E402

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from backends._local.templates.chat_template import TemplateError
+from backends._local.tokenizing.prompt_tokenizer import (
+    NO_PICTURES,
+    Pictures,
+    PromptTokenizer,
+    Tokenizer,
+)
+from backends._local.tokenizing.rendering import Template
+from backends._local.tokenizing.template_variables import NO_VARIABLES, Variables
 from backends._media.links import placeholder_numbers
 from kuwa_min.chat.modelfile import Message
 from kuwa_min.chat.prompt import fold_system
-
-from .tokenizing.prompt_tokenizer import NO_PICTURES, Pictures, PromptTokenizer, Tokenizer
-from .tokenizing.rendering import Template
-from .tokenizing.template_variables import NO_VARIABLES, Variables
 
 PROBE: list[Message] = [{"role": "user", "content": "a"}]
 SYSTEM_PROBES = "a b c", "a b c d e f g h i j k l"  # the second one has more tokens

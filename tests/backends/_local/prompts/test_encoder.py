@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backends._local.executor import ModelExecutor
-from backends._local.prompt_encoder import (
+from backends._local.prompts.encoder import (
     SystemFoldingEncoder,
     TextEncoder,
     bos_of,
