@@ -219,32 +219,18 @@ class ModelExecutor(LLMExecutor):
         asked = generation_options.asked_by(modelfile.parameters, self.table)
         options = self.request_options(asked)
         wanted = constraint.take_constraint(options, asked)
-        if excess := excess_of(options):
-            raise AnswerError(catalog.BAD_OPTION.format(excess))
+        self._check_options(options, modelfile)
         if generation_options.wants_multimodal(asked) and not self.accepts_images():
             generation_options.warn_once(NO_IMAGES)
-        if modelfile.extras.logprobs is not None and not self._token_bytes:
-            raise AnswerError(
-                catalog.BAD_OPTION.format(OPTION_REASON.format("logprobs", NO_TOKEN_TEXTS))
-            )
-        unknown = self._unknown_stop_tokens(options)
-        if unknown:
-            generation_options.warn_once(
-                f"llm_stop_token_ids of a Modelfile: {unknown[0]} is no token; {self._vocabulary}"
-            )
         if self.args.reproducible and options.get("seed") in NO_SEED:
             options["seed"] = DEFAULT_SEED
-        known = None if self.uses_template_of(modelfile) else self.model.template_variables
-        variables = variables_of(options, self.settings, known, self.model.tokenizer.control_tokens)
-        if tools := modelfile.extras.tools:
-            variables = with_tools(variables, tools, self.model.tokenizer.control_tokens)
-        prompt, notes = self._encode(history, modelfile, variables)
+        prompt, notes = self._encode(history, modelfile, self._variables(options, modelfile))
         markers = () if self.uses_template_of(modelfile) else self.model.turn_markers
         request = Request(
             prompt.ids,
             options,
             stop=[*(options["stop"] or ()), *markers],
-            stop_token_ids={*(options["stop_token_ids"] or ())}.difference(unknown),
+            stop_token_ids=self._stop_token_ids(options),
             timeout=self.timeout,
             model_inputs=prompt.model_inputs,
             splitter=create_splitter(
@@ -256,6 +242,32 @@ class ModelExecutor(LLMExecutor):
         )
         request.prompt_note = side_note(notes)
         return request
+
+    def _check_options(self, options: dict[str, Any], modelfile: Modelfile) -> None:
+        """Raise AnswerError for what a request may not ask for."""
+        if excess := excess_of(options):
+            raise AnswerError(catalog.BAD_OPTION.format(excess))
+        if modelfile.extras.logprobs is not None and not self._token_bytes:
+            reason = OPTION_REASON.format("logprobs", NO_TOKEN_TEXTS)
+            raise AnswerError(catalog.BAD_OPTION.format(reason))
+
+    def _stop_token_ids(self, options: dict[str, Any]) -> set[int]:
+        """Return the stop_token_ids of a request that the model has; the log names others."""
+        unknown = self._unknown_stop_tokens(options)
+        if unknown:
+            generation_options.warn_once(
+                f"llm_stop_token_ids of a Modelfile: {unknown[0]} is no token; {self._vocabulary}"
+            )
+        return {*(options["stop_token_ids"] or ())}.difference(unknown)
+
+    def _variables(self, options: dict[str, Any], modelfile: Modelfile) -> Variables:
+        """Return the variables of the chat template, functions that may be called among them."""
+        known = None if self.uses_template_of(modelfile) else self.model.template_variables
+        control_tokens = self.model.tokenizer.control_tokens
+        variables = variables_of(options, self.settings, known, control_tokens)
+        if tools := modelfile.extras.tools:
+            variables = with_tools(variables, tools, control_tokens)
+        return variables
 
     @cached_property
     def _token_bytes(self) -> Sequence[bytes]:
