@@ -12,7 +12,7 @@ import pytest
 
 from backends._cloud import errors
 from backends._http import connection
-from backends.chatgpt import ChatgptExecutor
+from backends.chatgpt import ChatgptExecutor, client
 from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
@@ -22,7 +22,8 @@ from tests.support.programs import Program, call, fetch, said, until
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
-SOON = 5.0  # seconds, of which a busy machine may need many, and long before any time limit
+SOON = 30.0  # seconds, of which a busy machine may need many, and long before any time limit
+LATE = 600.0  # such a limit
 
 
 class Chat:
@@ -54,10 +55,12 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """Give what makes a backend of a service's URL; close them."""
     for name in ("OPENAI_API_KEY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT", LATE)
+    given = ("--context_window", 4096, "--timeout", LATE)
     begun: list[Any] = []
 
     def make(url: str) -> Any:
-        begun.append(start(ChatgptExecutor, "--base_url", url, "--context_window", 4096))
+        begun.append(start(ChatgptExecutor, "--base_url", url, *given))
         return begun[-1]
 
     yield make
@@ -92,8 +95,8 @@ def test_a_stop_ends_the_wait_for_another_try(
     connect: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing more is asked."""
-    monkeypatch.setattr(errors, "BACKOFF_FIRST", 60.0)
-    monkeypatch.setattr(errors, "BACKOFF_MAX", 60.0)
+    monkeypatch.setattr(errors, "BACKOFF_FIRST", LATE)
+    monkeypatch.setattr(errors, "BACKOFF_MAX", LATE)
     with openai_server(openai_refuses.always(500, {})) as service:
         chat = Chat(connect(service.url))
         until(lambda: service.chats)
@@ -127,7 +130,7 @@ def test_a_stop_ends_the_wait_for_a_name(
     def slow(host: Any, *others: Any, **more: Any) -> Any:
         if host == "slow.test" and not more.get("flags"):
             asked.set()
-            over.wait(20)
+            over.wait(LATE)
         return real("127.0.0.1" if host == "slow.test" and over.is_set() else host, *others, **more)
 
     monkeypatch.setattr(connection.socket, "getaddrinfo", slow)

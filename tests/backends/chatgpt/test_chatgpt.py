@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import inspect
+import io
 import json
 import logging
 import re
@@ -29,6 +30,7 @@ from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options.constraint import JSON_SCHEMA
 from kuwa_min.options.thinking import THINKING, THINKING_TOKENS
+from kuwa_min.process.deadline import Response
 from tests.backends._media.test_images import data_url, png
 from tests.fakes.openai import breaks_off as openai_breaks_off
 from tests.fakes.openai import counts_tokens as openai_counts_tokens
@@ -497,12 +499,28 @@ def test_an_empty_answer_is_a_sentence(serve: Serve) -> None:
     assert ask(connect(empty), "hi") == catalog.NO_ANSWER
 
 
-def test_a_silent_service_is_given_up_in_time(serve: Serve) -> None:
+def test_a_silent_service_is_given_up_in_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After --timeout seconds without a byte, before the first word and after it."""
     early = connect(serve(openai_is_silent.before_the_head), "--timeout", 0.2)
     assert ask(early, "hi") == catalog.TOO_SLOW
-    late = connect(serve(openai_is_silent.after_the_first_word))
-    assert ask(late, "hi", llm_timeout="0.2") == "one\n" + catalog.TOO_SLOW
+    limits, lift = list[float](), Response.lift_deadline
+
+    def lift_to_little(response: Response, seconds: float) -> None:
+        limits.append(seconds)
+        lift(response, min(seconds, 0.2))  # the first word came with the head
+
+    def talk(one: Handler) -> None:
+        one.wfile, out = io.BytesIO(), one.wfile
+        one.begin()
+        one.say("one")
+        out.write(one.wfile.getvalue())
+        one.wait_until_gone()
+
+    monkeypatch.setattr(Response, "lift_deadline", lift_to_little)
+    assert ask(connect(serve(talk)), "hi", llm_timeout="61") == "one\n" + catalog.TOO_SLOW
+    assert limits[0] == 61
 
 
 def test_a_service_that_is_not_there_is_waited_for(
