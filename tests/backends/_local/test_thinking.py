@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from backends._local.completion import Completion
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ProgressChunk
 from kuwa_min.chat.thinking import signs
+from kuwa_min.serving.generator_runner import GeneratorRunner
 from tests.conftest import MakeOnce
 from tests.support import local_chats
 from tests.support.models import tiny_models
@@ -158,11 +160,22 @@ def test_channels_of_special_tokens_are_told_apart(
 
 def test_a_thought_without_an_answer_is_told(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     """With signs of life while it was thought, in place of an empty answer."""
-    monkeypatch.setattr(signs.SignsOfLife, "interval", 0.0)
+    monkeypatch.setattr(signs.SignsOfLife, "interval", 0.01)
     road.script(monkeypatch, "Hm" * COUNT)
-    pieces = road.talker.pieces("Hello")
+    choose, is_shown, pieces = Completion.choose, threading.Event(), list[Any]()
+
+    def choose_later(completion: Completion, token: int) -> int:
+        assert is_shown.wait(60)
+        return choose(completion, token)
+
+    def write(piece: Any) -> None:
+        pieces.append(piece)
+        if isinstance(piece, ProgressChunk) and piece.desc == signs.THINKING:
+            is_shown.set()
+
+    monkeypatch.setattr(Completion, "choose", choose_later)
+    road.talker.run(GeneratorRunner(), write, "Hello")
     assert [one for one in pieces if not isinstance(one, ProgressChunk)] == [catalog.ONLY_THOUGHT]
-    assert any(isinstance(one, ProgressChunk) and one.desc == signs.THINKING for one in pieces)
 
 
 def test_variables_reach_the_template(road: Road) -> None:

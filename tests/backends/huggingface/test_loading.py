@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.support import local_chats
 from tests.support.loopback_hub import COMMIT, Hub
 from tests.support.models import tiny_models
 from tests.support.models.tiny_architectures import Library, write_folder
-from tests.support.programs import Program, fetch, said, until
+from tests.support.programs import Program, fetch, reserved_port, said, until
 from tests.support.saved_as import SAVED_AS
 
 torch = pytest.importorskip("torch", reason="the huggingface backend needs torch")
@@ -550,10 +549,13 @@ def test_loading_is_seen_from_outside(copy: Copy, tmp_path: Path) -> None:
     place = copy(auto_map={"AutoModelForCausalLM": "own.Own"}, gate=str(gate))
     (place / "own.py").write_text(OWN_CODE, encoding="utf-8")
     os.mkfifo(gate)  # the model's code waits there, with its weights in memory
-    base = f"http://127.0.0.1:{(port := _free_port())}"
-    options = ("--model_path", str(place), "--trust_remote_code", "--port", str(port))
+    options = ("--model_path", str(place), "--trust_remote_code", "--ignore_kernel")
     own = {"HF_MODULES_CACHE": str(tmp_path / "modules")}
-    with Program("huggingface", *options, "--ignore_kernel", **own) as program:
+    with (
+        reserved_port() as port,
+        Program("huggingface", *options, "--port", str(port), **own) as program,
+    ):
+        base = f"http://127.0.0.1:{port}"
         waiting = until(lambda: _opened(gate))
         status = json.loads(fetch(f"{base}/status")[1])
         assert (status["state"], status["model"]) == ("loading", {})
@@ -570,12 +572,6 @@ def test_loading_is_seen_from_outside(copy: Copy, tmp_path: Path) -> None:
         assert status["state"] == "ready"
         facts = {"model": "Own", "dtype": "float64", "device": "cpu", "context": 2048}
         assert facts.items() <= status["model"].items()
-
-
-def _free_port() -> int:
-    with socket.socket() as plug:
-        plug.bind(("127.0.0.1", 0))
-        return int(plug.getsockname()[1])
 
 
 def _opened(gate: Path) -> int | None:
