@@ -76,3 +76,10 @@ def test_the_page_is_told_which_libraries_its_file_carries(tmp_path: Path) -> No
     assert list(served) == ["/page/libraries/marked.js", "/"]
     assert b'data-libraries="marked"' in served["/"].body
     assert b'data-libraries=""' in page_files.responses(PAGE, "v1.0")["/"].body
+
+
+def test_chinese_sentences_address_a_person_as_everywhere_else() -> None:
+    """Politely, as Kuwa's front end does for the most part."""
+    texts = (PAGE / "texts.js").read_text(encoding="utf-8")
+    assert "您" in texts
+    assert "你" not in texts
