@@ -21,6 +21,7 @@ from .answer import (
     PROGRESS,
     STOP,
     TEXT,
+    THOUGHT,
     Event,
     Finish,
     Piece,
@@ -128,6 +129,8 @@ class AnswerReader:
 
     def _read_chunk(self, chunk: dict[str, Any]) -> Iterator[Event]:
         yield from self._pass(_value(chunk, "text", "value"))
+        if thought := _value(chunk, "thought", "text"):
+            yield Piece(THOUGHT, thought)
         if line := _value(chunk, "log", "text"):
             yield Piece(NOTE, f"[{_value(chunk, 'log', 'level')}] {line}")
         if doing := _value(chunk, "progress", "desc"):

@@ -7,17 +7,23 @@ from typing import TextIO
 
 from kuwa_min.chat.sentence import ENGLISH, Language, render
 
-from .answer import NOTE, PROGRESS, TEXT, Event, Piece
-from .sentences import NOTE_LINE
+from .answer import NOTE, PROGRESS, TEXT, THOUGHT, Event, Piece
+from .sentences import NOTE_LINE, THINKING
 from .visible_text import visible
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 class Screen:
-    """The output of a chat. Its control sequences are the only ones, and need a terminal."""
+    """The output of a chat. Its control sequences are the only ones, and need a terminal.
 
-    def __init__(self, out: TextIO, language: Language = ENGLISH) -> None:
+    shows_thoughts: what the model thinks, and not only that it does.
+    """
+
+    def __init__(
+        self, out: TextIO, language: Language = ENGLISH, *, shows_thoughts: bool = True
+    ) -> None:
+        self.shows_thoughts = shows_thoughts
         is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self._language: Language = language
         self._out, self._has_styles = out, out.isatty() and not is_plain
@@ -32,6 +38,8 @@ class Screen:
 
     def show(self, event: Event) -> None:
         """Show an event; those of other kinds than pieces are not."""
+        if isinstance(event, Piece) and event.kind == THOUGHT and not self.shows_thoughts:
+            event = Piece(PROGRESS, THINKING)
         if not isinstance(event, Piece) or (event.kind, event.text) == (PROGRESS, self._last):
             return
         text = event.text

@@ -13,6 +13,7 @@ Ctrl-C stops an answer, Ctrl-D ends the chat.
   /system TEXT  set the system prompt from the next message on; without TEXT: none
   /new          begin a new conversation
   /save FILE    write the conversation to a new file: Markdown, or JSON if it ends in .json
+  /thoughts     hide what models think before they answer, or show it again
   /help         this
 A message that begins with / is written with two of them.''',
     '''\
@@ -22,10 +23,14 @@ Ctrl-C 停止回答，Ctrl-D 結束對話。
   /system TEXT  設定系統提示，自下一則訊息起生效；不加 TEXT 則清除
   /new          開始新的對話
   /save FILE    將對話寫入新檔案：Markdown 格式，檔名以 .json 結尾則為 JSON
+  /thoughts     隱藏模型回答前的思考內容，或再次顯示
   /help         顯示此說明
 以 / 開頭的訊息，請輸入兩個 /。''',
 )
 HOW_TO_END = Sentence("(Ctrl-D ends the chat)", "（按 Ctrl-D 結束對話）")
+THINKING = Sentence("thinking…", "思考中…")
+THOUGHTS_HIDDEN = Sentence("thoughts are hidden", "已隱藏思考內容")
+THOUGHTS_SHOWN = Sentence("thoughts are shown", "會顯示思考內容")
 ANSWER_STOPPED = Sentence("(stopped)", "（已停止）")
 CUT = Sentence("(cut by its limit)", "（回答因長度上限而中斷）")
 FAILED_ANSWER = Sentence(

@@ -32,6 +32,8 @@ from .sentences import (
     SAVED,
     SYSTEM_CLEARED,
     SYSTEM_SET,
+    THOUGHTS_HIDDEN,
+    THOUGHTS_SHOWN,
 )
 from .visible_text import tolerate_encodings
 
@@ -44,11 +46,17 @@ def run(program: str, rest: list[str]) -> None:
         metavar="FILE",
         help="keep what is typed in this file, which only you can read (default: keep nothing)",
     )
+    parser.add_argument(
+        "--hide_thoughts",
+        action="store_true",
+        help="say that a model thinks, and not what; /thoughts shows it again",
+    )
     args = parser.parse_args(rest)
     tolerate_encodings()
     client = connect(args)
     name = choose_name(client, args.access_code)
-    session = Session(client, name, Screen(sys.stdout, user_language()), args.system)
+    screen = Screen(sys.stdout, user_language(), shows_thoughts=not args.hide_thoughts)
+    session = Session(client, name, screen, args.system)
     session.screen.say(BEGUN.format(name, args.base_url or args.kernel_url))
     with line_editing(args.history_file):
         session.run(input)
@@ -65,6 +73,7 @@ class Session:
             "/system": self._set_system,
             "/new": self._begin_anew,
             "/save": self._save,
+            "/thoughts": self._toggle_thoughts,
             "/help": lambda _: self.screen.say(HOW_TO_CHAT),
         }
 
@@ -101,7 +110,10 @@ class Session:
             self.screen.say(ERROR_LINE.format(sentence_of(error)))
 
     def _ask(self, question: str) -> None:
-        """Show an answer as it comes; Ctrl-C stops it, and what has come stays in the chat."""
+        """Show an answer as it comes; Ctrl-C stops it, and what has come stays in the chat.
+
+        One that failed does not, nor does its question.
+        """
         answer, problem = Answer(), ""
         messages = self._conversation.ask(question)
         self.screen.begin()
@@ -115,7 +127,7 @@ class Session:
             problem = ANSWER_STOPPED
         except ServerError as error:
             problem = ERROR_AND_RETRY.format(sentence_of(error))
-        if answer.text:
+        if answer.text and answer.finish_reason != FAILED:
             self._conversation.add_answer(answer.text)
         self.screen.end_line()
         if problem := problem or _shortcoming(answer):
@@ -134,6 +146,10 @@ class Session:
     def _begin_anew(self, _: str) -> None:
         self._conversation = Conversation(self._conversation.system)
         self.screen.say(NEW_CONVERSATION)
+
+    def _toggle_thoughts(self, _: str) -> None:
+        self.screen.shows_thoughts = not self.screen.shows_thoughts
+        self.screen.say(THOUGHTS_SHOWN if self.screen.shows_thoughts else THOUGHTS_HIDDEN)
 
     def _save(self, path: str) -> None:
         if not path:

@@ -9,11 +9,22 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from kuwa_min.chat.chunks import Piece as Chunk
+from kuwa_min.chat.chunks import ThoughtChunk
 from kuwa_min.errors import AnswerError
 from kuwa_min.kernel.embedded import EmbeddedKernel
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.kernel.terminal import clients
-from kuwa_min.kernel.terminal.answer import PROGRESS, TEXT, Answer, Piece, ServerError
+from kuwa_min.kernel.terminal.answer import (
+    FAILED,
+    NOTE,
+    PROGRESS,
+    TEXT,
+    THOUGHT,
+    Answer,
+    Piece,
+    ServerError,
+)
 from kuwa_min.kernel.terminal.clients import Client, KernelClient, OpenAIClient
 from tests.fakes.kuwa.executor_answers import Executor, chunk
 from tests.fakes.kuwa.kernel_03 import kernel_03
@@ -103,7 +114,26 @@ def test_an_answer_that_fails_says_why() -> None:
     with api(failing) as one, pytest.raises(ServerError, match="It cannot go on"):
         whole(OpenAIClient(one.url), "m")
     with kernel_with(failing) as (client, _, _):
-        assert "It cannot go on" in whole(client, "bot").text
+        answer = whole(client, "bot")
+        assert (answer.text, answer.finish_reason) == ("begun", FAILED)
+        assert answer.pieces[NOTE] == ["[ERROR] It cannot go on."]
+
+
+@pytest.mark.parametrize("kind", KERNELS)
+def test_thoughts_come_apart_from_the_answer(kind: str) -> None:
+    """Through both, whichever Kernel passes the wish on."""
+
+    async def thinking(_: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        yield ThoughtChunk("Hm, ")
+        yield ThoughtChunk("well.")
+        yield "Yes."
+
+    with api(thinking) as one:
+        answers = [whole(OpenAIClient(one.url), "m")]
+    with kernel_with(thinking, kind) as (client, _, _):
+        answers.append(whole(client, "bot"))
+    for answer in answers:
+        assert (answer.text, answer.joined(THOUGHT)) == ("Yes.", "Hm, well.")
 
 
 def test_an_answer_that_is_not_read_on_is_stopped_at_the_server() -> None:

@@ -43,6 +43,16 @@ def test_kinds_begin_lines_of_their_own() -> None:
     assert shown(io.StringIO(), *events) == "waiting\nhm\nab\nnote: n\n"
 
 
+def test_thoughts_can_be_hidden() -> None:
+    """It says once that the model thinks."""
+    out = io.StringIO()
+    screen = Screen(out, shows_thoughts=False)
+    screen.begin()
+    for piece in (Piece(THOUGHT, "hm"), Piece(THOUGHT, "well"), Piece(TEXT, "a")):
+        screen.show(piece)
+    assert out.getvalue() == "thinking…\na"
+
+
 def test_only_our_control_sequences_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dim for thoughts and notes; those of the model are spelled out, in every kind."""
     monkeypatch.setenv("TERM", "xterm")

@@ -19,14 +19,18 @@ from pathlib import Path
 
 import pytest
 
+from kuwa_min.chat.chunks import Piece, ThoughtChunk
+from kuwa_min.errors import AnswerError
+from kuwa_min.kernel.embedded import EmbeddedKernel
 from kuwa_min.kernel.protocol import ChatRequest
-from kuwa_min.kernel.terminal.clients import OpenAIClient, user_language
+from kuwa_min.kernel.terminal.clients import KernelClient, OpenAIClient, user_language
 from kuwa_min.kernel.terminal.screen import Screen
 from kuwa_min.kernel.terminal.session import Session
 from kuwa_min.serving import usage
 from tests.kuwa_min.kernel.terminal.test_line_input import typed
 from tests.kuwa_min.serving.api_client import Compute, api
-from tests.support.programs import ROOT, TIMEOUT, until
+from tests.kuwa_min.serving.test_routes import running
+from tests.support.programs import ROOT, TIMEOUT, fetch, until
 
 
 async def recite(chat: ChatRequest) -> AsyncGenerator[str, None]:
@@ -176,6 +180,53 @@ def test_a_hostile_answer_does_not_control_the_terminal() -> None:
         yield "\x1b]52;c;ZXZpbA==\x07"
 
     assert "\x1b" not in chat(evil, "x", "/no\x1b[2J")
+
+
+def test_a_failed_answer_is_shown_and_no_part_of_what_follows() -> None:
+    """Nor is its question; /retry asks it again."""
+
+    async def failing_at_first(chat: ChatRequest) -> AsyncGenerator[str, None]:
+        yield "+".join(message["content"] for message in chat.history)
+        if chat.history[-1]["content"] == "one":
+            raise AnswerError("[No.]")
+
+    out = io.StringIO()
+    with EmbeddedKernel("127.0.0.1", 0) as kernel, running(failing_at_first) as executor:
+        form = {"name": "bot", "endpoint": executor.chat}
+        assert fetch(f"{kernel.url}v1.0/worker/register", form)[1] == "Success"
+        client = KernelClient(kernel.url.rstrip("/"), "v1.0")
+        Session(client, "bot", Screen(out)).run(typed("one", "two", "three"))
+    failed = ["one", "note: [ERROR] [No.]", "(the answer failed; /retry asks again)"]
+    assert out.getvalue().splitlines() == [*failed, "two", "two+two+three", ""]
+
+
+@pytest.mark.slow
+def test_thoughts_are_dimmed_at_a_terminal_and_can_be_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through a Kernel; /thoughts hides them from the next answer on."""
+
+    async def thinking(chat: ChatRequest) -> AsyncGenerator[Piece, None]:
+        yield ThoughtChunk("Hm.")
+        yield f"<{chat.history[-1]['content']}>"
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with EmbeddedKernel("127.0.0.1", 0) as kernel, running(thinking) as executor:
+        form = {"name": "bot", "endpoint": executor.chat}
+        assert fetch(f"{kernel.url}v1.0/worker/register", form)[1] == "Success"
+        with terminal("chat", "--kernel_url", kernel.url) as (process, keys, shown):
+            until(lambda: b"> " in shown)
+            os.write(keys, b"one\r")
+            until(lambda: b"<one>" in shown)
+            assert b"\x1b[2mHm.\x1b[0m\r\n<one>" in shown
+            os.write(keys, b"/thoughts\r")
+            until(lambda: b"thoughts are hidden" in shown)
+            os.write(keys, b"two\r")
+            until(lambda: b"<two>" in shown)
+            assert shown.count(b"Hm.") == 1
+            os.write(keys, b"\x04")
+            assert process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.slow
