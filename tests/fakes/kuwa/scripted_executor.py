@@ -59,7 +59,7 @@ class ScriptedExecutor(LLMExecutor):
 
     def _note(self, what: str, name: str) -> None:
         with self.args.journal.open("a", encoding="utf-8") as journal:
-            journal.write(f"{what} {name} {time.time():.6f}\n")
+            journal.write(f"{what} {name} {time.monotonic():.6f}\n")
 
 
 if __name__ == "__main__":

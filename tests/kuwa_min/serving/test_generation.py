@@ -27,6 +27,7 @@ from kuwa_min.chat.chunks import (
 from kuwa_min.chat.sentence import ON_NEW_LINE, join_sentences
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import UNEXPECTED, AnswerError
+from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel import wire
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.options.sentences import MUST_BE_NUMBER, OPTION_REASON
@@ -467,15 +468,23 @@ def test_a_long_note_comes_with_pings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_room_of_0_3_recognises_the_note_that_comes_with_pauses(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The slot is free meanwhile, and the process waits for the end. Pauses are longer here."""
-    monkeypatch.setattr(wire, "WINDOW_PAUSE", 0.5)
+    """The slot is free meanwhile. Here a pause begins once the room has read all before it."""
     come: list[tuple[float, bytes]] = []
+    before_pauses, clock = iter((b"text \n", b"<<</WARNING>")), [0.0]
+
+    def pause(_: BodyWriter, seconds: float) -> None:
+        end = next(before_pauses)
+        until(lambda: b"".join(data for _, data in come).endswith(end))
+        clock[0] += seconds
+
+    monkeypatch.setattr(BodyWriter, "pause", pause)
     with running(yielding("text ", NOTE)) as one, call(one.chat, ROOM) as response:
         while data := response.read1():
-            come.append((time.monotonic(), data))
             if len(come) == 2:
                 assert one.slots.active() == []
-    shown = room_03([(at - come[0][0], data) for at, data in come], lag=lambda: 0.0)
+            come.append((clock[0], data))
+    assert next(before_pauses, None) is None
+    shown = room_03(come, lag=lambda: 0.0)
     assert shown[:2] == ("text", ["note"])
 
 
