@@ -252,24 +252,22 @@ class Server(ThreadingHTTPServer):
                 self._shortage.ended()
                 return True
             except (RuntimeError, MemoryError):
-                if deadline is None:
-                    deadline = self._free_thread(request)
-                if time.monotonic() > deadline:
+                if deadline is None and self._free_thread(request):
+                    deadline = time.monotonic() + ACCEPT_BACKOFF
+                elif deadline is None or time.monotonic() > deadline:
                     self._shortage.refused(others=self._others_with_threads())
                     return False
                 threading.Event().wait(THREAD_POLL)
 
-    def _free_thread(self, request: socket.socket) -> float:
-        """End another connection for its thread; return until when to wait for that.
+    def _free_thread(self, request: socket.socket) -> bool:
+        """End another connection for its thread; return whether there was one.
 
         Without another one, the process that accepts ends: it is a help, clients are the purpose.
         """
-        drop, now = self.connections.drop_oldest, time.monotonic()
+        drop = self.connections.drop_oldest
         if drop(State.IDLE, but=request) or drop(State.RECEIVING):
-            return now + ACCEPT_BACKOFF
-        if not self._others_with_threads() and self.listener.give_up_process():
-            return now + ACCEPT_BACKOFF
-        return now - 1
+            return True
+        return not self._others_with_threads() and self.listener.give_up_process()
 
     def _others_with_threads(self) -> int:
         """Return how many connections hold a thread, beside a new one."""

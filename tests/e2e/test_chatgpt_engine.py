@@ -12,7 +12,7 @@ from backends._cloud.sentences import CUT_BY_LENGTH
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from tests.support.load.machines import HeavyFile
 from tests.support.models.real_engine import MISSING, WINDOW, Engine, real_engine
-from tests.support.programs import Program, call, chat_through, fetch, said, until
+from tests.support.programs import START_TIMEOUT, Program, call, chat_through, fetch, said, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,7 +34,7 @@ def program(engine: Engine, heavy: Callable[[str], HeavyFile], tmp_path: Path) -
     options = ["--base_url", engine.wait(), "--model", "tiny", "--context_window", str(WINDOW)]
     options += ["--embedded_kernel", "127.0.0.1:0", "--host", "127.0.0.1", "--temperature", "0"]
     with Program("chatgpt", *options, command=command, HOME=str(tmp_path)) as running:
-        running.wait_for("registered as chatgpt", 60)
+        running.wait_for("registered as chatgpt", START_TIMEOUT)
         yield running
 
 

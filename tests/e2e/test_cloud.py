@@ -23,12 +23,11 @@ from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai.server import openai_server
 from tests.support.load.clients import Client
 from tests.support.load.machines import HeavyFile
-from tests.support.programs import TIMEOUT, Program, call, fetch, said, until
+from tests.support.programs import START_TIMEOUT, TIMEOUT, Program, call, fetch, said, until
 from tests.support.stub_build import below
 
 pytestmark = pytest.mark.slow
 KEY, USERS_KEY = "operator-0123456789", "client-9876543210"
-START = 60  # seconds: the first start unpacks
 
 
 class Cloud(NamedTuple):
@@ -115,7 +114,7 @@ def start(
         words += ["--api_key_file", str(key)] if with_key else []
         command = (sys.executable, str(file))
         with Program(*words, command=command, HOME=str(home), **no_proxies()) as program:
-            program.wait_for(f"registered as {cloud.name}", START)
+            program.wait_for(f"registered as {cloud.name}", START_TIMEOUT)
             yield program
             program.process.terminate()
             assert program.end() == 0
@@ -196,7 +195,7 @@ def test_a_stop_before_the_first_word_reaches_the_service(cloud: Cloud, start: A
         until(lambda: asked(service))
         ids = {"history_id": "[5]", "user_id": "5"}
         assert fetch(f"{program.kernel_url}/v1.0/chat/abort", ids) == (200, "Success")
-        assert service.gone.wait(20)
+        assert service.gone.wait(TIMEOUT)
         client.join(TIMEOUT)
         assert client.text == catalog.STOPPED
         served.append("the silent one")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.load.machines import HeavyFile, Machine
 from tests.support.models import real_models
-from tests.support.programs import ROOT, Program, chat_through
+from tests.support.programs import ROOT, START_TIMEOUT, Program, chat_through
 
 pytestmark = pytest.mark.slow
 OPTIONS = {
@@ -119,6 +119,7 @@ def test_the_demo_answers(heavy: Callable[[str], HeavyFile], tmp_path: Path) -> 
     environment = {"KUWA_MIN_ROOT": str(tmp_path / "cache")}
     words += ["--temperature", "0", "--max_tokens", "32"]  # the same words each time, and few
     with Program(*words, command=(sys.executable, path), **environment) as program:
-        program.wait_for(r"registered as llamacpp: chat at http://127.0.0.1:\d+/\n$")
+        last = r"registered as llamacpp: chat at http://127.0.0.1:\d+/\n(?!.* INFO )"
+        program.wait_for(last, START_TIMEOUT)
         answer = chat_through(program.kernel_url, "llamacpp", "What is 2+2?")
     assert "4" in answer

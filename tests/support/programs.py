@@ -21,7 +21,8 @@ from urllib.parse import urlencode, urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = (sys.executable, "-m", "kuwa_min")
-TIMEOUT = 60.0  # seconds until a test gives up
+TIMEOUT = 180.0  # seconds until a test gives up
+START_TIMEOUT = 900.0  # seconds that a file may take to unpack its libraries and load a model
 
 
 def until(true: Callable[[], Any], seconds: float = TIMEOUT) -> Any:

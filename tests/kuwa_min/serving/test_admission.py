@@ -9,7 +9,7 @@ import pytest
 
 from kuwa_min.serving.admission import AdmissionQueue, Ticket
 
-LONG = 20.0
+LONG = 60.0
 
 
 def served(queue: AdmissionQueue, running: list[Ticket], names: dict[Ticket, str]) -> list[str]:

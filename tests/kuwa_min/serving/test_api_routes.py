@@ -37,7 +37,7 @@ from tests.kuwa_min.serving.api_client import Api, Compute, api, asking, events_
 from tests.support.programs import until
 
 CHAT = "/v1/chat/completions"
-LONG = 20.0
+LONG = 60.0
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 PAGE = "https://chat.example"
 

@@ -36,7 +36,7 @@ from tests.kuwa_min.serving.test_routes import Compute, Running, running
 from tests.support.front_end_readers import BEGIN, END, deltas, room_03, room_04
 from tests.support.programs import call, fetch, said, until
 
-LONG = 20.0
+LONG = 60.0
 TOKEN = "the-users-token"
 FRAMED = {"X-Kuwa-Api-Base-Urls": ""}
 PURE = {**FRAMED, "X-Kuwa-Thoughts": "apart"}

@@ -12,7 +12,7 @@ import pytest
 from kuwa_min.serving.event_loop import EventLoop
 from kuwa_min.serving.generator_runner import GeneratorRunner, Pause, on_stop
 
-LONG = 20.0
+LONG = 60.0
 LOOP = EventLoop()  # shared, as by all chats of a process
 
 

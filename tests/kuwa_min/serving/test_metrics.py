@@ -19,7 +19,7 @@ from kuwa_min.serving.generation import Generation
 from kuwa_min.serving.metrics import Counter, Histogram, Metrics
 from kuwa_min.serving.slots import Slots
 
-LONG = 20.0
+LONG = 60.0
 LOOP = EventLoop()
 PREFIX = "executor_framework_"
 PROCESS_TIME = (

@@ -28,7 +28,7 @@ from kuwa_min.serving.slots import Slots
 from kuwa_min.serving.status import ExecutorStatus
 from tests.support.programs import call, fetch, said, until
 
-LONG = 20.0
+LONG = 60.0
 WAITING_TIMEOUT = 240.0  # seconds
 LOOP = EventLoop()  # shared, as by all chats of a process
 Compute = Callable[[ChatRequest], AsyncGenerator[str, None]]

@@ -31,7 +31,7 @@ from kuwa_min.serving.slots import Slots
 from tests.kuwa_min.serving.test_routes import Running, running
 from tests.support.programs import call, fetch, said, until
 
-LONG = 20.0
+LONG = 60.0
 
 
 class Gated:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.load.single_chat import is_offline, raise_loopback
-from tests.support.programs import Program, call, fetch, said, table, until
+from tests.support.programs import START_TIMEOUT, Program, call, fetch, said, table, until
 
-START_TIMEOUT = 900  # seconds, on a machine that does much else
 PORT = 9001  # of the executor: nothing else runs on this machine
 ONLY_CLIENT = 99  # the history of a client that chats alone
 

@@ -84,18 +84,19 @@ def eight_at_once(scenario: Scenario, program: Program) -> dict[str, Any]:
 
 
 def read_a_book(scenario: Scenario, program: Program) -> dict[str, Any]:
-    """Ask about a long text, and once more; return the answers, and how long they took to begin."""
+    """Ask about a long text, and once more; return the answers, and how many tokens were read."""
     short = command("parameter", f"llm_max_tokens {SHORT}")
-    said, waits = [BOOK], [time_to_first_pieces()]
+    said, read = [BOOK], [tokens_read()]
     for _ in range(2):
         said += [scenario.ask(program, *said, modelfile=short), SECOND]
-        waits.append(time_to_first_pieces())
-    return {"book": said[1::2], "waits": [waits[1] - waits[0], waits[2] - waits[1]]}
+        read.append(tokens_read())
+    return {"book": said[1::2], "book_tokens": [read[1] - read[0], read[2] - read[1]]}
 
 
-def time_to_first_pieces() -> float:
-    """Return how many seconds all answers so far took to begin."""
-    return metrics()["time_to_first_piece_seconds_sum"]
+def tokens_read() -> float:
+    """Return how many tokens of prompts no slot had already."""
+    now = metrics()
+    return now["input_tokens_total"] - now["cached_input_tokens_total"]
 
 
 def refusals(scenario: Scenario, models: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.programs import Program, chat_through
+from tests.support.programs import START_TIMEOUT, Program, chat_through
 
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 NOWHERE = ("192.0.2.1", 80)  # kept for documentation
@@ -31,7 +31,7 @@ def main(file: Path, backend: str, model: str, *options: str) -> None:
     }
     words = (backend, "--model_path", model, "--embedded_kernel", "127.0.0.1:0", *options)
     with Program(*words, command=(sys.executable, str(file))) as program:
-        program.wait_for(f"registered as {backend}", 120)
+        program.wait_for(f"registered as {backend}", START_TIMEOUT)
         said["answers"] = [
             chat_through(program.kernel_url, backend, "Hello, who are you?", number)
             for number in (1, 2)
