@@ -235,13 +235,16 @@ def test_recordings_that_were_not_used_lately_are_dropped(
     monkeypatch.setattr(fixed_step, "MAX_RECORDED", 2)
     talk = chats(folder("llama"))
     with talk.held():
-        running = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:4]]
-        for at, answer in enumerate(running[:3]):
-            answer.more(8 * (at + 1))
-            answer.cancel()
-        running[3].whole()
-    assert len(graphs.recorded) > 2 >= len(shapes(talk))
-    assert shapes(talk)[-1][0] == 1  # the one that was used last
+        first, second = (talk.ask(question, max_new_tokens=60) for question in QUESTIONS[:2])
+        second.more(8)  # steps of two rows
+        second.cancel()
+        first.more(16)  # of one
+        third = talk.ask(QUESTIONS[2], max_new_tokens=60)
+        third.more(8)  # of two again
+        others = [talk.ask(question, max_new_tokens=60) for question in QUESTIONS[3:]]
+        others[0].more(8)  # of four
+    assert [rows for rows, _ in shapes(talk)] == [2, 4]
+    assert len(graphs.recorded) == 3
 
 
 def test_the_first_failure_ends_recording_and_no_answer(
