@@ -12,7 +12,7 @@ from backends._http.origin import Origin
 from backends._http.pool import ConnectionPool
 from backends._http.tls import create_tls_context
 
-TIMEOUTS = Timeouts(connect=5, read=5)
+TIMEOUTS = Timeouts(connect=60, read=60)
 
 
 def answer_once(listener: socket.socket, *answers: bytes) -> list[bytes]:

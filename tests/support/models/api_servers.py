@@ -15,14 +15,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.models import real_models, tiny_models
-from tests.support.programs import ROOT, TIMEOUT, Program
+from tests.support.programs import ROOT, START_TIMEOUT, TIMEOUT, Program
 
 ALONE = ("--ignore_kernel", "--host", "127.0.0.1")
 LLAMA_SERVER = ROOT / "benchmarks" / "engines" / "llama_server.py"
 SERVE = (sys.executable, "-m", "transformers.cli.transformers", "serve")
 JSON = {"Content-Type": "application/json"}
 DONE = "[DONE]"
-LOADING = 120.0  # seconds
 
 
 class Reply(NamedTuple):
@@ -79,7 +78,7 @@ def llamacpp(_: Path) -> Iterator[ApiServer]:
     path = real_models.gguf_file(real_models.SMOLLM2)
     options = ("--model_path", str(path), "--threads", "1", "--context_window", "2048")
     with Program("llamacpp", *ALONE, *options) as program:
-        program.wait_for("ready", LOADING)
+        program.wait_for("ready", START_TIMEOUT)
         yield ApiServer(program.url.removesuffix("/chat"), "llamacpp")
 
 
@@ -91,7 +90,7 @@ def llama_server(_: Path) -> Iterator[ApiServer]:
     options = ("--port", "0", "--slots", "1", "--context", "2048", "--threads", "1")
     command = (sys.executable, str(LLAMA_SERVER), "--model", str(path))
     with Program(*options, command=command) as program:
-        yield ApiServer(program.wait_for(r"(?m)^(http://\S+)$", LOADING)[1], str(path))
+        yield ApiServer(program.wait_for(r"(?m)^(http://\S+)$", START_TIMEOUT)[1], str(path))
 
 
 @contextmanager
@@ -101,7 +100,7 @@ def transformers_serve(folder: Path) -> Iterator[ApiServer]:
     path = str(tiny_models.write_folder(folder / "tiny"))
     options = ("--host", "127.0.0.1", "--port", "0", "--device", "cpu")
     with Program(*options, command=(*SERVE, path), HF_HUB_OFFLINE="1") as program:
-        yield ApiServer(program.wait_for(r"running on (http://\S+)", LOADING)[1], path)
+        yield ApiServer(program.wait_for(r"running on (http://\S+)", START_TIMEOUT)[1], path)
 
 
 SERVERS = {

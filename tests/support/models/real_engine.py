@@ -75,7 +75,7 @@ class Engine:
             assert self.process.poll() is None, self.log
             return re.search(r"running on (http://127\.0\.0\.1:\d+)", self.log)
 
-        found: re.Match[str] = until(look, 60)
+        found: re.Match[str] = until(look)
         return f"{found[1]}/v1"
 
 
