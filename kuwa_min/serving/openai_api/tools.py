@@ -73,22 +73,32 @@ def read(request: Fields) -> Tools:
     return Tools(names, functions, "\n\n".join(demands), schema)
 
 
-def _schema(functions: list[dict[str, Any]]) -> str | None:
-    """Return the schema of a call of one of these; None if their parameters have references."""
+def _schema(functions: list[dict[str, Any]]) -> str:
+    """Return the schema of a call of one of these."""
     calls = [
         {
             "type": "object",
             "properties": {
                 "name": {"const": one["name"]},
-                "arguments": one.get("parameters") or {"type": "object"},
+                "arguments": _arguments(one),
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
         for one in functions
     ]
-    schema = json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
-    return None if '"$ref"' in schema else schema  # a reference counts from the schema's root
+    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
+
+
+def _arguments(function: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a function's arguments: a resource, where it has references.
+
+    Within a resource ($id), "#/$defs/x" counts from there, not from the root of the whole schema.
+    """
+    parameters: dict[str, Any] = function.get("parameters") or {"type": "object"}
+    if '"$ref"' not in json.dumps(parameters):
+        return parameters
+    return {**parameters, "$id": f"urn:function:{function['name']}"}
 
 
 def _function(tool: Fields) -> dict[str, Any]:

@@ -37,6 +37,13 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+# Two schemas whose references count from their own roots.
+RESOURCES = {
+    "anyOf": [
+        {"$id": "urn:function:one", "$ref": "#/$defs/x", "$defs": {"x": {"const": 1}}},
+        {"$id": "urn:function:two", "$ref": "#/$defs/x", "$defs": {"x": {"const": 2}}},
+    ]
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +89,7 @@ def behind(matcher: Matcher, text: bytes) -> set[bytes]:
         (JSON_SCHEMA, json.dumps(PERSON), '{"name": "a", "age": 1}', {b""}),
         (*ANY_OBJECT, '{"a": [{}, null]', {b" ", b"\n", b",", b"}"}),
         (JSON_SCHEMA, '{"oneOf": [{"const": 1}, {"const": 23}]}', "2", {b"3"}),
+        (JSON_SCHEMA, json.dumps(RESOURCES), "", {b"1", b"2"}),
     ],
 )
 def test_a_mask_allows_what_can_still_match(

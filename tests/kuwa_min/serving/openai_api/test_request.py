@@ -419,14 +419,13 @@ def test_a_call_may_be_required(choice: Any, told: str) -> None:
     [
         ("required", {"type": "object"}, ["look", "add"]),
         (function("add"), {"type": "object"}, ["add"]),
-        ("required", {"$ref": "#/$defs/x"}, None),
         ("auto", {"type": "object"}, None),
     ],
 )
 def test_a_required_call_is_kept_to_by_executors_that_can(
     choice: Any, parameters: Any, names: list[str] | None
 ) -> None:
-    """By a schema, unless those of the functions refer to their own root; whatever the format."""
+    """By a schema, whatever the format."""
     both = [function("look", parameters=parameters), function("add")]
     body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": choice}
     if names:
@@ -438,3 +437,16 @@ def test_a_required_call_is_kept_to_by_executors_that_can(
     allowed = calls and [call["properties"]["name"]["const"] for call in calls]
     assert allowed == names
     assert asked.needs == {"tools": "tools"}
+
+
+def test_references_of_a_required_call_count_from_the_parameters() -> None:
+    """As pydantic writes nested models, and so instructor and pydantic-ai their functions."""
+    own = {"$ref": "#/$defs/Place", "$defs": {"Place": {"type": "object"}}}
+    both = [function("look", parameters=own), function("add", parameters={"type": "object"})]
+    body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": "required"}
+    asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"json_schema"})
+    calls = json.loads(asked.chat.modelfile.parameters["llm_json_schema"])["anyOf"]
+    assert [call["properties"]["arguments"] for call in calls] == [
+        {**own, "$id": "urn:function:look"},
+        {"type": "object"},
+    ]
