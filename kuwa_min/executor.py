@@ -134,7 +134,7 @@ class LLMExecutor(KuwaAttributes):
         answers that match llm_json_schema. raw_prompt: text that is continued, if
         modelfile.extras.raw_prompt. tool_template: functions are not told in a system message, but
         are in modelfile.extras.tools. logprobs: text as LogprobsChunk, if modelfile.extras.logprobs
-        is not None. Other requests are refused.
+        is not None. Other requests are refused; functions that need not be called are left out.
         """
         return ("images",)
 

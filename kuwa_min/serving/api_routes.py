@@ -93,6 +93,7 @@ class ApiRoutes:
         self._features = features
         self._is_ready, self._waiting_timeout = is_ready, waiting_timeout
         self._loop, self._log_content, self._created = loop, log_content, int(time.time())
+        self._logged: set[str] = set()
 
     def table(self) -> Routes:
         """Return every route by path and method."""
@@ -150,6 +151,7 @@ class ApiRoutes:
                 features := self._features(),
             )
             _refuse_what_is_not_offered(asked, features)
+            self._log_ignored(asked.ignored)
             if asked.model not in self._models:
                 raise ApiError(
                     404,
@@ -197,6 +199,12 @@ class ApiRoutes:
         return kind.stream(
             answer, language, headers, asked.functions, include_usage=asked.include_usage
         )
+
+    def _log_ignored(self, field: str) -> None:
+        """Tell the operator once of a field that the executor cannot heed."""
+        if field and field not in self._logged:
+            self._logged.add(field)
+            logger.info("/v1: %s in a request has no effect with this executor", field)
 
     def _content_logger(self) -> Callable[[str], None] | None:
         return partial(logger.info, "/v1: out: %s") if self._log_content else None

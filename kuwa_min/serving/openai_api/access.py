@@ -14,6 +14,7 @@ import logging
 import re
 from collections.abc import Sequence
 
+from kuwa_min.chat.sentence import language_of
 from kuwa_min.errors import HTTPError, UsageError
 from kuwa_min.httpd.http1 import RequestHead
 from kuwa_min.httpd.messages import JSON, Request, Response, render_error
@@ -22,7 +23,7 @@ from kuwa_min.options.text_file import InvalidTextFile, read_text
 
 from .errors import ApiError, error_json
 from .response import Headers
-from .sentences import NO_TOKEN, NOT_FROM_THERE, WRONG_TOKEN
+from .sentences import NO_ENDPOINT, NO_TOKEN, NOT_FROM_THERE, WRONG_TOKEN
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,10 @@ class Access:
         """Answer a refused request: of /v1, in OpenAI's shape."""
         if head is None or not _is_ours(head):
             return render_error(error, head, text)
+        if error.status == 404 and not isinstance(error, ApiError):
+            text = NO_ENDPOINT.render(
+                language_of(", ".join(head.headers.get("accept-language", [])))
+            )
         headers = (*error.headers.items(), *self.headers(head))
         code = error.code if isinstance(error, ApiError) else None
         param = error.param if isinstance(error, ApiError) else None

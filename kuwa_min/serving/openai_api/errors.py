@@ -9,6 +9,8 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.sentence import Language, Sentence, innermost, render
 from kuwa_min.errors import HTTPError
 
+from .sentences import FUNCTIONS_COUNT
+
 CONTEXT_LENGTH = "context_length_exceeded"
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 BRACKETED = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)  # a sentence as chats show it
@@ -56,13 +58,18 @@ class Refusal:
     """The error in place of an answer, or of the rest of one.
 
     sentence: as a backend raised it, or one of ours; is_failure: that is no fault of the request.
+    functions: that the request offers, which an error about its length counts.
     """
 
-    def __init__(self, sentence: str, language: Language, *, is_failure: bool = False) -> None:
+    def __init__(
+        self, sentence: str, language: Language, *, is_failure: bool = False, functions: int = 0
+    ) -> None:
         known = innermost(sentence)
         template = known.template if isinstance(known, Sentence) else ""
         self.status = 500 if is_failure else STATUS_OF.get(template, 400)
-        self._message, self._code = render(known, language), CODES.get(template)
+        self._message, self._code = _unbracketed(render(known, language)), CODES.get(template)
+        if functions and self._code == CONTEXT_LENGTH:
+            self._message += " " + FUNCTIONS_COUNT.format(functions).render(language)
 
     def to_json(self) -> bytes:
         """Return the error's object."""
@@ -73,8 +80,11 @@ def error_json(
     status: int, message: str, *, param: str | None = None, code: str | None = None
 ) -> bytes:
     """Return an error in OpenAI's shape; message: also one in the brackets of chats."""
-    found = BRACKETED.fullmatch(message)
-    message = found[1] if found else message
     kind = "server_error" if status >= 500 else TYPES.get(status, "invalid_request_error")
-    error = {"message": message, "type": kind, "param": param, "code": code}
+    error = {"message": _unbracketed(message), "type": kind, "param": param, "code": code}
     return json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _unbracketed(message: str) -> str:
+    found = BRACKETED.fullmatch(message)
+    return found[1] if found else message

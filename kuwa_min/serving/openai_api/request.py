@@ -52,6 +52,7 @@ REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo")
 LOGPROBS, TOP_LOGPROBS = "logprobs", "top_logprobs"
 MOST_ALTERNATIVES = 20  # of a token; as OpenAI has it for chats
 OF_CHAT = ("input", "modelfile")  # fields of a form that are no parameters
+TOOLS = "tools"  # the feature of executors that tell models of functions, and the field
 TOOL_TEMPLATE = "tool_template"  # the feature of executors that read RequestExtras.tools
 CHAT_ID = "-1"  # of calls of Kuwa's own API
 
@@ -66,6 +67,7 @@ class ApiRequest(NamedTuple):
     user: str  # as the client names it, "" if it does not
     needs: Mapping[str, str]  # features of the executor -> the field that asks for each
     functions: frozenset[str] = frozenset()  # names of those that the model may call
+    ignored: str = ""  # the field that the executor cannot heed, if there is one
 
 
 def read_object(body: bytes | bytearray) -> Fields:
@@ -96,7 +98,9 @@ def read_chat(
     features: of the executor.
     """
     _refuse_what_is_not_offered(fields)
-    offered = tools.read(fields)
+    offered, ignored = tools.read(fields), ""
+    if TOOLS not in features and offered.names and offered.schema is None:
+        offered, ignored = tools.NO_TOOLS, TOOLS  # the model need not call any
     in_template = TOOL_TEMPLATE in features
     conversation = messages.read(fields, offered.demands if in_template else offered.prompt())
     options, needs = _options(fields), {}
@@ -104,7 +108,7 @@ def read_chat(
         options["enable_multimodal"] = True
         needs["images"] = conversation.image
     if offered.names:
-        needs["tools"] = "tools"
+        needs[TOOLS] = TOOLS
     schema = response_format.read_schema(fields)
     if offered.schema is not None and JSON_SCHEMA in features:
         options[JSON_SCHEMA] = offered.schema  # the format is one of answers that are no call
@@ -117,7 +121,7 @@ def read_chat(
         logprobs=_chat_logprobs(fields, needs),
     )
     asked = _request(fields, conversation.history, options, needs, extras, language, headers)
-    return asked._replace(functions=offered.names)
+    return asked._replace(functions=offered.names, ignored=ignored)
 
 
 def read_completion(

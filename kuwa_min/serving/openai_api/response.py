@@ -81,6 +81,7 @@ class ApiEncoder:
         functions: frozenset[str] = frozenset(),
     ) -> None:
         self._calls = ToolCallSplitter(functions) if functions else None
+        self._functions = len(functions)
         self.gate, self._answer, self._language = SideNoteGate(), answer, language
         self._logprobs = self._logprobs_class()
         self._headers = headers
@@ -127,7 +128,9 @@ class ApiEncoder:
         sentence = end.failure or end.declined
         if not sentence:
             return self.gate.release(), None
-        refusal = Refusal(sentence, self._language, is_failure=bool(end.failure))
+        refusal = Refusal(
+            sentence, self._language, is_failure=bool(end.failure), functions=self._functions
+        )
         return self.gate.release(), refusal
 
     def _reason(self, reason: str) -> str:

@@ -45,6 +45,15 @@ NOT_SUPPORTED = Sentence(
 NOT_OFFERED_HERE = Sentence(
     "This model does not support {}; please leave it out.", "此模型不支援 {}，請將其移除。"
 )
+NO_ENDPOINT = Sentence(
+    "This address is not offered; use POST /v1/chat/completions, POST /v1/completions or "
+    "GET /v1/models.",
+    "未提供此位址，請使用 POST /v1/chat/completions、POST /v1/completions 或 GET /v1/models。",
+)
+FUNCTIONS_COUNT = Sentence(
+    "Functions (tools) that it describes: {}; please offer fewer.",
+    "其中描述的函式（tools）數：{}，請減少提供的函式。",
+)
 NEEDS = Sentence("{} needs {}: true.", "{} 須搭配 {}: true。")
 ONE_ANSWER = Sentence(
     "{} must be 1: one answer is made for each request.", "{} 必須為 1：每個請求只產生一個回答。"

@@ -40,6 +40,7 @@ CHAT = "/v1/chat/completions"
 LONG = 60.0
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 PAGE = "https://chat.example"
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 
 
 async def echo(chat: ChatRequest) -> AsyncGenerator[str, None]:
@@ -302,7 +303,7 @@ def test_a_wrong_request_is_told_what_is_wrong(
     ("fields", "feature", "param"),
     [
         ({"response_format": {"type": "json_object"}}, "json_schema", "response_format"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "tools"),
+        ({"tools": [FUNCTION], "tool_choice": "required"}, "tools", "tools"),
         ({"logprobs": True}, "logprobs", "logprobs"),
         (
             {"messages": [{"role": "user", "content": [PICTURE]}]},
@@ -320,6 +321,37 @@ def test_what_an_executor_cannot_do_is_refused(
             found, body = one.chat(**fields)
         assert found == status
         assert status == 200 or body["error"]["param"] == param
+
+
+def test_functions_that_need_not_be_called_may_be_offered_to_every_executor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As Open WebUI does in each chat; the log says once that they have no effect."""
+    caplog.set_level("INFO", "kuwa_min.serving.api_routes")
+    with api(echo) as one:
+        for choice in (None, "auto"):
+            answer = one.chat(tools=[FUNCTION], tool_choice=choice)[1]
+            assert answer["choices"][0]["message"]["content"] == "hi"
+    assert caplog.text.count("tools in a request has no effect") == 1
+
+
+def test_a_prompt_is_too_long_because_of_functions() -> None:
+    """The error says so: who offers dozens does not see what they take."""
+    too_long = yielding(error=AnswerError(catalog.TOO_LONG))
+    with api(too_long, features=("tools",)) as one:
+        plain = one.chat()[1]["error"]
+        error = one.chat(tools=[FUNCTION])[1]["error"]
+    assert plain["message"] == "Sorry, The input message is too long!"
+    assert error["message"].startswith(plain["message"] + " Functions (tools)")
+    assert error["code"] == plain["code"] == "context_length_exceeded"
+
+
+def test_an_address_that_is_not_offered_names_those_that_are() -> None:
+    """Such as that of OpenAI's newer API, which some SDKs ask by default."""
+    with api(echo) as one:
+        status, body = one.fetch("/v1/responses", {"model": "m", "input": "hi"})
+    assert status == 404
+    assert "POST /v1/chat/completions" in body["error"]["message"]
 
 
 def test_a_model_that_loads_is_asked_later() -> None:

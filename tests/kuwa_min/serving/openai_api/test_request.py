@@ -24,7 +24,7 @@ PICTURE = "data:image/png;base64,iVBORw0KGgo="
 def read(*messages: Any, **fields: Any) -> ApiRequest:
     """Read a request, through JSON, as a client sends it."""
     body = {"model": "m", "messages": [*messages] or [USER], **fields}
-    return read_chat(read_object(json.dumps(body).encode()), "en", {})
+    return read_chat(read_object(json.dumps(body).encode()), "en", {}, {"tools"})
 
 
 def history(*messages: Any) -> list[tuple[str, str]]:
@@ -430,7 +430,7 @@ def test_a_required_call_is_kept_to_by_executors_that_can(
     body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": choice}
     if names:
         body["response_format"] = {"type": "json_object"}
-    asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"json_schema"})
+    asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"tools", "json_schema"})
     text = asked.chat.modelfile.parameters.get("llm_json_schema")
     found = json.loads(text or "{}")
     calls = found.get("anyOf", [found] if text else None)
@@ -444,7 +444,7 @@ def test_references_of_a_required_call_count_from_the_parameters() -> None:
     own = {"$ref": "#/$defs/Place", "$defs": {"Place": {"type": "object"}}}
     both = [function("look", parameters=own), function("add", parameters={"type": "object"})]
     body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": "required"}
-    asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"json_schema"})
+    asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"tools", "json_schema"})
     calls = json.loads(asked.chat.modelfile.parameters["llm_json_schema"])["anyOf"]
     assert [call["properties"]["arguments"] for call in calls] == [
         {**own, "$id": "urn:function:look"},
