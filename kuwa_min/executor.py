@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 from kuwa_min.chat.chunks import Piece
 from kuwa_min.kernel import protocol
 from kuwa_min.options import general
-from kuwa_min.serving import generator_runner, usage
+from kuwa_min.serving import usage
 from kuwa_min.serving.backend_status import BackendStatus
-from kuwa_min.serving.generator_adapter import as_generator
+from kuwa_min.serving.generations import generator_runner
+from kuwa_min.serving.generations.generator_adapter import as_generator
 from kuwa_min.serving.service import Backend, Listening, Service
 
 from . import log, process

@@ -9,13 +9,12 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from kuwa_min.chat import catalog
-from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.sentence import language_of
 from kuwa_min.errors import HTTPError
 from kuwa_min.httpd.messages import (
@@ -27,10 +26,8 @@ from kuwa_min.httpd.messages import (
     Routes,
     StreamingResponse,
 )
-from kuwa_min.kernel.protocol import ChatRequest
 
-from .event_loop import EventLoop
-from .generation import Generation
+from .generations.factory import GenerationFactory
 from .metrics import Metrics
 from .openai_api import request as requests
 from .openai_api.access import Access
@@ -51,8 +48,6 @@ LONGEST_NAME = 200  # characters of an unknown model's that its error repeats
 OWNER = "kuwa-min"  # owned_by of a model
 SECRET_FIELDS = ("authorization", "cookie", "proxy-authorization")  # which no executor sees
 
-Compute = Callable[[ChatRequest], AsyncGenerator[Piece, None]]
-
 
 class Kind(NamedTuple):
     """Chats, or completions of prompts: how they are read and answered."""
@@ -70,8 +65,8 @@ COMPLETIONS = Kind("cmpl-", requests.read_completion, WholeTextEncoder, TextStre
 class ApiRoutes:
     """The routes of /v1 of one executor.
 
-    models: the access codes. compute: calls the backend. features: what it offers. is_ready: tells
-    whether it is loaded. loop, waiting_timeout, log_content: as of ExecutorRoutes.
+    models: the access codes. features: what the backend offers. is_ready: tells whether it is
+    loaded.
     """
 
     def __init__(
@@ -80,19 +75,14 @@ class ApiRoutes:
         access: Access,
         slots: Slots,
         metrics: Metrics,
-        compute: Compute,
+        generations: GenerationFactory,
         *,
         features: Callable[[], Collection[str]],
         is_ready: Callable[[], bool],
-        waiting_timeout: float,
-        loop: EventLoop | None = None,
-        log_content: bool = False,
     ) -> None:
         self._models, self._access = list(models), access
-        self._slots, self._metrics, self._compute = slots, metrics, compute
-        self._features = features
-        self._is_ready, self._waiting_timeout = is_ready, waiting_timeout
-        self._loop, self._log_content, self._created = loop, log_content, int(time.time())
+        self._slots, self._metrics, self._generations = slots, metrics, generations
+        self._features, self._is_ready, self._created = features, is_ready, int(time.time())
         self._logged: set[str] = set()
 
     def table(self) -> Routes:
@@ -169,23 +159,10 @@ class ApiRoutes:
         client: str,
         encoder: WholeEncoder | StreamEncoder,
     ) -> StreamingResponse:
-        generation = Generation(
-            place,
-            self._slots,
-            self._metrics,
-            partial(self._compute, asked.chat),
-            encoder,
-            waiting_timeout=self._waiting_timeout,
-            loop=self._loop,
-            log_content=self._content_logger(),
-            user=f"{client} {asked.user or request.header(USER_FIELD) or ''}",
-            peer=request.peer,
-            language=request.header("accept-language"),
-            log_name="a chat of /v1",
+        user = f"{client} {asked.user or request.header(USER_FIELD) or ''}"
+        generation = self._generations.start(
+            place, request, asked.chat, encoder, user=user, log_name="a chat of /v1"
         )
-        self._slots.acquire(place, generation)
-        if self._log_content:
-            logger.info("/v1: in: %s", asked.chat.history)
         return StreamingResponse(generation.produce, EVENT_STREAM, encoder.begin)
 
     def _encoder(
@@ -205,9 +182,6 @@ class ApiRoutes:
         if field and field not in self._logged:
             self._logged.add(field)
             logger.info("/v1: %s in a request has no effect with this executor", field)
-
-    def _content_logger(self) -> Callable[[str], None] | None:
-        return partial(logger.info, "/v1: out: %s") if self._log_content else None
 
     @contextlib.contextmanager
     def _logged_refusal(self) -> Iterator[None]:

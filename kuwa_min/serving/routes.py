@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from kuwa_min.chat import catalog
-from kuwa_min.chat.chunks import Piece
 from kuwa_min.chat.request_extras import RequestExtras
 from kuwa_min.chat.sentence import language_of
 from kuwa_min.errors import HTTPError
@@ -28,8 +27,7 @@ from kuwa_min.httpd.messages import (
 from kuwa_min.kernel import forms, protocol, wire
 
 from .commands.abort_policy import AbortPolicy
-from .event_loop import EventLoop
-from .generation import Generation
+from .generations.factory import GenerationFactory
 from .metrics import Metrics
 from .slots import Slots
 
@@ -41,15 +39,11 @@ HEALTH = "/health"
 READY = Response(204)  # of /health once chats are accepted
 MONITORING = (HEALTH, "/metrics", "/status")  # allowed under any Host, as a service's name
 
-Compute = Callable[[protocol.ChatRequest], AsyncGenerator[Piece, None]]
-
 
 class ExecutorRoutes:
     """The routes of one executor.
 
-    paths: of the chat endpoints, by index. compute: calls the backend. render_status: makes JSON of
-    a state. loop: runs the generations; None: each runs on its HTTP worker thread. waiting_timeout:
-    seconds that a chat waits for a slot.
+    paths: of the chat endpoints, by index. render_status: makes JSON of a state.
     """
 
     def __init__(
@@ -57,19 +51,15 @@ class ExecutorRoutes:
         paths: list[str],
         slots: Slots,
         metrics: Metrics,
-        compute: Compute,
+        generations: GenerationFactory,
         render_status: Callable[[str], bytes],
         *,
-        waiting_timeout: float,
-        loop: EventLoop | None = None,
         abort_policy: AbortPolicy,
         wire_option: str = wire.AUTO,
-        log_content: bool = False,
     ) -> None:
         self._paths, self._slots, self._metrics = paths, slots, metrics
-        self._compute, self._loop, self._log_content = compute, loop, log_content
-        self._render_status, self._wire_option = render_status, wire_option
-        self._waiting_timeout, self._abort_policy = waiting_timeout, abort_policy
+        self._generations, self._render_status = generations, render_status
+        self._abort_policy, self._wire_option = abort_policy, wire_option
         self.ready = False  # set by the main thread once the model is loaded
 
     def table(self) -> Routes:
@@ -127,27 +117,11 @@ class ExecutorRoutes:
         headers, language = request.head.headers, language_of(request.header("accept-language"))
         encoder = wire.choose_encoder(self._wire_option, headers, chat_room=room, language=language)
         chat.modelfile.extras = RequestExtras(separate_thoughts=encoder.thoughts_apart)
-        generation = Generation(
-            index,
-            self._slots,
-            self._metrics,
-            partial(self._compute, chat),
-            encoder,
-            waiting_timeout=self._waiting_timeout,
-            loop=self._loop,
-            log_content=self._content_logger(index),
-            user=form.get("user_id", ""),
-            peer=request.peer,
-            language=request.header("accept-language"),
+        user, log_name = form.get("user_id", ""), f"endpoint {index}"
+        generation = self._generations.start(
+            index, request, chat, encoder, user=user, log_name=log_name
         )
-        self._slots.acquire(index, generation)
-        if self._log_content:
-            logger.info("endpoint %d: in: %s", index, chat.history)
         return StreamingResponse(generation.produce, EVENT_STREAM)
-
-    def _content_logger(self, index: int) -> Callable[[str], None] | None:
-        """Return the function that logs the pieces of a generation; None without --log_content."""
-        return partial(logger.info, "endpoint %d: out: %s", index) if self._log_content else None
 
     def abort(self, index: int, request: Request) -> Response:
         """Abort the generation at this endpoint, and no other; raises HTTPError with 403."""

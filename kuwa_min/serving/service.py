@@ -22,15 +22,16 @@ from kuwa_min.kernel import protocol
 from kuwa_min.log import redaction
 from kuwa_min.options.address import join_host_port
 from kuwa_min.options.general import API, GeneralOptions
-from kuwa_min.process import supervision
 
 from .api_routes import ApiRoutes
+from .backend_abort import BackendAbort
 from .commands.abort_policy import AbortPolicy
 from .commands.kernel_addresses import KernelAddresses
 from .commands.shutdown import PATH as SHUTDOWN
 from .commands.shutdown import ShutdownRoute
 from .connection_limits import connection_limits
 from .event_loop import EventLoop
+from .generations.factory import GenerationFactory
 from .local_address import listening_address, source_address, wildcard
 from .metrics import Metrics
 from .openai_api.access import Access, read_tokens
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ABORT_START_TIMEOUT = 0.05  # seconds that the event loop may block before abort() runs elsewhere
-ABORT_TIMEOUT = 5.0  # seconds that the next chat waits for a backend's abort()
 WARM_UP_AFTER = 0.2  # seconds after ready: clients that wait for /health come first
 
 
@@ -59,7 +58,7 @@ class Backend(NamedTuple):
     setup: Callable[[], None]  # on the main thread, once
     # On the event loop, or on a thread per chat without asyncio:
     compute: Callable[[protocol.ChatRequest], AsyncGenerator[Piece, None]]
-    abort: Callable[[], Coroutine[Any, Any, None]] | None  # see Service._run_abort
+    abort: Callable[[], Coroutine[Any, Any, None]] | None  # see BackendAbort
     uses_asyncio: bool
     status: BackendStatus
     features: Callable[[], Collection[str]]  # on the thread of each request
@@ -90,11 +89,19 @@ class Service:
         backend.status.on_tokens = self._metrics.count_tokens
         backend.status.add_metric = self._metrics.add
         self._started = time.monotonic()
-        abort = self._run_abort if backend.abort is not None else None
+        abort = BackendAbort(backend.abort, self._loop).run if backend.abort is not None else None
         self._has_api = args.api != API[-1]
         self._api = self._open_api()
         others = count + waiting if self._has_api else 0
         self._slots = Slots(count, self._metrics, abort, waiting=waiting, others=others)
+        self._generations = GenerationFactory(
+            self._slots,
+            self._metrics,
+            backend.compute,
+            waiting_timeout=args.waiting_timeout,
+            loop=self._loop,
+            log_content=args.log_content,
+        )
         self._paths = [
             protocol.endpoint_path(args.executor_path, index) for index in range(count + waiting)
         ]
@@ -170,13 +177,10 @@ class Service:
             self._paths,
             self._slots,
             self._metrics,
-            self._backend.compute,
+            self._generations,
             self._render_status,
-            waiting_timeout=self._args.waiting_timeout,
-            loop=self._loop,
             abort_policy=AbortPolicy(kernel if self._args.abort_from == "kernel" else None),
             wire_option=self._args.wire,
-            log_content=self._args.log_content,
         )
 
     def _open_api(self) -> Access:
@@ -193,12 +197,9 @@ class Service:
             self._api,
             self._slots,
             self._metrics,
-            self._backend.compute,
+            self._generations,
             features=self._backend.features,
             is_ready=is_ready,
-            waiting_timeout=self._args.waiting_timeout,
-            loop=self._loop,
-            log_content=self._args.log_content,
         ).table()
 
     def _render_status(self, state: str) -> bytes:
@@ -302,31 +303,6 @@ class Service:
         """Return the URLs to register; raises StartError if the Kernel's name does not resolve."""
         base = self._base_url(host or source_address(self._kernel_url), port)
         return [base + path for path in self._paths]
-
-    def _run_abort(self) -> None:
-        """Run the backend's abort(); return at its end or after ABORT_TIMEOUT.
-
-        It runs on the event loop; on a thread of its own if the loop blocks, so that it can end
-        what blocks there, or if the backend uses no loop.
-        """
-        if self._loop is not None:
-            done = self._loop.call(self._abort, ABORT_START_TIMEOUT)
-            if done is not None:
-                done.wait(ABORT_TIMEOUT)
-                return
-        supervision.spawn("abort", self._abort_on_thread).join(ABORT_TIMEOUT)
-
-    def _abort_on_thread(self) -> None:
-        import asyncio
-
-        asyncio.run(self._abort())
-
-    async def _abort(self) -> None:
-        assert self._backend.abort is not None
-        try:
-            await self._backend.abort()
-        except Exception as error:  # noqa: BLE001 - the backend's own code
-            logger.error("abort() failed: %s", traceback_line(error, with_message=False))
 
 
 def _tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:

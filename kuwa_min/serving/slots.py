@@ -22,7 +22,7 @@ from kuwa_min.process import tune_switch_interval
 from kuwa_min.process.supervision import spawn
 
 from .admission import AdmissionQueue
-from .generation import Generation
+from .generations.generation import Generation
 from .metrics import Metrics
 
 logger = logging.getLogger(__name__)

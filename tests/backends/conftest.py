@@ -18,7 +18,7 @@ from backends._local.machine import idle_measurements, visible_gpus
 from backends._local.prefill_budget import PrefillBudget
 from backends._local.templates.sandbox_pool import SandboxPool
 from kuwa_min import LLMExecutor, Modelfile
-from kuwa_min.serving.generator_runner import GeneratorRunner
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner
 from tests.support.upload_site import Site, upload_site
 
 ENVIRONMENT = (  # what loading sets for the libraries

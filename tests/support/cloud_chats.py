@@ -10,7 +10,7 @@ from typing import Any
 from kuwa_min import LLMExecutor, Modelfile
 from kuwa_min.chat.sentence import language_of, render, sentence_of
 from kuwa_min.errors import AnswerError
-from kuwa_min.serving.generator_runner import GeneratorRunner
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner
 
 ROLES = ("user", "assistant")
 

@@ -14,7 +14,7 @@ from backends._local.completion import Completion
 from kuwa_min.chat import catalog
 from kuwa_min.chat.chunks import ProgressChunk
 from kuwa_min.chat.thinking import signs
-from kuwa_min.serving.generator_runner import GeneratorRunner
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner
 from tests.conftest import MakeOnce
 from tests.support import local_chats
 from tests.support.models import tiny_models

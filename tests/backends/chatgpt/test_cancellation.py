@@ -13,7 +13,7 @@ import pytest
 from backends._cloud import errors
 from backends._http import connection
 from backends.chatgpt import ChatgptExecutor, client
-from kuwa_min.serving.generator_runner import GeneratorRunner
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner
 from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai.server import Handler, Service, openai_server

@@ -39,7 +39,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from kuwa_min.errors import AnswerError, UsageError
 from kuwa_min.options.constraint import KINDS
-from kuwa_min.serving.generator_runner import GeneratorRunner
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner
 from tests.backends._media.test_images import data_url, png
 from tests.fakes.gemini import breaks_off as gemini_breaks_off
 from tests.fakes.gemini import is_silent as gemini_is_silent

@@ -20,7 +20,7 @@ from backends._local.machine import free_memory
 from backends.llamacpp import LlamacppExecutor
 from kuwa_min.errors import AnswerError, KuwaError, StartError, UsageError
 from kuwa_min.options import generation_options
-from kuwa_min.serving.generator_runner import GeneratorRunner
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner
 from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.models.tiny_ggufs import Library

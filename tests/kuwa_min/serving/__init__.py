@@ -1,4 +1,4 @@
 """The tests of kuwa_min/serving.
 
-test_generation covers piece_writer, too; test_status backend_status; ../test_executor service.
+test_status covers backend_status, too; test_routes generations/factory; ../test_executor service.
 """

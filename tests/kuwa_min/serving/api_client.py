@@ -13,6 +13,7 @@ from kuwa_min.httpd.server import Server
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.serving.api_routes import ApiRoutes
 from kuwa_min.serving.event_loop import EventLoop
+from kuwa_min.serving.generations.factory import GenerationFactory
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.openai_api.access import Access
 from kuwa_min.serving.slots import Slots
@@ -45,11 +46,15 @@ class Api:
             access,
             self.slots,
             self.metrics,
-            compute,
+            GenerationFactory(
+                self.slots,
+                self.metrics,
+                compute,
+                waiting_timeout=waiting_timeout,
+                loop=LOOP if on_loop else None,
+            ),
             features=lambda: features,
             is_ready=lambda: self.is_ready,
-            waiting_timeout=waiting_timeout,
-            loop=LOOP if on_loop else None,
         ).table()
         self.server = Server(
             ("127.0.0.1", 0),

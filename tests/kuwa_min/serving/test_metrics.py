@@ -15,7 +15,7 @@ from prometheus_client.samples import Sample
 from kuwa_min.errors import AnswerError, ClientDisconnected
 from kuwa_min.kernel.wire import RawEncoder
 from kuwa_min.serving.event_loop import EventLoop
-from kuwa_min.serving.generation import Generation
+from kuwa_min.serving.generations.generation import Generation
 from kuwa_min.serving.metrics import Counter, Histogram, Metrics
 from kuwa_min.serving.slots import Slots
 

@@ -21,7 +21,8 @@ from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
 from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.commands.abort_policy import AbortPolicy
 from kuwa_min.serving.event_loop import EventLoop
-from kuwa_min.serving.generator_runner import on_stop
+from kuwa_min.serving.generations.factory import GenerationFactory
+from kuwa_min.serving.generations.generator_runner import on_stop
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.routes import ExecutorRoutes
 from kuwa_min.serving.slots import Slots
@@ -58,14 +59,19 @@ class Running:
             access_codes=["test", "二"],
             started=time.monotonic(),
         )
+        self.generations = GenerationFactory(
+            self.slots,
+            self.metrics,
+            compute,
+            waiting_timeout=WAITING_TIMEOUT,
+            loop=LOOP if on_loop else None,
+        )
         self.routes = ExecutorRoutes(
             paths,
             self.slots,
             self.metrics,
-            compute,
+            self.generations,
             about.render,
-            waiting_timeout=WAITING_TIMEOUT,
-            loop=LOOP if on_loop else None,
             abort_policy=AbortPolicy(),
         )
         self.routes.ready = True

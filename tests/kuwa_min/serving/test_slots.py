@@ -21,11 +21,11 @@ from kuwa_min.chat.chunks import Piece
 from kuwa_min.errors import HTTPError
 from kuwa_min.kernel.protocol import ChatRequest, endpoint_path
 from kuwa_min.kernel.wire import RawEncoder
-from kuwa_min.serving import generation
 from kuwa_min.serving import slots as slots_module
-from kuwa_min.serving.generation import Generation
-from kuwa_min.serving.generator_adapter import as_generator
-from kuwa_min.serving.generator_runner import on_stop
+from kuwa_min.serving.generations import generation
+from kuwa_min.serving.generations.generation import Generation
+from kuwa_min.serving.generations.generator_adapter import as_generator
+from kuwa_min.serving.generations.generator_runner import on_stop
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.slots import Slots
 from tests.kuwa_min.serving.test_routes import Running, running
@@ -191,7 +191,7 @@ def test_a_wait_that_takes_too_long_ends_with_a_sentence(
     """The endpoint is free again, and the chat that runs goes on."""
     caplog.set_level(logging.INFO)
     with serve(gated) as one, call(one.chat, said("first")) as first:
-        one.routes._waiting_timeout = 0.1
+        one.generations._waiting_timeout = 0.1
         assert first.read(5) == b"first"
         fields = {"Accept-Language": language}
         for _ in range(2):

@@ -17,7 +17,7 @@ import pytest
 from kuwa_min import LLMExecutor
 from kuwa_min.serving.backend_status import BackendStatus
 from kuwa_min.serving.event_loop import EventLoop
-from kuwa_min.serving.generator_runner import GeneratorRunner
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner
 from kuwa_min.serving.metrics import Metrics
 from kuwa_min.serving.status import LOADING, ExecutorStatus
 

@@ -31,7 +31,8 @@ from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel import wire
 from kuwa_min.kernel.protocol import ChatRequest
 from kuwa_min.options.sentences import MUST_BE_NUMBER, OPTION_REASON
-from kuwa_min.serving import piece_writer, usage
+from kuwa_min.serving import usage
+from kuwa_min.serving.generations import piece_writer
 from tests.kuwa_min.serving.test_routes import Compute, Running, running
 from tests.support.front_end_readers import BEGIN, END, deltas, room_03, room_04
 from tests.support.programs import call, fetch, said, until
@@ -537,7 +538,7 @@ def test_the_log_holds_content_of_all_pieces_if_asked_to(
     """Text unchanged, chunks as their JSON."""
     caplog.set_level(logging.INFO)
     one = Running(yielding("some", TextChunk("text", ["x"]), LogChunk("a log")), 1, lambda: None)
-    one.routes._log_content = True
+    one.generations._log_content = True
     with one.server:
         fetch(one.chat, ROOM)
     assert "out: some" in caplog.text

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 
 from kuwa_min.serving.event_loop import EventLoop
-from kuwa_min.serving.generator_runner import GeneratorRunner, Pause, on_stop
+from kuwa_min.serving.generations.generator_runner import GeneratorRunner, Pause, on_stop
 
 LONG = 60.0
 LOOP = EventLoop()  # shared, as by all chats of a process

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kuwa_min.chat.chunks import ExitCodeChunk
-from kuwa_min.serving.generator_adapter import as_generator
+from kuwa_min.serving.generations.generator_adapter import as_generator
 
 CHUNK = ExitCodeChunk(1)
 

@@ -16,8 +16,7 @@ from kuwa_min.chat.sentence import ENGLISH, Language, render
 from kuwa_min.errors import PieceError
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel.wire import AnswerEncoder, AnswerEnd, TimedWrite
-
-from .usage import Usage
+from kuwa_min.serving.usage import Usage
 
 # Seconds without a byte after which a client that gets no progress gets a newline, before the
 # answer's first word: 0.3's front end gives up after 300, clients of 0.4's API after 120.

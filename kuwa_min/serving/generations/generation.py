@@ -19,12 +19,12 @@ from kuwa_min.chat.sentence import language_of, render, sentence_of
 from kuwa_min.errors import UNEXPECTED, AnswerError, ClientDisconnected, describe, traceback_line
 from kuwa_min.httpd.body_writer import BodyWriter
 from kuwa_min.kernel.wire import AnswerEncoder, TimedWrite
+from kuwa_min.serving import usage
+from kuwa_min.serving.admission import Ticket
+from kuwa_min.serving.event_loop import EventLoop
+from kuwa_min.serving.metrics import Metrics
 
-from . import usage
-from .admission import Ticket
-from .event_loop import EventLoop
 from .generator_runner import GeneratorRunner
-from .metrics import Metrics
 from .piece_writer import PING_INTERVAL, PieceWriter
 
 # How a generation ends. Threads: W, the connection's HTTP worker; A, any other: the worker of an

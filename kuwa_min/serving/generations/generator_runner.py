@@ -20,7 +20,7 @@ from kuwa_min.errors import describe
 if TYPE_CHECKING:
     import asyncio
 
-    from .event_loop import EventLoop
+    from kuwa_min.serving.event_loop import EventLoop
 
 # Cancelling is closing the generator. Python cannot interrupt code that blocks, so `cancel` does
 # all that may help, from the cheapest on:

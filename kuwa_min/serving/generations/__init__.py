@@ -1,0 +1,1 @@
+"""Generations: the chats that are answered, from the request to the last byte."""

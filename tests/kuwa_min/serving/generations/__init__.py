@@ -1,0 +1,1 @@
+"""The tests of kuwa_min/serving/generations; test_generation covers piece_writer, too."""
