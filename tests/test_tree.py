@@ -44,6 +44,7 @@ COVERED_BY = {
     "kuwa_min/serving/generations/factory": "kuwa_min/serving/test_routes",
     "kuwa_min/serving/generations/piece_writer": "kuwa_min/serving/generations/test_generation",
     "kuwa_min/serving/service": "kuwa_min/test_executor",
+    "kuwa_min/serving/tls": "kuwa_min/test_cli",
     "backends/_cloud/api_key": "backends/chatgpt/test_chatgpt",
     "backends/_cloud/executor": "backends/chatgpt/test_chatgpt",
     "backends/_http/lookup": "backends/_http/test_pool",

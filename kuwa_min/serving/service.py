@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kuwa_min import process
 from kuwa_min.chat.chunks import Piece
-from kuwa_min.errors import KuwaError, StartError, UsageError, import_advice, traceback_line
+from kuwa_min.errors import KuwaError, StartError, import_advice, traceback_line
 from kuwa_min.httpd.limits import Limits
 from kuwa_min.httpd.messages import Routes
 from kuwa_min.httpd.server import Server
@@ -232,11 +232,19 @@ class Service:
             origins=args.allowed_hosts,
             any_host_paths=MONITORING,
             limits=self._limits,
-            tls=_tls_context(args.tls_cert, args.tls_key),
+            tls=self._tls_context(),
             is_shared=api.is_shared,
             needs_token=api.needs_token,
             render_error=api.render_error,
         )
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        certificate, key = self._args.tls_cert, self._args.tls_key
+        if not (certificate and key):
+            return None
+        from .tls import create_tls_context
+
+        return create_tls_context(certificate, key)
 
     def _start_embedded_kernel(
         self, stack: contextlib.ExitStack, own_status: Callable[[], bytes]
@@ -303,30 +311,3 @@ class Service:
         """Return the URLs to register; raises StartError if the Kernel's name does not resolve."""
         base = self._base_url(host or source_address(self._kernel_url), port)
         return [base + path for path in self._paths]
-
-
-def _tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """Return the context of --tls_cert and --tls_key; None without them."""
-    if not (certificate and key):
-        return None
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        others = [path for path in (certificate, key) if _is_not_pem(path)]
-        hint = f"; {others[0]} is no PEM text in UTF-8 (-----BEGIN ...)" if others else ""
-        raise UsageError(
-            f"cannot use --tls_cert {certificate}: {error.strerror or error}{hint}"
-        ) from None
-    return context
-
-
-def _is_not_pem(path: str) -> bool:
-    """Tell whether a file can be read, but not as PEM: it is DER, or saved in UTF-16."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes long to load
-            return b"-----BEGIN" not in file.read()
-    except OSError:
-        return False
