@@ -337,11 +337,12 @@ class ModelExecutor(LLMExecutor):
             bos = bos_of(self.default_encoder(), self.tokenizer, self.model.special_tokens)
             return ChatInput(RawPromptEncoder(self.tokenizer, bos), history)
         history, notes = without_data(history)
-        if not self.uses_template_of(modelfile):
-            encoder = self.folding(self.default_encoder(variables), self.supports_system_role)
-            return ChatInput(encoder, history, notes)
-        untrusted = TextEncoder(self.template_of(modelfile), self.prompt_tokenizer, variables)
-        return ChatInput(self.folded(untrusted, modelfile), history, notes)
+        if self.uses_template_of(modelfile):
+            template = self.template_of(modelfile)
+            encoder: PromptEncoder = TextEncoder(template, self.prompt_tokenizer, variables)
+        else:
+            encoder = self.default_encoder(variables)
+        return ChatInput(self.folding_system(encoder, modelfile), history, notes)
 
     def template_of(self, modelfile: Modelfile) -> Template:
         """Return the template that renders a Modelfile's chats as text."""
@@ -349,17 +350,14 @@ class ModelExecutor(LLMExecutor):
             return self.model.chat_template
         return self.sandbox_pool.open(modelfile.template, **self.model.special_tokens)
 
-    def folded(self, encoder: PromptEncoder, modelfile: Modelfile) -> PromptEncoder:
-        """Return an encoder with template_of(), folding system prompts if need be."""
-        is_own = not self.uses_template_of(modelfile)
-        return self.folding(
-            encoder, self.supports_system_role if is_own else supports_system_role(encoder)
+    def folding_system(self, encoder: PromptEncoder, modelfile: Modelfile) -> PromptEncoder:
+        """Return a request's encoder, folding system prompts if its template has no such role."""
+        is_supported = (
+            supports_system_role(encoder)
+            if self.uses_template_of(modelfile)
+            else self.supports_system_role
         )
-
-    @staticmethod
-    def folding(encoder: PromptEncoder, supports_system_role: bool) -> PromptEncoder:
-        """Return the encoder, folding system prompts if its template has no role for them."""
-        return encoder if supports_system_role else SystemFoldingEncoder(encoder)
+        return encoder if is_supported else SystemFoldingEncoder(encoder)
 
 
 def _clause(error: TemplateError) -> str:

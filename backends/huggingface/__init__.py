@@ -250,8 +250,7 @@ class HuggingfaceExecutor(ModelExecutor):
                 encoder.add(number, file)
             except LinkError as error:
                 chat = chat.without(number, error)
-        folding = self.folding(encoder, self.supports_system_role)
-        return ChatInput(folding, chat.history, chat.notes)
+        return ChatInput(self.folding_system(encoder, modelfile), chat.history, chat.notes)
 
     def _vision_encoder(self, images: int, variables: Variables) -> VisionEncoder:
         """Return the encoder of a chat; images: how many of them share the prompt."""

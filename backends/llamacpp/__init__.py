@@ -224,7 +224,7 @@ class LlamacppExecutor(ModelExecutor):
         vision = VisionEncoder(
             template, self.prompt_tokenizer, variables, pictures=known, encoder=encoder
         )
-        return ChatInput(self.folded(vision, modelfile), chat.history, chat.notes)
+        return ChatInput(self.folding_system(vision, modelfile), chat.history, chat.notes)
 
     def interrupt_loading(self) -> None:
         """End what the engine's thread computes; reading the file ends by loading_progress()."""
