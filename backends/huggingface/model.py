@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from kuwa_min.errors import StartError
 
 from .detokenizer import detokenizer_factory
 from .device import cards, errors
+from .loading import facts
 from .loading.folder import load
 from .loading.load_options import LoadOptions, Progress
 from .tokenizer import LibraryTokenizer
@@ -32,9 +32,7 @@ from .tokenizer import LibraryTokenizer
 logger = logging.getLogger(__name__)
 
 AttentionMask = torch.Tensor | dict[str, torch.Tensor] | None  # as forward() takes it
-MAX_LENGTH = 1e9  # tokens; a tokenizer's model_max_length beyond it means "unknown"
 MAX_NAMES = 5  # of tokens without weights, in the log
-DEFAULT_CONTEXT = 4096  # tokens, where neither configuration nor tokenizer states it
 
 
 class Aborted(Exception):
@@ -61,10 +59,10 @@ class TransformersModel:
         self.generate_options = dict(generate_options or {})
         self._options = options
         self._config, self.processor, self._tokenizer, self._model = load(options, progress)
-        self.special_tokens = _special_tokens(self._tokenizer)
-        self.markup = _markup(self._tokenizer)
+        self.special_tokens = facts.special_tokens(self._tokenizer)
+        self.markup = facts.markup(self._tokenizer)
         self._response_template = _response_template(self._tokenizer)
-        self.embeddings = _embeddings(self._model, len(self._tokenizer))  # tokens with weights
+        self.embeddings = facts.embeddings(self._model, len(self._tokenizer))  # tokens with weights
         self.vocabulary_size = min(len(self._tokenizer), self.embeddings)
         self.turn_markers: tuple[str, ...] = ()
         self.create_detokenizer = detokenizer_factory(self._tokenizer)
@@ -77,16 +75,16 @@ class TransformersModel:
             self.vision_template = self._choose_vision_template(options.model_path, chat_template)
             self.accepts_several_images = self._accepts_several_images()
         self.tokenizer = self._library_tokenizer(options.model_path)
-        ends = [*_eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
+        ends = [*facts.eos_token_ids(self._model, self._tokenizer), *eos_token_ids]
         self.eos_token_ids = frozenset(token for token in ends if token < self.embeddings)
-        self.context_length = _context_length(self._model, self._tokenizer)
+        self.context_length = facts.context_length(self._model, self._tokenizer)
         self.device: torch.device = self._model.device
         places = {one.device for one in self._model.parameters()}
         self.gpus = sorted((one for one in places if one.type == "cuda"), key=str)
         self.is_on_one_gpu = len(places) == len(self.gpus) == 1
-        self.cache_argument = _cache_argument(self._model)
+        self.cache_argument = facts.cache_argument(self._model)
         self._watched: tuple[Request, ...] = ()
-        for layer in _layers(self._model):
+        for layer in facts.layers(self._model):
             layer.register_forward_pre_hook(self._abort_if_unwanted)
         info = self.info()
         logger.info(
@@ -280,15 +278,6 @@ class TransformersModel:
             torch.cuda.empty_cache()
 
 
-def _special_tokens(tokenizer: Any) -> dict[str, Any]:
-    """Return the special tokens as text, by the names that templates use."""
-    return {
-        name: value
-        for name, value in tokenizer.special_tokens_map.items()
-        if isinstance(value, (str, list))
-    }
-
-
 def _response_template(tokenizer: Any) -> Any:
     """Return the template by which transformers parses answers; None if it has or knows none."""
     if getattr(tokenizer, "response_template", None) is None:  # before 5.24, none has
@@ -296,48 +285,3 @@ def _response_template(tokenizer: Any) -> Any:
     from .response_splitter import load_template
 
     return load_template(tokenizer)
-
-
-def _markup(tokenizer: Any) -> dict[int, str]:
-    """Return the text of the special tokens, which detokenizers leave out."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    names = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return names | {token: str(one) for token, one in added.items() if one.special}
-
-
-def _embeddings(model: Any, default: int) -> int:
-    """Return how many tokens a model has embeddings for; the default if it does not tell."""
-    try:
-        return int(model.get_input_embeddings().weight.shape[0])
-    except (AttributeError, NotImplementedError):  # code that came with a model
-        return default
-
-
-def _cache_argument(model: Any) -> str:
-    """Return forward()'s name for the cache: transformers 5.24 renamed it, remote code did not."""
-    known = inspect.signature(model.forward).parameters
-    return "cache" if "cache" in known else "past_key_values"
-
-
-def _layers(model: Any) -> list[Any]:
-    """Return the model's layers: the module lists with as many entries as it has layers."""
-    lists = [one for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-    return [layer for one in lists if len(one) == count for layer in one]
-
-
-def _eos_token_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Return the EOS token ids of all three places that state them: they do not always agree."""
-    places = (model.generation_config, model.config.get_text_config(), tokenizer)
-    found: list[int] = []
-    for place in places:
-        ids = getattr(place, "eos_token_id", None)
-        found += ids if isinstance(ids, list) else [ids]
-    return list(dict.fromkeys(token for token in found if type(token) is int))
-
-
-def _context_length(model: Any, tokenizer: Any) -> int:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    known = [length for length in (positions, tokenizer.model_max_length) if length]
-    lengths = [int(length) for length in known if length < MAX_LENGTH]
-    return min(lengths, default=DEFAULT_CONTEXT)

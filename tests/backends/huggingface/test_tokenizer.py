@@ -115,9 +115,9 @@ def library(name: str, flags: dict[str, bool]) -> Any:
 
 def markup(tokenizer: Any) -> dict[int, str]:
     """Return the special tokens as the model has them."""
-    from backends.huggingface.model import _markup
+    from backends.huggingface.loading import facts
 
-    return _markup(tokenizer)
+    return facts.markup(tokenizer)
 
 
 def encoder(tokenizer: Any, template: str = TEMPLATE) -> tuple[PromptTokenizer, ChatTemplate]:

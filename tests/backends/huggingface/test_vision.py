@@ -20,7 +20,7 @@ pillow = pytest.importorskip("PIL.Image", reason="and pillow")
 
 from backends._local.prompts.encoder import EncodedPrompt  # noqa: E402
 from backends._local.templates.chat_template import TemplateError  # noqa: E402
-from backends.huggingface.model import _markup  # noqa: E402
+from backends.huggingface.loading.facts import markup  # noqa: E402
 from backends.huggingface.tokenizer import LibraryTokenizer  # noqa: E402
 from backends.huggingface.vision import (  # noqa: E402
     NoVideoProcessor,
@@ -60,7 +60,7 @@ class Seer:
         self.library = reference_vision.Library(folder, self.processor)
         tokenizer, template = self.processor.tokenizer, own_template(self.processor)
         written = VisionTemplate(self.processor, str(template))
-        ours = LibraryTokenizer(tokenizer, _markup(tokenizer), written, len(tokenizer))
+        ours = LibraryTokenizer(tokenizer, markup(tokenizer), written, len(tokenizer))
         self.control_tokens = ours.control_tokens
 
     def answer(self, chat: list[dict[str, str]], *pictures: Attachment) -> str:
