@@ -90,6 +90,8 @@ COVERED_BY = {
     "backends/huggingface/batching/host_states": "backends/huggingface/test_prompt_cache",
     "backends/huggingface/batching/kv_cache": "backends/huggingface/test_scheduler",
     "backends/huggingface/batching/kv_slots": "backends/huggingface/test_scheduler",
+    "backends/huggingface/batching/slot_layer": "backends/huggingface/test_scheduler",
+    "backends/huggingface/paged/paged_layer": "backends/huggingface/paged/test_paged_cache",
     "backends/huggingface/loading/failures": "backends/huggingface/test_loading",
     "backends/huggingface/loading/folder": "backends/huggingface/test_loading",
     "backends/huggingface/loading/load_options": "backends/huggingface/test_loading",

@@ -29,8 +29,8 @@ from typing import Protocol
 import torch
 
 from backends.huggingface.batching.attention_mask import AttentionLayout, AttentionMasks, KVCache
-from backends.huggingface.batching.kv_cache import GROWTH
 from backends.huggingface.batching.kv_slots import KVSlots
+from backends.huggingface.batching.slot_layer import GROWTH
 from backends.huggingface.device.errors import first_line
 from backends.huggingface.model import TransformersModel
 

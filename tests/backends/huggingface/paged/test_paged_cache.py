@@ -190,10 +190,10 @@ def test_pages_that_cannot_be_had_leave_the_tables_right(
     failing: int, paged: Any, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory runs out between two layers, while buffers grow; the chat is answered."""
-    from backends.huggingface.paged import paged_cache
+    from backends.huggingface.paged import paged_layer
 
     talk, alone = paged(folder("llama"), slots=1), Library(folder("llama"))
-    grow, calls = paged_cache.PagedLayer.grow, []
+    grow, calls = paged_layer.PagedLayer.grow, []
 
     def fail(layer: Any) -> None:
         calls.append(layer)
@@ -201,8 +201,8 @@ def test_pages_that_cannot_be_had_leave_the_tables_right(
             raise torch.OutOfMemoryError("CUDA out of memory")
         grow(layer)
 
-    monkeypatch.setattr(paged_cache.PagedLayer, "grow", fail)
-    monkeypatch.setattr(paged_cache, "FIRST_PAGES", 2)
+    monkeypatch.setattr(paged_layer.PagedLayer, "grow", fail)
+    monkeypatch.setattr(paged_layer, "FIRST_PAGES", 2)
     talk.executor.engine._scheduler.reset()
     question = "sea " * 120
     assert talk.ask(question, max_new_tokens=60).whole() == alone.answer(
