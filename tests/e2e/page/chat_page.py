@@ -17,11 +17,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from tests.fakes.kuwa.executor_answers import Executor, chunk
-from tests.support.programs import Program, fetch
+from tests.support.programs import TIMEOUT, Program, fetch
 
 CHROMIUM, CHROMEDRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 READY = "registered as "
-LONG = "This question is long enough to be stopped while debug says it back. " * 20
+LONG = "This question is long enough to be stopped while debug says it back. " * 1000  # 5 minutes
 NEEDS_CHROMIUM = pytest.mark.skipif(
     not (CHROMIUM.exists() and CHROMEDRIVER.exists()),
     reason=f"needs {CHROMIUM} and {CHROMEDRIVER} (Debian: apt-get install chromium-driver)",
@@ -61,6 +61,7 @@ def chromium(profile: Path, language: str, **preferences: Any) -> Iterator[webdr
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(executable_path=str(CHROMEDRIVER))
     driver = webdriver.Chrome(options=options, service=service)
+    driver.set_script_timeout(TIMEOUT)
     try:
         yield driver
     finally:
@@ -78,11 +79,11 @@ class Page:
         driver.get_log("browser")
         driver.get_log("performance")
         driver.get(url)
-        self.wait(lambda: self.rows, 10)
+        self.wait(lambda: self.rows)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
+    def wait(self, condition: Callable[[], Any]) -> Any:
         """Return the condition's value as soon as it is true."""
-        return WebDriverWait(self.driver, seconds, 0.02).until(lambda _: condition())
+        return WebDriverWait(self.driver, TIMEOUT, 0.02).until(lambda _: condition())
 
     def one(self, css: str) -> WebElement:
         """Return the first element that matches."""
@@ -140,9 +141,9 @@ class Page:
 
         return str(self.wait(first_words))
 
-    def whole(self, seconds: float = 30) -> str:
+    def whole(self) -> str:
         """Wait for the end of the answer and return it."""
-        self.wait(lambda: not self.look()[0], seconds)
+        self.wait(lambda: not self.look()[0])
         return self.look()[1]
 
     def run(self, script: str, *arguments: Any) -> Any:

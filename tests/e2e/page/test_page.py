@@ -22,6 +22,7 @@ from .chat_page import (
     READY,
     Page,
     answering,
+    begin_answer,
     chromium,
     executor,
     frame,
@@ -50,15 +51,16 @@ def test_the_page_says_that_it_is_not_a_production_kernel(page: Page) -> None:
     assert "Not a production Kernel" in page.one("header").text
 
 
-def test_an_answer_is_seen_while_it_is_being_written(page: Page, debug: str) -> None:
+def test_an_answer_is_seen_while_it_is_being_written(page: Page, kernel: str) -> None:
     """First a part of the text while busy, in the end all of it."""
-    question = "Say this back: 狀態 <b>not bold</b> & a < b, twice.\n" * 2
-    page.choose(debug)
-    page.say(question)
-    part = page.partial()
-    assert part != question
-    assert question.startswith(part)
-    assert page.whole() == question
+    answer = "Here it is: 狀態 <b>not bold</b> & a < b, twice.\n" * 2
+    with answering(kernel, answer[20:]) as one:
+        begin_answer(one, answer[:20])
+        page.choose("fake")
+        page.say("Hi")
+        assert page.partial() == answer[:20]
+        one.go_on.set()
+        assert page.whole() == answer
     assert page.texts(".note") == []
 
 
@@ -68,7 +70,7 @@ def test_stop_keeps_what_was_said_and_the_next_chat_works(page: Page, debug: str
     page.say(LONG)
     page.partial()
     page.one("#stop").click()
-    kept = page.whole(seconds=2)
+    kept = page.whole()
     assert kept
     assert LONG.startswith(kept)
     assert kept != LONG
@@ -264,7 +266,7 @@ def test_a_chat_in_the_queue_says_so_until_its_turn(page: Page, kernel: str, dis
         ids = {"name": "queue", "history_id": "1", "user_id": "1"}
         assert fetch(f"{kernel}v1.0/worker/schedule", ids)[1] == "READY"
         page.choose("queue")
-        with call(f"{kernel}v1.0/chat/completions", {**ids, **said(LONG * 50)}) as other:
+        with call(f"{kernel}v1.0/chat/completions", {**ids, **said(LONG)}) as other:
             assert other.read(1)
             page.say("My turn?")
             page.wait(lambda: page.texts(".progress"))
@@ -287,18 +289,22 @@ def test_the_endpoints_of_an_executor_make_one_row(page: Page, kernel: str) -> N
         assert page.texts(row)[:6] == shown
 
 
-def test_a_new_chat_begins_empty_even_while_an_answer_comes_in(page: Page, debug: str) -> None:
+def test_a_new_chat_begins_empty_even_while_an_answer_comes_in(page: Page, kernel: str) -> None:
     """It has another id; its question has no history."""
-    page.choose(debug)
-    before = page.one("#me").text
-    page.say(LONG)
-    page.partial()
-    page.one("#new").click()
-    assert page.texts(".message") == []
-    assert page.one("#me").text != before
-    page.requests()
-    page.say("Fresh")
-    assert page.whole() == "Fresh"
+    with answering(kernel, "Fine.") as one:
+        begin_answer(one, "The first half")
+        page.choose("fake")
+        before = page.one("#me").text
+        page.say("Tell me all.")
+        assert page.partial() == "The first half"
+        page.one("#new").click()
+        assert page.texts(".message") == []
+        assert page.one("#me").text != before
+        page.requests()
+        one.first = b""
+        one.go_on.set()
+        page.say("Fresh")
+        assert page.whole() == "Fine."
     sent = [one for one in page.requests() if one["url"].endswith("/chat/completions")]
     assert json.loads(parse_qs(sent[-1]["postData"])["input"][0]) == [
         {"isbot": False, "msg": "Fresh"}
@@ -320,7 +326,7 @@ def test_the_keyboard_is_enough(page: Page, debug: str) -> None:
     box.send_keys(Keys.ENTER)
     page.partial()
     page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
-    assert page.whole(seconds=2) != LONG
+    assert page.whole() != LONG
     assert page.focused == "message"
 
 
@@ -364,23 +370,28 @@ def test_waiting_for_a_free_slot_is_shown_and_can_be_stopped(
         page.say("My turn?")
         page.wait(lambda: page.texts(".assistant .meta") == ["Waiting for a free slot…"])
         page.one("#stop").click()
-        assert page.whole(seconds=1) == ""
+        assert page.whole() == ""
     assert page.texts(".assistant .meta") == ["Stopped"]
     assert page.texts(".note") == []
     assert page.one("#message").get_attribute("value") == "My turn?"
 
 
-def test_a_reader_who_scrolled_up_is_left_alone(page: Page, debug: str) -> None:
+def test_a_reader_who_scrolled_up_is_left_alone(page: Page, kernel: str) -> None:
     """The transcript follows its end only while the reader is there."""
     top = "return document.querySelector('#log').scrollTop"
-    bottom = "const l = document.querySelector('#log'); return l.scrollHeight - l.clientHeight"
-    page.choose(debug)
-    page.say("line\n" * 60)
-    page.wait(lambda: page.driver.execute_script(top) > 100)
-    page.partial()
-    assert page.driver.execute_script(bottom) - page.driver.execute_script(top) < 60
-    page.driver.execute_script("document.querySelector('#log').scrollTop = 10")
-    page.whole()
+    follows = (
+        "const { scrollTop, scrollHeight, clientHeight } = document.querySelector('#log');"
+        "return scrollTop > 100 && scrollHeight - clientHeight - scrollTop < 60"
+    )
+    with answering(kernel, "line\n" * 60) as one:
+        begin_answer(one, "line\n" * 60)
+        page.choose("fake")
+        page.say("Hi")
+        page.partial()
+        page.wait(lambda: page.driver.execute_script(follows))
+        page.driver.execute_script("document.querySelector('#log').scrollTop = 10")
+        one.go_on.set()
+        page.whole()
     assert page.driver.execute_script(top) == 10
 
 
