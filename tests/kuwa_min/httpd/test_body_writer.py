@@ -331,8 +331,9 @@ def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
 ) -> None:
     """Finish while the client does not read."""
     monkeypatch.setattr(flush_module, "STALL_POLL", 0.05)
-    body = bodies(stall_seconds=SHORT)
+    body = bodies()
     body.fill()
+    body.writer._stall_seconds = SHORT
     with pytest.raises(ClientDisconnected):
         pool.submit(body.writer.finish).result(TIMEOUT)
 
