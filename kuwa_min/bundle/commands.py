@@ -42,17 +42,16 @@ def info() -> str:
 
 def sbom() -> str:
     """Return the text of --sbom: the bill of materials, CycloneDX as JSON."""
-    archive = _with_libraries(this_file())
     from .sbom import bill_of_materials
 
-    return bill_of_materials(archive.manifest).rstrip("\n")
+    return bill_of_materials(this_file().manifest).rstrip("\n")
 
 
 def licenses() -> str:
     """Return the text of --licenses: every package's license, and the license texts inside."""
-    archive = _with_libraries(this_file())
     from .sbom import is_license_file, license_report
 
+    archive = this_file()
     return license_report(archive.manifest, archive.texts(is_license_file)).rstrip("\n")
 
 
@@ -67,18 +66,6 @@ def carried_packages() -> list[str] | None:
 def carries_model() -> bool:
     """Tell whether this file has a model inside."""
     return any(payload["kind"] == "model" for payload in this_file().payloads)
-
-
-def _with_libraries(archive: Archive) -> Archive:
-    """Raise UsageError for a file without libraries: it lacks the modules for these documents."""
-    if archive.payloads:
-        return archive
-    name = Path(archive.path).name
-    packages = [f"{one['name']} ({one['license']})" for one in archive.manifest["packages"]]
-    raise UsageError(
-        f"this file holds no more than {', '.join(packages)}; its documents lie beside it where "
-        f"it was built: {name}.cdx.json and {name}.licenses.txt"
-    )
 
 
 def check() -> Iterator[str]:

@@ -23,6 +23,7 @@ IN_EVERY_FILE = (
     "kuwa_min/bundle/archive.py",
     "kuwa_min/bundle/commands.py",
     "kuwa_min/bundle/manifest.py",
+    "kuwa_min/bundle/sbom.py",
     "kuwa_min/bundle/signed_kit.py",
     "kuwa_min/bundle/trust.py",
     "kuwa_min/bundle/versions.py",

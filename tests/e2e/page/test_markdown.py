@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+
+from kuwa_min.packing.libraries.page_libraries import PACKAGES
 
 from .chat_page import NEEDS_CHROMIUM, Page, answering, executor, frame, text
 from .conftest import PAGE_IS_AT
@@ -126,6 +130,21 @@ def kernel(rich_dist: Path) -> Iterator[str]:
     options = ("--embedded_kernel", "127.0.0.1:0", "--delay", "0")
     with executor("dummy", *options, dist=rich_dist, until=PAGE_IS_AT) as found:
         yield found[1]
+
+
+def test_the_file_has_the_licences_of_the_pages_libraries(rich_dist: Path) -> None:
+    """Their texts, without the documents beside it; and the bill of materials names them."""
+    command = (sys.executable, str(rich_dist / "kuwa-dummy.pyz"))
+    texts, bill = (
+        subprocess.run([*command, option], check=True, capture_output=True, text=True).stdout
+        for option in ("--licenses", "--sbom")
+    )
+    libraries = {one.name: one.version for one in PACKAGES}
+    listed = {one["name"]: one["version"] for one in json.loads(bill)["components"]}
+    assert libraries.items() <= listed.items()
+    assert all(f"{package.file.removesuffix('.js')}." in texts for package in PACKAGES)
+    assert "Permission is hereby granted" in texts
+    assert "Redistribution and use in source and binary forms" in texts
 
 
 def say(page: Page, kernel: str, *chunks: dict[str, Any]) -> list[bytes]:
