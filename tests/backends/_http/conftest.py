@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.programs import TIMEOUT
+
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
@@ -21,5 +23,5 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def listener() -> Iterator[socket.socket]:
     """Return a listening socket."""
     with socket.create_server(("127.0.0.1", 0)) as found:
-        found.settimeout(20)
+        found.settimeout(TIMEOUT)
         yield found

@@ -20,6 +20,7 @@ from backends._http.pool import ConnectionPool, Response
 from backends._http.transport_errors import ConnectionFailed, Failure
 from kuwa_min.process import deadline
 from tests.fakes.kuwa.kernel_hangs import trickling
+from tests.support.programs import TIMEOUT
 
 from .asking import TIMEOUTS
 
@@ -44,7 +45,7 @@ class Server:
                     self.requests.append(sock.recv(65536))
                     sock.sendall(answer)
                 if answers:
-                    sock.settimeout(20)
+                    sock.settimeout(TIMEOUT)
                     sock.shutdown(socket.SHUT_WR)
                     sock.recv(1)
 

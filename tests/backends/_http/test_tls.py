@@ -15,6 +15,7 @@ from backends._http.origin import Origin
 from backends._http.tls import CA_VARIABLES, create_tls_context
 from backends._http.transport_errors import ConnectionFailed, Failure
 from tests.support.certificates import make_certificate
+from tests.support.programs import TIMEOUT
 from tests.support.saved_as import SAVED_AS
 
 from .asking import ask
@@ -39,7 +40,7 @@ def connects(listener: socket.socket, server: ssl.SSLContext) -> bool:
         assert "SSL_CERT_FILE" in str(failed)
         return False
     finally:
-        thread.join(20)
+        thread.join(TIMEOUT)
 
 
 @pytest.mark.parametrize("variable", CA_VARIABLES)

@@ -25,7 +25,7 @@ from kuwa_min.errors import AnswerError, StartError
 from kuwa_min.process import supervision
 
 NOTE = Sentence("A note.", "附註。")
-LONG = 20.0
+LONG = 60.0
 
 
 def request(*, stop: tuple[str, ...] = (), seconds: float | None = None) -> Request:
@@ -561,7 +561,7 @@ def test_what_loading_raises_is_raised_by_start(error: BaseException) -> None:
         engine.start()
     assert raised.value is error
     engine.close()
-    assert "engine" not in {thread.name for thread in threading.enumerate()}
+    assert not engine._thread.is_alive()
 
 
 class Signalled(BaseException):
@@ -598,7 +598,7 @@ def test_a_signal_ends_loading(checks: bool) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert left == [Closed if checks else LookupError]
-    assert "engine" not in {thread.name for thread in threading.enumerate()}
+    assert not engine._thread.is_alive()
 
 
 def test_closing_raises_closed_in_the_midst_of_loading() -> None:

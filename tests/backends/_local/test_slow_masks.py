@@ -15,6 +15,7 @@ from tests.backends._local.constraints.late_masks import LateMasks
 from tests.conftest import MakeOnce
 from tests.support.batched_chats import Answer, Chats
 from tests.support.models import tiny_models
+from tests.support.programs import TIMEOUT
 
 pytestmark = [
     pytest.mark.slow,
@@ -53,7 +54,7 @@ class LoadedEngine(NamedTuple):
         """Ask for a constrained answer."""
         request = self.chats.create(question)
         masks = LateMasks(request, self.chats.executor.model)
-        masks.socket.settimeout(60)
+        masks.socket.settimeout(TIMEOUT)
         self.masks.append(masks)
         return SlowAnswer(self.chats.submit(request), masks)
 

@@ -18,7 +18,7 @@ from tests.fakes.openai import is_silent as openai_is_silent
 from tests.fakes.openai import refuses as openai_refuses
 from tests.fakes.openai.server import Handler, Service, openai_server
 from tests.support.cloud_chats import pieces, start
-from tests.support.programs import Program, call, fetch, said, until
+from tests.support.programs import TIMEOUT, Program, call, fetch, said, until
 
 pytest.importorskip("openai", reason="the chatgpt backend needs openai")
 
@@ -45,8 +45,8 @@ class Chat:
         """Stop the chat; return how many seconds its thread took to end."""
         begun = time.monotonic()
         self.runner.cancel()
-        assert self.runner.ended.wait(20)
-        self._thread.join(20)
+        assert self.runner.ended.wait(TIMEOUT)
+        self._thread.join(TIMEOUT)
         return time.monotonic() - begun
 
 
@@ -135,7 +135,7 @@ def test_a_stop_ends_the_wait_for_a_name(
 
     monkeypatch.setattr(connection.socket, "getaddrinfo", slow)
     chat = Chat(connect("http://slow.test:9/v1"))
-    assert asked.wait(20)
+    assert asked.wait(TIMEOUT)
     assert chat.stop() < SOON
     over.set()
 

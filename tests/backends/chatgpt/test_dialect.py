@@ -18,6 +18,7 @@ from tests.fakes.openai.has_template import (
 )
 from tests.fakes.openai.server import Handler
 from tests.support.cloud_chats import ask
+from tests.support.programs import TIMEOUT
 
 from .asking import Serve, connect
 
@@ -117,7 +118,7 @@ def test_two_chats_may_learn_at_once(serve: Serve) -> None:
     refuse: Refuse = with_status(400)
 
     def meet(one: Handler, words: str) -> None:
-        both.wait(20)
+        both.wait(TIMEOUT)
         refuse(one, words)
 
     executor = connect(serve(strict(ALTERNATE, meet)))

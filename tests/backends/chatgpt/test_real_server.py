@@ -14,7 +14,7 @@ from kuwa_min.chat import catalog
 from kuwa_min.chat.side_notes import SIDE_NOTE
 from tests.support.cloud_chats import ask, start
 from tests.support.models.real_engine import MISSING, WINDOW, Engine, real_engine
-from tests.support.programs import Program, call, chat_through, fetch, said, until
+from tests.support.programs import TIMEOUT, Program, call, chat_through, fetch, said, until
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,7 +98,7 @@ def test_users_reach_it_through_a_kernel(url: str) -> None:
 
 def test_the_engine_is_the_one_that_was_asked(url: str, talks: ChatgptExecutor) -> None:
     """Its list of models has ours, so there is no warning."""
-    with urllib.request.urlopen(f"{url}/models", timeout=20) as answer:
+    with urllib.request.urlopen(f"{url}/models", timeout=TIMEOUT) as answer:
         assert b'"id":"tiny"' in answer.read()
     assert talks.args.model == "tiny"
 

@@ -780,9 +780,9 @@ def test_a_stop_ends_the_request_at_once_and_the_service_sees_it(
     thread.start()
     assert service.waits.wait(TIMEOUT)
     runner.cancel()
-    thread.join(20)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
-    assert service.gone.wait(20)
+    assert service.gone.wait(TIMEOUT)
     assert ask(executor, "again") == "Hello, 世界!"
 
 
@@ -804,7 +804,7 @@ def test_a_stop_ends_the_wait_before_another_try(
     thread.start()
     assert refused.wait(TIMEOUT)
     runner.cancel()
-    thread.join(20)
+    thread.join(TIMEOUT)
     assert not thread.is_alive()
     assert len(service.asked) == 1
 

@@ -27,6 +27,7 @@ from tests.support import local_chats
 from tests.support.models import tiny_models
 from tests.support.models.byte_tokenizer import ByteTokenizer
 from tests.support.models.tiny_models import END, REFUSING_TEMPLATE, SPECIAL, TEMPLATE
+from tests.support.programs import TIMEOUT
 
 pytest.importorskip("jinja2", reason="chat templates are written in it")
 
@@ -248,7 +249,7 @@ def test_others_are_answered_while_a_template_is_rendered(executor: ModelExecuto
     assert local_chats.ask(executor, "x", template=BARE_TEMPLATE)[1].completion_tokens == 8
     assert not sentences
     executor.sandbox_pool.close()
-    waiting.join(20)
+    waiting.join(TIMEOUT)
     assert len(sentences) == 1
 
 

@@ -20,7 +20,7 @@ from backends._local.templates import sandbox, sandbox_pool
 from backends._local.templates.chat_template import PLAIN, ChatTemplate, TemplateError
 from backends._local.templates.sandbox import SandboxProcess
 from backends._local.templates.sandbox_pool import SandboxPool
-from tests.support.programs import ROOT, until
+from tests.support.programs import ROOT, TIMEOUT, until
 
 pytest.importorskip("jinja2", reason="templates are jinja2's")
 
@@ -363,7 +363,7 @@ def test_who_waits_too_long_for_others_is_refused(monkeypatch: pytest.MonkeyPatc
         until(lambda: bool(processes._busy))
         assert refusal(processes, "") == "too many templates are being rendered"
         processes.close()
-        assert endless.result(20)  # whatever it was ended at
+        assert endless.result(TIMEOUT)  # whatever it was ended at
 
 
 @pytest.mark.usefixtures("broken")
@@ -377,7 +377,7 @@ def test_closing_ends_what_is_being_rendered() -> None:
         until(lambda: computes(process))
         processes.close()
         with pytest.raises(TemplateError, match=r"its process ended|the program is ending"):
-            going.result(20)
+            going.result(TIMEOUT)
         assert is_gone(process)
         assert refusal(processes, source) == "the program is ending"
 
@@ -447,7 +447,7 @@ def test_a_process_does_not_survive_us(order: str) -> None:
             until(lambda: computes(process))
         parent.kill()
     try:
-        assert select.select([watch], [], [], 300)[0] == [
+        assert select.select([watch], [], [], TIMEOUT)[0] == [
             watch
         ]  # it may take 3 s of processor time
     finally:
