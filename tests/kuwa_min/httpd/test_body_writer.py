@@ -344,7 +344,7 @@ def test_the_end_of_a_body_is_not_waited_for_longer_than_the_stall_limit(
 def test_a_disconnect_is_noticed_while_the_producer_is_silent(
     bodies: Callable[..., Body],
 ) -> None:
-    """Hang up during silence; of five tries the best takes at most a tenth of a second."""
+    """Hang up during silence: it takes a tenth of a second at most where the machine has time."""
 
     def notice() -> None:
         body = bodies()
@@ -353,7 +353,7 @@ def test_a_disconnect_is_noticed_while_the_producer_is_silent(
         assert body.left.wait(TIMEOUT)
         assert body.writer.disconnected
 
-    assert min(took(notice) for _ in range(5)) < 0.1
+    until(lambda: took(notice) < 0.1)
 
 
 def test_a_client_that_closes_its_half_has_left(bodies: Callable[..., Body]) -> None:
@@ -528,7 +528,7 @@ def test_close_early_does_not_wait_for_a_stalled_client(
     """Return soon: the request that aborts waits for this, and the Kernel at most 10 s for it."""
     body = bodies()
     body.fill()
-    assert took(body.writer.close_early) < 5
+    assert took(body.writer.close_early) < TIMEOUT / 2
 
 
 # -- the next request during a body

@@ -75,8 +75,11 @@ name, root = os.path.basename(sys.argv[0]), os.path.abspath(sys.argv[3])
 print(f"{name}: unpacked in 0.0 s", file=sys.stderr)
 """
 WRITES = """\
-late = f"import os\\nfor n in range(300): os.makedirs({root!r} + '/key/%d' % n, exist_ok=True)"
-subprocess.Popen([sys.executable, "-c", late], stdout=-3, stderr=-3)
+os.mkdir(root + "/key")
+late = "import os, sys, time\\n"
+late += "for n in range(300): time.sleep(0.001), os.mkdir(f'{sys.argv[1]}/{n}')"
+late = [sys.executable, "-c", late, root + "/key"]  # ends when that is removed
+subprocess.Popen(late, stdout=-3, stderr=-3)
 while not os.path.exists(root + "/key/9"): time.sleep(0.001)
 """
 
