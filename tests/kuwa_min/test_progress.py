@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,12 @@ from kuwa_min.progress import Progress, step_logger
 
 TOTAL = 1000
 CLEARED = "\r\x1b[K"
+
+
+@pytest.fixture(autouse=True)
+def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no time pass but what a test subtracts from the start."""
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 5000.0))
 
 
 class Terminal(io.StringIO):
