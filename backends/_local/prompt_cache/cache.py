@@ -1,19 +1,19 @@
-"""The prompt cache: keep what a row remembers of a chat before another chat takes the row.
+"""The prompt cache: park the state of a slot before another chat overwrites it.
 
-Knows no library: a RowStates saves and restores the rows of an engine.
+Knows no library: a SlotStates saves and restores the slots of an engine.
 """
 
-# The strategy. Each row of an engine remembers the tokens of its last chat. With more people than
-# rows, a chat finds its row taken at its next turn, and would be read again from its beginning. So
-# 1. before a row is overwritten, its state is parked in host memory, if more than MIN_LOST of its
+# The strategy. Each slot keeps the keys and values of its last sequence. With more chats than
+# slots, a chat finds its slot taken at its next turn, and would be prefilled from its beginning. So
+# 1. before a slot is overwritten, its state is parked in host memory, if more than MIN_LOST of its
 #    tokens would be lost; a state that is the beginning of another one is dropped for it;
-# 2. a new chat starts from the longest common prefix among rows and parked states. A row that is as
-#    good is preferred: nothing is moved then;
+# 2. a new chat starts from the longest common prefix among slots and parked states. A slot that is
+#    as good is preferred: nothing is moved then;
 # 3. over the budget, the least recently used states go first.
 # A state that cannot be cut (of recurrent models, and of those with sliding windows) serves only
-# prompts that begin with all of its tokens. The next turn's prompt may differ from the row behind
-# the last prompt: it has no thoughts, and may divide the answer into other tokens. So of such a row
-# only the prompt is parked, where it can still be truncated to that.
+# prompts that begin with all of its tokens. The next turn's prompt may differ from the sequence
+# behind the last prompt: it has no thoughts, and may divide the answer into other tokens. So of
+# such a sequence only the prompt is parked, where it can still be truncated to that.
 # A state serves chats with the same adapters only.
 
 from __future__ import annotations
@@ -39,46 +39,46 @@ from .state_files import StateFiles
 
 logger = logging.getLogger(__name__)
 
-MIN_LOST = 32  # tokens; fewer are read again instead of being parked
+MIN_LOST = 32  # tokens; fewer are prefilled again instead of being parked
 SEAM = 8  # tokens at a prompt's end, which may merge with the answer's when that is tokenized again
 FIRST_SPEED = 1e9  # bytes per second, until a state was restored
 
 
-class Row(Slot, Protocol):
-    """A row of an engine: a slot of its KV cache, and the tokens in it."""
+class CachedSequence(Slot, Protocol):
+    """A sequence, as far as the prompt cache knows it: its tokens, and the slot that has them."""
 
-    slot: int
+    slot: int  # its number
     prompt_length: int  # tokens of its last prompt
 
 
-RowT = TypeVar("RowT", bound=Row)
+SequenceT = TypeVar("SequenceT", bound=CachedSequence)
 
 
-class RowStates(Protocol):
-    """Saves and restores rows of one engine; for its thread.
+class SlotStates(Protocol):
+    """Saves and restores the slots of one engine, by their numbers; for its thread.
 
-    A state is a buffer of bytes, which need not be copied. can_cut: whether a row can be restored
+    A state is a buffer of bytes, which need not be copied. can_cut: whether a slot can be restored
     to fewer tokens than its state has.
     """
 
     can_cut: bool
 
     def kept(self, slot: int, length: int) -> int:
-        """Return how many of a row's first `length` tokens are left if it is cut there."""
+        """Return how many of a slot's first `length` tokens are left if it is cut there."""
 
     def state_bytes(self, slot: int) -> int:
-        """Return the size of a row's state."""
+        """Return the bytes of a slot's state."""
 
     def save(self, slot: int, length: int) -> Any:
-        """Return a copy of the state of a row's first tokens in host memory; raises MemoryError.
+        """Return a copy of the state of a slot's first tokens in host memory; raises MemoryError.
 
-        length: all of the row, or what kept() returned; the row may be cut there.
+        length: all of its tokens, or what kept() returned; the slot may be cut there.
         """
 
     def restore(self, slot: int, state: Any, tokens: Sequence[int], length: int) -> int:
-        """Overwrite a row with the first `length` of a state's tokens; return how many it holds.
+        """Overwrite a slot with the first `length` of a state's tokens; return how many it holds.
 
-        If the state does not fit, or memory runs out, the row is empty: 0.
+        If the state does not fit, or memory runs out, the slot is empty: 0.
         """
 
 
@@ -90,7 +90,7 @@ class Found(NamedTuple):
 
 
 class PromptCache:
-    """Parked states of one engine's rows, up to max_bytes; 0: parks nothing.
+    """Parked states of one engine's slots, up to max_bytes; 0: parks nothing.
 
     For the engine's thread, but for facts().
     """
@@ -102,15 +102,15 @@ class PromptCache:
         free: Callable[[], int | None] = free_bytes,
     ) -> None:
         self._parked, self._files = ParkedStates(max_bytes, free), files
-        self._states: RowStates  # see attach()
+        self._states: SlotStates  # see attach()
         self._hits = self._restored = 0
         self._speed = FIRST_SPEED
         self._has_failed = self._has_forgotten = False  # which the log says once
         if files is not None:
             files.start(self._parked.add, max_bytes)
 
-    def attach(self, states: RowStates) -> None:
-        """Serve these rows; called before any of them is used, and again for new ones."""
+    def attach(self, states: SlotStates) -> None:
+        """Serve these slots; called before any of them is used, and again for new ones."""
         self._states = states
 
     def facts(self) -> dict[str, int]:
@@ -147,17 +147,18 @@ class PromptCache:
 
     def match(
         self,
-        rows: Iterable[RowT],
+        sequences: Iterable[SequenceT],
         prompt_ids: Sequence[int],
-        live: PrefixMatch[RowT],
+        live: PrefixMatch[SequenceT],
         *,
         can_grow: bool,
         tokens_in: Callable[[float], int],
         adapters: str = "",
-    ) -> tuple[PrefixMatch[RowT], ParkedState | None]:
-        """Return the row for a prompt, and the state to restore in it if that is better.
+    ) -> tuple[PrefixMatch[SequenceT], ParkedState | None]:
+        """Return the sequence whose slot a prompt gets, and the state to restore if that is better.
 
-        live: what the rows themselves offer; tokens_in: how many tokens are read in some seconds.
+        live: what the slots themselves offer; tokens_in: how many tokens are prefilled in some
+        seconds.
         """
         found = self.find(prompt_ids, adapters)
         if found.parked is None:
@@ -167,14 +168,14 @@ class PromptCache:
         cost = tokens_in(found.parked.size / self._speed)
         if found.length < kept + max(MIN_PREFIX, cost):
             return live, None
-        self._note_use(found.parked)  # so that parking the row's own state does not push it out
-        row = match_nothing(rows, can_grow=can_grow).slot
-        return PrefixMatch(row, found.length, None), found.parked
+        self._note_use(found.parked)  # so that parking the slot's own state does not push it out
+        sequence = match_nothing(sequences, can_grow=can_grow).slot
+        return PrefixMatch(sequence, found.length, None), found.parked
 
-    def restore(self, row: Row, parked: ParkedState, length: int) -> int:
-        """Overwrite a row with a parked state's beginning; return how many tokens it holds."""
+    def restore(self, sequence: CachedSequence, parked: ParkedState, length: int) -> int:
+        """Overwrite a slot with a parked state's beginning; return how many tokens it holds."""
         started = time.perf_counter()
-        held = self._states.restore(row.slot, parked.state, parked.ids, length)
+        held = self._states.restore(sequence.slot, parked.state, parked.ids, length)
         if held != length:
             logger.warning("a parked chat could not be restored: it is dropped")
             self._drop(parked)
@@ -189,24 +190,27 @@ class PromptCache:
         if self._files is not None:
             self._files.touch(entry)
 
-    # -- before a row is overwritten
+    # -- before a slot is overwritten
 
-    def park(self, row: Row, prompt_ids: Sequence[int] = (), adapters: str = "") -> None:
-        """Park a row's state if a prompt takes the row."""
+    def park(
+        self, sequence: CachedSequence, prompt_ids: Sequence[int] = (), adapters: str = ""
+    ) -> None:
+        """Park a sequence's state if a prompt takes its slot, and more than a little is lost."""
         if not self._parked.max_bytes:
             return
-        shared = shared_length(row, prompt_ids, adapters)
-        if len(row.tokens) - shared <= MIN_LOST:
+        shared = shared_length(sequence, prompt_ids, adapters)
+        if len(sequence.tokens) - shared <= MIN_LOST:
             return
-        length = self._parked_length(row, shared)
-        key = row.adapters, as_bytes(row.tokens[:length])
+        length = self._parked_length(sequence, shared)
+        key = sequence.adapters, as_bytes(sequence.tokens[:length])
         if self._holds(key):
             return
         try:
-            size = self._states.state_bytes(row.slot) + len(key[1])
+            size = self._states.state_bytes(sequence.slot) + len(key[1])
             if not self._make_room(key, size):
                 return
-            entry = ParkedState(key[1], self._states.save(row.slot, length), row.adapters)
+            state = self._states.save(sequence.slot, length)
+            entry = ParkedState(key[1], state, sequence.adapters)
         except MemoryError as error:
             level = logging.DEBUG if self._has_failed else logging.WARNING
             logger.log(level, "a chat was not parked: %s", message_of(error) or "out of memory")
@@ -217,12 +221,12 @@ class PromptCache:
         if self._files is not None:
             self._files.write(entry)
 
-    def _parked_length(self, row: Row, shared: int) -> int:
-        """Return how many of a row's tokens are parked, `shared` of which it must not lose."""
-        length = max(row.prompt_length - SEAM, shared)
-        if self._states.can_cut or not shared < length < len(row.tokens):
-            return len(row.tokens)
-        return self._states.kept(row.slot, length) or len(row.tokens)
+    def _parked_length(self, sequence: CachedSequence, shared: int) -> int:
+        """Return how many of a sequence's tokens are parked, `shared` of which must not be lost."""
+        length = max(sequence.prompt_length - SEAM, shared)
+        if self._states.can_cut or not shared < length < len(sequence.tokens):
+            return len(sequence.tokens)
+        return self._states.kept(sequence.slot, length) or len(sequence.tokens)
 
     def _holds(self, key: Key) -> bool:
         """Tell whether a state is parked that serves whatever one of this key would."""
@@ -266,12 +270,12 @@ class PromptCache:
 
     # -- the end
 
-    def close(self, rows: Iterable[Row]) -> None:
-        """Park all rows if states are kept on disk, and wait until they are written."""
+    def close(self, sequences: Iterable[CachedSequence]) -> None:
+        """Park all sequences if states are kept on disk, and wait until they are written."""
         if self._files is None:
             return
-        for row in rows:
-            self.park(row)
+        for sequence in sequences:
+            self.park(sequence)
         self._files.close()
 
 

@@ -1,4 +1,4 @@
-"""A parked state: what a row remembered of a chat, and of which tokens."""
+"""A parked state: the keys and values that a slot had, and of which tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def as_bytes(tokens: Sequence[int]) -> bytes:
 
 
 class ParkedState:
-    """The state of a row, its tokens, and the adapters with which they were computed.
+    """The state of a slot, its tokens, and the adapters with which they were computed.
 
     state: a buffer of bytes; adapters: as Request has them.
     """

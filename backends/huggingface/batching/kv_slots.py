@@ -28,7 +28,7 @@ TransformersSequence = Sequence[Sampler]
 class KVSlots:
     """The slots of a batch, at most `slots`, and the sequences in them."""
 
-    can_cut = True  # of RowStates: every column stands for itself
+    can_cut = True  # of SlotStates: every column stands for itself
 
     def __init__(
         self, model: TransformersModel, layout: AttentionLayout, slots: int, parked: PromptCache
@@ -121,7 +121,7 @@ class KVSlots:
             return False  # the prefill of the whole prompt frees memory first
         return True
 
-    # -- RowStates, for the prompt cache
+    # -- SlotStates, for the prompt cache
 
     def kept(self, slot: int, length: int) -> int:
         """Return the tokens that are left of a slot that is cut: any number."""

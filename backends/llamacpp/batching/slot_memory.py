@@ -99,7 +99,7 @@ class SlotMemory:
             self.copy(good[0], slot, 0)
         return None
 
-    # -- the states of slots, for the prompt cache: RowStates
+    # -- the states of slots, for the prompt cache: SlotStates
 
     def kept(self, slot: int, length: int) -> int:
         """Return how many tokens truncate() to this length would probably leave."""

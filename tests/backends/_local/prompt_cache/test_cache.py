@@ -11,7 +11,7 @@ from backends._local.prompt_cache import parked_states as module
 from backends._local.prompt_cache.cache import MIN_LOST, SEAM, PromptCache
 from backends._local.prompt_cache.parked import TOKEN_BYTES, ParkedState, as_bytes
 
-from .rows import Row, States
+from .token_slots import Sequence, States
 
 LENGTH = 100  # tokens of a chat
 SIZE = 2 * LENGTH * TOKEN_BYTES  # bytes of its state and tokens
@@ -24,36 +24,42 @@ def chat(number: int, length: int = LENGTH) -> list[int]:
 
 
 class Engine:
-    """Rows that chats take in turn, as schedulers let them; counts the tokens that are read."""
+    """Slots that chats take in turn, as schedulers let them; counts the tokens to prefill."""
 
-    def __init__(self, rows: int, max_bytes: int = GB, *, can_cut: bool = True) -> None:
-        self.rows = [Row(slot) for slot in range(rows)]
-        self.states = States(self.rows, can_cut=can_cut)
+    def __init__(self, slots: int, max_bytes: int = GB, *, can_cut: bool = True) -> None:
+        self.sequences = [Sequence(slot) for slot in range(slots)]
+        self.states = States(self.sequences, can_cut=can_cut)
         self.free = 10 * GB
         self.cache = PromptCache(max_bytes, free=lambda: self.free)
         self.cache.attach(self.states)
         self.clock = 0
 
     def turn(self, prompt: list[int], cost: int = 0, adapters: str = "") -> int:
-        """Compute a prompt and leave it in its row; return how many tokens were read."""
+        """Compute a prompt and leave it in its slot; return how many tokens were prefilled."""
         live = match_prefix(
-            self.rows, prompt, can_grow=False, min_prefix=MIN_PREFIX, adapters=adapters
+            self.sequences, prompt, can_grow=False, min_prefix=MIN_PREFIX, adapters=adapters
         )
         match, parked = self.cache.match(
-            self.rows, prompt, live, can_grow=False, tokens_in=lambda _: cost, adapters=adapters
+            self.sequences,
+            prompt,
+            live,
+            can_grow=False,
+            tokens_in=lambda _: cost,
+            adapters=adapters,
         )
-        row = match.slot
-        assert row is not None
-        self.cache.park(row, prompt, adapters)
+        sequence = match.slot
+        assert sequence is not None
+        self.cache.park(sequence, prompt, adapters)
         cached = match.cached
         if parked is not None:
-            cached = self.cache.restore(row, parked, match.cached)
-            assert row.tokens == prompt[:cached]
+            cached = self.cache.restore(sequence, parked, match.cached)
+            assert sequence.tokens == prompt[:cached]
         elif match.source is None:
-            cached = self.states.kept(row.slot, match.cached)
+            cached = self.states.kept(sequence.slot, match.cached)
         self.clock += 1
-        row.tokens, row.adapters, row.last_used = list(prompt), adapters, self.clock
-        row.prompt_length = len(prompt) + SEAM
+        sequence.tokens, sequence.adapters = list(prompt), adapters
+        sequence.last_used = self.clock
+        sequence.prompt_length = len(prompt) + SEAM
         return len(prompt) - cached
 
     def parked(self) -> list[int]:
@@ -63,7 +69,7 @@ class Engine:
 
 
 @pytest.mark.parametrize("can_cut", [True, False])
-def test_more_people_than_rows_take_turns(can_cut: bool) -> None:
+def test_more_chats_than_slots_take_turns(can_cut: bool) -> None:
     """Each turn goes on from the last one, whoever came between."""
     engine = Engine(1, can_cut=can_cut)
     for turn in range(1, 4):
@@ -82,14 +88,14 @@ def test_without_a_cache_all_is_read_again() -> None:
 
 
 def test_the_least_recently_used_state_goes_first() -> None:
-    """A use is a restore, and no less a row that is overwritten once more."""
+    """A use is a restore, and no less a slot that is overwritten once more."""
     engine = Engine(1, max_bytes=3 * SIZE)
     for number in (1, 2, 3, 4):
         engine.turn(chat(number))
     assert engine.parked() == [1, 2, 3]
     engine.turn([*chat(1), 1])  # 4 is parked, 2 goes
     assert engine.parked() == [3, 1, 4]
-    engine.turn([*chat(1), 2])  # 1 is in its row: nothing is moved
+    engine.turn([*chat(1), 2])  # 1 is in its slot: nothing is moved
     assert engine.parked() == [3, 1, 4]
     engine.turn(chat(5))  # 1 has grown by a token, so that two go
     assert engine.parked() == [4, 1]
@@ -97,7 +103,7 @@ def test_the_least_recently_used_state_goes_first() -> None:
 
 
 def test_a_state_that_is_pushed_out_while_it_is_wanted_is_restored_all_the_same() -> None:
-    """With room for one, two people take turns."""
+    """With room for one, two chats take turns."""
     engine = Engine(1, max_bytes=SIZE)
     engine.turn(chat(1))
     engine.turn(chat(2))
@@ -134,7 +140,7 @@ def test_where_states_cannot_be_cut_each_serves_what_begins_with_it() -> None:
 
 
 def test_a_row_that_is_as_good_is_preferred() -> None:
-    """Nothing is moved, and a live row counts as what it really keeps."""
+    """Nothing is moved, and a slot counts as what it really keeps."""
     engine = Engine(2)
     for number in (1, 2, 3):
         engine.turn(chat(number))
@@ -143,7 +149,7 @@ def test_a_row_that_is_as_good_is_preferred() -> None:
     engine = Engine(2, can_cut=False)
     for prompt in (chat(1, 60), chat(2), chat(3), chat(1, 90)):
         engine.turn(prompt)
-    assert engine.turn([*chat(1, 80), 5]) == 21, "the row has 80 of them, and cannot be cut"
+    assert engine.turn([*chat(1, 80), 5]) == 21, "the slot has 80 of them, and cannot be cut"
 
 
 @pytest.mark.parametrize(("cost", "read"), [(0, 1), (LENGTH - 1, LENGTH)])
@@ -171,7 +177,7 @@ def test_the_longest_beginning_counts(order: tuple[int, ...]) -> None:
 
 
 def test_little_is_not_parked() -> None:
-    """It is read again: a few tokens of an edit, or of a short chat."""
+    """It is prefilled again: a few tokens of an edit, or of a short chat."""
     engine = Engine(1)
     engine.turn(chat(1, MIN_LOST))
     engine.turn(chat(2, LENGTH))
@@ -195,7 +201,7 @@ def test_chats_with_other_adapters_share_nothing() -> None:
     """The same tokens are parked once for each of them, and found by their own chats alone."""
     engine = Engine(1)
     assert [engine.turn(chat(1), adapters=one) for one in ("", "a*1", "b*1")] == [LENGTH] * 3
-    assert engine.cache.facts()["entries"] == 2, "the row was parked before it was overwritten"
+    assert engine.cache.facts()["entries"] == 2, "the slot was parked before it was overwritten"
     longer = [*chat(1), 1]
     assert engine.cache.find(longer, "c*1").parked is None
     assert [engine.turn(longer, adapters=one) for one in ("a*1", "", "b*1")] == [1] * 3
@@ -293,13 +299,13 @@ class Files:
 
 
 def test_the_files_mirror_what_is_parked() -> None:
-    """At the end the rows are parked, too."""
+    """At the end the slots are parked, too."""
     engine, files = Engine(1), Files()
     engine.cache = PromptCache(SIZE, files, free=lambda: None)  # type: ignore[arg-type]
     engine.cache.attach(engine.states)
     engine.turn(chat(1))
     engine.turn(chat(2))
     engine.turn([*chat(1)])
-    engine.cache.close(engine.rows)
+    engine.cache.close(engine.sequences)
     said = [("start", SIZE), ("write", 1), ("touch", 1), ("remove", 1), ("write", 2)]
     assert files.said == [*said, ("remove", 2), ("write", 1), ("close",)]
