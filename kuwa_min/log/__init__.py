@@ -21,6 +21,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LONGEST_LINE = 64 << 10  # characters, before some are escaped
 LONGEST_SECRET = 4096  # characters of one that is hidden also where a line is cut
 CAPACITY = 2000  # lines that wait to be written; more are counted and dropped
+CLOSE_TIMEOUT = 1.0  # seconds in which queued lines must be written at the end
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # others are written as numbers
 
@@ -111,7 +112,7 @@ class BackgroundHandler(logging.Handler):
             return self._lines.popleft() if self._lines else None
 
     def close(self) -> None:
-        """Write what is queued, for a second at most."""
+        """Write what is queued, for CLOSE_TIMEOUT at most."""
         with self._changed:
             if self._closed:
                 return
@@ -120,7 +121,7 @@ class BackgroundHandler(logging.Handler):
                 self._lost = 0
             self._closed = True
             self._changed.notify()
-        self._writer.join(1)
+        self._writer.join(CLOSE_TIMEOUT)
         super().close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kuwa_min import __version__, cli, registry
-from tests.support.programs import ROOT, Program, chat_through, fetch, until
+from tests.support.programs import ROOT, TIMEOUT, Program, chat_through, fetch, until
 
 LIST = """\
 Available model executors:
@@ -57,7 +57,7 @@ def kuwa(*arguments: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=30,
+        timeout=TIMEOUT,
         check=False,
     )
     return done.returncode, done.stdout, done.stderr

@@ -15,7 +15,17 @@ from kuwa_min.kernel.embedded import EmbeddedKernel
 from tests.fakes.kuwa.executor_answers import Executor, chunk
 from tests.fakes.kuwa.kernel_talks_garbage import garbage_kernel
 from tests.kuwa_min.serving.test_routes import Running, echo, running, silent
-from tests.support.programs import call, chat_through, fetch, post_json, said, table, until
+from tests.support.programs import (
+    TIMEOUT,
+    call,
+    chat_through,
+    fetch,
+    post_json,
+    reserved_port,
+    said,
+    table,
+    until,
+)
 
 WORKER, CHAT = "v1.0/worker", "v1.0/chat"
 
@@ -127,10 +137,10 @@ def test_a_chat_without_a_reservation_is_empty(kernel: str) -> None:
 
 def test_an_executor_that_refuses_the_connection_is_forgotten(kernel: str) -> None:
     """Register a port without a listener."""
-    with running(echo) as one:
-        join(kernel, one)
-    assert chat_through(kernel.rstrip("/"), "bot", "x") == ""
-    assert fetch(f"{kernel}{WORKER}/list")[1] == "[]"
+    with reserved_port() as port:
+        word(f"{kernel}{WORKER}/register", name="bot", endpoint=f"http://127.0.0.1:{port}/chat")
+        assert chat_through(kernel.rstrip("/"), "bot", "x") == ""
+        assert fetch(f"{kernel}{WORKER}/list")[1] == "[]"
 
 
 def test_abort_reaches_the_right_executor(kernel: str) -> None:
@@ -148,13 +158,13 @@ def test_abort_reaches_the_right_executor(kernel: str) -> None:
             thread.start()
         until(lambda: [chat._writer.characters for chat in one.slots.active()] == [4, 4])
         assert word(f"{kernel}{CHAT}/abort", history_id="[2]", user_id="7") == "Success"
-        threads[1].join(20)
+        threads[1].join(TIMEOUT)
         assert answers == {2: "word"}
         assert len(one.slots.active()) == 1
         word(f"{kernel}{CHAT}/abort", history_id="[1]", user_id="another")
         assert len(one.slots.active()) == 1
         word(f"{kernel}{CHAT}/abort", history_id="[1]", user_id="7")
-        threads[0].join(20)
+        threads[0].join(TIMEOUT)
     assert answers == {1: "word", 2: "word"}
 
 

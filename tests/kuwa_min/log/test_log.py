@@ -16,7 +16,7 @@ import pytest
 
 from kuwa_min import log
 from kuwa_min.log import redaction
-from tests.support.programs import ROOT, until
+from tests.support.programs import ROOT, TIMEOUT, until
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (\S+): (.*)")
 
@@ -31,7 +31,7 @@ class Gate(io.StringIO):
     def write(self, text: str) -> int:
         """Wait for the gate, then take the text."""
         self.reached.set()
-        assert self.open.wait(20)
+        assert self.open.wait(TIMEOUT)
         return super().write(text)
 
 
@@ -42,8 +42,9 @@ def no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def logger() -> Iterator[logging.Logger]:
+def logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
     """Return a logger of its own, without handlers; end the ones that it gets."""
+    monkeypatch.setattr(log, "CLOSE_TIMEOUT", TIMEOUT)  # their readers do read
     logger = logging.Logger("some.module", logging.DEBUG)
     yield logger
     for handler in logger.handlers:
@@ -201,7 +202,7 @@ def test_lost_lines_are_counted_where_they_are_missing(
     stream = Gate()
     handler = attach(logger, stream)
     logger.info("a")
-    assert stream.reached.wait(20), "a is being written, so the queue is empty"
+    assert stream.reached.wait(TIMEOUT), "a is being written, so the queue is empty"
     for word in ("b", "c", "d", "lost", "lost"):
         logger.info(word)
     stream.open.set()
@@ -223,7 +224,7 @@ def test_lines_lost_at_the_end_are_counted_too(
     stream = Gate()
     handler = attach(logger, stream)
     logger.info("a")
-    assert stream.reached.wait(20)
+    assert stream.reached.wait(TIMEOUT)
     for word in ("b", "c", "d", "lost", "lost"):
         logger.info(word)
     opener = threading.Timer(0.05, stream.open.set)
@@ -243,7 +244,7 @@ def test_closing_waits_for_a_slow_reader_also_with_a_full_queue(
     stream = Gate()
     handler = attach(logger, stream)
     logger.info("a")
-    assert stream.reached.wait(20)
+    assert stream.reached.wait(TIMEOUT)
     for word in ("b", "c", "d"):
         logger.info(word)
     opener = threading.Timer(0.05, stream.open.set)
@@ -319,7 +320,7 @@ def run(body: str, **options: object) -> subprocess.CompletedProcess[str]:
     program = f"import logging\nfrom kuwa_min import log\n{body}"
     command = [sys.executable, "-Werror", "-c", program]
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        command, cwd=ROOT, check=False, text=True, encoding="utf-8", timeout=20, **options
+        command, cwd=ROOT, check=False, text=True, encoding="utf-8", timeout=TIMEOUT, **options
     )
 
 
