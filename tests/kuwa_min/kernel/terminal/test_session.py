@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -215,17 +215,16 @@ def test_thoughts_are_dimmed_at_a_terminal_and_can_be_hidden(
     with EmbeddedKernel("127.0.0.1", 0) as kernel, running(thinking) as executor:
         form = {"name": "bot", "endpoint": executor.chat}
         assert fetch(f"{kernel.url}v1.0/worker/register", form)[1] == "Success"
-        with terminal("chat", "--kernel_url", kernel.url) as (process, keys, shown):
-            until(lambda: b"> " in shown)
-            os.write(keys, b"one\r")
+        with terminal("chat", "--kernel_url", kernel.url) as (process, press, shown):
+            press(b"one\r")
             until(lambda: b"<one>" in shown)
             assert b"\x1b[2mHm.\x1b[0m\r\n<one>" in shown
-            os.write(keys, b"/thoughts\r")
+            press(b"/thoughts\r")
             until(lambda: b"thoughts are hidden" in shown)
-            os.write(keys, b"two\r")
+            press(b"two\r")
             until(lambda: b"<two>" in shown)
             assert shown.count(b"Hm.") == 1
-            os.write(keys, b"\x04")
+            press(b"\x04")
             assert process.wait(TIMEOUT) == 0
 
 
@@ -242,23 +241,27 @@ def test_a_real_terminal_and_a_real_process(monkeypatch: pytest.MonkeyPatch) -> 
         if chat.history[-1]["content"] == "stay":
             await asyncio.Event().wait()
 
-    with api(endless) as one, terminal("chat", "--base_url", one.url) as (process, keys, shown):
-        until(lambda: b"> " in shown)
-        os.write(keys, "你好lo\x1b[Dl\x1b[D\x1b[De\r".encode())  # the left arrow
+    with api(endless) as one, terminal("chat", "--base_url", one.url) as (process, press, shown):
+        press("你好lo\x1b[Dl\x1b[D\x1b[De\r".encode())  # the left arrow
         until(lambda: "<你好ello>\\x1b[2J".encode() in shown)
-        os.write(keys, b"stay\r")
+        press(b"stay\r")
         until(lambda: b"<stay>" in shown)
         process.send_signal(signal.SIGINT)
         until(lambda: b"(stopped)" in shown)
         until(lambda: one.metrics.busy_slots.value == 0)
-        os.write(keys, b"\x04")
+        press(b"\x04")
         assert process.wait(TIMEOUT) == 0
     assert b"Traceback" not in shown
 
 
 @contextmanager
-def terminal(*words: str) -> Iterator[tuple[subprocess.Popen[bytes], int, bytearray]]:
-    """Run a command line of ours at a terminal; give it, its keyboard, and its screen."""
+def terminal(
+    *words: str,
+) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[bytes], None], bytearray]]:
+    """Run a command line of ours at a terminal; give it, its keyboard, and its screen.
+
+    Keys are pressed at the next prompt: before it, the terminal itself would take a Ctrl-D.
+    """
     keys, its = pty.openpty()
     shown = bytearray()
     command = [sys.executable, "-m", "kuwa_min", *words]
@@ -272,10 +275,14 @@ def terminal(*words: str) -> Iterator[tuple[subprocess.Popen[bytes], int, bytear
             while data := os.read(keys, 1 << 16):
                 shown.extend(data)
 
+    def press(data: bytes) -> None:
+        until(lambda: shown.endswith(b"> "))
+        os.write(keys, data)
+
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        yield process, keys, shown
+        yield process, press, shown
     finally:
         process.kill()
         process.wait(TIMEOUT)
