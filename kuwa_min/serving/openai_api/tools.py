@@ -75,30 +75,31 @@ def read(request: Fields) -> Tools:
 
 def _schema(functions: list[dict[str, Any]]) -> str:
     """Return the schema of a call of one of these."""
-    calls = [
+    if len(functions) == 1:
+        return _call_schema(functions[0], "#")
+    calls = [_call_schema(one, f"#/anyOf/{at}") for at, one in enumerate(functions)]
+    return f'{{"anyOf": [{", ".join(calls)}]}}'
+
+
+def _call_schema(function: dict[str, Any], at: str) -> str:
+    """Return the schema of a call of one function, which stands at a JSON pointer.
+
+    References of its parameters count from their own root, which is no longer the schema's.
+    """
+    schema = json.dumps(
         {
             "type": "object",
             "properties": {
-                "name": {"const": one["name"]},
-                "arguments": _arguments(one),
+                "name": {"const": function["name"]},
+                "arguments": function.get("parameters") or {"type": "object"},
             },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for one in functions
-    ]
-    return json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls})
-
-
-def _arguments(function: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a function's arguments: a resource, where it has references.
-
-    Within a resource ($id), "#/$defs/x" counts from there, not from the root of the whole schema.
-    """
-    parameters: dict[str, Any] = function.get("parameters") or {"type": "object"}
-    if '"$ref"' not in json.dumps(parameters):
-        return parameters
-    return {**parameters, "$id": f"urn:function:{function['name']}"}
+    )
+    for end in ("/", '"'):  # "#/$defs/x" and "#"; within a text, the quotes would be escaped
+        schema = schema.replace(f'"$ref": "#{end}', f'"$ref": "{at}/properties/arguments{end}')
+    return schema
 
 
 def _function(tool: Fields) -> dict[str, Any]:

@@ -441,12 +441,22 @@ def test_a_required_call_is_kept_to_by_executors_that_can(
 
 def test_references_of_a_required_call_count_from_the_parameters() -> None:
     """As pydantic writes nested models, and so instructor and pydantic-ai their functions."""
-    own = {"$ref": "#/$defs/Place", "$defs": {"Place": {"type": "object"}}}
-    both = [function("look", parameters=own), function("add", parameters={"type": "object"})]
-    body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": "required"}
-    asked = read_chat(read_object(json.dumps(body).encode()), None, {}, {"tools", "json_schema"})
-    calls = json.loads(asked.chat.modelfile.parameters["llm_json_schema"])["anyOf"]
-    assert [call["properties"]["arguments"] for call in calls] == [
-        {**own, "$id": "urn:function:look"},
-        {"type": "object"},
-    ]
+    text = 'a text: {"$ref": "#/$defs/Place"}'
+    nested = {
+        "properties": {"at": {"$ref": "#/$defs/Place"}, "next": {"$ref": "#"}},
+        "$defs": {"Place": {"description": text}},
+    }
+    both = [function("look", parameters={"type": "object"}), function("add", parameters=nested)]
+    for choice, root in (("required", "#/anyOf/1"), (function("add"), "#")):
+        body = {"model": "m", "messages": [USER], "tools": both, "tool_choice": choice}
+        features = {"tools", "json_schema"}
+        asked = read_chat(read_object(json.dumps(body).encode()), None, {}, features)
+        schema = json.loads(asked.chat.modelfile.parameters["llm_json_schema"])
+        call = schema.get("anyOf", [None, schema])[1]
+        assert call["properties"]["arguments"] == {
+            "properties": {
+                "at": {"$ref": f"{root}/properties/arguments/$defs/Place"},
+                "next": {"$ref": f"{root}/properties/arguments"},
+            },
+            "$defs": {"Place": {"description": text}},
+        }
