@@ -55,6 +55,23 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_had_come(
     assert form(model)["input"] == said("Tell me all.", "The first half", "Go on.")
 
 
+def test_an_answer_that_broke_off_is_kept_as_unfinished(chats: Page, model: Executor) -> None:
+    """Firefox breaks it off when the page is left, before it tells the page that."""
+    begin_answer(model, "The first half")
+    model.body = b""  # not the chunk that ends it
+    chats.say("One")
+    chats.partial()
+    model.go_on.set()
+    chats.wait(lambda: chats.texts(".note.error"))
+    chats.whole()
+    assert chats.texts(".note.error") == ["The connection to the Kernel broke off."]
+    settle(chats)
+    chats.driver.refresh()
+    chats.wait(lambda: chats.answers == ["The first half"])
+    assert chats.texts(".meta")[0].startswith("Unfinished")
+    assert chats.texts(".note") == []
+
+
 def test_failed_and_empty_answers_are_shown_and_not_sent(chats: Page, model: Executor) -> None:
     """Nor are their questions, so that questions and answers alternate."""
     failed = frame(text("[Half]"), {"type": "exit_code", "exit_code": 1024})

@@ -28,12 +28,17 @@ function copyAnswer(turn) {
   return before !== lengths();
 }
 
-/** Store the end of an answer; the result is turn.js's. Return its chat, undefined if that was deleted. */
-export async function endAnswer(turn, { exitCode, thinkingSeconds, ...found }) {
+/**
+ * Store the end of an answer; the result is turn.js's. Return its chat, undefined if that was deleted.
+ *
+ * One that broke off is stored as unfinished: browsers end the requests of a page that is being left, Firefox long
+ * before pagehide.
+ */
+export async function endAnswer(turn, { exitCode, thinkingSeconds, problem, ...found }) {
   if (!answers.has(turn)) return undefined;
-  const { chat, message, save, timer } = answers.get(turn);
+  const { chat, message, save, timer } = answers.get(turn), done = problem !== text.broken;
   clearInterval(timer);
-  Object.assign(message, found, { exit_code: exitCode, thinking_seconds: thinkingSeconds, done: true });
+  Object.assign(message, found, { problem: done ? problem : "", done, exit_code: exitCode, thinking_seconds: thinkingSeconds });
   await save(chat, message);
   answers.delete(turn);
   return chat;
@@ -52,12 +57,10 @@ export async function dropAnswers(id) {
   return dropped.map(([turn]) => turn);
 }
 
-// Browsers end requests before pagehide: an answer that has just broken off may have been cut by that.
 addEventListener("pagehide", () => {
   for (const [turn, { chat, message }] of answers) {
     copyAnswer(turn);
-    const { problem, ...kept } = message;
-    saveOnPageHide(chat, problem === text.broken ? { ...kept, done: false } : message);
+    saveOnPageHide(chat, message);
   }
 });
 addEventListener("pageshow", ({ persisted }) => {

@@ -17,12 +17,13 @@ export function showActions() {
 
 function drawActions({ message, element: article }, index, all) {
   const versions = childrenOf(currentChat(), message.parent).map(one => one.id), place = versions.indexOf(message.id);
-  const isLast = index === all.length - 1, busy = Boolean(underWay());
+  const isLast = index === all.length - 1, busy = Boolean(underWay()), isQuestion = message.role === "user";
   const state = JSON.stringify([message.id, versions, isLast, busy]);
-  article.classList.toggle("unanswered", isUnanswered(message, all[index + 1]?.message));
+  const isAwaited = busy && index === all.length - 2, next = all[index + 1]?.message;
+  article.classList.toggle("unanswered", Boolean(next) && isQuestion && !isAwaited && !isAnswered(next));
   if (drawn.get(article) === state) return;
   drawn.set(article, state);
-  const bar = article.querySelector(":scope > .actions"), isQuestion = message.role === "user";
+  const bar = article.querySelector(":scope > .actions");
   const add = (name, act, label = text[name]) => {
     const made = button(text[name], act, { className: name, label });
     made.dataset.key = `${index} ${name}`;
@@ -42,9 +43,6 @@ function drawActions({ message, element: article }, index, all) {
   if (isQuestion ? isLast : message.parent) add("retry", () => retry(message.id));
   add("delete", () => deleteMessages(message.id));
 }
-
-const isUnanswered = (message, next) =>
-  message.role === "user" && next?.role === "assistant" && next.done !== false && !isAnswered(next);
 
 function versionOf(place, count) {
   const made = element("span", "version", `${place + 1}/${count}`);
@@ -88,6 +86,7 @@ function edit(article, message) {
   article.classList.add("editing");
   article.querySelector(":scope > .actions").before(form);
   grow();
+  form.scrollIntoView({ block: "nearest" });
   box.focus();
   box.setSelectionRange(box.value.length, box.value.length);
 }
