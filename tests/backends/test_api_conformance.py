@@ -422,7 +422,6 @@ DIFFERENCES = {
                 "a_schema_is_obeyed",
                 "a_function_is_called",
                 "a_call_is_streamed",
-                "the_result_of_a_call_is_read",
                 "tokens_have_log_probabilities",
             ),
             NO_MODEL,
