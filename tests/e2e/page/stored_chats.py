@@ -60,8 +60,7 @@ def search(page: Page, words: str) -> list[str]:
     box = page.one("#chats input")
     box.send_keys(Keys.CONTROL + "a", Keys.BACKSPACE)
     page.wait(lambda: page.texts("#chats .found") == [""])
-    page.driver.execute_cdp_cmd(
-        "Input.insertText", {"text": words}
-    )  # typed, a part may be searched
+    # At once: a part of words that are typed slowly would be searched for, too.
+    page.driver.execute_cdp_cmd("Input.insertText", {"text": words})
     page.wait(lambda: page.texts("#chats .found") != [""])
     return page.texts(TITLES)
