@@ -18,7 +18,7 @@ CATALOGS = [one for one in SOURCES if one.name in ("catalog.py", "sentences.py")
 NAMES = re.compile(
     r"API|Google|JSON|MB|MiB|Modelfile|OpenAI|[Tt]oken|x|llm_|true|false|f32"
     r"|LoRA|SCALE|none|--allow_multimodal|--cache_type|--dtype|--lora"
-    r"|Enter|Ctrl-C|Ctrl-D|retry|system|TEXT|new|save|FILE|help|Markdown|json"
+    r"|Enter|Ctrl-C|Ctrl-D|retry|system|TEXT|new|save|FILE|thoughts|help|Markdown|json"
     r"|https|data|image|base64|null|GET|v1|models|Authorization|Bearer|TOKEN|localhost|on|--api|--api_token_file"
 )
 
