@@ -19,7 +19,7 @@ NAMES = re.compile(
     r"API|Google|JSON|MB|MiB|Modelfile|OpenAI|[Tt]oken|x|llm_|true|false|f32"
     r"|LoRA|SCALE|none|--allow_multimodal|--cache_type|--dtype|--lora"
     r"|Enter|Ctrl-C|Ctrl-D|retry|system|TEXT|new|save|FILE|thoughts|help|Markdown|json"
-    r"|https|data|image|base64|null|GET|v1|models|Authorization|Bearer|TOKEN|localhost|on|--api|--api_token_file"
+    r"|https|data|image|base64|null|GET|POST|v1|chat|completions|tools|models|Authorization|Bearer|TOKEN|localhost|on|--api|--api_token_file"
 )
 
 
