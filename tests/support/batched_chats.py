@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from backends._local.executor import ModelExecutor
+from backends._local.prefill_budget import FIRST_TOKENS
 from backends._local.sequence import Sequence
 from kuwa_min import Modelfile
 from kuwa_min.errors import AnswerError
@@ -67,17 +70,25 @@ class Chats:
     def __init__(self, executor: ModelExecutor) -> None:
         self.executor = executor
         self.held_engine: HeldEngine | None = None
+        self._budget_is_fixed = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Let the engine take a step only where an answer is read and its text has not come yet.
 
         So chats that are asked in this block are computed at once, and one is stopped after as many
-        tokens as were read. Not for a scheduler whose step is a whole answer.
+        tokens as were read. What a step begins and prefills does not depend on this machine's speed
+        either. Not for a scheduler whose step is a whole answer.
         """
-        self.held_engine = HeldEngine(self.executor.engine)
+        engine = self.executor.engine
+        self.held_engine = HeldEngine(engine)
         try:
-            yield
+            if not self._budget_is_fixed:
+                self.fix_prefill(FIRST_TOKENS)
+            with pytest.MonkeyPatch.context() as patch:
+                module = sys.modules[type(engine._scheduler).__module__]
+                patch.setattr(module, "BEGIN_SECONDS", math.inf)
+                yield
         finally:
             self.held_engine.release()
             self.held_engine = None
@@ -91,6 +102,7 @@ class Chats:
         """Prefill this many tokens in a step, however fast this machine is."""
         budget = self.executor.engine._scheduler._budget  # type: ignore[attr-defined]
         budget._tokens, budget.record = tokens, lambda *_: None
+        self._budget_is_fixed = True
 
     def ask(self, *said: str, **wishes: Any) -> Answer:
         """Submit what user and assistant said in turn; the wishes are those of `create`."""
