@@ -55,9 +55,7 @@ OPTIONS = (
     Option("presence_penalty", float, None, "avoid tokens that were said", least=-2),
     Option("seed", int, None, "seed of the draw; None: another one each time"),
     Option("n", int, None, "answers to compute; the first is shown", least=1),
-    Option(
-        "top_logprobs", int, None, "have so many probabilities computed; none are shown", least=0
-    ),
+    Option("top_logprobs", int, None, "compute this many alternatives; none are shown", least=0),
     Option(
         "timeout", float, None, "seconds without a byte before an answer is given up", least=0.1
     ),
@@ -65,7 +63,7 @@ OPTIONS = (
     REASONING_EFFORT,
     Option("verbosity", str, None, "how much to say: low, medium, high"),
     Option("service_tier", str, None, "how soon the service is to answer"),
-    Option("top_k", int, None, "draw from so many tokens; not at OpenAI", least=-1),
+    Option("top_k", int, None, "draw from the k likeliest tokens; not at OpenAI", least=-1),
     Option("min_p", float, None, "least share of the likeliest; not at OpenAI", least=0),
     Option("repetition_penalty", float, None, "avoid what was said; not at OpenAI", least=0),
     constraint.SCHEMA_OPTION,

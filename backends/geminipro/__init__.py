@@ -36,7 +36,7 @@ OPTIONS = (
     ),
     Option("temperature", float, None, "how freely to draw; 0: take the likeliest", least=0),
     Option("top_p", float, None, "draw from this share of the tokens", least=0),
-    Option("top_k", int, None, "draw from so many tokens", least=1),
+    Option("top_k", int, None, "draw from the k likeliest tokens", least=1),
     Option("presence_penalty", float, None, "avoid tokens that were said", least=-2),
     Option(
         "frequency_penalty", float, None, "avoid tokens the more, the more often said", least=-2

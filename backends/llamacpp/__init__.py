@@ -58,7 +58,7 @@ OPTIONS = (
         aliases=("max_new_tokens", "num_predict"),
     ),
     Option("temperature", float, 0.8, "how freely to draw; 0: take the likeliest", least=0),
-    Option("top_k", int, 40, "draw from so many tokens; 0: from all", least=-1),
+    Option("top_k", int, 40, "draw from the k likeliest tokens; 0: from all", least=-1),
     Option("top_p", float, 0.95, "draw from this share of the tokens", least=0),
     Option("min_p", float, 0.05, "least share of the likeliest token's probability", least=0),
     Option("typical_p", float, 1.0, "draw from the typical tokens; 1: off", least=0),
