@@ -244,7 +244,7 @@ class ModelExecutor(LLMExecutor):
         return request
 
     def _check_options(self, options: dict[str, Any], modelfile: Modelfile) -> None:
-        """Raise AnswerError for what a request may not ask for."""
+        """Raise AnswerError for options that are out of range or not supported."""
         if excess := excess_of(options):
             raise AnswerError(catalog.BAD_OPTION.format(excess))
         if modelfile.extras.logprobs is not None and not self._token_bytes:
@@ -252,7 +252,7 @@ class ModelExecutor(LLMExecutor):
             raise AnswerError(catalog.BAD_OPTION.format(reason))
 
     def _stop_token_ids(self, options: dict[str, Any]) -> set[int]:
-        """Return the stop_token_ids of a request that the model has; the log names others."""
+        """Return the stop_token_ids that are in the vocabulary; log the first that is not."""
         unknown = self._unknown_stop_tokens(options)
         if unknown:
             generation_options.warn_once(
@@ -261,7 +261,7 @@ class ModelExecutor(LLMExecutor):
         return {*(options["stop_token_ids"] or ())}.difference(unknown)
 
     def _variables(self, options: dict[str, Any], modelfile: Modelfile) -> Variables:
-        """Return the variables of the chat template, functions that may be called among them."""
+        """Return the variables of the chat template, with the functions that may be called."""
         known = None if self.uses_template_of(modelfile) else self.model.template_variables
         control_tokens = self.model.tokenizer.control_tokens
         variables = variables_of(options, self.settings, known, control_tokens)

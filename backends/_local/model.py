@@ -33,10 +33,10 @@ class Model(Protocol):
         """Return facts about the model for /status."""
 
     def create_splitter(self, prompt_ids: Sequence[int], wrappers: Wrappers) -> Splitter:
-        """Return what tells thoughts from the answer to a prompt, which may end within one.
+        """Return a splitter of thoughts and answer; the prompt may end within a thought.
 
         wrappers: tags around the answer that are markup.
         """
 
     def check_device(self, failure: BaseException) -> None:
-        """Raise, in one line, if a failure was because its device computes nothing any more."""
+        """Raise DeviceLost if a failure shows that the device can no longer compute."""

@@ -46,9 +46,8 @@ def examine(context: LlamaContext, *, can_copy: bool) -> Findings:
         if not is_batched:
             return Findings("")
         gap_fill = slots_to_fill(single, single + (two - single) * (slots - 1), slots)
-        return Findings(
-            "", gap_fill, _copy_seconds(context, alone[1], single) if can_copy else None
-        )
+        copy_seconds = _copy_seconds(context, alone[1], single) if can_copy else None
+        return Findings("", gap_fill, copy_seconds)
     except MemoryError as error:
         return Findings(f"there is not enough memory to test it: {error}".rstrip(": "))
     except RuntimeError as error:
@@ -77,7 +76,7 @@ def _logits_alone(context: LlamaContext, prompt: list[int]) -> Any:
 def _decode_chunked(context: LlamaContext) -> tuple[Any, float]:
     """Compute the second prompt in two chunks with a truncation between.
 
-    Returns its logits, and the seconds of its last token.
+    Returns its logits, and the seconds of the last decode step.
     """
     context.empty()
     context.decode([SequenceChunk(0, PROMPTS[1][:PREFIX], False)])

@@ -23,7 +23,7 @@ from kuwa_min.errors import PieceError
 
 AUTO, RAW, FRAMED = "auto", "0.3", "0.4"  # the choices of --wire
 FRAMED_HEADERS = ("x-kuwa-api-base-urls", "x-kuwa-user-id", "x-kuwa-api-token")
-THOUGHTS_HEADER = "x-kuwa-thoughts"  # sent by our chat page: text is the model's, and only that
+THOUGHTS_HEADER = "x-kuwa-thoughts"  # sent by our chat page and terminal chat, see PureTextEncoder
 WINDOW_PAUSE = 0.25  # seconds; a window of 0.3.4's front end lasts 0.1 s and may start late
 
 LINE_START = b'data: {"finish_reason": null, "delta": ['
@@ -125,7 +125,7 @@ def choose_encoder(
     """Return a new encoder for the answer to a request.
 
     option: AUTO, RAW or FRAMED. headers: the names of the request's headers, in lower case.
-    language: of our sentences, where they are no text of the answer.
+    language: of our sentences, where they are not part of the answer's text.
     """
     if option == AUTO:
         option = FRAMED if any(name in headers for name in FRAMED_HEADERS) else RAW
@@ -236,7 +236,7 @@ class FramedEncoder:
 
 
 class PureTextEncoder(FramedEncoder):
-    """The encoder for clients of ours: text is the model's; thoughts and errors are chunks."""
+    """The encoder for our own clients: text is the model's only; thoughts and errors are chunks."""
 
     errors_apart = thoughts_apart = True
 
@@ -245,7 +245,7 @@ class PureTextEncoder(FramedEncoder):
         self._language: Language = language
 
     def encode_end(self, end: AnswerEnd) -> list[TimedWrite]:
-        """Return the end as for others; the sentence in place of the rest is an error."""
+        """Return the end of a framed answer, with the sentence in place of the rest as an error."""
         steps = super().encode_end(end)
         if end.declined:
             error = LogChunk(render(innermost(end.declined), self._language), LogLevel.ERROR)

@@ -178,7 +178,7 @@ class ApiRoutes:
         )
 
     def _log_ignored(self, field: str) -> None:
-        """Tell the operator once of a field that the executor cannot heed."""
+        """Log once that this executor ignores a field of a request."""
         if field and field not in self._logged:
             self._logged.add(field)
             logger.info("/v1: %s in a request has no effect with this executor", field)

@@ -1,1 +1,1 @@
-"""The prompt cache: states of slots that were overwritten, in host memory and, if told, on disk."""
+"""The prompt cache: states of slots that were overwritten, in host memory, optionally on disk."""

@@ -195,7 +195,7 @@ class PromptCache:
     def park(
         self, sequence: CachedSequence, prompt_ids: Sequence[int] = (), adapters: str = ""
     ) -> None:
-        """Park a sequence's state if a prompt takes its slot, and more than a little is lost."""
+        """Park a sequence if a prompt that takes its slot overwrites more than MIN_LOST tokens."""
         if not self._parked.max_bytes:
             return
         shared = shared_length(sequence, prompt_ids, adapters)

@@ -1,4 +1,4 @@
-"""Fit chats into the prompt limit of a model, and refuse those that cannot fit, unread."""
+"""Fit chats into the prompt limit of a model; refuse those that cannot fit before tokenizing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kuwa_min.errors import AnswerError
 
 from .encoder import PromptEncoder
 
-MESSAGE_TOKENS = 4  # that templates write around a message, about
+MESSAGE_TOKENS = 4  # that a template adds to a message, about
 SLACK = 4  # times the characters of a prompt: templates leave out spaces and thoughts
 ANSWER_SHARE = 8  # a prompt leaves 1/8 of the context to the answer, or more
 
@@ -45,9 +45,10 @@ class PromptLimit:
         return min(self._max_tokens, length - max(1, length // ANSWER_SHARE))
 
     def truncate_history(self, history: list[Message]) -> list[Message]:
-        """Leave out what is too long by its characters; raises AnswerError if its end is.
+        """Return the newest messages that may fit, by their characters.
 
-        The content of data: URLs does not count: no model reads it as text.
+        The content of data: URLs does not count: no model reads it as text. Raises AnswerError if
+        the last question cannot fit.
         """
         texts, _ = without_data(history)
         asked = itertools.takewhile(lambda one: one["role"] == "user", reversed(texts))
@@ -72,7 +73,7 @@ class PromptLimit:
 
     @property
     def _max_characters(self) -> int:
-        """Return how many characters fit into no prompt, whatever they are."""
+        """Return an upper bound of the characters of a prompt."""
         return SLACK * self.tokens * self._tokenizer.longest_token
 
     def _refuse_excess(self, *texts: str) -> None:

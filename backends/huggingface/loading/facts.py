@@ -28,7 +28,7 @@ def markup(tokenizer: Any) -> dict[int, str]:
 
 
 def embeddings(model: Any, default: int) -> int:
-    """Return how many tokens a model has embeddings for; the default if it does not tell."""
+    """Return the number of input embeddings; the default if the model does not expose them."""
     try:
         return int(model.get_input_embeddings().weight.shape[0])
     except (AttributeError, NotImplementedError):  # code that came with a model

@@ -89,9 +89,12 @@ class KernelClient:
         self._worker = worker_url(kernel_url, version, "")
         self._chat = f"{kernel_url.rstrip('/')}/{version}/chat/"
         self._user, self._history = _random_id(), _random_id()
-        # The first asks executors for framed lines, the second for thoughts and errors apart.
-        asking = {"X-Kuwa-User-Id": self._user, "X-Kuwa-Thoughts": "apart"}
-        self._headers = {"Content-Type": FORM, **asking}
+        # The second asks executors for framed lines, the third for thoughts and errors as chunks.
+        self._headers = {
+            "Content-Type": FORM,
+            "X-Kuwa-User-Id": self._user,
+            "X-Kuwa-Thoughts": "apart",
+        }
 
     def names(self) -> list[str]:
         """Return the access codes of its executors."""

@@ -17,7 +17,7 @@ DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 class Screen:
     """The output of a chat. Its control sequences are the only ones, and need a terminal.
 
-    shows_thoughts: what the model thinks, and not only that it does.
+    shows_thoughts: False shows only that the model thinks.
     """
 
     def __init__(

@@ -112,7 +112,7 @@ class Session:
     def _ask(self, question: str) -> None:
         """Show an answer as it comes; Ctrl-C stops it, and what has come stays in the chat.
 
-        One that failed does not, nor does its question.
+        A failed answer and its question are not sent with the next one.
         """
         answer, problem = Answer(), ""
         messages = self._conversation.ask(question)

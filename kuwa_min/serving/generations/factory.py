@@ -22,7 +22,7 @@ Compute = Callable[[ChatRequest], AsyncGenerator[Piece, None]]
 
 
 class EndpointTable(SlotTable, Protocol):
-    """What gives endpoints to generations: `slots.Slots`."""
+    """Assigns endpoints to generations; implemented by `slots.Slots`."""
 
     def acquire(self, index: int, generation: Generation) -> None:
         """Give an endpoint to a generation, which joins the queue."""
@@ -62,8 +62,8 @@ class GenerationFactory:
     ) -> Generation:
         """Give a reserved endpoint to a new generation, which joins the queue, and return it.
 
-        Its produce() is to be the response's producer. user: who shares slots fairly with others;
-        log_name: what the log calls it. Raises HTTPError with 503 if the process stops.
+        Its produce() is the response's producer. user: the key of the fair queue; log_name: its
+        name in the log. Raises HTTPError with 503 while the process stops.
         """
         log_piece = partial(logger.info, "%s: out: %s", log_name) if self._log_content else None
         generation = Generation(

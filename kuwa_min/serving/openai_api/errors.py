@@ -58,7 +58,7 @@ class Refusal:
     """The error in place of an answer, or of the rest of one.
 
     sentence: as a backend raised it, or one of ours; is_failure: that is no fault of the request.
-    functions: that the request offers, which an error about its length counts.
+    functions: how many the request offers; an error about its length states it.
     """
 
     def __init__(

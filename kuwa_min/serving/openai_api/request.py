@@ -52,7 +52,7 @@ REFUSED = ("logit_bias", "audio", "prediction", "functions", "suffix", "echo")
 LOGPROBS, TOP_LOGPROBS = "logprobs", "top_logprobs"
 MOST_ALTERNATIVES = 20  # of a token; as OpenAI has it for chats
 OF_CHAT = ("input", "modelfile")  # fields of a form that are no parameters
-TOOLS = "tools"  # the feature of executors that tell models of functions, and the field
+TOOLS = "tools"  # the field, and the feature of executors that support it
 TOOL_TEMPLATE = "tool_template"  # the feature of executors that read RequestExtras.tools
 CHAT_ID = "-1"  # of calls of Kuwa's own API
 
@@ -67,7 +67,7 @@ class ApiRequest(NamedTuple):
     user: str  # as the client names it, "" if it does not
     needs: Mapping[str, str]  # features of the executor -> the field that asks for each
     functions: frozenset[str] = frozenset()  # names of those that the model may call
-    ignored: str = ""  # the field that the executor cannot heed, if there is one
+    ignored: str = ""  # the field that this executor ignores, if there is one
 
 
 def read_object(body: bytes | bytearray) -> Fields:

@@ -5,10 +5,10 @@ import { forgetSaved, saveOnPageHide } from "./store.js";
 const KEEP_MS = 1000;    // between two saves of an answer that comes in
 
 const answers = new Map();    // by turn, until its end is stored: {chat, message, save, timer}
-const of = id => [...answers].filter(([, { chat }]) => chat.id === id);
+const answersTo = id => [...answers].filter(([, { chat }]) => chat.id === id);
 
 /** Return the chat of this id if an answer to it is under way: newer than what is stored. */
-export const liveChat = id => of(id).at(-1)?.[1].chat;
+export const liveChat = id => answersTo(id).at(-1)?.[1].chat;
 
 /** Return the element of a message that is an answer under way. */
 export const liveElement = ({ id }) => [...answers].find(([, { message }]) => message.id === id)?.[0].view.message;
@@ -29,7 +29,7 @@ function copyAnswer(turn) {
 }
 
 /**
- * Store the end of an answer; the result is turn.js's. Return its chat, undefined if that was deleted.
+ * Store the result of a turn, as turn.js gives it. Return its chat, undefined if that was deleted.
  *
  * One that broke off is stored as unfinished: browsers end the requests of a page that is being left, Firefox long
  * before pagehide.
@@ -44,9 +44,9 @@ export async function endAnswer(turn, { exitCode, thinkingSeconds, problem, ...f
   return chat;
 }
 
-/** Store what has come of a chat's answers as stopped, and store no more; return their turns. */
+/** Store a chat's answers as stopped, with what has come, and forget them; return their turns. */
 export async function dropAnswers(id) {
-  const dropped = of(id);
+  const dropped = answersTo(id);
   for (const [turn, { chat, message, save, timer }] of dropped) {
     clearInterval(timer);
     copyAnswer(turn);

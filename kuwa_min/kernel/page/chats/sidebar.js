@@ -61,8 +61,8 @@ async function refreshList() {
 
 async function drawAll() {
   const chats = await store.list(), shown = chats.slice(0, listed);
-  const looks = shown.map(({ id, title, updated, history_id }) => [id, title, updated, Boolean(underWay(history_id))]);
-  const state = JSON.stringify([listed, chats.length, looks]);
+  const items = shown.map(({ id, title, updated, history_id }) => [id, title, updated, Boolean(underWay(history_id))]);
+  const state = JSON.stringify([listed, chats.length, items]);
   if (state === drawn || query) return;
   drawn = state;
   found.textContent = chats.length ? "" : text.no_chats;
