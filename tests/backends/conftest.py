@@ -84,7 +84,7 @@ def no_idle_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def free_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let engines copy and restore whatever they know of a prompt, however slow this machine is."""
+    """Count copies as free: engines reuse every cached prefix, however slow this machine is."""
     monkeypatch.setattr(PrefillBudget, "tokens_in", lambda budget, seconds: 0)
 
 

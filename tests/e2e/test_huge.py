@@ -182,7 +182,7 @@ def test_it_starts_about_as_fast_as_the_bare_core(
 
 
 def once(file: Path) -> float:
-    """Return the processor's seconds that --version takes: others may have the machine's."""
+    """Return the CPU seconds of --version: wall time would count other processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer(sys.executable, file, "--version")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

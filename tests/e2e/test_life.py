@@ -45,7 +45,7 @@ def kernel_on(built: Built, port: int) -> Program:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Return a port on which nothing listens, for a program of the test."""
+    """Reserve a port without a listener for a program of the test."""
     with reserved_port() as number:
         yield number
 

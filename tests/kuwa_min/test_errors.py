@@ -73,7 +73,11 @@ OURS = str(Path(errors.__file__).parent)
 @pytest.mark.parametrize(
     "path",
     [
-        *(f"{OURS}/service.py", f"{OURS}/serving/generation.py", "/lib/asyncio/tasks.py"),
+        *(
+            f"{OURS}/service.py",
+            f"{OURS}/serving/generations/generation.py",
+            "/lib/asyncio/tasks.py",
+        ),
         *("runpy.py", "/lib/importlib/util.py", "/lib/importlib/metadata/_meta.py"),
     ],
 )

@@ -15,8 +15,8 @@ CLEARED = "\r\x1b[K"
 
 
 @pytest.fixture(autouse=True)
-def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no time pass but what a test subtracts from the start."""
+def _frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock: only the start of a task is moved."""
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 5000.0))
 
 

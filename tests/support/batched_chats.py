@@ -28,8 +28,7 @@ NEIGHBOURS = ("Count to a hundred. ", "Name all the ships. " * 9)
 class HeldEngine:
     """Holds an engine's thread before each of its steps, until a test calls step().
 
-    What the test submits or cancels between two steps, the later one begins with, however late the
-    test's thread or the engine's is.
+    A step sees all that the test submitted or cancelled before it, however fast either thread is.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -38,7 +37,7 @@ class HeldEngine:
         engine._admit = self._wait_and_admit
         engine._put(None)  # in case it waits for a request
         self._wait()
-        for request in list(engine._queued()):  # without that, if it did not wait
+        for request in list(engine._queued()):  # put them back, without that None
             engine.submit(request)
 
     def _wait_and_admit(self) -> None:

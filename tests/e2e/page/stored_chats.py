@@ -1,4 +1,4 @@
-"""What tests do with the chats that the page keeps."""
+"""Ask, open and search stored chats of the page."""
 
 from __future__ import annotations
 

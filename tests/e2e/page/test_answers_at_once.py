@@ -74,7 +74,7 @@ def test_an_answer_goes_on_while_another_chat_is_shown(chats: Page, model: Execu
 
 @pytest.mark.usefixtures("endpoints")
 def test_one_of_several_answers_is_stopped_and_one_deleted(chats: Page, model: Executor) -> None:
-    """The others go on; what was asked of one alone concerns no other."""
+    """The others go on."""
     set_answer(model, " and the rest.")
     begin_answer(model, "The first half")
     for question in ("One", "Two", "Three"):

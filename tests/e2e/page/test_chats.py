@@ -56,7 +56,7 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_had_come(
 
 
 def test_an_answer_that_broke_off_is_kept_as_unfinished(chats: Page, model: Executor) -> None:
-    """Firefox breaks it off when the page is left, before it tells the page that."""
+    """Firefox ends requests of a page that is left before pagehide."""
     begin_answer(model, "The first half")
     model.body = b""  # not the chunk that ends it
     chats.say("One")

@@ -193,7 +193,7 @@ def test_what_is_no_message_in_local_storage_is_dropped(chats: Page, model: Exec
 def test_a_page_that_the_browser_brings_back_keeps_the_newer_answer(
     chats: Page, model: Executor
 ) -> None:
-    """What it saved when it was left does not replace what came after that."""
+    """The copy of pagehide does not overwrite a newer answer."""
     begin_answer(model, "The first half")
     chats.say("One")
     chats.partial()

@@ -222,7 +222,7 @@ def chunked(path: str, body: bytes) -> bytes:
 
 
 def only(**limits: float) -> Limits:
-    """Return limits of which no other ends anything while a test waits for it."""
+    """Return limits of which all others are too long to matter in a test."""
     never = {"head_seconds": NEVER, "body_seconds": NEVER, "idle_seconds": NEVER}
     return Limits(**{**never, "send_seconds": NEVER, **limits})  # type: ignore[arg-type]
 

@@ -78,8 +78,8 @@ def test_the_page_is_told_which_libraries_its_file_carries(tmp_path: Path) -> No
     assert b'data-libraries=""' in page_files.responses(PAGE, "v1.0")["/"].body
 
 
-def test_chinese_sentences_address_a_person_as_everywhere_else() -> None:
-    """Politely, as Kuwa's front end does for the most part."""
+def test_chinese_texts_use_the_polite_pronoun() -> None:
+    """As most of Kuwa's front end does."""
     texts = (PAGE / "texts.js").read_text(encoding="utf-8")
     assert "您" in texts
     assert "你" not in texts

@@ -137,14 +137,14 @@ def full_listener() -> Iterator[tuple[str, int]]:
 
 
 class SharedOut(Deadline):
-    """A deadline whose time passes as shares of it are handed out, however long those last."""
+    """A deadline without a clock: each share is subtracted from the time left when it is taken."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(None)
         self._seconds = seconds
 
     def left(self) -> float:
-        """Return what no share has taken."""
+        """Return the seconds that no share has taken."""
         return self._seconds
 
     def share(self, parts: int) -> float:

@@ -335,8 +335,8 @@ def test_functions_that_need_not_be_called_may_be_offered_to_every_executor(
     assert caplog.text.count("tools in a request has no effect") == 1
 
 
-def test_a_prompt_is_too_long_because_of_functions() -> None:
-    """The error says so: who offers dozens does not see what they take."""
+def test_the_error_of_a_prompt_that_is_too_long_counts_its_functions() -> None:
+    """Clients may add dozens that the user does not see."""
     too_long = yielding(error=AnswerError(catalog.TOO_LONG))
     with api(too_long, features=("tools",)) as one:
         plain = one.chat()[1]["error"]
@@ -347,7 +347,7 @@ def test_a_prompt_is_too_long_because_of_functions() -> None:
 
 
 def test_an_address_that_is_not_offered_names_those_that_are() -> None:
-    """Such as that of OpenAI's newer API, which some SDKs ask by default."""
+    """As /v1/responses, which some SDKs use by default."""
     with api(echo) as one:
         status, body = one.fetch("/v1/responses", {"model": "m", "input": "hi"})
     assert status == 404

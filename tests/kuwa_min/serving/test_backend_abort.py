@@ -16,7 +16,7 @@ LONG = 60.0  # seconds
 
 
 class Backend:
-    """Notes the thread on which its abort() runs, which ends what blocks."""
+    """Records the thread of abort(), which unblocks block()."""
 
     def __init__(self) -> None:
         self.thread = ""

@@ -63,7 +63,7 @@ def rows(kernel: EmbeddedKernel, name: str = "bot") -> list[str]:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Return a port without a listener, which the test alone may give one."""
+    """Reserve a port without a listener for the test."""
     with reserved_port() as number:
         yield number
 

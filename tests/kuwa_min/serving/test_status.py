@@ -24,8 +24,8 @@ from kuwa_min.serving.status import LOADING, ExecutorStatus
 
 
 @pytest.fixture
-def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no time pass in a task but what a test subtracts from its start."""
+def _frozen_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock: only the start of a task is moved."""
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 5000.0))
 
 
@@ -81,7 +81,7 @@ def test_a_ready_executor_shows_what_it_is_and_how_busy() -> None:
     }
 
 
-@pytest.mark.usefixtures("_still_clock")
+@pytest.mark.usefixtures("_frozen_clock")
 def test_a_loading_executor_shows_how_far_it_is() -> None:
     """A quarter in ten seconds leaves thirty."""
     report = BackendStatus()
@@ -152,7 +152,7 @@ def test_a_number_that_json_lacks_is_refused_where_it_is_said() -> None:
     assert rendered(report)["model"] == {}
 
 
-@pytest.mark.usefixtures("_still_clock")
+@pytest.mark.usefixtures("_frozen_clock")
 def test_a_tenth_is_a_line_of_the_log_with_the_time_left(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -170,7 +170,7 @@ def test_a_tenth_is_a_line_of_the_log_with_the_time_left(
     ]
 
 
-@pytest.mark.usefixtures("_still_clock")
+@pytest.mark.usefixtures("_frozen_clock")
 def test_a_terminal_gets_a_bar_that_the_end_clears(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no line of the log."""
     stream = Terminal()

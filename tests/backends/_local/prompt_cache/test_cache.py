@@ -70,7 +70,7 @@ class Engine:
 
 @pytest.mark.parametrize("can_cut", [True, False])
 def test_more_chats_than_slots_take_turns(can_cut: bool) -> None:
-    """Each turn goes on from the last one, whoever came between."""
+    """Each turn goes on from the last one, whatever other chats came between."""
     engine = Engine(1, can_cut=can_cut)
     for turn in range(1, 4):
         for number in range(3):
@@ -80,7 +80,7 @@ def test_more_chats_than_slots_take_turns(can_cut: bool) -> None:
     assert (facts["hits"], facts["restored_tokens"]) == (6, 3 * LENGTH + 3 * 2 * LENGTH)
 
 
-def test_without_a_cache_all_is_read_again() -> None:
+def test_without_a_cache_all_is_prefilled_again() -> None:
     """As before there was one."""
     engine = Engine(1, max_bytes=0)
     assert [engine.turn(chat(number)) for number in (1, 2, 1)] == [LENGTH] * 3
@@ -139,7 +139,7 @@ def test_where_states_cannot_be_cut_each_serves_what_begins_with_it() -> None:
     assert engine.turn([*chat(1)[:50], 7]) == 51
 
 
-def test_a_row_that_is_as_good_is_preferred() -> None:
+def test_a_slot_that_is_as_good_is_preferred() -> None:
     """Nothing is moved, and a slot counts as what it really keeps."""
     engine = Engine(2)
     for number in (1, 2, 3):

@@ -29,14 +29,14 @@ class Context:
 
 
 class Encoder:
-    """Counts a byte as a token; pictures: tokens of a message's, which are no part of its text."""
+    """Counts a byte as a token; pictures: tokens of the pictures of a message."""
 
     def __init__(self, pictures: int = 0) -> None:
         self.counted: list[list[str]] = []
         self._pictures = pictures
 
     def count_tokens(self, messages: list[Message]) -> int:
-        """Return the bytes of a chat, and what stands around its messages."""
+        """Return the bytes of the messages, with MESSAGE_TOKENS for each."""
         self.counted.append(contents(messages))
         texts = sum(len(one["content"]) + MESSAGE_TOKENS for one in messages)
         return texts + len(messages) * self._pictures
@@ -46,7 +46,7 @@ class Encoder:
         raise NotImplementedError
 
     def count_image_tokens(self, message: Message) -> int:
-        """Return those of any message."""
+        """Return the tokens of pictures, the same for each message."""
         return self._pictures
 
 
@@ -67,8 +67,8 @@ def test_room_for_an_answer_is_left_in_the_context() -> None:
     assert limit_of(3072, context_length=2).tokens == 1
 
 
-def test_a_context_may_be_made_after_its_limit() -> None:
-    """As that of llama.cpp, whose length is measured."""
+def test_the_context_length_may_be_set_after_the_limit_is_made() -> None:
+    """llama.cpp's is measured when the scheduler is created."""
     context = Context(4096)
     limit = PromptLimit(context, PieceTokenizer(ByteTokenizer()), 3072)
     context.context_length = 1024
@@ -93,8 +93,8 @@ def test_a_system_prompt_that_cannot_fit_is_refused_unread() -> None:
     assert encoder.counted == []
 
 
-def test_what_lies_before_a_message_that_cannot_fit_is_left_out() -> None:
-    """And that message itself."""
+def test_a_message_that_cannot_fit_is_left_out_with_those_before_it() -> None:
+    """The newest messages are kept."""
     kept = limit_of().truncate_history(chat("one", EXCESS, "two", "2", "three"))
     assert contents(kept) == ["two", "2", "three"]
 

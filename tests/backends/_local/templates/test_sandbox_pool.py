@@ -447,9 +447,8 @@ def test_a_process_does_not_survive_us(order: str) -> None:
             until(lambda: computes(process))
         parent.kill()
     try:
-        assert select.select([watch], [], [], TIMEOUT)[0] == [
-            watch
-        ]  # it may take 3 s of processor time
+        # it may take 3 s of processor time
+        assert select.select([watch], [], [], TIMEOUT)[0] == [watch]
     finally:
         os.close(watch)
 

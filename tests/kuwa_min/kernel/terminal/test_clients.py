@@ -121,7 +121,7 @@ def test_an_answer_that_fails_says_why() -> None:
 
 @pytest.mark.parametrize("kind", KERNELS)
 def test_thoughts_come_apart_from_the_answer(kind: str) -> None:
-    """Through both, whichever Kernel passes the wish on."""
+    """From a server of /v1, and through each Kernel, which passes the header on."""
 
     async def thinking(_: ChatRequest) -> AsyncGenerator[Chunk, None]:
         yield ThoughtChunk("Hm, ")
