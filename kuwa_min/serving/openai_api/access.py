@@ -123,10 +123,9 @@ class Access:
         """Answer a refused request: of /v1, in OpenAI's shape."""
         if head is None or not _is_ours(head):
             return render_error(error, head, text)
-        if error.status == 404 and not isinstance(error, ApiError):
-            text = NO_ENDPOINT.render(
-                language_of(", ".join(head.headers.get("accept-language", [])))
-            )
+        if error.status == 404 and not isinstance(error, ApiError):  # no such route
+            accepted = ", ".join(head.headers.get("accept-language", []))
+            text = NO_ENDPOINT.render(language_of(accepted))
         headers = (*error.headers.items(), *self.headers(head))
         code = error.code if isinstance(error, ApiError) else None
         param = error.param if isinstance(error, ApiError) else None

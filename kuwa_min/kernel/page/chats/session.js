@@ -183,7 +183,7 @@ export function retry(id) {
   answer(question.text, shown.at(-1).element, question.attachments);
 }
 
-/** Ask a question in other words, as a sibling of the first; return whether that can be done now. */
+/** Send an edited question, as a sibling of the first; return false if the chat cannot be asked now. */
 export function ask(id, question) {
   const { parent, attachments } = chat.messages[id];
   if (!mayAsk()) return false;
