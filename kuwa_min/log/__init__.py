@@ -21,7 +21,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LONGEST_LINE = 64 << 10  # characters, before some are escaped
 LONGEST_SECRET = 4096  # characters of one that is hidden also where a line is cut
 CAPACITY = 2000  # lines that wait to be written; more are counted and dropped
-CLOSE_TIMEOUT = 1.0  # seconds in which queued lines must be written at the end
+CLOSE_TIMEOUT = 3.0  # seconds in which queued lines must be written at the end
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}  # others are written as numbers
 
