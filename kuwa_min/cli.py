@@ -19,7 +19,7 @@ from .log.parser import SafeParser
 PROGRAM = "kuwa-executor"
 FILE_VERBS = {
     "verify": "check this file and what it has unpacked; put back what is damaged",
-    "cache": "list what files have unpacked here; --clean removes what nobody uses",
+    "cache": "list what files have unpacked here; --clean removes what is not in use",
     "unpack": "unpack to a folder, for images and read-only disks",
 }
 ABOUT_VERBS = {  # of VERBS

@@ -182,7 +182,7 @@ class _InitParams(ctypes.Structure):
 
 
 def device_takes(name: str, size: int) -> bool:
-    """Tell whether a device ("Vulkan0") computes with a tensor of so many bytes, as ggml asks it.
+    """Tell whether a device ("Vulkan0") supports a tensor of `size` bytes, by ggml's own query.
 
     True for devices that ggml does not know. Nothing is allocated.
     """

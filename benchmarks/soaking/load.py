@@ -60,7 +60,7 @@ class Load:
         self.ends = threading.Event()
 
     def run(self, visitors: int, seconds: float, seed: int) -> None:
-        """Let so many visitors in for a time, and wait until the last one has left."""
+        """Run `visitors` clients for `seconds`, and wait until the last one has ended."""
         self.ends.clear()
         threads = [Visitor(self, seed * 1000 + number) for number in range(visitors)]
         for thread in threads:

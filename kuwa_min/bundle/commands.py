@@ -188,7 +188,7 @@ def cache(program: str, arguments: list[str]) -> Iterator[str]:
     archive = this_file()
     parser = SafeParser(
         prog=f"{program} cache",
-        description="List what files have unpacked here; --clean removes what nobody uses.",
+        description="List what files have unpacked here; --clean removes what is not in use.",
         allow_abbrev=False,
     )
     parser.add_argument("--clean", action="store_true", help="remove every entry not in use")

@@ -147,7 +147,7 @@ def check_library(soname: str, versions: Sequence[str], loaded: LoadedLibrary) -
         found = "it is not here" if gone else f"it cannot be loaded: {loaded.error}"
         return CheckResult(soname, needed, found, f"carry in {_package(soname)}", REFUSAL)
     if not loaded.path:
-        found = "nobody here can tell"
+        found = "this Python cannot check it"
         return CheckResult(soname, needed, found, f"it comes with {_package(soname)}", WARNING)
     if missing:
         found = f"{loaded.path} lacks {', '.join(missing)}"

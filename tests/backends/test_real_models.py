@@ -164,7 +164,7 @@ def _load(backend: str, path: Path, patch: pytest.MonkeyPatch, *options: str) ->
 
 @contextmanager
 def _torch_threads(backend: str, count: int) -> Iterator[None]:
-    """Let torch compute with so many threads, if the backend has it."""
+    """Set torch's number of threads if the backend uses torch."""
     if backend != "huggingface":
         yield
         return

@@ -12,7 +12,7 @@ Key = TypeVar("Key")
 ROUNDS = 5
 REPEATS, SHORT = 3, 0.05  # runs in a row, and seconds after which there is no other
 MOST = 10.0  # times `seconds`: what would take longer in one round is not compared
-# Above so many preemptions a second, other programs wanted the processor. One that computes without
+# Above these preemptions per second, other programs wanted the processor. One that computes without
 # end causes some hundred of them on a core that it shares; a quiet system a few on each.
 PREEMPTIONS, PREEMPTIONS_OF_THREAD = 20.0, 2.0
 

@@ -18,7 +18,7 @@ PART = re.compile(r"\w+ \(\w+\): +([\d.]+) MiB")
 DEVICE = re.compile(r"_kv_cache: +(\S+) KV buffer size")
 MIB, ROUNDING, MB = 2**20, 0.005, 1e6  # MiB have two decimals
 
-Takes = Callable[[str, int], bool]  # whether a device computes with a tensor of so many bytes
+Takes = Callable[[str, int], bool]  # whether a device supports a tensor of this size in bytes
 
 
 def check(log: Iterable[str], takes: Takes, *, slots: int, length: int) -> None:

@@ -41,7 +41,7 @@ OUTPUT, EMBEDDINGS = "output.weight", "token_embd.weight"  # the latter serves a
 FREE = re.compile(r"using device (\S+) .* - (\d+) MiB free")
 KV_CACHE = re.compile(r"_(?:kv_cache|memory_recurrent): size = +([\d.]+) MiB")
 MIB, GB = 2**20, 1e9
-RESERVE_SHARE, MAX_RESERVE = 8, 2**30  # 1/8 of a card's free memory, and at most so many bytes
+RESERVE_SHARE, MAX_RESERVE = 8, 2**30  # 1/8 of a card's free memory; bytes at most
 
 
 class Sizes(NamedTuple):

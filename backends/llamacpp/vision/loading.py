@@ -34,7 +34,7 @@ def load(
 ) -> PictureEncoder | None:
     """Return what encodes pictures for a model, None if the file cannot be used.
 
-    most_tokens: of a picture, about; a card's memory for so many is taken now; check_open: called
+    most_tokens: of a picture, about; a card's memory for them is allocated now; check_open: called
     meanwhile, ends loading with what it raises; all else: see Projector. Raises StartError for the
     file of --mmproj; logs why one that was found beside the model is not used.
     """

@@ -39,7 +39,7 @@ class Span(NamedTuple):
 def span_ids(content: bytes, tokens: int, positions: int) -> list[int]:
     """Return the ids of a span; content: bytes that are the same for equal spans only.
 
-    Raises ValueError if the ids cannot state so many tokens or positions.
+    Raises ValueError if tokens or positions exceed what the ids can encode.
     """
     if not (MIN_TOKENS <= tokens <= MAX_COUNT and 0 < positions <= MAX_COUNT):
         raise ValueError(f"a picture of {tokens} tokens and {positions} positions")

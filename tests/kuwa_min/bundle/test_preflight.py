@@ -230,7 +230,7 @@ LIBRARIES = [
      f"refusal: needs libodd.so.1; it cannot be loaded: libother.so.2: {NOT_FOUND}; "
      "carry in the package that has libodd.so.1"),
     ("libstdc++.so.6", ["A_1"], failed(""),
-     f"warning: needs libstdc++.so.6 with A_1; nobody here can tell; it comes with {CARRY}"),
+     f"warning: needs libstdc++.so.6 with A_1; this Python cannot check it; it comes with {CARRY}"),
 ]  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def test_without_a_system_prompt_there_is_no_such_message() -> None:
 
 
 def exchanges(rng: random.Random, count: int, longest: int) -> History:
-    """Return a chat of so many exchanges of up to `longest` words, and a question."""
+    """Return a chat of `count` exchanges of up to `longest` words, and a question."""
     history = []
     for number in range(count):
         question = rng.randint(1, longest // 3)
@@ -81,7 +81,7 @@ def exchanges(rng: random.Random, count: int, longest: int) -> History:
 
 
 def exchanges_of(count: int, size: int) -> History:
-    """Return a chat of so many exchanges of so many words, and a question of one."""
+    """Return a chat of `count` exchanges of `size` words, and a question of one."""
     return [user("q"), assistant("a " * (size - 1))] * count + [user("so?")]
 
 

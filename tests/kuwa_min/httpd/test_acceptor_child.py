@@ -232,7 +232,7 @@ def test_a_parent_that_is_silent_for_long_makes_the_check_fail() -> None:
 
 
 def test_heartbeats_are_answered_and_the_wrong_parent_is_none() -> None:
-    """It says that it lives; a child of somebody else ends at once."""
+    """It says that it lives; the child of another process ends at once."""
     with running() as parent:
         for _ in range(3):
             parent.control.sendall(ALIVE)

@@ -25,7 +25,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def failing(times: int, error: BaseException, then: Callable[[], object]) -> Callable[[], None]:
-    """Make work that fails so many times."""
+    """Return work whose first `times` calls raise `error`."""
     left = iter(range(times))
 
     def work() -> None:

@@ -25,7 +25,7 @@ class LateMasks:
         self._mask = bytes([255]) * ((size + 8) // 8)
 
     def send(self, count: int) -> None:
-        """Send so many masks."""
+        """Send `count` masks."""
         self.socket.sendall(self._mask * count)
 
     def close(self) -> None:

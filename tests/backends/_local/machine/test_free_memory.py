@@ -25,7 +25,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def limit(folder: Path, most: str, used: int, cached: int) -> None:
-    """Pretend a cgroup with a limit, which uses so many MiB."""
+    """Write the files of a cgroup with a limit; used and cached in MiB."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "memory.max").write_text(f"{most}\n", encoding="ascii")
     (folder / "memory.current").write_text(f"{used * MIB}\n", encoding="ascii")

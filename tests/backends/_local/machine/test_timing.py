@@ -52,7 +52,7 @@ def test_each_has_its_turn_in_every_round(work: Work) -> None:
 
 
 def test_short_work_is_repeated(work: Work) -> None:
-    """As its first run may wait for threads; in so many rounds at most."""
+    """As its first run may wait for threads; the number of rounds is limited."""
     durations, yields = compare({"a": work.taking("a", 0.01, 0.002)}, 1.0)
     assert durations == pytest.approx({"a": 0.002})
     assert (len(work.runs), yields) == (15, 5)

@@ -80,7 +80,7 @@ def test_what_was_tokenized_before_is_not_again(
 
 
 def test_no_more_is_tokenized_than_of_interest(library: Library, tokenizer: PieceTokenizer) -> None:
-    """One piece more at most; what has just so many tokens is whole."""
+    """One piece more at most; a text of exactly the limit is whole."""
     with bounded(3 * PIECE, never):
         assert len(tokenizer.tokenize("a" * 3 * PIECE)) == 3 * PIECE
         library.calls.clear()

@@ -17,7 +17,7 @@ LENGTHS = (256, 4096)
 
 
 def log(here: float, card: float, compute: float) -> list[str]:
-    """Return the lines about a context that takes so many MiB."""
+    """Return the log lines about a context; sizes in MiB."""
     return [
         f"llama_kv_cache:        CPU KV buffer size =  {here:.2f} MiB",
         f"llama_kv_cache:  CUDA_Host KV buffer size =  {here:.2f} MiB",

@@ -136,7 +136,7 @@ def check(
 def run(
     package: Path, program: str, *words: str, cards: int = 1, driver: bool = True, archs: str = ""
 ) -> str:
-    """Return the output of a process of its own, which has so many cards."""
+    """Return the output of a program in a process of its own with `cards` GPUs."""
     library = package / "llama_cpp/lib/libggml-cuda.so"
     library.unlink(missing_ok=True)
     library.symlink_to(package / f"libggml-cuda-{cards}.so")

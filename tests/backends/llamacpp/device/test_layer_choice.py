@@ -40,7 +40,7 @@ SIZES = Sizes([100 * MIB] * 10, 200 * MIB)
 
 
 def cards(*free: float, compute: float = 0, kv_cache: float = 100) -> Cards:
-    """Return cards with so many MiB."""
+    """Return cards; memory in MiB."""
     names = [f"CUDA{number}" for number in range(len(free))]
     return Cards(
         {name: memory * MIB for name, memory in zip(names, free, strict=True)},

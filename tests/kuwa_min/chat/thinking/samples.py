@@ -22,7 +22,7 @@ class Sample(NamedTuple):
     has_special_tokens: bool = False  # its markup is special tokens
 
     def pieces(self, size: int) -> list[tuple[str, bool]]:
-        """Return the text in pieces of so many bytes, and whether they are special tokens."""
+        """Return the text in pieces of `size` bytes, and whether they are special tokens."""
         if not self.has_special_tokens:
             return [(one, False) for one in cut(self.text, size)]
         found, at = [], 0
@@ -68,7 +68,7 @@ SAMPLES = {
 
 
 def cut(text: str, size: int) -> list[str]:
-    """Return a text in pieces that are complete after so many bytes each."""
+    """Return a text in pieces of `size` bytes, rounded down to whole characters."""
     decoded, data = [], text.encode()
     for end in range(0, len(data) + size, size):
         decoded.append(data[:end].decode("utf-8", "ignore"))

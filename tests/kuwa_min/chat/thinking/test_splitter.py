@@ -18,7 +18,7 @@ Parts = list[tuple[str, str]]
 def parts_of(
     text: str, prompt_end: str = "", *, size: int = 1, guess: Format | None = None
 ) -> Parts:
-    """Split a text in pieces of so many bytes; join what comes one after the other."""
+    """Split a text in pieces of `size` bytes; join adjacent parts of a kind."""
     splitter = ThoughtSplitter(prompt_end, guess=guess)
     found: Parts = []
     for kind, part in split(splitter, Sample(text).pieces(size)):
