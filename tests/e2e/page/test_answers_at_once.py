@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
 
 from tests.fakes.kuwa.executor_answers import Executor
 from tests.support.programs import fetch
 
 from .chat_page import NEEDS_CHROMIUM, Page, begin_answer, set_answer
-from .stored_chats import LAST, TITLES, ask, form, open_chat, open_menu, said, settle
+from .stored_chats import LAST, TITLES, ask, form, open_chat, open_menu, said, search, settle
 
 pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
@@ -131,3 +133,39 @@ def test_a_page_that_is_left_keeps_what_came_of_all_answers(chats: Page, model: 
         chats.wait(lambda expected=title: chats.texts(".user .text") == [expected])
         assert chats.answers == ["The first half"]
         assert chats.texts(".meta")[0].startswith("Unfinished")
+
+
+@pytest.mark.usefixtures("endpoints")
+def test_a_chat_deleted_while_answered_and_put_back_is_not_listed_as_answered(
+    chats: Page, model: Executor
+) -> None:
+    """Its answer is stopped, however long the stop takes; what had come is kept."""
+    set_answer(model, " and the rest.")
+    begin_answer(model, "The first half")
+    begin(chats, "One")
+    open_menu(chats, "One")
+    chats.one(".chat_menu .delete").click()
+    chats.wait(lambda: chats.texts(".notice button"))
+    chats.one(".notice button").click()
+    chats.wait(lambda: chats.texts(".user .text") == ["One"])
+    model.go_on.set()
+    chats.wait(lambda: chats.texts(TITLES) == ["One"] and not chats.texts(ANSWERING))
+    chats.wait(lambda: chats.texts(f"{LAST} .retry"))
+    assert chats.answers == ["The first half"]
+    assert chats.texts(".meta")[0].startswith("Stopped")
+
+
+@pytest.mark.usefixtures("endpoints")
+def test_found_chats_can_be_clicked_while_answers_are_stored(chats: Page, model: Executor) -> None:
+    """What is stored each second redraws no list that looks the same: a click needs its item."""
+    ask(chats, model, "One", "Fine.")
+    chats.one("#new").click()
+    ask(chats, model, "Two", "Fine.")
+    assert sorted(search(chats, "fine")) == ["One", "Two"]
+    mouse = ActionChains(chats.driver)
+    item = chats.driver.find_element(By.XPATH, "//nav//button[.//span[text()='One']]")
+    mouse.click_and_hold(item).perform()
+    for _ in range(3):  # a list is drawn after a few reads, and a save waits for those before it
+        settle(chats)
+    mouse.release().perform()
+    chats.wait(lambda: chats.texts(".user .text") == ["One"])

@@ -222,6 +222,7 @@ async function ended(turn, result) {
   emit("drawn");
   const of = await ending;
   if (of) showStored(of.id);    // what other tabs wrote meanwhile
+  else emit("stored");    // a deletion that was undone lists the chat as being answered
 }
 
 /** Show the chat of the address, and connect turns with the chat on the screen. */

@@ -59,10 +59,12 @@ async function refreshList() {
   if (again) again = false, refreshList();
 }
 
+/** Return what an item shows of its chat. */
+const itemState = ({ id, title, updated, history_id }) => [id, title, updated, Boolean(underWay(history_id))];
+
 async function drawAll() {
   const chats = await store.list(), shown = chats.slice(0, listed);
-  const items = shown.map(({ id, title, updated, history_id }) => [id, title, updated, Boolean(underWay(history_id))]);
-  const state = JSON.stringify([listed, chats.length, items]);
+  const state = JSON.stringify([listed, chats.length, shown.map(itemState)]);
   if (state === drawn || query) return;
   drawn = state;
   found.textContent = chats.length ? "" : text.no_chats;
@@ -72,14 +74,16 @@ async function drawAll() {
 }
 
 async function drawFound() {
-  const of = query, items = [];
-  for await (const { chat, message, snippet } of search(store, of)) {
+  const of = query, all = [];
+  for await (const one of search(store, of)) {
     if (of !== query) return;
-    items.push(item(chat, message, snippet));
+    all.push(one);
   }
-  if (of !== query) return;
-  found.textContent = text.chats_found(items.length);
-  drawItems(items);
+  const state = JSON.stringify([of, all.map(({ chat, ...where }) => [itemState(chat), where])]);
+  if (state === drawn || of !== query) return;
+  drawn = state;
+  found.textContent = text.chats_found(all.length);
+  drawItems(all.map(({ chat, message, snippet }) => item(chat, message, snippet)));
 }
 
 function drawItems(items) {
