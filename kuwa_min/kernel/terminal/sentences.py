@@ -32,7 +32,7 @@ THINKING = Sentence("thinking…", "思考中…")
 THOUGHTS_HIDDEN = Sentence("thoughts are hidden", "已隱藏思考內容")
 THOUGHTS_SHOWN = Sentence("thoughts are shown", "會顯示思考內容")
 ANSWER_STOPPED = Sentence("(stopped)", "（已停止）")
-CUT = Sentence("(cut by its limit)", "（回答因長度上限而中斷）")
+CUT = Sentence("(the answer is incomplete)", "（回答不完整）")
 FAILED_ANSWER = Sentence(
     "(the answer failed; /retry asks again)", "（回答失敗；/retry 可再問一次）"
 )

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -82,8 +83,17 @@ class Page:
         self.wait(lambda: self.rows)
 
     def wait(self, condition: Callable[[], Any]) -> Any:
-        """Return the condition's value as soon as it is true."""
-        return WebDriverWait(self.driver, TIMEOUT, 0.02).until(lambda _: condition())
+        """Return the condition's value as soon as it is true.
+
+        An element that the page replaces between being found and being used is looked for again.
+        """
+        replaced = [StaleElementReferenceException]
+        wait = WebDriverWait(self.driver, TIMEOUT, 0.02, ignored_exceptions=replaced)
+        return wait.until(lambda _: condition())
+
+    def click(self, css: str, by: str = By.CSS_SELECTOR) -> None:
+        """Click the first element that matches, once there is one."""
+        self.wait(lambda: self.driver.find_element(by, css).click() or True)  # type: ignore[func-returns-value]
 
     def one(self, css: str) -> WebElement:
         """Return the first element that matches."""

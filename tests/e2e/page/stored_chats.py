@@ -45,13 +45,13 @@ def ask(page: Page, model: Executor, question: str, answer: str) -> None:
 def open_chat(page: Page, title: str) -> None:
     """Choose a chat of the list."""
     items = "//nav//button[contains(@class, 'open')][.//span[text()=$title]]"
-    page.driver.find_element(By.XPATH, items.replace("$title", f"'{title}'")).click()
+    page.click(items.replace("$title", f"'{title}'"), By.XPATH)
 
 
 def open_menu(page: Page, title: str = "") -> None:
     """Open the menu of a chat of the list, the first unless a title is given."""
     label = f"Rename, export or delete “{title}"
-    page.one(f"#chats .more[aria-label^='{label}']").click()
+    page.click(f"#chats .more[aria-label^='{label}']")
     page.wait(lambda: page.one(".chat_menu").is_displayed())
 
 

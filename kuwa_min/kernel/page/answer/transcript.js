@@ -4,20 +4,26 @@ import { $, element } from "../dom.js";
 const log = $("log");
 let sticky = true, lastTop = 0;    // sticky: scroll with new content
 
-log.addEventListener("scroll", () => {
+/** Note where the user has scrolled to. */
+function noteScroll() {
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 4;
   sticky = atEnd || (sticky && log.scrollTop >= lastTop);
   lastTop = log.scrollTop;
-});
+}
+log.addEventListener("scroll", noteScroll);
 addEventListener("resize", followEnd);
 
 export function followEnd() {
-  if (sticky) log.scrollTop = log.scrollHeight;
+  noteScroll();    // the event of a scroll comes with the next frame only
+  if (!sticky) return;
+  log.scrollTop = log.scrollHeight;
+  lastTop = log.scrollTop;
 }
 
 /** Scroll with new content again. */
 export function stickToEnd() {
   sticky = true;
+  lastTop = 0;
 }
 
 /** Add a message of two children: its text, and a place for buttons. */

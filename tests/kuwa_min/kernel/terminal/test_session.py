@@ -154,7 +154,7 @@ def test_an_answer_that_is_not_whole_says_so() -> None:
         for nothing in ():
             yield nothing
 
-    assert chat(cut, "x").splitlines() == ["half", "(cut by its limit)", ""]
+    assert chat(cut, "x").splitlines() == ["half", "(the answer is incomplete)", ""]
     assert chat(empty, "x").splitlines() == ["(the answer is empty)", ""]
 
 
