@@ -220,8 +220,8 @@ async function ended(turn, result) {
   const ending = endAnswer(turn, result);
   refresh();
   emit("drawn");
-  const of = await ending;
-  if (of) showStored(of.id);    // what other tabs wrote meanwhile
+  const answered = await ending;
+  if (answered) showStored(answered.id);    // what other tabs wrote meanwhile
   else emit("stored");    // a deletion that was undone lists the chat as being answered
 }
 
